@@ -1,0 +1,60 @@
+# The commands a person types; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --strip-extras
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check up format lock slow compose clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
+
+demo: $(VENV)/installed  ## train the seed's two architectures on real digits; the results lie in demo/
+	@$(BIN)/tapeline demo
+
+up: $(VENV)/installed  ## page and API on http://127.0.0.1:8000 until Ctrl-C
+	@$(BIN)/tapeline up
+
+test: check  ## format check, lint, types, import rules, tests
+	$(BIN)/pytest -n 2
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+slow: $(VENV)/installed-dev  ## the tests that take longer than a few seconds each
+	$(BIN)/pytest -m slow
+
+compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docker engine answers
+	$(BIN)/pytest -m compose
+
+format: $(VENV)/installed-dev  ## rewrite the code as the format check wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/installed-dev  ## resolve the dependencies anew (on Python 3.11: one NumPy for all Pythons)
+	$(COMPILE) --all-build-deps --output-file requirements.lock pyproject.toml
+	$(COMPILE) --all-build-deps --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+
+clean:  ## remove the environment and what the tools left behind
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Tapeline needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# Hashes hold for everything that is installed; the project itself is linked, so edits count at once.
+$(VENV)/installed: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
