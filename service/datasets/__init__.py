@@ -1,0 +1,29 @@
+"""Data sets: what there is, and their images and labels as memory-mapped arrays."""
+
+from service.datasets.builtins import BUILT_IN, BuiltIn
+from service.datasets.cache import Dataset, load
+from service.datasets.catalogue import catalogue, describe, find_files
+from service.datasets.download import Progress
+from service.datasets.errors import DatasetBroken, DatasetError, DatasetNotFound, DatasetUnavailable
+from service.datasets.idx import read_idx, write_idx
+from service.datasets.info import IDX_NAMES, DatasetInfo, content_sha256
+
+__all__ = [
+    "BUILT_IN",
+    "IDX_NAMES",
+    "BuiltIn",
+    "Dataset",
+    "DatasetBroken",
+    "DatasetError",
+    "DatasetInfo",
+    "DatasetNotFound",
+    "DatasetUnavailable",
+    "Progress",
+    "catalogue",
+    "content_sha256",
+    "describe",
+    "find_files",
+    "load",
+    "read_idx",
+    "write_idx",
+]

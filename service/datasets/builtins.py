@@ -1,0 +1,139 @@
+"""The data sets that this package knows: their checksums, and where their files may be found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files as package_files
+from pathlib import Path
+
+from service.datasets.info import (
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    VALIDATION_IMAGES,
+    VALIDATION_LABELS,
+    DatasetInfo,
+    content_sha256,
+)
+
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+DIGITS = tuple("0123456789")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltIn:
+    """A data set known by its checksums, and where to look for it besides the data folder."""
+
+    info: DatasetInfo
+    digests: Mapping[str, str]  # SHA-256 (hex) of each unpacked IDX file
+    shipped: Path | None = None  # folder inside this package
+    system: Path | None = None  # folder of a Debian package
+    mirrors: tuple[str, ...] = ()  # base URLs of the gzipped files, tried in turn; the checksums decide
+    packed_bytes: Mapping[str, int] = field(default_factory=dict)  # sizes of the gzipped files as published
+
+
+def _info(
+    name: str, title: str, digests: Mapping[str, str], class_names: tuple[str, ...], source: str, licence: str
+) -> DatasetInfo:
+    train_count, validation_count = (8_500, 1_500) if name == "mnist-10k" else (60_000, 10_000)
+    return DatasetInfo(
+        name=name,
+        title=title,
+        image_shape=(28, 28),
+        classes=10,
+        train_count=train_count,
+        validation_count=validation_count,
+        class_names=class_names,
+        source=source,
+        licence=licence,
+        sha256=content_sha256(digests),
+        available=False,  # decided where the data folder is known
+    )
+
+
+_MNIST_10K = {
+    TRAIN_IMAGES: "129834f1df07691abdd2f29dd8137747a1d9f3939582de6fa1f2fd20f94faa15",
+    TRAIN_LABELS: "5004cd45596f67a9ce989edad321999783be0fa8d24f54cdcefcb42277371934",
+    VALIDATION_IMAGES: "68360f9f3d5e57c9248084fd994df67fb9e644f99f72773647a9a24ea8c2ccf7",
+    VALIDATION_LABELS: "773cff955d4f52734063dd2567ec88d469ee3a3479c2c711be9d4e52889831b9",
+}
+_MNIST = {
+    TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    VALIDATION_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    VALIDATION_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+_FASHION_MNIST = {
+    TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    VALIDATION_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    VALIDATION_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+
+BUILT_IN: Mapping[str, BuiltIn] = {
+    "mnist-10k": BuiltIn(
+        info=_info(
+            "mnist-10k",
+            "MNIST, ten thousand digits",
+            _MNIST_10K,
+            DIGITS,
+            "10,000 training images of the MNIST database, shipped with this package",
+            "CC BY-SA 3.0 (Y. LeCun, C. Cortes, C. J. C. Burges)",
+        ),
+        digests=_MNIST_10K,
+        shipped=Path(str(package_files("service.data") / "mnist-10k")),
+    ),
+    "mnist": BuiltIn(
+        info=_info(
+            "mnist",
+            "MNIST",
+            _MNIST,
+            DIGITS,
+            "the MNIST database of handwritten digits",
+            "CC BY-SA 3.0 (Y. LeCun, C. Cortes, C. J. C. Burges)",
+        ),
+        digests=_MNIST,
+        mirrors=(
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+        packed_bytes={
+            TRAIN_IMAGES: 9_912_422,
+            TRAIN_LABELS: 28_881,
+            VALIDATION_IMAGES: 1_648_877,
+            VALIDATION_LABELS: 4_542,
+        },
+    ),
+    "fashion-mnist": BuiltIn(
+        info=_info(
+            "fashion-mnist",
+            "Fashion-MNIST",
+            _FASHION_MNIST,
+            FASHION_CLASSES,
+            "Zalando Research, github.com/zalandoresearch/fashion-mnist",
+            "MIT (Zalando SE)",
+        ),
+        digests=_FASHION_MNIST,
+        system=Path("/usr/share/datasets/fashion-mnist"),  # Debian: dataset-fashion-mnist
+        mirrors=(
+            # Plain HTTP is all that this bucket's website speaks; the checksums make up for it.
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        ),
+        packed_bytes={
+            TRAIN_IMAGES: 26_421_880,
+            TRAIN_LABELS: 29_515,
+            VALIDATION_IMAGES: 4_422_102,
+            VALIDATION_LABELS: 5_148,
+        },
+    ),
+}

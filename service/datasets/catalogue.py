@@ -1,0 +1,160 @@
+"""Which data sets there are, and where their files lie. Nothing here unpacks an image."""
+
+import difflib
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from service.datasets.builtins import BUILT_IN, BuiltIn
+from service.datasets.errors import DatasetBroken, DatasetNotFound
+from service.datasets.idx import read_idx, read_idx_shape
+from service.datasets.info import (
+    IDX_NAMES,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    VALIDATION_IMAGES,
+    VALIDATION_LABELS,
+    DatasetInfo,
+)
+
+# What may be joined to a path. Hidden folders (the cache) and anything with a separator cannot be named.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def find_files(folder: Path) -> dict[str, Path]:
+    """Those of the four files that ``folder`` holds, under any spelling that is in use, by canonical name."""
+    found = {}
+    for name in IDX_NAMES:
+        dotted = name.replace("-idx", ".idx")  # how some archives spell it
+        for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+            if (folder / candidate).is_file():
+                found[name] = folder / candidate
+                break
+    return found
+
+
+def locate(name: str, data_root: Path, builtins: Mapping[str, BuiltIn]) -> dict[str, Path]:
+    """The four files, from the first folder that has them all; else those that the data folder has."""
+    in_data_root = find_files(data_root / name)
+    builtin = builtins.get(name)
+    if builtin is None:
+        return in_data_root
+    candidates = [in_data_root]
+    if builtin.shipped is not None:
+        candidates.insert(0, find_files(builtin.shipped))
+    if builtin.system is not None:
+        candidates.append(find_files(builtin.system))
+    return next((found for found in candidates if is_complete(found)), in_data_root)
+
+
+def is_complete(found: Mapping[str, Path]) -> bool:
+    """Whether all four files were found."""
+    return len(found) == len(IDX_NAMES)
+
+
+def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) -> list[DatasetInfo]:
+    """All data sets: the built-in ones, then the folders of ``data_root`` with four IDX files, by name.
+
+    A folder whose files are broken is listed with its ``problem``, so that its owner sees why it cannot be used.
+    """
+    infos = [_describe_builtin(builtin, data_root) for builtin in builtins.values()]
+    folders = sorted(data_root.iterdir()) if data_root.is_dir() else []
+    for folder in folders:
+        if folder.name in builtins or not _NAME.fullmatch(folder.name) or not folder.is_dir():
+            continue
+        files = find_files(folder)
+        if is_complete(files):
+            try:
+                infos.append(_describe_folder(folder.name, files))
+            except DatasetBroken as error:
+                infos.append(_broken(folder.name, str(error)))
+    return infos
+
+
+def describe(name: str, data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) -> DatasetInfo:
+    """One data set.
+
+    Raises:
+        DatasetNotFound: no data set has this name.
+        DatasetBroken: it is a folder whose files do not fit together.
+    """
+    if name in builtins:
+        return _describe_builtin(builtins[name], data_root)
+    if _NAME.fullmatch(name):
+        files = find_files(data_root / name)
+        if is_complete(files):
+            return _describe_folder(name, files)
+    known = [info.name for info in catalogue(data_root, builtins=builtins)]
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    raise DatasetNotFound(name, known, close[0] if close else None)
+
+
+def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises DatasetBroken if the four arrays cannot be one data set: dimensions, counts, picture sizes."""
+    for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (VALIDATION_IMAGES, VALIDATION_LABELS)):
+        if len(shapes[images]) != 3:
+            raise DatasetBroken(paths[images], f"has the shape {shapes[images]}; images are (count, rows, columns)")
+        if len(shapes[labels]) != 1:
+            raise DatasetBroken(paths[labels], f"has the shape {shapes[labels]}; labels are (count,)")
+        if shapes[images][0] != shapes[labels][0]:
+            raise DatasetBroken(
+                paths[labels],
+                f"holds {shapes[labels][0]:,} labels for the {shapes[images][0]:,} images of {paths[images].name}",
+            )
+        if 0 in shapes[images]:
+            raise DatasetBroken(paths[images], f"has the shape {shapes[images]}: it holds no image")
+    if shapes[TRAIN_IMAGES][1:] != shapes[VALIDATION_IMAGES][1:]:
+        raise DatasetBroken(
+            paths[VALIDATION_IMAGES],
+            f"holds images of {shapes[VALIDATION_IMAGES][1:]}, the training images are {shapes[TRAIN_IMAGES][1:]}",
+        )
+
+
+def _describe_builtin(builtin: BuiltIn, data_root: Path) -> DatasetInfo:
+    found = locate(builtin.info.name, data_root, {builtin.info.name: builtin})
+    return replace(builtin.info, available=is_complete(found))
+
+
+def _describe_folder(name: str, paths: Mapping[str, Path]) -> DatasetInfo:
+    shapes = {idx_name: read_idx_shape(path) for idx_name, path in paths.items()}
+    check_shapes(paths, shapes)
+    stat = paths[TRAIN_LABELS].stat()
+    classes = _count_classes(paths[TRAIN_LABELS], stat.st_size, stat.st_mtime_ns)
+    return DatasetInfo(
+        name=name,
+        title=name,
+        image_shape=shapes[TRAIN_IMAGES][1:],
+        classes=classes,
+        train_count=shapes[TRAIN_IMAGES][0],
+        validation_count=shapes[VALIDATION_IMAGES][0],
+        class_names=tuple(str(label) for label in range(classes)),
+        source=f"the folder {name} among the data sets",
+        licence="unknown",
+        sha256=None,
+        available=True,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _count_classes(labels: Path, _size: int, _mtime_ns: int) -> int:
+    # Size and time are there for the cache: a list of data sets asks this for every folder, each time.
+    return int(read_idx(labels).max()) + 1
+
+
+def _broken(name: str, problem: str) -> DatasetInfo:
+    return DatasetInfo(
+        name=name,
+        title=name,
+        image_shape=(),
+        classes=0,
+        train_count=0,
+        validation_count=0,
+        class_names=(),
+        source=f"the folder {name} among the data sets",
+        licence="unknown",
+        sha256=None,
+        available=False,
+        problem=problem,
+    )

@@ -1,0 +1,128 @@
+"""Fetches a built-in data set's missing files, once, into the data folder.
+
+A file is there under its name only after its unpacked content had the pinned checksum; until then it has a hidden
+temporary name. So a mirror may be anybody's, may lie, and may break off.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import build_opener
+
+from service.datasets.builtins import BuiltIn
+from service.datasets.errors import DatasetBroken, DatasetUnavailable
+from service.datasets.idx import read_idx_content
+from service.datasets.info import IDX_NAMES
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes fetched so far and the bytes expected in all; may raise, to give up."""
+
+TIMEOUT_S = 10.0  # for the connection, and for each wait for more bytes
+_ABANDONED_AFTER_S = 3600.0
+_CHUNK = 2**16
+
+
+class _MirrorFailed(Exception):
+    pass
+
+
+def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], progress: Progress | None = None) -> None:
+    """Bring those of the four files that are not ``present`` into ``folder``, from the first mirror that has them.
+
+    Raises:
+        DatasetUnavailable: no mirror gave them, or ``folder`` cannot be written.
+    """
+    name = builtin.info.name
+    advice = f"Put its four files ({', '.join(f'{idx}.gz' for idx in IDX_NAMES)}) into {folder}, or use 'mnist-10k'"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+    except OSError as error:
+        raise DatasetUnavailable(name, f"{folder} cannot be written ({error.strerror})", advice) from error
+    missing = [idx_name for idx_name in IDX_NAMES if idx_name not in present]
+    meter = _Meter({idx_name: builtin.packed_bytes[idx_name] for idx_name in missing}, progress)
+    faults = []
+    for mirror in builtin.mirrors:
+        try:
+            while missing:
+                _fetch(mirror, missing[0], folder, builtin.digests[missing[0]], meter)
+                del missing[0]
+            return
+        except _MirrorFailed as error:
+            faults.append(f"{mirror}: {error}")
+        except OSError as error:  # of the disk: those of the network were caught further in
+            reason = f"{folder} cannot be written ({error.strerror or error})"
+            raise DatasetUnavailable(name, reason, advice) from error
+    raise DatasetUnavailable(name, "; ".join(faults) or "it has no mirror", advice)
+
+
+class _Meter:
+    """Adds up the bytes of several files into one progress."""
+
+    def __init__(self, expected: dict[str, int], progress: Progress | None) -> None:
+        self.expected = expected
+        self._done = dict.fromkeys(expected, 0)
+        self._progress = progress
+
+    def report(self, idx_name: str, done: int) -> None:
+        self._done[idx_name] = done
+        if self._progress is not None:
+            self._progress(sum(self._done.values()), sum(self.expected.values()))
+
+
+def _fetch(mirror: str, idx_name: str, folder: Path, sha256: str, meter: _Meter) -> None:
+    temporary = folder / f".{idx_name}.{os.getpid()}-{secrets.token_hex(4)}.part"
+    try:
+        _stream_to(temporary, f"{mirror.rstrip('/')}/{idx_name}.gz", idx_name, meter)
+        try:
+            found = read_idx_content(temporary).sha256
+        except DatasetBroken as error:
+            raise _MirrorFailed(f"{idx_name}.gz is not what it should be: {error.reason}") from error
+        if found != sha256:
+            raise _MirrorFailed(f"{idx_name}.gz has other content: sha256 {found}, expected {sha256}")
+        temporary.replace(folder / f"{idx_name}.gz")
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _stream_to(path: Path, url: str, idx_name: str, meter: _Meter) -> None:
+    limit = 2 * meter.expected[idx_name] + _CHUNK  # a mirror may pack worse than the original, not endlessly
+    try:
+        response = build_opener().open(url, timeout=TIMEOUT_S)
+    except HTTPError as error:
+        error.close()
+        raise _MirrorFailed(f"{idx_name}.gz: HTTP {error.code} {error.reason}") from error
+    except (HTTPException, OSError) as error:  # URLError is an OSError
+        raise _MirrorFailed(_describe(error)) from error
+    with response, path.open("wb") as file:
+        done = 0
+        while True:
+            try:
+                chunk = response.read(_CHUNK)
+            except (HTTPException, OSError) as error:
+                raise _MirrorFailed(f"{idx_name}.gz broke off after {done:,} bytes: {_describe(error)}") from error
+            if not chunk:
+                break
+            file.write(chunk)
+            done += len(chunk)
+            if done > limit:
+                raise _MirrorFailed(f"{idx_name}.gz is larger than {limit:,} bytes")
+            meter.report(idx_name, done)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _describe(error: Exception) -> str:
+    reason = getattr(error, "reason", None)
+    return str(reason or error) or type(error).__name__
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed downloads left behind, long enough ago that nobody can still be writing it."""
+    for part in folder.glob(".*.part"):
+        if time.time() - part.stat().st_mtime > _ABANDONED_AFTER_S:
+            part.unlink(missing_ok=True)

@@ -1,0 +1,56 @@
+"""What can be wrong with a data set. Each error has a stable ``code`` that goes into a job's ``error`` as it is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+
+class DatasetError(Exception):
+    """Base of this package's errors; ``str()`` of one is a sentence for a person."""
+
+    code: ClassVar[str] = "dataset_error"
+
+
+class DatasetNotFound(DatasetError, LookupError):
+    """No data set has this name."""
+
+    code = "dataset_not_found"
+
+    def __init__(self, name: str, known: Sequence[str], suggestion: str | None) -> None:
+        super().__init__(name, known, suggestion)  # the arguments themselves, so that pickling gives them back
+        self.name = name
+        self.known = tuple(known)
+        self.suggestion = suggestion
+
+    def __str__(self) -> str:
+        hint = f"did you mean {self.suggestion!r}? " if self.suggestion else ""
+        return f"there is no data set {self.name!r}: {hint}known are {', '.join(self.known)}"
+
+
+class DatasetUnavailable(DatasetError):
+    """The data set is known, but its data cannot be had; ``advice`` says what to do about it."""
+
+    code = "dataset_unavailable"
+
+    def __init__(self, name: str, reason: str, advice: str) -> None:
+        super().__init__(name, reason, advice)
+        self.name = name
+        self.reason = reason
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"the data set {self.name!r} cannot be had: {self.reason}. {self.advice}"
+
+
+class DatasetBroken(DatasetError, ValueError):
+    """A file is there, but it is not what it should be."""
+
+    code = "dataset_broken"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
