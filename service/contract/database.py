@@ -1,0 +1,104 @@
+"""One database, two makes: SQLite and PostgreSQL behind the same two context managers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Final, cast
+
+from sqlalchemy import BigInteger, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from service.contract.tables import Base
+
+_BUSY_S: Final = 30
+
+
+class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock, milliseconds since 1970; in PostgreSQL it moves within a transaction."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now_ms, "sqlite")
+def _now_sqlite(element: now_ms, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+
+
+@compiles(now_ms, "postgresql")
+def _now_postgresql(element: now_ms, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+class Database:
+    """Opens connections when they are first needed, so that making one before a fork is harmless.
+
+    In SQLite a writer takes the file's write lock at its first word (``BEGIN IMMEDIATE``): a transaction that
+    read first and wrote then could not be repeated safely. One lock a process stands before the file's, since
+    threads that wait for the file sleep in steps and would wait much longer.
+    """
+
+    def __init__(self, url: str, *, application: str = "tapeline") -> None:
+        self.url = url
+        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self.engine = create_engine(url, connect_args={"timeout": _BUSY_S, "check_same_thread": False})
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            self.engine = create_engine(
+                url,
+                pool_pre_ping=True,
+                pool_size=20,
+                max_overflow=20,
+                connect_args={
+                    "application_name": application[:60],
+                    "connect_timeout": 5,
+                    "options": "-c statement_timeout=30000 -c lock_timeout=15000"
+                    " -c idle_in_transaction_session_timeout=60000",
+                },
+            )
+        self._writer = threading.Lock() if self.is_sqlite else nullcontext()
+
+    def insert(self, table: type[Base]) -> sqlite.Insert:
+        """An INSERT that knows ``ON CONFLICT``, which both makes spell alike and plain SQLAlchemy does not know."""
+        # PostgreSQL's construct has the same methods, but no common base that declares them.
+        return sqlite.insert(table) if self.is_sqlite else cast(sqlite.Insert, postgresql.insert(table))
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one state of the database and changes nothing."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction: committed at the end of the block, rolled back where it raises."""
+        engine = self.engine.execution_options(tapeline_write=True)
+        with self._writer, Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    write = connection.get_execution_options().get("tapeline_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

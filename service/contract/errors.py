@@ -1,0 +1,90 @@
+"""Errors of the contract. Each carries its facts as attributes; the web maps them to HTTP in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.contract.states import Action, Status
+
+
+class ContractError(Exception):
+    """Base of all errors that the contract raises."""
+
+
+class SettingsError(ContractError, ValueError):
+    """The environment does not describe a service that could start."""
+
+
+class MalformedJson(ContractError, ValueError):
+    """The text is not the JSON that we accept."""
+
+    def __init__(self, detail: str, line: int, column: int) -> None:
+        super().__init__(f"{detail} (line {line}, column {column})")
+        self.detail, self.line, self.column = detail, line, column
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that is wrong with a spec, and where."""
+
+    pointer: str
+    """JSON pointer (RFC 6901) into the document as sent, as a URI fragment: ``#/layers/0/units``."""
+    detail: str
+    code: str
+    suggestion: str | None = None
+
+
+class SpecError(ContractError, ValueError):
+    """A spec is not valid; ``faults`` names every fault at once."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults))
+        self.faults = tuple(faults)
+
+
+class JobNotFound(ContractError, LookupError):
+    """No job has this id, or it belongs to somebody else."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id!r}")
+        self.job_id = job_id
+
+
+class ArtifactNotFound(ContractError, LookupError):
+    """The job has no such checkpoint, sample or artifact (any more)."""
+
+    def __init__(self, job_id: str, what: str) -> None:
+        super().__init__(f"job {job_id} has no {what}")
+        self.job_id, self.what = job_id, what
+
+
+class IllegalTransition(ContractError):
+    """The job is not in a state from which this action is possible."""
+
+    def __init__(self, job_id: str, action: Action, status: Status, allowed: Sequence[Action]) -> None:
+        legal = ", ".join(allowed) or "none"
+        super().__init__(f"job {job_id} is {status}: it cannot {action} now (possible: {legal})")
+        self.job_id, self.action, self.status, self.allowed = job_id, action, status, tuple(allowed)
+
+
+class IdempotencyConflict(ContractError):
+    """An idempotency key was used before with another body."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the idempotency key {key!r} was used with another body; choose a new key")
+        self.key = key
+
+
+class InvalidCursor(ContractError, ValueError):
+    """A list cursor is not one that we gave out."""
+
+
+class LeaseLost(ContractError):
+    """The job no longer runs under this lease: stop, and leave nothing behind."""
+
+    def __init__(self, job_id: str, lease: int) -> None:
+        super().__init__(f"job {job_id} no longer runs under lease {lease}")
+        self.job_id, self.lease = job_id, lease

@@ -1,0 +1,414 @@
+"""What a person does with jobs. One function, one transaction; the worker's side is in ``leases``."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select
+from sqlalchemy.orm import Session
+from ulid import ULID
+
+from service.contract import events
+from service.contract.artifacts import ArtifactKind
+from service.contract.database import Database, now_ms
+from service.contract.errors import (
+    ArtifactNotFound,
+    IdempotencyConflict,
+    IllegalTransition,
+    InvalidCursor,
+    JobNotFound,
+)
+from service.contract.events import EventType
+from service.contract.spec import Spec
+from service.contract.states import TERMINAL, Action, Request, Status, allowed_actions
+from service.contract.tables import Artifact, Epoch, Event, Idempotency, Job, JobTag
+from service.contract.validation import spec_hash
+
+_SORTS: Final = {"created_at": Job.created_ms, "priority": Job.priority}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A checked spec on its way into the database."""
+
+    spec: Mapping[str, Any]
+    """As sent."""
+    resolved: Spec
+    steps: int
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotencyKey:
+    """A client's name for one request, and what the request said."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs a list shows; ``None`` means any."""
+
+    status: Sequence[Status] | None = None
+    kind: str | None = None
+    tag: str | None = None
+    text: str | None = None
+    """Part of a name or an id, letters of any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list."""
+
+    jobs: Sequence[Job]
+    next_cursor: str | None
+
+
+def new_id(prefix: str) -> str:
+    """A new id that sorts by the time it was made: ``job_01J...``."""
+    return f"{prefix}_{ULID()}"
+
+
+def submit(
+    database: Database,
+    submission: Submission,
+    *,
+    idempotency: IdempotencyKey | None,
+    represent: Callable[[Job], dict[str, Any]],
+) -> tuple[dict[str, Any], bool]:
+    """Store a new job, once.
+
+    Args:
+        represent: makes the answer that the client gets; a repetition of the same key gets this same answer.
+
+    Returns:
+        The answer, and whether it is the stored one of an earlier request.
+
+    Raises:
+        IdempotencyConflict: the key came before, with another body.
+    """
+    spec = submission.resolved
+    scope = submission.owner or ""
+    with database.write() as session:
+        if idempotency is not None:
+            # The claim on the key is the first write: of two requests at once, the second waits here.
+            earlier = _take_key(session, scope, idempotency, database)
+            if earlier is not None:
+                if earlier.fingerprint != idempotency.fingerprint:
+                    raise IdempotencyConflict(idempotency.key)
+                return earlier.answer, True
+        now = session.scalar(select(now_ms())) or 0
+        job = Job(
+            id=new_id("job"),
+            owner=submission.owner,
+            kind=spec.kind,
+            name=spec.name,
+            tags=list(spec.tags),
+            priority=spec.priority,
+            spec=dict(submission.spec),
+            resolved=spec.model_dump(mode="json"),
+            spec_hash=spec_hash(spec),
+            status=Status.QUEUED,
+            attempt=1,
+            deaths=0,
+            lease=0,
+            epoch=0,
+            epochs=spec.epochs,
+            step=0,
+            steps=submission.steps,
+            metrics={},
+            health=[],
+            last_seq=0,
+            created_ms=now,
+            queued_ms=now,
+        )
+        session.add(job)
+        session.flush()
+        session.add_all(JobTag(job_id=job.id, tag=tag) for tag in set(spec.tags))
+        record_status(session, job, reason="submitted")
+        answer = represent(job)
+        if idempotency is not None:
+            key = session.get_one(Idempotency, (scope, idempotency.key))
+            key.job_id, key.answer = job.id, answer
+        return answer, False
+
+
+def get(session: Session, job_id: str, *, owner: str | None = None) -> Job:
+    """One job.
+
+    Args:
+        owner: show only this owner's jobs; ``None`` shows all.
+
+    Raises:
+        JobNotFound: there is none, or it is somebody else's.
+    """
+    job = session.scalar(_owned(select(Job).where(Job.id == job_id), owner))
+    if job is None:
+        raise JobNotFound(job_id)
+    return job
+
+
+def find(
+    session: Session,
+    wanted: JobFilter,
+    *,
+    owner: str | None = None,
+    sort: str = "-created_at",
+    limit: int = 20,
+    cursor: str | None = None,
+) -> Page:
+    """A page of jobs, stable while new ones arrive: the cursor is a place in the order, not a count.
+
+    Args:
+        sort: ``created_at`` or ``priority``, with ``-`` for falling.
+
+    Raises:
+        InvalidCursor: the cursor is not one of ours, or was made for another order.
+    """
+    query = _owned(select(Job), owner)
+    if wanted.status is not None:
+        query = query.where(Job.status.in_(wanted.status))
+    if wanted.kind is not None:
+        query = query.where(Job.kind == wanted.kind)
+    if wanted.tag is not None:
+        query = query.where(Job.id.in_(select(JobTag.job_id).where(JobTag.tag == wanted.tag)))
+    if wanted.text:
+        part = wanted.text.lower()
+        named = func.lower(func.coalesce(Job.name, "")).contains(part, autoescape=True)
+        query = query.where(or_(named, func.lower(Job.id).contains(part, autoescape=True)))
+    falling = sort.startswith("-")
+    column = _SORTS[sort.removeprefix("-")]
+    if cursor is not None:
+        value, last_id = _read_cursor(cursor, sort)
+        beyond: ColumnElement[bool] = column < value if falling else column > value
+        beyond_id: ColumnElement[bool] = Job.id < last_id if falling else Job.id > last_id
+        query = query.where(or_(beyond, and_(column == value, beyond_id)))
+    order = (column.desc(), Job.id.desc()) if falling else (column.asc(), Job.id.asc())
+    rows = session.scalars(query.order_by(*order).limit(limit + 1)).all()
+    page = rows[:limit]
+    if len(rows) <= limit:
+        return Page(page, None)
+    last = page[-1]
+    value = last.created_ms if column is Job.created_ms else last.priority
+    return Page(page, _make_cursor(sort, value, last.id))
+
+
+def sorts() -> tuple[str, ...]:
+    """The orders in which a list can be had."""
+    return tuple(sign + name for name in _SORTS for sign in ("", "-"))
+
+
+def cancel(database: Database, job_id: str, *, owner: str | None = None) -> Job:
+    """End a waiting job now, a running one between two batches.
+
+    Raises:
+        JobNotFound, IllegalTransition: as they say.
+    """
+    with database.write() as session:
+        job = _claim_for(session, job_id, Action.CANCEL, owner)
+        if job.status == Status.RUNNING:
+            job.requested = Request.CANCEL
+            record_status(session, job, reason="cancel requested")
+        else:
+            finish(session, job, Status.CANCELLED, reason="cancelled")
+        return job
+
+
+def pause(database: Database, job_id: str, *, owner: str | None = None) -> Job:
+    """Stop a running job between two batches; its last checkpoint stays.
+
+    Raises:
+        JobNotFound, IllegalTransition: as they say.
+    """
+    with database.write() as session:
+        job = _claim_for(session, job_id, Action.PAUSE, owner)
+        job.requested = Request.PAUSE
+        record_status(session, job, reason="pause requested")
+        return job
+
+
+def resume(database: Database, job_id: str, *, owner: str | None = None) -> Job:
+    """Put a paused job back into the queue; it goes on from its last checkpoint.
+
+    Raises:
+        JobNotFound, IllegalTransition: as they say.
+    """
+    with database.write() as session:
+        job = _claim_for(session, job_id, Action.RESUME, owner)
+        _requeue(session, job, reason="resumed")
+        return job
+
+
+def retry(database: Database, job_id: str, *, owner: str | None = None) -> Job:
+    """Put a failed job back into the queue; it goes on from its last checkpoint.
+
+    Raises:
+        JobNotFound, IllegalTransition: as they say.
+    """
+    with database.write() as session:
+        job = _claim_for(session, job_id, Action.RETRY, owner)
+        job.attempt += 1
+        job.deaths = 0
+        job.error = None
+        job.finished_ms = None
+        _requeue(session, job, reason="retried")
+        return job
+
+
+def remove(database: Database, job_id: str, *, owner: str | None = None) -> None:
+    """Delete a finished job's rows. The files are the caller's to remove, after this has committed.
+
+    Raises:
+        JobNotFound, IllegalTransition: as they say.
+    """
+    with database.write() as session:
+        _claim_for(session, job_id, Action.DELETE, owner)
+        for table in (Event, Epoch, Artifact, JobTag):
+            session.execute(delete(table).where(table.job_id == job_id))
+        session.execute(delete(Idempotency).where(Idempotency.job_id == job_id))
+        session.execute(delete(Job).where(Job.id == job_id))
+
+
+def epochs(session: Session, job_id: str) -> Sequence[Epoch]:
+    """All finished epochs of a job, in order."""
+    return session.scalars(select(Epoch).where(Epoch.job_id == job_id).order_by(Epoch.epoch)).all()
+
+
+def artifacts(session: Session, job_id: str, kind: ArtifactKind | None = None) -> Sequence[Artifact]:
+    """The files of a job, by kind and epoch."""
+    query = select(Artifact).where(Artifact.job_id == job_id)
+    if kind is not None:
+        query = query.where(Artifact.kind == kind)
+    return session.scalars(query.order_by(Artifact.kind, Artifact.epoch)).all()
+
+
+def artifact(session: Session, job_id: str, artifact_id: str) -> Artifact:
+    """One file of a job.
+
+    Raises:
+        ArtifactNotFound: the job has no such file.
+    """
+    found = session.get(Artifact, artifact_id)
+    if found is None or found.job_id != job_id:
+        raise ArtifactNotFound(job_id, f"artifact {artifact_id!r}")
+    return found
+
+
+def checkpoint(session: Session, job: Job, which: str) -> Artifact:
+    """The checkpoint a person means by ``best``, ``latest`` or the number of an epoch.
+
+    Raises:
+        ArtifactNotFound: there is none such (any more).
+    """
+    return _of_epoch(session, job, ArtifactKind.CHECKPOINT, which)
+
+
+def sample(session: Session, job: Job, which: str) -> Artifact:
+    """The picture of samples a person means by ``latest`` or the number of an epoch.
+
+    Raises:
+        ArtifactNotFound: there is none such.
+    """
+    return _of_epoch(session, job, ArtifactKind.SAMPLE, which)
+
+
+def record_status(session: Session, job: Job, *, reason: str, **more: Any) -> None:
+    """Write the event that belongs to a change of a job's state, in the same transaction."""
+    session.flush()
+    data = {"status": job.status, "requested": job.requested, "attempt": job.attempt, "lease": job.lease}
+    data |= {"epoch": job.epoch, "reason": reason, **more}
+    events.append(session, job.id, [(EventType.STATUS, data)])
+    session.refresh(job)
+
+
+def finish(session: Session, job: Job, status: Status, *, reason: str) -> None:
+    """End a job for good: its state, and the event after which there are no more."""
+    if status not in TERMINAL:
+        raise ValueError(f"{status} does not end a job")
+    job.status = status
+    job.requested = None
+    job.lease_owner = job.lease_expires_ms = None
+    job.finished_ms = session.scalar(select(now_ms()))
+    record_status(session, job, reason=reason)
+    end = {"status": job.status, "error": job.error, "result_digest": job.result_digest}
+    events.append(session, job.id, [(EventType.END, end)])
+    session.refresh(job)
+
+
+def _requeue(session: Session, job: Job, *, reason: str) -> None:
+    job.status = Status.QUEUED
+    job.requested = None
+    job.queued_ms = session.scalar(select(now_ms())) or 0
+    record_status(session, job, reason=reason)
+
+
+def _owned(query: Select[Job], owner: str | None) -> Select[Job]:
+    return query if owner is None else query.where(Job.owner == owner)
+
+
+def _claim_for(session: Session, job_id: str, action: Action, owner: str | None) -> Job:
+    """Lock a job's row and make sure that the action is legal from where it stands."""
+    job = session.scalar(_owned(select(Job).where(Job.id == job_id), owner).with_for_update())
+    if job is None:
+        raise JobNotFound(job_id)
+    allowed = actions_of(job)
+    if action not in allowed:
+        raise IllegalTransition(job_id, action, Status(job.status), allowed)
+    return job
+
+
+def actions_of(job: Job) -> tuple[Action, ...]:
+    """What may be asked of this job now."""
+    requested = Request(job.requested) if job.requested else None
+    code = job.error.get("code") if job.error else None
+    return allowed_actions(Status(job.status), requested=requested, error_code=code)
+
+
+def _of_epoch(session: Session, job: Job, kind: ArtifactKind, which: str) -> Artifact:
+    query = select(Artifact).where(Artifact.job_id == job.id, Artifact.kind == kind)
+    if which == "best" and job.best_epoch is not None:
+        query = query.where(Artifact.epoch == job.best_epoch)
+    elif which not in ("best", "latest"):
+        if not (which.isascii() and which.isdigit() and len(which) < 10):
+            raise ArtifactNotFound(job.id, f"{kind} {which!r}; name an epoch's number, or latest")
+        query = query.where(Artifact.epoch == int(which))
+    found = session.scalar(query.order_by(Artifact.epoch.desc()).limit(1))
+    if found is None:
+        raise ArtifactNotFound(job.id, f"{kind} {which!r}")
+    return found
+
+
+def _take_key(session: Session, scope: str, idempotency: IdempotencyKey, database: Database) -> Idempotency | None:
+    """Insert the key, or give the row that was there before."""
+    insert = database.insert(Idempotency).values(
+        owner=scope,
+        key=idempotency.key,
+        fingerprint=idempotency.fingerprint,
+        job_id="",
+        answer={},
+        created_ms=now_ms(),
+    )
+    taken = session.execute(insert.on_conflict_do_nothing().returning(Idempotency.key)).first()
+    if taken is not None:
+        return None
+    return session.get_one(Idempotency, (scope, idempotency.key))
+
+
+def _make_cursor(sort: str, value: int, job_id: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([sort, value, job_id]).encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str, sort: str) -> tuple[int, str]:
+    try:
+        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+        made_for, value, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (ValueError, TypeError) as error:
+        raise InvalidCursor("the cursor is not one that this service gave out") from error
+    if made_for != sort or type(value) is not int or abs(value) >= 2**63 or not isinstance(job_id, str):
+        raise InvalidCursor("the cursor belongs to another list; start again without it")
+    return value, job_id

@@ -1,0 +1,391 @@
+"""What a worker does with jobs. Every write is one transaction that begins with the guard: the job still runs,
+and under this lease. Where the guard finds nothing, the worker stops and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from service.contract import events, jobs
+from service.contract.artifacts import MEDIA_TYPES, ArtifactKind, StoredFile
+from service.contract.database import Database, now_ms
+from service.contract.errors import LeaseLost
+from service.contract.events import EventType
+from service.contract.states import ErrorCode, Request, Status
+from service.contract.tables import Artifact, Epoch, Job, Worker
+from service.contract.validation import canonical
+
+MAX_DEATHS: Final = 3
+"""So many workers lost without a finished epoch between them make a job fail: it is the job that kills."""
+WORKER_GONE_MS: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job that this worker may write to, until somebody else claims it."""
+
+    job_id: str
+    lease: int
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """How far a training has come."""
+
+    step: int
+    steps: int
+    steps_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """All that one finished epoch leaves behind; its files lie on disk already."""
+
+    epoch: int
+    position: Position
+    metrics: Mapping[str, float]
+    confusion: Sequence[Sequence[int]] | None
+    samples_digest: str | None
+    seconds: float
+    is_best: bool
+    files: Sequence[StoredFile]
+
+
+def claim(database: Database, worker: str, lease_s: float) -> Claim | None:
+    """Take the best job that waits: the highest priority, then the oldest. ``None`` where none waits."""
+    best = (
+        select(Job.id)
+        .where(Job.status == Status.QUEUED)
+        .order_by(Job.priority.desc(), Job.queued_ms, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    with database.write() as session:
+        job = session.scalar(
+            update(Job)
+            .where(Job.id == best, Job.status == Status.QUEUED)
+            .values(
+                status=Status.RUNNING,
+                lease=Job.lease + 1,
+                lease_owner=worker,
+                lease_expires_ms=_expiry(lease_s),
+                started_ms=func.coalesce(Job.started_ms, now_ms()),
+            )
+            .returning(Job)
+            .execution_options(synchronize_session=False)
+        )
+        if job is None:
+            return None
+        jobs.record_status(session, job, reason="claimed", worker=worker)
+        return Claim(job_id=job.id, lease=job.lease, lease_s=lease_s)
+
+
+def begin(database: Database, held: Claim, provenance: Mapping[str, Any]) -> Job:
+    """Say where the job runs now, and read it. A change of provenance between two leases is put on record.
+
+    Raises:
+        LeaseLost: as it says.
+    """
+    with database.write() as session:
+        job = _guard(session, held)
+        if job.provenance is not None and job.provenance != dict(provenance):
+            differing = sorted(
+                name for name in {*job.provenance, *provenance} if job.provenance.get(name) != provenance.get(name)
+            )
+            note = f"continued under another {', '.join(differing)}: the bits may differ from an undisturbed run"
+            data = {"level": "warning", "code": "mixed_provenance", "message": note}
+            events.append(session, job.id, [(EventType.LOG, data)])
+        job.provenance = dict(provenance)
+        session.flush()
+        session.refresh(job)
+        return job
+
+
+def renew(database: Database, held: Claim, position: Position | None) -> Request | None:
+    """Keep the lease, tell how far it is, and hear what was asked of the job.
+
+    Raises:
+        LeaseLost: as it says.
+    """
+    values: dict[str, Any] = {}
+    if position is not None:
+        values = {"step": position.step, "steps": position.steps}
+        values["steps_per_second"] = position.steps_per_second
+    with database.write() as session:
+        requested = _guard(session, held, **values).requested
+        return Request(requested) if requested else None
+
+
+def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_last: int) -> list[str]:
+    """Make an epoch count: metrics, events, sample and checkpoint rows, progress, in one transaction.
+
+    An epoch that was trained before (its checkpoint was lost, or none was due) must give the stored metrics;
+    where it does not, the log says so.
+
+    Returns:
+        Paths of files that no row names any more, for the caller to remove.
+
+    Raises:
+        LeaseLost: as it says.
+    """
+    with database.write() as session:
+        values: dict[str, Any] = {"epoch": record.epoch, "step": record.position.step, "deaths": 0}
+        values |= {"steps": record.position.steps, "metrics": dict(record.metrics)}
+        if record.position.steps_per_second is not None:
+            values["steps_per_second"] = record.position.steps_per_second
+        if record.is_best:
+            values["best_epoch"] = record.epoch
+        job = _guard(session, held, **values)
+        news = _record_metrics(session, held, record)
+        orphans: list[str] = []
+        for file in record.files:
+            known = session.scalar(
+                select(Artifact).where(
+                    Artifact.job_id == job.id, Artifact.kind == file.kind, Artifact.epoch == file.epoch
+                )
+            )
+            if known is not None:
+                orphans.append(file.path)
+                continue
+            row = Artifact(
+                id=jobs.new_id("art"),
+                job_id=job.id,
+                kind=file.kind,
+                epoch=file.epoch,
+                lease=held.lease,
+                name=file.name,
+                path=file.path,
+                media_type=MEDIA_TYPES[file.kind],
+                size_bytes=file.size_bytes,
+                sha256=file.sha256,
+                created_ms=now_ms(),
+            )
+            session.add(row)
+            data = {
+                "epoch": file.epoch,
+                "artifact": row.id,
+                "sha256": file.sha256,
+                "size_bytes": file.size_bytes,
+            }
+            if file.kind is ArtifactKind.CHECKPOINT:
+                data["best"] = record.is_best
+            news.append((EventType(file.kind.value), data))
+        if news:
+            events.append(session, job.id, news)
+        session.flush()
+        best = record.epoch if record.is_best else job.best_epoch
+        orphans += _prune_checkpoints(session, job.id, best, keep_last)
+        return orphans
+
+
+def checkpoints(database: Database, held: Claim) -> Sequence[Artifact]:
+    """The job's checkpoints, the newest first."""
+    with database.read() as session:
+        return jobs.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)[::-1]
+
+
+def drop_checkpoint(database: Database, held: Claim, damaged: Artifact, reason: str) -> None:
+    """Forget a checkpoint that cannot be read, and say so in the log.
+
+    Raises:
+        LeaseLost: as it says.
+    """
+    with database.write() as session:
+        _guard(session, held)
+        row = session.get(Artifact, damaged.id)
+        if row is not None:
+            session.delete(row)
+        message = f"the checkpoint of epoch {damaged.epoch} is damaged and was dropped: {reason}"
+        data = {"level": "warning", "code": "checkpoint_damaged", "message": message, "epoch": damaged.epoch}
+        events.append(session, held.job_id, [(EventType.LOG, data)])
+
+
+def log(database: Database, held: Claim, level: str, code: str, message: str) -> None:
+    """Put a line into the job's log.
+
+    Raises:
+        LeaseLost: as it says.
+    """
+    with database.write() as session:
+        _guard(session, held)
+        data = {"level": level, "code": code, "message": message}
+        events.append(session, held.job_id, [(EventType.LOG, data)])
+
+
+def digest(database: Database, held: Claim, weights_digest: str) -> str:
+    """Sum a whole result up in one SHA-256: the final weights, every epoch's metrics, every sample's pixels."""
+    with database.read() as session:
+        rows = [[row.epoch, row.metrics, row.samples_digest] for row in jobs.epochs(session, held.job_id)]
+    text = canonical({"weights": weights_digest, "epochs": rows})
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def succeed(database: Database, held: Claim, result_digest: str) -> None:
+    """The training is done.
+
+    Raises:
+        LeaseLost: as it says.
+    """
+    with database.write() as session:
+        job = _guard(session, held)
+        job.result_digest = result_digest
+        job.step = job.steps
+        jobs.finish(session, job, Status.SUCCEEDED, reason="done")
+
+
+def fail(database: Database, held: Claim, error: Mapping[str, Any]) -> None:
+    """The training itself went wrong; ``error`` has at least ``code`` and ``message``.
+
+    Raises:
+        LeaseLost: as it says.
+    """
+    with database.write() as session:
+        job = _guard(session, held)
+        job.error = dict(error)
+        jobs.finish(session, job, Status.FAILED, reason=str(error["code"]))
+
+
+def hand_back(database: Database, held: Claim, request: Request | None) -> None:
+    """Give the job up between two batches: because somebody asked, or because this worker stops.
+
+    What the unfinished epoch did is thrown away; the next worker goes on from the last checkpoint.
+
+    Raises:
+        LeaseLost: as it says.
+    """
+    with database.write() as session:
+        _let_go(session, _guard(session, held), request, reason="handed back")
+
+
+def report_death(database: Database, held: Claim, message: str) -> None:
+    """The child that trained is gone without a word.
+
+    Raises:
+        LeaseLost: as it says.
+    """
+    with database.write() as session:
+        _bury(session, _guard(session, held), message)
+
+
+def rescue(database: Database) -> list[str]:
+    """Take back the jobs of workers that fell silent; gives their ids. Only the database's clock decides."""
+    expired = (
+        select(Job)
+        .where(Job.status == Status.RUNNING, Job.lease_expires_ms < now_ms())
+        .with_for_update(skip_locked=True)
+    )
+    with database.write() as session:
+        lost = session.scalars(expired).all()
+        for job in lost:
+            _bury(session, job, f"worker {job.lease_owner} fell silent")
+        return [job.id for job in lost]
+
+
+def check_in(database: Database, worker: Worker) -> None:
+    """Say that a worker process is alive."""
+    values = {
+        "host": worker.host,
+        "pid": worker.pid,
+        "slots": worker.slots,
+        "running": worker.running,
+        "draining": worker.draining,
+        "seen_ms": now_ms(),
+    }
+    insert = database.insert(Worker).values(id=worker.id, started_ms=now_ms(), **values)
+    with database.write() as session:
+        session.execute(insert.on_conflict_do_update(index_elements=[Worker.id], set_=values))
+
+
+def live_workers(session: Session) -> Sequence[Worker]:
+    """The worker processes that were seen lately."""
+    seen = Worker.seen_ms > now_ms() - WORKER_GONE_MS
+    return session.scalars(select(Worker).where(seen).order_by(Worker.started_ms)).all()
+
+
+def _expiry(lease_s: float) -> Any:
+    return now_ms() + int(lease_s * 1000)
+
+
+def _guard(session: Session, held: Claim, **values: Any) -> Job:
+    job = session.scalar(
+        update(Job)
+        .where(Job.id == held.job_id, Job.status == Status.RUNNING, Job.lease == held.lease)
+        .values(lease_expires_ms=_expiry(held.lease_s), **values)
+        .returning(Job)
+        .execution_options(synchronize_session=False)
+    )
+    if job is None:
+        raise LeaseLost(held.job_id, held.lease)
+    return job
+
+
+def _record_metrics(session: Session, held: Claim, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
+    stored = session.get(Epoch, (held.job_id, record.epoch))
+    metrics = dict(record.metrics)
+    if stored is None:
+        session.add(
+            Epoch(
+                job_id=held.job_id,
+                epoch=record.epoch,
+                step=record.position.step,
+                metrics=metrics,
+                confusion=[list(row) for row in record.confusion] if record.confusion is not None else None,
+                samples_digest=record.samples_digest,
+                seconds=record.seconds,
+                lease=held.lease,
+                finished_ms=now_ms(),
+            )
+        )
+        data = {"epoch": record.epoch, "step": record.position.step, "values": metrics}
+        return [(EventType.METRICS, data | {"seconds": record.seconds})]
+    if stored.metrics == metrics and stored.samples_digest == record.samples_digest:
+        return []
+    differing = sorted(name for name in metrics if stored.metrics.get(name) != metrics[name]) or ["samples"]
+    message = f"epoch {record.epoch}, trained again, gave another {', '.join(differing)}"
+    data = {"level": "error", "code": "determinism_violation", "message": message, "epoch": record.epoch}
+    return [(EventType.LOG, data | {"stored": stored.metrics, "again": metrics})]
+
+
+def _prune_checkpoints(session: Session, job_id: str, best: int | None, keep_last: int) -> list[str]:
+    rows = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+    spare = [row for row in rows[:-keep_last] if row.epoch != best]
+    for row in spare:
+        session.delete(row)
+    return [row.path for row in spare]
+
+
+def _let_go(session: Session, job: Job, request: Request | None, *, reason: str) -> None:
+    """Where a job goes that nobody trains any more, without having ended."""
+    last = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
+    job.step = last or 0
+    job.steps_per_second = None
+    match request:
+        case Request.CANCEL:
+            jobs.finish(session, job, Status.CANCELLED, reason="cancelled")
+            return
+        case Request.PAUSE:
+            job.status, reason = Status.PAUSED, "paused"
+        case None:
+            job.status = Status.QUEUED
+    job.requested = None
+    job.lease_owner = job.lease_expires_ms = None
+    jobs.record_status(session, job, reason=reason)
+
+
+def _bury(session: Session, job: Job, message: str) -> None:
+    job.deaths += 1
+    if job.requested is None and job.deaths >= MAX_DEATHS:
+        text = f"{message}; {job.deaths} workers were lost without a finished epoch between them"
+        job.error = {"code": ErrorCode.WORKER_LOST, "message": text, "epoch": job.epoch}
+        jobs.finish(session, job, Status.FAILED, reason=ErrorCode.WORKER_LOST)
+        return
+    job.attempt += 1
+    _let_go(session, job, Request(job.requested) if job.requested else None, reason=f"worker lost: {message}")

@@ -1,0 +1,277 @@
+"""The training spec: every field that a person may send, with its range. A spec is data, never code.
+
+The models describe a spec whose values are all filled in (``resolved``); ``validation.resolve`` makes one of
+what a person sent. Field order here is the order in which documents show it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Tag
+
+MAX_LAYERS: Final = 64
+MAX_UNITS: Final = 4096
+MAX_PARAMETERS: Final = 20_000_000
+MAX_EPOCHS: Final = 10_000
+MAX_BATCH: Final = 4096
+
+
+class Kind(StrEnum):
+    """What is trained."""
+
+    CLASSIFIER = "classifier"
+    GAN = "gan"
+
+
+class DType(StrEnum):
+    """The floating point type of the whole training."""
+
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
+class Activation(StrEnum):
+    """What a dense layer applies to its sums."""
+
+    LINEAR = "linear"
+    SIGMOID = "sigmoid"
+    TANH = "tanh"
+    RELU = "relu"
+    LEAKY_RELU = "leaky_relu"
+    SOFTMAX = "softmax"
+
+
+class Reduction(StrEnum):
+    """How a batch's losses become the number whose gradient is taken."""
+
+    MEAN = "mean"
+    SUM = "sum"
+
+
+class LossName(StrEnum):
+    """The losses of a classifier."""
+
+    SQUARED_ERROR = "squared_error"
+    BINARY_CROSS_ENTROPY = "binary_cross_entropy"
+    SOFTMAX_CROSS_ENTROPY = "softmax_cross_entropy"
+
+
+class Distribution(StrEnum):
+    """What a GAN's latent noise is drawn from: uniform in [-1, 1], or standard normal."""
+
+    UNIFORM = "uniform"
+    NORMAL = "normal"
+
+
+class Part(BaseModel):
+    """Base of everything in a spec: unknown fields are faults, numbers are finite, nothing is coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Rate = Annotated[float, Field(gt=0, le=10)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+PlainText = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=r"^[^\x00-\x1f\x7f,]+$")]
+
+
+class Data(Part):
+    """Which data set, and the range that its pixels (0 to 255) are mapped to."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    scale: Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=2, max_length=2)]
+
+
+class Dense(Part):
+    """A fully connected layer: activation(x @ weight + bias)."""
+
+    type: Literal["dense"] = "dense"
+    units: Annotated[int, Field(ge=1, le=MAX_UNITS)]
+    activation: Activation
+    negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """The slope of leaky_relu below zero; other activations have no use for it."""
+
+
+class Dropout(Part):
+    """Sets a share of its inputs to zero while training, and scales the rest up."""
+
+    type: Literal["dropout"]
+    rate: Fraction
+
+
+def _tag(layer: Any) -> str:
+    name = layer.get("type", "dense") if isinstance(layer, dict) else getattr(layer, "type", "dense")
+    return name if isinstance(name, str) else ""
+
+
+Layer = Annotated[Annotated[Dense, Tag("dense")] | Annotated[Dropout, Tag("dropout")], pydantic.Discriminator(_tag)]
+Layers = Annotated[list[Layer], Field(min_length=1, max_length=MAX_LAYERS)]
+
+
+class Uniform(Part):
+    """Weights and biases uniform in [-scale, scale]."""
+
+    name: Literal["uniform"]
+    scale: Annotated[float, Field(gt=0, le=10)]
+
+
+class Glorot(Part):
+    """Uniform in ±sqrt(6 / (inputs + units)); biases zero."""
+
+    name: Literal["glorot"]
+
+
+class He(Part):
+    """Normal with deviation sqrt(2 / inputs); biases zero."""
+
+    name: Literal["he"]
+
+
+Initializer = Annotated[Uniform | Glorot | He, Field(discriminator="name")]
+
+
+class Sgd(Part):
+    """Stochastic gradient descent, with momentum where it is not zero."""
+
+    name: Literal["sgd"]
+    learning_rate: Rate
+    momentum: Fraction = 0.0
+
+
+class Adam(Part):
+    """Adam (Kingma and Ba 2015)."""
+
+    name: Literal["adam"]
+    learning_rate: Rate
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+
+
+Optimizer = Annotated[Sgd | Adam, Field(discriminator="name")]
+
+
+class Constant(Part):
+    """The learning rate stays as it is."""
+
+    name: Literal["constant"]
+
+
+class Step(Part):
+    """The learning rate is multiplied by ``factor`` at each of these counts of finished epochs."""
+
+    name: Literal["step"]
+    at_epochs: Annotated[list[Annotated[int, Field(ge=1, le=MAX_EPOCHS)]], Field(min_length=1, max_length=100)]
+    factor: Annotated[float, Field(gt=0, le=1)]
+
+
+class OneCycle(Part):
+    """Up to the learning rate over the first part of the run, then down to almost nothing, both by cosine."""
+
+    name: Literal["one_cycle"]
+    warmup_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    start_factor: Annotated[float, Field(gt=0, le=1)] = 0.04
+    end_factor: Annotated[float, Field(gt=0, le=1)] = 0.0001
+
+
+Schedule = Annotated[Constant | Step | OneCycle, Field(discriminator="name")]
+
+
+class ClassifierLoss(Part):
+    """What a classifier minimises."""
+
+    name: LossName
+    reduction: Reduction = Reduction.MEAN
+
+
+class GanLoss(Part):
+    """What both networks of a GAN play for."""
+
+    name: Literal["binary_cross_entropy"]
+    reduction: Reduction = Reduction.MEAN
+
+
+class Checkpointing(Part):
+    """Which checkpoints are kept. The last one of a run and the best so far always are."""
+
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
+    keep_last: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 3
+
+
+class Sampling(Part):
+    """How often a picture of samples is made, and of how many."""
+
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
+    count: Annotated[int, Field(ge=1, le=400)] = 64
+
+
+class Common(Part):
+    """What every kind of training has."""
+
+    kind: Kind
+    preset: str
+    name: PlainText | None = None
+    tags: Annotated[list[Label], Field(max_length=20)] = []
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    dataset: Data
+    initializer: Initializer
+    optimizer: Optimizer
+    schedule: Schedule = Constant(name="constant")
+    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)]
+    shuffle: bool = True
+    seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
+    dtype: DType = DType.FLOAT32
+    checkpoint: Checkpointing = Checkpointing()
+    samples: Sampling = Sampling()
+
+
+class ClassifierSpec(Common):
+    """Training a network that names what it sees."""
+
+    kind: Literal[Kind.CLASSIFIER]
+    layers: Layers
+    loss: ClassifierLoss
+
+
+class Latent(Part):
+    """The space a generator draws its noise from."""
+
+    dim: Annotated[int, Field(ge=1, le=MAX_UNITS)]
+    distribution: Distribution = Distribution.UNIFORM
+
+
+class Generator(Part):
+    """The network that turns noise into pictures. What is null is taken from the spec around it."""
+
+    layers: Layers
+    optimizer: Optimizer | None = None
+    schedule: Schedule | None = None
+
+
+class Discriminator(Part):
+    """The network that tells real pictures from made ones. What is null is taken from the spec around it."""
+
+    layers: Layers
+    optimizer: Optimizer | None = None
+    schedule: Schedule | None = None
+    skip_every: Annotated[int, Field(ge=2, le=1000)] | None = None
+    """Not updated in iterations ``i % skip_every == 0``: the seed's cure for a discriminator that wins."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Real pictures are to be called ``1 - label_smoothing`` instead of 1."""
+
+
+class GanSpec(Common):
+    """Training a generator and a discriminator against each other."""
+
+    kind: Literal[Kind.GAN]
+    latent: Latent
+    generator: Generator
+    discriminator: Discriminator
+    loss: GanLoss
+
+
+Spec = ClassifierSpec | GanSpec

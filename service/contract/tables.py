@@ -1,0 +1,193 @@
+"""The tables. The database is the one truth; everything else can be lost and made again from it.
+
+Times are integers, milliseconds since 1970 UTC, always from the database's own clock: they compare and add
+the same way in SQLite and PostgreSQL, and no client's clock gets into a decision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from service.contract.states import Status
+
+
+class Base(DeclarativeBase):
+    """Base of all tables; constraint names are fixed, so that migrations can name them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+_QUEUED = text("status = 'queued'")
+_RUNNING = text("status = 'running'")
+
+
+class Job(Base):
+    """One training: what was asked, where it stands, and who holds it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_leases", "lease_expires_ms", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+        Index("ix_jobs_created", "created_ms", "id"),
+        Index("ix_jobs_owner", "owner", "created_ms", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str | None] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(20))
+    name: Mapped[str | None] = mapped_column(String(200))
+    tags: Mapped[list[str]] = mapped_column(JSON)
+    priority: Mapped[int] = mapped_column(Integer)
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
+    resolved: Mapped[dict[str, Any]] = mapped_column(JSON)
+    spec_hash: Mapped[str] = mapped_column(String(80))
+    parent_id: Mapped[str | None] = mapped_column(String(40))
+
+    status: Mapped[str] = mapped_column(String(20), default=Status.QUEUED)
+    requested: Mapped[str | None] = mapped_column(String(20))
+    attempt: Mapped[int] = mapped_column(Integer, default=1)
+    """For people: 1, and one more for each lost worker and each retry."""
+    deaths: Mapped[int] = mapped_column(Integer, default=0)
+    """Workers lost since the last finished epoch."""
+    lease: Mapped[int] = mapped_column(BigInteger, default=0)
+    """The fence: one more at each claim, never reset; every write of a worker names it."""
+    lease_owner: Mapped[str | None] = mapped_column(String(80))
+    lease_expires_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+    epoch: Mapped[int] = mapped_column(Integer, default=0)
+    """Finished epochs."""
+    epochs: Mapped[int] = mapped_column(Integer)
+    step: Mapped[int] = mapped_column(BigInteger, default=0)
+    steps: Mapped[int] = mapped_column(BigInteger)
+    steps_per_second: Mapped[float | None] = mapped_column(Float)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    best_epoch: Mapped[int | None] = mapped_column(Integer)
+    health: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    result_digest: Mapped[str | None] = mapped_column(String(80))
+    last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    queued_ms: Mapped[int] = mapped_column(BigInteger)
+    started_ms: Mapped[int | None] = mapped_column(BigInteger)
+    finished_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+Index(
+    "ix_jobs_waiting",
+    Job.priority.desc(),
+    Job.queued_ms,
+    Job.id,
+    sqlite_where=_QUEUED,
+    postgresql_where=_QUEUED,
+)
+
+
+class JobTag(Base):
+    """A job's tags once more, for the filter."""
+
+    __tablename__ = "job_tags"
+
+    tag: Mapped[str] = mapped_column(String(50), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class Epoch(Base):
+    """What one finished epoch gave. Epochs are counted from 1."""
+
+    __tablename__ = "epochs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer, primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """Name to float; equal from run to run, bit for bit."""
+    confusion: Mapped[list[list[int]] | None] = mapped_column(JSON)
+    samples_digest: Mapped[str | None] = mapped_column(String(80))
+    """SHA-256 of the sample arrays, not of the picture drawn from them."""
+    seconds: Mapped[float] = mapped_column(Float)
+    lease: Mapped[int] = mapped_column(BigInteger)
+    finished_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class Event(Base):
+    """A job's log, numbered without holes."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    type: Mapped[str] = mapped_column(String(20))
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class Artifact(Base):
+    """A file of a job. The row is the commit point: a file without a row does not exist."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (UniqueConstraint("job_id", "kind", "epoch"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(20))
+    epoch: Mapped[int] = mapped_column(Integer)
+    lease: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(String(200))
+    path: Mapped[str] = mapped_column(Text)
+    """Relative to the artifact root; made by us, never named by a client."""
+    media_type: Mapped[str] = mapped_column(String(100))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class Idempotency(Base):
+    """What was answered to a request that carried a key, so that its repetition gets the same answer."""
+
+    __tablename__ = "idempotency"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(80))
+    job_id: Mapped[str] = mapped_column(String(40))
+    answer: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class Worker(Base):
+    """A worker process that was seen lately."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int] = mapped_column(Integer)
+    slots: Mapped[int] = mapped_column(Integer)
+    running: Mapped[int] = mapped_column(Integer)
+    draining: Mapped[bool] = mapped_column(Boolean)
+    started_ms: Mapped[int] = mapped_column(BigInteger)
+    seen_ms: Mapped[int] = mapped_column(BigInteger)

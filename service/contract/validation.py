@@ -1,0 +1,367 @@
+"""From the bytes a person sent to a spec with every value filled in, or to all faults at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from rapidfuzz import process
+
+from service.contract.errors import Fault, MalformedJson, SpecError
+from service.contract.presets import DEFAULT_PRESET, PRESETS
+from service.contract.spec import (
+    MAX_PARAMETERS,
+    Activation,
+    ClassifierSpec,
+    Dense,
+    GanSpec,
+    Kind,
+    LossName,
+    Part,
+    Spec,
+)
+
+MAX_DEPTH: Final = 32
+_MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
+    Kind.CLASSIFIER: ClassifierSpec,
+    Kind.GAN: GanSpec,
+}
+_NOT_HASHED: Final = {"name", "tags", "priority", "preset"}
+"""Fields that do not change what is computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a spec must fit: a data set's pixels a picture, its classes, and its training pictures."""
+
+    pixels: int
+    classes: int
+    train_count: int
+
+
+def parse_json(body: bytes) -> Any:
+    """Read JSON as RFC 8259 has it and no more: no NaN, no repeated keys, no number beyond a float.
+
+    Raises:
+        MalformedJson: with the line and the column, counted from 1.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = body[: error.start].decode("utf-8", "replace")
+        raise MalformedJson("the body is not UTF-8", *_position(before, len(before))) from error
+
+    def refuse(detail: str, shown: str) -> MalformedJson:
+        return MalformedJson(detail, *_position(text, max(text.find(shown), 0)))
+
+    def number(literal: str) -> float:
+        value = float(literal)
+        if not math.isfinite(value):
+            raise refuse(f"{literal} is too large for a number", literal)
+        return value
+
+    def constant(literal: str) -> float:
+        raise refuse(f"{literal} is not JSON; leave the field out or use null", literal)
+
+    def integer(literal: str) -> int:
+        if len(literal) > 20:
+            raise refuse("an integer has more than 20 digits", literal)
+        return int(literal)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        document = dict(pairs)
+        if len(document) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise refuse(f"the key {twice!r} appears twice in one object", json.dumps(twice))
+        return document
+
+    try:
+        document = json.loads(
+            text,
+            parse_float=number,
+            parse_constant=constant,
+            parse_int=integer,
+            object_pairs_hook=unique,
+        )
+    except json.JSONDecodeError as error:
+        raise MalformedJson(f"not valid JSON: {error.msg}", error.lineno, error.colno) from error
+    except RecursionError as error:
+        raise MalformedJson(f"nested more than {MAX_DEPTH} deep", 1, 1) from error
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise refuse("a string holds half of a surrogate pair", "\\ud") from error
+    if _depth(document) > MAX_DEPTH:
+        raise MalformedJson(f"nested more than {MAX_DEPTH} deep", 1, 1)
+    return document
+
+
+def resolve(document: Any) -> Spec:
+    """Fill a spec's gaps from its preset and check every field.
+
+    Args:
+        document: parsed JSON, as sent.
+
+    Raises:
+        SpecError: names every fault, each with a pointer into the document.
+    """
+    if not isinstance(document, dict):
+        raise SpecError([Fault(pointer="#", detail="a spec is a JSON object", code="wrong_type")])
+    kind = _choice(document, "kind", list(Kind), required=True)
+    preset = _choice(document, "preset", list(PRESETS[Kind(kind)]), default=DEFAULT_PRESET[Kind(kind)])
+    merged = _merge({"kind": kind, "preset": preset, **PRESETS[Kind(kind)][preset]}, document)
+    model = _MODELS[Kind(kind)]
+    try:
+        # By way of JSON, since strict mode takes lists and enumerations from JSON only.
+        return model.model_validate_json(json.dumps(merged))
+    except ValidationError as error:
+        raise SpecError([_fault(model, detail, merged) for detail in error.errors()]) from error
+
+
+def check_fit(spec: Spec, shape: Shape) -> None:
+    """Check that the layers end in the data's shape and that the losses fit the last layers.
+
+    Raises:
+        SpecError: names every fault.
+    """
+    faults: list[Fault] = []
+
+    def last_dense(layers: Sequence[Any], where: str) -> Dense | None:
+        if isinstance(layers[-1], Dense):
+            return layers[-1]
+        pointer = f"#/{where}/{len(layers) - 1}"
+        faults.append(Fault(pointer=pointer, detail="the last layer must be dense", code="wrong_shape"))
+        return None
+
+    def ends_in(layers: Sequence[Any], where: str, units: int, why: str) -> Dense | None:
+        last = last_dense(layers, where)
+        if last is not None and last.units != units:
+            faults.append(
+                Fault(
+                    pointer=f"#/{where}/{len(layers) - 1}/units",
+                    detail=f"must be {units}, {why}; it is {last.units}",
+                    code="wrong_shape",
+                    suggestion=str(units),
+                )
+            )
+        return last
+
+    def activated(last: Dense | None, where: str, count: int, activation: Activation, why: str) -> None:
+        if last is not None and last.activation is not activation:
+            faults.append(
+                Fault(
+                    pointer=f"#/{where}/{count - 1}/activation",
+                    detail=f"must be {activation}, {why}; it is {last.activation}",
+                    code="wrong_activation",
+                    suggestion=str(activation),
+                )
+            )
+
+    match spec:
+        case ClassifierSpec():
+            count = len(spec.layers)
+            last = ends_in(spec.layers, "layers", shape.classes, f"one for each class of {spec.dataset.name}")
+            match spec.loss.name:
+                case LossName.SOFTMAX_CROSS_ENTROPY:
+                    activated(last, "layers", count, Activation.SOFTMAX, "as softmax_cross_entropy asks")
+                case LossName.BINARY_CROSS_ENTROPY:
+                    activated(last, "layers", count, Activation.SIGMOID, "as binary_cross_entropy asks")
+                case LossName.SQUARED_ERROR:
+                    pass
+        case GanSpec():
+            made, judged = spec.generator.layers, spec.discriminator.layers
+            pixels = f"one for each pixel of {spec.dataset.name}"
+            ends_in(made, "generator/layers", shape.pixels, pixels)
+            last = ends_in(judged, "discriminator/layers", 1, "the one answer of a discriminator")
+            why = "as binary_cross_entropy asks"
+            activated(last, "discriminator/layers", len(judged), Activation.SIGMOID, why)
+    low, high = spec.dataset.scale
+    if low >= high:
+        faults.append(Fault(pointer="#/dataset/scale", detail="must rise: [low, high]", code="out_of_range"))
+    if spec.batch_size > shape.train_count:
+        detail = f"must be at most {shape.train_count}, the pictures of {spec.dataset.name}"
+        faults.append(Fault(pointer="#/batch_size", detail=detail, code="out_of_range"))
+    parameters = count_parameters(spec, shape)
+    if parameters > MAX_PARAMETERS:
+        detail = f"the networks have {parameters:,} parameters; at most {MAX_PARAMETERS:,} are allowed"
+        faults.append(Fault(pointer="#", detail=detail, code="too_large"))
+    if faults:
+        raise SpecError(faults)
+
+
+def count_parameters(spec: Spec, shape: Shape) -> int:
+    """How many weights and biases the networks have together."""
+
+    def dense(inputs: int, layers: Sequence[Any]) -> int:
+        total = 0
+        for layer in layers:
+            if isinstance(layer, Dense):
+                total += (inputs + 1) * layer.units
+                inputs = layer.units
+        return total
+
+    match spec:
+        case ClassifierSpec():
+            return dense(shape.pixels, spec.layers)
+        case GanSpec():
+            made = dense(spec.latent.dim, spec.generator.layers)
+            return made + dense(shape.pixels, spec.discriminator.layers)
+
+
+def canonical(document: Any) -> str:
+    """The one JSON text of a document: keys sorted, no blanks, so that equal documents have equal text."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def spec_hash(spec: Spec) -> str:
+    """SHA-256 over everything in a spec that changes what is computed."""
+    document = spec.model_dump(mode="json", exclude=_NOT_HASHED)
+    return "sha256:" + hashlib.sha256(canonical(document).encode()).hexdigest()
+
+
+def _position(text: str, offset: int) -> tuple[int, int]:
+    line = text.count("\n", 0, offset) + 1
+    return line, offset - (text.rfind("\n", 0, offset) + 1) + 1
+
+
+def _depth(document: Any) -> int:
+    depth, level = 0, [document]
+    while level:
+        depth += 1
+        below: list[Any] = []
+        for item in level:
+            below.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+        level = below
+    return depth - 1
+
+
+def _choice(
+    document: dict[str, Any],
+    name: str,
+    choices: Sequence[str],
+    *,
+    default: str | None = None,
+    required: bool = False,
+) -> str:
+    value = document.get(name, default)
+    if isinstance(value, str) and value in choices:
+        return value
+    listed = ", ".join(choices)
+    if required and name not in document:
+        fault = Fault(pointer=f"#/{name}", detail=f"is missing; one of {listed}", code="missing")
+    else:
+        shown = json.dumps(value)
+        fault = Fault(
+            pointer=f"#/{name}",
+            detail=f"must be one of {listed}, not {shown[:80]}",
+            code=f"unknown_{name}",
+            suggestion=_closest(value, choices),
+        )
+    raise SpecError([fault])
+
+
+def _closest(value: Any, choices: Sequence[str]) -> str | None:
+    if not isinstance(value, str):
+        return None
+    found = process.extractOne(value, choices, score_cutoff=60)
+    return str(found[0]) if found else None
+
+
+def _merge(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Overlay ``given``, object by object. An object that names another variant replaces the preset's whole:
+    the options of Adam are no options of SGD."""
+    merged = dict(preset)
+    for name, value in given.items():
+        below = preset.get(name)
+        if isinstance(value, dict) and isinstance(below, dict):
+            other_variant = name != "dataset" and "name" in value and value["name"] != below.get("name")
+            merged[name] = value if other_variant else _merge(below, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _fault(model: type[BaseModel], error: ErrorDetails, document: Any) -> Fault:
+    names, choices = _locate(model, error["loc"])
+    pointer = "#" + "".join("/" + str(name).replace("~", "~0").replace("/", "~1") for name in names)
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            suggestion = _closest(str(names[-1]), choices)
+            hint = f"; did you mean {suggestion!r}?" if suggestion else f"; known are {', '.join(choices)}"
+            return Fault(pointer=pointer, detail=f"unknown field{hint}", code="unknown_field", suggestion=suggestion)
+        case "missing":
+            return Fault(pointer=pointer, detail="is missing", code="missing")
+        case "union_tag_not_found":
+            field = str(context.get("discriminator", "name")).strip("'")
+            return Fault(pointer=f"{pointer}/{field}", detail="is missing", code="missing")
+        case "union_tag_invalid":
+            field = str(context["discriminator"]).strip("'")
+            field = field if field.isidentifier() and field != "_tag" else "type"
+            tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
+            return Fault(
+                pointer=f"{pointer}/{field.removesuffix('()')}",
+                detail=f"must be one of {', '.join(tags)}",
+                code="unknown_value",
+                suggestion=_closest(context["tag"], tags),
+            )
+        case "enum" | "literal_error":
+            values = [value.strip(" '") for value in str(context["expected"]).replace(" or ", ", ").split(",")]
+            return Fault(
+                pointer=pointer,
+                detail=f"must be one of {', '.join(values)}",
+                code="unknown_value",
+                suggestion=_closest(error["input"], values),
+            )
+        case kind:
+            wrong_type = kind.endswith(("_type", "_parsing"))
+            detail = error["msg"].removeprefix("Input ").removeprefix("should ")
+            detail = detail if wrong_type or not detail.startswith("be ") else f"must {detail}"
+            return Fault(
+                pointer=pointer,
+                detail=f"must {detail}" if wrong_type else detail,
+                code="wrong_type" if wrong_type else "out_of_range",
+            )
+
+
+def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list[int | str], list[str]]:
+    """The path into the document, without the tags that pydantic adds for variants, and the names of the
+    fields that exist where the path ends."""
+    path: list[int | str] = []
+    here: list[type[BaseModel]] = [model]
+    for position, name in enumerate(location):
+        if isinstance(name, int):
+            path.append(name)
+            continue
+        fields = [found.model_fields[name].annotation for found in here if name in found.model_fields]
+        tagged = [found for found in here if name in _tags(found)]
+        if fields:
+            path.append(name)
+            if position < len(location) - 1:
+                here = [found for annotation in fields for found in _models(annotation)]
+        elif tagged:
+            here = tagged
+        else:
+            path.append(name)
+    return path, sorted({name for found in here for name in found.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models(argument)]
+
+
+def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+    for name in ("name", "type"):
+        field = model.model_fields.get(name)
+        if field is not None and get_origin(field.annotation) is Literal:
+            return get_args(field.annotation)
+    return ()

@@ -1,0 +1,38 @@
+"""Names that processes of different versions must agree on. Changing one needs both sides deployed."""
+
+from typing import Final
+
+TRAIN_TASK: Final = "tapeline.train"
+"""The Celery task a message calls. Its one argument is a job id, so that operators can read the queue; the
+worker takes it for what it is, a hint to look into the database."""
+
+TRAIN_QUEUE: Final = "tapeline.train"
+
+CELERY_OPTIONS: Final = {
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "result_accept_content": ["json"],
+    "result_backend": None,
+    "task_ignore_result": True,
+    "task_default_queue": TRAIN_QUEUE,
+    # Early acknowledgement: the lease protects the job, and a broker's redelivery could only start it twice.
+    "task_acks_late": False,
+    "worker_prefetch_multiplier": 1,
+    "worker_disable_prefetch": True,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "worker_send_task_events": False,
+    "worker_enable_remote_control": False,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+    "task_publish_retry": False,
+    "broker_transport_options": {
+        "visibility_timeout": 300,
+        "socket_timeout": 30,
+        "socket_connect_timeout": 3,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+    },
+}
+"""Celery's settings for both sides: what survives a broker that is killed and started again."""
