@@ -25,9 +25,10 @@ from service.contract.errors import (
 from service.contract.events import EventType
 from service.contract.spec import Spec
 from service.contract.states import TERMINAL, Action, Request, Status, allowed_actions
-from service.contract.tables import Artifact, Epoch, Event, Idempotency, Job, JobTag
+from service.contract.tables import Artifact, Epoch, Event, Idempotency, Job, JobTag, Worker
 from service.contract.validation import spec_hash
 
+_DAY_MS: Final = 24 * 60 * 60 * 1000
 _SORTS: Final = {"created_at": Job.created_ms, "priority": Job.priority}
 
 
@@ -315,6 +316,21 @@ def sample(session: Session, job: Job, which: str) -> Artifact:
         ArtifactNotFound: there is none such.
     """
     return _of_epoch(session, job, ArtifactKind.SAMPLE, which)
+
+
+def forgotten(session: Session, *, waited_s: float, limit: int) -> Sequence[str]:
+    """Ids of the jobs that have waited longest, at least ``waited_s`` seconds."""
+    old = Job.queued_ms < now_ms() - int(waited_s * 1000)
+    query = select(Job.id).where(Job.status == Status.QUEUED, old).order_by(Job.queued_ms).limit(limit)
+    return session.scalars(query).all()
+
+
+def forget_old(database: Database) -> None:
+    """Drop idempotency keys and workers that nobody can ask about any more."""
+    before = now_ms() - _DAY_MS
+    with database.write() as session:
+        session.execute(delete(Idempotency).where(Idempotency.created_ms < before))
+        session.execute(delete(Worker).where(Worker.seen_ms < before))
 
 
 def record_status(session: Session, job: Job, *, reason: str, **more: Any) -> None:

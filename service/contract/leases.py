@@ -124,6 +124,20 @@ def renew(database: Database, held: Claim, position: Position | None) -> Request
         return Request(requested) if requested else None
 
 
+def requested(database: Database, held: Claim) -> Request | None:
+    """Hear what was asked of the job, without a write.
+
+    Raises:
+        LeaseLost: as it says.
+    """
+    query = select(Job.requested).where(Job.id == held.job_id, Job.status == Status.RUNNING, Job.lease == held.lease)
+    with database.read() as session:
+        found = session.execute(query).first()
+    if found is None:
+        raise LeaseLost(held.job_id, held.lease)
+    return Request(found.requested) if found.requested else None
+
+
 def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_last: int) -> list[str]:
     """Make an epoch count: metrics, events, sample and checkpoint rows, progress, in one transaction.
 

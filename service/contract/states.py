@@ -44,7 +44,7 @@ class ErrorCode(StrEnum):
     DATASET_UNAVAILABLE = "dataset_unavailable"
     OUT_OF_MEMORY = "out_of_memory"
     WORKER_LOST = "worker_lost"
-    CHECKPOINT_LOST = "checkpoint_lost"
+    STORAGE = "storage"
     INTERNAL = "internal"
 
 
