@@ -1,0 +1,1 @@
+"""Training loops as generators of reports: the engine yields, the caller decides."""

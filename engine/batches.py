@@ -1,0 +1,119 @@
+"""Data for a trainer, in batches, and the random generators of a run.
+
+Everything random in a run comes from :func:`generator_for`, keyed by (seed, purpose, epoch). No generator lives
+longer than an epoch, so a run that continues after any epoch draws the same numbers as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from engine.errors import DataError, SettingError
+from engine.losses import check_labels
+from engine.recording import Array
+
+
+def generator_for(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
+    """The random generator of one purpose in one epoch: same key, same numbers.
+
+    SeedSequence makes independent streams of such keys for any bit generator; SFC64 draws a dropout mask in two
+    thirds of Philox's time.
+
+    Args:
+        seed: of the run, not negative.
+        purpose: ``init``, ``shuffle``, ``dropout``, ``latent``, ...
+        epoch: finished epochs before this one.
+    """
+    if seed < 0:
+        raise SettingError(f"seed {seed} must not be negative", setting="seed")
+    word = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, word, epoch])))
+
+
+def batches(n: int, batch_size: int, *, seed: int, epoch: int, shuffle: bool) -> Iterator[Array]:
+    """Indices 0 to n - 1, each once, in batches; the last one is short where the size does not divide n.
+
+    The short batch is kept: every image counts, and the loss's reduction says what that means.
+    """
+    order = np.arange(n)
+    if shuffle:
+        generator_for(seed, "shuffle", epoch).shuffle(order)
+    for start in range(0, n, batch_size):
+        yield order[start : start + batch_size]
+
+
+def batch_count(n: int, batch_size: int) -> int:
+    """How many batches :func:`batches` gives.
+
+    Raises:
+        SettingError: a batch size below 1.
+    """
+    if batch_size < 1:
+        raise SettingError(f"batch_size {batch_size} must be positive", setting="batch_size")
+    return -(-n // batch_size)
+
+
+class ImageData:
+    """Images as bytes, with labels where there are any.
+
+    The bytes stay bytes, memory-mapped or not, and each batch is converted when it is drawn. Measured on 784 pixels
+    and batches of 50 this costs about as much as gathering floats (10 µs), and the set takes a quarter of the memory.
+
+    Args:
+        images: uint8 (n, ...), n at least 1.
+        labels: integers (n,), or None.
+        scale: what the bytes 0 and 255 become.
+        classes: labels lie in [0, classes); by default up to the largest label.
+
+    Raises:
+        DataError: no images, another dtype, labels that do not fit.
+    """
+
+    def __init__(
+        self,
+        images: Array,
+        labels: Array | None,
+        scale: tuple[float, float] = (0.0, 1.0),
+        classes: int | None = None,
+    ) -> None:
+        if images.dtype != np.uint8 or images.ndim < 2:
+            raise DataError(f"images must be uint8 of shape (n, ...), not {images.dtype} {images.shape}")
+        if images.size == 0:
+            raise DataError(f"no images: their shape is {images.shape}")
+        if not (np.isfinite(scale).all() and scale[0] < scale[1]):
+            raise DataError(f"scale {scale} must be two finite numbers, the lower first")
+        self.images = np.asarray(images)  # the plain class: results must not be memory maps
+        self.scale = scale
+        self.labels: Array | None = None
+        if labels is not None:
+            check_labels(labels, len(images), int(np.max(labels, initial=0)) + 1 if classes is None else classes)
+            self.labels = np.array(labels, np.int64)
+        self._rows = self.images.reshape(len(images), -1)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def features(self) -> int:
+        """Numbers in one image."""
+        return int(self._rows.shape[1])
+
+    def inputs(self, indices: Array | slice, dtype: DTypeLike) -> Array:
+        """The chosen images as a new array (batch, features) of ``dtype``, mapped to ``scale``."""
+        low, high = self.scale
+        rows = self._rows[indices].astype(dtype)
+        rows *= (high - low) / 255
+        if low:
+            rows += low
+        return rows
+
+    def to_bytes(self, values: Any) -> Array:
+        """The inverse of :meth:`inputs`: (n, features) back to uint8 images, clipped and rounded."""
+        low, high = self.scale
+        levels = (np.asarray(values) - low) * (255 / (high - low))
+        return np.clip(np.rint(levels), 0, 255).astype(np.uint8).reshape(-1, *self.images.shape[1:])

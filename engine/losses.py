@@ -1,0 +1,155 @@
+"""Losses: called with a model's outputs or logits and the targets, they give one number as a tensor.
+
+``reduction`` is one convention for all: ``sum`` adds over batch and outputs; ``mean`` divides that sum by the batch
+size only, so that a learning rate does not depend on the batch size and an output more does not weaken the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from engine import ops
+from engine.errors import DataError, SettingError, ShapeError
+from engine.layers import Activation
+from engine.recording import Array
+
+Reduction: TypeAlias = Literal["mean", "sum"]
+
+
+class Loss(Protocol):
+    """What a trainer asks of a loss.
+
+    Attributes:
+        reduction: ``mean`` or ``sum``.
+        on_logits: whether it takes ``model.logits(x)`` rather than ``model(x)``.
+    """
+
+    reduction: Reduction
+    on_logits: bool
+
+    def check_activation(self, activation: Activation | None) -> None:
+        """Raise SettingError if a model that ends with ``activation`` cannot be trained with this loss."""
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """The loss as a tensor without axes."""
+
+
+class _Reduced:
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        if reduction not in ("mean", "sum"):
+            raise SettingError(f"reduction {reduction!r} is neither mean nor sum", setting="reduction")
+        self.reduction: Reduction = reduction
+
+    def _reduce(self, total: Any, batch: int) -> Any:
+        return total if self.reduction == "sum" else ops.multiply(total, 1 / batch)
+
+
+class SquaredError(_Reduced):
+    """``sum (output - target) ** 2``; integer labels stand for one-hot rows."""
+
+    on_logits = False
+
+    def check_activation(self, activation: Activation | None) -> None:
+        """Any end will do."""
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """Outputs (batch, units); targets the same shape, or labels (batch,)."""
+        return self._reduce(ops.squared_error(outputs, _targets(outputs, targets)), len(outputs))
+
+
+class BinaryCrossEntropy(_Reduced):
+    """``-t log s(x) - (1 - t) log(1 - s(x))`` with s the sigmoid that the model ends with, from its logits.
+
+    Integer labels stand for one-hot rows when the model has several outputs.
+    """
+
+    on_logits = True
+
+    def check_activation(self, activation: Activation | None) -> None:
+        """The model must end with a sigmoid, or with nothing."""
+        _expect("binary cross-entropy", activation, Activation.SIGMOID)
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """Logits (batch, units); targets in [0, 1]: a number for all, the same shape, or labels (batch,)."""
+        if not isinstance(targets, float):
+            targets = _targets(outputs, targets)
+        return self._reduce(ops.sigmoid_cross_entropy(outputs, targets), len(outputs))
+
+
+class SoftmaxCrossEntropy(_Reduced):
+    """``-log softmax(x)[label]``, from the logits of a model that ends with a softmax.
+
+    Args:
+        label_smoothing: s in [0, 1); the target becomes ``(1 - s) one_hot + s / classes``.
+    """
+
+    on_logits = True
+    _range: ClassVar[str] = "[0, 1)"
+
+    def __init__(self, reduction: Reduction = "mean", label_smoothing: float = 0.0) -> None:
+        super().__init__(reduction)
+        if not 0 <= label_smoothing < 1:
+            raise SettingError(f"label_smoothing {label_smoothing} is not in {self._range}", setting="label_smoothing")
+        self.label_smoothing = label_smoothing
+
+    def check_activation(self, activation: Activation | None) -> None:
+        """The model must end with a softmax, or with nothing."""
+        _expect("softmax cross-entropy", activation, Activation.SOFTMAX)
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """Logits (batch, classes); integer labels (batch,)."""
+        check_labels(targets, len(outputs), outputs.shape[-1])
+        total = ops.softmax_cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
+        return self._reduce(total, len(outputs))
+
+
+def _expect(loss: str, activation: Activation | None, expected: Activation) -> None:
+    if activation not in (None, expected):
+        raise SettingError(f"{loss} needs a model that ends with {expected}, not {activation}", setting="loss")
+
+
+def _targets(outputs: Any, targets: Any) -> Array:
+    """Targets as floats of the outputs' shape."""
+    targets = np.asarray(targets)
+    if targets.shape == outputs.shape:
+        return targets
+    if targets.ndim == 1 and targets.dtype.kind in "ui":
+        check_labels(targets, len(outputs), outputs.shape[-1])
+        return one_hot(targets, outputs.shape[-1], outputs.dtype)
+    raise ShapeError(
+        f"loss: outputs {outputs.shape} and targets {targets.dtype} {targets.shape}: neither equal nor labels",
+        operation="loss",
+        shapes=(outputs.shape, targets.shape),
+    )
+
+
+def one_hot(labels: Array, classes: int, dtype: Any) -> Array:
+    """Rows of zeros with a one at each label: (batch,) integers to (batch, classes)."""
+    rows = np.zeros((len(labels), classes), dtype)
+    rows[np.arange(len(labels)), labels] = 1
+    return rows
+
+
+def check_labels(labels: Array, count: int, classes: int) -> None:
+    """Raise unless ``labels`` are ``count`` integers in [0, classes), at least one.
+
+    Raises:
+        DataError: empty, not integers, or out of range.
+        ShapeError: not of shape (count,).
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (count,):
+        raise ShapeError(
+            f"labels of shape {labels.shape} for a batch of {count}",
+            operation="labels",
+            shapes=(labels.shape, (count,)),
+        )
+    if count == 0:
+        raise DataError("an empty batch has no loss")
+    if labels.dtype.kind not in "ui":
+        raise DataError(f"labels must be integers, not {labels.dtype}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(f"labels range from {low} to {high}, but there are {classes} classes: 0 to {classes - 1}")

@@ -1,0 +1,252 @@
+"""The table of primitives, and which NumPy functions they stand for on a tape.
+
+The primitives live by topic in ``ops_elementwise``, ``ops_reductions``, ``ops_shape`` and ``ops_network``; here they
+get their public names. A NumPy function that is in none of the tables below is refused on a tape, never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine import tensor
+from engine.errors import GradientError
+from engine.ops_elementwise import (
+    absolute,
+    add,
+    cast,
+    clip,
+    cos,
+    divide,
+    exp,
+    expm1,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    power,
+    sin,
+    sqrt,
+    square,
+    subtract,
+    where,
+)
+from engine.ops_network import (
+    affine,
+    leaky_relu,
+    log_softmax,
+    matmul,
+    relu,
+    sigmoid,
+    sigmoid_cross_entropy,
+    softmax,
+    softmax_cross_entropy,
+    squared_error,
+    tanh,
+)
+from engine.ops_reductions import max, mean, min, sum, var  # noqa: A004 - NumPy's names
+from engine.ops_shape import (
+    broadcast_to,
+    concatenate,
+    expand_dims,
+    getitem,
+    moveaxis,
+    ravel,
+    reshape,
+    squeeze,
+    stack,
+    swapaxes,
+    transpose,
+)
+
+__all__ = [
+    "absolute",
+    "add",
+    "affine",
+    "broadcast_to",
+    "cast",
+    "clip",
+    "concatenate",
+    "cos",
+    "divide",
+    "exp",
+    "expand_dims",
+    "expm1",
+    "getitem",
+    "leaky_relu",
+    "log",
+    "log1p",
+    "log_softmax",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "moveaxis",
+    "multiply",
+    "negative",
+    "power",
+    "ravel",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "sigmoid_cross_entropy",
+    "sin",
+    "softmax",
+    "softmax_cross_entropy",
+    "sqrt",
+    "square",
+    "squared_error",
+    "squeeze",
+    "stack",
+    "std",
+    "subtract",
+    "sum",
+    "swapaxes",
+    "tanh",
+    "transpose",
+    "var",
+    "where",
+]
+
+
+def std(x: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Any:
+    """Standard deviation over ``axis``: the root of :data:`var`."""
+    return sqrt(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
+
+
+def _positive(x: Any) -> Any:
+    return cast(x, dtype=x.dtype)
+
+
+def _reciprocal(x: Any) -> Any:
+    return divide(1, x)
+
+
+def _dot(a: Any, b: Any) -> Any:
+    if np.ndim(a) == 0 or np.ndim(b) == 0:
+        return multiply(a, b)
+    if np.ndim(b) > 2:
+        raise GradientError("np.dot has no gradient beyond two axes; use np.matmul", operation="np.dot")
+    return matmul(a, b)
+
+
+def _where(condition: Any, *choices: Any) -> Any:
+    if len(choices) != 2:
+        raise GradientError("np.where(condition) gives positions, which have no gradient", operation="np.where")
+    return where(tensor.plain(condition), *choices)
+
+
+def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002
+    return clip(x, a_min if min is None else min, a_max if max is None else max)
+
+
+def _reshape_method(x: Any, *shape: Any) -> Any:
+    return reshape(x, shape=shape[0] if len(shape) == 1 else shape)
+
+
+def _transpose_method(x: Any, *axes: Any) -> Any:
+    if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)):
+        axes = axes[0]
+    return transpose(x, axes=axes or None)
+
+
+def _cast_method(x: Any, dtype: Any, copy: bool = True) -> Any:
+    if not np.issubdtype(np.dtype(dtype), np.floating):
+        raise GradientError(f"ndarray.astype({np.dtype(dtype)}) has no gradient", operation="ndarray.astype")
+    return cast(x, dtype=dtype)
+
+
+tensor.UFUNCS.update(
+    {
+        np.absolute: absolute,
+        np.add: add,
+        np.cos: cos,
+        np.divide: divide,
+        np.exp: exp,
+        np.expm1: expm1,
+        np.fabs: absolute,
+        np.log: log,
+        np.log1p: log1p,
+        np.matmul: matmul,
+        np.maximum: maximum,
+        np.minimum: minimum,
+        np.multiply: multiply,
+        np.negative: negative,
+        np.positive: _positive,
+        np.power: power,
+        np.float_power: power,
+        np.reciprocal: _reciprocal,
+        np.sin: sin,
+        np.sqrt: sqrt,
+        np.square: square,
+        np.subtract: subtract,
+        np.tanh: tanh,
+    }
+)
+tensor.REDUCTIONS.update({np.add: sum, np.maximum: max, np.minimum: min})
+tensor.FUNCTIONS.update(
+    {
+        np.amax: max,
+        np.amin: min,
+        np.broadcast_to: broadcast_to,
+        np.clip: _clip,
+        np.concatenate: concatenate,
+        np.copy: _positive,
+        np.dot: _dot,
+        np.expand_dims: expand_dims,
+        np.max: max,
+        np.mean: mean,
+        np.min: min,
+        np.moveaxis: moveaxis,
+        np.ravel: ravel,
+        np.reshape: reshape,
+        np.squeeze: squeeze,
+        np.stack: stack,
+        np.std: std,
+        np.sum: sum,
+        np.swapaxes: swapaxes,
+        np.transpose: transpose,
+        np.var: var,
+        np.where: _where,
+    }
+)
+tensor.METHODS.update(
+    {
+        "__copy__": _positive,
+        "__getitem__": getitem,
+        "astype": _cast_method,
+        "clip": _clip,
+        "copy": _positive,
+        "dot": _dot,
+        "flatten": ravel,
+        "max": max,
+        "mean": mean,
+        "min": min,
+        "ravel": ravel,
+        "reshape": _reshape_method,
+        "squeeze": squeeze,
+        "std": std,
+        "sum": sum,
+        "swapaxes": swapaxes,
+        "transpose": _transpose_method,
+        "var": var,
+    }
+)
+# Comparisons, tests, positions and shapes: constant almost everywhere.
+tensor.NO_GRADIENT.update(
+    {
+        *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
+        *(np.isfinite, np.isinf, np.isnan, np.signbit, np.sign, np.floor, np.ceil, np.trunc, np.rint),
+        *(np.logical_and, np.logical_or, np.logical_not, np.logical_xor),
+        *(np.all, np.any, np.argmax, np.argmin, np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.round),
+        *(np.count_nonzero, np.searchsorted, np.allclose, np.array_equal, np.isclose, np.array_equiv),
+        *(np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type),
+        *(np.may_share_memory, np.shares_memory, np.array_repr, np.array_str, np.array2string, np.iscomplexobj),
+    }
+)

@@ -1,0 +1,141 @@
+"""Elementwise primitives: arithmetic, powers, exponentials, comparisons that choose.
+
+Derivatives not spelled out here are in any table, for instance Abramowitz & Stegun 3.3 and 4.2 to 4.5.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.primitives import Primitive, undo
+from engine.recording import Array
+
+add = Primitive(
+    "add",
+    np.add,
+    lambda y, a, b: undo(a, lambda g: g),
+    lambda y, a, b: undo(b, lambda g: g),
+)
+subtract = Primitive(
+    "subtract",
+    np.subtract,
+    lambda y, a, b: undo(a, lambda g: g),
+    lambda y, a, b: undo(b, np.negative),
+)
+multiply = Primitive(
+    "multiply",
+    np.multiply,
+    lambda y, a, b: undo(a, lambda g: g * b),
+    lambda y, a, b: undo(b, lambda g: g * a),
+)
+divide = Primitive(
+    "divide",
+    np.true_divide,
+    lambda y, a, b: undo(a, lambda g: g / b),
+    lambda y, a, b: undo(b, lambda g: -g * y / b),
+)
+negative = Primitive("negative", np.negative, lambda y, x: np.negative)
+square = Primitive("square", np.square, lambda y, x: lambda g: 2 * g * x)
+sqrt = Primitive("sqrt", np.sqrt, lambda y, x: lambda g: g / (2 * y))
+exp = Primitive("exp", np.exp, lambda y, x: lambda g: g * y)
+expm1 = Primitive("expm1", np.expm1, lambda y, x: lambda g: g * (y + 1))
+log = Primitive("log", np.log, lambda y, x: lambda g: g / x)
+log1p = Primitive("log1p", np.log1p, lambda y, x: lambda g: g / (1 + x))
+sin = Primitive("sin", np.sin, lambda y, x: lambda g: g * np.cos(x))
+cos = Primitive("cos", np.cos, lambda y, x: lambda g: g * -np.sin(x))
+absolute = Primitive("absolute", np.absolute, lambda y, x: lambda g: g * np.sign(x))
+
+
+def _power_base(g: Array, a: Any, b: Any) -> Array:
+    """``g * b * a ** (b - 1)``, and 0 where b is 0: there the power is constant, even at a = 0."""
+    if np.ndim(b) == 0 and b != 0:
+        return g * (b * np.power(a, b - 1))
+    constant = np.equal(b, 0)
+    return np.where(constant, np.zeros((), g.dtype), g * b * np.power(a, np.where(constant, b, b - 1)))
+
+
+def _power_exponent(g: Array, y: Array, a: Any) -> Array:
+    """``g * y * log a``, and its limit 0 where a is 0."""
+    zero = np.equal(a, 0)
+    return np.where(zero, np.zeros((), g.dtype), g * y * np.log(np.where(zero, np.ones_like(a), a)))
+
+
+power = Primitive(
+    "power",
+    np.power,
+    lambda y, a, b: undo(a, lambda g: _power_base(g, a, b)),
+    lambda y, a, b: undo(b, lambda g: _power_exponent(g, y, a)),
+)
+
+
+def _share(chosen: Any, other: Any, y: Array) -> Array:
+    """The weight of ``chosen`` in a maximum or minimum ``y``: 1 where it won, 1/2 each where both did."""
+    return np.equal(chosen, y) / np.where(np.equal(chosen, other), 2, 1).astype(y.dtype)
+
+
+maximum = Primitive(
+    "maximum",
+    np.maximum,
+    lambda y, a, b: undo(a, lambda g: g * _share(a, b, y)),
+    lambda y, a, b: undo(b, lambda g: g * _share(b, a, y)),
+)
+minimum = Primitive(
+    "minimum",
+    np.minimum,
+    lambda y, a, b: undo(a, lambda g: g * _share(a, b, y)),
+    lambda y, a, b: undo(b, lambda g: g * _share(b, a, y)),
+)
+
+
+def _where(condition: Any, a: Any, b: Any) -> Array:
+    return np.where(condition, a, b)
+
+
+where = Primitive(
+    "where",
+    _where,
+    None,
+    lambda y, condition, a, b: undo(a, lambda g: np.where(condition, g, np.zeros((), g.dtype))),
+    lambda y, condition, a, b: undo(b, lambda g: np.where(condition, np.zeros((), g.dtype), g)),
+    doc="``a`` where ``condition`` holds, else ``b``.",
+)
+
+
+def _clip(x: Array, low: Any = None, high: Any = None) -> Array:
+    return np.clip(x, low, high)
+
+
+def _below(x: Array, low: Any) -> Any:
+    return False if low is None else np.less(x, low)
+
+
+def _above(x: Array, high: Any) -> Any:
+    return False if high is None else np.greater(x, high)
+
+
+clip = Primitive(
+    "clip",
+    _clip,
+    lambda y, x, low=None, high=None: undo(x, lambda g: g * ~np.logical_or(_below(x, low), _above(x, high))),
+    lambda y, x, low=None, high=None: undo(low, lambda g: g * np.logical_and(_below(x, low), ~_above(y, high))),
+    lambda y, x, low=None, high=None: undo(high, lambda g: g * _above(x, high)),
+    doc="``x`` limited to [low, high]; the gradient passes where x was inside, bounds included.",
+)
+
+
+def _cast(x: Array, dtype: Any) -> Array:
+    return x.astype(dtype)
+
+
+cast = Primitive(
+    "cast",
+    _cast,
+    lambda y, x, dtype: _cast_back(x.dtype),
+    doc="``x`` with another floating dtype, always a copy.",
+)
+
+
+def _cast_back(dtype: Any) -> Any:
+    return lambda g: g.astype(dtype)

@@ -1,0 +1,259 @@
+"""Primitives of neural networks: products, activations, and the losses that are stable on logits.
+
+Several are fused: one record and fewer passes over memory than their parts would need. Activations take their
+gradient from the output where they can, so that the tape need not keep the input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.errors import ShapeError
+from engine.primitives import Primitive, unbroadcast
+from engine.recording import Array, Vjp
+
+
+def _matmul_back_left(y: Array, a: Array, b: Any) -> Vjp:
+    b = np.asarray(b)
+    if a.ndim == b.ndim == 2:
+        return lambda g: g @ b.T
+    shape, rows, columns = a.shape, a.ndim == 1, b.ndim == 1
+    matrix = b[:, None] if columns else b
+    promoted = (1, *shape) if rows else shape
+    return lambda g: unbroadcast(_promote(g, rows, columns) @ matrix.swapaxes(-1, -2), promoted).reshape(shape)
+
+
+def _matmul_back_right(y: Array, a: Any, b: Array) -> Vjp:
+    a = np.asarray(a)
+    if a.ndim == b.ndim == 2:
+        return lambda g: a.T @ g
+    shape, rows, columns = b.shape, a.ndim == 1, b.ndim == 1
+    matrix = a[None, :] if rows else a
+    promoted = (*shape, 1) if columns else shape
+    return lambda g: unbroadcast(matrix.swapaxes(-1, -2) @ _promote(g, rows, columns), promoted).reshape(shape)
+
+
+def _promote(g: Array, rows: bool, columns: bool) -> Array:
+    """Give the gradient of a product with vectors back the axes that the vectors lacked."""
+    if columns:
+        g = g[..., None]
+    return g[..., None, :] if rows else g
+
+
+matmul = Primitive(
+    "matmul",
+    np.matmul,
+    _matmul_back_left,
+    _matmul_back_right,
+    doc="Matrix product of any rank; leading axes broadcast, vectors as in ``np.matmul``.",
+)
+
+
+def _affine(x: Array, w: Array, b: Array) -> Array:
+    if x.ndim == 0 or x.shape[-1] != w.shape[0]:
+        raise ShapeError(
+            f"affine: {x.shape} @ {w.shape}: inner sizes differ", operation="affine", shapes=(x.shape, w.shape)
+        )
+    y: Array = np.matmul(x, w)
+    y += b
+    return y
+
+
+def _affine_back_weight(y: Array, x: Array, w: Array, b: Array) -> Vjp:
+    if x.ndim == 2:
+        return lambda g: x.T @ g
+    rows = x.reshape(-1, x.shape[-1])
+    return lambda g: rows.T @ g.reshape(-1, g.shape[-1])
+
+
+affine = Primitive(
+    "affine",
+    _affine,
+    lambda y, x, w, b: lambda g: g @ w.T,
+    _affine_back_weight,
+    lambda y, x, w, b: lambda g: g.sum(axis=tuple(range(g.ndim - 1))),
+    doc="``x @ w + b`` with x (..., inputs), w (inputs, units), b (units,).",
+)
+
+
+def _largest_exponent(dtype: np.dtype[Any]) -> float:
+    return float(np.log(np.finfo(dtype).max))
+
+
+_EXPONENT_LIMITS = {np.dtype(t): _largest_exponent(np.dtype(t)) for t in (np.float16, np.float32, np.float64)}
+
+
+def _sigmoid(x: Any) -> Array:
+    y = np.negative(np.asarray(x))
+    # exp must not overflow; the clamped values are sigmoids of the smallest normal numbers, 0 to any precision.
+    np.minimum(y, _EXPONENT_LIMITS[y.dtype], out=y)
+    np.exp(y, out=y)
+    y += 1
+    return np.reciprocal(y, out=y)
+
+
+def _sigmoid_back(y: Array, x: Array) -> Vjp:
+    def vjp(g: Array) -> Array:
+        slope = np.subtract(1, y)
+        slope *= y
+        slope *= g
+        return slope
+
+    return vjp
+
+
+sigmoid = Primitive("sigmoid", _sigmoid, _sigmoid_back, doc="``1 / (1 + exp(-x))``, without overflow.")
+
+
+def _tanh_back(y: Array, x: Array) -> Vjp:
+    def vjp(g: Array) -> Array:
+        slope = np.multiply(y, y)
+        np.subtract(1, slope, out=slope)
+        slope *= g
+        return slope
+
+    return vjp
+
+
+tanh = Primitive("tanh", np.tanh, _tanh_back)
+
+
+def _relu(x: Any) -> Array:
+    return np.maximum(x, 0)
+
+
+relu = Primitive("relu", _relu, lambda y, x: lambda g: g * (y > 0), doc="``max(x, 0)``; slope 0 at 0.")
+
+
+def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Array:
+    y = np.multiply(x, negative_slope)
+    return np.maximum(x, y, out=y if isinstance(y, np.ndarray) else None)
+
+
+def _leaky_relu_back(y: Array, x: Array, negative_slope: float = 0.2) -> Vjp:
+    # The output has the input's sign. With a slope of 0 it is 0 there, which is not positive either.
+    def vjp(g: Array) -> Array:
+        slope = (y > 0).astype(g.dtype)
+        slope *= 1 - negative_slope
+        slope += negative_slope
+        slope *= g
+        return slope
+
+    return vjp
+
+
+leaky_relu = Primitive(
+    "leaky_relu",
+    _leaky_relu,
+    _leaky_relu_back,
+    doc="``x`` where positive, else ``negative_slope * x``; the slope must lie in [0, 1].",
+)
+
+
+def _softmax(x: Any, axis: int = -1) -> Array:
+    y = np.subtract(x, np.max(x, axis=axis, keepdims=True))
+    np.exp(y, out=y)
+    y /= np.sum(y, axis=axis, keepdims=True)
+    return y
+
+
+def _softmax_back(y: Array, x: Array, axis: int = -1) -> Vjp:
+    return lambda g: y * (g - np.sum(g * y, axis=axis, keepdims=True))
+
+
+softmax = Primitive(
+    "softmax", _softmax, _softmax_back, doc="Exponentials over ``axis``, scaled to sum to 1; shifted by the maximum."
+)
+
+
+def _log_softmax(x: Any, axis: int = -1) -> Array:
+    y = np.subtract(x, np.max(x, axis=axis, keepdims=True))
+    y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
+    return y
+
+
+def _log_softmax_back(y: Array, x: Array, axis: int = -1) -> Vjp:
+    return lambda g: g - np.exp(y) * np.sum(g, axis=axis, keepdims=True)
+
+
+log_softmax = Primitive(
+    "log_softmax", _log_softmax, _log_softmax_back, doc="``log(softmax(x))``, exact where the softmax underflows."
+)
+
+
+def _squared_error(x: Array, target: Any) -> Any:
+    difference = np.subtract(x, target).ravel()
+    return np.dot(difference, difference)
+
+
+squared_error = Primitive(
+    "squared_error",
+    _squared_error,
+    lambda y, x, target: lambda g: np.multiply(np.subtract(x, target), 2 * g),
+    doc="Sum of ``(x - target) ** 2`` over all entries; x and target have one shape.",
+)
+
+
+def _sigmoid_cross_entropy(x: Array, target: Any) -> Any:
+    loss = np.log1p(np.exp(-np.abs(x)))
+    loss += np.maximum(x, 0)
+    loss -= np.multiply(x, target)
+    return np.sum(loss)
+
+
+def _sigmoid_cross_entropy_back(y: Any, x: Array, target: Any) -> Vjp:
+    def vjp(g: Array) -> Array:
+        gradient = _sigmoid(x)
+        gradient -= target
+        gradient *= g
+        return gradient
+
+    return vjp
+
+
+sigmoid_cross_entropy = Primitive(
+    "sigmoid_cross_entropy",
+    _sigmoid_cross_entropy,
+    _sigmoid_cross_entropy_back,
+    doc="""Sum over all entries of ``-t log s(x) - (1 - t) log(1 - s(x))``, s the sigmoid, x the logits.
+
+    Computed as ``max(x, 0) - x t + log(1 + exp(-|x|))``, which neither overflows nor takes the log of 0.
+    """,
+)
+
+
+def _smooth_targets(shape: tuple[int, ...], labels: Any, label_smoothing: float, dtype: Any) -> Array:
+    target = np.full(shape, label_smoothing / shape[-1], dtype)
+    target[np.arange(shape[0]), labels] += 1 - label_smoothing
+    return target
+
+
+def _softmax_cross_entropy(x: Array, labels: Any, label_smoothing: float = 0.0) -> Any:
+    log_likelihood = _log_softmax(x)
+    chosen = np.sum(log_likelihood[np.arange(len(x)), labels])
+    if label_smoothing == 0.0:
+        return -chosen
+    return -(1 - label_smoothing) * chosen - label_smoothing / x.shape[-1] * np.sum(log_likelihood)
+
+
+def _softmax_cross_entropy_back(y: Any, x: Array, labels: Any, label_smoothing: float = 0.0) -> Vjp:
+    def vjp(g: Array) -> Array:
+        gradient = _softmax(x)
+        gradient -= _smooth_targets(x.shape, labels, label_smoothing, x.dtype)
+        gradient *= g
+        return gradient
+
+    return vjp
+
+
+softmax_cross_entropy = Primitive(
+    "softmax_cross_entropy",
+    _softmax_cross_entropy,
+    _softmax_cross_entropy_back,
+    doc="""Sum over rows of ``-log softmax(x)[label]``; x (batch, classes) logits, labels (batch,) integers.
+
+    With label smoothing s the target is ``(1 - s) one_hot + s / classes`` (Szegedy et al. 2016, section 7).
+    """,
+)

@@ -1,0 +1,87 @@
+"""Primitives that reduce axes: ``axis`` is None (all), an integer or a tuple; ``keepdims`` as in NumPy."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from engine.primitives import Primitive
+from engine.recording import Array, Vjp
+
+Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
+    if axis is None:
+        return tuple(range(ndim))
+    return tuple(a % ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+
+
+def _kept_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
+    """The shape a reduction has with ``keepdims=True``."""
+    reduced = _axes(axis, len(shape))
+    return tuple(1 if i in reduced else size for i, size in enumerate(shape))
+
+
+def _count(shape: tuple[int, ...], axis: Axis) -> int:
+    return int(np.prod([shape[i] for i in _axes(axis, len(shape))], dtype=np.int64))
+
+
+def _sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+    return np.sum(x, axis=axis, keepdims=keepdims)
+
+
+def _sum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    shape, kept = x.shape, _kept_shape(x.shape, axis)
+    return lambda g: np.broadcast_to(g.reshape(kept), shape)
+
+
+sum = Primitive("sum", _sum, _sum_back, doc="Sum over ``axis``.")  # noqa: A001 - NumPy's name
+
+
+def _mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+    return np.mean(x, axis=axis, keepdims=keepdims)
+
+
+def _mean_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    shape, kept, count = x.shape, _kept_shape(x.shape, axis), _count(x.shape, axis)
+    return lambda g: np.broadcast_to(g.reshape(kept) / count, shape)
+
+
+mean = Primitive("mean", _mean, _mean_back, doc="Arithmetic mean over ``axis``.")
+
+
+def _var(x: Array, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Any:
+    return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+def _var_back(y: Array, x: Array, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Vjp:
+    kept, free = _kept_shape(x.shape, axis), _count(x.shape, axis) - ddof
+    return lambda g: g.reshape(kept) * (2 / free) * (x - np.mean(x, axis=axis, keepdims=True))
+
+
+var = Primitive("var", _var, _var_back, doc="Variance over ``axis``; divides by the count less ``ddof``.")
+
+
+def _max(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+    return np.max(x, axis=axis, keepdims=keepdims)
+
+
+def _min(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+    return np.min(x, axis=axis, keepdims=keepdims)
+
+
+def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    kept = _kept_shape(x.shape, axis)
+
+    def share(g: Array) -> Array:
+        winners = np.equal(x, y.reshape(kept))
+        # Equal winners share the gradient: any other choice would depend on their order.
+        return winners * (g.reshape(kept) / np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype))
+
+    return share
+
+
+max = Primitive("max", _max, _extremum_back, doc="Largest element over ``axis``.")  # noqa: A001 - NumPy's name
+min = Primitive("min", _min, _extremum_back, doc="Smallest element over ``axis``.")  # noqa: A001 - NumPy's name

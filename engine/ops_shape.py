@@ -1,0 +1,158 @@
+"""Primitives that move elements without computing: their VJPs move the gradients back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.primitives import Primitive, VariadicPrimitive, unbroadcast
+from engine.recording import Array, Vjp
+from engine.tensor import plain_tree
+
+
+def _reshape(x: Array, shape: Any) -> Array:
+    return np.reshape(x, shape)
+
+
+def _reshape_back(y: Array, x: Array, shape: Any) -> Vjp:
+    original = x.shape
+    return lambda g: g.reshape(original)
+
+
+reshape = Primitive(
+    "reshape", _reshape, _reshape_back, doc="``x`` with another shape of the same size; -1 is inferred."
+)
+
+
+def _transpose(x: Array, axes: Sequence[int] | None = None) -> Array:
+    return np.transpose(x, axes)
+
+
+def _transpose_back(y: Array, x: Array, axes: Sequence[int] | None = None) -> Vjp:
+    inverse = None if axes is None else np.argsort([axis % y.ndim for axis in axes])
+    return lambda g: np.transpose(g, inverse)
+
+
+transpose = Primitive(
+    "transpose", _transpose, _transpose_back, doc="``x`` with its axes permuted; reversed by default."
+)
+
+
+def _broadcast_to(x: Array, shape: Any) -> Array:
+    return np.broadcast_to(x, shape)
+
+
+def _broadcast_back(y: Array, x: Array, shape: Any) -> Vjp:
+    original = x.shape
+    return lambda g: unbroadcast(g, original)
+
+
+broadcast_to = Primitive("broadcast_to", _broadcast_to, _broadcast_back, doc="``x`` repeated to ``shape``, a view.")
+
+
+def _take(x: Array, index: Any) -> Array:
+    return x[index]  # type: ignore[no-any-return]  # NumPy types an index by Any as Any
+
+
+def _repeats(index: Any) -> bool:
+    """Whether an index can name an element twice: only arrays of integers can."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(np.ndim(part) > 0 and np.asarray(part).dtype != np.bool_ for part in parts if _is_sequence(part))
+
+
+def _is_sequence(part: Any) -> bool:
+    return isinstance(part, (np.ndarray, list, tuple))
+
+
+def _take_back(y: Array, x: Array, index: Any) -> Vjp:
+    shape = x.shape
+
+    def scatter(g: Array) -> Array:
+        gradient = np.zeros(shape, g.dtype)
+        if _repeats(index):
+            np.add.at(gradient, index, g)  # adds for an element that was taken twice, which = would not
+        else:
+            gradient[index] = g
+        return gradient
+
+    return scatter
+
+
+_getitem = Primitive("getitem", _take, _take_back)
+
+
+def getitem(x: Any, index: Any) -> Any:
+    """``x[index]``: integers, slices, None, Ellipsis, integer arrays with repeats, masks."""
+    return _getitem(x, index=plain_tree(index))
+
+
+def _concatenate(*arrays: Array, axis: int = 0) -> Array:
+    return np.concatenate(arrays, axis)
+
+
+def _concatenate_back(position: int, y: Array, *arrays: Array, axis: int = 0) -> Vjp:
+    start = sum(array.shape[axis] for array in arrays[:position])
+    stop = start + arrays[position].shape[axis]
+    part = (slice(None),) * (axis % y.ndim) + (slice(start, stop),)
+    return lambda g: g[part]
+
+
+_concatenate_all = VariadicPrimitive("concatenate", _concatenate, _concatenate_back)
+
+
+def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
+    """Join along an existing axis; None joins the flattened arrays."""
+    if axis is None:
+        return _concatenate_all(*(reshape(array, -1) for array in arrays))
+    return _concatenate_all(*arrays, axis=axis)
+
+
+def _stack(*arrays: Array, axis: int = 0) -> Array:
+    return np.stack(arrays, axis)
+
+
+def _stack_back(position: int, y: Array, *arrays: Array, axis: int = 0) -> Vjp:
+    part = (slice(None),) * (axis % y.ndim) + (position,)
+    return lambda g: g[part]
+
+
+_stack_all = VariadicPrimitive("stack", _stack, _stack_back)
+
+
+def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
+    """Join arrays of one shape along a new axis."""
+    return _stack_all(*arrays, axis=axis)
+
+
+# Composed of the above: they need no rules of their own.
+
+
+def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+    """Exchange two axes."""
+    order = list(range(np.ndim(x)))
+    order[axis1], order[axis2] = order[axis2], order[axis1]
+    return transpose(x, axes=order)
+
+
+def moveaxis(x: Any, source: int, destination: int) -> Any:
+    """Move one axis to another place."""
+    order = list(range(np.ndim(x)))
+    order.insert(destination % len(order), order.pop(source))
+    return transpose(x, axes=order)
+
+
+def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Any:
+    """Insert axes of size 1."""
+    return reshape(x, shape=np.expand_dims(np.empty(np.shape(x), np.bool_), axis).shape)
+
+
+def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Any:
+    """Drop axes of size 1."""
+    return reshape(x, shape=np.squeeze(np.empty(np.shape(x), np.bool_), axis).shape)
+
+
+def ravel(x: Any) -> Any:
+    """All elements in a row."""
+    return reshape(x, shape=-1)

@@ -1,0 +1,71 @@
+"""What a tape writes down: nodes, records, and which tape is running in this thread.
+
+Both :mod:`engine.tensor` (which records) and :mod:`engine.tape` (which reads the records back) stand on this.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+Vjp: TypeAlias = Callable[[Array], Array]
+"""Vector-Jacobian product: the gradient of an output in, the gradient of one input out."""
+
+
+class Node:
+    """The identity of a tensor on a tape: what gradients are filed under.
+
+    It holds no array. A record keeps nodes, and its VJPs keep only the arrays they need; so an intermediate
+    value that no VJP needs is freed during the forward pass.
+
+    Attributes:
+        leaf: True for a tensor made with ``watch=True``, False for the output of a recorded operation.
+        tape: weak reference to the tape that recorded it last, or None.
+    """
+
+    __slots__ = ("leaf", "tape")
+
+    def __init__(self, leaf: bool, tape: weakref.ref[Recorder] | None = None) -> None:
+        self.leaf = leaf
+        self.tape = tape
+
+    def is_held(self) -> bool:
+        """Whether a tape still keeps records that this node is part of."""
+        tape = None if self.tape is None else self.tape()
+        return tape is not None and bool(tape.records)
+
+
+class Record:
+    """One operation: the node of its output, and for each input that is tracked its node and its VJP."""
+
+    __slots__ = ("edges", "name", "output")
+
+    def __init__(self, name: str, output: Node, edges: list[tuple[Node, Vjp]]) -> None:
+        self.name = name
+        self.output = output
+        self.edges = edges
+
+
+class Recorder:
+    """The part of a tape that operations see: the list they append to."""
+
+    __slots__ = ("__weakref__", "records", "reference")
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        # One weak reference a tape, shared by all its nodes: nodes know their tape without keeping it alive.
+        self.reference: weakref.ref[Recorder] = weakref.ref(self)
+
+
+class _Running(threading.local):
+    recorder: Recorder | None = None
+
+
+running = _Running()
+"""The tape that is running in this thread, as ``running.recorder``. Threads do not see each other's tapes."""

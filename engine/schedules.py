@@ -1,0 +1,61 @@
+"""Learning-rate schedules: pure functions of the position in a run, so a resumed run needs no state.
+
+``schedule(step, steps_per_epoch, total_steps)`` gives the factor for the 0-based ``step``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from engine.errors import SettingError
+
+Schedule: TypeAlias = Callable[[int, int, int], float]
+
+
+def constant() -> Schedule:
+    """Always 1."""
+    return lambda step, steps_per_epoch, total_steps: 1.0
+
+
+def step(at_epochs: Sequence[int], factor: float) -> Schedule:
+    """Multiply by ``factor`` once at each of these counts of finished epochs.
+
+    Raises:
+        SettingError: ``factor`` is not positive.
+    """
+    if not factor > 0:
+        raise SettingError(f"step schedule: factor {factor} must be positive", setting="factor")
+    moments = tuple(at_epochs)
+
+    def schedule(step: int, steps_per_epoch: int, total_steps: int) -> float:
+        finished = step // steps_per_epoch
+        return float(factor ** sum(moment <= finished for moment in moments))
+
+    return schedule
+
+
+def one_cycle(warmup: float = 0.3, start: float = 1 / 25, end: float = 1 / 250_000) -> Schedule:
+    """Cosine from ``start`` up to 1 over the first ``warmup`` part of the steps, then down to ``end``.
+
+    Smith & Topin 2017 (arXiv:1708.07120), with the cosines and defaults of PyTorch's ``OneCycleLR``.
+
+    Raises:
+        SettingError: ``warmup`` is not in (0, 1).
+    """
+    if not 0 < warmup < 1:
+        raise SettingError(f"one-cycle schedule: warmup {warmup} is not in (0, 1)", setting="warmup")
+
+    def schedule(step: int, steps_per_epoch: int, total_steps: int) -> float:
+        top, last = warmup * total_steps - 1, total_steps - 1
+        if step <= top:
+            return _cosine(start, 1.0, step / top if top > 0 else 1.0)
+        return _cosine(1.0, end, (step - top) / (last - top))
+
+    return schedule
+
+
+def _cosine(first: float, last: float, fraction: float) -> float:
+    """From ``first`` to ``last`` along half a cosine."""
+    return last + (first - last) / 2 * (1 + math.cos(math.pi * fraction))

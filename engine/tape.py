@@ -1,0 +1,140 @@
+"""GradientTape: records operations as they happen, and plays them backwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from engine.errors import GradientError, ShapeError
+from engine.recording import Array, Node, Recorder, running
+from engine.tensor import Tensor
+
+
+class GradientTape(Recorder):
+    """Records what is computed from watched tensors inside its ``with`` block, in this thread.
+
+    Reverse-mode differentiation (Griewank & Walther 2008, chapter 3): one sweep over the records, from the target
+    back to the sources.
+
+    Args:
+        persistent: keep the records after :meth:`gradient`, so that it can be asked again.
+    """
+
+    __slots__ = ("_spent", "persistent")
+
+    def __init__(self, persistent: bool = False) -> None:
+        super().__init__()
+        self.persistent = persistent
+        self._spent = False
+
+    def __enter__(self) -> Self:
+        if running.recorder is not None:
+            raise GradientError("a tape is already running in this thread: gradients of gradients are not supported")
+        running.recorder = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # gradient() inside the block has already stopped a tape that is not persistent.
+        if running.recorder is self:
+            running.recorder = None
+
+    def gradient(
+        self, target: Tensor, sources: Sequence[Tensor], output_gradients: Array | float | None = None
+    ) -> list[Tensor]:
+        """The gradient of ``target`` with respect to each of ``sources``, in their order.
+
+        A target of several elements counts as their sum, unless ``output_gradients`` weighs them. A source that
+        the target does not depend on gets zeros. Each answer is an array of its own, with its source's dtype.
+
+        Args:
+            target: computed inside this tape.
+            sources: watched tensors, or values computed inside this tape.
+            output_gradients: gradient of some further value with respect to ``target``; same shape.
+
+        Raises:
+            GradientError: the tape is spent, or ``target`` or a source is unknown to it.
+            ShapeError: ``output_gradients`` does not have the target's shape.
+        """
+        if isinstance(sources, np.ndarray):
+            raise GradientError("gradient: sources must be a list of tensors, as in tape.gradient(y, [x])")
+        if self._spent:
+            raise GradientError("this tape has given its gradient already; use GradientTape(persistent=True)")
+        end = self._node_of(target, "the target")
+        starts = [self._node_of(source, f"source {i}") for i, source in enumerate(sources)]
+        gradients: dict[Node, Array] = {end: _seed(target, output_gradients)}
+        wanted = self._depending_on(starts)
+        if not self.persistent:
+            self._spent = True
+            if running.recorder is self:
+                running.recorder = None
+        keep = set(starts)
+
+        records = list(self.records) if self.persistent else self.records
+        # Recording order is already a topological order: no sort, and no recursion limit on deep networks.
+        while records:
+            record = records.pop()  # dropping a record frees what its VJPs kept
+            gradient = gradients.get(record.output)
+            if gradient is None or record.output not in wanted:
+                continue
+            if record.output not in keep:
+                del gradients[record.output]
+            for node, vjp in record.edges:
+                if node in wanted:
+                    share = vjp(gradient)
+                    before = gradients.get(node)
+                    # Add, never assign: x * x gives x two gradients.
+                    gradients[node] = share if before is None else before + share
+        return _own([gradients.get(node) for node in starts], sources)
+
+    def _node_of(self, tensor: Tensor, role: str) -> Node:
+        node = tensor._node if isinstance(tensor, Tensor) else None
+        if node is None or not (node.leaf or node.tape is self.reference):
+            raise GradientError(
+                f"gradient: {role} is neither watched (Tensor(..., watch=True)) nor computed inside this tape from "
+                "something that is"
+            )
+        return node
+
+    def _depending_on(self, starts: Sequence[Node]) -> set[Node]:
+        """The nodes on some path that begins at ``starts``: only these need gradients."""
+        reached = set(starts)
+        for record in self.records:
+            for node, _ in record.edges:
+                if node in reached:
+                    reached.add(record.output)
+                    break
+        return reached
+
+
+def _seed(target: Tensor, output_gradients: Any) -> Array:
+    if output_gradients is None:
+        return np.ones(target.shape, target.dtype)
+    seed = np.array(output_gradients, target.dtype)
+    if seed.shape != target.shape:
+        raise ShapeError(
+            f"gradient: output_gradients {seed.shape} for a target {target.shape}: the shapes must be equal",
+            operation="gradient",
+            shapes=(seed.shape, target.shape),
+        )
+    return seed
+
+
+def _own(gradients: Sequence[Array | None], sources: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients as tensors that share memory with nothing else."""
+    answers: list[Tensor] = []
+    given: set[int] = set()
+    for gradient, source in zip(gradients, sources, strict=True):
+        if gradient is None:
+            array = np.zeros(source.shape, source.dtype)
+        else:
+            array = np.asarray(gradient, source.dtype)
+            if array.base is not None or id(array) in given:
+                array = array.copy()
+            given.add(id(array))
+        answers.append(array.view(Tensor))
+    return answers

@@ -1,0 +1,237 @@
+"""Tensor: an ``np.ndarray`` whose operations a running tape can record.
+
+NumPy itself tells us what is being done: ufuncs arrive in ``__array_ufunc__``, other functions in
+``__array_function__``. Outside a tape both do what NumPy would have done. Inside a tape, and only when an input
+depends on something watched, they are looked up in the tables that :mod:`engine.ops` fills.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from engine.errors import GradientError
+from engine.recording import Node, running
+
+UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
+"""Ufunc -> primitive, for ``np.add(x, y)`` and for the operators."""
+
+REDUCTIONS: dict[np.ufunc, Callable[..., Any]] = {}
+"""Ufunc -> primitive, for its ``reduce``: ``np.add.reduce`` is a sum."""
+
+FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""NumPy function -> primitive, or a function made of primitives."""
+
+METHODS: dict[str, Callable[..., Any]] = {}
+"""Name of an ndarray method -> primitive, or a function made of primitives."""
+
+NO_GRADIENT: set[Callable[..., Any]] = set()
+"""Functions and ufuncs whose result is constant almost everywhere: allowed on a tape, never recorded."""
+
+WRITERS: set[Callable[..., Any]] = {np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis}
+"""NumPy functions that write into their first argument."""
+
+
+class Tensor(np.ndarray[Any, Any]):
+    """An array that a :class:`~engine.tape.GradientTape` can follow.
+
+    ``np.asarray(tensor)`` is the way off the tape: the same memory, without the tape's knowledge.
+
+    Args:
+        data: anything array-like. An array shares its memory and keeps its dtype; Python floats become float32.
+        watch: record what is computed from this tensor inside a tape. Floating dtypes only.
+        dtype: overrides the above.
+
+    Raises:
+        GradientError: ``watch`` with a dtype that has no gradients.
+    """
+
+    # Class-level default: views and results are born without a node, at no cost.
+    _node: Node | None = None
+
+    def __new__(cls, data: ArrayLike, watch: bool = False, dtype: DTypeLike | None = None) -> Self:
+        """Make a tensor; the class describes the arguments."""
+        array = np.asarray(data, dtype)
+        if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
+            array = array.astype(np.float32)
+        tensor = array.view(cls)
+        if watch:
+            if not np.issubdtype(array.dtype, np.floating):
+                raise GradientError(
+                    f"cannot watch a tensor of dtype {array.dtype}: only floating dtypes have gradients"
+                )
+            tensor._node = Node(leaf=True)
+        return tensor
+
+    @property
+    def watched(self) -> bool:
+        """Whether this tensor was made with ``watch=True``."""
+        return self._node is not None and self._node.leaf
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        out = kwargs.get("out")
+        if out is not None:
+            for target in out:
+                refuse_write(target, ufunc.__name__)
+        if is_tracked(inputs) and ufunc not in NO_GRADIENT:
+            table = UFUNCS if method == "__call__" else REDUCTIONS if method == "reduce" else {}
+            primitive = table.get(ufunc)
+            name = f"np.{ufunc.__name__}" if method == "__call__" else f"np.{ufunc.__name__}.{method}"
+            if primitive is None:
+                raise _no_gradient(name)
+            if out is not None:
+                raise GradientError(f"{name}: out= cannot be recorded; use the value it returns", operation=name)
+            if method == "reduce":
+                kwargs.setdefault("axis", 0)  # a ufunc's reduce and np.sum disagree about the default
+            return _record(primitive, name, inputs, kwargs)
+        if out is not None:
+            kwargs["out"] = tuple(map(plain, out))
+        if "where" in kwargs:
+            kwargs["where"] = plain(kwargs["where"])
+        result = getattr(ufunc, method)(*map(plain, inputs), **kwargs)
+        if out is not None:
+            return out[0] if len(out) == 1 else out
+        return tuple(map(wrap, result)) if isinstance(result, tuple) else wrap(result)
+
+    def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
+        if func in WRITERS:
+            refuse_write(args[0] if args else next(iter(kwargs.values())), func.__name__)
+        refuse_write(kwargs.get("out"), func.__name__)
+        if is_tracked(args) or is_tracked(kwargs.values()):
+            name = f"np.{func.__name__}"
+            if func in WRITERS or func in NO_GRADIENT:
+                return func(*plain_tree(args), **plain_tree(kwargs))
+            primitive = FUNCTIONS.get(func)
+            if primitive is None:
+                raise _no_gradient(name)
+            return _record(primitive, name, args, kwargs)
+        return super().__array_function__(func, cast(Any, types), args, kwargs)
+
+    @property
+    def T(self) -> Any:  # noqa: N802 - NumPy's name
+        """The transpose, recorded like any other view."""
+        return self.transpose()
+
+    @property
+    def mT(self) -> Any:  # noqa: N802 - NumPy's name
+        """The matrix transpose: the last two axes swapped."""
+        return self.swapaxes(-1, -2)
+
+    def __repr__(self) -> str:
+        body = np.array2string(np.asarray(self), separator=", ", prefix="Tensor(")
+        # float32 is what Tensor([...]) gives, so that is what need not be said.
+        return f"Tensor({body})" if self.dtype == np.float32 else f"Tensor({body}, dtype={self.dtype})"
+
+    def __str__(self) -> str:
+        return str(np.asarray(self))
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if self.ndim == 0 else np.asarray(self), spec)
+
+
+def is_tracked(values: Iterable[Any]) -> bool:
+    """Whether a tape is running that must know about one of ``values`` (sequences are looked into)."""
+    recorder = running.recorder
+    if recorder is None:
+        return False
+    for value in values:
+        if isinstance(value, Tensor):
+            node = value._node
+            if node is not None and (node.leaf or node.tape is recorder.reference):
+                return True
+        elif isinstance(value, (list, tuple)) and is_tracked(value):
+            return True
+    return False
+
+
+def plain(value: Any) -> Any:
+    """The array behind a tensor, without a copy; anything else as it is."""
+    return value.view(np.ndarray) if isinstance(value, Tensor) else value
+
+
+def plain_tree(value: Any) -> Any:
+    """As :func:`plain`, through lists, tuples and dicts."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain_tree, value))
+    if isinstance(value, dict):
+        return {key: plain_tree(item) for key, item in value.items()}
+    return plain(value)
+
+
+def wrap(value: Any) -> Any:
+    """Arrays and NumPy scalars as tensors; None and Python objects as they are."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return np.asarray(value).view(Tensor)
+    return value
+
+
+def refuse_write(target: Any, operation: str) -> None:
+    """Raise if writing into ``target`` would falsify a gradient that a tape may still be asked for.
+
+    Raises:
+        GradientError: a tape holds a record of ``target``.
+    """
+    if isinstance(target, Tensor) and target._node is not None and target._node.is_held():
+        raise GradientError(
+            f"{operation}: in-place write to a tensor of shape {target.shape} that a tape has recorded; "
+            "make a new tensor (y = y + 1, not y += 1), or take the gradient first",
+            operation=operation,
+        )
+
+
+def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
+    try:
+        return primitive(*args, **kwargs)
+    except TypeError as error:
+        # Python's own words for a call that a signature does not allow: an option such as dtype= or where=.
+        if "unexpected keyword argument" in str(error) or "positional argument" in str(error):
+            raise GradientError(f"{name} has no gradient when called like this: {error}", operation=name) from error
+        raise
+
+
+def _no_gradient(name: str) -> GradientError:
+    return GradientError(
+        f"{name} has no gradient; call it on np.asarray(tensor) if none should flow through it", operation=name
+    )
+
+
+def _follow(name: str) -> None:
+    """Make the method ``name`` of ndarray visible to tapes: methods pass by NumPy's protocols."""
+    original = getattr(np.ndarray, name)
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not is_tracked((self, *args)):
+            return original(self, *args, **kwargs)
+        function = METHODS.get(name)
+        if function is None:
+            raise _no_gradient(f"ndarray.{name}")
+        return _record(function, f"ndarray.{name}", (self, *args), kwargs)
+
+    setattr(Tensor, name, functools.wraps(original)(method))
+
+
+def _guard(name: str) -> None:
+    """Make the method ``name``, which writes into the array, refuse while a tape holds it."""
+    original = getattr(np.ndarray, name)
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        refuse_write(self, name)
+        return original(self, *args, **kwargs)
+
+    setattr(Tensor, name, functools.wraps(original)(method))
+
+
+# Every method of ndarray that gives back an array computed from the elements: either it has an entry in METHODS,
+# or a tape refuses it. Silence would be a wrong gradient.
+for _name in (
+    *("__copy__", "__deepcopy__", "__getitem__", "astype", "choose", "clip", "compress", "copy", "cumprod", "cumsum"),
+    *("diagonal", "dot", "flatten", "max", "mean", "min", "prod", "ravel", "repeat", "reshape", "squeeze", "std"),
+    *("sum", "swapaxes", "take", "trace", "transpose", "var"),
+):
+    _follow(_name)
+for _name in ("__setitem__", "fill", "partition", "put", "resize", "setfield", "sort"):
+    _guard(_name)

@@ -1,0 +1,215 @@
+"""Training a classifier: read :meth:`ClassifierTrainer.run` from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from engine.batches import ImageData, batch_count, batches, generator_for
+from engine.checkpoint import State
+from engine.errors import CheckpointError, DataError, ShapeError
+from engine.layers import Sequential
+from engine.losses import Loss, check_labels
+from engine.metrics import accuracy, confusion_matrix
+from engine.optimizers import Optimizer
+from engine.recording import Array
+from engine.schedules import Schedule
+from engine.tape import GradientTape
+from engine.trainers.progress import Progress, under_prefix, with_prefix
+from engine.trainers.reports import BatchDone, EpochDone
+
+_EVALUATION_BATCH = 500
+"""Images at a time: large enough for the matrix products, small enough for the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierSamples:
+    """The first validation images, and what the model makes of them.
+
+    Attributes:
+        images: uint8 (n, height, width).
+        labels, predictions: int64 (n,).
+        confidences: (n,) in [0, 1]: the model's output for its prediction.
+    """
+
+    images: Array
+    labels: Array
+    predictions: Array
+    confidences: Array
+
+
+class ClassifierTrainer:
+    """Trains a model to tell the classes of images apart.
+
+    Args:
+        model: (batch, pixels) to (batch, classes); its last activation must suit ``loss``.
+        schedule: multiplies the optimizer's learning rate, step by step.
+        train, validation: images with labels.
+        seed: with the epoch, the source of all that is random.
+        dtype: of the inputs; the model's own dtype.
+
+    Raises:
+        DataError: labels are missing or out of range.
+        ShapeError: the images do not have the model's number of inputs.
+        SettingError: the loss does not suit the model's last activation, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Sequential,
+        loss: Loss,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        *,
+        train: ImageData,
+        validation: ImageData,
+        epochs: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        loss.check_activation(model.activation)
+        self._train_labels = _labels(train, model, "training")
+        self._validation_labels = _labels(validation, model, "validation")
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.train = train
+        self.validation = validation
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.dtype = np.dtype(dtype)
+        self.best_accuracy: float | None = None
+        self.best_epoch: int | None = None
+        self._progress = Progress(epochs, batch_count(len(train), batch_size))
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return self._progress.epoch
+
+    def run(self) -> Iterator[BatchDone | EpochDone]:
+        """Train from the first unfinished epoch to the last. Leaving the loop cancels.
+
+        Raises:
+            DivergedError: the loss is not finite.
+            EngineError: an earlier loop was left in the middle of an epoch.
+        """
+        progress = self._progress
+        progress.require_whole_epoch("run")
+        parameters = self.model.parameters
+        while progress.epoch < progress.epochs:
+            progress.underway = True
+            step, total_loss, hits, rate = progress.step, 0.0, 0, 0.0
+            dropout = generator_for(self.seed, "dropout", progress.epoch)
+            for batch in batches(
+                len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
+            ):
+                x, labels = self.train.inputs(batch, self.dtype), self._train_labels[batch]
+                with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss says it better
+                    with GradientTape() as tape:
+                        outputs = self._outputs(x, training=True, rng=dropout)
+                        loss = self.loss(outputs, labels)
+                    value = self._per_image(loss, len(batch))
+                    progress.check_finite("train_loss", value, step)
+                    gradients = tape.gradient(loss, parameters)
+                    rate = self.optimizer.learning_rate * self.schedule(step, progress.steps_per_epoch, progress.steps)
+                    self.optimizer.apply(parameters, gradients, rate)
+                step += 1
+                total_loss += value * len(batch)
+                hits += int(np.count_nonzero(np.argmax(np.asarray(outputs), axis=1) == labels))
+                yield BatchDone(progress.epoch + 1, step, progress.steps)
+
+            validation_loss, predictions = self._evaluate()
+            progress.check_finite("val_loss", validation_loss, step)
+            metrics = {
+                "train_loss": total_loss / len(self.train),
+                "train_accuracy": hits / len(self.train),
+                "val_loss": validation_loss,
+                "val_accuracy": accuracy(self._validation_labels, predictions),
+                "learning_rate": rate,
+            }
+            confusion = confusion_matrix(self._validation_labels, predictions, self.model.units)
+            progress.epoch += 1
+            progress.underway = False
+            is_best = self.best_accuracy is None or metrics["val_accuracy"] > self.best_accuracy
+            if is_best:
+                self.best_accuracy, self.best_epoch = metrics["val_accuracy"], progress.epoch
+            yield EpochDone(progress.epoch, progress.epochs, step, metrics, confusion, is_best)
+
+    def state_dict(self) -> State:
+        """Weights, optimizer, epoch, best so far: enough to continue with the same bits.
+
+        Raises:
+            EngineError: in the middle of an epoch.
+        """
+        self._progress.require_whole_epoch("state_dict")
+        tensors = self.model.state_dict() | with_prefix("optimizer.", self.optimizer.state_dict())
+        state = {
+            "trainer": "classifier",
+            "epoch": self.epoch,
+            "best_accuracy": self.best_accuracy,
+            "best_epoch": self.best_epoch,
+        }
+        return State(tensors, state)
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from a state that a trainer with the same settings made.
+
+        Raises:
+            CheckpointError: it does not fit. The trainer should not be used then.
+        """
+        best_accuracy, best_epoch = state.state.get("best_accuracy"), state.state.get("best_epoch")
+        if not isinstance(best_accuracy, float | None) or not isinstance(best_epoch, int | None):
+            raise CheckpointError(f"best accuracy {best_accuracy!r} in epoch {best_epoch!r} makes no sense")
+        self._progress.load(state.state, "classifier")
+        self.model.load_state_dict(state.tensors)
+        self.optimizer.load_state_dict(under_prefix("optimizer.", state), self.model.parameters)
+        self.best_accuracy, self.best_epoch = best_accuracy, best_epoch
+
+    def samples(self, count: int) -> ClassifierSamples:
+        """What the model makes of the first ``count`` validation images (all, if there are fewer)."""
+        chosen = slice(0, count)
+        outputs = np.asarray(self.model(self.validation.inputs(chosen, self.dtype)))
+        return ClassifierSamples(
+            images=self.validation.images[chosen].copy(),
+            labels=self._validation_labels[chosen].copy(),
+            predictions=np.argmax(outputs, axis=1),
+            confidences=np.max(outputs, axis=1),
+        )
+
+    def _outputs(self, x: Array, *, training: bool, rng: np.random.Generator | None = None) -> Array:
+        forward = self.model.logits if self.loss.on_logits else self.model
+        outputs: Array = forward(x, training=training, rng=rng)
+        return outputs
+
+    def _evaluate(self) -> tuple[float, Array]:
+        """The loss per validation image, and the predictions."""
+        total, predictions = 0.0, []
+        for start in range(0, len(self.validation), _EVALUATION_BATCH):
+            part = slice(start, start + _EVALUATION_BATCH)
+            labels = self._validation_labels[part]
+            with np.errstate(over="ignore", invalid="ignore"):
+                outputs = np.asarray(self._outputs(self.validation.inputs(part, self.dtype), training=False))
+                total += self._per_image(self.loss(outputs, labels), len(labels)) * len(labels)
+            predictions.append(np.argmax(outputs, axis=1))
+        return total / len(self.validation), np.concatenate(predictions)
+
+    def _per_image(self, loss: Array, batch: int) -> float:
+        """The loss as a mean over the batch, whatever its reduction, so that runs can be compared."""
+        return float(loss) / batch if self.loss.reduction == "sum" else float(loss)
+
+
+def _labels(data: ImageData, model: Sequential, role: str) -> Array:
+    if data.labels is None:
+        raise DataError(f"the {role} images have no labels")
+    if data.features != model.inputs:
+        raise ShapeError(f"the {role} images have {data.features} pixels, but the model has {model.inputs} inputs")
+    check_labels(data.labels, len(data), model.units)
+    return data.labels

@@ -1,0 +1,266 @@
+"""Training a generative adversarial network: read :meth:`GanTrainer.run` from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from engine import ops
+from engine.batches import ImageData, batch_count, batches, generator_for
+from engine.checkpoint import State
+from engine.errors import SettingError, ShapeError
+from engine.layers import Sequential
+from engine.losses import BinaryCrossEntropy, Reduction
+from engine.optimizers import Optimizer
+from engine.recording import Array
+from engine.schedules import Schedule
+from engine.tape import GradientTape
+from engine.trainers.progress import Progress, under_prefix, with_prefix
+from engine.trainers.reports import BatchDone, EpochDone
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """The noise that a generator starts from.
+
+    Attributes:
+        dim: numbers for one image.
+        distribution: ``uniform`` in [-1, 1], or standard ``normal``.
+    """
+
+    dim: int
+    distribution: Literal["uniform", "normal"] = "uniform"
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise SettingError(f"latent: dim {self.dim} must be positive", setting="dim")
+        if self.distribution not in ("uniform", "normal"):
+            raise SettingError(
+                f"latent: distribution {self.distribution!r} is neither uniform nor normal", setting="distribution"
+            )
+
+    def draw(self, rng: np.random.Generator, count: int, dtype: DTypeLike) -> Array:
+        """Noise for ``count`` images: (count, dim)."""
+        shape = (count, self.dim)
+        noise = rng.uniform(-1, 1, shape) if self.distribution == "uniform" else rng.standard_normal(shape)
+        return noise.astype(dtype)
+
+
+class GanTrainer:
+    """Trains a generator against a discriminator (Goodfellow et al. 2014, with the non-saturating generator loss).
+
+    Both losses of a step come from one pass of the discriminator over the fakes: both gradients are those of the
+    weights before the step, and the generator is updated first. The discriminator's loss is the mean of its real and
+    its fake part.
+
+    Args:
+        generator: (batch, latent.dim) to (batch, pixels), in the range of ``train.scale``.
+        discriminator: (batch, pixels) to (batch, 1), ending with a sigmoid: how real an image looks.
+        g_schedule, d_schedule: multiply the learning rates of the two optimizers, step by step.
+        reduction: ``sum`` takes the gradients of the sum over the batch; reported losses are means either way.
+        skip_every: do not update the discriminator in steps i with ``i % skip_every == 0``, i counting from 0 over
+            the whole run. None: update it always.
+        label_smoothing: s; the target for real images is 1 - s (one-sided, Salimans et al. 2016, section 3.4).
+        seed: with the epoch, the source of all that is random.
+
+    Raises:
+        ShapeError: the networks, the latent space and the images do not fit.
+        SettingError: the discriminator does not end with one sigmoid, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        generator: Sequential,
+        discriminator: Sequential,
+        g_optimizer: Optimizer,
+        d_optimizer: Optimizer,
+        g_schedule: Schedule,
+        d_schedule: Schedule,
+        *,
+        train: ImageData,
+        latent: Latent,
+        epochs: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        reduction: Reduction = "mean",
+        skip_every: int | None = None,
+        label_smoothing: float = 0.0,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        sizes = (generator.inputs, generator.units, discriminator.inputs, discriminator.units)
+        if sizes != (latent.dim, train.features, train.features, 1):
+            raise ShapeError(
+                f"generator {sizes[0]} -> {sizes[1]} and discriminator {sizes[2]} -> {sizes[3]}, but {latent.dim} latent "
+                f"numbers, images of {train.features} pixels and one verdict: they do not fit"
+            )
+        if skip_every is not None and skip_every < 2:
+            raise SettingError(
+                f"skip_every {skip_every} would never update the discriminator; it must be at least 2",
+                setting="skip_every",
+            )
+        if not 0 <= label_smoothing < 1:
+            raise SettingError(f"label_smoothing {label_smoothing} is not in [0, 1)", setting="label_smoothing")
+        self._loss = BinaryCrossEntropy(reduction)
+        self._loss.check_activation(discriminator.activation)
+        self.generator = generator
+        self.discriminator = discriminator
+        self.g_optimizer = g_optimizer
+        self.d_optimizer = d_optimizer
+        self.g_schedule = g_schedule
+        self.d_schedule = d_schedule
+        self.train = train
+        self.latent = latent
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.skip_every = skip_every
+        self.label_smoothing = label_smoothing
+        self.dtype = np.dtype(dtype)
+        self._progress = Progress(epochs, batch_count(len(train), batch_size))
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return self._progress.epoch
+
+    def run(self) -> Iterator[BatchDone | EpochDone]:
+        """Train from the first unfinished epoch to the last. Leaving the loop cancels.
+
+        The metrics are means over the epoch's images; ``d_loss`` and ``d_real`` over the steps that update the
+        discriminator, since the others do not show it real images.
+
+        Raises:
+            DivergedError: a loss is not finite.
+            EngineError: an earlier loop was left in the middle of an epoch.
+        """
+        progress = self._progress
+        progress.require_whole_epoch("run")
+        while progress.epoch < progress.epochs:
+            progress.underway = True
+            step, means, rate = progress.step, _Means(), 0.0
+            latent = generator_for(self.seed, "latent", progress.epoch)
+            dropout = generator_for(self.seed, "dropout", progress.epoch)
+            for batch in batches(
+                len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
+            ):
+                noise = self.latent.draw(latent, len(batch), self.dtype)
+                position = (step, progress.steps_per_epoch, progress.steps)
+                rate = self.g_optimizer.learning_rate * self.g_schedule(*position)
+                d_rate = self.d_optimizer.learning_rate * self.d_schedule(*position)
+                with np.errstate(over="ignore", invalid="ignore"):  # the check of the losses says it better
+                    self._step(batch, noise, dropout, step, means, rate, d_rate)
+                step += 1
+                yield BatchDone(progress.epoch + 1, step, progress.steps)
+
+            progress.epoch += 1
+            progress.underway = False
+            yield EpochDone(
+                progress.epoch, progress.epochs, step, means.result() | {"learning_rate": rate}, None, False
+            )
+
+    def _step(
+        self,
+        batch: Array,
+        noise: Array,
+        dropout: np.random.Generator,
+        step: int,
+        means: _Means,
+        g_rate: float,
+        d_rate: float,
+    ) -> None:
+        """One update of the generator and, unless skipped, of the discriminator."""
+        g_parameters, d_parameters = self.generator.parameters, self.discriminator.parameters
+        updates_discriminator = self.skip_every is None or step % self.skip_every != 0
+        with GradientTape(persistent=True) as tape:
+            fakes = self.generator(noise, training=True, rng=dropout)
+            fake_logits = self.discriminator.logits(fakes, training=True, rng=dropout)
+            g_loss = self._loss(fake_logits, 1.0)
+            if updates_discriminator:
+                reals = self.train.inputs(batch, self.dtype)
+                real_logits = self.discriminator.logits(reals, training=True, rng=dropout)
+                d_loss = ops.multiply(
+                    ops.add(self._loss(real_logits, 1.0 - self.label_smoothing), self._loss(fake_logits, 0.0)), 0.5
+                )
+        self._report(means, "g_loss", g_loss, len(batch), step)
+        means.add("d_fake", _mean_verdict(fake_logits), len(batch))
+        # Each gradient walks only the records between its loss and its own weights.
+        g_gradients = tape.gradient(g_loss, g_parameters)
+        if updates_discriminator:
+            self._report(means, "d_loss", d_loss, len(batch), step)
+            means.add("d_real", _mean_verdict(real_logits), len(batch))
+            d_gradients = tape.gradient(d_loss, d_parameters)
+        del tape
+        self.g_optimizer.apply(g_parameters, g_gradients, g_rate)
+        if updates_discriminator:
+            self.d_optimizer.apply(d_parameters, d_gradients, d_rate)
+
+    def _report(self, means: _Means, name: str, loss: Array, batch: int, step: int) -> None:
+        value = float(loss) / batch if self._loss.reduction == "sum" else float(loss)
+        self._progress.check_finite(name, value, step)
+        means.add(name, value, batch)
+
+    def state_dict(self) -> State:
+        """Weights, optimizers, epoch: enough to continue with the same bits.
+
+        Raises:
+            EngineError: in the middle of an epoch.
+        """
+        self._progress.require_whole_epoch("state_dict")
+        tensors = (
+            with_prefix("generator.", self.generator.state_dict())
+            | with_prefix("discriminator.", self.discriminator.state_dict())
+            | with_prefix("optimizer.generator.", self.g_optimizer.state_dict())
+            | with_prefix("optimizer.discriminator.", self.d_optimizer.state_dict())
+        )
+        return State(tensors, {"trainer": "gan", "epoch": self.epoch})
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from a state that a trainer with the same settings made.
+
+        Raises:
+            CheckpointError: it does not fit. The trainer should not be used then.
+        """
+        self._progress.load(state.state, "gan")
+        self.generator.load_state_dict(state.tensors, "generator.")
+        self.discriminator.load_state_dict(state.tensors, "discriminator.")
+        self.g_optimizer.load_state_dict(under_prefix("optimizer.generator.", state), self.generator.parameters)
+        self.d_optimizer.load_state_dict(under_prefix("optimizer.discriminator.", state), self.discriminator.parameters)
+
+    def samples(self, count: int) -> Array:
+        """Images uint8 (count, height, width) from noise that is the same in every epoch."""
+        return self.generate(self.latent.draw(generator_for(self.seed, "samples"), count, self.dtype))
+
+    def generate(self, latent: Any) -> Array:
+        """Images uint8 (count, height, width) from ``latent`` (count, dim)."""
+        noise = np.asarray(latent, self.dtype)
+        if noise.ndim != 2 or noise.shape[1] != self.latent.dim:
+            raise ShapeError(
+                f"generate: latent {noise.shape}, but it must be (count, {self.latent.dim})",
+                operation="generate",
+                shapes=(noise.shape,),
+            )
+        return self.train.to_bytes(self.generator(noise))
+
+
+def _mean_verdict(logits: Array) -> float:
+    return float(np.mean(ops.sigmoid(np.asarray(logits))))
+
+
+class _Means:
+    """Means of an epoch, each weighed by batch size."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, name: str, value: float, count: int) -> None:
+        self._totals[name] = self._totals.get(name, 0.0) + value * count
+        self._counts[name] = self._counts.get(name, 0) + count
+
+    def result(self) -> dict[str, float]:
+        return {name: total / self._counts[name] for name, total in self._totals.items()}

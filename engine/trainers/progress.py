@@ -1,0 +1,76 @@
+"""Where a run stands, and the rule that only whole epochs are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from engine.checkpoint import State
+from engine.errors import CheckpointError, DivergedError, EngineError, SettingError
+from engine.recording import Array
+
+
+class Progress:
+    """Counts epochs and steps for a trainer.
+
+    Args:
+        epochs: of the whole run.
+        steps_per_epoch: batches in one.
+
+    Attributes:
+        epoch: finished epochs.
+        underway: whether an epoch was begun and not finished: then the weights belong to no epoch.
+    """
+
+    def __init__(self, epochs: int, steps_per_epoch: int) -> None:
+        if epochs < 1:
+            raise SettingError(f"epochs {epochs} must be positive", setting="epochs")
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.epoch = 0
+        self.underway = False
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def step(self) -> int:
+        """Steps of the finished epochs."""
+        return self.epoch * self.steps_per_epoch
+
+    def require_whole_epoch(self, what: str) -> None:
+        """Raise EngineError in the middle of an epoch."""
+        if self.underway:
+            raise EngineError(f"{what}: epoch {self.epoch + 1} was left half-way; load a state first")
+
+    def load(self, state: Mapping[str, Any], kind: str) -> None:
+        """Take over the position of a state that a trainer of this ``kind`` made.
+
+        Raises:
+            CheckpointError: another kind of trainer, or an epoch that this run does not have.
+        """
+        if state.get("trainer") != kind:
+            raise CheckpointError(f"a state of trainer {state.get('trainer')!r}, but this is a {kind!r}")
+        epoch = state.get("epoch")
+        if not isinstance(epoch, int) or not 0 <= epoch <= self.epochs:
+            raise CheckpointError(f"the state is after epoch {epoch!r}, but this run has {self.epochs}")
+        self.epoch = epoch
+        self.underway = False
+
+    def check_finite(self, loss: str, value: float, step: int) -> None:
+        """Raise DivergedError unless ``value`` is a finite number."""
+        if not math.isfinite(value):
+            raise DivergedError(epoch=self.epoch + 1, step=step, loss=loss, value=value)
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """The same arrays under longer names."""
+    return {prefix + name: array for name, array in tensors.items()}
+
+
+def under_prefix(prefix: str, state: State) -> dict[str, Array]:
+    """The tensors of ``state`` whose names begin with ``prefix``, under the rest of their names."""
+    return {name.removeprefix(prefix): a for name, a in state.tensors.items() if name.startswith(prefix)}
