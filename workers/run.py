@@ -1,0 +1,234 @@
+"""The child: ``python -m workers.run``. It loads, trains, records and stores one job, then ends."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import structlog
+
+from engine import BatchDone, CheckpointError, ClassifierTrainer, DivergedError, EpochDone, GanTrainer, checkpoint
+from engine.checkpoint import State
+from service import datasets
+from service.contract import jobs, leases, logs
+from service.contract.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactKind, StoredFile
+from service.contract.database import Database
+from service.contract.errors import LeaseLost
+from service.contract.leases import Claim, EpochRecord, Position
+from service.contract.settings import Settings
+from service.contract.spec import Spec
+from service.contract.states import ErrorCode
+from service.contract.validation import read_resolved
+from service.datasets import Dataset, DatasetError
+from service.pictures import grids
+from workers import build
+from workers.build import Trainer
+from workers.channel import Orders
+from workers.provenance import provenance
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One job under one lease, and what is needed to train it."""
+
+    database: Database
+    artifacts: ArtifactFolder
+    held: Claim
+    orders: Orders
+    spec: Spec
+
+
+def main() -> int:
+    """Wait for an order, train, end."""
+    logs.configure("child")
+    settings = Settings.from_env(os.environ, cores=1)
+    orders = Orders.on_standard_streams()
+    database = Database(settings.database_url, application="tapeline-child")
+    order = orders.first()
+    held = Claim(job_id=order["job_id"], lease=order["lease"], lease_s=order["lease_s"])
+    structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease)
+    try:
+        orders.done(_train(settings, database, held, orders))
+    except LeaseLost as error:
+        log.warning("the lease is lost", error=str(error))
+        orders.done("lease lost")
+    return 0
+
+
+def _train(settings: Settings, database: Database, held: Claim, orders: Orders) -> str:
+    """Train a job from where it stands; whatever goes wrong in the training itself fails the job."""
+    with database.read() as session:
+        resolved = read_resolved(jobs.get(session, held.job_id).resolved)
+    run = Run(
+        database=database,
+        artifacts=ArtifactFolder(settings.artifacts),
+        held=held,
+        orders=orders,
+        spec=resolved,
+    )
+    try:
+        dataset = _load_data(run, settings)
+        return _loop(run, build.trainer(resolved, dataset), dataset)
+    except DivergedError as error:
+        return _fail(run, _diverged(run, error))
+    except DatasetError as error:
+        return _fail(run, {"code": error.code, "message": str(error)})
+    except MemoryError as error:
+        hint = "make the networks or the batch smaller, or give the worker more memory"
+        return _fail(run, {"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint})
+    except OSError as error:
+        hint = "free space or mend the folder of the artifacts, then retry: the last checkpoint is kept"
+        return _fail(run, {"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
+    except LeaseLost:
+        raise
+    except Exception as error:  # noqa: BLE001 - the boundary: a fault of ours must not look like a lost worker
+        traceback.print_exc(file=sys.stderr)
+        return _fail(run, {"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})
+
+
+def _load_data(run: Run, settings: Settings) -> Dataset:
+    """Load the data set; where it is downloaded first, the job's log tells how far it is."""
+    told = 0.0
+
+    def progress(received: int, total: int | None) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told > 2:
+            told = now
+            of = f" of {total / 1e6:.1f}" if total else ""
+            message = f"downloading {run.spec.dataset.name}: {received / 1e6:.1f}{of} MB"
+            leases.log(run.database, run.held, "info", "downloading", message)
+
+    name, root = run.spec.dataset.name, settings.data
+    return datasets.load(name, root, cache_root=settings.home / "cache", progress=progress)
+
+
+def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
+    leases.begin(run.database, run.held, provenance(dataset))
+    _restore(run, trainer)
+    steps, began = 0, time.monotonic()
+    for report in trainer.run():
+        match report:
+            case BatchDone():
+                steps = report.steps
+                if run.orders.stopping:
+                    leases.hand_back(run.database, run.held, run.orders.request)
+                    return "handed back"
+                run.orders.progress(report.step, report.steps)
+            case EpochDone():
+                now = time.monotonic()
+                _commit(run, trainer, report, steps=steps, seconds=now - began, class_names=dataset.info.class_names)
+                began = time.monotonic()
+    digest = leases.digest(run.database, run.held, _digest(trainer.state_dict()))
+    leases.succeed(run.database, run.held, digest)
+    return "succeeded"
+
+
+def _restore(run: Run, trainer: Trainer) -> None:
+    """Go on from the newest checkpoint that can be read; from the start where there is none."""
+    for row in leases.checkpoints(run.database, run.held):
+        try:
+            trainer.load_state_dict(checkpoint.loads(run.artifacts.read(row.path, row.sha256)))
+        except (ArtifactDamaged, CheckpointError) as error:
+            log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
+            leases.drop_checkpoint(run.database, run.held, row, str(error))
+        else:
+            log.info("resumed", epoch=row.epoch)
+            return
+
+
+def _commit(
+    run: Run, trainer: Trainer, done: EpochDone, *, steps: int, seconds: float, class_names: Sequence[str]
+) -> None:
+    """Write the epoch's files, then make it count. Without the lease, the files go again."""
+    files: list[StoredFile] = []
+    samples_digest = None
+    last = done.epoch == run.spec.epochs
+    try:
+        if last or done.is_best or done.epoch % run.spec.checkpoint.every_epochs == 0:
+            state = trainer.state_dict()
+            state.spec = run.spec.model_dump(mode="json")
+            files.append(_write(run, ArtifactKind.CHECKPOINT, done.epoch, checkpoint.dumps(state)))
+        if last or done.epoch % run.spec.samples.every_epochs == 0:
+            picture, samples_digest = _samples(trainer, run.spec.samples.count, class_names)
+            files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
+        record = EpochRecord(
+            epoch=done.epoch,
+            position=Position(step=done.step, steps=steps),
+            metrics=done.metrics,
+            confusion=done.confusion.tolist() if done.confusion is not None else None,
+            samples_digest=samples_digest,
+            seconds=seconds,
+            is_best=done.is_best,
+            files=files,
+        )
+        unnamed = leases.commit_epoch(run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last)
+    except LeaseLost:
+        run.artifacts.remove(file.path for file in files)
+        raise
+    run.artifacts.remove(unnamed)
+
+
+def _write(run: Run, kind: ArtifactKind, epoch: int, data: bytes) -> StoredFile:
+    return run.artifacts.write(run.held.job_id, kind, epoch, run.held.lease, data)
+
+
+def _samples(trainer: Trainer, count: int, class_names: Sequence[str]) -> tuple[bytes, str]:
+    """A picture of what the network does now, and the digest of the arrays that it shows."""
+    match trainer:
+        case ClassifierTrainer():
+            shown = trainer.samples(count)
+            picture = grids.prediction_grid(
+                shown.images, shown.labels, shown.predictions, shown.confidences, class_names=class_names
+            )
+            return picture, _digest_arrays([shown.predictions, shown.confidences])
+        case GanTrainer():
+            images = trainer.samples(count)
+            return grids.sample_grid(images), _digest_arrays([images])
+
+
+def _digest(state: State) -> str:
+    names = sorted(state.tensors)
+    text = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return text + _digest_arrays([state.tensors[name] for name in names])
+
+
+def _digest_arrays(arrays: Sequence[np.ndarray[Any, Any]]) -> str:
+    summed = hashlib.sha256()
+    for array in arrays:
+        summed.update(f"{array.dtype.str}{array.shape}".encode())
+        summed.update(np.ascontiguousarray(array).tobytes())
+    return "sha256:" + summed.hexdigest()
+
+
+def _diverged(run: Run, error: DivergedError) -> dict[str, Any]:
+    kept = leases.checkpoints(run.database, run.held)
+    rate = run.spec.optimizer.learning_rate
+    return {
+        "code": ErrorCode.DIVERGED,
+        "message": str(error),
+        "epoch": error.epoch,
+        "step": error.step,
+        "last_good_checkpoint": kept[0].epoch if kept else None,
+        "hint": f"the same spec would diverge again: try a learning rate of {rate / 10:g} (it was {rate:g}), "
+        'loss.reduction "mean", or the adam optimizer',
+    }
+
+
+def _fail(run: Run, error: dict[str, Any]) -> str:
+    log.warning("the job failed", **error)
+    leases.fail(run.database, run.held, error)
+    return "failed"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
