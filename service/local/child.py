@@ -1,0 +1,130 @@
+"""One process of the embedded stack, with its log file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_KEPT_LOGS: Final = 3
+_TAIL_BYTES: Final = 8192
+
+
+class Child:
+    """A command that runs in a process group of its own, so that Ctrl-C reaches the stack alone, and so that
+    nothing of it is left behind."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        environ: Mapping[str, str],
+        folder: Path,
+        log: Path,
+        pass_fds: Sequence[int] = (),
+        stdin: bytes = b"",
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._command = list(command)
+        self._environ = dict(environ)
+        self._folder = folder
+        self._pass_fds = pass_fds
+        self._stdin = stdin
+        self._process: subprocess.Popen[bytes] | None = None
+        self._group_ended = False
+        self._log_start = 0
+        self.started_at = 0.0
+        """By the monotonic clock."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its group's too; of the last run once that has ended."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Run the command; its output is added to the log."""
+        with self.log.open("ab") as log:
+            self._log_start = log.tell()
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environ,
+                cwd=self._folder,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=self._pass_fds,
+                process_group=0,
+            )
+        self._group_ended = False
+        self.started_at = time.monotonic()
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError), self._process.stdin as stdin:
+                stdin.write(self._stdin)
+
+    def exit_code(self) -> int | None:
+        """``None`` while it runs, and before it was started; negative for the signal that ended it."""
+        return None if self._process is None else self._process.poll()
+
+    def wait(self, timeout_s: float) -> int:
+        """Its exit code, once it has one.
+
+        Raises:
+            TimeoutError: it still runs.
+        """
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"{self.name} still runs after {timeout_s:g} s") from error
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM, once it was started."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def end(self, timeout_s: float) -> None:
+        """Let it end by itself for some seconds, then end its whole group."""
+        if self._process is None or self._group_ended:  # its number may be somebody else's by now
+            return
+        with suppress(TimeoutError):
+            self.wait(timeout_s)
+        with suppress(ProcessLookupError, PermissionError):  # macOS: the latter where only a zombie is left
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._group_ended = True
+
+    def tail(self, lines: int = 12) -> str:
+        """The last lines that this run has written."""
+        with suppress(OSError), self.log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_start, size - _TAIL_BYTES))
+            return "\n".join(log.read().decode(errors="replace").rstrip().splitlines()[-lines:])
+        return ""
+
+
+def rotate(log: Path) -> None:
+    """Move the log of the last start out of the way: ``web.log`` to ``web.log.1``, and that to ``web.log.2``."""
+    for number in range(_KEPT_LOGS, 0, -1):
+        older = log.with_name(f"{log.name}.{number}")
+        newer = log.with_name(f"{log.name}.{number - 1}") if number > 1 else log
+        if newer.exists():
+            newer.replace(older)
+
+
+def describe_exit(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"

@@ -1,0 +1,398 @@
+"""Starts the embedded stack, keeps it up, and stops it whole."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import http.client
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from service.contract.settings import Settings
+from service.local.broker import Broker, BrokerError
+from service.local.child import Child, describe_exit, rotate
+from service.local.guard import GRACE_S, Guard
+
+_READY_S: Final = 30.0
+_MIGRATE_S: Final = 120.0
+_TICK_S: Final = 0.1
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
+_STEADY_S: Final = 60.0
+"""A process that ran so long starts at once again when it ends, as at its first crash."""
+
+
+class StackError(Exception):
+    """The stack does not start; the text says what to do."""
+
+
+class PortTaken(StackError):
+    """Another program listens on the port."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(
+            f"port {port} on {host} is taken by another program; choose another one:\n"
+            f"  TAPELINE_PORT={port + 1 if port < 65535 else 8000} tapeline up"
+        )
+        self.host, self.port = host, port
+
+
+class HomeInUse(StackError):
+    """Another stack runs on the same state folder."""
+
+    def __init__(self, home: Path, pid: int | None, url: str | None) -> None:
+        where = f" at {url}" if url else ""
+        who = f" (process {pid})" if pid else ""
+        super().__init__(
+            f"Tapeline already runs on {home}{where}{who}; use it, stop it, or choose another folder:\n"
+            f"  TAPELINE_HOME=/another/folder tapeline up"
+        )
+        self.home, self.pid, self.url = home, pid, url
+
+
+class LocalStack:
+    """Broker, web, worker and scheduler on this machine; a context manager.
+
+    What the settings name from outside (a database, a broker) is used instead of a part of our own. Port 0 means
+    any free port; ``url`` tells which.
+
+    Args:
+        notify: gets a line of text for a person whenever a process had to be started again.
+    """
+
+    def __init__(self, settings: Settings, *, notify: Callable[[str], None] = lambda text: None) -> None:
+        self.settings = settings
+        self._notify = notify
+        self._release = ExitStack()  # the lock and the listening socket
+        self._lock = self._listener = -1
+        self._broker: Broker | None = None
+        self._children: list[Child] = []
+        self._guard: Guard | None = None
+        self._watcher: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._hurry = threading.Event()
+
+    @property
+    def url(self) -> str:
+        """Where page and API are."""
+        return url_of(self.settings.host, self.settings.port)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process of each part by its name."""
+        return {child.name: child.pid for child in self._children}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start everything, and wait until the web process answers. Where that fails, nothing is left running.
+
+        Raises:
+            HomeInUse, PortTaken, StackError: as they say.
+        """
+        try:
+            self._claim_folder()
+            self._claim_port()
+            self._guard = Guard(self._lock)
+            self._start_broker()
+            self._migrate()
+            for child in self._make_children():
+                self._start(child)
+            self._wait_until_healthy()
+        except BaseException:  # Ctrl-C too
+            self.stop()
+            raise
+        self._watcher = threading.Thread(target=self._keep_up, name="watcher", daemon=True)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """End everything: politely first, by force after some seconds, or at once when asked a second time."""
+        while True:
+            try:
+                self._stop()
+            except KeyboardInterrupt:
+                self._hurry.set()
+            else:
+                return
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if self._watcher is not None:
+            self._watcher.join()
+        if self._listener >= 0:
+            # Or callers would wait for an answer from a socket on which nobody accepts any more.
+            os.close(self._listener)
+            self._listener = -1
+        # The broker last: the others may still have something to say to it.
+        for part in ([child for child in self._children if not self._is_broker(child)], self._children):
+            for child in part:
+                child.ask_to_stop()
+            deadline = time.monotonic() + GRACE_S
+            for child in part:
+                while child.exit_code() is None and time.monotonic() < deadline and not self._hurry.is_set():
+                    time.sleep(0.02)
+            for child in part:
+                child.end(0)
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
+        if self._broker is not None:
+            self._broker.socket.unlink(missing_ok=True)
+        self._release.close()
+
+    def _claim_folder(self) -> None:
+        home = self.settings.home
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (home / "logs").mkdir(exist_ok=True)
+            self._lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StackError(
+                f"the state folder {home} cannot be used: {error.strerror}; choose another one:\n"
+                f"  TAPELINE_HOME=/another/folder tapeline up"
+            ) from error
+        self._release.callback(os.close, self._lock)
+        deadline = time.monotonic() + GRACE_S + 3
+        told = False
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = _read_owner(self._lock)
+                pid, url = owner.get("pid"), owner.get("url")
+                # The guard of a stack that was killed holds the lock until what was left of it has ended.
+                if pid is None or _is_alive(pid) or time.monotonic() > deadline:
+                    raise HomeInUse(home, pid, url) from None
+                if not told:
+                    self._notify("waiting for what is left of the last run to end ...")
+                    told = True
+                time.sleep(_TICK_S)
+            else:
+                break
+        _write_owner(self._lock, {"pid": os.getpid()})
+
+    def _claim_port(self) -> None:
+        """Listen, for the web process to inherit: the port is ours before anything starts, and stays ours while
+        the web process starts again."""
+        host, port = self.settings.host, self.settings.port
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            listener = socket.socket(family)
+        except OSError as error:
+            raise StackError(f"TAPELINE_HOST={host} is no address of this machine: {error.strerror}") from error
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1024)
+        except OSError as error:
+            listener.close()
+            if error.errno == errno.EADDRINUSE:
+                raise PortTaken(host, port) from error
+            raise StackError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+        self.settings = replace(self.settings, port=listener.getsockname()[1])
+        self._listener = listener.detach()
+        _write_owner(self._lock, {"pid": os.getpid(), "url": self.url})
+
+    def _start_broker(self) -> None:
+        if self.settings.broker_url is not None:
+            return
+        log = self._log("broker")
+        broker = Broker(self.settings.home, log=log, environ=os.environ)
+        broker.prepare()
+        self._broker = broker
+        self.settings = replace(self.settings, broker_url=broker.url)
+        self._start(broker.child)
+        try:
+            broker.wait_until_ready()
+        except BrokerError:
+            # Its files may be damaged, and hold nothing that we need.
+            broker.child.end(0)
+            broker.forget_messages()
+            broker.prepare()
+            broker.child.start()
+            self._tell_guard(broker.child)
+            try:
+                broker.wait_until_ready()
+            except BrokerError as error:
+                raise self._trouble(broker.child, str(error)) from error
+
+    def _migrate(self) -> None:
+        child = self._python("migrate", "-m", "migrations.upgrade")
+        child.start()
+        try:
+            code = child.wait(_MIGRATE_S)
+        except TimeoutError:
+            code = None
+        finally:
+            child.end(0)
+        if code != 0:
+            raise self._trouble(child, "the database could not be brought up to date")
+
+    def _make_children(self) -> list[Child]:
+        web = self._python(
+            "web",
+            *("-m", "gunicorn", "-c", "python:service.web.gunicorn_conf"),
+            *("--bind", f"fd://{self._listener}", "service.web.wsgi:app"),
+            pass_fds=[self._listener],
+        )
+        return [web, self._python("worker", "-m", "workers"), self._python("scheduler", "-m", "workers.reconcile")]
+
+    def _python(self, name: str, *arguments: str, pass_fds: list[int] | None = None) -> Child:
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
+        settings = replace(self.settings, database_url=_absolute(self.settings.database_url))
+        return Child(
+            name,
+            [sys.executable, *arguments],
+            environ=outside | settings.to_env(),
+            # Not where the person is: Python and Celery would import from there.
+            folder=self.settings.home,
+            log=self._log(name),
+            pass_fds=pass_fds or [],
+        )
+
+    def _start(self, child: Child) -> None:
+        self._children.append(child)
+        child.start()
+        self._tell_guard(child)
+
+    def _tell_guard(self, child: Child) -> None:
+        if self._guard is not None:
+            self._guard.watch(child.pid)
+
+    def _log(self, name: str) -> Path:
+        log = self.settings.home / "logs" / f"{name}.log"
+        rotate(log)
+        return log
+
+    def _is_broker(self, child: Child) -> bool:
+        return self._broker is not None and child is self._broker.child
+
+    def _wait_until_healthy(self) -> None:
+        web = next(child for child in self._children if child.name == "web")
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline:
+            code = web.exit_code()
+            if code is not None:
+                raise self._trouble(web, f"the web process ended as soon as it was started ({describe_exit(code)})")
+            if is_healthy(self.settings.host, self.settings.port, timeout_s=0.5):
+                return
+            time.sleep(0.05)
+        raise self._trouble(web, f"the web process did not answer within {_READY_S:g} s")
+
+    def _trouble(self, child: Child, what: str) -> StackError:
+        tail = child.tail()
+        shown = f":\n{_indented(tail)}\n" if tail else "; "
+        return StackError(f"{what}{shown}the whole log: {child.log}")
+
+    def _keep_up(self) -> None:
+        """Start again whatever ends, each time after a longer pause."""
+        pauses: dict[str, float] = {}
+        due: dict[str, float] = {}
+        while not self._stopping.wait(_TICK_S):
+            now = time.monotonic()
+            if self._guard is not None and not self._guard.alive:
+                self._guard = Guard(self._lock)
+                for child in self._children:
+                    self._guard.watch(child.pid)
+            for child in self._children:
+                if child.name in due:
+                    if now >= due[child.name]:
+                        del due[child.name]
+                        self._revive(child)
+                    continue
+                code = child.exit_code()
+                if code is None:
+                    continue
+                if self._guard is not None:
+                    self._guard.forget(child.pid)
+                child.end(0)  # what is left of its group
+                steady = now - child.started_at > _STEADY_S
+                pause = _FIRST_PAUSE_S if steady else pauses.get(child.name, _FIRST_PAUSE_S)
+                pauses[child.name] = min(2 * pause, _LONGEST_PAUSE_S)
+                due[child.name] = now + pause
+                tail = child.tail(8)
+                shown = f":\n{_indented(tail)}" if tail else ""
+                self._notify(
+                    f"the {child.name} process ended ({describe_exit(code)}) and starts again in {pause:g} s{shown}"
+                )
+
+    def _revive(self, child: Child) -> None:
+        try:
+            if self._is_broker(child) and self._broker is not None:
+                self._broker.prepare()
+            child.start()
+            self._tell_guard(child)
+        except OSError as error:  # no processes or descriptors left: the next round tries again
+            self._notify(f"the {child.name} process does not start: {error.strerror}")
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a web process that listens on this address is found from this machine."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+def is_healthy(host: str, port: int, *, timeout_s: float) -> bool:
+    """Whether a web process of ours answers there."""
+    name = url_of(host, port).removeprefix("http://").rpartition(":")[0].strip("[]")
+    connection = http.client.HTTPConnection(name, port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/healthz", headers={"Host": f"localhost:{port}"})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _absolute(database_url: str) -> str:
+    """The children run in another folder, so a path in a SQLite URL has to be a whole one."""
+    prefix = "sqlite:///"
+    path = database_url.removeprefix(prefix)
+    if path == database_url or path.startswith(("/", ":")):
+        return database_url
+    return prefix + str(Path(path).absolute())
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  | {line}" for line in text.splitlines())
+
+
+def _read_owner(lock: int) -> dict[str, Any]:
+    with suppress(ValueError):
+        owner = json.loads(os.pread(lock, 4096, 0))
+        if isinstance(owner, dict):
+            return owner
+    return {}
+
+
+def _write_owner(lock: int, owner: dict[str, Any]) -> None:
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, json.dumps(owner).encode(), 0)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
