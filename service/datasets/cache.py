@@ -75,17 +75,11 @@ def load(
         download(builtin, data_root / name, present=paths, progress=progress)
         paths = find_files(data_root / name)
     folder = cache_root / f"{name}-{_cache_key(paths, builtin)}"
-    try:
-        return _open(folder, info)
-    except FileNotFoundError:
-        pass
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-    ):  # damaged, by a full disk or a hand: what can be unpacked can be again
-        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # then it is whole, unless a full disk or a hand damaged it: it can be made again
+        try:
+            return _open(folder, info)
+        except (OSError, EOFError, ValueError, KeyError):
+            shutil.rmtree(folder, ignore_errors=True)
     try:
         cache_root.mkdir(parents=True, exist_ok=True)
         _unpack(paths, folder, builtin)

@@ -22,7 +22,7 @@ Format = Literal["png", "svg"]
 # Okabe and Ito's palette (2008), told apart by every kind of colour vision.
 _BLUE, _VERMILLION, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _INK, _FAINT, _LINE = "#222222", "#666666", "#DDDDDD"
-_MAX_TITLE = 80
+_MAX_TITLE, _MAX_CLASS_NAME = 80, 20  # characters
 _SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
     "font.size": 12,
@@ -44,6 +44,7 @@ _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "tapeline",  # the same ids each time
     "savefig.dpi": 120,
 }
+_MOST = 1e30  # what is larger is a gap: matplotlib's axes overflow long before a float does
 _settings_lock = threading.Lock()  # matplotlib's settings belong to the process
 
 
@@ -114,7 +115,7 @@ def curves(
 
     Args:
         kind: ``classifier`` or ``gan``; decides which series are drawn. A series that is missing is left out.
-        series: as long as ``epochs``; None and what is not finite are gaps.
+        series: as long as ``epochs``; None and what is not finite (or no share, where shares are drawn) are gaps.
         best_epoch: marked, with its value, on the validation accuracy.
 
     Raises:
@@ -152,7 +153,11 @@ def confusion(
     counts = np.asarray(matrix, np.int64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
         raise ValueError(f"a confusion matrix is square, got the shape {counts.shape}")
-    names = [str(label) for label in range(len(counts))] if class_names is None else [_drawable(n) for n in class_names]
+    names = (
+        [str(label) for label in range(len(counts))]
+        if class_names is None
+        else [_drawable(name, _MAX_CLASS_NAME) for name in class_names]
+    )
     if len(names) != len(counts):
         raise ValueError(f"{len(names)} class names for {len(counts)} classes")
     with _settings_lock, mpl.rc_context(_SETTINGS):
@@ -179,7 +184,8 @@ def _draw_panel(
     drawn: list[tuple[_Line, NDArray[np.float64]]] = []
     for line in panel.lines:
         name = next((name for name in line.names if name in series), None)
-        y = np.array([_finite(value) for value in series[name]] if name is not None else [], float)
+        bounds = (0.0, 1.0) if panel.percent else (-_MOST, _MOST)
+        y = np.array([_within(value, *bounds) for value in series[name]] if name is not None else [], float)
         if not np.isfinite(y).any():
             continue
         axes.plot(x, y, color=line.colour, linestyle=line.style, linewidth=2)
@@ -197,7 +203,7 @@ def _draw_panel(
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -0.03), min(high, 1.03))
-    elif values.min() > 0 and values.max() > 50 * values.min():
+    elif values.min() > 1 / _MOST and values.max() > 50 * values.min():
         axes.set_yscale("log")
     _label_ends(axes, [(line, float(y[np.isfinite(y)][-1])) for line, y in drawn])
     if panel.percent and best_epoch is not None and best_epoch in epochs:
@@ -267,18 +273,18 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> 
 
 def _set_title(figure: Figure, title: str) -> None:
     # A title comes from a person: it may hold dollar signs, which would be read as mathematics.
-    figure.suptitle(_drawable(title), x=0.01, ha="left", fontsize=15, parse_math=False)
+    figure.suptitle(_drawable(title, _MAX_TITLE), x=0.01, ha="left", fontsize=15, parse_math=False)
 
 
-def _drawable(text: str) -> str:
-    """On one line, cut to a title's length, with a box for what the font lacks (matplotlib would warn)."""
+def _drawable(text: str, length: int) -> str:
+    """On one line, cut to ``length``, with a box for what the font lacks (matplotlib would warn)."""
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     known = [character if font.get_char_index(ord(character)) else "□" for character in " ".join(text.split())]
-    return "".join(known if len(known) <= _MAX_TITLE else [*known[: _MAX_TITLE - 1], "…"])
+    return "".join(known if len(known) <= length else [*known[: length - 1], "…"])
 
 
-def _finite(value: float | None) -> float:
-    return value if value is not None and math.isfinite(value) else math.nan
+def _within(value: float | None, low: float, high: float) -> float:
+    return value if value is not None and low <= value <= high else math.nan  # false for what is not a number
 
 
 def _alone(values: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -1,0 +1,141 @@
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.datasets import load
+from service.pictures import grids
+
+DIGITS = np.random.default_rng(0).integers(0, 256, (64, 28, 28)).astype(np.uint8)
+CELL = 28 * 2 + 2
+
+
+def open_picture(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content))
+    image.load()
+    return image
+
+
+def read_film(content: bytes) -> tuple[list[NDArray[np.uint8]], list[int], int]:
+    frames, durations = [], []
+    with Image.open(io.BytesIO(content)) as film:
+        loop = film.info["loop"]
+        for index in range(getattr(film, "n_frames", 1)):
+            film.seek(index)
+            frames.append(np.asarray(film.convert("RGB")))
+            durations.append(int(film.info["duration"]))
+    return frames, durations, loop
+
+
+def make_grids(count: int) -> list[bytes]:
+    return [grids.sample_grid(np.roll(DIGITS[:4], index, axis=2)) for index in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "shape"), [(1, None, (1, 1)), (64, None, (8, 8)), (10, None, (4, 3)), (10, 10, (10, 1))]
+)
+def test_a_grid_is_near_square_unless_told(count: int, columns: int | None, shape: tuple[int, int]) -> None:
+    image = open_picture(grids.sample_grid(DIGITS[:count], columns=columns))
+    assert image.size == (shape[0] * CELL + 2, shape[1] * CELL + 2)
+
+
+def test_each_image_is_where_it_belongs() -> None:
+    sheet = np.asarray(open_picture(grids.sample_grid(DIGITS[:6], columns=3, scale=1)))
+    for index in range(6):
+        top, left = 2 + index // 3 * 30, 2 + index % 3 * 30
+        np.testing.assert_array_equal(sheet[top : top + 28, left : left + 28], DIGITS[index])
+
+
+def test_the_same_images_give_the_same_grid() -> None:
+    assert grids.sample_grid(DIGITS) == grids.sample_grid(DIGITS.copy())
+
+
+@pytest.mark.parametrize("shape", [(0, 28, 28), (28, 28), (4, 784)])
+def test_what_is_no_stack_of_images_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="count, rows, columns"):
+        grids.sample_grid(np.zeros(shape, np.uint8))
+
+
+def test_a_wrong_prediction_is_marked_by_form_too() -> None:
+    def draw(prediction: int) -> NDArray[np.uint8]:
+        content = grids.prediction_grid(DIGITS[:1], [3], [prediction], [0.5])
+        return np.asarray(open_picture(content).convert("L"), np.int16)
+
+    difference = np.abs(draw(5) - draw(3)) > 40  # in grey, so not by colour
+    assert difference.mean() > 0.03
+
+
+def test_long_class_names_get_a_second_line() -> None:
+    short = open_picture(grids.prediction_grid(DIGITS[:4], [0] * 4, [1] * 4, [1.0] * 4, class_names=["a", "b"]))
+    names = ["an extraordinarily long name of a class", "Ankle boot"]
+    long = open_picture(grids.prediction_grid(DIGITS[:4], [0] * 4, [1] * 4, [1.0] * 4, class_names=names))
+    assert long.width == short.width
+    assert long.height > short.height
+
+
+def test_predictions_must_be_as_many_as_images() -> None:
+    with pytest.raises(ValueError, match="4 images with 3 labels"):
+        grids.prediction_grid(DIGITS[:4], [1] * 3, [1] * 4, [1.0] * 4)
+
+
+def test_a_film_shows_every_grid_and_holds_the_last() -> None:
+    pictures = make_grids(20)
+    frames, durations, loop = read_film(grids.film(pictures, epochs=range(1, 21)))
+    assert len(frames) == 20
+    assert durations == [400] * 19 + [2000]
+    assert loop == 0
+    first = open_picture(pictures[0])
+    assert frames[0].shape[1] == first.width
+    shown = frames[0][: first.height].astype(int)
+    assert np.abs(shown - np.asarray(first.convert("RGB"))).max() <= 8  # fewer greys, the same picture
+
+
+def test_a_film_is_thinned_but_keeps_first_and_last() -> None:
+    pictures = make_grids(28)
+    many = [pictures[0], *([pictures[1], pictures[2]] * 149), pictures[3]]
+    frames, durations, _ = read_film(grids.film(many, epochs=range(300)))
+    assert len(frames) == grids.MAX_FRAMES
+    assert 7000 < sum(durations) < 11_000
+    ends, _, _ = read_film(grids.film([pictures[0], pictures[3]], epochs=[0, 299]))
+    height = open_picture(pictures[0]).height
+    np.testing.assert_array_equal(frames[0][:height], ends[0][:height])
+    np.testing.assert_array_equal(frames[-1][:height], ends[-1][:height])
+
+
+def test_equal_grids_still_make_one_frame_each() -> None:
+    frames, _, _ = read_film(grids.film(make_grids(1) * 5, epochs=range(5)))
+    assert len(frames) == 5
+
+
+def test_a_film_of_one_grid_is_a_picture() -> None:
+    content = grids.film(make_grids(1), epochs=[1])
+    with Image.open(io.BytesIO(content)) as film:
+        assert getattr(film, "n_frames", 1) == 1
+
+
+def test_a_film_takes_files_and_grids_of_unlike_size(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(grids.sample_grid(DIGITS[:4]))
+    frames, _, _ = read_film(grids.film([tmp_path / "a.png", grids.sample_grid(DIGITS[:9])], epochs=[1, 2]))
+    assert frames[0].shape == frames[1].shape
+    assert frames[0].shape[1] == 3 * CELL + 2
+
+
+def test_a_film_needs_an_epoch_for_each_grid() -> None:
+    for pictures, epochs in (([], []), (make_grids(2), [1])):
+        with pytest.raises(ValueError, match="grids with"):
+            grids.film(pictures, epochs=epochs)
+
+
+def test_a_preview_has_a_column_for_each_class(tmp_path: Path) -> None:
+    dataset = load("mnist-10k", tmp_path, cache_root=tmp_path / ".cache")
+    assert open_picture(grids.preview_png(dataset, per_class=4)).size == (10 * 30 + 2, 4 * 30 + 2)
+
+
+def test_grids_do_not_load_matplotlib() -> None:
+    code = "import sys, service.pictures.grids; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
