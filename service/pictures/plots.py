@@ -253,8 +253,10 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> 
     axes.spines[:].set_visible(False)
     size = len(counts)
     long_names = max(map(len, names)) > 3
-    axes.set_xticks(range(size), names, rotation=45 if long_names else 0, ha="right" if long_names else "center")
-    axes.set_yticks(range(size), names)
+    shown = range(0, size, -(-size // 20))  # no more names than there is room for
+    names = [names[index] for index in shown]
+    axes.set_xticks(shown, names, rotation=45 if long_names else 0, ha="right" if long_names else "center")
+    axes.set_yticks(shown, names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if size > 20:  # no room for figures
