@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from service.contract import jobs, leases
+from service.contract.database import Database
+from service.contract.errors import (
+    ArtifactNotFound,
+    IdempotencyConflict,
+    IllegalTransition,
+    InvalidCursor,
+    JobNotFound,
+)
+from service.contract.jobs import IdempotencyKey, JobFilter, Submission
+from service.contract.plan import plan, total_steps, work
+from service.contract.states import Action, Request, Status
+from service.contract.validation import Shape, resolve
+
+Submit = Callable[..., str]
+VERBS = {
+    Action.CANCEL: jobs.cancel,
+    Action.PAUSE: jobs.pause,
+    Action.RESUME: jobs.resume,
+    Action.RETRY: jobs.retry,
+    Action.DELETE: jobs.remove,
+}
+DIGITS = Shape(pixels=784, classes=10, train_count=8500)
+
+
+def bring_to(database: Database, job_id: str, status: Status) -> None:
+    """Lead a queued job, the only one, to a state by the ways that there are."""
+    if status is Status.QUEUED:
+        return
+    held = leases.claim(database, "w", 30)
+    assert held is not None
+    assert held.job_id == job_id
+    match status:
+        case Status.RUNNING:
+            pass
+        case Status.PAUSED:
+            leases.hand_back(database, held, Request.PAUSE)
+        case Status.SUCCEEDED:
+            leases.succeed(database, held, "sha256:x")
+        case Status.FAILED:
+            leases.fail(database, held, {"code": "internal", "message": "m"})
+        case Status.CANCELLED:
+            leases.hand_back(database, held, Request.CANCEL)
+
+
+@pytest.mark.parametrize(("status", "action"), list(itertools.product(Status, Action)))
+def test_every_action_is_legal_where_it_is_offered_and_nowhere_else(
+    database: Database, submit: Submit, status: Status, action: Action
+) -> None:
+    job_id = submit()
+    bring_to(database, job_id, status)
+    with database.read() as session:
+        offered = jobs.actions_of(jobs.get(session, job_id))
+    if action in offered:
+        VERBS[action](database, job_id)
+    else:
+        with pytest.raises(IllegalTransition) as caught:
+            VERBS[action](database, job_id)
+        assert caught.value.allowed == offered
+
+
+def test_what_is_asked_of_a_waiting_job_happens_at_once(database: Database, submit: Submit) -> None:
+    assert jobs.cancel(database, submit()).status == Status.CANCELLED
+    assert leases.claim(database, "w", 15) is None
+
+
+def test_a_resumed_job_waits_again(database: Database, submit: Submit) -> None:
+    job_id = submit()
+    bring_to(database, job_id, Status.PAUSED)
+    assert jobs.resume(database, job_id).status == Status.QUEUED
+    held = leases.claim(database, "w", 15)
+    assert held is not None
+    assert held.lease == 2
+
+
+def test_a_deleted_job_is_gone_with_everything(database: Database, submit: Submit) -> None:
+    job_id = submit(tags=["a"])
+    jobs.cancel(database, job_id)
+    jobs.remove(database, job_id)
+    with database.read() as session:
+        with pytest.raises(JobNotFound):
+            jobs.get(session, job_id)
+        assert jobs.find(session, JobFilter(tag="a")).jobs == []
+
+
+def test_another_owners_job_does_not_exist(database: Database, submit: Submit) -> None:
+    job_id = submit(owner="ann")
+    with database.read() as session:
+        assert jobs.get(session, job_id, owner="ann").owner == "ann"
+        assert jobs.get(session, job_id).owner == "ann"
+        assert jobs.find(session, JobFilter(), owner="bob").jobs == []
+        with pytest.raises(JobNotFound):
+            jobs.get(session, job_id, owner="bob")
+    for verb in VERBS.values():
+        with pytest.raises(JobNotFound):
+            verb(database, job_id, owner="bob")
+
+
+def test_a_repeated_key_gives_the_first_answer(database: Database) -> None:
+    document = {"kind": "classifier"}
+    submission = Submission(spec=document, resolved=resolve(document), steps=1)
+
+    def submit(key: str, fingerprint: str) -> tuple[dict[str, object], bool]:
+        idempotency = IdempotencyKey(key=key, fingerprint=fingerprint)
+        return jobs.submit(database, submission, idempotency=idempotency, represent=lambda job: {"id": job.id})
+
+    first, replayed = submit("k", "f")
+    assert not replayed
+    assert submit("k", "f") == (first, True)
+    with pytest.raises(IdempotencyConflict):
+        submit("k", "other")
+    assert submit("k2", "f")[0] != first
+    with database.read() as session:
+        assert len(jobs.find(session, JobFilter()).jobs) == 2
+
+
+@pytest.mark.parametrize("sort", jobs.sorts())
+def test_pages_show_each_job_once_though_new_ones_arrive(database: Database, submit: Submit, sort: str) -> None:
+    wanted = [submit(priority=number % 3) for number in range(10)]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        with database.read() as session:
+            page = jobs.find(session, JobFilter(), sort=sort, limit=3, cursor=cursor)
+        seen += [job.id for job in page.jobs]
+        if page.next_cursor is None:
+            break
+        cursor = page.next_cursor
+        if sort == "-created_at" and len(seen) < 20:
+            submit()
+    assert len(seen) == len(set(seen))
+    assert set(wanted) <= set(seen)
+
+
+def test_filters_work_together(database: Database, submit: Submit) -> None:
+    submit(name="Alpha", tags=["x"])
+    wanted = submit(name="alphabet 100%", tags=["x", "y"], kind="gan")
+    submit(name="beta", tags=["y"])
+    with database.read() as session:
+        found = jobs.find(session, JobFilter(tag="x", kind="gan", text="ALPHA", status=[Status.QUEUED])).jobs
+        assert [job.id for job in found] == [wanted]
+        assert [job.id for job in jobs.find(session, JobFilter(text="100%")).jobs] == [wanted]
+        assert jobs.find(session, JobFilter(text="1_0")).jobs == []
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "!!!!", "bnVsbA", "WzEsMl0", "WyItY3JlYXRlZF9hdCIsICJ4IiwgInkiXQ", "é"])
+def test_a_foreign_cursor_is_refused(database: Database, cursor: str) -> None:
+    with database.read() as session, pytest.raises(InvalidCursor):
+        jobs.find(session, JobFilter(), cursor=cursor)
+
+
+@pytest.mark.parametrize("which", ["best", "latest", "7", "-1", "../x", "9" * 30, "²"])
+def test_a_checkpoint_that_is_not_there_is_not_found(database: Database, submit: Submit, which: str) -> None:
+    job_id = submit()
+    with database.read() as session, pytest.raises(ArtifactNotFound):
+        jobs.checkpoint(session, jobs.get(session, job_id), which)
+
+
+def test_a_plan_knows_seconds_once_such_a_job_has_been_finished(database: Database, submit: Submit) -> None:
+    spec = resolve({"kind": "classifier", "epochs": 4, "batch_size": 850})
+    with database.read() as session:
+        first = plan(session, spec, DIGITS)
+    assert first.estimated_seconds is None
+    assert (first.parameters, first.steps) == (311_650, 40)
+    assert first.checkpoint_bytes == 3 * 4 * 311_650
+    submit(batch_size=850)
+    held = leases.claim(database, "w", 30)
+    assert held is not None
+    for epoch in range(1, 5):
+        position = leases.Position(step=10 * epoch, steps=40)
+        done = leases.EpochRecord(
+            epoch=epoch, position=position, metrics={}, confusion=None, samples_digest=None, seconds=2.0,
+            is_best=False, files=(),
+        )  # fmt: skip
+        leases.commit_epoch(database, held, done, keep_last=1)
+    leases.succeed(database, held, "sha256:x")
+    with database.read() as session:
+        assert plan(session, spec, DIGITS).estimated_seconds == 8.0
+        twice = resolve({"kind": "classifier", "epochs": 8, "batch_size": 850})
+        assert plan(session, twice, DIGITS).estimated_seconds == 16.0
+
+
+def test_the_work_of_a_job_grows_with_its_steps() -> None:
+    spec = resolve({"kind": "gan"})
+    resolved = spec.model_dump(mode="json")
+    assert work(resolved, 2 * total_steps(spec, 8500)) == 2 * work(resolved, total_steps(spec, 8500))
