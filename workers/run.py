@@ -109,7 +109,7 @@ def _load_data(run: Run, settings: Settings) -> Dataset:
             leases.log(run.database, run.held, "info", "downloading", message)
 
     name, root = run.spec.dataset.name, settings.data
-    return datasets.load(name, root, cache_root=settings.home / "cache", progress=progress)
+    return datasets.load(name, root, cache_root=settings.datasets_cache, progress=progress)
 
 
 def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -72,6 +74,17 @@ class Settings:
                 return False
             case Auth.AUTO:
                 return not is_loopback(self.host)
+
+    @property
+    def datasets_cache(self) -> Path:
+        """Where unpacked data sets lie: beside their sources, or in the home where these may not be touched."""
+        try:
+            self.data.mkdir(parents=True, exist_ok=True)
+            # The bits too: root may write anywhere, but a folder without write bits is meant to stay as it is.
+            writable = self.data.stat().st_mode & stat.S_IWUSR and os.access(self.data, os.W_OK)
+        except OSError:
+            writable = False
+        return self.data / ".cache" if writable else self.home / "cache"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, cores: int) -> Self:

@@ -1,0 +1,1 @@
+"""The steps from the empty database to the schema of today."""

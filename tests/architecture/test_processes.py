@@ -1,0 +1,26 @@
+"""What each process loads, seen from inside: the import rules hold for what really runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CASES = {
+    "service.contract.jobs": {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "migrations"},
+    "workers.supervise": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
+    "workers.__main__": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
+    "workers.reconcile": {"numpy", "flask", "matplotlib", "engine"},
+    "workers.run": {"flask", "celery", "matplotlib"},
+    "engine": {"flask", "celery", "sqlalchemy", "pydantic", "matplotlib", "PIL", "service", "workers"},
+    "service.web.app": {"workers", "engine", "matplotlib"},
+    "service.cli": {"numpy", "matplotlib", "celery", "flask", "sqlalchemy"},
+}
+
+
+@pytest.mark.parametrize("module", CASES)
+def test_a_process_loads_nothing_that_is_not_its_own(module: str) -> None:
+    code = f"import sys, {module}; print('\\n'.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert CASES[module] & set(loaded) == set()
