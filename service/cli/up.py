@@ -1,0 +1,60 @@
+"""``tapeline up``: the embedded stack in the foreground."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from service.contract.settings import Settings
+from service.local import LocalStack
+
+
+@click.command()
+def up() -> None:
+    """Run page, API and workers on this machine, until Ctrl-C."""
+    settings = Settings.from_env(os.environ, cores=cores())
+    console = Console(highlight=False, soft_wrap=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    stack = LocalStack(settings, notify=say(console))
+    with console.status("starting ..."):
+        stack.start()
+    try:
+        console.print(f"\n  [bold]Tapeline[/] runs with {_jobs(stack.settings.workers)} at a time\n")
+        console.print(f"  page   [link]{stack.url}[/link]")
+        console.print(f"  API    {stack.url}/docs")
+        console.print(f"  state  {escape(str(stack.settings.home))}\n")
+        console.print("  [dim]Ctrl-C stops; what runs goes on from its last checkpoint at the next start.[/]\n")
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        console.print("stopping ... [dim](Ctrl-C again: at once)[/]")
+        stack.stop()
+    console.print("stopped")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handles a signal as Ctrl-C is handled."""
+    raise KeyboardInterrupt
+
+
+def say(console: Console) -> Callable[[str], None]:
+    """Prints what a person should read while the stack runs."""
+    return lambda text: console.print(f"[yellow]{escape(text)}[/]")
+
+
+def _jobs(count: int) -> str:
+    return "one job" if count == 1 else f"{count} jobs"

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kombu import Connection
+
+from service.local.broker import Broker
+
+
+@contextmanager
+def running(home: Path) -> Iterator[Broker]:
+    home.mkdir(parents=True, exist_ok=True)
+    broker = Broker(home, log=home / "broker.log", environ={})
+    broker.prepare()
+    broker.child.start()
+    try:
+        broker.wait_until_ready()
+        yield broker
+    finally:
+        broker.child.ask_to_stop()
+        broker.child.end(5)
+
+
+def send_and_receive(url: str) -> str:
+    with Connection(url) as connection, connection.SimpleQueue("test") as queue:
+        queue.put("job_1")
+        message = queue.get(timeout=5)
+        message.ack()
+        return str(message.payload)
+
+
+@pytest.mark.parametrize("name", ["plain", "with blank", 'with "quotes" and \\', "ünïcode %20"])
+def test_celery_reaches_it_in_any_folder(tmp_path: Path, name: str) -> None:
+    with running(tmp_path / name) as broker:
+        assert send_and_receive(broker.url) == "job_1"
+
+
+def test_only_its_owner_can_open_the_socket(tmp_path: Path) -> None:
+    with running(tmp_path) as broker:
+        assert stat.S_IMODE(broker.socket.stat().st_mode) == 0o700
+
+
+def test_a_stale_socket_file_is_no_obstacle(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "broker.sock"))
+    with running(tmp_path) as broker:
+        assert send_and_receive(broker.url) == "job_1"
+
+
+def test_a_server_that_was_left_behind_is_ended(tmp_path: Path) -> None:
+    with running(tmp_path) as left, running(tmp_path) as broker:
+        assert left.child.wait(5) == 0
+        assert send_and_receive(broker.url) == "job_1"
+
+
+def test_a_message_outlives_the_server(tmp_path: Path) -> None:
+    with running(tmp_path) as broker, Connection(broker.url) as connection:
+        connection.SimpleQueue("test").put("job_2")
+    with running(tmp_path) as broker, Connection(broker.url) as connection:
+        assert connection.SimpleQueue("test").get(timeout=5).payload == "job_2"
+
+
+def test_a_path_too_long_for_a_socket_leads_to_a_private_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    home = tmp_path / ("deep" * 20) / ("deeper" * 5)
+    with running(home) as broker:
+        assert broker.socket.parent.parent == tmp_path
+        assert stat.S_IMODE(broker.socket.parent.stat().st_mode) == 0o700
+        assert Broker(home, log=home / "log", environ={}).socket == broker.socket
+        assert send_and_receive(broker.url) == "job_1"
+
+
+def test_a_temporary_folder_that_others_can_open_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    home = tmp_path / ("deep" * 20) / ("deeper" * 5)
+    expected = Broker(home, log=home / "log", environ={}).socket.parent
+    expected.chmod(0o777)
+    chosen = Broker(home, log=home / "log", environ={}).socket.parent
+    assert chosen != expected
+    assert stat.S_IMODE(chosen.stat().st_mode) == 0o700
+    assert chosen.stat().st_uid == os.getuid()
