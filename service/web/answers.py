@@ -1,0 +1,44 @@
+"""JSON answers, and the tags by which a client knows that nothing has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Response, request
+from pydantic import BaseModel
+
+
+def as_json(
+    body: BaseModel | dict[str, Any], status: int = 200, *, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An answer in JSON."""
+    response = Response(_text(body), status, content_type="application/json")
+    response.headers.update(headers or {})
+    return response
+
+
+def tagged_json(body: BaseModel) -> Response:
+    """An answer with an ``ETag`` of its content; 304 where the client has it already."""
+    text = _text(body)
+    response = Response(text, content_type="application/json")
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
+    if request.if_none_match.contains_weak(response.get_etag()[0] or ""):
+        return not_modified(response)
+    return response
+
+
+def not_modified(response: Response) -> Response:
+    """The same answer without its content, for a client that has it."""
+    headers = {name: response.headers[name] for name in ("ETag", "Cache-Control") if name in response.headers}
+    bare = Response(status=304, headers=headers)
+    bare.headers.pop("Content-Type", None)
+    return bare
+
+
+def _text(body: BaseModel | dict[str, Any]) -> str:
+    document = body.model_dump(mode="json") if isinstance(body, BaseModel) else body
+    return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"

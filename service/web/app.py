@@ -1,0 +1,66 @@
+"""Puts the web process together. Nothing here, or in an import, opens a connection or starts a thread."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from flask import Flask, request
+
+from service.contract.artifacts import ArtifactFolder
+from service.contract.database import Database
+from service.contract.errors import ArtifactNotFound, JobNotFound
+from service.contract.settings import Settings
+from service.web import guard, headers, problems, queries, request_log
+from service.web.drawings import Drawings
+from service.web.publisher import Publisher
+from service.web.resources import datasets, documents, files, history, jobs, pages, service_state
+from service.web.services import EXTENSION, Services
+from service.web.stream import Hub
+
+_BLUEPRINTS: Final = (
+    jobs.blueprint,
+    history.blueprint,
+    files.blueprint,
+    datasets.blueprint,
+    service_state.blueprint,
+    documents.blueprint,
+    pages.blueprint,
+)
+_ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
+
+
+def create_app(settings: Settings) -> Flask:
+    """The WSGI application for these settings."""
+    app = Flask("service.web", static_folder="static", template_folder="templates")
+    app.config["MAX_CONTENT_LENGTH"] = queries.MAX_BODY_BYTES
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0  # static files are revalidated: a new version shows at once
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    database = Database(settings.database_url, application="tapeline-web")
+    artifacts = ArtifactFolder(settings.artifacts)
+    app.extensions[EXTENSION] = Services(
+        settings=settings,
+        database=database,
+        artifacts=artifacts,
+        drawings=Drawings(settings, database, artifacts),
+        publisher=Publisher(settings.broker_url),
+        hub=Hub(database),
+    )
+    request_log.register(app)  # first: whatever is refused has an id too
+    guard.register(app, settings)
+    app.before_request(_check_ids)
+    headers.register(app)
+    problems.register(app)
+    for blueprint in _BLUEPRINTS:
+        app.register_blueprint(blueprint)
+    return app
+
+
+def _check_ids() -> None:
+    """An id that cannot be one of ours is unknown, whatever a database would say to such text."""
+    given = request.view_args or {}
+    job_id, artifact_id = given.get("job_id"), given.get("artifact_id")
+    if job_id is not None and not _ID.fullmatch(job_id):
+        raise JobNotFound(job_id[:60])
+    if artifact_id is not None and not _ID.fullmatch(artifact_id):
+        raise ArtifactNotFound(job_id or "", f"artifact {artifact_id[:60]!r}")

@@ -1,0 +1,157 @@
+"""Pictures made on request out of a job's rows and files, and kept beside the files for the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal
+from uuid import uuid4
+
+import structlog
+
+from service import datasets
+from service.contract import jobs
+from service.contract.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactKind
+from service.contract.database import Database
+from service.contract.errors import JobNotFound
+from service.contract.settings import Settings
+from service.contract.spec import Kind
+from service.contract.tables import Job
+from service.pictures import grids
+from service.web.problems import Problem
+from service.web.representations import metric_table
+
+Format = Literal["png", "svg"]
+Plot = Literal["curves", "confusion"]
+
+_FOLDER: Final = "derived"
+_drawing: Final = threading.Lock()
+"""One picture at a time: drawing takes a core, and requests for the same one wait for the first."""
+
+_log = structlog.get_logger("tapeline.web")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawn picture and the tag of its content."""
+
+    data: bytes
+    etag: str
+
+
+class Drawings:
+    """Draws, and keeps what was drawn by the epoch that it shows, in the job's own folder."""
+
+    def __init__(self, settings: Settings, database: Database, artifacts: ArtifactFolder) -> None:
+        self._settings, self._database, self._artifacts = settings, database, artifacts
+
+    def film(self, job: Job) -> Picture:
+        """All samples of a job, one after the other, as a GIF."""
+        with self._database.read() as session:
+            rows = jobs.artifacts(session, job.id, ArtifactKind.SAMPLE)
+        if not rows:
+            raise Problem("not_yet", "the job has no picture of samples yet")
+
+        def draw() -> bytes:
+            paths: list[bytes | Path] = [self._artifacts.root / row.path for row in rows]
+            try:
+                return grids.film(paths, epochs=[row.epoch for row in rows])
+            except FileNotFoundError as error:
+                raise ArtifactDamaged(str(error.filename), "is missing") from error
+
+        return self._kept(job.id, "samples", rows[-1].epoch, "gif", draw)
+
+    def plot(self, job: Job, which: Plot, fmt: Format) -> Picture:
+        """What a job measured, drawn by matplotlib."""
+        with self._database.read() as session:
+            rows = jobs.epochs(session, job.id)
+        if which == "confusion" and job.kind != Kind.CLASSIFIER:
+            raise Problem("not_found", f"a {job.kind} has no confusion matrix")
+        if not rows:
+            raise Problem("not_yet", "the job has not finished an epoch yet")
+        title = job.name or f"{job.kind} …{job.id[-6:].lower()}"
+        if which == "curves":
+            table = metric_table(job, rows)
+
+            def draw() -> bytes:
+                return bytes(
+                    _plots().curves(
+                        job.kind, table.epochs, table.series, title=title, fmt=fmt, best_epoch=job.best_epoch
+                    )
+                )
+
+            return self._kept(job.id, which, rows[-1].epoch, fmt, draw)
+        measured = [row for row in rows if row.confusion is not None]
+        if not measured:
+            raise Problem("not_yet", "no finished epoch has a confusion matrix")
+        last = measured[-1]
+        names = self._class_names(str(job.resolved["dataset"]["name"]))
+
+        def draw_confusion() -> bytes:
+            matrix = last.confusion or []
+            fitting = names if names is not None and len(names) == len(matrix) else None
+            return bytes(_plots().confusion(matrix, class_names=fitting, title=f"{title}, epoch {last.epoch}", fmt=fmt))
+
+        return self._kept(job.id, which, last.epoch, fmt, draw_confusion)
+
+    def preview(self, info: datasets.DatasetInfo) -> Picture:
+        """A few pictures of each class of a data set that is here."""
+        if not info.available:
+            raise Problem("not_yet", "the data set is not here yet: a worker downloads it when a job needs it")
+        with _drawing:
+            data = _preview(info.name, self._settings.data, self._settings.datasets_cache)
+        return Picture(data, _etag(data))
+
+    def _class_names(self, dataset: str) -> tuple[str, ...] | None:
+        try:
+            return datasets.describe(dataset, self._settings.data).class_names
+        except datasets.DatasetError:  # it may have been removed since; the numbers do
+            return None
+
+    def _kept(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
+        folder = self._artifacts.root / job_id / _FOLDER
+        target = folder / f"{name}-{epoch:06d}.{suffix}"
+        with _drawing:
+            try:
+                data = target.read_bytes()
+            except OSError:
+                data = draw()
+                self._keep(job_id, folder, target, data)
+        return Picture(data, _etag(data))
+
+    def _keep(self, job_id: str, folder: Path, target: Path, data: bytes) -> None:
+        temporary = folder / f".{uuid4().hex}.tmp"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            temporary.rename(target)
+            for older in folder.glob(f"{target.name[: -len(target.suffix) - 6]}*{target.suffix}"):
+                if older != target:
+                    older.unlink(missing_ok=True)
+        except OSError as error:  # the picture is here all the same; the next request draws it again
+            temporary.unlink(missing_ok=True)
+            _log.warning("picture not kept", job=job_id, error=str(error))
+        try:
+            with self._database.read() as session:
+                jobs.get(session, job_id)
+        except JobNotFound:  # deleted while this was drawn: leave nothing behind
+            self._artifacts.remove_job(job_id)
+
+
+def _plots() -> Any:
+    """Matplotlib takes most of a second to load: a process that draws nothing does without."""
+    return importlib.import_module("service.pictures.plots")
+
+
+@lru_cache(maxsize=32)
+def _preview(name: str, data_root: Path, cache_root: Path) -> bytes:
+    return grids.preview_png(datasets.load(name, data_root, cache_root=cache_root), scale=2)
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

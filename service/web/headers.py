@@ -1,0 +1,35 @@
+"""Headers that every answer carries: what a browser may do with it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Flask, Response
+
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_SVG_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
+"""A picture that matplotlib draws has styles inside, and nothing else; opened by itself it runs no script."""
+
+_ALWAYS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+}
+
+
+def register(app: Flask) -> None:
+    """Add the headers to every answer, problems included."""
+
+    @app.after_request
+    def add(response: Response) -> Response:
+        response.headers.update(_ALWAYS)
+        is_svg = response.mimetype == "image/svg+xml"
+        response.headers["Content-Security-Policy"] = _SVG_POLICY if is_svg else _POLICY
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response

@@ -1,0 +1,219 @@
+"""The OpenAPI 3.1 document, made of the same models and routes that answer."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from flask import Flask
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from werkzeug.routing import Rule
+
+from service.contract.spec import ClassifierSpec, GanSpec
+from service.web import problems, representations
+from service.web.operations import Operation, operation_of
+from service.web.representations import Answer
+
+UNDOCUMENTED: Final = frozenset({"static"})
+"""Endpoints that are no part of the API."""
+
+_REFERENCE: Final = "#/components/schemas/{model}"
+_ANYWHERE: Final = ("invalid_parameter", "key_required", "foreign_host", "internal", "database_unavailable")
+_ON_WRITES: Final = ("foreign_origin",)
+_COMPLETE: Final = frozenset({"Dense", "Dropout"})
+"""Parts of a spec that stand in lists: no preset can fill their gaps."""
+
+_HEADERS: Final = {
+    "Idempotency-Key": "A name for this request, 1 to 255 printable characters: its repetition makes no second job.",
+    "If-None-Match": "An `ETag` that the client has.",
+    "If-Match": "The `ETag` that the file must have.",
+    "If-Range": "Send the part only if the file still has this `ETag`; else send all of it.",
+    "Range": "One part of the file: `bytes=0-1023`, `bytes=1024-` or `bytes=-1024`.",
+    "Prefer": "`wait=30` holds the answer back until it changes, at most so many seconds (up to 60).",
+    "Last-Event-ID": "The `id` of the last event that the client has.",
+}
+_PATHS: Final = {
+    "job_id": "A job's id.",
+    "which": "See above.",
+    "form": "`png` or `svg`.",
+    "artifact_id": "A file's id.",
+    "name": "A data set's name.",
+}
+_TAGS: Final = {
+    "Jobs": "Send a training in, look at it, and say what should become of it.",
+    "Results": "What a job has given so far.",
+    "Files": "Checkpoints, pictures of samples, plots.",
+    "Data sets": "What networks can be trained on.",
+    "Service": "Whether the service is well, and what it allows.",
+    "Pages": "For people with a browser.",
+}
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """Describe every endpoint of an app."""
+    paths: dict[str, dict[str, Any]] = {}
+    for rule in sorted(app.url_map.iter_rules(), key=_order):
+        operation = operation_of(app.view_functions[rule.endpoint])
+        if operation is None:
+            continue
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            view = app.view_functions[rule.endpoint]
+            paths.setdefault(path, {})[method.lower()] = _operation(rule, method, view, operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tapeline",
+            "version": _version(),
+            "summary": "Trains neural networks as jobs.",
+            "description": "Errors are `application/problem+json` (RFC 9457) everywhere. Times are RFC 3339 in UTC. "
+            "Every answer carries `X-Request-Id`, the client's own if it sent one.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "security": [{}, {"key": []}],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "One of the service's keys. A service that listens on loopback asks for none.",
+                }
+            },
+        },
+    }
+
+
+def _order(rule: Rule) -> tuple[int, str]:
+    """As a reader would want it: jobs first, the rest by name."""
+    first = ["/jobs", "/datasets", "/"]
+    place = next((index for index, start in enumerate(first) if rule.rule.startswith(start)), len(first))
+    return place, rule.rule
+
+
+def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict[str, Any]:
+    summary, _, rest = inspect.cleandoc(view.__doc__ or rule.endpoint).partition("\n")
+    described: dict[str, Any] = {
+        "operationId": rule.endpoint.replace(".", "_"),
+        "tags": [operation.tag],
+        "summary": summary.rstrip("."),
+        "parameters": _parameters(rule, operation),
+        "responses": _responses(method, operation),
+    }
+    if rest.strip():
+        described["description"] = " ".join(rest.split())
+    if operation.takes_spec:
+        schema = {"$ref": _REFERENCE.format(model="SpecAsSent")}
+        examples = {
+            "smallest": {"value": {"kind": "classifier"}},
+            "gan": {"value": {"kind": "gan", "epochs": 20, "name": "digits", "tags": ["demo"]}},
+        }
+        body = {"application/json": {"schema": schema, "examples": examples}}
+        described["requestBody"] = {"required": True, "content": body}
+    return described
+
+
+def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "description": _PATHS[name], "schema": {"type": "string"}}
+        for name in sorted(rule.arguments, key=rule.rule.index)
+    ]
+    schema = operation.query.model_json_schema(ref_template=_REFERENCE)
+    for name, field in schema.get("properties", {}).items():
+        field = {key: value for key, value in field.items() if key != "title"}
+        parameter = {"name": name, "in": "query", "required": False, "schema": field}
+        if "description" in field:
+            parameter["description"] = field.pop("description")
+        found.append(parameter)
+    for name in operation.headers:
+        text = _HEADERS[name]
+        found.append(
+            {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+        )
+    return found
+
+
+def _responses(method: str, operation: Operation) -> dict[str, Any]:
+    found: dict[str, Any] = {str(operation.status): _answer(operation.answers)}
+    for status, what in operation.also.items():
+        key = str(status)
+        if isinstance(what, str) and key in found:
+            found[key]["description"] += f" {what}"
+        elif isinstance(what, str):
+            found[key] = {"description": what}
+        else:
+            found[key] = _answer(what)
+    codes = [*operation.problems, *_ANYWHERE, *(_ON_WRITES if method != "GET" else ())]
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(problems.KINDS[code].status, []).append(code)
+    for status, same in sorted(by_status.items()):
+        text = " ".join(f"`{code}`: {problems.KINDS[code].title}" for code in same)
+        content = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="ProblemDocument")}}}
+        if str(status) in found:
+            found[str(status)]["description"] += f" {text}"
+            found[str(status)].setdefault("content", {}).update(content)
+        else:
+            found[str(status)] = {"description": text, "content": content}
+    return found
+
+
+def _answer(what: Any) -> dict[str, Any]:
+    if what is None:
+        return {"description": "Done."}
+    if isinstance(what, str):
+        schema = {"type": "string"} if what.startswith("text/") else {"type": "string", "format": "binary"}
+        return {"description": what, "content": {what: {"schema": schema}}}
+    text = (what.__doc__ or what.__name__).strip().splitlines()[0]
+    return {
+        "description": text,
+        "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model=what.__name__)}}},
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (model, "serialization")
+        for model in vars(representations).values()
+        if isinstance(model, type) and issubclass(model, Answer) and model is not Answer
+    ]
+    _, made = models_json_schema(answers, ref_template=_REFERENCE)
+    schemas: dict[str, Any] = made["$defs"]
+    specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ClassifierSpec, "validation"), (GanSpec, "validation")]
+    _, sent = models_json_schema(specs, ref_template=_REFERENCE)
+    for name, schema in sent["$defs"].items():
+        schemas.setdefault(name, schema if name in _COMPLETE else _with_gaps(schema, name))
+    either = [{"$ref": _REFERENCE.format(model=model.__name__)} for model, _ in specs]
+    text = "What to train. Only `kind` is needed; what is left out comes from the preset."
+    schemas["SpecAsSent"] = {"description": text, "anyOf": either}
+    return dict(sorted(schemas.items()))
+
+
+def _with_gaps(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a spec as a person may send it: its gaps are filled from the preset."""
+    opened = {key: value for key, value in schema.items() if key != "required"}
+    if name in (ClassifierSpec.__name__, GanSpec.__name__):
+        opened["required"] = ["kind"]
+    opened["properties"] = {field: _any_of(value) for field, value in schema.get("properties", {}).items()}
+    return opened if schema.get("type") == "object" else schema
+
+
+def _any_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without its required name, an object may fit several variants: that is no contradiction."""
+    if "oneOf" not in schema:
+        return schema
+    rest = {key: value for key, value in schema.items() if key not in ("oneOf", "discriminator")}
+    return {"anyOf": schema["oneOf"], **rest}
+
+
+def _version() -> str:
+    try:
+        return version("tapeline")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,69 @@
+"""What the documentation says of an endpoint, written beside the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
+
+from service.web.queries import NoQuery, Query
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_ATTRIBUTE: Final = "tapeline_operation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One endpoint. Its summary and description are the view's docstring."""
+
+    tag: str
+    answers: Any
+    """A model for JSON, or the media type of something else."""
+    status: int = 200
+    query: type[Query] = NoQuery
+    headers: Sequence[str] = ()
+    """Request headers that mean something here; ``openapi`` explains them."""
+    takes_spec: bool = False
+    problems: Sequence[str] = ()
+    """Codes out of ``problems.KINDS``, besides those that are possible everywhere."""
+    also: dict[int, str | type[BaseModel]] = field(default_factory=dict)
+    """Other answers by status: a description, or a model."""
+
+
+def documented(
+    tag: str,
+    answers: Any,
+    *,
+    status: int = 200,
+    query: type[Query] = NoQuery,
+    headers: Sequence[str] = (),
+    takes_spec: bool = False,
+    problems: Sequence[str] = (),
+    also: dict[int, str | type[BaseModel]] | None = None,
+) -> Callable[[View], View]:
+    """Decorate a view with what the documentation says of it, as ``Operation`` has it."""
+    operation = Operation(
+        tag=tag,
+        answers=answers,
+        status=status,
+        query=query,
+        headers=headers,
+        takes_spec=takes_spec,
+        problems=problems,
+        also=also or {},
+    )
+
+    def mark(view: View) -> View:
+        setattr(view, _ATTRIBUTE, operation)
+        return view
+
+    return mark
+
+
+def operation_of(view: Callable[..., Any]) -> Operation | None:
+    """What was said of a view, if anything was."""
+    found = getattr(view, _ATTRIBUTE, None)
+    return found if isinstance(found, Operation) else None

@@ -1,0 +1,223 @@
+"""Every error that a client can see, as one JSON shape (RFC 9457), in one place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from flask import Flask, Response, g, request
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from service.contract.artifacts import ArtifactDamaged
+from service.contract.errors import (
+    ArtifactNotFound,
+    Fault,
+    IdempotencyConflict,
+    IllegalTransition,
+    InvalidCursor,
+    JobNotFound,
+    MalformedJson,
+    SpecError,
+)
+from service.datasets import DatasetBroken, DatasetNotFound, DatasetUnavailable
+
+_log = structlog.get_logger("tapeline.web")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem; ``meaning`` is what the documentation says of it."""
+
+    status: int
+    title: str
+    meaning: str
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "bad_request": Kind(400, "The request cannot be read.", "It is not valid HTTP."),
+    "malformed_json": Kind(
+        400,
+        "The body is not JSON.",
+        "`line` and `column`, counted from 1, say where. NaN, Infinity and repeated keys are not JSON either.",
+    ),
+    "invalid_parameter": Kind(
+        400, "A parameter is not valid.", "`errors` names each parameter of the URL or header, and what it may be."
+    ),
+    "invalid_cursor": Kind(400, "The cursor is not valid.", "Start the list again without a cursor."),
+    "key_required": Kind(401, "A key is needed.", "Send one of the service's keys as `Authorization: Bearer <key>`."),
+    "foreign_origin": Kind(
+        403,
+        "The request comes from another site.",
+        "A browser sent it for a page that is not this service's own. Programs send no `Origin`, or a key.",
+    ),
+    "not_found": Kind(404, "There is nothing at this address.", "Neither a page nor an endpoint has this path."),
+    "job_not_found": Kind(404, "There is no such job.", "The id is unknown, deleted, or somebody else's."),
+    "artifact_not_found": Kind(404, "There is no such file.", "Older checkpoints are removed as a job goes on."),
+    "dataset_not_found": Kind(404, "There is no such data set.", "`GET /datasets` lists those there are."),
+    "not_yet": Kind(404, "This is not there yet.", "The job has to finish an epoch first; try again then."),
+    "method_not_allowed": Kind(405, "The method is not possible here.", "`Allow` names the methods that are."),
+    "illegal_transition": Kind(
+        409, "The job's state does not allow this.", "`allowed_actions` names what is possible now."
+    ),
+    "precondition_failed": Kind(412, "The file is another one.", "Its `ETag` is not among those in `If-Match`."),
+    "body_too_large": Kind(413, "The body is too large.", "At most 1 MiB is read."),
+    "unsupported_media_type": Kind(415, "The content type is not supported.", "Send `Content-Type: application/json`."),
+    "range_not_satisfiable": Kind(416, "The range lies beyond the file.", "`Content-Range` gives the file's size."),
+    "foreign_host": Kind(
+        421,
+        "This service does not answer to that host name.",
+        "The `Host` header must be a local name, or one in `TAPELINE_ALLOWED_HOSTS`.",
+    ),
+    "invalid_spec": Kind(
+        422,
+        "The spec is not valid.",
+        "`errors` names every fault at once: a JSON pointer, what is wrong, a code, and often a suggestion.",
+    ),
+    "idempotency_conflict": Kind(
+        422, "The idempotency key was used before.", "It came with another body; take a new key for a new request."
+    ),
+    "internal": Kind(500, "Something went wrong here.", "The log has it under this `request_id`."),
+    "artifact_damaged": Kind(500, "The file cannot be read.", "It is missing or damaged in the artifact folder."),
+    "database_unavailable": Kind(503, "The database does not answer.", "Nothing was stored; try again."),
+    "dataset_unavailable": Kind(503, "The data set cannot be read now.", "`detail` says why."),
+    "too_many_streams": Kind(503, "Too many streams are open.", "Close some, or try again later."),
+}
+"""All problems by their ``code``."""
+
+_BY_STATUS: Final = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+
+
+class Problem(Exception):
+    """Ends a request with one of ``KINDS``."""
+
+    def __init__(self, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> None:
+        super().__init__(detail)
+        self.code, self.detail, self.headers, self.members = code, detail, dict(headers or {}), members
+
+
+def answer(
+    code: str, detail: str, *, headers: Mapping[str, str] | None = None, status: int | None = None, **members: Any
+) -> Response:
+    """The response for a problem.
+
+    Args:
+        status: where it is not the kind's own.
+        members: further fields, such as ``errors``.
+    """
+    kind = KINDS[code]
+    document = {
+        "type": f"/docs#problem-{code}",
+        "title": kind.title,
+        "status": status or kind.status,
+        "detail": detail,
+        "instance": request.path,
+        "code": code,
+        "request_id": g.get("request_id"),
+        **members,
+    }
+    response = Response(
+        json.dumps(document, ensure_ascii=False) + "\n", status or kind.status, content_type="application/problem+json"
+    )
+    response.headers.update(headers or {})
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def fault_document(fault: Fault) -> dict[str, Any]:
+    """A fault of a spec as an entry of ``errors``."""
+    document = {"pointer": fault.pointer, "detail": fault.detail, "code": fault.code}
+    return document | ({"suggestion": fault.suggestion} if fault.suggestion else {})
+
+
+def register(app: Flask) -> None:
+    """Make every error that leaves a view a problem."""
+
+    @app.errorhandler(Problem)
+    def _(error: Problem) -> Response:
+        return answer(error.code, error.detail, headers=error.headers, **error.members)
+
+    @app.errorhandler(MalformedJson)
+    def _(error: MalformedJson) -> Response:
+        return answer("malformed_json", str(error), line=error.line, column=error.column)
+
+    @app.errorhandler(SpecError)
+    def _(error: SpecError) -> Response:
+        faults = [fault_document(fault) for fault in error.faults]
+        count = "1 field needs" if len(faults) == 1 else f"{len(faults)} fields need"
+        return answer("invalid_spec", f"{count} attention: {error}"[:1000], errors=faults)
+
+    @app.errorhandler(JobNotFound)
+    def _(error: JobNotFound) -> Response:
+        return answer("job_not_found", str(error)[:200])
+
+    @app.errorhandler(ArtifactNotFound)
+    def _(error: ArtifactNotFound) -> Response:
+        return answer("artifact_not_found", str(error)[:200])
+
+    @app.errorhandler(DatasetNotFound)
+    def _(error: DatasetNotFound) -> Response:
+        return answer("dataset_not_found", str(error)[:500])
+
+    @app.errorhandler(IllegalTransition)
+    def _(error: IllegalTransition) -> Response:
+        return answer("illegal_transition", str(error), job_status=error.status, allowed_actions=list(error.allowed))
+
+    @app.errorhandler(IdempotencyConflict)
+    def _(error: IdempotencyConflict) -> Response:
+        return answer("idempotency_conflict", str(error))
+
+    @app.errorhandler(InvalidCursor)
+    def _(error: InvalidCursor) -> Response:
+        return answer("invalid_cursor", str(error))
+
+    @app.errorhandler(ArtifactDamaged)
+    def _(error: ArtifactDamaged) -> Response:
+        _log.error("artifact damaged", path=error.path, reason=error.reason)
+        return answer("artifact_damaged", "the file's row is there, but its bytes cannot be read")
+
+    @app.errorhandler(DatasetUnavailable)
+    @app.errorhandler(DatasetBroken)
+    def _(error: DatasetUnavailable | DatasetBroken) -> Response:
+        _log.warning("data set cannot be read", error=str(error))
+        return answer(
+            "dataset_unavailable", f"the data set cannot be read: {error.reason}", headers={"Retry-After": "60"}
+        )
+
+    @app.errorhandler(OperationalError)
+    @app.errorhandler(InterfaceError)
+    @app.errorhandler(PoolTimeout)
+    def _(error: Exception) -> Response:
+        _log.error("database unavailable", error=str(getattr(error, "orig", error)))
+        return answer("database_unavailable", "the database does not answer", headers={"Retry-After": "5"})
+
+    @app.errorhandler(HTTPException)
+    def _(error: HTTPException) -> Response:
+        status = error.code or 500
+        if status < 400:  # a redirect is no problem
+            return Response(status=status, headers=dict(error.get_headers()))
+        code = _BY_STATUS.get(status, "internal" if status >= 500 else "bad_request")
+        allow = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
+        details = {
+            "not_found": f"there is nothing at {request.path[:200]}",
+            "method_not_allowed": f"{request.method} is not possible here; {allow.get('Allow', 'nothing')} is",
+            "body_too_large": "the body is larger than 1 MiB",
+        }
+        detail = details.get(code, HTTPStatus(status).phrase)
+        return answer(code, detail, headers=allow, status=status)
+
+    @app.errorhandler(Exception)
+    def _(error: Exception) -> Response:
+        _log.exception("request failed", path=request.path, exc_info=error)
+        return answer("internal", "an unexpected error; the service's log has it under this request_id")

@@ -1,0 +1,81 @@
+"""Tells the workers to look into the database. A message is a hint: losing one costs a few seconds."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Final
+
+import structlog
+from celery import Celery
+
+from service.contract import wire
+
+_WAITING: Final = 1000
+"""So many hints wait for a slow broker; more would tell the workers nothing new."""
+_PAUSE_S: Final = 1.0
+"""After a failure, before the next try: a broker that is gone is not asked for each job."""
+
+_log = structlog.get_logger("tapeline.web.publisher")
+
+
+class Publisher:
+    """Sends hints from a thread of its own, so that no request waits for the broker.
+
+    The thread and the connection are made with the first hint: a process that makes this object may still fork.
+    """
+
+    def __init__(self, broker_url: str | None) -> None:
+        self._broker_url = broker_url
+        self._hints: queue.Queue[str] = queue.Queue(_WAITING)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._celery: Celery | None = None
+        self._failing = False
+
+    def wake(self, job_id: str) -> None:
+        """Say that this job waits. Never blocks, never fails."""
+        if self._broker_url is None:
+            return
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+                self._thread.start()
+        try:
+            self._hints.put_nowait(job_id)
+        except queue.Full:
+            _log.debug("hint dropped", job=job_id)
+
+    def check_broker(self, timeout_s: float) -> None:
+        """Raise an exception of the transport's own where the broker does not answer."""
+        with self._app().connection_for_write(connect_timeout=timeout_s) as connection:
+            connection.ensure_connection(max_retries=1, timeout=timeout_s)
+
+    @property
+    def has_broker(self) -> bool:
+        """Whether there is a broker to send to."""
+        return self._broker_url is not None
+
+    def _app(self) -> Celery:
+        with self._lock:
+            if self._celery is None:
+                self._celery = Celery("tapeline-web", broker=self._broker_url, set_as_current=False)
+                self._celery.conf.update(wire.CELERY_OPTIONS)
+            return self._celery
+
+    def _run(self) -> None:
+        app = self._app()
+        while True:
+            job_id = self._hints.get()
+            try:
+                app.send_task(wire.TRAIN_TASK, args=[job_id], queue=wire.TRAIN_QUEUE, retry=False, ignore_result=True)
+            except Exception as error:  # noqa: BLE001 - each transport raises its own; all mean the same here
+                if not self._failing:
+                    _log.warning("the broker does not answer; workers find jobs by themselves", error=str(error))
+                self._failing = True
+                time.sleep(_PAUSE_S)
+            else:
+                if self._failing:
+                    _log.info("the broker answers again")
+                self._failing = False

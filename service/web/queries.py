@@ -1,0 +1,162 @@
+"""What a request brings along: its body, the parameters of its URL, and its headers, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from flask import request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from service.contract import jobs, validation
+from service.contract.spec import Kind
+from service.contract.states import Status
+from service.web.problems import Problem
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+MAX_WAIT_S: Final = 60
+
+_KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
+_WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
+
+Q = TypeVar("Q", bound="Query")
+
+
+def _split(value: Any) -> Any:
+    return [part for item in value for part in item.split(",") if part] if isinstance(value, list) else value
+
+
+Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Seq = Annotated[int, Field(ge=0, le=2**62)]
+
+
+class Query(BaseModel):
+    """Base of what the URL of a request may say; what it does not know is a fault, not silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoQuery(Query):
+    """Nothing."""
+
+
+class SubmitQuery(Query):
+    """How to take a spec."""
+
+    dry_run: bool = Field(False, description="Check the spec and say what it would cost; store nothing.")
+
+
+class ListQuery(Query):
+    """Which jobs to list, and in which order."""
+
+    status: Annotated[list[Status], BeforeValidator(_split)] = Field(
+        default=[], description="One or more, repeated or separated by commas."
+    )
+    kind: Kind | None = None
+    tag: Text | None = None
+    q: Text | None = Field(None, description="Part of a name or an id.")
+    sort: Literal["created_at", "-created_at", "priority", "-priority"] = "-created_at"
+    limit: int = Field(20, ge=1, le=100)
+    cursor: Annotated[str, StringConstraints(max_length=500)] | None = Field(
+        None, description="`next_cursor` of the page before."
+    )
+
+
+class EventQuery(Query):
+    """Which part of a job's log to show."""
+
+    after: Seq = Field(0, description="Only events with a higher `seq`.")
+    limit: int = Field(500, ge=1, le=1000)
+
+
+class StreamQuery(Query):
+    """Where to begin."""
+
+    after: Seq | None = Field(None, description="Replay the events after this `seq`; `Last-Event-ID` says the same.")
+
+
+class MetricsQuery(Query):
+    """How to write the metrics."""
+
+    format: Literal["json", "csv"] = "json"
+
+
+def read_query(model: type[Q]) -> Q:
+    """The parameters of the URL.
+
+    Raises:
+        Problem: some are not valid; ``errors`` names each.
+    """
+    given: dict[str, Any] = {}
+    for name, values in request.args.lists():
+        field = model.model_fields.get(name)
+        listed = field is not None and str(field.annotation).startswith("list")
+        given[name] = values if listed else values[-1]
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        known = ", ".join(model.model_fields) or "none"
+        faults = []
+        for item in error.errors():
+            name = str(item["loc"][0]) if item["loc"] else ""
+            unknown = item["type"] == "extra_forbidden"
+            message = f"unknown parameter; known are {known}" if unknown else item["msg"].removeprefix("Input ")
+            code = "unknown_parameter" if unknown else "invalid_value"
+            faults.append({"parameter": name[:100], "detail": message, "code": code})
+        raise _bad_parameters(faults) from error
+
+
+def read_json() -> Any:
+    """The body, which must say that it is JSON.
+
+    Raises:
+        Problem: it says that it is something else.
+        MalformedJson: it is something else.
+    """
+    if request.mimetype != "application/json":
+        shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
+        raise Problem("unsupported_media_type", f"the content type must be application/json; it is {shown}")
+    return validation.parse_json(request.get_data(cache=False))
+
+
+def idempotency_key(body: Any) -> jobs.IdempotencyKey | None:
+    """The client's name for this request, with what the request says.
+
+    Raises:
+        Problem: the key is too long, or not plain text.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        detail = "must have 1 to 255 printable ASCII characters"
+        raise _bad_parameters([{"parameter": "Idempotency-Key", "detail": detail, "code": "invalid_value"}])
+    said = "\n".join([request.method, request.path, validation.canonical(body)])
+    return jobs.IdempotencyKey(key=key, fingerprint=hashlib.sha256(said.encode()).hexdigest())
+
+
+def last_event_id(query: StreamQuery) -> int | None:
+    """The number of the last event that a client has, ``None`` if it has none.
+
+    Raises:
+        Problem: the header does not hold a number.
+    """
+    text = request.headers.get("Last-Event-ID", "").strip()
+    if not text:
+        return query.after
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        detail = "must be the id of an event of this job, a number"
+        raise _bad_parameters([{"parameter": "Last-Event-ID", "detail": detail, "code": "invalid_value"}])
+    return int(text)
+
+
+def preferred_wait_s() -> int:
+    """How long the client would have the answer held (``Prefer: wait=30``); 0 where it says nothing."""
+    found = _WAIT.search(request.headers.get("Prefer", ""))
+    return min(int(found[1]), MAX_WAIT_S) if found else 0
+
+
+def _bad_parameters(faults: list[dict[str, str]]) -> Problem:
+    detail = "; ".join(f"{fault['parameter']}: {fault['detail']}" for fault in faults)
+    return Problem("invalid_parameter", detail[:1000], errors=faults)

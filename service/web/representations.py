@@ -1,0 +1,551 @@
+"""What the API answers with: pydantic models, and how rows become them. The OpenAPI document is made of these."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.contract import jobs
+from service.contract.spec import Kind
+from service.contract.states import TERMINAL, Action, Request, Status
+from service.contract.tables import Artifact, Epoch, Event, Job, Worker
+from service.datasets import DatasetInfo
+
+Metrics = dict[str, float | None]
+"""Name to value; a value that is not finite is null."""
+
+
+class Answer(BaseModel):
+    """Base of everything that the API answers with."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Progress(Answer):
+    """How far a job has come."""
+
+    epoch: int = Field(description="Finished epochs.")
+    epochs: int
+    step: int = Field(description="Finished batches, also of the epoch under way.")
+    steps: int
+    fraction: float = Field(ge=0, le=1)
+    eta_seconds: float | None = Field(description="Null unless the job runs and its speed is known.")
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """Where a job stands."""
+        return cls.at(
+            status=job.status,
+            epoch=job.epoch,
+            epochs=job.epochs,
+            step=job.step,
+            steps=job.steps,
+            steps_per_second=job.steps_per_second,
+        )
+
+    @classmethod
+    def at(cls, *, status: str, epoch: int, epochs: int, step: int, steps: int, steps_per_second: float | None) -> Self:
+        """The same from the columns alone."""
+        eta = None
+        if status == Status.RUNNING and steps_per_second:
+            eta = round(max(steps - step, 0) / steps_per_second, 1)
+        fraction = min(step / steps, 1.0) if steps else 0.0
+        return cls(epoch=epoch, epochs=epochs, step=step, steps=steps, fraction=round(fraction, 6), eta_seconds=eta)
+
+
+class JobUrls(Answer):
+    """Where to find what belongs to a job; paths on this service."""
+
+    self: str
+    results: str
+    stream: str
+    events: str
+    metrics: str
+    samples: str
+    checkpoints: str
+    artifacts: str
+    page: str
+
+
+class JobError(Answer):
+    """Why a job failed."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    code: str
+    message: str
+
+
+class JobSummary(Answer):
+    """A job as lists show it."""
+
+    id: str
+    kind: Kind
+    name: str | None
+    tags: list[str]
+    owner: str | None
+    status: Status
+    requested: Request | None = Field(description="What a running job was asked to do and has not done yet.")
+    attempt: int
+    lease: int
+    priority: int
+    spec_hash: str
+    progress: Progress
+    metrics: Metrics = Field(description="Those of the last finished epoch.")
+    best_epoch: int | None
+    health: list[Any]
+    parent_id: str | None
+    error: JobError | None
+    result_digest: str | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    allowed_actions: list[Action]
+    urls: JobUrls
+
+
+class JobDetail(JobSummary):
+    """A job, whole."""
+
+    spec: dict[str, Any] = Field(description="As sent.")
+    resolved: dict[str, Any] = Field(description="With every value filled in.")
+    provenance: dict[str, Any] | None = Field(description="What the bits depend on besides the spec.")
+
+
+class JobList(Answer):
+    """A page of jobs."""
+
+    data: list[JobSummary]
+    has_more: bool
+    next_cursor: str | None
+
+
+class DryRun(Answer):
+    """What a spec would become and cost."""
+
+    resolved: dict[str, Any]
+    parameters: int
+    steps: int
+    estimated_bytes: int = Field(description="Peak memory.")
+    checkpoint_bytes: int
+    estimated_seconds: float | None = Field(description="Null until a job of this kind has ended here.")
+
+
+class EventList(Answer):
+    """Part of a job's log."""
+
+    data: list[dict[str, Any]] = Field(description="Each with `job`, `seq`, `type`, `at` and what its type tells.")
+    has_more: bool
+    next_after: int = Field(description="Give this as `after` to go on.")
+
+
+class MetricTable(Answer):
+    """Every finished epoch's metrics, as columns."""
+
+    job: str
+    epochs: list[int]
+    series: dict[str, list[float | None]]
+    seconds: list[float]
+    best_epoch: int | None
+
+
+class ArtifactItem(Answer):
+    """A file of a job."""
+
+    id: str
+    kind: str
+    epoch: int
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    created_at: str
+    url: str
+
+
+class ArtifactList(Answer):
+    """The files of a job."""
+
+    data: list[ArtifactItem]
+
+
+class Checkpoint(ArtifactItem):
+    """A checkpoint, in safetensors format."""
+
+    best: bool
+    latest: bool
+
+
+class CheckpointList(Answer):
+    """The checkpoints of a job that are kept."""
+
+    data: list[Checkpoint]
+
+
+class SampleList(Answer):
+    """The pictures of samples of a job."""
+
+    data: list[ArtifactItem]
+    film: str | None = Field(description="All of them, one after the other.")
+
+
+class BestEpoch(Answer):
+    """The epoch whose checkpoint is called best."""
+
+    epoch: int
+    metrics: Metrics
+
+
+class ResultCheckpoints(Answer):
+    """The two checkpoints that one wants."""
+
+    best: Checkpoint | None
+    latest: Checkpoint | None
+
+
+class ResultSamples(Answer):
+    """The last picture of samples, and the film of all."""
+
+    latest: ArtifactItem | None
+    film: str | None
+
+
+class Results(Answer):
+    """What a script wants at the end of a job; also there before, with ``final`` false."""
+
+    job: str
+    final: bool
+    status: Status
+    metrics: Metrics
+    best: BestEpoch | None
+    checkpoints: ResultCheckpoints
+    samples: ResultSamples
+    plots: dict[str, str] = Field(description="Name to address; add nothing for PNG, or end in .svg.")
+    artifacts: list[ArtifactItem]
+    result_digest: str | None
+    error: JobError | None
+
+
+class DatasetItem(Answer):
+    """A data set."""
+
+    name: str
+    title: str
+    image_shape: list[int]
+    classes: int
+    train_count: int
+    validation_count: int
+    class_names: list[str]
+    source: str
+    licence: str
+    sha256: str | None
+    available: bool = Field(description="Whether it is here; else a worker downloads it when a job needs it.")
+    problem: str | None
+    urls: dict[str, str]
+
+
+class DatasetList(Answer):
+    """All data sets."""
+
+    data: list[DatasetItem]
+
+
+class WorkerItem(Answer):
+    """A worker process that was seen within the last minute."""
+
+    id: str
+    host: str
+    pid: int
+    slots: int
+    running: int
+    draining: bool
+    started_at: str
+    seen_at: str
+
+
+class WorkerList(Answer):
+    """The workers that are alive."""
+
+    data: list[WorkerItem]
+
+
+class Limits(Answer):
+    """What a spec may ask for."""
+
+    max_body_bytes: int
+    max_json_depth: int
+    max_layers: int
+    max_units: int
+    max_parameters: int
+    max_epochs: int
+    max_batch_size: int
+    max_samples: int
+    max_tags: int
+    priorities: list[int]
+    kinds: list[str]
+    presets: dict[str, list[str]]
+    default_presets: dict[str, str]
+    activations: list[str]
+    losses: list[str]
+    optimizers: list[str]
+    schedules: list[str]
+    initializers: list[str]
+    datasets: list[str]
+
+
+class Check(Answer):
+    """One thing that the service needs."""
+
+    status: str = Field(description="ok, degraded or down.")
+    detail: str | None = None
+
+
+class Readiness(Answer):
+    """Whether the service can do its work."""
+
+    status: str = Field(description="ready, degraded (jobs are taken, but may wait) or down.")
+    checks: dict[str, Check]
+
+
+class Health(Answer):
+    """That the process lives."""
+
+    status: str
+
+
+class FaultItem(Answer):
+    """One thing that is wrong with a request."""
+
+    pointer: str | None = Field(None, description="JSON pointer into the body.")
+    parameter: str | None = Field(None, description="Name of a parameter of the URL, or of a header.")
+    detail: str
+    code: str
+    suggestion: str | None = None
+
+
+class ProblemDocument(Answer):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str | None
+    errors: list[FaultItem] | None = None
+    allowed_actions: list[Action] | None = None
+    line: int | None = None
+    column: int | None = None
+
+
+def at_time(milliseconds: int) -> str:
+    """RFC 3339 in UTC, with milliseconds."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+
+
+def finite(value: Any) -> Any:
+    """The same document, with null for every number that is not finite: JSON has no other word for it."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {name: finite(item) for name, item in value.items()}
+        case list():
+            return [finite(item) for item in value]
+        case _:
+            return value
+
+
+def job_summary(job: Job) -> JobSummary:
+    """A job for a list."""
+    return JobSummary(**_job_fields(job))
+
+
+def job_detail(job: Job) -> JobDetail:
+    """A job, whole."""
+    return JobDetail(
+        **_job_fields(job), spec=finite(job.spec), resolved=finite(job.resolved), provenance=finite(job.provenance)
+    )
+
+
+def event_document(event: Event, *, job_id: str) -> dict[str, Any]:
+    """An event as the log and the stream show it, with the address of what it tells of."""
+    data = finite(event.data)
+    document = {"job": job_id, "seq": event.seq, "type": event.type, "at": at_time(event.created_ms), **data}
+    if event.type == "sample":
+        document["url"] = f"/jobs/{job_id}/samples/{data['epoch']}.png"
+    elif event.type == "checkpoint":
+        document["url"] = f"/jobs/{job_id}/checkpoints/{data['epoch']}"
+    return document
+
+
+def metric_table(job: Job, rows: Sequence[Epoch]) -> MetricTable:
+    """Columns out of rows; where an epoch lacks a value, there is null."""
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    return MetricTable(
+        job=job.id,
+        epochs=[row.epoch for row in rows],
+        series={name: [finite(row.metrics.get(name)) for row in rows] for name in names},
+        seconds=[round(row.seconds, 3) for row in rows],
+        best_epoch=job.best_epoch,
+    )
+
+
+def artifact_item(row: Artifact) -> ArtifactItem:
+    """A file for a list."""
+    return ArtifactItem(**_artifact_fields(row, f"/jobs/{row.job_id}/artifacts/{row.id}"))
+
+
+def sample_item(row: Artifact) -> ArtifactItem:
+    """A picture of samples for a list."""
+    return ArtifactItem(**_artifact_fields(row, f"/jobs/{row.job_id}/samples/{row.epoch}.png"))
+
+
+def checkpoint_item(row: Artifact, *, best_epoch: int | None, latest_epoch: int) -> Checkpoint:
+    """A checkpoint for a list."""
+    return Checkpoint(
+        **_artifact_fields(row, f"/jobs/{row.job_id}/checkpoints/{row.epoch}"),
+        best=row.epoch == (latest_epoch if best_epoch is None else best_epoch),
+        latest=row.epoch == latest_epoch,
+    )
+
+
+def film_url(job_id: str, samples: Sequence[Artifact]) -> str | None:
+    """Where the film is, if there is anything to show."""
+    return f"/jobs/{job_id}/samples.gif" if samples else None
+
+
+def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], samples: Sequence[Artifact]) -> Results:
+    """Everything that a job has given so far.
+
+    Args:
+        checkpoints, samples: in the order of their epochs.
+    """
+    latest = checkpoints[-1] if checkpoints else None
+    items = [
+        checkpoint_item(row, best_epoch=job.best_epoch, latest_epoch=latest.epoch)
+        for row in checkpoints
+        if latest is not None
+    ]
+    plots = {"curves": f"/jobs/{job.id}/plots/curves.png"} if job.epoch else {}
+    if job.epoch and job.kind == Kind.CLASSIFIER:
+        plots["confusion"] = f"/jobs/{job.id}/plots/confusion.png"
+    return Results(
+        job=job.id,
+        final=job.status in TERMINAL,
+        status=Status(job.status),
+        metrics=finite(job.metrics),
+        best=BestEpoch(epoch=best.epoch, metrics=finite(best.metrics)) if best is not None else None,
+        checkpoints=ResultCheckpoints(
+            best=next((item for item in items if item.best), None), latest=items[-1] if items else None
+        ),
+        samples=ResultSamples(latest=sample_item(samples[-1]) if samples else None, film=film_url(job.id, samples)),
+        plots=plots,
+        artifacts=[artifact_item(row) for row in [*checkpoints, *samples]],
+        result_digest=job.result_digest,
+        error=_error(job.error),
+    )
+
+
+def dataset_item(info: DatasetInfo) -> DatasetItem:
+    """A data set for a list."""
+    address = f"/datasets/{info.name}"
+    urls = {"self": address} | ({"preview": f"{address}/preview.png"} if info.available else {})
+    return DatasetItem(
+        name=info.name,
+        title=info.title,
+        image_shape=list(info.image_shape),
+        classes=info.classes,
+        train_count=info.train_count,
+        validation_count=info.validation_count,
+        class_names=list(info.class_names),
+        source=info.source,
+        licence=info.licence,
+        sha256=info.sha256,
+        available=info.available,
+        problem=info.problem,
+        urls=urls,
+    )
+
+
+def worker_item(row: Worker) -> WorkerItem:
+    """A worker for a list."""
+    return WorkerItem(
+        id=row.id,
+        host=row.host,
+        pid=row.pid,
+        slots=row.slots,
+        running=row.running,
+        draining=row.draining,
+        started_at=at_time(row.started_ms),
+        seen_at=at_time(row.seen_ms),
+    )
+
+
+def _job_fields(job: Job) -> dict[str, Any]:
+    address = f"/jobs/{job.id}"
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "name": job.name,
+        "tags": job.tags,
+        "owner": job.owner,
+        "status": job.status,
+        "requested": job.requested,
+        "attempt": job.attempt,
+        "lease": job.lease,
+        "priority": job.priority,
+        "spec_hash": job.spec_hash,
+        "progress": Progress.of(job),
+        "metrics": finite(job.metrics),
+        "best_epoch": job.best_epoch,
+        "health": finite(job.health),
+        "parent_id": job.parent_id,
+        "error": _error(job.error),
+        "result_digest": job.result_digest,
+        "created_at": at_time(job.created_ms),
+        "started_at": _maybe_at_time(job.started_ms),
+        "finished_at": _maybe_at_time(job.finished_ms),
+        "allowed_actions": list(jobs.actions_of(job)),
+        "urls": JobUrls(
+            self=address,
+            results=f"{address}/results",
+            stream=f"{address}/stream",
+            events=f"{address}/events",
+            metrics=f"{address}/metrics",
+            samples=f"{address}/samples",
+            checkpoints=f"{address}/checkpoints",
+            artifacts=f"{address}/artifacts",
+            page=f"/ui/jobs/{job.id}",
+        ),
+    }
+
+
+def _artifact_fields(row: Artifact, url: str) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "epoch": row.epoch,
+        "name": row.name,
+        "media_type": row.media_type,
+        "size_bytes": row.size_bytes,
+        "sha256": row.sha256,
+        "created_at": at_time(row.created_ms),
+        "url": url,
+    }
+
+
+def _error(error: Mapping[str, Any] | None) -> JobError | None:
+    return JobError(**finite(dict(error))) if error is not None else None
+
+
+def _maybe_at_time(milliseconds: int | None) -> str | None:
+    return at_time(milliseconds) if milliseconds is not None else None

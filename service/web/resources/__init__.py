@@ -1,0 +1,1 @@
+"""The endpoints: one blueprint a resource, and nothing but HTTP in them."""

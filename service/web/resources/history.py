@@ -1,0 +1,127 @@
+"""What a job has given so far: results, metrics, its log, and the stream of what happens."""
+
+from __future__ import annotations
+
+import csv
+import io
+import socket
+from typing import Final
+
+from flask import Blueprint, Response, request
+
+from service.contract import events, jobs
+from service.contract.artifacts import ArtifactKind
+from service.contract.states import TERMINAL
+from service.contract.tables import Epoch
+from service.web import queries, representations
+from service.web.answers import as_json
+from service.web.operations import documented
+from service.web.problems import Problem
+from service.web.queries import EventQuery, MetricsQuery, NoQuery, StreamQuery
+from service.web.representations import EventList, MetricTable, Results
+from service.web.services import owner, services
+from service.web.stream import follow
+
+blueprint: Final = Blueprint("history", __name__)
+
+TAG: Final = "Results"
+
+
+@blueprint.get("/jobs/<job_id>/results")
+@documented(TAG, Results, problems=("job_not_found",))
+def results(job_id: str) -> Response:
+    """Show everything that a job has given so far; `final` says whether that is all."""
+    queries.read_query(NoQuery)
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+        best = session.get(Epoch, (job_id, job.best_epoch)) if job.best_epoch is not None else None
+        checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
+        return as_json(representations.results(job, best, checkpoints, samples))
+
+
+@blueprint.get("/jobs/<job_id>/metrics")
+@documented(
+    TAG,
+    MetricTable,
+    query=MetricsQuery,
+    also={200: "With `format=csv`: a line an epoch, `epoch` first; empty where a value is not finite."},
+    problems=("job_not_found",),
+)
+def metrics(job_id: str) -> Response:
+    """Show every finished epoch's metrics."""
+    query = queries.read_query(MetricsQuery)
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+        table = representations.metric_table(job, jobs.epochs(session, job_id))
+    if query.format == "json":
+        return as_json(table)
+    response = Response(_csv(table), content_type="text/csv; charset=utf-8")
+    response.headers["Content-Disposition"] = f'attachment; filename="{job_id}-metrics.csv"'
+    return response
+
+
+@blueprint.get("/jobs/<job_id>/events")
+@documented(TAG, EventList, query=EventQuery, problems=("job_not_found",))
+def log(job_id: str) -> Response:
+    """Show a job's log, which only grows."""
+    query = queries.read_query(EventQuery)
+    with services().database.read() as session:
+        jobs.get(session, job_id, owner=owner())
+        rows = events.read(session, job_id, after=query.after, limit=query.limit + 1)
+        data = [representations.event_document(row, job_id=job_id) for row in rows[: query.limit]]
+    last = data[-1]["seq"] if data else query.after
+    return as_json(EventList(data=data, has_more=len(rows) > query.limit, next_after=last))
+
+
+@blueprint.get("/jobs/<job_id>/stream")
+@documented(
+    TAG,
+    "text/event-stream",
+    query=StreamQuery,
+    headers=("Last-Event-ID",),
+    also={204: "The job has ended, and the client has all its events."},
+    problems=("job_not_found", "too_many_streams"),
+)
+def stream(job_id: str) -> Response:
+    """Follow a job by server-sent events.
+
+    First comes `snapshot` (the job), then every event of the log with its `seq` as `id`, from the first or after
+    `Last-Event-ID`, then what happens: `status`, `metrics`, `sample`, `checkpoint`, `health`, `log`, and
+    `progress`, which has no `id` and is not repeated. `end` is the last.
+    """
+    after = queries.last_event_id(queries.read_query(StreamQuery))
+    here = services()
+    if here.hub.is_full:
+        raise Problem("too_many_streams", "too many streams are open here", headers={"Retry-After": "10"})
+    with here.database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+    if job.status in TERMINAL and after is not None and after >= job.last_seq:
+        return Response(status=204)
+    text = follow(
+        here.hub,
+        here.database,
+        job,
+        representations.job_detail(job),
+        after=after or 0,
+        connection=_connection(),
+    )
+    response = Response(text, content_type="text/event-stream; charset=utf-8")
+    response.headers["Cache-Control"] = "no-cache, no-transform"
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+def _connection() -> socket.socket | None:
+    found = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
+    return found if isinstance(found, socket.socket) else None
+
+
+def _csv(table: MetricTable) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", *table.series])
+    for row, epoch in enumerate(table.epochs):
+        values = [column[row] for column in table.series.values()]
+        writer.writerow([epoch, *("" if value is None else repr(value) for value in values)])
+    return text.getvalue()

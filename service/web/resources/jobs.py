@@ -1,0 +1,227 @@
+"""Jobs: send one in, look at it, and say what should become of it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, request
+
+from service import datasets
+from service.contract import jobs, plan, validation
+from service.contract.errors import Fault, SpecError
+from service.contract.jobs import JobFilter, Submission
+from service.contract.spec import Spec
+from service.contract.tables import Job
+from service.contract.validation import Shape
+from service.web import queries
+from service.web.answers import as_json, tagged_json
+from service.web.operations import documented
+from service.web.queries import ListQuery, NoQuery, SubmitQuery
+from service.web.representations import DryRun, JobDetail, JobList, job_detail, job_summary
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("jobs", __name__)
+
+TAG: Final = "Jobs"
+_ONE: Final = ("job_not_found",)
+
+
+@blueprint.post("/jobs")
+@documented(
+    TAG,
+    JobDetail,
+    status=201,
+    query=SubmitQuery,
+    headers=("Idempotency-Key",),
+    takes_spec=True,
+    also={200: DryRun},
+    problems=("malformed_json", "body_too_large", "unsupported_media_type", "invalid_spec", "idempotency_conflict"),
+)
+def submit() -> Response:
+    """Train a network.
+
+    The answer comes as soon as the job is stored. A repetition with the same `Idempotency-Key` gets the same
+    answer, with `Idempotency-Replayed: true`, and makes no second job. With `dry_run=true` nothing is stored.
+    """
+    query = queries.read_query(SubmitQuery)
+    document = queries.read_json()
+    idempotency = queries.idempotency_key(document)
+    spec, shape = _check(document)
+    here = services()
+    if query.dry_run:
+        with here.database.read() as session:
+            cost = plan.plan(session, spec, shape)
+        return as_json(
+            DryRun(
+                resolved=spec.model_dump(mode="json"),
+                parameters=cost.parameters,
+                steps=cost.steps,
+                estimated_bytes=cost.estimated_bytes,
+                checkpoint_bytes=cost.checkpoint_bytes,
+                estimated_seconds=cost.estimated_seconds,
+            )
+        )
+    steps = plan.total_steps(spec, shape.train_count)
+    submission = Submission(spec=document, resolved=spec, steps=steps, owner=owner())
+    answer, replayed = jobs.submit(here.database, submission, idempotency=idempotency, represent=_represent)
+    headers = {"Location": f"/jobs/{answer['id']}"}
+    if replayed:
+        headers["Idempotency-Replayed"] = "true"
+    else:
+        here.publisher.wake(answer["id"])
+    return as_json(answer, 201, headers=headers)
+
+
+@blueprint.get("/jobs")
+@documented(TAG, JobList, query=ListQuery, problems=("invalid_cursor",))
+def show_list() -> Response:
+    """List jobs.
+
+    A page stays right while new jobs arrive: `next_cursor` is a place in the order, not a count.
+    """
+    query = queries.read_query(ListQuery)
+    wanted = JobFilter(status=query.status or None, kind=query.kind, tag=query.tag, text=query.q)
+    with services().database.read() as session:
+        page = jobs.find(session, wanted, owner=owner(), sort=query.sort, limit=query.limit, cursor=query.cursor)
+        data = [job_summary(job) for job in page.jobs]
+    headers = {}
+    if page.next_cursor is not None:
+        same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+        headers["Link"] = f'</jobs?{urlencode([*same, ("cursor", page.next_cursor)])}>; rel="next"'
+    return as_json(
+        JobList(data=data, has_more=page.next_cursor is not None, next_cursor=page.next_cursor), headers=headers
+    )
+
+
+@blueprint.get("/jobs/<job_id>")
+@documented(TAG, JobDetail, headers=("If-None-Match", "Prefer"), also={304: "Nothing has changed."}, problems=_ONE)
+def show(job_id: str) -> Response:
+    """Show a job.
+
+    With `If-None-Match` and `Prefer: wait=30` the answer is held back until the job changes, or 30 seconds.
+    """
+    queries.read_query(NoQuery)
+    response = tagged_json(_read(job_id))
+    wait_s = queries.preferred_wait_s()
+    if response.status_code == 304 and wait_s and not services().hub.is_full:
+        response = _wait_for_change(job_id, wait_s)
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
+    return response
+
+
+@blueprint.delete("/jobs/<job_id>")
+@documented(TAG, None, status=204, problems=(*_ONE, "illegal_transition"))
+def delete(job_id: str) -> Response:
+    """Delete a job that has ended, with everything that it made."""
+    here = services()
+    jobs.remove(here.database, job_id, owner=owner())
+    here.artifacts.remove_job(job_id)
+    return Response(status=204)
+
+
+@blueprint.post("/jobs/<job_id>/cancel")
+@documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+def cancel(job_id: str) -> Response:
+    """Cancel a job.
+
+    One that runs stops between two batches, within a second or so; what it has finished stays.
+    """
+    return _accepted(jobs.cancel(services().database, job_id, owner=owner()))
+
+
+@blueprint.post("/jobs/<job_id>/pause")
+@documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+def pause(job_id: str) -> Response:
+    """Pause a running job.
+
+    It stops between two batches; the epoch under way will be trained again.
+    """
+    return _accepted(jobs.pause(services().database, job_id, owner=owner()))
+
+
+@blueprint.post("/jobs/<job_id>/resume")
+@documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+def resume(job_id: str) -> Response:
+    """Let a paused job go on from its last checkpoint."""
+    return _requeued(jobs.resume(services().database, job_id, owner=owner()))
+
+
+@blueprint.post("/jobs/<job_id>/retry")
+@documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+def retry(job_id: str) -> Response:
+    """Let a failed job go on from its last checkpoint."""
+    return _requeued(jobs.retry(services().database, job_id, owner=owner()))
+
+
+def _check(document: Any) -> tuple[Spec, Shape]:
+    """Everything that can be wrong with a spec, at once.
+
+    Raises:
+        SpecError: as it says.
+    """
+    faults: list[Fault] = []
+    spec: Spec | None = None
+    try:
+        spec = validation.resolve(document)
+    except SpecError as error:
+        faults.extend(error.faults)
+    name = spec.dataset.name if spec is not None else _dataset_name(document)
+    shape: Shape | None = None
+    if name is not None:
+        try:
+            info = datasets.describe(name, services().settings.data)
+            rows, columns = info.image_shape
+            shape = Shape(pixels=rows * columns, classes=info.classes, train_count=info.train_count)
+        except datasets.DatasetNotFound as error:
+            known = f"known are {', '.join(error.known)}"
+            faults.append(_dataset_fault(error.code, f"there is no such data set; {known}", error.suggestion))
+        except datasets.DatasetBroken as error:
+            faults.append(_dataset_fault(error.code, f"its files are broken: {error.path.name}: {error.reason}"))
+    if faults or spec is None or shape is None:
+        raise SpecError(faults)
+    validation.check_fit(spec, shape)
+    return spec, shape
+
+
+def _dataset_name(document: Any) -> str | None:
+    dataset = document.get("dataset") if isinstance(document, dict) else None
+    name = dataset.get("name") if isinstance(dataset, dict) else None
+    return name if isinstance(name, str) and name else None
+
+
+def _dataset_fault(code: str, detail: str, suggestion: str | None = None) -> Fault:
+    hint = f"; did you mean {suggestion!r}?" if suggestion else ""
+    return Fault(pointer="#/dataset/name", detail=detail + hint, code=code, suggestion=suggestion)
+
+
+def _represent(job: Job) -> dict[str, Any]:
+    return job_detail(job).model_dump(mode="json")
+
+
+def _read(job_id: str) -> JobDetail:
+    with services().database.read() as session:
+        return job_detail(jobs.get(session, job_id, owner=owner()))
+
+
+def _wait_for_change(job_id: str, wait_s: float) -> Response:
+    hub = services().hub
+    deadline = time.monotonic() + wait_s
+    with hub.watch(job_id) as watch:
+        while True:
+            # Read after the watch has begun: a change in between rings its bell.
+            response = tagged_json(_read(job_id))
+            left = deadline - time.monotonic()
+            if response.status_code != 304 or left <= 0 or hub.closing:
+                return response
+            watch.wait(min(left, 1.0))
+
+
+def _accepted(job: Job) -> Response:
+    return as_json(job_detail(job), 202, headers={"Location": f"/jobs/{job.id}"})
+
+
+def _requeued(job: Job) -> Response:
+    services().publisher.wake(job.id)
+    return _accepted(job)

@@ -1,0 +1,64 @@
+"""The pages a person opens: plain HTML made here, kept fresh by one small script each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response, render_template, request
+
+from service.contract import jobs, leases
+from service.contract.artifacts import ArtifactKind
+from service.contract.errors import JobNotFound
+from service.contract.jobs import JobFilter
+from service.web import queries
+from service.web.operations import documented
+from service.web.queries import ListQuery
+from service.web.representations import artifact_item, checkpoint_item, job_detail, job_summary, sample_item
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("pages", __name__)
+
+TAG: Final = "Pages"
+
+
+@blueprint.get("/")
+@documented(TAG, "text/html", query=ListQuery)
+def index() -> Response:
+    """Show the jobs to a person."""
+    query = queries.read_query(ListQuery)
+    wanted = JobFilter(status=query.status or None, kind=query.kind, tag=query.tag, text=query.q)
+    with services().database.read() as session:
+        page = jobs.find(session, wanted, owner=owner(), sort=query.sort, limit=query.limit, cursor=query.cursor)
+        alive = leases.live_workers(session)
+        data = [job_summary(job) for job in page.jobs]
+    return _html("index.html", jobs=data, query=query, next_cursor=page.next_cursor, workers=alive)
+
+
+@blueprint.get("/ui/jobs/<job_id>")
+@documented(TAG, "text/html", problems=("job_not_found",))
+def job(job_id: str) -> Response:
+    """Show a job to a person, live."""
+    queries.read_query(queries.NoQuery)
+    try:
+        with services().database.read() as session:
+            row = jobs.get(session, job_id, owner=owner())
+            checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+            samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
+    except JobNotFound:
+        if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
+            raise
+        return _html("missing.html", status=404, job_id=job_id)
+    items = [
+        checkpoint_item(found, best_epoch=row.best_epoch, latest_epoch=checkpoints[-1].epoch) for found in checkpoints
+    ]
+    return _html(
+        "job.html",
+        job=job_detail(row),
+        checkpoints=items[::-1],
+        sample=sample_item(samples[-1]) if samples else None,
+        artifacts=[artifact_item(found) for found in [*checkpoints, *samples]],
+    )
+
+
+def _html(template: str, *, status: int = 200, **values: object) -> Response:
+    return Response(render_template(template, **values), status, content_type="text/html; charset=utf-8")

@@ -1,0 +1,39 @@
+"""What every request needs, in one small object that the app carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, cast
+
+from flask import current_app, g
+
+from service.contract.artifacts import ArtifactFolder
+from service.contract.database import Database
+from service.contract.settings import Settings
+from service.web.drawings import Drawings
+from service.web.publisher import Publisher
+from service.web.stream import Hub
+
+EXTENSION: Final = "tapeline"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """One web process's view of the rest of the service."""
+
+    settings: Settings
+    database: Database
+    artifacts: ArtifactFolder
+    drawings: Drawings
+    publisher: Publisher
+    hub: Hub
+
+
+def services() -> Services:
+    """The services of the app that answers the current request."""
+    return cast(Services, current_app.extensions[EXTENSION])
+
+
+def owner() -> str | None:
+    """Whose jobs the current request may see; ``None`` means all, where no keys are asked for."""
+    return cast("str | None", g.get("owner"))

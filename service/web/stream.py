@@ -1,0 +1,280 @@
+"""Server-sent events out of the database: one reader a process looks, every client is told.
+
+The log of events has no holes and is numbered by job, so a client that was slow, or away, reads on from the
+number that it has. Nothing is ever dropped; there is only a later and an earlier.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.contract import events
+from service.contract.database import Database
+from service.contract.events import EventType
+from service.contract.states import TERMINAL
+from service.contract.tables import Job
+from service.web.representations import JobDetail, Progress, event_document
+
+LOOK_S: Final = 0.2
+PING_S: Final = 15.0
+MAX_CLIENTS: Final = 200
+RETRY_MS: Final = 2000
+
+_RECENT: Final = 256
+_BATCH: Final = 200
+_WAIT_S: Final = 1.0
+"""So often a waiting client looks whether its connection still stands."""
+
+_log = structlog.get_logger("tapeline.web.stream")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """What of a job changes while it is watched."""
+
+    last_seq: int
+    status: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    steps_per_second: float | None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """The pulse of a job that was just read."""
+        return cls(**{name: getattr(job, name) for name in cls.__dataclass_fields__})
+
+    @property
+    def progress(self) -> Progress:
+        """How far the job is."""
+        return Progress.at(
+            status=self.status,
+            epoch=self.epoch,
+            epochs=self.epochs,
+            step=self.step,
+            steps=self.steps,
+            steps_per_second=self.steps_per_second,
+        )
+
+
+_COLUMNS: Final = [getattr(Job, name) for name in Pulse.__dataclass_fields__]
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A job that somebody watches."""
+
+    pulse: Pulse | None = None
+    gone: bool = False
+    recent: tuple[dict[str, Any], ...] = ()
+    """The last events without a hole, so that a hundred clients of one job cost one query."""
+    clients: set[threading.Event] = field(default_factory=set)
+
+
+class Watch:
+    """One client's view of one job."""
+
+    def __init__(self, watched: _Watched, bell: threading.Event) -> None:
+        self._watched, self._bell = watched, bell
+
+    @property
+    def pulse(self) -> Pulse | None:
+        """The newest that the reader has seen, ``None`` before its first look."""
+        return self._watched.pulse
+
+    @property
+    def gone(self) -> bool:
+        """Whether the job was deleted."""
+        return self._watched.gone
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until something has changed, or the time is over."""
+        self._bell.wait(timeout_s)
+        self._bell.clear()
+
+    def recent(self, after: int) -> list[dict[str, Any]] | None:
+        """The events above ``after``, or ``None`` where only the database has them all."""
+        known = self._watched.recent
+        if not known or known[0]["seq"] > after + 1:
+            return None
+        return [event for event in known if event["seq"] > after]
+
+
+class Hub:
+    """Looks into the database for all clients of this process, and only while there are any."""
+
+    def __init__(
+        self, database: Database, *, look_s: float = LOOK_S, ping_s: float = PING_S, max_clients: int = MAX_CLIENTS
+    ) -> None:
+        self.ping_s = ping_s
+        self._database, self._look_s, self._max_clients = database, look_s, max_clients
+        self._lock = threading.Lock()
+        self._watched: dict[str, _Watched] = {}
+        self._thread: threading.Thread | None = None
+        self._clients = 0
+        self._hurry = threading.Event()
+        self.closing = False
+        """Set when the process stops: every stream ends, and its client comes back to another process."""
+
+    @property
+    def clients(self) -> int:
+        """How many watch now."""
+        return self._clients
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more client would take the threads that quick answers need."""
+        return self._clients >= self._max_clients
+
+    @contextmanager
+    def watch(self, job_id: str) -> Iterator[Watch]:
+        """Be told when a job changes."""
+        bell = threading.Event()
+        with self._lock:
+            watched = self._watched.setdefault(job_id, _Watched())
+            watched.clients.add(bell)
+            self._clients += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="stream-hub", daemon=True)
+                self._thread.start()
+        self._hurry.set()
+        try:
+            yield Watch(watched, bell)
+        finally:
+            with self._lock:
+                self._clients -= 1
+                watched.clients.discard(bell)
+                if not watched.clients:
+                    self._watched.pop(job_id, None)
+
+    def _run(self) -> None:
+        failing = False
+        while True:
+            with self._lock:
+                if not self._watched:
+                    self._thread = None
+                    return
+                watched = dict(self._watched)
+            try:
+                self._look(watched)
+                failing = False
+            except SQLAlchemyError as error:
+                if not failing:
+                    _log.warning("streams stand still: the database does not answer", error=str(error))
+                failing = True
+            self._hurry.wait(self._look_s)
+            self._hurry.clear()
+
+    def _look(self, watched: Mapping[str, _Watched]) -> None:
+        with self._database.read() as session:
+            found = {
+                row[0]: Pulse(**dict(zip(Pulse.__dataclass_fields__, row[1:], strict=True)))
+                for row in session.execute(select(Job.id, *_COLUMNS).where(Job.id.in_(list(watched))))
+            }
+            for job_id, item in watched.items():
+                before, now = item.pulse, found.get(job_id)
+                if before is None or now is None or now.last_seq == before.last_seq:
+                    continue
+                count = now.last_seq - before.last_seq
+                if count > _RECENT:
+                    item.recent = ()
+                    continue
+                news = events.read(session, job_id, after=before.last_seq, limit=count)
+                documents = [event_document(event, job_id=job_id) for event in news]
+                item.recent = (*item.recent, *documents)[-_RECENT:]
+        for job_id, item in watched.items():
+            now = found.get(job_id)
+            if now != item.pulse or now is None:
+                item.pulse, item.gone = now, now is None
+                with self._lock:
+                    bells = list(item.clients)
+                for bell in bells:
+                    bell.set()
+
+
+def follow(
+    hub: Hub, database: Database, job: Job, snapshot: JobDetail, *, after: int, connection: socket.socket | None
+) -> Iterator[str]:
+    """The text of one client's stream: a snapshot, the log from ``after`` on, then what happens.
+
+    It ends with the job, with the process, or when ``connection`` turns out to be closed.
+    """
+    with hub.watch(job.id) as watch:
+        yield f"retry: {RETRY_MS}\nevent: snapshot\ndata: {_dump(snapshot.model_dump(mode='json'))}\n\n"
+        pulse, sent, step = Pulse.of(job), min(after, job.last_seq), job.step
+        written = time.monotonic()
+        while not hub.closing:
+            seen = watch.pulse
+            if seen is not None and (seen.last_seq, seen.step) >= (pulse.last_seq, pulse.step):
+                pulse = seen
+            try:
+                batch = _unsent(watch, database, job.id, sent, pulse)
+            except SQLAlchemyError:  # the reader's thread says so in the log
+                batch = []
+            for document in batch:
+                yield _event(document, is_last=document["seq"] == pulse.last_seq and pulse.status in TERMINAL)
+                sent = document["seq"]
+            if pulse.status in TERMINAL and sent >= pulse.last_seq:
+                return
+            if pulse.step != step:
+                step = pulse.step
+                yield f"event: progress\ndata: {_dump({'job': job.id, **pulse.progress.model_dump()})}\n\n"
+                written = time.monotonic()
+            if batch:
+                written = time.monotonic()
+                continue
+            if time.monotonic() - written >= hub.ping_s:
+                yield ": ping\n\n"
+                written = time.monotonic()
+            watch.wait(_WAIT_S)
+            if watch.gone or is_closed(connection):
+                return
+
+
+def is_closed(connection: socket.socket | None) -> bool:
+    """Whether the client has hung up; a server that shows no socket learns it from a failing write."""
+    if connection is None:
+        return False
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _unsent(watch: Watch, database: Database, job_id: str, sent: int, pulse: Pulse) -> Sequence[dict[str, Any]]:
+    if sent >= pulse.last_seq:
+        return []
+    known = watch.recent(sent)
+    if known is None:
+        with database.read() as session:
+            rows = events.read(session, job_id, after=sent, limit=_BATCH)
+            known = [event_document(row, job_id=job_id) for row in rows]
+    # What is newer than the pulse waits for its own, so that an end is known to be the last.
+    return [document for document in known if document["seq"] <= pulse.last_seq]
+
+
+def _event(document: dict[str, Any], *, is_last: bool) -> str:
+    """One event. The end of an attempt that was followed by a retry ended nothing: it goes out as a status."""
+    kind = document["type"]
+    if kind == EventType.END and not is_last:
+        kind = EventType.STATUS.value
+        document = document | {"type": kind, "superseded": True}
+    return f"id: {document['seq']}\nevent: {kind}\ndata: {_dump(document)}\n\n"
+
+
+def _dump(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,19 @@
+"""What gunicorn loads: ``gunicorn -c python:service.web.gunicorn_conf service.web.wsgi:app``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from service.contract.errors import SettingsError
+from service.contract.settings import Settings
+from service.web import request_log
+from service.web.app import create_app
+
+try:
+    _settings = Settings.from_env(os.environ, cores=os.cpu_count() or 1)
+except SettingsError as error:
+    sys.exit(f"tapeline: {error}")
+
+request_log.configure()
+app = create_app(_settings)
