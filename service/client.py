@@ -23,7 +23,7 @@ from service.contract.settings import is_loopback
 from service.contract.states import TERMINAL
 
 _ATTEMPTS: Final = 4
-_FIRST_PAUSE_S: Final = 0.25
+_FIRST_PAUSE_S: Final = 0.1
 _STREAM_SILENCE_S: Final = 45.0
 """The service says something every 15 s; a stream that is silent for longer is dead."""
 _CHUNK_BYTES: Final = 1 << 18
@@ -84,6 +84,7 @@ class Client:
 
     def __init__(self, server: str, key: str | None = None) -> None:
         self.server = server.rstrip("/")
+        self.key = key
         url = httpx.URL(self.server)
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"a server is named like http://127.0.0.1:8000, not {server!r}")
@@ -205,17 +206,20 @@ class Client:
         last, pause = after, _FIRST_PAUSE_S
         alone_since: float | None = None
         while True:
-            reason = "the stream ended early"
+            reason, has_ended = "the stream ended early", False
             try:
                 for event in self._stream_once(job_id, last):
-                    alone_since, pause = None, _FIRST_PAUSE_S
+                    alone_since = None
                     if event.seq is not None:
                         if event.seq <= last:
                             continue
-                        last = event.seq
+                        last, pause = event.seq, _FIRST_PAUSE_S
                     yield event
                     if event.type == "end":
                         return
+                    has_ended = event.type == "snapshot" and event.data["status"] in TERMINAL
+                if has_ended:  # and all of its events came before
+                    return
             except (httpx.TransportError, SSEError) as error:
                 reason = _reason(error)
             except ApiError as error:

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.client import ApiError, Client, ClientError, DownloadDamaged, Event, ServerUnreachable
+
+Handler = Callable[[BaseHTTPRequestHandler, bytes], None]
+
+
+class Script:
+    """A real HTTP server that answers as the test says, one function a request."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.answers: list[Handler] = []
+        script = self
+
+        class Scripted(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                script.requests.append((self.command, self.path, dict(self.headers), body))
+                script.answers.pop(0)(self, body)
+
+            do_GET = do_POST = do_DELETE = handle_any  # noqa: N815 - the base class looks for these names
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def answer(document: Any, status: int = 200, **headers: str) -> Handler:
+    data = document if isinstance(document, bytes) else json.dumps(document).encode()
+
+    def give(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        request.send_response(status)
+        for name, value in headers.items():
+            request.send_header(name.replace("_", "-"), value)
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data)
+
+    return give
+
+
+def hang_up(request: BaseHTTPRequestHandler, body: bytes) -> None:
+    request.close_connection = True
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+def stream(*texts: str) -> Handler:
+    """Sends the texts, then breaks off."""
+
+    def give(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "text/event-stream")
+        request.send_header("Connection", "close")
+        request.end_headers()
+        for text in texts:
+            request.wfile.write(text.encode())
+            request.wfile.flush()
+        request.close_connection = True
+
+    return give
+
+
+def event(kind: str, seq: int | None = None, **data: Any) -> str:
+    number = "" if seq is None else f"id: {seq}\n"
+    return f"{number}event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+SNAPSHOT = event("snapshot", status="running")
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    made = Script()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(script: Script) -> Iterator[Client]:
+    with Client(script.url) as made:
+        yield made
+
+
+def test_an_error_of_the_api_shows_every_fault_with_its_place(script: Script, client: Client) -> None:
+    faults = [
+        {"pointer": "#/epochs", "detail": "must be greater than 0", "code": "out_of_range"},
+        {"pointer": "#/optimiser", "detail": "unknown field; did you mean 'optimizer'?", "code": "unknown_field"},
+    ]
+    script.answers = [answer({"code": "invalid_spec", "detail": "the spec has 2 faults", "errors": faults}, 422)]
+    with pytest.raises(ApiError) as caught:
+        client.submit({"kind": "gan"})
+    assert caught.value.status == 422
+    assert caught.value.code == "invalid_spec"
+    assert caught.value.errors == faults
+    assert str(caught.value).splitlines() == [
+        "the spec has 2 faults",
+        "  #/epochs: must be greater than 0",
+        "  #/optimiser: unknown field; did you mean 'optimizer'?",
+    ]
+
+
+def test_an_answer_that_is_no_problem_document_still_makes_a_clear_error(script: Script, client: Client) -> None:
+    script.answers = [answer(b"<html>", 413)]
+    with pytest.raises(ApiError, match="413"):
+        client.submit({})
+
+
+def test_something_else_than_tapeline_is_recognised(script: Script, client: Client) -> None:
+    script.answers = [answer(b"<html>hello</html>")]
+    with pytest.raises(ClientError, match="is not Tapeline"):
+        client.get("job_1")
+
+
+def test_a_server_that_is_not_there_is_named_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with Client(url) as client, pytest.raises(ServerUnreachable, match=r"connection refused.*tapeline up") as caught:
+        client.get("job_1")
+    assert caught.value.server == url
+
+
+def test_a_submission_is_repeated_under_the_same_key(script: Script, client: Client) -> None:
+    script.answers = [hang_up, answer({"code": "busy"}, 503), answer({"id": "job_1"}, 201)]
+    assert client.submit({"kind": "gan"}) == {"id": "job_1"}
+    keys = [headers["Idempotency-Key"] for _, _, headers, _ in script.requests]
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+
+
+def test_an_action_is_not_repeated_where_it_may_have_happened(script: Script, client: Client) -> None:
+    script.answers = [hang_up, answer({})]
+    with pytest.raises(ServerUnreachable):
+        client.retry("job_1")
+    assert len(script.requests) == 1
+
+
+def test_a_key_travels_as_a_bearer(script: Script) -> None:
+    script.answers = [answer({"id": "job_1"})]
+    with Client(script.url, "secret") as client:
+        client.get("job_1")
+    assert script.requests[0][2]["Authorization"] == "Bearer secret"
+
+
+def test_a_proxy_is_not_asked_for_this_machine(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    script.answers = [answer({"id": "job_1"})]
+    with Client(script.url) as client:
+        assert client.get("job_1") == {"id": "job_1"}
+
+
+def test_an_id_that_would_lead_elsewhere_is_refused_before_it_is_sent(client: Client) -> None:
+    with pytest.raises(ApiError, match="no job's id"):
+        client.get("../datasets")
+
+
+def test_a_list_goes_through_all_pages(script: Script, client: Client) -> None:
+    script.answers = [
+        answer({"data": [{"id": "a"}, {"id": "b"}], "has_more": True, "next_cursor": "c1"}),
+        answer({"data": [{"id": "c"}], "has_more": False, "next_cursor": None}),
+    ]
+    assert [job["id"] for job in client.list(kind="gan")] == ["a", "b", "c"]
+    assert [path for _, path, _, _ in script.requests] == [
+        "/jobs?kind=gan&limit=100",
+        "/jobs?kind=gan&cursor=c1&limit=100",
+    ]
+
+
+def test_a_broken_stream_goes_on_where_it_broke(script: Script, client: Client) -> None:
+    script.answers = [
+        stream(SNAPSHOT, event("metrics", 1, epoch=1), event("metrics", 2, epoch=2), "id: 3\nevent: metr"),
+        hang_up,
+        stream(SNAPSHOT, event("metrics", 2, epoch=2), ": ping\n\n", event("progress", step=9)),
+        stream(SNAPSHOT, event("metrics", 3, epoch=3), event("end", 4, status="succeeded")),
+    ]
+    got = list(client.stream("job_1"))
+    assert [event.seq for event in got if event.seq is not None] == [1, 2, 3, 4]
+    assert got[-1] == Event("end", {"status": "succeeded"}, 4)
+    assert [headers.get("Last-Event-ID") for _, _, headers, _ in script.requests] == [None, "2", "2", "2"]
+
+
+def test_a_stream_of_an_ended_job_of_which_everything_is_known_ends(script: Script, client: Client) -> None:
+    script.answers = [stream(event("snapshot", status="failed"))]
+    assert [event.type for event in client.stream("job_1", after=9)] == ["snapshot"]
+
+
+def test_a_stream_gives_up_when_the_service_stays_away(script: Script, client: Client) -> None:
+    script.answers = [stream(SNAPSHOT), hang_up, hang_up, hang_up]
+    with pytest.raises(ServerUnreachable):
+        list(client.stream("job_1", patience_s=0.3))
+
+
+def test_a_stream_of_an_unknown_job_is_an_error_at_once(script: Script, client: Client) -> None:
+    script.answers = [answer({"code": "job_not_found", "detail": "there is no such job"}, 404)]
+    with pytest.raises(ApiError, match="no such job"):
+        list(client.stream("job_1"))
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+def test_a_download_is_whole_and_has_the_name_that_the_service_gives(
+    script: Script, client: Client, tmp_path: Path
+) -> None:
+    disposition = 'attachment; filename="checkpoint-0003.safetensors"'
+    script.answers = [answer(b"weights", Repr_Digest=digest_of(b"weights"), Content_Disposition=disposition)]
+    path = client.download("/jobs/job_1/checkpoints/best", tmp_path)
+    assert path == tmp_path / "checkpoint-0003.safetensors"
+    assert path.read_bytes() == b"weights"
+
+
+def test_a_damaged_download_leaves_the_old_file_and_nothing_else(
+    script: Script, client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "best").write_bytes(b"old")
+    script.answers = [answer(b"weighty", Repr_Digest=digest_of(b"weights"))]
+    with pytest.raises(DownloadDamaged, match="SHA-256"):
+        client.download("/jobs/job_1/checkpoints/best", tmp_path / "best")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"best": b"old"}
+
+
+def test_a_download_that_breaks_off_is_made_again(script: Script, client: Client, tmp_path: Path) -> None:
+    def half(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "7")
+        request.end_headers()
+        request.wfile.write(b"wei")
+        request.close_connection = True
+
+    script.answers = [half, answer(b"weights")]
+    assert client.download("/file", tmp_path / "file").read_bytes() == b"weights"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "..", ".profile"])
+def test_a_name_from_the_service_cannot_leave_the_folder(
+    script: Script, client: Client, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    script.answers = [answer(b"x", Content_Disposition=f'attachment; filename="{name}"')]
+    path = client.download("/file", folder)
+    assert path.resolve().parent == folder
+    assert not path.name.startswith(".")

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HOLDER = """
+import os, subprocess, sys, time
+from service.local.guard import Guard
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+guard = Guard(lock, grace_s=0.5)
+for command in sys.argv[2:]:
+    child = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, process_group=0)
+    child.stdout.readline()  # it is ready
+    guard.watch(child.pid)
+    print(child.pid, flush=True)
+print(guard.pid, flush=True)
+time.sleep(60)
+"""
+POLITE = "import time; print(flush=True); time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+
+
+def ended(pid: int, within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if " Z " in Path(f"/proc/{pid}/stat").read_text() or not os.path.exists(f"/proc/{pid}"):
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_what_a_killed_process_leaves_behind_is_ended_even_where_it_ignores_sigterm(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "lock"), POLITE, STUBBORN], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    pids = [int(holder.stdout.readline()) for _ in range(3)]
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    assert [ended(pid, 10) for pid in pids] == [True, True, True]
