@@ -40,12 +40,12 @@ def gradcheck(
     for number, (array, gradient) in enumerate(zip(arrays, gradients, strict=True)):
         numeric = np.empty_like(array)
         for index in np.ndindex(array.shape):
-            middle = array[index]
+            middle = float(array[index])
             h = step * max(1.0, abs(middle))
             sides = []
             for value in (middle + h, middle - h):
                 array[index] = value  # the tensors share this memory
-                sides.append(np.asarray(f(*tensors)))
+                sides.append(np.array(f(*tensors)))  # a copy: it may be a view of the array
             array[index] = middle
             numeric[index] = np.sum((sides[0] - sides[1]) * weights) / (2 * h)
         exact = np.asarray(gradient)

@@ -44,4 +44,5 @@ def he_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike
     """N(0, 2 / inputs); zeros for biases. He et al. 2015, equation 10."""
     if len(shape) < 2:
         return np.zeros(shape, dtype)
-    return (rng.standard_normal(shape) * np.sqrt(2 / shape[0])).astype(dtype)
+    weights: Array = rng.standard_normal(shape) * np.sqrt(2 / shape[0])
+    return weights.astype(dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Protocol, assert_never
 
 import numpy as np
@@ -36,7 +37,8 @@ class Layer(Protocol):
     def parameters(self) -> dict[str, Tensor]:
         """Trainable tensors by name; empty for layers that learn nothing."""
 
-    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any: ...
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply to a batch."""
 
 
 class Dense:
@@ -172,7 +174,7 @@ class Sequential:
         self.layers = list(layers)
         self.last: Dense = layers[-1]
         dense = [layer for layer in layers if isinstance(layer, Dense)]
-        for before, after in zip(dense, dense[1:], strict=False):
+        for before, after in pairwise(dense):
             if before.units != after.inputs:
                 raise ShapeError(
                     f"Sequential: a layer of {before.units} units before one of {after.inputs} inputs",
@@ -190,7 +192,8 @@ class Sequential:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the weights."""
-        return self.last.weight.dtype
+        dtype: np.dtype[Any] = self.last.weight.dtype
+        return dtype
 
     def named_parameters(self) -> dict[str, Tensor]:
         """Trainable tensors by name, in the order of the layers."""

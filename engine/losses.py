@@ -6,9 +6,10 @@ size only, so that a learning rate does not depend on the batch size and an outp
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from engine import ops
 from engine.errors import DataError, SettingError, ShapeError
@@ -32,6 +33,9 @@ class Loss(Protocol):
     def check_activation(self, activation: Activation | None) -> None:
         """Raise SettingError if a model that ends with ``activation`` cannot be trained with this loss."""
 
+    def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
+        """What :meth:`__call__` works on fastest for integer ``labels`` (n,): checked, and made once."""
+
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """The loss as a tensor without axes."""
 
@@ -41,6 +45,11 @@ class _Reduced:
         if reduction not in ("mean", "sum"):
             raise SettingError(f"reduction {reduction!r} is neither mean nor sum", setting="reduction")
         self.reduction: Reduction = reduction
+
+    def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
+        """One-hot rows for integer ``labels``: (n,) to (n, classes)."""
+        check_labels(labels, len(labels), classes)
+        return one_hot(labels, classes, dtype)
 
     def _reduce(self, total: Any, batch: int) -> Any:
         return total if self.reduction == "sum" else ops.multiply(total, 1 / batch)
@@ -86,17 +95,21 @@ class SoftmaxCrossEntropy(_Reduced):
     """
 
     on_logits = True
-    _range: ClassVar[str] = "[0, 1)"
 
     def __init__(self, reduction: Reduction = "mean", label_smoothing: float = 0.0) -> None:
         super().__init__(reduction)
         if not 0 <= label_smoothing < 1:
-            raise SettingError(f"label_smoothing {label_smoothing} is not in {self._range}", setting="label_smoothing")
+            raise SettingError(f"label_smoothing {label_smoothing} is not in [0, 1)", setting="label_smoothing")
         self.label_smoothing = label_smoothing
 
     def check_activation(self, activation: Activation | None) -> None:
         """The model must end with a softmax, or with nothing."""
         _expect("softmax cross-entropy", activation, Activation.SOFTMAX)
+
+    def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
+        """The labels themselves."""
+        check_labels(labels, len(labels), classes)
+        return labels
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Logits (batch, classes); integer labels (batch,)."""
@@ -110,9 +123,9 @@ def _expect(loss: str, activation: Activation | None, expected: Activation) -> N
         raise SettingError(f"{loss} needs a model that ends with {expected}, not {activation}", setting="loss")
 
 
-def _targets(outputs: Any, targets: Any) -> Array:
+def _targets(outputs: Any, given: Any) -> Array:
     """Targets as floats of the outputs' shape."""
-    targets = np.asarray(targets)
+    targets: Array = np.asarray(given)
     if targets.shape == outputs.shape:
         return targets
     if targets.ndim == 1 and targets.dtype.kind in "ui":
@@ -127,7 +140,7 @@ def _targets(outputs: Any, targets: Any) -> Array:
 
 def one_hot(labels: Array, classes: int, dtype: Any) -> Array:
     """Rows of zeros with a one at each label: (batch,) integers to (batch, classes)."""
-    rows = np.zeros((len(labels), classes), dtype)
+    rows: Array = np.zeros((len(labels), classes), dtype)
     rows[np.arange(len(labels)), labels] = 1
     return rows
 

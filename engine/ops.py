@@ -6,7 +6,6 @@ get their public names. A NumPy function that is in none of the tables below is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -151,9 +150,8 @@ def _reshape_method(x: Any, *shape: Any) -> Any:
 
 
 def _transpose_method(x: Any, *axes: Any) -> Any:
-    if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)):
-        axes = axes[0]
-    return transpose(x, axes=axes or None)
+    order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+    return transpose(x, axes=order or None)
 
 
 def _cast_method(x: Any, dtype: Any, copy: bool = True) -> Any:

@@ -48,7 +48,7 @@ cos = Primitive("cos", np.cos, lambda y, x: lambda g: g * -np.sin(x))
 absolute = Primitive("absolute", np.absolute, lambda y, x: lambda g: g * np.sign(x))
 
 
-def _power_base(g: Array, a: Any, b: Any) -> Array:
+def _power_base(g: Array, a: Any, b: Any) -> Any:
     """``g * b * a ** (b - 1)``, and 0 where b is 0: there the power is constant, even at a = 0."""
     if np.ndim(b) == 0 and b != 0:
         return g * (b * np.power(a, b - 1))
@@ -56,7 +56,7 @@ def _power_base(g: Array, a: Any, b: Any) -> Array:
     return np.where(constant, np.zeros((), g.dtype), g * b * np.power(a, np.where(constant, b, b - 1)))
 
 
-def _power_exponent(g: Array, y: Array, a: Any) -> Array:
+def _power_exponent(g: Array, y: Array, a: Any) -> Any:
     """``g * y * log a``, and its limit 0 where a is 0."""
     zero = np.equal(a, 0)
     return np.where(zero, np.zeros((), g.dtype), g * y * np.log(np.where(zero, np.ones_like(a), a)))
@@ -70,7 +70,7 @@ power = Primitive(
 )
 
 
-def _share(chosen: Any, other: Any, y: Array) -> Array:
+def _share(chosen: Any, other: Any, y: Array) -> Any:
     """The weight of ``chosen`` in a maximum or minimum ``y``: 1 where it won, 1/2 each where both did."""
     return np.equal(chosen, y) / np.where(np.equal(chosen, other), 2, 1).astype(y.dtype)
 
@@ -89,7 +89,7 @@ minimum = Primitive(
 )
 
 
-def _where(condition: Any, a: Any, b: Any) -> Array:
+def _where(condition: Any, a: Any, b: Any) -> Any:
     return np.where(condition, a, b)
 
 
@@ -103,7 +103,7 @@ where = Primitive(
 )
 
 
-def _clip(x: Array, low: Any = None, high: Any = None) -> Array:
+def _clip(x: Array, low: Any = None, high: Any = None) -> Any:
     return np.clip(x, low, high)
 
 

@@ -78,25 +78,19 @@ affine = Primitive(
 )
 
 
-def _largest_exponent(dtype: np.dtype[Any]) -> float:
-    return float(np.log(np.finfo(dtype).max))
-
-
-_EXPONENT_LIMITS = {np.dtype(t): _largest_exponent(np.dtype(t)) for t in (np.float16, np.float32, np.float64)}
-
-
 def _sigmoid(x: Any) -> Array:
-    y = np.negative(np.asarray(x))
-    # exp must not overflow; the clamped values are sigmoids of the smallest normal numbers, 0 to any precision.
-    np.minimum(y, _EXPONENT_LIMITS[y.dtype], out=y)
-    np.exp(y, out=y)
+    y = np.asarray(np.negative(x))  # NumPy gives a scalar for an array without axes
+    # exp overflows to infinity for large negative x, and 1 / infinity is the right answer.
+    with np.errstate(over="ignore"):
+        np.exp(y, out=y)
     y += 1
-    return np.reciprocal(y, out=y)
+    np.divide(1, y, out=y)
+    return y
 
 
 def _sigmoid_back(y: Array, x: Array) -> Vjp:
     def vjp(g: Array) -> Array:
-        slope = np.subtract(1, y)
+        slope: Array = np.subtract(1, y)
         slope *= y
         slope *= g
         return slope
@@ -109,7 +103,7 @@ sigmoid = Primitive("sigmoid", _sigmoid, _sigmoid_back, doc="``1 / (1 + exp(-x))
 
 def _tanh_back(y: Array, x: Array) -> Vjp:
     def vjp(g: Array) -> Array:
-        slope = np.multiply(y, y)
+        slope = np.asarray(np.multiply(y, y))
         np.subtract(1, slope, out=slope)
         slope *= g
         return slope
@@ -120,14 +114,14 @@ def _tanh_back(y: Array, x: Array) -> Vjp:
 tanh = Primitive("tanh", np.tanh, _tanh_back)
 
 
-def _relu(x: Any) -> Array:
+def _relu(x: Any) -> Any:
     return np.maximum(x, 0)
 
 
 relu = Primitive("relu", _relu, lambda y, x: lambda g: g * (y > 0), doc="``max(x, 0)``; slope 0 at 0.")
 
 
-def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Array:
+def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
     y = np.multiply(x, negative_slope)
     return np.maximum(x, y, out=y if isinstance(y, np.ndarray) else None)
 
@@ -135,7 +129,7 @@ def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Array:
 def _leaky_relu_back(y: Array, x: Array, negative_slope: float = 0.2) -> Vjp:
     # The output has the input's sign. With a slope of 0 it is 0 there, which is not positive either.
     def vjp(g: Array) -> Array:
-        slope = (y > 0).astype(g.dtype)
+        slope: Array = (y > 0).astype(g.dtype)
         slope *= 1 - negative_slope
         slope += negative_slope
         slope *= g
@@ -153,7 +147,7 @@ leaky_relu = Primitive(
 
 
 def _softmax(x: Any, axis: int = -1) -> Array:
-    y = np.subtract(x, np.max(x, axis=axis, keepdims=True))
+    y: Array = np.subtract(x, np.max(x, axis=axis, keepdims=True))
     np.exp(y, out=y)
     y /= np.sum(y, axis=axis, keepdims=True)
     return y
@@ -169,7 +163,7 @@ softmax = Primitive(
 
 
 def _log_softmax(x: Any, axis: int = -1) -> Array:
-    y = np.subtract(x, np.max(x, axis=axis, keepdims=True))
+    y: Array = np.subtract(x, np.max(x, axis=axis, keepdims=True))
     y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
     return y
 

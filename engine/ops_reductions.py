@@ -76,9 +76,10 @@ def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False
     kept = _kept_shape(x.shape, axis)
 
     def share(g: Array) -> Array:
-        winners = np.equal(x, y.reshape(kept))
+        winners: Array = np.equal(x, y.reshape(kept))
         # Equal winners share the gradient: any other choice would depend on their order.
-        return winners * (g.reshape(kept) / np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype))
+        shares: Array = winners * (g.reshape(kept) / np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype))
+        return shares
 
     return share
 

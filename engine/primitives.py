@@ -60,6 +60,8 @@ class Primitive:
                 node = value._node
                 if recorder is not None and node is not None and (node.leaf or node.tape is recorder.reference):
                     tracked.append((position, node))
+            elif recorder is not None and isinstance(value, (list, tuple)) and is_tracked(value):
+                raise GradientError(f"{self.name}: a list of tensors; np.stack them first", operation=self.name)
             else:
                 arrays.append(value)
         if options and is_tracked(options.values()):
@@ -115,7 +117,8 @@ def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
     repeated = tuple(range(extra)) + tuple(
         axis + extra for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis + extra] != 1
     )
-    return gradient.sum(axis=repeated, keepdims=True).reshape(shape)
+    summed: Array = gradient.sum(axis=repeated, keepdims=True)
+    return summed.reshape(shape)
 
 
 def undo(argument: Array, vjp: Vjp) -> Vjp:

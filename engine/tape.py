@@ -44,7 +44,7 @@ class GradientTape(Recorder):
             running.recorder = None
 
     def gradient(
-        self, target: Tensor, sources: Sequence[Tensor], output_gradients: Array | float | None = None
+        self, target: Tensor, sources: Sequence[Tensor] | Tensor, output_gradients: Array | float | None = None
     ) -> list[Tensor]:
         """The gradient of ``target`` with respect to each of ``sources``, in their order.
 
@@ -60,7 +60,7 @@ class GradientTape(Recorder):
             GradientError: the tape is spent, or ``target`` or a source is unknown to it.
             ShapeError: ``output_gradients`` does not have the target's shape.
         """
-        if isinstance(sources, np.ndarray):
+        if isinstance(sources, np.ndarray):  # would be taken for the sequence of its rows
             raise GradientError("gradient: sources must be a list of tensors, as in tape.gradient(y, [x])")
         if self._spent:
             raise GradientError("this tape has given its gradient already; use GradientTape(persistent=True)")

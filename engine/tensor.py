@@ -85,6 +85,8 @@ class Tensor(np.ndarray[Any, Any]):
                 raise _no_gradient(name)
             if out is not None:
                 raise GradientError(f"{name}: out= cannot be recorded; use the value it returns", operation=name)
+            if method == "__call__" and kwargs:
+                raise GradientError(f"{name} has no gradient with {', '.join(kwargs)}=", operation=name)
             if method == "reduce":
                 kwargs.setdefault("axis", 0)  # a ufunc's reduce and np.sum disagree about the default
             return _record(primitive, name, inputs, kwargs)

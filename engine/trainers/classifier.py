@@ -75,6 +75,8 @@ class ClassifierTrainer:
         loss.check_activation(model.activation)
         self._train_labels = _labels(train, model, "training")
         self._validation_labels = _labels(validation, model, "validation")
+        self._train_targets = loss.targets(self._train_labels, model.units, dtype)
+        self._validation_targets = loss.targets(self._validation_labels, model.units, dtype)
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -111,11 +113,11 @@ class ClassifierTrainer:
             for batch in batches(
                 len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
             ):
-                x, labels = self.train.inputs(batch, self.dtype), self._train_labels[batch]
+                x = self.train.inputs(batch, self.dtype)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss says it better
                     with GradientTape() as tape:
                         outputs = self._outputs(x, training=True, rng=dropout)
-                        loss = self.loss(outputs, labels)
+                        loss = self.loss(outputs, self._train_targets[batch])
                     value = self._per_image(loss, len(batch))
                     progress.check_finite("train_loss", value, step)
                     gradients = tape.gradient(loss, parameters)
@@ -123,7 +125,7 @@ class ClassifierTrainer:
                     self.optimizer.apply(parameters, gradients, rate)
                 step += 1
                 total_loss += value * len(batch)
-                hits += int(np.count_nonzero(np.argmax(np.asarray(outputs), axis=1) == labels))
+                hits += int(np.count_nonzero(np.asarray(outputs).argmax(axis=1) == self._train_labels[batch]))
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
             validation_loss, predictions = self._evaluate()
@@ -194,11 +196,11 @@ class ClassifierTrainer:
         total, predictions = 0.0, []
         for start in range(0, len(self.validation), _EVALUATION_BATCH):
             part = slice(start, start + _EVALUATION_BATCH)
-            labels = self._validation_labels[part]
+            targets = self._validation_targets[part]
             with np.errstate(over="ignore", invalid="ignore"):
                 outputs = np.asarray(self._outputs(self.validation.inputs(part, self.dtype), training=False))
-                total += self._per_image(self.loss(outputs, labels), len(labels)) * len(labels)
-            predictions.append(np.argmax(outputs, axis=1))
+                total += self._per_image(self.loss(outputs, targets), len(targets)) * len(targets)
+            predictions.append(outputs.argmax(axis=1))
         return total / len(self.validation), np.concatenate(predictions)
 
     def _per_image(self, loss: Array, batch: int) -> float:

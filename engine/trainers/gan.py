@@ -95,8 +95,8 @@ class GanTrainer:
         sizes = (generator.inputs, generator.units, discriminator.inputs, discriminator.units)
         if sizes != (latent.dim, train.features, train.features, 1):
             raise ShapeError(
-                f"generator {sizes[0]} -> {sizes[1]} and discriminator {sizes[2]} -> {sizes[3]}, but {latent.dim} latent "
-                f"numbers, images of {train.features} pixels and one verdict: they do not fit"
+                f"generator {sizes[0]} -> {sizes[1]} and discriminator {sizes[2]} -> {sizes[3]} do not fit "
+                f"{latent.dim} latent numbers, images of {train.features} pixels and one verdict"
             )
         if skip_every is not None and skip_every < 2:
             raise SettingError(

@@ -1,0 +1,339 @@
+"""Every primitive against central differences, over shapes, broadcasts, axes and memory layouts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import GradientError, GradientTape, ShapeError, Tensor, gradcheck, ops
+
+Case = tuple[Callable[..., Any], list[np.ndarray]]
+shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+full_shapes = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=3)
+small = st.integers(1, 4)
+
+
+def distinct(draw: Any, shape: tuple[int, ...], offset: float = 0.037) -> np.ndarray:
+    """Values a tenth apart in random order, none at 0: no kink within reach of a difference quotient."""
+    size = int(np.prod(shape))
+    order = np.random.default_rng(draw(st.integers(0, 99))).permutation(size)
+    return ((order - size // 2) * 0.1 + offset).reshape(shape)
+
+
+def positive(draw: Any, shape: tuple[int, ...]) -> np.ndarray:
+    return np.abs(distinct(draw, shape)) + 0.3
+
+
+def pair(draw: Any) -> tuple[np.ndarray, np.ndarray]:
+    both = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, min_side=0, max_side=3)).input_shapes
+    return distinct(draw, both[0]), distinct(draw, both[1], 0.081)
+
+
+@st.composite
+def unary(draw: Any, op: Any) -> Case:
+    return op, [distinct(draw, draw(shapes))]
+
+
+@st.composite
+def unary_positive(draw: Any, op: Any) -> Case:
+    return op, [positive(draw, draw(shapes))]
+
+
+@st.composite
+def binary(draw: Any, op: Any) -> Case:
+    return op, list(pair(draw))
+
+
+@st.composite
+def divide(draw: Any) -> Case:
+    a, b = pair(draw)
+    return ops.divide, [a, np.abs(b) + 0.5]
+
+
+@st.composite
+def power(draw: Any) -> Case:
+    a, b = pair(draw)
+    exponent = draw(st.sampled_from([None, 0, 1, 2, 3, -1, 0.5, -1.5]))
+    if exponent is None:
+        return ops.power, [np.abs(a) + 0.3, b]
+    return lambda x: ops.power(x, exponent), [np.abs(a) + 0.3]
+
+
+@st.composite
+def where(draw: Any) -> Case:
+    a, b = pair(draw)
+    condition = np.random.default_rng(0).random(np.broadcast_shapes(a.shape, b.shape)) > 0.5
+    return lambda a, b: ops.where(condition, a, b), [a, b]
+
+
+@st.composite
+def clip(draw: Any) -> Case:
+    x = distinct(draw, draw(shapes))
+    match draw(st.integers(0, 3)):
+        case 0:
+            return lambda x: ops.clip(x, -0.1, None), [x]
+        case 1:
+            return lambda x: ops.clip(x, None, 0.1), [x]
+        case 2:
+            return ops.clip, [x, np.array(-0.1), np.array(0.1)]
+        case _:
+            return ops.clip, [x, distinct(draw, x.shape, -0.4), distinct(draw, x.shape, 0.39) + 0.3]
+
+
+@st.composite
+def reduction(draw: Any, op: Any, **options: Any) -> Case:
+    shape = draw(full_shapes)
+    axes = draw(st.none() | st.integers(-len(shape), len(shape) - 1) | hnp.valid_tuple_axes(len(shape), min_size=1))
+    keepdims = draw(st.booleans())
+    return lambda x: op(x, axis=axes, keepdims=keepdims, **options), [distinct(draw, shape)]
+
+
+@st.composite
+def along_axis(draw: Any, op: Any) -> Case:
+    shape = draw(full_shapes)
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    return lambda x: op(x, axis=axis), [distinct(draw, shape)]
+
+
+@st.composite
+def matmul(draw: Any) -> Case:
+    signature = draw(hnp.mutually_broadcastable_shapes(signature="(m?,n),(n,p?)->(m?,p?)", max_dims=2, max_side=3))
+    a, b = signature.input_shapes
+    return ops.matmul, [distinct(draw, a), distinct(draw, b)]
+
+
+@st.composite
+def affine(draw: Any) -> Case:
+    lead, inputs, units = (
+        draw(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)),
+        draw(small),
+        draw(small),
+    )
+    return ops.affine, [distinct(draw, (*lead, inputs)), distinct(draw, (inputs, units)), distinct(draw, (units,))]
+
+
+@st.composite
+def getitem(draw: Any) -> Case:
+    x = distinct(draw, draw(full_shapes))
+    kind = draw(st.sampled_from(["basic", "repeats", "mask", "mixed"]))
+    if kind == "basic":
+        index: Any = draw(hnp.basic_indices(x.shape, allow_newaxis=True))
+    elif kind == "repeats":
+        index = draw(st.lists(st.integers(-len(x), len(x) - 1), min_size=1, max_size=5))
+    elif kind == "mask":
+        index = draw(hnp.arrays(np.bool_, x.shape))
+    else:
+        index = (np.array([[0, -1], [0, 0]]), *(slice(None, None, -1),) * (x.ndim - 1))
+    return lambda x: ops.getitem(x, index), [x]
+
+
+@st.composite
+def reshape(draw: Any) -> Case:
+    x = distinct(draw, draw(shapes))
+    shape = draw(st.permutations(x.shape)) if draw(st.booleans()) else (x.size,)
+    return lambda x: ops.reshape(x, tuple(shape)), [x]
+
+
+@st.composite
+def transpose(draw: Any) -> Case:
+    x = distinct(draw, draw(shapes))
+    axes = draw(st.none() | st.permutations(range(x.ndim)))
+    return lambda x: ops.transpose(x, axes=axes), [x]
+
+
+@st.composite
+def broadcast_to(draw: Any) -> Case:
+    shape = draw(shapes)
+    target = draw(st.sampled_from([shape, (2, *shape), (1, 3, *shape)]))
+    return lambda x: ops.broadcast_to(x, target), [distinct(draw, shape)]
+
+
+@st.composite
+def concatenate(draw: Any) -> Case:
+    shape = draw(full_shapes)
+    axis = draw(st.none() | st.integers(-len(shape), len(shape) - 1))
+    sizes = draw(st.lists(st.integers(0, 3), min_size=1, max_size=3))
+    parts = [list(shape) for _ in sizes]
+    for part, size in zip(parts, sizes, strict=True):
+        part[axis or 0] = size
+    return lambda *arrays: ops.concatenate(arrays, axis=axis), [distinct(draw, tuple(part)) for part in parts]
+
+
+@st.composite
+def stack(draw: Any) -> Case:
+    shape = draw(shapes)
+    axis = draw(st.integers(-len(shape) - 1, len(shape)))
+    return lambda *arrays: ops.stack(arrays, axis=axis), [distinct(draw, shape) for _ in range(draw(small))]
+
+
+@st.composite
+def axes_moved(draw: Any, op: Any) -> Case:
+    shape = draw(full_shapes)
+    first, second = (draw(st.integers(-len(shape), len(shape) - 1)) for _ in range(2))
+    return lambda x: op(x, first, second), [distinct(draw, shape)]
+
+
+@st.composite
+def expand_dims(draw: Any) -> Case:
+    shape = draw(shapes)
+    axis = draw(st.integers(-len(shape) - 1, len(shape)) | st.just((0, len(shape) + 1)))
+    return lambda x: ops.expand_dims(x, axis), [distinct(draw, shape)]
+
+
+@st.composite
+def squeeze(draw: Any) -> Case:
+    x = distinct(draw, (1, draw(small), 1))
+    axis = draw(st.sampled_from([None, 0, -1, (0, 2)]))
+    return lambda x: ops.squeeze(x, axis), [x]
+
+
+@st.composite
+def squared_error(draw: Any) -> Case:
+    shape = draw(shapes)
+    target = distinct(draw, shape, 0.5)
+    return lambda x: ops.squared_error(x, target), [distinct(draw, shape)]
+
+
+@st.composite
+def sigmoid_cross_entropy(draw: Any) -> Case:
+    x = 30 * distinct(draw, draw(shapes))
+    target = draw(st.sampled_from([0.0, 0.9, 1.0])) if draw(st.booleans()) else np.full(x.shape, 0.25)
+    return lambda x: ops.sigmoid_cross_entropy(x, target), [x]
+
+
+@st.composite
+def softmax_cross_entropy(draw: Any) -> Case:
+    rows, classes = draw(small), draw(small)
+    labels = draw(hnp.arrays(np.int64, (rows,), elements=st.integers(0, classes - 1)))
+    smoothing = draw(st.sampled_from([0.0, 0.1]))
+    return lambda x: ops.softmax_cross_entropy(x, labels, label_smoothing=smoothing), [distinct(draw, (rows, classes))]
+
+
+CASES: dict[str, st.SearchStrategy[Case]] = {
+    **{
+        name: unary(getattr(ops, name))
+        for name in "absolute cos exp expm1 leaky_relu negative ravel relu sigmoid sin square tanh".split()
+    },
+    **{name: unary_positive(getattr(ops, name)) for name in ("log", "log1p", "sqrt")},
+    **{name: binary(getattr(ops, name)) for name in ("add", "maximum", "minimum", "multiply", "subtract")},
+    **{name: reduction(getattr(ops, name)) for name in ("max", "mean", "min", "sum", "var")},
+    **{name: along_axis(getattr(ops, name)) for name in ("log_softmax", "softmax")},
+    **{name: axes_moved(getattr(ops, name)) for name in ("moveaxis", "swapaxes")},
+    "affine": affine(),
+    "broadcast_to": broadcast_to(),
+    "cast": unary(lambda x: ops.cast(x, dtype=np.float64)),
+    "clip": clip(),
+    "concatenate": concatenate(),
+    "divide": divide(),
+    "expand_dims": expand_dims(),
+    "getitem": getitem(),
+    "matmul": matmul(),
+    "power": power(),
+    "reshape": reshape(),
+    "sigmoid_cross_entropy": sigmoid_cross_entropy(),
+    "softmax_cross_entropy": softmax_cross_entropy(),
+    "squared_error": squared_error(),
+    "squeeze": squeeze(),
+    "stack": stack(),
+    "std": unary(lambda x: ops.std(ops.concatenate([ops.ravel(x), np.array([5.0, 6.0])]))),
+    "transpose": transpose(),
+    "where": where(),
+}
+
+
+def test_every_public_primitive_has_a_case() -> None:
+    assert set(CASES) == set(ops.__all__)
+
+
+def strided(array: np.ndarray) -> np.ndarray:
+    """The same values in memory that is neither contiguous nor in order."""
+    padded = np.zeros(tuple(2 * size for size in array.shape[::-1]))
+    view = padded.transpose()[(..., *(slice(None, None, -2),) * array.ndim)]
+    view[...] = array
+    return view
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_gradients_agree_with_central_differences(name: str, data: st.DataObject) -> None:
+    f, inputs = data.draw(CASES[name])
+    gradcheck(f, *inputs)
+
+    answers = []
+    for arrays in (inputs, [strided(array) for array in inputs]):
+        tensors = [Tensor(array, watch=True) for array in arrays]
+        with GradientTape() as tape:
+            y = f(*tensors)
+        answers.append([y, *tape.gradient(y, tensors)])
+        for gradient, tensor in zip(answers[-1][1:], tensors, strict=True):
+            assert gradient.shape == tensor.shape
+    for contiguous, scattered in zip(*answers, strict=True):
+        np.testing.assert_allclose(scattered, contiguous, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+@given(data=st.data())
+@settings(max_examples=5, deadline=None)
+def test_float32_stays_float32(name: str, data: st.DataObject) -> None:
+    if name == "cast":
+        return  # its purpose is another dtype
+    f, inputs = data.draw(CASES[name])
+    tensors = [Tensor(array.astype(np.float32), watch=True) for array in inputs]
+    with GradientTape() as tape:
+        y = f(*tensors)
+    assert all(gradient.dtype == np.float32 for gradient in tape.gradient(y, tensors))
+
+
+def test_sigmoid_is_exact_at_both_ends() -> None:
+    for dtype in (np.float32, np.float64):
+        x = np.array([-1000, -20, 0, 20, 1000], dtype)
+        y = ops.sigmoid(x)
+        assert y.dtype == dtype
+        np.testing.assert_allclose(y, [0, 2.0611536e-9, 0.5, 1, 1], rtol=1e-6)
+
+
+def test_losses_on_logits_stay_finite_where_the_probabilities_do_not() -> None:
+    x = np.array([[1e4, -1e4]])
+    assert ops.sigmoid_cross_entropy(x, np.array([[0.0, 1.0]])) == 2e4
+    assert ops.softmax_cross_entropy(x, np.array([1])) == 2e4
+
+
+def test_equal_winners_share_the_gradient() -> None:
+    x = Tensor([2.0, 2.0, 1.0], watch=True)
+    with GradientTape() as tape:
+        y = ops.max(x)
+    assert tape.gradient(y, [x])[0].tolist() == [0.5, 0.5, 0]
+
+
+def test_an_element_taken_twice_gets_both_gradients() -> None:
+    x = Tensor([1.0, 2.0], watch=True)
+    with GradientTape() as tape:
+        y = x[[0, 0, 1]] * [1.0, 10.0, 100.0]
+    assert tape.gradient(y, [x])[0].tolist() == [11, 100]
+
+
+def test_power_of_zero_has_finite_gradients() -> None:
+    x, p = Tensor([0.0, 0.0], watch=True), Tensor([2.0, 3.0], watch=True)
+    with GradientTape() as tape:
+        y = x**p + x**0
+    gradients = tape.gradient(y, [x, p])
+    assert [gradient.tolist() for gradient in gradients] == [[0, 0], [0, 0]]
+
+
+def test_misfits_name_both_shapes() -> None:
+    with pytest.raises(ShapeError, match=r"affine: \(2, 3\) @ \(4, 5\)") as caught:
+        ops.affine(np.ones((2, 3)), np.ones((4, 5)), np.ones(5))
+    assert caught.value.shapes == ((2, 3), (4, 5))
+    with pytest.raises(ShapeError, match=r"add: shapes \(2,\) and \(3,\)"):
+        ops.add(np.ones(2), np.ones(3))
+
+
+def test_a_tracked_tensor_as_an_option_is_refused_not_ignored() -> None:
+    low = Tensor(0.0, watch=True)
+    with GradientTape(), pytest.raises(GradientError, match="positional"):
+        ops.clip(np.ones(3), low=low)

@@ -1,0 +1,178 @@
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import GradientError, GradientTape, Tensor
+
+
+def gradient_of(f: Any, x: Any) -> Any:
+    tensor = Tensor(np.asarray(x, np.float64), watch=True)
+    with GradientTape() as tape:
+        y = f(tensor)
+    return tape.gradient(y, [tensor])[0].tolist()
+
+
+def test_python_floats_become_float32_and_arrays_keep_their_dtype() -> None:
+    assert Tensor([1.0, 2.0]).dtype == np.float32
+    assert Tensor(1.5).dtype == np.float32
+    assert Tensor(np.float64(1.5)).dtype == np.float64
+    assert Tensor(np.ones(2)).dtype == np.float64
+    assert Tensor(np.ones(2, np.float16)).dtype == np.float16
+    assert Tensor([1, 2]).dtype.kind == "i"
+    assert Tensor([1.0], dtype=np.float64).dtype == np.float64
+
+
+def test_an_array_shares_its_memory_with_its_tensor() -> None:
+    array = np.zeros(2)
+    Tensor(array)[0] = 1
+    assert array.tolist() == [1, 0]
+
+
+def test_integers_cannot_be_watched() -> None:
+    with pytest.raises(GradientError, match="int64"):
+        Tensor(np.array([1]), watch=True)
+
+
+def test_outside_a_tape_a_tensor_acts_as_an_array() -> None:
+    x = Tensor([[1.0, 2.0], [3.0, 4.0]], watch=True)
+    assert isinstance(x + 1, Tensor)
+    assert isinstance(x, np.ndarray)
+    assert not (x + 1).watched
+    assert (x @ x).tolist() == [[7, 10], [15, 22]]
+    assert np.linalg.det(x) == pytest.approx(-2)
+    assert np.sort(x, axis=None).tolist() == [1, 2, 3, 4]
+    assert x.mean() == 2.5
+    assert x.std(axis=0).tolist() == [1, 1]
+    assert x.T[0].tolist() == [1, 3]
+    assert (x > 2).sum() == 2
+    assert divmod(x, 2)[0].tolist() == [[0, 1], [1, 2]]
+    x += 1
+    x[0] = 0
+    x.fill(5)
+    np.add(x, 1, out=x)
+    np.copyto(x, 2, where=x > 1)
+    np.exp(x, out=x, where=x > 5)
+    assert x.tolist() == [[2, 2], [2, 2]]
+    assert x.watched
+
+
+def test_it_shows_its_dtype_only_where_it_is_not_float32() -> None:
+    assert repr(Tensor([96.0])) == "Tensor([96.])"
+    assert repr(Tensor(np.array([96.0]))) == "Tensor([96.], dtype=float64)"
+    assert f"{Tensor(0.5):.2f} {Tensor([1.0])}" == "0.50 [1.]"
+
+
+@pytest.mark.parametrize(
+    ("f", "expected"),
+    [
+        (lambda x: x + x, [2, 2]),
+        (lambda x: 3 - x, [-1, -1]),
+        (lambda x: 1 / x, [-1, -0.25]),
+        (lambda x: x**2, [2, 4]),
+        (lambda x: x**-1, [-1, -0.25]),
+        (lambda x: 2**x, [2 * np.log(2), 4 * np.log(2)]),
+        (lambda x: +x - -x, [2, 2]),
+        (lambda x: abs(x), [1, 1]),
+        (lambda x: np.reciprocal(x), [-1, -0.25]),
+        (lambda x: x @ x, [2, 4]),
+        (lambda x: np.dot(x, x) + x.dot(x), [4, 8]),
+        (lambda x: np.dot(2.0, x), [2, 2]),
+        (lambda x: np.where(x > 1, x, 5 * x), [5, 1]),
+        (lambda x: np.clip(x, 0, 1.5) + x.clip(max=5), [2, 1]),
+        (lambda x: np.add.reduce(x) + np.maximum.reduce(x), [1, 2]),
+        (lambda x: x.sum() + x.mean() + x.max() + x.min(), [2.5, 2.5]),
+        (lambda x: np.sum(x) + np.mean(x) + np.max(x) + np.amin(x), [2.5, 2.5]),
+        (lambda x: np.var(x) + x.var(ddof=1), [-1.5, 1.5]),
+        (lambda x: np.std(x) + x.std(), [-1, 1]),
+        (lambda x: x.reshape(2, 1).T * x.reshape((1, 2)), [2, 4]),
+        (lambda x: x.reshape(1, -1).transpose(1, 0).mT.squeeze() ** 2, [2, 4]),
+        (lambda x: np.expand_dims(x, 0).transpose().flatten() + np.ravel(x), [2, 2]),
+        (lambda x: np.moveaxis(np.stack([x, x]), 0, 1).swapaxes(0, 1)[0], [1, 1]),
+        (lambda x: np.concatenate([x, x * x]), [3, 5]),
+        (lambda x: np.broadcast_to(x, (3, 2)), [3, 3]),
+        (lambda x: x[0] * x[-1] + x[..., 1], [2, 2]),
+        (lambda x: x[x > 1] * x[np.array([True, False])], [2, 1]),
+        (lambda x: x.astype(np.float32) + x.copy() + np.copy(x) + copy.copy(x), [4, 4]),
+        (lambda x: x * np.argmax(x) + x * (x > 1).sum() + np.zeros_like(x), [2, 2]),
+        (lambda x: x * x.argmax() * np.shape(x)[0] * len(x), [4, 4]),
+        (lambda x: x * np.asarray(x), [1, 2]),
+    ],
+)
+def test_what_people_write_is_recorded(f: Any, expected: list[float]) -> None:
+    assert gradient_of(f, [1.0, 2.0]) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("f", "name"),
+    [
+        (lambda x: np.sort(x), "np.sort"),
+        (lambda x: np.arctan(x), "np.arctan"),
+        (lambda x: np.cumsum(x), "np.cumsum"),
+        (lambda x: x.cumsum(), "ndarray.cumsum"),
+        (lambda x: np.multiply.accumulate(x), "np.multiply.accumulate"),
+        (lambda x: np.multiply.reduce(x), "np.multiply.reduce"),
+        (lambda x: np.einsum("i,i", x, x), "np.einsum"),
+        (lambda x: np.sum(x, where=x > 1), "np.sum"),
+        (lambda x: np.add(x, 1, where=x > 1), "np.add"),
+        (lambda x: np.exp(x, dtype=np.float64), "np.exp"),
+        (lambda x: x.astype(int), "ndarray.astype"),
+        (lambda x: x // 1, "np.floor_divide"),
+        (lambda x: np.where(x), "np.where"),
+        (lambda x: np.dot(x, np.ones((2, 2, 2))), "np.dot"),
+        (lambda x: np.add(x, 1, out=np.zeros(2)), "np.add"),
+        (lambda x: x * [x[0], 1.0], "multiply"),
+    ],
+)
+def test_what_has_no_gradient_is_an_error_that_names_it(f: Any, name: str) -> None:
+    x = Tensor([1.0, 2.0], watch=True)
+    with GradientTape(), pytest.raises(GradientError) as caught:
+        f(x)
+    assert caught.value.operation == name
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda y: y.__iadd__(1),
+        lambda y: y.__setitem__(0, 1),
+        lambda y: y.fill(0),
+        lambda y: y.sort(),
+        lambda y: np.exp(y, out=y),
+        lambda y: np.clip(y, 0, 1, out=y),
+        lambda y: np.copyto(y, 0),
+        lambda y: np.fill_diagonal(y, 0),
+    ],
+)
+def test_writing_into_something_recorded_is_an_error_until_the_gradient_is_taken(write: Any) -> None:
+    x = Tensor(np.eye(2), watch=True)
+    with GradientTape() as tape:
+        y = x * 2
+        for tensor in (x, y):
+            with pytest.raises(GradientError, match="in-place write"):
+                write(tensor)
+    for tensor in (x, y):
+        with pytest.raises(GradientError, match="in-place write"):
+            write(tensor)
+    tape.gradient(y, [x])
+    write(x)
+    write(y)
+
+
+def test_an_abandoned_tape_holds_nothing() -> None:
+    x = Tensor([1.0], watch=True)
+    with GradientTape():
+        x * 2
+    x += 1
+    assert x.tolist() == [2]
+
+
+def test_unwatched_tensors_are_not_recorded() -> None:
+    x = Tensor([1.0])
+    with GradientTape() as tape:
+        y = np.exp(x) + np.sort(x)
+        y += 1
+        y[0] = 2
+    assert not tape.records
