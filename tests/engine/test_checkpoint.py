@@ -1,0 +1,146 @@
+import io
+import json
+import pickle
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import CheckpointError, DivergedError, checkpoint
+from engine.checkpoint import State
+
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(lambda name: name != "__metadata__")
+arrays = hnp.arrays(
+    st.sampled_from([np.float16, np.float32, np.float64, np.int64]),
+    hnp.array_shapes(min_dims=0, min_side=0, max_side=3),
+)
+json_objects = st.dictionaries(
+    st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+)
+
+
+def example() -> State:
+    return State({"layers.0.weight": np.arange(6.0).reshape(2, 3)}, {"epoch": 3}, {"kind": "classifier"})
+
+
+def edit(change) -> bytes:
+    """The example's bytes with its header changed."""
+    data = checkpoint.dumps(example())
+    size = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:size])
+    change(header)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[size:]
+
+
+@given(tensors=st.dictionaries(names, arrays, max_size=4), state=json_objects, spec=json_objects)
+def test_states_go_round_bit_for_bit(tensors, state, spec) -> None:
+    data = checkpoint.dumps(State(tensors, state, spec))
+    back = checkpoint.loads(data)
+    assert (back.state, back.spec, sorted(back.tensors)) == (state, spec, sorted(tensors))
+    for name, array in tensors.items():
+        assert back.tensors[name].dtype == array.dtype
+        assert back.tensors[name].shape == array.shape
+        assert back.tensors[name].tobytes() == array.tobytes()
+        assert back.tensors[name].flags.writeable
+    assert checkpoint.dumps(back) == data
+
+
+def test_others_can_read_the_file(tmp_path) -> None:
+    checkpoint.save(tmp_path / "a.safetensors", example())
+    with safetensors.safe_open(tmp_path / "a.safetensors", framework="numpy") as file:
+        assert file.metadata() == {
+            "tapeline.format": "1",
+            "spec": '{"kind": "classifier"}',
+            "state": '{"epoch": 3}',
+        }
+        np.testing.assert_array_equal(file.get_tensor("layers.0.weight"), np.arange(6.0).reshape(2, 3))
+
+
+def test_paths_and_buffers_get_the_same_bytes(tmp_path) -> None:
+    buffer = io.BytesIO()
+    checkpoint.save(buffer, example())
+    checkpoint.save(str(tmp_path / "a"), example())
+    assert buffer.getvalue() == (tmp_path / "a").read_bytes() == checkpoint.dumps(example())
+    assert checkpoint.load(tmp_path / "a").state == {"epoch": 3}
+
+
+def test_scattered_memory_is_written_in_order() -> None:
+    array = np.arange(12.0).reshape(3, 4)[::2, ::-1].T
+    back = checkpoint.loads(checkpoint.dumps(State({"a": array})))
+    np.testing.assert_array_equal(back.tensors["a"], array)
+
+
+@given(cut=st.integers(0, len(checkpoint.dumps(example())) - 1))
+def test_a_truncated_file_is_refused(cut: int) -> None:
+    with pytest.raises(CheckpointError):
+        checkpoint.loads(checkpoint.dumps(example())[:cut])
+
+
+@given(data=st.binary(max_size=200))
+def test_noise_is_refused(data: bytes) -> None:
+    with pytest.raises(CheckpointError):
+        checkpoint.loads(data)
+
+
+@given(position=st.integers(0, len(checkpoint.dumps(example())) - 1), value=st.integers(0, 255))
+def test_a_changed_byte_is_refused_or_read_as_it_stands(position: int, value: int) -> None:
+    data = bytearray(checkpoint.dumps(example()))
+    data[position] = value
+    try:
+        checkpoint.loads(bytes(data))
+    except CheckpointError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (pickle.dumps(example().tensors), "truncated"),
+        ((2**62).to_bytes(8, "little") + b"{}", "header alone claims"),
+        ((2**21).to_bytes(8, "little") + b" " * 2**21, "at most 1048576"),
+        ((4).to_bytes(8, "little") + b"[[[[", "not JSON"),
+        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "not JSON"),
+        (safetensors.numpy.save({"a": np.ones(2)}), "no tapeline.format"),
+        (edit(lambda header: header["__metadata__"].update({"tapeline.format": "2"})), "format '2'"),
+        (edit(lambda header: header["__metadata__"].pop("state")), "no JSON under 'state'"),
+        (edit(lambda header: header["__metadata__"].update({"spec": "[]"})), "list, not an object"),
+        (edit(lambda header: header["layers.0.weight"].update(data_offsets=[0, 8])), "not a whole safetensors file"),
+        (edit(lambda header: header["layers.0.weight"].update(shape=[2**40, 2**40])), "not a whole safetensors file"),
+        (edit(lambda header: header["layers.0.weight"].update(dtype="I32", shape=[12])), "has dtype int32"),
+        (edit(lambda header: header["layers.0.weight"].update(dtype="BF16", shape=[24])), "dtype|safetensors"),
+    ],
+)
+def test_a_hostile_or_foreign_file_is_refused_with_its_reason(data: bytes, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.loads(data)
+
+
+def test_the_message_names_the_file(tmp_path) -> None:
+    (tmp_path / "broken").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"broken: truncated: 1 bytes"):
+        checkpoint.load(tmp_path / "broken")
+
+
+def test_what_a_file_cannot_hold_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="a has dtype complex128"):
+        checkpoint.dumps(State({"a": np.ones(1, complex)}))
+    with pytest.raises(CheckpointError, match="not JSON"):
+        checkpoint.dumps(State({}, {"loss": float("nan")}))
+    with pytest.raises(CheckpointError, match="not JSON"):
+        checkpoint.dumps(State({}, {"loss": object()}))
+
+
+def test_diverged_errors_travel_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(DivergedError(epoch=2, step=7, loss="d_loss", value=float("inf"))))
+    assert (error.epoch, error.step, error.loss, error.value) == (2, 7, "d_loss", float("inf"))
+    assert str(error) == "d_loss is infinite in epoch 2 after 7 steps: the training diverged"

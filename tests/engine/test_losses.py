@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from engine import (
+    Activation,
+    BinaryCrossEntropy,
+    DataError,
+    SettingError,
+    ShapeError,
+    SoftmaxCrossEntropy,
+    SquaredError,
+    gradcheck,
+    ops,
+)
+
+LOGITS = np.array([[0.5, -1.0, 2.0], [0.1, 0.2, 0.3]])
+LABELS = np.array([2, 0])
+
+
+def test_squared_error_adds_over_outputs_and_averages_over_the_batch() -> None:
+    one_hot = np.array([[0, 0, 1], [1, 0, 0]])
+    total = np.sum((LOGITS - one_hot) ** 2)
+    assert SquaredError("sum")(LOGITS, LABELS) == pytest.approx(total)
+    assert SquaredError("mean")(LOGITS, LABELS) == pytest.approx(total / 2)
+    assert SquaredError("sum")(LOGITS, one_hot) == pytest.approx(total)
+
+
+def test_binary_cross_entropy_is_that_of_the_sigmoid() -> None:
+    p, t = ops.sigmoid(LOGITS), np.array([[0, 0, 1], [1, 0, 0]])
+    total = -np.sum(t * np.log(p) + (1 - t) * np.log(1 - p))
+    assert BinaryCrossEntropy("sum")(LOGITS, LABELS) == pytest.approx(total)
+    assert BinaryCrossEntropy()(LOGITS, t) == pytest.approx(total / 2)
+    assert BinaryCrossEntropy("sum")(LOGITS, 1.0) == pytest.approx(-np.sum(np.log(p)))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_softmax_cross_entropy_is_that_of_the_softmax(smoothing: float) -> None:
+    target = np.full((2, 3), smoothing / 3)
+    target[[0, 1], LABELS] += 1 - smoothing
+    total = -np.sum(target * np.log(ops.softmax(LOGITS)))
+    assert SoftmaxCrossEntropy("sum", smoothing)(LOGITS, LABELS) == pytest.approx(total)
+    assert SoftmaxCrossEntropy("mean", smoothing)(LOGITS, LABELS) == pytest.approx(total / 2)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("loss", [SquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy])
+def test_gradients_follow_the_reduction(loss, reduction) -> None:
+    gradcheck(lambda x: loss(reduction)(x, LABELS), LOGITS)
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy()])
+def test_targets_made_once_are_those_of_the_labels(loss) -> None:
+    targets = loss.targets(LABELS, 3, np.float64)
+    assert loss(LOGITS, targets) == loss(LOGITS, LABELS)
+
+
+def test_unsuited_targets_are_refused() -> None:
+    with pytest.raises(DataError, match=r"labels range from 0 to 3, but there are 3 classes"):
+        SoftmaxCrossEntropy()(LOGITS, np.array([0, 3]))
+    with pytest.raises(DataError, match="range from -1"):
+        SquaredError()(LOGITS, np.array([0, -1]))
+    with pytest.raises(DataError, match="float64"):
+        SoftmaxCrossEntropy()(LOGITS, np.array([0.0, 1.0]))
+    with pytest.raises(ShapeError, match=r"\(3,\) for a batch of 2"):
+        SoftmaxCrossEntropy()(LOGITS, np.array([0, 1, 2]))
+    with pytest.raises(ShapeError, match=r"\(2, 3\) and targets float64 \(2, 2\)"):
+        SquaredError()(LOGITS, np.ones((2, 2)))
+    with pytest.raises(DataError, match="empty"):
+        SoftmaxCrossEntropy()(np.ones((0, 3)), np.ones(0, int))
+
+
+def test_unsuited_settings_are_refused() -> None:
+    with pytest.raises(SettingError, match="neither mean nor sum"):
+        SquaredError("max")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="label_smoothing 1"):
+        SoftmaxCrossEntropy(label_smoothing=1.0)
+    with pytest.raises(SettingError, match="ends with sigmoid, not softmax"):
+        BinaryCrossEntropy().check_activation(Activation.SOFTMAX)
+    with pytest.raises(SettingError, match="ends with softmax, not relu"):
+        SoftmaxCrossEntropy().check_activation(Activation.RELU)
+    SquaredError().check_activation(Activation.RELU)
+    SoftmaxCrossEntropy().check_activation(None)

@@ -1,0 +1,35 @@
+import pytest
+
+from engine import SettingError, schedules
+
+
+def test_constant_is_one() -> None:
+    assert schedules.constant()(5, 10, 100) == 1
+
+
+def test_step_multiplies_at_counts_of_finished_epochs() -> None:
+    schedule = schedules.step([2, 3], 0.5)
+    assert [schedule(step, 10, 50) for step in (0, 19, 20, 29, 30, 49)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_one_cycle_rises_to_one_and_falls_to_nearly_nothing() -> None:
+    schedule = schedules.one_cycle(warmup=0.3)
+    factors = [schedule(step, 10, 100) for step in range(100)]
+    assert factors[0] == pytest.approx(1 / 25)
+    assert factors[29] == pytest.approx(1)
+    assert factors[99] == pytest.approx(1 / 250_000)
+    assert factors[:30] == sorted(factors[:30])
+    assert factors[29:] == sorted(factors[29:], reverse=True)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_one_cycle_survives_a_run_of_few_steps(steps: int) -> None:
+    schedule = schedules.one_cycle()
+    assert all(0 < schedule(step, 1, steps) <= 1 for step in range(steps))
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(SettingError, match="factor 0"):
+        schedules.step([1], 0)
+    with pytest.raises(SettingError, match="warmup 1"):
+        schedules.one_cycle(warmup=1)
