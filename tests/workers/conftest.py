@@ -1,0 +1,148 @@
+"""Real worker processes on a real database. No broker: a worker looks by itself, at its start and every 5 s."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from migrations.upgrade import upgrade
+from service.contract import events, jobs, plan
+from service.contract.database import Database
+from service.contract.jobs import Submission
+from service.contract.settings import Settings
+from service.contract.states import TERMINAL
+from service.contract.tables import Event, Job
+from service.contract.validation import resolve
+
+STEADY = {
+    "kind": "classifier",
+    "epochs": 6,
+    "batch_size": 50,
+    "layers": [
+        {"units": 250, "activation": "relu"},
+        {"type": "dropout", "rate": 0.2},
+        {"units": 10, "activation": "softmax"},
+    ],
+    "samples": {"count": 9},
+}
+"""A job whose epochs take some tenths of a second each, of 170 batches: there is time to disturb it."""
+
+
+@dataclass
+class Workshop:
+    """A database, a folder of artifacts, and the workers on them."""
+
+    home: Path
+    database: Database
+    lease_s: float = 3.0
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        environ = {
+            "TAPELINE_HOME": str(self.home),
+            "TAPELINE_DATABASE_URL": self.database.url,
+            "TAPELINE_BROKER_URL": f"redis+socket://{self.home}/none.sock?virtual_host=0",
+            "TAPELINE_WORKERS": "1",
+            "TAPELINE_LEASE_S": str(self.lease_s),
+        }
+        return Settings.from_env(environ, cores=1)
+
+    def start(self, module: str = "workers") -> subprocess.Popen[bytes]:
+        environ = {**os.environ, **self.settings.to_env()}
+        with (self.home / f"{module}.log").open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-m", module], env=environ, stderr=log, stdout=log)
+        self.processes.append(process)
+        return process
+
+    def submit(self, **spec: Any) -> str:
+        document = STEADY | spec
+        resolved = resolve(document)
+        submission = Submission(spec=document, resolved=resolved, steps=plan.total_steps(resolved, 8500))
+        answer, _ = jobs.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+        return str(answer["id"])
+
+    def job(self, job_id: str) -> Job:
+        with self.database.read() as session:
+            return jobs.get(session, job_id)
+
+    def log(self, job_id: str) -> list[Event]:
+        with self.database.read() as session:
+            found = list(events.read(session, job_id))
+        assert [event.seq for event in found] == list(range(1, len(found) + 1))
+        assert [event.type for event in found].count("end") <= 1
+        return found
+
+    def until(self, job_id: str, holds: Callable[[Job], bool], timeout_s: float = 40) -> Job:
+        deadline = time.monotonic() + timeout_s
+        while not holds(job := self.job(job_id)):
+            if time.monotonic() > deadline:
+                logs = "\n".join(path.read_text()[-4000:] for path in self.home.glob("*.log"))
+                pytest.fail(f"{job_id} stays {job.status}, epoch {job.epoch}, step {job.step}:\n{logs}")
+            time.sleep(0.02)
+        return job
+
+    def until_end(self, job_id: str, timeout_s: float = 60) -> Job:
+        return self.until(job_id, lambda job: job.status in TERMINAL, timeout_s)
+
+    def stop(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def open_workshop(home: Path, url: str) -> Workshop:
+    home.mkdir(exist_ok=True)
+    database = Database(url)
+    upgrade(database)
+    return Workshop(home, database)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, database_url: str) -> Iterator[Workshop]:
+    made = open_workshop(tmp_path / "home", database_url)
+    yield made
+    made.stop()
+    made.database.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The STEADY job as it ends when nobody disturbs it."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    made = open_workshop(home, f"sqlite:///{home / 'tapeline.db'}")
+    job_id = made.submit()
+    made.start()
+    job = made.until_end(job_id)
+    assert job.status == "succeeded"
+    made.stop()
+    made.database.close()
+    return job
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes whose parent is ``pid``, from what the kernel says."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    pairs = (line.split() for line in listed.splitlines())
+    return [int(child) for child, parent in pairs if int(parent) == pid]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not yet waited for does not."""
+    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(shown.strip()) and not shown.strip().startswith("Z")

@@ -1,0 +1,235 @@
+"""What a person sees of a worker: jobs that end well, whatever happens to the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from service.contract import jobs, leases
+from service.contract.artifacts import ArtifactFolder, ArtifactKind
+from service.contract.database import Database
+from service.contract.states import Status
+from service.contract.tables import Job
+from service.datasets import load
+from tests.workers.conftest import Workshop, children_of, is_alive, open_workshop
+
+
+@pytest.fixture
+def light(tmp_path: Path) -> Iterator[Workshop]:
+    """A workshop on SQLite alone, for what does not hang on the database."""
+    home = tmp_path / "home"
+    made = open_workshop(home, f"sqlite:///{tmp_path / 'tapeline.db'}")
+    yield made
+    made.stop()
+    made.database.close()
+
+
+def training_child(worker_pid: int) -> int:
+    """The child that has used the most processor time; the other one is the spare."""
+
+    def ticks(pid: int) -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    return max(children_of(worker_pid), key=ticks)
+
+
+def all_end(pids: list[int], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not any(map(is_alive, pids))
+
+
+def test_a_job_leaves_metrics_samples_and_checkpoints(workshop: Workshop) -> None:
+    job_id = workshop.submit(epochs=3, checkpoint={"keep_last": 1})
+    workshop.start()
+    job = workshop.until_end(job_id)
+    assert (job.status, job.epoch, job.error) == (Status.SUCCEEDED, 3, None)
+    assert job.step == job.steps == 3 * 170
+    assert job.result_digest is not None
+    assert job.provenance is not None
+    assert job.provenance["threads"] == 1
+    with workshop.database.read() as session:
+        epochs = jobs.epochs(session, job_id)
+        files = jobs.artifacts(session, job_id)
+        latest = jobs.checkpoint(session, job, "latest")
+    assert [row.epoch for row in epochs] == [1, 2, 3]
+    assert {row.epoch for row in files if row.kind == ArtifactKind.SAMPLE} == {1, 2, 3}
+    assert {row.epoch for row in files if row.kind == ArtifactKind.CHECKPOINT} == {3, job.best_epoch}
+    kinds = [event.type for event in workshop.log(job_id)]
+    assert kinds == ["status", "status", *["metrics", "checkpoint", "sample"] * 3, "status", "end"]
+
+    # The checkpoint opens with nothing but safetensors, and NumPy alone gives the reported accuracy.
+    weights = safetensors.numpy.load((workshop.settings.artifacts / latest.path).read_bytes())
+    data = load("mnist-10k", workshop.home, cache_root=workshop.home / "cache")
+    x = data.validation_images.reshape(-1, 784).astype(np.float32) / 255
+    hidden = np.maximum(x @ weights["layers.0.weight"] + weights["layers.0.bias"], 0)
+    logits = hidden @ weights["layers.2.weight"] + weights["layers.2.bias"]
+    accuracy = np.mean(logits.argmax(axis=1) == data.validation_labels)
+    assert accuracy == pytest.approx(job.metrics["val_accuracy"], abs=1e-3)
+
+
+def test_a_killed_child_changes_nothing_not_one_bit(workshop: Workshop, undisturbed: Job) -> None:
+    job_id = workshop.submit()
+    worker = workshop.start()
+    workshop.until(job_id, lambda job: job.epoch >= 1)
+    os.kill(training_child(worker.pid), signal.SIGKILL)
+    job = workshop.until_end(job_id)
+    assert (job.status, job.attempt) == (Status.SUCCEEDED, 2)
+    assert job.result_digest == undisturbed.result_digest
+    assert not [event for event in workshop.log(job_id) if event.type == "log"]
+
+
+def test_a_killed_worker_takes_its_child_along_and_another_goes_on(light: Workshop, undisturbed: Job) -> None:
+    job_id = light.submit()
+    worker = light.start()
+    light.until(job_id, lambda job: job.epoch >= 1)
+    children = children_of(worker.pid)
+    worker.kill()
+    worker.wait()
+    assert all_end(children, within_s=2)
+    light.start("workers.reconcile")
+    light.until(job_id, lambda job: job.status == Status.QUEUED, light.lease_s + 5)
+    light.start()
+    job = light.until_end(job_id)
+    assert (job.attempt, job.lease) == (2, 2)
+    assert job.result_digest == undisturbed.result_digest
+
+
+def test_a_stopped_worker_hands_its_job_back_at_once(light: Workshop, undisturbed: Job) -> None:
+    job_id = light.submit()
+    worker = light.start()
+    light.until(job_id, lambda job: job.epoch >= 1)
+    began = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(15) == 0
+    assert time.monotonic() - began < 10
+    job = light.job(job_id)
+    assert (job.status, job.attempt) == (Status.QUEUED, 1)
+    light.start()
+    job = light.until_end(job_id)
+    assert (job.attempt, job.lease) == (1, 2)
+    assert job.result_digest == undisturbed.result_digest
+
+
+def test_a_pause_is_obeyed_within_a_second_and_costs_no_bit(light: Workshop, undisturbed: Job) -> None:
+    job_id = light.submit()
+    light.start()
+    light.until(job_id, lambda job: job.epoch >= 1)
+    jobs.pause(light.database, job_id)
+    began = time.monotonic()
+    light.until(job_id, lambda job: job.status == Status.PAUSED, 5)
+    assert time.monotonic() - began < 2  # a second, and another one for a busy machine
+    jobs.resume(light.database, job_id)
+    job = light.until_end(job_id)
+    assert job.result_digest == undisturbed.result_digest
+
+
+def test_a_cancelled_job_keeps_what_it_has(light: Workshop) -> None:
+    job_id = light.submit(epochs=500)
+    light.start()
+    light.until(job_id, lambda job: job.epoch >= 1)
+    jobs.cancel(light.database, job_id)
+    job = light.until(job_id, lambda job: job.status == Status.CANCELLED, 5)
+    with light.database.read() as session:
+        assert jobs.checkpoint(session, job, "latest").epoch == job.epoch
+
+
+DIVERGING: dict[str, Any] = {
+    "layers": [{"units": 50, "activation": "relu"}, {"units": 10, "activation": "linear"}],
+    "loss": {"name": "squared_error", "reduction": "sum"},
+    "optimizer": {"name": "sgd", "learning_rate": 1.0},
+    "schedule": {"name": "one_cycle", "warmup_fraction": 0.9, "start_factor": 1e-5},
+    "epochs": 10,
+}
+
+
+def test_a_loss_that_is_no_number_any_more_fails_the_job_with_advice(light: Workshop) -> None:
+    job_id = light.submit(**DIVERGING)
+    light.start()
+    job = light.until_end(job_id)
+    assert job.status == Status.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "diverged"
+    assert job.error["epoch"] == job.epoch + 1
+    assert job.error["last_good_checkpoint"] == job.epoch
+    assert "learning rate" in job.error["hint"]
+    assert "retry" not in jobs.actions_of(job)
+    if job.epoch:
+        with light.database.read() as session:
+            assert jobs.checkpoint(session, job, "latest").epoch == job.epoch
+
+
+def test_data_that_cannot_be_had_fail_the_job_and_say_what_to_do(light: Workshop) -> None:
+    job_id = light.submit(dataset={"name": "gone"})
+    light.start()
+    job = light.until_end(job_id)
+    assert job.error is not None
+    assert job.error["code"] in ("dataset_not_found", "dataset_unavailable")
+    assert job.error["message"]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(light: Workshop, undisturbed: Job) -> None:
+    job_id = light.submit()
+    worker = light.start()
+    light.until(job_id, lambda job: job.epoch >= 2)
+    jobs.pause(light.database, job_id)
+    light.until(job_id, lambda job: job.status == Status.PAUSED)
+    with light.database.read() as session:
+        rows = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+    damaged = ArtifactFolder(light.settings.artifacts).root / rows[-1].path
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    jobs.resume(light.database, job_id)
+    job = light.until_end(job_id)
+    assert worker.poll() is None
+    assert job.result_digest == undisturbed.result_digest
+    codes = [event.data["code"] for event in light.log(job_id) if event.type == "log"]
+    assert codes == ["checkpoint_damaged"]
+
+
+def test_a_job_that_kills_its_worker_is_given_up_after_three(light: Workshop) -> None:
+    wide = {"units": 2000, "activation": "relu"}
+    job_id = light.submit(epochs=1, batch_size=1, layers=[wide, wide, {"units": 10, "activation": "softmax"}])
+    worker = light.start()
+    for lease in (1, 2, 3):
+        light.until(job_id, lambda job, lease=lease: job.lease == lease and job.step > 0)  # type: ignore[misc]  # mypy infers no type for a default
+        os.kill(training_child(worker.pid), signal.SIGKILL)
+    job = light.until_end(job_id)
+    assert job.status == Status.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "worker_lost"
+
+
+def test_no_process_is_left_after_a_stop(light: Workshop) -> None:
+    light.submit(epochs=500)
+    worker = light.start()
+    deadline = time.monotonic() + 10
+    while len(children := children_of(worker.pid)) < 2:  # the one that trains, and the spare
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(15) == 0
+    assert not any(map(is_alive, children))
+
+
+def test_a_worker_checks_in(light: Workshop) -> None:
+    light.start()
+    deadline = time.monotonic() + 10
+    while not workers_of(light.database):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert workers_of(light.database) == [1]
+
+
+def workers_of(database: Database) -> list[int]:
+    with database.read() as session:
+        return [worker.slots for worker in leases.live_workers(session)]
