@@ -41,7 +41,7 @@ def main() -> int:
     supervisor.start()
     try:
         flags = ["--pool=threads", f"--concurrency={settings.workers}", "--without-gossip", "--without-mingle"]
-        app.worker_main(["worker", *flags, "--loglevel=WARNING", "--quiet"])
+        app.worker_main(["--quiet", "worker", *flags, "--loglevel=WARNING"])
     finally:
         supervisor.close()
     return 0

@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING
 import structlog
 
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor
 
 
 def configure(process: str, *, level: int = logging.INFO) -> None:
     """Send structlog's and the standard library's records to stderr, each with the name of the process."""
+
+    def name_process(logger: object, method: str, event: EventDict) -> EventDict:
+        event["process"] = process
+        return event
+
     shared: list[Processor] = [
+        name_process,
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -31,7 +37,6 @@ def configure(process: str, *, level: int = logging.INFO) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(process=process)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
