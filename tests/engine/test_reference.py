@@ -1,0 +1,216 @@
+"""Whole networks against PyTorch: ten steps in float64, every optimizer and schedule, to 1e-10.
+
+PyTorch is in no lock: ``pip install torch``, then ``pytest -m reference tests/engine``.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import (
+    SGD,
+    Adam,
+    BatchDone,
+    BinaryCrossEntropy,
+    ClassifierTrainer,
+    Dense,
+    EpochDone,
+    GanTrainer,
+    ImageData,
+    Latent,
+    Sequential,
+    SoftmaxCrossEntropy,
+    SquaredError,
+    batches,
+    generator_for,
+    initializers,
+    schedules,
+)
+
+torch = pytest.importorskip("torch")
+# The discriminator rests in step 0, before which PyTorch wants no schedule to move.
+pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore:Detected call of")]
+
+STEPS_PER_EPOCH, EPOCHS, BATCH = 2, 5, 10
+
+OPTIMIZERS = {
+    "sgd": (lambda: SGD(0.01), lambda p: torch.optim.SGD(p, 0.01)),
+    "momentum": (lambda: SGD(0.01, 0.9), lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)),
+    "adam": (lambda: Adam(0.01, 0.5, 0.99), lambda p: torch.optim.Adam(p, 0.01, betas=(0.5, 0.99))),
+}
+SCHEDULES = {
+    "constant": (schedules.constant(), lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: 1.0)),
+    "step": (
+        schedules.step([1, 3], 0.5),
+        lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [STEPS_PER_EPOCH, 3 * STEPS_PER_EPOCH], 0.5),
+    ),
+    "one_cycle": (
+        schedules.one_cycle(),
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(
+            o, 0.01, total_steps=STEPS_PER_EPOCH * EPOCHS, cycle_momentum=False
+        ),
+    ),
+}
+ACTIVATIONS = {
+    "sigmoid": torch.nn.Sigmoid(),
+    "tanh": torch.nn.Tanh(),
+    "relu": torch.nn.ReLU(),
+    "leaky_relu": torch.nn.LeakyReLU(0.2),
+    "softmax": torch.nn.Softmax(dim=1),
+}
+LOSSES = {
+    "squared_error": (SquaredError, "sigmoid", lambda y, t, s: ((y.sigmoid() - torch.eye(10)[t]) ** 2).sum()),
+    "binary_cross_entropy": (
+        BinaryCrossEntropy,
+        "sigmoid",
+        lambda y, t, s: torch.nn.functional.binary_cross_entropy_with_logits(y, torch.eye(10)[t], reduction="sum"),
+    ),
+    "softmax_cross_entropy": (
+        lambda reduction: SoftmaxCrossEntropy(reduction, 0.1),
+        "softmax",
+        lambda y, t, s: torch.nn.functional.cross_entropy(y, t, reduction="sum", label_smoothing=0.1),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def _doubles() -> Any:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def images(count: int = BATCH * STEPS_PER_EPOCH, side: int = 28) -> ImageData:
+    rng = np.random.default_rng(0)
+    return ImageData(rng.integers(0, 256, (count, side, side), np.uint8), rng.integers(0, 10, count), (-1, 1))
+
+
+def network(sizes: list[int], activations: list[str], seed: int) -> Sequential:
+    rng = generator_for(seed, "init")
+    layers = zip(sizes, sizes[1:], activations, strict=False)
+    return Sequential(
+        [Dense(i, u, a, rng=rng, dtype=np.float64, initializer=initializers.uniform(0.05)) for i, u, a in layers]
+    )
+
+
+def twin(model: Sequential) -> Any:
+    """The same network in PyTorch, without its last activation."""
+    parts: list[Any] = []
+    for layer in model.layers:
+        linear = torch.nn.Linear(layer.inputs, layer.units)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(np.array(layer.weight).T))
+            linear.bias.copy_(torch.from_numpy(np.array(layer.bias)))
+        parts += [linear, ACTIVATIONS[str(layer.activation)]]
+    return torch.nn.Sequential(*parts[:-1])
+
+
+def assert_equal(model: Sequential, reference: Any) -> None:
+    linears = [part for part in reference if isinstance(part, torch.nn.Linear)]
+    for layer, linear in zip(model.layers, linears, strict=True):
+        np.testing.assert_allclose(layer.weight, linear.weight.detach().numpy().T, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(layer.bias, linear.bias.detach().numpy(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_ten_steps_of_a_classifier(loss: str, reduction: str, optimizer: str, schedule: str) -> None:
+    ours, end, theirs = LOSSES[loss]
+    model = network([784, 39, 10], ["tanh" if loss == "squared_error" else "relu", end], seed=1)
+    reference = twin(model)
+    data = images()
+    trainer = ClassifierTrainer(
+        model,
+        ours(reduction),
+        OPTIMIZERS[optimizer][0](),
+        SCHEDULES[schedule][0],
+        train=data,
+        validation=data,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        shuffle=True,
+        seed=3,
+        dtype=np.float64,
+    )
+    reports = list(trainer.run())
+    assert sum(isinstance(report, BatchDone) for report in reports) == 10
+
+    stepper = OPTIMIZERS[optimizer][1](reference.parameters())
+    scheduler = SCHEDULES[schedule][1](stepper)
+    losses = []
+    for epoch in range(EPOCHS):
+        losses.append(0.0)
+        for batch in batches(len(data), BATCH, seed=3, epoch=epoch, shuffle=True):
+            stepper.zero_grad()
+            total = theirs(
+                reference(torch.from_numpy(data.inputs(batch, np.float64))), torch.from_numpy(data.labels[batch]), None
+            )
+            (total if reduction == "sum" else total / len(batch)).backward()
+            stepper.step()
+            scheduler.step()
+            losses[-1] += float(total.detach()) / len(data)
+    assert_equal(model, reference)
+    ours_reported = [report.metrics["train_loss"] for report in reports if isinstance(report, EpochDone)]
+    np.testing.assert_allclose(ours_reported, losses, rtol=1e-10)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_ten_steps_of_a_gan(reduction: str, optimizer: str, schedule: str) -> None:
+    generator = network([100, 20, 40, 784], ["tanh"] * 3, seed=1)
+    discriminator = network([784, 40, 5, 1], ["leaky_relu", "leaky_relu", "sigmoid"], seed=2)
+    g, d = twin(generator), twin(discriminator)
+    data = images()
+    trainer = GanTrainer(
+        generator,
+        discriminator,
+        OPTIMIZERS[optimizer][0](),
+        OPTIMIZERS[optimizer][0](),
+        SCHEDULES[schedule][0],
+        SCHEDULES[schedule][0],
+        train=data,
+        latent=Latent(100),
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        shuffle=False,
+        seed=3,
+        reduction=reduction,
+        skip_every=3,
+        label_smoothing=0.1,
+        dtype=np.float64,
+    )
+    for _ in trainer.run():
+        pass
+
+    steppers = [OPTIMIZERS[optimizer][1](model.parameters()) for model in (g, d)]
+    schedulers = [SCHEDULES[schedule][1](stepper) for stepper in steppers]
+    cost = torch.nn.functional.binary_cross_entropy_with_logits
+    step = 0
+    for epoch in range(EPOCHS):
+        noises = generator_for(3, "latent", epoch)
+        for batch in batches(len(data), BATCH, seed=3, epoch=epoch, shuffle=False):
+            noise = torch.from_numpy(trainer.latent.draw(noises, BATCH, np.float64))
+            # One pass over the fakes: tanh on the generator's end, which its twin leaves out.
+            fake, real = d(torch.tanh(g(noise))), d(torch.from_numpy(data.inputs(batch, np.float64)))
+            g_loss = cost(fake, torch.ones_like(fake), reduction=reduction)
+            d_loss = (
+                cost(real, torch.full_like(real, 0.9), reduction=reduction)
+                + cost(fake, torch.zeros_like(fake), reduction=reduction)
+            ) / 2
+            g_gradients = torch.autograd.grad(g_loss, list(g.parameters()), retain_graph=True)
+            d_gradients = torch.autograd.grad(d_loss, list(d.parameters()))
+            for model, gradients in ((g, g_gradients), (d, d_gradients)):
+                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                    parameter.grad = gradient
+            steppers[0].step()
+            if step % 3:
+                steppers[1].step()
+            for scheduler in schedulers:
+                scheduler.step()
+            step += 1
+    assert_equal(generator, g)
+    assert_equal(discriminator, d)

@@ -1,0 +1,228 @@
+import numpy as np
+import pytest
+
+from engine import (
+    SGD,
+    Adam,
+    BatchDone,
+    CheckpointError,
+    Dense,
+    DivergedError,
+    Dropout,
+    EngineError,
+    EpochDone,
+    GanTrainer,
+    GradientTape,
+    ImageData,
+    Latent,
+    Sequential,
+    SettingError,
+    ShapeError,
+    checkpoint,
+    generator_for,
+    initializers,
+    ops,
+    schedules,
+)
+
+SETTINGS = {
+    "sgd": (lambda: SGD(0.01), "sum", schedules.step([2], 0.5), "uniform"),
+    "momentum": (lambda: SGD(0.02, 0.5), "mean", schedules.constant(), "normal"),
+    "adam": (lambda: Adam(0.01, 0.5), "mean", schedules.one_cycle(), "normal"),
+}
+
+
+def images(count: int = 26) -> ImageData:
+    return ImageData(np.random.default_rng(0).integers(0, 256, (count, 4, 4), dtype=np.uint8), None, (-1.0, 1.0))
+
+
+def trainer(settings: str = "adam", dropout: float = 0.3, dtype=np.float32, **changes) -> GanTrainer:
+    optimizer, reduction, schedule, distribution = SETTINGS[settings]
+    seed = changes.get("seed", 0)
+    rng = generator_for(seed, "init")
+    init = initializers.uniform(0.3)
+    generator = Sequential(
+        [
+            Dense(5, 6, "tanh", rng=rng, dtype=dtype, initializer=init),
+            Dense(6, 16, "tanh", rng=rng, dtype=dtype, initializer=init),
+        ]
+    )
+    discriminator = Sequential(
+        [
+            Dense(16, 7, "leaky_relu", rng=rng, dtype=dtype, initializer=init),
+            Dropout(dropout),
+            Dense(7, 1, "sigmoid", rng=rng, dtype=dtype, initializer=init),
+        ]
+    )
+    arguments = {"train": images(), "latent": Latent(5, distribution), "epochs": 3, "batch_size": 8, "shuffle": True}
+    arguments |= {
+        "seed": seed,
+        "reduction": reduction,
+        "skip_every": 3,
+        "label_smoothing": 0.1,
+        "dtype": dtype,
+    } | changes
+    return GanTrainer(generator, discriminator, optimizer(), optimizer(), schedule, schedule, **arguments)
+
+
+def finish(run) -> list[EpochDone]:
+    return [report for report in run if isinstance(report, EpochDone)]
+
+
+def weights(model: Sequential) -> bytes:
+    return b"".join(tensor.tobytes() for tensor in model.parameters)
+
+
+def test_reports_have_losses_and_verdicts() -> None:
+    reports = list(trainer().run())
+    assert [r.step for r in reports if isinstance(r, BatchDone)] == list(range(1, 13))
+    for report in finish(reports):
+        assert sorted(report.metrics) == ["d_fake", "d_loss", "d_real", "g_loss", "learning_rate"]
+        assert 0 < report.metrics["d_real"] < 1
+        assert 0 < report.metrics["d_fake"] < 1
+        assert (report.confusion, report.is_best) == (None, False)
+
+
+def test_an_undecided_discriminator_costs_both_log_two() -> None:
+    run = trainer("sgd", label_smoothing=0.0)
+    for tensor in run.discriminator.parameters:
+        tensor[...] = 0
+    run.d_optimizer, run.g_optimizer = SGD(1e-9), SGD(1e-9)
+    metrics = next(iter(finish(run.run()))).metrics
+    assert metrics["g_loss"] == pytest.approx(np.log(2))
+    assert metrics["d_loss"] == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_one_step_follows_the_losses_as_written(reduction: str) -> None:
+    run = trainer("sgd", dropout=0.0, dtype=np.float64, reduction=reduction, skip_every=None, batch_size=26, epochs=1)
+    g, d = run.generator, run.discriminator
+    g_before, d_before = g.state_dict(), d.state_dict()
+    noise = run.latent.draw(generator_for(0, "latent", 0), 26, np.float64)
+    reals = run.train.inputs(slice(None), np.float64)
+    with GradientTape(persistent=True) as tape:
+        fake, real = d(g(noise)), d(reals)
+        g_loss = -np.sum(np.log(fake))
+        d_loss = (-np.sum(0.9 * np.log(real) + 0.1 * np.log(1 - real)) - np.sum(np.log(1 - fake))) / 2
+    scale = 0.01 if reduction == "sum" else 0.01 / 26
+    expected_g = [
+        w - scale * grad for w, grad in zip(g_before.values(), tape.gradient(g_loss, g.parameters), strict=True)
+    ]
+    expected_d = [
+        w - scale * grad for w, grad in zip(d_before.values(), tape.gradient(d_loss, d.parameters), strict=True)
+    ]
+    metrics = finish(run.run())[0].metrics
+    for got, expected in zip(g.parameters + d.parameters, expected_g + expected_d, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-14)
+    assert metrics["g_loss"] == pytest.approx(float(g_loss) / 26)
+    assert metrics["d_loss"] == pytest.approx(float(d_loss) / 26)
+
+
+def test_the_discriminator_rests_in_every_third_step_of_the_run() -> None:
+    run = trainer()
+    rested, before = [], weights(run.discriminator)
+    for report in run.run():
+        if isinstance(report, BatchDone):
+            after = weights(run.discriminator)
+            rested.append(after == before)
+            before = after
+    assert rested == [step % 3 == 0 for step in range(12)]
+
+
+def test_no_gradient_is_computed_that_nobody_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    products = []
+    rules = ops.affine.rules
+
+    def spy(argument: int):
+        def rule(y, x, w, b):
+            vjp, shape = rules[argument](y, x, w, b), w.shape
+            return lambda g: (products.append((argument, shape)), vjp(g))[1]
+
+        return rule
+
+    monkeypatch.setattr(ops.affine, "rules", tuple(map(spy, range(3))))
+    next(trainer(skip_every=None).run())
+    inputs = sorted(shape for argument, shape in products if argument == 0)
+    # Through the discriminator into the generator once, and inside the discriminator for its fakes and its reals.
+    assert inputs == sorted([(7, 1), (16, 7), (6, 16), (7, 1), (7, 1)])
+    assert len([1 for argument, _ in products if argument == 1]) == 2 + 2 * 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_run_resumed_after_any_epoch_gives_the_same_bits(settings: str, dtype) -> None:
+    whole = trainer(settings, dtype=dtype)
+    expected = finish(whole.run())
+    for stop in range(4):
+        first = trainer(settings, dtype=dtype)
+        for report in first.run() if stop else ():
+            if isinstance(report, EpochDone) and report.epoch == stop:
+                break
+        second = trainer(settings, dtype=dtype)
+        second.load_state_dict(checkpoint.loads(checkpoint.dumps(first.state_dict())))
+        assert [r.metrics for r in finish(second.run())] == [r.metrics for r in expected[stop:]]
+        assert checkpoint.dumps(second.state_dict()) == checkpoint.dumps(whole.state_dict())
+        assert second.samples(4).tobytes() == whole.samples(4).tobytes()
+
+
+def test_an_epoch_left_half_way_must_be_loaded_anew() -> None:
+    run = trainer()
+    next(run.run())
+    for action in (run.state_dict, lambda: next(run.run())):
+        with pytest.raises(EngineError, match="epoch 1 was left half-way"):
+            action()
+
+
+def test_samples_come_from_the_same_noise_each_time() -> None:
+    run = trainer()
+    before = run.samples(4)
+    assert (before.shape, before.dtype) == ((4, 4, 4), np.uint8)
+    np.testing.assert_array_equal(run.samples(4), before)
+    finish(run.run())
+    assert not np.array_equal(run.samples(4), before)
+    assert run.generate([[0.0] * 5]).shape == (1, 4, 4)
+    with pytest.raises(ShapeError, match=r"\(1, 4\), but it must be \(count, 5\)"):
+        run.generate([[0.0] * 4])
+
+
+def test_latent_noise_has_its_distribution() -> None:
+    rng = np.random.default_rng(0)
+    uniform, normal = (Latent(50, name).draw(rng, 200, np.float32) for name in ("uniform", "normal"))
+    assert (uniform.shape, uniform.dtype) == ((200, 50), np.float32)
+    assert (uniform.min(), uniform.max()) == pytest.approx((-1, 1), abs=1e-3)
+    assert normal.std() == pytest.approx(1, abs=0.02)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_once() -> None:
+    run = trainer()
+    run.d_optimizer = SGD(1e38)
+    with pytest.raises(DivergedError) as caught:
+        finish(run.run())
+    assert caught.value.loss == "g_loss"
+    assert caught.value.epoch == 1
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ShapeError, match="do not fit 6 latent numbers"):
+        trainer(latent=Latent(6))
+    with pytest.raises(SettingError, match="skip_every 1 would never update"):
+        trainer(skip_every=1)
+    with pytest.raises(SettingError, match="label_smoothing 1"):
+        trainer(label_smoothing=1.0)
+    with pytest.raises(SettingError, match="neither uniform nor normal"):
+        Latent(5, "cauchy")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="dim 0"):
+        Latent(0)
+
+
+def test_states_that_do_not_fit_are_refused() -> None:
+    run = trainer()
+    finish(run.run())
+    state = run.state_dict()
+    with pytest.raises(CheckpointError, match="another kind of optimizer"):
+        trainer("sgd").load_state_dict(state)
+    with pytest.raises(CheckpointError, match="trainer None"):
+        trainer().load_state_dict(checkpoint.State(state.tensors))
+    del state.tensors["generator.layers.1.bias"]
+    with pytest.raises(CheckpointError, match=r"generator\.layers\.1\.bias is missing"):
+        trainer().load_state_dict(state)
