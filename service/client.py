@@ -53,7 +53,9 @@ class ApiError(ClientError):
         self.detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {status}")
         self.errors: Sequence[Mapping[str, Any]] = problem.get("errors") or []
         """What is wrong with a spec: ``pointer``, ``detail``, ``code`` and perhaps ``suggestion`` of each fault."""
-        super().__init__("\n".join([self.detail, *(f"  {_fault(error)}" for error in self.errors)]))
+        # With faults, the detail is their list once more.
+        headline = str(problem.get("title") or self.detail) if self.errors else self.detail
+        super().__init__("\n".join([headline, *(f"  {_fault(error)}" for error in self.errors)]))
 
 
 class DownloadDamaged(ClientError):
@@ -111,19 +113,20 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
+    def submit(self, spec: Mapping[str, Any] | bytes, *, idempotency_key: str | None = None) -> dict[str, Any]:
         """Make a job.
 
         Args:
+            spec: as a document, or as JSON text that is sent as it is.
             idempotency_key: a name for this request; repeated with the same key and spec, it makes one job and
                 gives the same answer. By default a new one, so that the client itself can try again.
         """
         headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
-        return self._json("POST", "/jobs", json=spec, headers=headers, repeatable=True)
+        return self._json("POST", "/jobs", **_body(spec, headers), repeatable=True)
 
-    def dry_run(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
         """The spec with every value filled in, and what it would cost; nothing is stored."""
-        return self._json("POST", "/jobs", json=spec, params={"dry_run": "true"}, repeatable=True)
+        return self._json("POST", "/jobs", **_body(spec, {}), params={"dry_run": "true"}, repeatable=True)
 
     def get(self, job_id: str) -> dict[str, Any]:
         """One job."""
@@ -319,6 +322,11 @@ def _job(job_id: str) -> str:
     return f"/jobs/{job_id}"
 
 
+def _body(spec: Mapping[str, Any] | bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    content = spec if isinstance(spec, bytes) else json.dumps(spec).encode()
+    return {"content": content, "headers": {"Content-Type": "application/json", **headers}}
+
+
 def _check(response: httpx.Response) -> None:
     if response.is_success:
         return
@@ -364,7 +372,8 @@ def _file_name(response: httpx.Response) -> str:
 
 
 def _fault(error: Mapping[str, Any]) -> str:
-    return f"{error.get('pointer', '#')}: {error.get('detail', error.get('code', ''))}"
+    place = error.get("pointer") or error.get("parameter") or "#"
+    return f"{place}: {error.get('detail') or error.get('code')}"
 
 
 def _reason(error: Exception) -> str:

@@ -25,7 +25,7 @@ from service.contract.settings import Settings
 from service.contract.states import Status
 from service.local import HomeInUse, LocalStack, PortTaken
 
-_SPECS: Final[tuple[dict[str, Any], ...]] = (
+SPECS: Final[tuple[dict[str, Any], ...]] = (
     {"kind": "classifier", "preset": "fast", "name": "classifier", "tags": ["demo"]},
     {"kind": "gan", "preset": "stable", "name": "gan", "tags": ["demo"]},
 )
@@ -43,7 +43,7 @@ def demo(target: Target) -> None:
     began = time.monotonic()
     with _service(target, console) as client:
         console.print("Ten thousand real digits: 8,500 to learn from, 1,500 to be checked with.")
-        jobs = [Watched.of(client.submit(spec)) for spec in _SPECS]
+        jobs = [Watched.of(client.submit(spec)) for spec in SPECS]
         try:
             with display_of(jobs, console) as display:
                 follow(lambda: Client(client.server, client.key), jobs, display)

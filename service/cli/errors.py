@@ -22,12 +22,11 @@ class Failure(click.ClickException):
     def __init__(self, message: str, problem: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.problem = problem
+        self.as_json = False
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it to standard error; as JSON where the command was to speak JSON."""
-        context = click.get_current_context(silent=True)
-        target = context.find_object(Target) if context is not None else None
-        if target is not None and target.as_json:
+        if self.as_json:
             click.echo(json.dumps({"error": self.problem or {"detail": self.message}}), err=True)
         else:
             click.echo(f"{click.style('tapeline:', fg='red')} {self.message}", err=True)
@@ -41,12 +40,16 @@ class Commands(click.Group):
         """Run a command."""
         try:
             return super().invoke(ctx)
+        except Failure as error:
+            failure = error
         except ApiError as error:
-            raise Failure(str(error), error.problem) from error
+            failure = Failure(str(error), error.problem)
         except (ClientError, StackError, ContractError) as error:
-            raise Failure(str(error)) from error
+            failure = Failure(str(error))
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        failure.as_json = ctx.ensure_object(Target).as_json
+        raise failure
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands' names."""

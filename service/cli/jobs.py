@@ -22,20 +22,15 @@ _LINE_COLUMNS: Final = ("ID", "KIND", "STATUS", "EPOCH", "NAME", "METRICS")
 
 
 @click.command()
-@click.argument("spec", type=click.File(encoding="utf-8"))
+@click.argument("spec", type=click.File("rb"))
 @click.option("--watch", is_flag=True, help="Show how it learns, until it has ended.")
 @click.option("--dry-run", is_flag=True, help="Only check it: what would be trained, and what it would cost.")
 @click.option("--idempotency-key", metavar="KEY", help="Repeat with the same key, and there is still one job.")
 @service_options
 @click.pass_obj
-def train(target: Target, spec: IO[str], watch: bool, dry_run: bool, idempotency_key: str | None) -> None:
+def train(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempotency_key: str | None) -> None:
     """Make a job from SPEC: a JSON file, or - for standard input."""
-    try:
-        document = json.load(spec)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Failure(f"{spec.name} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise Failure(f"{spec.name} holds no JSON object")
+    document = spec.read()
     with target.client() as client:
         if dry_run:
             click.echo(_json(client.dry_run(document)))
@@ -61,15 +56,15 @@ def watch(target: Target, job_id: str) -> None:
 
 
 @click.command("jobs")
-@click.option("--status", type=click.Choice(list(Status)), help="Only these.")
-@click.option("--kind", type=click.Choice(list(Kind)), help="Only these.")
+@click.option("--status", type=click.Choice([status.value for status in Status]), help="Only these.")
+@click.option("--kind", type=click.Choice([kind.value for kind in Kind]), help="Only these.")
 @click.option("--tag", help="Only jobs with this tag.")
 @click.option("-q", "text", metavar="TEXT", help="Only jobs with this in their name or id.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="At most so many.")
 @service_options
 @click.pass_obj
 def list_jobs(
-    target: Target, status: Status | None, kind: Kind | None, tag: str | None, text: str | None, limit: int
+    target: Target, status: str | None, kind: str | None, tag: str | None, text: str | None, limit: int
 ) -> None:
     """List jobs, the newest first."""
     filters = {name: value for name, value in (("status", status), ("kind", kind), ("tag", tag), ("q", text)) if value}

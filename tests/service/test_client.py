@@ -109,14 +109,16 @@ def test_an_error_of_the_api_shows_every_fault_with_its_place(script: Script, cl
         {"pointer": "#/epochs", "detail": "must be greater than 0", "code": "out_of_range"},
         {"pointer": "#/optimiser", "detail": "unknown field; did you mean 'optimizer'?", "code": "unknown_field"},
     ]
-    script.answers = [answer({"code": "invalid_spec", "detail": "the spec has 2 faults", "errors": faults}, 422)]
+    script.answers = [
+        answer({"code": "invalid_spec", "title": "Invalid spec", "detail": "2: ...", "errors": faults}, 422)
+    ]
     with pytest.raises(ApiError) as caught:
         client.submit({"kind": "gan"})
     assert caught.value.status == 422
     assert caught.value.code == "invalid_spec"
     assert caught.value.errors == faults
     assert str(caught.value).splitlines() == [
-        "the spec has 2 faults",
+        "Invalid spec",
         "  #/epochs: must be greater than 0",
         "  #/optimiser: unknown field; did you mean 'optimizer'?",
     ]

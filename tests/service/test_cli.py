@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors.numpy import load_file
+
+from service.cli import demo as demo_command
+from service.cli import main
+from service.client import Client
+from service.contract.settings import Settings
+from service.local import LocalStack
+
+Run = Callable[..., Result]
+
+TINY = {"kind": "classifier", "epochs": 2, "layers": [{"units": 10, "activation": "softmax"}]}
+LONG = {"kind": "gan", "epochs": 1000}
+DIVERGING = TINY | {
+    "layers": [{"units": 10, "activation": "linear"}],
+    "loss": {"name": "squared_error", "reduction": "sum"},
+    "optimizer": {"name": "sgd", "learning_rate": 10},
+    "schedule": {"name": "constant"},
+}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    home = tmp_path_factory.mktemp("home")
+    settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=2)
+    with LocalStack(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def client(stack: LocalStack) -> Iterator[Client]:
+    with Client(stack.url) as made:
+        yield made
+
+
+@pytest.fixture
+def run(stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command as in a pipe, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, spec: dict[str, Any] | str | None = None) -> Result:
+        text = spec if isinstance(spec, str) or spec is None else json.dumps(spec)
+        return CliRunner().invoke(main, ["--server", stack.url, *arguments], input=text)
+
+    return run
+
+
+@pytest.fixture
+def trained(run: Run) -> str:
+    result = run("train", "-", "--json", spec=TINY)
+    job_id: str = json.loads(result.stdout)["id"]
+    assert run("watch", job_id).exit_code == 0
+    return job_id
+
+
+def test_a_pipe_gets_a_plain_line_for_each_epoch(run: Run) -> None:
+    result = run("train", "-", "--watch", spec=TINY)
+    assert result.exit_code == 0
+    assert "\x1b" not in result.output
+    assert "\r" not in result.output
+    head, *lines = result.stdout.splitlines()
+    assert re.fullmatch(r"job_\w+  http://127\.0\.0\.1:\d+/ui/jobs/job_\w+", head)
+    assert lines[-1] == "succeeded"
+    epochs = [line for line in lines if line.startswith("epoch")]
+    assert len(epochs) == 2
+    assert re.fullmatch(r"epoch 1/2  loss \d\.\d{4}  accuracy \d\d\.\d\d%", epochs[0])
+
+
+def test_a_gan_shows_both_losses(run: Run) -> None:
+    gan = {
+        "kind": "gan",
+        "epochs": 1,
+        "generator": {"layers": [{"units": 784, "activation": "tanh"}]},
+        "discriminator": {"layers": [{"units": 1, "activation": "sigmoid"}]},
+    }
+    result = run("train", "-", "--watch", spec=gan)
+    assert re.search(r"^epoch 1/1  d_loss \d+\.\d{4}  g_loss \d+\.\d{4}$", result.stdout, re.MULTILINE)
+
+
+def test_json_is_for_machines(run: Run) -> None:
+    result = run("train", "-", "--watch", "--json", spec=TINY)
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert events[0]["type"] == "snapshot"
+    assert events[-1]["type"] == "end"
+    assert events[-1]["data"]["status"] == "succeeded"
+    numbered = [event["seq"] for event in events if event["seq"] is not None]
+    assert numbered == list(range(1, len(numbered) + 1))
+
+
+def test_the_id_is_all_that_train_prints(run: Run) -> None:
+    assert re.fullmatch(r"job_\w+\n", run("train", "-", spec=TINY).stdout)
+
+
+def test_the_same_key_makes_one_job(run: Run) -> None:
+    first = run("train", "-", "--idempotency-key", "k1", spec=TINY)
+    assert run("train", "-", "--idempotency-key", "k1", spec=TINY).stdout == first.stdout
+
+
+def test_a_dry_run_says_what_it_would_cost_and_makes_no_job(run: Run, client: Client) -> None:
+    before = len(list(client.list()))
+    result = run("train", "-", "--dry-run", spec={"kind": "gan"})
+    assert json.loads(result.stdout)["parameters"] > 100_000
+    assert len(list(client.list())) == before
+
+
+def test_each_fault_of_a_spec_has_its_line(run: Run) -> None:
+    result = run("train", "-", spec={"kind": "classifier", "epochs": 0, "optimiser": {}})
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    first, *faults = result.stderr.splitlines()
+    assert first.startswith("tapeline: ")
+    assert len(faults) == 2
+    assert faults[0].startswith("  #/epochs: ")
+    assert faults[1].startswith("  #/optimiser: unknown field; did you mean 'optimizer'?")
+
+
+def test_a_fault_is_a_problem_document_for_machines(run: Run) -> None:
+    result = run("train", "-", "--json", spec={"kind": "classifier", "epochs": 0})
+    assert result.exit_code == 1
+    problem = json.loads(result.stderr)["error"]
+    assert problem["code"] == "invalid_spec"
+    assert [fault["pointer"] for fault in problem["errors"]] == ["#/epochs"]
+
+
+def test_malformed_json_is_shown_with_its_place(run: Run) -> None:
+    result = run("train", "-", spec='{"kind": "gan",\n "epochs": NaN}')
+    assert result.exit_code == 1
+    assert "line 2, column 12" in result.stderr
+
+
+def test_a_spec_that_is_not_there_is_a_usage_error(run: Run) -> None:
+    result = run("train", "missing.json")
+    assert result.exit_code == 2
+    assert "missing.json" in result.stderr
+
+
+def test_an_unknown_job_is_one_line(run: Run) -> None:
+    result = run("watch", "job_01ABC")
+    assert result.exit_code == 1
+    assert re.fullmatch(r"tapeline: .*job_01ABC.*\n", result.stderr)
+
+
+def test_a_failed_job_ends_with_why_and_what_to_try(run: Run) -> None:
+    result = run("train", "-", "--watch", spec=DIVERGING)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "failed"
+    assert re.fullmatch(r"tapeline: job job_\w+ failed: .*finite.*learning rate.*\n", result.stderr)
+
+
+def test_jobs_are_columns_in_a_pipe(run: Run, trained: str) -> None:
+    rows = [line.split("\t") for line in run("jobs", "--kind", "classifier").stdout.splitlines()]
+    row = next(row for row in rows if row[0] == trained)
+    assert row[1:4] == ["classifier", "succeeded", "2/2"]
+    assert json.loads(run("jobs", "--json", "-q", trained).stdout)[0]["id"] == trained
+    assert run("jobs", "-q", "nothing like it").stdout == ""
+
+
+def test_a_job_is_paused_resumed_and_cancelled(run: Run, client: Client) -> None:
+    job_id = run("train", "-", spec=LONG).stdout.strip()
+    while client.get(job_id)["status"] != "running":
+        pass
+    assert run("resume", job_id).exit_code == 1
+    assert "pause" in run("pause", job_id).stdout
+    while client.get(job_id)["status"] != "paused":
+        pass
+    assert run("resume", job_id).stdout.startswith(f"{job_id}  queued")
+    assert run("cancel", job_id).exit_code == 0
+    assert client.wait(job_id, timeout_s=20)["status"] == "cancelled"
+    assert run("watch", job_id).exit_code == 1
+    assert run("delete", job_id).stdout == f"{job_id}  deleted\n"
+    assert run("watch", job_id).exit_code == 1
+
+
+def test_one_checkpoint_is_fetched_and_opens(run: Run, trained: str, tmp_path: Path) -> None:
+    result = run("download", trained, "--checkpoint", "best", "--to", "here", "--json")
+    (written,) = json.loads(result.stdout)
+    assert set(load_file(tmp_path / written["path"])) >= {"layers.0.weight", "layers.0.bias"}
+
+
+def test_everything_is_fetched_into_a_folder_of_the_jobs_name(run: Run, trained: str, tmp_path: Path) -> None:
+    result = run("download", trained)
+    assert result.exit_code == 0
+    names = {path.name for path in (tmp_path / trained).iterdir()}
+    assert names >= {"checkpoint-0002.safetensors", "curves.png", "confusion.png", "samples.gif"}
+    assert len(result.stdout.splitlines()) == len(names)
+
+
+def test_a_checkpoint_that_is_not_there_leaves_nothing(run: Run, trained: str, tmp_path: Path) -> None:
+    result = run("download", trained, "--checkpoint", "77", "--to", ".")
+    assert result.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_service_that_is_not_there_is_one_line_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    result = CliRunner().invoke(main, ["jobs", "--server", f"http://127.0.0.1:{port}"])
+    assert result.exit_code == 1
+    assert re.fullmatch(r"tapeline: nobody answers at http://127\.0\.0\.1:\d+ .*tapeline up\n", result.stderr)
+
+
+def test_settings_that_make_no_sense_are_one_line() -> None:
+    result = CliRunner(env={"TAPELINE_PORT": "many"}).invoke(main, ["up"])
+    assert result.exit_code == 1
+    assert re.fullmatch(r"tapeline: TAPELINE_PORT must be a number.*\n", result.stderr)
+
+
+def in_terminal(*arguments: str, stdin: bytes = b"", environ: dict[str, str]) -> tuple[int, str]:
+    """Run a command on a terminal of its own; gives its exit code and everything it showed."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", "from service.cli import main; main()", *arguments]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs, env=os.environ | environ, close_fds=True
+    )
+    os.close(theirs)
+    shown = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                chunk = os.read(ours, 65536)
+            except OSError:  # how Linux says that the other side is closed
+                return
+            if not chunk:
+                return
+            shown.extend(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    process.communicate(stdin, timeout=60)
+    reader.join()
+    os.close(ours)
+    return process.returncode, shown.decode()
+
+
+def test_a_terminal_gets_a_bar(stack: LocalStack) -> None:
+    environ = {"TERM": "xterm-256color", "COLUMNS": "120"}
+    code, shown = in_terminal(
+        "train", "-", "--watch", "--server", stack.url, stdin=json.dumps(TINY).encode(), environ=environ
+    )
+    assert code == 0
+    assert "\x1b[?25l" in shown  # the cursor is hidden while the bar moves,
+    assert shown.count("\x1b[?25h") >= 1  # and comes back
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).rstrip().splitlines()[-1]
+    assert re.search(r"classifier .*epoch 2/2  loss \d\.\d{4}  accuracy \d\d\.\d\d%  succeeded", last)
+
+
+def test_the_demo_leaves_its_files_and_ends_by_itself(
+    stack: LocalStack, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = tuple(spec | {"epochs": 1} for spec in demo_command.SPECS)
+    monkeypatch.setattr(demo_command, "SPECS", short)
+    result = run("demo")
+    assert result.exit_code == 0, result.output
+    assert "classifier  epoch 1/1  loss" in result.stdout
+    assert "gan  epoch 1/1  d_loss" in result.stdout
+    folder = tmp_path / "demo"
+    for path in folder.iterdir():
+        assert f"demo/{path.name}" in result.stdout
+        if path.suffix == ".safetensors":
+            assert np.isfinite(next(iter(load_file(path).values()))).all()
+        else:
+            with Image.open(path) as picture:
+                picture.load()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "classifier-confusion.png",
+        "classifier-curves.png",
+        "classifier-digits.png",
+        "classifier.safetensors",
+        "gan-curves.png",
+        "gan-film.gif",
+        "gan-samples.png",
+        "gan.safetensors",
+    ]
+
+
+def test_ctrl_c_in_the_middle_of_the_demo_cancels_its_jobs(stack: LocalStack, client: Client, tmp_path: Path) -> None:
+    environ = os.environ | {"TAPELINE_HOME": str(stack.settings.home)}  # where a stack runs already: it is used
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from service.cli import main; main()", "demo"],
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"Using the Tapeline that runs at {stack.url}.\n"
+    for line in process.stdout:
+        if "epoch" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert [job["status"] for job in client.list(tag="demo", limit=2)] == ["cancelled", "cancelled"]
+    assert list(tmp_path.iterdir()) == []
