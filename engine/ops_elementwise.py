@@ -15,26 +15,26 @@ from engine.recording import Array
 add = Primitive(
     "add",
     np.add,
-    lambda y, a, b: undo(a, lambda g: g),
-    lambda y, a, b: undo(b, lambda g: g),
+    lambda y, a, b: undo(y, a, lambda g: g),
+    lambda y, a, b: undo(y, b, lambda g: g),
 )
 subtract = Primitive(
     "subtract",
     np.subtract,
-    lambda y, a, b: undo(a, lambda g: g),
-    lambda y, a, b: undo(b, np.negative),
+    lambda y, a, b: undo(y, a, lambda g: g),
+    lambda y, a, b: undo(y, b, np.negative),
 )
 multiply = Primitive(
     "multiply",
     np.multiply,
-    lambda y, a, b: undo(a, lambda g: g * b),
-    lambda y, a, b: undo(b, lambda g: g * a),
+    lambda y, a, b: undo(y, a, lambda g: g * b),
+    lambda y, a, b: undo(y, b, lambda g: g * a),
 )
 divide = Primitive(
     "divide",
     np.true_divide,
-    lambda y, a, b: undo(a, lambda g: g / b),
-    lambda y, a, b: undo(b, lambda g: -g * y / b),
+    lambda y, a, b: undo(y, a, lambda g: g / b),
+    lambda y, a, b: undo(y, b, lambda g: -g * y / b),
 )
 negative = Primitive("negative", np.negative, lambda y, x: np.negative)
 square = Primitive("square", np.square, lambda y, x: lambda g: 2 * g * x)
@@ -65,8 +65,8 @@ def _power_exponent(g: Array, y: Array, a: Any) -> Any:
 power = Primitive(
     "power",
     np.power,
-    lambda y, a, b: undo(a, lambda g: _power_base(g, a, b)),
-    lambda y, a, b: undo(b, lambda g: _power_exponent(g, y, a)),
+    lambda y, a, b: undo(y, a, lambda g: _power_base(g, a, b)),
+    lambda y, a, b: undo(y, b, lambda g: _power_exponent(g, y, a)),
 )
 
 
@@ -78,14 +78,14 @@ def _share(chosen: Any, other: Any, y: Array) -> Any:
 maximum = Primitive(
     "maximum",
     np.maximum,
-    lambda y, a, b: undo(a, lambda g: g * _share(a, b, y)),
-    lambda y, a, b: undo(b, lambda g: g * _share(b, a, y)),
+    lambda y, a, b: undo(y, a, lambda g: g * _share(a, b, y)),
+    lambda y, a, b: undo(y, b, lambda g: g * _share(b, a, y)),
 )
 minimum = Primitive(
     "minimum",
     np.minimum,
-    lambda y, a, b: undo(a, lambda g: g * _share(a, b, y)),
-    lambda y, a, b: undo(b, lambda g: g * _share(b, a, y)),
+    lambda y, a, b: undo(y, a, lambda g: g * _share(a, b, y)),
+    lambda y, a, b: undo(y, b, lambda g: g * _share(b, a, y)),
 )
 
 
@@ -97,8 +97,8 @@ where = Primitive(
     "where",
     _where,
     None,
-    lambda y, condition, a, b: undo(a, lambda g: np.where(condition, g, np.zeros((), g.dtype))),
-    lambda y, condition, a, b: undo(b, lambda g: np.where(condition, np.zeros((), g.dtype), g)),
+    lambda y, condition, a, b: undo(y, a, lambda g: np.where(condition, g, np.zeros((), g.dtype))),
+    lambda y, condition, a, b: undo(y, b, lambda g: np.where(condition, np.zeros((), g.dtype), g)),
     doc="``a`` where ``condition`` holds, else ``b``.",
 )
 
@@ -118,9 +118,9 @@ def _above(x: Array, high: Any) -> Any:
 clip = Primitive(
     "clip",
     _clip,
-    lambda y, x, low=None, high=None: undo(x, lambda g: g * ~np.logical_or(_below(x, low), _above(x, high))),
-    lambda y, x, low=None, high=None: undo(low, lambda g: g * np.logical_and(_below(x, low), ~_above(y, high))),
-    lambda y, x, low=None, high=None: undo(high, lambda g: g * _above(x, high)),
+    lambda y, x, low=None, high=None: undo(y, x, lambda g: g * ~np.logical_or(_below(x, low), _above(x, high))),
+    lambda y, x, low=None, high=None: undo(y, low, lambda g: g * np.logical_and(_below(x, low), ~_above(y, high))),
+    lambda y, x, low=None, high=None: undo(y, high, lambda g: g * _above(x, high)),
     doc="``x`` limited to [low, high]; the gradient passes where x was inside, bounds included.",
 )
 

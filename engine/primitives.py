@@ -50,6 +50,7 @@ class Primitive:
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Apply to arrays and tensors; record on the running tape if an argument is tracked."""
         recorder = running.recorder
+        reference = None if recorder is None else recorder.reference
         arrays: list[Any] = []
         tracked: list[tuple[int, Node]] = []
         saw_tensor = False
@@ -58,7 +59,7 @@ class Primitive:
                 saw_tensor = True
                 arrays.append(value.view(np.ndarray))
                 node = value._node
-                if recorder is not None and node is not None and (node.leaf or node.tape is recorder.reference):
+                if node is not None and reference is not None and (node.leaf or node.tape is reference):
                     tracked.append((position, node))
             elif recorder is not None and isinstance(value, (list, tuple)) and is_tracked(value):
                 raise GradientError(f"{self.name}: a list of tensors; np.stack them first", operation=self.name)
@@ -82,9 +83,9 @@ class Primitive:
             rule = self.rule(position)
             if rule is None:
                 raise GradientError(f"{self.name}: argument {position} has no gradient", operation=self.name)
-            node.tape = recorder.reference  # from now on this tape holds it
+            node.tape = reference  # from now on this tape holds it
             edges.append((node, rule(output, *arrays, **options)))
-        tensor._node = node = Node(False, recorder.reference)
+        tensor._node = node = Node(False, reference)
         recorder.records.append(Record(self.name, node, edges))
         return tensor
 
@@ -121,7 +122,9 @@ def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
     return summed.reshape(shape)
 
 
-def undo(argument: Array, vjp: Vjp) -> Vjp:
-    """``vjp`` followed by :func:`unbroadcast` to the shape of ``argument`` (which is not kept)."""
+def undo(output: Array, argument: Array, vjp: Vjp) -> Vjp:
+    """``vjp`` followed by :func:`unbroadcast` to the shape of ``argument``, where the output has another one."""
     shape = argument.shape
+    if output.shape == shape:
+        return vjp
     return lambda gradient: unbroadcast(vjp(gradient), shape)
