@@ -11,7 +11,7 @@ from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database
 from service.contract.errors import ArtifactNotFound, JobNotFound
 from service.contract.settings import Settings
-from service.web import guard, headers, problems, queries, request_log
+from service.web import filters, guard, headers, problems, queries, request_log
 from service.web.drawings import Drawings
 from service.web.publisher import Publisher
 from service.web.resources import datasets, documents, files, history, jobs, pages, service_state
@@ -50,6 +50,7 @@ def create_app(settings: Settings) -> Flask:
     guard.register(app, settings)
     app.before_request(_check_ids)
     headers.register(app)
+    filters.register(app)
     problems.register(app)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)

@@ -93,9 +93,10 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
         return response
     if name is not None:
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    part = _wanted(size, etag, headers)
+    wanted = _wanted(size, etag, headers)
+    part = wanted or _Part(start=0, length=size)
     status = 200
-    if part.length != size:
+    if wanted is not None:
         status = 206
         headers["Content-Range"] = f"bytes {part.start}-{part.start + part.length - 1}/{size}"
     if request.method == "HEAD":  # Werkzeug drops the content of such an answer without closing it
@@ -109,16 +110,15 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
     return response
 
 
-def _wanted(size: int, etag: str, headers: dict[str, str]) -> _Part:
-    """The one part that is asked for, or all: what is not understood is ignored, as the RFC has it."""
-    everything = _Part(start=0, length=size)
+def _wanted(size: int, etag: str, headers: dict[str, str]) -> _Part | None:
+    """The one part that is asked for, if any: what is not understood is ignored, as the RFC has it."""
     condition = request.headers.get("If-Range", "").strip()
     found = _RANGE.fullmatch(request.headers.get("Range", "").strip())
     if request.method != "GET" or found is None or (condition and condition != f'"{etag}"'):
-        return everything
+        return None
     first, last = found.groups()
     if not (first or last) or max(len(first), len(last)) > _DIGITS or (first and last and int(last) < int(first)):
-        return everything
+        return None
     start = int(first) if first else max(size - int(last), 0)
     stop = min(int(last) + 1, size) if first and last else size
     if start >= size or (not first and int(last) == 0):

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -134,7 +135,8 @@ class Drawings:
                 if older != target:
                     older.unlink(missing_ok=True)
         except OSError as error:  # the picture is here all the same; the next request draws it again
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             _log.warning("picture not kept", job=job_id, error=str(error))
         try:
             with self._database.read() as session:

@@ -49,7 +49,8 @@ class Publisher:
 
     def check_broker(self, timeout_s: float) -> None:
         """Raise an exception of the transport's own where the broker does not answer."""
-        with self._app().connection_for_write(connect_timeout=timeout_s) as connection:
+        limits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+        with self._app().connection_for_write(connect_timeout=timeout_s, transport_options=limits) as connection:
             connection.ensure_connection(max_retries=1, timeout=timeout_s)
 
     @property

@@ -27,6 +27,11 @@ def _split(value: Any) -> Any:
     return [part for item in value for part in item.split(",") if part] if isinstance(value, list) else value
 
 
+def _blank_is_none(value: Any) -> Any:
+    """An empty field of a form is sent all the same."""
+    return None if value == "" else value
+
+
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Seq = Annotated[int, Field(ge=0, le=2**62)]
 
@@ -54,8 +59,8 @@ class ListQuery(Query):
         default=[], description="One or more, repeated or separated by commas."
     )
     kind: Kind | None = None
-    tag: Text | None = None
-    q: Text | None = Field(None, description="Part of a name or an id.")
+    tag: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
+    q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Part of a name or an id.")
     sort: Literal["created_at", "-created_at", "priority", "-priority"] = "-created_at"
     limit: int = Field(20, ge=1, le=100)
     cursor: Annotated[str, StringConstraints(max_length=500)] | None = Field(
@@ -80,6 +85,12 @@ class MetricsQuery(Query):
     """How to write the metrics."""
 
     format: Literal["json", "csv"] = "json"
+
+
+class PictureQuery(Query):
+    """For a page that shows a picture which changes."""
+
+    v: Text | None = Field(None, description="Means nothing; with another value a browser asks again.")
 
 
 def read_query(model: type[Q]) -> Q:

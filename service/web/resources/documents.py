@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flask import Blueprint, Response, current_app, render_template
+from flask import Blueprint, Response, current_app, render_template, request
 
 from service.web import openapi, problems, queries
 from service.web.answers import as_json
@@ -36,6 +36,7 @@ def human() -> Response:
         document=document,
         sections=_sections(document),
         problems=problems.KINDS,
+        address=request.host_url.rstrip("/"),
         keys_required=services().settings.keys_required,
     )
     return Response(page, content_type="text/html; charset=utf-8")

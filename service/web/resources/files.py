@@ -14,7 +14,7 @@ from service.web.answers import as_json
 from service.web.drawings import Format, Picture, Plot
 from service.web.operations import documented
 from service.web.problems import Problem
-from service.web.queries import NoQuery
+from service.web.queries import NoQuery, PictureQuery
 from service.web.representations import ArtifactList, CheckpointList, SampleList
 from service.web.services import owner, services
 
@@ -96,10 +96,17 @@ def sample(job_id: str, which: str) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>/samples.gif")
-@documented(TAG, "image/gif", headers=("If-None-Match",), also={304: "The client has it."}, problems=_FILE_PROBLEMS)
+@documented(
+    TAG,
+    "image/gif",
+    query=PictureQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=_FILE_PROBLEMS,
+)
 def film(job_id: str) -> Response:
     """Show all pictures of samples, one after the other."""
-    queries.read_query(NoQuery)
+    queries.read_query(PictureQuery)
     return _send(services().drawings.film(_job(job_id)), "image/gif")
 
 
@@ -107,13 +114,14 @@ def film(job_id: str) -> Response:
 @documented(
     TAG,
     "image/png",
+    query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
     problems=("job_not_found", "not_yet"),
 )
 def plot(job_id: str, which: str, form: str) -> Response:
     """Draw `curves` or `confusion`, as `.png` or `.svg`."""
-    queries.read_query(NoQuery)
+    queries.read_query(PictureQuery)
     job = _job(job_id)
     if which not in ("curves", "confusion") or form not in _MEDIA:
         raise Problem("not_found", "there are curves and confusion, each as .png and .svg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, render_template, request
 
@@ -10,15 +11,19 @@ from service.contract import jobs, leases
 from service.contract.artifacts import ArtifactKind
 from service.contract.errors import JobNotFound
 from service.contract.jobs import JobFilter
+from service.contract.states import Status
+from service.contract.tables import Epoch
 from service.web import queries
 from service.web.operations import documented
 from service.web.queries import ListQuery
-from service.web.representations import artifact_item, checkpoint_item, job_detail, job_summary, sample_item
+from service.web.representations import checkpoint_item, job_detail, job_summary, sample_item
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("pages", __name__)
 
 TAG: Final = "Pages"
+_SHOWN: Final = ("train_loss", "validation_accuracy", "d_loss", "g_loss")
+"""The metrics that say most of a job, where there is room for two."""
 
 
 @blueprint.get("/")
@@ -31,7 +36,20 @@ def index() -> Response:
         page = jobs.find(session, wanted, owner=owner(), sort=query.sort, limit=query.limit, cursor=query.cursor)
         alive = leases.live_workers(session)
         data = [job_summary(job) for job in page.jobs]
-    return _html("index.html", jobs=data, query=query, next_cursor=page.next_cursor, workers=alive)
+    next_address = None
+    if page.next_cursor is not None:
+        same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+        next_address = "/?" + urlencode([*same, ("cursor", page.next_cursor)])
+    return _html(
+        "index.html",
+        jobs=data,
+        query=query,
+        next_address=next_address,
+        workers=alive,
+        statuses=list(Status),
+        shown=_SHOWN,
+        address=request.host_url.rstrip("/"),
+    )
 
 
 @blueprint.get("/ui/jobs/<job_id>")
@@ -44,6 +62,7 @@ def job(job_id: str) -> Response:
             row = jobs.get(session, job_id, owner=owner())
             checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
             samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
+            last = session.get(Epoch, (job_id, row.epoch))
     except JobNotFound:
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
             raise
@@ -56,7 +75,8 @@ def job(job_id: str) -> Response:
         job=job_detail(row),
         checkpoints=items[::-1],
         sample=sample_item(samples[-1]) if samples else None,
-        artifacts=[artifact_item(found) for found in [*checkpoints, *samples]],
+        has_confusion=last is not None and last.confusion is not None,
+        last_seq=row.last_seq,
     )
 
 

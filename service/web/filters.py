@@ -1,0 +1,45 @@
+"""What the templates need besides Jinja's own filters."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from flask import Flask
+from markupsafe import Markup, escape
+
+_CODE: Final = re.compile(r"`([^`]+)`")
+
+
+def register(app: Flask) -> None:
+    """Make the filters known to the app's templates."""
+    app.jinja_env.filters |= {"pretty": pretty, "code": code, "constraints": constraints}
+
+
+def pretty(document: Any) -> str:
+    """A document as indented JSON."""
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def code(text: str) -> Markup:
+    """Text in which backticks mark code."""
+    parts = _CODE.split(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
+    )
+
+
+def constraints(schema: dict[str, Any]) -> str:
+    """What a parameter's schema says, in words."""
+    options = [schema, *schema.get("anyOf", [])]
+    words = []
+    for option in options:
+        if "enum" in option:
+            words.append("One of " + ", ".join(option["enum"]) + ".")
+        if "minimum" in option or "maximum" in option:
+            words.append(f"From {option.get('minimum', 'any')} to {option.get('maximum', 'any')}.")
+    default = schema.get("default")
+    if default not in (None, [], False):
+        words.append(f"Default: {default}.")
+    return " ".join(words)

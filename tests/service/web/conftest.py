@@ -1,0 +1,218 @@
+"""The app on a real database and real files; the tests play the worker through the contract."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import delete
+from werkzeug.serving import make_server
+
+from migrations.upgrade import upgrade
+from service.contract import leases
+from service.contract.artifacts import ArtifactFolder, ArtifactKind
+from service.contract.database import Database
+from service.contract.leases import Claim, EpochRecord, Position
+from service.contract.settings import Auth, Settings
+from service.contract.tables import Base
+from service.pictures import grids
+from service.web.app import create_app
+from service.web.services import EXTENSION, Services
+
+MakeApp = Callable[..., Flask]
+
+
+@dataclass
+class PlayedWorker:
+    """Does to a job what a worker does, without training anything."""
+
+    database: Database
+    artifacts: ArtifactFolder
+    held: Claim | None = None
+
+    def claim(self) -> Claim:
+        self.held = leases.claim(self.database, "played", 600.0)
+        assert self.held is not None, "no job waits"
+        leases.begin(self.database, self.held, {"numpy": "2.4", "threads": 1})
+        return self.held
+
+    def report(self, step: int, steps: int = 100) -> None:
+        assert self.held is not None
+        leases.renew(self.database, self.held, Position(step=step, steps=steps, steps_per_second=50.0))
+
+    def epoch(
+        self,
+        epoch: int,
+        *,
+        metrics: dict[str, float] | None = None,
+        best: bool = True,
+        confusion: Sequence[Sequence[int]] | None = None,
+        keep_last: int = 3,
+        checkpoint: bytes | None = None,
+    ) -> None:
+        assert self.held is not None
+        job_id, lease = self.held.job_id, self.held.lease
+        data = checkpoint if checkpoint is not None else bytes([epoch % 251]) * 10_000
+        noise = np.random.default_rng(epoch).integers(0, 255, (4, 8, 8)).astype(np.uint8)
+        files = [
+            self.artifacts.write(job_id, ArtifactKind.CHECKPOINT, epoch, lease, data),
+            self.artifacts.write(job_id, ArtifactKind.SAMPLE, epoch, lease, grids.sample_grid(noise)),
+        ]
+        record = EpochRecord(
+            epoch=epoch,
+            position=Position(step=epoch * 85, steps=850, steps_per_second=50.0),
+            metrics=metrics or {"train_loss": 1 / epoch, "validation_accuracy": 0.9},
+            confusion=confusion,
+            samples_digest=f"sha256:{epoch}",
+            seconds=0.5,
+            is_best=best,
+            files=files,
+        )
+        self.artifacts.remove(leases.commit_epoch(self.database, self.held, record, keep_last=keep_last))
+
+    def succeed(self) -> None:
+        assert self.held is not None
+        leases.succeed(self.database, self.held, "sha256:done")
+
+    def fail(self, code: str = "internal") -> None:
+        assert self.held is not None
+        leases.fail(self.database, self.held, {"code": code, "message": "it went wrong"})
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy: quicker than migrating for each test."""
+    path = tmp_path_factory.mktemp("template") / "tapeline.db"
+    with closing(Database(f"sqlite:///{path}")) as database:
+        upgrade(database)
+    return path
+
+
+@pytest.fixture
+def make_app(tmp_path: Path) -> Iterator[MakeApp]:
+    """Make an app for a database, with settings of one's own."""
+    made: list[Flask] = []
+
+    def make(database_url: str, **changes: Any) -> Flask:
+        values: dict[str, Any] = {
+            "home": tmp_path,
+            "workers": 1,
+            "database_url": database_url,
+            "broker_url": None,
+            "artifacts": tmp_path / "artifacts",
+            "data": tmp_path / "data",
+            "auth": Auth.LOCAL,
+            "lease_s": 15.0,
+        }
+        made.append(create_app(Settings(**(values | changes))))
+        return made[-1]
+
+    yield make
+    for app in made:
+        here: Services = app.extensions[EXTENSION]
+        here.hub.closing = True
+        here.database.close()
+
+
+@pytest.fixture
+def sqlite_url(migrated: Path, tmp_path: Path) -> str:
+    target = tmp_path / "tapeline.db"
+    shutil.copy(migrated, target)
+    return f"sqlite:///{target}"
+
+
+@pytest.fixture(scope="session")
+def postgres_shared(postgres_server: str) -> str:
+    """One migrated PostgreSQL database for all: a server with many takes long to stop."""
+    with psycopg.connect(f"user=postgres dbname=postgres host={postgres_server}", autocommit=True) as connection:
+        connection.execute("CREATE DATABASE tapeline_web")
+    url = f"postgresql+psycopg://postgres:@/tapeline_web?host={postgres_server}"
+    with closing(Database(url)) as database:
+        upgrade(database)
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_url(request: pytest.FixtureRequest) -> str:
+    """A migrated, empty database of each make: what runs with this runs twice."""
+    if request.param == "sqlite":
+        found: str = request.getfixturevalue("sqlite_url")
+        return found
+    url: str = request.getfixturevalue("postgres_shared")
+    with closing(Database(url)) as database, database.write() as session:
+        for table in reversed(Base.metadata.sorted_tables):
+            session.execute(delete(table))
+    return url
+
+
+@pytest.fixture
+def app(make_app: MakeApp, sqlite_url: str) -> Flask:
+    return make_app(sqlite_url)
+
+
+@pytest.fixture
+def either_app(make_app: MakeApp, either_url: str) -> Flask:
+    return make_app(either_url)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def play() -> Callable[[Flask], PlayedWorker]:
+    """Make a worker beside an app, on the same database and files."""
+
+    def make(app: Flask) -> PlayedWorker:
+        here: Services = app.extensions[EXTENSION]
+        return PlayedWorker(here.database, here.artifacts)
+
+    return make
+
+
+@pytest.fixture
+def worker(app: Flask, play: Callable[[Flask], PlayedWorker]) -> PlayedWorker:
+    return play(app)
+
+
+@pytest.fixture
+def submit() -> Callable[..., str]:
+    """Send a job in and give its id."""
+
+    def send(client: FlaskClient, **spec: Any) -> str:
+        response = client.post("/jobs", json={"kind": "classifier", **spec})
+        assert response.status_code == 201, response.text
+        return str(response.json["id"])
+
+    return send
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Flask], str]]:
+    """Serve an app over a real socket, a thread a request; gives its address."""
+    running = []
+
+    def start(app: Flask) -> str:
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service.web.openapi import UNDOCUMENTED
+
+Submit = Callable[..., str]
+
+ISSUE_ROUTES = [
+    "POST /jobs",
+    "GET /jobs",
+    "GET /jobs/{job_id}",
+    "DELETE /jobs/{job_id}",
+    "POST /jobs/{job_id}/cancel",
+    "GET /jobs/{job_id}/results",
+    "GET /jobs/{job_id}/metrics",
+    "GET /jobs/{job_id}/events",
+    "GET /jobs/{job_id}/stream",
+    "GET /jobs/{job_id}/samples",
+    "GET /jobs/{job_id}/samples/{which}.png",
+    "GET /jobs/{job_id}/samples.gif",
+    "GET /jobs/{job_id}/plots/{which}.{form}",
+    "GET /jobs/{job_id}/checkpoints",
+    "GET /jobs/{job_id}/checkpoints/{which}",
+    "GET /jobs/{job_id}/artifacts",
+    "GET /jobs/{job_id}/artifacts/{artifact_id}",
+    "GET /datasets",
+    "GET /datasets/{name}",
+    "GET /healthz",
+    "GET /readyz",
+    "GET /openapi.json",
+    "GET /docs",
+]
+
+
+@pytest.fixture
+def document(client: FlaskClient) -> dict[str, Any]:
+    answer = client.get("/openapi.json")
+    assert answer.content_type == "application/json"
+    found: dict[str, Any] = answer.json
+    return found
+
+
+def test_every_route_is_documented(app: Flask, document: dict[str, Any]) -> None:
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint in UNDOCUMENTED:
+            continue
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            operation = document["paths"].get(path, {}).get(method.lower())
+            assert operation is not None, f"{method} {path} is not documented"
+            assert operation["summary"]
+            named = {item["name"] for item in operation["parameters"] if item["in"] == "path"}
+            assert named == set(rule.arguments)
+
+
+@pytest.mark.parametrize("route", ISSUE_ROUTES)
+def test_promised_route_is_there(document: dict[str, Any], route: str) -> None:
+    method, path = route.split()
+    assert method.lower() in document["paths"][path]
+
+
+def _walk(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from _walk(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _walk(value)
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    assert document["openapi"] == "3.1.0"
+    references = {node["$ref"] for node in _walk(document) if isinstance(node.get("$ref"), str)}
+    assert len(references) > 20
+    for reference in references:
+        node: Any = document
+        for name in reference.removeprefix("#/").split("/"):
+            node = node[name]
+    operations = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(operations) == len(set(operations))
+
+
+def test_answers_have_the_documented_fields(
+    client: FlaskClient, worker: Any, submit: Submit, document: dict[str, Any]
+) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.epoch(1, confusion=[[1] * 10] * 10)
+    checked = 0
+    for path, methods in document["paths"].items():
+        if "get" not in methods or any(name in path for name in ("{which}", "{form}", "{artifact_id}")):
+            continue
+        content = methods["get"]["responses"]["200"].get("content", {})
+        reference = content.get("application/json", {}).get("schema", {}).get("$ref")
+        if reference is None:
+            continue
+        answer = client.get(path.replace("{job_id}", job_id).replace("{name}", "mnist-10k"))
+        schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+        assert set(answer.json) == set(schema["properties"]), path
+        checked += 1
+    assert checked >= 12
+
+
+def test_spec_as_sent_needs_its_kind_only(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["ClassifierSpec"]["required"] == ["kind"]
+    assert schemas["GanSpec"]["required"] == ["kind"]
+    assert schemas["Dense"]["required"] == ["units", "activation"]
+    assert "required" not in schemas["Data"]
+    assert schemas["ClassifierSpec"]["additionalProperties"] is False
+
+
+class _Page(HTMLParser):
+    """Collects what a strict content security policy would refuse, and where links lead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: list[str] = []
+        self.foreign: list[str] = []
+        self.anchors: set[str] = set()
+        self.links: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "style" or (tag == "script" and "src" not in given):
+            self.refused.append(tag)
+        self.refused += [name for name in given if name == "style" or name.startswith("on")]
+        for name in ("src", "href", "action"):
+            value = given.get(name) or ""
+            if value and not value.startswith(("/", "#")):
+                self.foreign.append(value)
+            if value.startswith("#"):
+                self.links.add(value[1:])
+        if given.get("id"):
+            self.anchors.add(str(given["id"]))
+
+
+def read_page(client: FlaskClient, path: str) -> _Page:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert answer.content_type == "text/html; charset=utf-8"
+    page = _Page()
+    page.feed(answer.text)
+    return page
+
+
+def test_pages_keep_to_their_own_policy(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client, name="<script>alert(1)</script>", tags=["<b>", "a'b\"c"])
+    worker.claim()
+    worker.epoch(1, confusion=[[1] * 10] * 10)
+    worker.fail("internal")
+    for path in ("/", "/?status=failed&q=script", f"/ui/jobs/{job_id}", "/docs"):
+        page = read_page(client, path)
+        assert page.refused == []
+        assert page.foreign == []
+        assert page.links <= page.anchors
+    assert "<script>alert" not in client.get(f"/ui/jobs/{job_id}").text
+
+
+def test_static_files_of_the_pages_are_there(client: FlaskClient) -> None:
+    for name, media in (
+        ("app.css", "text/css"),
+        ("jobs.js", "text/javascript"),
+        ("job.js", "text/javascript"),
+        ("live.js", "text/javascript"),
+        ("icon.svg", "image/svg+xml"),
+    ):
+        with client.get(f"/static/{name}") as answer:
+            assert (answer.status_code, answer.mimetype) == (200, media)
+
+
+def test_page_of_an_unknown_job_is_a_page_for_people_and_a_problem_for_programs(client: FlaskClient) -> None:
+    path = "/ui/jobs/job_01J00000000000000000000000"
+    shown = client.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (shown.status_code, shown.mimetype) == (404, "text/html")
+    assert client.get(path).json["code"] == "job_not_found"
+
+
+def test_list_page_leads_to_older_jobs(client: FlaskClient, submit: Submit) -> None:
+    for _ in range(3):
+        submit(client, tags=["x"])
+    text = client.get("/?limit=2&tag=x&q=").text
+    address = re.search(r'rel="next" href="([^"]+)"', text)
+    assert address is not None
+    assert client.get(address[1].replace("&amp;", "&")).text.count('class="status queued"') == 1
+
+
+def test_docs_show_every_operation_and_schema(client: FlaskClient, document: dict[str, Any]) -> None:
+    text = client.get("/docs").text
+    for path in document["paths"].values():
+        for operation in path.values():
+            assert f'id="{operation["operationId"]}"' in text
+    for name in document["components"]["schemas"]:
+        assert f'id="schema-{name}"' in text
+    assert json.dumps("kind") in text.replace("&#34;", '"')

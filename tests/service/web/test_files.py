@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from service.web import drawings
+
+Submit = Callable[..., str]
+
+DATA = bytes(range(256)) * 400  # 102,400 bytes
+DIGEST = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def address(client: FlaskClient, worker: Any, submit: Submit) -> Iterator[str]:
+    """A job with three finished epochs, and a checkpoint with known bytes."""
+    job_id = submit(client)
+    worker.claim()
+    for epoch in (1, 2, 3):
+        matrix = [[10 * (row == column) + epoch for column in range(10)] for row in range(10)]
+        worker.epoch(epoch, best=epoch == 2, confusion=matrix, checkpoint=DATA if epoch == 3 else None)
+    return f"/jobs/{job_id}"
+
+
+def fetch(client: FlaskClient, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, bytes]:
+    with client.open(path, method=method, headers={k.replace("_", "-"): v for k, v in headers.items()}) as answer:
+        return answer.status_code, answer.headers, answer.data
+
+
+def test_checkpoint_comes_whole_with_everything_to_check_it(client: FlaskClient, address: str) -> None:
+    status, headers, data = fetch(client, f"{address}/checkpoints/latest")
+    assert (status, data) == (200, DATA)
+    assert headers["Content-Length"] == str(len(DATA))
+    assert headers["Content-Type"] == "application/octet-stream"
+    assert headers["ETag"] == f'"{DIGEST}"'
+    assert headers["Accept-Ranges"] == "bytes"
+    digest = base64.b64encode(hashlib.sha256(DATA).digest()).decode()
+    assert headers["Repr-Digest"] == f"sha-256=:{digest}:"
+    name = f"{address.rpartition('/')[2]}-epoch-0003.safetensors"
+    assert headers["Content-Disposition"] == f'attachment; filename="{name}"'
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "no-cache" in headers["Cache-Control"]
+    assert "immutable" in fetch(client, f"{address}/checkpoints/3")[1]["Cache-Control"]
+
+
+def test_best_latest_and_number_name_checkpoints(client: FlaskClient, address: str) -> None:
+    listed = {item["epoch"]: item for item in client.get(f"{address}/checkpoints").json["data"]}
+    for which, epoch in (("best", 2), ("latest", 3), ("1", 1), ("0002", 2)):
+        _, headers, data = fetch(client, f"{address}/checkpoints/{which}")
+        assert headers["ETag"].strip('"') == listed[epoch]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert [item["epoch"] for item in listed.values() if item["best"]] == [2]
+    assert [item["epoch"] for item in listed.values() if item["latest"]] == [3]
+
+
+def test_head_tells_all_and_sends_nothing(client: FlaskClient, address: str) -> None:
+    status, headers, data = fetch(client, f"{address}/checkpoints/latest", "HEAD")
+    whole = fetch(client, f"{address}/checkpoints/latest")[1]
+    assert (status, data) == (200, b"")
+    for name in ("Content-Length", "ETag", "Repr-Digest", "Accept-Ranges", "Content-Type", "Content-Disposition"):
+        assert headers[name] == whole[name]
+
+
+def test_client_that_has_the_file_gets_no_second_copy(client: FlaskClient, address: str) -> None:
+    path = f"{address}/checkpoints/latest"
+    for tag in (f'"{DIGEST}"', f'W/"{DIGEST}"', f'"x", "{DIGEST}"', "*"):
+        status, headers, data = fetch(client, path, If_None_Match=tag)
+        assert (status, data, headers["ETag"]) == (304, b"", f'"{DIGEST}"')
+    assert fetch(client, path, If_None_Match='"other"')[0] == 200
+    assert fetch(client, path, If_Match=f'"{DIGEST}"')[0] == 200
+    assert fetch(client, path, If_Match='"other"')[0] == 412
+
+
+@pytest.mark.parametrize(
+    ("wanted", "start", "stop"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=0-1023", 0, 1024),
+        ("bytes=100000-", 100_000, 102_400),
+        ("bytes=102399-", 102_399, 102_400),
+        ("bytes=-1", 102_399, 102_400),
+        ("bytes=100-999999999", 100, 102_400),
+        ("Bytes=5-9", 5, 10),
+        ("bytes=0-", 0, 102_400),
+        ("bytes=-999999999", 0, 102_400),
+    ],
+)
+def test_part_of_a_file_can_be_had(client: FlaskClient, address: str, wanted: str, start: int, stop: int) -> None:
+    status, headers, data = fetch(client, f"{address}/checkpoints/latest", Range=wanted)
+    assert (status, data) == (206, DATA[start:stop])
+    assert headers["Content-Range"] == f"bytes {start}-{stop - 1}/102400"
+    assert headers["Content-Length"] == str(stop - start)
+    assert headers["ETag"] == f'"{DIGEST}"'
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["bytes=", "bytes=-", "bytes=5-2", "items=0-1", "bytes=0-1,5-6", "bytes=a-b", "x", f"bytes={'9' * 100}-"],
+)
+def test_range_that_is_not_understood_is_ignored(client: FlaskClient, address: str, wanted: str) -> None:
+    status, _, data = fetch(client, f"{address}/checkpoints/latest", Range=wanted)
+    assert (status, data) == (200, DATA)
+
+
+@pytest.mark.parametrize("wanted", ["bytes=102400-", "bytes=999999-", "bytes=-0"])
+def test_range_beyond_the_end_is_a_problem(client: FlaskClient, address: str, wanted: str) -> None:
+    status, headers, data = fetch(client, f"{address}/checkpoints/latest", Range=wanted)
+    assert (status, headers["Content-Range"]) == (416, "bytes */102400")
+    assert b"range_not_satisfiable" in data
+
+
+def test_part_of_a_changed_file_is_not_sent(client: FlaskClient, address: str) -> None:
+    path = f"{address}/checkpoints/latest"
+    assert fetch(client, path, Range="bytes=0-9", If_Range=f'"{DIGEST}"')[0] == 206
+    for condition in ('"other"', f'W/"{DIGEST}"', "Wed, 21 Oct 2015 07:28:00 GMT"):
+        status, _, data = fetch(client, path, Range="bytes=0-9", If_Range=condition)
+        assert (status, data) == (200, DATA)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(1, len(DATA) - 1), max_size=5, unique=True))
+def test_download_in_any_parts_is_the_file(client: FlaskClient, address: str, cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(DATA)]
+    parts = [
+        fetch(client, f"{address}/checkpoints/3", Range=f"bytes={low}-{high - 1}", If_Range=f'"{DIGEST}"')[2]
+        for low, high in itertools.pairwise(edges)
+    ]
+    assert b"".join(parts) == DATA
+
+
+def test_every_artifact_can_be_had_by_its_id(client: FlaskClient, address: str) -> None:
+    items = client.get(f"{address}/artifacts").json["data"]
+    assert len(items) == 6
+    for item in items:
+        status, headers, data = fetch(client, item["url"])
+        assert status == 200
+        assert hashlib.sha256(data).hexdigest() == item["sha256"] == headers["ETag"].strip('"')
+        assert len(data) == item["size_bytes"]
+        assert headers["Content-Type"] == item["media_type"]
+
+
+def test_artifact_of_another_job_is_not_found(client: FlaskClient, address: str, submit: Submit) -> None:
+    item = client.get(f"{address}/artifacts").json["data"][0]
+    assert fetch(client, f"/jobs/{submit(client)}/artifacts/{item['id']}")[0] == 404
+
+
+def test_missing_or_truncated_file_is_a_problem_not_a_short_answer(
+    client: FlaskClient, worker: Any, address: str
+) -> None:
+    path = next((worker.artifacts.root / address.rpartition("/")[2] / "checkpoint").glob("000003*"))
+    path.write_bytes(DATA[:-1])
+    status, _, data = fetch(client, f"{address}/checkpoints/latest")
+    assert status == 500
+    assert b"artifact_damaged" in data
+    assert str(worker.artifacts.root).encode() not in data
+    path.unlink()
+    assert fetch(client, f"{address}/checkpoints/latest")[0] == 500
+    assert fetch(client, f"{address}/checkpoints/best")[0] == 200
+
+
+def test_link_in_place_of_a_file_is_not_followed(client: FlaskClient, worker: Any, address: str) -> None:
+    path = next((worker.artifacts.root / address.rpartition("/")[2] / "checkpoint").glob("000003*"))
+    target = path.with_name("elsewhere")
+    path.rename(target)
+    path.symlink_to(target)
+    assert fetch(client, f"{address}/checkpoints/latest")[0] == 500
+
+
+def test_latest_checkpoint_can_be_had_while_older_ones_are_removed(
+    client: FlaskClient, worker: Any, address: str
+) -> None:
+    done = threading.Event()
+
+    def train() -> None:
+        for epoch in range(4, 40):
+            worker.epoch(epoch, best=False, keep_last=1)
+        done.set()
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    while not done.is_set():
+        status, headers, data = fetch(client, f"{address}/checkpoints/latest")
+        assert status == 200
+        assert hashlib.sha256(data).hexdigest() == headers["ETag"].strip('"')
+    thread.join()
+
+
+def test_sample_is_a_picture_to_show(client: FlaskClient, address: str) -> None:
+    listed = client.get(f"{address}/samples").json
+    assert [item["epoch"] for item in listed["data"]] == [1, 2, 3]
+    status, headers, data = fetch(client, listed["data"][1]["url"])
+    assert (status, headers["Content-Type"]) == (200, "image/png")
+    assert "Content-Disposition" not in headers
+    Image.open(BytesIO(data)).verify()
+    assert fetch(client, f"{address}/samples/latest.png")[1]["ETag"].strip('"') == listed["data"][2]["sha256"]
+
+
+def test_film_shows_every_sample(client: FlaskClient, address: str) -> None:
+    status, headers, data = fetch(client, f"{address}/samples.gif")
+    assert (status, headers["Content-Type"]) == (200, "image/gif")
+    with Image.open(BytesIO(data)) as film:
+        assert film.n_frames == 3
+    assert fetch(client, f"{address}/samples.gif", If_None_Match=headers["ETag"])[0] == 304
+
+
+@pytest.mark.parametrize("which", ["curves", "confusion"])
+def test_plots_are_drawn_as_png_and_svg(client: FlaskClient, address: str, which: str) -> None:
+    status, headers, data = fetch(client, f"{address}/plots/{which}.png")
+    assert (status, headers["Content-Type"]) == (200, "image/png")
+    Image.open(BytesIO(data)).verify()
+    status, headers, data = fetch(client, f"{address}/plots/{which}.svg")
+    assert (status, headers["Content-Type"]) == (200, "image/svg+xml")
+    assert b"<svg" in data
+    assert "sandbox" in headers["Content-Security-Policy"]
+    assert "script-src" not in headers["Content-Security-Policy"]
+
+
+def test_picture_is_drawn_once_an_epoch(
+    client: FlaskClient, worker: Any, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    real = drawings.grids.film
+    monkeypatch.setattr(drawings.grids, "film", lambda *args, **options: drawn.append(1) or real(*args, **options))
+    with ThreadPoolExecutor(4) as pool:
+        films = set(pool.map(lambda _: fetch(client, f"{address}/samples.gif")[2], range(4)))
+    assert (len(films), len(drawn)) == (1, 1)
+    worker.epoch(4)
+    assert fetch(client, f"{address}/samples.gif")[2] not in films
+    assert len(drawn) == 2
+    kept = sorted((worker.artifacts.root / address.rpartition("/")[2] / "derived").iterdir())
+    assert [path.name for path in kept] == ["samples-000004.gif"]
+
+
+def test_picture_is_shown_though_it_cannot_be_kept(client: FlaskClient, worker: Any, address: str) -> None:
+    (worker.artifacts.root / address.rpartition("/")[2] / "derived").write_text("in the way")
+    assert fetch(client, f"{address}/samples.gif")[0] == 200

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def start(sqlite_url: str, tmp_path: Path, port: int) -> Iterator[Start]:
+    running: list[subprocess.Popen[str]] = []
+
+    def run(**changes: str) -> subprocess.Popen[str]:
+        environ = os.environ | {
+            "TAPELINE_HOME": str(tmp_path),
+            "TAPELINE_DATABASE_URL": sqlite_url,
+            "TAPELINE_PORT": str(port),
+            **changes,
+        }
+        command = [sys.executable, "-m", "gunicorn", "-c", "python:service.web.gunicorn_conf", "service.web.wsgi:app"]
+        log = tmp_path / "web.log"
+        with log.open("w") as file:
+            running.append(subprocess.Popen(command, env=environ, stderr=file, stdout=file, text=True))
+        return running[-1]
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def wait_for(http: httpx.Client) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            if http.get("/healthz").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise AssertionError("the server does not answer")
+
+
+def test_streams_and_quick_answers_live_together_and_a_stop_ends_both(start: Start, port: int, tmp_path: Path) -> None:
+    process = start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        wait_for(http)
+        job_id = http.post("/jobs", json={"kind": "classifier"}).json()["id"]
+        requests = [http.build_request("GET", f"/jobs/{job_id}/stream") for _ in range(40)]
+        streams = [http.send(request, stream=True) for request in requests]
+        assert {stream.status_code for stream in streams} == {200}
+        lines = [stream.iter_lines() for stream in streams]
+        for each in lines:
+            assert next(each).startswith("retry")
+        began = time.monotonic()
+        assert http.get("/jobs").status_code == 200
+        assert time.monotonic() - began < 2
+        big = http.post("/jobs", content=b"x" * 3_000_000, headers={"Content-Type": "application/json"})
+        assert (big.status_code, big.json()["code"]) == (413, "body_too_large")
+        for stream in streams[20:]:
+            stream.close()
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        for each in lines[:20]:
+            assert not [line for line in each if "error" in line]
+        assert process.wait(20) == 0
+        assert time.monotonic() - began < 8
+        for stream in streams:
+            stream.close()
+    logged = [json.loads(line) for line in (tmp_path / "web.log").read_text().splitlines()]
+    posted = next(line for line in logged if line["event"] == "request" and line["status"] == 201)
+    assert posted["request_id"].startswith("req_")
+    assert (posted["method"], posted["path"], posted["level"]) == ("POST", "/jobs", "info")
+
+
+def test_unusable_settings_are_named_and_nothing_starts(start: Start, tmp_path: Path) -> None:
+    process = start(TAPELINE_LEASE_S="never", TAPELINE_HOST="0.0.0.0")
+    assert process.wait(20) != 0
+    text = (tmp_path / "web.log").read_text()
+    assert "TAPELINE_LEASE_S" in text
+    assert "TAPELINE_API_KEYS" in text

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.contract.tables import Job
+from service.web.services import EXTENSION
+
+Submit = Callable[..., str]
+
+JOB_FIELDS = {
+    *("id", "kind", "name", "tags", "owner", "status", "requested", "attempt", "lease", "priority", "spec"),
+    *("resolved", "spec_hash", "provenance", "progress", "metrics", "health", "parent_id", "error", "result_digest"),
+    *("created_at", "started_at", "finished_at", "allowed_actions", "urls"),
+}
+
+
+def test_job_is_stored_and_shown_whole(either_app: Flask) -> None:
+    client = either_app.test_client()
+    sent = {"kind": "classifier", "name": "digits ✓", "tags": ["demo"], "epochs": 3}
+    made = client.post("/jobs", json=sent)
+    assert made.status_code == 201
+    assert made.headers["Location"] == f"/jobs/{made.json['id']}"
+    shown = client.get(made.headers["Location"])
+    assert shown.status_code == 200
+    assert shown.json == made.json
+    assert set(made.json) >= JOB_FIELDS
+    assert made.json["spec"] == sent
+    assert made.json["resolved"]["batch_size"] == 100
+    assert made.json["status"] == "queued"
+    assert made.json["allowed_actions"] == ["cancel"]
+    assert made.json["progress"] == {
+        "epoch": 0,
+        "epochs": 3,
+        "step": 0,
+        "steps": 255,
+        "fraction": 0.0,
+        "eta_seconds": None,
+    }
+    for name in ("self", "results", "stream", "metrics", "samples", "checkpoints", "artifacts", "page"):
+        assert client.get(made.json["urls"][name], buffered=name != "stream").status_code == 200
+
+
+def test_running_job_shows_progress_times_and_provenance(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client, epochs=10)
+    worker.claim()
+    worker.epoch(1)
+    worker.report(400, steps=850)
+    job = client.get(f"/jobs/{job_id}").json
+    assert job["status"] == "running"
+    assert job["progress"] == {
+        "epoch": 1,
+        "epochs": 10,
+        "step": 400,
+        "steps": 850,
+        "fraction": round(400 / 850, 6),
+        "eta_seconds": 9.0,
+    }
+    assert job["metrics"] == {"train_loss": 1.0, "validation_accuracy": 0.9}
+    assert job["provenance"] == {"numpy": "2.4", "threads": 1}
+    assert job["created_at"] <= job["started_at"]
+    assert len(job["created_at"]) == len("2026-01-01T10:00:00.123Z")
+    assert job["created_at"].endswith("Z")
+
+
+def test_dry_run_stores_nothing(client: FlaskClient) -> None:
+    answer = client.post("/jobs?dry_run=true", json={"kind": "classifier", "epochs": 2})
+    assert answer.status_code == 200
+    assert answer.json["parameters"] == 784 * 392 + 392 + 392 * 10 + 10
+    assert answer.json["steps"] == 170
+    assert answer.json["estimated_bytes"] > answer.json["checkpoint_bytes"] > 0
+    assert answer.json["estimated_seconds"] is None
+    assert answer.json["resolved"]["epochs"] == 2
+    assert client.get("/jobs").json["data"] == []
+
+
+def test_dry_run_estimates_seconds_once_a_job_has_ended(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    submit(client, epochs=1)
+    worker.claim()
+    worker.epoch(1)
+    worker.succeed()
+    answer = client.post("/jobs?dry_run=true", json={"kind": "classifier", "epochs": 2})
+    assert answer.json["estimated_seconds"] > 0
+
+
+def test_repeated_key_gives_the_same_answer_and_no_second_job(either_app: Flask, play: Any) -> None:
+    client = either_app.test_client()
+    headers = {"Idempotency-Key": "once"}
+    first = client.post("/jobs", json={"kind": "gan", "epochs": 3}, headers=headers)
+    play(either_app).claim()  # the stored answer is given, not the job as it is now
+    again = client.post(
+        "/jobs", data='{"epochs": 3,\n "kind": "gan"}', content_type="application/json", headers=headers
+    )
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert (again.status_code, again.data, again.headers["Location"]) == (201, first.data, first.headers["Location"])
+    assert len(client.get("/jobs").json["data"]) == 1
+
+
+def test_key_with_another_body_is_refused(client: FlaskClient) -> None:
+    headers = {"Idempotency-Key": "once"}
+    client.post("/jobs", json={"kind": "classifier"}, headers=headers)
+    answer = client.post("/jobs", json={"kind": "gan"}, headers=headers)
+    assert (answer.status_code, answer.json["code"]) == (422, "idempotency_conflict")
+    assert len(client.get("/jobs").json["data"]) == 1
+
+
+def test_refused_spec_does_not_use_up_its_key(client: FlaskClient) -> None:
+    headers = {"Idempotency-Key": "once"}
+    assert client.post("/jobs", json={"kind": "classifier", "epochs": 0}, headers=headers).status_code == 422
+    assert client.post("/jobs", json={"kind": "classifier"}, headers=headers).status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "ü"])
+def test_unusable_key_is_refused(client: FlaskClient, key: str) -> None:
+    answer = client.post("/jobs", json={"kind": "classifier"}, headers={"Idempotency-Key": key})
+    assert (answer.status_code, answer.json["errors"][0]["parameter"]) == (400, "Idempotency-Key")
+
+
+def test_twenty_posts_at_once_with_one_key_make_one_job(either_app: Flask) -> None:
+    start = threading.Barrier(20)
+
+    def post(_: int) -> tuple[int, bytes, bool]:
+        start.wait()
+        answer = either_app.test_client().post(
+            "/jobs", json={"kind": "classifier"}, headers={"Idempotency-Key": "once"}
+        )
+        return answer.status_code, answer.data, "Idempotency-Replayed" in answer.headers
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(post, range(20)))
+    assert {status for status, _, _ in answers} == {201}
+    assert len({body for _, body, _ in answers}) == 1
+    assert sorted(replayed for _, _, replayed in answers) == [False] + [True] * 19
+    assert len(either_app.test_client().get("/jobs").json["data"]) == 1
+
+
+def test_list_shows_newest_first_and_leaves_out_the_long_fields(client: FlaskClient, submit: Submit) -> None:
+    ids = [submit(client) for _ in range(3)]
+    listed = client.get("/jobs").json
+    assert [job["id"] for job in listed["data"]] == ids[::-1]
+    assert set(listed["data"][0]) >= JOB_FIELDS - {"spec", "resolved", "provenance"}
+    assert not {"spec", "resolved", "provenance"} & set(listed["data"][0])
+    assert (listed["has_more"], listed["next_cursor"]) == (False, None)
+
+
+def test_list_filters(either_app: Flask, submit: Submit) -> None:
+    client = either_app.test_client()
+    plain = submit(client, priority=1)
+    tagged = submit(client, tags=["demo", "two"], name="100%_Sure", priority=9)
+    gan = submit(client, kind="gan", priority=9)
+    client.post(f"/jobs/{gan}/cancel")
+
+    def ids(query: str) -> list[str]:
+        return [job["id"] for job in client.get(f"/jobs?{query}").json["data"]]
+
+    assert ids("status=queued") == [tagged, plain]
+    assert ids("status=queued,cancelled") == ids("status=queued&status=cancelled") == [gan, tagged, plain]
+    assert ids("status=running") == []
+    assert ids("kind=gan") == [gan]
+    assert ids("tag=demo") == [tagged]
+    assert ids("q=%25_SURE") == [tagged]
+    assert ids("q=" + plain[-8:].lower()) == [plain]
+    assert ids("sort=priority") == [plain, tagged, gan]
+    assert ids("sort=created_at&limit=1") == [plain]
+
+
+def test_next_page_is_linked_with_the_same_filter(client: FlaskClient, submit: Submit) -> None:
+    ids = [submit(client, tags=["a b"]) for _ in range(5)]
+    submit(client)
+    seen: list[str] = []
+    address: str | None = "/jobs?tag=a+b&limit=2"
+    while address:
+        answer = client.get(address)
+        seen += [job["id"] for job in answer.json["data"]]
+        link = answer.headers.get("Link")
+        assert (link is not None) == answer.json["has_more"]
+        address = link.partition(">")[0].lstrip("<") if link else None
+    assert seen == ids[::-1]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.integers(0, 4), min_size=1, max_size=5),
+    limit=st.integers(1, 4),
+    sort=st.sampled_from(["created_at", "-created_at", "priority", "-priority"]),
+    priorities=st.lists(st.integers(0, 2), min_size=20, max_size=20),
+)
+def test_pages_stay_right_while_jobs_arrive(
+    app: Flask, submit: Submit, sizes: list[int], limit: int, sort: str, priorities: list[int]
+) -> None:
+    client = app.test_client()
+    with app.extensions[EXTENSION].database.write() as session:
+        session.query(Job).delete()
+    draw = iter(priorities)
+    there = {submit(client, priority=next(draw)) for _ in range(4)}
+    seen: list[str] = []
+    cursor = ""
+    arrivals = iter(sizes)
+    while True:
+        page = client.get(f"/jobs?limit={limit}&sort={sort}{cursor}").json
+        seen += [job["id"] for job in page["data"]]
+        if not page["has_more"] or len(seen) > 40:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+        for _ in range(min(next(arrivals, 0), 3)):
+            submit(client, priority=next(draw, 1))
+    assert len(seen) == len(set(seen)), "a job came twice"
+    assert there <= set(seen), "a job that was there from the start is missing"
+
+
+def test_cancel_of_a_waiting_job_ends_it(client: FlaskClient, submit: Submit) -> None:
+    job_id = submit(client)
+    answer = client.post(f"/jobs/{job_id}/cancel")
+    assert (answer.status_code, answer.json["status"], answer.json["allowed_actions"]) == (
+        202,
+        "cancelled",
+        ["delete"],
+    )
+
+
+def test_actions_on_a_running_job_are_requests(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    worker.claim()
+    paused = client.post(f"/jobs/{job_id}/pause")
+    assert (paused.status_code, paused.json["status"], paused.json["requested"]) == (202, "running", "pause")
+    assert paused.json["allowed_actions"] == ["cancel"]
+    cancelled = client.post(f"/jobs/{job_id}/cancel")
+    assert (cancelled.status_code, cancelled.json["requested"]) == (202, "cancel")
+
+
+def test_failed_job_can_be_retried(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.fail()
+    assert client.get(f"/jobs/{job_id}").json["error"] == {"code": "internal", "message": "it went wrong"}
+    answer = client.post(f"/jobs/{job_id}/retry")
+    assert (answer.status_code, answer.json["status"], answer.json["attempt"]) == (202, "queued", 2)
+
+
+def test_diverged_job_is_not_offered_a_retry(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.fail("diverged")
+    answer = client.post(f"/jobs/{job_id}/retry")
+    assert (answer.status_code, answer.json["code"]) == (409, "illegal_transition")
+    assert answer.json["allowed_actions"] == ["delete"]
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "retry"])
+def test_illegal_action_names_the_legal_ones(client: FlaskClient, submit: Submit, action: str) -> None:
+    answer = client.post(f"/jobs/{submit(client)}/{action}")
+    assert answer.status_code == 409
+    assert (answer.json["code"], answer.json["allowed_actions"]) == ("illegal_transition", ["cancel"])
+
+
+def test_delete_removes_rows_and_files(either_app: Flask, play: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    job_id = submit(client, tags=["a"])
+    assert client.delete(f"/jobs/{job_id}").status_code == 409
+    worker.claim()
+    worker.epoch(1)
+    worker.succeed()
+    assert client.get(f"/jobs/{job_id}/plots/curves.png").status_code == 200
+    folder = worker.artifacts.root / job_id
+    assert folder.exists()
+    assert client.delete(f"/jobs/{job_id}").status_code == 204
+    assert not folder.exists()
+    for end in ("", "/results", "/events", "/checkpoints/best"):
+        assert client.get(f"/jobs/{job_id}{end}").status_code == 404
+    assert client.delete(f"/jobs/{job_id}").status_code == 404
+
+
+def test_unchanged_job_is_not_sent_again(client: FlaskClient, submit: Submit) -> None:
+    address = f"/jobs/{submit(client)}"
+    etag = client.get(address).headers["ETag"]
+    unchanged = client.get(address, headers={"If-None-Match": etag})
+    assert (unchanged.status_code, unchanged.data, unchanged.headers["ETag"]) == (304, b"", etag)
+    client.post(f"{address}/cancel")
+    changed = client.get(address, headers={"If-None-Match": etag})
+    assert (changed.status_code, changed.json["status"]) == (200, "cancelled")
+
+
+def test_held_answer_comes_when_the_job_changes(either_app: Flask, submit: Submit) -> None:
+    client = either_app.test_client()
+    address = f"/jobs/{submit(client)}"
+    etag = client.get(address).headers["ETag"]
+    timer = threading.Timer(0.4, lambda: either_app.test_client().post(f"{address}/cancel"))
+    timer.start()
+    began = time.monotonic()
+    answer = client.get(address, headers={"If-None-Match": etag, "Prefer": "wait=30"})
+    timer.join()
+    assert (answer.status_code, answer.json["status"]) == (200, "cancelled")
+    assert 0.3 < time.monotonic() - began < 5
+    assert answer.headers["Preference-Applied"] == "wait=30"
+
+
+def test_held_answer_ends_with_its_time(client: FlaskClient, submit: Submit) -> None:
+    address = f"/jobs/{submit(client)}"
+    etag = client.get(address).headers["ETag"]
+    began = time.monotonic()
+    assert client.get(address, headers={"If-None-Match": etag, "Prefer": "respond-async, wait=1"}).status_code == 304
+    assert 0.9 < time.monotonic() - began < 3

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.exc import OperationalError
+from werkzeug.test import TestResponse
+
+from service.web import problems
+
+Submit = Callable[..., str]
+
+
+def check_problem(response: TestResponse, status: int, code: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.content_type == "application/problem+json"
+    document: dict[str, Any] = response.json
+    assert document["code"] == code
+    assert document["status"] == status
+    assert document["type"] == f"/docs#problem-{code}"
+    assert document["title"]
+    assert document["detail"]
+    assert document["request_id"] == response.headers["X-Request-Id"]
+    assert "Traceback" not in response.text
+    assert 'File "' not in response.text
+    return document
+
+
+def post(client: FlaskClient, body: bytes | str, content_type: str | None = "application/json") -> TestResponse:
+    return client.post("/jobs", data=body, content_type=content_type)
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "column"),
+    [
+        (b"", 1, 1),
+        (b'{"kind": "gan",\n  "epochs": }', 2, 13),
+        (b'{"kind": "gan"', 1, 15),
+        (b'{"kind": "gan"}}', 1, 16),
+        (b"\xff{}", 1, 1),
+        (b'{"kind": NaN}', 1, 10),
+        (b'{"kind": 1e999}', 1, 10),
+        (b'{"kind": "gan", "kind": "gan"}', 1, 2),
+    ],
+)
+def test_malformed_json_is_located(client: FlaskClient, body: bytes, line: int, column: int) -> None:
+    document = check_problem(post(client, body), 400, "malformed_json")
+    assert (document["line"], document["column"]) == (line, column)
+
+
+def test_deep_nesting_is_refused(client: FlaskClient) -> None:
+    check_problem(post(client, "[" * 100_000), 400, "malformed_json")
+    check_problem(post(client, '{"a":' * 40 + "1" + "}" * 40), 400, "malformed_json")
+
+
+@pytest.mark.parametrize(
+    ("spec", "pointer", "code", "suggestion"),
+    [
+        ([], "#", "wrong_type", None),
+        ({}, "#/kind", "missing", None),
+        ({"kind": "clasifier"}, "#/kind", "unknown_kind", "classifier"),
+        ({"kind": "gan", "preset": "stabel"}, "#/preset", "unknown_preset", "stable"),
+        ({"kind": "classifier", "epochs": "3"}, "#/epochs", "wrong_type", None),
+        ({"kind": "classifier", "epochs": 0}, "#/epochs", "out_of_range", None),
+        ({"kind": "classifier", "epoch": 3}, "#/epoch", "unknown_field", "epochs"),
+        ({"kind": "classifier", "optimizer": {"name": "adma"}}, "#/optimizer/name", "unknown_value", "adam"),
+        (
+            {"kind": "classifier", "layers": [{"units": 9, "activation": "softmax"}]},
+            "#/layers/0/units",
+            "wrong_shape",
+            "10",
+        ),
+        ({"kind": "classifier", "dataset": {"name": "minst"}}, "#/dataset/name", "dataset_not_found", "mnist"),
+        ({"kind": "classifier", "dataset": {"name": "../etc"}}, "#/dataset/name", "dataset_not_found", None),
+    ],
+)
+def test_fault_of_a_spec_is_pointed_at(
+    client: FlaskClient, spec: Any, pointer: str, code: str, suggestion: str | None
+) -> None:
+    document = check_problem(client.post("/jobs", json=spec), 422, "invalid_spec")
+    fault = document["errors"][0]
+    assert (fault["pointer"], fault["code"], fault.get("suggestion")) == (pointer, code, suggestion)
+    assert client.get("/jobs").json["data"] == []
+
+
+def test_all_faults_are_reported_at_once(client: FlaskClient) -> None:
+    spec = {"kind": "classifier", "epochs": -1, "learning_rat": 1, "dataset": {"name": "nothing"}, "seed": 1.5}
+    document = check_problem(client.post("/jobs", json=spec), 422, "invalid_spec")
+    pointers = {fault["pointer"] for fault in document["errors"]}
+    assert pointers == {"#/epochs", "#/learning_rat", "#/dataset/name", "#/seed"}
+
+
+def _write_dataset(folder: Path, images: bytes) -> None:
+    folder.mkdir(parents=True)
+    labels = bytes([0, 0, 8, 1, 0, 0, 0, 2, 0, 1])
+    for part in ("train", "t10k"):
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+
+
+GOOD_IMAGES = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2]) + bytes(range(8))
+
+
+@pytest.mark.parametrize("images", [b"", b"\x00\x00\x08\x03\x00", GOOD_IMAGES[:14], b"no idx" * 9], ids=repr)
+def test_broken_idx_file_is_a_fault_of_the_spec(client: FlaskClient, tmp_path: Path, images: bytes) -> None:
+    _write_dataset(tmp_path / "data" / "mine", images)
+    answer = client.post("/jobs", json={"kind": "classifier", "dataset": {"name": "mine"}})
+    document = check_problem(answer, 422, "invalid_spec")
+    assert document["errors"][0]["code"] == "dataset_broken"
+    assert "images" in document["errors"][0]["detail"]
+    assert str(tmp_path) not in answer.text
+    shown = client.get("/datasets/mine")
+    assert shown.status_code == 200
+    assert shown.json["problem"]
+    assert shown.json["available"] is False
+
+
+def test_incomplete_data_set_does_not_exist(client: FlaskClient, tmp_path: Path) -> None:
+    _write_dataset(tmp_path / "data" / "mine", GOOD_IMAGES)
+    (tmp_path / "data" / "mine" / "t10k-labels-idx1-ubyte.gz").unlink()
+    answer = client.post("/jobs", json={"kind": "classifier", "dataset": {"name": "mine"}})
+    assert check_problem(answer, 422, "invalid_spec")["errors"][0]["code"] == "dataset_not_found"
+
+
+def test_layers_must_fit_the_data_set(client: FlaskClient, tmp_path: Path) -> None:
+    _write_dataset(tmp_path / "data" / "mine", GOOD_IMAGES)
+    spec = {"kind": "classifier", "dataset": {"name": "mine"}, "batch_size": 100}
+    document = check_problem(client.post("/jobs", json=spec), 422, "invalid_spec")
+    assert {fault["pointer"] for fault in document["errors"]} == {"#/layers/1/units", "#/batch_size"}
+
+
+def test_body_over_one_mebibyte_is_refused(client: FlaskClient) -> None:
+    check_problem(post(client, b" " * (1024 * 1024 + 1)), 413, "body_too_large")
+    check_problem(post(client, b" " * (1024 * 1024)), 400, "malformed_json")
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
+def test_other_content_type_is_refused(client: FlaskClient, content_type: str | None) -> None:
+    check_problem(post(client, b'{"kind": "gan"}', content_type), 415, "unsupported_media_type")
+
+
+def test_charset_beside_the_content_type_is_fine(client: FlaskClient) -> None:
+    assert post(client, b'{"kind": "gan"}', "application/json; charset=utf-8").status_code == 201
+
+
+def test_wrong_method_names_the_right_ones(client: FlaskClient) -> None:
+    answer = client.put("/jobs")
+    check_problem(answer, 405, "method_not_allowed")
+    assert {"GET", "POST"} <= {name.strip() for name in answer.headers["Allow"].split(",")}
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/jobs/", "/jobs/a/b/c", "/static/../app.py", "/static/none.js"])
+def test_unknown_address_is_a_problem(client: FlaskClient, path: str) -> None:
+    check_problem(client.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "job_id", ["job_01J00000000000000000000000", "x", "%00", "job_%F0%9F%98%80", "a" * 2000, "'--"]
+)
+def test_unknown_id_is_a_problem(either_app: Flask, job_id: str) -> None:
+    client = either_app.test_client()
+    check_problem(client.get(f"/jobs/{job_id}"), 404, "job_not_found")
+    check_problem(client.post(f"/jobs/{job_id}/cancel"), 404, "job_not_found")
+    check_problem(client.delete(f"/jobs/{job_id}"), 404, "job_not_found")
+    check_problem(client.get(f"/jobs/{job_id}/stream"), 404, "job_not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("checkpoints/best", "artifact_not_found"),
+        ("checkpoints/99999999999999999999", "artifact_not_found"),
+        ("checkpoints/-1", "artifact_not_found"),
+        ("checkpoints/%00", "artifact_not_found"),
+        ("samples/3.png", "artifact_not_found"),
+        ("samples/x.png", "artifact_not_found"),
+        ("artifacts/art_01J00000000000000000000000", "artifact_not_found"),
+        ("artifacts/%00", "artifact_not_found"),
+        ("artifacts/..%2F..%2Fx", "not_found"),
+        ("samples.gif", "not_yet"),
+        ("plots/curves.png", "not_yet"),
+        ("plots/confusion.svg", "not_yet"),
+        ("plots/other.png", "not_found"),
+        ("plots/curves.pdf", "not_found"),
+    ],
+)
+def test_missing_file_is_a_problem(either_app: Flask, submit: Submit, path: str, code: str) -> None:
+    client = either_app.test_client()
+    check_problem(client.get(f"/jobs/{submit(client)}/{path}"), 404, code)
+
+
+def test_gan_has_no_confusion_matrix(client: FlaskClient, submit: Submit) -> None:
+    check_problem(client.get(f"/jobs/{submit(client, kind='gan')}/plots/confusion.png"), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("query", "parameters"),
+    [
+        ("limit=0", {"limit"}),
+        ("limit=101", {"limit"}),
+        ("limit=x&foo=1", {"limit", "foo"}),
+        ("status=done", {"status"}),
+        ("kind=rnn", {"kind"}),
+        ("sort=name", {"sort"}),
+        ("q=%00", {"q"}),
+        ("tag=" + "x" * 201, {"tag"}),
+    ],
+)
+def test_bad_parameter_is_named(either_app: Flask, query: str, parameters: set[str]) -> None:
+    document = check_problem(either_app.test_client().get(f"/jobs?{query}"), 400, "invalid_parameter")
+    assert {fault["parameter"] for fault in document["errors"]} == parameters
+
+
+@pytest.mark.parametrize("cursor", ["x", "%F0%9F%98%80", "WyJhIiwxLCJiIl0", "W10", ""])
+def test_bad_cursor_is_refused(client: FlaskClient, cursor: str) -> None:
+    check_problem(client.get(f"/jobs?cursor={cursor}"), 400, "invalid_cursor")
+
+
+def test_cursor_of_another_order_is_refused(client: FlaskClient, submit: Submit) -> None:
+    for _ in range(2):
+        submit(client)
+    cursor = client.get("/jobs?limit=1&sort=priority").json["next_cursor"]
+    check_problem(client.get(f"/jobs?limit=1&cursor={cursor}"), 400, "invalid_cursor")
+
+
+@pytest.mark.parametrize("query", ["after=-1", "after=x", "limit=0", "after=99999999999999999999"])
+def test_bad_part_of_the_log_is_refused(client: FlaskClient, submit: Submit, query: str) -> None:
+    check_problem(client.get(f"/jobs/{submit(client)}/events?{query}"), 400, "invalid_parameter")
+
+
+def test_bad_last_event_id_is_refused(client: FlaskClient, submit: Submit) -> None:
+    answer = client.get(f"/jobs/{submit(client)}/stream", headers={"Last-Event-ID": "x"})
+    check_problem(answer, 400, "invalid_parameter")
+
+
+def test_database_that_does_not_answer_is_a_passing_problem(make_app: Callable[..., Flask]) -> None:
+    app = make_app("postgresql+psycopg://nobody:secret@127.0.0.1:1/none")
+    client = app.test_client()
+    for answer in (client.get("/jobs"), client.post("/jobs", json={"kind": "gan"}), client.get("/")):
+        check_problem(answer, 503, "database_unavailable")
+        assert answer.headers["Retry-After"] == "5"
+        assert "secret" not in answer.text
+    assert client.get("/healthz").status_code == 200
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json["status"]) == (503, "down")
+    assert "secret" not in ready.text
+
+
+def test_unexpected_error_shows_no_trace(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*args: Any, **options: Any) -> None:
+        raise RuntimeError("the secret is 1234")
+
+    monkeypatch.setattr("service.web.resources.jobs.jobs.find", explode)
+    answer = client.get("/jobs")
+    check_problem(answer, 500, "internal")
+    assert "1234" not in answer.text
+
+
+def test_locked_database_is_a_passing_problem(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*args: Any, **options: Any) -> None:
+        raise OperationalError("INSERT", {}, Exception("database is locked"))
+
+    monkeypatch.setattr("service.web.resources.jobs.jobs.submit", locked)
+    check_problem(client.post("/jobs", json={"kind": "gan"}), 503, "database_unavailable")
+
+
+def test_every_problem_is_explained_in_the_docs(client: FlaskClient) -> None:
+    page = client.get("/docs").text
+    assert {f"problem-{code}" for code in problems.KINDS} <= set(re.findall(r'id="([^"]+)"', page))
+
+
+def test_given_request_id_is_echoed_and_a_strange_one_is_not(client: FlaskClient) -> None:
+    assert client.get("/nothing", headers={"X-Request-Id": "abc-1"}).json["request_id"] == "abc-1"
+    for strange in ("a b", "<script>", "x" * 129):
+        made = client.get("/healthz", headers={"X-Request-Id": strange}).headers["X-Request-Id"]
+        assert made.startswith("req_")
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs", "/nothing", "/static/app.css", "/openapi.json"])
+def test_every_answer_tells_the_browser_what_it_may_do(client: FlaskClient, path: str) -> None:
+    with client.get(path) as answer:
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "Access-Control-Allow-Origin" not in answer.headers

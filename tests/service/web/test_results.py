@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+
+Submit = Callable[..., str]
+
+
+def test_results_before_the_first_epoch_are_empty_but_whole(client: FlaskClient, submit: Submit) -> None:
+    job_id = submit(client)
+    assert client.get(f"/jobs/{job_id}/results").json == {
+        "job": job_id,
+        "final": False,
+        "status": "queued",
+        "metrics": {},
+        "best": None,
+        "checkpoints": {"best": None, "latest": None},
+        "samples": {"latest": None, "film": None},
+        "plots": {},
+        "artifacts": [],
+        "result_digest": None,
+        "error": None,
+    }
+
+
+def test_results_name_best_and_latest_and_all_files(either_app: Flask, play: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    job_id = submit(client)
+    worker.claim()
+    for epoch in range(1, 6):
+        worker.epoch(epoch, best=epoch == 2, keep_last=2)
+    running = client.get(f"/jobs/{job_id}/results").json
+    assert (running["final"], running["result_digest"]) == (False, None)
+    worker.succeed()
+    found = client.get(f"/jobs/{job_id}/results").json
+    assert (found["final"], found["status"], found["result_digest"]) == (True, "succeeded", "sha256:done")
+    assert found["best"] == {"epoch": 2, "metrics": {"train_loss": 0.5, "validation_accuracy": 0.9}}
+    assert found["metrics"]["train_loss"] == 0.2
+    best, latest = found["checkpoints"]["best"], found["checkpoints"]["latest"]
+    assert (best["epoch"], best["best"], best["latest"]) == (2, True, False)
+    assert (latest["epoch"], latest["best"], latest["latest"]) == (5, False, True)
+    assert found["samples"]["latest"]["url"] == f"/jobs/{job_id}/samples/5.png"
+    kinds = [(item["kind"], item["epoch"]) for item in found["artifacts"]]
+    assert kinds == [("checkpoint", 2), ("checkpoint", 4), ("checkpoint", 5)] + [("sample", n) for n in range(1, 6)]
+    addresses = [best["url"], latest["url"], found["samples"]["film"], *found["plots"].values()]
+    addresses += [item["url"] for item in found["artifacts"]]
+    for address in addresses:
+        with client.get(address) as answer:
+            assert answer.status_code == (404 if "confusion" in address else 200), address
+
+
+def test_gan_without_a_best_epoch_calls_its_latest_checkpoint_best(
+    client: FlaskClient, worker: Any, submit: Submit
+) -> None:
+    job_id = submit(client, kind="gan")
+    worker.claim()
+    worker.epoch(1, best=False)
+    worker.epoch(2, best=False)
+    found = client.get(f"/jobs/{job_id}/results").json
+    assert found["best"] is None
+    assert found["checkpoints"]["best"]["epoch"] == found["checkpoints"]["latest"]["epoch"] == 2
+    assert "confusion" not in found["plots"]
+    with client.get(f"/jobs/{job_id}/checkpoints/best") as answer:
+        assert answer.headers["ETag"].strip('"') == found["checkpoints"]["best"]["sha256"]
+
+
+def test_failed_job_keeps_its_error_and_its_last_checkpoint(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.epoch(1)
+    worker.fail("diverged")
+    found = client.get(f"/jobs/{job_id}/results").json
+    assert found["error"]["code"] == "diverged"
+    assert found["final"] is True
+    assert found["checkpoints"]["latest"]["epoch"] == 1
+
+
+def test_metrics_are_columns_with_null_for_what_is_not_finite(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.epoch(1, metrics={"train_loss": 2.5, "late": math.inf})
+    worker.epoch(2, metrics={"train_loss": math.nan})
+    answer = client.get(f"/jobs/{job_id}/metrics")
+    table = json.loads(answer.text, parse_constant=lambda name: pytest_fail(name))
+    assert table["epochs"] == [1, 2]
+    assert table["series"] == {"train_loss": [2.5, None], "late": [None, None]}
+    assert client.get(f"/jobs/{job_id}").json["metrics"] == {"train_loss": None}
+    written = client.get(f"/jobs/{job_id}/metrics?format=csv")
+    assert written.text == "epoch,train_loss,late\n1,2.5,\n2,,\n"
+    assert written.content_type == "text/csv; charset=utf-8"
+    assert job_id in written.headers["Content-Disposition"]
+    with client.get(f"/jobs/{job_id}/stream", buffered=False) as stream:
+        text = "".join(part.decode() for part, _ in zip(stream.response, range(6), strict=False))
+    assert "NaN" not in text
+    assert "Infinity" not in text
+
+
+def pytest_fail(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_csv_of_a_job_without_epochs_has_its_header(client: FlaskClient, submit: Submit) -> None:
+    assert client.get(f"/jobs/{submit(client)}/metrics?format=csv").text == "epoch\n"
+
+
+def test_log_is_read_in_parts_without_a_hole(either_app: Flask, play: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    job_id = submit(client)
+    worker.claim()
+    for epoch in range(1, 6):
+        worker.epoch(epoch)
+    worker.succeed()
+    seen: list[dict[str, Any]] = []
+    after = 0
+    while True:
+        part = client.get(f"/jobs/{job_id}/events?after={after}&limit=4").json
+        seen += part["data"]
+        after = part["next_after"]
+        if not part["has_more"]:
+            break
+    assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1))
+    assert [event["type"] for event in seen[:5]] == ["status", "status", "metrics", "checkpoint", "sample"]
+    assert seen[-1]["type"] == "end"
+    assert all(event["job"] == job_id and event["at"].endswith("Z") for event in seen)
+    checkpoint = [event for event in seen if event["type"] == "checkpoint"][-1]
+    with client.get(checkpoint["url"]) as answer:
+        assert answer.headers["ETag"] == f'"{checkpoint["sha256"]}"'
+    assert client.get(f"/jobs/{job_id}/events?after={after}").json == {
+        "data": [],
+        "has_more": False,
+        "next_after": after,
+    }

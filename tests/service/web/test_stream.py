@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from httpx_sse import ServerSentEvent, connect_sse
+
+from service.web.services import EXTENSION
+from service.web.stream import Hub
+
+Submit = Callable[..., str]
+Serve = Callable[[Flask], str]
+
+
+@contextmanager
+def opened(base: str, job_id: str, last: int | None = None) -> Iterator[Iterator[ServerSentEvent]]:
+    headers = {} if last is None else {"Last-Event-ID": str(last)}
+    with (
+        httpx.Client(base_url=base, timeout=20, trust_env=False) as http,
+        connect_sse(http, "GET", f"/jobs/{job_id}/stream", headers=headers) as source,
+    ):
+        assert source.response.status_code == 200
+        yield source.iter_sse()
+
+
+def numbered(events: list[ServerSentEvent]) -> list[int]:
+    return [json.loads(event.data)["seq"] for event in events if event.event not in ("snapshot", "progress")]
+
+
+def wait_until(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def test_stream_tells_everything_until_the_end(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+    worker, base = play(either_app), serve(either_app)
+    job_id = submit(either_app.test_client(), epochs=2)
+
+    def train() -> None:
+        worker.claim()
+        for epoch in (1, 2):
+            worker.report(epoch * 85 - 40, steps=170)
+            time.sleep(0.5)
+            worker.epoch(epoch)
+        worker.succeed()
+
+    with opened(base, job_id) as events:
+        first = next(events)
+        thread = threading.Thread(target=train)
+        thread.start()
+        rest = list(events)
+        thread.join()
+    assert first.event == "snapshot"
+    assert not first.id
+    assert json.loads(first.data)["id"] == job_id
+    assert first.retry == 2000
+    seqs = numbered(rest)
+    assert seqs == list(range(1, len(seqs) + 1))
+    assert rest[-1].event == "end"
+    assert json.loads(rest[-1].data)["status"] == "succeeded"
+    kinds = {event.event for event in rest}
+    assert kinds == {"status", "metrics", "sample", "checkpoint", "progress", "end"}
+    logged = either_app.test_client().get(f"/jobs/{job_id}/events").json["data"]
+    assert [json.loads(event.data) for event in rest if event.event != "progress"] == logged
+    progress = [json.loads(event.data) for event in rest if event.event == "progress"]
+    assert progress[0]["step"] == 45
+    assert progress[0]["eta_seconds"] == 2.5
+    assert progress[0]["job"] == job_id
+    steps = [item["step"] for item in progress]
+    assert steps == sorted(set(steps))
+    for event in rest:
+        data = json.loads(event.data)
+        if event.event == "sample":
+            assert either_app.test_client().get(data["url"], buffered=True).status_code == 200
+
+
+def test_headers_keep_proxies_from_holding_the_stream(app: Flask, submit: Submit, serve: Serve) -> None:
+    job_id = submit(app.test_client())
+    with (
+        httpx.Client(base_url=serve(app), trust_env=False) as http,
+        http.stream("GET", f"/jobs/{job_id}/stream") as answer,
+    ):
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        assert answer.headers["Cache-Control"] == "no-cache, no-transform"
+        assert answer.headers["X-Accel-Buffering"] == "no"
+
+
+def test_stream_cut_twenty_times_gives_each_event_once(
+    either_app: Flask, play: Any, submit: Submit, serve: Serve
+) -> None:
+    worker, base = play(either_app), serve(either_app)
+    job_id = submit(either_app.test_client(), epochs=30)
+    dice = random.Random(4)
+
+    def train() -> None:
+        worker.claim()
+        for epoch in range(1, 31):
+            worker.epoch(epoch)
+            time.sleep(0.04)
+        worker.succeed()
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    seen: list[int] = []
+    last: int | None = None
+    for cut in range(21):
+        with opened(base, job_id, last) as events:
+            for count, event in enumerate(events):
+                if event.event in ("snapshot", "progress"):
+                    assert event.event != "snapshot" or count == 0
+                    continue
+                last = int(event.id)
+                seen.append(last)
+                if cut < 20 and dice.random() < 0.25:
+                    break
+    thread.join()
+    assert seen == list(range(1, 95))
+
+
+def test_client_that_has_the_end_is_told_to_stop(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.succeed()
+    last = client.get(f"/jobs/{job_id}/events").json["next_after"]
+    path = f"/jobs/{job_id}/stream"
+    assert client.get(path, headers={"Last-Event-ID": str(last)}).status_code == 204
+    assert client.get(f"{path}?after={last + 5}").status_code == 204
+    rest = client.get(f"{path}?after={last - 1}").text
+    assert rest.count("\nid: ") == 1
+    assert "event: end" in rest
+    whole = client.get(path).text
+    assert whole.count("\nid: ") == last
+
+
+def test_end_before_a_retry_does_not_end_the_stream(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.fail()
+    client.post(f"/jobs/{job_id}/retry")
+    worker.claim()
+    worker.succeed()
+    text = client.get(f"/jobs/{job_id}/stream").text
+    assert text.count("event: end") == 1
+    assert text.rstrip().splitlines()[-2] == "event: end"
+    superseded = [json.loads(line[6:]) for line in text.splitlines() if '"superseded"' in line]
+    assert [(event["type"], event["status"]) for event in superseded] == [("status", "failed")]
+    assert text.count("\nid: ") == client.get(f"/jobs/{job_id}/events").json["next_after"]
+
+
+def test_quiet_stream_says_that_it_lives(app: Flask, submit: Submit, serve: Serve) -> None:
+    app.extensions[EXTENSION].hub.ping_s = 0.2
+    job_id = submit(app.test_client())
+    with (
+        httpx.Client(base_url=serve(app), timeout=10, trust_env=False) as http,
+        http.stream("GET", f"/jobs/{job_id}/stream") as answer,
+    ):
+        lines = answer.iter_lines()
+        wait_until(lambda: next(lines) == ": ping", "no ping")
+
+
+def test_client_that_leaves_frees_its_place(app: Flask, submit: Submit, serve: Serve) -> None:
+    hub: Hub = app.extensions[EXTENSION].hub
+    base, job_id = serve(app), submit(app.test_client())
+    for _ in range(3):
+        with opened(base, job_id) as events:
+            next(events)
+            assert hub.clients == 1
+        wait_until(lambda: hub.clients == 0, "the place is still taken")
+    wait_until(lambda: hub._thread is None, "the reader looks though nobody watches")
+
+
+def test_full_house_is_a_problem_and_quick_answers_go_on(
+    app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub: Hub = app.extensions[EXTENSION].hub
+    monkeypatch.setattr(hub, "_max_clients", 2)
+    base, job_id = serve(app), submit(app.test_client())
+    with opened(base, job_id) as one, opened(base, job_id) as two:
+        next(one)
+        next(two)
+        refused = httpx.get(f"{base}/jobs/{job_id}/stream", trust_env=False)
+        assert (refused.status_code, refused.json()["code"]) == (503, "too_many_streams")
+        assert refused.headers["Retry-After"]
+        assert httpx.get(f"{base}/jobs", trust_env=False).status_code == 200
+
+
+def test_client_that_does_not_read_holds_nobody_and_loses_nothing(
+    app: Flask, play: Any, submit: Submit, serve: Serve
+) -> None:
+    worker, base = play(app), serve(app)
+    job_id = submit(app.test_client(), epochs=200)
+    worker.claim()
+    with opened(base, job_id) as slow, opened(base, job_id) as quick:
+        next(slow)
+        next(quick)
+        big = {f"metric_{number}": 0.123456789 for number in range(300)}  # more than sockets take unread
+        for epoch in range(1, 120):
+            worker.epoch(epoch, metrics=big)
+        worker.succeed()
+        began = time.monotonic()
+        read = numbered(list(quick))
+        assert time.monotonic() - began < 10
+        assert numbered(list(slow)) == read == list(range(1, len(read) + 1))
+    assert len(read) == 2 + 119 * 3 + 2
+
+
+def test_many_clients_of_one_job_cost_few_queries(app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+    worker, base = play(app), serve(app)
+    job_id = submit(app.test_client(), epochs=3)
+    seen: list[list[int]] = []
+
+    def watch() -> None:
+        with opened(base, job_id) as events:
+            seen.append(numbered(list(events)))
+
+    threads = [threading.Thread(target=watch) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: app.extensions[EXTENSION].hub.clients == 20, "not all are there")
+    worker.claim()
+    for epoch in (1, 2, 3):
+        worker.epoch(epoch)
+    worker.succeed()
+    for thread in threads:
+        thread.join()
+    assert seen == [list(range(1, 14))] * 20
+
+
+def test_burst_of_events_is_delivered_whole(app: Flask, submit: Submit, serve: Serve, worker: Any) -> None:
+    job_id = submit(app.test_client(), epochs=200)
+    worker.claim()
+    hub: Hub = app.extensions[EXTENSION].hub
+    hub._look_s = 1.5  # so that more comes between two looks than the reader keeps
+    with opened(serve(app), job_id) as events:
+        next(events)
+        for epoch in range(1, 101):
+            worker.epoch(epoch)
+        worker.succeed()
+        assert numbered(list(events)) == list(range(1, 305))
+
+
+def test_stream_goes_on_after_the_database_was_away(
+    app: Flask, submit: Submit, serve: Serve, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    job_id = submit(app.test_client())
+    database = app.extensions[EXTENSION].database
+    real, away = database.read, threading.Event()
+
+    def read() -> Any:
+        if away.is_set():
+            raise OperationalError("SELECT", {}, Exception("gone"))
+        return real()
+
+    monkeypatch.setattr(database, "read", read)
+    with opened(serve(app), job_id) as events:
+        next(events)
+        away.set()
+        worker.claim()
+        worker.succeed()
+        time.sleep(0.6)
+        away.clear()
+        assert numbered(list(events)) == [1, 2, 3, 4]
+
+
+def test_stop_of_the_process_ends_the_streams(app: Flask, submit: Submit, serve: Serve) -> None:
+    job_id = submit(app.test_client())
+    with opened(serve(app), job_id) as events:
+        next(events)
+        app.extensions[EXTENSION].hub.closing = True
+        began = time.monotonic()
+        assert numbered(list(events)) == [1]
+        assert time.monotonic() - began < 5
+
+
+def test_asking_for_the_head_of_a_stream_takes_no_place(app: Flask, submit: Submit) -> None:
+    client = app.test_client()
+    assert client.head(f"/jobs/{submit(client)}/stream").status_code == 200
+    assert app.extensions[EXTENSION].hub.clients == 0
