@@ -1,0 +1,169 @@
+"""The main job, whole: HTTP in; database, broker, worker and engine in the middle; files out. Plain HTTP, as curl
+would do it, against the stack that `make up` starts, once with its own parts and once with a PostgreSQL and a
+Redis-protocol server from outside."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from service.contract.settings import Settings
+from service.datasets import load
+from service.local import LocalStack
+from service.local.broker import Broker
+
+CLASSIFIER = {"kind": "classifier", "epochs": 4, "name": "digits", "tags": ["e2e"]}
+GAN = {"kind": "gan", "epochs": 2, "samples": {"count": 16}}
+
+
+@pytest.fixture(scope="module", params=["embedded", "outside"])
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    home = tmp_path_factory.mktemp("home")
+    environ = {"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0", "TAPELINE_WORKERS": "2"}
+    broker = None
+    if request.param == "outside":
+        folder = tmp_path_factory.mktemp("outside")
+        broker = Broker(folder, log=folder / "broker.log", environ=os.environ)
+        broker.prepare()
+        broker.child.start()
+        broker.wait_until_ready()
+        server = request.getfixturevalue("postgres_server")
+        environ["TAPELINE_BROKER_URL"] = broker.url
+        environ["TAPELINE_DATABASE_URL"] = f"postgresql+psycopg://postgres:@/postgres?host={server}"
+    with LocalStack(Settings.from_env(environ, cores=2)) as running:
+        yield running
+        assert (home / "tapeline.db").exists() == (broker is None)
+    if broker is not None:
+        broker.child.end(5)
+
+
+@pytest.fixture
+def http(stack: LocalStack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=stack.url, timeout=60) as client:
+        yield client
+
+
+def post(http: httpx.Client, spec: dict[str, Any]) -> dict[str, Any]:
+    answer = http.post("/jobs", json=spec)
+    assert answer.status_code == 201, answer.text
+    job: dict[str, Any] = answer.json()
+    assert answer.headers["Location"] == job["urls"]["self"]
+    return job
+
+
+def follow(http: httpx.Client, job: dict[str, Any], after: int | None = None) -> list[tuple[int | None, str, Any]]:
+    """All events of a job's stream, to its end."""
+    headers = {} if after is None else {"Last-Event-ID": str(after)}
+    seen: list[tuple[int | None, str, Any]] = []
+    with http.stream("GET", job["urls"]["stream"], headers=headers) as answer:
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        fields: dict[str, str] = {}
+        for line in answer.iter_lines():
+            if line:
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif "data" in fields:
+                number = int(fields["id"]) if "id" in fields else None
+                seen.append((number, fields["event"], json.loads(fields["data"])))
+                fields = {}
+    return seen
+
+
+def test_a_classifier_and_a_gan_learn_side_by_side(http: httpx.Client) -> None:
+    classifier, gan = post(http, CLASSIFIER), post(http, GAN)
+    for job, kinds in ((classifier, 4), (gan, 2)):
+        seen = follow(http, job)
+        assert seen[0][1] == "snapshot"
+        numbers = [number for number, _, _ in seen if number is not None]
+        assert numbers == list(range(1, numbers[-1] + 1))
+        assert [kind for _, kind, _ in seen if kind in ("metrics", "checkpoint", "sample")] == [
+            "metrics", "checkpoint", "sample",
+        ] * kinds  # fmt: skip
+        assert seen[-1][1] == "end"
+        assert seen[-1][2]["status"] == "succeeded"
+        middle = numbers[len(numbers) // 2]
+        again = [number for number, _, _ in follow(http, job, after=middle) if number is not None]
+        assert again == list(range(middle + 1, numbers[-1] + 1))
+
+    job = http.get(classifier["urls"]["self"]).json()
+    assert job["status"] == "succeeded"
+    assert job["progress"]["fraction"] == 1
+    assert job["metrics"]["val_accuracy"] > 0.9
+    assert http.get("/jobs", params={"tag": "e2e"}).json()["data"][0]["id"] == job["id"]
+
+
+def test_fifteen_lines_of_numpy_give_the_reported_accuracy(http: httpx.Client, tmp_path: Path) -> None:
+    job = post(http, CLASSIFIER)
+    follow(http, job)
+    results = http.get(job["urls"]["results"]).json()
+    latest = results["checkpoints"]["latest"]
+    answer = http.get(latest["url"])
+    assert answer.headers["ETag"] == f'"{latest["sha256"]}"'
+    half = http.get(latest["url"], headers={"Range": f"bytes={latest['size_bytes'] // 2}-"})
+    assert half.status_code == 206
+    assert answer.content.endswith(half.content)
+
+    (tmp_path / "model.safetensors").write_bytes(answer.content)
+    weights = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    data = load("mnist-10k", tmp_path, cache_root=tmp_path / "cache")
+    low, high = http.get(job["urls"]["self"]).json()["resolved"]["dataset"]["scale"]
+    x = low + data.validation_images.reshape(-1, 784).astype(np.float32) * ((high - low) / 255)
+    hidden = np.maximum(x @ weights["layers.0.weight"] + weights["layers.0.bias"], 0)
+    logits = hidden @ weights["layers.1.weight"] + weights["layers.1.bias"]
+    accuracy = np.mean(logits.argmax(axis=1) == data.validation_labels)
+    assert accuracy == pytest.approx(results["metrics"]["val_accuracy"], abs=1e-3)
+
+
+def test_pictures_can_be_had_of_both_kinds(http: httpx.Client) -> None:
+    for spec in (CLASSIFIER, GAN):
+        job = post(http, spec)
+        follow(http, job)
+        for path in ("samples/1.png", "plots/curves.png"):
+            with Image.open(io.BytesIO(http.get(f"/jobs/{job['id']}/{path}").content)) as picture:
+                assert picture.format == "PNG"
+        with Image.open(io.BytesIO(http.get(f"/jobs/{job['id']}/samples.gif").content)) as film:
+            assert getattr(film, "n_frames", 1) == spec["epochs"]
+        confusion = http.get(f"/jobs/{job['id']}/plots/confusion.svg")
+        assert confusion.status_code == (200 if spec is CLASSIFIER else 404)
+
+
+def test_the_same_spec_gives_the_same_digest(http: httpx.Client) -> None:
+    digests = set()
+    for _ in range(2):
+        job = post(http, GAN)
+        digests.add(follow(http, job)[-1][2]["result_digest"])
+    assert len(digests) == 1
+
+
+def test_a_cancel_is_obeyed_within_a_second(http: httpx.Client) -> None:
+    job = post(http, GAN | {"epochs": 500})
+    deadline = time.monotonic() + 30
+    while http.get(job["urls"]["self"]).json()["progress"]["step"] == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    began = time.monotonic()
+    assert http.post(f"/jobs/{job['id']}/cancel").status_code == 202
+    ended = follow(http, job)[-1]
+    assert ended[2]["status"] == "cancelled"
+    assert time.monotonic() - began < 3  # a second, and some more for a busy machine
+    assert http.post(f"/jobs/{job['id']}/cancel").status_code == 409
+    assert http.delete(f"/jobs/{job['id']}").status_code == 204
+    assert http.get(f"/jobs/{job['id']}").status_code == 404
+
+
+def test_everything_is_ready(http: httpx.Client) -> None:
+    ready = http.get("/readyz").json()
+    assert {name: check["status"] for name, check in ready["checks"].items()} == {
+        "database": "ok", "storage": "ok", "broker": "ok", "workers": "ok",
+    }  # fmt: skip
