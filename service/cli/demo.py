@@ -41,10 +41,12 @@ def demo(target: Target) -> None:
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()
-    with _service(target, console) as client:
+    jobs: list[Watched] = []
+    with _service(target, console) as (client, later):
         console.print("Ten thousand real digits: 8,500 to learn from, 1,500 to be checked with.")
-        jobs = [Watched.of(client.submit(spec)) for spec in SPECS]
         try:
+            for spec in SPECS:
+                jobs.append(Watched.of(client.submit(spec)))  # noqa: PERF401 - one by one, for _cancel
             with display_of(jobs, console) as display:
                 follow(lambda: Client(client.server, client.key), jobs, display)
         except BaseException:  # Ctrl-C too: the next start would go on with them
@@ -62,15 +64,16 @@ def demo(target: Target) -> None:
     for path, what in files:
         console.print(f"  {path!s:<{width}}  {size(path.stat().st_size):>7}  {what}")
     seconds = time.monotonic() - began
-    console.print(f"\nDone in {seconds:.0f} s. Both jobs are kept; look at them in the browser with: [bold]make up[/]")
+    console.print(f"\nDone in {seconds:.0f} s. Both jobs are kept; look at them in the browser: [bold]{later}[/]")
 
 
 @contextmanager
-def _service(target: Target, console: Console) -> Iterator[Client]:
-    """The service that was named, else the one that runs here, else one of our own for as long as it is needed."""
+def _service(target: Target, console: Console) -> Iterator[tuple[Client, str]]:
+    """The service that was named, else the one that runs here, else one of our own for as long as it is needed;
+    and how to get to its page later."""
     if target.server is not None:
         with target.client() as client:
-            yield client
+            yield client, client.server
         return
     settings = Settings.from_env(os.environ, cores=cores())
     key = target.key or next(iter(settings.api_keys), None)
@@ -83,11 +86,11 @@ def _service(target: Target, console: Console) -> Iterator[Client]:
             raise
         console.print(f"Using the Tapeline that runs at {error.url}.")
         with Client(error.url, key) as client:
-            yield client
+            yield client, error.url
         return
     try:
         with Client(stack.url, key) as client:
-            yield client
+            yield client, "make up" if Path("Makefile").is_file() else "tapeline up"
     finally:
         stack.stop()
 

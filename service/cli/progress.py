@@ -7,21 +7,23 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
+from rich.table import Column
 from rich.text import Text
 
 from service.client import Client, ClientError, Event
 
-_SHOWN = {
+_SHOWN: Final = {
     "classifier": (("train_loss", "loss"), ("val_accuracy", "accuracy")),
     "gan": (("d_loss", "d_loss"), ("g_loss", "g_loss")),
 }
 """Of each kind's metrics, what a line has room for, and under which name."""
+_NAME_WIDTH: Final = 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -199,6 +201,14 @@ class BarDisplay:
         self._console.print(f"[yellow]{escape(job.label)}: {escape(text)}[/]")
 
 
+class _NameColumn(ProgressColumn):
+    """The job's name, whatever it consists of: not markup."""
+
+    def render(self, task: Task) -> Text:
+        """The column of one job."""
+        return Text(task.description)
+
+
 class _StateColumn(ProgressColumn):
     """Where a job stands, and its metrics."""
 
@@ -223,11 +233,12 @@ def display_of(jobs: Sequence[Watched], console: Console) -> Iterator[Display]:
     if not console.is_terminal or console.is_dumb_terminal:
         yield PlainDisplay(labelled=len(jobs) > 1)
         return
+    names = Column(no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
+    bar_width = min(24, max(6, console.width - 70))  # the rest fits into 80 columns
     progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        _StateColumn(),
-        TimeElapsedColumn(),
+        _NameColumn(table_column=names),
+        BarColumn(bar_width),
+        _StateColumn(table_column=Column(no_wrap=True, overflow="ellipsis")),
         console=console,
         refresh_per_second=5,
     )
@@ -246,4 +257,4 @@ def explain(error: Mapping[str, Any]) -> str:
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"
+    return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
