@@ -89,6 +89,7 @@ def test_a_killed_child_changes_nothing_not_one_bit(workshop: Workshop, undistur
     assert not [event for event in workshop.log(job_id) if event.type == "log"]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_takes_its_child_along_and_another_goes_on(light: Workshop, undisturbed: Job) -> None:
     job_id = light.submit()
     worker = light.start()
@@ -178,6 +179,7 @@ def test_data_that_cannot_be_had_fail_the_job_and_say_what_to_do(light: Workshop
     assert job.error["message"]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(light: Workshop, undisturbed: Job) -> None:
     job_id = light.submit()
     worker = light.start()
@@ -196,6 +198,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(light: Workshop, undi
     assert codes == ["checkpoint_damaged"]
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_worker_is_given_up_after_three(light: Workshop) -> None:
     wide = {"units": 2000, "activation": "relu"}
     job_id = light.submit(epochs=1, batch_size=1, layers=[wide, wide, {"units": 10, "activation": "softmax"}])
