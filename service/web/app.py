@@ -14,16 +14,36 @@ from service.contract.settings import Settings
 from service.web import filters, guard, headers, problems, queries, request_log
 from service.web.drawings import Drawings
 from service.web.publisher import Publisher
-from service.web.resources import datasets, documents, files, history, jobs, pages, service_state
+from service.web.resources import (
+    artifacts,
+    checkpoints,
+    datasets,
+    documents,
+    events,
+    health,
+    jobs,
+    limits,
+    pages,
+    plots,
+    results,
+    samples,
+    workers,
+)
 from service.web.services import EXTENSION, Services
 from service.web.stream import Hub
 
 _BLUEPRINTS: Final = (
     jobs.blueprint,
-    history.blueprint,
-    files.blueprint,
+    results.blueprint,
+    events.blueprint,
+    checkpoints.blueprint,
+    samples.blueprint,
+    plots.blueprint,
+    artifacts.blueprint,
     datasets.blueprint,
-    service_state.blueprint,
+    workers.blueprint,
+    limits.blueprint,
+    health.blueprint,
     documents.blueprint,
     pages.blueprint,
 )
@@ -37,12 +57,12 @@ def create_app(settings: Settings) -> Flask:
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0  # static files are revalidated: a new version shows at once
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     database = Database(settings.database_url, application="tapeline-web")
-    artifacts = ArtifactFolder(settings.artifacts)
+    folder = ArtifactFolder(settings.artifacts)
     app.extensions[EXTENSION] = Services(
         settings=settings,
         database=database,
-        artifacts=artifacts,
-        drawings=Drawings(settings, database, artifacts),
+        artifacts=folder,
+        drawings=Drawings(settings, database, folder),
         publisher=Publisher(settings.broker_url),
         hub=Hub(database),
     )

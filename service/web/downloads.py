@@ -10,14 +10,27 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from flask import Response, request
+from pydantic import BaseModel
 
 from service.contract.artifacts import ArtifactDamaged, ArtifactFolder
 from service.contract.tables import Artifact
+from service.web.drawings import Picture
 from service.web.problems import Problem
 
 _CHUNK: Final = 256 * 1024
 _RANGE: Final = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
 _DIGITS: Final = 18
+
+HEADERS: Final = ("Range", "If-Range", "If-None-Match", "If-Match")
+ALSO: Final[dict[int, str | type[BaseModel]]] = {206: "The part that `Range` names.", 304: "The client has it."}
+PROBLEMS: Final = (
+    "job_not_found",
+    "artifact_not_found",
+    "precondition_failed",
+    "range_not_satisfiable",
+    "artifact_damaged",
+)
+"""What the documentation says of every download."""
 
 FOREVER: Final = "private, max-age=31536000, immutable"
 ASK: Final = "private, no-cache"
@@ -56,15 +69,14 @@ def send_artifact(
         raise
 
 
-def send_bytes(data: bytes, media_type: str, etag: str, *, cache: str = ASK) -> Response:
-    """Bytes that were made for this answer."""
-    response = Response(data, content_type=media_type)
-    response.headers["Cache-Control"] = cache
-    response.set_etag(etag)
-    if request.if_none_match.contains_weak(etag):
-        response = Response(status=304, headers={"ETag": f'"{etag}"', "Cache-Control": cache})
+def send_picture(picture: Picture, media_type: str) -> Response:
+    """A picture that was drawn for this answer, or for one before."""
+    headers = {"ETag": f'"{picture.etag}"', "Cache-Control": ASK}
+    if request.if_none_match.contains_weak(picture.etag):
+        response = Response(status=304, headers=headers)
         response.headers.pop("Content-Type", None)
-    return response
+        return response
+    return Response(picture.data, headers=headers, content_type=media_type)
 
 
 def _open(folder: ArtifactFolder, row: Artifact) -> BinaryIO:

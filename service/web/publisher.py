@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -16,6 +17,8 @@ _WAITING: Final = 1000
 """So many hints wait for a slow broker; more would tell the workers nothing new."""
 _PAUSE_S: Final = 1.0
 """After a failure, before the next try: a broker that is gone is not asked for each job."""
+
+_ONE_TRY: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 _log = structlog.get_logger("tapeline.web.publisher")
 
@@ -63,6 +66,8 @@ class Publisher:
             if self._celery is None:
                 self._celery = Celery("tapeline-web", broker=self._broker_url, set_as_current=False)
                 self._celery.conf.update(wire.CELERY_OPTIONS)
+                transport = {**self._celery.conf.broker_transport_options, **_ONE_TRY}
+                self._celery.conf.broker_transport_options = transport
             return self._celery
 
     def _run(self) -> None:
@@ -75,8 +80,15 @@ class Publisher:
                 if not self._failing:
                     _log.warning("the broker does not answer; workers find jobs by themselves", error=str(error))
                 self._failing = True
+                self._forget()
                 time.sleep(_PAUSE_S)
             else:
                 if self._failing:
                     _log.info("the broker answers again")
                 self._failing = False
+
+    def _forget(self) -> None:
+        """Drop what has piled up: by the time the broker is back, workers have found these jobs by themselves."""
+        with suppress(queue.Empty):
+            while True:
+                self._hints.get_nowait()

@@ -49,7 +49,7 @@ def preview(name: str) -> Response:
     """Show a few pictures of each class, one column a class."""
     queries.read_query(NoQuery)
     picture = services().drawings.preview(_find(name))
-    return downloads.send_bytes(picture.data, "image/png", picture.etag)
+    return downloads.send_picture(picture, "image/png")
 
 
 def _find(name: str) -> DatasetInfo:

@@ -79,7 +79,7 @@ def test_streams_and_quick_answers_live_together_and_a_stop_ends_both(start: Sta
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         for each in lines[:20]:
-            assert not [line for line in each if "error" in line]
+            list(each)  # raises where the answer was cut instead of ended
         assert process.wait(20) == 0
         assert time.monotonic() - began < 8
         for stream in streams:

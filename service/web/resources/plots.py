@@ -1,0 +1,39 @@
+"""Curves and confusion matrix, drawn when somebody asks."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+from flask import Blueprint, Response
+
+from service.contract import jobs
+from service.web import downloads, queries
+from service.web.drawings import Format, Plot
+from service.web.operations import documented
+from service.web.problems import Problem
+from service.web.queries import PictureQuery
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("plots", __name__)
+
+TAG: Final = "Files"
+_MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
+
+
+@blueprint.get("/jobs/<job_id>/plots/<which>.<form>")
+@documented(
+    TAG,
+    "image/png",
+    query=PictureQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=("job_not_found", "not_yet"),
+)
+def plot(job_id: str, which: str, form: str) -> Response:
+    """Draw `curves` or `confusion`, as `.png` or `.svg`."""
+    queries.read_query(PictureQuery)
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+    if which not in ("curves", "confusion") or form not in _MEDIA:
+        raise Problem("not_found", "there are curves and confusion, each as .png and .svg")
+    return downloads.send_picture(services().drawings.plot(job, cast(Plot, which), cast(Format, form)), _MEDIA[form])

@@ -1,0 +1,67 @@
+"""What a job has given so far: results and metrics."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.contract import jobs
+from service.contract.artifacts import ArtifactKind
+from service.contract.tables import Epoch
+from service.web import queries, representations
+from service.web.answers import as_json
+from service.web.operations import documented
+from service.web.queries import MetricsQuery, NoQuery
+from service.web.representations import MetricTable, Results
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("results", __name__)
+
+TAG: Final = "Results"
+
+
+@blueprint.get("/jobs/<job_id>/results")
+@documented(TAG, Results, problems=("job_not_found",))
+def results(job_id: str) -> Response:
+    """Show everything that a job has given so far; `final` says whether that is all."""
+    queries.read_query(NoQuery)
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+        best = session.get(Epoch, (job_id, job.best_epoch)) if job.best_epoch is not None else None
+        checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
+        return as_json(representations.results(job, best, checkpoints, samples))
+
+
+@blueprint.get("/jobs/<job_id>/metrics")
+@documented(
+    TAG,
+    MetricTable,
+    query=MetricsQuery,
+    also={200: "With `format=csv`: a line an epoch, `epoch` first; empty where a value is not finite."},
+    problems=("job_not_found",),
+)
+def metrics(job_id: str) -> Response:
+    """Show every finished epoch's metrics."""
+    query = queries.read_query(MetricsQuery)
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+        table = representations.metric_table(job, jobs.epochs(session, job_id))
+    if query.format == "json":
+        return as_json(table)
+    response = Response(_csv(table), content_type="text/csv; charset=utf-8")
+    response.headers["Content-Disposition"] = f'attachment; filename="{job_id}-metrics.csv"'
+    return response
+
+
+def _csv(table: MetricTable) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", *table.series])
+    for row, epoch in enumerate(table.epochs):
+        values = [column[row] for column in table.series.values()]
+        writer.writerow([epoch, *("" if value is None else repr(value) for value in values)])
+    return text.getvalue()

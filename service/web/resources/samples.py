@@ -1,0 +1,68 @@
+"""Pictures of samples, and the film of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.contract import jobs
+from service.contract.artifacts import ArtifactKind
+from service.contract.tables import Artifact
+from service.web import downloads, queries, representations
+from service.web.answers import as_json
+from service.web.operations import documented
+from service.web.queries import NoQuery, PictureQuery
+from service.web.representations import SampleList
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("samples", __name__)
+
+TAG: Final = "Files"
+
+
+@blueprint.get("/jobs/<job_id>/samples")
+@documented(TAG, SampleList, problems=("job_not_found",))
+def samples(job_id: str) -> Response:
+    """List the pictures of samples, an epoch each."""
+    queries.read_query(NoQuery)
+    with services().database.read() as session:
+        jobs.get(session, job_id, owner=owner())
+        rows = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
+    data = [representations.sample_item(row) for row in rows]
+    return as_json(SampleList(data=data, film=representations.film_url(job_id, rows)))
+
+
+@blueprint.get("/jobs/<job_id>/samples/<which>.png")
+@documented(TAG, "image/png", headers=downloads.HEADERS, also=downloads.ALSO, problems=downloads.PROBLEMS)
+def sample(job_id: str, which: str) -> Response:
+    """Show a picture of samples: `latest`, or the number of an epoch.
+
+    A GAN's is drawn from the same noise each time; a classifier's shows digits with its predictions.
+    """
+    queries.read_query(NoQuery)
+    database = services().database
+
+    def find() -> Artifact:
+        with database.read() as session:
+            return jobs.sample(session, jobs.get(session, job_id, owner=owner()), which)
+
+    cache = downloads.FOREVER if which.isdigit() else downloads.ASK
+    return downloads.send_artifact(services().artifacts, find, name=None, cache=cache)
+
+
+@blueprint.get("/jobs/<job_id>/samples.gif")
+@documented(
+    TAG,
+    "image/gif",
+    query=PictureQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=downloads.PROBLEMS,
+)
+def film(job_id: str) -> Response:
+    """Show all pictures of samples, one after the other."""
+    queries.read_query(PictureQuery)
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+    return downloads.send_picture(services().drawings.film(job), "image/gif")
