@@ -5,6 +5,7 @@ and under this lease. Where the guard finds nothing, the worker stops and leaves
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -152,7 +153,7 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
     """
     with database.write() as session:
         values: dict[str, Any] = {"epoch": record.epoch, "step": record.position.step, "deaths": 0}
-        values |= {"steps": record.position.steps, "metrics": dict(record.metrics)}
+        values |= {"steps": record.position.steps, "metrics": _storable(record.metrics)}
         if record.position.steps_per_second is not None:
             values["steps_per_second"] = record.position.steps_per_second
         if record.is_best:
@@ -276,7 +277,10 @@ def hand_back(database: Database, held: Claim, request: Request | None) -> None:
         LeaseLost: as it says.
     """
     with database.write() as session:
-        _let_go(session, _guard(session, held), request, reason="handed back")
+        job = _guard(session, held)
+        # A worker may stop in the moment in which a person asks: the request counts.
+        asked = Request(job.requested) if job.requested else request
+        _let_go(session, job, asked, reason="handed back")
 
 
 def report_death(database: Database, held: Claim, message: str) -> None:
@@ -343,7 +347,7 @@ def _guard(session: Session, held: Claim, **values: Any) -> Job:
 
 def _record_metrics(session: Session, held: Claim, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
     stored = session.get(Epoch, (held.job_id, record.epoch))
-    metrics = dict(record.metrics)
+    metrics = _storable(record.metrics)
     if stored is None:
         session.add(
             Epoch(
@@ -366,6 +370,11 @@ def _record_metrics(session: Session, held: Claim, record: EpochRecord) -> list[
     message = f"epoch {record.epoch}, trained again, gave another {', '.join(differing)}"
     data = {"level": "error", "code": "determinism_violation", "message": message, "epoch": record.epoch}
     return [(EventType.LOG, data | {"stored": stored.metrics, "again": metrics})]
+
+
+def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Null for what is not finite: PostgreSQL's JSON has no NaN, and neither has anybody else's."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _prune_checkpoints(session: Session, job_id: str, best: int | None, keep_last: int) -> list[str]:
