@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -121,6 +122,9 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     for app in made:
         here: Services = app.extensions[EXTENSION]
         here.hub.closing = True
+        deadline = time.monotonic() + 5
+        while here.hub._thread is not None and time.monotonic() < deadline:  # it may be using a connection
+            time.sleep(0.02)
         here.database.close()
 
 

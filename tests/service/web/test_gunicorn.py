@@ -74,6 +74,11 @@ def test_streams_and_quick_answers_live_together_and_a_stop_ends_both(start: Sta
         assert time.monotonic() - began < 2
         big = http.post("/jobs", content=b"x" * 3_000_000, headers={"Content-Type": "application/json"})
         assert (big.status_code, big.json()["code"]) == (413, "body_too_large")
+        spec = b'{"kind": "gan"}'
+        for length, status in ((1024 * 1024, 201), (1024 * 1024 + 1, 413)):  # no Content-Length, so in chunks
+            chunks = iter([spec, b" " * (length - len(spec))])
+            answer = http.post("/jobs", content=chunks, headers={"Content-Type": "application/json"})
+            assert answer.status_code == status
         for stream in streams[20:]:
             stream.close()
         began = time.monotonic()

@@ -80,13 +80,14 @@ def test_failed_job_keeps_its_error_and_its_last_checkpoint(client: FlaskClient,
     assert found["checkpoints"]["latest"]["epoch"] == 1
 
 
-def test_metrics_are_columns_with_null_for_what_is_not_finite(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_metrics_are_columns_with_null_for_what_is_not_finite(either_app: Flask, play: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), play(either_app)
     job_id = submit(client)
     worker.claim()
     worker.epoch(1, metrics={"train_loss": 2.5, "late": math.inf})
     worker.epoch(2, metrics={"train_loss": math.nan})
     answer = client.get(f"/jobs/{job_id}/metrics")
-    table = json.loads(answer.text, parse_constant=lambda name: pytest_fail(name))
+    table = json.loads(answer.text, parse_constant=refuse)
     assert table["epochs"] == [1, 2]
     assert table["series"] == {"train_loss": [2.5, None], "late": [None, None]}
     assert client.get(f"/jobs/{job_id}").json["metrics"] == {"train_loss": None}
@@ -100,7 +101,7 @@ def test_metrics_are_columns_with_null_for_what_is_not_finite(client: FlaskClien
     assert "Infinity" not in text
 
 
-def pytest_fail(name: str) -> None:
+def refuse(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
 
 
