@@ -130,7 +130,7 @@ def _classifier_loss(loss: spec.ClassifierLoss) -> Loss:
         case spec.LossName.BINARY_CROSS_ENTROPY:
             return engine.BinaryCrossEntropy(loss.reduction.value)
         case spec.LossName.SOFTMAX_CROSS_ENTROPY:
-            return engine.SoftmaxCrossEntropy(loss.reduction.value)
+            return engine.SoftmaxCrossEntropy(loss.reduction.value, loss.label_smoothing)
         case _:
             assert_never(loss.name)
 

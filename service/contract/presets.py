@@ -30,10 +30,10 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "dataset": {"name": "mnist-10k", "scale": [0, 1]},
             "layers": [{"units": 392, "activation": "relu"}, {"units": 10, "activation": "softmax"}],
             "initializer": {"name": "he"},
-            "loss": {"name": "softmax_cross_entropy"},
-            "optimizer": {"name": "adam", "learning_rate": 0.003},
+            "loss": {"name": "softmax_cross_entropy", "label_smoothing": 0.1},
+            "optimizer": {"name": "sgd", "learning_rate": 0.3, "momentum": 0.9},
             "schedule": {"name": "one_cycle"},
-            "epochs": 10,
+            "epochs": 6,
             "batch_size": 100,
             "seed": 0,
         },
@@ -69,7 +69,7 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
         # The seed's two networks, trained so that they do not collapse.
         "stable": {
             "dataset": {"name": "mnist-10k", "scale": [-1, 1]},
-            "latent": {"dim": 100, "distribution": "uniform"},
+            "latent": {"dim": 100, "distribution": "normal"},
             "generator": {
                 "layers": [
                     {"units": 200, "activation": "tanh"},
@@ -90,8 +90,9 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             },
             "initializer": {"name": "glorot"},
             "loss": {"name": "binary_cross_entropy"},
-            "optimizer": {"name": "adam", "learning_rate": 0.0003, "beta1": 0.5},
-            "epochs": 100,
+            "optimizer": {"name": "adam", "learning_rate": 0.0006, "beta1": 0.5},
+            "schedule": {"name": "step", "at_epochs": [60], "factor": 0.3},
+            "epochs": 80,
             "batch_size": 100,
             "seed": 0,
         },

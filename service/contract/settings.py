@@ -120,6 +120,9 @@ class Settings:
         database_url = environ.get("TAPELINE_DATABASE_URL") or f"sqlite:///{home / 'tapeline.db'}"
         if not database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
             faults.append("TAPELINE_DATABASE_URL must begin with sqlite:/// or postgresql+psycopg://")
+        if (path := database_url.removeprefix("sqlite:///")) != database_url:
+            # Processes run in folders of their own: a path must mean the same file in each.
+            database_url = f"sqlite:///{Path(path).absolute()}"
         broker_url = environ.get("TAPELINE_BROKER_URL") or None
         if broker_url and not broker_url.startswith(("redis://", "rediss://", "redis+socket://")):
             faults.append("TAPELINE_BROKER_URL must begin with redis://, rediss:// or redis+socket://")

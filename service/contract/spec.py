@@ -185,6 +185,8 @@ class ClassifierLoss(Part):
 
     name: LossName
     reduction: Reduction = Reduction.MEAN
+    label_smoothing: Fraction = 0.0
+    """This share of the target is spread over all classes; softmax_cross_entropy only."""
 
 
 class GanLoss(Part):

@@ -180,6 +180,9 @@ def check_fit(spec: Spec, shape: Shape) -> None:
                     activated(last, "layers", count, Activation.SIGMOID, "as binary_cross_entropy asks")
                 case LossName.SQUARED_ERROR:
                     pass
+            if spec.loss.label_smoothing and spec.loss.name is not LossName.SOFTMAX_CROSS_ENTROPY:
+                detail = f"is for softmax_cross_entropy; the loss is {spec.loss.name}"
+                faults.append(Fault(pointer="#/loss/label_smoothing", detail=detail, code="unsuitable"))
         case GanSpec():
             made, judged = spec.generator.layers, spec.discriminator.layers
             pixels = f"one for each pixel of {spec.dataset.name}"

@@ -259,11 +259,10 @@ class LocalStack:
 
     def _python(self, name: str, *arguments: str, pass_fds: list[int] | None = None) -> Child:
         outside = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
-        settings = replace(self.settings, database_url=_absolute(self.settings.database_url))
         return Child(
             name,
             [sys.executable, *arguments],
-            environ=outside | settings.to_env(),
+            environ=outside | self.settings.to_env(),
             # Not where the person is: Python and Celery would import from there.
             folder=self.settings.home,
             log=self._log(name),
@@ -363,15 +362,6 @@ def is_healthy(host: str, port: int, *, timeout_s: float) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _absolute(database_url: str) -> str:
-    """The children run in another folder, so a path in a SQLite URL has to be a whole one."""
-    prefix = "sqlite:///"
-    path = database_url.removeprefix(prefix)
-    if path == database_url or path.startswith(("/", ":")):
-        return database_url
-    return prefix + str(Path(path).absolute())
 
 
 def _indented(text: str) -> str:

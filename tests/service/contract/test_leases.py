@@ -282,6 +282,14 @@ def test_a_cancel_is_obeyed_even_when_the_worker_dies_first(database: Database, 
     assert look(database, job_id).status == Status.CANCELLED
 
 
+def test_a_cancel_is_obeyed_even_when_the_worker_stops_in_that_moment(database: Database, submit: Submit) -> None:
+    job_id = submit()
+    held = claim(database)
+    jobs.cancel(database, job_id)
+    leases.hand_back(database, held, None)
+    assert look(database, job_id).status == Status.CANCELLED
+
+
 def test_another_machine_is_put_on_record(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)

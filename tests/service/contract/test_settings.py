@@ -33,6 +33,10 @@ def test_settings_survive_the_way_through_the_environment() -> None:
     assert Settings.from_env(settings.to_env(), cores=1) == settings
 
 
+def test_a_relative_path_means_the_same_file_in_each_process() -> None:
+    assert read(TAPELINE_DATABASE_URL="sqlite:///jobs.db").database_url == f"sqlite:///{Path('jobs.db').absolute()}"
+
+
 def test_every_bad_value_is_named_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         read(

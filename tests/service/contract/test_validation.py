@@ -166,6 +166,8 @@ def test_all_faults_come_at_once_each_with_its_pointer() -> None:
         ({"kind": "classifier", "seed": True}, "#/seed", "wrong_type"),
         ({"kind": "classifier", "priority": 10}, "#/priority", "out_of_range"),
         ({"kind": "classifier", "a/b~c": 1}, "#/a~1b~0c", "unknown_field"),
+        ({"kind": "classifier", "loss": {"name": "squared_error", "label_smoothing": 0.1}},
+         "#/loss/label_smoothing", "unsuitable"),
         ({"kind": "gan", "latent": {"dim": 0}}, "#/latent/dim", "out_of_range"),
         ({"kind": "gan", "discriminator": {"layers": [{"units": 2, "activation": "sigmoid"}]}},
          "#/discriminator/layers/0/units", "wrong_shape"),
