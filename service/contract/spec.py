@@ -174,7 +174,7 @@ class OneCycle(Part):
     name: Literal["one_cycle"]
     warmup_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
     start_factor: Annotated[float, Field(gt=0, le=1)] = 0.04
-    end_factor: Annotated[float, Field(gt=0, le=1)] = 0.0001
+    end_factor: Annotated[float, Field(gt=0, le=1)] = 0.000004
 
 
 Schedule = Annotated[Constant | Step | OneCycle, Field(discriminator="name")]

@@ -409,13 +409,18 @@ def sample_item(row: Artifact) -> ArtifactItem:
     return ArtifactItem(**_artifact_fields(row, f"/jobs/{row.job_id}/samples/{row.epoch}.png"))
 
 
-def checkpoint_item(row: Artifact, *, best_epoch: int | None, latest_epoch: int) -> Checkpoint:
-    """A checkpoint for a list."""
-    return Checkpoint(
-        **_artifact_fields(row, f"/jobs/{row.job_id}/checkpoints/{row.epoch}"),
-        best=row.epoch == (latest_epoch if best_epoch is None else best_epoch),
-        latest=row.epoch == latest_epoch,
-    )
+def checkpoint_items(job: Job, rows: Sequence[Artifact]) -> list[Checkpoint]:
+    """A job's checkpoints for a list, in the order of their epochs. Where no epoch is the best, the latest is."""
+    latest = rows[-1].epoch if rows else 0
+    best = latest if job.best_epoch is None else job.best_epoch
+    return [
+        Checkpoint(
+            **_artifact_fields(row, f"/jobs/{row.job_id}/checkpoints/{row.epoch}"),
+            best=row.epoch == best,
+            latest=row.epoch == latest,
+        )
+        for row in rows
+    ]
 
 
 def film_url(job_id: str, samples: Sequence[Artifact]) -> str | None:
@@ -429,12 +434,7 @@ def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], sampl
     Args:
         checkpoints, samples: in the order of their epochs.
     """
-    latest = checkpoints[-1] if checkpoints else None
-    items = [
-        checkpoint_item(row, best_epoch=job.best_epoch, latest_epoch=latest.epoch)
-        for row in checkpoints
-        if latest is not None
-    ]
+    items = checkpoint_items(job, checkpoints)
     plots = {"curves": f"/jobs/{job.id}/plots/curves.png"} if job.epoch else {}
     if job.epoch and job.kind == Kind.CLASSIFIER:
         plots["confusion"] = f"/jobs/{job.id}/plots/confusion.png"

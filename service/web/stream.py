@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from service.contract import events
 from service.contract.database import Database
@@ -183,25 +184,30 @@ class Hub:
                 row[0]: Pulse(**dict(zip(Pulse.__dataclass_fields__, row[1:], strict=True)))
                 for row in session.execute(select(Job.id, *_COLUMNS).where(Job.id.in_(list(watched))))
             }
-            for job_id, item in watched.items():
-                before, now = item.pulse, found.get(job_id)
-                if before is None or now is None or now.last_seq == before.last_seq:
-                    continue
-                count = now.last_seq - before.last_seq
-                if count > _RECENT:
-                    item.recent = ()
-                    continue
-                news = events.read(session, job_id, after=before.last_seq, limit=count)
-                documents = [event_document(event, job_id=job_id) for event in news]
-                item.recent = (*item.recent, *documents)[-_RECENT:]
+            recent = {
+                job_id: self._recent(session, job_id, item, found.get(job_id)) for job_id, item in watched.items()
+            }
+        # Only after all was read: a look that failed half way leaves everything as it was.
         for job_id, item in watched.items():
             now = found.get(job_id)
+            item.recent = recent[job_id]
             if now != item.pulse or now is None:
                 item.pulse, item.gone = now, now is None
                 with self._lock:
                     bells = list(item.clients)
                 for bell in bells:
                     bell.set()
+
+    def _recent(self, session: Session, job_id: str, item: _Watched, now: Pulse | None) -> tuple[dict[str, Any], ...]:
+        """The events to keep: those kept so far, and what is new up to this look."""
+        before = item.pulse
+        if before is None or now is None or now.last_seq == before.last_seq:
+            return item.recent
+        count = now.last_seq - before.last_seq
+        if count > _RECENT:
+            return ()
+        news = events.read(session, job_id, after=before.last_seq, limit=count)
+        return (*item.recent, *(event_document(event, job_id=job_id) for event in news))[-_RECENT:]
 
 
 def follow(

@@ -29,10 +29,7 @@ def checkpoints(job_id: str) -> Response:
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
         rows = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-    data = [
-        representations.checkpoint_item(row, best_epoch=job.best_epoch, latest_epoch=rows[-1].epoch) for row in rows
-    ]
-    return as_json(CheckpointList(data=data))
+    return as_json(CheckpointList(data=representations.checkpoint_items(job, rows)))
 
 
 @blueprint.get("/jobs/<job_id>/checkpoints/<which>")

@@ -16,7 +16,7 @@ from service.contract.tables import Epoch
 from service.web import queries
 from service.web.operations import documented
 from service.web.queries import ListQuery
-from service.web.representations import checkpoint_item, job_detail, job_summary, sample_item
+from service.web.representations import checkpoint_items, job_detail, job_summary, sample_item
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("pages", __name__)
@@ -67,13 +67,10 @@ def job(job_id: str) -> Response:
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
             raise
         return _html("missing.html", status=404, job_id=job_id)
-    items = [
-        checkpoint_item(found, best_epoch=row.best_epoch, latest_epoch=checkpoints[-1].epoch) for found in checkpoints
-    ]
     return _html(
         "job.html",
         job=job_detail(row),
-        checkpoints=items[::-1],
+        checkpoints=checkpoint_items(row, checkpoints)[::-1],
         sample=sample_item(samples[-1]) if samples else None,
         has_confusion=last is not None and last.confusion is not None,
         last_seq=row.last_seq,

@@ -97,14 +97,14 @@ def test_a_given_field_overrides_the_presets() -> None:
     )
     assert isinstance(spec, ClassifierSpec)
     assert spec.epochs == 3
-    assert isinstance(spec.optimizer, Adam)
-    assert spec.optimizer.learning_rate == 0.5
+    assert isinstance(spec.optimizer, Sgd)
+    assert (spec.optimizer.learning_rate, spec.optimizer.momentum) == (0.5, 0.9)
     assert (spec.dataset.name, spec.dataset.scale) == ("mnist", resolve({"kind": "classifier"}).dataset.scale)
 
 
 def test_another_variant_replaces_the_presets_options() -> None:
-    spec = resolve({"kind": "classifier", "optimizer": {"name": "sgd", "learning_rate": 0.1}})
-    assert spec.optimizer == Sgd(name="sgd", learning_rate=0.1)
+    spec = resolve({"kind": "classifier", "optimizer": {"name": "adam", "learning_rate": 0.1}})
+    assert spec.optimizer == Adam(name="adam", learning_rate=0.1)
 
 
 def test_a_network_of_a_gan_can_be_overridden_in_part() -> None:
@@ -123,7 +123,7 @@ def test_all_faults_come_at_once_each_with_its_pointer() -> None:
             "batch_size": "many",
             "shuffle": 1,
             "tags": ["fine", 2],
-            "optimizer": {"name": "sgd", "learning_rat": 1},
+            "optimizer": {"name": "adam", "learning_rat": 1},
             "layers": [{"units": 5, "activation": "rel"}, {"type": "dropuot"}, {"type": "dropout", "rat": 0.1}],
         }
     )
