@@ -13,7 +13,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from httpx_sse import ServerSentEvent, connect_sse
+from sqlalchemy.exc import OperationalError
 
+from service.web import stream
 from service.web.services import EXTENSION
 from service.web.stream import Hub
 
@@ -253,8 +255,6 @@ def test_burst_of_events_is_delivered_whole(app: Flask, submit: Submit, serve: S
 def test_stream_goes_on_after_the_database_was_away(
     app: Flask, submit: Submit, serve: Serve, worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sqlalchemy.exc import OperationalError
-
     job_id = submit(app.test_client())
     database = app.extensions[EXTENSION].database
     real, away = database.read, threading.Event()
@@ -275,13 +275,43 @@ def test_stream_goes_on_after_the_database_was_away(
         assert numbered(list(events)) == [1, 2, 3, 4]
 
 
+def test_look_that_fails_half_way_repeats_nothing(
+    app: Flask, play: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, base = app.test_client(), serve(app)
+    ids = [submit(client, epochs=1) for _ in range(2)]
+    real = stream.events.read
+    failed = threading.Event()
+
+    def read(session: Any, job_id: str, **options: Any) -> Any:
+        by_reader = threading.current_thread().name == "stream-hub"
+        if by_reader and job_id == ids[1] and not failed.is_set():
+            failed.set()
+            raise OperationalError("SELECT", {}, Exception("gone"))
+        return real(session, job_id, **options)
+
+    monkeypatch.setattr(stream.events, "read", read)
+    app.extensions[EXTENSION].hub._look_s = 0.5  # so that one look sees the news of both
+    with opened(base, ids[0]) as one, opened(base, ids[1]) as two:
+        assert [next(one).event, next(one).event, next(two).event, next(two).event] == ["snapshot", "status"] * 2
+        wait_until(lambda: len(app.extensions[EXTENSION].hub._watched) == 2, "not both are watched")
+        time.sleep(0.6)
+        workers = [play(app), play(app)]
+        for worker in workers:
+            worker.claim()
+        wait_until(failed.is_set, "the look did not fail")
+        for worker in workers:
+            worker.succeed()
+        assert numbered(list(one)) == numbered(list(two)) == [2, 3, 4]
+
+
 def test_stop_of_the_process_ends_the_streams(app: Flask, submit: Submit, serve: Serve) -> None:
     job_id = submit(app.test_client())
     with opened(serve(app), job_id) as events:
-        next(events)
+        assert [next(events).event, next(events).event] == ["snapshot", "status"]
         app.extensions[EXTENSION].hub.closing = True
         began = time.monotonic()
-        assert numbered(list(events)) == [1]
+        assert list(events) == []
         assert time.monotonic() - began < 5
 
 
