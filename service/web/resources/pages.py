@@ -22,7 +22,7 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("pages", __name__)
 
 TAG: Final = "Pages"
-_SHOWN: Final = ("train_loss", "validation_accuracy", "d_loss", "g_loss")
+_SHOWN: Final = ("train_loss", "val_accuracy", "d_loss", "g_loss")
 """The metrics that say most of a job, where there is room for two."""
 
 
