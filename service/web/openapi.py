@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from importlib.metadata import PackageNotFoundError, version
@@ -52,6 +53,7 @@ _TAGS: Final = {
 }
 
 
+@functools.lru_cache(maxsize=1)  # a process has one app, whose routes do not change
 def document(app: Flask) -> dict[str, Any]:
     """Describe every endpoint of an app."""
     paths: dict[str, dict[str, Any]] = {}
