@@ -6,6 +6,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow
 	--no-emit-index-url --no-emit-find-links --strip-extras
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 .PHONY: help demo test check up format lock slow compose clean
 
 help:  ## this list

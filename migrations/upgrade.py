@@ -35,6 +35,9 @@ def upgrade(database: Database) -> None:
     engine = database.engine.execution_options(tapeline_write=True)
     with engine.begin() as connection:
         if not database.is_sqlite:  # SQLite's BEGIN IMMEDIATE is a lock already
+            # A migration may take long, and so may the wait for another process that migrates.
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         made = config()
         made.attributes["connection"] = connection

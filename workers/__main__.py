@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
+from typing import Final
 
 from celery import signals
 
@@ -14,6 +17,9 @@ from service.contract.errors import SettingsError
 from service.contract.settings import Settings
 from workers.app import create_app
 from workers.supervise import Supervisor
+
+CELERY_GRACE_S: Final = 2.0
+"""How long Celery may take to end once no job runs any more."""
 
 
 def main() -> int:
@@ -34,6 +40,13 @@ def main() -> int:
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]  # celery has no types
     def drain(**_: object) -> None:
         supervisor.drain()
+        threading.Thread(target=leave, name="leave", daemon=True).start()
+
+    def leave() -> None:
+        """End the process even where Celery waits for a broker that says nothing."""
+        supervisor.close()
+        time.sleep(CELERY_GRACE_S)
+        os._exit(0)
 
     # Until Celery has its own handler; then it stops by the signal above.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

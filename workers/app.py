@@ -17,7 +17,7 @@ def create_app(broker_url: str, look: Callable[[], None] | None = None) -> Celer
             operators who read the queue: whichever job is first in the database is taken.
     """
     app = Celery("tapeline", broker=broker_url)
-    app.conf.update(wire.CELERY_OPTIONS)
+    app.conf.update(wire.SENDER_OPTIONS if look is None else wire.CELERY_OPTIONS)
     if look is not None:
 
         @app.task(name=wire.TRAIN_TASK)  # type: ignore[untyped-decorator]  # celery has no types

@@ -1,7 +1,7 @@
 """The pipe between a supervisor and its child: JSON lines, orders one way and reports the other.
 
-A report is ``{"step": ..., "steps": ...}`` or ``{"done": why}``; an order is the job to train, then perhaps
-``{"stop": ...}``.
+A report is ``{"ready": true}`` once the child has loaded what it needs, ``{"step": ..., "steps": ...}`` or
+``{"done": why}``; an order is the job to train, then perhaps ``{"stop": ...}``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Child:
             env=environ,
             start_new_session=True,  # a Ctrl-C at the terminal is the supervisor's to pass on
         )
+        self._ready = False
         self._orders = cast(TextIO, self._process.stdin)
         self._reports: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, name=f"child-{self._process.pid}", daemon=True).start()
@@ -61,6 +62,10 @@ class Child:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None
+
+    def wait_until_ready(self, timeout_s: float) -> bool:
+        """Whether the child is there to take an order: a broken one must not be given a job."""
+        return self._ready or self._become_ready(timeout_s)
 
     def order(self, order: Mapping[str, Any]) -> None:
         """Say what to do. A child that is gone is found out when its reports are read."""
@@ -87,11 +92,17 @@ class Child:
         with contextlib.suppress(BrokenPipeError):
             self._orders.close()
 
+    def _become_ready(self, timeout_s: float) -> bool:
+        self._ready = bool(self.report(timeout_s).get("ready"))
+        return self._ready
+
     def _read(self) -> None:
-        with cast(TextIO, self._process.stdout) as lines:
-            for line in lines:
-                self._reports.put(json.loads(line))
-        self._reports.put(None)
+        try:
+            with cast(TextIO, self._process.stdout) as lines:
+                for line in lines:
+                    self._reports.put(json.loads(line))
+        finally:
+            self._reports.put(None)
 
 
 class Orders:
@@ -115,7 +126,8 @@ class Orders:
         return cls(sys.stdin, reports)
 
     def first(self) -> dict[str, Any]:
-        """Wait for the job to train."""
+        """Say that all is loaded, and wait for the job to train."""
+        self._send({"ready": True})
         return self._first.get()
 
     def progress(self, step: int, steps: int) -> None:
@@ -130,8 +142,11 @@ class Orders:
         self._send({"done": outcome})
 
     def _send(self, report: Mapping[str, Any]) -> None:
-        self._reports.write(json.dumps(dict(report)) + "\n")
-        self._reports.flush()
+        try:
+            self._reports.write(json.dumps(dict(report)) + "\n")
+            self._reports.flush()
+        except BrokenPipeError:
+            os._exit(3)  # the supervisor is gone
 
     def _read(self, lines: TextIO) -> None:
         for line in lines:

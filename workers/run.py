@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import structlog
+from sqlalchemy.exc import OperationalError
 
 from engine import BatchDone, CheckpointError, ClassifierTrainer, DivergedError, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
@@ -36,6 +37,10 @@ from workers.provenance import provenance
 log = structlog.get_logger()
 
 
+class _Stopped(Exception):
+    """The supervisor asked to let go."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One job under one lease, and what is needed to train it."""
@@ -45,6 +50,11 @@ class Run:
     held: Claim
     orders: Orders
     spec: Spec
+
+    def obey(self) -> None:
+        """Leave where the supervisor has asked to let go."""
+        if self.orders.stopping:
+            raise _Stopped
 
 
 def main() -> int:
@@ -66,33 +76,37 @@ def main() -> int:
 
 def _train(settings: Settings, database: Database, held: Claim, orders: Orders) -> str:
     """Train a job from where it stands; whatever goes wrong in the training itself fails the job."""
-    with database.read() as session:
-        resolved = read_resolved(jobs.get(session, held.job_id).resolved)
-    run = Run(
-        database=database,
-        artifacts=ArtifactFolder(settings.artifacts),
-        held=held,
-        orders=orders,
-        spec=resolved,
-    )
+
+    def fail(error: dict[str, Any]) -> str:
+        log.warning("the job failed", **error)
+        leases.fail(database, held, error)
+        return "failed"
+
     try:
+        with database.read() as session:
+            resolved = read_resolved(jobs.get(session, held.job_id).resolved)
+        artifacts = ArtifactFolder(settings.artifacts)
+        run = Run(database=database, artifacts=artifacts, held=held, orders=orders, spec=resolved)
         dataset = _load_data(run, settings)
         return _loop(run, build.trainer(resolved, dataset), dataset)
+    except _Stopped:
+        leases.hand_back(database, held, orders.request)
+        return "handed back"
+    except (LeaseLost, OperationalError):
+        raise  # not the training's fault: the next lease goes on from the last checkpoint
     except DivergedError as error:
-        return _fail(run, _diverged(run, error))
+        return fail(_diverged(run, error))
     except DatasetError as error:
-        return _fail(run, {"code": error.code, "message": str(error)})
+        return fail({"code": error.code, "message": str(error)})
     except MemoryError as error:
         hint = "make the networks or the batch smaller, or give the worker more memory"
-        return _fail(run, {"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint})
+        return fail({"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint})
     except OSError as error:
         hint = "free space or mend the folder of the artifacts, then retry: the last checkpoint is kept"
-        return _fail(run, {"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
-    except LeaseLost:
-        raise
+        return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
     except Exception as error:  # noqa: BLE001 - the boundary: a fault of ours must not look like a lost worker
         traceback.print_exc(file=sys.stderr)
-        return _fail(run, {"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})
+        return fail({"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})
 
 
 def _load_data(run: Run, settings: Settings) -> Dataset:
@@ -101,6 +115,7 @@ def _load_data(run: Run, settings: Settings) -> Dataset:
 
     def progress(received: int, total: int | None) -> None:
         nonlocal told
+        run.obey()
         now = time.monotonic()
         if now - told > 2:
             told = now
@@ -109,7 +124,9 @@ def _load_data(run: Run, settings: Settings) -> Dataset:
             leases.log(run.database, run.held, "info", "downloading", message)
 
     name, root = run.spec.dataset.name, settings.data
-    return datasets.load(name, root, cache_root=settings.datasets_cache, progress=progress)
+    dataset = datasets.load(name, root, cache_root=settings.datasets_cache, progress=progress)
+    run.obey()
+    return dataset
 
 
 def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
@@ -120,9 +137,7 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
         match report:
             case BatchDone():
                 steps = report.steps
-                if run.orders.stopping:
-                    leases.hand_back(run.database, run.held, run.orders.request)
-                    return "handed back"
+                run.obey()
                 run.orders.progress(report.step, report.steps)
             case EpochDone():
                 now = time.monotonic()
@@ -161,18 +176,22 @@ def _commit(
         if last or done.epoch % run.spec.samples.every_epochs == 0:
             picture, samples_digest = _samples(trainer, run.spec.samples.count, class_names)
             files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
-        record = EpochRecord(
-            epoch=done.epoch,
-            position=Position(step=done.step, steps=steps),
-            metrics=done.metrics,
-            confusion=done.confusion.tolist() if done.confusion is not None else None,
-            samples_digest=samples_digest,
-            seconds=seconds,
-            is_best=done.is_best,
-            files=files,
-        )
+    except OSError:
+        run.artifacts.remove(file.path for file in files)
+        raise
+    record = EpochRecord(
+        epoch=done.epoch,
+        position=Position(step=done.step, steps=steps),
+        metrics=done.metrics,
+        confusion=done.confusion.tolist() if done.confusion is not None else None,
+        samples_digest=samples_digest,
+        seconds=seconds,
+        is_best=done.is_best,
+        files=files,
+    )
+    try:
         unnamed = leases.commit_epoch(run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last)
-    except LeaseLost:
+    except LeaseLost:  # and nothing else: of a commit that was cut off, nobody knows whether it landed
         run.artifacts.remove(file.path for file in files)
         raise
     run.artifacts.remove(unnamed)
@@ -222,12 +241,6 @@ def _diverged(run: Run, error: DivergedError) -> dict[str, Any]:
         "hint": f"the same spec would diverge again: try a learning rate of {rate / 10:g} (it was {rate:g}), "
         'loss.reduction "mean", or the adam optimizer',
     }
-
-
-def _fail(run: Run, error: dict[str, Any]) -> str:
-    log.warning("the job failed", **error)
-    leases.fail(run.database, run.held, error)
-    return "failed"
 
 
 if __name__ == "__main__":

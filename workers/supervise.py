@@ -10,7 +10,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.contract import leases
 from service.contract.database import Database
@@ -29,6 +29,8 @@ STOP_GRACE_S: Final = 8.0
 """How long a child may take from a stop to the end of its batch."""
 BATCH_DEADLINE_S: Final = 120.0
 """How long a child may take for one batch, counted from its first."""
+READY_S: Final = 60.0
+"""How long a child may take to load NumPy and ourselves."""
 
 log = structlog.get_logger()
 
@@ -44,6 +46,8 @@ class Supervisor:
         self._running = 0
         self._count = threading.Lock()
         self._draining = threading.Event()
+        self._closing = threading.Lock()
+        self._closed = False
         self._spare: Child | None = None
         self._spare_lock = threading.Lock()
 
@@ -56,16 +60,10 @@ class Supervisor:
         """Train the best waiting job, and the next, until none waits or this worker is full."""
         while not self._draining.is_set() and self._slots.acquire(blocking=False):
             try:
-                held = leases.claim(self._database, self._id, self._settings.lease_s)
-                if held is None:
+                if not self._train_one():
                     return
-                self._count_running(1)
-                try:
-                    self._train(held)
-                finally:
-                    self._count_running(-1)
-            except DBAPIError as error:
-                log.warning("the database does not answer", error=str(error.orig))
+            except SQLAlchemyError as error:
+                log.warning("the database does not answer", error=str(error))
                 return
             finally:
                 self._slots.release()
@@ -77,20 +75,48 @@ class Supervisor:
     def close(self) -> None:
         """Wait for the children to let go, then leave no process behind."""
         self.drain()
+        with self._closing:  # the second caller waits for the first, and finds nothing to do
+            if not self._closed:
+                self._closed = True
+                self._close()
+
+    def _close(self) -> None:
+        deadline = time.monotonic() + STOP_GRACE_S + 2
         for _ in range(self._settings.workers):
-            self._slots.acquire(timeout=STOP_GRACE_S + 2)
+            self._slots.acquire(timeout=max(0.0, deadline - time.monotonic()))
         with self._spare_lock:
             if self._spare is not None:
                 self._spare.close()
                 self._spare = None
         try:
-            self._check_in()
-        except DBAPIError as error:
-            log.warning("could not say goodbye", error=str(error.orig))
+            leases.sign_off(self._database, self._id)
+        except SQLAlchemyError as error:
+            log.warning("could not say goodbye", error=str(error))
 
-    def _train(self, held: Claim) -> None:
-        bound = structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease)
+    def _train_one(self) -> bool:
+        """Claim a job and train it; whether there may be another one."""
+        # The child first: a job that nobody here can train must not be claimed.
         child = self._take_child()
+        if child is None:
+            return False
+        held = None
+        try:
+            held = leases.claim(self._database, self._id, self._settings.lease_s)
+        finally:
+            if held is None:
+                self._give_back(child)
+        if held is None:
+            return False
+        self._count_running(1)
+        try:
+            threading.Thread(target=self._restock, name="restock", daemon=True).start()
+            self._train(held, child)
+        finally:
+            self._count_running(-1)
+        return True
+
+    def _train(self, held: Claim, child: Child) -> None:
+        bound = structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease)
         log.info("training", child=child.pid)
         try:
             child.order({"job_id": held.job_id, "lease": held.lease, "lease_s": held.lease_s})
@@ -102,14 +128,29 @@ class Supervisor:
             child.close()
             structlog.contextvars.reset_contextvars(**bound)
 
-    def _take_child(self) -> Child:
+    def _take_child(self) -> Child | None:
         with self._spare_lock:
             child, self._spare = self._spare, None
         if child is not None and not child.alive:
             child.close()
             child = None
-        threading.Thread(target=self._restock, name="restock", daemon=True).start()
-        return child or self._spawn()
+        try:
+            child = child or self._spawn()
+        except OSError as error:  # no processes or memory left
+            log.error("a training process cannot be started", error=str(error))
+            return None
+        if child.wait_until_ready(READY_S):
+            return child
+        child.close()
+        log.error("a training process ended, or hung, before it was ready; see what it wrote")
+        return None
+
+    def _give_back(self, child: Child) -> None:
+        with self._spare_lock:
+            if self._spare is None and not self._draining.is_set():
+                self._spare = child
+                return
+        child.close()
 
     def _restock(self) -> None:
         with self._spare_lock:
@@ -125,8 +166,8 @@ class Supervisor:
                 self._check_in()
                 if self._running < self._settings.workers:
                     threading.Thread(target=self.look, name="look", daemon=True).start()
-            except DBAPIError as error:
-                log.warning("the database does not answer", error=str(error.orig))
+            except Exception as error:  # noqa: BLE001 - this loop must outlive whatever goes wrong in a round
+                log.warning("could not look", error=str(error))
             self._draining.wait(LOOK_S)
 
     def _check_in(self) -> None:
@@ -155,6 +196,7 @@ class _Watch:
         now = time.monotonic()
         self._renewed = now
         self._next_renewal = now + RENEW_S
+        self._next_look = now
         self._stop_sent: float | None = None
         self._last_batch: float | None = None
         self._position: Position | None = None
@@ -178,9 +220,11 @@ class _Watch:
             if self._last_batch is not None and now - self._last_batch > BATCH_DEADLINE_S:
                 return self._bury(f"no batch was finished for {BATCH_DEADLINE_S:.0f} seconds")
             if self._stop_sent is not None and now - self._stop_sent > STOP_GRACE_S:
-                return self._bury(f"the training process did not stop within {STOP_GRACE_S:.0f} seconds")
-            if not self._keep(now):
-                return "could not renew in time"
+                return self._take_from_child()
+            if now >= self._next_look:
+                self._next_look = now + TICK_S
+                if not self._keep(now):
+                    return "could not renew in time"
 
     def _note(self, report: dict[str, Any]) -> None:
         now, step = time.monotonic(), report["step"]
@@ -199,14 +243,24 @@ class _Watch:
                 self._renewed, self._next_renewal = now, now + RENEW_S
             else:
                 requested = leases.requested(self._database, self._held)
-        except DBAPIError as error:
-            log.warning("the lease could not be renewed", error=str(error.orig))
-            # The database's clock may already have given the job away: stop well before it does.
-            return now - self._renewed < 0.7 * self._held.lease_s
+        except SQLAlchemyError as error:
+            log.warning("the lease could not be renewed", error=str(error))
+            # The database's clock may already have given the job away: stop well before it does. The call itself
+            # may have taken long, so the time is asked for anew.
+            return time.monotonic() - self._renewed < 0.7 * self._held.lease_s
         if self._stop_sent is None and (requested is not None or self._draining.is_set()):
             self._stop_sent = now
             self._child.stop(requested)
         return True
+
+    def _take_from_child(self) -> str:
+        """End a child that does not let go: we asked it to, so nobody died."""
+        self._child.close()
+        try:
+            leases.hand_back(self._database, self._held, None)
+        except LeaseLost:
+            return "gone, after its last word"
+        return f"did not let go within {STOP_GRACE_S:.0f} seconds, and was ended"
 
     def _bury(self, message: str) -> str:
         self._child.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -61,7 +62,10 @@ class ArtifactFolder:
         digest = hashlib.sha256(data).hexdigest()
         suffix = _SUFFIXES[kind]
         folder = self.root / job_id / kind
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._sync(folder.parent)
+            self._sync(self.root)
         target = folder / f"{epoch:06d}-{lease}-{digest[:16]}.{suffix}"
         temporary = folder / f".{uuid4().hex}.tmp"
         try:
@@ -112,6 +116,23 @@ class ArtifactFolder:
         """Remove files that no row names any more."""
         for path in paths:
             (self.root / path).unlink(missing_ok=True)
+
+    def sweep(self, named: Callable[[str], Container[str]], *, older_than_s: float) -> list[str]:
+        """Remove old files that no row names: what a worker wrote and could not commit, or never finished.
+
+        Args:
+            named: gives the paths that rows of a job name.
+        """
+        deadline = time.time() - older_than_s
+        removed = []
+        for folder in self.root.glob("*/"):
+            files = [path for kind in ArtifactKind for path in (folder / kind).glob("*")]
+            old = [path for path in files if path.lstat().st_mtime < deadline]
+            if old:
+                kept = named(folder.name)
+                removed += [name for path in old if (name := str(path.relative_to(self.root))) not in kept]
+        self.remove(removed)
+        return removed
 
     def remove_job(self, job_id: str) -> None:
         """Remove everything of a deleted job."""

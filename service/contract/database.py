@@ -62,10 +62,15 @@ class Database:
                 connect_args={
                     "application_name": application[:60],
                     "connect_timeout": 5,
+                    "tcp_user_timeout": 10_000,
                     "options": "-c statement_timeout=30000 -c lock_timeout=15000"
                     " -c idle_in_transaction_session_timeout=60000",
                 },
             )
+        # SQLite's transactions see one state anyway; PostgreSQL's do from this level on.
+        self._reader = (
+            self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        )
         self._writer = threading.Lock() if self.is_sqlite else nullcontext()
 
     def insert(self, table: type[Base]) -> sqlite.Insert:
@@ -76,7 +81,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database and changes nothing."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -93,6 +98,8 @@ class Database:
 
 def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
+    # SQLite's own knows no letters beyond ASCII, and a search is to find them as in PostgreSQL.
+    connection.create_function("lower", 1, lambda text: text and text.lower(), deterministic=True)
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")

@@ -325,6 +325,11 @@ def forgotten(session: Session, *, waited_s: float, limit: int) -> Sequence[str]
     return session.scalars(query).all()
 
 
+def paths(session: Session, job_id: str) -> set[str]:
+    """The files that rows of a job name."""
+    return set(session.scalars(select(Artifact.path).where(Artifact.job_id == job_id)))
+
+
 def forget_old(database: Database) -> None:
     """Drop idempotency keys and workers that nobody can ask about any more."""
     before = now_ms() - _DAY_MS

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.contract import events, jobs
@@ -152,14 +152,10 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
         LeaseLost: as it says.
     """
     with database.write() as session:
-        values: dict[str, Any] = {"epoch": record.epoch, "step": record.position.step, "deaths": 0}
-        values |= {"steps": record.position.steps, "metrics": _storable(record.metrics)}
-        if record.position.steps_per_second is not None:
-            values["steps_per_second"] = record.position.steps_per_second
+        job = _guard(session, held, deaths=0)
         if record.is_best:
-            values["best_epoch"] = record.epoch
-        job = _guard(session, held, **values)
-        news = _record_metrics(session, held, record)
+            job.best_epoch = record.epoch
+        news = _record_metrics(session, job, record)
         orphans: list[str] = []
         for file in record.files:
             known = session.scalar(
@@ -168,7 +164,8 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
                 )
             )
             if known is not None:
-                orphans.append(file.path)
+                if known.path != file.path:
+                    orphans.append(file.path)
                 continue
             row = Artifact(
                 id=jobs.new_id("art"),
@@ -196,8 +193,7 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
         if news:
             events.append(session, job.id, news)
         session.flush()
-        best = record.epoch if record.is_best else job.best_epoch
-        orphans += _prune_checkpoints(session, job.id, best, keep_last)
+        orphans += _prune_checkpoints(session, job.id, job.best_epoch, keep_last)
         return orphans
 
 
@@ -322,6 +318,12 @@ def check_in(database: Database, worker: Worker) -> None:
         session.execute(insert.on_conflict_do_update(index_elements=[Worker.id], set_=values))
 
 
+def sign_off(database: Database, worker_id: str) -> None:
+    """Say that a worker process is gone."""
+    with database.write() as session:
+        session.execute(delete(Worker).where(Worker.id == worker_id))
+
+
 def live_workers(session: Session) -> Sequence[Worker]:
     """The worker processes that were seen lately."""
     seen = Worker.seen_ms > now_ms() - WORKER_GONE_MS
@@ -345,20 +347,22 @@ def _guard(session: Session, held: Claim, **values: Any) -> Job:
     return job
 
 
-def _record_metrics(session: Session, held: Claim, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
-    stored = session.get(Epoch, (held.job_id, record.epoch))
+def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
+    stored = session.get(Epoch, (job.id, record.epoch))
     metrics = _storable(record.metrics)
     if stored is None:
+        job.epoch, job.metrics = record.epoch, metrics
+        job.step, job.steps = record.position.step, record.position.steps
         session.add(
             Epoch(
-                job_id=held.job_id,
+                job_id=job.id,
                 epoch=record.epoch,
                 step=record.position.step,
                 metrics=metrics,
                 confusion=[list(row) for row in record.confusion] if record.confusion is not None else None,
                 samples_digest=record.samples_digest,
                 seconds=record.seconds,
-                lease=held.lease,
+                lease=job.lease,
                 finished_ms=now_ms(),
             )
         )

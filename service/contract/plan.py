@@ -85,16 +85,19 @@ def _units(inputs: int, layers: list[Any]) -> int:
 
 
 def _seconds(session: Session, spec: Spec, shape: Shape) -> float | None:
-    seconds = func.sum(Epoch.seconds)
-    finished = (
-        select(Job.resolved, Job.steps, seconds)
-        .join(Epoch, Epoch.job_id == Job.id)
+    recent = (
+        select(Job.id)
         .where(Job.status == Status.SUCCEEDED, Job.kind == spec.kind)
-        .group_by(Job.id)
-        .order_by(Job.finished_ms.desc())
+        .order_by(Job.created_ms.desc(), Job.id.desc())
         .limit(_LOOK_BACK)
     )
     # PostgreSQL cannot group by a JSON column, but lets columns pass that hang on the grouped primary key.
+    finished = (
+        select(Job.resolved, Job.steps, func.sum(Epoch.seconds))
+        .join(Epoch, Epoch.job_id == Job.id)
+        .where(Job.id.in_(recent.scalar_subquery()))
+        .group_by(Job.id)
+    )
     rates: list[float] = [
         work(resolved, steps) / total for resolved, steps, total in session.execute(finished) if total
     ]

@@ -117,6 +117,8 @@ class Settings:
             return tuple(part.strip() for part in environ.get(name, "").split(",") if part.strip())
 
         home = Path(environ.get("TAPELINE_HOME") or Path.home() / ".tapeline").expanduser().absolute()
+        if "?" in str(home):
+            faults.append("TAPELINE_HOME must not contain a question mark: database URLs give it a meaning of its own")
         database_url = environ.get("TAPELINE_DATABASE_URL") or f"sqlite:///{home / 'tapeline.db'}"
         if not database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
             faults.append("TAPELINE_DATABASE_URL must begin with sqlite:/// or postgresql+psycopg://")
@@ -146,7 +148,7 @@ class Settings:
             auth=Auth(auth),
             api_keys=listed("TAPELINE_API_KEYS"),
             allowed_hosts=listed("TAPELINE_ALLOWED_HOSTS"),
-            lease_s=number("TAPELINE_LEASE_S", 15 if embedded else 30, low=1, high=3600),
+            lease_s=number("TAPELINE_LEASE_S", 15 if embedded else 30, low=3, high=3600),
             portable_bits=portable == "1",
         )
         if settings.keys_required and not settings.api_keys:

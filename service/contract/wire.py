@@ -35,4 +35,17 @@ CELERY_OPTIONS: Final = {
         "health_check_interval": 25,
     },
 }
-"""Celery's settings for both sides: what survives a broker that is killed and started again."""
+"""Celery's settings of a worker: what survives a broker that is killed and started again."""
+
+SENDER_OPTIONS: Final = CELERY_OPTIONS | {
+    "broker_transport_options": {
+        "socket_timeout": 3,
+        "socket_connect_timeout": 3,
+        # One try: a message is a hint, and whoever sends it has better things to do than to wait for the broker.
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0,
+        "interval_max": 0,
+    },
+}
+"""Celery's settings of a process that only sends."""

@@ -18,8 +18,6 @@ _WAITING: Final = 1000
 _PAUSE_S: Final = 1.0
 """After a failure, before the next try: a broker that is gone is not asked for each job."""
 
-_ONE_TRY: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-
 _log = structlog.get_logger("tapeline.web.publisher")
 
 
@@ -65,9 +63,7 @@ class Publisher:
         with self._lock:
             if self._celery is None:
                 self._celery = Celery("tapeline-web", broker=self._broker_url, set_as_current=False)
-                self._celery.conf.update(wire.CELERY_OPTIONS)
-                transport = {**self._celery.conf.broker_transport_options, **_ONE_TRY}
-                self._celery.conf.broker_transport_options = transport
+                self._celery.conf.update(wire.SENDER_OPTIONS)
             return self._celery
 
     def _run(self) -> None:

@@ -54,6 +54,20 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.tmp")) == []
 
 
+def test_old_files_that_no_row_names_are_swept_away(tmp_path: Path) -> None:
+    folder = ArtifactFolder(tmp_path)
+    kept = folder.write("job_1", ArtifactKind.CHECKPOINT, 1, 1, b"kept").path
+    lost = folder.write("job_1", ArtifactKind.CHECKPOINT, 2, 1, b"lost").path
+    unfinished = tmp_path / "job_1" / "checkpoint" / ".x.tmp"
+    unfinished.touch()
+    for path in (tmp_path / kept, tmp_path / lost, unfinished):
+        os.utime(path, (0, 0))
+    fresh = folder.write("job_1", ArtifactKind.SAMPLE, 2, 1, b"about to be named").path
+    assert len(folder.sweep(lambda job_id: {kept}, older_than_s=60)) == 2
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {kept, fresh}
+
+
 def test_a_deleted_job_leaves_no_folder(tmp_path: Path) -> None:
     folder = ArtifactFolder(tmp_path)
     folder.write("job_1", ArtifactKind.CHECKPOINT, 1, 1, b"x")

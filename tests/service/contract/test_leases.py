@@ -183,6 +183,17 @@ def test_an_epoch_trained_again_must_give_the_stored_metrics(database: Database,
     assert (kind, data["code"], data["level"]) == ("log", "determinism_violation", "error")
 
 
+def test_what_was_finished_once_stays_finished(database: Database, submit: Submit) -> None:
+    job_id = submit()
+    held = claim(database)
+    for epoch in (1, 2, 3):
+        commit(database, held, record(epoch))
+    leases.report_death(database, held, "killed")
+    commit(database, claim(database), record(2))  # the checkpoint was an older one
+    job = look(database, job_id)
+    assert (job.epoch, job.step, job.metrics) == (3, 30, {"train_loss": 1 / 3})
+
+
 def test_metrics_come_back_bit_for_bit(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
