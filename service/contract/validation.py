@@ -114,15 +114,29 @@ def resolve(document: Any) -> Spec:
     """
     if not isinstance(document, dict):
         raise SpecError([Fault(pointer="#", detail="a spec is a JSON object", code="wrong_type")])
-    kind = _choice(document, "kind", list(Kind), required=True)
-    preset = _choice(document, "preset", list(PRESETS[Kind(kind)]), default=DEFAULT_PRESET[Kind(kind)])
-    merged = _merge({"kind": kind, "preset": preset, **PRESETS[Kind(kind)][preset]}, document)
-    model = _MODELS[Kind(kind)]
+    faults: list[Fault] = []
+    found = document.get("kind")
+    if "kind" not in document:
+        listed = ", ".join(Kind)
+        raise SpecError([Fault(pointer="#/kind", detail=f"is missing; one of {listed}", code="missing")])
+    if found not in list(Kind):
+        raise SpecError([_unknown("kind", found, list(Kind))])
+    kind = Kind(found)
+    preset = document.get("preset", DEFAULT_PRESET[kind])
+    if not isinstance(preset, str) or preset not in PRESETS[kind]:
+        faults.append(_unknown("preset", preset, list(PRESETS[kind])))
+        preset = DEFAULT_PRESET[kind]  # so that the other faults can be found too
+    merged = _merge({**PRESETS[kind][preset]}, document) | {"kind": kind, "preset": preset}
+    model = _MODELS[kind]
     try:
         # By way of JSON, since strict mode takes lists and enumerations from JSON only.
-        return model.model_validate_json(json.dumps(merged))
+        spec = model.model_validate_json(json.dumps(merged))
     except ValidationError as error:
-        raise SpecError([_fault(model, detail, merged) for detail in error.errors()]) from error
+        faults += [_fault(model, detail, merged) for detail in error.errors()]
+        raise SpecError(faults) from error
+    if faults:
+        raise SpecError(faults)
+    return spec
 
 
 def read_resolved(document: dict[str, Any]) -> Spec:
@@ -250,29 +264,13 @@ def _depth(document: Any) -> int:
     return depth - 1
 
 
-def _choice(
-    document: dict[str, Any],
-    name: str,
-    choices: Sequence[str],
-    *,
-    default: str | None = None,
-    required: bool = False,
-) -> str:
-    value = document.get(name, default)
-    if isinstance(value, str) and value in choices:
-        return value
-    listed = ", ".join(choices)
-    if required and name not in document:
-        fault = Fault(pointer=f"#/{name}", detail=f"is missing; one of {listed}", code="missing")
-    else:
-        shown = json.dumps(value)
-        fault = Fault(
-            pointer=f"#/{name}",
-            detail=f"must be one of {listed}, not {shown[:80]}",
-            code=f"unknown_{name}",
-            suggestion=_closest(value, choices),
-        )
-    raise SpecError([fault])
+def _unknown(name: str, value: Any, choices: Sequence[str]) -> Fault:
+    return Fault(
+        pointer=f"#/{name}",
+        detail=f"must be one of {', '.join(choices)}, not {json.dumps(value)[:80]}",
+        code=f"unknown_{name}",
+        suggestion=_closest(value, choices),
+    )
 
 
 def _closest(value: Any, choices: Sequence[str]) -> str | None:
@@ -307,6 +305,9 @@ def _fault(model: type[BaseModel], error: ErrorDetails, document: Any) -> Fault:
             return Fault(pointer=pointer, detail=f"unknown field{hint}", code="unknown_field", suggestion=suggestion)
         case "missing":
             return Fault(pointer=pointer, detail="is missing", code="missing")
+        case "string_pattern_mismatch":
+            detail = "has a character that is not allowed here: a control character, or a comma in a tag"
+            return Fault(pointer=pointer, detail=detail, code="out_of_range")
         case "union_tag_not_found":
             field = str(context.get("discriminator", "name")).strip("'")
             return Fault(pointer=f"{pointer}/{field}", detail="is missing", code="missing")

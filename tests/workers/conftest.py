@@ -57,8 +57,8 @@ class Workshop:
         }
         return Settings.from_env(environ, cores=1)
 
-    def start(self, module: str = "workers") -> subprocess.Popen[bytes]:
-        environ = {**os.environ, **self.settings.to_env()}
+    def start(self, module: str = "workers", **more: str) -> subprocess.Popen[bytes]:
+        environ = {**os.environ, **self.settings.to_env(), **more}
         with (self.home / f"{module}.log").open("ab") as log:
             process = subprocess.Popen([sys.executable, "-m", module], env=environ, stderr=log, stdout=log)
         self.processes.append(process)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from sqlalchemy import text
 
 from service.contract import jobs, leases
 from service.contract.artifacts import ArtifactFolder, ArtifactKind
@@ -210,6 +211,32 @@ def test_a_job_that_kills_its_worker_is_given_up_after_three(light: Workshop) ->
     assert job.status == Status.FAILED
     assert job.error is not None
     assert job.error["code"] == "worker_lost"
+
+
+def test_a_connection_that_the_database_drops_costs_no_bit(tmp_path: Path, postgres_url: str, undisturbed: Job) -> None:
+    workshop = open_workshop(tmp_path / "home", postgres_url)
+    job_id = workshop.submit()
+    workshop.start()
+    workshop.until(job_id, lambda job: job.epoch >= 1)
+    with workshop.database.write() as session:
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tapeline-child'"
+        assert session.execute(text(cut)).all()
+    job = workshop.until_end(job_id)
+    workshop.stop()
+    workshop.database.close()
+    assert (job.status, job.error) == (Status.SUCCEEDED, None)
+    assert job.result_digest == undisturbed.result_digest
+
+
+def test_a_worker_that_cannot_start_a_child_claims_nothing(light: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "threadpoolctl.py").write_text("raise ImportError('broken')\n")
+    job_id = light.submit()
+    light.start(PYTHONPATH=str(tmp_path))
+    deadline = time.monotonic() + 20
+    while "before it was ready" not in (light.home / "workers.log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (light.job(job_id).status, light.job(job_id).lease) == (Status.QUEUED, 0)
 
 
 def test_no_process_is_left_after_a_stop(light: Workshop) -> None:

@@ -145,6 +145,12 @@ def test_all_faults_come_at_once_each_with_its_pointer() -> None:
     assert found["#/layers/1/type"].suggestion == "dropout"
 
 
+def test_an_unknown_preset_hides_no_other_fault() -> None:
+    found = faults({"kind": "gan", "preset": "sable", "epochs": -1, "foo": 2})
+    assert set(found) == {"#/preset", "#/epochs", "#/foo"}
+    assert found["#/preset"].suggestion == "stable"
+
+
 @pytest.mark.parametrize(
     ("document", "pointer", "code"),
     [
