@@ -8,6 +8,11 @@ from service.contract.spec import Kind
 
 DEFAULT_PRESET: Final = {Kind.CLASSIFIER: "fast", Kind.GAN: "stable"}
 
+_GENERATOR: Final = [
+    {"units": 200, "activation": "tanh"},
+    {"units": 400, "activation": "tanh"},
+    {"units": 784, "activation": "tanh"},
+]
 _STABLE_DROPOUT: Final = 0.3
 
 PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
@@ -42,13 +47,7 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
         "seed": {
             "dataset": {"name": "mnist-10k", "scale": [-1, 1]},
             "latent": {"dim": 100, "distribution": "uniform"},
-            "generator": {
-                "layers": [
-                    {"units": 200, "activation": "tanh"},
-                    {"units": 400, "activation": "tanh"},
-                    {"units": 784, "activation": "tanh"},
-                ]
-            },
+            "generator": {"layers": _GENERATOR},
             "discriminator": {
                 "layers": [
                     {"units": 400, "activation": "leaky_relu", "negative_slope": 0.2},
@@ -70,13 +69,7 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
         "stable": {
             "dataset": {"name": "mnist-10k", "scale": [-1, 1]},
             "latent": {"dim": 100, "distribution": "normal"},
-            "generator": {
-                "layers": [
-                    {"units": 200, "activation": "tanh"},
-                    {"units": 400, "activation": "tanh"},
-                    {"units": 784, "activation": "tanh"},
-                ]
-            },
+            "generator": {"layers": _GENERATOR},
             "discriminator": {
                 "layers": [
                     {"units": 400, "activation": "leaky_relu", "negative_slope": 0.2},
