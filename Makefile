@@ -12,7 +12,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
 
-demo: $(VENV)/installed  ## train the seed's two architectures on real digits; the results lie in demo/
+demo: $(VENV)/installed  ## train a classifier and a GAN on real digits; the results lie in demo/
 	@$(BIN)/tapeline demo
 
 up: $(VENV)/installed  ## page and API on http://127.0.0.1:8000 until Ctrl-C

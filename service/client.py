@@ -182,15 +182,26 @@ class Client:
         """The checkpoints that are there."""
         return self._json("GET", f"{_job(job_id)}/checkpoints")
 
-    def wait(self, job_id: str, *, timeout_s: float | None = None) -> dict[str, Any]:
+    def wait(self, job_id: str, *, timeout_s: float | None = None, patience_s: float = 60.0) -> dict[str, Any]:
         """The job once it has ended.
+
+        Args:
+            patience_s: so long the service may be away.
 
         Raises:
             TimeoutError: it has not ended in time.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        answered = time.monotonic()
         while True:
-            job = self.get(job_id)
+            try:
+                job = self.get(job_id)
+            except ServerUnreachable:
+                if time.monotonic() - answered > patience_s:
+                    raise
+                time.sleep(0.5)
+                continue
+            answered = time.monotonic()
             if job["status"] in TERMINAL:
                 return job
             if deadline is not None and time.monotonic() >= deadline:
@@ -253,7 +264,7 @@ class Client:
                     return _store(response, to)
             except httpx.TransportError as error:
                 if attempt == _ATTEMPTS:
-                    raise ServerUnreachable(self.server, _reason(error)) from error
+                    raise ServerUnreachable(self.server, _reason(error)) from None
             time.sleep(pause)
             pause *= 2
         raise AssertionError  # the last attempt returns or raises
@@ -302,7 +313,7 @@ class Client:
             except httpx.TransportError as error:
                 # Where no connection came about, nothing can have happened there.
                 if last or not (repeatable or isinstance(error, httpx.ConnectError)):
-                    raise ServerUnreachable(self.server, _reason(error)) from error
+                    raise ServerUnreachable(self.server, _reason(error)) from None
             else:
                 if last or not repeatable or response.status_code not in _BUSY:
                     break

@@ -16,8 +16,9 @@ from service.cli.progress import Watched, display_of, explain, follow
 from service.cli.target import Target, service_options
 from service.client import Client
 from service.contract.spec import Kind
-from service.contract.states import Status
+from service.contract.states import TERMINAL, Status
 
+_ID_WIDTH: Final = 30
 _LINE_COLUMNS: Final = ("ID", "KIND", "STATUS", "EPOCH", "NAME", "METRICS")
 
 
@@ -51,7 +52,7 @@ def train(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
 def watch(target: Target, job_id: str) -> None:
     """Show how a job learns, until it has ended; exit code 0 where it succeeded."""
     with target.client() as client:
-        job = client.get(job_id)
+        job = client.get(find(client, job_id))
     _watch(target, job)
 
 
@@ -79,7 +80,10 @@ def list_jobs(
         for row in rows:
             click.echo("\t".join(row))
     elif rows:
-        table = Table(*_LINE_COLUMNS, box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        for name in _LINE_COLUMNS:
+            # An id is there to be copied: whatever has no room, it is whole.
+            table.add_column(name, no_wrap=True, min_width=_ID_WIDTH if name == "ID" else None)
         for row in rows:
             table.add_row(*row)
         console.print(table)
@@ -100,8 +104,8 @@ def list_jobs(
 def download(target: Target, job_id: str, checkpoint: str | None, to: Path | None) -> None:
     """Fetch a job's files: checkpoints, curves, samples. Each is compared with its SHA-256."""
     with target.client() as client:
-        job = client.get(job_id)
-        folder = to or Path(job_id if checkpoint is None else ".")
+        job = client.get(find(client, job_id))
+        folder = to or Path(job["id"] if checkpoint is None else ".")
         folder.mkdir(parents=True, exist_ok=True)
         wanted = _files(client, job) if checkpoint is None else [(None, f"{job['urls']['checkpoints']}/{checkpoint}")]
         written = []
@@ -112,8 +116,10 @@ def download(target: Target, job_id: str, checkpoint: str | None, to: Path | Non
                 click.echo(f"{path}  {size(path.stat().st_size)}")
     if target.as_json:
         click.echo(_json(written))
+    elif not written and job["status"] in TERMINAL:
+        raise Failure(f"job {job['id']} {job['status']} before its first epoch: it has no files")
     elif not written:
-        click.echo(f"job {job_id} has no files yet ({job['status']})")
+        click.echo(f"job {job['id']} has no files yet ({job['status']})")
 
 
 def _action(name: str, what: str) -> click.Command:
@@ -123,7 +129,7 @@ def _action(name: str, what: str) -> click.Command:
     @click.pass_obj
     def act(target: Target, job_id: str) -> None:
         with target.client() as client:
-            job = getattr(client, name)(job_id)
+            job = getattr(client, name)(find(client, job_id))
         shown = f"{job['status']}, {job['requested']} requested" if job["requested"] else job["status"]
         click.echo(_json(job) if target.as_json else f"{job['id']}  {shown}")
 
@@ -137,6 +143,7 @@ def _action(name: str, what: str) -> click.Command:
 def delete(target: Target, job_id: str) -> None:
     """Remove a finished job with all its files."""
     with target.client() as client:
+        job_id = find(client, job_id)
         client.delete(job_id)
     if not target.as_json:
         click.echo(f"{job_id}  deleted")
@@ -153,6 +160,20 @@ COMMANDS: Final = (
     _action("retry", "Let a failed job go on from its last checkpoint."),
     delete,
 )
+
+
+def find(client: Client, text: str) -> str:
+    """The id of the one job that a person means: a whole id, or a part of an id or of a name that no other has.
+
+    Raises:
+        Failure: several jobs have it.
+    """
+    if len(text) == _ID_WIDTH and text.startswith("job_"):
+        return text
+    found = list(client.list(limit=2, q=text))
+    if len(found) > 1:
+        raise Failure(f"several jobs have {text!r} in their id or name; see: tapeline jobs -q {text}")
+    return str(found[0]["id"]) if found else text
 
 
 def size(count: int) -> str:
@@ -192,6 +213,8 @@ def _files(client: Client, job: Mapping[str, Any]) -> list[tuple[str | None, str
 def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
     watched = Watched.of(job)
     values = " ".join(f"{name} {value}" for name, value in watched.values())
+    if watched.error:
+        values = str(watched.error["code"])
     return (
         job["id"],
         job["kind"],

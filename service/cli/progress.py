@@ -166,7 +166,8 @@ class PlainDisplay:
                 values = "  ".join(f"{name} {value}" for name, value in job.values())
                 width = len(str(job.epochs))
                 self._print(job, f"epoch {event.data['epoch']:>{width}}/{job.epochs}  {values}")
-            case "status" | "end" | "snapshot" if self._states.get(job.id) != job.state:
+            # Not at a snapshot: the log that follows it tells the same in order.
+            case "status" | "end" if self._states.get(job.id) != job.state:
                 self._states[job.id] = job.state
                 self._print(job, job.state)
 

@@ -145,7 +145,7 @@ class Adam(Part):
     """Adam (Kingma and Ba 2015)."""
 
     name: Literal["adam"]
-    learning_rate: Rate
+    learning_rate: Rate = 0.001
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
     epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8

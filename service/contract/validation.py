@@ -305,6 +305,9 @@ def _fault(model: type[BaseModel], error: ErrorDetails, document: Any) -> Fault:
             return Fault(pointer=pointer, detail=f"unknown field{hint}", code="unknown_field", suggestion=suggestion)
         case "missing":
             return Fault(pointer=pointer, detail="is missing", code="missing")
+        case "model_type" | "model_attributes_type":
+            known = ", ".join(_locate(model, (*error["loc"], ""))[1])
+            return Fault(pointer=pointer, detail=f"must be an object; its fields are {known}", code="wrong_type")
         case "string_pattern_mismatch":
             detail = "has a character that is not allowed here: a control character, or a comma in a tag"
             return Fault(pointer=pointer, detail=detail, code="out_of_range")

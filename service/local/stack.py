@@ -32,6 +32,15 @@ _STEADY_S: Final = 60.0
 """A process that ran so long starts at once again when it ends, as at its first crash."""
 
 
+def _another(port: int) -> int:
+    return port + 1 if port < 65535 else 8000
+
+
+def _again() -> str:
+    """How the person who reads this has started us."""
+    return "make up" if "MAKELEVEL" in os.environ else "tapeline up"
+
+
 class StackError(Exception):
     """The stack does not start; the text says what to do."""
 
@@ -41,8 +50,7 @@ class PortTaken(StackError):
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(
-            f"port {port} on {host} is taken by another program; choose another one:\n"
-            f"  TAPELINE_PORT={port + 1 if port < 65535 else 8000} tapeline up"
+            f"port {port} on {host} is taken; choose another one:\n  TAPELINE_PORT={_another(port)} {_again()}"
         )
         self.host, self.port = host, port
 
@@ -51,11 +59,12 @@ class HomeInUse(StackError):
     """Another stack runs on the same state folder."""
 
     def __init__(self, home: Path, pid: int | None, url: str | None) -> None:
+        port = _another(int(url.rpartition(":")[2])) if url else 8001
         where = f" at {url}" if url else ""
         who = f" (process {pid})" if pid else ""
         super().__init__(
-            f"Tapeline already runs on {home}{where}{who}; use it, stop it, or choose another folder:\n"
-            f"  TAPELINE_HOME=/another/folder tapeline up"
+            f"Tapeline already runs on {home}{where}{who}; use it, stop it, or start a second one beside it:\n"
+            f"  TAPELINE_HOME=/another/folder TAPELINE_PORT={port} {_again()}"
         )
         self.home, self.pid, self.url = home, pid, url
 

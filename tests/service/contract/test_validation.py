@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,7 +135,6 @@ def test_all_faults_come_at_once_each_with_its_pointer() -> None:
         "#/batch_size": "wrong_type",
         "#/shuffle": "wrong_type",
         "#/tags/1": "wrong_type",
-        "#/optimizer/learning_rate": "missing",
         "#/optimizer/learning_rat": "unknown_field",
         "#/layers/0/activation": "unknown_value",
         "#/layers/1/type": "unknown_value",
@@ -213,3 +214,13 @@ def test_the_hash_hangs_on_what_is_computed_and_on_nothing_else() -> None:
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers(), max_size=5))
 def test_equal_documents_have_one_canonical_text(document: dict[str, int]) -> None:
     assert canonical(document) == canonical(dict(reversed(document.items())))
+
+
+def test_the_specs_of_the_readme_are_valid() -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    inline = re.findall(r"-d '(\{.*?\})'", text)
+    assert len(blocks) == 1
+    assert len(inline) == 3
+    for sent in (*blocks, *inline):
+        check_fit(resolve(parse_json(sent.encode())), DIGITS)
