@@ -173,6 +173,27 @@ def test_jobs_are_columns_in_a_pipe(run: Run, trained: str) -> None:
     assert run("jobs", "-q", "nothing like it").stdout == ""
 
 
+def test_a_name_or_a_part_of_an_id_does_as_well(run: Run) -> None:
+    names = ("falcon", "kestrel one", "kestrel two")
+    ids = [run("train", "-", spec=TINY | {"name": name}).stdout.strip() for name in names]
+    assert run("watch", "falcon").exit_code == 0
+    assert run("watch", ids[1][-8:].lower()).exit_code == 0
+    ambiguous = run("watch", "kestrel")
+    assert ambiguous.exit_code == 1
+    assert "several jobs" in ambiguous.output
+
+
+def test_states_are_shown_in_the_order_in_which_they_came(run: Run, trained: str) -> None:
+    lines = run("watch", trained).stdout.splitlines()
+    assert [line for line in lines if not line.startswith("epoch")] == ["queued", "running", "succeeded"]
+
+
+def test_an_id_is_never_cut_in_a_terminal(stack: LocalStack, trained: str) -> None:
+    code, shown = in_terminal("--server", stack.url, "jobs", environ={**os.environ, "COLUMNS": "60", "TERM": "xterm"})
+    assert code == 0
+    assert trained in shown
+
+
 def test_a_job_is_paused_resumed_and_cancelled(run: Run, client: Client) -> None:
     job_id = run("train", "-", spec=LONG).stdout.strip()
     while client.get(job_id)["status"] != "running":
