@@ -220,9 +220,11 @@ class Client:
         last, pause = after, _FIRST_PAUSE_S
         alone_since: float | None = None
         while True:
-            reason, has_ended = "the stream ended early", False
+            reason = "the stream ended early"
             try:
                 for event in self._stream_once(job_id, last):
+                    if event is None:  # the log has nothing after this number, and never will
+                        return
                     alone_since = None
                     if event.seq is not None:
                         if event.seq <= last:
@@ -231,9 +233,6 @@ class Client:
                     yield event
                     if event.type == "end":
                         return
-                    has_ended = event.type == "snapshot" and event.data["status"] in TERMINAL
-                if has_ended:  # and all of its events came before
-                    return
             except (httpx.TransportError, SSEError) as error:
                 reason = _reason(error)
             except ApiError as error:
@@ -262,9 +261,9 @@ class Client:
             try:
                 with self._response("GET", url) as response:
                     return _store(response, to)
-            except httpx.TransportError as error:
+            except ServerUnreachable:
                 if attempt == _ATTEMPTS:
-                    raise ServerUnreachable(self.server, _reason(error)) from None
+                    raise
             time.sleep(pause)
             pause *= 2
         raise AssertionError  # the last attempt returns or raises
@@ -274,13 +273,16 @@ class Client:
         with self._response("GET", url) as response:
             return response.read()
 
-    def _stream_once(self, job_id: str, last: int) -> Iterator[Event]:
+    def _stream_once(self, job_id: str, last: int) -> Iterator[Event | None]:
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if last:
             headers["Last-Event-ID"] = str(last)
         timeout = httpx.Timeout(_STREAM_SILENCE_S, connect=5)
         with self._http.stream("GET", f"{_job(job_id)}/stream", headers=headers, timeout=timeout) as response:
             _check(response)
+            if response.status_code == 204:
+                yield None
+                return
             for received in EventSource(response).iter_sse():
                 # httpx-sse repeats the last id on events that have none of their own, as browsers do.
                 kept = received.event not in ("snapshot", "progress")
@@ -323,6 +325,8 @@ class Client:
         try:
             _check(response)
             yield response
+        except httpx.TransportError as error:  # it broke off in the middle
+            raise ServerUnreachable(self.server, _reason(error)) from None
         finally:
             response.close()
 
@@ -376,10 +380,15 @@ def _stated_sha256(response: httpx.Response) -> bytes | None:
 
 
 def _file_name(response: httpx.Response) -> str:
-    """The name that the service gives, reduced to what cannot leave the folder."""
+    """The name that the service gives, made safe."""
     found = re.search(r'filename="?([^";]+)', response.headers.get("Content-Disposition", ""))
     name = found[1] if found else unquote(urlsplit(str(response.request.url)).path).rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "download"
+    return safe_name(name)
+
+
+def safe_name(text: str) -> str:
+    """A name that a service gave, reduced to what cannot leave a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".") or "download"
 
 
 def _fault(error: Mapping[str, Any]) -> str:

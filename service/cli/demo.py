@@ -41,6 +41,7 @@ def demo(target: Target) -> None:
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()
+    _FOLDER.mkdir(exist_ok=True)  # now, not when all is trained
     jobs: list[Watched] = []
     with _service(target, console) as (client, later):
         console.print("Ten thousand real digits: 8,500 to learn from, 1,500 to be checked with.")
@@ -51,6 +52,8 @@ def demo(target: Target) -> None:
                 follow(lambda: Client(client.server, client.key), jobs, display)
         except BaseException:  # Ctrl-C too: the next start would go on with them
             _cancel(client, jobs)
+            with suppress(OSError):  # what an earlier demo left there stays
+                _FOLDER.rmdir()
             raise
         for job in jobs:
             if job.status != Status.SUCCEEDED:
@@ -128,7 +131,6 @@ def _fetch(client: Client, classifier: Mapping[str, Any], gan: Mapping[str, Any]
         ("gan-samples.png", gan["samples"]["latest"]["url"], "digits that it made up"),
         ("gan-film.gif", gan["samples"]["film"], "how it learned to"),
     ]
-    _FOLDER.mkdir(exist_ok=True)
     return [(client.download(url, _FOLDER / name), what) for name, url, what in wanted]
 
 

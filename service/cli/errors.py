@@ -46,6 +46,8 @@ class Commands(click.Group):
             failure = Failure(str(error), error.problem)
         except (ClientError, StackError, ContractError) as error:
             failure = Failure(str(error))
+        except OSError as error:
+            failure = Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         failure.as_json = ctx.ensure_object(Target).as_json

@@ -14,7 +14,7 @@ from rich.table import Table
 from service.cli.errors import Failure
 from service.cli.progress import Watched, display_of, explain, follow
 from service.cli.target import Target, service_options
-from service.client import Client
+from service.client import Client, safe_name
 from service.contract.spec import Kind
 from service.contract.states import TERMINAL, Status
 
@@ -203,8 +203,10 @@ def _watch(target: Target, job: Mapping[str, Any]) -> None:
 def _files(client: Client, job: Mapping[str, Any]) -> list[tuple[str | None, str]]:
     """All files of a job: the names they get on disk, and where they are."""
     results = client.results(job["id"])
-    files: list[tuple[str | None, str]] = [(artifact["name"], artifact["url"]) for artifact in results["artifacts"]]
-    files += [(f"{name}.png", url) for name, url in results["plots"].items()]
+    files: list[tuple[str | None, str]] = [
+        (safe_name(artifact["name"]), artifact["url"]) for artifact in results["artifacts"]
+    ]
+    files += [(safe_name(f"{name}.png"), url) for name, url in results["plots"].items()]
     if results["samples"]["film"]:
         files.append(("samples.gif", results["samples"]["film"]))
     return files

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.table import Column
 from rich.text import Text
 
-from service.client import Client, ClientError, Event
+from service.client import Client, Event
 
 _SHOWN: Final = {
     "classifier": (("train_loss", "loss"), ("val_accuracy", "accuracy")),
@@ -107,7 +107,7 @@ def follow(client: Callable[[], Client], jobs: Sequence[Watched], display: Displ
     Raises:
         ClientError: one of the streams broke for good.
     """
-    news: queue.SimpleQueue[tuple[Watched, Event | ClientError | None]] = queue.SimpleQueue()
+    news: queue.SimpleQueue[tuple[Watched, Event | Exception | None]] = queue.SimpleQueue()
 
     def read(job: Watched) -> None:
         try:
@@ -115,7 +115,7 @@ def follow(client: Callable[[], Client], jobs: Sequence[Watched], display: Displ
                 for event in mine.stream(job.id):
                     news.put((job, event))
             news.put((job, None))
-        except ClientError as error:
+        except Exception as error:  # noqa: BLE001 - raised again below, where somebody waits
             news.put((job, error))
 
     for job in jobs:
@@ -126,7 +126,7 @@ def follow(client: Callable[[], Client], jobs: Sequence[Watched], display: Displ
         match what:
             case None:
                 open_streams -= 1
-            case ClientError():
+            case Exception():
                 raise what
             case Event():
                 _take(job, what, display)

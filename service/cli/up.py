@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import click
@@ -36,7 +37,8 @@ def up() -> None:
     except KeyboardInterrupt:
         pass
     finally:
-        console.print("stopping ... [dim](Ctrl-C again: at once)[/]")
+        with suppress(OSError):  # a terminal that was closed must not keep the stack from stopping
+            console.print("stopping ... [dim](Ctrl-C again: at once)[/]")
         stack.stop()
     console.print("stopped")
 
@@ -53,7 +55,12 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 def say(console: Console) -> Callable[[str], None]:
     """Prints what a person should read while the stack runs."""
-    return lambda text: console.print(f"[yellow]{escape(text)}[/]")
+
+    def tell(text: str) -> None:
+        with suppress(OSError):  # nobody reads any more
+            console.print(f"[yellow]{escape(text)}[/]")
+
+    return tell
 
 
 def _jobs(count: int) -> str:

@@ -139,6 +139,20 @@ def submit(
         return answer, False
 
 
+def replay(session: Session, idempotency: IdempotencyKey, *, owner: str | None = None) -> dict[str, Any] | None:
+    """The stored answer of an earlier request with this key, ``None`` where there was none.
+
+    Raises:
+        IdempotencyConflict: the key came before, with another body.
+    """
+    earlier = session.get(Idempotency, (owner or "", idempotency.key))
+    if earlier is None:
+        return None
+    if earlier.fingerprint != idempotency.fingerprint:
+        raise IdempotencyConflict(idempotency.key)
+    return earlier.answer
+
+
 def get(session: Session, job_id: str, *, owner: str | None = None) -> Job:
     """One job.
 
@@ -424,12 +438,16 @@ def _make_cursor(sort: str, value: int, job_id: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([sort, value, job_id]).encode()).decode().rstrip("=")
 
 
+def _is_plain(text: Any) -> bool:
+    return isinstance(text, str) and text.isascii() and text.isprintable()
+
+
 def _read_cursor(cursor: str, sort: str) -> tuple[int, str]:
     try:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
         made_for, value, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (ValueError, TypeError) as error:
         raise InvalidCursor("the cursor is not one that this service gave out") from error
-    if made_for != sort or type(value) is not int or abs(value) >= 2**63 or not isinstance(job_id, str):
+    if made_for != sort or type(value) is not int or abs(value) >= 2**63 or not _is_plain(job_id):
         raise InvalidCursor("the cursor belongs to another list; start again without it")
     return value, job_id

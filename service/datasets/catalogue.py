@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +30,7 @@ def find_files(folder: Path) -> dict[str, Path]:
     for name in IDX_NAMES:
         dotted = name.replace("-idx", ".idx")  # how some archives spell it
         for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
-            if (folder / candidate).is_file():
+            if os.path.isfile(folder / candidate):  # unlike Path.is_file, False where we may not look
                 found[name] = folder / candidate
                 break
     return found
@@ -60,7 +61,10 @@ def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) ->
     A folder whose files are broken is listed with its ``problem``, so that its owner sees why it cannot be used.
     """
     infos = [_describe_builtin(builtin, data_root) for builtin in builtins.values()]
-    folders = sorted(data_root.iterdir()) if data_root.is_dir() else []
+    try:
+        folders = sorted(data_root.iterdir())
+    except OSError:  # not there, or not ours to look into
+        folders = []
     for folder in folders:
         if folder.name in builtins or not _NAME.fullmatch(folder.name) or not folder.is_dir():
             continue

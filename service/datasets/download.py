@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -124,5 +125,6 @@ def _describe(error: Exception) -> str:
 def _remove_abandoned(folder: Path) -> None:
     """Remove what killed downloads left behind, long enough ago that nobody can still be writing it."""
     for part in folder.glob(".*.part"):
-        if time.time() - part.stat().st_mtime > _ABANDONED_AFTER_S:
-            part.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process has just finished it
+            if time.time() - part.stat().st_mtime > _ABANDONED_AFTER_S:
+                part.unlink()

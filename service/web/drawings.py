@@ -62,8 +62,8 @@ class Drawings:
             paths: list[bytes | Path] = [self._artifacts.root / row.path for row in rows]
             try:
                 return grids.film(paths, epochs=[row.epoch for row in rows])
-            except FileNotFoundError as error:
-                raise ArtifactDamaged(str(error.filename), "is missing") from error
+            except OSError as error:  # missing, or no picture
+                raise ArtifactDamaged(str(error.filename or job.id), "is missing or damaged") from error
 
         return self._kept(job.id, "samples", rows[-1].epoch, "gif", draw)
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from service.contract.errors import SettingsError
 from service.contract.settings import Settings
-from service.web.services import EXTENSION
 from service.web.stream import MAX_CLIENTS
 
 _QUICK: Final = 56
@@ -22,7 +19,7 @@ except SettingsError as error:
     sys.exit(f"tapeline: {error}")
 
 bind = [f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"]
-worker_class = "gthread"
+worker_class = "service.web.gunicorn_worker.Worker"
 workers = 1 if _settings.embedded_database else min(4, os.cpu_count() or 1)
 threads = MAX_CLIENTS + _QUICK  # made when they are needed
 worker_connections = 1000
@@ -34,14 +31,3 @@ accesslog = None  # the app writes its own, with request ids
 errorlog = "-"
 loglevel = "warning"
 control_socket_disable = True
-
-
-def post_worker_init(worker: Any) -> None:
-    """Let SIGTERM end the streams: they would hold the process until ``graceful_timeout``."""
-    hub = worker.wsgi.extensions[EXTENSION].hub
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        hub.closing = True
-        worker.handle_exit(number, frame)
-
-    signal.signal(signal.SIGTERM, stop)

@@ -52,7 +52,7 @@ class Publisher:
         """Raise an exception of the transport's own where the broker does not answer."""
         limits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
         with self._app().connection_for_write(connect_timeout=timeout_s, transport_options=limits) as connection:
-            connection.ensure_connection(max_retries=1, timeout=timeout_s)
+            connection.ensure_connection(max_retries=1, timeout=timeout_s, interval_start=0, interval_step=0)
 
     @property
     def has_broker(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service.client import ApiError, Client, ClientError, DownloadDamaged, Event, ServerUnreachable
+from service.client import ApiError, Client, ClientError, DownloadDamaged, Event, ServerUnreachable, safe_name
 
 Handler = Callable[[BaseHTTPRequestHandler, bytes], None]
 
@@ -204,8 +204,12 @@ def test_a_broken_stream_goes_on_where_it_broke(script: Script, client: Client) 
 
 
 def test_a_stream_of_an_ended_job_of_which_everything_is_known_ends(script: Script, client: Client) -> None:
-    script.answers = [stream(event("snapshot", status="failed"))]
-    assert [event.type for event in client.stream("job_1", after=9)] == ["snapshot"]
+    def nothing_more(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(204)
+        handler.end_headers()
+
+    script.answers = [nothing_more]
+    assert list(client.stream("job_1", after=9)) == []
 
 
 def test_a_stream_gives_up_when_the_service_stays_away(script: Script, client: Client) -> None:
@@ -267,3 +271,9 @@ def test_a_name_from_the_service_cannot_leave_the_folder(
     path = client.download("/file", folder)
     assert path.resolve().parent == folder
     assert not path.name.startswith(".")
+
+
+@pytest.mark.parametrize("name", ["../../escaped.txt", "/etc/passwd", "..", ".hidden", "a\\b", ""])
+def test_a_name_from_a_service_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    assert (tmp_path / safe_name(name)).parent == tmp_path
+    assert not safe_name(name).startswith(".")

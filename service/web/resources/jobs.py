@@ -48,8 +48,14 @@ def submit() -> Response:
     query = queries.read_query(SubmitQuery)
     document = queries.read_json()
     idempotency = queries.idempotency_key(document)
-    spec, shape = _check(document)
     here = services()
+    if idempotency is not None and not query.dry_run:
+        # Before the spec is checked: what was accepted once is answered so again, whatever has changed since.
+        with here.database.read() as session:
+            earlier = jobs.replay(session, idempotency, owner=owner())
+        if earlier is not None:
+            return _submitted(earlier, replayed=True)
+    spec, shape = _check(document)
     if query.dry_run:
         with here.database.read() as session:
             cost = plan.plan(session, spec, shape)
@@ -66,11 +72,15 @@ def submit() -> Response:
     steps = plan.total_steps(spec, shape.train_count)
     submission = Submission(spec=document, resolved=spec, steps=steps, owner=owner())
     answer, replayed = jobs.submit(here.database, submission, idempotency=idempotency, represent=_represent)
+    if not replayed:
+        here.publisher.wake(answer["id"])
+    return _submitted(answer, replayed=replayed)
+
+
+def _submitted(answer: dict[str, Any], *, replayed: bool) -> Response:
     headers = {"Location": f"/jobs/{answer['id']}"}
     if replayed:
         headers["Idempotency-Replayed"] = "true"
-    else:
-        here.publisher.wake(answer["id"])
     return as_json(answer, 201, headers=headers)
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 from collections.abc import Callable
 
 import pytest
@@ -27,6 +29,10 @@ VERBS = {
     Action.RETRY: jobs.retry,
     Action.DELETE: jobs.remove,
 }
+CRAFTED = [
+    base64.urlsafe_b64encode(json.dumps(["-created_at", 5, text]).encode()).decode().rstrip("=")
+    for text in ("\ud800", "\0", "é")
+]
 DIGITS = Shape(pixels=784, classes=10, train_count=8500)
 
 
@@ -150,7 +156,9 @@ def test_filters_work_together(database: Database, submit: Submit) -> None:
         assert jobs.find(session, JobFilter(text="1_0")).jobs == []
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "!!!!", "bnVsbA", "WzEsMl0", "WyItY3JlYXRlZF9hdCIsICJ4IiwgInkiXQ", "é"])
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "!!!!", "bnVsbA", "WzEsMl0", "WyItY3JlYXRlZF9hdCIsICJ4IiwgInkiXQ", "é", *CRAFTED]
+)
 def test_a_foreign_cursor_is_refused(database: Database, cursor: str) -> None:
     with database.read() as session, pytest.raises(InvalidCursor):
         jobs.find(session, JobFilter(), cursor=cursor)

@@ -95,6 +95,21 @@ def test_streams_and_quick_answers_live_together_and_a_stop_ends_both(start: Sta
     assert (posted["method"], posted["path"], posted["level"]) == ("POST", "/jobs", "info")
 
 
+def test_clients_that_do_not_hang_up_hold_up_nobody(start: Start, port: int) -> None:
+    start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        wait_for(http)
+        lingering = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
+        for connection in lingering:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert connection.recv(64).startswith(b"HTTP/1.1 200")
+        began = time.monotonic()
+        assert http.get("/healthz", headers={"Connection": "close"}).status_code == 200
+        assert time.monotonic() - began < 2  # each of them alone would cost two seconds
+        for connection in lingering:
+            connection.close()
+
+
 def test_unusable_settings_are_named_and_nothing_starts(start: Start, tmp_path: Path) -> None:
     process = start(TAPELINE_LEASE_S="never", TAPELINE_HOST="0.0.0.0")
     assert process.wait(20) != 0

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,6 +107,19 @@ def test_repeated_key_gives_the_same_answer_and_no_second_job(either_app: Flask,
     assert again.headers["Idempotency-Replayed"] == "true"
     assert (again.status_code, again.data, again.headers["Location"]) == (201, first.data, first.headers["Location"])
     assert len(client.get("/jobs").json["data"]) == 1
+
+
+def test_repeated_key_is_answered_though_the_data_set_has_gone(make_app: Any, sqlite_url: str, tmp_path: Path) -> None:
+    shipped = files("service") / "data" / "mnist-10k"
+    shutil.copytree(str(shipped), tmp_path / "data" / "mine")
+    client = make_app(sqlite_url).test_client()
+    request = {"json": {"kind": "classifier", "dataset": {"name": "mine"}}, "headers": {"Idempotency-Key": "once"}}
+    first = client.post("/jobs", **request)
+    assert first.status_code == 201
+    shutil.rmtree(tmp_path / "data" / "mine")
+    again = client.post("/jobs", **request)
+    assert (again.status_code, again.data) == (201, first.data)
+    assert again.headers["Idempotency-Replayed"] == "true"
 
 
 def test_key_with_another_body_is_refused(client: FlaskClient) -> None:
