@@ -67,20 +67,25 @@ def test_a_message_outlives_the_server(tmp_path: Path) -> None:
         assert connection.SimpleQueue("test").get(timeout=5).payload == "job_2"
 
 
-def test_a_path_too_long_for_a_socket_leads_to_a_private_temporary_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+@pytest.fixture
+def short_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The system's folder for temporary files; pytest's own are near the limit themselves."""
+    with tempfile.TemporaryDirectory(prefix="tl-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+def test_a_path_too_long_for_a_socket_leads_to_a_private_temporary_folder(tmp_path: Path, short_folder: Path) -> None:
     home = tmp_path / ("deep" * 20) / ("deeper" * 5)
     with running(home) as broker:
-        assert broker.socket.parent.parent == tmp_path
+        assert broker.socket.parent.parent == short_folder
         assert stat.S_IMODE(broker.socket.parent.stat().st_mode) == 0o700
         assert Broker(home, log=home / "log", environ={}).socket == broker.socket
         assert send_and_receive(broker.url) == "job_1"
 
 
-def test_a_temporary_folder_that_others_can_open_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+@pytest.mark.usefixtures("short_folder")
+def test_a_temporary_folder_that_others_can_open_is_not_used(tmp_path: Path) -> None:
     home = tmp_path / ("deep" * 20) / ("deeper" * 5)
     expected = Broker(home, log=home / "log", environ={}).socket.parent
     expected.chmod(0o777)
