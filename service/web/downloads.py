@@ -48,8 +48,8 @@ def send_artifact(
     """A stored file as the answer.
 
     Args:
-        find: gives the file's row. It is asked a second time where the file has just been removed, since a
-            running job removes its older checkpoints.
+        find: gives the file's row. It is asked again where the file has just been removed, since a running job
+            removes its older checkpoints; the same row twice means that the file is lost.
         name: makes the name under which a client saves it; ``None`` to show it instead.
         cache: ``FOREVER`` where the address will always mean this file, else ``ASK``.
 
@@ -57,11 +57,14 @@ def send_artifact(
         ArtifactDamaged: the row is there, but not the file.
     """
     row = find()
-    try:
-        file = _open(folder, row)
-    except ArtifactDamaged:
-        row = find()
-        file = _open(folder, row)
+    while True:
+        try:
+            file = _open(folder, row)
+            break
+        except ArtifactDamaged:
+            gone, row = row, find()
+            if row.id == gone.id:
+                raise
     try:
         return _respond(row, file, name=name(row) if name is not None else None, cache=cache)
     except BaseException:
