@@ -17,6 +17,9 @@ from engine.errors import DataError, SettingError
 from engine.losses import check_labels
 from engine.recording import Array
 
+_GATHERED = 64
+"""Images converted at a time."""
+
 
 def generator_for(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
     """The random generator of one purpose in one epoch: same key, same numbers.
@@ -103,14 +106,20 @@ class ImageData:
         """Numbers in one image."""
         return int(self._rows.shape[1])
 
-    def inputs(self, indices: Array | slice, dtype: DTypeLike) -> Array:
-        """The chosen images as a new array (batch, features) of ``dtype``, mapped to ``scale``."""
+    def inputs(self, indices: Array | slice, dtype: DTypeLike, out: Array | None = None) -> Array:
+        """The chosen images as floats (batch, features), mapped to ``scale``; into ``out`` or a new array."""
         low, high = self.scale
-        rows = self._rows[indices].astype(dtype)
-        rows *= (high - low) / 255
-        if low:
-            rows += low
-        return rows
+        chosen = self._rows[indices] if isinstance(indices, slice) else None
+        count = len(indices) if chosen is None else len(chosen)
+        floats: Array = np.empty((count, self.features), dtype) if out is None else out
+        for start in range(0, count, _GATHERED):  # in pieces: bytes and floats of one stay in the cache
+            part = slice(start, start + _GATHERED)
+            rows = floats[part]
+            np.copyto(rows, self._rows[indices[part]] if chosen is None else chosen[part])
+            rows *= (high - low) / 255
+            if low:
+                rows += low
+        return floats
 
     def to_bytes(self, values: Any) -> Array:
         """The inverse of :meth:`inputs`: (n, features) back to uint8 images, clipped and rounded."""

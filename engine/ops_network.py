@@ -16,7 +16,7 @@ from engine.recording import Array, Vjp
 
 
 def _matmul_back_left(y: Array, a: Array, b: Any) -> Vjp:
-    b = np.asarray(b)
+    b = np.asanyarray(b)
     if a.ndim == b.ndim == 2:
         return lambda g: g @ b.T
     shape, rows, columns = a.shape, a.ndim == 1, b.ndim == 1
@@ -26,7 +26,7 @@ def _matmul_back_left(y: Array, a: Array, b: Any) -> Vjp:
 
 
 def _matmul_back_right(y: Array, a: Any, b: Array) -> Vjp:
-    a = np.asarray(a)
+    a = np.asanyarray(a)
     if a.ndim == b.ndim == 2:
         return lambda g: a.T @ g
     shape, rows, columns = b.shape, a.ndim == 1, b.ndim == 1
@@ -79,7 +79,7 @@ affine = Primitive(
 
 
 def _sigmoid(x: Any) -> Array:
-    y = np.asarray(np.negative(x))  # NumPy gives a scalar for an array without axes
+    y: Array = np.asanyarray(np.negative(x))  # NumPy gives a scalar for an array without axes
     # exp overflows to infinity for large negative x, and 1 / infinity is the right answer.
     with np.errstate(over="ignore"):
         np.exp(y, out=y)
@@ -103,7 +103,7 @@ sigmoid = Primitive("sigmoid", _sigmoid, _sigmoid_back, doc="``1 / (1 + exp(-x))
 
 def _tanh_back(y: Array, x: Array) -> Vjp:
     def vjp(g: Array) -> Array:
-        slope = np.asarray(np.multiply(y, y))
+        slope = np.asanyarray(np.multiply(y, y))
         np.subtract(1, slope, out=slope)
         slope *= g
         return slope
@@ -218,9 +218,9 @@ sigmoid_cross_entropy = Primitive(
 )
 
 
-def _smooth_targets(shape: tuple[int, ...], labels: Any, label_smoothing: float, dtype: Any) -> Array:
-    target = np.full(shape, label_smoothing / shape[-1], dtype)
-    target[np.arange(shape[0]), labels] += 1 - label_smoothing
+def _smooth_targets(x: Array, labels: Any, label_smoothing: float) -> Array:
+    target = np.full_like(x, label_smoothing / x.shape[-1])
+    target[np.arange(len(x)), labels] += 1 - label_smoothing
     return target
 
 
@@ -235,7 +235,7 @@ def _softmax_cross_entropy(x: Array, labels: Any, label_smoothing: float = 0.0) 
 def _softmax_cross_entropy_back(y: Any, x: Array, labels: Any, label_smoothing: float = 0.0) -> Vjp:
     def vjp(g: Array) -> Array:
         gradient = _softmax(x)
-        gradient -= _smooth_targets(x.shape, labels, label_smoothing, x.dtype)
+        gradient -= _smooth_targets(x, labels, label_smoothing)
         gradient *= g
         return gradient
 

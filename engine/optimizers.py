@@ -27,7 +27,7 @@ class Optimizer(Protocol):
 
     learning_rate: float
 
-    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float) -> None:
+    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
         """Take one step. The gradients are used as scratch memory and hold nothing useful afterwards."""
 
     def state_dict(self) -> dict[str, Array]:
@@ -51,7 +51,7 @@ class SGD:
         self.momentum = momentum
         self._velocities: list[Array] = []
 
-    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float) -> None:
+    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
         """Take one step; destroys the gradients."""
         _check_shapes(parameters, gradients)
         if not self.momentum:
@@ -100,7 +100,7 @@ class Adam:
         self._first: list[Array] = []
         self._second: list[Array] = []
 
-    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float) -> None:
+    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
         """Take one step; destroys the gradients."""
         _check_shapes(parameters, gradients)
         if not self._first:
@@ -176,7 +176,7 @@ def _check_fraction(name: str, value: float) -> None:
         raise SettingError(f"{name} {value} is not in [0, 1)", setting=name)
 
 
-def _check_shapes(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+def _check_shapes(parameters: Sequence[Tensor], gradients: Sequence[Array]) -> None:
     if len(parameters) != len(gradients):
         raise ShapeError(f"{len(parameters)} parameters but {len(gradients)} gradients", operation="apply")
     for p, g in zip(parameters, gradients, strict=True):

@@ -57,7 +57,7 @@ class Primitive:
         for position, value in enumerate(args):
             if isinstance(value, Tensor):
                 saw_tensor = True
-                arrays.append(value.view(np.ndarray))
+                arrays.append(value.view(running.array_class))
                 node = value._node
                 if node is not None and reference is not None and (node.leaf or node.tape is reference):
                     tracked.append((position, node))
@@ -73,8 +73,7 @@ class Primitive:
             raise self._misfit(arrays, error) from error
         if not saw_tensor:
             return output
-        if type(output) is not np.ndarray:
-            output = np.asarray(output)
+        output = np.asanyarray(output)  # NumPy gives scalars for arrays without axes
         tensor = output.view(Tensor)
         if recorder is None or not tracked:
             return tensor

@@ -65,7 +65,11 @@ class Recorder:
 
 class _Running(threading.local):
     recorder: Recorder | None = None
+    array_class: type[Array] = np.ndarray
 
 
 running = _Running()
-"""The tape that is running in this thread, as ``running.recorder``. Threads do not see each other's tapes."""
+"""The tape that is running in this thread, as ``running.recorder``. Threads do not see each other's tapes.
+
+``running.array_class`` is what primitives compute on: plain arrays, or those that :mod:`engine.traced` follows.
+"""

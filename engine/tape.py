@@ -132,7 +132,7 @@ def _own(gradients: Sequence[Array | None], sources: Sequence[Tensor]) -> list[T
         if gradient is None:
             array = np.zeros(source.shape, source.dtype)
         else:
-            array = np.asarray(gradient, source.dtype)
+            array = np.asanyarray(gradient, source.dtype)
             if array.base is not None or id(array) in given:
                 array = array.copy()
             given.add(id(array))

@@ -152,7 +152,7 @@ def is_tracked(values: Iterable[Any]) -> bool:
 
 def plain(value: Any) -> Any:
     """The array behind a tensor, without a copy; anything else as it is."""
-    return value.view(np.ndarray) if isinstance(value, Tensor) else value
+    return value.view(running.array_class) if isinstance(value, Tensor) else value
 
 
 def plain_tree(value: Any) -> Any:

@@ -16,6 +16,7 @@ from engine.losses import Loss, check_labels
 from engine.metrics import accuracy, confusion_matrix
 from engine.optimizers import Optimizer
 from engine.recording import Array
+from engine.replay import Replay
 from engine.schedules import Schedule
 from engine.tape import GradientTape
 from engine.trainers.progress import Progress, under_prefix, with_prefix
@@ -50,6 +51,7 @@ class ClassifierTrainer:
         train, validation: images with labels.
         seed: with the epoch, the source of all that is random.
         dtype: of the inputs; the model's own dtype.
+        replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
 
     Raises:
         DataError: labels are missing or out of range.
@@ -71,6 +73,7 @@ class ClassifierTrainer:
         shuffle: bool,
         seed: int,
         dtype: DTypeLike = np.float32,
+        replay: bool = True,
     ) -> None:
         loss.check_activation(model.activation)
         self._train_labels = _labels(train, model, "training")
@@ -87,6 +90,7 @@ class ClassifierTrainer:
         self.shuffle = shuffle
         self.seed = seed
         self.dtype = np.dtype(dtype)
+        self.replay = replay
         self.best_accuracy: float | None = None
         self.best_epoch: int | None = None
         self._progress = Progress(epochs, batch_count(len(train), batch_size))
@@ -106,6 +110,8 @@ class ClassifierTrainer:
         progress = self._progress
         progress.require_whole_epoch("run")
         parameters = self.model.parameters
+        x = np.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
+        replay = Replay([x, *parameters], enabled=self.replay)
         while progress.epoch < progress.epochs:
             progress.underway = True
             step, total_loss, hits, rate = progress.step, 0.0, 0, 0.0
@@ -113,19 +119,16 @@ class ClassifierTrainer:
             for batch in batches(
                 len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
             ):
-                x = self.train.inputs(batch, self.dtype)
+                inputs = self.train.inputs(batch, self.dtype, out=x[: len(batch)])
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss says it better
-                    with GradientTape() as tape:
-                        outputs = self._outputs(x, training=True, rng=dropout)
-                        loss = self.loss(outputs, self._train_targets[batch])
+                    loss, outputs, *gradients = replay(self._losses, inputs, self._train_targets[batch], rng=dropout)
                     value = self._per_image(loss, len(batch))
                     progress.check_finite("train_loss", value, step)
-                    gradients = tape.gradient(loss, parameters)
                     rate = self.optimizer.learning_rate * self.schedule(step, progress.steps_per_epoch, progress.steps)
                     self.optimizer.apply(parameters, gradients, rate)
                 step += 1
                 total_loss += value * len(batch)
-                hits += int(np.count_nonzero(np.asarray(outputs).argmax(axis=1) == self._train_labels[batch]))
+                hits += int(np.count_nonzero(outputs.argmax(axis=1) == self._train_labels[batch]))
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
             validation_loss, predictions = self._evaluate()
@@ -185,6 +188,13 @@ class ClassifierTrainer:
             predictions=np.argmax(outputs, axis=1),
             confidences=np.max(outputs, axis=1),
         )
+
+    def _losses(self, x: Array, targets: Array, *, rng: np.random.Generator | None) -> list[Array]:
+        """The loss, the outputs, and the gradient of each parameter: what a step does before the update."""
+        with GradientTape() as tape:
+            outputs = self._outputs(x, training=True, rng=rng)
+            loss = self.loss(outputs, targets)
+        return [np.asarray(array) for array in (loss, outputs, *tape.gradient(loss, self.model.parameters))]
 
     def _outputs(self, x: Array, *, training: bool, rng: np.random.Generator | None = None) -> Array:
         forward = self.model.logits if self.loss.on_logits else self.model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from engine.layers import Sequential
 from engine.losses import BinaryCrossEntropy, Reduction
 from engine.optimizers import Optimizer
 from engine.recording import Array
+from engine.replay import Replay
 from engine.schedules import Schedule
 from engine.tape import GradientTape
 from engine.trainers.progress import Progress, under_prefix, with_prefix
@@ -66,6 +67,7 @@ class GanTrainer:
             the whole run. None: update it always.
         label_smoothing: s; the target for real images is 1 - s (one-sided, Salimans et al. 2016, section 3.4).
         seed: with the epoch, the source of all that is random.
+        replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
 
     Raises:
         ShapeError: the networks, the latent space and the images do not fit.
@@ -91,6 +93,7 @@ class GanTrainer:
         skip_every: int | None = None,
         label_smoothing: float = 0.0,
         dtype: DTypeLike = np.float32,
+        replay: bool = True,
     ) -> None:
         sizes = (generator.inputs, generator.units, discriminator.inputs, discriminator.units)
         if sizes != (latent.dim, train.features, train.features, 1):
@@ -121,6 +124,7 @@ class GanTrainer:
         self.skip_every = skip_every
         self.label_smoothing = label_smoothing
         self.dtype = np.dtype(dtype)
+        self.replay = replay
         self._progress = Progress(epochs, batch_count(len(train), batch_size))
 
     @property
@@ -140,6 +144,10 @@ class GanTrainer:
         """
         progress = self._progress
         progress.require_whole_epoch("run")
+        reals = np.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
+        replay = Replay(
+            [reals, *self.generator.parameters, *self.discriminator.parameters], enabled=self.replay
+        )
         while progress.epoch < progress.epochs:
             progress.underway = True
             step, means, rate = progress.step, _Means(), 0.0
@@ -153,7 +161,12 @@ class GanTrainer:
                 rate = self.g_optimizer.learning_rate * self.g_schedule(*position)
                 d_rate = self.d_optimizer.learning_rate * self.d_schedule(*position)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the losses says it better
-                    self._step(batch, noise, dropout, step, means, rate, d_rate)
+                    if self.skip_every is None or step % self.skip_every != 0:
+                        inputs = self.train.inputs(batch, self.dtype, out=reals[: len(batch)])
+                        losses = replay(self._both_losses, noise, inputs, rng=dropout)
+                    else:
+                        losses = replay(self._generator_loss, noise, rng=dropout)
+                    self._update(losses, len(batch), step, means, rate, d_rate)
                 step += 1
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
@@ -163,41 +176,45 @@ class GanTrainer:
                 progress.epoch, progress.epochs, step, means.result() | {"learning_rate": rate}, None, False
             )
 
-    def _step(
-        self,
-        batch: Array,
-        noise: Array,
-        dropout: np.random.Generator,
-        step: int,
-        means: _Means,
-        g_rate: float,
-        d_rate: float,
-    ) -> None:
-        """One update of the generator and, unless skipped, of the discriminator."""
-        g_parameters, d_parameters = self.generator.parameters, self.discriminator.parameters
-        updates_discriminator = self.skip_every is None or step % self.skip_every != 0
+    def _generator_loss(self, noise: Array, *, rng: np.random.Generator | None) -> list[Array]:
+        """The generator's loss, the logits of the fakes, and the gradients of the generator."""
+        with GradientTape() as tape:
+            fake_logits = self.discriminator.logits(self.generator(noise, training=True, rng=rng), training=True, rng=rng)
+            loss = self._loss(fake_logits, 1.0)
+        return _arrays(loss, fake_logits, *tape.gradient(loss, self.generator.parameters))
+
+    def _both_losses(self, noise: Array, reals: Array, *, rng: np.random.Generator | None) -> list[Array]:
+        """As :meth:`_generator_loss`, then the discriminator's loss, the logits of the reals, and its gradients."""
         with GradientTape(persistent=True) as tape:
-            fakes = self.generator(noise, training=True, rng=dropout)
-            fake_logits = self.discriminator.logits(fakes, training=True, rng=dropout)
+            fake_logits = self.discriminator.logits(self.generator(noise, training=True, rng=rng), training=True, rng=rng)
             g_loss = self._loss(fake_logits, 1.0)
-            if updates_discriminator:
-                reals = self.train.inputs(batch, self.dtype)
-                real_logits = self.discriminator.logits(reals, training=True, rng=dropout)
-                d_loss = ops.multiply(
-                    ops.add(self._loss(real_logits, 1.0 - self.label_smoothing), self._loss(fake_logits, 0.0)), 0.5
-                )
-        self._report(means, "g_loss", g_loss, len(batch), step)
-        means.add("d_fake", _mean_verdict(fake_logits), len(batch))
+            real_logits = self.discriminator.logits(reals, training=True, rng=rng)
+            d_loss = ops.multiply(
+                ops.add(self._loss(real_logits, 1.0 - self.label_smoothing), self._loss(fake_logits, 0.0)), 0.5
+            )
         # Each gradient walks only the records between its loss and its own weights.
-        g_gradients = tape.gradient(g_loss, g_parameters)
-        if updates_discriminator:
-            self._report(means, "d_loss", d_loss, len(batch), step)
-            means.add("d_real", _mean_verdict(real_logits), len(batch))
-            d_gradients = tape.gradient(d_loss, d_parameters)
-        del tape
-        self.g_optimizer.apply(g_parameters, g_gradients, g_rate)
-        if updates_discriminator:
-            self.d_optimizer.apply(d_parameters, d_gradients, d_rate)
+        g_gradients = tape.gradient(g_loss, self.generator.parameters)
+        d_gradients = tape.gradient(d_loss, self.discriminator.parameters)
+        return _arrays(g_loss, fake_logits, *g_gradients, d_loss, real_logits, *d_gradients)
+
+    def _update(
+        self, losses: Sequence[Array], batch: int, step: int, means: _Means, g_rate: float, d_rate: float
+    ) -> None:
+        """Report the losses, and update the networks whose gradients are given: the generator first."""
+        parts = ((self.generator, self.g_optimizer, g_rate, "g_loss", "d_fake"),
+                 (self.discriminator, self.d_optimizer, d_rate, "d_loss", "d_real"))
+        updates = []
+        for network, optimizer, rate, loss_name, verdict_name in parts:
+            if not losses:
+                break
+            parameters = network.parameters
+            loss, logits, *rest = losses
+            gradients, losses = rest[: len(parameters)], rest[len(parameters) :]
+            self._report(means, loss_name, loss, batch, step)
+            means.add(verdict_name, _mean_verdict(logits), batch)
+            updates.append((optimizer, parameters, gradients, rate))
+        for optimizer, parameters, gradients, rate in updates:
+            optimizer.apply(parameters, gradients, rate)
 
     def _report(self, means: _Means, name: str, loss: Array, batch: int, step: int) -> None:
         value = float(loss) / batch if self._loss.reduction == "sum" else float(loss)
@@ -245,6 +262,10 @@ class GanTrainer:
                 shapes=(noise.shape,),
             )
         return self.train.to_bytes(self.generator(noise))
+
+
+def _arrays(*tensors: Any) -> list[Array]:
+    return [np.asarray(tensor) for tensor in tensors]
 
 
 def _mean_verdict(logits: Array) -> float:

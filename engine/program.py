@@ -1,0 +1,166 @@
+"""Programs: the calls of a recording, laid out in one block of memory and ready to be played.
+
+A recording gives each result memory of its own. A program knows from which call to which each result is needed, and
+lets results that are never needed together share memory, as a compiler does with registers: the layout is "greedy by
+size" of Pisarchyk & Lee 2020 (arXiv:2001.03288).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from engine.recording import Array
+from engine.traced import Call, NotReplayableError, Recording, owner
+
+_ALIGNMENT = 64
+"""Bytes: a cache line, and the widest vector register."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an array lies: in which buffer, how far from its beginning, and how it is read."""
+
+    buffer: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """Memory that is needed from call ``first`` to call ``last``, both included."""
+
+    size: int
+    first: int = sys.maxsize
+    last: int = -1
+
+
+class Program:
+    """What a recorded function does, as calls on memory that :meth:`bind` provides.
+
+    Args:
+        results: what the function gave back: arrays that the recording knows.
+
+    Attributes:
+        size_bytes: how much memory :meth:`bind` needs.
+    """
+
+    def __init__(self, recording: Recording, results: Sequence[Array]) -> None:
+        for result in results:
+            if not recording.knows(result):
+                raise NotReplayableError(f"a result of unknown origin {result.shape}")
+        numbers = {id(array): number for number, array in enumerate(recording.buffers)}
+
+        def place(array: Array) -> Any:
+            whole = owner(array)
+            if id(whole) not in numbers:
+                return array  # resident
+            offset = _address(array) - _address(whole)
+            return _Place(numbers[id(whole)], offset, array.shape, array.strides, array.dtype)
+
+        self._calls = [_map_call(call, np.ndarray, place) for call in recording.calls]
+        self._results = [place(result) for result in results]
+        self._buffers = [_Buffer(array.nbytes) for array in recording.buffers]
+        _find_lifetimes(self._calls, self._results, self._buffers)
+        aliases = _overwrite_dead_arguments(self._calls, self._buffers)
+        offsets, self.size_bytes = _lay_out(self._buffers)
+        self._offsets = [offsets[alias] for alias in aliases]
+        self._bound: list[Callable[[], Any]] = []
+
+    def bind(self, memory: Array) -> list[Array]:
+        """Put the program onto ``memory``, at least ``size_bytes`` bytes; gives the arrays where results will lie."""
+
+        def array_at(place: _Place) -> Array:
+            start = self._offsets[place.buffer] + place.offset
+            return np.ndarray(place.shape, place.dtype, memory, start, place.strides)
+
+        calls = [_map_call(call, _Place, array_at) for call in self._calls]
+        self._bound = [partial(call.function, *call.args, **call.options) for call in calls]
+        return [_map(result, _Place, array_at) for result in self._results]
+
+    def play(self) -> None:
+        """Make all calls, in order."""
+        for call in self._bound:
+            call()
+
+
+def _find_lifetimes(calls: Sequence[Call], results: Sequence[Any], buffers: Sequence[_Buffer]) -> None:
+    for index, call in enumerate(calls):
+        for place in _places((call.args, call.options)):
+            buffer = buffers[place.buffer]
+            buffer.first = min(buffer.first, index)
+            buffer.last = index
+    for place in _places(results):
+        buffers[place.buffer].last = len(calls)
+
+
+def _overwrite_dead_arguments(calls: Sequence[Call], buffers: Sequence[_Buffer]) -> list[int]:
+    """Let elementwise calls write over an argument that is not needed afterwards: less memory to touch.
+
+    Returns:
+        For each buffer the one that it has become: itself, or that of such an argument.
+    """
+    aliases = list(range(len(buffers)))
+    for index, call in enumerate(calls):
+        out: Any = call.out
+        if not call.elementwise or not isinstance(out, _Place) or buffers[out.buffer].first < index:
+            continue
+        for argument in _places(call.args):
+            heir, dying = buffers[out.buffer], buffers[aliases[argument.buffer]]
+            if dying.last == index and replace(argument, buffer=out.buffer) == out and dying.size == heir.size:
+                dying.last = heir.last
+                heir.size = 0
+                aliases[out.buffer] = aliases[argument.buffer]
+                break
+    return aliases
+
+
+def _lay_out(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
+    """Offsets for buffers such that those that live together do not overlap, and the size of the whole."""
+    offsets = [0] * len(buffers)
+    placed: list[int] = []
+    total = 0
+    for number in sorted(range(len(buffers)), key=lambda n: -buffers[n].size):
+        buffer, offset = buffers[number], 0
+        size = -(-buffer.size // _ALIGNMENT) * _ALIGNMENT
+        # The lowest gap between those already placed that live at the same time.
+        for other in sorted(placed, key=lambda n: offsets[n]):
+            if buffers[other].first <= buffer.last and buffer.first <= buffers[other].last:
+                if offset + size <= offsets[other]:
+                    break
+                offset = max(offset, offsets[other] + -(-buffers[other].size // _ALIGNMENT) * _ALIGNMENT)
+        offsets[number] = offset
+        total = max(total, offset + size)
+        placed.append(number)
+    return offsets, total
+
+
+def _map(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """``value`` with ``function`` applied to all that is of this kind in nested tuples, lists and dicts."""
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, (tuple, list)):
+        return type(value)(_map(item, kind, function) for item in value)
+    return {key: _map(item, kind, function) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _map_call(call: Call, kind: type, function: Callable[[Any], Any]) -> Call:
+    args, options, out = _map((call.args, call.options, call.out), kind, function)
+    return replace(call, args=args, options=options, out=out)
+
+
+def _places(value: Any) -> list[_Place]:
+    found: list[_Place] = []
+    _map(value, _Place, found.append)
+    return found
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])

@@ -1,0 +1,237 @@
+"""Arrays that write down what is computed from them: how :mod:`engine.replay` learns the calls of a step.
+
+A :class:`Recording` runs the real code once on :class:`Traced` arrays. NumPy tells them of every ufunc and function
+(the same protocols that Tensor uses), and they keep it as a :class:`Call` with ``out=``: on which memory, into which
+memory. Views compute nothing and need no call: playing the calls again on the same memory does the same work.
+
+What cannot be written down this way is refused, never guessed: a value that leaves for Python (``float(x)``), memory
+that no call has filled, a method that passes by the protocols.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from engine.errors import EngineError
+from engine.recording import Array
+from engine.tensor import WRITERS, Tensor
+
+
+class NotReplayableError(EngineError):
+    """This computation cannot be written down as calls on fixed memory; the plain tape can still run it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """``function(*args, **options)``, which writes into ``out``, one of the arguments or options.
+
+    Attributes:
+        elementwise: each element of ``out`` depends on the same element of the arguments only, so that an argument
+            that nobody needs any more may be overwritten.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    out: Array
+    elementwise: bool = False
+
+    def arrays(self) -> Iterator[Array]:
+        """All arrays of the call, read or written."""
+        yield from arrays_in((self.args, self.options))
+
+
+class Recording:
+    """The calls of one run of a function.
+
+    Args:
+        resident: arrays whose memory outlives the recording: parameters and inputs.
+    """
+
+    def __init__(self, resident: Iterable[Array]) -> None:
+        self.calls: list[Call] = []
+        self.buffers: list[Array] = []  # owners of the memory that calls fill
+        # Owners of all known memory by their ids, which stay unique because the owners are kept alive here.
+        self._known = {id(array): array for array in map(owner, resident)}
+        self.array_class: type[Traced] = type("Traced", (Traced,), {"recording": self})
+
+    def knows(self, array: Array) -> bool:
+        """Whether the memory of ``array`` is resident or filled by a call."""
+        return id(owner(array)) in self._known
+
+    def keep(self, result: Any) -> Traced:
+        """A traced array with the values of ``result``, in memory of its own."""
+        array: Traced = np.ndarray.copy(np.asarray(result).view(self.array_class), "K")
+        self.buffers.append(array)
+        self._known[id(array)] = array
+        return array
+
+    def accept_row_numbers(self, index: Any) -> None:
+        """Allow an index of known arrays and of 0, 1, 2, ...: the one constant that indexing rows needs.
+
+        Raises:
+            NotReplayableError: a mask, whose result has a shape that depends on the data, or an unknown array.
+        """
+        for part in arrays_in(index):
+            if part.dtype == np.bool_:
+                raise NotReplayableError("a mask as index: the shape of the result depends on the data")
+            if not self.knows(part):
+                if not np.array_equal(part, np.arange(part.size)):
+                    raise NotReplayableError(f"an index of unknown origin {part.shape}")
+                self._known[id(owner(part))] = owner(part)
+
+    def add(self, call: Call) -> None:
+        """Append a call.
+
+        Raises:
+            NotReplayableError: it reads memory that is neither resident nor filled by a call before.
+        """
+        for array in call.arrays():
+            # What has no axes is a constant, such as the 1 that a backward pass starts from: values that
+            # depend on an input cannot become such a constant without being refused below.
+            if array.ndim and not self.knows(array):
+                raise NotReplayableError(f"{_name(call.function)} reads an array of unknown origin {array.shape}")
+        self.calls.append(call)
+
+    def store(self, function: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Run a function that has no ``out=``, and write down that its result is stored."""
+        args, options = plain(tuple(args)), plain(options)
+        result = function(*args, **options)
+        if not isinstance(result, (np.ndarray, np.generic)):
+            raise NotReplayableError(f"{_name(function)} gives {type(result).__name__}, not an array")
+        if isinstance(result, np.ndarray) and self.knows(result):
+            return result.view(self.array_class)  # a view: nothing was computed
+        kept = self.keep(result)
+        out = kept.view(np.ndarray)
+        self.add(Call(_store, (function, out, *args), options, out))
+        return kept
+
+
+class Traced(np.ndarray[Any, Any]):
+    """An array on the memory of a recording."""
+
+    recording: ClassVar[Recording]
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if any(isinstance(value, Tensor) for value in inputs):
+            return NotImplemented  # the tape comes first; its primitives come back here
+        if ufunc.nout != 1 or method not in ("__call__", "reduce"):
+            raise NotReplayableError(f"np.{ufunc.__name__}.{method} is not supported")
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
+        (given,) = kwargs.pop("out", None) or (None,)
+        inputs, kwargs = plain(inputs), plain(kwargs)
+        if given is None:
+            target = self.recording.keep(function(*inputs, **kwargs))
+        else:
+            target = given
+            function(*inputs, out=plain(given), **kwargs)
+        out = plain(target)
+        elementwise = method == "__call__" and ufunc.signature is None and "where" not in kwargs
+        self.recording.add(Call(function, inputs, kwargs | {"out": out}, out, elementwise))
+        return target
+
+    def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
+        if func in _AS_UFUNCS:
+            return super().__array_function__(func, types, args, kwargs)  # type: ignore[arg-type]
+        if func in (np.shape, np.ndim, np.size):
+            return func(*plain(args), **plain(kwargs))
+        if func in WRITERS or "out" in kwargs:
+            raise NotReplayableError(f"np.{func.__name__} with a target is not supported")
+        return self.recording.store(func, args, kwargs)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.recording.accept_row_numbers(index)
+        return self.recording.store(operator.getitem, (self, index), {})
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.recording.accept_row_numbers(index)
+        target, index, value = plain((self, index, value))
+        target[index] = value
+        self.recording.add(Call(operator.setitem, (target, index, value), {}, target))
+
+    def astype(self, dtype: Any) -> Any:
+        """A copy of another dtype, recorded."""
+        return self._copied(np.asarray(self).astype(dtype))
+
+    def copy(self, order: Any = "C") -> Any:
+        """A copy, recorded."""
+        return self._copied(np.asarray(self).copy(order))
+
+    def _copied(self, result: Array) -> Any:
+        kept = self.recording.keep(result)
+        out, source = plain((kept, self))
+        self.recording.add(Call(np.copyto, (out, source), {"casting": "unsafe"}, out))
+        return kept
+
+
+class TracedGenerator:
+    """Stands for a random generator: what is drawn from it while recording will be drawn anew by each replay."""
+
+    def __init__(self, recording: Recording, generator: np.random.Generator | None) -> None:
+        self._recording = recording
+        self.generator = generator  # the one to draw from: each replay sets its own
+
+    def __getattr__(self, distribution: str) -> Callable[..., Any]:
+        def draw(*args: Any, **options: Any) -> Any:
+            return getattr(self.generator, distribution)(*args, **options)
+
+        return lambda *args, **options: self._recording.store(draw, args, options)
+
+
+_AS_UFUNCS = {np.sum, np.max, np.min, np.amax, np.amin}
+"""Functions that NumPy makes of a ufunc's reduce, which takes ``out=``."""
+
+
+def owner(array: Array) -> Array:
+    """The array whose memory ``array`` is a view of, or itself."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def plain(value: Any) -> Any:
+    """``value`` with plain arrays for traced ones, through tuples, lists and dicts."""
+    if isinstance(value, np.ndarray):
+        return value.view(np.ndarray)
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(plain, value))
+    return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def arrays_in(value: Any) -> Iterator[Array]:
+    """The arrays in nested tuples, lists and dicts."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from arrays_in(item)
+    elif isinstance(value, dict):
+        yield from arrays_in(list(value.values()))
+
+
+def _store(function: Callable[..., Any], out: Array, *args: Any, **options: Any) -> None:
+    out[...] = function(*args, **options)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", repr(function))
+
+
+def _refuse(name: str) -> None:
+    def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
+        raise NotReplayableError(f"ndarray.{name} leaves the recording")
+
+    setattr(Traced, name, method)
+
+
+# Methods that give a view, or come back as ufuncs, or give memory that no call fills; others could take a value away.
+_FOLLOWED = {"astype", "copy", "max", "min", "ravel", "reshape", "squeeze", "sum", "swapaxes", "transpose", "view"}
+_LEAVING = ("__bool__", "__complex__", "__contains__", "__float__", "__index__", "__int__", "__iter__")
+for _method in (*_LEAVING, *(name for name in dir(np.ndarray) if not name.startswith("_"))):
+    if _method not in _FOLLOWED and callable(getattr(np.ndarray, _method)):
+        _refuse(_method)
