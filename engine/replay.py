@@ -8,6 +8,7 @@ the same bits. What tinygrad's TinyJit does with kernels.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,8 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from engine.program import Program
-from engine.recording import Array, running
-from engine.traced import NotReplayableError, Recording, TracedGenerator, owner
+from engine.recording import Array
+from engine.traced import NotReplayableError, Recording, Traced, TracedGenerator, owner
 
 Step: TypeAlias = Callable[..., Sequence[Array]]
 """``step(*inputs, rng=...) -> results``. It must depend on nothing else that changes, but resident arrays."""
@@ -82,18 +83,13 @@ class Replay:
     ) -> Sequence[Array]:
         lasting = {id(owner(array)) for array in self._resident}
         own = [array if id(owner(array)) in lasting else array.copy() for array in inputs]
-        recording = Recording([*self._resident, *own])
-        generator = TracedGenerator(recording, rng)
+        generator = TracedGenerator(rng)
         before = None if rng is None else rng.bit_generator.state
-        running.array_class = recording.array_class
-        try:
-            traced = step(*(array.view(recording.array_class) for array in own), rng=generator)
+        program = None
+        with contextlib.suppress(NotReplayableError), Recording([*self._resident, *own]) as recording:
+            traced = step(*(array.view(Traced) for array in own), rng=generator)
             results = [np.asarray(array) for array in traced]
             program = Program(recording, results)
-        except NotReplayableError:
-            program = None
-        finally:
-            running.array_class = np.ndarray
         if program is None:
             self._prepared[key] = None
             if rng is not None:

@@ -11,14 +11,15 @@ that no call has filled, a method that passes by the protocols.
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, Self
 
 import numpy as np
 
 from engine.errors import EngineError
-from engine.recording import Array
+from engine.recording import Array, running
 from engine.tensor import WRITERS, Tensor
 
 
@@ -58,7 +59,14 @@ class Recording:
         self.buffers: list[Array] = []  # owners of the memory that calls fill
         # Owners of all known memory by their ids, which stay unique because the owners are kept alive here.
         self._known = {id(array): array for array in map(owner, resident)}
-        self.array_class: type[Traced] = type("Traced", (Traced,), {"recording": self})
+
+    def __enter__(self) -> Self:
+        """Record what this thread computes from traced arrays, and let primitives compute on such."""
+        _current.recording, running.array_class = self, Traced
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _current.recording, running.array_class = None, np.ndarray
 
     def knows(self, array: Array) -> bool:
         """Whether the memory of ``array`` is resident or filled by a call."""
@@ -66,7 +74,7 @@ class Recording:
 
     def keep(self, result: Any) -> Traced:
         """A traced array with the values of ``result``, in memory of its own."""
-        array: Traced = np.ndarray.copy(np.asarray(result).view(self.array_class), "K")
+        array: Traced = np.ndarray.copy(np.asarray(result).view(Traced), "K")
         self.buffers.append(array)
         self._known[id(array)] = array
         return array
@@ -105,17 +113,27 @@ class Recording:
         if not isinstance(result, (np.ndarray, np.generic)):
             raise NotReplayableError(f"{_name(function)} gives {type(result).__name__}, not an array")
         if isinstance(result, np.ndarray) and self.knows(result):
-            return result.view(self.array_class)  # a view: nothing was computed
+            return result.view(Traced)  # a view: nothing was computed
         kept = self.keep(result)
         out = kept.view(np.ndarray)
         self.add(Call(_store, (function, out, *args), options, out))
         return kept
 
 
-class Traced(np.ndarray[Any, Any]):
-    """An array on the memory of a recording."""
+class _Current(threading.local):
+    recording: Recording | None = None
 
-    recording: ClassVar[Recording]
+
+_current = _Current()
+
+
+class Traced(np.ndarray[Any, Any]):
+    """An array on the memory of the recording that runs in this thread."""
+
+    @property
+    def recording(self) -> Recording:
+        """The recording that is running."""
+        return _running_recording()
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if any(isinstance(value, Tensor) for value in inputs):
@@ -172,19 +190,24 @@ class Traced(np.ndarray[Any, Any]):
 class TracedGenerator:
     """Stands for a random generator: what is drawn from it while recording will be drawn anew by each replay."""
 
-    def __init__(self, recording: Recording, generator: np.random.Generator | None) -> None:
-        self._recording = recording
+    def __init__(self, generator: np.random.Generator | None) -> None:
         self.generator = generator  # the one to draw from: each replay sets its own
 
     def __getattr__(self, distribution: str) -> Callable[..., Any]:
         def draw(*args: Any, **options: Any) -> Any:
             return getattr(self.generator, distribution)(*args, **options)
 
-        return lambda *args, **options: self._recording.store(draw, args, options)
+        return lambda *args, **options: _running_recording().store(draw, args, options)
 
 
 _AS_UFUNCS = {np.sum, np.max, np.min, np.amax, np.amin}
 """Functions that NumPy makes of a ufunc's reduce, which takes ``out=``."""
+
+
+def _running_recording() -> Recording:
+    if _current.recording is None:
+        raise NotReplayableError("a traced array was kept from a recording that has ended")
+    return _current.recording
 
 
 def owner(array: Array) -> Array:

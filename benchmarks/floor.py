@@ -1,0 +1,66 @@
+"""The floor: the matrix products that a step cannot do without, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.digits import Sizes
+
+Array = np.ndarray[Any, Any]
+Shapes = tuple[tuple[int, int], tuple[int, int]]
+
+
+def forward(sizes: Sizes, batch: int) -> list[Shapes]:
+    """``x @ w`` of each layer, as the shapes of both factors."""
+    return [((batch, inputs), (inputs, units)) for inputs, units, _ in sizes]
+
+
+def back_to_parameters(sizes: Sizes, batch: int) -> list[Shapes]:
+    """``x.T @ g`` of each layer."""
+    return [((inputs, batch), (batch, units)) for inputs, units, _ in sizes]
+
+
+def back_to_input(sizes: Sizes, batch: int) -> list[Shapes]:
+    """``g @ w.T`` of each layer."""
+    return [((batch, units), (units, inputs)) for inputs, units, _ in sizes]
+
+
+def classifier_step(sizes: Sizes, batch: int) -> list[Shapes]:
+    """A step needs no gradient of its images."""
+    return forward(sizes, batch) + back_to_input(sizes[1:], batch) + back_to_parameters(sizes, batch)
+
+
+def gan_step(generator: Sizes, discriminator: Sizes, batch: int, updates_discriminator: bool) -> list[Shapes]:
+    """One pass over the fakes serves both losses; the discriminator's own gradients only where it is updated."""
+    products = forward(generator, batch) + forward(discriminator, batch)
+    products += back_to_input(discriminator, batch)
+    products += back_to_input(generator[1:], batch) + back_to_parameters(generator, batch)
+    if updates_discriminator:
+        products += forward(discriminator, batch)
+        products += 2 * (back_to_input(discriminator[1:], batch) + back_to_parameters(discriminator, batch))
+    return products
+
+
+def runner(products: list[Shapes]) -> Callable[[], None]:
+    """Makes the products into arrays of their own, one for each shape. Transposed factors are views, as in a step."""
+    rng = np.random.default_rng(0)
+    arrays: dict[tuple[int, int], Array] = {}
+
+    def array(shape: tuple[int, int]) -> Array:
+        if shape[::-1] in arrays:
+            return arrays[shape[::-1]].T
+        return arrays.setdefault(shape, rng.standard_normal(shape).astype(np.float32))
+
+    calls = []
+    for left, right in products:
+        # The product of x.T and g has the shape of a weight, that of g and w.T the shape of an x.
+        calls.append((array(left), array(right), np.empty((left[0], right[1]), np.float32)))
+
+    def run() -> None:
+        for left, right, out in calls:
+            np.matmul(left, right, out=out)
+
+    return run

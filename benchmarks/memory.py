@@ -1,0 +1,85 @@
+"""What a training step takes in memory, by tracemalloc, which NumPy tells of every array."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+
+from benchmarks import cases, digits
+from benchmarks.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR, Sizes
+from engine import SGD, ClassifierTrainer, GanTrainer
+
+
+def needed_bytes(passes: list[tuple[Sizes, int]], networks: list[Sizes]) -> dict[str, int]:
+    """Bytes that a step cannot do without, in float32.
+
+    Args:
+        passes: (layers, batch) of each forward pass: its input and the output of every layer are activations.
+    """
+    parameters = 4 * sum((inputs + 1) * units for sizes in networks for inputs, units, _ in sizes)
+    activations = 4 * sum(
+        batch * (sizes[0][0] + sum(units for _, units, _ in sizes)) for sizes, batch in passes
+    )
+    return {"parameters": parameters, "gradients": parameters, "activations": activations}
+
+
+def measure(make: Callable[[], ClassifierTrainer | GanTrainer], steps: int = 12) -> dict[str, int]:
+    """Bytes of a run: ``first_peak`` in the first steps, ``peak`` in later ones, ``allocated`` by a later step at most.
+
+    Parameters are counted; images are not.
+    """
+    tracemalloc.start()
+    try:
+        trainer = make()
+        step = cases.stepper(trainer)
+        before = tracemalloc.get_traced_memory()[0]
+        before -= sum(tensor.nbytes for tensor in _parameters(trainer))
+        tracemalloc.reset_peak()
+        for _ in range(4):  # a GAN has two kinds of steps
+            step()
+        first_peak = tracemalloc.get_traced_memory()[1]
+        allocated = peak = 0
+        for _ in range(steps):
+            tracemalloc.reset_peak()
+            standing = tracemalloc.get_traced_memory()[0]
+            step()
+            highest = tracemalloc.get_traced_memory()[1]
+            allocated, peak = max(allocated, highest - standing), max(peak, highest)
+        return {"first_peak": first_peak - before, "peak": peak - before, "allocated": allocated}
+    finally:
+        tracemalloc.stop()
+
+
+def _parameters(trainer: ClassifierTrainer | GanTrainer) -> list[Any]:
+    if isinstance(trainer, ClassifierTrainer):
+        return trainer.model.parameters
+    return trainer.generator.parameters + trainer.discriminator.parameters
+
+
+def report() -> list[dict[str, Any]]:
+    """The memory of the steps in the table: what is needed, and what is taken with and without replay."""
+    data = digits.training()
+    rows = []
+    for batch in (50, 512):
+        kept = cases.first(data, batch)
+        rows.append(
+            {"name": f"classifier step, batch {batch}"}
+            | needed_bytes([(CLASSIFIER, batch)], [CLASSIFIER])
+            | _both(lambda replay, kept=kept, batch=batch: cases.classifier(kept, CLASSIFIER, batch, replay=replay))
+        )
+    passes = [(GENERATOR, 100), (DISCRIMINATOR, 100), (DISCRIMINATOR, 100)]
+    rows.append(
+        {"name": "GAN step, batch 100"}
+        | needed_bytes(passes, [GENERATOR, DISCRIMINATOR])
+        | _both(lambda replay: cases.gan(data, 100, 3, lambda: SGD(cases.RATE), replay))
+    )
+    return rows
+
+
+def _both(make: Callable[..., ClassifierTrainer | GanTrainer]) -> dict[str, int]:
+    replayed, plain = measure(lambda: make(replay=True)), measure(lambda: make(replay=False))
+    return replayed | {f"tape_{name}": value for name, value in plain.items()}
+
+

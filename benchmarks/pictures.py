@@ -1,0 +1,43 @@
+"""How the cost of a step grows, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+LINES = {  # key -> label, colour (Okabe & Ito 2008: told apart by everybody)
+    "torch_ms": ("PyTorch", "#D55E00"),
+    "tape_ms": ("engine, plain tape", "#56B4E9"),
+    "ms": ("engine", "#0072B2"),
+    "handwritten_ms": ("by hand", "#009E73"),
+    "floor_ms": ("matrix products", "#777777"),
+}
+AXES = {"width": "units in the hidden layer", "depth": "hidden layers of 100", "batch": "images in a batch"}
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """One panel for each thing that grows and each number of threads."""
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    threads = sorted({row["threads"] for row in rows})
+    figure, panels = pyplot.subplots(
+        len(threads), len(AXES), figsize=(11, 3.4 * len(threads)), layout="constrained", squeeze=False, sharey=True
+    )
+    for line, count in zip(panels, threads, strict=True):
+        for panel, (what, label) in zip(line, AXES.items(), strict=True):
+            points = [row for row in rows if (row["growing"], row["threads"]) == (what, count)]
+            for key, (name, colour) in LINES.items():
+                shown = [(point["value"], point[key]) for point in points if point.get(key) is not None]
+                if shown:
+                    style = "--" if key == "floor_ms" else "-"
+                    panel.plot(*zip(*shown, strict=True), style, marker=".", color=colour, label=name)
+            panel.set(xscale="log", yscale="log", xlabel=label)
+            panel.grid(alpha=0.3)
+        line[0].set_ylabel(f"ms a step, {count} thread{'s' if count > 1 else ''}")
+    panels[0][0].legend(frameon=False)
+    figure.suptitle("What a step of the classifier costs")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
