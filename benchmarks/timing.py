@@ -1,16 +1,30 @@
-"""Interleaved timing: contestants take turns, so that whatever else the machine does meets all of them alike."""
+"""Interleaved timing: contestants take turns, so that whatever else the machine does meets all of them alike.
+
+And it should do nothing else: two threads that wait for each other lose far more than half when a third process wants
+a core. A round in which others worked is played again, as far as the patience lasts.
+"""
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 Work = Callable[[], object]
 
 ROUNDS = 11
-_PAUSE = 0.05
-"""Seconds between turns."""
+"""Medians are taken over this many undisturbed rounds."""
+
+_PATIENCE = 33
+"""Rounds at most. If fewer than 7 of them were undisturbed, all count."""
+
+_DISTURBED = 0.08
+"""The share of the machine's processor time that others may take."""
+
+_PAUSE = 0.04
+"""Seconds between turns: BLAS threads that wait for work turn in circles for a while, at the next one's cost."""
 
 
 def medians(contestants: Mapping[str, Work], *, seconds: float = 0.12, unit: int = 1) -> dict[str, float]:
@@ -26,15 +40,25 @@ def medians(contestants: Mapping[str, Work], *, seconds: float = 0.12, unit: int
         for _ in range(2 * unit):  # the first pieces allocate, compile, fill caches
             work()
         counts[name] = max(1, round(seconds / max(_seconds(work, unit), 1e-7))) * unit
-    rounds: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(ROUNDS):
-        names = list(contestants)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            # Idle BLAS threads of the one before still turn in circles for a while; then the caches must refill.
+    rounds: list[tuple[bool, dict[str, float]]] = []
+    names = list(contestants)
+    while len(rounds) < _PATIENCE and sum(quiet for quiet, _ in rounds) < ROUNDS:
+        first = len(rounds) % len(names)  # each goes first in turn
+        times, others, total = {}, 0.0, 0.0
+        for name in names[first:] + names[:first]:
             time.sleep(_PAUSE)
-            _seconds(contestants[name], unit)
-            rounds[name].append(_seconds(contestants[name], counts[name]) / counts[name] * 1000)
-    return {name: statistics.median(times) for name, times in rounds.items()}
+            for _ in range(unit):
+                contestants[name]()  # the caches must refill
+            busy = _others_seconds()
+            spent = _seconds(contestants[name], counts[name])
+            others += _others_seconds() - busy
+            total += spent
+            times[name] = spent / counts[name] * 1000
+        rounds.append((others < _DISTURBED * total * (os.cpu_count() or 1), times))
+    quiet = [times for undisturbed, times in rounds if undisturbed]
+    if len(quiet) < 7:
+        quiet = [times for _, times in rounds]
+    return {name: statistics.median(times[name] for times in quiet) for name in names}
 
 
 def _seconds(work: Work, count: int) -> float:
@@ -42,3 +66,12 @@ def _seconds(work: Work, count: int) -> float:
     for _ in range(count):
         work()
     return time.perf_counter() - start
+
+
+def _others_seconds() -> float:
+    """Processor time that all other processes of this machine have used; 0 where there is no /proc."""
+    try:
+        user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
+    except OSError:
+        return 0.0
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK") - time.process_time()
