@@ -59,7 +59,9 @@ def _in_process(threads: int, quick: bool) -> Any:
     environment = {name: value for name, value in os.environ.items() if name not in TUNING}
     environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     command = [sys.executable, "-m", "benchmarks", "--measure", str(threads), *(["--quick"] if quick else [])]
-    done = subprocess.run(command, env=environment, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        command, env=environment, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, check=True
+    )
     return json.loads(done.stdout)
 
 

@@ -115,9 +115,7 @@ def classifier_row(name: str, batch: int, *, sizes: Sizes = CLASSIFIER, data: Im
         "handwritten": handwritten.Classifier(model, sizes, data, batch, RATE).step,
     }
     if pytorch:
-        contestants["torch"] = pytorch.Classifier(
-            pytorch.network(model, sizes), data, batch, pytorch.sgd(RATE)
-        ).step
+        contestants["torch"] = pytorch.Classifier(pytorch.network(model, sizes), data, batch, pytorch.sgd(RATE)).step
     return Row(name, contestants)
 
 
@@ -155,9 +153,7 @@ def adam_rows() -> Iterator[Row]:
     contestants["floor"] = floor.runner(floor.classifier_step(CLASSIFIER, 50))
     model = network(CLASSIFIER, "init")
     if pytorch:
-        contestants["torch"] = pytorch.Classifier(
-            pytorch.network(model, CLASSIFIER), data, 50, pytorch.adam(RATE)
-        ).step
+        contestants["torch"] = pytorch.Classifier(pytorch.network(model, CLASSIFIER), data, 50, pytorch.adam(RATE)).step
     yield Row("classifier step, batch 50, Adam", contestants)
     contestants = {"engine": stepper(gan(data, 100, None, lambda: Adam(RATE)))}
     contestants["floor"] = floor.runner(floor.gan_step(GENERATOR, DISCRIMINATOR, 100, True))
@@ -223,10 +219,11 @@ def scalar_row() -> Row:
     graph = scalars.Network(units)
     images, wanted = x.tolist(), targets.tolist()
 
-    def on_arrays() -> None:
+    def on_arrays() -> float:
         with GradientTape() as tape:
             loss = ops.squared_error(model(x), targets)
         SGD(RATE).apply(model.parameters, tape.gradient(loss, model.parameters), RATE)
+        return float(loss)
 
     return Row(
         "scalar graph, 16-8-3, batch 4",

@@ -42,5 +42,3 @@ def network(sizes: Sizes, purpose: str) -> Sequential:
     """Layers of these sizes; the same weights each time."""
     rng, draw = generator_for(0, purpose), initializers.uniform(0.01)
     return Sequential([Dense(i, units, activation, rng=rng, initializer=draw) for i, units, activation in sizes])
-
-

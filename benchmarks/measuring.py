@@ -47,7 +47,9 @@ def machine() -> dict[str, Any]:
     """The processor and the versions."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index,call-overload]
     cpuinfo = Path("/proc/cpuinfo")
-    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    models = (
+        [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    )
     return {
         "cpu": models[0].partition(":")[2].strip() if models else platform.processor(),
         "cores": os.cpu_count(),
@@ -57,5 +59,3 @@ def machine() -> dict[str, Any]:
         "torch": cases.pytorch.torch.__version__ if cases.pytorch else None,
         "load": [round(load, 2) for load in os.getloadavg()],
     }
-
-

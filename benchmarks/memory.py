@@ -19,9 +19,7 @@ def needed_bytes(passes: list[tuple[Sizes, int]], networks: list[Sizes]) -> dict
         passes: (layers, batch) of each forward pass: its input and the output of every layer are activations.
     """
     parameters = 4 * sum((inputs + 1) * units for sizes in networks for inputs, units, _ in sizes)
-    activations = 4 * sum(
-        batch * (sizes[0][0] + sum(units for _, units, _ in sizes)) for sizes, batch in passes
-    )
+    activations = 4 * sum(batch * (sizes[0][0] + sum(units for _, units, _ in sizes)) for sizes, batch in passes)
     return {"parameters": parameters, "gradients": parameters, "activations": activations}
 
 
@@ -81,5 +79,3 @@ def report() -> list[dict[str, Any]]:
 def _both(make: Callable[..., ClassifierTrainer | GanTrainer]) -> dict[str, int]:
     replayed, plain = measure(lambda: make(replay=True)), measure(lambda: make(replay=False))
     return replayed | {f"tape_{name}": value for name, value in plain.items()}
-
-

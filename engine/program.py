@@ -49,6 +49,7 @@ class Program:
         results: what the function gave back: arrays that the recording knows.
 
     Attributes:
+        calls: with places instead of arrays.
         size_bytes: how much memory :meth:`bind` needs.
     """
 
@@ -65,11 +66,11 @@ class Program:
             offset = _address(array) - _address(whole)
             return _Place(numbers[id(whole)], offset, array.shape, array.strides, array.dtype)
 
-        self._calls = [_map_call(call, np.ndarray, place) for call in recording.calls]
+        self.calls = [_map_call(call, np.ndarray, place) for call in recording.calls]
         self._results = [place(result) for result in results]
         self._buffers = [_Buffer(array.nbytes) for array in recording.buffers]
-        _find_lifetimes(self._calls, self._results, self._buffers)
-        aliases = _overwrite_dead_arguments(self._calls, self._buffers)
+        _find_lifetimes(self.calls, self._results, self._buffers)
+        aliases = _overwrite_dead_arguments(self.calls, self._buffers)
         offsets, self.size_bytes = _lay_out(self._buffers)
         self._offsets = [offsets[alias] for alias in aliases]
         self._bound: list[Callable[[], Any]] = []
@@ -81,7 +82,7 @@ class Program:
             start = self._offsets[place.buffer] + place.offset
             return np.ndarray(place.shape, place.dtype, memory, start, place.strides)
 
-        calls = [_map_call(call, _Place, array_at) for call in self._calls]
+        calls = [_map_call(call, _Place, array_at) for call in self.calls]
         self._bound = [partial(call.function, *call.args, **call.options) for call in calls]
         return [_map(result, _Place, array_at) for result in self._results]
 

@@ -82,7 +82,7 @@ class Replay:
         self, key: Any, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None
     ) -> Sequence[Array]:
         lasting = {id(owner(array)) for array in self._resident}
-        own = [array if id(owner(array)) in lasting else array.copy() for array in inputs]
+        own = [array if id(owner(array)) in lasting else np.array(array) for array in inputs]
         generator = TracedGenerator(rng)
         before = None if rng is None else rng.bit_generator.state
         program = None

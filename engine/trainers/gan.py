@@ -145,9 +145,7 @@ class GanTrainer:
         progress = self._progress
         progress.require_whole_epoch("run")
         reals = np.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
-        replay = Replay(
-            [reals, *self.generator.parameters, *self.discriminator.parameters], enabled=self.replay
-        )
+        replay = Replay([reals, *self.generator.parameters, *self.discriminator.parameters], enabled=self.replay)
         while progress.epoch < progress.epochs:
             progress.underway = True
             step, means, rate = progress.step, _Means(), 0.0
@@ -179,14 +177,18 @@ class GanTrainer:
     def _generator_loss(self, noise: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """The generator's loss, the logits of the fakes, and the gradients of the generator."""
         with GradientTape() as tape:
-            fake_logits = self.discriminator.logits(self.generator(noise, training=True, rng=rng), training=True, rng=rng)
+            fake_logits = self.discriminator.logits(
+                self.generator(noise, training=True, rng=rng), training=True, rng=rng
+            )
             loss = self._loss(fake_logits, 1.0)
         return _arrays(loss, fake_logits, *tape.gradient(loss, self.generator.parameters))
 
     def _both_losses(self, noise: Array, reals: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """As :meth:`_generator_loss`, then the discriminator's loss, the logits of the reals, and its gradients."""
         with GradientTape(persistent=True) as tape:
-            fake_logits = self.discriminator.logits(self.generator(noise, training=True, rng=rng), training=True, rng=rng)
+            fake_logits = self.discriminator.logits(
+                self.generator(noise, training=True, rng=rng), training=True, rng=rng
+            )
             g_loss = self._loss(fake_logits, 1.0)
             real_logits = self.discriminator.logits(reals, training=True, rng=rng)
             d_loss = ops.multiply(
@@ -201,8 +203,10 @@ class GanTrainer:
         self, losses: Sequence[Array], batch: int, step: int, means: _Means, g_rate: float, d_rate: float
     ) -> None:
         """Report the losses, and update the networks whose gradients are given: the generator first."""
-        parts = ((self.generator, self.g_optimizer, g_rate, "g_loss", "d_fake"),
-                 (self.discriminator, self.d_optimizer, d_rate, "d_loss", "d_real"))
+        parts = (
+            (self.generator, self.g_optimizer, g_rate, "g_loss", "d_fake"),
+            (self.discriminator, self.d_optimizer, d_rate, "d_loss", "d_real"),
+        )
         updates = []
         for network, optimizer, rate, loss_name, verdict_name in parts:
             if not losses:
