@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Another interpreter may measure, one with PyTorch: make bench BENCH_PYTHON=/path/to/its/python
+BENCH_PYTHON ?= $(BIN)/python
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --strip-extras
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow compose clean
+.PHONY: help demo test check up format lock slow compose bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -32,6 +34,9 @@ slow: $(VENV)/installed-dev  ## the tests that take longer than a few seconds ea
 
 compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docker engine answers
 	$(BIN)/pytest -m compose
+
+bench: $(VENV)/installed  ## engine speed beside its floor, and PyTorch if BENCH_PYTHON has it; some 6 minutes
+	@$(BENCH_PYTHON) -m benchmarks
 
 format: $(VENV)/installed-dev  ## rewrite the code as the format check wants it
 	$(BIN)/ruff format .

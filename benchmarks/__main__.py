@@ -67,10 +67,9 @@ def _in_process(threads: int, quick: bool) -> Any:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as text; a figure that misses its target is marked."""
-    lines = [
-        f"\n{'milliseconds':32}{'threads':>8}{'engine':>9}{'tape':>9}{'floor':>9}{'by hand':>9}{'PyTorch':>9}"
-        f"{'x floor':>10}{'x hand':>9}{'x PyTorch':>11}"
-    ]
+    heads = ("engine", "tape", "floor", "by hand", "PyTorch")
+    heading = f"\n{'milliseconds':32}{'threads':>8}" + "".join(f"{head:>9}" for head in heads)
+    lines = [heading + f"{'x floor':>10}{'x hand':>9}{'x PyTorch':>11}"]
     for row in rows:
         one, two, torch = TARGETS.get(row["name"], (None, None, None))
         limits = {"floor_ms": one if row["threads"] == 1 else two, "handwritten_ms": one and 1.05, "torch_ms": torch}

@@ -6,7 +6,6 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-
 from benchmarks import cases, digits
 from benchmarks.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR, Sizes
 from engine import SGD, ClassifierTrainer, GanTrainer

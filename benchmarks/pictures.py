@@ -20,10 +20,10 @@ AXES = {"width": "units in the hidden layer", "depth": "hidden layers of 100", "
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """One panel for each thing that grows and each number of threads."""
     mpl.use("agg")
-    from matplotlib import pyplot
+    import matplotlib.pyplot as plt
 
     threads = sorted({row["threads"] for row in rows})
-    figure, panels = pyplot.subplots(
+    figure, panels = plt.subplots(
         len(threads), len(AXES), figsize=(11, 3.4 * len(threads)), layout="constrained", squeeze=False, sharey=True
     )
     for line, count in zip(panels, threads, strict=True):
@@ -40,4 +40,4 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     panels[0][0].legend(frameon=False)
     figure.suptitle("What a step of the classifier costs")
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    plt.close(figure)

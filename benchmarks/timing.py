@@ -17,8 +17,8 @@ Work = Callable[[], object]
 ROUNDS = 11
 """Medians are taken over this many undisturbed rounds."""
 
-_PATIENCE = 33
-"""Rounds at most. If fewer than 7 of them were undisturbed, all count."""
+_PATIENCE = 2
+"""Times as many rounds are played at most. If fewer than 7 of them were undisturbed, all count."""
 
 _DISTURBED = 0.08
 """The share of the machine's processor time that others may take."""
@@ -27,13 +27,16 @@ _PAUSE = 0.04
 """Seconds between turns: BLAS threads that wait for work turn in circles for a while, at the next one's cost."""
 
 
-def medians(contestants: Mapping[str, Work], *, seconds: float = 0.12, unit: int = 1) -> dict[str, float]:
+def medians(
+    contestants: Mapping[str, Work], *, seconds: float = 0.12, unit: int = 1, needed: int = ROUNDS
+) -> dict[str, float]:
     """Milliseconds of one piece of work for each contestant: the median of its rounds.
 
     Args:
         contestants: name -> function that does one piece of the same work.
         seconds: about how long one turn lasts.
         unit: pieces that belong together (a cycle of steps): a turn takes a multiple.
+        needed: undisturbed rounds.
     """
     counts = {}
     for name, work in contestants.items():
@@ -42,7 +45,7 @@ def medians(contestants: Mapping[str, Work], *, seconds: float = 0.12, unit: int
         counts[name] = max(1, round(seconds / max(_seconds(work, unit), 1e-7))) * unit
     rounds: list[tuple[bool, dict[str, float]]] = []
     names = list(contestants)
-    while len(rounds) < _PATIENCE and sum(quiet for quiet, _ in rounds) < ROUNDS:
+    while len(rounds) < _PATIENCE * needed and sum(quiet for quiet, _ in rounds) < needed:
         first = len(rounds) % len(names)  # each goes first in turn
         times, others, total = {}, 0.0, 0.0
         for name in names[first:] + names[:first]:

@@ -109,13 +109,11 @@ class ImageData:
     def inputs(self, indices: Array | slice, dtype: DTypeLike, out: Array | None = None) -> Array:
         """The chosen images as floats (batch, features), mapped to ``scale``; into ``out`` or a new array."""
         low, high = self.scale
-        chosen = self._rows[indices] if isinstance(indices, slice) else None
-        count = len(indices) if chosen is None else len(chosen)
-        floats: Array = np.empty((count, self.features), dtype) if out is None else out
-        for start in range(0, count, _GATHERED):  # in pieces: bytes and floats of one stay in the cache
-            part = slice(start, start + _GATHERED)
-            rows = floats[part]
-            np.copyto(rows, self._rows[indices[part]] if chosen is None else chosen[part])
+        chosen = np.arange(len(self))[indices] if isinstance(indices, slice) else indices
+        floats: Array = np.empty((len(chosen), self.features), dtype) if out is None else out
+        for start in range(0, len(chosen), _GATHERED):  # in pieces: bytes and floats of one stay in the cache
+            rows = floats[start : start + _GATHERED]
+            np.copyto(rows, self._rows[chosen[start : start + _GATHERED]])
             rows *= (high - low) / 255
             if low:
                 rows += low

@@ -84,6 +84,8 @@ class BinaryCrossEntropy(_Reduced):
         """Logits (batch, units); targets in [0, 1]: a number for all, the same shape, or labels (batch,)."""
         if not isinstance(targets, float):
             targets = _targets(outputs, targets)
+        if not (np.min(targets) >= 0 and np.max(targets) <= 1):
+            raise DataError("binary cross-entropy: targets must lie in [0, 1]")
         return self._reduce(ops.sigmoid_cross_entropy(outputs, targets), len(outputs))
 
 
@@ -127,6 +129,10 @@ def _targets(outputs: Any, given: Any) -> Array:
     """Targets as floats of the outputs' shape."""
     targets: Array = np.asarray(given)
     if targets.shape == outputs.shape:
+        if targets.size == 0:
+            raise DataError(f"an empty batch has no loss: outputs and targets {targets.shape}")
+        if not np.isfinite(targets).all():
+            raise DataError(f"loss: targets {targets.shape} hold values that are not finite")
         return targets
     if targets.ndim == 1 and targets.dtype.kind in "ui":
         check_labels(targets, len(outputs), outputs.shape[-1])

@@ -84,16 +84,16 @@ class Replay:
         lasting = {id(owner(array)) for array in self._resident}
         own = [array if id(owner(array)) in lasting else np.array(array) for array in inputs]
         generator = TracedGenerator(rng)
-        before = None if rng is None else rng.bit_generator.state
+        before = None if rng is None else dict(rng.bit_generator.state)
         program = None
         with contextlib.suppress(NotReplayableError), Recording([*self._resident, *own]) as recording:
-            traced = step(*(array.view(Traced) for array in own), rng=generator)
+            traced = step(*(array.view(Traced) for array in own), rng=rng and generator)
             results = [np.asarray(array) for array in traced]
             program = Program(recording, results)
         if program is None:
             self._prepared[key] = None
-            if rng is not None:
-                rng.bit_generator.state = before
+            if rng is not None and before is not None:
+                rng.bit_generator.state = before  # as if nothing had been drawn
             return step(*inputs, rng=rng)
         self._prepared[key] = _Prepared(program, own, generator, [])
         self._bind()

@@ -155,7 +155,7 @@ class Traced(np.ndarray[Any, Any]):
 
     def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
         if func in _AS_UFUNCS:
-            return super().__array_function__(func, types, args, kwargs)  # type: ignore[arg-type]
+            return super().__array_function__(func, types, args, kwargs)
         if func in (np.shape, np.ndim, np.size):
             return func(*plain(args), **plain(kwargs))
         if func in WRITERS or "out" in kwargs:
@@ -172,7 +172,7 @@ class Traced(np.ndarray[Any, Any]):
         target[index] = value
         self.recording.add(Call(operator.setitem, (target, index, value), {}, target))
 
-    def astype(self, dtype: Any) -> Any:
+    def astype(self, dtype: Any) -> Any:  # type: ignore[override]  # other options are refused by Python
         """A copy of another dtype, recorded."""
         return self._copied(np.asarray(self).astype(dtype))
 

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from engine import ops
 from engine.batches import ImageData, batch_count, batches, generator_for
 from engine.checkpoint import State
-from engine.errors import SettingError, ShapeError
+from engine.errors import DataError, SettingError, ShapeError
 from engine.layers import Sequential
 from engine.losses import BinaryCrossEntropy, Reduction
 from engine.optimizers import Optimizer
@@ -257,14 +257,24 @@ class GanTrainer:
         return self.generate(self.latent.draw(generator_for(self.seed, "samples"), count, self.dtype))
 
     def generate(self, latent: Any) -> Array:
-        """Images uint8 (count, height, width) from ``latent`` (count, dim)."""
-        noise = np.asarray(latent, self.dtype)
+        """Images uint8 (count, height, width) from ``latent`` (count, dim).
+
+        Raises:
+            ShapeError: it has another shape.
+            DataError: it is not of finite numbers.
+        """
+        try:
+            noise = np.asarray(latent, self.dtype)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"generate: latent is not an array of numbers: {error}") from error
         if noise.ndim != 2 or noise.shape[1] != self.latent.dim:
             raise ShapeError(
                 f"generate: latent {noise.shape}, but it must be (count, {self.latent.dim})",
                 operation="generate",
                 shapes=(noise.shape,),
             )
+        if not np.isfinite(noise).all():
+            raise DataError(f"generate: latent {noise.shape} holds values that are not finite")
         return self.train.to_bytes(self.generator(noise))
 
 

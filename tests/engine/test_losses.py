@@ -67,6 +67,14 @@ def test_unsuited_targets_are_refused() -> None:
         SquaredError()(LOGITS, np.ones((2, 2)))
     with pytest.raises(DataError, match="empty"):
         SoftmaxCrossEntropy()(np.ones((0, 3)), np.ones(0, int))
+    for loss in (SquaredError(), SquaredError("sum"), BinaryCrossEntropy()):
+        with pytest.raises(DataError, match=r"an empty batch has no loss: outputs and targets \(0, 3\)"):
+            loss(np.ones((0, 3)), np.ones((0, 3)))
+        with pytest.raises(DataError, match="not finite"):
+            loss(LOGITS, np.full(LOGITS.shape, np.nan))
+    for target in (1.5, -0.1, float("nan"), np.full(LOGITS.shape, 2.0)):
+        with pytest.raises(DataError, match=r"must lie in \[0, 1\]"):
+            BinaryCrossEntropy()(LOGITS, target)
 
 
 def test_unsuited_settings_are_refused() -> None:

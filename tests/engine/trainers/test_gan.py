@@ -6,6 +6,7 @@ from engine import (
     Adam,
     BatchDone,
     CheckpointError,
+    DataError,
     Dense,
     DivergedError,
     Dropout,
@@ -183,6 +184,9 @@ def test_samples_come_from_the_same_noise_each_time() -> None:
     assert run.generate([[0.0] * 5]).shape == (1, 4, 4)
     with pytest.raises(ShapeError, match=r"\(1, 4\), but it must be \(count, 5\)"):
         run.generate([[0.0] * 4])
+    for latent in ([[np.nan] * 5], [[np.inf] * 5], [["a"] * 5], [[0.0] * 5, [0.0]]):
+        with pytest.raises(DataError, match="generate: latent"):
+            run.generate(latent)
 
 
 def test_latent_noise_has_its_distribution() -> None:
