@@ -17,8 +17,11 @@ Work = Callable[[], object]
 ROUNDS = 11
 """Medians are taken over this many undisturbed rounds."""
 
-_PATIENCE = 2
-"""Times as many rounds are played at most. If fewer than 7 of them were undisturbed, all count."""
+LEAST = 7
+"""If fewer rounds than this were undisturbed when the patience ends, all count."""
+
+_PATIENCE = 150
+"""How many times as long as one turn a row may take: with this, `make bench` ends within 10 minutes."""
 
 _DISTURBED = 0.08
 """The share of the machine's processor time that others may take."""
@@ -45,7 +48,8 @@ def medians(
         counts[name] = max(1, round(seconds / max(_seconds(work, unit), 1e-7))) * unit
     rounds: list[tuple[bool, dict[str, float]]] = []
     names = list(contestants)
-    while len(rounds) < _PATIENCE * needed and sum(quiet for quiet, _ in rounds) < needed:
+    end = time.perf_counter() + _PATIENCE * seconds
+    while sum(quiet for quiet, _ in rounds) < needed and (len(rounds) < LEAST or time.perf_counter() < end):
         first = len(rounds) % len(names)  # each goes first in turn
         times, others, total = {}, 0.0, 0.0
         for name in names[first:] + names[:first]:
@@ -59,7 +63,7 @@ def medians(
             times[name] = spent / counts[name] * 1000
         rounds.append((others < _DISTURBED * total * (os.cpu_count() or 1), times))
     quiet = [times for undisturbed, times in rounds if undisturbed]
-    if len(quiet) < 7:
+    if len(quiet) < LEAST:
         quiet = [times for _, times in rounds]
     return {name: statistics.median(times[name] for times in quiet) for name in names}
 
