@@ -112,16 +112,18 @@ def _below(x: Array, low: Any) -> Any:
 
 
 def _above(x: Array, high: Any) -> Any:
-    return False if high is None else np.greater(x, high)
+    return False if x is None or high is None else np.greater(x, high)
 
 
 clip = Primitive(
     "clip",
     _clip,
     lambda y, x, low=None, high=None: undo(y, x, lambda g: g * ~np.logical_or(_below(x, low), _above(x, high))),
-    lambda y, x, low=None, high=None: undo(y, low, lambda g: g * np.logical_and(_below(x, low), ~_above(y, high))),
-    lambda y, x, low=None, high=None: undo(y, high, lambda g: g * _above(x, high)),
-    doc="``x`` limited to [low, high]; the gradient passes where x was inside, bounds included.",
+    lambda y, x, low=None, high=None: undo(
+        y, low, lambda g: g * np.logical_and(_below(x, low), np.logical_not(_above(low, high)))
+    ),
+    lambda y, x, low=None, high=None: undo(y, high, lambda g: g * np.logical_or(_above(x, high), _above(low, high))),
+    doc="``x`` limited to [low, high]; the gradient passes inside and on the bounds. ``high`` wins over ``low``.",
 )
 
 

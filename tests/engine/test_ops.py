@@ -332,6 +332,14 @@ def test_losses_on_logits_stay_finite_where_the_probabilities_do_not() -> None:
     assert ops.softmax_cross_entropy(x, np.array([1])) == 2e4
 
 
+def test_clip_between_bounds_that_cross_gives_the_upper_one() -> None:
+    x, low, high = (Tensor([value], watch=True) for value in (-1.0, 0.5, -0.5))
+    with GradientTape() as tape:
+        y = np.clip(x, low, high)
+    assert y.tolist() == [-0.5]
+    assert [gradient.tolist() for gradient in tape.gradient(y, [x, low, high])] == [[0], [0], [1]]
+
+
 def test_equal_winners_share_the_gradient() -> None:
     x = Tensor([2.0, 2.0, 1.0], watch=True)
     with GradientTape() as tape:
