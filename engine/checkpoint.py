@@ -1,6 +1,6 @@
 """Checkpoints: safetensors files that hold a trainer's whole state. Nothing is ever unpickled.
 
-Tensors lie under their names (``layers.0.weight``, ``optimizer.first.0``, ...); the metadata has ``tapeline.format``,
+Tensors lie under their names (``layers.0.weight``, ``optimizer.first_sum.0``, ...); the metadata has ``tapeline.format``,
 and ``spec`` and ``state`` as JSON.
 """
 

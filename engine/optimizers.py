@@ -107,36 +107,38 @@ class Adam:
             self._first = [np.zeros(p.shape, p.dtype) for p in parameters]
             self._second = [np.zeros(p.shape, p.dtype) for p in parameters]
         self._steps += 1
-        # The order of section 2's last paragraph: both bias corrections become scalars outside the arrays.
-        root = (1 - self.beta2**self._steps) ** 0.5
-        rate = learning_rate * root / (1 - self.beta1**self._steps)
+        # The order of section 2's last paragraph, where both bias corrections become scalars outside the arrays. The
+        # moments are kept as sums, so that their factors 1 - beta become scalars too: ten passes instead of twelve.
+        root = ((1 - self.beta2**self._steps) / (1 - self.beta2)) ** 0.5
+        rate = learning_rate * root * (1 - self.beta1) / (1 - self.beta1**self._steps)
         epsilon = self.epsilon * root
         for p, g, m, v in _blocks(parameters, gradients, self._first, self._second):
-            scratch = np.subtract(g, m)
-            scratch *= 1 - self.beta1
-            m += scratch  # m = beta1 m + (1 - beta1) g
+            np.multiply(m, self.beta1, out=m)
+            np.add(m, g, out=m)  # m = beta1 m + g
             np.multiply(g, g, out=g)
-            g -= v
-            g *= 1 - self.beta2
-            v += g  # v = beta2 v + (1 - beta2) g^2
+            np.multiply(v, self.beta2, out=v)
+            np.add(v, g, out=v)  # v = beta2 v + g^2
             np.sqrt(v, out=g)
-            g += epsilon
+            np.add(g, epsilon, out=g)
             np.divide(m, g, out=g)
-            g *= rate
-            p -= g
+            np.multiply(g, rate, out=g)
+            np.subtract(p, g, out=p)
 
     def state_dict(self) -> dict[str, Array]:
-        """``steps``, and ``first.0``, ``second.0``, ... in the order of the parameters."""
+        """``steps``, and ``first_sum.0``, ``second_sum.0``, ... in the order of the parameters.
+
+        The sums are the moments divided by ``1 - beta1`` and ``1 - beta2``.
+        """
         if not self._first:
             return {}
         state: dict[str, Array] = {"steps": np.array(self._steps, np.int64)}
-        state |= {f"first.{i}": m.copy() for i, m in enumerate(self._first)}
-        state |= {f"second.{i}": v.copy() for i, v in enumerate(self._second)}
+        state |= {f"first_sum.{i}": m.copy() for i, m in enumerate(self._first)}
+        state |= {f"second_sum.{i}": v.copy() for i, v in enumerate(self._second)}
         return state
 
     def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
         """Continue from ``state``."""
-        first, second = _moments(state, "first", parameters), _moments(state, "second", parameters)
+        first, second = _moments(state, "first_sum", parameters), _moments(state, "second_sum", parameters)
         steps = state.get("steps", np.array(0, np.int64))
         if (
             steps.shape != ()
