@@ -15,7 +15,7 @@ from engine.gradcheck import gradcheck
 from engine.layers import Activation, Dense, Dropout, Sequential
 from engine.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from engine.metrics import accuracy, confusion_matrix
-from engine.optimizers import SGD, Adam
+from engine.optimizers import SGD, Adam, AdamW
 from engine.tape import GradientTape
 from engine.tensor import Tensor
 from engine.trainers.classifier import ClassifierSamples, ClassifierTrainer
@@ -26,6 +26,7 @@ __all__ = [
     "SGD",
     "Activation",
     "Adam",
+    "AdamW",
     "BatchDone",
     "BinaryCrossEntropy",
     "CheckpointError",

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors files that hold a trainer's whole state. Nothing is ever unpickled.
 
-Tensors lie under their names (``layers.0.weight``, ``optimizer.first_sum.0``, ...); the metadata has ``tapeline.format``,
-and ``spec`` and ``state`` as JSON.
+Tensors lie under their names (``layers.0.weight``, ``optimizer.velocity.0``, ...); the metadata has
+``tapeline.format``, and ``spec`` and ``state`` as JSON.
 """
 
 from __future__ import annotations

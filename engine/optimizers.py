@@ -5,6 +5,7 @@ Their state is made at the first step and is part of a checkpoint: a resumed opt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -37,34 +38,107 @@ class Optimizer(Protocol):
         """Continue from ``state``, made by an optimizer of the same kind for parameters of the same shapes."""
 
 
-class SGD:
-    """Stochastic gradient descent: ``v = momentum * v + g; p -= learning_rate * v`` (Polyak 1964).
+class _Descent:
+    """The settings that all optimizers here share, and what is done before each step."""
+
+    def __init__(
+        self, learning_rate: float, *, weight_decay: float, decay_biases: bool, clip_norm: float | None
+    ) -> None:
+        if not 0 < learning_rate < math.inf:
+            raise SettingError(f"learning_rate {learning_rate} must be positive and finite", setting="learning_rate")
+        _check_decay(weight_decay)
+        if clip_norm is not None and not 0 < clip_norm < math.inf:
+            raise SettingError(f"clip_norm {clip_norm} must be positive and finite", setting="clip_norm")
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.decay_biases = decay_biases
+        self.clip_norm = clip_norm
+
+    def _prepare(self, parameters: Sequence[Tensor], gradients: Sequence[Array]) -> None:
+        if len(parameters) != len(gradients):
+            raise ShapeError(f"{len(parameters)} parameters but {len(gradients)} gradients", operation="apply")
+        for p, g in zip(parameters, gradients, strict=True):
+            if p.shape != g.shape:
+                raise ShapeError(
+                    f"apply: parameter {p.shape} and gradient {g.shape} differ",
+                    operation="apply",
+                    shapes=(p.shape, g.shape),
+                )
+        if self.clip_norm is not None:
+            clip_by_global_norm(gradients, self.clip_norm)
+
+    def _decay_of(self, parameter: Array) -> float:
+        return self.weight_decay if self.decay_biases or parameter.ndim > 1 else 0.0
+
+
+class SGD(_Descent):
+    """Stochastic gradient descent with momentum: heavy ball (Polyak 1964) or Nesterov (Sutskever et al. 2013).
+
+    ``g`` is the gradient, ``v`` begins as zero, and a step is, as PyTorch has it::
+
+        g = g + weight_decay * p
+        v = momentum * v + g
+        p = p - learning_rate * (g + momentum * v  if nesterov else  v)
+
+    So the decay is the gradient of ``weight_decay / 2 * |p|**2`` (L2, coupled: momentum acts on it too). Nesterov
+    takes the gradient where momentum leads to; as in Bengio et al. 2012 (arXiv:1212.0901), ``p`` is that point.
+
+    Args:
+        weight_decay: not negative.
+        decay_biases: False spares what has one axis only: biases, and the scale and shift of a batch norm.
+        clip_norm: gradients are clipped first, see :func:`clip_by_global_norm`; None: not at all.
 
     Raises:
-        SettingError: a learning rate that is not positive, a momentum outside [0, 1).
+        SettingError: a learning rate or clip norm that is not positive, a negative decay, a momentum outside [0, 1),
+            Nesterov without momentum.
     """
 
-    def __init__(self, learning_rate: float, momentum: float = 0.0) -> None:
-        _check_rate(learning_rate)
+    def __init__(
+        self,
+        learning_rate: float,
+        momentum: float = 0.0,
+        *,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decay_biases: bool = True,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay=weight_decay, decay_biases=decay_biases, clip_norm=clip_norm)
         _check_fraction("momentum", momentum)
-        self.learning_rate = learning_rate
+        if nesterov and not momentum:
+            raise SettingError("nesterov needs a momentum above 0", setting="nesterov")
         self.momentum = momentum
+        self.nesterov = nesterov
         self._velocities: list[Array] = []
 
     def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
         """Take one step; destroys the gradients."""
-        _check_shapes(parameters, gradients)
+        self._prepare(parameters, gradients)
         if not self.momentum:
             for p, g in _arrays(parameters, gradients):
+                if decay := self._decay_of(p):
+                    np.multiply(p, 1 - learning_rate * decay, out=p)  # without momentum the coupling makes no odds
                 np.multiply(g, learning_rate, out=g)
                 np.subtract(p, g, out=p)
             return
         if not self._velocities:
             self._velocities = [np.zeros(p.shape, p.dtype) for p in parameters]
-        for p, g, v in _blocks(parameters, gradients, self._velocities):
+        for p, g, v in _arrays(parameters, gradients, self._velocities):
+            self._step_with_momentum(p, g, v, learning_rate)
+
+    def _step_with_momentum(self, parameter: Array, gradient: Array, velocity: Array, learning_rate: float) -> None:
+        decay = self._decay_of(parameter)
+        for p, g, v in _blocks(parameter, gradient, velocity):
+            if decay:
+                g += np.multiply(p, decay)
             np.multiply(v, self.momentum, out=v)
             np.add(v, g, out=v)
-            np.multiply(v, learning_rate, out=g)
+            if self.nesterov:
+                np.multiply(g, learning_rate, out=g)
+                np.subtract(p, g, out=p)
+                np.multiply(v, learning_rate * self.momentum, out=g)
+            else:
+                np.multiply(v, learning_rate, out=g)
             np.subtract(p, g, out=p)
 
     def state_dict(self) -> dict[str, Array]:
@@ -77,22 +151,30 @@ class SGD:
         _check_rest(state, len(self._velocities))
 
 
-class Adam:
+class Adam(_Descent):
     """Adam, Algorithm 1 of Kingma & Ba 2015 (arXiv:1412.6980).
 
+    Args:
+        clip_norm: gradients are clipped first, see :func:`clip_by_global_norm`; None: not at all.
+
     Raises:
-        SettingError: a learning rate or epsilon that is not positive, a beta outside [0, 1).
+        SettingError: a learning rate, epsilon or clip norm that is not positive, a beta outside [0, 1).
     """
 
     def __init__(
-        self, learning_rate: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        *,
+        clip_norm: float | None = None,
     ) -> None:
-        _check_rate(learning_rate)
+        super().__init__(learning_rate, weight_decay=0.0, decay_biases=True, clip_norm=clip_norm)
         _check_fraction("beta1", beta1)
         _check_fraction("beta2", beta2)
         if not epsilon > 0:
             raise SettingError(f"epsilon {epsilon} must be positive", setting="epsilon")
-        self.learning_rate = learning_rate
         self.beta1 = beta1
         self.beta2 = beta2
         self.epsilon = epsilon
@@ -102,7 +184,7 @@ class Adam:
 
     def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
         """Take one step; destroys the gradients."""
-        _check_shapes(parameters, gradients)
+        self._prepare(parameters, gradients)
         if not self._first:
             self._first = [np.zeros(p.shape, p.dtype) for p in parameters]
             self._second = [np.zeros(p.shape, p.dtype) for p in parameters]
@@ -112,17 +194,21 @@ class Adam:
         root = ((1 - self.beta2**self._steps) / (1 - self.beta2)) ** 0.5
         rate = learning_rate * root * (1 - self.beta1) / (1 - self.beta1**self._steps)
         epsilon = self.epsilon * root
-        for p, g, m, v in _blocks(parameters, gradients, self._first, self._second):
-            np.multiply(m, self.beta1, out=m)
-            np.add(m, g, out=m)  # m = beta1 m + g
-            np.multiply(g, g, out=g)
-            np.multiply(v, self.beta2, out=v)
-            np.add(v, g, out=v)  # v = beta2 v + g^2
-            np.sqrt(v, out=g)
-            np.add(g, epsilon, out=g)
-            np.divide(m, g, out=g)
-            np.multiply(g, rate, out=g)
-            np.subtract(p, g, out=p)
+        for parameter, *others in _arrays(parameters, gradients, self._first, self._second):
+            kept = 1 - learning_rate * self._decay_of(parameter)
+            for p, g, m, v in _blocks(parameter, *others):
+                np.multiply(m, self.beta1, out=m)
+                np.add(m, g, out=m)  # m = beta1 m + g
+                np.multiply(g, g, out=g)
+                np.multiply(v, self.beta2, out=v)
+                np.add(v, g, out=v)  # v = beta2 v + g^2
+                np.sqrt(v, out=g)
+                np.add(g, epsilon, out=g)
+                np.divide(m, g, out=g)
+                np.multiply(g, rate, out=g)
+                if kept != 1:
+                    np.multiply(p, kept, out=p)
+                np.subtract(p, g, out=p)
 
     def state_dict(self) -> dict[str, Array]:
         """``steps``, and ``first_sum.0``, ``second_sum.0``, ... in the order of the parameters.
@@ -151,43 +237,95 @@ class Adam:
         self._steps, self._first, self._second = int(steps), first, second
 
 
+class AdamW(Adam):
+    """Adam with decoupled weight decay, Algorithm 2 of Loshchilov & Hutter 2019 (arXiv:1711.05101).
+
+    Before Adam's step, whose moments do not see the decay: ``p = p - learning_rate * weight_decay * p``, with the
+    scheduled learning rate, as PyTorch has it.
+
+    Args:
+        weight_decay: not negative.
+        decay_biases: False spares what has one axis only: biases, and the scale and shift of a batch norm.
+        clip_norm: as for Adam.
+
+    Raises:
+        SettingError: as for Adam; a negative decay.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        *,
+        weight_decay: float = 0.01,
+        decay_biases: bool = True,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, epsilon, clip_norm=clip_norm)
+        _check_decay(weight_decay)
+        self.weight_decay = weight_decay
+        self.decay_biases = decay_biases
+
+
+def global_norm(gradients: Sequence[Array]) -> float:
+    """The Euclidean norm of all gradients together, as if they were one vector."""
+    squares = 0.0
+    for gradient in gradients:
+        # A dot product reads memory once and writes none. The order of memory is as good as any for a sum.
+        row = np.asarray(gradient).ravel(order="K")
+        with np.errstate(over="ignore"):
+            square = float(np.dot(row, row))
+        if math.isinf(square):  # float32 ends at 3e38: the square of a number that is finite may not be
+            wide = row.astype(np.float64)
+            square = float(np.dot(wide, wide))
+        squares += square
+    return math.sqrt(squares)
+
+
+def clip_by_global_norm(gradients: Sequence[Array], bound: float) -> float:
+    """Scale all gradients by one factor, in place, so that their global norm is at most ``bound``.
+
+    Algorithm 1 of Pascanu et al. 2013 (arXiv:1211.5063); the factor is ``bound / (norm + 1e-6)``, as PyTorch has it.
+
+    Returns:
+        The norm before.
+    """
+    norm = global_norm(gradients)
+    factor = bound / (norm + 1e-6)
+    if factor < 1:
+        for gradient in gradients:
+            array = np.asarray(gradient)
+            np.multiply(array, factor, out=array)
+    return norm
+
+
 def _arrays(*groups: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
     """Walk through groups of arrays in step, as plain arrays."""
     for group in zip(*groups, strict=True):
         yield tuple(np.asarray(array) for array in group)
 
 
-def _blocks(*groups: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
-    """As :func:`_arrays`, in pieces that fit the cache: an update of many passes is then bound by arithmetic."""
-    for group in _arrays(*groups):
-        if group[0].size <= _BLOCK or not all(array.flags.c_contiguous for array in group):
-            yield group
-            continue
-        rows = [array.reshape(-1) for array in group]
-        for start in range(0, rows[0].size, _BLOCK):
-            yield tuple(row[start : start + _BLOCK] for row in rows)
+def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Arrays of one shape in pieces that fit the cache: an update of many passes is then bound by arithmetic."""
+    size = arrays[0].size
+    if size <= _BLOCK or not all(array.flags.c_contiguous for array in arrays):
+        yield arrays
+        return
+    rows = [array.reshape(-1) for array in arrays]
+    for start in range(0, size, _BLOCK):
+        yield tuple(row[start : start + _BLOCK] for row in rows)
 
 
-def _check_rate(learning_rate: float) -> None:
-    if not 0 < learning_rate < float("inf"):
-        raise SettingError(f"learning_rate {learning_rate} must be positive and finite", setting="learning_rate")
+def _check_decay(weight_decay: float) -> None:
+    if not 0 <= weight_decay < math.inf:
+        raise SettingError(f"weight_decay {weight_decay} must be finite and not negative", setting="weight_decay")
 
 
 def _check_fraction(name: str, value: float) -> None:
     if not 0 <= value < 1:
         raise SettingError(f"{name} {value} is not in [0, 1)", setting=name)
-
-
-def _check_shapes(parameters: Sequence[Tensor], gradients: Sequence[Array]) -> None:
-    if len(parameters) != len(gradients):
-        raise ShapeError(f"{len(parameters)} parameters but {len(gradients)} gradients", operation="apply")
-    for p, g in zip(parameters, gradients, strict=True):
-        if p.shape != g.shape:
-            raise ShapeError(
-                f"apply: parameter {p.shape} and gradient {g.shape} differ",
-                operation="apply",
-                shapes=(p.shape, g.shape),
-            )
 
 
 def _moments(state: Mapping[str, Array], kind: str, parameters: Sequence[Tensor]) -> list[Array]:

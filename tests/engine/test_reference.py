@@ -11,6 +11,7 @@ import pytest
 from engine import (
     SGD,
     Adam,
+    AdamW,
     BatchDone,
     BinaryCrossEntropy,
     ClassifierTrainer,
@@ -22,6 +23,7 @@ from engine import (
     Sequential,
     SoftmaxCrossEntropy,
     SquaredError,
+    Tensor,
     batches,
     generator_for,
     initializers,
@@ -34,10 +36,41 @@ pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore:Detected
 
 STEPS_PER_EPOCH, EPOCHS, BATCH = 2, 5, 10
 
+
+def weights_decay(parameters: Any, decay: float) -> list[dict[str, Any]]:
+    """Two groups, as one does it in PyTorch: what has two axes decays, what has one does not."""
+    listed = list(parameters)
+    return [
+        {"params": [p for p in listed if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in listed if p.ndim == 1], "weight_decay": 0.0},
+    ]
+
+
 OPTIMIZERS = {
     "sgd": (lambda: SGD(0.01), lambda p: torch.optim.SGD(p, 0.01)),
     "momentum": (lambda: SGD(0.01, 0.9), lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)),
+    "nesterov": (
+        lambda: SGD(0.01, 0.9, nesterov=True),
+        lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, nesterov=True),
+    ),
+    "decay": (lambda: SGD(0.01, weight_decay=0.3), lambda p: torch.optim.SGD(p, 0.01, weight_decay=0.3)),
+    "nesterov, decay": (
+        lambda: SGD(0.01, 0.9, nesterov=True, weight_decay=0.3),
+        lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, nesterov=True, weight_decay=0.3),
+    ),
+    "weights only": (
+        lambda: SGD(0.01, 0.9, weight_decay=0.3, decay_biases=False),
+        lambda p: torch.optim.SGD(weights_decay(p, 0.3), 0.01, momentum=0.9),
+    ),
     "adam": (lambda: Adam(0.01, 0.5, 0.99), lambda p: torch.optim.Adam(p, 0.01, betas=(0.5, 0.99))),
+    "adamw": (
+        lambda: AdamW(0.01, 0.5, 0.99, weight_decay=0.3),
+        lambda p: torch.optim.AdamW(p, 0.01, betas=(0.5, 0.99), weight_decay=0.3),
+    ),
+    "adamw, weights only": (
+        lambda: AdamW(0.01, weight_decay=0.3, decay_biases=False),
+        lambda p: torch.optim.AdamW(weights_decay(p, 0.3), 0.01),
+    ),
 }
 SCHEDULES = {
     "constant": (schedules.constant(), lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: 1.0)),
@@ -155,6 +188,27 @@ def test_ten_steps_of_a_classifier(loss: str, reduction: str, optimizer: str, sc
     assert_equal(model, reference)
     ours_reported = [report.metrics["train_loss"] for report in reports if isinstance(report, EpochDone)]
     np.testing.assert_allclose(ours_reported, losses, rtol=1e-10)
+
+
+@pytest.mark.parametrize("bound", [1e-3, 0.5, 1e3])
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_ten_clipped_steps(kind: str, bound: float) -> None:
+    """Gradients of norms on both sides of the bound."""
+    rng = np.random.default_rng(0)
+    shapes = [(7, 5), (5,), (5, 3), (3,)]
+    tensors = [Tensor(rng.standard_normal(shape)) for shape in shapes]
+    twins = [torch.nn.Parameter(torch.from_numpy(np.array(tensor))) for tensor in tensors]
+    ours = SGD(0.1, 0.9, clip_norm=bound) if kind == "sgd" else Adam(0.1, clip_norm=bound)
+    theirs = torch.optim.SGD(twins, 0.1, momentum=0.9) if kind == "sgd" else torch.optim.Adam(twins, 0.1)
+    for step in range(10):
+        gradients = [rng.standard_normal(shape) * 10.0 ** (step % 3 - 2) for shape in shapes]
+        for parameter, gradient in zip(twins, gradients, strict=True):
+            parameter.grad = torch.from_numpy(gradient.copy())
+        torch.nn.utils.clip_grad_norm_(twins, bound)
+        theirs.step()
+        ours.apply(tensors, gradients, 0.1)
+    for tensor, parameter in zip(tensors, twins, strict=True):
+        np.testing.assert_allclose(tensor, parameter.detach().numpy(), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -9,6 +9,7 @@ from engine import (
     SGD,
     Activation,
     Adam,
+    AdamW,
     BinaryCrossEntropy,
     ClassifierTrainer,
     Dense,
@@ -29,7 +30,13 @@ from engine import (
 )
 from engine.replay import Replay
 
-OPTIMIZERS = {"sgd": lambda: SGD(0.02), "momentum": lambda: SGD(0.02, 0.9), "adam": lambda: Adam(0.01, 0.5)}
+OPTIMIZERS = {
+    "sgd": lambda: SGD(0.02),
+    "momentum": lambda: SGD(0.02, 0.9),
+    "nesterov": lambda: SGD(0.02, 0.9, nesterov=True, weight_decay=0.01, clip_norm=0.5),
+    "adam": lambda: Adam(0.01, 0.5),
+    "adamw": lambda: AdamW(0.01, 0.5, clip_norm=0.5),
+}
 SCHEDULES = {"constant": schedules.constant(), "step": schedules.step([1], 0.5), "one_cycle": schedules.one_cycle()}
 LOSSES = {
     "squared_error": (SquaredError, None),
