@@ -47,7 +47,7 @@ from engine.ops_network import (
     squared_error,
     tanh,
 )
-from engine.ops_reductions import max, mean, min, sum, var  # noqa: A004 - NumPy's names
+from engine.ops_reductions import max, mean, min, std, sum, var  # noqa: A004 - NumPy's names
 from engine.ops_shape import (
     broadcast_to,
     concatenate,
@@ -114,17 +114,20 @@ __all__ = [
 ]
 
 
-def std(x: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Any:
-    """Standard deviation over ``axis``: the root of :data:`var`."""
-    return sqrt(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
-
-
 def _positive(x: Any) -> Any:
     return cast(x, dtype=x.dtype)
 
 
 def _reciprocal(x: Any) -> Any:
     return divide(1, x)
+
+
+def _float_power(a: Any, b: Any) -> Any:
+    return power(*(cast(x, dtype=np.float64) if isinstance(x, np.ndarray) else x for x in (a, b)))
+
+
+def _flatten(x: Any) -> Any:
+    return ravel(_positive(x))  # a copy, which np.ravel need not give
 
 
 def _dot(a: Any, b: Any) -> Any:
@@ -138,7 +141,7 @@ def _dot(a: Any, b: Any) -> Any:
 def _where(condition: Any, *choices: Any) -> Any:
     if len(choices) != 2:
         raise GradientError("np.where(condition) gives positions, which have no gradient", operation="np.where")
-    return where(tensor.plain(condition), *choices)
+    return where(tensor.plain(condition) if tensor.is_tracked((condition,)) else condition, *choices)
 
 
 def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002
@@ -178,7 +181,7 @@ tensor.UFUNCS.update(
         np.negative: negative,
         np.positive: _positive,
         np.power: power,
-        np.float_power: power,
+        np.float_power: _float_power,
         np.reciprocal: _reciprocal,
         np.sin: sin,
         np.sqrt: sqrt,
@@ -222,7 +225,7 @@ tensor.METHODS.update(
         "clip": _clip,
         "copy": _positive,
         "dot": _dot,
-        "flatten": ravel,
+        "flatten": _flatten,
         "max": max,
         "mean": mean,
         "min": min,

@@ -57,8 +57,8 @@ def _power_base(g: Array, a: Any, b: Any) -> Any:
 
 
 def _power_exponent(g: Array, y: Array, a: Any) -> Any:
-    """``g * y * log a``, and its limit 0 where a is 0."""
-    zero = np.equal(a, 0)
+    """``g * y * log a``, and its limit 0 where a is 0 and the exponent is not negative."""
+    zero = np.logical_and(np.equal(a, 0), np.isfinite(y))
     return np.where(zero, np.zeros((), g.dtype), g * y * np.log(np.where(zero, np.ones_like(a), a)))
 
 

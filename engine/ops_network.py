@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import ShapeError
+from engine.errors import SettingError, ShapeError
 from engine.primitives import Primitive, unbroadcast
 from engine.recording import Array, Vjp
 
@@ -52,9 +52,15 @@ matmul = Primitive(
 
 
 def _affine(x: Array, w: Array, b: Array) -> Array:
-    if x.ndim == 0 or x.shape[-1] != w.shape[0]:
+    if x.ndim == 0 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
         raise ShapeError(
             f"affine: {x.shape} @ {w.shape}: inner sizes differ", operation="affine", shapes=(x.shape, w.shape)
+        )
+    if b.shape != w.shape[1:]:
+        raise ShapeError(
+            f"affine: weight {w.shape} and bias {b.shape}: the bias must be {w.shape[1:]}",
+            operation="affine",
+            shapes=(w.shape, b.shape),
         )
     y: Array = np.matmul(x, w)
     y += b
@@ -122,6 +128,8 @@ relu = Primitive("relu", _relu, lambda y, x: lambda g: g * (y > 0), doc="``max(x
 
 
 def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
+    if not 0 <= negative_slope <= 1:
+        raise SettingError(f"leaky_relu: negative_slope {negative_slope} is not in [0, 1]", setting="negative_slope")
     y = np.multiply(x, negative_slope)
     return np.maximum(x, y, out=y if isinstance(y, np.ndarray) else None)
 
@@ -178,7 +186,13 @@ log_softmax = Primitive(
 
 
 def _squared_error(x: Array, target: Any) -> Any:
-    difference = np.subtract(x, target).ravel()
+    difference = np.subtract(x, target)
+    if difference.shape != np.shape(x):
+        shapes = (np.shape(x), np.shape(target))
+        raise ShapeError(
+            f"squared_error: {shapes[0]} and target {shapes[1]} differ", operation="squared_error", shapes=shapes
+        )
+    difference = difference.ravel()
     return np.dot(difference, difference)
 
 
@@ -186,7 +200,7 @@ squared_error = Primitive(
     "squared_error",
     _squared_error,
     lambda y, x, target: lambda g: np.multiply(np.subtract(x, target), 2 * g),
-    doc="Sum of ``(x - target) ** 2`` over all entries; x and target have one shape.",
+    doc="Sum of ``(x - target) ** 2`` over all entries; the target has the shape of x, or broadcasts to it.",
 )
 
 
@@ -246,7 +260,7 @@ softmax_cross_entropy = Primitive(
     "softmax_cross_entropy",
     _softmax_cross_entropy,
     _softmax_cross_entropy_back,
-    doc="""Sum over rows of ``-log softmax(x)[label]``; x (batch, classes) logits, labels (batch,) integers.
+    doc="""Sum over rows of ``-log softmax(x)[label]``; x (batch, classes) logits, labels (batch,) in [0, classes).
 
     With label smoothing s the target is ``(1 - s) one_hot + s / classes`` (Szegedy et al. 2016, section 7).
     """,

@@ -28,7 +28,7 @@ def _count(shape: tuple[int, ...], axis: Axis) -> int:
     return int(np.prod([shape[i] for i in _axes(axis, len(shape))], dtype=np.int64))
 
 
-def _sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+def _sum(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     return np.sum(x, axis=axis, keepdims=keepdims)
 
 
@@ -40,35 +40,67 @@ def _sum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> 
 sum = Primitive("sum", _sum, _sum_back, doc="Sum over ``axis``.")  # noqa: A001 - NumPy's name
 
 
-def _mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+def _mean(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     return np.mean(x, axis=axis, keepdims=keepdims)
 
 
 def _mean_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    shape, kept, count = x.shape, _kept_shape(x.shape, axis), _count(x.shape, axis)
+    # Nothing was averaged only if x is empty: then so is its gradient, whatever the count.
+    shape, kept, count = x.shape, _kept_shape(x.shape, axis), _count(x.shape, axis) or 1
     return lambda g: np.broadcast_to(g.reshape(kept) / count, shape)
 
 
 mean = Primitive("mean", _mean, _mean_back, doc="Arithmetic mean over ``axis``.")
 
 
-def _var(x: Array, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Any:
+def _var(x: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
     return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
 
 
-def _var_back(y: Array, x: Array, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Vjp:
-    kept, free = _kept_shape(x.shape, axis), _count(x.shape, axis) - ddof
-    return lambda g: g.reshape(kept) * (2 / free) * (x - np.mean(x, axis=axis, keepdims=True))
+def _var_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Vjp:
+    kept, free = _kept_shape(x.shape, axis), _free(x.shape, axis, ddof)
+    return lambda g: g.reshape(kept) * (2 / free) * _centred(x, axis)
 
 
 var = Primitive("var", _var, _var_back, doc="Variance over ``axis``; divides by the count less ``ddof``.")
 
 
-def _max(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+def _std(x: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
+    return np.std(x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+def _std_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Vjp:
+    kept, free = _kept_shape(x.shape, axis), _free(x.shape, axis, ddof)
+
+    def vjp(g: Array) -> Array:
+        deviation = y.reshape(kept)
+        flat = np.equal(deviation, 0)  # all elements equal: there the slope is 0, as for abs
+        share = np.where(flat, 0, g.reshape(kept) / np.where(flat, 1, deviation))
+        slopes: Array = share * (1 / free) * _centred(x, axis)
+        return slopes
+
+    return vjp
+
+
+std = Primitive("std", _std, _std_back, doc="Standard deviation over ``axis``: the root of :data:`var`.")
+
+
+def _free(shape: tuple[int, ...], axis: Axis, ddof: float) -> float:
+    """What a variance divides by; NaN where NumPy would divide by 0, so that the gradient is NaN too."""
+    free = _count(shape, axis) - ddof
+    return free if free > 0 else np.nan
+
+
+def _centred(x: Array, axis: Axis) -> Array:
+    centred: Array = x - np.mean(x, axis=axis, keepdims=True) if x.size else x
+    return centred
+
+
+def _max(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     return np.max(x, axis=axis, keepdims=keepdims)
 
 
-def _min(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+def _min(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     return np.min(x, axis=axis, keepdims=keepdims)
 
 

@@ -131,16 +131,17 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     """Exchange two axes."""
-    order = list(range(np.ndim(x)))
-    order[axis1], order[axis2] = order[axis2], order[axis1]
-    return transpose(x, axes=order)
+    return transpose(x, axes=np.swapaxes(_axes_as_sizes(x), axis1, axis2).shape)
 
 
-def moveaxis(x: Any, source: int, destination: int) -> Any:
-    """Move one axis to another place."""
-    order = list(range(np.ndim(x)))
-    order.insert(destination % len(order), order.pop(source))
-    return transpose(x, axes=order)
+def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+    """Move axes to other places."""
+    return transpose(x, axes=np.moveaxis(_axes_as_sizes(x), source, destination).shape)
+
+
+def _axes_as_sizes(x: Any) -> Array:
+    """An empty array of shape (0, 1, 2, ...): NumPy moves its axes, and the sizes say which went where."""
+    return np.empty(tuple(range(np.ndim(x))), np.bool_)
 
 
 def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Any:

@@ -16,9 +16,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from engine.errors import GradientError, ShapeError
+from engine.errors import EngineError, GradientError, ShapeError
 from engine.recording import Array, Node, Record, Vjp, running
-from engine.tensor import Tensor, is_tracked
+from engine.tensor import Tensor, is_tracked, keep_constant
+
+_view = np.ndarray.view  # Tensor's own refuses to leave a tape in silence
 
 Rule: TypeAlias = Callable[..., Vjp]
 """``rule(output, *arguments, **options) -> vjp``."""
@@ -53,14 +55,19 @@ class Primitive:
         reference = None if recorder is None else recorder.reference
         arrays: list[Any] = []
         tracked: list[tuple[int, Node]] = []
+        constants: list[Tensor] = []
         saw_tensor = False
         for position, value in enumerate(args):
             if isinstance(value, Tensor):
                 saw_tensor = True
-                arrays.append(value.view(running.array_class))
+                arrays.append(_view(value, running.array_class))
                 node = value._node
-                if node is not None and reference is not None and (node.leaf or node.tape is reference):
+                if reference is None:
+                    continue
+                if node is not None and (node.leaf or node.tape is reference):
                     tracked.append((position, node))
+                else:
+                    constants.append(value)
             elif recorder is not None and isinstance(value, (list, tuple)) and is_tracked(value):
                 raise GradientError(f"{self.name}: a list of tensors; np.stack them first", operation=self.name)
             else:
@@ -75,21 +82,25 @@ class Primitive:
             return output
         output = np.asanyarray(output)  # NumPy gives scalars for arrays without axes
         tensor = output.view(Tensor)
-        if recorder is None or not tracked:
+        if recorder is None or reference is None or not tracked:
             return tensor
+        if output.dtype.kind != "f":
+            raise GradientError(f"{self.name}: a result of dtype {output.dtype} has no gradient", operation=self.name)
         edges: list[tuple[Node, Vjp]] = []
         for position, node in tracked:
             rule = self.rule(position)
             if rule is None:
                 raise GradientError(f"{self.name}: argument {position} has no gradient", operation=self.name)
-            node.tape = reference  # from now on this tape holds it
+            node.hold(reference)
             edges.append((node, rule(output, *arrays, **options)))
+        for constant in constants:
+            keep_constant(constant, reference)
         tensor._node = node = Node(False, reference)
         recorder.records.append(Record(self.name, node, edges))
         return tensor
 
     def _misfit(self, arrays: Sequence[Any], error: ValueError) -> Exception:
-        if isinstance(error, ShapeError):
+        if isinstance(error, EngineError):
             return error
         shapes = tuple(np.shape(array) for array in arrays)
         listed = " and ".join(map(str, shapes))

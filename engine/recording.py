@@ -27,18 +27,31 @@ class Node:
     Attributes:
         leaf: True for a tensor made with ``watch=True``, False for the output of a recorded operation.
         tape: weak reference to the tape that recorded it last, or None.
+        earlier: tapes that recorded it before, and kept their records when the last one came.
     """
 
-    __slots__ = ("leaf", "tape")
+    __slots__ = ("earlier", "leaf", "tape")
 
     def __init__(self, leaf: bool, tape: weakref.ref[Recorder] | None = None) -> None:
         self.leaf = leaf
         self.tape = tape
+        self.earlier: tuple[weakref.ref[Recorder], ...] = ()
+
+    def hold(self, tape: weakref.ref[Recorder]) -> None:
+        """Note that ``tape`` keeps a record that this node is part of."""
+        if self.tape is not tape:
+            if self.tape is not None:
+                self.earlier = tuple(filter(_keeps_records, (*self.earlier, self.tape)))
+            self.tape = tape
 
     def is_held(self) -> bool:
         """Whether a tape still keeps records that this node is part of."""
-        tape = None if self.tape is None else self.tape()
-        return tape is not None and bool(tape.records)
+        return self.tape is not None and any(map(_keeps_records, (self.tape, *self.earlier)))
+
+
+def _keeps_records(reference: weakref.ref[Recorder]) -> bool:
+    tape = reference()
+    return tape is not None and bool(tape.records)
 
 
 class Record:

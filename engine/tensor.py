@@ -8,14 +8,17 @@ depends on something watched, they are looked up in the tables that :mod:`engine
 from __future__ import annotations
 
 import functools
+import inspect
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Self, cast
+from weakref import ref
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from engine.errors import GradientError
-from engine.recording import Node, running
+from engine.recording import Node, Recorder, running
 
 UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
 """Ufunc -> primitive, for ``np.add(x, y)`` and for the operators."""
@@ -52,6 +55,8 @@ class Tensor(np.ndarray[Any, Any]):
 
     # Class-level default: views and results are born without a node, at no cost.
     _node: Node | None = None
+    # Tapes that know this tensor, or a view of it, as a constant.
+    _constant: Node | None = None
 
     def __new__(cls, data: ArrayLike, watch: bool = False, dtype: DTypeLike | None = None) -> Self:
         """Make a tensor; the class describes the arguments."""
@@ -77,6 +82,8 @@ class Tensor(np.ndarray[Any, Any]):
         if out is not None:
             for target in out:
                 refuse_write(target, ufunc.__name__)
+        if method == "at":
+            refuse_write(inputs[0], f"{ufunc.__name__}.at")
         if is_tracked(inputs) and ufunc not in NO_GRADIENT:
             table = UFUNCS if method == "__call__" else REDUCTIONS if method == "reduce" else {}
             primitive = table.get(ufunc)
@@ -100,11 +107,14 @@ class Tensor(np.ndarray[Any, Any]):
         return tuple(map(wrap, result)) if isinstance(result, tuple) else wrap(result)
 
     def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
+        name = f"np.{func.__name__}"
         if func in WRITERS:
-            refuse_write(args[0] if args else next(iter(kwargs.values())), func.__name__)
-        refuse_write(kwargs.get("out"), func.__name__)
+            operands = [*args, *kwargs.values()]  # the target comes first
+            refuse_write(operands[0], func.__name__)
+            refuse_tracked(operands[1:], name)
+        position = _out_position(func)
+        refuse_write(kwargs.get("out", args[position] if position < len(args) else None), func.__name__)
         if is_tracked(args) or is_tracked(kwargs.values()):
-            name = f"np.{func.__name__}"
             if func in WRITERS or func in NO_GRADIENT:
                 return func(*plain_tree(args), **plain_tree(kwargs))
             primitive = FUNCTIONS.get(func)
@@ -122,6 +132,41 @@ class Tensor(np.ndarray[Any, Any]):
     def mT(self) -> Any:  # noqa: N802 - NumPy's name
         """The matrix transpose: the last two axes swapped."""
         return self.swapaxes(-1, -2)
+
+    def view(self, *args: Any, **kwargs: Any) -> Any:
+        """As in NumPy; on a tape only ``view(np.ndarray)``, which leaves it."""
+        if args != (np.ndarray,) and is_tracked((self,)):
+            raise _no_gradient("ndarray.view")
+        return super().view(*args, **kwargs)
+
+    @property
+    def flat(self) -> Any:
+        """As in NumPy, but not while a tape knows the tensor: the iterator reads and writes unseen."""
+        if is_tracked((self,)):
+            raise _no_gradient("ndarray.flat")
+        refuse_write(self, "flat")
+        return super().flat
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        refuse_write(self, "flat")
+        refuse_tracked((value,), "ndarray.flat")
+        np.asarray(self).flat = value
+
+    @property
+    def real(self) -> Any:
+        """As in NumPy."""
+        return super().real
+
+    @real.setter
+    def real(self, value: Any) -> None:
+        self[...] = value
+
+    def __deepcopy__(self, memo: dict[int, Any] | None) -> Self:
+        """A copy that is watched if this tensor is: a copied model can be trained."""
+        if self._node is not None and not self._node.leaf and is_tracked((self,)):
+            raise _no_gradient("copy.deepcopy")
+        return type(self)(np.array(self), watch=self.watched)
 
     def __repr__(self) -> str:
         body = np.array2string(np.asarray(self), separator=", ", prefix="Tensor(")
@@ -152,7 +197,7 @@ def is_tracked(values: Iterable[Any]) -> bool:
 
 def plain(value: Any) -> Any:
     """The array behind a tensor, without a copy; anything else as it is."""
-    return value.view(running.array_class) if isinstance(value, Tensor) else value
+    return np.ndarray.view(value, running.array_class) if isinstance(value, Tensor) else value
 
 
 def plain_tree(value: Any) -> Any:
@@ -175,14 +220,40 @@ def refuse_write(target: Any, operation: str) -> None:
     """Raise if writing into ``target`` would falsify a gradient that a tape may still be asked for.
 
     Raises:
-        GradientError: a tape holds a record of ``target``.
+        GradientError: a tape holds a record of ``target``, or of what it is a view of.
     """
-    if isinstance(target, Tensor) and target._node is not None and target._node.is_held():
+    tensor = target
+    while isinstance(tensor, Tensor):
+        if any(node is not None and node.is_held() for node in (tensor._node, tensor._constant)):
+            raise GradientError(
+                f"{operation}: in-place write to a tensor of shape {target.shape} that a tape has recorded; "
+                "make a new tensor (y = y + 1, not y += 1), or take the gradient first",
+                operation=operation,
+            )
+        tensor = tensor.base
+
+
+def refuse_tracked(values: Iterable[Any], operation: str) -> None:
+    """Raise if values that a tape follows are about to be written into an array, where it would lose them.
+
+    Raises:
+        GradientError: one of ``values`` is tracked.
+    """
+    if is_tracked(values):
         raise GradientError(
-            f"{operation}: in-place write to a tensor of shape {target.shape} that a tape has recorded; "
-            "make a new tensor (y = y + 1, not y += 1), or take the gradient first",
+            f"{operation}: a tape cannot follow values written into an array; join them by np.stack, np.concatenate "
+            "or np.where, or write np.asarray(tensor) if no gradient should flow through it",
             operation=operation,
         )
+
+
+def keep_constant(tensor: Tensor, tape: ref[Recorder]) -> None:
+    """Note that ``tape`` needs this tensor as it is, and so all that shares its memory."""
+    while isinstance(tensor.base, Tensor):
+        tensor = tensor.base
+    if tensor._constant is None:
+        tensor._constant = Node(leaf=False)
+    tensor._constant.hold(tape)
 
 
 def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
@@ -193,6 +264,16 @@ def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) ->
         if "unexpected keyword argument" in str(error) or "positional argument" in str(error):
             raise GradientError(f"{name} has no gradient when called like this: {error}", operation=name) from error
         raise
+
+
+@functools.cache
+def _out_position(function: Callable[..., Any]) -> int:
+    """Where a NumPy function takes ``out`` when it is given without its name."""
+    try:
+        names = list(inspect.signature(function).parameters)
+    except ValueError:  # some are written in C
+        names = []
+    return names.index("out") if "out" in names else sys.maxsize
 
 
 def _no_gradient(name: str) -> GradientError:
@@ -206,7 +287,8 @@ def _follow(name: str) -> None:
     original = getattr(np.ndarray, name)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not is_tracked((self, *args)):
+        refuse_write(kwargs.get("out"), name)
+        if not (is_tracked((self, *args)) or is_tracked(kwargs.values())):
             return original(self, *args, **kwargs)
         function = METHODS.get(name)
         if function is None:
@@ -222,6 +304,7 @@ def _guard(name: str) -> None:
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         refuse_write(self, name)
+        refuse_tracked((*args, *kwargs.values()), f"ndarray.{name}")
         return original(self, *args, **kwargs)
 
     setattr(Tensor, name, functools.wraps(original)(method))
@@ -230,10 +313,10 @@ def _guard(name: str) -> None:
 # Every method of ndarray that gives back an array computed from the elements: either it has an entry in METHODS,
 # or a tape refuses it. Silence would be a wrong gradient.
 for _name in (
-    *("__copy__", "__deepcopy__", "__getitem__", "astype", "choose", "clip", "compress", "copy", "cumprod", "cumsum"),
+    *("__copy__", "__getitem__", "astype", "choose", "clip", "compress", "copy", "cumprod", "cumsum"),
     *("diagonal", "dot", "flatten", "max", "mean", "min", "prod", "ravel", "repeat", "reshape", "squeeze", "std"),
     *("sum", "swapaxes", "take", "trace", "transpose", "var"),
 ):
     _follow(_name)
-for _name in ("__setitem__", "fill", "partition", "put", "resize", "setfield", "sort"):
+for _name in ("__setitem__", "byteswap", "fill", "partition", "put", "resize", "setfield", "sort"):
     _guard(_name)

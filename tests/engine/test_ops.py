@@ -1,5 +1,6 @@
 """Every primitive against central differences, over shapes, broadcasts, axes and memory layouts."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import GradientError, GradientTape, ShapeError, Tensor, gradcheck, ops
+from engine import GradientError, GradientTape, SettingError, ShapeError, Tensor, gradcheck, ops
 from engine.replay import Replay
 
 Case = tuple[Callable[..., Any], list[np.ndarray]]
@@ -86,11 +87,18 @@ def clip(draw: Any) -> Case:
 
 
 @st.composite
-def reduction(draw: Any, op: Any, **options: Any) -> Case:
-    shape = draw(full_shapes)
+def reduction(draw: Any, op: Any, sizes: Any = full_shapes, **options: Any) -> Case:
+    shape = draw(sizes)
     axes = draw(st.none() | st.integers(-len(shape), len(shape) - 1) | hnp.valid_tuple_axes(len(shape), min_size=1))
     keepdims = draw(st.booleans())
     return lambda x: op(x, axis=axes, keepdims=keepdims, **options), [distinct(draw, shape)]
+
+
+@st.composite
+def spread(draw: Any, op: Any) -> Case:
+    return draw(
+        reduction(op, hnp.array_shapes(max_dims=3, min_side=2, max_side=3), ddof=draw(st.sampled_from([0, 1, 0.5])))
+    )
 
 
 @st.composite
@@ -221,7 +229,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     },
     **{name: unary_positive(getattr(ops, name)) for name in ("log", "log1p", "sqrt")},
     **{name: binary(getattr(ops, name)) for name in ("add", "maximum", "minimum", "multiply", "subtract")},
-    **{name: reduction(getattr(ops, name)) for name in ("max", "mean", "min", "sum", "var")},
+    **{name: reduction(getattr(ops, name)) for name in ("max", "mean", "min")},
     **{name: along_axis(getattr(ops, name)) for name in ("log_softmax", "softmax")},
     **{name: axes_moved(getattr(ops, name)) for name in ("moveaxis", "swapaxes")},
     "affine": affine(),
@@ -240,10 +248,12 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "squared_error": squared_error(),
     "square": unary(ops.square),
     "squeeze": squeeze(),
+    "sum": reduction(ops.sum, hnp.array_shapes(max_dims=3, min_side=0, max_side=3)),
     "stack": stack(),
-    "std": unary(lambda x: ops.std(ops.concatenate([ops.ravel(x), np.array([5.0, 6.0])]))),
+    "std": spread(ops.std),
     "tanh": unary(ops.tanh),
     "transpose": transpose(),
+    "var": spread(ops.var),
     "where": where(),
 }
 
@@ -354,6 +364,28 @@ def test_an_element_taken_twice_gets_both_gradients() -> None:
     assert tape.gradient(y, [x])[0].tolist() == [11, 100]
 
 
+def test_reductions_of_nothing_have_empty_gradients() -> None:
+    x = Tensor(np.zeros((0, 3)), watch=True)
+    for op in (ops.mean, ops.var, ops.std):
+        with GradientTape() as tape, np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            y = op(x, axis=0)
+        assert np.isnan(y).all()
+        assert tape.gradient(y, [x])[0].shape == (0, 3)
+
+
+def test_a_spread_of_one_value_is_flat_and_one_without_freedom_has_no_slope() -> None:
+    x = Tensor([2.0, 2.0], watch=True)
+    with GradientTape() as tape:
+        y = np.std(x) + np.var(x)
+    assert tape.gradient(y, [x])[0].tolist() == [0, 0]
+    for op in (ops.var, ops.std):
+        with GradientTape() as tape, np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            y = op(x, ddof=2)
+        assert np.isnan(np.asarray(tape.gradient(y, [x])[0])).all()
+
+
 def test_power_of_zero_has_finite_gradients() -> None:
     x, p = Tensor([0.0, 0.0], watch=True), Tensor([2.0, 3.0], watch=True)
     with GradientTape() as tape:
@@ -362,12 +394,31 @@ def test_power_of_zero_has_finite_gradients() -> None:
     assert [gradient.tolist() for gradient in gradients] == [[0, 0], [0, 0]]
 
 
+def test_a_negative_power_of_zero_falls_without_end() -> None:
+    p = Tensor([-1.0, 0.0, 1.0], watch=True)
+    with GradientTape() as tape, np.errstate(divide="ignore"):
+        y = 0.0**p
+        (gradient,) = tape.gradient(y, [p])
+    assert gradient.tolist() == [-np.inf, 0, 0]
+
+
 def test_misfits_name_both_shapes() -> None:
     with pytest.raises(ShapeError, match=r"affine: \(2, 3\) @ \(4, 5\)") as caught:
         ops.affine(np.ones((2, 3)), np.ones((4, 5)), np.ones(5))
     assert caught.value.shapes == ((2, 3), (4, 5))
+    with pytest.raises(ShapeError, match=r"affine: weight \(3, 4\) and bias \(1,\)"):
+        ops.affine(np.ones((2, 3)), np.ones((3, 4)), np.ones(1))
+    with pytest.raises(ShapeError, match=r"affine: \(2, 3\) @ \(3,\)"):
+        ops.affine(np.ones((2, 3)), np.ones(3), np.ones(2))
+    with pytest.raises(ShapeError, match=r"squared_error: \(3,\) and target \(2, 3\)"):
+        ops.squared_error(np.ones(3), np.ones((2, 3)))
     with pytest.raises(ShapeError, match=r"add: shapes \(2,\) and \(3,\)"):
         ops.add(np.ones(2), np.ones(3))
+
+
+def test_a_slope_above_one_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"negative_slope 2\.0 is not in \[0, 1\]"):
+        ops.leaky_relu(np.ones(3), negative_slope=2.0)
 
 
 def test_a_tracked_tensor_as_an_option_is_refused_not_ignored() -> None:

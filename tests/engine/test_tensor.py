@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import GradientError, GradientTape, Tensor
+from engine import GradientError, GradientTape, Tensor, ops
 
 
 def gradient_of(f: Any, x: Any) -> Any:
@@ -79,6 +79,9 @@ def test_it_shows_its_dtype_only_where_it_is_not_float32() -> None:
         (lambda x: x @ x, [2, 4]),
         (lambda x: np.dot(x, x) + x.dot(x), [4, 8]),
         (lambda x: np.dot(2.0, x), [2, 2]),
+        (lambda x: Tensor(np.array([3.0, 4.0])).dot(b=x), [3, 4]),
+        (lambda x: sum(a * a for a in x) + (lambda a, b: a * b)(*x), [4, 5]),
+        (lambda x: np.moveaxis(x.reshape(1, 2, 1), (0, 2), (-1, 0)).reshape(2) * x, [2, 4]),
         (lambda x: np.where(x > 1, x, 5 * x), [5, 1]),
         (lambda x: np.clip(x, 0, 1.5) + x.clip(max=5), [2, 1]),
         (lambda x: np.add.reduce(x) + np.maximum.reduce(x), [1, 2]),
@@ -123,6 +126,13 @@ def test_what_people_write_is_recorded(f: Any, expected: list[float]) -> None:
         (lambda x: np.dot(x, np.ones((2, 2, 2))), "np.dot"),
         (lambda x: np.add(x, 1, out=np.zeros(2)), "np.add"),
         (lambda x: x * [x[0], 1.0], "multiply"),
+        (lambda x: x.view(), "ndarray.view"),
+        (lambda x: x.flat[0], "ndarray.flat"),
+        (lambda x: Tensor(np.ones(2)).dot(b=x.view(np.ndarray)) + x * 1j, "multiply"),
+        (lambda x: np.sum(x, 0, np.float32), "np.sum"),
+        (lambda x: x.max(0, np.zeros(())), "ndarray.max"),
+        (lambda x: x.var(0, np.float64), "ndarray.var"),
+        (lambda x: ops.cast(x, dtype=int), "cast"),
     ],
 )
 def test_what_has_no_gradient_is_an_error_that_names_it(f: Any, name: str) -> None:
@@ -144,6 +154,15 @@ def test_what_has_no_gradient_is_an_error_that_names_it(f: Any, name: str) -> No
         lambda y: np.clip(y, 0, 1, out=y),
         lambda y: np.copyto(y, 0),
         lambda y: np.fill_diagonal(y, 0),
+        lambda y: np.add.at(y, 0, 1),
+        lambda y: np.take(np.ones((3, 2)), [0, 1], 0, y),
+        lambda y: np.ones((2, 2)).cumsum(axis=0, out=y),
+        lambda y: y.byteswap(inplace=True),
+        lambda y: y[0].__iadd__(1),
+        lambda y: y[:1].T.fill(0),
+        lambda y: y.reshape(-1).__setitem__(0, 5),
+        lambda y: setattr(y, "flat", 5),
+        lambda y: setattr(y, "real", 5),
     ],
 )
 def test_writing_into_something_recorded_is_an_error_until_the_gradient_is_taken(write: Any) -> None:
@@ -159,6 +178,99 @@ def test_writing_into_something_recorded_is_an_error_until_the_gradient_is_taken
     tape.gradient(y, [x])
     write(x)
     write(y)
+
+
+def test_an_iterator_over_something_recorded_may_not_write() -> None:
+    x = Tensor([1.0, 2.0], watch=True)
+    with GradientTape() as tape:
+        y = np.exp(x)
+        z = y * y
+    with pytest.raises(GradientError, match="in-place write"):
+        y.flat[0] = 5
+    tape.gradient(z, [x])
+    y.flat[0] = 5
+    y.flat = [1, 2]
+    assert list(y.flat) == [1, 2]
+
+
+@pytest.mark.parametrize("write", [lambda a, v: a.__iadd__(1), lambda a, v: v.fill(0), lambda a, v: a[:1].fill(0)])
+def test_a_constant_may_not_be_written_to_while_a_tape_needs_it(write: Any) -> None:
+    x, a = Tensor([[2.0, 3.0]], watch=True), Tensor([[5.0, 5.0], [1.0, 1.0]])
+    view = a[0]
+    with GradientTape() as tape:
+        y = x * view
+    with pytest.raises(GradientError, match="in-place write"):
+        write(a, view)
+    assert tape.gradient(y, [x])[0].tolist() == [[5, 5]]
+    write(a, view)
+
+
+def test_a_tensor_on_two_tapes_may_be_written_to_when_both_have_given_their_gradients() -> None:
+    x = Tensor([2.0], watch=True)
+    with GradientTape() as first:
+        y = x * x
+    with GradientTape() as second:
+        z = x * 3
+    second.gradient(z, [x])
+    with pytest.raises(GradientError, match="in-place write"):
+        x += 1
+    assert first.gradient(y, [x])[0].tolist() == [4]
+    x += 1
+    assert x.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda target, x: target.__setitem__(0, x[0]),
+        lambda target, x: target.fill(x[0]),
+        lambda target, x: target.put([0], x[0]),
+        lambda target, x: setattr(target, "flat", x),
+        lambda target, x: setattr(target, "real", x),
+        lambda target, x: np.copyto(target, x),
+        lambda target, x: np.copyto(np.asarray(target), x),
+        lambda target, x: np.put(target, [0], x[0]),
+        lambda target, x: np.put_along_axis(target, np.array([0]), x[:1], 0),
+    ],
+)
+def test_tracked_values_may_not_be_written_into_an_array_that_would_forget_them(write: Any) -> None:
+    x, target = Tensor([1.0, 2.0], watch=True), Tensor([0.0, 0.0])
+    with GradientTape(), pytest.raises(GradientError, match="written into an array"):
+        write(target, x)
+    assert target.tolist() == [0, 0]
+    write(target, x)
+    assert target[0] == 1
+
+
+def test_deep_copies_are_watched_like_their_originals() -> None:
+    x = Tensor([1.0, 2.0], watch=True)
+    twin = copy.deepcopy({"weight": x, "constant": Tensor([1.0])})
+    assert twin["weight"].watched
+    assert not twin["constant"].watched
+    twin["weight"] += 1
+    assert x.tolist() == [1, 2]
+    with GradientTape():
+        y = x * 2
+        with pytest.raises(GradientError, match="deepcopy"):
+            copy.deepcopy(y)
+
+
+def test_flatten_gives_a_copy_on_a_tape_too() -> None:
+    x = Tensor([[1.0, 2.0]], watch=True)
+    with GradientTape():
+        y = x.flatten()
+    y += 1
+    assert x.tolist() == [[1, 2]]
+
+
+def test_float_power_works_in_float64_as_in_numpy() -> None:
+    x = Tensor([2.0, 3.0], watch=True)
+    with GradientTape() as tape:
+        y = np.float_power(x, 2) + np.float_power(2, x)
+    assert y.dtype == np.float64
+    gradient = tape.gradient(y, [x])[0]
+    assert gradient.dtype == np.float32
+    np.testing.assert_allclose(gradient, [4 + 4 * np.log(2), 6 + 8 * np.log(2)], rtol=1e-6)
 
 
 def test_an_abandoned_tape_holds_nothing() -> None:
