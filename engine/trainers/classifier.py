@@ -19,6 +19,7 @@ from engine.recording import Array
 from engine.replay import Replay
 from engine.schedules import Schedule
 from engine.tape import GradientTape
+from engine.trainers.health import GradientNorms, activation_metrics, activations, probe
 from engine.trainers.progress import Progress, under_prefix, with_prefix
 from engine.trainers.reports import BatchDone, EpochDone
 
@@ -115,6 +116,7 @@ class ClassifierTrainer:
         while progress.epoch < progress.epochs:
             progress.underway = True
             step, total_loss, hits, rate = progress.step, 0.0, 0, 0.0
+            norms = GradientNorms(self.model, progress.steps_per_epoch)
             dropout = generator_for(self.seed, "dropout", progress.epoch)
             for batch in batches(
                 len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
@@ -124,6 +126,8 @@ class ClassifierTrainer:
                     loss, outputs, *gradients = replay(self._losses, inputs, self._train_targets[batch], rng=dropout)
                     value = self._per_image(loss, len(batch))
                     progress.check_finite("train_loss", value, step)
+                    if norms.is_due(step - progress.step):
+                        norms.add(gradients, 1 / len(batch) if self.loss.reduction == "sum" else 1.0)
                     rate = self.optimizer.learning_rate * self.schedule(step, progress.steps_per_epoch, progress.steps)
                     self.optimizer.apply(parameters, gradients, rate)
                 step += 1
@@ -139,7 +143,7 @@ class ClassifierTrainer:
                 "val_loss": validation_loss,
                 "val_accuracy": accuracy(self._validation_labels, predictions),
                 "learning_rate": rate,
-            }
+            } | self._health(norms)
             confusion = confusion_matrix(self._validation_labels, predictions, self.model.units)
             progress.epoch += 1
             progress.underway = False
@@ -212,6 +216,11 @@ class ClassifierTrainer:
                 total += self._per_image(self.loss(outputs, targets), len(targets)) * len(targets)
             predictions.append(outputs.argmax(axis=1))
         return total / len(self.validation), np.concatenate(predictions)
+
+    def _health(self, norms: GradientNorms) -> dict[str, float]:
+        """What the epoch did to the inside of the model (:mod:`engine.trainers.health`)."""
+        outputs = activations(self.model, self.validation.inputs(probe(self.validation), self.dtype))
+        return norms.metrics() | activation_metrics(self.model, outputs)
 
     def _per_image(self, loss: Array, batch: int) -> float:
         """The loss as a mean over the batch, whatever its reduction, so that runs can be compared."""

@@ -20,6 +20,7 @@ from engine.recording import Array
 from engine.replay import Replay
 from engine.schedules import Schedule
 from engine.tape import GradientTape
+from engine.trainers.health import PROBED, GradientNorms, activation_metrics, activations, probe, variety
 from engine.trainers.progress import Progress, under_prefix, with_prefix
 from engine.trainers.reports import BatchDone, EpochDone
 
@@ -149,6 +150,9 @@ class GanTrainer:
         while progress.epoch < progress.epochs:
             progress.underway = True
             step, means, rate = progress.step, _Means(), 0.0
+            norms = [
+                GradientNorms(network, progress.steps_per_epoch) for network in (self.generator, self.discriminator)
+            ]
             latent = generator_for(self.seed, "latent", progress.epoch)
             dropout = generator_for(self.seed, "dropout", progress.epoch)
             for batch in batches(
@@ -164,15 +168,14 @@ class GanTrainer:
                         losses = replay(self._both_losses, noise, inputs, rng=dropout)
                     else:
                         losses = replay(self._generator_loss, noise, rng=dropout)
-                    self._update(losses, len(batch), step, means, rate, d_rate)
+                    self._update(losses, len(batch), step, means, norms, rate, d_rate)
                 step += 1
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
             progress.epoch += 1
             progress.underway = False
-            yield EpochDone(
-                progress.epoch, progress.epochs, step, means.result() | {"learning_rate": rate}, None, False
-            )
+            metrics = means.result() | {"learning_rate": rate} | self._health(norms)
+            yield EpochDone(progress.epoch, progress.epochs, step, metrics, None, False)
 
     def _generator_loss(self, noise: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """The generator's loss, the logits of the fakes, and the gradients of the generator."""
@@ -200,15 +203,22 @@ class GanTrainer:
         return _arrays(g_loss, fake_logits, *g_gradients, d_loss, real_logits, *d_gradients)
 
     def _update(
-        self, losses: Sequence[Array], batch: int, step: int, means: _Means, g_rate: float, d_rate: float
+        self,
+        losses: Sequence[Array],
+        batch: int,
+        step: int,
+        means: _Means,
+        norms: Sequence[GradientNorms],
+        g_rate: float,
+        d_rate: float,
     ) -> None:
         """Report the losses, and update the networks whose gradients are given: the generator first."""
         parts = (
-            (self.generator, self.g_optimizer, g_rate, "g_loss", "d_fake"),
-            (self.discriminator, self.d_optimizer, d_rate, "d_loss", "d_real"),
+            (self.generator, self.g_optimizer, g_rate, "g_loss", "d_fake", norms[0]),
+            (self.discriminator, self.d_optimizer, d_rate, "d_loss", "d_real", norms[1]),
         )
         updates = []
-        for network, optimizer, rate, loss_name, verdict_name in parts:
+        for network, optimizer, rate, loss_name, verdict_name, measured in parts:
             if not losses:
                 break
             parameters = network.parameters
@@ -216,9 +226,25 @@ class GanTrainer:
             gradients, losses = rest[: len(parameters)], rest[len(parameters) :]
             self._report(means, loss_name, loss, batch, step)
             means.add(verdict_name, _mean_verdict(logits), batch)
+            if measured.is_due(step - self._progress.step):
+                measured.add(gradients, 1 / batch if self._loss.reduction == "sum" else 1.0)
             updates.append((optimizer, parameters, gradients, rate))
         for optimizer, parameters, gradients, rate in updates:
             optimizer.apply(parameters, gradients, rate)
+
+    def _health(self, norms: Sequence[GradientNorms]) -> dict[str, float]:
+        """What the epoch did to the inside of the networks (:mod:`engine.trainers.health`)."""
+        noise = self.latent.draw(generator_for(self.seed, "probe"), PROBED, self.dtype)
+        reals = self.train.inputs(probe(self.train), self.dtype)
+        made = activations(self.generator, noise)
+        judged = activations(self.discriminator, np.concatenate([reals, made[-1]]))
+        return (
+            norms[0].metrics("g_", "generator.")
+            | norms[1].metrics("d_", "discriminator.")
+            | activation_metrics(self.generator, made, "g_", "generator.")
+            | activation_metrics(self.discriminator, judged, "d_", "discriminator.")
+            | {"sample_diversity": variety(made[-1], reals)}
+        )
 
     def _report(self, means: _Means, name: str, loss: Array, batch: int, step: int) -> None:
         value = float(loss) / batch if self._loss.reduction == "sum" else float(loss)

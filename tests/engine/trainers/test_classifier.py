@@ -65,7 +65,7 @@ def same(a, b) -> bool:
 def test_it_learns_and_reports(settings: str) -> None:
     epochs = finish(trainer(settings, epochs=25).run())
     first, last = epochs[0].metrics, epochs[-1].metrics
-    assert list(last) == ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    assert list(last)[:5] == ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]
     assert last["val_accuracy"] > 0.8
     assert last["train_loss"] < first["train_loss"]
     assert epochs[-1].confusion.sum() == 30

@@ -78,7 +78,7 @@ def test_reports_have_losses_and_verdicts() -> None:
     reports = list(trainer().run())
     assert [r.step for r in reports if isinstance(r, BatchDone)] == list(range(1, 13))
     for report in finish(reports):
-        assert sorted(report.metrics) == ["d_fake", "d_loss", "d_real", "g_loss", "learning_rate"]
+        assert {"d_fake", "d_loss", "d_real", "g_loss", "learning_rate"} <= set(report.metrics)
         assert 0 < report.metrics["d_real"] < 1
         assert 0 < report.metrics["d_fake"] < 1
         assert (report.confusion, report.is_best) == (None, False)
