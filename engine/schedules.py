@@ -56,6 +56,31 @@ def one_cycle(warmup: float = 0.3, start: float = 1 / 25, end: float = 1 / 250_0
     return schedule
 
 
+def cosine(warmup: float = 0.0, start: float = 1 / 25, end: float = 0.0) -> Schedule:
+    """Half a cosine from 1 down to ``end``, after a line from ``start`` up to 1 over the first ``warmup`` part.
+
+    Equation 5 of Loshchilov & Hutter 2017 (arXiv:1608.03983), without restarts. ``end`` belongs to the step after the
+    last one, as in PyTorch's ``CosineAnnealingLR`` over the rest of the steps; the line is its ``LinearLR``.
+
+    Raises:
+        SettingError: ``warmup`` is not in [0, 1), ``start`` not in (0, 1], or ``end`` not in [0, 1].
+    """
+    if not 0 <= warmup < 1:
+        raise SettingError(f"cosine schedule: warmup {warmup} is not in [0, 1)", setting="warmup")
+    if not 0 < start <= 1:
+        raise SettingError(f"cosine schedule: start {start} is not in (0, 1]", setting="start")
+    if not 0 <= end <= 1:
+        raise SettingError(f"cosine schedule: end {end} is not in [0, 1]", setting="end")
+
+    def schedule(step: int, steps_per_epoch: int, total_steps: int) -> float:
+        top = int(warmup * total_steps)
+        if step < top:
+            return start + (1 - start) * step / top
+        return _cosine(1.0, end, (step - top) / (total_steps - top))
+
+    return schedule
+
+
 def _cosine(first: float, last: float, fraction: float) -> float:
     """From ``first`` to ``last`` along half a cosine."""
     return last + (first - last) / 2 * (1 + math.cos(math.pi * fraction))

@@ -84,6 +84,21 @@ SCHEDULES = {
             o, 0.01, total_steps=STEPS_PER_EPOCH * EPOCHS, cycle_momentum=False
         ),
     ),
+    "cosine": (
+        schedules.cosine(end=0.1),
+        lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, STEPS_PER_EPOCH * EPOCHS, 0.01 * 0.1),
+    ),
+    "cosine, warm-up": (
+        schedules.cosine(warmup=0.4, start=0.2),
+        lambda o: torch.optim.lr_scheduler.SequentialLR(
+            o,
+            [
+                torch.optim.lr_scheduler.LinearLR(o, 0.2, total_iters=4),
+                torch.optim.lr_scheduler.CosineAnnealingLR(o, STEPS_PER_EPOCH * EPOCHS - 4),
+            ],
+            [4],
+        ),
+    ),
 }
 ACTIVATIONS = {
     "sigmoid": torch.nn.Sigmoid(),

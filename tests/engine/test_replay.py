@@ -37,7 +37,12 @@ OPTIMIZERS = {
     "adam": lambda: Adam(0.01, 0.5),
     "adamw": lambda: AdamW(0.01, 0.5, clip_norm=0.5),
 }
-SCHEDULES = {"constant": schedules.constant(), "step": schedules.step([1], 0.5), "one_cycle": schedules.one_cycle()}
+SCHEDULES = {
+    "constant": schedules.constant(),
+    "step": schedules.step([1], 0.5),
+    "one_cycle": schedules.one_cycle(),
+    "cosine": schedules.cosine(warmup=0.1),
+}
 LOSSES = {
     "squared_error": (SquaredError, None),
     "binary_cross_entropy": (BinaryCrossEntropy, "sigmoid"),

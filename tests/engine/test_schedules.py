@@ -22,9 +22,20 @@ def test_one_cycle_rises_to_one_and_falls_to_nearly_nothing() -> None:
     assert factors[29:] == sorted(factors[29:], reverse=True)
 
 
+def test_cosine_falls_to_its_end_after_a_linear_rise() -> None:
+    plain = [schedules.cosine(end=0.1)(step, 10, 100) for step in range(101)]
+    assert plain[0] == 1
+    assert plain[50] == pytest.approx(0.55)
+    assert plain[100] == pytest.approx(0.1)
+    assert plain == sorted(plain, reverse=True)
+    warm = [schedules.cosine(warmup=0.2, start=0.5)(step, 10, 100) for step in range(100)]
+    assert warm[:21] == pytest.approx([0.5 + 0.5 * step / 20 for step in range(21)])
+    assert warm[60] == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
-def test_one_cycle_survives_a_run_of_few_steps(steps: int) -> None:
-    schedule = schedules.one_cycle()
+@pytest.mark.parametrize("schedule", [schedules.one_cycle(), schedules.cosine(), schedules.cosine(warmup=0.9)])
+def test_a_schedule_survives_a_run_of_few_steps(steps: int, schedule: schedules.Schedule) -> None:
     assert all(0 < schedule(step, 1, steps) <= 1 for step in range(steps))
 
 
@@ -33,3 +44,7 @@ def test_settings_out_of_range_are_refused() -> None:
         schedules.step([1], 0)
     with pytest.raises(SettingError, match="warmup 1"):
         schedules.one_cycle(warmup=1)
+    for settings in ({"warmup": 1}, {"start": 0}, {"end": -0.1}):
+        with pytest.raises(SettingError) as caught:
+            schedules.cosine(**settings)
+        assert caught.value.setting in settings
