@@ -2,6 +2,9 @@
 
 ``reduction`` is one convention for all: ``sum`` adds over batch and outputs; ``mean`` divides that sum by the batch
 size only, so that a learning rate does not depend on the batch size and an output more does not weaken the others.
+
+``label_smoothing`` s in [0, 1) moves what integer labels stand for (Szegedy et al. 2016, section 7): a share of s is
+spread evenly. Targets that are given as numbers are taken as they are.
 """
 
 from __future__ import annotations
@@ -41,22 +44,51 @@ class Loss(Protocol):
 
 
 class _Reduced:
-    def __init__(self, reduction: Reduction = "mean") -> None:
+    def __init__(self, reduction: Reduction = "mean", label_smoothing: float = 0.0) -> None:
         if reduction not in ("mean", "sum"):
             raise SettingError(f"reduction {reduction!r} is neither mean nor sum", setting="reduction")
+        if not 0 <= label_smoothing < 1:
+            raise SettingError(f"label_smoothing {label_smoothing} is not in [0, 1)", setting="label_smoothing")
         self.reduction: Reduction = reduction
+        self.label_smoothing = label_smoothing
 
     def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
-        """One-hot rows for integer ``labels``: (n,) to (n, classes)."""
+        """Rows for integer ``labels``, one-hot or smoothed: (n,) to (n, classes)."""
         check_labels(labels, len(labels), classes)
-        return one_hot(labels, classes, dtype)
+        rows = one_hot(labels, classes, dtype)
+        if self.label_smoothing:
+            rows *= 1 - self.label_smoothing
+            rows += self.label_smoothing * self._even_share(classes)
+        return rows
+
+    def _even_share(self, classes: int) -> float:
+        """The target of an output when nothing is known of the label."""
+        return 1 / classes
+
+    def _rows(self, outputs: Any, given: Any) -> Array:
+        """Targets as floats of the outputs' shape, from such or from labels."""
+        targets: Array = np.asarray(given)
+        if targets.shape == outputs.shape:
+            if targets.size == 0:
+                raise DataError(f"an empty batch has no loss: outputs and targets {targets.shape}")
+            if not np.isfinite(targets).all():
+                raise DataError(f"loss: targets {targets.shape} hold values that are not finite")
+            return targets
+        if targets.ndim == 1 and targets.dtype.kind in "ui":
+            check_labels(targets, len(outputs), outputs.shape[-1])
+            return self.targets(targets, outputs.shape[-1], outputs.dtype)
+        raise ShapeError(
+            f"loss: outputs {outputs.shape} and targets {targets.dtype} {targets.shape}: neither equal nor labels",
+            operation="loss",
+            shapes=(outputs.shape, targets.shape),
+        )
 
     def _reduce(self, total: Any, batch: int) -> Any:
         return total if self.reduction == "sum" else ops.multiply(total, 1 / batch)
 
 
 class SquaredError(_Reduced):
-    """``sum (output - target) ** 2``; integer labels stand for one-hot rows."""
+    """``sum (output - target) ** 2``; integer labels stand for one-hot rows, ``(1 - s) one_hot + s / classes``."""
 
     on_logits = False
 
@@ -65,13 +97,13 @@ class SquaredError(_Reduced):
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Outputs (batch, units); targets the same shape, or labels (batch,)."""
-        return self._reduce(ops.squared_error(outputs, _targets(outputs, targets)), len(outputs))
+        return self._reduce(ops.squared_error(outputs, self._rows(outputs, targets)), len(outputs))
 
 
 class BinaryCrossEntropy(_Reduced):
     """``-t log s(x) - (1 - t) log(1 - s(x))`` with s the sigmoid that the model ends with, from its logits.
 
-    Integer labels stand for one-hot rows when the model has several outputs.
+    Integer labels stand for one-hot rows, ``(1 - s) one_hot + s / 2``: each output answers a question of its own.
     """
 
     on_logits = True
@@ -83,26 +115,22 @@ class BinaryCrossEntropy(_Reduced):
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Logits (batch, units); targets in [0, 1]: a number for all, the same shape, or labels (batch,)."""
         if not isinstance(targets, float):
-            targets = _targets(outputs, targets)
+            targets = self._rows(outputs, targets)
         if not (np.min(targets) >= 0 and np.max(targets) <= 1):
             raise DataError("binary cross-entropy: targets must lie in [0, 1]")
         return self._reduce(ops.sigmoid_cross_entropy(outputs, targets), len(outputs))
+
+    def _even_share(self, classes: int) -> float:
+        return 1 / 2
 
 
 class SoftmaxCrossEntropy(_Reduced):
     """``-log softmax(x)[label]``, from the logits of a model that ends with a softmax.
 
-    Args:
-        label_smoothing: s in [0, 1); the target becomes ``(1 - s) one_hot + s / classes``.
+    With label smoothing the target is ``(1 - s) one_hot + s / classes``.
     """
 
     on_logits = True
-
-    def __init__(self, reduction: Reduction = "mean", label_smoothing: float = 0.0) -> None:
-        super().__init__(reduction)
-        if not 0 <= label_smoothing < 1:
-            raise SettingError(f"label_smoothing {label_smoothing} is not in [0, 1)", setting="label_smoothing")
-        self.label_smoothing = label_smoothing
 
     def check_activation(self, activation: Activation | None) -> None:
         """The model must end with a softmax, or with nothing."""
@@ -123,25 +151,6 @@ class SoftmaxCrossEntropy(_Reduced):
 def _expect(loss: str, activation: Activation | None, expected: Activation) -> None:
     if activation not in (None, expected):
         raise SettingError(f"{loss} needs a model that ends with {expected}, not {activation}", setting="loss")
-
-
-def _targets(outputs: Any, given: Any) -> Array:
-    """Targets as floats of the outputs' shape."""
-    targets: Array = np.asarray(given)
-    if targets.shape == outputs.shape:
-        if targets.size == 0:
-            raise DataError(f"an empty batch has no loss: outputs and targets {targets.shape}")
-        if not np.isfinite(targets).all():
-            raise DataError(f"loss: targets {targets.shape} hold values that are not finite")
-        return targets
-    if targets.ndim == 1 and targets.dtype.kind in "ui":
-        check_labels(targets, len(outputs), outputs.shape[-1])
-        return one_hot(targets, outputs.shape[-1], outputs.dtype)
-    raise ShapeError(
-        f"loss: outputs {outputs.shape} and targets {targets.dtype} {targets.shape}: neither equal nor labels",
-        operation="loss",
-        shapes=(outputs.shape, targets.shape),
-    )
 
 
 def one_hot(labels: Array, classes: int, dtype: Any) -> Array:

@@ -42,6 +42,16 @@ def test_softmax_cross_entropy_is_that_of_the_softmax(smoothing: float) -> None:
     assert SoftmaxCrossEntropy("mean", smoothing)(LOGITS, LABELS) == pytest.approx(total / 2)
 
 
+@pytest.mark.parametrize(("loss", "even"), [(SquaredError, 1 / 3), (BinaryCrossEntropy, 1 / 2)])
+def test_smoothed_labels_stand_for_smoothed_rows(loss, even) -> None:
+    rows = 0.8 * np.array([[0, 0, 1], [1, 0, 0]]) + 0.2 * even
+    smoothed, plain = loss("sum", 0.2), loss("sum")
+    np.testing.assert_allclose(smoothed.targets(LABELS, 3, np.float64), rows)
+    for targets in (LABELS, smoothed.targets(LABELS, 3, np.float64)):
+        assert smoothed(LOGITS, targets) == pytest.approx(plain(LOGITS, rows))
+    gradcheck(lambda x: smoothed(x, LABELS), LOGITS)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("loss", [SquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy])
 def test_gradients_follow_the_reduction(loss, reduction) -> None:
@@ -80,8 +90,9 @@ def test_unsuited_targets_are_refused() -> None:
 def test_unsuited_settings_are_refused() -> None:
     with pytest.raises(SettingError, match="neither mean nor sum"):
         SquaredError("max")  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match="label_smoothing 1"):
-        SoftmaxCrossEntropy(label_smoothing=1.0)
+    for loss in (SquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy):
+        with pytest.raises(SettingError, match="label_smoothing 1"):
+            loss(label_smoothing=1.0)
     with pytest.raises(SettingError, match="ends with sigmoid, not softmax"):
         BinaryCrossEntropy().check_activation(Activation.SOFTMAX)
     with pytest.raises(SettingError, match="ends with softmax, not relu"):
