@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from engine.batches import ImageData, batch_count, batches, generator_for
+from engine.batches import ImageData, batch_count, batches, draw_shifts, generator_for
 from engine.checkpoint import State
-from engine.errors import CheckpointError, DataError, ShapeError
+from engine.errors import CheckpointError, DataError, SettingError, ShapeError
 from engine.layers import Sequential
 from engine.losses import Loss, check_labels
 from engine.metrics import accuracy, confusion_matrix
@@ -51,6 +51,8 @@ class ClassifierTrainer:
         schedule: multiplies the optimizer's learning rate, step by step.
         train, validation: images with labels.
         seed: with the epoch, the source of all that is random.
+        max_shift: pixels; each time that a training image is shown it is moved at random by up to as many in each
+            direction, zeros moving in. 0: not at all.
         dtype: of the inputs; the model's own dtype.
         replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
 
@@ -73,10 +75,17 @@ class ClassifierTrainer:
         batch_size: int,
         shuffle: bool,
         seed: int,
+        max_shift: int = 0,
         dtype: DTypeLike = np.float32,
         replay: bool = True,
     ) -> None:
         loss.check_activation(model.activation)
+        sides = train.images.shape[1:]
+        if max_shift < 0 or (max_shift and (len(sides) != 2 or max_shift >= min(sides))):
+            raise SettingError(
+                f"max_shift {max_shift} must not be negative, nor move images of {sides} pixels out of sight",
+                setting="max_shift",
+            )
         self._train_labels = _labels(train, model, "training")
         self._validation_labels = _labels(validation, model, "validation")
         self._train_targets = loss.targets(self._train_labels, model.units, dtype)
@@ -90,6 +99,7 @@ class ClassifierTrainer:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
+        self.max_shift = max_shift
         self.dtype = np.dtype(dtype)
         self.replay = replay
         self.best_accuracy: float | None = None
@@ -118,10 +128,12 @@ class ClassifierTrainer:
             step, total_loss, hits, rate = progress.step, 0.0, 0, 0.0
             norms = GradientNorms(self.model, progress.steps_per_epoch)
             dropout = generator_for(self.seed, "dropout", progress.epoch)
+            augment = generator_for(self.seed, "augment", progress.epoch)
             for batch in batches(
                 len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
             ):
-                inputs = self.train.inputs(batch, self.dtype, out=x[: len(batch)])
+                shifts = draw_shifts(augment, len(batch), self.max_shift) if self.max_shift else None
+                inputs = self.train.inputs(batch, self.dtype, x[: len(batch)], shifts)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss says it better
                     loss, outputs, *gradients = replay(self._losses, inputs, self._train_targets[batch], rng=dropout)
                     value = self._per_image(loss, len(batch))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import DataError, ImageData, SettingError, batches, generator_for
-from engine.batches import batch_count
+from engine.batches import batch_count, draw_shifts, shifted
 
 sizes = st.integers(1, 50)
 seeds = st.integers(0, 2**64)
@@ -50,6 +50,30 @@ def test_bytes_are_mapped_to_the_scale_and_back(scale, dtype) -> None:
     assert data.to_bytes(np.array([[-9.0] * 64, [9.0] * 64])).tolist() == [[[0] * 8] * 8, [[255] * 8] * 8]
 
 
+@given(st.integers(0, 3), st.integers(1, 70), seeds)
+def test_a_shifted_image_is_the_image_in_a_frame_of_zeros(most: int, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, 5, 4), np.uint8)
+    shifts = draw_shifts(rng, count, most)
+    assert np.abs(shifts).max() <= most
+    expected = np.zeros_like(images)
+    for image, (down, right), into in zip(images, shifts, expected, strict=True):
+        for row, column in np.ndindex(5, 4):
+            if 0 <= row - down < 5 and 0 <= column - right < 4:
+                into[row, column] = image[row - down, column - right]
+    np.testing.assert_array_equal(shifted(images, shifts), expected)
+    data, chosen = ImageData(images, None, (-1.0, 1.0)), rng.permutation(count)
+    moved = data.inputs(chosen, np.float32, shifts=shifts[chosen])
+    np.testing.assert_array_equal(moved, ImageData(expected, None, (-1.0, 1.0)).inputs(chosen, np.float32))
+
+
+def test_all_shifts_are_drawn_alike() -> None:
+    shifts = draw_shifts(generator_for(0, "augment"), 9000, 1)
+    _, counts = np.unique(shifts @ [3, 1], return_counts=True)
+    assert counts.shape == (9,)
+    assert np.all(np.abs(counts - 1000) < 150)  # five standard deviations
+
+
 def test_batches_are_no_views_of_a_memory_map(tmp_path) -> None:
     np.save(tmp_path / "images.npy", np.ones((4, 2, 2), np.uint8))
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
@@ -70,6 +94,8 @@ def test_unsuited_data_are_refused() -> None:
         ImageData(images, np.array([0, 7]), classes=5)
     with pytest.raises(DataError, match="scale"):
         ImageData(images, None, (1.0, 0.0))
+    with pytest.raises(DataError, match="can be shifted"):
+        ImageData(images.reshape(2, 4), None).inputs(np.array([0]), np.float32, shifts=np.zeros((1, 2), int))
     with pytest.raises(SettingError, match="batch_size 0"):
         batch_count(5, 0)
     with pytest.raises(SettingError, match="seed -1"):

@@ -110,6 +110,27 @@ def test_a_run_resumed_after_any_epoch_gives_the_same_bits(settings: str, dtype)
         assert second.samples(5).confidences.tobytes() == whole.samples(5).confidences.tobytes()
 
 
+VARIANTS = {
+    "shifts": {"max_shift": 1},
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_each_option_has_an_effect_and_resumes_with_the_same_bits(changes) -> None:
+    whole, plain = trainer(**changes), trainer()
+    expected = finish(whole.run())
+    assert [r.metrics for r in finish(plain.run())] != [r.metrics for r in expected]
+    for stop in range(1, len(expected)):
+        first, second = trainer(**changes), trainer(**changes)
+        next(report for report in first.run() if isinstance(report, EpochDone) and report.epoch == stop)
+        second.load_state_dict(checkpoint.loads(checkpoint.dumps(first.state_dict())))
+        assert [r.metrics for r in finish(second.run())] == [r.metrics for r in expected[stop:]]
+        assert same(second, whole)
+    tape = trainer(**changes, replay=False)
+    finish(tape.run())
+    assert same(tape, whole)
+
+
 def test_an_epoch_left_half_way_must_be_loaded_anew() -> None:
     whole, run = trainer(), trainer()
     finish(whole.run())
@@ -166,6 +187,9 @@ def test_data_that_do_not_fit_are_refused() -> None:
         trainer(train=ImageData(np.zeros((4, 5, 5), np.uint8), np.zeros(4, int)))
     with pytest.raises(SettingError, match="epochs 0"):
         trainer(epochs=0)
+    for most in (-1, 6):
+        with pytest.raises(SettingError, match=f"max_shift {most}"):
+            trainer(max_shift=most)
 
 
 def test_states_that_do_not_fit_are_refused() -> None:
