@@ -21,6 +21,7 @@ from engine.tensor import Tensor
 from engine.trainers.classifier import ClassifierSamples, ClassifierTrainer
 from engine.trainers.gan import GanTrainer, Latent
 from engine.trainers.reports import BatchDone, EpochDone
+from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 __all__ = [
     "SGD",
@@ -36,6 +37,7 @@ __all__ = [
     "Dense",
     "DivergedError",
     "Dropout",
+    "EarlyStopping",
     "EngineError",
     "EpochDone",
     "GanTrainer",
@@ -48,6 +50,7 @@ __all__ = [
     "ShapeError",
     "SoftmaxCrossEntropy",
     "SquaredError",
+    "StoppedEarly",
     "Tensor",
     "accuracy",
     "batches",

@@ -22,6 +22,7 @@ from engine.tape import GradientTape
 from engine.trainers.health import GradientNorms, activation_metrics, activations, probe
 from engine.trainers.progress import Progress, under_prefix, with_prefix
 from engine.trainers.reports import BatchDone, EpochDone
+from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 _EVALUATION_BATCH = 500
 """Images at a time: large enough for the matrix products, small enough for the cache."""
@@ -53,6 +54,7 @@ class ClassifierTrainer:
         seed: with the epoch, the source of all that is random.
         max_shift: pixels; each time that a training image is shown it is moved at random by up to as many in each
             direction, zeros moving in. 0: not at all.
+        early_stopping: ends the run when a metric no longer becomes better; None: never.
         dtype: of the inputs; the model's own dtype.
         replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
 
@@ -76,6 +78,7 @@ class ClassifierTrainer:
         shuffle: bool,
         seed: int,
         max_shift: int = 0,
+        early_stopping: EarlyStopping | None = None,
         dtype: DTypeLike = np.float32,
         replay: bool = True,
     ) -> None:
@@ -104,15 +107,20 @@ class ClassifierTrainer:
         self.replay = replay
         self.best_accuracy: float | None = None
         self.best_epoch: int | None = None
-        self._progress = Progress(epochs, batch_count(len(train), batch_size))
+        self._progress = Progress(epochs, batch_count(len(train), batch_size), early_stopping)
 
     @property
     def epoch(self) -> int:
         """Finished epochs."""
         return self._progress.epoch
 
+    @property
+    def stopped_early(self) -> StoppedEarly | None:
+        """Why the run is over before its last epoch, if it is."""
+        return self._progress.stopped_early
+
     def run(self) -> Iterator[BatchDone | EpochDone]:
-        """Train from the first unfinished epoch to the last. Leaving the loop cancels.
+        """Train from the first unfinished epoch to the last, or to an early stop. Leaving the loop cancels.
 
         Raises:
             DivergedError: the loss is not finite.
@@ -123,7 +131,7 @@ class ClassifierTrainer:
         parameters = self.model.parameters
         x = np.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
         replay = Replay([x, *parameters], enabled=self.replay)
-        while progress.epoch < progress.epochs:
+        while not progress.over:
             progress.underway = True
             step, total_loss, hits, rate = progress.step, 0.0, 0, 0.0
             norms = GradientNorms(self.model, progress.steps_per_epoch)
@@ -157,12 +165,10 @@ class ClassifierTrainer:
                 "learning_rate": rate,
             } | self._health(norms)
             confusion = confusion_matrix(self._validation_labels, predictions, self.model.units)
-            progress.epoch += 1
-            progress.underway = False
             is_best = self.best_accuracy is None or metrics["val_accuracy"] > self.best_accuracy
             if is_best:
-                self.best_accuracy, self.best_epoch = metrics["val_accuracy"], progress.epoch
-            yield EpochDone(progress.epoch, progress.epochs, step, metrics, confusion, is_best)
+                self.best_accuracy, self.best_epoch = metrics["val_accuracy"], progress.epoch + 1
+            yield progress.finish_epoch(metrics, confusion, is_best)
 
     def state_dict(self) -> State:
         """Weights, optimizer, epoch, best so far: enough to continue with the same bits.
@@ -172,13 +178,8 @@ class ClassifierTrainer:
         """
         self._progress.require_whole_epoch("state_dict")
         tensors = self.model.state_dict() | with_prefix("optimizer.", self.optimizer.state_dict())
-        state = {
-            "trainer": "classifier",
-            "epoch": self.epoch,
-            "best_accuracy": self.best_accuracy,
-            "best_epoch": self.best_epoch,
-        }
-        return State(tensors, state)
+        best = {"best_accuracy": self.best_accuracy, "best_epoch": self.best_epoch}
+        return State(tensors, self._progress.state_dict("classifier") | best)
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a state that a trainer with the same settings made.

@@ -23,6 +23,7 @@ from engine.tape import GradientTape
 from engine.trainers.health import PROBED, GradientNorms, activation_metrics, activations, probe, variety
 from engine.trainers.progress import Progress, under_prefix, with_prefix
 from engine.trainers.reports import BatchDone, EpochDone
+from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class GanTrainer:
             the whole run. None: update it always.
         label_smoothing: s; the target for real images is 1 - s (one-sided, Salimans et al. 2016, section 3.4).
         seed: with the epoch, the source of all that is random.
+        early_stopping: ends the run when a metric no longer becomes better; None: never.
         replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
 
     Raises:
@@ -93,6 +95,7 @@ class GanTrainer:
         reduction: Reduction = "mean",
         skip_every: int | None = None,
         label_smoothing: float = 0.0,
+        early_stopping: EarlyStopping | None = None,
         dtype: DTypeLike = np.float32,
         replay: bool = True,
     ) -> None:
@@ -126,15 +129,20 @@ class GanTrainer:
         self.label_smoothing = label_smoothing
         self.dtype = np.dtype(dtype)
         self.replay = replay
-        self._progress = Progress(epochs, batch_count(len(train), batch_size))
+        self._progress = Progress(epochs, batch_count(len(train), batch_size), early_stopping)
 
     @property
     def epoch(self) -> int:
         """Finished epochs."""
         return self._progress.epoch
 
+    @property
+    def stopped_early(self) -> StoppedEarly | None:
+        """Why the run is over before its last epoch, if it is."""
+        return self._progress.stopped_early
+
     def run(self) -> Iterator[BatchDone | EpochDone]:
-        """Train from the first unfinished epoch to the last. Leaving the loop cancels.
+        """Train from the first unfinished epoch to the last, or to an early stop. Leaving the loop cancels.
 
         The metrics are means over the epoch's images; ``d_loss`` and ``d_real`` over the steps that update the
         discriminator, since the others do not show it real images.
@@ -147,7 +155,7 @@ class GanTrainer:
         progress.require_whole_epoch("run")
         reals = np.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
         replay = Replay([reals, *self.generator.parameters, *self.discriminator.parameters], enabled=self.replay)
-        while progress.epoch < progress.epochs:
+        while not progress.over:
             progress.underway = True
             step, means, rate = progress.step, _Means(), 0.0
             norms = [
@@ -172,10 +180,7 @@ class GanTrainer:
                 step += 1
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
-            progress.epoch += 1
-            progress.underway = False
-            metrics = means.result() | {"learning_rate": rate} | self._health(norms)
-            yield EpochDone(progress.epoch, progress.epochs, step, metrics, None, False)
+            yield progress.finish_epoch(means.result() | {"learning_rate": rate} | self._health(norms))
 
     def _generator_loss(self, noise: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """The generator's loss, the logits of the fakes, and the gradients of the generator."""
@@ -264,7 +269,7 @@ class GanTrainer:
             | with_prefix("optimizer.generator.", self.g_optimizer.state_dict())
             | with_prefix("optimizer.discriminator.", self.d_optimizer.state_dict())
         )
-        return State(tensors, {"trainer": "gan", "epoch": self.epoch})
+        return State(tensors, self._progress.state_dict("gan"))
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a state that a trainer with the same settings made.

@@ -11,25 +11,29 @@ import numpy as np
 from engine.checkpoint import State
 from engine.errors import CheckpointError, DivergedError, EngineError, SettingError
 from engine.recording import Array
+from engine.trainers.reports import EpochDone
+from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 
 class Progress:
     """Counts epochs and steps for a trainer.
 
     Args:
-        epochs: of the whole run.
+        epochs: of the whole run, unless it is stopped early.
         steps_per_epoch: batches in one.
+        early_stopping: may end the run before.
 
     Attributes:
         epoch: finished epochs.
         underway: whether an epoch was begun and not finished: then the weights belong to no epoch.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int) -> None:
+    def __init__(self, epochs: int, steps_per_epoch: int, early_stopping: EarlyStopping | None = None) -> None:
         if epochs < 1:
             raise SettingError(f"epochs {epochs} must be positive", setting="epochs")
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
+        self.early_stopping = early_stopping
         self.epoch = 0
         self.underway = False
         _keep_freed_memory()
@@ -43,6 +47,35 @@ class Progress:
     def step(self) -> int:
         """Steps of the finished epochs."""
         return self.epoch * self.steps_per_epoch
+
+    @property
+    def stopped_early(self) -> StoppedEarly | None:
+        """Why the run is over before its last epoch, if it is."""
+        if self.early_stopping is None or self.epoch >= self.epochs:
+            return None
+        return self.early_stopping.verdict
+
+    @property
+    def over(self) -> bool:
+        """Whether no epoch is left to do."""
+        return self.epoch >= self.epochs or self.stopped_early is not None
+
+    def finish_epoch(
+        self, metrics: dict[str, float], confusion: Array | None = None, is_best: bool = False
+    ) -> EpochDone:
+        """Count the epoch that was underway; gives its report."""
+        self.epoch += 1
+        self.underway = False
+        if self.early_stopping:
+            self.early_stopping.update(self.epoch, metrics)
+        return EpochDone(self.epoch, self.epochs, self.step, metrics, confusion, is_best, self.over)
+
+    def state_dict(self, kind: str) -> dict[str, Any]:
+        """The position of a trainer of this ``kind``, as JSON knows it."""
+        state: dict[str, Any] = {"trainer": kind, "epoch": self.epoch}
+        if self.early_stopping:
+            state["early_stopping"] = self.early_stopping.state_dict()
+        return state
 
     def require_whole_epoch(self, what: str) -> None:
         """Raise EngineError in the middle of an epoch."""
@@ -60,6 +93,8 @@ class Progress:
         epoch = state.get("epoch")
         if not isinstance(epoch, int) or not 0 <= epoch <= self.epochs:
             raise CheckpointError(f"the state is after epoch {epoch!r}, but this run has {self.epochs}")
+        if self.early_stopping:
+            self.early_stopping.load_state_dict(state.get("early_stopping"), epoch)
         self.epoch = epoch
         self.underway = False
 

@@ -28,11 +28,12 @@ class EpochDone:
 
     Attributes:
         epoch: finished epochs.
-        epochs: epochs of the whole run.
+        epochs: epochs of the whole run, unless it is stopped early.
         step: finished steps of the whole run.
         metrics: numbers by name.
         confusion: (classes, classes) counts on the validation images, rows are labels; None for a GAN.
         is_best: whether no earlier epoch was as good.
+        is_last: whether the run ends with it, be it that it is stopped early.
     """
 
     epoch: int
@@ -41,3 +42,4 @@ class EpochDone:
     metrics: dict[str, float]
     confusion: Array | None
     is_best: bool
+    is_last: bool

@@ -12,6 +12,7 @@ from engine import (
     Dense,
     DivergedError,
     Dropout,
+    EarlyStopping,
     EngineError,
     EpochDone,
     ImageData,
@@ -20,6 +21,7 @@ from engine import (
     ShapeError,
     SoftmaxCrossEntropy,
     SquaredError,
+    StoppedEarly,
     checkpoint,
     generator_for,
     schedules,
@@ -77,7 +79,32 @@ def test_reports_count_epochs_and_steps() -> None:
     assert [r for r in reports if isinstance(r, BatchDone)] == [
         BatchDone(epoch, step, 8) for epoch, step in [(1, 1), (1, 2), (1, 3), (1, 4), (2, 5), (2, 6), (2, 7), (2, 8)]
     ]
-    assert [(r.epoch, r.epochs, r.step) for r in reports if isinstance(r, EpochDone)] == [(1, 2, 4), (2, 2, 8)]
+    epochs = [(r.epoch, r.epochs, r.step, r.is_last) for r in reports if isinstance(r, EpochDone)]
+    assert epochs == [(1, 2, 4, False), (2, 2, 8, True)]
+
+
+def impatient() -> EarlyStopping:
+    """No gain of accuracy is above 1: it stops after the second epoch."""
+    return EarlyStopping("val_accuracy", higher_is_better=True, patience=1, min_delta=1.0)
+
+
+def test_an_early_stop_ends_the_run_for_good() -> None:
+    run = trainer(
+        epochs=9, early_stopping=EarlyStopping("val_accuracy", higher_is_better=True, patience=1, min_delta=1)
+    )
+    assert run.stopped_early is None
+    epochs = finish(run.run())
+    assert [(r.epoch, r.epochs, r.is_last) for r in epochs] == [(1, 9, False), (2, 9, True)]
+    assert run.stopped_early == StoppedEarly("val_accuracy", epochs[0].metrics["val_accuracy"], 1, 1)
+    assert list(run.run()) == []
+
+
+def test_a_run_that_comes_to_its_end_is_not_stopped_early() -> None:
+    run = trainer(
+        epochs=2, early_stopping=EarlyStopping("val_accuracy", higher_is_better=True, patience=1, min_delta=1)
+    )
+    assert [r.is_last for r in finish(run.run())] == [False, True]
+    assert run.stopped_early is None
 
 
 def test_the_best_is_the_earliest_of_the_most_accurate() -> None:
@@ -111,22 +138,30 @@ def test_a_run_resumed_after_any_epoch_gives_the_same_bits(settings: str, dtype)
 
 
 VARIANTS = {
-    "shifts": {"max_shift": 1},
+    "shifts": lambda: {"max_shift": 1},
+    "early stopping": lambda: {
+        "epochs": 9,
+        "early_stopping": EarlyStopping("train_loss", higher_is_better=False, patience=2, min_delta=0.05),
+    },
 }
 
 
-@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_each_option_has_an_effect_and_resumes_with_the_same_bits(changes) -> None:
-    whole, plain = trainer(**changes), trainer()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_option_has_an_effect_and_resumes_with_the_same_bits(variant: str) -> None:
+    def make(**further) -> ClassifierTrainer:
+        return trainer(**VARIANTS[variant](), **further)
+
+    whole, plain = make(), trainer()
     expected = finish(whole.run())
     assert [r.metrics for r in finish(plain.run())] != [r.metrics for r in expected]
     for stop in range(1, len(expected)):
-        first, second = trainer(**changes), trainer(**changes)
+        first, second = make(), make()
         next(report for report in first.run() if isinstance(report, EpochDone) and report.epoch == stop)
         second.load_state_dict(checkpoint.loads(checkpoint.dumps(first.state_dict())))
         assert [r.metrics for r in finish(second.run())] == [r.metrics for r in expected[stop:]]
         assert same(second, whole)
-    tape = trainer(**changes, replay=False)
+        assert second.stopped_early == whole.stopped_early
+    tape = make(replay=False)
     finish(tape.run())
     assert same(tape, whole)
 

@@ -10,6 +10,7 @@ from engine import (
     Dense,
     DivergedError,
     Dropout,
+    EarlyStopping,
     EngineError,
     EpochDone,
     GanTrainer,
@@ -82,6 +83,19 @@ def test_reports_have_losses_and_verdicts() -> None:
         assert 0 < report.metrics["d_real"] < 1
         assert 0 < report.metrics["d_fake"] < 1
         assert (report.confusion, report.is_best) == (None, False)
+
+
+def test_an_early_stop_ends_the_run_for_good_and_is_resumed() -> None:
+    def make() -> GanTrainer:
+        return trainer(early_stopping=EarlyStopping("d_loss", higher_is_better=False, patience=1, min_delta=9.0))
+
+    whole, first, second = make(), make(), make()
+    assert [(r.epoch, r.is_last) for r in finish(whole.run())] == [(1, False), (2, True)]
+    next(report for report in first.run() if isinstance(report, EpochDone))
+    second.load_state_dict(checkpoint.loads(checkpoint.dumps(first.state_dict())))
+    assert [(r.epoch, r.is_last) for r in finish(second.run())] == [(2, True)]
+    assert second.stopped_early == whole.stopped_early is not None
+    assert checkpoint.dumps(second.state_dict()) == checkpoint.dumps(whole.state_dict())
 
 
 def test_an_undecided_discriminator_costs_both_log_two() -> None:
