@@ -165,6 +165,34 @@ class Client:
         """Let a failed job go on from its last checkpoint."""
         return self._json("POST", f"{_job(job_id)}/retry")
 
+    def fork(
+        self,
+        job_id: str,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        checkpoint: str | int = "latest",
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:
+        """Make a new job that goes on from a checkpoint of this one; the job that was made.
+
+        Args:
+            overrides: what to do otherwise from there on, as fields of a spec.
+            checkpoint: ``best``, ``latest`` or the number of an epoch.
+            idempotency_key: as in ``submit``.
+        """
+        body = {"checkpoint": checkpoint, "overrides": dict(overrides or {})}
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        return self._json("POST", f"{_job(job_id)}/fork", **_body(body, headers), repeatable=True)
+
+    def reproduce(self, job_id: str, *, idempotency_key: str | None = None) -> dict[str, Any]:
+        """Train a job that succeeded once more; the new job's ``reproduction`` says whether every bit is the same."""
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        return self._json("POST", f"{_job(job_id)}/reproduce", headers=headers, repeatable=True)
+
+    def change(self, job_id: str, **fields: Any) -> dict[str, Any]:
+        """Set a job's ``name``, ``tags`` or ``priority``; ``None`` clears."""
+        return self._json("PATCH", _job(job_id), **_body(fields, {}), repeatable=True)
+
     def delete(self, job_id: str) -> None:
         """Remove a finished job with all its files."""
         with self._response("DELETE", _job(job_id)):

@@ -29,7 +29,7 @@ from service.contract.states import ErrorCode
 from service.contract.validation import read_resolved
 from service.datasets import Dataset, DatasetError
 from service.pictures import grids
-from workers import build
+from workers import build, forks
 from workers.build import Trainer
 from workers.channel import Orders
 from workers.provenance import provenance
@@ -39,6 +39,10 @@ log = structlog.get_logger()
 
 class _Stopped(Exception):
     """The supervisor asked to let go."""
+
+
+class _CannotStart(Exception):
+    """What a fork begins with is gone: from random weights it would be another job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,9 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
         return fail(_diverged(run, error))
     except DatasetError as error:
         return fail({"code": error.code, "message": str(error)})
+    except _CannotStart as error:
+        hint = "fork the parent once more, or put the file back and retry"
+        return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
     except MemoryError as error:
         hint = "make the networks or the batch smaller, or give the worker more memory"
         return fail({"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint})
@@ -130,8 +137,8 @@ def _load_data(run: Run, settings: Settings) -> Dataset:
 
 
 def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
-    leases.begin(run.database, run.held, provenance(dataset))
-    _restore(run, trainer)
+    job = leases.begin(run.database, run.held, provenance(dataset))
+    _restore(run, trainer, job.start_epoch)
     steps, began = 0, time.monotonic()
     for report in trainer.run():
         match report:
@@ -148,17 +155,31 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
     return "succeeded"
 
 
-def _restore(run: Run, trainer: Trainer) -> None:
-    """Go on from the newest checkpoint that can be read; from the start where there is none."""
+def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
+    """Go on from the newest checkpoint that can be read; from the start where there is none.
+
+    Raises:
+        _CannotStart: the job is a fork, and what it began with cannot be read.
+    """
     for row in leases.checkpoints(run.database, run.held):
         try:
-            trainer.load_state_dict(checkpoint.loads(run.artifacts.read(row.path, row.sha256)))
+            state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
+            if row.epoch == start_epoch:
+                state, anew = forks.adapt(state, run.spec)
+                told = f"goes on after epoch {start_epoch} of its parent"
+                told += "; another optimizer, which begins anew" if anew else ""
+                leases.log(run.database, run.held, "info", "forked", told)
+            trainer.load_state_dict(state)
         except (ArtifactDamaged, CheckpointError) as error:
+            if row.epoch == start_epoch:
+                raise _CannotStart(f"the checkpoint that this job begins with cannot be used: {error}") from error
             log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
             leases.drop_checkpoint(run.database, run.held, row, str(error))
         else:
             log.info("resumed", epoch=row.epoch)
             return
+    if start_epoch:
+        raise _CannotStart("the checkpoint that this job begins with is gone")
 
 
 def _commit(

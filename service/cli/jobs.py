@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -37,12 +37,7 @@ def train(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
             click.echo(_json(client.dry_run(document)))
             return
         job = client.submit(document, idempotency_key=idempotency_key)
-    if watch:
-        if not target.as_json:
-            click.echo(f"{job['id']}  {client.server}{job['urls']['page']}")
-        _watch(target, job)
-    else:
-        click.echo(_json(job) if target.as_json else job["id"])
+    _show_new(target, job, watch=watch)
 
 
 @click.command()
@@ -138,6 +133,41 @@ def _action(name: str, what: str) -> click.Command:
 
 @click.command()
 @click.argument("job_id", metavar="ID")
+@click.option("--checkpoint", default="latest", show_default=True, metavar="best|latest|N", help="N: an epoch.")
+@click.option("--set", "values", multiple=True, metavar="FIELD=VALUE", help="For example optimizer.learning_rate=0.01.")
+@click.option("--watch", is_flag=True, help="Show how it learns, until it has ended.")
+@service_options
+@click.pass_obj
+def fork(target: Target, job_id: str, checkpoint: str, values: tuple[str, ...], watch: bool) -> None:
+    """Make a new job that goes on from a checkpoint of this one, with other values from there on."""
+    which = int(checkpoint) if checkpoint.isdecimal() else checkpoint
+    with target.client() as client:
+        job = client.fork(find(client, job_id), _overrides(values), checkpoint=which)
+    _show_new(target, job, watch=watch)
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--watch", is_flag=True, help="Wait for its end; exit code 0 where every bit is the same.")
+@service_options
+@click.pass_obj
+def reproduce(target: Target, job_id: str, watch: bool) -> None:
+    """Train a job that succeeded once more, and compare every epoch bit for bit."""
+    with target.client() as client:
+        job = client.reproduce(find(client, job_id))
+    _show_new(target, job, watch=watch)
+    if watch:
+        with target.client() as client:
+            found = client.get(job["id"])["reproduction"]
+        if not found["match"]:
+            differs = ", ".join(found["first_difference"]["differs"])
+            raise Failure(f"epoch {found['first_difference']['epoch']} differs from {found['of']}: {differs}", found)
+        if not target.as_json:
+            click.echo(f"every bit is that of {found['of']}")
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
 @service_options
 @click.pass_obj
 def delete(target: Target, job_id: str) -> None:
@@ -158,6 +188,8 @@ COMMANDS: Final = (
     _action("pause", "Stop a running job between two batches; its last checkpoint stays."),
     _action("resume", "Let a paused job go on from its last checkpoint."),
     _action("retry", "Let a failed job go on from its last checkpoint."),
+    fork,
+    reproduce,
     delete,
 )
 
@@ -181,6 +213,36 @@ def size(count: int) -> str:
     if count < 1000:
         return f"{count} B"
     return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
+
+
+def _show_new(target: Target, job: Mapping[str, Any], *, watch: bool) -> None:
+    if not watch:
+        click.echo(_json(job) if target.as_json else job["id"])
+        return
+    if not target.as_json:
+        with target.client() as client:
+            click.echo(f"{job['id']}  {client.server}{job['urls']['page']}")
+    _watch(target, job)
+
+
+def _overrides(values: Sequence[str]) -> dict[str, Any]:
+    """``a.b=1`` as ``{"a": {"b": 1}}``; a value that is not JSON is text."""
+    made: dict[str, Any] = {}
+    for text in values:
+        field, equals, value = text.partition("=")
+        *path, last = field.split(".")
+        if not equals or not all([*path, last]):
+            raise click.UsageError(f"--set wants FIELD=VALUE, not {text!r}")
+        place = made
+        for name in path:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise click.UsageError(f"--set {text!r}: {name} has a value already")
+        try:
+            place[last] = json.loads(value)
+        except ValueError:
+            place[last] = value
+    return made
 
 
 def _watch(target: Target, job: Mapping[str, Any]) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, literal, or_, select
 from sqlalchemy.orm import Session
 from ulid import ULID
 
 from service.contract import events
-from service.contract.artifacts import ArtifactKind
+from service.contract.artifacts import MEDIA_TYPES, ArtifactKind, StoredFile
+from service.contract.changes import DEFAULT_PRIORITY, JobPatch
 from service.contract.database import Database, now_ms
 from service.contract.errors import (
     ArtifactNotFound,
@@ -25,7 +26,7 @@ from service.contract.errors import (
 from service.contract.events import EventType
 from service.contract.spec import Spec
 from service.contract.states import TERMINAL, Action, Request, Status, allowed_actions
-from service.contract.tables import Artifact, Epoch, Event, Idempotency, Job, JobTag, Worker
+from service.contract.tables import Artifact, Epoch, Event, ExpectedEpoch, Idempotency, Job, JobTag, Worker
 from service.contract.validation import spec_hash
 
 _DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -41,6 +42,20 @@ class Submission:
     resolved: Spec
     steps: int
     owner: str | None = None
+    id: str | None = None
+    """Known before where files of the job are; else it gets one."""
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a job takes over from an earlier one. All of it is copied, so that the earlier one may be deleted."""
+
+    parent: Job
+    start: StoredFile | None = None
+    """The checkpoint to begin with, which lies in the new job's folder already."""
+    reproduces: bool = False
+    """Whether the new job is to be compared with the earlier one, epoch by epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +119,11 @@ def submit(
                     raise IdempotencyConflict(idempotency.key)
                 return earlier.answer, True
         now = session.scalar(select(now_ms())) or 0
+        origin = submission.origin
+        start = origin.start if origin is not None else None
+        start_epoch = start.epoch if start is not None else 0
         job = Job(
-            id=new_id("job"),
+            id=submission.id or new_id("job"),
             owner=submission.owner,
             kind=spec.kind,
             name=spec.name,
@@ -114,13 +132,15 @@ def submit(
             spec=dict(submission.spec),
             resolved=spec.model_dump(mode="json"),
             spec_hash=spec_hash(spec),
+            parent_id=origin.parent.id if origin is not None else None,
+            start_epoch=start_epoch,
             status=Status.QUEUED,
             attempt=1,
             deaths=0,
             lease=0,
-            epoch=0,
+            epoch=start_epoch,
             epochs=spec.epochs,
-            step=0,
+            step=submission.steps // spec.epochs * start_epoch,
             steps=submission.steps,
             metrics={},
             health=[],
@@ -131,12 +151,26 @@ def submit(
         session.add(job)
         session.flush()
         session.add_all(JobTag(job_id=job.id, tag=tag) for tag in set(spec.tags))
+        if origin is not None:
+            _take_over(session, job, origin)
         record_status(session, job, reason="submitted")
         answer = represent(job)
         if idempotency is not None:
             key = session.get_one(Idempotency, (scope, idempotency.key))
             key.job_id, key.answer = job.id, answer
         return answer, False
+
+
+def _take_over(session: Session, job: Job, origin: Origin) -> None:
+    if origin.start is not None:
+        session.add(artifact_row(job.id, origin.start, lease=0))
+    if origin.reproduces:
+        parent = origin.parent
+        job.reproduction = {"of": parent.id, "result_digest": parent.result_digest, "match": None}
+        expected = select(literal(job.id), Epoch.epoch, Epoch.metrics, Epoch.samples_digest)
+        columns = [ExpectedEpoch.job_id, ExpectedEpoch.epoch, ExpectedEpoch.metrics, ExpectedEpoch.samples_digest]
+        session.flush()
+        session.execute(insert(ExpectedEpoch).from_select(columns, expected.where(Epoch.job_id == parent.id)))
 
 
 def replay(session: Session, idempotency: IdempotencyKey, *, owner: str | None = None) -> dict[str, Any] | None:
@@ -275,6 +309,42 @@ def retry(database: Database, job_id: str, *, owner: str | None = None) -> Job:
         return job
 
 
+def change(
+    database: Database,
+    job_id: str,
+    patch: JobPatch,
+    *,
+    owner: str | None = None,
+    check: Callable[[Job], None] = lambda job: None,
+) -> Job:
+    """Change what is for people and the queue: name, tags, priority.
+
+    Args:
+        check: looks at the job as it is before, and raises where it is not the one that the client saw.
+
+    Raises:
+        JobNotFound: as it says.
+    """
+    with database.write() as session:
+        job = session.scalar(_owned(select(Job).where(Job.id == job_id), owner).with_for_update())
+        if job is None:
+            raise JobNotFound(job_id)
+        check(job)
+        given = patch.model_fields_set
+        before = (job.name, job.tags, job.priority)
+        if "name" in given:
+            job.name = patch.name
+        if "priority" in given:
+            job.priority = DEFAULT_PRIORITY if patch.priority is None else patch.priority
+        if "tags" in given:
+            job.tags = patch.tags or []
+            session.execute(delete(JobTag).where(JobTag.job_id == job_id))
+            session.add_all(JobTag(job_id=job_id, tag=tag) for tag in set(job.tags))
+        if (job.name, job.tags, job.priority) != before:
+            record_status(session, job, reason="changed", name=job.name, tags=job.tags, priority=job.priority)
+        return job
+
+
 def remove(database: Database, job_id: str, *, owner: str | None = None) -> None:
     """Delete a finished job's rows. The files are the caller's to remove, after this has committed.
 
@@ -283,7 +353,7 @@ def remove(database: Database, job_id: str, *, owner: str | None = None) -> None
     """
     with database.write() as session:
         _claim_for(session, job_id, Action.DELETE, owner)
-        for table in (Event, Epoch, Artifact, JobTag):
+        for table in (Event, Epoch, ExpectedEpoch, Artifact, JobTag):
             session.execute(delete(table).where(table.job_id == job_id))
         session.execute(delete(Idempotency).where(Idempotency.job_id == job_id))
         session.execute(delete(Job).where(Job.id == job_id))
@@ -391,17 +461,39 @@ def _claim_for(session: Session, job_id: str, action: Action, owner: str | None)
     job = session.scalar(_owned(select(Job).where(Job.id == job_id), owner).with_for_update())
     if job is None:
         raise JobNotFound(job_id)
+    require(job, action)
+    return job
+
+
+def require(job: Job, action: Action) -> None:
+    """Raise IllegalTransition unless the action is legal from where the job stands."""
     allowed = actions_of(job)
     if action not in allowed:
-        raise IllegalTransition(job_id, action, Status(job.status), allowed)
-    return job
+        raise IllegalTransition(job.id, action, Status(job.status), allowed)
+
+
+def artifact_row(job_id: str, file: StoredFile, *, lease: int) -> Artifact:
+    """The row that makes a file of a job exist."""
+    return Artifact(
+        id=new_id("art"),
+        job_id=job_id,
+        kind=file.kind,
+        epoch=file.epoch,
+        lease=lease,
+        name=file.name,
+        path=file.path,
+        media_type=MEDIA_TYPES[file.kind],
+        size_bytes=file.size_bytes,
+        sha256=file.sha256,
+        created_ms=now_ms(),
+    )
 
 
 def actions_of(job: Job) -> tuple[Action, ...]:
     """What may be asked of this job now."""
     requested = Request(job.requested) if job.requested else None
     code = job.error.get("code") if job.error else None
-    return allowed_actions(Status(job.status), requested=requested, error_code=code)
+    return allowed_actions(Status(job.status), requested=requested, error_code=code, epoch=job.epoch)
 
 
 def _of_epoch(session: Session, job: Job, kind: ArtifactKind, which: str) -> Artifact:

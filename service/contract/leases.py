@@ -14,12 +14,12 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.contract import events, jobs
-from service.contract.artifacts import MEDIA_TYPES, ArtifactKind, StoredFile
+from service.contract.artifacts import ArtifactKind, StoredFile
 from service.contract.database import Database, now_ms
 from service.contract.errors import LeaseLost
 from service.contract.events import EventType
 from service.contract.states import ErrorCode, Request, Status
-from service.contract.tables import Artifact, Epoch, Job, Worker
+from service.contract.tables import Artifact, Epoch, ExpectedEpoch, Job, Worker
 from service.contract.validation import canonical
 
 MAX_DEATHS: Final = 3
@@ -167,19 +167,7 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
                 if known.path != file.path:
                     orphans.append(file.path)
                 continue
-            row = Artifact(
-                id=jobs.new_id("art"),
-                job_id=job.id,
-                kind=file.kind,
-                epoch=file.epoch,
-                lease=held.lease,
-                name=file.name,
-                path=file.path,
-                media_type=MEDIA_TYPES[file.kind],
-                size_bytes=file.size_bytes,
-                sha256=file.sha256,
-                created_ms=now_ms(),
-            )
+            row = jobs.artifact_row(job.id, file, lease=held.lease)
             session.add(row)
             data = {
                 "epoch": file.epoch,
@@ -193,7 +181,7 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
         if news:
             events.append(session, job.id, news)
         session.flush()
-        orphans += _prune_checkpoints(session, job.id, job.best_epoch, keep_last)
+        orphans += _prune_checkpoints(session, job, keep_last)
         return orphans
 
 
@@ -249,6 +237,10 @@ def succeed(database: Database, held: Claim, result_digest: str) -> None:
         job = _guard(session, held)
         job.result_digest = result_digest
         job.step = job.steps
+        if job.reproduction is not None and job.reproduction["match"] is None:
+            # Where every epoch's metrics and samples were equal, what is left are the weights.
+            same = job.reproduction["result_digest"] == result_digest
+            _conclude(session, job, job.reproduction, None if same else {"epoch": job.epoch, "differs": ["weights"]})
         jobs.finish(session, job, Status.SUCCEEDED, reason="done")
 
 
@@ -366,14 +358,48 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
                 finished_ms=now_ms(),
             )
         )
+        _compare(session, job, record, metrics)
         data = {"epoch": record.epoch, "step": record.position.step, "values": metrics}
         return [(EventType.METRICS, data | {"seconds": record.seconds})]
     if stored.metrics == metrics and stored.samples_digest == record.samples_digest:
         return []
-    differing = sorted(name for name in metrics if stored.metrics.get(name) != metrics[name]) or ["samples"]
+    differing = _differing(stored.metrics, metrics) or ["samples"]
     message = f"epoch {record.epoch}, trained again, gave another {', '.join(differing)}"
     data = {"level": "error", "code": "determinism_violation", "message": message, "epoch": record.epoch}
     return [(EventType.LOG, data | {"stored": stored.metrics, "again": metrics})]
+
+
+def _compare(session: Session, job: Job, record: EpochRecord, metrics: Mapping[str, Any]) -> None:
+    """Compare an epoch of a reproduction with the original's; the first that differs ends the comparison."""
+    if job.reproduction is None or job.reproduction["match"] is not None:
+        return
+    expected = session.get(ExpectedEpoch, (job.id, record.epoch))
+    differs = ["epochs"] if expected is None else _differing(expected.metrics, metrics)
+    if expected is not None and expected.samples_digest != record.samples_digest:
+        differs = [*differs, "samples"]
+    if differs:
+        _conclude(session, job, job.reproduction, {"epoch": record.epoch, "differs": differs})
+
+
+def _conclude(
+    session: Session, job: Job, reproduction: Mapping[str, Any], difference: Mapping[str, Any] | None
+) -> None:
+    """Say what came of a reproduction, in the job and in its log."""
+    original = reproduction["of"]
+    if difference is None:
+        job.reproduction = {**reproduction, "match": True}
+        data = {"level": "info", "code": "reproduced", "message": f"every bit is that of {original}"}
+    else:
+        job.reproduction = {**reproduction, "match": False, "first_difference": dict(difference)}
+        names = ", ".join(difference["differs"])
+        message = f"epoch {difference['epoch']} gave another {names} than {original}"
+        data = {"level": "error", "code": "not_reproduced", "message": message, **difference}
+    session.flush()
+    events.append(session, job.id, [(EventType.LOG, data)])
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
 
 def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
@@ -381,9 +407,10 @@ def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def _prune_checkpoints(session: Session, job_id: str, best: int | None, keep_last: int) -> list[str]:
-    rows = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-    spare = [row for row in rows[:-keep_last] if row.epoch != best]
+def _prune_checkpoints(session: Session, job: Job, keep_last: int) -> list[str]:
+    rows = jobs.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
+    # What a fork began with is all that it can begin with again.
+    spare = [row for row in rows[:-keep_last] if row.epoch not in (job.best_epoch, job.start_epoch)]
     for row in spare:
         session.delete(row)
     return [row.path for row in spare]
@@ -392,7 +419,7 @@ def _prune_checkpoints(session: Session, job_id: str, best: int | None, keep_las
 def _let_go(session: Session, job: Job, request: Request | None, *, reason: str) -> None:
     """Where a job goes that nobody trains any more, without having ended."""
     last = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
-    job.step = last or 0
+    job.step = last or job.steps // job.epochs * job.start_epoch
     job.steps_per_second = None
     match request:
         case Request.CANCEL:

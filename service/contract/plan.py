@@ -87,7 +87,7 @@ def _units(inputs: int, layers: list[Any]) -> int:
 def _seconds(session: Session, spec: Spec, shape: Shape) -> float | None:
     recent = (
         select(Job.id)
-        .where(Job.status == Status.SUCCEEDED, Job.kind == spec.kind)
+        .where(Job.status == Status.SUCCEEDED, Job.kind == spec.kind, Job.start_epoch == 0)
         .order_by(Job.created_ms.desc(), Job.id.desc())
         .limit(_LOOK_BACK)
     )

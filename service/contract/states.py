@@ -27,6 +27,8 @@ class Action(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     RETRY = "retry"
+    FORK = "fork"
+    REPRODUCE = "reproduce"
     DELETE = "delete"
 
 
@@ -52,25 +54,30 @@ _ACTIONS: Final[dict[Status, tuple[Action, ...]]] = {
     Status.QUEUED: (Action.CANCEL,),
     Status.RUNNING: (Action.CANCEL, Action.PAUSE),
     Status.PAUSED: (Action.CANCEL, Action.RESUME),
-    Status.SUCCEEDED: (Action.DELETE,),
+    Status.SUCCEEDED: (Action.REPRODUCE, Action.DELETE),
     Status.FAILED: (Action.RETRY, Action.DELETE),
     Status.CANCELLED: (Action.DELETE,),
 }
 
 
 def allowed_actions(
-    status: Status, *, requested: Request | None = None, error_code: str | None = None
+    status: Status, *, requested: Request | None = None, error_code: str | None = None, epoch: int = 0
 ) -> tuple[Action, ...]:
     """What may be asked of a job in this state, in the order in which a page shows it.
 
     A request that waits to be obeyed is not offered again. A job that diverged is not offered a retry: the
-    same bits would diverge again.
+    same bits would diverge again. A fork leaves the job alone: it needs a finished epoch, and nothing else.
     """
-    actions = _ACTIONS[status]
-    if requested is Request.CANCEL:
-        return ()
-    if requested is Request.PAUSE:
-        return (Action.CANCEL,)
+    offered = set(_ACTIONS[status])
+    match requested:
+        case Request.CANCEL:
+            offered = set()
+        case Request.PAUSE:
+            offered = {Action.CANCEL}
+        case None:
+            pass
     if error_code == ErrorCode.DIVERGED:
-        return tuple(action for action in actions if action is not Action.RETRY)
-    return actions
+        offered.discard(Action.RETRY)
+    if epoch:
+        offered.add(Action.FORK)
+    return tuple(action for action in Action if action in offered)

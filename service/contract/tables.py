@@ -64,6 +64,11 @@ class Job(Base):
     resolved: Mapped[dict[str, Any]] = mapped_column(JSON)
     spec_hash: Mapped[str] = mapped_column(String(80))
     parent_id: Mapped[str | None] = mapped_column(String(40))
+    """The job that this one was forked from or reproduces; it may be deleted by now."""
+    start_epoch: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    """The epoch of the checkpoint that the job begins with, a file of its own; 0: it begins with nothing."""
+    reproduction: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """What came of comparing this job with the one that it reproduces."""
 
     status: Mapped[str] = mapped_column(String(20), default=Status.QUEUED)
     requested: Mapped[str | None] = mapped_column(String(20))
@@ -133,10 +138,22 @@ class Epoch(Base):
     finished_ms: Mapped[int] = mapped_column(BigInteger)
 
 
+class ExpectedEpoch(Base):
+    """What an epoch of a reproduction should give: the original's, kept here since that may be deleted."""
+
+    __tablename__ = "expected_epochs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer, primary_key=True)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    samples_digest: Mapped[str | None] = mapped_column(String(80))
+
+
 class Event(Base):
     """A job's log, numbered without holes."""
 
     __tablename__ = "events"
+    __table_args__ = (Index("ix_events_created", "created_ms"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)

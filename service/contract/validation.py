@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -34,6 +34,10 @@ _MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
 }
 _NOT_HASHED: Final = {"name", "tags", "priority", "preset"}
 """Fields that do not change what is computed."""
+_WITHOUT_WEIGHTS: Final = {"activation", "negative_slope", "rate"}
+"""Fields of a layer that may change while its weights stay."""
+
+B = TypeVar("B", bound=Part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +148,50 @@ def read_resolved(document: dict[str, Any]) -> Spec:
     return _MODELS[Kind(document["kind"])].model_validate_json(json.dumps(document))
 
 
+def read_body(model: type[B], document: Any) -> B:
+    """A request's body that is no spec.
+
+    Raises:
+        SpecError: names every fault.
+    """
+    if not isinstance(document, dict):
+        raise SpecError([Fault(pointer="#", detail="must be a JSON object", code="wrong_type")])
+    try:
+        return model.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise SpecError([_fault(model, detail, document) for detail in error.errors()]) from error
+
+
+def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -> Spec:
+    """The spec of a fork: its parent's, with other values here and there.
+
+    The networks must stay as they are, since the checkpoint's weights go into them; what has no weights
+    (activations, rates of dropout, losses, optimizers, data of the same shape) may change.
+
+    Args:
+        resolved: the parent's resolved spec.
+        epoch: the fork goes on after this one.
+
+    Raises:
+        SpecError: names every fault, each with a pointer into ``overrides``.
+    """
+    faults = [
+        Fault(pointer=f"#/{name}", detail="cannot be changed in a fork", code="unsuitable")
+        for name in ("kind", "preset")
+        if overrides.get(name, resolved[name]) != resolved[name]
+    ]
+    if faults:
+        raise SpecError(faults)
+    spec = resolve(_merge(resolved, overrides))
+    if spec.epochs <= epoch:
+        detail = f"must be more than {epoch}: the fork goes on after that epoch; it is {spec.epochs}"
+        faults.append(Fault(pointer="#/epochs", detail=detail, code="out_of_range"))
+    faults += _changed_networks(read_resolved(resolved), spec)
+    if faults:
+        raise SpecError(faults)
+    return spec
+
+
 def check_fit(spec: Spec, shape: Shape) -> None:
     """Check that the layers end in the data's shape and that the losses fit the last layers.
 
@@ -246,6 +294,35 @@ def spec_hash(spec: Spec) -> str:
     """SHA-256 over everything in a spec that changes what is computed."""
     document = spec.model_dump(mode="json", exclude=_NOT_HASHED)
     return "sha256:" + hashlib.sha256(canonical(document).encode()).hexdigest()
+
+
+def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
+    """What of the networks differs, so that weights of one do not go into the other."""
+
+    def flat(spec: Spec) -> dict[str, Any]:
+        document = spec.model_dump(mode="json")
+        found: dict[str, Any] = {"dtype": document["dtype"]}
+        if "latent" in document:
+            found["latent/dim"] = document["latent"]["dim"]
+        for where in ("", "generator/", "discriminator/"):
+            holder = document.get(where.rstrip("/"), {}) if where else document
+            for place, layer in enumerate(holder.get("layers", [])):
+                shaped = {name: value for name, value in layer.items() if name not in _WITHOUT_WEIGHTS}
+                found |= {f"{where}layers/{place}/{name}": value for name, value in shaped.items()}
+        return found
+
+    old, new = flat(before), flat(after)
+    detail = "must stay {}, as in the checkpoint whose weights the fork takes over; it is {}"
+    return [
+        Fault(
+            pointer=f"#/{name}",
+            detail=detail.format(json.dumps(old.get(name)), json.dumps(new.get(name))),
+            code="wrong_shape",
+            suggestion=str(old[name]) if old.get(name) is not None else None,
+        )
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:

@@ -20,12 +20,15 @@ def as_json(
     return response
 
 
+def tag_of(body: BaseModel) -> str:
+    """The ``ETag`` of an answer: a digest of its content, without quotes."""
+    return hashlib.sha256(_text(body).encode()).hexdigest()[:32]
+
+
 def tagged_json(body: BaseModel) -> Response:
     """An answer with an ``ETag`` of its content; 304 where the client has it already."""
-    text = _text(body)
-    response = Response(text, content_type="application/json")
-    response.headers["Cache-Control"] = "private, no-cache"
-    response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
+    response = as_json(body, headers={"Cache-Control": "private, no-cache"})
+    response.set_etag(tag_of(body))
     if request.if_none_match.contains_weak(response.get_etag()[0] or ""):
         return not_modified(response)
     return response

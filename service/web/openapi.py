@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
+from service.contract.changes import ForkRequest, JobPatch
 from service.contract.spec import ClassifierSpec, GanSpec
 from service.web import problems, representations
 from service.web.operations import Operation, operation_of
@@ -30,7 +31,7 @@ _COMPLETE: Final = frozenset({"Dense", "Dropout"})
 _HEADERS: Final = {
     "Idempotency-Key": "A name for this request, 1 to 255 printable characters: its repetition makes no second job.",
     "If-None-Match": "An `ETag` that the client has.",
-    "If-Match": "The `ETag` that the file must have.",
+    "If-Match": "The `ETag` that it must have, else nothing is done.",
     "If-Range": "Send the part only if the file still has this `ETag`; else send all of it.",
     "Range": "One part of the file: `bytes=0-1023`, `bytes=1024-` or `bytes=-1024`.",
     "Prefer": "`wait=30` holds the answer back until it changes, at most so many seconds (up to 60).",
@@ -118,6 +119,9 @@ def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict
         }
         body = {"application/json": {"schema": schema, "examples": examples}}
         described["requestBody"] = {"required": True, "content": body}
+    elif operation.takes is not None:
+        schema = {"$ref": _REFERENCE.format(model=operation.takes.__name__)}
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return described
 
 
@@ -187,6 +191,8 @@ def _schemas() -> dict[str, Any]:
     ]
     _, made = models_json_schema(answers, ref_template=_REFERENCE)
     schemas: dict[str, Any] = made["$defs"]
+    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ForkRequest, "validation"), (JobPatch, "validation")]
+    schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
     specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ClassifierSpec, "validation"), (GanSpec, "validation")]
     _, sent = models_json_schema(specs, ref_template=_REFERENCE)
     for name, schema in sent["$defs"].items():

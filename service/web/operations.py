@@ -27,6 +27,8 @@ class Operation:
     headers: Sequence[str] = ()
     """Request headers that mean something here; ``openapi`` explains them."""
     takes_spec: bool = False
+    takes: type[BaseModel] | None = None
+    """The model of a body that is no spec."""
     problems: Sequence[str] = ()
     """Codes out of ``problems.KINDS``, besides those that are possible everywhere."""
     also: dict[int, str | type[BaseModel]] = field(default_factory=dict)
@@ -41,6 +43,7 @@ def documented(
     query: type[Query] = NoQuery,
     headers: Sequence[str] = (),
     takes_spec: bool = False,
+    takes: type[BaseModel] | None = None,
     problems: Sequence[str] = (),
     also: dict[int, str | type[BaseModel]] | None = None,
 ) -> Callable[[View], View]:
@@ -52,6 +55,7 @@ def documented(
         query=query,
         headers=headers,
         takes_spec=takes_spec,
+        takes=takes,
         problems=problems,
         also=also or {},
     )

@@ -65,7 +65,7 @@ KINDS: Final[dict[str, Kind]] = {
     "illegal_transition": Kind(
         409, "The job's state does not allow this.", "`allowed_actions` names what is possible now."
     ),
-    "precondition_failed": Kind(412, "The file is another one.", "Its `ETag` is not among those in `If-Match`."),
+    "precondition_failed": Kind(412, "It is another one by now.", "Its `ETag` is not among those in `If-Match`."),
     "body_too_large": Kind(413, "The body is too large.", "At most 1 MiB is read."),
     "unsupported_media_type": Kind(415, "The content type is not supported.", "Send `Content-Type: application/json`."),
     "range_not_satisfiable": Kind(416, "The range lies beyond the file.", "`Content-Range` gives the file's size."),

@@ -118,14 +118,17 @@ def read_query(model: type[Q]) -> Q:
         raise _bad_parameters(faults) from error
 
 
-def read_json() -> Any:
+def read_json(*, also: str | None = None) -> Any:
     """The body, which must say that it is JSON.
+
+    Args:
+        also: another media type that will do.
 
     Raises:
         Problem: it says that it is something else, or it is too large.
         MalformedJson: it is something else.
     """
-    if request.mimetype != "application/json":
+    if request.mimetype not in ("application/json", also):
         shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
         raise Problem("unsupported_media_type", f"the content type must be application/json; it is {shown}")
     # Where a body comes in chunks, Werkzeug cuts it off at its limit without a word: hence one byte more.

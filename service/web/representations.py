@@ -80,6 +80,21 @@ class JobError(Answer):
     message: str
 
 
+class Difference(Answer):
+    """Where a reproduction is another than its original."""
+
+    epoch: int
+    differs: list[str] = Field(description="Names of metrics, `samples`, `weights` or `epochs`.")
+
+
+class Reproduction(Answer):
+    """What came of training a job once more."""
+
+    of: str = Field(description="The original.")
+    match: bool | None = Field(description="Whether every bit is the same; null until that is known.")
+    first_difference: Difference | None = None
+
+
 class JobSummary(Answer):
     """A job as lists show it."""
 
@@ -98,7 +113,9 @@ class JobSummary(Answer):
     metrics: Metrics = Field(description="Those of the last finished epoch.")
     best_epoch: int | None
     health: list[Any]
-    parent_id: str | None
+    parent_id: str | None = Field(description="The job that this one was forked from, or reproduces.")
+    start_epoch: int = Field(description="It goes on after this epoch of its parent; 0: it began with nothing.")
+    reproduction: Reproduction | None
     error: JobError | None
     result_digest: str | None
     created_at: str
@@ -509,6 +526,8 @@ def _job_fields(job: Job) -> dict[str, Any]:
         "best_epoch": job.best_epoch,
         "health": finite(job.health),
         "parent_id": job.parent_id,
+        "start_epoch": job.start_epoch,
+        "reproduction": Reproduction(**job.reproduction) if job.reproduction is not None else None,
         "error": _error(job.error),
         "result_digest": job.result_digest,
         "created_at": at_time(job.created_ms),

@@ -210,6 +210,24 @@ def test_a_job_is_paused_resumed_and_cancelled(run: Run, client: Client) -> None
     assert run("watch", job_id).exit_code == 1
 
 
+def test_a_job_is_forked_with_other_values(run: Run, client: Client, trained: str) -> None:
+    forked = run("fork", trained, "--checkpoint", "1", "--set", "optimizer.learning_rate=0.01", "--set", "name=slower")
+    assert forked.exit_code == 0, forked.stderr
+    job = client.wait(forked.stdout.strip(), timeout_s=30)
+    assert (job["status"], job["parent_id"], job["start_epoch"], job["name"]) == ("succeeded", trained, 1, "slower")
+    assert job["resolved"]["optimizer"]["learning_rate"] == 0.01
+    refused = run("fork", trained)
+    assert refused.exit_code == 1
+    assert "#/overrides/epochs" in refused.stderr
+    assert run("fork", trained, "--set", "epochs").exit_code == 2
+
+
+def test_a_job_is_reproduced_bit_for_bit(run: Run, trained: str) -> None:
+    result = run("reproduce", trained, "--watch")
+    assert result.exit_code == 0
+    assert result.stdout.endswith(f"every bit is that of {trained}\n")
+
+
 def test_one_checkpoint_is_fetched_and_opens(run: Run, trained: str, tmp_path: Path) -> None:
     result = run("download", trained, "--checkpoint", "best", "--to", "here", "--json")
     (written,) = json.loads(result.stdout)

@@ -33,7 +33,7 @@ class Script:
                 script.requests.append((self.command, self.path, dict(self.headers), body))
                 script.answers.pop(0)(self, body)
 
-            do_GET = do_POST = do_DELETE = handle_any  # noqa: N815 - the base class looks for these names
+            do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815 - the base class looks for these names
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -122,6 +122,21 @@ def test_an_error_of_the_api_shows_every_fault_with_its_place(script: Script, cl
         "  #/epochs: must be greater than 0",
         "  #/optimiser: unknown field; did you mean 'optimizer'?",
     ]
+
+
+def test_verbs_send_what_they_are_given(script: Script, client: Client) -> None:
+    script.answers = [answer({"id": "job_2"}, 201), answer({"id": "job_3"}, 201), answer({"name": None})]
+    client.fork("job_1", {"epochs": 9}, checkpoint=3, idempotency_key="k")
+    client.reproduce("job_1")
+    client.change("job_1", name=None)
+    asked = [(method, path, body) for method, path, _, body in script.requests]
+    assert asked == [
+        ("POST", "/jobs/job_1/fork", b'{"checkpoint": 3, "overrides": {"epochs": 9}}'),
+        ("POST", "/jobs/job_1/reproduce", b""),
+        ("PATCH", "/jobs/job_1", b'{"name": null}'),
+    ]
+    assert script.requests[0][2]["Idempotency-Key"] == "k"
+    assert script.requests[1][2]["Idempotency-Key"]
 
 
 def test_an_answer_that_is_no_problem_document_still_makes_a_clear_error(script: Script, client: Client) -> None:

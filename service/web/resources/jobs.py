@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -10,14 +11,18 @@ from flask import Blueprint, Response, request
 
 from service import datasets
 from service.contract import jobs, plan, validation
-from service.contract.errors import Fault, SpecError
-from service.contract.jobs import JobFilter, Submission
+from service.contract.artifacts import ArtifactDamaged, ArtifactKind
+from service.contract.changes import ForkRequest, JobPatch
+from service.contract.errors import Fault, IdempotencyConflict, SpecError
+from service.contract.jobs import JobFilter, Origin, Submission
 from service.contract.spec import Spec
-from service.contract.tables import Job
+from service.contract.states import Action
+from service.contract.tables import Artifact, Job
 from service.contract.validation import Shape
 from service.web import queries
-from service.web.answers import as_json, tagged_json
+from service.web.answers import as_json, tag_of, tagged_json
 from service.web.operations import documented
+from service.web.problems import Problem
 from service.web.queries import ListQuery, NoQuery, SubmitQuery
 from service.web.representations import DryRun, JobDetail, JobList, job_detail, job_summary
 from service.web.services import owner, services
@@ -26,6 +31,7 @@ blueprint: Final = Blueprint("jobs", __name__)
 
 TAG: Final = "Jobs"
 _ONE: Final = ("job_not_found",)
+_BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "invalid_spec")
 
 
 @blueprint.post("/jobs")
@@ -37,7 +43,7 @@ _ONE: Final = ("job_not_found",)
     headers=("Idempotency-Key",),
     takes_spec=True,
     also={200: DryRun},
-    problems=("malformed_json", "body_too_large", "unsupported_media_type", "invalid_spec", "idempotency_conflict"),
+    problems=(*_BODY, "idempotency_conflict"),
 )
 def submit() -> Response:
     """Train a network.
@@ -49,12 +55,9 @@ def submit() -> Response:
     document = queries.read_json()
     idempotency = queries.idempotency_key(document)
     here = services()
-    if idempotency is not None and not query.dry_run:
-        # Before the spec is checked: what was accepted once is answered so again, whatever has changed since.
-        with here.database.read() as session:
-            earlier = jobs.replay(session, idempotency, owner=owner())
-        if earlier is not None:
-            return _submitted(earlier, replayed=True)
+    earlier = None if query.dry_run else _answered(idempotency)
+    if earlier is not None:
+        return earlier
     spec, shape = _check(document)
     if query.dry_run:
         with here.database.read() as session:
@@ -121,6 +124,29 @@ def show(job_id: str) -> Response:
     return response
 
 
+@blueprint.patch("/jobs/<job_id>")
+@documented(
+    TAG,
+    JobDetail,
+    headers=("If-Match",),
+    takes=JobPatch,
+    problems=(*_ONE, *_BODY, "precondition_failed"),
+)
+def change(job_id: str) -> Response:
+    """Change a job's name, tags or priority.
+
+    A merge patch (RFC 7396): what is left out stays, null clears. With `If-Match` only if nothing has changed since.
+    """
+    queries.read_query(NoQuery)
+    patch = validation.read_body(JobPatch, queries.read_json(also="application/merge-patch+json"))
+
+    def check(job: Job) -> None:
+        if request.if_match and not request.if_match.contains(tag_of(job_detail(job))):
+            raise Problem("precondition_failed", "the job has changed since; look at it again")
+
+    return tagged_json(job_detail(jobs.change(services().database, job_id, patch, owner=owner(), check=check)))
+
+
 @blueprint.delete("/jobs/<job_id>")
 @documented(TAG, None, status=204, problems=(*_ONE, "illegal_transition"))
 def delete(job_id: str) -> Response:
@@ -165,6 +191,153 @@ def retry(job_id: str) -> Response:
     return _requeued(jobs.retry(services().database, job_id, owner=owner()))
 
 
+@blueprint.post("/jobs/<job_id>/fork")
+@documented(
+    TAG,
+    JobDetail,
+    status=201,
+    headers=("Idempotency-Key",),
+    takes=ForkRequest,
+    problems=(*_ONE, *_BODY, "artifact_not_found", "artifact_damaged", "idempotency_conflict", "illegal_transition"),
+)
+def fork(job_id: str) -> Response:
+    """Make a new job that goes on from a checkpoint of this one.
+
+    `overrides` are merged into the resolved spec, and the whole is checked. The weights are taken over, and so is
+    the optimizer's state where the optimizer stays the same; the networks' shapes must stay. `start_epoch` of the
+    new job says after which epoch it goes on. Its checkpoint is its own: this job may be deleted.
+    """
+    document = queries.read_json()
+    idempotency = queries.idempotency_key(document)
+    earlier = _answered(idempotency)
+    if earlier is not None:
+        return earlier
+    asked = validation.read_body(ForkRequest, document)
+    here = services()
+    while True:
+        with here.database.read() as session:
+            parent = jobs.get(session, job_id, owner=owner())
+            jobs.require(parent, Action.FORK)
+            checkpoint = jobs.checkpoint(session, parent, asked.checkpoint)
+        spec, shape = _derived(parent, asked.overrides, epoch=checkpoint.epoch)
+        steps = plan.total_steps(spec, shape.train_count)
+        sent = spec.model_dump(mode="json")
+        new = Submission(spec=sent, resolved=spec, steps=steps, owner=owner())
+        try:
+            return _submit_copy(new, parent, checkpoint, idempotency, reproduces=False)
+        except ArtifactDamaged:
+            # A running job removes its older checkpoints: the same one again means that the file is lost.
+            with here.database.read() as session:
+                if jobs.checkpoint(session, parent, asked.checkpoint).id == checkpoint.id:
+                    raise
+
+
+@blueprint.post("/jobs/<job_id>/reproduce")
+@documented(
+    TAG,
+    JobDetail,
+    status=201,
+    headers=("Idempotency-Key",),
+    problems=(*_ONE, "artifact_damaged", "idempotency_conflict", "illegal_transition"),
+)
+def reproduce(job_id: str) -> Response:
+    """Train a job that succeeded once more, and compare every epoch.
+
+    `reproduction` of the new job says whether each bit is the same, or which is the first epoch that differs.
+    """
+    queries.read_query(NoQuery)
+    idempotency = queries.idempotency_key(None)
+    earlier = _answered(idempotency)
+    if earlier is not None:
+        return earlier
+    with services().database.read() as session:
+        original = jobs.get(session, job_id, owner=owner())
+        jobs.require(original, Action.REPRODUCE)
+        start = jobs.checkpoint(session, original, str(original.start_epoch)) if original.start_epoch else None
+    about = {"name": original.name, "tags": original.tags, "priority": original.priority}
+    spec = validation.read_resolved(original.resolved | about)
+    again = Submission(spec=original.spec, resolved=spec, steps=original.steps, owner=owner())
+    return _submit_copy(again, original, start, idempotency, reproduces=True)
+
+
+def _derived(parent: Job, overrides: dict[str, Any], *, epoch: int) -> tuple[Spec, Shape]:
+    """The spec of a fork, and the shape of its data, which must be that of its parent's data.
+
+    Raises:
+        SpecError: with pointers into the request.
+    """
+    about = {"name": parent.name, "tags": parent.tags, "priority": parent.priority}
+    try:
+        spec = validation.derive(parent.resolved | about, overrides, epoch=epoch)
+        spec, shape = _check(spec.model_dump(mode="json"))
+        before = _shape(parent.resolved["dataset"]["name"])
+        if before is not None and before.pixels != shape.pixels:
+            detail = f"its pictures have {shape.pixels} pixels; those of the checkpoint's data have {before.pixels}"
+            raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="wrong_shape")])
+        return spec, shape
+    except SpecError as error:
+        raise SpecError(
+            [replace(fault, pointer="#/overrides" + fault.pointer.removeprefix("#")) for fault in error.faults]
+        ) from error
+
+
+def _shape(name: str) -> Shape | None:
+    """The shape of a data set, ``None`` where it is gone by now."""
+    try:
+        info = datasets.describe(name, services().settings.data)
+    except datasets.DatasetError:
+        return None
+    return _shape_of(info)
+
+
+def _shape_of(info: datasets.DatasetInfo) -> Shape:
+    rows, columns = info.image_shape
+    return Shape(pixels=rows * columns, classes=info.classes, train_count=info.train_count)
+
+
+def _submit_copy(
+    new: Submission,
+    parent: Job,
+    checkpoint: Artifact | None,
+    idempotency: jobs.IdempotencyKey | None,
+    *,
+    reproduces: bool,
+) -> Response:
+    """Store a job that comes from another one, with a copy of the checkpoint that it begins with.
+
+    Raises:
+        ArtifactDamaged: the checkpoint cannot be read.
+    """
+    here = services()
+    start, new_id = None, jobs.new_id("job")
+    if checkpoint is not None:
+        start = here.artifacts.copy(
+            checkpoint.path, checkpoint.sha256, job_id=new_id, kind=ArtifactKind.CHECKPOINT, epoch=checkpoint.epoch
+        )
+    new = replace(new, id=new_id, origin=Origin(parent=parent, start=start, reproduces=reproduces))
+    try:
+        answer, replayed = jobs.submit(here.database, new, idempotency=idempotency, represent=_represent)
+    except IdempotencyConflict:
+        here.artifacts.remove_job(new_id)
+        raise
+    # After any other error nobody knows whether the job was stored; the scheduler removes what no row names.
+    if replayed:
+        here.artifacts.remove_job(new_id)
+    else:
+        here.publisher.wake(answer["id"])
+    return _submitted(answer, replayed=replayed)
+
+
+def _answered(idempotency: jobs.IdempotencyKey | None) -> Response | None:
+    """The stored answer of an earlier request with this key, looked for before anything is checked: what was
+    accepted once is answered so again, whatever has changed since."""
+    if idempotency is None:
+        return None
+    with services().database.read() as session:
+        earlier = jobs.replay(session, idempotency, owner=owner())
+    return _submitted(earlier, replayed=True) if earlier is not None else None
+
+
 def _check(document: Any) -> tuple[Spec, Shape]:
     """Everything that can be wrong with a spec, at once.
 
@@ -181,9 +354,7 @@ def _check(document: Any) -> tuple[Spec, Shape]:
     shape: Shape | None = None
     if name is not None:
         try:
-            info = datasets.describe(name, services().settings.data)
-            rows, columns = info.image_shape
-            shape = Shape(pixels=rows * columns, classes=info.classes, train_count=info.train_count)
+            shape = _shape_of(datasets.describe(name, services().settings.data))
         except datasets.DatasetNotFound as error:
             known = f"known are {', '.join(error.known)}"
             faults.append(_dataset_fault(error.code, f"there is no such data set; {known}", error.suggestion))

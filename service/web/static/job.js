@@ -51,6 +51,7 @@ document.addEventListener("click", async (event) => {
       : fetch(`${address}/${action}`, { method: "POST" }));
     if (!answer.ok) throw new Error((await answer.json()).detail);
     if (action === "delete") location.assign("/");
+    else if (answer.status === 201) location.assign((await answer.json()).urls.page);
     else if (source.readyState === EventSource.CLOSED) location.reload();
     else soon();
   } catch (error) {

@@ -27,6 +27,8 @@ VERBS = {
     Action.PAUSE: jobs.pause,
     Action.RESUME: jobs.resume,
     Action.RETRY: jobs.retry,
+    Action.FORK: lambda *asked, **owner: required(Action.FORK, *asked, **owner),
+    Action.REPRODUCE: lambda *asked, **owner: required(Action.REPRODUCE, *asked, **owner),
     Action.DELETE: jobs.remove,
 }
 CRAFTED = [
@@ -34,6 +36,12 @@ CRAFTED = [
     for text in ("\ud800", "\0", "é")
 ]
 DIGITS = Shape(pixels=784, classes=10, train_count=8500)
+
+
+def required(action: Action, database: Database, job_id: str, owner: str | None = None) -> None:
+    """What makes a new job asks only whether it may."""
+    with database.read() as session:
+        jobs.require(jobs.get(session, job_id, owner=owner), action)
 
 
 def bring_to(database: Database, job_id: str, status: Status) -> None:

@@ -8,7 +8,7 @@ LEGAL = {
     Status.QUEUED: {Action.CANCEL},
     Status.RUNNING: {Action.CANCEL, Action.PAUSE},
     Status.PAUSED: {Action.CANCEL, Action.RESUME},
-    Status.SUCCEEDED: {Action.DELETE},
+    Status.SUCCEEDED: {Action.REPRODUCE, Action.DELETE},
     Status.FAILED: {Action.RETRY, Action.DELETE},
     Status.CANCELLED: {Action.DELETE},
 }
@@ -29,6 +29,15 @@ def test_a_job_that_is_to_be_cancelled_offers_nothing_more() -> None:
 
 def test_a_job_that_is_to_be_paused_can_still_be_cancelled() -> None:
     assert allowed_actions(Status.RUNNING, requested=Request.PAUSE) == (Action.CANCEL,)
+
+
+@pytest.mark.parametrize("requested", [None, *Request])
+@pytest.mark.parametrize("status", Status)
+def test_a_job_with_a_finished_epoch_can_be_forked_whatever_its_state(
+    status: Status, requested: Request | None
+) -> None:
+    without = allowed_actions(status, requested=requested)
+    assert set(allowed_actions(status, requested=requested, epoch=1)) == {*without, Action.FORK}
 
 
 def test_a_job_that_diverged_is_not_offered_a_retry() -> None:

@@ -1,0 +1,43 @@
+"""What a person sends besides a spec: how to fork a job, and what to change of one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from service.contract.spec import Label, Part, PlainText
+
+DEFAULT_PRIORITY: Final = 5
+
+
+def _which(value: Any) -> str:
+    """``best``, ``latest`` or an epoch's number, as text."""
+    if value in ("best", "latest") or (type(value) is int and 1 <= value < 10**9):
+        return str(value)
+    raise PydanticCustomError("checkpoint_name", 'must be "best", "latest" or the number of an epoch')
+
+
+Which = Annotated[
+    str,
+    PlainValidator(_which),
+    WithJsonSchema({"anyOf": [{"enum": ["best", "latest"]}, {"type": "integer", "minimum": 1}]}),
+]
+
+
+class ForkRequest(Part):
+    """How to fork a job: from which checkpoint, and what to do otherwise from there on."""
+
+    checkpoint: Which = "latest"
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """Fields of a spec; objects merge with the parent's field by field, lists replace."""
+
+
+class JobPatch(Part):
+    """What of a job may be changed at any time (a merge patch, RFC 7396): null clears a field."""
+
+    name: PlainText | None = None
+    tags: Annotated[list[Label], Field(max_length=20)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    """0 to 9, 9 first; it counts from the next time that the job waits."""

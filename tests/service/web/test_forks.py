@@ -1,0 +1,275 @@
+"""New jobs out of earlier ones, and what may be changed of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service.contract import jobs, leases
+from service.web.services import EXTENSION
+
+Submit = Callable[..., str]
+
+
+def trained(client: FlaskClient, worker: Any, submit: Submit, *, epochs: int = 3, **spec: Any) -> str:
+    """A job that has succeeded, with a checkpoint for each epoch."""
+    job_id = submit(client, epochs=epochs, **spec)
+    worker.claim()
+    for epoch in range(1, epochs + 1):
+        worker.epoch(epoch, best=epoch == 2)
+    worker.succeed()
+    return job_id
+
+
+def content(client: FlaskClient, path: str) -> bytes:
+    with client.get(path) as answer:
+        assert answer.status_code == 200
+        return answer.data
+
+
+def pointers(answer: Any) -> list[str]:
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_spec"), answer.text
+    return [error["pointer"] for error in answer.json["errors"]]
+
+
+def test_a_fork_goes_on_from_a_checkpoint_of_its_own(either_app: Flask, play: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    parent = trained(client, worker, submit, name="first", tags=["a"])
+    body = {"checkpoint": 2, "overrides": {"epochs": 5, "optimizer": {"learning_rate": 0.01}}}
+    made = client.post(f"/jobs/{parent}/fork", json=body)
+    assert made.status_code == 201, made.text
+    job = made.json
+    assert made.headers["Location"] == f"/jobs/{job['id']}"
+    assert (job["parent_id"], job["start_epoch"], job["status"]) == (parent, 2, "queued")
+    assert (job["name"], job["tags"], job["allowed_actions"]) == ("first", ["a"], ["cancel", "fork"])
+    assert job["resolved"]["optimizer"]["learning_rate"] == 0.01
+    assert job["resolved"]["optimizer"]["momentum"] == 0.9
+    assert job["progress"] == job["progress"] | {"epoch": 2, "epochs": 5, "step": 170, "steps": 425, "fraction": 0.4}
+    before = content(client, f"/jobs/{parent}/checkpoints/2")
+
+    # The parent may go: nothing of the fork hangs on it.
+    assert client.delete(f"/jobs/{parent}").status_code == 204
+    assert content(client, f"/jobs/{job['id']}/checkpoints/latest") == before
+    worker.claim()
+    for epoch in (3, 4, 5):
+        worker.epoch(epoch, keep_last=1, best=False)
+    worker.succeed()
+    kept = client.get(f"/jobs/{job['id']}/checkpoints").json["data"]
+    assert [item["epoch"] for item in kept] == [2, 5], "what a fork began with must stay"
+    assert client.get(f"/jobs/{job['id']}/metrics").json["epochs"] == [3, 4, 5]
+
+
+def test_best_and_latest_name_their_checkpoints(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    parent = trained(client, worker, submit)
+    for which, epoch in (("best", 2), (1, 1)):
+        made = client.post(f"/jobs/{parent}/fork", json={"checkpoint": which})
+        assert (made.status_code, made.json["start_epoch"]) == (201, epoch)
+    made = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 4}})
+    assert made.json["start_epoch"] == 3
+    assert client.post(f"/jobs/{parent}/fork", json={"checkpoint": 9}).json["code"] == "artifact_not_found"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "faults"),
+    [
+        ({"epochs": 3}, ["#/overrides/epochs"]),
+        ({"layers": [{"units": 10, "activation": "softmax"}]}, ["#/overrides/layers/0/units"]),
+        ({"dtype": "float64"}, ["#/overrides/dtype"]),
+        ({"kind": "gan"}, ["#/overrides/kind"]),
+        ({"preset": "seed"}, ["#/overrides/preset"]),
+        ({"optimizer": {"rate": 1}, "batch_size": 0}, ["#/overrides/optimizer/rate", "#/overrides/batch_size"]),
+        ({"dataset": {"name": "nowhere"}}, ["#/overrides/dataset/name"]),
+    ],
+)  # fmt: skip
+def test_what_a_fork_cannot_be_is_said_with_its_place(
+    client: FlaskClient, worker: Any, submit: Submit, overrides: dict[str, Any], faults: list[str]
+) -> None:
+    parent = trained(client, worker, submit)
+    found = pointers(client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 9} | overrides}))
+    assert set(faults) <= set(found)
+    assert len(client.get("/jobs").json["data"]) == 1
+
+
+def test_activations_and_dropout_rates_may_change_since_they_have_no_weights(
+    client: FlaskClient, worker: Any, submit: Submit
+) -> None:
+    layers = [
+        {"units": 20, "activation": "relu"},
+        {"type": "dropout", "rate": 0.1},
+        {"units": 10, "activation": "softmax"},
+    ]
+    parent = trained(client, worker, submit, layers=layers)
+    layers[0]["activation"], layers[1]["rate"] = "tanh", 0.5
+    made = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 4, "layers": layers}})
+    assert made.status_code == 201
+    made = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 4, "layers": [layers[0], layers[2]]}})
+    assert "#/overrides/layers/1/type" in pointers(made)
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [({"checkpoint": "first"}, "#/checkpoint"), ({"overrides": []}, "#/overrides"), ({"from": 1}, "#/from"), ([], "#")],
+)
+def test_a_fork_request_is_checked(client: FlaskClient, worker: Any, submit: Submit, body: Any, pointer: str) -> None:
+    parent = trained(client, worker, submit)
+    assert pointers(client.post(f"/jobs/{parent}/fork", json=body)) == [pointer]
+
+
+def test_a_job_without_an_epoch_cannot_be_forked(client: FlaskClient, submit: Submit) -> None:
+    answer = client.post(f"/jobs/{submit(client)}/fork", json={})
+    assert (answer.status_code, answer.json["allowed_actions"]) == (409, ["cancel"])
+
+
+def test_a_damaged_checkpoint_makes_no_fork(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    parent = trained(client, worker, submit)
+    path = next((worker.artifacts.root / parent / "checkpoint").glob("000003-*"))
+    path.write_bytes(path.read_bytes()[:-1])
+    answer = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 9}})
+    assert (answer.status_code, answer.json["code"]) == (500, "artifact_damaged")
+    assert len(client.get("/jobs").json["data"]) == 1
+
+
+@pytest.mark.parametrize(("verb", "body"), [("fork", {"overrides": {"epochs": 5}}), ("reproduce", None)])
+def test_a_repeated_request_makes_one_job(
+    either_app: Flask, play: Any, submit: Submit, verb: str, body: dict[str, Any] | None
+) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    parent = trained(client, worker, submit)
+    key = {"Idempotency-Key": f"again-{verb}"}
+    first, second = (client.post(f"/jobs/{parent}/{verb}", json=body, headers=key) for _ in range(2))
+    assert (first.status_code, second.status_code, second.json) == (201, 201, first.json)
+    assert second.headers["Idempotency-Replayed"] == "true"
+    assert len(client.get("/jobs").json["data"]) == 2
+    assert {path.name for path in worker.artifacts.root.iterdir()} <= {parent, first.json["id"]}
+
+
+def repeat(worker: Any, *, last: dict[str, float] | None = None) -> None:
+    worker.claim()
+    for epoch in (1, 2):
+        worker.epoch(epoch)
+    worker.epoch(3, metrics=last)
+
+
+def test_a_reproduction_with_the_same_bits_matches(either_app: Flask, play: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    original = trained(client, worker, submit)
+    made = client.post(f"/jobs/{original}/reproduce")
+    assert made.status_code == 201, made.text
+    job = made.json
+    assert job["reproduction"] == {"of": original, "match": None, "first_difference": None}
+    assert (job["parent_id"], job["spec"]) == (original, client.get(f"/jobs/{original}").json["spec"])
+    assert client.delete(f"/jobs/{original}").status_code == 204, "what is compared has been copied"
+    repeat(worker)
+    worker.succeed()
+    assert client.get(f"/jobs/{job['id']}").json["reproduction"]["match"] is True
+    log = client.get(f"/jobs/{job['id']}/events").json["data"]
+    assert [event["code"] for event in log if event["type"] == "log"] == ["reproduced"]
+
+
+def test_a_reproduction_names_the_first_epoch_that_differs(either_app: Flask, play: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    original = trained(client, worker, submit)
+    job = client.post(f"/jobs/{original}/reproduce").json
+    repeat(worker, last={"train_loss": 0.123, "validation_accuracy": 0.9})
+    worker.succeed()
+    found = client.get(f"/jobs/{job['id']}").json["reproduction"]
+    assert found == {"of": original, "match": False, "first_difference": {"epoch": 3, "differs": ["train_loss"]}}
+    log = client.get(f"/jobs/{job['id']}/events").json["data"]
+    assert [event["code"] for event in log if event["type"] == "log"] == ["not_reproduced"]
+
+
+def test_other_weights_alone_are_a_difference_too(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    original = trained(client, worker, submit)
+    job = client.post(f"/jobs/{original}/reproduce").json
+    repeat(worker)
+    leases.succeed(worker.database, worker.held, "sha256:other")
+    found = client.get(f"/jobs/{job['id']}").json["reproduction"]
+    assert (found["match"], found["first_difference"]) == (False, {"epoch": 3, "differs": ["weights"]})
+
+
+def test_the_reproduction_of_a_fork_begins_with_the_same_checkpoint(
+    client: FlaskClient, worker: Any, submit: Submit
+) -> None:
+    parent = trained(client, worker, submit)
+    forked = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 4}}).json["id"]
+    worker.claim()
+    worker.epoch(4)
+    worker.succeed()
+    again = client.post(f"/jobs/{forked}/reproduce").json
+    assert (again["parent_id"], again["start_epoch"]) == (forked, 3)
+    mine, theirs = (content(client, f"/jobs/{job}/checkpoints/3") for job in (again["id"], parent))
+    assert mine == theirs
+
+
+def test_only_a_job_that_succeeded_can_be_reproduced(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.fail()
+    answer = client.post(f"/jobs/{job_id}/reproduce")
+    assert (answer.status_code, answer.json["allowed_actions"]) == (409, ["retry", "delete"])
+
+
+def test_a_patch_changes_what_it_names_and_nothing_else(either_app: Flask, submit: Submit) -> None:
+    client = either_app.test_client()
+    address = f"/jobs/{submit(client, name='old', tags=['a', 'b'], priority=3)}"
+    answer = client.patch(address, json={"tags": ["c"], "priority": 9})
+    assert (answer.status_code, answer.json["name"]) == (200, "old")
+    assert (answer.json["tags"], answer.json["priority"]) == (["c"], 9)
+    assert answer.headers["ETag"] == client.get(address).headers["ETag"]
+    assert [job["id"] for job in client.get("/jobs?tag=c").json["data"]] == [answer.json["id"]]
+    assert client.get("/jobs?tag=a").json["data"] == []
+    cleared = client.patch(
+        address, data='{"name": null, "tags": null, "priority": null}', content_type="application/merge-patch+json"
+    )
+    assert (cleared.json["name"], cleared.json["tags"], cleared.json["priority"]) == (None, [], 5)
+    reasons = [event.get("reason") for event in client.get(f"{address}/events").json["data"]]
+    assert reasons == ["submitted", "changed", "changed"]
+    assert client.patch(address, json={}).status_code == 200
+    assert len(client.get(f"{address}/events").json["data"]) == 3, "what changes nothing is no event"
+
+
+def test_a_priority_that_was_raised_is_claimed_first(either_app: Flask, submit: Submit) -> None:
+    client = either_app.test_client()
+    first, second = submit(client), submit(client)
+    client.patch(f"/jobs/{second}", json={"priority": 9})
+    claimed = [leases.claim(either_app.extensions[EXTENSION].database, "w", 15) for _ in range(2)]
+    assert [held.job_id for held in claimed if held] == [second, first]
+
+
+def test_a_patch_for_another_state_of_the_job_changes_nothing(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    address = f"/jobs/{submit(client, name='old')}"
+    seen = client.get(address).headers["ETag"]
+    worker.claim()
+    answer = client.patch(address, json={"name": "new"}, headers={"If-Match": seen})
+    assert (answer.status_code, answer.json["code"]) == (412, "precondition_failed")
+    assert client.get(address).json["name"] == "old"
+    seen = client.get(address).headers["ETag"]
+    assert client.patch(address, json={"name": "new"}, headers={"If-Match": seen}).json["name"] == "new"
+    assert client.patch(address, json={"name": "newer"}, headers={"If-Match": "*"}).json["name"] == "newer"
+
+
+@pytest.mark.parametrize(
+    ("patch", "pointer"),
+    [({"priority": 10}, "#/priority"), ({"status": "done"}, "#/status"), ({"tags": ["a,b"]}, "#/tags/0"), ([], "#")],
+)
+def test_a_patch_is_checked(client: FlaskClient, submit: Submit, patch: Any, pointer: str) -> None:
+    assert pointers(client.patch(f"/jobs/{submit(client)}", json=patch)) == [pointer]
+
+
+def test_a_fork_of_somebody_elses_job_is_not_found(make_app: Any, sqlite_url: str, submit: Submit) -> None:
+    app = make_app(sqlite_url, auth="keys", api_keys=("a" * 20, "b" * 20))
+    mine, theirs = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")
+    client = app.test_client()
+    job_id = client.post("/jobs", json={"kind": "classifier"}, headers=mine).json["id"]
+    for call in (
+        client.post(f"/jobs/{job_id}/fork", json={}, headers=theirs),
+        client.post(f"/jobs/{job_id}/reproduce", headers=theirs),
+        client.patch(f"/jobs/{job_id}", json={"name": "mine"}, headers=theirs),
+    ):
+        assert call.json["code"] == "job_not_found"
+    with app.extensions[EXTENSION].database.read() as session:
+        assert jobs.get(session, job_id).name is None
