@@ -151,7 +151,7 @@ class Tensor(np.ndarray[Any, Any]):
     def flat(self, value: Any) -> None:
         refuse_write(self, "flat")
         refuse_tracked((value,), "ndarray.flat")
-        np.asarray(self).flat = value
+        np.asarray(self).flat[:] = value
 
     @property
     def real(self) -> Any:
