@@ -42,11 +42,13 @@ class Replay:
     Args:
         resident: arrays that stay where they are and change only in place: parameters, and inputs that the caller
             refills. Other inputs are copied.
+        changing: more such arrays, which the steps themselves change: running statistics.
         enabled: False runs every step plainly.
     """
 
-    def __init__(self, resident: Iterable[Array], *, enabled: bool = True) -> None:
-        self._resident = list(resident)
+    def __init__(self, resident: Iterable[Array], *, changing: Iterable[Array] = (), enabled: bool = True) -> None:
+        self._changing = list(changing)
+        self._resident = [*resident, *self._changing]
         self._enabled = enabled
         self._prepared: dict[Any, _Prepared | None] = {}
         self._memory: Array = np.empty(0, np.uint8)
@@ -85,6 +87,7 @@ class Replay:
         own = [array if id(owner(array)) in lasting else np.array(array) for array in inputs]
         generator = TracedGenerator(rng)
         before = None if rng is None else dict(rng.bit_generator.state)
+        values = [array.copy() for array in self._changing]
         program = None
         with contextlib.suppress(NotReplayableError), Recording([*self._resident, *own]) as recording:
             traced = step(*(array.view(Traced) for array in own), rng=rng and generator)
@@ -94,6 +97,8 @@ class Replay:
             self._prepared[key] = None
             if rng is not None and before is not None:
                 rng.bit_generator.state = before  # as if nothing had been drawn
+            for array, value in zip(self._changing, values, strict=True):
+                np.copyto(array, value)
             return step(*inputs, rng=rng)
         self._prepared[key] = _Prepared(program, own, generator, [])
         self._bind()

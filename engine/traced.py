@@ -158,6 +158,8 @@ class Traced(np.ndarray[Any, Any]):
             return super().__array_function__(func, types, args, kwargs)
         if func in (np.shape, np.ndim, np.size):
             return func(*plain(args), **plain(kwargs))
+        if func is np.empty_like:  # how primitives get memory that later calls fill, in pieces
+            return self.recording.keep(func(*plain(args), **plain(kwargs)))
         if func in WRITERS or "out" in kwargs:
             raise NotReplayableError(f"np.{func.__name__} with a target is not supported")
         return self.recording.store(func, args, kwargs)
@@ -179,6 +181,14 @@ class Traced(np.ndarray[Any, Any]):
     def copy(self, order: Any = "C") -> Any:
         """A copy, recorded."""
         return self._copied(np.asarray(self).copy(order))
+
+    def reshape(self, *shape: Any, **options: Any) -> Any:
+        """A view where the layout in memory allows it, else a copy, recorded."""
+        return self.recording.store(np.reshape, (self, shape[0] if len(shape) == 1 else shape), options)
+
+    def ravel(self, order: Any = "C") -> Any:
+        """As :meth:`reshape` to one axis."""
+        return self.recording.store(np.ravel, (self, order), {})
 
     def _copied(self, result: Array) -> Any:
         kept = self.recording.keep(result)
