@@ -12,7 +12,8 @@ from engine.errors import (
     ShapeError,
 )
 from engine.gradcheck import gradcheck
-from engine.layers import Activation, Dense, Dropout, Sequential
+from engine.layers import Activation, Dense, Dropout, Flatten, Reshape, Sequential
+from engine.layers_images import BatchNorm, Conv2D, MaxPool2D, Upsample2D
 from engine.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from engine.metrics import accuracy, confusion_matrix
 from engine.optimizers import SGD, Adam, AdamW
@@ -29,10 +30,12 @@ __all__ = [
     "Adam",
     "AdamW",
     "BatchDone",
+    "BatchNorm",
     "BinaryCrossEntropy",
     "CheckpointError",
     "ClassifierSamples",
     "ClassifierTrainer",
+    "Conv2D",
     "DataError",
     "Dense",
     "DivergedError",
@@ -40,11 +43,14 @@ __all__ = [
     "EarlyStopping",
     "EngineError",
     "EpochDone",
+    "Flatten",
     "GanTrainer",
     "GradientError",
     "GradientTape",
     "ImageData",
     "Latent",
+    "MaxPool2D",
+    "Reshape",
     "Sequential",
     "SettingError",
     "ShapeError",
@@ -52,6 +58,7 @@ __all__ = [
     "SquaredError",
     "StoppedEarly",
     "Tensor",
+    "Upsample2D",
     "accuracy",
     "batches",
     "checkpoint",

@@ -1,10 +1,12 @@
 """Initial weights: an initializer takes (shape, rng, dtype) and gives an array.
 
-Weights have the shape (inputs, units), biases (units,). Everything random comes from ``rng``.
+Weights have the shape (inputs, units), or (kernel, kernel, inputs, units) for convolutions; biases (units,). Everything
+random comes from ``rng``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -33,16 +35,19 @@ def uniform(scale: float) -> Initializer:
 
 
 def glorot_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> Array:
-    """U(-a, a) with a = sqrt(6 / (inputs + units)); zeros for biases. Glorot & Bengio 2010, equation 16."""
+    """U(-a, a) with a = sqrt(6 / (inputs + units)); zeros for biases. Glorot & Bengio 2010, equation 16.
+
+    A convolution's inputs and units both count once for each element of the kernel.
+    """
     if len(shape) < 2:
         return np.zeros(shape, dtype)
-    limit = np.sqrt(6 / (shape[0] + shape[1]))
+    limit = np.sqrt(6 / (math.prod(shape[:-1]) + math.prod(shape[:-2]) * shape[-1]))
     return rng.uniform(-limit, limit, shape).astype(dtype)
 
 
 def he_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> Array:
-    """N(0, 2 / inputs); zeros for biases. He et al. 2015, equation 10."""
+    """N(0, 2 / inputs); zeros for biases. He et al. 2015, equation 10, where a patch's pixels are the inputs."""
     if len(shape) < 2:
         return np.zeros(shape, dtype)
-    weights: Array = rng.standard_normal(shape) * np.sqrt(2 / shape[0])
+    weights: Array = rng.standard_normal(shape) * np.sqrt(2 / math.prod(shape[:-1]))
     return weights.astype(dtype)

@@ -1,14 +1,15 @@
-"""Layers: Dense, Dropout, and Sequential to chain them.
+"""Layers: Dense, Dropout, Flatten, Reshape, and Sequential to chain them with those of :mod:`engine.layers_images`.
 
-A layer is called with a batch, arrays or tensors of shape (batch, features), and gives back a tensor.
+A layer is called with a batch, arrays or tensors of shape (batch, features) or (batch, height, width, channels), and
+gives back a tensor. Shapes without the batch axis are those of one input.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from itertools import pairwise
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, TypeAlias, assert_never, runtime_checkable
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,9 +20,12 @@ from engine.initializers import Initializer, glorot_uniform
 from engine.recording import Array
 from engine.tensor import Tensor
 
+Shape: TypeAlias = tuple[int, ...]
+"""The shape of one input, without the batch axis: (features,) or (height, width, channels)."""
+
 
 class Activation(StrEnum):
-    """The activations a Dense layer can end with."""
+    """The activations a layer can end with."""
 
     SIGMOID = "sigmoid"
     TANH = "tanh"
@@ -37,8 +41,38 @@ class Layer(Protocol):
     def parameters(self) -> dict[str, Tensor]:
         """Trainable tensors by name; empty for layers that learn nothing."""
 
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """What training changes in place, but not by gradients: running statistics, by name."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape of the output for an input of ``shape``.
+
+        Raises:
+            ShapeError: the layer cannot take such an input; the message says what it takes.
+        """
+
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to a batch."""
+
+
+@runtime_checkable
+class OutputLayer(Layer, Protocol):
+    """What Sequential asks of its last part: losses on logits need it without its activation."""
+
+    @property
+    def activation(self) -> Activation | None:
+        """What the layer ends with."""
+
+    @property
+    def weight(self) -> Tensor:
+        """Its weights, whose dtype is the network's."""
+
+    def logits(self, x: Any) -> Any:
+        """The layer without its activation."""
+
+    def activate(self, logits: Any) -> Any:
+        """The activation alone."""
 
 
 class Dense:
@@ -69,20 +103,30 @@ class Dense:
         for name, size in (("inputs", inputs), ("units", units)):
             if size < 1:
                 raise SettingError(f"Dense: {name} {size} must be positive", setting=name)
-        if not 0 <= negative_slope <= 1:
-            raise SettingError(f"Dense: negative_slope {negative_slope} is not in [0, 1]", setting="negative_slope")
         self.inputs = inputs
         self.units = units
-        self.activation = _activation(activation)
+        self.activation = as_activation(activation)
         self.negative_slope = negative_slope
         self.weight = Tensor(initializer((inputs, units), rng, dtype), watch=True)
         self.bias = Tensor(initializer((units,), rng, dtype), watch=True)
-        self._activate = _function(self.activation, negative_slope)
+        self._activate = activation_function(self.activation, negative_slope)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
         """``weight`` (inputs, units) and ``bias`` (units,)."""
         return {"weight": self.weight, "bias": self.bias}
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """None."""
+        return {}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(inputs,) becomes (units,)."""
+        if shape != (self.inputs,):
+            hint = "; put Flatten before it" if len(shape) > 1 else ""
+            raise misfit("Dense", f"({self.inputs},)", shape, hint)
+        return (self.units,)
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` (batch, inputs); gives (batch, units)."""
@@ -97,7 +141,17 @@ class Dense:
         return self._activate(logits)
 
 
-def _activation(activation: Activation | str | None) -> Activation | None:
+def misfit(layer: str, takes: str, shape: Shape, hint: str = "") -> ShapeError:
+    """The error of a layer that cannot take an input of ``shape``."""
+    return ShapeError(f"{layer} takes {takes}, not {shape}{hint}", operation=layer, shapes=(shape,))
+
+
+def as_activation(activation: Activation | str | None) -> Activation | None:
+    """An activation by its name.
+
+    Raises:
+        SettingError: there is none of that name.
+    """
     try:
         return None if activation is None else Activation(activation)
     except ValueError:
@@ -105,7 +159,14 @@ def _activation(activation: Activation | str | None) -> Activation | None:
         raise SettingError(f"unknown activation {activation!r}; known are {names}", setting="activation") from None
 
 
-def _function(activation: Activation | None, negative_slope: float) -> Callable[[Any], Any]:
+def activation_function(activation: Activation | None, negative_slope: float = 0.2) -> Callable[[Any], Any]:
+    """The primitive of an activation, or what leaves all as it is.
+
+    Raises:
+        SettingError: ``negative_slope``, of leaky_relu, is not in [0, 1].
+    """
+    if not 0 <= negative_slope <= 1:
+        raise SettingError(f"negative_slope {negative_slope} is not in [0, 1]", setting="negative_slope")
     match activation:
         case None:
             return lambda logits: logits
@@ -123,7 +184,21 @@ def _function(activation: Activation | None, negative_slope: float) -> Callable[
             assert_never(activation)
 
 
-class Dropout:
+class Parameterless:
+    """Base of layers that learn nothing."""
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """None."""
+        return {}
+
+
+class Dropout(Parameterless):
     """Zeroes each element with probability ``rate`` while training, and scales the others by 1 / (1 - rate).
 
     Srivastava et al. 2014, in the inverted form: at inference it does nothing. The rate is rounded to a multiple of
@@ -139,10 +214,9 @@ class Dropout:
         self.rate = rate
         self._threshold = min(round(rate * 2**16), 2**16 - 1)
 
-    @property
-    def parameters(self) -> dict[str, Tensor]:
-        """Nothing to learn."""
-        return {}
+    def output_shape(self, shape: Shape) -> Shape:
+        """The same, whatever it is."""
+        return shape
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` of any shape; needs ``rng`` while training."""
@@ -158,31 +232,73 @@ class Dropout:
         return ops.multiply(x, mask)
 
 
+class Flatten(Parameterless):
+    """Images as rows of numbers: what Dense takes. Rows stay as they are."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(height, width, channels) becomes (height * width * channels,)."""
+        return (math.prod(shape),)
+
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply to ``x`` (batch, ...); gives (batch, features)."""
+        return _as_inputs(x, (math.prod(x.shape[1:]),))
+
+
+class Reshape(Parameterless):
+    """Inputs of one shape as inputs of another: rows of numbers as images.
+
+    Raises:
+        SettingError: a size that is not positive.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        if not shape or min(shape) < 1:
+            raise SettingError(f"Reshape: the sizes of {tuple(shape)} must be positive", setting="shape")
+        self.shape = tuple(shape)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The layer's own, if it has as many numbers."""
+        if math.prod(shape) != math.prod(self.shape):
+            raise misfit("Reshape", f"{math.prod(self.shape)} numbers to make {self.shape} of them", shape)
+        return self.shape
+
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply to ``x`` (batch, ...)."""
+        return _as_inputs(x, self.shape)
+
+
+def _as_inputs(x: Any, shape: Shape) -> Any:
+    """A batch of inputs of ``shape``."""
+    if x.shape[1:] == shape:
+        return x
+    return ops.flatten(x) if len(shape) == 1 else ops.reshape(x, shape=(len(x), *shape))
+
+
 class Sequential:
     """Layers applied one after the other; parameters are named ``layers.0.weight``, ``layers.0.bias``, ...
 
-    The number counts every layer, Dropout too.
+    The number counts every layer, Dropout too. Outside, a network deals in rows of numbers: it takes (batch, inputs)
+    or (batch, *input_shape), and gives (batch, units), also where its last layer makes images.
+
+    Args:
+        layers: the last one must be Dense or Conv2D.
+        input_shape: of one input; images are (height, width, channels). May be left out where the first layer with
+            parameters is Dense.
 
     Raises:
-        SettingError: no layers, or the last one is not Dense.
-        ShapeError: neighbouring Dense layers do not fit.
+        SettingError: no layers, another last one, or no input shape where it is needed.
+        ShapeError: a layer does not take what the one before it gives.
     """
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        if not layers or not isinstance(layers[-1], Dense):
-            raise SettingError("Sequential: the last layer must be Dense", setting="layers")
+    def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int] | None = None) -> None:
+        if not layers or not isinstance(layers[-1], OutputLayer):
+            raise SettingError("Sequential: the last layer must be Dense or Conv2D", setting="layers")
         self.layers = list(layers)
-        self.last: Dense = layers[-1]
-        dense = [layer for layer in layers if isinstance(layer, Dense)]
-        for before, after in pairwise(dense):
-            if before.units != after.inputs:
-                raise ShapeError(
-                    f"Sequential: a layer of {before.units} units before one of {after.inputs} inputs",
-                    operation="Sequential",
-                    shapes=(before.weight.shape, after.weight.shape),
-                )
-        self.inputs = dense[0].inputs
-        self.units = self.last.units
+        self.last: OutputLayer = layers[-1]
+        self.input_shape = _first_shape(layers) if input_shape is None else tuple(input_shape)
+        self.output_shape = _walk(layers, self.input_shape)
+        self.inputs = math.prod(self.input_shape)
+        self.units = math.prod(self.output_shape)
 
     @property
     def activation(self) -> Activation | None:
@@ -208,29 +324,90 @@ class Sequential:
         """Trainable tensors in the order of the layers."""
         return list(self.named_parameters().values())
 
+    def named_buffers(self) -> dict[str, Array]:
+        """Running statistics by name, in the order of the layers."""
+        return {
+            f"layers.{number}.{name}": array
+            for number, layer in enumerate(self.layers)
+            for name, array in layer.buffers.items()
+        }
+
+    @property
+    def buffers(self) -> list[Array]:
+        """Running statistics in the order of the layers: what a pass with ``training=True`` changes in place."""
+        return list(self.named_buffers().values())
+
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply all layers to ``x`` (batch, inputs); gives (batch, units)."""
-        return self.last.activate(self.logits(x, training=training, rng=rng))
+        return _as_inputs(self.last.activate(self._last_logits(x, training, rng)), (self.units,))
 
     def logits(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply all layers but the last activation: what losses on logits take."""
+        return _as_inputs(self._last_logits(x, training, rng), (self.units,))
+
+    def layer_outputs(self, x: Any) -> list[Any]:
+        """What each layer makes of ``x`` (batch, inputs) at inference; the last one's as rows (batch, units)."""
+        outputs: list[Any] = []
+        for layer in self.layers:
+            outputs.append(layer(outputs[-1] if outputs else self._first_input(x)))
+        outputs[-1] = _as_inputs(outputs[-1], (self.units,))
+        return outputs
+
+    def _first_input(self, x: Any) -> Any:
+        return x if len(self.input_shape) == 1 else _as_inputs(x, self.input_shape)
+
+    def _last_logits(self, x: Any, training: bool, rng: np.random.Generator | None) -> Any:
+        x = self._first_input(x)
         for layer in self.layers[:-1]:
             x = layer(x, training=training, rng=rng)
         return self.last.logits(x)
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters by name."""
-        return {name: np.array(tensor) for name, tensor in self.named_parameters().items()}
+        """Copies of all parameters and running statistics by name."""
+        return {name: np.array(array) for name, array in self._named_arrays().items()}
 
     def load_state_dict(self, tensors: Mapping[str, Array], prefix: str = "") -> None:
-        """Copy the tensors named ``prefix + name`` into the parameters; others are ignored.
+        """Copy the tensors named ``prefix + name`` into parameters and running statistics; others are ignored.
 
         Raises:
             CheckpointError: one is missing, is left over under ``prefix + "layers."``, or has another shape or dtype.
                 Nothing is changed then.
         """
-        parameters = {prefix + name: tensor for name, tensor in self.named_parameters().items()}
-        copy_tensors({name: np.asarray(tensor) for name, tensor in parameters.items()}, tensors, prefix + "layers.")
+        copy_tensors({prefix + name: a for name, a in self._named_arrays().items()}, tensors, prefix + "layers.")
+
+    def _named_arrays(self) -> dict[str, Array]:
+        return {name: np.asarray(array) for name, array in (self.named_parameters() | self.named_buffers()).items()}
+
+
+def _first_shape(layers: Sequence[Layer]) -> Shape:
+    """The input shape, as far as the layers tell it."""
+    for layer in layers:
+        if isinstance(layer, Dense):
+            return (layer.inputs,)
+        if isinstance(layer, Reshape):
+            return (math.prod(layer.shape),)
+        if not isinstance(layer, Dropout):
+            break
+    raise SettingError(
+        "Sequential: say what one input is: input_shape=(height, width, channels)", setting="input_shape"
+    )
+
+
+def _walk(layers: Sequence[Layer], shape: Shape) -> Shape:
+    """The shape after all layers."""
+    if not shape or min(shape) < 1:
+        raise SettingError(f"Sequential: the sizes of input_shape {shape} must be positive", setting="input_shape")
+    before = "the input"
+    for number, layer in enumerate(layers):
+        here = f"layer {number} ({type(layer).__name__})"
+        try:
+            after = layer.output_shape(shape)
+        except ShapeError as error:
+            raise ShapeError(
+                f"Sequential: {here} does not fit {before}: {error}", operation="Sequential", shapes=error.shapes
+            ) from error
+        shape, before = after, here
+    return shape
 
 
 def copy_tensors(into: Mapping[str, Array], tensors: Mapping[str, Array], prefix: str) -> None:

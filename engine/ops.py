@@ -1,7 +1,8 @@
 """The table of primitives, and which NumPy functions they stand for on a tape.
 
-The primitives live by topic in ``ops_elementwise``, ``ops_reductions``, ``ops_shape`` and ``ops_network``; here they
-get their public names. A NumPy function that is in none of the tables below is refused on a tape, never ignored.
+The primitives live by topic in ``ops_elementwise``, ``ops_reductions``, ``ops_shape``, ``ops_network``, ``ops_images``
+and ``ops_norm``; here they get their public names. A NumPy function that is in none of the tables below is refused on
+a tape, never ignored.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from engine.ops_elementwise import (
     subtract,
     where,
 )
+from engine.ops_images import conv2d, flatten, max_pool2d, upsample2d
 from engine.ops_network import (
     affine,
     leaky_relu,
@@ -47,6 +49,7 @@ from engine.ops_network import (
     squared_error,
     tanh,
 )
+from engine.ops_norm import batch_norm
 from engine.ops_reductions import max, mean, min, std, sum, var  # noqa: A004 - NumPy's names
 from engine.ops_shape import (
     broadcast_to,
@@ -66,15 +69,18 @@ __all__ = [
     "absolute",
     "add",
     "affine",
+    "batch_norm",
     "broadcast_to",
     "cast",
     "clip",
     "concatenate",
+    "conv2d",
     "cos",
     "divide",
     "exp",
     "expand_dims",
     "expm1",
+    "flatten",
     "getitem",
     "leaky_relu",
     "log",
@@ -82,6 +88,7 @@ __all__ = [
     "log_softmax",
     "matmul",
     "max",
+    "max_pool2d",
     "maximum",
     "mean",
     "min",
@@ -109,6 +116,7 @@ __all__ = [
     "swapaxes",
     "tanh",
     "transpose",
+    "upsample2d",
     "var",
     "where",
 ]

@@ -130,7 +130,7 @@ class ClassifierTrainer:
         progress.require_whole_epoch("run")
         parameters = self.model.parameters
         x = np.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
-        replay = Replay([x, *parameters], enabled=self.replay)
+        replay = Replay([x, *parameters], changing=self.model.buffers, enabled=self.replay)
         while not progress.over:
             progress.underway = True
             step, total_loss, hits, rate = progress.step, 0.0, 0, 0.0

@@ -154,7 +154,11 @@ class GanTrainer:
         progress = self._progress
         progress.require_whole_epoch("run")
         reals = np.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
-        replay = Replay([reals, *self.generator.parameters, *self.discriminator.parameters], enabled=self.replay)
+        replay = Replay(
+            [reals, *self.generator.parameters, *self.discriminator.parameters],
+            changing=[*self.generator.buffers, *self.discriminator.buffers],
+            enabled=self.replay,
+        )
         while not progress.over:
             progress.underway = True
             step, means, rate = progress.step, _Means(), 0.0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.batches import ImageData
-from engine.layers import Activation, Dense, Sequential
+from engine.layers import Activation, Sequential
 from engine.recording import Array
 
 PROBED = 128
@@ -71,11 +71,8 @@ class GradientNorms:
 
 def activations(network: Sequential, x: Array) -> list[Array]:
     """What each layer makes of ``x`` (n, inputs) at inference, the last one with its activation."""
-    outputs: list[Array] = []
     with np.errstate(over="ignore", invalid="ignore"):
-        for layer in network.layers:
-            outputs.append(np.asarray(layer(outputs[-1] if outputs else x)))
-    return outputs
+        return [np.asarray(output) for output in network.layer_outputs(x)]
 
 
 def activation_metrics(
@@ -92,7 +89,7 @@ def activation_metrics(
     whole: dict[str, tuple[int, int]] = {}
     each: dict[str, tuple[int, int]] = {}
     for number, (layer, y) in enumerate(zip(network.layers[:-1], outputs[:-1], strict=True)):
-        found = _count(layer.activation, y) if isinstance(layer, Dense) else None
+        found = _count(getattr(layer, "activation", None), y)
         if found is not None:
             name, count, of = found
             each[f"{name}/{where}layers.{number}"] = (count, of)
@@ -102,10 +99,13 @@ def activation_metrics(
 
 
 def _count(activation: Activation | None, y: Array) -> tuple[str, int, int] | None:
-    """What there is to count in the outputs (n, units) of an activation, how many are so, and of how many."""
+    """What there is to count in the outputs (n, ..., units) of an activation, how many are so, and of how many.
+
+    A filter of a convolution is one unit: it is dead where it is never above zero, wherever it looks.
+    """
     match activation:
         case Activation.RELU | Activation.LEAKY_RELU:
-            return "dead_units", int(np.count_nonzero(~(y > 0).any(axis=0))), y.shape[1]
+            return "dead_units", int(np.count_nonzero(~(y > 0).any(axis=tuple(range(y.ndim - 1))))), y.shape[-1]
         case Activation.TANH:
             return "saturation", int(np.count_nonzero(1 - y * y < _FLAT)), y.size
         case Activation.SIGMOID:

@@ -115,7 +115,9 @@ def test_settings_out_of_range_are_refused() -> None:
         Dropout(1.0)
     with pytest.raises(SettingError, match="last layer must be Dense"):
         Sequential([Dropout(0.5)])
-    with pytest.raises(ShapeError, match="3 units before one of 4 inputs"):
+    with pytest.raises(
+        ShapeError, match=r"layer 1 \(Dense\) does not fit layer 0 \(Dense\): Dense takes \(4,\), not \(3,\)"
+    ):
         Sequential([Dense(2, 3, rng=rng()), Dense(4, 2, rng=rng())])
     with pytest.raises(ShapeError, match=r"affine: \(1, 5\) @ \(4, 3\)"):
         network()(np.ones((1, 5)))

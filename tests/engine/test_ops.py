@@ -126,6 +126,35 @@ def affine(draw: Any) -> Case:
 
 
 @st.composite
+def conv2d(draw: Any) -> Case:
+    kernel, channels, filters = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    images = (draw(st.integers(1, 2)), draw(st.integers(kernel, 5)), draw(st.integers(kernel, 5)), channels)
+    options = {"stride": draw(st.integers(1, 3)), "padding": draw(st.sampled_from(["same", "valid"]))}
+    weight = distinct(draw, (kernel, kernel, channels, filters))
+    return lambda x, w, b: ops.conv2d(x, w, b, **options), [distinct(draw, images), weight, distinct(draw, (filters,))]
+
+
+@st.composite
+def flatten(draw: Any) -> Case:
+    return ops.flatten, [distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=3)))]
+
+
+@st.composite
+def resampled(draw: Any, op: Any, shrinks: bool) -> Case:
+    size, pixels = draw(st.integers(1, 3)), draw(hnp.array_shapes(min_dims=2, max_dims=2, max_side=2))
+    height, width = (side * size if shrinks else side for side in pixels)
+    images = (draw(st.integers(1, 2)), height, width, draw(st.integers(1, 2)))
+    return lambda x: op(x, size=size), [distinct(draw, images)]
+
+
+@st.composite
+def batch_norm(draw: Any) -> Case:
+    x = distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=2, max_side=3)))
+    vectors = [distinct(draw, x.shape[-1:]) for _ in range(2)]
+    return lambda x, scale, shift: ops.batch_norm(x, scale, shift, epsilon=0.01)[0], [x, *vectors]
+
+
+@st.composite
 def getitem(draw: Any) -> Case:
     x = distinct(draw, draw(full_shapes))
     kind = draw(st.sampled_from(["basic", "repeats", "mask", "mixed"]))
@@ -233,14 +262,18 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     **{name: along_axis(getattr(ops, name)) for name in ("log_softmax", "softmax")},
     **{name: axes_moved(getattr(ops, name)) for name in ("moveaxis", "swapaxes")},
     "affine": affine(),
+    "batch_norm": batch_norm(),
     "broadcast_to": broadcast_to(),
     "cast": unary(lambda x: ops.cast(x, dtype=np.float64)),
     "clip": clip(),
     "concatenate": concatenate(),
+    "conv2d": conv2d(),
     "divide": divide(),
     "expand_dims": expand_dims(),
+    "flatten": flatten(),
     "getitem": getitem(),
     "matmul": matmul(),
+    "max_pool2d": resampled(ops.max_pool2d, shrinks=True),
     "power": power(),
     "reshape": reshape(),
     "sigmoid_cross_entropy": sigmoid_cross_entropy(),
@@ -253,6 +286,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "std": spread(ops.std),
     "tanh": unary(ops.tanh),
     "transpose": transpose(),
+    "upsample2d": resampled(ops.upsample2d, shrinks=False),
     "var": spread(ops.var),
     "where": where(),
 }
@@ -261,6 +295,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
 # What layers are made of. The cases of the losses hold their targets in closures, where no replay can see them change;
 # test_replay.py has them as inputs.
 REPLAYED = {"add", "affine", "leaky_relu", "matmul", "multiply", "relu", "sigmoid", "softmax", "subtract", "tanh"}
+REPLAYED |= {"batch_norm", "conv2d", "flatten", "max_pool2d", "upsample2d"}
 
 
 def test_every_public_primitive_has_a_case() -> None:

@@ -6,7 +6,9 @@ import pytest
 from engine import (
     SGD,
     BatchDone,
+    BatchNorm,
     ClassifierTrainer,
+    Conv2D,
     Dense,
     Dropout,
     EpochDone,
@@ -116,6 +118,18 @@ def test_units_that_are_never_above_zero_are_dead() -> None:
     assert metrics == {"dead_units": 0.4, "dead_units/layers.0": 0.4}
     first.bias[3] = -float(x.sum(axis=1).max()) * 0.99  # above zero once
     assert activation_metrics(model, activations(model, x))["dead_units"] == 0.3
+
+
+def test_a_filter_is_dead_where_it_is_below_zero_everywhere() -> None:
+    conv, norm = Conv2D(1, 3, activation="relu", rng=generator_for(0, "init")), BatchNorm(3, "tanh")
+    model = Sequential([conv, norm, Conv2D(3, 1, activation="tanh", rng=generator_for(1, "init"))], (6, 6, 1))
+    conv.bias[1], norm.shift[0] = -1e3, 1e3
+    x = np.abs(np.random.default_rng(0).standard_normal((50, 36))).astype(np.float32)
+    outputs = activations(model, x)
+    assert outputs[-1].shape == (50, 36)
+    metrics = activation_metrics(model, outputs)
+    assert metrics["dead_units"] == pytest.approx(1 / 3)
+    assert metrics["saturation"] >= 1 / 3
 
 
 @pytest.mark.parametrize(("activation", "inputs"), [("tanh", (2.1, 2.3)), ("sigmoid", (4.2, 4.5))])
