@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -200,6 +200,12 @@ def get(session: Session, job_id: str, *, owner: str | None = None) -> Job:
     if job is None:
         raise JobNotFound(job_id)
     return job
+
+
+def several(session: Session, job_ids: Collection[str], *, owner: str | None = None) -> Sequence[Job]:
+    """Those of the jobs that there are, the newest first."""
+    query = _owned(select(Job).where(Job.id.in_(job_ids)), owner)
+    return session.scalars(query.order_by(Job.created_ms.desc(), Job.id.desc())).all()
 
 
 def find(

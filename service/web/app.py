@@ -13,6 +13,7 @@ from service.contract.errors import ArtifactNotFound, JobNotFound
 from service.contract.settings import Settings
 from service.web import filters, guard, headers, problems, queries, request_log
 from service.web.drawings import Drawings
+from service.web.feed import Feed
 from service.web.publisher import Publisher
 from service.web.resources import (
     artifacts,
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> Flask:
         drawings=Drawings(settings, database, folder),
         publisher=Publisher(settings.broker_url),
         hub=Hub(database),
+        feed=Feed(database),
     )
     request_log.register(app)  # first: whatever is refused has an id too
     guard.register(app, settings)

@@ -34,7 +34,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         def stop(number: int, frame: FrameType | None) -> None:
             app = getattr(self, "wsgi", None)  # it may not be loaded yet
             if app is not None:
-                app.extensions[EXTENSION].hub.closing = True
+                here = app.extensions[EXTENSION]
+                here.hub.closing = here.feed.closing = True
             self.handle_exit(number, frame)
 
         signal.signal(signal.SIGTERM, stop)

@@ -81,6 +81,14 @@ class StreamQuery(Query):
     after: Seq | None = Field(None, description="Replay the events after this `seq`; `Last-Event-ID` says the same.")
 
 
+class FeedQuery(Query):
+    """Which jobs to follow."""
+
+    jobs: Annotated[list[Annotated[str, StringConstraints(max_length=40)]], BeforeValidator(_split)] = Field(
+        default=[], max_length=100, description="Ids, repeated or separated by commas; none: all jobs."
+    )
+
+
 class MetricsQuery(Query):
     """How to write the metrics."""
 

@@ -11,6 +11,7 @@ from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database
 from service.contract.settings import Settings
 from service.web.drawings import Drawings
+from service.web.feed import Feed
 from service.web.publisher import Publisher
 from service.web.stream import Hub
 
@@ -27,6 +28,7 @@ class Services:
     drawings: Drawings
     publisher: Publisher
     hub: Hub
+    feed: Feed
 
 
 def services() -> Services:

@@ -57,6 +57,11 @@ class Pulse:
         """The pulse of a job that was just read."""
         return cls(**{name: getattr(job, name) for name in cls.__dataclass_fields__})
 
+    @classmethod
+    def from_row(cls, values: Sequence[Any]) -> Self:
+        """The same from the values of ``PULSE_COLUMNS``."""
+        return cls(**dict(zip(cls.__dataclass_fields__, values, strict=True)))
+
     @property
     def progress(self) -> Progress:
         """How far the job is."""
@@ -70,7 +75,7 @@ class Pulse:
         )
 
 
-_COLUMNS: Final = [getattr(Job, name) for name in Pulse.__dataclass_fields__]
+PULSE_COLUMNS: Final = [getattr(Job, name) for name in Pulse.__dataclass_fields__]
 
 
 @dataclass(slots=True)
@@ -181,8 +186,8 @@ class Hub:
     def _look(self, watched: Mapping[str, _Watched]) -> None:
         with self._database.read() as session:
             found = {
-                row[0]: Pulse(**dict(zip(Pulse.__dataclass_fields__, row[1:], strict=True)))
-                for row in session.execute(select(Job.id, *_COLUMNS).where(Job.id.in_(list(watched))))
+                row[0]: Pulse.from_row(row[1:])
+                for row in session.execute(select(Job.id, *PULSE_COLUMNS).where(Job.id.in_(list(watched))))
             }
             recent = {
                 job_id: self._recent(session, job_id, item, found.get(job_id)) for job_id, item in watched.items()
@@ -218,7 +223,7 @@ def follow(
     It ends with the job, with the process, or when ``connection`` turns out to be closed.
     """
     with hub.watch(job.id) as watch:
-        yield f"retry: {RETRY_MS}\nevent: snapshot\ndata: {_dump(snapshot.model_dump(mode='json'))}\n\n"
+        yield f"retry: {RETRY_MS}\nevent: snapshot\ndata: {dump(snapshot.model_dump(mode='json'))}\n\n"
         pulse, sent, step = Pulse.of(job), min(after, job.last_seq), job.step
         written = time.monotonic()
         while not hub.closing:
@@ -236,7 +241,7 @@ def follow(
                 return
             if pulse.step != step:
                 step = pulse.step
-                yield f"event: progress\ndata: {_dump({'job': job.id, **pulse.progress.model_dump()})}\n\n"
+                yield f"event: progress\ndata: {dump({'job': job.id, **pulse.progress.model_dump()})}\n\n"
                 written = time.monotonic()
             if batch:
                 written = time.monotonic()
@@ -279,8 +284,9 @@ def _event(document: dict[str, Any], *, is_last: bool) -> str:
     if kind == EventType.END and not is_last:
         kind = EventType.STATUS.value
         document = document | {"type": kind, "superseded": True}
-    return f"id: {document['seq']}\nevent: {kind}\ndata: {_dump(document)}\n\n"
+    return f"id: {document['seq']}\nevent: {kind}\ndata: {dump(document)}\n\n"
 
 
-def _dump(document: Any) -> str:
+def dump(document: Any) -> str:
+    """JSON in one line, as an event needs it."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

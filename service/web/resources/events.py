@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import socket
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
 from service.contract import events, jobs
-from service.contract.states import TERMINAL
+from service.contract.jobs import JobFilter
+from service.contract.states import TERMINAL, Status
 from service.web import queries, representations
 from service.web.answers import as_json
+from service.web.feed import follow_all
 from service.web.operations import documented
 from service.web.problems import Problem
-from service.web.queries import EventQuery, StreamQuery
+from service.web.queries import EventQuery, FeedQuery, StreamQuery
 from service.web.representations import EventList
 from service.web.services import owner, services
-from service.web.stream import follow
+from service.web.stream import MAX_CLIENTS, follow
 
 blueprint: Final = Blueprint("events", __name__)
 
 TAG: Final = "Results"
+_SNAPSHOT: Final = 500
+_UNFINISHED: Final = [status for status in Status if status not in TERMINAL]
 
 
 @blueprint.get("/jobs/<job_id>/events")
@@ -54,8 +59,7 @@ def stream(job_id: str) -> Response:
     """
     after = queries.last_event_id(queries.read_query(StreamQuery))
     here = services()
-    if here.hub.is_full:
-        raise Problem("too_many_streams", "too many streams are open here", headers={"Retry-After": "10"})
+    _refuse_if_full()
     with here.database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
     if job.status in TERMINAL and after is not None and after >= job.last_seq:
@@ -68,6 +72,46 @@ def stream(job_id: str) -> Response:
         after=after or 0,
         connection=_connection(),
     )
+    return _as_stream(text)
+
+
+@blueprint.get("/stream")
+@documented(TAG, "text/event-stream", query=FeedQuery, problems=("job_not_found", "too_many_streams"))
+def stream_all() -> Response:
+    """Follow all jobs, or some, by server-sent events.
+
+    First comes `snapshot`: the jobs that `jobs` names or, where it names none, the newest 500 that have not ended.
+    Then, for every job, the events of its log and `progress`, each with `job`. There are no ids: who comes back gets a
+    new snapshot. A client that is too slow gets one too.
+    """
+    query = queries.read_query(FeedQuery)
+    _refuse_if_full()
+    here, whose, only = services(), owner(), frozenset(query.jobs)
+    with here.database.read() as session:
+        for job_id in only:
+            jobs.get(session, job_id, owner=whose)
+
+    def snapshot() -> tuple[dict[str, Any], dict[str, int]]:
+        with here.database.read() as session:
+            if only:
+                rows, more = jobs.several(session, only, owner=whose), False
+            else:
+                page = jobs.find(session, JobFilter(status=_UNFINISHED), owner=whose, limit=_SNAPSHOT)
+                rows, more = page.jobs, page.next_cursor is not None
+            shown = [representations.job_summary(job).model_dump(mode="json") for job in rows]
+            return {"jobs": shown, "has_more": more}, {job.id: job.last_seq for job in rows}
+
+    text = follow_all(here.feed, snapshot, owner=whose, only=only or None, connection=_connection())
+    return _as_stream(text)
+
+
+def _refuse_if_full() -> None:
+    here = services()
+    if here.hub.is_full or here.hub.clients + here.feed.clients >= MAX_CLIENTS:
+        raise Problem("too_many_streams", "too many streams are open here", headers={"Retry-After": "10"})
+
+
+def _as_stream(text: Iterator[str]) -> Response:
     response = Response(text, content_type="text/event-stream; charset=utf-8")
     response.headers["Cache-Control"] = "no-cache, no-transform"
     response.headers["X-Accel-Buffering"] = "no"

@@ -121,9 +121,10 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     yield make
     for app in made:
         here: Services = app.extensions[EXTENSION]
-        here.hub.closing = True
+        here.hub.closing = here.feed.closing = True
         deadline = time.monotonic() + 5
-        while here.hub._thread is not None and time.monotonic() < deadline:  # it may be using a connection
+        # They may be using connections.
+        while (here.hub._thread is not None or here.feed.is_reading) and time.monotonic() < deadline:
             time.sleep(0.02)
         here.database.close()
 

@@ -30,6 +30,7 @@ ISSUE_ROUTES = [
     "GET /jobs/{job_id}/metrics",
     "GET /jobs/{job_id}/events",
     "GET /jobs/{job_id}/stream",
+    "GET /stream",
     "GET /jobs/{job_id}/samples",
     "GET /jobs/{job_id}/samples/{which}.png",
     "GET /jobs/{job_id}/samples.gif",

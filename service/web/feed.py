@@ -1,0 +1,230 @@
+"""What happens to all jobs, for a page that shows many: one reader a process, as for the streams of single jobs.
+
+There is no number over all jobs that a client could go on from. So whoever comes, or comes back, gets a snapshot,
+and then every event that is not in it.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from service.contract import events
+from service.contract.database import Database, now_ms
+from service.contract.states import Status
+from service.contract.tables import Event, Job
+from service.web.representations import event_document
+from service.web.stream import LOOK_S, PING_S, PULSE_COLUMNS, RETRY_MS, Pulse, dump, is_closed
+
+_KEPT: Final = 2000
+"""So many events are kept for slow clients; whoever is slower gets a new snapshot."""
+_LATE_MS: Final = 3000
+"""An event's time is taken before its transaction commits: so long after, it is still looked for."""
+_REMEMBERED_MS: Final = 60_000
+_WAIT_S: Final = 1.0
+
+_log = structlog.get_logger("tapeline.web.feed")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An event, or a running job's progress, and whose job it is."""
+
+    job_id: str
+    owner: str | None
+    type: str
+    seq: int
+    """0: progress, which is passing."""
+    data: dict[str, Any]
+
+
+class Feed:
+    """Reads the log of all jobs, and only while somebody listens."""
+
+    def __init__(self, database: Database, *, look_s: float = LOOK_S, ping_s: float = PING_S) -> None:
+        self.ping_s = ping_s
+        self.closing = False
+        self._database, self._look_s = database, look_s
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._bells: set[threading.Event] = set()
+        self._kept: list[Heard] = []
+        self._dropped = 0
+        """How many came before the first that is kept."""
+        self._hurry = threading.Event()
+
+    @property
+    def clients(self) -> int:
+        """How many listen now."""
+        return len(self._bells)
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the reader's thread runs; it ends by itself after the last client."""
+        return self._thread is not None
+
+    @contextmanager
+    def listen(self) -> Iterator[threading.Event]:
+        """Gives a bell that rings when something new is there."""
+        bell = threading.Event()
+        with self._lock:
+            self._bells.add(bell)
+            if self._thread is None:
+                started = threading.Event()
+                self._thread = threading.Thread(target=self._run, args=(started,), name="feed", daemon=True)
+                self._thread.start()
+            else:
+                started = None
+        if started is not None:
+            started.wait(5)  # what happens from here on is heard
+        try:
+            yield bell
+        finally:
+            with self._lock:
+                self._bells.discard(bell)
+            self._hurry.set()
+
+    @property
+    def end(self) -> int:
+        """The place after the newest event."""
+        with self._lock:
+            return self._dropped + len(self._kept)
+
+    def since(self, place: int) -> tuple[Sequence[Heard], int] | None:
+        """What came after a place, and the place after it; ``None`` where not all of that is kept any more."""
+        with self._lock:
+            if place < self._dropped:
+                return None
+            return self._kept[place - self._dropped :], self._dropped + len(self._kept)
+
+    def _run(self, started: threading.Event) -> None:
+        known: dict[str, tuple[int, int]] = {}  # job -> the last number that was heard, and when
+        pulses: dict[str, Pulse] = {}
+        since: int | None = None
+        failing = False
+        while True:
+            with self._lock:
+                if not self._bells:
+                    self._thread = None
+                    return
+            try:
+                since, news = self._look(since, known, pulses)
+                failing = False
+                self._tell(news)
+                started.set()
+            except SQLAlchemyError as error:
+                if not failing:
+                    _log.warning("the feed stands still: the database does not answer", error=str(error))
+                failing = True
+            self._hurry.wait(self._look_s)
+            self._hurry.clear()
+
+    def _tell(self, news: list[Heard]) -> None:
+        if not news:
+            return
+        with self._lock:
+            self._kept += news
+            spare = max(0, len(self._kept) - _KEPT)
+            del self._kept[:spare]
+            self._dropped += spare
+            bells = list(self._bells)
+        for bell in bells:
+            bell.set()
+
+    def _look(
+        self, since: int | None, known: dict[str, tuple[int, int]], pulses: dict[str, Pulse]
+    ) -> tuple[int, list[Heard]]:
+        with self._database.read() as session:
+            now: int = session.scalar(select(now_ms())) or 0
+            began = now if since is None else since
+            keys = select(Event.job_id, func.min(Event.seq), func.max(Event.seq)).where(
+                Event.created_ms > began - _LATE_MS
+            )
+            found = session.execute(keys.group_by(Event.job_id)).all()
+            news: list[Heard] = []
+            for job_id, first, last in found:
+                heard = known[job_id][0] if job_id in known else first - 1
+                # The first look only takes note of where everything stands.
+                if since is not None and last > heard:
+                    news += self._events(session, job_id, heard)
+                known[job_id] = (max(last, heard), now)
+            running = select(Job.id, Job.owner, *PULSE_COLUMNS).where(Job.status == Status.RUNNING)
+            seen: set[str] = set()
+            for job_id, owner, *values in session.execute(running):
+                pulse = Pulse.from_row(values)
+                seen.add(job_id)
+                if job_id in pulses and pulses[job_id].step != pulse.step:
+                    data = {"job": job_id, **pulse.progress.model_dump()}
+                    news.append(Heard(job_id, owner, "progress", 0, data))
+                pulses[job_id] = pulse
+        for job_id in pulses.keys() - seen:
+            del pulses[job_id]
+        for job_id in [job_id for job_id, (_, when) in known.items() if when < now - _REMEMBERED_MS]:
+            del known[job_id]
+        return now, news
+
+    def _events(self, session: Session, job_id: str, after: int) -> list[Heard]:
+        owner = session.scalar(select(Job.owner).where(Job.id == job_id))
+        rows = events.read(session, job_id, after=after)
+        return [Heard(job_id, owner, row.type, row.seq, event_document(row, job_id=job_id)) for row in rows]
+
+
+def follow_all(
+    feed: Feed,
+    snapshot: Callable[[], tuple[dict[str, Any], dict[str, int]]],
+    *,
+    owner: str | None,
+    only: frozenset[str] | None,
+    connection: socket.socket | None,
+) -> Iterator[str]:
+    """The text of one client's stream.
+
+    Args:
+        snapshot: gives the document that shows where the jobs stand, and each one's last event.
+        owner: whose jobs; ``None`` means all.
+        only: ids of the jobs to tell of; ``None`` means all.
+    """
+    with feed.listen() as bell:
+        yield f"retry: {RETRY_MS}\n\n"
+        written = time.monotonic()
+        place: int | None = None
+        last: dict[str, int] = {}
+        while not feed.closing:
+            news = feed.since(place) if place is not None else None
+            try:
+                if news is None:
+                    place = feed.end  # before the snapshot: what is in both is left out below
+                    document, last = snapshot()
+                    yield f"event: snapshot\ndata: {dump(document)}\n\n"
+                    written = time.monotonic()
+                    continue
+            except SQLAlchemyError:  # the reader's thread says so in the log
+                place = None
+                bell.wait(_WAIT_S)
+                continue
+            heard, place = news
+            for item in heard:
+                wanted = (only is None or item.job_id in only) and (owner is None or item.owner == owner)
+                if not wanted or (item.seq and item.seq <= last.get(item.job_id, 0)):
+                    continue
+                if item.seq:
+                    last[item.job_id] = item.seq
+                yield f"event: {item.type}\ndata: {dump(item.data)}\n\n"
+                written = time.monotonic()
+            if time.monotonic() - written >= feed.ping_s:
+                yield ": ping\n\n"
+                written = time.monotonic()
+            bell.wait(_WAIT_S)
+            bell.clear()
+            if is_closed(connection):
+                return

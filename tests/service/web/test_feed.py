@@ -1,0 +1,160 @@
+"""The stream of all jobs."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from flask import Flask
+from httpx_sse import ServerSentEvent, connect_sse
+
+from service.contract import jobs, leases
+from service.web import feed
+from service.web.services import EXTENSION
+
+Submit = Callable[..., str]
+Serve = Callable[[Flask], str]
+
+
+@contextmanager
+def opened(base: str, *only: str) -> Iterator[Iterator[ServerSentEvent]]:
+    query = f"?jobs={','.join(only)}" if only else ""
+    with (
+        httpx.Client(base_url=base, timeout=20, trust_env=False) as http,
+        connect_sse(http, "GET", f"/stream{query}") as source,
+    ):
+        assert source.response.status_code == 200
+        yield (event for event in source.iter_sse() if event.data)
+
+
+def until(events: Iterator[ServerSentEvent], ends: int) -> list[dict[str, Any]]:
+    """The events up to so many ends."""
+    found = []
+    for event in events:
+        found.append(json.loads(event.data) | {"event": event.event})
+        assert not event.id
+        ends -= event.event == "end"
+        if not ends:
+            return found
+    raise AssertionError("the stream ended by itself")
+
+
+def play_through(worker: Any) -> None:
+    worker.claim()
+    worker.epoch(1)
+    worker.succeed()
+
+
+def test_every_event_of_every_job_comes_once(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+    client, worker, base = either_app.test_client(), play(either_app), serve(either_app)
+    waiting = submit(client)
+    with opened(base) as events:
+        first = next(events)
+        later = submit(client)
+        play_through(worker)
+        play_through(worker)
+        found = until(events, ends=2)
+    snapshot = json.loads(first.data)
+    assert first.event == "snapshot"
+    assert ([job["id"] for job in snapshot["jobs"]], snapshot["has_more"]) == ([waiting], False)
+    for job_id, seen in ((waiting, 1), (later, 0)):
+        logged = client.get(f"/jobs/{job_id}/events").json["data"]
+        heard = [event for event in found if event["job"] == job_id and event["event"] != "progress"]
+        assert [event["seq"] for event in heard] == [event["seq"] for event in logged[seen:]]
+
+
+def test_only_the_jobs_that_are_named_are_told_of(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+    client, worker, base = either_app.test_client(), play(either_app), serve(either_app)
+    first, second = submit(client), submit(client)
+    with opened(base, second) as events:
+        snapshot = json.loads(next(events).data)
+        play_through(worker)
+        play_through(worker)
+        found = until(events, ends=1)
+    assert [job["id"] for job in snapshot["jobs"]] == [second]
+    assert {event["job"] for event in found} == {second}
+    assert client.get(f"/stream?jobs={first},job_0").json["code"] == "job_not_found"
+
+
+def test_progress_is_told_without_being_kept(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+    worker, base = play(either_app), serve(either_app)
+    job_id = submit(either_app.test_client())
+    worker.claim()
+    with opened(base) as events:
+        next(events)
+        threading.Timer(0.6, lambda: worker.report(40)).start()
+        told = next(event for event in events if event.event == "progress")
+    assert (json.loads(told.data)["job"], json.loads(told.data)["step"]) == (job_id, 40)
+
+
+def test_whoever_was_too_slow_gets_a_new_snapshot(app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "_KEPT", 5)
+    here = app.extensions[EXTENSION]
+    client = app.test_client()
+
+    def snapshot() -> tuple[dict[str, Any], dict[str, int]]:
+        with here.database.read() as session:
+            rows = jobs.find(session, jobs.JobFilter(), limit=100).jobs
+        return {"jobs": [row.id for row in rows]}, {row.id: row.last_seq for row in rows}
+
+    text = feed.follow_all(here.feed, snapshot, owner=None, only=None, connection=None)
+    assert next(text).startswith("retry:")
+    assert next(text) == 'event: snapshot\ndata: {"jobs":[]}\n\n'
+    with here.feed.listen() as bell:
+        made = []
+        for _ in range(8):
+            made.append(submit(client))
+            bell.wait(5)  # one look an event, or several at once: all is read by the time the client comes back
+            bell.clear()
+        while here.feed.end < 8:
+            bell.wait(5)
+    heard = next(text)
+    assert heard.startswith("event: snapshot"), heard
+    assert json.loads(heard.split("data: ")[1])["jobs"] == made[::-1]
+    text.close()
+
+
+def test_events_of_somebody_else_are_not_heard(make_app: Any, sqlite_url: str) -> None:
+    app = make_app(sqlite_url, auth="keys", api_keys=("a" * 20, "b" * 20))
+    client, here = app.test_client(), app.extensions[EXTENSION]
+    mine, theirs = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")
+    with client.get("/stream", headers=mine) as answer:
+        text = iter(answer.response)
+        next(text), next(text)
+        client.post("/jobs", json={"kind": "classifier"}, headers=theirs)
+        job_id = client.post("/jobs", json={"kind": "classifier"}, headers=mine).json["id"]
+        heard = next(text)
+    assert json.loads(heard.decode().split("data: ")[1])["job"] == job_id
+    assert client.get(f"/stream?jobs={job_id}", headers=theirs).json["code"] == "job_not_found"
+    assert here.feed.clients == 0
+
+
+def test_many_jobs_at_once_lose_no_event(either_app: Flask, submit: Submit, serve: Serve) -> None:
+    """Many writers at once commit in another order than that of their events' times."""
+    database, base = either_app.extensions[EXTENSION].database, serve(either_app)
+    client = either_app.test_client()
+    ids = [submit(client) for _ in range(8)]
+    with opened(base) as events:
+        next(events)
+
+        def work() -> None:
+            while (held := leases.claim(database, "w", 600)) is not None:
+                for number in range(random.randint(1, 9)):
+                    leases.log(database, held, "info", "c", str(number))
+                leases.succeed(database, held, "sha256:x")
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        found = until(events, ends=len(ids))
+        for thread in threads:
+            thread.join()
+    for job_id in ids:
+        logged = client.get(f"/jobs/{job_id}/events").json["data"]
+        assert [event["seq"] for event in found if event["job"] == job_id] == [event["seq"] for event in logged[1:]]
