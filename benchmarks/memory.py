@@ -34,7 +34,7 @@ def measure(make: Callable[[], ClassifierTrainer | GanTrainer], steps: int = 12)
         before = tracemalloc.get_traced_memory()[0]
         before -= sum(tensor.nbytes for tensor in _parameters(trainer))
         tracemalloc.reset_peak()
-        for _ in range(4):  # a GAN has two kinds of steps
+        for _ in range(6):  # a GAN has two kinds of steps; each is recorded, compared with the tape, given its memory
             step()
         first_peak = tracemalloc.get_traced_memory()[1]
         allocated = peak = 0

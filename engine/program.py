@@ -1,6 +1,6 @@
 """Programs: the calls of a recording, laid out in one block of memory and ready to be played.
 
-A recording gives each result memory of its own. A program knows from which call to which each result is needed, and
+In a recording each result has memory of its own. A program knows from which call to which each result is needed, and
 lets results that are never needed together share memory, as a compiler does with registers: the layout is "greedy by
 size" of Pisarchyk & Lee 2020 (arXiv:2001.03288).
 """
@@ -16,21 +16,10 @@ from typing import Any
 import numpy as np
 
 from engine.recording import Array
-from engine.traced import Call, NotReplayableError, Recording, owner
+from engine.traced import Call, NotReplayableError, Place, Recording, map_kind
 
 _ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where an array lies: in which buffer, how far from its beginning, and how it is read."""
-
-    buffer: int
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 @dataclass(slots=True)
@@ -57,18 +46,9 @@ class Program:
         for result in results:
             if not recording.knows(result):
                 raise NotReplayableError(f"a result of unknown origin {result.shape}")
-        numbers = {id(array): number for number, array in enumerate(recording.buffers)}
-
-        def place(array: Array) -> Any:
-            whole = owner(array)
-            if id(whole) not in numbers:
-                return array  # resident
-            offset = _address(array) - _address(whole)
-            return _Place(numbers[id(whole)], offset, array.shape, array.strides, array.dtype)
-
-        self.calls = [_map_call(call, np.ndarray, place) for call in recording.calls]
-        self._results = [place(result) for result in results]
-        self._buffers = [_Buffer(array.nbytes) for array in recording.buffers]
+        self.calls = recording.calls
+        self._results = [recording.place(result) for result in results]
+        self._buffers = [_Buffer(size) for size in recording.sizes]
         _find_lifetimes(self.calls, self._results, self._buffers)
         aliases = _overwrite_dead_arguments(self.calls, self._buffers)
         offsets, self.size_bytes = _lay_out(self._buffers)
@@ -78,13 +58,18 @@ class Program:
     def bind(self, memory: Array) -> list[Array]:
         """Put the program onto ``memory``, at least ``size_bytes`` bytes; gives the arrays where results will lie."""
 
-        def array_at(place: _Place) -> Array:
+        def array_at(place: Place) -> Array:
             start = self._offsets[place.buffer] + place.offset
             return np.ndarray(place.shape, place.dtype, memory, start, place.strides)
 
-        calls = [_map_call(call, _Place, array_at) for call in self.calls]
+        calls = [_map_call(call, Place, array_at) for call in self.calls]
         self._bound = [partial(call.function, *call.args, **call.options) for call in calls]
-        return [_map(result, _Place, array_at) for result in self._results]
+        return [map_kind(result, Place, array_at) for result in self._results]
+
+    def release(self) -> list[Array]:
+        """Forget the memory that was bound, and give no results."""
+        self._bound = []
+        return []
 
     def play(self) -> None:
         """Make all calls, in order."""
@@ -111,7 +96,7 @@ def _overwrite_dead_arguments(calls: Sequence[Call], buffers: Sequence[_Buffer])
     aliases = list(range(len(buffers)))
     for index, call in enumerate(calls):
         out: Any = call.out
-        if not call.elementwise or not isinstance(out, _Place) or buffers[out.buffer].first < index:
+        if not call.elementwise or not isinstance(out, Place) or buffers[out.buffer].first < index:
             continue
         for argument in _places(call.args):
             heir, dying = buffers[out.buffer], buffers[aliases[argument.buffer]]
@@ -143,25 +128,12 @@ def _lay_out(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
     return offsets, total
 
 
-def _map(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
-    """``value`` with ``function`` applied to all that is of this kind in nested tuples, lists and dicts."""
-    if isinstance(value, kind):
-        return function(value)
-    if isinstance(value, (tuple, list)):
-        return type(value)(_map(item, kind, function) for item in value)
-    return {key: _map(item, kind, function) for key, item in value.items()} if isinstance(value, dict) else value
-
-
 def _map_call(call: Call, kind: type, function: Callable[[Any], Any]) -> Call:
-    args, options, out = _map((call.args, call.options, call.out), kind, function)
+    args, options, out = map_kind((call.args, call.options, call.out), kind, function)
     return replace(call, args=args, options=options, out=out)
 
 
-def _places(value: Any) -> list[_Place]:
-    found: list[_Place] = []
-    _map(value, _Place, found.append)
+def _places(value: Any) -> list[Place]:
+    found: list[Place] = []
+    map_kind(value, Place, found.append)
     return found
-
-
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])

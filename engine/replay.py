@@ -4,23 +4,35 @@ A step does the same calls every time, as long as the shapes stay. So the first 
 that write down every NumPy call of the forward pass and of the VJPs (:mod:`engine.traced`). Those calls, laid out in
 one block of memory (:mod:`engine.program`), are the following steps: the same functions on the same numbers, hence
 the same bits. What tinygrad's TinyJit does with kernels.
+
+The second step is run both ways. Only a program that gives every bit of the plain tape there is used from then on: a
+value that left the recording unseen (``float(np.asarray(x)[0])``) is a constant in the program, and shows itself.
 """
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import json
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from engine.errors import EngineError
 from engine.program import Program
 from engine.recording import Array
-from engine.traced import NotReplayableError, Recording, Traced, TracedGenerator, owner
+from engine.traced import Recording, Traced, TracedGenerator, address, is_recording, owner
 
 Step: TypeAlias = Callable[..., Sequence[Array]]
-"""``step(*inputs, rng=...) -> results``. It must depend on nothing else that changes, but resident arrays."""
+"""``step(*inputs, rng=...) -> results``. It changes nothing, and depends on nothing else that changes but residents.
+
+What it reads from Python objects (a rate, a switch) stays what it was when the step was recorded.
+"""
+
+_MOST_PROGRAMS = 64
+"""Steps of more shapes than these run plainly. A function made anew for each call is a new step each time."""
 
 
 @dataclass(slots=True)
@@ -28,20 +40,22 @@ class _Prepared:
     """A program with what goes in and comes out."""
 
     program: Program
-    inputs: list[Array]
+    inputs: list[Array | None]  # memory to copy an input to; None for resident ones
     generator: TracedGenerator
     results: list[Array]
+    bound: bool = False  # to memory
+    checked: bool = False  # against the plain tape
 
 
 class Replay:
-    """Runs steps: the first time on the plain tape, then by replay.
+    """Runs steps: the first two times on the plain tape, then by replay.
 
     Each combination of a step and its inputs' shapes becomes a program; all use the same memory. A step that cannot
-    be replayed is run plainly every time.
+    be replayed is run plainly every time. One thread at a time.
 
     Args:
-        resident: arrays that stay where they are and change only in place: parameters, and inputs that the caller
-            refills. Other inputs are copied.
+        resident: arrays that stay where they are and change only in place, between steps: parameters, and inputs that
+            the caller refills. Other inputs are copied.
         changing: more such arrays, which the steps themselves change: running statistics.
         enabled: False runs every step plainly.
     """
@@ -49,9 +63,11 @@ class Replay:
     def __init__(self, resident: Iterable[Array], *, changing: Iterable[Array] = (), enabled: bool = True) -> None:
         self._changing = list(changing)
         self._resident = [*resident, *self._changing]
+        self._owners = {id(owner(array)) for array in self._resident}
         self._enabled = enabled
         self._prepared: dict[Any, _Prepared | None] = {}
         self._memory: Array = np.empty(0, np.uint8)
+        self._in_use = threading.RLock()
 
     @property
     def programs(self) -> list[Program]:
@@ -64,53 +80,122 @@ class Replay:
         return self._memory.nbytes
 
     def __call__(self, step: Step, *inputs: Array, rng: np.random.Generator | None = None) -> Sequence[Array]:
-        """The results of ``step(*inputs, rng=rng)``. The next call overwrites them; so may you."""
-        if not self._enabled:
+        """The results of ``step(*inputs, rng=rng)``. The next call overwrites them; so may you.
+
+        Raises:
+            EngineError: another thread is inside this replay.
+        """
+        if not self._enabled or is_recording():  # inside another replay's step: part of its recording
             return step(*inputs, rng=rng)
-        key = (step, *((array.shape, array.dtype) for array in inputs))
+        if not self._in_use.acquire(blocking=False):
+            raise EngineError("a Replay is used by two threads at once; give each its own")
+        try:
+            return self._run(step, inputs, rng)
+        finally:
+            self._in_use.release()
+
+    def _run(self, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None) -> Sequence[Array]:
+        key = (step, rng is None, *map(self._kind, inputs))
         if key not in self._prepared:
+            if None in key or len(self._prepared) >= _MOST_PROGRAMS:
+                return step(*inputs, rng=rng)
             return self._record(key, step, inputs, rng)
         prepared = self._prepared[key]
         if prepared is None:
             return step(*inputs, rng=rng)
+        if not prepared.checked:
+            return self._check(key, prepared, step, inputs, rng)
+        self._play(prepared, inputs, rng)
+        return prepared.results
+
+    def _kind(self, array: Array) -> tuple[Any, ...] | None:
+        """What a program depends on of an input: its place if it is resident, else only its shape and dtype.
+
+        None for scattered memory: NumPy may sum it in another order than a copy, and then the bits differ.
+        """
+        if id(owner(array)) in self._owners:
+            return array.shape, array.dtype, array.strides, address(array)
+        return (array.shape, array.dtype) if array.flags.c_contiguous else None
+
+    def _play(self, prepared: _Prepared, inputs: Sequence[Array], rng: np.random.Generator | None) -> None:
+        if not prepared.bound:
+            self._bind(prepared)
         for target, given in zip(prepared.inputs, inputs, strict=True):
-            np.copyto(target, given)  # NumPy returns at once where both are the same memory
+            if target is not None:
+                np.copyto(target, given)
         prepared.generator.generator = rng
         with np.errstate(over="ignore"):  # as the sigmoid does, whose calls are among these
             prepared.program.play()
-        return prepared.results
 
     def _record(
         self, key: Any, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None
     ) -> Sequence[Array]:
-        lasting = {id(owner(array)) for array in self._resident}
-        own = [array if id(owner(array)) in lasting else np.array(array) for array in inputs]
+        resident = [id(owner(array)) in self._owners for array in inputs]
+        own = [array if stays else np.array(array) for array, stays in zip(inputs, resident, strict=True)]
         generator = TracedGenerator(rng)
-        before = None if rng is None else dict(rng.bit_generator.state)
-        values = [array.copy() for array in self._changing]
-        program = None
-        with contextlib.suppress(NotReplayableError), Recording([*self._resident, *own]) as recording:
-            traced = step(*(array.view(Traced) for array in own), rng=rng and generator)
-            results = [np.asarray(array) for array in traced]
-            program = Program(recording, results)
-        if program is None:
+        before = self._state(rng)
+        try:
+            with Recording([*self._resident, *own], self._changing) as recording:
+                traced = step(*(array.view(Traced) for array in own), rng=rng and generator)
+                results = [np.asarray(array) for array in traced]
+                program = Program(recording, results)
+        except Exception:  # noqa: BLE001 - not replayable, or a fault of the step: the plain run says which
+            self._restore(rng, before)
+            plain_results = step(*inputs, rng=rng)
             self._prepared[key] = None
-            if rng is not None and before is not None:
-                rng.bit_generator.state = before  # as if nothing had been drawn
-            for array, value in zip(self._changing, values, strict=True):
-                np.copyto(array, value)
-            return step(*inputs, rng=rng)
-        self._prepared[key] = _Prepared(program, own, generator, [])
-        self._bind()
+            return plain_results
+        copies = [None if stays else array for array, stays in zip(own, resident, strict=True)]
+        self._prepared[key] = _Prepared(program, copies, generator, [])
         return results
 
-    def _bind(self) -> None:
-        """Give all programs memory: what the largest needs serves them all, one at a time."""
-        needed = max(program.size_bytes for program in self.programs)
-        if needed > self._memory.nbytes:
+    def _check(
+        self, key: Any, prepared: _Prepared, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None
+    ) -> Sequence[Array]:
+        """Play the program, then run the step plainly; keep the program if not a bit differs."""
+        before = self._state(rng)
+        self._play(prepared, inputs, rng)
+        played = self._digests(prepared.results, rng)
+        self._release()  # while the tape runs, so that this step needs no more than a plain one
+        self._restore(rng, before)
+        results = step(*inputs, rng=rng)
+        if played == self._digests(results, rng):
+            prepared.checked = True
+        else:
+            self._prepared[key] = None
+        return results
+
+    def _state(self, rng: np.random.Generator | None) -> tuple[Any, list[Array]]:
+        """What a step changes: the generator, and the arrays that it may."""
+        return None if rng is None else rng.bit_generator.state, [array.copy() for array in self._changing]
+
+    def _restore(self, rng: np.random.Generator | None, state: tuple[Any, list[Array]]) -> None:
+        if rng is not None:
+            rng.bit_generator.state = state[0]
+        for array, value in zip(self._changing, state[1], strict=True):
+            np.copyto(array, value)
+
+    def _digests(self, results: Sequence[Array], rng: np.random.Generator | None) -> list[Any]:
+        """What a step gave and changed, in few bytes."""
+        position = None if rng is None else json.dumps(rng.bit_generator.state, default=lambda array: array.tolist())
+        arrays = [*results, *self._changing]
+        buffers: list[Any] = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays]
+        sums = [hashlib.blake2b(buffer).digest() for buffer in buffers]
+        return [position, *((array.shape, array.dtype, sum_) for array, sum_ in zip(arrays, sums, strict=True))]
+
+    def _bind(self, prepared: _Prepared) -> None:
+        """Give a program memory: what the largest needs serves them all, one at a time."""
+        if prepared.program.size_bytes > self._memory.nbytes:
+            self._release()
+            needed = max(program.size_bytes for program in self.programs)
             block = np.empty(needed + 64, np.uint8)
-            start = -block.__array_interface__["data"][0] % 64
+            start = -address(block) % 64
             self._memory = block[start : start + needed]
+        prepared.results = prepared.program.bind(self._memory)
+        prepared.bound = True
+
+    def _release(self) -> None:
+        """Take the memory from all programs: the next use binds them again."""
         for prepared in self._prepared.values():
-            if prepared is not None:
-                prepared.results = prepared.program.bind(self._memory)
+            if prepared is not None and prepared.bound:
+                prepared.results, prepared.bound = prepared.program.release(), False
+        self._memory = np.empty(0, np.uint8)

@@ -124,6 +124,11 @@ def _seed(target: Tensor, output_gradients: Any) -> Array:
     return seed
 
 
+def _is_view(array: Array) -> bool:
+    """Whether the memory belongs to another array, which may be in use; a traced array is a view of a plain one."""
+    return array.base is not None and (type(array) is np.ndarray or type(array.base) is not np.ndarray)
+
+
 def _own(gradients: Sequence[Array | None], sources: Sequence[Tensor]) -> list[Tensor]:
     """Gradients as tensors that share memory with nothing else."""
     answers: list[Tensor] = []
@@ -133,7 +138,7 @@ def _own(gradients: Sequence[Array | None], sources: Sequence[Tensor]) -> list[T
             array = np.zeros(source.shape, source.dtype)
         else:
             array = np.asanyarray(gradient, source.dtype)
-            if array.base is not None or id(array) in given:
+            if _is_view(array) or id(array) in given:
                 array = array.copy()
             given.add(id(array))
         answers.append(array.view(Tensor))

@@ -5,13 +5,14 @@ A :class:`Recording` runs the real code once on :class:`Traced` arrays. NumPy te
 memory. Views compute nothing and need no call: playing the calls again on the same memory does the same work.
 
 What cannot be written down this way is refused, never guessed: a value that leaves for Python (``float(x)``), memory
-that no call has filled, a method that passes by the protocols.
+that no call has filled, a method that passes by the protocols, a write to memory that outlives the recording.
 """
 
 from __future__ import annotations
 
 import operator
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -28,8 +29,21 @@ class NotReplayableError(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where an array lay: in which buffer, how far from its beginning, and how it was read."""
+
+    buffer: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """``function(*args, **options)``, which writes into ``out``, one of the arguments or options.
+
+    Arguments are places for arrays that calls fill, and the arrays themselves for resident ones.
 
     Attributes:
         elementwise: each element of ``out`` depends on the same element of the arguments only, so that an argument
@@ -39,26 +53,32 @@ class Call:
     function: Callable[..., Any]
     args: tuple[Any, ...]
     options: dict[str, Any]
-    out: Array
+    out: Any
     elementwise: bool = False
-
-    def arrays(self) -> Iterator[Array]:
-        """All arrays of the call, read or written."""
-        yield from arrays_in((self.args, self.options))
 
 
 class Recording:
     """The calls of one run of a function.
 
+    It keeps no array that a call fills: the run frees its memory as it would without being recorded.
+
     Args:
         resident: arrays whose memory outlives the recording: parameters and inputs.
+        changing: those of them that may be written to.
+
+    Attributes:
+        sizes: bytes of each buffer: memory that calls fill.
     """
 
-    def __init__(self, resident: Iterable[Array]) -> None:
+    def __init__(self, resident: Iterable[Array], changing: Iterable[Array] = ()) -> None:
         self.calls: list[Call] = []
-        self.buffers: list[Array] = []  # owners of the memory that calls fill
-        # Owners of all known memory by their ids, which stay unique because the owners are kept alive here.
-        self._known = {id(array): array for array in map(owner, resident)}
+        self.sizes: list[int] = []
+        # Owners of all known memory by their ids: resident ones, kept alive here, and the numbers of buffers, which
+        # are forgotten when their owners die. So ids are unique.
+        self._resident = {id(array): array for array in map(owner, resident)}
+        self._changing = {id(array) for array in map(owner, changing)}
+        self._buffers: dict[int, int] = {}
+        self._watchers: dict[int, weakref.ref[Array]] = {}
 
     def __enter__(self) -> Self:
         """Record what this thread computes from traced arrays, and let primitives compute on such."""
@@ -70,14 +90,44 @@ class Recording:
 
     def knows(self, array: Array) -> bool:
         """Whether the memory of ``array`` is resident or filled by a call."""
-        return id(owner(array)) in self._known
+        key = id(owner(array))
+        return key in self._buffers or key in self._resident
+
+    def place(self, array: Array) -> Any:
+        """Where ``array`` lies, or the array itself if it is resident or a constant.
+
+        Raises:
+            NotReplayableError: its memory is neither resident nor filled by a call before.
+        """
+        whole = owner(array)
+        number = self._buffers.get(id(whole))
+        if number is not None:
+            return Place(number, address(array) - address(whole), array.shape, array.strides, array.dtype)
+        # What has no axes is taken for a constant, such as the 1 that a backward pass starts from. A value that left
+        # through np.asarray can look like one: that is why a program is compared with the plain tape before its use.
+        if array.ndim and id(whole) not in self._resident:
+            raise NotReplayableError(f"an array of unknown origin {array.shape}")
+        return array
 
     def keep(self, result: Any) -> Traced:
-        """A traced array with the values of ``result``, in memory of its own."""
-        array: Traced = np.ndarray.copy(np.asarray(result).view(Traced), "K")
-        self.buffers.append(array)
-        self._known[id(array)] = array
-        return array
+        """``result``, which a call has filled, as a traced array with memory of its own."""
+        array: Array = np.asarray(result)
+        if array.base is not None:
+            array = array.copy("K")
+        key = id(array)
+        self._buffers[key] = len(self.sizes)
+        self._watchers[key] = weakref.ref(array, lambda _: self._forget(key))
+        self.sizes.append(array.nbytes)
+        return array.view(Traced)
+
+    def _forget(self, key: int) -> None:
+        del self._buffers[key], self._watchers[key]
+
+    def refuse_resident(self, target: Array) -> None:
+        """Raise NotReplayableError if ``target`` outlives the recording and is not one of those that may change."""
+        key = id(owner(target))
+        if key in self._resident and key not in self._changing:
+            raise NotReplayableError(f"a write to an input or a resident array {target.shape}")
 
     def accept_row_numbers(self, index: Any) -> None:
         """Allow an index of known arrays and of 0, 1, 2, ...: the one constant that indexing rows needs.
@@ -91,20 +141,23 @@ class Recording:
             if not self.knows(part):
                 if not np.array_equal(part, np.arange(part.size)):
                     raise NotReplayableError(f"an index of unknown origin {part.shape}")
-                self._known[id(owner(part))] = owner(part)
+                self._resident[id(owner(part))] = owner(part)
 
-    def add(self, call: Call) -> None:
+    def add(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+        out: Array,
+        elementwise: bool = False,
+    ) -> None:
         """Append a call.
 
         Raises:
             NotReplayableError: it reads memory that is neither resident nor filled by a call before.
         """
-        for array in call.arrays():
-            # What has no axes is a constant, such as the 1 that a backward pass starts from: values that
-            # depend on an input cannot become such a constant without being refused below.
-            if array.ndim and not self.knows(array):
-                raise NotReplayableError(f"{_name(call.function)} reads an array of unknown origin {array.shape}")
-        self.calls.append(call)
+        args, options, place = map_kind((args, options, out), np.ndarray, self.place)
+        self.calls.append(Call(function, args, options, place, elementwise))
 
     def store(self, function: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Run a function that has no ``out=``, and write down that its result is stored."""
@@ -116,7 +169,7 @@ class Recording:
             return result.view(Traced)  # a view: nothing was computed
         kept = self.keep(result)
         out = kept.view(np.ndarray)
-        self.add(Call(_store, (function, out, *args), options, out))
+        self.add(_store, (function, out, *args), options, out)
         return kept
 
 
@@ -125,6 +178,11 @@ class _Current(threading.local):
 
 
 _current = _Current()
+
+
+def is_recording() -> bool:
+    """Whether a recording runs in this thread."""
+    return _current.recording is not None
 
 
 class Traced(np.ndarray[Any, Any]):
@@ -147,10 +205,11 @@ class Traced(np.ndarray[Any, Any]):
             target = self.recording.keep(function(*inputs, **kwargs))
         else:
             target = given
+            self.recording.refuse_resident(given)
             function(*inputs, out=plain(given), **kwargs)
         out = plain(target)
         elementwise = method == "__call__" and ufunc.signature is None and "where" not in kwargs
-        self.recording.add(Call(function, inputs, kwargs | {"out": out}, out, elementwise))
+        self.recording.add(function, inputs, kwargs | {"out": out}, out, elementwise)
         return target
 
     def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
@@ -169,10 +228,11 @@ class Traced(np.ndarray[Any, Any]):
         return self.recording.store(operator.getitem, (self, index), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        self.recording.refuse_resident(self)
         self.recording.accept_row_numbers(index)
         target, index, value = plain((self, index, value))
         target[index] = value
-        self.recording.add(Call(operator.setitem, (target, index, value), {}, target))
+        self.recording.add(operator.setitem, (target, index, value), {}, target)
 
     def astype(self, dtype: Any) -> Any:  # type: ignore[override]  # other options are refused by Python
         """A copy of another dtype, recorded."""
@@ -193,8 +253,24 @@ class Traced(np.ndarray[Any, Any]):
     def _copied(self, result: Array) -> Any:
         kept = self.recording.keep(result)
         out, source = plain((kept, self))
-        self.recording.add(Call(np.copyto, (out, source), {"casting": "unsafe"}, out))
+        self.recording.add(np.copyto, (out, source), {"casting": "unsafe"}, out)
         return kept
+
+    @property
+    def flat(self) -> Any:
+        """Refused: the iterator reads and writes unseen."""
+        raise NotReplayableError("ndarray.flat leaves the recording")
+
+    def __pow__(self, other: Any, modulo: None = None) -> Any:
+        # Where a traced array has no axes, the plain run may have a NumPy scalar, whose powers differ in the last bit.
+        if self.ndim == 0:
+            raise NotReplayableError("a power of a number")
+        return super().__pow__(other)
+
+    def __rpow__(self, other: Any, modulo: None = None) -> Any:
+        if self.ndim == 0:
+            raise NotReplayableError("a power of a number")
+        return super().__rpow__(other)
 
 
 class TracedGenerator:
@@ -204,10 +280,18 @@ class TracedGenerator:
         self.generator = generator  # the one to draw from: each replay sets its own
 
     def __getattr__(self, distribution: str) -> Callable[..., Any]:
+        if distribution in ("shuffle", "bit_generator", "spawn"):
+            raise NotReplayableError(f"Generator.{distribution} cannot be recorded")
+
         def draw(*args: Any, **options: Any) -> Any:
             return getattr(self.generator, distribution)(*args, **options)
 
-        return lambda *args, **options: _running_recording().store(draw, args, options)
+        def record(*args: Any, **options: Any) -> Any:
+            if "out" in options:
+                raise NotReplayableError(f"Generator.{distribution} with a target is not supported")
+            return _running_recording().store(draw, args, options)
+
+        return record
 
 
 _AS_UFUNCS = {np.sum, np.max, np.min, np.amax, np.amin}
@@ -229,11 +313,7 @@ def owner(array: Array) -> Array:
 
 def plain(value: Any) -> Any:
     """``value`` with plain arrays for traced ones, through tuples, lists and dicts."""
-    if isinstance(value, np.ndarray):
-        return value.view(np.ndarray)
-    if isinstance(value, (tuple, list)):
-        return type(value)(map(plain, value))
-    return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+    return map_kind(value, np.ndarray, lambda array: np.ndarray.view(array, np.ndarray))
 
 
 def arrays_in(value: Any) -> Iterator[Array]:
@@ -245,6 +325,20 @@ def arrays_in(value: Any) -> Iterator[Array]:
             yield from arrays_in(item)
     elif isinstance(value, dict):
         yield from arrays_in(list(value.values()))
+
+
+def map_kind(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """``value`` with ``function`` applied to all that is of this kind in nested tuples, lists and dicts."""
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_kind(item, kind, function) for item in value)
+    return {key: map_kind(item, kind, function) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def address(array: Array) -> int:
+    """Where the first element lies in memory."""
+    return int(array.__array_interface__["data"][0])
 
 
 def _store(function: Callable[..., Any], out: Array, *args: Any, **options: Any) -> None:

@@ -150,6 +150,7 @@ class ClassifierTrainer:
                         norms.add(gradients, 1 / len(batch) if self.loss.reduction == "sum" else 1.0)
                     rate = self.optimizer.learning_rate * self.schedule(step, progress.steps_per_epoch, progress.steps)
                     self.optimizer.apply(parameters, gradients, rate)
+                del gradients  # before the next step makes others
                 step += 1
                 total_loss += value * len(batch)
                 hits += int(np.count_nonzero(outputs.argmax(axis=1) == self._train_labels[batch]))

@@ -181,6 +181,7 @@ class GanTrainer:
                     else:
                         losses = replay(self._generator_loss, noise, rng=dropout)
                     self._update(losses, len(batch), step, means, norms, rate, d_rate)
+                del losses  # with the gradients, before the next step makes others
                 step += 1
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 

@@ -89,7 +89,8 @@ def test_a_step_allocates_little_and_its_peak_is_near_what_it_needs(data: ImageD
         batch = int(kind.split()[1])
         needed = memory.needed_bytes([(CLASSIFIER, batch)], [CLASSIFIER])
         taken = memory.measure(lambda: cases.classifier(cases.first(data, batch), CLASSIFIER, batch))
-    assert taken["peak"] <= 1.5 * sum(needed.values())
+    assert taken["first_peak"] <= 1.5 * sum(needed.values())
+    assert taken["peak"] <= 1.2 * sum(needed.values())
     assert taken["allocated"] < 150_000  # bytes: the raw noise, 64 images as bytes; no activation, no gradient
 
 
