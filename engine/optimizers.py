@@ -128,7 +128,7 @@ class SGD(_Descent):
 
     def _step_with_momentum(self, parameter: Array, gradient: Array, velocity: Array, learning_rate: float) -> None:
         decay = self._decay_of(parameter)
-        for p, g, v in _blocks(parameter, gradient, velocity):
+        for p, g, v in blocks(parameter, gradient, velocity):
             if decay:
                 g += np.multiply(p, decay)
             np.multiply(v, self.momentum, out=v)
@@ -196,7 +196,7 @@ class Adam(_Descent):
         epsilon = self.epsilon * root
         for parameter, *others in _arrays(parameters, gradients, self._first, self._second):
             kept = 1 - learning_rate * self._decay_of(parameter)
-            for p, g, m, v in _blocks(parameter, *others):
+            for p, g, m, v in blocks(parameter, *others):
                 np.multiply(m, self.beta1, out=m)
                 np.add(m, g, out=m)  # m = beta1 m + g
                 np.multiply(g, g, out=g)
@@ -307,7 +307,7 @@ def _arrays(*groups: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
         yield tuple(np.asarray(array) for array in group)
 
 
-def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
     """Arrays of one shape in pieces that fit the cache: an update of many passes is then bound by arithmetic."""
     size = arrays[0].size
     if size <= _BLOCK or not all(array.flags.c_contiguous for array in arrays):

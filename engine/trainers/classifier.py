@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
+from engine.averaging import AveragedWeights
 from engine.batches import ImageData, batch_count, batches, draw_shifts, generator_for
 from engine.checkpoint import State
 from engine.errors import CheckpointError, DataError, SettingError, ShapeError
@@ -54,6 +55,8 @@ class ClassifierTrainer:
         seed: with the epoch, the source of all that is random.
         max_shift: pixels; each time that a training image is shown it is moved at random by up to as many in each
             direction, zeros moving in. 0: not at all.
+        average_decay: validate and predict with an average of the weights (:mod:`engine.averaging`); None: with the
+            last.
         early_stopping: ends the run when a metric no longer becomes better; None: never.
         dtype: of the inputs; the model's own dtype.
         replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
@@ -78,6 +81,7 @@ class ClassifierTrainer:
         shuffle: bool,
         seed: int,
         max_shift: int = 0,
+        average_decay: float | None = None,
         early_stopping: EarlyStopping | None = None,
         dtype: DTypeLike = np.float32,
         replay: bool = True,
@@ -107,6 +111,7 @@ class ClassifierTrainer:
         self.replay = replay
         self.best_accuracy: float | None = None
         self.best_epoch: int | None = None
+        self._average = AveragedWeights(model, average_decay)
         self._progress = Progress(epochs, batch_count(len(train), batch_size), early_stopping)
 
     @property
@@ -150,13 +155,15 @@ class ClassifierTrainer:
                         norms.add(gradients, 1 / len(batch) if self.loss.reduction == "sum" else 1.0)
                     rate = self.optimizer.learning_rate * self.schedule(step, progress.steps_per_epoch, progress.steps)
                     self.optimizer.apply(parameters, gradients, rate)
+                    self._average.update(step)
                 del gradients  # before the next step makes others
                 step += 1
                 total_loss += value * len(batch)
                 hits += int(np.count_nonzero(outputs.argmax(axis=1) == self._train_labels[batch]))
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
-            validation_loss, predictions = self._evaluate()
+            with self._average.in_use():
+                validation_loss, predictions = self._evaluate()
             progress.check_finite("val_loss", validation_loss, step)
             metrics = {
                 "train_loss": total_loss / len(self.train),
@@ -178,7 +185,7 @@ class ClassifierTrainer:
             EngineError: in the middle of an epoch.
         """
         self._progress.require_whole_epoch("state_dict")
-        tensors = self.model.state_dict() | with_prefix("optimizer.", self.optimizer.state_dict())
+        tensors = self._average.state_dict() | with_prefix("optimizer.", self.optimizer.state_dict())
         best = {"best_accuracy": self.best_accuracy, "best_epoch": self.best_epoch}
         return State(tensors, self._progress.state_dict("classifier") | best)
 
@@ -192,14 +199,15 @@ class ClassifierTrainer:
         if not isinstance(best_accuracy, float | None) or not isinstance(best_epoch, int | None):
             raise CheckpointError(f"best accuracy {best_accuracy!r} in epoch {best_epoch!r} makes no sense")
         self._progress.load(state.state, "classifier")
-        self.model.load_state_dict(state.tensors)
+        self._average.load_state_dict(state.tensors)
         self.optimizer.load_state_dict(under_prefix("optimizer.", state), self.model.parameters)
         self.best_accuracy, self.best_epoch = best_accuracy, best_epoch
 
     def samples(self, count: int) -> ClassifierSamples:
         """What the model makes of the first ``count`` validation images (all, if there are fewer)."""
         chosen = slice(0, count)
-        outputs = np.asarray(self.model(self.validation.inputs(chosen, self.dtype)))
+        with self._average.in_use():
+            outputs = np.asarray(self.model(self.validation.inputs(chosen, self.dtype)))
         return ClassifierSamples(
             images=self.validation.images[chosen].copy(),
             labels=self._validation_labels[chosen].copy(),

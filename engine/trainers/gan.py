@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import ops
+from engine.averaging import AveragedWeights
 from engine.batches import ImageData, batch_count, batches, generator_for
 from engine.checkpoint import State
 from engine.errors import DataError, SettingError, ShapeError
@@ -69,6 +70,8 @@ class GanTrainer:
             the whole run. None: update it always.
         label_smoothing: s; the target for real images is 1 - s (one-sided, Salimans et al. 2016, section 3.4).
         seed: with the epoch, the source of all that is random.
+        average_decay: make samples with an average of the generator's weights (:mod:`engine.averaging`); None: with
+            the last.
         early_stopping: ends the run when a metric no longer becomes better; None: never.
         replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
 
@@ -95,6 +98,7 @@ class GanTrainer:
         reduction: Reduction = "mean",
         skip_every: int | None = None,
         label_smoothing: float = 0.0,
+        average_decay: float | None = None,
         early_stopping: EarlyStopping | None = None,
         dtype: DTypeLike = np.float32,
         replay: bool = True,
@@ -129,6 +133,7 @@ class GanTrainer:
         self.label_smoothing = label_smoothing
         self.dtype = np.dtype(dtype)
         self.replay = replay
+        self._average = AveragedWeights(generator, average_decay)
         self._progress = Progress(epochs, batch_count(len(train), batch_size), early_stopping)
 
     @property
@@ -181,6 +186,7 @@ class GanTrainer:
                     else:
                         losses = replay(self._generator_loss, noise, rng=dropout)
                     self._update(losses, len(batch), step, means, norms, rate, d_rate)
+                    self._average.update(step)
                 del losses  # with the gradients, before the next step makes others
                 step += 1
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
@@ -269,7 +275,7 @@ class GanTrainer:
         """
         self._progress.require_whole_epoch("state_dict")
         tensors = (
-            with_prefix("generator.", self.generator.state_dict())
+            with_prefix("generator.", self._average.state_dict())
             | with_prefix("discriminator.", self.discriminator.state_dict())
             | with_prefix("optimizer.generator.", self.g_optimizer.state_dict())
             | with_prefix("optimizer.discriminator.", self.d_optimizer.state_dict())
@@ -283,7 +289,7 @@ class GanTrainer:
             CheckpointError: it does not fit. The trainer should not be used then.
         """
         self._progress.load(state.state, "gan")
-        self.generator.load_state_dict(state.tensors, "generator.")
+        self._average.load_state_dict(state.tensors, "generator.")
         self.discriminator.load_state_dict(state.tensors, "discriminator.")
         self.g_optimizer.load_state_dict(under_prefix("optimizer.generator.", state), self.generator.parameters)
         self.d_optimizer.load_state_dict(under_prefix("optimizer.discriminator.", state), self.discriminator.parameters)
@@ -311,7 +317,8 @@ class GanTrainer:
             )
         if not np.isfinite(noise).all():
             raise DataError(f"generate: latent {noise.shape} holds values that are not finite")
-        return self.train.to_bytes(self.generator(noise))
+        with self._average.in_use():
+            return self.train.to_bytes(self.generator(noise))
 
 
 def _arrays(*tensors: Any) -> list[Array]:

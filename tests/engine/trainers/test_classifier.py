@@ -139,6 +139,7 @@ def test_a_run_resumed_after_any_epoch_gives_the_same_bits(settings: str, dtype)
 
 VARIANTS = {
     "shifts": lambda: {"max_shift": 1},
+    "averaged weights": lambda: {"average_decay": 0.9},
     "early stopping": lambda: {
         "epochs": 9,
         "early_stopping": EarlyStopping("train_loss", higher_is_better=False, patience=2, min_delta=0.05),
@@ -181,6 +182,16 @@ def test_an_epoch_left_half_way_must_be_loaded_anew() -> None:
     run.load_state_dict(state)
     finish(run.run())
     assert same(run, whole)
+
+
+def test_an_average_is_what_is_validated_kept_and_shown() -> None:
+    run, plain = trainer(average_decay=0.9), trainer()
+    averaged, without = finish(run.run()), finish(plain.run())
+    assert [r.metrics["train_loss"] for r in averaged] == [r.metrics["train_loss"] for r in without]
+    user = trainer()
+    user.load_state_dict(run.state_dict())  # which knows no averages
+    assert user._evaluate()[0] == averaged[-1].metrics["val_loss"] != without[-1].metrics["val_loss"]
+    assert user.samples(9).confidences.tobytes() == run.samples(9).confidences.tobytes()
 
 
 def test_seeds_differ() -> None:

@@ -85,6 +85,22 @@ def test_reports_have_losses_and_verdicts() -> None:
         assert (report.confusion, report.is_best) == (None, False)
 
 
+def test_an_average_of_the_generator_makes_the_samples_and_resumes_with_the_same_bits() -> None:
+    whole, plain = trainer(average_decay=0.9), trainer()
+    assert [r.metrics for r in finish(whole.run())] == [r.metrics for r in finish(plain.run())]
+    assert not np.array_equal(whole.samples(5), plain.samples(5))
+    for stop in (1, 2):
+        first, second, user = trainer(average_decay=0.9), trainer(average_decay=0.9), trainer()
+        next(report for report in first.run() if isinstance(report, EpochDone) and report.epoch == stop)
+        state = checkpoint.loads(checkpoint.dumps(first.state_dict()))
+        user.load_state_dict(state)  # which knows no averages
+        np.testing.assert_array_equal(user.samples(5), first.samples(5))
+        second.load_state_dict(state)
+        finish(second.run())
+        assert checkpoint.dumps(second.state_dict()) == checkpoint.dumps(whole.state_dict())
+        np.testing.assert_array_equal(second.samples(5), whole.samples(5))
+
+
 def test_an_early_stop_ends_the_run_for_good_and_is_resumed() -> None:
     def make() -> GanTrainer:
         return trainer(early_stopping=EarlyStopping("d_loss", higher_is_better=False, patience=1, min_delta=9.0))
