@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias, assert_never, runtime_checkable
 import numpy as np
 from numpy.typing import DTypeLike
 
-from engine import ops
+from engine import memory, ops
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.initializers import Initializer, glorot_uniform
 from engine.recording import Array
@@ -107,7 +107,7 @@ class Dense:
         self.units = units
         self.activation = as_activation(activation)
         self.negative_slope = negative_slope
-        self.weight = Tensor(initializer((inputs, units), rng, dtype), watch=True)
+        self.weight = Tensor(memory.copy(initializer((inputs, units), rng, dtype)), watch=True)
         self.bias = Tensor(initializer((units,), rng, dtype), watch=True)
         self._activate = activation_function(self.activation, negative_slope)
 

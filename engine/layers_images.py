@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from engine import ops
+from engine import memory, ops
 from engine.errors import SettingError
 from engine.initializers import Initializer, glorot_uniform
 from engine.layers import Activation, Parameterless, Shape, activation_function, as_activation, misfit
@@ -60,7 +60,7 @@ class Conv2D:
         self.padding: Padding = padding
         self.activation = as_activation(activation)
         self.negative_slope = negative_slope
-        self.weight = Tensor(initializer((kernel, kernel, channels, filters), rng, dtype), watch=True)
+        self.weight = Tensor(memory.copy(initializer((kernel, kernel, channels, filters), rng, dtype)), watch=True)
         self.bias = Tensor(initializer((filters,), rng, dtype), watch=True)
         self._activate = activation_function(self.activation, negative_slope)
 

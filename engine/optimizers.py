@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from engine import memory
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.recording import Array
 from engine.tensor import Tensor
@@ -122,7 +123,7 @@ class SGD(_Descent):
                 np.subtract(p, g, out=p)
             return
         if not self._velocities:
-            self._velocities = [np.zeros(p.shape, p.dtype) for p in parameters]
+            self._velocities = [memory.zeros(p.shape, p.dtype) for p in parameters]
         for p, g, v in _arrays(parameters, gradients, self._velocities):
             self._step_with_momentum(p, g, v, learning_rate)
 
@@ -186,8 +187,8 @@ class Adam(_Descent):
         """Take one step; destroys the gradients."""
         self._prepare(parameters, gradients)
         if not self._first:
-            self._first = [np.zeros(p.shape, p.dtype) for p in parameters]
-            self._second = [np.zeros(p.shape, p.dtype) for p in parameters]
+            self._first = [memory.zeros(p.shape, p.dtype) for p in parameters]
+            self._second = [memory.zeros(p.shape, p.dtype) for p in parameters]
         self._steps += 1
         # The order of section 2's last paragraph, where both bias corrections become scalars outside the arrays. The
         # moments are kept as sums, so that their factors 1 - beta become scalars too: ten passes instead of twelve.
@@ -344,7 +345,7 @@ def _moments(state: Mapping[str, Array], kind: str, parameters: Sequence[Tensor]
                 f"{parameter.dtype} {parameter.shape}",
                 tensor=name,
             )
-        moments.append(np.array(array))
+        moments.append(memory.copy(array))
     return moments
 
 

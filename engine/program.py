@@ -15,11 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.memory import LINE
 from engine.recording import Array
 from engine.traced import Call, NotReplayableError, Place, Recording, map_kind
-
-_ALIGNMENT = 64
-"""Bytes: a cache line, and the widest vector register."""
 
 
 @dataclass(slots=True)
@@ -115,13 +113,13 @@ def _lay_out(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
     total = 0
     for number in sorted(range(len(buffers)), key=lambda n: -buffers[n].size):
         buffer, offset = buffers[number], 0
-        size = -(-buffer.size // _ALIGNMENT) * _ALIGNMENT
+        size = -(-buffer.size // LINE) * LINE
         # The lowest gap between those already placed that live at the same time.
         for other in sorted(placed, key=lambda n: offsets[n]):
             if buffers[other].first <= buffer.last and buffer.first <= buffers[other].last:
                 if offset + size <= offsets[other]:
                     break
-                offset = max(offset, offsets[other] + -(-buffers[other].size // _ALIGNMENT) * _ALIGNMENT)
+                offset = max(offset, offsets[other] + -(-buffers[other].size // LINE) * LINE)
         offsets[number] = offset
         total = max(total, offset + size)
         placed.append(number)

@@ -20,10 +20,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from engine import memory
 from engine.errors import EngineError
 from engine.program import Program
 from engine.recording import Array
-from engine.traced import Recording, Traced, TracedGenerator, address, is_recording, owner
+from engine.traced import Recording, Traced, TracedGenerator, is_recording, owner
 
 Step: TypeAlias = Callable[..., Sequence[Array]]
 """``step(*inputs, rng=...) -> results``. It changes nothing, and depends on nothing else that changes but residents.
@@ -63,6 +64,7 @@ class Replay:
     def __init__(self, resident: Iterable[Array], *, changing: Iterable[Array] = (), enabled: bool = True) -> None:
         self._changing = list(changing)
         self._resident = [*resident, *self._changing]
+        self._whole = {id(array) for array in self._resident}
         self._owners = {id(owner(array)) for array in self._resident}
         self._enabled = enabled
         self._prepared: dict[Any, _Prepared | None] = {}
@@ -85,36 +87,35 @@ class Replay:
         Raises:
             EngineError: another thread is inside this replay.
         """
-        if not self._enabled or is_recording():  # inside another replay's step: part of its recording
+        if not self._enabled:
             return step(*inputs, rng=rng)
         if not self._in_use.acquire(blocking=False):
             raise EngineError("a Replay is used by two threads at once; give each its own")
         try:
-            return self._run(step, inputs, rng)
+            key = (step, rng is None, *map(self._kind, inputs))
+            prepared = self._prepared.get(key)
+            if is_recording():  # inside the step of another replay: part of its recording
+                return step(*inputs, rng=rng)
+            if prepared is not None and prepared.checked:
+                self._play(prepared, inputs, rng)
+                return prepared.results
+            if prepared is not None:
+                return self._check(key, prepared, step, inputs, rng)
+            if key in self._prepared or None in key or len(self._prepared) >= _MOST_PROGRAMS:
+                return step(*inputs, rng=rng)
+            return self._record(key, step, inputs, rng)
         finally:
             self._in_use.release()
 
-    def _run(self, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None) -> Sequence[Array]:
-        key = (step, rng is None, *map(self._kind, inputs))
-        if key not in self._prepared:
-            if None in key or len(self._prepared) >= _MOST_PROGRAMS:
-                return step(*inputs, rng=rng)
-            return self._record(key, step, inputs, rng)
-        prepared = self._prepared[key]
-        if prepared is None:
-            return step(*inputs, rng=rng)
-        if not prepared.checked:
-            return self._check(key, prepared, step, inputs, rng)
-        self._play(prepared, inputs, rng)
-        return prepared.results
-
-    def _kind(self, array: Array) -> tuple[Any, ...] | None:
+    def _kind(self, array: Array) -> Any:
         """What a program depends on of an input: its place if it is resident, else only its shape and dtype.
 
         None for scattered memory: NumPy may sum it in another order than a copy, and then the bits differ.
         """
+        if id(array) in self._whole:
+            return id(array)  # alive as long as this replay, so no other array can have it
         if id(owner(array)) in self._owners:
-            return array.shape, array.dtype, array.strides, address(array)
+            return array.shape, array.dtype, array.strides, memory.address(array)
         return (array.shape, array.dtype) if array.flags.c_contiguous else None
 
     def _play(self, prepared: _Prepared, inputs: Sequence[Array], rng: np.random.Generator | None) -> None:
@@ -187,9 +188,7 @@ class Replay:
         if prepared.program.size_bytes > self._memory.nbytes:
             self._release()
             needed = max(program.size_bytes for program in self.programs)
-            block = np.empty(needed + 64, np.uint8)
-            start = -address(block) % 64
-            self._memory = block[start : start + needed]
+            self._memory = memory.empty((needed,), np.uint8)
         prepared.results = prepared.program.bind(self._memory)
         prepared.bound = True
 

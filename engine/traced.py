@@ -20,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from engine.errors import EngineError
+from engine.memory import address
 from engine.recording import Array, running
 from engine.tensor import WRITERS, Tensor
 
@@ -334,11 +335,6 @@ def map_kind(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(map_kind(item, kind, function) for item in value)
     return {key: map_kind(item, kind, function) for key, item in value.items()} if isinstance(value, dict) else value
-
-
-def address(array: Array) -> int:
-    """Where the first element lies in memory."""
-    return int(array.__array_interface__["data"][0])
 
 
 def _store(function: Callable[..., Any], out: Array, *args: Any, **options: Any) -> None:

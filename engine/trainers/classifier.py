@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
+from engine import memory
 from engine.averaging import AveragedWeights
 from engine.batches import ImageData, batch_count, batches, draw_shifts, generator_for
 from engine.checkpoint import State
@@ -134,7 +135,7 @@ class ClassifierTrainer:
         progress = self._progress
         progress.require_whole_epoch("run")
         parameters = self.model.parameters
-        x = np.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
+        x = memory.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
         replay = Replay([x, *parameters], changing=self.model.buffers, enabled=self.replay)
         while not progress.over:
             progress.underway = True
@@ -146,7 +147,7 @@ class ClassifierTrainer:
                 len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
             ):
                 shifts = draw_shifts(augment, len(batch), self.max_shift) if self.max_shift else None
-                inputs = self.train.inputs(batch, self.dtype, x[: len(batch)], shifts)
+                inputs = self.train.inputs(batch, self.dtype, x if len(batch) == len(x) else x[: len(batch)], shifts)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss says it better
                     loss, outputs, *gradients = replay(self._losses, inputs, self._train_targets[batch], rng=dropout)
                     value = self._per_image(loss, len(batch))

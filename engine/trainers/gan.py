@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from engine import ops
+from engine import memory, ops
 from engine.averaging import AveragedWeights
 from engine.batches import ImageData, batch_count, batches, generator_for
 from engine.checkpoint import State
@@ -158,7 +158,7 @@ class GanTrainer:
         """
         progress = self._progress
         progress.require_whole_epoch("run")
-        reals = np.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
+        reals = memory.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
         replay = Replay(
             [reals, *self.generator.parameters, *self.discriminator.parameters],
             changing=[*self.generator.buffers, *self.discriminator.buffers],
@@ -181,7 +181,8 @@ class GanTrainer:
                 d_rate = self.d_optimizer.learning_rate * self.d_schedule(*position)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the losses says it better
                     if self.skip_every is None or step % self.skip_every != 0:
-                        inputs = self.train.inputs(batch, self.dtype, out=reals[: len(batch)])
+                        part = reals if len(batch) == len(reals) else reals[: len(batch)]
+                        inputs = self.train.inputs(batch, self.dtype, out=part)
                         losses = replay(self._both_losses, noise, inputs, rng=dropout)
                     else:
                         losses = replay(self._generator_loss, noise, rng=dropout)

@@ -314,6 +314,15 @@ def test_parts_of_a_resident_array_are_read_where_they_lie_and_never_written() -
     assert data.tolist() == list(range(12))
 
 
+def test_an_input_may_be_the_whole_of_which_a_part_is_resident() -> None:
+    data = np.arange(12.0)
+    replay = Replay([data[:4]])
+    for _ in range(4):
+        for numbers in (data, np.zeros(12)):
+            assert replay(doubled, numbers)[0].tolist() == (numbers * 2).tolist()
+    assert data.tolist() == list(range(12))
+
+
 def test_a_write_to_a_resident_array_is_made_once_by_the_plain_tape() -> None:
     mean = np.zeros(2)
 

@@ -1,0 +1,44 @@
+"""Arrays that begin at a cache line, so that no vector of theirs lies across two.
+
+NumPy aligns to 16 bytes. Measured on a step of 784-392-10: weights that begin at a line take an eighth off the
+update's time and one or two percent off the products'. The numbers do not depend on it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from engine.recording import Array
+
+LINE = 64
+"""Bytes of a cache line, and of the widest vector register."""
+
+
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """As ``np.empty``."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    block = np.empty(size + LINE, np.uint8)
+    start = -address(block) % LINE
+    return np.ndarray(shape, dtype, block, start)
+
+
+def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """As ``np.zeros``."""
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
+def copy(array: Array) -> Array:
+    """A copy in row-major order."""
+    copied = empty(array.shape, array.dtype)
+    np.copyto(copied, array)
+    return copied
+
+
+def address(array: Array) -> int:
+    """Where the first element lies in memory."""
+    return int(array.__array_interface__["data"][0])
