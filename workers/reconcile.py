@@ -30,11 +30,36 @@ STALE_FILE_S: Final = 3600.0
 log = structlog.get_logger()
 
 
-def reconcile(database: Database, sender: Celery | None) -> None:
-    """One round: take back the jobs of silent workers, and wake workers for jobs that wait."""
-    rescued = leases.rescue(database)
-    for job_id in rescued:
-        log.warning("taken back from a silent worker", job=job_id)
+class Patience:
+    """Whether a lease that is over means a silent worker.
+
+    Where the database, this process or the whole machine stood still, nobody could renew, and every lease seems to
+    be over at once: the living get one lease time to renew. Only the database's clock is asked.
+    """
+
+    def __init__(self, lease_s: float) -> None:
+        self._lease_ms = int(lease_s * 1000)
+        self._gap_ms = max(self._lease_ms // 2, 3 * int(TICK_S * 1000))
+        self._last_ms: int | None = None
+        self._from_ms = 0
+
+    def allows_rescue(self, now_ms: int) -> bool:
+        """Told the database's time in every round."""
+        if self._last_ms is None or now_ms - self._last_ms > self._gap_ms:
+            self._from_ms = now_ms + self._lease_ms
+        self._last_ms = now_ms
+        return now_ms >= self._from_ms
+
+
+def rescue(database: Database, patience: Patience) -> None:
+    """Take back the jobs of silent workers."""
+    if patience.allows_rescue(leases.clock(database)):
+        for job_id in leases.rescue(database):
+            log.warning("taken back from a silent worker", job=job_id)
+
+
+def remind(database: Database, sender: Celery | None) -> None:
+    """Wake workers for jobs that wait."""
     if sender is None:
         return
     with database.read() as session:
@@ -74,17 +99,16 @@ def main() -> int:
         signal.signal(number, lambda *_: sys.exit(0))
     database = Database(settings.database_url, application="tapeline-scheduler")
     sender = create_app(settings.broker_url) if settings.broker_url else None
-    rescue_from = 0.0
+    patience = Patience(settings.lease_s)
     for rounds in itertools.count():
         try:
-            if time.monotonic() >= rescue_from:
-                reconcile(database, sender if rounds % round(FORGOTTEN_S / TICK_S) == 0 else None)
+            rescue(database, patience)
+            if rounds % round(FORGOTTEN_S / TICK_S) == 0:
+                remind(database, sender)
             if rounds % round(SWEEP_S / TICK_S) == 0:
                 sweep(database, ArtifactFolder(settings.artifacts))
         except SQLAlchemyError as error:
             log.warning("the database does not answer", error=str(error))
-            # While it was away nobody could renew: give the living one lease time to do so.
-            rescue_from = time.monotonic() + settings.lease_s
         except OSError as error:
             log.warning("could not sweep", error=str(error))
         time.sleep(TICK_S)

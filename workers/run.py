@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
-from sqlalchemy.exc import OperationalError
 
 from engine import BatchDone, CheckpointError, ClassifierTrainer, DivergedError, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
@@ -22,18 +22,22 @@ from service.contract import jobs, leases, logs
 from service.contract.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactKind, StoredFile
 from service.contract.database import Database
 from service.contract.errors import LeaseLost
+from service.contract.failpoints import reach
 from service.contract.leases import Claim, EpochRecord, Position
 from service.contract.settings import Settings
 from service.contract.spec import Spec
 from service.contract.states import ErrorCode
+from service.contract.tables import Job
 from service.contract.validation import read_resolved
 from service.datasets import Dataset, DatasetError
 from service.pictures import grids
 from workers import build, forks
 from workers.build import Trainer
 from workers.channel import Orders
+from workers.insisting import NO_ANSWER, insist
 from workers.provenance import provenance
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -54,6 +58,10 @@ class Run:
     held: Claim
     orders: Orders
     spec: Spec
+
+    def insist(self, ask: Callable[[], T]) -> T:
+        """Ask the database until it answers, the supervisor wants us to let go, or the lease cannot hold any more."""
+        return insist(ask, patience_s=self.held.lease_s, between=self.obey)
 
     def obey(self) -> None:
         """Leave where the supervisor has asked to let go."""
@@ -83,20 +91,24 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
 
     def fail(error: dict[str, Any]) -> str:
         log.warning("the job failed", **error)
-        leases.fail(database, held, error)
+        insist(lambda: leases.fail(database, held, error), patience_s=held.lease_s)
         return "failed"
 
-    try:
+    def read() -> Job:
         with database.read() as session:
-            resolved = read_resolved(jobs.get(session, held.job_id).resolved)
+            return jobs.get(session, held.job_id)
+
+    try:
+        resolved = read_resolved(insist(read, patience_s=held.lease_s).resolved)
         artifacts = ArtifactFolder(settings.artifacts)
         run = Run(database=database, artifacts=artifacts, held=held, orders=orders, spec=resolved)
         dataset = _load_data(run, settings)
         return _loop(run, build.trainer(resolved, dataset), dataset)
     except _Stopped:
-        leases.hand_back(database, held, orders.request)
+        insist(lambda: leases.hand_back(database, held, orders.request), patience_s=held.lease_s)
+        reach("handed_back")
         return "handed back"
-    except (LeaseLost, OperationalError):
+    except (LeaseLost, *NO_ANSWER):
         raise  # not the training's fault: the next lease goes on from the last checkpoint
     except DivergedError as error:
         return fail(_diverged(run, error))
@@ -128,7 +140,7 @@ def _load_data(run: Run, settings: Settings) -> Dataset:
             told = now
             of = f" of {total / 1e6:.1f}" if total else ""
             message = f"downloading {run.spec.dataset.name}: {received / 1e6:.1f}{of} MB"
-            leases.log(run.database, run.held, "info", "downloading", message)
+            run.insist(lambda: leases.log(run.database, run.held, "info", "downloading", message))
 
     name, root = run.spec.dataset.name, settings.data
     dataset = datasets.load(name, root, cache_root=settings.datasets_cache, progress=progress)
@@ -137,8 +149,10 @@ def _load_data(run: Run, settings: Settings) -> Dataset:
 
 
 def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
-    job = leases.begin(run.database, run.held, provenance(dataset))
+    job = run.insist(lambda: leases.begin(run.database, run.held, provenance(dataset)))
+    reach("began")
     _restore(run, trainer, job.start_epoch)
+    reach("restored")
     steps, began = 0, time.monotonic()
     for report in trainer.run():
         match report:
@@ -146,12 +160,16 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
                 steps = report.steps
                 run.obey()
                 run.orders.progress(report.step, report.steps)
+                reach("batch_done", report.epoch)
             case EpochDone():
                 now = time.monotonic()
+                reach("epoch_trained", report.epoch)
                 _commit(run, trainer, report, steps=steps, seconds=now - began, class_names=dataset.info.class_names)
                 began = time.monotonic()
-    digest = leases.digest(run.database, run.held, _digest(trainer.state_dict()))
-    leases.succeed(run.database, run.held, digest)
+    weights = _digest(trainer.state_dict())
+    digest = run.insist(lambda: leases.digest(run.database, run.held, weights))
+    run.insist(lambda: leases.succeed(run.database, run.held, digest))
+    reach("succeeded")
     return "succeeded"
 
 
@@ -161,20 +179,20 @@ def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
     Raises:
         _CannotStart: the job is a fork, and what it began with cannot be read.
     """
-    for row in leases.checkpoints(run.database, run.held):
+    for row in run.insist(lambda: leases.checkpoints(run.database, run.held)):
         try:
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
             if row.epoch == start_epoch:
                 state, anew = forks.adapt(state, run.spec)
                 told = f"goes on after epoch {start_epoch} of its parent"
                 told += "; another optimizer, which begins anew" if anew else ""
-                leases.log(run.database, run.held, "info", "forked", told)
+                run.insist(functools.partial(leases.log, run.database, run.held, "info", "forked", told))
             trainer.load_state_dict(state)
         except (ArtifactDamaged, CheckpointError) as error:
             if row.epoch == start_epoch:
                 raise _CannotStart(f"the checkpoint that this job begins with cannot be used: {error}") from error
             log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
-            leases.drop_checkpoint(run.database, run.held, row, str(error))
+            run.insist(functools.partial(leases.drop_checkpoint, run.database, run.held, row, str(error)))
         else:
             log.info("resumed", epoch=row.epoch)
             return
@@ -210,11 +228,21 @@ def _commit(
         is_best=done.is_best,
         files=files,
     )
+    reach("files_stored", done.epoch)
+    asked = 0
+
+    def write() -> list[str]:
+        nonlocal asked
+        asked += 1
+        return leases.commit_epoch(run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last)
+
     try:
-        unnamed = leases.commit_epoch(run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last)
-    except LeaseLost:  # and nothing else: of a commit that was cut off, nobody knows whether it landed
-        run.artifacts.remove(file.path for file in files)
+        unnamed = run.insist(write)
+    except LeaseLost:
+        if asked == 1:  # of a commit that was cut off, nobody knows whether it landed: then rows may name the files
+            run.artifacts.remove(file.path for file in files)
         raise
+    reach("epoch_committed", done.epoch)
     run.artifacts.remove(unnamed)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
 
@@ -15,10 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.contract import leases
 from service.contract.database import Database
 from service.contract.errors import LeaseLost
+from service.contract.failpoints import reach
 from service.contract.leases import Claim, Position
 from service.contract.settings import Settings
 from service.contract.tables import Worker
 from workers.channel import Child
+from workers.insisting import insist
 
 TICK_S: Final = 0.25
 """How often a request to cancel or pause is looked for."""
@@ -43,8 +47,10 @@ class Supervisor:
         self._database = database
         self._id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid4().hex[:8]}"
         self._slots = threading.Semaphore(settings.workers)
-        self._running = 0
-        self._count = threading.Lock()
+        self._held: set[Claim] = set()
+        self._claiming = threading.Lock()
+        self._unsure = False
+        """Whether a claim was cut off: it may have been committed all the same."""
         self._draining = threading.Event()
         self._closing = threading.Lock()
         self._closed = False
@@ -101,19 +107,32 @@ class Supervisor:
             return False
         held = None
         try:
-            held = leases.claim(self._database, self._id, self._settings.lease_s)
+            held = self._claim()
         finally:
             if held is None:
                 self._give_back(child)
         if held is None:
             return False
-        self._count_running(1)
         try:
             threading.Thread(target=self._restock, name="restock", daemon=True).start()
             self._train(held, child)
         finally:
-            self._count_running(-1)
+            with self._claiming:
+                self._held.discard(held)
         return True
+
+    def _claim(self) -> Claim | None:
+        with self._claiming:
+            if self._unsure:
+                for job_id in leases.disown(self._database, self._id, self._held):
+                    log.warning("claimed without hearing of it; handed back", job=job_id)
+            self._unsure = True
+            held = leases.claim(self._database, self._id, self._settings.lease_s)
+            self._unsure = False
+            reach("claimed")
+            if held is not None:
+                self._held.add(held)
+            return held
 
     def _train(self, held: Claim, child: Child) -> None:
         bound = structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease)
@@ -164,7 +183,7 @@ class Supervisor:
         while not self._draining.is_set():
             try:
                 self._check_in()
-                if self._running < self._settings.workers:
+                if len(self._held) < self._settings.workers:
                     threading.Thread(target=self.look, name="look", daemon=True).start()
             except Exception as error:  # noqa: BLE001 - this loop must outlive whatever goes wrong in a round
                 log.warning("could not look", error=str(error))
@@ -178,14 +197,14 @@ class Supervisor:
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 slots=self._settings.workers,
-                running=self._running,
+                running=len(self._held),
                 draining=self._draining.is_set(),
             ),
         )
 
-    def _count_running(self, change: int) -> None:
-        with self._count:
-            self._running += change
+
+class _Leaving(Exception):
+    """This worker stops, and cannot wait for the database."""
 
 
 class _Watch:
@@ -224,7 +243,7 @@ class _Watch:
             if now >= self._next_look:
                 self._next_look = now + TICK_S
                 if not self._keep(now):
-                    return "could not renew in time"
+                    return self._fence()
 
     def _note(self, report: dict[str, Any]) -> None:
         now, step = time.monotonic(), report["step"]
@@ -256,16 +275,31 @@ class _Watch:
     def _take_from_child(self) -> str:
         """End a child that does not let go: we asked it to, so nobody died."""
         self._child.close()
-        try:
-            leases.hand_back(self._database, self._held, None)
-        except LeaseLost:
+        if not self._settle(lambda: leases.hand_back(self._database, self._held, None)):
             return "gone, after its last word"
         return f"did not let go within {STOP_GRACE_S:.0f} seconds, and was ended"
 
+    def _fence(self) -> str:
+        """Stop before somebody else may begin; nobody died, so the job goes back once the database answers."""
+        self._child.close()
+        handed_back = self._settle(lambda: leases.hand_back(self._database, self._held, None))
+        return f"could not renew in time; {'handed back' if handed_back else 'in other hands by now'}"
+
     def _bury(self, message: str) -> str:
         self._child.close()
-        try:
-            leases.report_death(self._database, self._held, message)
-        except LeaseLost:
+        if not self._settle(lambda: leases.report_death(self._database, self._held, message)):
             return "gone, after its last word"  # the child wrote its end, and died before it could report
         return message
+
+    def _settle(self, write: Callable[[], None]) -> bool:
+        """Make the last write of a lease, however long the database is away; False where it was not ours any more."""
+
+        def leave() -> None:
+            if self._draining.is_set():
+                raise _Leaving
+
+        try:
+            insist(write, patience_s=math.inf, between=leave)
+        except (LeaseLost, _Leaving):  # whoever leaves now has its jobs taken back when the leases are over
+            return False
+        return True

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from service.contract.errors import ContractError
+from service.contract.failpoints import reach
 
 
 class ArtifactKind(StrEnum):
@@ -73,10 +74,12 @@ class ArtifactFolder:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            reach("file_written", kind)
             temporary.rename(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        reach("file_renamed", kind)
         self._sync(folder)
         return StoredFile(
             kind=kind,

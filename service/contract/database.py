@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from sqlalchemy import BigInteger, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -71,7 +72,7 @@ class Database:
         self._reader = (
             self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
         )
-        self._writer = threading.Lock() if self.is_sqlite else nullcontext()
+        self._writer = _Turn() if self.is_sqlite else nullcontext()
 
     def insert(self, table: type[Base]) -> sqlite.Insert:
         """An INSERT that knows ``ON CONFLICT``, which both makes spell alike and plain SQLAlchemy does not know."""
@@ -94,6 +95,21 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+class _Turn:
+    """A lock that is not waited for without end: behind a file that others keep locked, a queue of threads would
+    wait for ``_BUSY_S`` each, one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=_BUSY_S):
+            raise PoolTimeout(f"no turn to write within {_BUSY_S} seconds")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from service.contract.artifacts import ArtifactKind, StoredFile
 from service.contract.database import Database, now_ms
 from service.contract.errors import LeaseLost
 from service.contract.events import EventType
+from service.contract.failpoints import reach
 from service.contract.states import ErrorCode, Request, Status
 from service.contract.tables import Artifact, Epoch, ExpectedEpoch, Job, Worker
 from service.contract.validation import canonical
@@ -182,6 +183,8 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
             events.append(session, job.id, news)
         session.flush()
         orphans += _prune_checkpoints(session, job, keep_last)
+        session.flush()
+        reach("epoch_committing", record.epoch)
         return orphans
 
 
@@ -200,8 +203,9 @@ def drop_checkpoint(database: Database, held: Claim, damaged: Artifact, reason: 
     with database.write() as session:
         _guard(session, held)
         row = session.get(Artifact, damaged.id)
-        if row is not None:
-            session.delete(row)
+        if row is None:  # done before, in a transaction of which nobody heard
+            return
+        session.delete(row)
         message = f"the checkpoint of epoch {damaged.epoch} is damaged and was dropped: {reason}"
         data = {"level": "warning", "code": "checkpoint_damaged", "message": message, "epoch": damaged.epoch}
         events.append(session, held.job_id, [(EventType.LOG, data)])
@@ -242,6 +246,8 @@ def succeed(database: Database, held: Claim, result_digest: str) -> None:
             same = job.reproduction["result_digest"] == result_digest
             _conclude(session, job, job.reproduction, None if same else {"epoch": job.epoch, "differs": ["weights"]})
         jobs.finish(session, job, Status.SUCCEEDED, reason="done")
+        session.flush()
+        reach("succeeding")
 
 
 def fail(database: Database, held: Claim, error: Mapping[str, Any]) -> None:
@@ -269,6 +275,8 @@ def hand_back(database: Database, held: Claim, request: Request | None) -> None:
         # A worker may stop in the moment in which a person asks: the request counts.
         asked = Request(job.requested) if job.requested else request
         _let_go(session, job, asked, reason="handed back")
+        session.flush()
+        reach("handing_back")
 
 
 def report_death(database: Database, held: Claim, message: str) -> None:
@@ -293,6 +301,26 @@ def rescue(database: Database) -> list[str]:
         for job in lost:
             _bury(session, job, f"worker {job.lease_owner} fell silent")
         return [job.id for job in lost]
+
+
+def disown(database: Database, worker: str, known: Collection[Claim]) -> list[str]:
+    """Put back jobs that run in this worker's name without its knowing; gives their ids.
+
+    The claim of such a job was committed, but the answer got lost: it is nobody's death.
+    """
+    mine = select(Job).where(Job.status == Status.RUNNING, Job.lease_owner == worker).with_for_update()
+    held = {(claimed.job_id, claimed.lease) for claimed in known}
+    with database.write() as session:
+        unknown = [job for job in session.scalars(mine) if (job.id, job.lease) not in held]
+        for job in unknown:
+            _let_go(session, job, Request(job.requested) if job.requested else None, reason="handed back")
+        return [job.id for job in unknown]
+
+
+def clock(database: Database) -> int:
+    """The database's time, milliseconds since 1970."""
+    with database.read() as session:
+        return session.scalar(select(now_ms())) or 0
 
 
 def check_in(database: Database, worker: Worker) -> None:

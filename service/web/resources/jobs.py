@@ -14,6 +14,7 @@ from service.contract import jobs, plan, validation
 from service.contract.artifacts import ArtifactDamaged, ArtifactKind
 from service.contract.changes import ForkRequest, JobPatch
 from service.contract.errors import Fault, IdempotencyConflict, SpecError
+from service.contract.failpoints import reach
 from service.contract.jobs import JobFilter, Origin, Submission
 from service.contract.spec import Spec
 from service.contract.states import Action
@@ -75,6 +76,7 @@ def submit() -> Response:
     steps = plan.total_steps(spec, shape.train_count)
     submission = Submission(spec=document, resolved=spec, steps=steps, owner=owner())
     answer, replayed = jobs.submit(here.database, submission, idempotency=idempotency, represent=_represent)
+    reach("submitted")
     if not replayed:
         here.publisher.wake(answer["id"])
     return _submitted(answer, replayed=replayed)

@@ -1,0 +1,38 @@
+"""Asking the database again where it did not answer. A write that is asked for twice must be harmless; those that
+begin with the guard of a lease are: the second one finds its work done, or the job in other hands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+PAUSE_S: Final = 0.5
+NO_ANSWER: Final = (OperationalError, InterfaceError, PoolTimeout)
+"""The database is away, locked or full, or the connection broke: nobody knows whether what was asked was done."""
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+def insist(ask: Callable[[], T], *, patience_s: float, between: Callable[[], None] = lambda: None) -> T:
+    """Ask until there is an answer.
+
+    Args:
+        patience_s: after so long without an answer, the last error is raised.
+        between: called before each repetition; what it raises ends the asking.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return ask()
+        except NO_ANSWER as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("the database does not answer; asking again", error=str(error))
+        between()
+        time.sleep(PAUSE_S)
