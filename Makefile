@@ -9,7 +9,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow compose bench clean
+.PHONY: help demo test check up format lock slow faults compose bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -31,6 +31,9 @@ check: $(VENV)/installed-dev
 
 slow: $(VENV)/installed-dev  ## the tests that take longer than a few seconds each
 	$(BIN)/pytest -m slow
+
+faults: $(VENV)/installed-dev  ## kill, stop and cut off real processes at every named point, on both databases
+	$(BIN)/pytest -n 2 -m "faults or not faults" tests/faults
 
 compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docker engine answers
 	$(BIN)/pytest -m compose

@@ -1,0 +1,133 @@
+"""Jobs that are quick to train, and ways to disturb them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.contract import failpoints, leases
+from service.contract.artifacts import ArtifactFolder
+from service.contract.database import Database
+from service.contract.errors import LeaseLost
+from service.contract.leases import Claim
+from service.contract.states import Request
+from tests.faults.oracle import Reference, check
+from tests.workers.conftest import Workshop, open_workshop
+from workers import run
+from workers.channel import Orders
+
+QUICK: dict[str, Any] = {
+    "kind": "classifier",
+    "epochs": 3,
+    "batch_size": 500,
+    "layers": [
+        {"units": 16, "activation": "relu"},
+        {"type": "dropout", "rate": 0.2},
+        {"units": 10, "activation": "softmax"},
+    ],
+    "samples": {"count": 4},
+    "checkpoint": {"keep_last": 2},
+}
+"""Seventeen batches an epoch, some milliseconds each."""
+
+
+class NoOrders(Orders):
+    """The child's end of a pipe that nobody else holds."""
+
+    def __init__(self) -> None:
+        self.stopping, self.request = False, None
+        self.after_batches: int | None = None
+        """Ask to let go after so many batches."""
+
+    def stop(self, request: Request | None) -> None:
+        self.stopping, self.request = True, request
+
+    def progress(self, step: int, steps: int) -> None:
+        if self.after_batches is not None:
+            self.after_batches -= 1
+            if self.after_batches <= 0:
+                self.stop(self.request)
+
+
+@dataclass
+class Bench:
+    """Trains in this very process, so that a death costs milliseconds."""
+
+    workshop: Workshop
+    points: Path
+    accepted: list[str] = field(default_factory=list)
+
+    @property
+    def database(self) -> Database:
+        return self.workshop.database
+
+    @property
+    def artifacts(self) -> ArtifactFolder:
+        return ArtifactFolder(self.workshop.settings.artifacts)
+
+    def submit(self, **spec: Any) -> str:
+        self.accepted.append(self.workshop.submit(**QUICK | spec))
+        return self.accepted[-1]
+
+    def arm(self, name: str, how: str = "abandon") -> None:
+        (self.points / name).write_text(how)
+
+    def claim(self, lease_s: float = 30) -> Claim:
+        held = leases.claim(self.database, "bench", lease_s)
+        assert held is not None, "no job waits"
+        return held
+
+    def train(self, held: Claim | None = None, orders: NoOrders | None = None) -> str:
+        """What a child does with its order."""
+        return run._train(self.workshop.settings, self.database, held or self.claim(), orders or NoOrders())
+
+    def die(self, place: str, how: str = "abandon") -> None:
+        """Train until the failpoint strikes; then the supervisor finds the child dead."""
+        self.arm(place, how)
+        held = self.claim()
+        with pytest.raises(failpoints.Struck):
+            self.train(held)
+        assert not (self.points / place).exists()
+        with contextlib.suppress(LeaseLost):  # its last word was heard
+            leases.report_death(self.database, held, f"died at {place}")
+
+    def check(self, reference: Reference | None) -> None:
+        check(self.database, self.artifacts, self.accepted, reference)
+
+
+def _bench(home: Path, url: str) -> Iterator[Bench]:
+    points = home.parent / f"{home.name}-points"
+    points.mkdir()
+    workshop = open_workshop(home, url)
+    failpoints.arm(points)
+    yield Bench(workshop, points)
+    failpoints.arm(None)
+    workshop.database.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    """On SQLite by default, on both databases in the whole suite."""
+    local = f"sqlite:///{tmp_path / 'tapeline.db'}"
+    yield from _bench(
+        tmp_path / "home", local if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    )
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """The QUICK job as it ends when nobody disturbs it."""
+    home = tmp_path_factory.mktemp("reference") / "home"
+    opened: Callable[..., Iterator[Bench]] = _bench
+    bench = next(iterator := opened(home, f"sqlite:///{home.parent / 'tapeline.db'}"))
+    job_id = bench.submit()
+    assert bench.train() == "succeeded"
+    found = Reference.of(bench.database, job_id)
+    bench.check(found)
+    next(iterator, None)
+    return found

@@ -1,0 +1,96 @@
+"""What must hold after every fault, whatever it was: the invariants I1 to I10, in one function."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from service.contract import events, jobs
+from service.contract.artifacts import ArtifactFolder, ArtifactKind
+from service.contract.database import Database
+from service.contract.states import TERMINAL, Status
+from service.contract.tables import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What a job gives that nobody disturbed."""
+
+    epochs: Sequence[tuple[int, Mapping[str, Any], str | None]]
+    result_digest: str
+    final_sha256: str
+
+    @classmethod
+    def of(cls, database: Database, job_id: str) -> Reference:
+        """Take an undisturbed job for the reference."""
+        with database.read() as session:
+            job = jobs.get(session, job_id)
+            assert (job.status, job.lease) == (Status.SUCCEEDED, 1), "the reference itself was disturbed"
+            assert job.result_digest is not None
+            return cls(
+                epochs=[(row.epoch, row.metrics, row.samples_digest) for row in jobs.epochs(session, job_id)],
+                result_digest=job.result_digest,
+                final_sha256=jobs.checkpoint(session, job, "latest").sha256,
+            )
+
+
+def check(
+    database: Database, artifacts: ArtifactFolder, accepted: Collection[str], reference: Reference | None = None
+) -> None:
+    """Assert that every accepted job was trained once, whole, with the reference's bits, and left nothing else.
+
+    Args:
+        accepted: ids of all jobs that a client was told of.
+        reference: what each must equal; ``None`` where jobs may have ended otherwise than by success.
+    """
+    with database.read() as session:
+        found = session.scalars(select(Job)).all()
+        assert sorted(job.id for job in found) == sorted(accepted), (
+            "I1: every accepted job has one row, and no other has"
+        )
+        named: set[str] = set()
+        for job in found:
+            where = f"{job.id} ({job.status}, attempt {job.attempt}, lease {job.lease})"
+            assert job.status in TERMINAL, f"I2: {where} has not ended"
+            log = events.read(session, job.id, limit=100_000)
+            kinds = [event.type for event in log]
+            # A retry goes on after an end, so a job may have had several; the last event is one.
+            retried = [event for event in log if event.type == "status" and event.data["reason"] == "retried"]
+            assert kinds.count("end") == 1 + len(retried), f"I3: {where} ended {kinds.count('end')} times"
+            assert kinds[-1] == "end", f"I3: {where} goes on after its end"
+            assert [event.seq for event in log] == list(range(1, job.last_seq + 1)), f"I7: {where} has holes in its log"
+            codes = [event.data["code"] for event in log if event.type == "log"]
+            assert "determinism_violation" not in codes, f"I10: {where} was trained again with other bits"
+            rows = jobs.epochs(session, job.id)
+            assert [row.epoch for row in rows] == list(range(1, job.epoch + 1)), (
+                f"I4: {where} lacks or repeats an epoch"
+            )
+            told = [event.data["epoch"] for event in log if event.type == "metrics"]
+            assert told == [row.epoch for row in rows], f"I4: {where} told of other epochs than it has"
+            assert job.lease_owner is None, f"I8: {where} has ended and is held"
+            if reference is not None:
+                assert job.status == Status.SUCCEEDED, f"I2: {where} did not succeed: {job.error}"
+                mine = [(row.epoch, row.metrics, row.samples_digest) for row in rows]
+                assert mine == list(reference.epochs), f"I5: {where} gave other numbers"
+                assert job.result_digest == reference.result_digest, f"I6: {where} has another result"
+                assert jobs.checkpoint(session, job, "latest").sha256 == reference.final_sha256, f"I6: {where}: weights"
+            for row in jobs.artifacts(session, job.id):
+                data = (artifacts.root / row.path).read_bytes()  # I9: no row without its file
+                assert hashlib.sha256(data).hexdigest() == row.sha256, (
+                    f"I9: {where}: {row.path} is not what was written"
+                )
+                named.add(row.path)
+            kept = jobs.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
+            assert kept or not job.epoch, f"I9: {where} has epochs and no checkpoint"
+
+    def paths(job_id: str) -> set[str]:
+        with database.read() as session:
+            return jobs.paths(session, job_id)
+
+    artifacts.sweep(paths, older_than_s=-1)
+    left = {str(path.relative_to(artifacts.root)) for path in artifacts.root.rglob("*") if path.is_file()}
+    assert left == named, "I9: a file that no row names outlived the sweep"

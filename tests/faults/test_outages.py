@@ -1,0 +1,247 @@
+"""What a worker and the scheduler do while the database does not answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from service.contract import leases
+from service.contract.database import Database
+from service.contract.errors import LeaseLost
+from service.contract.leases import Claim
+from service.contract.states import Status
+from service.contract.tables import Job
+from tests.faults.conftest import Bench, NoOrders
+from tests.faults.oracle import Reference
+from workers import insisting, supervise
+from workers.insisting import insist
+from workers.reconcile import Patience
+
+
+def away() -> OperationalError:
+    return OperationalError("...", None, Exception("the database is away"))
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(insisting, "PAUSE_S", 0.01)
+
+
+def test_what_was_not_answered_is_asked_again() -> None:
+    answers: list[Any] = [away(), away(), "done"]
+
+    def ask() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    assert insist(ask, patience_s=5) == "done"
+
+
+def test_patience_has_an_end_and_so_has_a_wish_to_leave() -> None:
+    def ask() -> None:
+        raise away()
+
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(OperationalError):
+        insist(ask, patience_s=0.05)
+    with pytest.raises(KeyboardInterrupt):
+        insist(ask, patience_s=60, between=leave)
+
+
+def test_the_living_get_one_lease_time_after_everything_stood_still() -> None:
+    patience = Patience(lease_s=15)
+    rounds = [(0, False), (1, False), (14, False), (15, True), (16, True)]  # at its own start
+    rounds += [(40, False), (41, False), (54, False), (55, True), (56, True)]  # 24 seconds without a round
+    now = 1_800_000_000_000
+    assert [patience.allows_rescue(now + 1000 * s) for s, _ in _every_second(rounds)] == [
+        allowed for _, allowed in _every_second(rounds)
+    ]
+
+
+def _every_second(rounds: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
+    """The scheduler comes round every second: fill in what lies between, but not the outage."""
+    filled: list[tuple[int, bool]] = []
+    for second, allowed in rounds:
+        while filled and filled[-1][0] + 1 < second and second != 40:
+            filled.append((filled[-1][0] + 1, filled[-1][1]))
+        filled.append((second, allowed))
+    return filled
+
+
+class Cut:
+    """Calls a function of the contract, and loses its answer the first time: committed, but nobody heard."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function, self._cut = function, True
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        answer = self._function(*arguments, **named)
+        if self._cut:
+            self._cut = False
+            raise away()
+        return answer
+
+
+@pytest.mark.parametrize("write", ["begin", "commit_epoch"])
+def test_a_commit_whose_answer_is_lost_is_asked_for_again_and_counts_once(
+    bench: Bench,
+    reference: Reference,
+    monkeypatch: pytest.MonkeyPatch,
+    write: str,
+) -> None:
+    bench.submit()
+    monkeypatch.setattr(leases, write, Cut(getattr(leases, write)))
+    assert bench.train() == "succeeded"
+    bench.check(reference)
+
+
+def test_an_end_whose_answer_is_lost_is_one_end(
+    bench: Bench,
+    reference: Reference,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench.submit()
+    monkeypatch.setattr(leases, "succeed", Cut(leases.succeed))
+    with pytest.raises(LeaseLost):  # it finds its work done
+        bench.train()
+    bench.check(reference)
+
+
+def test_files_of_a_commit_that_may_have_landed_are_not_removed(
+    bench: Bench,
+    reference: Reference,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The answer is lost, and before the second try somebody else has the job: the first may name the files."""
+    job_id = bench.submit()
+    held = bench.claim()
+    commit = leases.commit_epoch
+
+    def commit_and_lose(*arguments: Any, **named: Any) -> Any:
+        commit(*arguments, **named)
+        leases.report_death(bench.database, held, "silent")
+        monkeypatch.setattr(leases, "commit_epoch", commit)
+        raise away()
+
+    monkeypatch.setattr(leases, "commit_epoch", commit_and_lose)
+    with pytest.raises(LeaseLost):
+        bench.train(held)
+    assert bench.workshop.job(job_id).epoch == 1
+    assert bench.train() == "succeeded"
+    bench.check(reference)
+    assert not [event for event in bench.workshop.log(job_id) if event.type == "log"], "no checkpoint was missing"
+
+
+class PlayedChild:
+    """A child that trains for ever."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def report(self, timeout_s: float) -> dict[str, Any]:
+        time.sleep(0.01)
+        return {"step": 1, "steps": 10}
+
+    def stop(self, request: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def watch(database: Database, held: Claim, child: PlayedChild, draining: threading.Event) -> str:
+    return supervise._Watch(database, held, child, draining).until_the_end()  # type: ignore[arg-type]  # it is played
+
+
+def test_a_worker_that_could_not_renew_stops_in_time_and_hands_back_once_it_can(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An outage longer than the lease is nobody's death."""
+    job_id = bench.submit()
+    held, child = bench.claim(lease_s=2), PlayedChild()
+    broken = time.monotonic() + 3
+
+    def unless_away(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if time.monotonic() < broken:
+                raise away()
+            assert child.closed, "the child was stopped before the lease was over"
+            return function(*arguments, **named)
+
+        return call
+
+    for name in ("renew", "requested", "hand_back"):
+        monkeypatch.setattr(leases, name, unless_away(getattr(leases, name)))
+    assert watch(bench.database, held, child, threading.Event()) == "could not renew in time; handed back"
+    job = bench.workshop.job(job_id)
+    assert (job.status, job.attempt, job.deaths) == (Status.QUEUED, 1, 0)
+
+
+def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench.submit()
+    held, draining = bench.claim(lease_s=0.5), threading.Event()
+    draining.set()
+
+    def call(*_: Any, **__: Any) -> Any:
+        raise away()
+
+    for name in ("renew", "requested", "hand_back"):
+        monkeypatch.setattr(leases, name, call)
+    began = time.monotonic()
+    assert "could not renew" in watch(bench.database, held, PlayedChild(), draining)
+    assert time.monotonic() - began < 5
+
+
+def test_a_claim_of_which_nobody_heard_is_handed_back_and_is_no_death(bench: Bench) -> None:
+    first, second = bench.submit(), bench.submit()
+    unheard, known = bench.claim(), bench.claim()
+    assert leases.disown(bench.database, "bench", [known]) == [unheard.job_id]
+    jobs = [bench.workshop.job(job_id) for job_id in (first, second)]
+    assert [(job.status, job.attempt) for job in jobs] == [(Status.QUEUED, 1), (Status.RUNNING, 1)]
+    assert leases.disown(bench.database, "another", []) == []
+
+
+def test_a_supervisor_whose_claim_was_cut_off_looks_for_it_before_the_next(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job_id = bench.submit()
+    supervisor = supervise.Supervisor(bench.workshop.settings, bench.database)
+    monkeypatch.setattr(leases, "claim", Cut(leases.claim))
+    with pytest.raises(OperationalError):
+        supervisor._claim()
+    assert bench.workshop.job(job_id).status == Status.RUNNING
+    held = supervisor._claim()
+    assert held is not None
+    job: Job = bench.workshop.job(job_id)
+    assert (held.job_id, held.lease, job.attempt) == (job_id, 2, 1)
+
+
+def test_a_child_that_is_told_to_stop_while_it_asks_again_stops(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench.submit()
+    orders, commit = NoOrders(), leases.commit_epoch
+
+    def fail(*_: Any, **__: Any) -> Any:
+        orders.stop(None)
+        raise away()
+
+    monkeypatch.setattr(leases, "commit_epoch", fail)
+    assert bench.train(orders=orders) == "handed back"
+    monkeypatch.setattr(leases, "commit_epoch", commit)
+    assert bench.train() == "succeeded"
