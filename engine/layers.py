@@ -296,7 +296,8 @@ class Sequential:
         self.layers = list(layers)
         self.last: OutputLayer = layers[-1]
         self.input_shape = _first_shape(layers) if input_shape is None else tuple(input_shape)
-        self.output_shape = _walk(layers, self.input_shape)
+        self.layer_shapes = _walk(layers, self.input_shape)
+        self.output_shape = self.layer_shapes[-1]
         self.inputs = math.prod(self.input_shape)
         self.units = math.prod(self.output_shape)
 
@@ -393,21 +394,21 @@ def _first_shape(layers: Sequence[Layer]) -> Shape:
     )
 
 
-def _walk(layers: Sequence[Layer], shape: Shape) -> Shape:
-    """The shape after all layers."""
+def _walk(layers: Sequence[Layer], shape: Shape) -> list[Shape]:
+    """The shape after each layer."""
     if not shape or min(shape) < 1:
         raise SettingError(f"Sequential: the sizes of input_shape {shape} must be positive", setting="input_shape")
-    before = "the input"
+    before, shapes = "the input", [shape]
     for number, layer in enumerate(layers):
         here = f"layer {number} ({type(layer).__name__})"
         try:
-            after = layer.output_shape(shape)
+            shapes.append(layer.output_shape(shapes[-1]))
         except ShapeError as error:
             raise ShapeError(
                 f"Sequential: {here} does not fit {before}: {error}", operation="Sequential", shapes=error.shapes
             ) from error
-        shape, before = after, here
-    return shape
+        before = here
+    return shapes[1:]
 
 
 def copy_tensors(into: Mapping[str, Array], tensors: Mapping[str, Array], prefix: str) -> None:

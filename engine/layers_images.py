@@ -210,8 +210,8 @@ class BatchNorm:
             follow(self.running_variance, variance * (count / max(count - 1, 1)), self.momentum)
         else:
             factor = ops.multiply(self.scale, 1 / np.sqrt(self.running_variance + self.epsilon))
-            y = ops.multiply(ops.subtract(x, self.running_mean), factor)
-            y = ops.add(y, self.shift)
+            shift = ops.subtract(self.shift, ops.multiply(self.running_mean, factor))
+            y = ops.add(ops.multiply(x, factor), shift)
         return self._activate(y)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 _EVALUATION_BATCH = 500
 """Images at a time: large enough for the matrix products, small enough for the cache."""
+_EVALUATED_NUMBERS = 2**21
+"""No layer makes more numbers than these at a time: convolutions would leave the cache long before 500 images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +234,10 @@ class ClassifierTrainer:
     def _evaluate(self) -> tuple[float, Array]:
         """The loss per validation image, and the predictions."""
         total, predictions = 0.0, []
-        for start in range(0, len(self.validation), _EVALUATION_BATCH):
-            part = slice(start, start + _EVALUATION_BATCH)
+        largest = max(math.prod(shape) for shape in self.model.layer_shapes)
+        count = max(1, min(_EVALUATION_BATCH, _EVALUATED_NUMBERS // largest))
+        for start in range(0, len(self.validation), count):
+            part = slice(start, start + count)
             targets = self._validation_targets[part]
             with np.errstate(over="ignore", invalid="ignore"):
                 outputs = np.asarray(self._outputs(self.validation.inputs(part, self.dtype), training=False))
