@@ -16,6 +16,7 @@ from engine.losses import Loss
 from engine.optimizers import Optimizer
 from engine.schedules import Schedule
 from service.contract import spec
+from service.contract.architecture import Size, picture_size
 from service.contract.spec import ClassifierSpec, GanSpec, Spec
 from service.datasets import Dataset
 
@@ -35,9 +36,9 @@ def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
 
 
 def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.ClassifierTrainer:
-    pixels = int(np.prod(dataset.info.image_shape))
+    rows, columns = dataset.info.image_shape
     return engine.ClassifierTrainer(
-        _network(resolved.layers, pixels, resolved, purpose="init"),
+        _network(resolved.layers, picture_size(resolved.layers, rows, columns), resolved, purpose="init"),
         _classifier_loss(resolved.loss),
         _optimizer(resolved.optimizer),
         _schedule(resolved.schedule),
@@ -52,11 +53,11 @@ def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.Classifier
 
 
 def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
-    pixels = int(np.prod(dataset.info.image_shape))
+    rows, columns = dataset.info.image_shape
     made, judged = resolved.generator, resolved.discriminator
     return engine.GanTrainer(
-        _network(made.layers, resolved.latent.dim, resolved, purpose="generator"),
-        _network(judged.layers, pixels, resolved, purpose="discriminator"),
+        _network(made.layers, (resolved.latent.dim,), resolved, purpose="generator"),
+        _network(judged.layers, picture_size(judged.layers, rows, columns), resolved, purpose="discriminator"),
         _optimizer(made.optimizer or resolved.optimizer),
         _optimizer(judged.optimizer or resolved.optimizer),
         _schedule(made.schedule or resolved.schedule),
@@ -79,30 +80,61 @@ def _images(dataset: Dataset, images: Bytes, labels: Bytes, whole: Spec) -> engi
     return engine.ImageData(images, labels, scale=(low, high), classes=dataset.info.classes)
 
 
-def _network(layers: Sequence[spec.Layer], inputs: int, whole: Spec, *, purpose: str) -> engine.Sequential:
+def _network(layers: Sequence[spec.Layer], input_size: Size, whole: Spec, *, purpose: str) -> engine.Sequential:
     rng = engine.generator_for(whole.seed, purpose, 0)
     initializer = _initializer(whole.initializer)
+    dtype = np.dtype(whole.dtype.value)
+    size = input_size
     built: list[Layer] = []
     for layer in layers:
         match layer:
             case spec.Dense():
-                built.append(
-                    engine.Dense(
-                        inputs,
-                        layer.units,
-                        _activation(layer.activation),
-                        initializer=initializer,
-                        rng=rng,
-                        dtype=np.dtype(whole.dtype.value),
-                        negative_slope=layer.negative_slope,
-                    )
+                made: Layer = engine.Dense(
+                    size[-1],
+                    layer.units,
+                    _activation(layer.activation),
+                    initializer=initializer,
+                    rng=rng,
+                    dtype=dtype,
+                    negative_slope=layer.negative_slope,
                 )
-                inputs = layer.units
+            case spec.Conv2D():
+                made = engine.Conv2D(
+                    size[-1],
+                    layer.filters,
+                    layer.kernel,
+                    layer.stride,
+                    layer.padding.value,
+                    _activation(layer.activation),
+                    initializer=initializer,
+                    rng=rng,
+                    dtype=dtype,
+                    negative_slope=layer.negative_slope,
+                )
+            case spec.BatchNorm():
+                made = engine.BatchNorm(
+                    size[-1],
+                    _activation(layer.activation),
+                    momentum=layer.momentum,
+                    epsilon=layer.epsilon,
+                    dtype=dtype,
+                    negative_slope=layer.negative_slope,
+                )
+            case spec.MaxPool2D():
+                made = engine.MaxPool2D(layer.size)
+            case spec.Upsample2D():
+                made = engine.Upsample2D(layer.size)
+            case spec.Flatten():
+                made = engine.Flatten()
+            case spec.Reshape():
+                made = engine.Reshape(layer.shape)
             case spec.Dropout():
-                built.append(engine.Dropout(layer.rate))
+                made = engine.Dropout(layer.rate)
             case _:
                 assert_never(layer)
-    return engine.Sequential(built)
+        size = made.output_shape(size)
+        built.append(made)
+    return engine.Sequential(built, input_size)
 
 
 def _activation(name: spec.Activation) -> engine.Activation | None:

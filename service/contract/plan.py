@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,13 +9,24 @@ from typing import Any, Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.contract.spec import Adam, ClassifierSpec, Dense, DType, GanSpec, Kind, Optimizer, Sgd, Spec
+from service.contract.architecture import Network, networks
+from service.contract.spec import Adam, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
 from service.contract.states import Status
 from service.contract.tables import Epoch, Job
-from service.contract.validation import Shape, count_parameters
+from service.contract.validation import Shape, count_parameters, read_resolved
 
 _LOOK_BACK: Final = 10
 """So many finished jobs tell how fast this service is."""
+_SIDE: Final = 28
+"""Rows and columns that pictures are taken to have where only speeds are compared."""
+_TOUCHED: Final = 40
+"""Multiplications of a product that take as long as all that is done besides to one output of a layer: its bias and
+activation, patches, their gradients. Measured on a network with convolutions."""
+_EVALUATED: Final = 500
+_EVALUATED_NUMBERS: Final = 2**21
+"""The engine evaluates so many pictures at a time, or fewer, such that no layer makes more numbers."""
+_PROBED: Final = 128
+"""Pictures that a network's health is measured on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +49,19 @@ def plan(session: Session, spec: Spec, shape: Shape) -> Plan:
     match spec:
         case ClassifierSpec():
             slots = parameters * _slots(spec.optimizer)
-            activations = _units(shape.pixels, spec.layers)
         case GanSpec():
             made = spec.generator.optimizer or spec.optimizer
             judged = spec.discriminator.optimizer or spec.optimizer
             slots = parameters * max(_slots(made), _slots(judged))
-            activations = _units(spec.latent.dim, spec.generator.layers)
-            activations += 2 * _units(shape.pixels, spec.discriminator.layers)
+    found = networks(spec, shape.rows, shape.columns)
+    activations = sum(_memory(spec, network, item) for network in found)
+    statistics = sum(placed.statistics for network in found for placed in network.placed)
     data = shape.train_count * shape.pixels * (1 + item)
     return Plan(
         parameters=parameters,
         steps=total_steps(spec, shape.train_count),
-        estimated_bytes=data + item * (2 * parameters + slots + 2 * activations * spec.batch_size),
-        checkpoint_bytes=item * (parameters + slots),
+        estimated_bytes=data + item * (2 * parameters + slots + statistics) + activations,
+        checkpoint_bytes=item * (parameters + slots + statistics),
         estimated_seconds=_seconds(session, spec, shape),
     )
 
@@ -63,13 +73,32 @@ def total_steps(spec: Spec, train_count: int) -> int:
 
 def work(resolved: dict[str, Any], steps: int) -> float:
     """Multiplications of a whole run, up to a factor that is the same for all jobs of a kind."""
-    networks = [resolved] if resolved["kind"] == Kind.CLASSIFIER else [resolved["generator"], resolved["discriminator"]]
-    products: int = 0
-    for network in networks:
-        units: list[int] = [layer["units"] for layer in network["layers"] if "units" in layer]
-        # The first layer's inputs are the data's, nearly the same for all jobs: one more layer's worth.
-        products += 784 * units[0] + sum(a * b for a, b in itertools.pairwise(units))
-    return float(products * resolved["batch_size"] * steps)
+    # The size of the pictures is the data's, nearly the same for all jobs; what does not fit it is walked through too.
+    spec = read_resolved(resolved)
+    a_picture = sum(
+        _looks(network) * (placed.products + _TOUCHED * placed.outputs)
+        for network in networks(spec, _SIDE, _SIDE)
+        for placed in network.placed
+    )
+    return float(a_picture * spec.batch_size * steps)
+
+
+def _looks(network: Network) -> int:
+    """How many pictures a network works on in one step, for each of the batch: a discriminator sees fakes too."""
+    return 2 if network.where.startswith("discriminator") else 1
+
+
+def _memory(spec: Spec, network: Network, item: int) -> int:
+    """Bytes for what a network makes of a batch, forward and backward, or of the pictures of an evaluation."""
+    made = [placed.outputs * (2 if isinstance(placed.layer, BatchNorm) else 1) for placed in network.placed]
+    numbers = _looks(network) * (math.prod(network.input_size) + sum(made))
+    row = max(placed.patches for placed in network.placed)
+    largest = max(placed.outputs for placed in network.placed)
+    evaluated = min(_EVALUATED, max(1, _EVALUATED_NUMBERS // largest))
+    training = spec.batch_size * (2 * numbers + row)
+    # Looking keeps what a layer gets and makes, and a copy or two between them.
+    looking = max(evaluated, spec.samples.count) * (4 * largest + row)
+    return item * max(training, looking, _PROBED * numbers)
 
 
 def _slots(optimizer: Optimizer) -> int:
@@ -78,10 +107,6 @@ def _slots(optimizer: Optimizer) -> int:
             return 2
         case Sgd():
             return 1 if optimizer.momentum else 0
-
-
-def _units(inputs: int, layers: list[Any]) -> int:
-    return inputs + sum(layer.units for layer in layers if isinstance(layer, Dense))
 
 
 def _seconds(session: Session, spec: Spec, shape: Shape) -> float | None:

@@ -14,6 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Tag
 
 MAX_LAYERS: Final = 64
 MAX_UNITS: Final = 4096
+MAX_FILTERS: Final = 1024
+MAX_KERNEL: Final = 31
+MAX_SCALE: Final = 16
+"""The most that one layer may make an image smaller or larger along a side."""
+MAX_OUTPUTS: Final = 2**18
+"""The most numbers that one layer may make of one input."""
 MAX_PARAMETERS: Final = 20_000_000
 MAX_EPOCHS: Final = 10_000
 MAX_BATCH: Final = 4096
@@ -34,7 +40,7 @@ class DType(StrEnum):
 
 
 class Activation(StrEnum):
-    """What a dense layer applies to its sums."""
+    """What a layer applies to its sums."""
 
     LINEAR = "linear"
     SIGMOID = "sigmoid"
@@ -42,6 +48,13 @@ class Activation(StrEnum):
     RELU = "relu"
     LEAKY_RELU = "leaky_relu"
     SOFTMAX = "softmax"
+
+
+class Padding(StrEnum):
+    """What a convolution does at the border: zeros around, such that stride 1 keeps the size, or nothing."""
+
+    SAME = "same"
+    VALID = "valid"
 
 
 class Reduction(StrEnum):
@@ -102,12 +115,78 @@ class Dropout(Part):
     rate: Fraction
 
 
+class Conv2D(Part):
+    """A convolution of images (rows, columns, channels): activation(conv(x, weight) + bias)."""
+
+    type: Literal["conv2d"]
+    filters: Annotated[int, Field(ge=1, le=MAX_FILTERS)]
+    kernel: Annotated[int, Field(ge=1, le=MAX_KERNEL)] = 3
+    """Rows and columns of each filter."""
+    stride: Annotated[int, Field(ge=1, le=MAX_SCALE)] = 1
+    padding: Padding = Padding.SAME
+    activation: Activation
+    negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """The slope of leaky_relu below zero; other activations have no use for it."""
+
+
+class MaxPool2D(Part):
+    """The largest of each window of size x size pixels; windows lie side by side and must divide the image."""
+
+    type: Literal["max_pool2d"]
+    size: Annotated[int, Field(ge=2, le=MAX_SCALE)] = 2
+
+
+class Upsample2D(Part):
+    """Each pixel size x size times; with conv2d after it, what a generator grows images with."""
+
+    type: Literal["upsample2d"]
+    size: Annotated[int, Field(ge=2, le=MAX_SCALE)] = 2
+
+
+class BatchNorm(Part):
+    """Batch normalization over all but the last axis, then an activation; the layer before is best linear."""
+
+    type: Literal["batch_norm"]
+    activation: Activation = Activation.LINEAR
+    momentum: Fraction = 0.9
+    """How much of the running statistics, which inference uses, stays at each step."""
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """The slope of leaky_relu below zero; other activations have no use for it."""
+
+
+class Flatten(Part):
+    """Images as rows of numbers: what a dense layer takes."""
+
+    type: Literal["flatten"]
+
+
+class Reshape(Part):
+    """Rows of numbers as images: what a convolution takes."""
+
+    type: Literal["reshape"]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=MAX_UNITS)]], Field(min_length=3, max_length=3)]
+    """Rows, columns, channels."""
+
+
 def _tag(layer: Any) -> str:
     name = layer.get("type", "dense") if isinstance(layer, dict) else getattr(layer, "type", "dense")
     return name if isinstance(name, str) else ""
 
 
-Layer = Annotated[Annotated[Dense, Tag("dense")] | Annotated[Dropout, Tag("dropout")], pydantic.Discriminator(_tag)]
+Layer = Annotated[
+    Annotated[Dense, Tag("dense")]
+    | Annotated[Dropout, Tag("dropout")]
+    | Annotated[Conv2D, Tag("conv2d")]
+    | Annotated[MaxPool2D, Tag("max_pool2d")]
+    | Annotated[Upsample2D, Tag("upsample2d")]
+    | Annotated[BatchNorm, Tag("batch_norm")]
+    | Annotated[Flatten, Tag("flatten")]
+    | Annotated[Reshape, Tag("reshape")],
+    pydantic.Discriminator(_tag),
+]
+"""A layer by its ``type``; dense where none is given. A network that begins with conv2d, max_pool2d or upsample2d sees
+images (rows, columns, 1), any other rows of pixels."""
 Layers = Annotated[list[Layer], Field(min_length=1, max_length=MAX_LAYERS)]
 
 

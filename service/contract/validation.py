@@ -13,12 +13,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from rapidfuzz import process
 
+from service.contract.architecture import Network, Size, networks, shown
 from service.contract.errors import Fault, MalformedJson, SpecError
 from service.contract.presets import DEFAULT_PRESET, PRESETS
 from service.contract.spec import (
     MAX_PARAMETERS,
     Activation,
     ClassifierSpec,
+    Conv2D,
     Dense,
     GanSpec,
     Kind,
@@ -34,7 +36,7 @@ _MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
 }
 _NOT_HASHED: Final = {"name", "tags", "priority", "preset"}
 """Fields that do not change what is computed."""
-_WITHOUT_WEIGHTS: Final = {"activation", "negative_slope", "rate"}
+_WITHOUT_WEIGHTS: Final = {"activation", "negative_slope", "rate", "momentum", "epsilon"}
 """Fields of a layer that may change while its weights stay."""
 
 B = TypeVar("B", bound=Part)
@@ -42,11 +44,17 @@ B = TypeVar("B", bound=Part)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a spec must fit: a data set's pixels a picture, its classes, and its training pictures."""
+    """What a spec must fit: the rows and columns of a data set's pictures, its classes, its training pictures."""
 
-    pixels: int
+    rows: int
+    columns: int
     classes: int
     train_count: int
+
+    @property
+    def pixels(self) -> int:
+        """Of one picture."""
+        return self.rows * self.columns
 
 
 def parse_json(body: bytes) -> Any:
@@ -193,65 +201,33 @@ def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -
 
 
 def check_fit(spec: Spec, shape: Shape) -> None:
-    """Check that the layers end in the data's shape and that the losses fit the last layers.
+    """Check that layers fit each other, end in the data's shape, and suit the losses.
 
     Raises:
         SpecError: names every fault.
     """
-    faults: list[Fault] = []
-
-    def last_dense(layers: Sequence[Any], where: str) -> Dense | None:
-        if isinstance(layers[-1], Dense):
-            return layers[-1]
-        pointer = f"#/{where}/{len(layers) - 1}"
-        faults.append(Fault(pointer=pointer, detail="the last layer must be dense", code="wrong_shape"))
-        return None
-
-    def ends_in(layers: Sequence[Any], where: str, units: int, why: str) -> Dense | None:
-        last = last_dense(layers, where)
-        if last is not None and last.units != units:
-            faults.append(
-                Fault(
-                    pointer=f"#/{where}/{len(layers) - 1}/units",
-                    detail=f"must be {units}, {why}; it is {last.units}",
-                    code="wrong_shape",
-                    suggestion=str(units),
-                )
-            )
-        return last
-
-    def activated(last: Dense | None, where: str, count: int, activation: Activation, why: str) -> None:
-        if last is not None and last.activation is not activation:
-            faults.append(
-                Fault(
-                    pointer=f"#/{where}/{count - 1}/activation",
-                    detail=f"must be {activation}, {why}; it is {last.activation}",
-                    code="wrong_activation",
-                    suggestion=str(activation),
-                )
-            )
-
+    found = networks(spec, shape.rows, shape.columns)
+    faults = [fault for network in found for fault in network.faults]
     match spec:
         case ClassifierSpec():
-            count = len(spec.layers)
-            last = ends_in(spec.layers, "layers", shape.classes, f"one for each class of {spec.dataset.name}")
+            why = f"one for each class of {spec.dataset.name}"
+            faults += _check_end(found[0], (shape.classes,), (1, 1, shape.classes), why)
             match spec.loss.name:
                 case LossName.SOFTMAX_CROSS_ENTROPY:
-                    activated(last, "layers", count, Activation.SOFTMAX, "as softmax_cross_entropy asks")
+                    faults += _check_activation(found[0], Activation.SOFTMAX, "as softmax_cross_entropy asks")
                 case LossName.BINARY_CROSS_ENTROPY:
-                    activated(last, "layers", count, Activation.SIGMOID, "as binary_cross_entropy asks")
+                    faults += _check_activation(found[0], Activation.SIGMOID, "as binary_cross_entropy asks")
                 case LossName.SQUARED_ERROR:
                     pass
             if spec.loss.label_smoothing and spec.loss.name is not LossName.SOFTMAX_CROSS_ENTROPY:
                 detail = f"is for softmax_cross_entropy; the loss is {spec.loss.name}"
                 faults.append(Fault(pointer="#/loss/label_smoothing", detail=detail, code="unsuitable"))
         case GanSpec():
-            made, judged = spec.generator.layers, spec.discriminator.layers
-            pixels = f"one for each pixel of {spec.dataset.name}"
-            ends_in(made, "generator/layers", shape.pixels, pixels)
-            last = ends_in(judged, "discriminator/layers", 1, "the one answer of a discriminator")
-            why = "as binary_cross_entropy asks"
-            activated(last, "discriminator/layers", len(judged), Activation.SIGMOID, why)
+            made, judged = found
+            why = f"one for each pixel of {spec.dataset.name}"
+            faults += _check_end(made, (shape.pixels,), (shape.rows, shape.columns, 1), why)
+            faults += _check_end(judged, (1,), (1, 1, 1), "the one answer of a discriminator")
+            faults += _check_activation(judged, Activation.SIGMOID, "as binary_cross_entropy asks")
     low, high = spec.dataset.scale
     if low >= high:
         faults.append(Fault(pointer="#/dataset/scale", detail="must rise: [low, high]", code="out_of_range"))
@@ -269,20 +245,42 @@ def check_fit(spec: Spec, shape: Shape) -> None:
 def count_parameters(spec: Spec, shape: Shape) -> int:
     """How many weights and biases the networks have together."""
 
-    def dense(inputs: int, layers: Sequence[Any]) -> int:
-        total = 0
-        for layer in layers:
-            if isinstance(layer, Dense):
-                total += (inputs + 1) * layer.units
-                inputs = layer.units
-        return total
+    found = networks(spec, shape.rows, shape.columns)
+    return sum(placed.weights for network in found for placed in network.placed)
 
-    match spec:
-        case ClassifierSpec():
-            return dense(shape.pixels, spec.layers)
-        case GanSpec():
-            made = dense(spec.latent.dim, spec.generator.layers)
-            return made + dense(shape.pixels, spec.discriminator.layers)
+
+def _check_end(network: Network, row: Size, image: Size, why: str) -> list[Fault]:
+    """What is wrong with a network's last layer: dense must end in ``row``, conv2d in ``image``."""
+    last = network.layers[-1]
+    pointer = f"#/{network.where}/{len(network.layers) - 1}"
+    match last:
+        case Dense():
+            if last.units == row[0]:
+                return []
+            detail, suggestion = f"must be {row[0]}, {why}; it is {last.units}", str(row[0])
+            return [Fault(pointer=f"{pointer}/units", detail=detail, code="wrong_shape", suggestion=suggestion)]
+        case Conv2D():
+            size = network.placed[-1].size if len(network.placed) == len(network.layers) else image
+            if size == image:
+                return []
+            detail = f"must end in {shown(image)}, {why}; it ends in {shown(size)}"
+            return [Fault(pointer=pointer, detail=detail, code="wrong_shape")]
+        case _:
+            return [Fault(pointer=pointer, detail="the last layer must be dense or conv2d", code="wrong_shape")]
+
+
+def _check_activation(network: Network, activation: Activation, why: str) -> list[Fault]:
+    last = network.layers[-1]
+    if not isinstance(last, Dense | Conv2D) or last.activation is activation:
+        return []
+    return [
+        Fault(
+            pointer=f"#/{network.where}/{len(network.layers) - 1}/activation",
+            detail=f"must be {activation}, {why}; it is {last.activation}",
+            code="wrong_activation",
+            suggestion=str(activation),
+        )
+    ]
 
 
 def canonical(document: Any) -> str:

@@ -297,6 +297,9 @@ class Limits(Answer):
     max_json_depth: int
     max_layers: int
     max_units: int
+    max_filters: int
+    max_kernel: int
+    max_outputs: int = Field(description="Numbers that one layer may make of one input.")
     max_parameters: int
     max_epochs: int
     max_batch_size: int
@@ -306,6 +309,7 @@ class Limits(Answer):
     kinds: list[str]
     presets: dict[str, list[str]]
     default_presets: dict[str, str]
+    layers: list[str]
     activations: list[str]
     losses: list[str]
     optimizers: list[str]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import engine
+from service.contract.architecture import networks
 from service.contract.presets import PRESETS
 from service.contract.spec import Activation, Kind
-from service.contract.validation import resolve
+from service.contract.validation import Shape, check_fit, resolve
 from service.datasets import Dataset, load
 from workers import build
 
@@ -59,6 +60,73 @@ def test_every_part_of_a_spec_can_be_trained_with(digits: Dataset, part: dict[st
     assert isinstance(done, engine.EpochDone)
     assert np.isfinite(list(done.metrics.values())).all()
     assert len(reports) == 17 + 1
+
+
+CONVOLUTIONS: dict[Kind, dict[str, Any]] = {
+    Kind.CLASSIFIER: {
+        "layers": [
+            {"type": "conv2d", "filters": 3, "kernel": 5, "stride": 2, "activation": "linear"},
+            {"type": "batch_norm", "activation": "leaky_relu", "momentum": 0.8, "negative_slope": 0.1},
+            {"type": "max_pool2d"},
+            {"type": "dropout", "rate": 0.1},
+            {"type": "conv2d", "filters": 4, "kernel": 2, "padding": "valid", "activation": "relu"},
+            {"type": "flatten"},
+            {"units": 10, "activation": "softmax"},
+        ]
+    },
+    Kind.GAN: {
+        "latent": {"dim": 8},
+        "generator": {
+            "layers": [
+                {"units": 98, "activation": "linear"},
+                {"type": "batch_norm", "activation": "relu"},
+                {"type": "reshape", "shape": [7, 7, 2]},
+                {"type": "upsample2d", "size": 4},
+                {"type": "conv2d", "filters": 1, "activation": "tanh"},
+            ]
+        },
+        "discriminator": {
+            "layers": [
+                {"type": "conv2d", "filters": 2, "stride": 4, "activation": "leaky_relu"},
+                {"type": "flatten"},
+                {"units": 1, "activation": "sigmoid"},
+            ]
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_networks_for_images_have_the_sizes_that_the_spec_says(digits: Dataset, kind: Kind) -> None:
+    spec = resolve({"kind": kind, "epochs": 1, "batch_size": 500, **CONVOLUTIONS[kind]})
+    check_fit(spec, Shape(rows=28, columns=28, classes=10, train_count=8500))
+    trainer = build.trainer(spec, digits)
+    report = next(iter(trainer.run()))
+    assert isinstance(report, engine.BatchDone)
+    built = [trainer.model] if isinstance(trainer, engine.ClassifierTrainer) else [
+        trainer.generator, trainer.discriminator
+    ]  # fmt: skip
+    for network, model in zip(networks(spec, 28, 28), built, strict=True):
+        assert network.input_size == model.input_shape
+        outputs = model.layer_outputs(np.zeros((2, model.inputs), np.float32))
+        sizes = [output.shape[1:] for output in outputs[:-1]]
+        assert [placed.size for placed in network.placed[:-1]] == sizes
+        assert network.placed[-1].outputs == model.units
+        assert sum(placed.weights for placed in network.placed) == sum(p.size for p in model.parameters)
+        assert sum(placed.statistics for placed in network.placed) == sum(b.size for b in model.buffers)
+
+
+def test_the_settings_of_a_layer_arrive(digits: Dataset) -> None:
+    trainer = build.trainer(resolve({"kind": "classifier", **CONVOLUTIONS[Kind.CLASSIFIER]}), digits)
+    assert isinstance(trainer, engine.ClassifierTrainer)
+    conv, norm, *_, last_conv, _, _ = trainer.model.layers
+    assert isinstance(conv, engine.Conv2D)
+    assert (conv.kernel, conv.stride, conv.padding, conv.activation) == (5, 2, "same", None)
+    assert isinstance(norm, engine.BatchNorm)
+    assert (norm.momentum, norm.activation, norm.negative_slope) == (0.8, "leaky_relu", 0.1)
+    assert isinstance(last_conv, engine.Conv2D)
+    assert last_conv.padding == "valid"
+    assert "layers.1.running_variance" in trainer.model.state_dict()
 
 
 def test_the_seed_decides_the_first_weights(digits: Dataset) -> None:

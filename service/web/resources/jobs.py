@@ -294,7 +294,7 @@ def _shape(name: str) -> Shape | None:
 
 def _shape_of(info: datasets.DatasetInfo) -> Shape:
     rows, columns = info.image_shape
-    return Shape(pixels=rows * columns, classes=info.classes, train_count=info.train_count)
+    return Shape(rows=rows, columns=columns, classes=info.classes, train_count=info.train_count)
 
 
 def _submit_copy(

@@ -32,6 +32,9 @@ def limits() -> Response:
             max_json_depth=validation.MAX_DEPTH,
             max_layers=spec.MAX_LAYERS,
             max_units=spec.MAX_UNITS,
+            max_filters=spec.MAX_FILTERS,
+            max_kernel=spec.MAX_KERNEL,
+            max_outputs=spec.MAX_OUTPUTS,
             max_parameters=spec.MAX_PARAMETERS,
             max_epochs=spec.MAX_EPOCHS,
             max_batch_size=spec.MAX_BATCH,
@@ -41,6 +44,7 @@ def limits() -> Response:
             kinds=list(spec.Kind),
             presets={kind: list(presets) for kind, presets in PRESETS.items()},
             default_presets=dict(DEFAULT_PRESET.items()),
+            layers=_names(spec.Layer, "type"),
             activations=list(spec.Activation),
             losses=list(spec.LossName),
             optimizers=_names(spec.Optimizer),
@@ -57,7 +61,7 @@ def _bound(model: type[spec.Part], field: str, name: str) -> int:
     return int(found[0])
 
 
-def _names(union: Any) -> list[str]:
-    """The names of a union's variants."""
-    members = get_args(get_args(union)[0])
-    return [get_args(member.model_fields["name"].annotation)[0] for member in members]
+def _names(union: Any, field: str = "name") -> list[str]:
+    """The names of a union's variants, which ``field`` tells."""
+    members = [getattr(member, "__origin__", member) for member in get_args(get_args(union)[0])]  # without tags
+    return [get_args(member.model_fields[field].annotation)[0] for member in members]

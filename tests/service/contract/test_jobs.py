@@ -35,7 +35,7 @@ CRAFTED = [
     base64.urlsafe_b64encode(json.dumps(["-created_at", 5, text]).encode()).decode().rstrip("=")
     for text in ("\ud800", "\0", "é")
 ]
-DIGITS = Shape(pixels=784, classes=10, train_count=8500)
+DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
 
 
 def required(action: Action, database: Database, job_id: str, owner: str | None = None) -> None:

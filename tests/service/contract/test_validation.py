@@ -23,7 +23,7 @@ from service.contract.validation import (
     spec_hash,
 )
 
-DIGITS = Shape(pixels=784, classes=10, train_count=8500)
+DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
 
 json_values = st.recursive(
     st.none()
@@ -219,8 +219,9 @@ def test_equal_documents_have_one_canonical_text(document: dict[str, int]) -> No
 def test_the_specs_of_the_readme_are_valid() -> None:
     text = (Path(__file__).parents[3] / "README.md").read_text()
     blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    inline = re.findall(r"-d '(\{.*?\})'", text)
-    assert len(blocks) == 1
-    assert len(inline) == 3
-    for sent in (*blocks, *inline):
+    inline = re.findall(r"-d '(\{\"kind\".*?\})'", text)
+    (networks,) = re.findall(r"```js\n(.*?)```", text, re.DOTALL)
+    convolutional = re.findall(r"^\{.*?\}$(?=\n\{|\n*\Z)", networks, re.DOTALL | re.MULTILINE)
+    assert [len(found) for found in (blocks, inline, convolutional)] == [1, 3, 2]
+    for sent in (*blocks, *inline, *convolutional):
         check_fit(resolve(parse_json(sent.encode())), DIGITS)
