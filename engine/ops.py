@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import tensor
+from engine import ops_arrangement, ops_elementwise, ops_network, ops_reductions, tensor
 from engine.errors import GradientError
 from engine.ops_elementwise import (
     absolute,
@@ -140,7 +140,7 @@ def _flatten(x: Any) -> Any:
 
 def _dot(a: Any, b: Any) -> Any:
     if np.ndim(a) == 0 or np.ndim(b) == 0:
-        return multiply(a, b)
+        return multiply(np.asanyarray(a), np.asanyarray(b))  # np.dot takes Python's numbers for float64
     if np.ndim(b) > 2:
         raise GradientError("np.dot has no gradient beyond two axes; use np.matmul", operation="np.dot")
     return matmul(a, b)
@@ -154,6 +154,39 @@ def _where(condition: Any, *choices: Any) -> Any:
 
 def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002
     return clip(x, a_min if min is None else min, a_max if max is None else max)
+
+
+def _norm(x: Any, ord: None = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002 - NumPy's name
+    if ord is not None:
+        raise GradientError("np.linalg.norm has a gradient without ord= only", operation="np.linalg.norm")
+    return ops_reductions.norm(x, axis=axis, keepdims=keepdims)
+
+
+def _outer(a: Any, b: Any) -> Any:
+    return multiply(reshape(a, shape=(-1, 1)), reshape(b, shape=(1, -1)))
+
+
+def _inner(a: Any, b: Any) -> Any:
+    if np.ndim(a) == 0 or np.ndim(b) == 0:
+        return multiply(np.asanyarray(a), np.asanyarray(b))  # np.dot takes Python's numbers for float64
+    if np.ndim(b) > 2:
+        raise GradientError("np.inner has no gradient beyond two axes; use np.einsum", operation="np.inner")
+    return matmul(a, transpose(b))
+
+
+def _vecdot(a: Any, b: Any) -> Any:
+    return sum(multiply(a, b), axis=-1)
+
+
+def _trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    return sum(ops_arrangement.moving(np.diagonal)(x, offset, axis1, axis2), axis=-1)
+
+
+def _diff(x: Any, n: int = 1, axis: int = -1) -> Any:
+    for _ in range(n):
+        rows = moveaxis(x, axis, 0)
+        x = moveaxis(subtract(getitem(rows, slice(1, None)), getitem(rows, slice(-1))), 0, axis)
+    return x
 
 
 def _reshape_method(x: Any, *shape: Any) -> Any:
@@ -198,7 +231,12 @@ tensor.UFUNCS.update(
         np.tanh: tanh,
     }
 )
-tensor.REDUCTIONS.update({np.add: sum, np.maximum: max, np.minimum: min})
+_FURTHER = (
+    *("arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt", "cosh", "exp2", "hypot"),
+    *("log10", "log2", "logaddexp", "sinh", "tan"),
+)
+tensor.UFUNCS.update({getattr(np, name): getattr(ops_elementwise, name) for name in _FURTHER} | {np.vecdot: _vecdot})
+tensor.REDUCTIONS.update({np.add: sum, np.maximum: max, np.minimum: min, np.multiply: ops_reductions.prod})
 tensor.FUNCTIONS.update(
     {
         np.amax: max,
@@ -225,6 +263,32 @@ tensor.FUNCTIONS.update(
         np.where: _where,
     }
 )
+_MOVES = (
+    *(np.diag, np.diagonal, np.flip, np.fliplr, np.flipud, np.repeat, np.roll, np.rollaxis, np.rot90, np.take),
+    *(np.take_along_axis, np.tile, np.tril, np.triu),
+)
+_SPLITS = (np.array_split, np.dsplit, np.hsplit, np.split, np.vsplit)
+tensor.FUNCTIONS.update({function: ops_arrangement.moving(function) for function in _MOVES})
+tensor.FUNCTIONS.update({function: ops_arrangement.splitting(function) for function in _SPLITS})
+tensor.FUNCTIONS.update(
+    {
+        np.atleast_1d: ops_arrangement.at_least(np.atleast_1d),
+        np.atleast_2d: ops_arrangement.at_least(np.atleast_2d),
+        np.atleast_3d: ops_arrangement.at_least(np.atleast_3d),
+        np.cumsum: ops_reductions.cumsum,
+        np.diff: _diff,
+        np.einsum: ops_network.einsum,
+        np.hstack: ops_arrangement.hstack,
+        np.inner: _inner,
+        np.linalg.norm: _norm,
+        np.outer: _outer,
+        np.pad: ops_arrangement.pad,
+        np.prod: ops_reductions.prod,
+        np.sort: ops_arrangement.sort,
+        np.trace: _trace,
+        np.vstack: ops_arrangement.vstack,
+    }
+)
 tensor.METHODS.update(
     {
         "__copy__": _positive,
@@ -232,17 +296,23 @@ tensor.METHODS.update(
         "astype": _cast_method,
         "clip": _clip,
         "copy": _positive,
+        "cumsum": ops_reductions.cumsum,
+        "diagonal": ops_arrangement.moving(np.diagonal),
         "dot": _dot,
         "flatten": _flatten,
         "max": max,
         "mean": mean,
         "min": min,
+        "prod": ops_reductions.prod,
         "ravel": ravel,
+        "repeat": ops_arrangement.moving(np.repeat),
         "reshape": _reshape_method,
         "squeeze": squeeze,
         "std": std,
         "sum": sum,
         "swapaxes": swapaxes,
+        "take": ops_arrangement.moving(np.take),
+        "trace": _trace,
         "transpose": _transpose_method,
         "var": var,
     }

@@ -5,6 +5,7 @@ Derivatives not spelled out here are in any table, for instance Abramowitz & Ste
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,39 @@ log1p = Primitive("log1p", np.log1p, lambda y, x: lambda g: g / (1 + x))
 sin = Primitive("sin", np.sin, lambda y, x: lambda g: g * np.cos(x))
 cos = Primitive("cos", np.cos, lambda y, x: lambda g: g * -np.sin(x))
 absolute = Primitive("absolute", np.absolute, lambda y, x: lambda g: g * np.sign(x))
+
+tan = Primitive("tan", np.tan, lambda y, x: lambda g: g * (1 + y * y))
+arcsin = Primitive("arcsin", np.arcsin, lambda y, x: lambda g: g / np.sqrt(1 - x * x))
+arccos = Primitive("arccos", np.arccos, lambda y, x: lambda g: -g / np.sqrt(1 - x * x))
+arctan = Primitive("arctan", np.arctan, lambda y, x: lambda g: g / (1 + x * x))
+sinh = Primitive("sinh", np.sinh, lambda y, x: lambda g: g * np.cosh(x))
+cosh = Primitive("cosh", np.cosh, lambda y, x: lambda g: g * np.sinh(x))
+arcsinh = Primitive("arcsinh", np.arcsinh, lambda y, x: lambda g: g / np.sqrt(x * x + 1))
+arccosh = Primitive("arccosh", np.arccosh, lambda y, x: lambda g: g / np.sqrt(x * x - 1))
+arctanh = Primitive("arctanh", np.arctanh, lambda y, x: lambda g: g / (1 - x * x))
+exp2 = Primitive("exp2", np.exp2, lambda y, x: lambda g: g * (y * math.log(2)))
+log2 = Primitive("log2", np.log2, lambda y, x: lambda g: g / (x * math.log(2)))
+log10 = Primitive("log10", np.log10, lambda y, x: lambda g: g / (x * math.log(10)))
+cbrt = Primitive("cbrt", np.cbrt, lambda y, x: lambda g: g / (3 * y * y))
+arctan2 = Primitive(
+    "arctan2",
+    np.arctan2,
+    lambda y, a, b: undo(y, a, lambda g: g * b / (np.square(a) + np.square(b))),
+    lambda y, a, b: undo(y, b, lambda g: -g * a / (np.square(a) + np.square(b))),
+)
+hypot = Primitive(
+    "hypot",
+    np.hypot,
+    lambda y, a, b: undo(y, a, lambda g: g * a / np.where(np.equal(y, 0), 1, y)),
+    lambda y, a, b: undo(y, b, lambda g: g * b / np.where(np.equal(y, 0), 1, y)),
+    doc="``sqrt(a**2 + b**2)``; slope 0 where both are 0.",
+)
+logaddexp = Primitive(
+    "logaddexp",
+    np.logaddexp,
+    lambda y, a, b: undo(y, a, lambda g: g * np.exp(np.subtract(a, y))),
+    lambda y, a, b: undo(y, b, lambda g: g * np.exp(np.subtract(b, y))),
+)
 
 
 def _power_base(g: Array, a: Any, b: Any) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import SettingError, ShapeError
-from engine.primitives import Primitive, unbroadcast
+from engine.errors import GradientError, SettingError, ShapeError
+from engine.primitives import Primitive, VariadicPrimitive, unbroadcast
 from engine.recording import Array, Vjp
 
 
@@ -49,6 +49,51 @@ matmul = Primitive(
     _matmul_back_right,
     doc="Matrix product of any rank; leading axes broadcast, vectors as in ``np.matmul``.",
 )
+
+
+def _einsum(*operands: Array, subscripts: str) -> Any:
+    return np.einsum(subscripts, *operands)
+
+
+def _einsum_back(position: int, y: Array, *operands: Array, subscripts: str) -> Vjp:
+    # The sum is linear in each operand: its gradient is the sum of the result's gradient times the other operands,
+    # over all letters but its own. Letters of its own alone were summed up: there the gradient is repeated.
+    terms, result = _einsum_terms(subscripts)
+    mine, shape = terms[position], operands[position].shape
+    others = [(term, operand) for i, (term, operand) in enumerate(zip(terms, operands, strict=True)) if i != position]
+    elsewhere = result + "".join(term for term, _ in others)
+    shared = "".join(letter for letter in mine if letter in elsewhere)
+    rule = ",".join([result, *(term for term, _ in others)]) + "->" + shared
+    alone = tuple(i for i, letter in enumerate(mine) if letter not in elsewhere)
+    arrays = [operand for _, operand in others]
+
+    def vjp(g: Array) -> Array:
+        gradient = np.expand_dims(np.einsum(rule, g, *arrays), alone)
+        whole = tuple(shape[i] if size == 1 else size for i, size in enumerate(gradient.shape))
+        return unbroadcast(np.broadcast_to(gradient, whole), shape)
+
+    return vjp
+
+
+def _einsum_terms(subscripts: str) -> tuple[list[str], str]:
+    left, arrow, result = subscripts.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if not arrow:
+        result = "".join(sorted(letter for letter in set(left) - {","} if left.count(letter) == 1))
+    if "." in subscripts or any(len(set(term)) < len(term) for term in terms):
+        raise GradientError(
+            f"np.einsum({subscripts!r}) has no gradient: neither dots nor a letter twice in a term are known here",
+            operation="np.einsum",
+        )
+    return terms, result
+
+
+_einsum_all = VariadicPrimitive("einsum", _einsum, _einsum_back)
+
+
+def einsum(subscripts: str, *operands: Any) -> Any:
+    """As ``np.einsum`` with letters: ``einsum("ij,jk->ik", a, b)``."""
+    return _einsum_all(*operands, subscripts=subscripts)
 
 
 def _affine(x: Array, w: Array, b: Array) -> Array:

@@ -118,3 +118,58 @@ def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False
 
 max = Primitive("max", _max, _extremum_back, doc="Largest element over ``axis``.")  # noqa: A001 - NumPy's name
 min = Primitive("min", _min, _extremum_back, doc="Smallest element over ``axis``.")  # noqa: A001 - NumPy's name
+
+
+def _prod(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
+    return np.prod(x, axis=axis, keepdims=keepdims)
+
+
+def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    kept = _kept_shape(x.shape, axis)
+    axes = _axes(axis, x.ndim)
+    order = (*(i for i in range(x.ndim) if i not in axes), *axes)
+
+    def vjp(g: Array) -> Array:
+        # For each element the product of those before and of those after it: y / x would divide by zeros.
+        moved = np.transpose(x, order)
+        rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], -1)
+        ones = np.ones((*rows.shape[:-1], 1), x.dtype)
+        before = np.cumprod(np.concatenate([ones, rows[..., :-1]], axis=-1), axis=-1)
+        after = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
+        others = (before * after)[..., : rows.shape[-1]].reshape(moved.shape).transpose(np.argsort(order))
+        slopes: Array = np.multiply(g.reshape(kept), others)
+        return slopes
+
+    return vjp
+
+
+prod = Primitive("prod", _prod, _prod_back, doc="Product over ``axis``.")
+
+
+def _cumsum(x: Array, axis: int | None = None) -> Array:
+    return np.cumsum(x, axis=axis)
+
+
+def _cumsum_back(y: Array, x: Array, axis: int | None = None) -> Vjp:
+    shape, along = x.shape, 0 if axis is None else axis
+    return lambda g: np.flip(np.cumsum(np.flip(g, along), axis=along), along).reshape(shape)
+
+
+cumsum = Primitive("cumsum", _cumsum, _cumsum_back, doc="Sums of all elements up to each along ``axis``.")
+
+
+def _norm(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    return np.sqrt(np.sum(np.square(x), axis=axis, keepdims=keepdims))
+
+
+def _norm_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    kept = _kept_shape(x.shape, axis)
+
+    def vjp(g: Array) -> Array:
+        length = y.reshape(kept)
+        return np.multiply(x, g.reshape(kept) / np.where(np.equal(length, 0), 1, length))
+
+    return vjp
+
+
+norm = Primitive("norm", _norm, _norm_back, doc="Root of the sum of squares over ``axis``; slope 0 at 0.")

@@ -270,10 +270,11 @@ def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) ->
 def _out_position(function: Callable[..., Any]) -> int:
     """Where a NumPy function takes ``out`` when it is given without its name."""
     try:
-        names = list(inspect.signature(function).parameters)
+        parameters = list(inspect.signature(function).parameters.values())
     except ValueError:  # some are written in C
-        names = []
-    return names.index("out") if "out" in names else sys.maxsize
+        return sys.maxsize
+    named = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    return named.index("out") if "out" in named else sys.maxsize
 
 
 def _no_gradient(name: str) -> GradientError:
