@@ -1,0 +1,286 @@
+"""Convolutions, pools and batch normalization against PyTorch in float64, each layer and ten steps of both trainers.
+
+``pip install torch``, then ``pytest -m reference tests/engine``.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import (
+    SGD,
+    BatchDone,
+    BatchNorm,
+    ClassifierTrainer,
+    Conv2D,
+    Dense,
+    EpochDone,
+    Flatten,
+    GanTrainer,
+    GradientTape,
+    ImageData,
+    Latent,
+    MaxPool2D,
+    Reshape,
+    Sequential,
+    SoftmaxCrossEntropy,
+    Tensor,
+    Upsample2D,
+    batches,
+    generator_for,
+    schedules,
+)
+from engine.layers import Layer
+from engine.ops_images import window
+
+torch = pytest.importorskip("torch")
+pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore:Detected call of")]
+
+BATCH, EPOCHS, STEPS_PER_EPOCH = 8, 5, 2
+ACTIVATIONS = {
+    None: lambda y: y,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "leaky_relu": lambda y: torch.nn.functional.leaky_relu(y, 0.2),
+    "softmax": lambda y: torch.softmax(y, dim=-1),
+}
+CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+
+
+@pytest.fixture(autouse=True)
+def _doubles() -> Any:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def copied(array: Any) -> Any:
+    return torch.from_numpy(np.array(array)).requires_grad_()
+
+
+class Twin:
+    """A network in PyTorch's functions, with weights of its own; images are (batch, channels, height, width) inside."""
+
+    def __init__(self, model: Sequential) -> None:
+        self.model = model
+        self.parameters = {name: copied(tensor) for name, tensor in model.named_parameters().items()}
+        self.buffers = {name: torch.from_numpy(array.copy()) for name, array in model.named_buffers().items()}
+
+    def __call__(self, x: Any, *, training: bool = True, activated: bool = False) -> Any:
+        """The logits for ``x`` (batch, inputs), or what the last activation makes of them; both as rows."""
+        x = self._images(x, self.model.input_shape)
+        for number, layer in enumerate(self.model.layers):
+            last = number == len(self.model.layers) - 1
+            x = self._apply(number, layer, x, training, activate=activated or not last)
+        return self._rows(x)
+
+    def _images(self, x: Any, shape: tuple[int, ...]) -> Any:
+        return x if len(shape) == 1 else x.reshape(len(x), *shape).permute(0, 3, 1, 2)
+
+    def _rows(self, x: Any) -> Any:
+        return x.permute(0, 2, 3, 1).reshape(len(x), -1) if x.ndim == 4 else x
+
+    def _apply(self, number: int, layer: Layer, x: Any, training: bool, *, activate: bool) -> Any:
+        own = {name: value for name, value in (self.parameters | self.buffers).items() if f".{number}." in name}
+        own = {name.rpartition(".")[2]: value for name, value in own.items()}
+        functions = torch.nn.functional
+        match layer:
+            case Dense():
+                y = x @ own["weight"] + own["bias"]
+            case Conv2D():
+                rows, columns = (window(size, layer.kernel, layer.stride, layer.padding) for size in x.shape[2:])
+                x = functions.pad(x, (columns.before, columns.after, rows.before, rows.after))
+                y = functions.conv2d(x, own["weight"].permute(3, 2, 0, 1).contiguous(), own["bias"], layer.stride)
+            case BatchNorm():
+                statistics = (own["running_mean"], own["running_variance"])
+                weights = (own["scale"], own["shift"])
+                y = functions.batch_norm(x, *statistics, *weights, training, 1 - layer.momentum, layer.epsilon)
+            case MaxPool2D():
+                return functions.max_pool2d(x, layer.size)
+            case Upsample2D():
+                return functions.interpolate(x, scale_factor=layer.size, mode="nearest")
+            case Flatten():
+                return self._rows(x)
+            case Reshape():
+                return self._images(x, layer.shape)
+            case _:
+                raise AssertionError(layer)
+        return ACTIVATIONS[layer.activation](y) if activate else y
+
+
+def assert_equal(model: Sequential, twin: Twin) -> None:
+    for name, tensor in model.named_parameters().items():
+        np.testing.assert_allclose(tensor, twin.parameters[name].detach().numpy(), **CLOSE)
+    for name, array in model.named_buffers().items():
+        np.testing.assert_allclose(array, twin.buffers[name].numpy(), **CLOSE)
+
+
+LAYERS: dict[str, Any] = {
+    **{
+        f"conv {kernel} {stride} {padding}": lambda r, k=kernel, s=stride, p=padding: Conv2D(
+            3, 4, k, s, p, "tanh", rng=r, dtype=np.float64
+        )
+        for kernel, stride, padding in (
+            *((3, 1, "same"), (3, 2, "same"), (5, 3, "same"), (2, 1, "same")),
+            *((3, 1, "valid"), (4, 2, "valid"), (1, 1, "valid")),
+        )
+    },
+    "batch_norm": lambda r: BatchNorm(3, "leaky_relu", momentum=0.8, epsilon=1e-3, dtype=np.float64),
+    "max_pool2d": lambda r: MaxPool2D(3),
+    "upsample2d": lambda r: Upsample2D(2),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_and_its_gradients(name: str, training: bool) -> None:
+    rng = generator_for(0, "test")
+    layer = LAYERS[name](rng)
+    for tensor in layer.parameters.values():
+        tensor[...] = rng.standard_normal(tensor.shape)
+    channels = layer.output_shape((6, 9, 3))[2]
+    last = Conv2D(channels, 2, 1, rng=rng, dtype=np.float64)
+    model = Sequential([layer, last], (6, 9, 3))
+    twin, x = Twin(model), rng.standard_normal((4, 162))
+    watched, theirs = Tensor(x, watch=True), copied(x)
+    with GradientTape() as tape:
+        y = model(watched, training=training)
+    weights = rng.standard_normal(y.shape)
+    gradients = tape.gradient(y, [watched, *model.parameters], output_gradients=weights)
+    expected = twin(theirs, training=training)
+    expected.backward(torch.from_numpy(weights))
+    np.testing.assert_allclose(y, expected.detach().numpy(), **CLOSE)
+    for ours, parameter in zip(gradients, (theirs, *twin.parameters.values()), strict=True):
+        np.testing.assert_allclose(ours, parameter.grad.numpy(), **CLOSE)
+    assert_equal(model, twin)
+
+
+def images(count: int = BATCH * STEPS_PER_EPOCH) -> ImageData:
+    rng = np.random.default_rng(0)
+    return ImageData(rng.integers(0, 256, (count, 12, 12), np.uint8), rng.integers(0, 10, count), (-1, 1))
+
+
+def momentum(twin: Twin) -> Any:
+    """Not Adam: the gradient of a bias before a batch norm is mere rounding, of which Adam would make whole steps."""
+    return torch.optim.SGD(twin.parameters.values(), 0.05, momentum=0.9)
+
+
+def test_ten_steps_of_a_classifier() -> None:
+    rng, double = generator_for(1, "init"), {"dtype": np.float64}
+    model = Sequential(
+        [
+            Conv2D(1, 6, activation="relu", rng=rng, **double),
+            MaxPool2D(),
+            Conv2D(6, 8, 3, 2, rng=rng, **double),
+            BatchNorm(8, "leaky_relu", **double),
+            Flatten(),
+            Dense(72, 16, rng=rng, **double),
+            BatchNorm(16, "tanh", momentum=0.5, **double),
+            Dense(16, 10, "softmax", rng=rng, **double),
+        ],
+        (12, 12, 1),
+    )
+    twin, data = Twin(model), images()
+    trainer = ClassifierTrainer(
+        model,
+        SoftmaxCrossEntropy(),
+        SGD(0.05, 0.9),
+        schedules.constant(),
+        train=data,
+        validation=data,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        shuffle=True,
+        seed=3,
+        dtype=np.float64,
+    )
+    reports = list(trainer.run())
+    assert sum(isinstance(report, BatchDone) for report in reports) == 10
+
+    stepper, cost = momentum(twin), torch.nn.functional.cross_entropy
+    train_losses, validation_losses = [], []
+    for epoch in range(EPOCHS):
+        train_losses.append(0.0)
+        for batch in batches(len(data), BATCH, seed=3, epoch=epoch, shuffle=True):
+            stepper.zero_grad()
+            loss = cost(twin(torch.from_numpy(data.inputs(batch, np.float64))), torch.from_numpy(data.labels[batch]))
+            loss.backward()
+            stepper.step()
+            train_losses[-1] += float(loss.detach()) * len(batch) / len(data)
+        everything = torch.from_numpy(data.inputs(slice(None), np.float64))
+        loss = cost(twin(everything, training=False), torch.from_numpy(data.labels))
+        validation_losses.append(float(loss.detach()))
+    assert_equal(model, twin)
+    done = [report.metrics for report in reports if isinstance(report, EpochDone)]
+    np.testing.assert_allclose([metrics["train_loss"] for metrics in done], train_losses, rtol=1e-10)
+    np.testing.assert_allclose([metrics["val_loss"] for metrics in done], validation_losses, rtol=1e-10)
+
+
+def test_ten_steps_of_a_gan() -> None:
+    rng, double = generator_for(1, "init"), {"dtype": np.float64}
+    generator = Sequential(
+        [
+            Dense(20, 3 * 3 * 8, rng=rng, **double),
+            BatchNorm(72, "relu", **double),
+            Reshape((3, 3, 8)),
+            Upsample2D(),
+            Conv2D(8, 6, 5, rng=rng, **double),
+            BatchNorm(6, "relu", **double),
+            Upsample2D(),
+            Conv2D(6, 1, activation="tanh", rng=rng, **double),
+        ]
+    )
+    discriminator = Sequential(
+        [
+            Conv2D(1, 6, 4, 2, activation="leaky_relu", rng=rng, **double),
+            Conv2D(6, 8, 3, 2, rng=rng, **double),
+            BatchNorm(8, "leaky_relu", **double),
+            Conv2D(8, 1, 3, 1, "valid", "sigmoid", rng=rng, **double),
+        ],
+        (12, 12, 1),
+    )
+    g, d = Twin(generator), Twin(discriminator)
+    data = images()
+    trainer = GanTrainer(
+        generator,
+        discriminator,
+        SGD(0.05, 0.9),
+        SGD(0.05, 0.9),
+        schedules.constant(),
+        schedules.constant(),
+        train=data,
+        latent=Latent(20),
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        shuffle=False,
+        seed=3,
+        skip_every=3,
+        label_smoothing=0.1,
+        dtype=np.float64,
+    )
+    for _ in trainer.run():
+        pass
+
+    steppers, cost, step = [momentum(g), momentum(d)], torch.nn.functional.binary_cross_entropy_with_logits, 0
+    for epoch in range(EPOCHS):
+        noises = generator_for(3, "latent", epoch)
+        for batch in batches(len(data), BATCH, seed=3, epoch=epoch, shuffle=False):
+            noise = torch.from_numpy(trainer.latent.draw(noises, BATCH, np.float64))
+            # Fakes and reals are batches of their own; one pass over the fakes. The discriminator sees no reals, and
+            # its running statistics follow none, while it rests.
+            fake = d(g(noise, activated=True))
+            g_loss = cost(fake, torch.ones_like(fake))
+            updates = [(steppers[0], g, torch.autograd.grad(g_loss, list(g.parameters.values()), retain_graph=True))]
+            if step % 3:
+                real = d(torch.from_numpy(data.inputs(batch, np.float64)))
+                d_loss = (cost(real, torch.full_like(real, 0.9)) + cost(fake, torch.zeros_like(fake))) / 2
+                updates.append((steppers[1], d, torch.autograd.grad(d_loss, list(d.parameters.values()))))
+            for stepper, twin, gradients in updates:
+                for parameter, gradient in zip(twin.parameters.values(), gradients, strict=True):
+                    parameter.grad = gradient
+                stepper.step()
+            step += 1
+    assert_equal(generator, g)
+    assert_equal(discriminator, d)
