@@ -21,8 +21,9 @@ from engine.recording import Array, Vjp
 Padding: TypeAlias = Literal["same", "valid"]
 """``same``: zeros around the image, such that stride 1 keeps its size; ``valid``: none."""
 
-_PATCHES = 2**18
-"""Bytes of patches made at a time: they stay in a core's second-level cache until the product has read them."""
+_CACHED = 2**20
+"""Bytes of patches or planes worked on at a time: from one call to the next they stay in a core's second-level cache.
+Measured from a sixteenth to twice of it, steps take the same time within 3%, with small batches 8% less than with less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ class _Convolution:
         """
         rows, columns = self.rows, self.columns
         patch, row = rows.kernel * columns.kernel * self.channels, columns.count * self.batch
-        step = min(rows.count, max(1, _PATCHES // max(patch * row * self.dtype.itemsize, 1)))
+        step = min(rows.count, max(1, _CACHED // max(patch * row * self.dtype.itemsize, 1)))
         memory = np.empty_like(like, self.dtype, "C", shape=(patch * step * row,))
         for start in range(0, rows.count, step):
             stop = min(start + step, rows.count)
@@ -244,20 +245,24 @@ def _max_pool2d(x: Array, size: int = 2) -> Array:
 
 
 def _max_pool2d_back(y: Array, x: Array, size: int = 2) -> Vjp:
+    parts = [(slice(None), slice(i, None, size), slice(j, None, size)) for i in range(size) for j in range(size)]
+
     def vjp(g: Array) -> Array:
-        planes, largest, outputs = _to_planes(x), _to_planes(y), _to_planes(g)
-        gradient = np.empty_like(g, order="C", shape=planes.shape)
-        taken: Any = None
-        for number in range(size * size):
-            part = (slice(None), slice(number // size, None, size), slice(number % size, None, size))
-            here: Any = np.equal(planes[part], largest)
-            if taken is None:
-                taken = here
+        gradient = np.empty_like(g, order="C", shape=_to_planes(x).shape)
+        step = max(1, _CACHED // max(gradient[:1].nbytes, 1))
+        for start in range(0, len(gradient), step):
+            some = slice(start, start + step)
+            planes, largest, outputs = (_to_planes(array)[some] for array in (x, y, g))
+            free: Any = None  # where no part before was the largest of its window
+            for part in parts[:-1]:
+                here = np.equal(planes[part], largest)
+                first = here if free is None else np.logical_and(here, free)
+                np.multiply(outputs, first, out=gradient[some][part])
+                free = np.logical_not(here) if free is None else np.greater(free, here)
+            if free is None:
+                gradient[some] = outputs
             else:
-                first = np.greater(here, taken)  # here, and nowhere before
-                taken = np.logical_or(taken, here)
-                here = first
-            np.multiply(outputs, here, out=gradient[part])
+                np.multiply(outputs, free, out=gradient[some][parts[-1]])
         return _from_planes(gradient)
 
     return vjp

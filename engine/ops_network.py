@@ -112,6 +112,12 @@ def _affine(x: Array, w: Array, b: Array) -> Array:
     return y
 
 
+def _affine_back_input(y: Array, x: Array, w: Array, b: Array) -> Vjp:
+    if x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous:
+        return lambda g: (w @ g.T).T  # in the order of x, which is that of images made flat
+    return lambda g: g @ w.T
+
+
 def _affine_back_weight(y: Array, x: Array, w: Array, b: Array) -> Vjp:
     if x.ndim == 2:
         return lambda g: x.T @ g
@@ -122,7 +128,7 @@ def _affine_back_weight(y: Array, x: Array, w: Array, b: Array) -> Vjp:
 affine = Primitive(
     "affine",
     _affine,
-    lambda y, x, w, b: lambda g: g @ w.T,
+    _affine_back_input,
     _affine_back_weight,
     lambda y, x, w, b: lambda g: g.sum(axis=tuple(range(g.ndim - 1))),
     doc="``x @ w + b`` with x (..., inputs), w (inputs, units), b (units,).",

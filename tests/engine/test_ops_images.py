@@ -55,7 +55,7 @@ def losses(x: np.ndarray, w: np.ndarray, b: np.ndarray, *, rng: Any = None) -> l
 def test_patches_may_be_made_in_pieces(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     arrays = rng.standard_normal((3, 7, 5, 2)), rng.standard_normal((3, 3, 2, 4)), rng.standard_normal(4)
     whole = losses(*arrays)
-    monkeypatch.setattr(ops_images, "_PATCHES", rows * 8 * 3 * 3 * 2 * 5 * 3)  # 7 rows: the last piece is short
+    monkeypatch.setattr(ops_images, "_CACHED", rows * 8 * 3 * 3 * 2 * 5 * 3)  # 7 rows: the last piece is short
     for ours, expected in zip(losses(*arrays), whole, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
     replay = Replay([])
@@ -68,10 +68,10 @@ def test_patches_may_be_made_in_pieces(monkeypatch: pytest.MonkeyPatch, rows: in
 
 def test_patches_are_not_kept() -> None:
     """A replay of a convolution needs its inputs, outputs and gradients, not nine times the input."""
-    x, w, b = (np.ones(shape, np.float32) for shape in ((20, 28, 28, 8), (3, 3, 8, 8), (8,)))
+    x, w, b = (np.ones(shape, np.float32) for shape in ((50, 28, 28, 8), (3, 3, 8, 8), (8,)))
     replay = Replay([x, w, b])
     replay(losses, x, w, b)
-    assert replay.size_bytes < 4.5 * x.nbytes + 2 * ops_images._PATCHES
+    assert replay.size_bytes < 4.5 * x.nbytes + 2 * ops_images._CACHED
 
 
 def test_a_pool_takes_the_largest_and_gives_its_gradient_to_the_first_of_them() -> None:
@@ -81,6 +81,19 @@ def test_a_pool_takes_the_largest_and_gives_its_gradient_to_the_first_of_them() 
         y = ops.max_pool2d(x) * 3.0
     assert np.asarray(y).tolist() == [[[[15.0]]]]
     assert tape.gradient(y, [x])[0][0, :, :, 0].tolist() == [[0, 3], [0, 0]]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_a_pool_may_work_on_some_channels_at_a_time(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
+    x = Tensor(rng.integers(0, 3, (2, 6, 9, 5)).astype(float), watch=True)  # many equal ones
+    gradients = []
+    for cached in (ops_images._CACHED, channels * 8 * 2 * 6 * 9):
+        monkeypatch.setattr(ops_images, "_CACHED", cached)
+        with GradientTape() as tape:
+            y = ops.sum(ops.max_pool2d(x, size=3) * np.arange(5.0))
+        gradients += tape.gradient(y, [x])
+    np.testing.assert_array_equal(*gradients)
+    assert np.count_nonzero(gradients[0], axis=(0, 1, 2)).tolist() == [0, 12, 12, 12, 12]
 
 
 def test_upsampling_repeats_pixels() -> None:
