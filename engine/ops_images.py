@@ -23,7 +23,7 @@ Padding: TypeAlias = Literal["same", "valid"]
 
 _CACHED = 2**20
 """Bytes of patches or planes worked on at a time: from one call to the next they stay in a core's second-level cache.
-Measured from a sixteenth to twice of it, steps take the same time within 3%, with small batches 8% less than with less."""
+Measured from a sixteenth to twice of it: the time of a step differs by 3%, with small batches by 10% in its favour."""
 
 
 @dataclass(frozen=True, slots=True)
