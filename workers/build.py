@@ -48,6 +48,9 @@ def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.Classifier
         batch_size=resolved.batch_size,
         shuffle=resolved.shuffle,
         seed=resolved.seed,
+        max_shift=resolved.augmentation.max_shift,
+        average_decay=resolved.average_decay,
+        early_stopping=_early_stopping(resolved.early_stopping),
         dtype=np.dtype(resolved.dtype.value),
     )
 
@@ -71,6 +74,7 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
         batch_size=resolved.batch_size,
         shuffle=resolved.shuffle,
         seed=resolved.seed,
+        average_decay=made.average_decay,
         dtype=np.dtype(resolved.dtype.value),
     )
 
@@ -158,13 +162,31 @@ def _activation(name: spec.Activation) -> engine.Activation | None:
 def _classifier_loss(loss: spec.ClassifierLoss) -> Loss:
     match loss.name:
         case spec.LossName.SQUARED_ERROR:
-            return engine.SquaredError(loss.reduction.value)
+            return engine.SquaredError(loss.reduction.value, loss.label_smoothing)
         case spec.LossName.BINARY_CROSS_ENTROPY:
-            return engine.BinaryCrossEntropy(loss.reduction.value)
+            return engine.BinaryCrossEntropy(loss.reduction.value, loss.label_smoothing)
         case spec.LossName.SOFTMAX_CROSS_ENTROPY:
             return engine.SoftmaxCrossEntropy(loss.reduction.value, loss.label_smoothing)
         case _:
             assert_never(loss.name)
+
+
+def _early_stopping(wanted: spec.EarlyStopping | None) -> engine.EarlyStopping | None:
+    if wanted is None:
+        return None
+    match wanted.metric:
+        case spec.StopMetric.VAL_LOSS | spec.StopMetric.TRAIN_LOSS:
+            higher_is_better = False
+        case spec.StopMetric.VAL_ACCURACY | spec.StopMetric.TRAIN_ACCURACY:
+            higher_is_better = True
+        case _:
+            assert_never(wanted.metric)
+    return engine.EarlyStopping(
+        wanted.metric.value,
+        higher_is_better=higher_is_better,
+        patience=wanted.patience,
+        min_delta=wanted.min_delta,
+    )
 
 
 def _initializer(initializer: spec.Initializer) -> Initializer:
@@ -182,9 +204,32 @@ def _initializer(initializer: spec.Initializer) -> Initializer:
 def _optimizer(optimizer: spec.Optimizer) -> Optimizer:
     match optimizer:
         case spec.Sgd():
-            return engine.SGD(optimizer.learning_rate, optimizer.momentum)
+            return engine.SGD(
+                optimizer.learning_rate,
+                optimizer.momentum,
+                nesterov=optimizer.nesterov,
+                weight_decay=optimizer.weight_decay,
+                decay_biases=optimizer.decay_biases,
+                clip_norm=optimizer.clip_norm,
+            )
         case spec.Adam():
-            return engine.Adam(optimizer.learning_rate, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+            return engine.Adam(
+                optimizer.learning_rate,
+                optimizer.beta1,
+                optimizer.beta2,
+                optimizer.epsilon,
+                clip_norm=optimizer.clip_norm,
+            )
+        case spec.AdamW():
+            return engine.AdamW(
+                optimizer.learning_rate,
+                optimizer.beta1,
+                optimizer.beta2,
+                optimizer.epsilon,
+                weight_decay=optimizer.weight_decay,
+                decay_biases=optimizer.decay_biases,
+                clip_norm=optimizer.clip_norm,
+            )
         case _:
             assert_never(optimizer)
 
@@ -197,5 +242,7 @@ def _schedule(schedule: spec.Schedule) -> Schedule:
             return engine.schedules.step(schedule.at_epochs, schedule.factor)
         case spec.OneCycle():
             return engine.schedules.one_cycle(schedule.warmup_fraction, schedule.start_factor, schedule.end_factor)
+        case spec.Cosine():
+            return engine.schedules.cosine(schedule.warmup_fraction, schedule.start_factor, schedule.end_factor)
         case _:
             assert_never(schedule)

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.contract.architecture import Network, networks
-from service.contract.spec import Adam, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
+from service.contract.spec import Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
 from service.contract.states import Status
 from service.contract.tables import Epoch, Job
 from service.contract.validation import Shape, count_parameters, read_resolved
@@ -49,13 +49,17 @@ def plan(session: Session, spec: Spec, shape: Shape) -> Plan:
     match spec:
         case ClassifierSpec():
             slots = parameters * _slots(spec.optimizer)
+            average_decay = spec.average_decay
         case GanSpec():
             made = spec.generator.optimizer or spec.optimizer
             judged = spec.discriminator.optimizer or spec.optimizer
             slots = parameters * max(_slots(made), _slots(judged))
+            average_decay = spec.generator.average_decay
     found = networks(spec, shape.rows, shape.columns)
     activations = sum(_memory(spec, network, item) for network in found)
     statistics = sum(placed.statistics for network in found for placed in network.placed)
+    if average_decay is not None:  # of the classifier, or of the generator
+        slots += sum(placed.weights + placed.statistics for placed in found[0].placed)
     data = shape.train_count * shape.pixels * (1 + item)
     return Plan(
         parameters=parameters,
@@ -103,7 +107,7 @@ def _memory(spec: Spec, network: Network, item: int) -> int:
 
 def _slots(optimizer: Optimizer) -> int:
     match optimizer:
-        case Adam():
+        case Adam() | AdamW():
             return 2
         case Sgd():
             return 1 if optimizer.momentum else 0

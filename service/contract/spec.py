@@ -23,6 +23,7 @@ MAX_OUTPUTS: Final = 2**18
 MAX_PARAMETERS: Final = 20_000_000
 MAX_EPOCHS: Final = 10_000
 MAX_BATCH: Final = 4096
+MAX_SHIFT: Final = 16
 
 
 class Kind(StrEnum):
@@ -72,11 +73,29 @@ class LossName(StrEnum):
     SOFTMAX_CROSS_ENTROPY = "softmax_cross_entropy"
 
 
+class StopMetric(StrEnum):
+    """What early stopping may look at: losses are to fall, accuracies to rise."""
+
+    VAL_LOSS = "val_loss"
+    VAL_ACCURACY = "val_accuracy"
+    TRAIN_LOSS = "train_loss"
+    TRAIN_ACCURACY = "train_accuracy"
+
+
 class Distribution(StrEnum):
     """What a GAN's latent noise is drawn from: uniform in [-1, 1], or standard normal."""
 
     UNIFORM = "uniform"
     NORMAL = "normal"
+
+
+class _AddedLater:
+    """The mark of a field that specs did not have at first."""
+
+
+ADDED_LATER: Final = _AddedLater()
+"""Where a field with this mark has its default, ``validation.spec_hash`` leaves it out: to a spec from before nothing
+has changed. So its default must be what was computed before it came."""
 
 
 class Part(BaseModel):
@@ -88,6 +107,7 @@ class Part(BaseModel):
 Rate = Annotated[float, Field(gt=0, le=10)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PlainText = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+AverageDecay = Fraction | None
 Label = Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=r"^[^\x00-\x1f\x7f,]+$")]
 
 
@@ -212,12 +232,24 @@ class He(Part):
 Initializer = Annotated[Uniform | Glorot | He, Field(discriminator="name")]
 
 
+Decay = Annotated[float, Field(ge=0, le=10)]
+ClipNorm = Annotated[float, Field(gt=0, le=1e9)] | None
+
+
 class Sgd(Part):
     """Stochastic gradient descent, with momentum where it is not zero."""
 
     name: Literal["sgd"]
     learning_rate: Rate
     momentum: Fraction = 0.0
+    nesterov: Annotated[bool, ADDED_LATER] = False
+    """Nesterov's momentum, which looks ahead; it needs a momentum."""
+    weight_decay: Annotated[Decay, ADDED_LATER] = 0.0
+    """This times each weight is added to its gradient (L2, as PyTorch's SGD has it)."""
+    decay_biases: Annotated[bool, ADDED_LATER] = True
+    """Whether biases and the scale and shift of batch_norm decay too."""
+    clip_norm: Annotated[ClipNorm, ADDED_LATER] = None
+    """A network's gradients are scaled down where their norm, all together, is above this."""
 
 
 class Adam(Part):
@@ -228,9 +260,27 @@ class Adam(Part):
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
     epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    clip_norm: Annotated[ClipNorm, ADDED_LATER] = None
+    """A network's gradients are scaled down where their norm, all together, is above this."""
 
 
-Optimizer = Annotated[Sgd | Adam, Field(discriminator="name")]
+class AdamW(Part):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    name: Literal["adamw"]
+    learning_rate: Rate = 0.001
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    weight_decay: Decay = 0.01
+    """Each step takes this times the scheduled learning rate off each weight."""
+    decay_biases: bool = True
+    """Whether biases and the scale and shift of batch_norm decay too."""
+    clip_norm: ClipNorm = None
+    """A network's gradients are scaled down where their norm, all together, is above this."""
+
+
+Optimizer = Annotated[Sgd | Adam | AdamW, Field(discriminator="name")]
 
 
 class Constant(Part):
@@ -256,7 +306,16 @@ class OneCycle(Part):
     end_factor: Annotated[float, Field(gt=0, le=1)] = 0.000004
 
 
-Schedule = Annotated[Constant | Step | OneCycle, Field(discriminator="name")]
+class Cosine(Part):
+    """Down to ``end_factor`` by cosine, after a line from ``start_factor`` up over the first part of the run."""
+
+    name: Literal["cosine"]
+    warmup_fraction: Fraction = 0.0
+    start_factor: Annotated[float, Field(gt=0, le=1)] = 0.04
+    end_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+Schedule = Annotated[Constant | Step | OneCycle | Cosine, Field(discriminator="name")]
 
 
 class ClassifierLoss(Part):
@@ -265,7 +324,7 @@ class ClassifierLoss(Part):
     name: LossName
     reduction: Reduction = Reduction.MEAN
     label_smoothing: Fraction = 0.0
-    """This share of the target is spread over all classes; softmax_cross_entropy only."""
+    """This share of the target is spread evenly: over all classes, or over yes and no for binary_cross_entropy."""
 
 
 class GanLoss(Part):
@@ -273,6 +332,23 @@ class GanLoss(Part):
 
     name: Literal["binary_cross_entropy"]
     reduction: Reduction = Reduction.MEAN
+
+
+class Augmentation(Part):
+    """How training pictures are changed, at random, each time that they are shown."""
+
+    max_shift: Annotated[int, Field(ge=0, le=MAX_SHIFT)] = 0
+    """Moved by up to so many pixels in each direction; zeros move in."""
+
+
+class EarlyStopping(Part):
+    """When to end before the last epoch. The job succeeds, with the weights of the epoch in which it ends."""
+
+    metric: StopMetric = StopMetric.VAL_LOSS
+    patience: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+    """So many epochs without the metric becoming better end the run."""
+    min_delta: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Better is better by more than this."""
 
 
 class Checkpointing(Part):
@@ -316,6 +392,10 @@ class ClassifierSpec(Common):
     kind: Literal[Kind.CLASSIFIER]
     layers: Layers
     loss: ClassifierLoss
+    augmentation: Annotated[Augmentation, ADDED_LATER] = Augmentation()
+    average_decay: Annotated[AverageDecay, ADDED_LATER] = None
+    """The network that is validated and kept is a moving average of the weights over some 1 / (1 - decay) steps."""
+    early_stopping: Annotated[EarlyStopping | None, ADDED_LATER] = None
 
 
 class Latent(Part):
@@ -331,6 +411,8 @@ class Generator(Part):
     layers: Layers
     optimizer: Optimizer | None = None
     schedule: Schedule | None = None
+    average_decay: Annotated[AverageDecay, ADDED_LATER] = None
+    """Samples are made with a moving average of the weights over some 1 / (1 - decay) steps."""
 
 
 class Discriminator(Part):

@@ -17,6 +17,7 @@ from service.contract.architecture import Network, Size, networks, shown
 from service.contract.errors import Fault, MalformedJson, SpecError
 from service.contract.presets import DEFAULT_PRESET, PRESETS
 from service.contract.spec import (
+    ADDED_LATER,
     MAX_PARAMETERS,
     Activation,
     ClassifierSpec,
@@ -25,7 +26,9 @@ from service.contract.spec import (
     GanSpec,
     Kind,
     LossName,
+    Optimizer,
     Part,
+    Sgd,
     Spec,
 )
 
@@ -219,15 +222,20 @@ def check_fit(spec: Spec, shape: Shape) -> None:
                     faults += _check_activation(found[0], Activation.SIGMOID, "as binary_cross_entropy asks")
                 case LossName.SQUARED_ERROR:
                     pass
-            if spec.loss.label_smoothing and spec.loss.name is not LossName.SOFTMAX_CROSS_ENTROPY:
-                detail = f"is for softmax_cross_entropy; the loss is {spec.loss.name}"
-                faults.append(Fault(pointer="#/loss/label_smoothing", detail=detail, code="unsuitable"))
+            side = min(shape.rows, shape.columns)
+            if spec.augmentation.max_shift >= side:
+                detail = f"must be less than {side}, the smaller side of {spec.dataset.name}'s pictures"
+                faults.append(Fault(pointer="#/augmentation/max_shift", detail=detail, code="out_of_range"))
         case GanSpec():
             made, judged = found
             why = f"one for each pixel of {spec.dataset.name}"
             faults += _check_end(made, (shape.pixels,), (shape.rows, shape.columns, 1), why)
             faults += _check_end(judged, (1,), (1, 1, 1), "the one answer of a discriminator")
             faults += _check_activation(judged, Activation.SIGMOID, "as binary_cross_entropy asks")
+    for pointer, optimizer in optimizers(spec):
+        if isinstance(optimizer, Sgd) and optimizer.nesterov and not optimizer.momentum:
+            detail = "needs a momentum above 0"
+            faults.append(Fault(pointer=f"{pointer}/nesterov", detail=detail, code="unsuitable"))
     low, high = spec.dataset.scale
     if low >= high:
         faults.append(Fault(pointer="#/dataset/scale", detail="must rise: [low, high]", code="out_of_range"))
@@ -240,6 +248,18 @@ def check_fit(spec: Spec, shape: Shape) -> None:
         faults.append(Fault(pointer="#", detail=detail, code="too_large"))
     if faults:
         raise SpecError(faults)
+
+
+def optimizers(spec: Spec) -> list[tuple[str, Optimizer]]:
+    """All optimizers that a spec names, each with its pointer."""
+    found = [("#/optimizer", spec.optimizer)]
+    if isinstance(spec, GanSpec):
+        parts = {
+            "#/generator/optimizer": spec.generator.optimizer,
+            "#/discriminator/optimizer": spec.discriminator.optimizer,
+        }
+        found += [(pointer, optimizer) for pointer, optimizer in parts.items() if optimizer is not None]
+    return found
 
 
 def count_parameters(spec: Spec, shape: Shape) -> int:
@@ -289,8 +309,8 @@ def canonical(document: Any) -> str:
 
 
 def spec_hash(spec: Spec) -> str:
-    """SHA-256 over everything in a spec that changes what is computed."""
-    document = spec.model_dump(mode="json", exclude=_NOT_HASHED)
+    """SHA-256 over everything in a spec that changes what is computed; it outlives the fields that come later."""
+    document = _without_later_defaults(spec, spec.model_dump(mode="json", exclude=_NOT_HASHED))
     return "sha256:" + hashlib.sha256(canonical(document).encode()).hexdigest()
 
 
@@ -321,6 +341,20 @@ def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]
+
+
+def _without_later_defaults(part: Any, dumped: Any) -> Any:
+    """``part`` as it was ``dumped``, without fields that were added later and have their defaults."""
+    if isinstance(part, list):
+        return [_without_later_defaults(*pair) for pair in zip(part, dumped, strict=True)]
+    if not isinstance(part, Part):
+        return dumped
+    fields = type(part).model_fields
+    return {
+        name: _without_later_defaults(getattr(part, name), value)
+        for name, value in dumped.items()
+        if ADDED_LATER not in fields[name].metadata or getattr(part, name) != fields[name].default
+    }
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:

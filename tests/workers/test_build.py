@@ -9,7 +9,7 @@ import pytest
 import engine
 from service.contract.architecture import networks
 from service.contract.presets import PRESETS
-from service.contract.spec import Activation, Kind
+from service.contract.spec import Activation, Kind, StopMetric
 from service.contract.validation import Shape, check_fit, resolve
 from service.datasets import Dataset, load
 from workers import build
@@ -47,6 +47,14 @@ PARTS: list[dict[str, Any]] = [
     {"schedule": {"name": "constant"}},
     {"initializer": {"name": "uniform", "scale": 0.1}},
     {"initializer": {"name": "glorot"}},
+    {"loss": {"name": "squared_error", "label_smoothing": 0.1}},
+    {"optimizer": {"nesterov": True, "weight_decay": 0.001, "decay_biases": False, "clip_norm": 1.0}},
+    {"optimizer": {"name": "adam", "clip_norm": 1.0}},
+    {"optimizer": {"name": "adamw"}},
+    {"schedule": {"name": "cosine", "warmup_fraction": 0.1}},
+    {"augmentation": {"max_shift": 2}},
+    {"average_decay": 0.99},
+    {"early_stopping": {"patience": 3}},
     {"dtype": "float64"},
     {"dataset": {"scale": [-1, 1]}},
 ]
@@ -127,6 +135,29 @@ def test_the_settings_of_a_layer_arrive(digits: Dataset) -> None:
     assert isinstance(last_conv, engine.Conv2D)
     assert last_conv.padding == "valid"
     assert "layers.1.running_variance" in trainer.model.state_dict()
+
+
+@pytest.mark.parametrize("metric", StopMetric)
+def test_a_spec_says_when_to_stop_early(digits: Dataset, metric: StopMetric) -> None:
+    stopping = {"metric": metric, "patience": 1, "min_delta": 10}  # no accuracy rises so far, and no loss falls
+    spec = resolve({"kind": "classifier", "epochs": 4, "batch_size": 4096, "early_stopping": stopping})
+    trainer = build.trainer(spec, digits)
+    epochs = [report for report in trainer.run() if isinstance(report, engine.EpochDone)]
+    assert [report.is_last for report in epochs] == [False, True]
+    assert trainer.stopped_early is not None
+    assert trainer.stopped_early.best == epochs[0].metrics[metric]
+
+
+def test_every_setting_of_an_optimizer_reaches_it() -> None:
+    sgd = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.8, "nesterov": True, "weight_decay": 0.3}
+    adam = {"name": "adam", "learning_rate": 0.2, "beta1": 0.5, "beta2": 0.6, "epsilon": 0.1, "clip_norm": 2.0}
+    decay = {"weight_decay": 0.4, "decay_biases": False}
+    for settings in (sgd | {"decay_biases": False, "clip_norm": 3.0}, adam, adam | {"name": "adamw"} | decay):
+        built = build._optimizer(resolve({"kind": "classifier", "optimizer": settings}).optimizer)
+        assert {name: getattr(built, name) for name in settings if name != "name"} == {
+            name: value for name, value in settings.items() if name != "name"
+        }
+        assert type(built).__name__.lower() == settings["name"]
 
 
 def test_the_seed_decides_the_first_weights(digits: Dataset) -> None:

@@ -203,6 +203,24 @@ def test_a_plan_knows_seconds_once_such_a_job_has_been_finished(database: Databa
         assert plan(session, twice, DIGITS).estimated_seconds == 16.0
 
 
+def test_an_average_takes_as_much_as_the_network_that_it_is_of(database: Database) -> None:
+    layers = [{"units": 20, "activation": "linear"}, {"type": "batch_norm"}, {"units": 784, "activation": "tanh"}]
+    generator = 100 * 20 + 20 + 2 * 20 + 20 * 784 + 784
+    statistics = 2 * 20
+    for spec, average, numbers in (
+        ({"kind": "classifier"}, {"average_decay": 0.9}, 311_650),
+        (
+            {"kind": "gan", "generator": {"layers": layers}},
+            {"generator": {"layers": layers, "average_decay": 0.9}},
+            generator + statistics,
+        ),
+    ):
+        with database.read() as session:
+            without, with_average = (plan(session, resolve(one), DIGITS) for one in (spec, spec | average))
+        assert with_average.checkpoint_bytes - without.checkpoint_bytes == 4 * numbers
+        assert with_average.estimated_bytes - without.estimated_bytes == 4 * numbers
+
+
 def test_the_work_of_a_job_grows_with_its_steps() -> None:
     spec = resolve({"kind": "gan"})
     resolved = spec.model_dump(mode="json")

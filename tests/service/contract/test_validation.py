@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,23 @@ def test_an_unknown_preset_hides_no_other_fault() -> None:
         ({"kind": "classifier", "seed": True}, "#/seed", "wrong_type"),
         ({"kind": "classifier", "priority": 10}, "#/priority", "out_of_range"),
         ({"kind": "classifier", "a/b~c": 1}, "#/a~1b~0c", "unknown_field"),
-        ({"kind": "classifier", "loss": {"name": "squared_error", "label_smoothing": 0.1}},
-         "#/loss/label_smoothing", "unsuitable"),
+        ({"kind": "classifier", "optimizer": {"momentum": 0, "nesterov": True}}, "#/optimizer/nesterov", "unsuitable"),
+        ({"kind": "gan", "generator": {"optimizer": {"name": "sgd", "learning_rate": 0.1, "nesterov": True}}},
+         "#/generator/optimizer/nesterov", "unsuitable"),
+        ({"kind": "classifier", "optimizer": {"weight_decay": -1}}, "#/optimizer/weight_decay", "out_of_range"),
+        ({"kind": "classifier", "optimizer": {"clip_norm": 0}}, "#/optimizer/clip_norm", "out_of_range"),
+        ({"kind": "classifier", "optimizer": {"name": "adam", "weight_decay": 0.1}},
+         "#/optimizer/weight_decay", "unknown_field"),
+        ({"kind": "classifier", "schedule": {"name": "cosine", "warmup_fraction": 1}},
+         "#/schedule/warmup_fraction", "out_of_range"),
+        ({"kind": "classifier", "augmentation": {"max_shift": 1.5}}, "#/augmentation/max_shift", "wrong_type"),
+        ({"kind": "classifier", "augmentation": {"shift": 1}}, "#/augmentation/shift", "unknown_field"),
+        ({"kind": "classifier", "average_decay": 1}, "#/average_decay", "out_of_range"),
+        ({"kind": "classifier", "early_stopping": {}}, "#/early_stopping/patience", "missing"),
+        ({"kind": "classifier", "early_stopping": {"patience": 0}}, "#/early_stopping/patience", "out_of_range"),
+        ({"kind": "classifier", "early_stopping": {"patience": 1, "metric": "loss"}},
+         "#/early_stopping/metric", "unknown_value"),
+        ({"kind": "gan", "early_stopping": {"patience": 1}}, "#/early_stopping", "unknown_field"),
         ({"kind": "gan", "latent": {"dim": 0}}, "#/latent/dim", "out_of_range"),
         ({"kind": "gan", "discriminator": {"layers": [{"units": 2, "activation": "sigmoid"}]}},
          "#/discriminator/layers/0/units", "wrong_shape"),
@@ -185,6 +201,14 @@ def test_an_unknown_preset_hides_no_other_fault() -> None:
 )  # fmt: skip
 def test_a_fault_is_named_where_it_is(document: Any, pointer: str, code: str) -> None:
     assert faults(document)[pointer].code == code
+
+
+def test_pictures_are_not_moved_out_of_sight() -> None:
+    spec = resolve({"kind": "classifier", "augmentation": {"max_shift": 8}})
+    check_fit(spec, DIGITS)
+    with pytest.raises(SpecError) as caught:
+        check_fit(spec, replace(DIGITS, rows=8))
+    assert [fault.pointer for fault in caught.value.faults] == ["#/augmentation/max_shift"]
 
 
 def test_a_network_beyond_the_limit_is_refused() -> None:
@@ -209,6 +233,39 @@ def test_the_hash_hangs_on_what_is_computed_and_on_nothing_else() -> None:
     plain = spec_hash(resolve({"kind": "classifier"}))
     assert spec_hash(resolve({"kind": "classifier", "name": "n", "tags": ["t"], "priority": 9})) == plain
     assert spec_hash(resolve({"kind": "classifier", "seed": 1})) != plain
+
+
+def test_fields_that_came_later_leave_the_hashes_of_older_specs_alone() -> None:
+    """The two specs are as they were before any field was added; so must their hashes be."""
+    for kind, known in (
+        ("classifier", "sha256:a290905e1bb7cbcf74d0e0682b7129bbe16850d7131739c4913daf4662ee4617"),
+        ("gan", "sha256:69fa3dd61ca501e765c6f65e43eb57258e512e79303d0514aee001cf1dbfbeaf"),
+    ):
+        assert spec_hash(resolve({"kind": kind, "preset": "seed"})) == known
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"optimizer": {"weight_decay": 0.1}},
+        {"augmentation": {"max_shift": 1}},
+        {"average_decay": 0.9},
+        {"early_stopping": {"patience": 2}},
+    ],
+    ids=str,
+)
+def test_a_field_that_came_later_counts_where_it_is_used(later: dict[str, Any]) -> None:
+    spec = {"kind": "classifier", "preset": "seed"}
+    assert spec_hash(resolve(spec | later)) != spec_hash(resolve(spec))
+
+
+def test_a_spec_that_was_stored_before_a_field_came_is_still_read() -> None:
+    spec = resolve({"kind": "classifier", "preset": "seed"})
+    stored = spec.model_dump(mode="json")
+    for name in ("augmentation", "average_decay", "early_stopping"):
+        del stored[name]
+    del stored["optimizer"]["nesterov"], stored["optimizer"]["clip_norm"]
+    assert read_resolved(stored) == spec
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers(), max_size=5))
