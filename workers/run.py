@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -166,9 +166,10 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
                 reach("epoch_trained", report.epoch)
                 _commit(run, trainer, report, steps=steps, seconds=now - began, class_names=dataset.info.class_names)
                 began = time.monotonic()
-    weights = _digest(trainer.state_dict())
+    weights, stopped = _digest(trainer.state_dict()), trainer.stopped_early
+    why = asdict(stopped) if stopped else None
     digest = run.insist(lambda: leases.digest(run.database, run.held, weights))
-    run.insist(lambda: leases.succeed(run.database, run.held, digest))
+    run.insist(lambda: leases.succeed(run.database, run.held, digest, stopped_early=why))
     reach("succeeded")
     return "succeeded"
 
@@ -206,13 +207,12 @@ def _commit(
     """Write the epoch's files, then make it count. Without the lease, the files go again."""
     files: list[StoredFile] = []
     samples_digest = None
-    last = done.epoch == run.spec.epochs
     try:
-        if last or done.is_best or done.epoch % run.spec.checkpoint.every_epochs == 0:
+        if done.is_last or done.is_best or done.epoch % run.spec.checkpoint.every_epochs == 0:
             state = trainer.state_dict()
             state.spec = run.spec.model_dump(mode="json")
             files.append(_write(run, ArtifactKind.CHECKPOINT, done.epoch, checkpoint.dumps(state)))
-        if last or done.epoch % run.spec.samples.every_epochs == 0:
+        if done.is_last or done.epoch % run.spec.samples.every_epochs == 0:
             picture, samples_digest = _samples(trainer, run.spec.samples.count, class_names)
             files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
     except OSError:

@@ -231,8 +231,10 @@ def digest(database: Database, held: Claim, weights_digest: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def succeed(database: Database, held: Claim, result_digest: str) -> None:
-    """The training is done.
+def succeed(
+    database: Database, held: Claim, result_digest: str, *, stopped_early: Mapping[str, Any] | None = None
+) -> None:
+    """The training is done; ``stopped_early`` says why, where that is before its last epoch.
 
     Raises:
         LeaseLost: as it says.
@@ -240,6 +242,11 @@ def succeed(database: Database, held: Claim, result_digest: str) -> None:
     with database.write() as session:
         job = _guard(session, held)
         job.result_digest = result_digest
+        if stopped_early is not None:
+            job.stopped_early = dict(stopped_early)
+            job.steps = job.steps // job.epochs * job.epoch
+            data = {"level": "info", "code": "stopped_early", "message": _why_early(job, stopped_early)}
+            events.append(session, job.id, [(EventType.LOG, data)])
         job.step = job.steps
         if job.reproduction is not None and job.reproduction["match"] is None:
             # Where every epoch's metrics and samples were equal, what is left are the weights.
@@ -248,6 +255,12 @@ def succeed(database: Database, held: Claim, result_digest: str) -> None:
         jobs.finish(session, job, Status.SUCCEEDED, reason="done")
         session.flush()
         reach("succeeding")
+
+
+def _why_early(job: Job, why: Mapping[str, Any]) -> str:
+    epochs = "1 epoch" if why["patience"] == 1 else f"{why['patience']} epochs"
+    best = f"{why['metric']} was best in epoch {why['best_epoch']} ({why['best']:.6g})"
+    return f"stopped after epoch {job.epoch} of {job.epochs}: {best}, and not better for {epochs}"
 
 
 def fail(database: Database, held: Claim, error: Mapping[str, Any]) -> None:

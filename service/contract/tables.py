@@ -92,6 +92,8 @@ class Job(Base):
     health: Mapped[list[Any]] = mapped_column(JSON, default=list)
     provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    stopped_early: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """Why the job ended before its last epoch; then ``steps`` are those that it took."""
     result_digest: Mapped[str | None] = mapped_column(String(80))
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
 

@@ -95,6 +95,15 @@ class Reproduction(Answer):
     first_difference: Difference | None = None
 
 
+class StoppedEarly(Answer):
+    """Why a job succeeded before its last epoch."""
+
+    metric: str = Field(description="That did not become better.")
+    best: float
+    best_epoch: int
+    patience: int = Field(description="Epochs that were waited since.")
+
+
 class JobSummary(Answer):
     """A job as lists show it."""
 
@@ -117,6 +126,7 @@ class JobSummary(Answer):
     start_epoch: int = Field(description="It goes on after this epoch of its parent; 0: it began with nothing.")
     reproduction: Reproduction | None
     error: JobError | None
+    stopped_early: StoppedEarly | None = Field(description="Where it is not null, the job ended before its last epoch.")
     result_digest: str | None
     created_at: str
     started_at: str | None
@@ -533,6 +543,7 @@ def _job_fields(job: Job) -> dict[str, Any]:
         "start_epoch": job.start_epoch,
         "reproduction": Reproduction(**job.reproduction) if job.reproduction is not None else None,
         "error": _error(job.error),
+        "stopped_early": StoppedEarly(**job.stopped_early) if job.stopped_early is not None else None,
         "result_digest": job.result_digest,
         "created_at": at_time(job.created_ms),
         "started_at": _maybe_at_time(job.started_ms),

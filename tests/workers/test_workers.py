@@ -79,6 +79,22 @@ def test_a_job_leaves_metrics_samples_and_checkpoints(workshop: Workshop) -> Non
     assert accuracy == pytest.approx(job.metrics["val_accuracy"], abs=1e-3)
 
 
+def test_a_job_that_stops_early_succeeds_with_its_last_epoch_kept(light: Workshop) -> None:
+    never = {"metric": "val_accuracy", "patience": 1, "min_delta": 1}
+    rarely = {"checkpoint": {"every_epochs": 9}, "samples": {"every_epochs": 9, "count": 9}}
+    job_id = light.submit(early_stopping=never, **rarely)
+    light.start()
+    job = light.until_end(job_id)
+    assert (job.status, job.epoch, job.epochs) == (Status.SUCCEEDED, 2, 6)
+    assert job.step == job.steps == 2 * 170
+    assert job.stopped_early is not None
+    assert (job.stopped_early["metric"], job.stopped_early["best_epoch"]) == ("val_accuracy", 1)
+    with light.database.read() as session:
+        files = {(row.kind, row.epoch) for row in jobs.artifacts(session, job_id)}
+    assert {(ArtifactKind.CHECKPOINT, 2), (ArtifactKind.SAMPLE, 2)} <= files
+    assert [event.data["code"] for event in light.log(job_id) if event.type == "log"] == ["stopped_early"]
+
+
 def test_a_killed_child_changes_nothing_not_one_bit(workshop: Workshop, undisturbed: Job) -> None:
     job_id = workshop.submit()
     worker = workshop.start()

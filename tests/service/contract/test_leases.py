@@ -141,6 +141,24 @@ def test_after_the_end_nothing_is_written(
     assert [kind for kind, _ in before].count("end") == 1
 
 
+def test_an_early_stop_is_a_success_with_its_reason(database: Database, submit: Submit) -> None:
+    job_id = submit()
+    held = claim(database)
+    for epoch in (1, 2):
+        commit(database, held, record(epoch))
+    why = {"metric": "val_loss", "best": 0.25, "best_epoch": 1, "patience": 1}
+    leases.succeed(database, held, "sha256:done", stopped_early=why)
+    job = look(database, job_id)
+    assert (job.status, job.epoch, job.epochs, job.stopped_early) == (Status.SUCCEEDED, 2, 4, why)
+    assert job.step == job.steps == 20  # nothing is left to do
+    last = log(database, job_id)[-3:]
+    assert [kind for kind, _ in last] == ["log", "status", "end"]
+    assert last[0][1]["code"] == "stopped_early"
+    assert last[0][1]["message"] == (
+        "stopped after epoch 2 of 4: val_loss was best in epoch 1 (0.25), and not better for 1 epoch"
+    )
+
+
 def test_an_epoch_commit_is_one_whole(database: Database, submit: Submit, tmp_path: Path) -> None:
     job_id, store = submit(), ArtifactFolder(tmp_path / "artifacts")
     held = claim(database)

@@ -23,7 +23,7 @@ Submit = Callable[..., str]
 JOB_FIELDS = {
     *("id", "kind", "name", "tags", "owner", "status", "requested", "attempt", "lease", "priority", "spec"),
     *("resolved", "spec_hash", "provenance", "progress", "metrics", "health", "parent_id", "error", "result_digest"),
-    *("created_at", "started_at", "finished_at", "allowed_actions", "urls"),
+    *("stopped_early", "created_at", "started_at", "finished_at", "allowed_actions", "urls"),
 }
 
 
@@ -326,3 +326,17 @@ def test_held_answer_ends_with_its_time(client: FlaskClient, submit: Submit) -> 
     began = time.monotonic()
     assert client.get(address, headers={"If-None-Match": etag, "Prefer": "respond-async, wait=1"}).status_code == 304
     assert 0.9 < time.monotonic() - began < 3
+
+
+def test_a_job_that_stopped_early_has_succeeded_and_says_why(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    assert client.get(f"/jobs/{job_id}").json["stopped_early"] is None
+    worker.claim()
+    worker.epoch(1)
+    why = {"metric": "val_loss", "best": 0.25, "best_epoch": 1, "patience": 5}
+    worker.succeed(stopped_early=why)
+    job = client.get(f"/jobs/{job_id}").json
+    assert (job["status"], job["stopped_early"]) == ("succeeded", why)
+    assert (job["progress"]["fraction"], job["progress"]["eta_seconds"]) == (1.0, None)
+    assert (job["progress"]["epoch"], job["progress"]["step"]) == (1, job["progress"]["steps"])
+    assert b"val loss was best in epoch 1" in client.get(f"/ui/jobs/{job_id}").data
