@@ -109,6 +109,7 @@ class ImageData:
         scale: tuple[float, float] = (0.0, 1.0),
         classes: int | None = None,
     ) -> None:
+        images = np.asanyarray(images)
         if images.dtype != np.uint8 or images.ndim < 2:
             raise DataError(f"images must be uint8 of shape (n, ...), not {images.dtype} {images.shape}")
         if images.size == 0:
@@ -119,7 +120,10 @@ class ImageData:
         self.scale = scale
         self.labels: Array | None = None
         if labels is not None:
-            check_labels(labels, len(images), int(np.max(labels, initial=0)) + 1 if classes is None else classes)
+            labels = np.asarray(labels)
+            if classes is None and labels.dtype.kind in "ui":  # else the check below says what they should be
+                classes = int(np.max(labels, initial=0)) + 1
+            check_labels(labels, len(images), classes or 0)
             self.labels = np.array(labels, np.int64)
         self._rows = self.images.reshape(len(images), -1)
 

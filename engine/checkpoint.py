@@ -132,9 +132,13 @@ def _metadata(data: bytes) -> dict[str, Any]:
     return metadata
 
 
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _json_object(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
     try:
-        value = json.loads(metadata[key])
+        value = json.loads(metadata[key], parse_constant=_no_number)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"the metadata has no JSON under {key!r}: {error}") from error
     if not isinstance(value, dict):

@@ -116,6 +116,8 @@ class BinaryCrossEntropy(_Reduced):
         """Logits (batch, units); targets in [0, 1]: a number for all, the same shape, or labels (batch,)."""
         if not isinstance(targets, float):
             targets = self._rows(outputs, targets)
+        elif len(outputs) == 0:
+            raise DataError(f"an empty batch has no loss: outputs {outputs.shape}")
         if not (np.min(targets) >= 0 and np.max(targets) <= 1):
             raise DataError("binary cross-entropy: targets must lie in [0, 1]")
         return self._reduce(ops.sigmoid_cross_entropy(outputs, targets), len(outputs))

@@ -23,7 +23,7 @@ from engine.replay import Replay
 from engine.schedules import Schedule
 from engine.tape import GradientTape
 from engine.trainers.health import GradientNorms, activation_metrics, activations, probe
-from engine.trainers.progress import Progress, under_prefix, with_prefix
+from engine.trainers.progress import Progress, check_dtype, under_prefix, with_prefix
 from engine.trainers.reports import BatchDone, EpochDone
 from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
@@ -112,6 +112,7 @@ class ClassifierTrainer:
         self.seed = seed
         self.max_shift = max_shift
         self.dtype = np.dtype(dtype)
+        check_dtype(self.dtype, model)
         self.replay = replay
         self.best_accuracy: float | None = None
         self.best_epoch: int | None = None

@@ -22,7 +22,7 @@ from engine.replay import Replay
 from engine.schedules import Schedule
 from engine.tape import GradientTape
 from engine.trainers.health import PROBED, GradientNorms, activation_metrics, activations, probe, variety
-from engine.trainers.progress import Progress, under_prefix, with_prefix
+from engine.trainers.progress import Progress, check_dtype, under_prefix, with_prefix
 from engine.trainers.reports import BatchDone, EpochDone
 from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
@@ -132,6 +132,7 @@ class GanTrainer:
         self.skip_every = skip_every
         self.label_smoothing = label_smoothing
         self.dtype = np.dtype(dtype)
+        check_dtype(self.dtype, generator, discriminator)
         self.replay = replay
         self._average = AveragedWeights(generator, average_decay)
         self._progress = Progress(epochs, batch_count(len(train), batch_size), early_stopping)

@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.checkpoint import State
 from engine.errors import CheckpointError, DivergedError, EngineError, SettingError
+from engine.layers import Sequential
 from engine.recording import Array
 from engine.trainers.reports import EpochDone
 from engine.trainers.stopping import EarlyStopping, StoppedEarly
@@ -91,7 +92,7 @@ class Progress:
         if state.get("trainer") != kind:
             raise CheckpointError(f"a state of trainer {state.get('trainer')!r}, but this is a {kind!r}")
         epoch = state.get("epoch")
-        if not isinstance(epoch, int) or not 0 <= epoch <= self.epochs:
+        if not isinstance(epoch, int) or isinstance(epoch, bool) or not 0 <= epoch <= self.epochs:
             raise CheckpointError(f"the state is after epoch {epoch!r}, but this run has {self.epochs}")
         if self.early_stopping:
             self.early_stopping.load_state_dict(state.get("early_stopping"), epoch)
@@ -102,6 +103,17 @@ class Progress:
         """Raise DivergedError unless ``value`` is a finite number."""
         if not math.isfinite(value):
             raise DivergedError(epoch=self.epoch + 1, step=step, loss=loss, value=value)
+
+
+def check_dtype(dtype: np.dtype[Any], *models: Sequential) -> None:
+    """Raise unless the models compute in the dtype of their inputs: another one would be converted at every step.
+
+    Raises:
+        SettingError: a model's weights have another dtype.
+    """
+    for model in models:
+        if model.dtype != dtype:
+            raise SettingError(f"dtype {dtype} for a model whose weights are {model.dtype}", setting="dtype")
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:

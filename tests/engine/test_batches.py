@@ -92,6 +92,10 @@ def test_unsuited_data_are_refused() -> None:
         ImageData(images[:0], None)
     with pytest.raises(DataError, match="range from 0 to 7"):
         ImageData(images, np.array([0, 7]), classes=5)
+    with pytest.raises(DataError, match="labels must be integers, not float64"):
+        ImageData(images, np.array([0, np.nan]))
+    with pytest.raises(DataError, match=r"not int64 \(1, 2\)"):
+        ImageData([[1, 2]], None)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="scale"):
         ImageData(images, None, (1.0, 0.0))
     with pytest.raises(DataError, match="can be shifted"):

@@ -65,6 +65,8 @@ def test_targets_made_once_are_those_of_the_labels(loss) -> None:
 
 
 def test_unsuited_targets_are_refused() -> None:
+    with pytest.raises(DataError, match=r"an empty batch has no loss: outputs \(0, 1\)"):
+        BinaryCrossEntropy()(np.ones((0, 1)), 1.0)
     with pytest.raises(DataError, match=r"labels range from 0 to 3, but there are 3 classes"):
         SoftmaxCrossEntropy()(LOGITS, np.array([0, 3]))
     with pytest.raises(DataError, match="range from -1"):

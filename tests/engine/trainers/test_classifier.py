@@ -238,6 +238,23 @@ def test_data_that_do_not_fit_are_refused() -> None:
             trainer(max_shift=most)
 
 
+def test_inputs_of_another_dtype_than_the_weights_are_refused() -> None:
+    with pytest.raises(SettingError, match="dtype float64 for a model whose weights are float32"):
+        ClassifierTrainer(
+            trainer().model,
+            SoftmaxCrossEntropy(),
+            Adam(),
+            schedules.constant(),
+            train=stripes(50, 1),
+            validation=stripes(30, 2),
+            epochs=1,
+            batch_size=16,
+            shuffle=True,
+            seed=0,
+            dtype=np.float64,
+        )
+
+
 def test_states_that_do_not_fit_are_refused() -> None:
     run = trainer()
     finish(run.run())
