@@ -12,6 +12,7 @@ from engine.errors import (
     ShapeError,
 )
 from engine.gradcheck import gradcheck
+from engine.judge import FeatureStatistics, Judge
 from engine.layers import Activation, Dense, Dropout, Flatten, Reshape, Sequential
 from engine.layers_images import BatchNorm, Conv2D, MaxPool2D, Upsample2D
 from engine.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
@@ -43,11 +44,13 @@ __all__ = [
     "EarlyStopping",
     "EngineError",
     "EpochDone",
+    "FeatureStatistics",
     "Flatten",
     "GanTrainer",
     "GradientError",
     "GradientTape",
     "ImageData",
+    "Judge",
     "Latent",
     "MaxPool2D",
     "Reshape",
