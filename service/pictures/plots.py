@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -21,6 +22,8 @@ Format = Literal["png", "svg"]
 
 # Okabe and Ito's palette (2008), told apart by every kind of colour vision.
 _BLUE, _VERMILLION, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+_ORANGE, _SKY = "#E69F00", "#56B4E9"
+_TEXT_COLOURS = {_ORANGE: "#8F6200", _SKY: "#1B76AE", _PURPLE: "#A3527F"}  # darker where thin letters would be pale
 _INK, _FAINT, _LINE = "#222222", "#666666", "#DDDDDD"
 _MAX_TITLE, _MAX_CLASS_NAME = 80, 20  # characters
 _SETTINGS: dict[Any, Any] = {
@@ -48,12 +51,23 @@ _MOST = 1e30  # what is larger is a gap: matplotlib's axes overflow long before 
 _settings_lock = threading.Lock()  # matplotlib's settings belong to the process
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """Something to show along the epochs: what was wrong, from when on, and until when (None: to the end)."""
+
+    label: str
+    since: int
+    until: int | None
+    is_error: bool
+
+
 @dataclass(frozen=True)
 class _Line:
-    names: tuple[str, ...]  # of the series, the first that there is
+    names: tuple[str, ...]  # of the series, the first that there is; with a star at the end, any that begins so
     label: str
     colour: str
     style: Any = "-"
+    sparse: bool = False  # measured in some epochs only: the line goes from one to the next
 
 
 @dataclass(frozen=True)
@@ -61,10 +75,12 @@ class _Panel:
     title: str
     lines: tuple[_Line, ...]
     percent: bool = False
+    best: str = ""  # how the best epoch's value of the last line is written; empty: the epoch is a line only
+    least: float = 0.0  # what the vertical axis reaches at least, from nothing on; 0: what the values ask for
 
 
-_DASHED = (0, (5, 2))
-_PANELS: dict[str, tuple[_Panel, ...]] = {
+_DASHED, _DOTTED = (0, (5, 2)), (0, (1, 1.5))
+_MAIN_PANELS: dict[str, tuple[_Panel, ...]] = {
     "classifier": (
         _Panel(
             "Loss",
@@ -80,6 +96,7 @@ _PANELS: dict[str, tuple[_Panel, ...]] = {
                 _Line(("validation_accuracy", "val_accuracy"), "validation", _VERMILLION),
             ),
             percent=True,
+            best="{:.2%}",
         ),
     ),
     "gan": (
@@ -91,15 +108,72 @@ _PANELS: dict[str, tuple[_Panel, ...]] = {
             ),
         ),
         _Panel(
-            "Discriminator's belief that an image is real",
+            "Discriminator's belief in an image",
             (
-                _Line(("d_real",), "real images", _GREEN, _DASHED),
+                _Line(("d_real",), "real", _GREEN, _DASHED),
                 _Line(("d_fake",), "generated", _PURPLE),
             ),
             percent=True,
         ),
     ),
 }
+_HEALTH_PANELS: dict[str, tuple[_Panel, ...]] = {  # those of which there is something
+    "classifier": (
+        _Panel(
+            "Gradient norm",
+            (
+                _Line(("grad_norm/*",), "first layer", _SKY, _DASHED),
+                _Line(("grad_norm",), "all layers", _BLUE),
+            ),
+        ),
+        _Panel(
+            "Hidden units without effect",
+            (
+                _Line(("saturation",), "saturated", _ORANGE, _DASHED),
+                _Line(("dead_units",), "silent", _GREEN),
+            ),
+            percent=True,
+            least=0.1,
+        ),
+    ),
+    "gan": (
+        _Panel(
+            "Fréchet distance",
+            (_Line(("frechet_distance",), "judge", _INK, sparse=True),),
+            best="{:.0f}",
+        ),
+        _Panel(
+            "What the samples cover",
+            (
+                _Line(("sample_diversity",), "variety", _ORANGE, _DOTTED),
+                _Line(("class_entropy",), "entropy", _SKY, _DASHED, sparse=True),
+                _Line(("mode_coverage",), "classes", _INK, sparse=True),
+            ),
+            percent=True,
+            least=1.0,
+        ),
+        _Panel(
+            "Gradient norm",
+            (
+                _Line(("d_grad_norm",), "discriminator", _BLUE, _DASHED),
+                _Line(("g_grad_norm",), "generator", _VERMILLION),
+            ),
+        ),
+        _Panel(
+            "Hidden units without effect",
+            (
+                _Line(("d_dead_units",), "discriminator, silent", _BLUE, _DASHED),
+                _Line(("g_dead_units",), "generator, silent", _PURPLE),
+                _Line(("d_saturation",), "discriminator, saturated", _SKY, _DASHED),
+                _Line(("g_saturation",), "generator, saturated", _VERMILLION),
+            ),
+            percent=True,
+            least=0.1,
+        ),
+    ),
+}
+_PANEL_SIZE = (5.0, 3.7)  # inches
+_MARK_HEIGHT = 0.34
 
 
 def curves(
@@ -110,28 +184,45 @@ def curves(
     title: str,
     fmt: Format = "png",
     best_epoch: int | None = None,
+    marks: Sequence[Mark] = (),
 ) -> bytes:
-    """What a training measured after each epoch; two panels, 1200 by 500 pixels.
+    """What a training measured after each epoch: loss and success, beneath them its health, and what was found.
 
     Args:
-        kind: ``classifier`` or ``gan``; decides which series are drawn. A series that is missing is left out.
+        kind: ``classifier`` or ``gan``; decides which series are drawn. A series that is missing is left out, and so
+            is a panel of health without any.
         series: as long as ``epochs``; None and what is not finite (or no share, where shares are drawn) are gaps.
-        best_epoch: marked, with its value, on the validation accuracy.
+        best_epoch: a line through all panels, with its value where it was the best.
+        marks: bars along the epochs, below everything else.
 
     Raises:
         ValueError: another kind, or a series of another length.
     """
-    if kind not in _PANELS:
-        raise ValueError(f"no curves for the kind {kind!r}; there are {', '.join(_PANELS)}")
+    if kind not in _MAIN_PANELS:
+        raise ValueError(f"no curves for the kind {kind!r}; there are {', '.join(_MAIN_PANELS)}")
     for name, values in series.items():
         if len(values) != len(epochs):
             raise ValueError(f"{name}: {len(values)} values for {len(epochs)} epochs")
+    panels = list(_MAIN_PANELS[kind])
+    panels += [panel for panel in _HEALTH_PANELS[kind] if any(_values(line, panel, series) for line in panel.lines)]
+    columns = 2 if len(panels) <= 4 else 3
+    rows = -(-len(panels) // columns)
+    heights = [_PANEL_SIZE[1]] * rows + ([_MARK_HEIGHT * len(marks) + 0.5] if marks else [])
     with _settings_lock, mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        figure = Figure(
+            figsize=(columns * _PANEL_SIZE[0], sum(heights) + 0.5),
+            layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1),
+        )
         FigureCanvasAgg(figure)
         _set_title(figure, title)
-        for axes, panel in zip(figure.subplots(1, 2), _PANELS[kind], strict=True):
-            _draw_panel(axes, panel, epochs, series, best_epoch if kind == "classifier" else None)
+        grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+        for index, panel in enumerate(panels):
+            axes = figure.add_subplot(grid[divmod(index, columns)])
+            _draw_panel(axes, panel, epochs, series, best_epoch)
+            for mark in marks:
+                axes.axvline(mark.since, color=_mark_colour(mark), linewidth=1, alpha=0.7, zorder=0.5)
+        if marks:
+            _draw_marks(figure.add_subplot(grid[rows, :]), marks, epochs)
         return _render(figure, fmt)
 
 
@@ -183,31 +274,60 @@ def _draw_panel(
     x = np.asarray(epochs, float)
     drawn: list[tuple[_Line, NDArray[np.float64]]] = []
     for line in panel.lines:
-        name = next((name for name in line.names if name in series), None)
-        bounds = (0.0, 1.0) if panel.percent else (-_MOST, _MOST)
-        y = np.array([_within(value, *bounds) for value in series[name]] if name is not None else [], float)
-        if not np.isfinite(y).any():
+        y = np.array(_values(line, panel, series), float)
+        if not y.size:
             continue
-        axes.plot(x, y, color=line.colour, linestyle=line.style, linewidth=2)
-        dots = np.isfinite(y) if len(x) <= 12 else _alone(y)  # a line needs two points
+        there = np.isfinite(y)
+        shown = there if line.sparse else np.ones_like(there)
+        axes.plot(x[shown], y[shown], color=line.colour, linestyle=line.style, linewidth=2)
+        dots = there if line.sparse or len(x) <= 12 else _alone(y)  # a line needs two points
         axes.plot(x[dots], y[dots], "o", color=line.colour, markersize=5)
         drawn.append((line, y))
     if not drawn:
         axes.text(0.5, 0.5, "no values yet", transform=axes.transAxes, ha="center", color=_FAINT)
         axes.set(xticks=[], yticks=[])
         return
-    if len(x) == 1:
-        axes.set_xlim(x[0] - 0.5, x[0] + 0.5)
+    axes.set_xlim(*_reach(epochs))
     values = np.concatenate([y[np.isfinite(y)] for _, y in drawn])
+    # What hardly changes is to look so: not every rounding is a mountain.
+    middle, span = (values.max() + values.min()) / 2, 0.01 if panel.percent else 0.02 * np.abs(values).max()
+    if np.ptp(values) < span:
+        axes.set_ylim(middle - span / 2, middle + span / 2)
     if panel.percent:
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
         low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -0.03), min(high, 1.03))
+        high = max(min(high, 1.03) if values.max() <= 1 else high, 1.03 * panel.least)
+        axes.set_ylim(-0.03 * high if panel.least else max(low, -0.03), high)
     elif values.min() > 1 / _MOST and values.max() > 50 * values.min():
         axes.set_yscale("log")
+    else:
+        axes.ticklabel_format(axis="y", useOffset=False)
     _label_ends(axes, [(line, float(y[np.isfinite(y)][-1])) for line, y in drawn])
-    if panel.percent and best_epoch is not None and best_epoch in epochs:
-        _mark_best(axes, best_epoch, float(drawn[-1][1][list(epochs).index(best_epoch)]))
+    if best_epoch is not None and best_epoch in epochs:
+        axes.axvline(best_epoch, color=_FAINT, linewidth=1, linestyle=_DOTTED, zorder=0.5)
+        if panel.best:
+            _mark_best(axes, panel, best_epoch, float(drawn[-1][1][list(epochs).index(best_epoch)]))
+
+
+def _values(line: _Line, panel: _Panel, series: Mapping[str, Sequence[float | None]]) -> list[float]:
+    """The values of a line, with gaps where there is nothing to draw; nothing at all where there are gaps only."""
+    for name in line.names:
+        found = name if name in series else next((other for other in series if _begins(other, name)), None)
+        if found is not None:
+            bounds = (0.0, 2.0) if panel.percent else (-_MOST, _MOST)
+            values = [_within(value, *bounds) for value in series[found]]
+            return values if any(map(math.isfinite, values)) else []
+    return []
+
+
+def _begins(name: str, pattern: str) -> bool:
+    return pattern.endswith("*") and name.startswith(pattern[:-1])
+
+
+def _reach(epochs: Sequence[int]) -> tuple[float, float]:
+    """Where the horizontal axis begins and ends."""
+    room = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
+    return max(epochs[0] - room, 0.5), epochs[-1] + room
 
 
 def _label_ends(axes: Axes, ends: list[tuple[_Line, float]]) -> None:
@@ -215,13 +335,15 @@ def _label_ends(axes: Axes, ends: list[tuple[_Line, float]]) -> None:
     placed = sorted(((_height(axes, value), line) for line, value in ends), key=lambda end: end[0])
     heights = [height for height, _ in placed]
     apart = 0.085  # of the panel's height: a line of text
-    for index in range(1, len(heights)):
-        lack = apart - (heights[index] - heights[index - 1])
-        if lack > 0:
-            heights[index - 1] -= lack / 2
-            heights[index] += lack / 2
+    for _ in placed:  # moving two apart may bring one of them too close to a third
+        for index in range(1, len(heights)):
+            lack = apart - (heights[index] - heights[index - 1])
+            if lack > 1e-9:
+                heights[index - 1] -= lack / 2
+                heights[index] += lack / 2
     for height, (_, line) in zip(heights, placed, strict=True):
-        axes.text(1.02, height, line.label, color=line.colour, transform=axes.transAxes, va="center")
+        colour = _TEXT_COLOURS.get(line.colour, line.colour)
+        axes.text(1.02, height, line.label, color=colour, transform=axes.transAxes, va="center")
 
 
 def _height(axes: Axes, value: float) -> float:
@@ -230,18 +352,42 @@ def _height(axes: Axes, value: float) -> float:
     return float((axes.transScale + axes.transLimits).transform((1.0, value))[1])
 
 
-def _mark_best(axes: Axes, epoch: int, value: float) -> None:
+def _mark_best(axes: Axes, panel: _Panel, epoch: int, value: float) -> None:
     if not math.isfinite(value):
         return
     axes.plot([epoch], [value], "o", markersize=11, markerfacecolor="none", markeredgecolor=_INK, markeredgewidth=1.5)
-    axes.annotate(
-        f"best {value:.2%}, epoch {epoch}",
-        xy=(epoch, value),
-        xytext=(0.97, 0.06 if _height(axes, value) > 0.3 else 0.5),
-        textcoords="axes fraction",
-        ha="right",
-        arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 0.8, "shrinkB": 7},
-    )
+    axes.set_title(f"best {panel.best.format(value)}, epoch {epoch}", loc="right", fontsize=11, color=_FAINT)
+
+
+def _mark_colour(mark: Mark) -> str:
+    return _VERMILLION if mark.is_error else _ORANGE
+
+
+def _draw_marks(axes: Axes, marks: Sequence[Mark], epochs: Sequence[int]) -> None:
+    """A bar for each mark, along the epochs, with its name on it or beside."""
+    low, high = _reach(epochs)
+    axes.set(xlim=(low, high), ylim=(len(marks) - 0.5, -0.5), yticks=[])
+    axes.set_title("Found, by epoch")
+    axes.spines["left"].set_visible(False)
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16, steps=[1, 2, 5, 10], min_n_ticks=1))
+    for row, mark in enumerate(marks):
+        end = high if mark.until is None else float(mark.until)
+        axes.barh(row, end - mark.since, left=mark.since, height=0.62, color=_mark_colour(mark))
+        until = "" if mark.until is None else f" to {mark.until}"
+        text = f"{mark.label}, epoch {mark.since}{until}" if until else f"{mark.label}, from epoch {mark.since} on"
+        on_the_left = mark.since - low > 0.5 * (high - low)
+        place = mark.since - 0.006 * (high - low) if on_the_left else end + 0.006 * (high - low)
+        inside = not on_the_left and end - mark.since > 0.3 * (high - low)
+        axes.text(
+            mark.since + 0.006 * (high - low) if inside else place,
+            row,
+            text,
+            va="center",
+            ha="right" if on_the_left else "left",
+            color="white" if inside and mark.is_error else _INK,
+            fontweight="bold" if inside else "normal",
+        )
 
 
 def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> None:
@@ -275,7 +421,7 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> 
 
 def _set_title(figure: Figure, title: str) -> None:
     # A title comes from a person: it may hold dollar signs, which would be read as mathematics.
-    figure.suptitle(_drawable(title, _MAX_TITLE), x=0.01, ha="left", fontsize=15, parse_math=False)
+    figure.suptitle(_drawable(title, _MAX_TITLE), x=0.01, ha="left", fontsize=15, fontweight="bold", parse_math=False)
 
 
 def _drawable(text: str, length: int) -> str:

@@ -18,6 +18,11 @@ CLASSIFIER = {"train_loss": FALLING, "val_loss": RISING, "train_accuracy": RISIN
 GAN = {"d_loss": FALLING, "g_loss": RISING, "d_real": RISING, "d_fake": FALLING}
 
 
+CLASSIFIER_HEALTH = CLASSIFIER | {"grad_norm/layers.0": FALLING, "grad_norm": FALLING, "dead_units": RISING}
+JUDGED: list[float | None] = [500 / epoch if epoch % 5 == 0 else None for epoch in EPOCHS]
+GAN_HEALTH = GAN | {"frechet_distance": JUDGED, "mode_coverage": [j and 0.9 for j in JUDGED], "g_grad_norm": FALLING}
+
+
 def read_png(content: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(content)) as image:
         return np.asarray(image.convert("RGB"))
@@ -34,6 +39,38 @@ def test_curves_show_both_lines_of_each_panel(kind: str, series: dict[str, list[
     assert read_png(content).shape == (504, 1200, 3)
     for colour in ("#0072B2", "#D55E00") if kind == "classifier" else ("#0072B2", "#D55E00", "#009E73", "#CC79A7"):
         assert count_ink(content, colour) > 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "series", "shape"),
+    [("classifier", CLASSIFIER_HEALTH, (948, 1200, 3)), ("gan", GAN_HEALTH, (948, 1800, 3))],
+)
+def test_health_is_drawn_beneath(kind: str, series: dict[str, list[float | None]], shape: tuple[int, ...]) -> None:
+    assert read_png(plots.curves(kind, EPOCHS, series, title="a title", best_epoch=20)).shape == shape
+
+
+def test_what_is_measured_now_and_then_is_a_line_all_the_same() -> None:
+    lone = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": [*[None] * 29, 300.0]}, title="")
+    often = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": JUDGED}, title="")
+    assert count_ink(often, "#222222") > count_ink(lone, "#222222") + 300
+
+
+@pytest.mark.parametrize(("is_error", "colour"), [(True, "#D55E00"), (False, "#E69F00")])
+def test_findings_are_bars_along_the_epochs(is_error: bool, colour: str) -> None:
+    def ink(*marks: plots.Mark) -> int:
+        return count_ink(plots.curves("gan", EPOCHS, {}, title="", marks=marks), colour)
+
+    late = plots.Mark(label="mode collapse", since=20, until=None, is_error=is_error)
+    whole = plots.Mark(label="mode collapse", since=1, until=None, is_error=is_error)
+    over = plots.Mark(label="mode collapse", since=20, until=22, is_error=is_error)
+    assert ink() == 0 < ink(over) < ink(late) < ink(whole)
+
+
+def test_what_hardly_changes_looks_so() -> None:
+    steady: list[float | None] = [888.0 + 0.001 * epoch for epoch in EPOCHS]
+    content = plots.curves("gan", EPOCHS, {"d_loss": steady}, title="")
+    rows = np.flatnonzero((np.abs(read_png(content).astype(int) - [0, 0x72, 0xB2]).max(axis=2) < 12)[:, 100:400].any(1))
+    assert np.ptp(rows) < 15  # of 400: not from the bottom to the top
 
 
 @pytest.mark.parametrize("fmt", ["png", "svg"])
