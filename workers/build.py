@@ -18,7 +18,8 @@ from engine.schedules import Schedule
 from service.contract import spec
 from service.contract.architecture import Size, picture_size
 from service.contract.spec import ClassifierSpec, GanSpec, Spec
-from service.datasets import Dataset
+from service.contract.validation import read_resolved
+from service.datasets import BUILT_IN, Dataset
 
 Bytes = NDArray[np.uint8]
 Trainer = engine.ClassifierTrainer | engine.GanTrainer
@@ -35,10 +36,25 @@ def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
             assert_never(resolved)
 
 
+def judge(dataset: Dataset) -> engine.Judge | None:
+    """The judge of a data set's kind of images, where this package has one."""
+    known = BUILT_IN.get(dataset.info.name)
+    if known is None or known.judge is None:
+        return None
+    kept = engine.checkpoint.load(known.judge)
+    resolved = read_resolved(kept.spec)
+    if not isinstance(resolved, ClassifierSpec):
+        raise TypeError(f"{known.judge} holds a {resolved.kind}, and a judge is a classifier")
+    model = _classifying(resolved, dataset)
+    model.load_state_dict(kept.tensors)
+    low, high = resolved.dataset.scale
+    real = engine.FeatureStatistics(kept.tensors["real.mean"], kept.tensors["real.covariance"])
+    return engine.Judge(model, real, (low, high))
+
+
 def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.ClassifierTrainer:
-    rows, columns = dataset.info.image_shape
     return engine.ClassifierTrainer(
-        _network(resolved.layers, picture_size(resolved.layers, rows, columns), resolved, purpose="init"),
+        _classifying(resolved, dataset),
         _classifier_loss(resolved.loss),
         _optimizer(resolved.optimizer),
         _schedule(resolved.schedule),
@@ -53,6 +69,11 @@ def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.Classifier
         early_stopping=_early_stopping(resolved.early_stopping),
         dtype=np.dtype(resolved.dtype.value),
     )
+
+
+def _classifying(resolved: ClassifierSpec, dataset: Dataset) -> engine.Sequential:
+    rows, columns = dataset.info.image_shape
+    return _network(resolved.layers, picture_size(resolved.layers, rows, columns), resolved, purpose="init")
 
 
 def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:

@@ -23,17 +23,19 @@ from service.contract.artifacts import ArtifactDamaged, ArtifactFolder, Artifact
 from service.contract.database import Database
 from service.contract.errors import LeaseLost
 from service.contract.failpoints import reach
+from service.contract.health import Finding
 from service.contract.leases import Claim, EpochRecord, Position
 from service.contract.settings import Settings
 from service.contract.spec import Spec
 from service.contract.states import ErrorCode
-from service.contract.tables import Job
+from service.contract.tables import Epoch, Job
 from service.contract.validation import read_resolved
 from service.datasets import Dataset, DatasetError
 from service.pictures import grids
 from workers import build, forks
 from workers.build import Trainer
 from workers.channel import Orders
+from workers.health import Watch
 from workers.insisting import NO_ANSWER, insist
 from workers.provenance import provenance
 
@@ -47,6 +49,14 @@ class _Stopped(Exception):
 
 class _CannotStart(Exception):
     """What a fork begins with is gone: from random weights it would be another job."""
+
+
+class _Unhealthy(Exception):
+    """The spec wants the job to stop on what was found."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +122,8 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
         raise  # not the training's fault: the next lease goes on from the last checkpoint
     except DivergedError as error:
         return fail(_diverged(run, error))
+    except _Unhealthy as error:
+        return fail(_unhealthy(run, error.finding))
     except DatasetError as error:
         return fail({"code": error.code, "message": str(error)})
     except _CannotStart as error:
@@ -153,6 +165,7 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
     reach("began")
     _restore(run, trainer, job.start_epoch)
     reach("restored")
+    watch = _watch(run, trainer, dataset)
     steps, began = 0, time.monotonic()
     for report in trainer.run():
         match report:
@@ -162,9 +175,12 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
                 run.orders.progress(report.step, report.steps)
                 reach("batch_done", report.epoch)
             case EpochDone():
+                done = watch.look(trainer, report)
                 now = time.monotonic()
                 reach("epoch_trained", report.epoch)
-                _commit(run, trainer, report, steps=steps, seconds=now - began, class_names=dataset.info.class_names)
+                names = dataset.info.class_names
+                _commit(run, trainer, done, watch, steps=steps, seconds=now - began, class_names=names)
+                _stop_where_asked(watch)
                 began = time.monotonic()
     weights, stopped = _digest(trainer.state_dict()), trainer.stopped_early
     why = asdict(stopped) if stopped else None
@@ -201,8 +217,33 @@ def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
         raise _CannotStart("the checkpoint that this job begins with is gone")
 
 
+def _watch(run: Run, trainer: Trainer, dataset: Dataset) -> Watch:
+    """The watch over this training, as it was after the epoch that it goes on from."""
+    watch = Watch(run.spec, build.judge(dataset) if isinstance(trainer, GanTrainer) else None)
+
+    def read() -> Sequence[Epoch]:
+        with run.database.read() as session:
+            return jobs.epochs(session, run.held.job_id)
+
+    watch.recall([row for row in run.insist(read) if row.epoch <= trainer.epoch])
+    _stop_where_asked(watch)  # it may have died between the commit and the stop
+    return watch
+
+
+def _stop_where_asked(watch: Watch) -> None:
+    if watch.reason_to_stop is not None:
+        raise _Unhealthy(watch.reason_to_stop)
+
+
 def _commit(
-    run: Run, trainer: Trainer, done: EpochDone, *, steps: int, seconds: float, class_names: Sequence[str]
+    run: Run,
+    trainer: Trainer,
+    done: EpochDone,
+    watch: Watch,
+    *,
+    steps: int,
+    seconds: float,
+    class_names: Sequence[str],
 ) -> None:
     """Write the epoch's files, then make it count. Without the lease, the files go again."""
     files: list[StoredFile] = []
@@ -227,6 +268,7 @@ def _commit(
         seconds=seconds,
         is_best=done.is_best,
         files=files,
+        health=watch.findings,
     )
     reach("files_stored", done.epoch)
     asked = 0
@@ -289,6 +331,18 @@ def _diverged(run: Run, error: DivergedError) -> dict[str, Any]:
         "last_good_checkpoint": kept[0].epoch if kept else None,
         "hint": f"the same spec would diverge again: try a learning rate of {rate / 10:g} (it was {rate:g}), "
         'loss.reduction "mean", or the adam optimizer',
+    }
+
+
+def _unhealthy(run: Run, finding: Finding) -> dict[str, Any]:
+    kept = insist(lambda: leases.checkpoints(run.database, run.held), patience_s=run.held.lease_s)
+    return {
+        "code": finding.code.value,
+        "message": finding.message,
+        "epoch": finding.epoch,
+        "numbers": dict(finding.numbers),
+        "last_good_checkpoint": kept[0].epoch if kept else None,
+        "hint": "stopped as health.stop_on asks; try " + "; or ".join(finding.advice),
     }
 
 

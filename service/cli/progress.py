@@ -147,7 +147,11 @@ def _take(job: Watched, event: Event, display: Display) -> None:
         case "end":
             job.status, job.error = data["status"], data.get("error")
             job.fraction = 1.0 if job.status == "succeeded" else job.fraction
-        case "log" | "health" if data.get("message"):
+        case "health":
+            name = data["code"].replace("_", " ")
+            told = f"{name}: {data['message']}" if data["state"] == "found" else f"{name} is over"
+            display.note(job, f"epoch {data['epoch']}: {told}")
+        case "log" if data.get("message"):
             display.note(job, f"{data.get('level', 'warning')}: {data['message']}")
     display.changed(job, event)
 

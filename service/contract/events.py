@@ -50,3 +50,9 @@ def read(session: Session, job_id: str, *, after: int = 0, limit: int = 500) -> 
     """Events with a number above ``after``, in order."""
     query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(limit)
     return session.scalars(query).all()
+
+
+def of_type(session: Session, job_id: str, kind: EventType) -> Sequence[Event]:
+    """All events of one type, in order."""
+    query = select(Event).where(Event.job_id == job_id, Event.type == kind).order_by(Event.seq)
+    return session.scalars(query).all()

@@ -19,6 +19,7 @@ from service.contract.database import Database, now_ms
 from service.contract.errors import LeaseLost
 from service.contract.events import EventType
 from service.contract.failpoints import reach
+from service.contract.health import Finding
 from service.contract.states import ErrorCode, Request, Status
 from service.contract.tables import Artifact, Epoch, ExpectedEpoch, Job, Worker
 from service.contract.validation import canonical
@@ -58,6 +59,8 @@ class EpochRecord:
     seconds: float
     is_best: bool
     files: Sequence[StoredFile]
+    health: Sequence[Finding] = ()
+    """What is wrong with the training after this epoch."""
 
 
 def claim(database: Database, worker: str, lease_s: float) -> Claim | None:
@@ -400,8 +403,9 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
             )
         )
         _compare(session, job, record, metrics)
-        data = {"epoch": record.epoch, "step": record.position.step, "values": metrics}
-        return [(EventType.METRICS, data | {"seconds": record.seconds})]
+        data = {"epoch": record.epoch, "step": record.position.step, "values": metrics, "seconds": record.seconds}
+        data["health"] = [finding.code.value for finding in record.health]
+        return [(EventType.METRICS, data), *_record_health(job, record)]
     if stored.metrics == metrics and stored.samples_digest == record.samples_digest:
         return []
     differing = _differing(stored.metrics, metrics) or ["samples"]
@@ -441,6 +445,18 @@ def _conclude(
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+
+
+def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
+    """Keep what is wrong now, and tell of what was found and what is over."""
+    before, now = job.health, [finding.document() for finding in record.health]
+    job.health = now
+    over = [(finding, "over") for finding in before if finding not in now]
+    found = [(finding, "found") for finding in now if finding not in before]
+    return [
+        (EventType.HEALTH, {"state": state, **finding, "epoch": record.epoch, "since": finding["epoch"]})
+        for finding, state in over + found
+    ]
 
 
 def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:

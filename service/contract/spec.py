@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Tag
 
+from service.contract.states import FindingCode
+
 MAX_LAYERS: Final = 64
 MAX_UNITS: Final = 4096
 MAX_FILTERS: Final = 1024
@@ -24,6 +26,7 @@ MAX_PARAMETERS: Final = 20_000_000
 MAX_EPOCHS: Final = 10_000
 MAX_BATCH: Final = 4096
 MAX_SHIFT: Final = 16
+MAX_JUDGED: Final = 10_000
 
 
 class Kind(StrEnum):
@@ -365,6 +368,21 @@ class Sampling(Part):
     count: Annotated[int, Field(ge=1, le=400)] = 64
 
 
+class Health(Part):
+    """What becomes of findings: things that are wrong with a training, seen in its metrics."""
+
+    stop_on: Annotated[list[FindingCode], Field(max_length=10)] = []
+    """The job fails as soon as one of these is found; its last checkpoint stays."""
+
+
+class GanHealth(Health):
+    """The same, and how often the judge looks at samples, where the data set has one."""
+
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 5
+    """It looks at the last epoch too."""
+    samples: Annotated[int, Field(ge=100, le=MAX_JUDGED)] = 1000
+
+
 class Common(Part):
     """What every kind of training has."""
 
@@ -396,6 +414,7 @@ class ClassifierSpec(Common):
     average_decay: Annotated[AverageDecay, ADDED_LATER] = None
     """The network that is validated and kept is a moving average of the weights over some 1 / (1 - decay) steps."""
     early_stopping: Annotated[EarlyStopping | None, ADDED_LATER] = None
+    health: Annotated[Health, ADDED_LATER] = Health()
 
 
 class Latent(Part):
@@ -435,6 +454,7 @@ class GanSpec(Common):
     generator: Generator
     discriminator: Discriminator
     loss: GanLoss
+    health: Annotated[GanHealth, ADDED_LATER] = GanHealth()
 
 
 Spec = ClassifierSpec | GanSpec

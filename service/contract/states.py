@@ -50,6 +50,28 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
+class FindingCode(StrEnum):
+    """What can be wrong with a training; also why a job failed that was to stop on it."""
+
+    MODE_COLLAPSE = "mode_collapse"
+    DISCRIMINATOR_WINS = "discriminator_wins"
+    VANISHING_GRADIENT = "vanishing_gradient"
+    OVERFITTING = "overfitting"
+    DIVERGING = "diverging"
+    DEAD_UNITS = "dead_units"
+    SATURATION = "saturation"
+
+
+class Severity(StrEnum):
+    """How bad a finding is: the result suffers, or there will be none."""
+
+    WARNING = "warning"
+    ERROR = "error"
+
+
+_NOT_AGAIN: Final = frozenset({ErrorCode.DIVERGED.value, *(code.value for code in FindingCode)})
+"""Errors of a training itself: the same bits would end the same way."""
+
 _ACTIONS: Final[dict[Status, tuple[Action, ...]]] = {
     Status.QUEUED: (Action.CANCEL,),
     Status.RUNNING: (Action.CANCEL, Action.PAUSE),
@@ -65,8 +87,9 @@ def allowed_actions(
 ) -> tuple[Action, ...]:
     """What may be asked of a job in this state, in the order in which a page shows it.
 
-    A request that waits to be obeyed is not offered again. A job that diverged is not offered a retry: the
-    same bits would diverge again. A fork leaves the job alone: it needs a finished epoch, and nothing else.
+    A request that waits to be obeyed is not offered again. A job that diverged, or stopped on a finding, is not
+    offered a retry: the same bits would end the same way. A fork leaves the job alone: it needs a finished epoch, and
+    nothing else.
     """
     offered = set(_ACTIONS[status])
     match requested:
@@ -76,7 +99,7 @@ def allowed_actions(
             offered = {Action.CANCEL}
         case None:
             pass
-    if error_code == ErrorCode.DIVERGED:
+    if error_code in _NOT_AGAIN:
         offered.discard(Action.RETRY)
     if epoch:
         offered.add(Action.FORK)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from rapidfuzz import process
 
+from service.contract import health
 from service.contract.architecture import Network, Size, networks, shown
 from service.contract.errors import Fault, MalformedJson, SpecError
 from service.contract.presets import DEFAULT_PRESET, PRESETS
@@ -236,6 +237,11 @@ def check_fit(spec: Spec, shape: Shape) -> None:
         if isinstance(optimizer, Sgd) and optimizer.nesterov and not optimizer.momentum:
             detail = "needs a momentum above 0"
             faults.append(Fault(pointer=f"{pointer}/nesterov", detail=detail, code="unsuitable"))
+    looked_for = health.codes(Kind(spec.kind))
+    for number, code in enumerate(spec.health.stop_on):
+        if code not in looked_for:
+            detail = f"is not looked for in a {spec.kind}; what is: {', '.join(looked_for)}"
+            faults.append(Fault(pointer=f"#/health/stop_on/{number}", detail=detail, code="unsuitable"))
     low, high = spec.dataset.scale
     if low >= high:
         faults.append(Fault(pointer="#/dataset/scale", detail="must rise: [low, high]", code="out_of_range"))

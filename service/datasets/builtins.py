@@ -14,6 +14,8 @@ from service.datasets.info import (
     content_sha256,
 )
 
+_DATA = Path(str(package_files("service.data")))
+
 FASHION_CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -39,6 +41,7 @@ class BuiltIn:
     system: Path | None = None  # folder of a Debian package
     mirrors: tuple[str, ...] = ()  # base URLs of the gzipped files, tried in turn; the checksums decide
     packed_bytes: Mapping[str, int] = field(default_factory=dict)  # sizes of the gzipped files as published
+    judge: Path | None = None  # a classifier that was trained on such images, see workers/make_judge.py
 
 
 def _info(
@@ -90,7 +93,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
             "CC BY-SA 3.0 (Y. LeCun, C. Cortes, C. J. C. Burges)",
         ),
         digests=_MNIST_10K,
-        shipped=Path(str(package_files("service.data") / "mnist-10k")),
+        shipped=_DATA / "mnist-10k",
     ),
     "mnist": BuiltIn(
         info=_info(

@@ -16,12 +16,14 @@ from uuid import uuid4
 import structlog
 
 from service import datasets
-from service.contract import jobs
+from service.contract import events, jobs
 from service.contract.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactKind
 from service.contract.database import Database
 from service.contract.errors import JobNotFound
+from service.contract.events import EventType
 from service.contract.settings import Settings
 from service.contract.spec import Kind
+from service.contract.states import Severity
 from service.contract.tables import Job
 from service.pictures import grids
 from service.web.problems import Problem
@@ -71,20 +73,28 @@ class Drawings:
         """What a job measured, drawn by matplotlib."""
         with self._database.read() as session:
             rows = jobs.epochs(session, job.id)
+            news = events.of_type(session, job.id, EventType.HEALTH)
         if which == "confusion" and job.kind != Kind.CLASSIFIER:
             raise Problem("not_found", f"a {job.kind} has no confusion matrix")
         if not rows:
             raise Problem("not_yet", "the job has not finished an epoch yet")
         title = job.name or f"{job.kind} …{job.id[-6:].lower()}"
         if which == "curves":
-            table = metric_table(job, rows)
+            table = metric_table(job, rows, news)
 
             def draw() -> bytes:
-                return bytes(
-                    _plots().curves(
-                        job.kind, table.epochs, table.series, title=title, fmt=fmt, best_epoch=job.best_epoch
+                plots = _plots()
+                marks = [
+                    plots.Mark(
+                        label=item.code.replace("_", " "),
+                        since=item.since,
+                        until=item.until,
+                        is_error=item.severity is Severity.ERROR,
                     )
-                )
+                    for item in table.findings
+                ]
+                options = {"title": title, "fmt": fmt, "best_epoch": job.best_epoch, "marks": marks}
+                return bytes(plots.curves(job.kind, table.epochs, table.series, **options))
 
             return self._kept(job.id, which, rows[-1].epoch, fmt, draw)
         measured = [row for row in rows if row.confusion is not None]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract import jobs
 from service.contract.spec import Kind
-from service.contract.states import TERMINAL, Action, Request, Status
+from service.contract.states import TERMINAL, Action, FindingCode, Request, Severity, Status
 from service.contract.tables import Artifact, Epoch, Event, Job, Worker
 from service.datasets import DatasetInfo
 
@@ -104,6 +104,27 @@ class StoppedEarly(Answer):
     patience: int = Field(description="Epochs that were waited since.")
 
 
+class FindingItem(Answer):
+    """Something that is wrong with a training, as it was when it was found."""
+
+    code: FindingCode
+    severity: Severity
+    epoch: int = Field(description="The epoch after which it was found.")
+    message: str
+    numbers: dict[str, float] = Field(description="What it was found in.")
+    advice: list[str] = Field(description="What to try: settings of a spec.")
+
+
+class FoundItem(Answer):
+    """When something was wrong."""
+
+    code: FindingCode
+    severity: Severity
+    message: str
+    since: int = Field(description="The epoch after which it was found.")
+    until: int | None = Field(description="The epoch after which it was over; null if it never was.")
+
+
 class JobSummary(Answer):
     """A job as lists show it."""
 
@@ -121,7 +142,7 @@ class JobSummary(Answer):
     progress: Progress
     metrics: Metrics = Field(description="Those of the last finished epoch.")
     best_epoch: int | None
-    health: list[Any]
+    health: list[FindingItem] = Field(description="What is wrong with the training now, the oldest first.")
     parent_id: str | None = Field(description="The job that this one was forked from, or reproduces.")
     start_epoch: int = Field(description="It goes on after this epoch of its parent; 0: it began with nothing.")
     reproduction: Reproduction | None
@@ -178,6 +199,7 @@ class MetricTable(Answer):
     series: dict[str, list[float | None]]
     seconds: list[float]
     best_epoch: int | None
+    findings: list[FoundItem] = Field(description="What was wrong, and when; in the order in which it was found.")
 
 
 class ArtifactItem(Answer):
@@ -418,8 +440,12 @@ def event_document(event: Event, *, job_id: str) -> dict[str, Any]:
     return document
 
 
-def metric_table(job: Job, rows: Sequence[Epoch]) -> MetricTable:
-    """Columns out of rows; where an epoch lacks a value, there is null."""
+def metric_table(job: Job, rows: Sequence[Epoch], news: Sequence[Event]) -> MetricTable:
+    """Columns out of rows; where an epoch lacks a value, there is null.
+
+    Args:
+        news: the job's events of type ``health``.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     return MetricTable(
         job=job.id,
@@ -427,7 +453,22 @@ def metric_table(job: Job, rows: Sequence[Epoch]) -> MetricTable:
         series={name: [finite(row.metrics.get(name)) for row in rows] for name in names},
         seconds=[round(row.seconds, 3) for row in rows],
         best_epoch=job.best_epoch,
+        findings=_found(news),
     )
+
+
+def _found(news: Sequence[Event]) -> list[FoundItem]:
+    found: list[dict[str, Any]] = []
+    for event in news:
+        data = event.data
+        if data["state"] == "found":
+            told = {name: data[name] for name in ("code", "severity", "message")}
+            found.append({**told, "since": data["epoch"], "until": None})
+            continue
+        for item in found:
+            if (item["code"], item["since"]) == (data["code"], data["since"]):
+                item["until"] = data["epoch"]
+    return [FoundItem(**item) for item in found]
 
 
 def artifact_item(row: Artifact) -> ArtifactItem:

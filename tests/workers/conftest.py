@@ -65,7 +65,9 @@ class Workshop:
         return process
 
     def submit(self, **spec: Any) -> str:
-        document = STEADY | spec
+        return self.store(STEADY | spec)
+
+    def store(self, document: dict[str, Any]) -> str:
         resolved = resolve(document)
         submission = Submission(spec=document, resolved=resolved, steps=plan.total_steps(resolved, 8500))
         answer, _ = jobs.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})

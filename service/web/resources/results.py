@@ -8,8 +8,9 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.contract import jobs
+from service.contract import events, jobs
 from service.contract.artifacts import ArtifactKind
+from service.contract.events import EventType
 from service.contract.tables import Epoch
 from service.web import queries, representations
 from service.web.answers import as_json
@@ -49,7 +50,8 @@ def metrics(job_id: str) -> Response:
     query = queries.read_query(MetricsQuery)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
-        table = representations.metric_table(job, jobs.epochs(session, job_id))
+        news = events.of_type(session, job_id, EventType.HEALTH)
+        table = representations.metric_table(job, jobs.epochs(session, job_id), news)
     if query.format == "json":
         return as_json(table)
     response = Response(_csv(table), content_type="text/csv; charset=utf-8")

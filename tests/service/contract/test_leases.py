@@ -13,8 +13,9 @@ from service.contract import events, jobs, leases
 from service.contract.artifacts import ArtifactFolder, ArtifactKind, StoredFile
 from service.contract.database import Database
 from service.contract.errors import LeaseLost
+from service.contract.health import Finding
 from service.contract.leases import Claim, EpochRecord, Position
-from service.contract.states import Request, Status
+from service.contract.states import FindingCode, Request, Severity, Status
 from service.contract.tables import Job, Worker
 
 Submit = Callable[..., str]
@@ -27,7 +28,12 @@ def claim(database: Database, worker: str = "w", lease_s: float = 15) -> Claim:
 
 
 def record(
-    epoch: int, *, files: tuple[StoredFile, ...] = (), is_best: bool = False, loss: float | None = None
+    epoch: int,
+    *,
+    files: tuple[StoredFile, ...] = (),
+    is_best: bool = False,
+    loss: float | None = None,
+    health: tuple[Finding, ...] = (),
 ) -> EpochRecord:
     return EpochRecord(
         epoch=epoch,
@@ -38,7 +44,13 @@ def record(
         seconds=0.5,
         is_best=is_best,
         files=files,
+        health=health,
     )
+
+
+def finding(epoch: int, code: FindingCode = FindingCode.OVERFITTING) -> Finding:
+    numbers = {"val_loss": 0.1 + 0.2}
+    return Finding(code=code, severity=Severity.WARNING, epoch=epoch, message="m", numbers=numbers, advice=["a"])
 
 
 def commit(database: Database, held: Claim, done: EpochRecord, keep_last: int = 3) -> list[str]:
@@ -366,3 +378,34 @@ def test_a_worker_that_checks_in_is_alive(database: Database) -> None:
     leases.check_in(database, worker(1))
     with database.read() as session:
         assert [found.running for found in leases.live_workers(session)] == [1]
+
+
+def test_findings_stand_in_the_job_and_their_coming_and_going_in_its_log(database: Database, submit: Submit) -> None:
+    job_id = submit()
+    held = claim(database)
+    first, second = finding(2), finding(3, FindingCode.DEAD_UNITS)
+    for epoch, health in ((1, ()), (2, (first,)), (3, (first, second)), (4, (second,))):
+        commit(database, held, record(epoch, health=health))
+    assert look(database, job_id).health == [second.document()]
+    told = [data for kind, data in log(database, job_id) if kind == "health"]
+    assert [(data["state"], data["code"], data["epoch"], data["since"]) for data in told] == [
+        ("found", "overfitting", 2, 2),
+        ("found", "dead_units", 3, 3),
+        ("over", "overfitting", 4, 2),
+    ]
+    assert told[0]["numbers"] == {"val_loss": 0.1 + 0.2}
+    metrics = [data["health"] for kind, data in log(database, job_id) if kind == "metrics"]
+    assert metrics == [[], ["overfitting"], ["overfitting", "dead_units"], ["dead_units"]]
+
+
+def test_an_epoch_that_is_trained_again_tells_of_no_finding_twice(database: Database, submit: Submit) -> None:
+    job_id = submit()
+    held = claim(database)
+    commit(database, held, record(1))
+    commit(database, held, record(2, health=(finding(2),)))
+    leases.hand_back(database, held, None)
+    held = claim(database)
+    commit(database, held, record(1))
+    commit(database, held, record(2, health=(finding(2),)))
+    assert look(database, job_id).health == [finding(2).document()]
+    assert [kind for kind, _ in log(database, job_id)].count("health") == 1

@@ -23,6 +23,7 @@ from migrations.upgrade import upgrade
 from service.contract import leases
 from service.contract.artifacts import ArtifactFolder, ArtifactKind
 from service.contract.database import Database
+from service.contract.health import Finding
 from service.contract.leases import Claim, EpochRecord, Position
 from service.contract.settings import Auth, Settings
 from service.contract.tables import Base
@@ -60,6 +61,7 @@ class PlayedWorker:
         confusion: Sequence[Sequence[int]] | None = None,
         keep_last: int = 3,
         checkpoint: bytes | None = None,
+        health: Sequence[Finding] = (),
     ) -> None:
         assert self.held is not None
         job_id, lease = self.held.job_id, self.held.lease
@@ -78,6 +80,7 @@ class PlayedWorker:
             seconds=0.5,
             is_best=best,
             files=files,
+            health=health,
         )
         self.artifacts.remove(leases.commit_epoch(self.database, self.held, record, keep_last=keep_last))
 

@@ -8,6 +8,9 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service.contract.health import Finding
+from service.contract.states import FindingCode, Severity
+
 Submit = Callable[..., str]
 
 
@@ -99,6 +102,63 @@ def test_metrics_are_columns_with_null_for_what_is_not_finite(either_app: Flask,
         text = "".join(part.decode() for part, _ in zip(stream.response, range(6), strict=False))
     assert "NaN" not in text
     assert "Infinity" not in text
+
+
+def sick(epoch: int) -> Finding:
+    return Finding(
+        code=FindingCode.MODE_COLLAPSE,
+        severity=Severity.ERROR,
+        epoch=epoch,
+        message="the generator makes one picture again and again",
+        numbers={"sample_diversity": 0.01},
+        advice=['initializer: {"name": "glorot"}', 'preset: "stable"'],
+    )
+
+
+def test_findings_stand_in_the_job_its_metrics_its_log_and_its_page(
+    either_app: Flask, play: Any, submit: Submit
+) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    job_id = submit(client, kind="gan")
+    worker.claim()
+    for epoch, health in ((1, []), (2, [sick(2)]), (3, [sick(2)]), (4, []), (5, [sick(5)])):
+        worker.epoch(epoch, health=health)
+    expected = {
+        "code": "mode_collapse",
+        "severity": "error",
+        "epoch": 5,
+        "message": "the generator makes one picture again and again",
+        "numbers": {"sample_diversity": 0.01},
+        "advice": ['initializer: {"name": "glorot"}', 'preset: "stable"'],
+    }
+    assert client.get(f"/jobs/{job_id}").json["health"] == [expected]
+    assert client.get("/jobs").json["data"][0]["health"] == [expected]
+    found = client.get(f"/jobs/{job_id}/metrics").json["findings"]
+    assert [(item["code"], item["since"], item["until"]) for item in found] == [
+        ("mode_collapse", 2, 4),
+        ("mode_collapse", 5, None),
+    ]
+    events = [item for item in client.get(f"/jobs/{job_id}/events").json["data"] if item["type"] == "health"]
+    assert [(item["state"], item["epoch"], item["since"]) for item in events] == [
+        ("found", 2, 2),
+        ("over", 4, 2),
+        ("found", 5, 5),
+    ]
+    page = client.get(f"/ui/jobs/{job_id}").text
+    assert "since epoch 5: the generator makes one picture again and again." in page
+    assert "preset: &#34;stable&#34;" in page
+
+
+def test_curves_mark_what_was_found(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    pictures = set()
+    for health in ([], [sick(2)]):
+        job_id = submit(client, kind="gan", name="same")
+        worker.claim()
+        worker.epoch(1)
+        worker.epoch(2, health=health)
+        pictures.add(client.get(f"/jobs/{job_id}/plots/curves.png").data)
+        worker.succeed()
+    assert len(pictures) == 2
 
 
 def refuse(name: str) -> None:

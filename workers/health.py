@@ -1,0 +1,64 @@
+"""Health as the child sees it: the judge's scores into the epoch's metrics, findings out of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from engine import EpochDone, GanTrainer, Judge, generator_for
+from service.contract.health import Chart, Finding
+from service.contract.spec import GanSpec, Spec
+from service.contract.tables import Epoch
+from workers.build import Trainer
+
+_AT_A_TIME: Final = 100
+"""Samples made at a time: no more memory than a batch of the training takes."""
+
+
+class Watch:
+    """Watches one training from its first epoch on.
+
+    Args:
+        judge: of the data set's kind of images, if there is one; looks at a GAN's samples only.
+    """
+
+    def __init__(self, spec: Spec, judge: Judge | None) -> None:
+        self._spec = spec
+        self._judge = judge
+        self._chart = Chart(spec)
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What is wrong now, the oldest first."""
+        return self._chart.findings
+
+    @property
+    def reason_to_stop(self) -> Finding | None:
+        """The finding that the spec wants the job to stop on, if there is one."""
+        return next((finding for finding in self.findings if finding.code in self._spec.health.stop_on), None)
+
+    def recall(self, epochs: Sequence[Epoch]) -> None:
+        """See the epochs that the training goes on from, all of them: findings then are what they were."""
+        for row in epochs:
+            self._chart.add(row.epoch, row.metrics)
+
+    def look(self, trainer: Trainer, done: EpochDone) -> EpochDone:
+        """See a new epoch; gives it back with the judge's scores where it is time for them, and as the last one
+        where the job is to stop on what is found."""
+        if self._judge is not None and isinstance(trainer, GanTrainer) and isinstance(self._spec, GanSpec):
+            health = self._spec.health
+            if done.is_last or done.epoch % health.every_epochs == 0:
+                scores = self._judge.score(_made(trainer, self._spec.seed, health.samples))
+                done = dataclasses.replace(done, metrics=done.metrics | scores)
+        self._chart.add(done.epoch, done.metrics)
+        return dataclasses.replace(done, is_last=done.is_last or self.reason_to_stop is not None)
+
+
+def _made(trainer: GanTrainer, seed: int, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Samples from noise that is the same in every epoch."""
+    noise = trainer.latent.draw(generator_for(seed, "judge"), count, trainer.dtype)
+    starts = range(0, count, _AT_A_TIME)
+    return np.concatenate([trainer.generate(noise[start : start + _AT_A_TIME]) for start in starts])
