@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Another interpreter may measure, one with PyTorch: make bench BENCH_PYTHON=/path/to/its/python
 BENCH_PYTHON ?= $(BIN)/python
+# How long the soak takes; SEED=n repeats an earlier plan.
+MINUTES ?= 30
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --strip-extras
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults compose bench clean
+.PHONY: help demo test check up format lock slow faults soak compose bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -34,6 +36,9 @@ slow: $(VENV)/installed-dev  ## the tests that take longer than a few seconds ea
 
 faults: $(VENV)/installed-dev  ## kill, stop and cut off real processes at every named point, on both databases
 	$(BIN)/pytest -n 2 -m "faults or not faults" tests/faults
+
+soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and see that nothing is lost, doubled or different
+	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docker engine answers
 	$(BIN)/pytest -m compose

@@ -1,7 +1,7 @@
 """The pipe between a supervisor and its child: JSON lines, orders one way and reports the other.
 
-A report is ``{"ready": true}`` once the child has loaded what it needs, ``{"step": ..., "steps": ...}`` or
-``{"done": why}``; an order is the job to train, then perhaps ``{"stop": ...}``.
+A report is ``{"ready": true}`` once the child has loaded what it needs, ``{"step": ..., "steps": ...}``,
+``{"done": why}`` or ``{"gave_up": why}``; an order is the job to train, then perhaps ``{"stop": ...}``.
 """
 
 from __future__ import annotations
@@ -140,6 +140,10 @@ class Orders:
     def done(self, outcome: str) -> None:
         """The last report."""
         self._send({"done": outcome})
+
+    def give_up(self, why: str) -> None:
+        """The last report of a child that could not let go by itself: nobody died, but the lease is still held."""
+        self._send({"gave_up": why})
 
     def _send(self, report: Mapping[str, Any]) -> None:
         try:

@@ -23,14 +23,16 @@ def insist(ask: Callable[[], T], *, patience_s: float, between: Callable[[], Non
     """Ask until there is an answer.
 
     Args:
-        patience_s: after so long without an answer, the last error is raised.
+        patience_s: so long after the first failure, the last error is raised. (The first may take long by itself,
+            and says nothing about the second.)
         between: called before each repetition; what it raises ends the asking.
     """
-    deadline = time.monotonic() + patience_s
+    deadline: float | None = None
     while True:
         try:
             return ask()
         except NO_ANSWER as error:
+            deadline = deadline or time.monotonic() + patience_s
             if time.monotonic() > deadline:
                 raise
             log.warning("the database does not answer; asking again", error=str(error))

@@ -93,6 +93,9 @@ def main() -> int:
     except LeaseLost as error:
         log.warning("the lease is lost", error=str(error))
         orders.done("lease lost")
+    except NO_ANSWER as error:
+        log.warning("given up: the database does not answer", error=str(error))
+        orders.give_up("the child got no answer from the database")
     return 0
 
 

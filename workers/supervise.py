@@ -231,6 +231,8 @@ class _Watch:
             report = self._child.report(TICK_S)
             if "done" in report:
                 return str(report["done"])
+            if "gave_up" in report:
+                return self._hand_back(str(report["gave_up"]))
             if "gone" in report:
                 return self._bury(f"the training process ended with code {report['gone']}")
             if "step" in report:
@@ -243,7 +245,8 @@ class _Watch:
             if now >= self._next_look:
                 self._next_look = now + TICK_S
                 if not self._keep(now):
-                    return self._fence()
+                    # Stop before somebody else may begin.
+                    return self._hand_back("could not renew in time")
 
     def _note(self, report: dict[str, Any]) -> None:
         now, step = time.monotonic(), report["step"]
@@ -279,11 +282,11 @@ class _Watch:
             return "gone, after its last word"
         return f"did not let go within {STOP_GRACE_S:.0f} seconds, and was ended"
 
-    def _fence(self) -> str:
-        """Stop before somebody else may begin; nobody died, so the job goes back once the database answers."""
+    def _hand_back(self, why: str) -> str:
+        """End the child; nobody died, so the job goes back once the database answers."""
         self._child.close()
         handed_back = self._settle(lambda: leases.hand_back(self._database, self._held, None))
-        return f"could not renew in time; {'handed back' if handed_back else 'in other hands by now'}"
+        return f"{why}; {'handed back' if handed_back else 'in other hands by now'}"
 
     def _bury(self, message: str) -> str:
         self._child.close()

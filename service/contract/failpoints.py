@@ -1,6 +1,6 @@
 """Named places where a test may strike: ``reach("epoch_committed", 3)``. In a service they do nothing.
 
-A test arms a process by ``TAPELINE_FAILPOINTS``, a folder. A file there, named after a place (``epoch_committed``, or
+A test arms a process by ``TESTING_FAILPOINTS``, a folder. A file there, named after a place (``epoch_committed``, or
 ``epoch_committed.3`` for one detail of it), says what is to happen to whichever process comes by first: ``kill``,
 ``stop`` (as SIGSTOP), ``hang``, or ``error`` (an OSError as of a full disk). The file is renamed before that, so each
 strikes once. Nothing but the process's own environment can arm it; no request can.
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-VARIABLE: Final = "TAPELINE_FAILPOINTS"
+VARIABLE: Final = "TESTING_FAILPOINTS"
 
 PLACES: Final = {
     "claimed": "the supervisor's claim is committed, and nobody has been told",

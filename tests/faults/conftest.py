@@ -17,23 +17,10 @@ from service.contract.errors import LeaseLost
 from service.contract.leases import Claim
 from service.contract.states import Request
 from tests.faults.oracle import Reference, check
+from tests.faults.yard import QUICK
 from tests.workers.conftest import Workshop, open_workshop
 from workers import run
 from workers.channel import Orders
-
-QUICK: dict[str, Any] = {
-    "kind": "classifier",
-    "epochs": 3,
-    "batch_size": 500,
-    "layers": [
-        {"units": 16, "activation": "relu"},
-        {"type": "dropout", "rate": 0.2},
-        {"units": 10, "activation": "softmax"},
-    ],
-    "samples": {"count": 4},
-    "checkpoint": {"keep_last": 2},
-}
-"""Seventeen batches an epoch, some milliseconds each."""
 
 
 class NoOrders(Orders):

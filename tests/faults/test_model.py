@@ -1,0 +1,311 @@
+"""The protocol as a state machine: workers that are slow, die, freeze and come back, people who change their minds, and
+a scheduler, in any order that Hypothesis can think of, on a real database."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from sqlalchemy import event, select, update
+
+from migrations.upgrade import upgrade
+from service.contract import events, jobs, leases
+from service.contract.artifacts import ArtifactFolder, ArtifactKind
+from service.contract.database import Database
+from service.contract.errors import IllegalTransition, LeaseLost
+from service.contract.jobs import Submission
+from service.contract.leases import Claim, EpochRecord, Position
+from service.contract.states import TERMINAL, Request, Status
+from service.contract.tables import Job
+from service.contract.validation import resolve
+
+EPOCHS = 3
+SPEC = {"kind": "classifier", "epochs": EPOCHS}
+
+
+@dataclass
+class Worker:
+    """A worker that holds a claim, or believes that it does."""
+
+    held: Claim
+    epoch: int
+    """What it has in its memory: so many epochs trained."""
+
+
+@dataclass
+class Expected:
+    """What the model knows of a job."""
+
+    live: int = 0
+    """The lease that may write, 0 for none."""
+    ends: int = 0
+    committed: set[int] = field(default_factory=set)
+
+
+class Protocol(RuleBasedStateMachine):
+    """Every rule is one transaction of the product; the model says whether it must be heard."""
+
+    template: ClassVar[Path]
+    workers = Bundle("workers")
+    job_ids = Bundle("job_ids")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="tapeline-model-"))
+        shutil.copy(self.template, self.folder / "tapeline.db")
+        self.database = Database(f"sqlite:///{self.folder / 'tapeline.db'}")
+        # Nobody pulls the plug here, and a sync for each rule would take most of the time.
+        event.listen(self.database.engine, "connect", lambda made, _: made.execute("PRAGMA synchronous=OFF").close())
+        self.artifacts = ArtifactFolder(self.folder / "artifacts")
+        self.jobs: dict[str, Expected] = {}
+
+    def teardown(self) -> None:
+        self.database.close()
+        shutil.rmtree(self.folder)
+
+    def job(self, job_id: str) -> Job:
+        with self.database.read() as session:
+            return jobs.get(session, job_id)
+
+    def heard(self, worker: Worker, write: Callable[[], Any]) -> bool:
+        """Make a write of a worker: it must be heard if, and only if, the lease is live."""
+        expected = self.jobs[worker.held.job_id]
+        live = expected.live == worker.held.lease
+        try:
+            write()
+        except LeaseLost:
+            assert not live, "a live lease was refused"
+            return False
+        assert live, "a dead lease was heard"
+        return True
+
+    @rule(target=job_ids)
+    def submit(self) -> str:
+        submission = Submission(spec=SPEC, resolved=resolve(SPEC), steps=30)
+        answer, _ = jobs.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+        self.jobs[answer["id"]] = Expected()
+        return str(answer["id"])
+
+    @rule(target=workers)
+    def claim(self) -> Any:
+        waiting = {job_id for job_id in self.jobs if self.job(job_id).status == Status.QUEUED}
+        held = leases.claim(self.database, "w", 600)
+        if held is None:
+            assert not waiting, "a job waits, and nobody can have it"
+            return Worker(Claim(job_id="", lease=0, lease_s=0), 0)
+        assert held.job_id in waiting
+        expected = self.jobs[held.job_id]
+        assert held.lease > max(expected.live, 0)
+        expected.live = held.lease
+        with self.database.read() as session:
+            kept = jobs.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)
+        return Worker(held, kept[-1].epoch if kept else 0)
+
+    @rule(worker=workers)
+    def commit_epoch(self, worker: Worker) -> None:
+        if worker.held.job_id not in self.jobs or worker.epoch >= EPOCHS:
+            return
+        epoch = worker.epoch + 1
+        lease = worker.held.lease
+        data = f"weights of epoch {epoch}".encode()
+        file = self.artifacts.write(worker.held.job_id, ArtifactKind.CHECKPOINT, epoch, lease, data)
+        record = EpochRecord(
+            epoch=epoch,
+            position=Position(step=10 * epoch, steps=30),
+            metrics={"train_loss": 1 / epoch},
+            confusion=None,
+            samples_digest=f"sha256:{epoch}",
+            seconds=1.0,
+            is_best=epoch == 2,
+            files=[file],
+        )
+        removed: list[str] = []
+        if self.heard(worker, lambda: removed.extend(self._commit(worker, record))):
+            worker.epoch = epoch
+            self.jobs[worker.held.job_id].committed.add(epoch)
+            self.artifacts.remove(removed)
+        else:
+            self.artifacts.remove([file.path])
+
+    def _commit(self, worker: Worker, record: EpochRecord) -> list[str]:
+        return leases.commit_epoch(self.database, worker.held, record, keep_last=1)
+
+    @rule(worker=workers)
+    def renew(self, worker: Worker) -> None:
+        if worker.held.job_id in self.jobs:
+            self.heard(worker, lambda: leases.renew(self.database, worker.held, None))
+
+    @rule(worker=consumes(workers))
+    def succeed(self, worker: Worker) -> None:
+        if worker.held.job_id not in self.jobs or worker.epoch < EPOCHS:
+            return
+        if self.heard(worker, lambda: leases.succeed(self.database, worker.held, "sha256:x")):
+            self._let_go(worker)
+
+    @rule(worker=workers)
+    def fail(self, worker: Worker) -> None:
+        if worker.held.job_id not in self.jobs:
+            return
+        error = {"code": "internal", "message": "m"}
+        if self.heard(worker, lambda: leases.fail(self.database, worker.held, error)):
+            self._let_go(worker)
+
+    @rule(worker=workers, request=st.sampled_from([None, *Request]))
+    def hand_back(self, worker: Worker, request: Request | None) -> None:
+        if worker.held.job_id not in self.jobs:
+            return
+        if self.heard(worker, lambda: leases.hand_back(self.database, worker.held, request)):
+            self._let_go(worker)
+
+    @rule(worker=workers)
+    def die(self, worker: Worker) -> None:
+        """The worker lives on as a zombie that will go on to write."""
+        if worker.held.job_id not in self.jobs:
+            return
+        if self.heard(worker, lambda: leases.report_death(self.database, worker.held, "died")):
+            self._let_go(worker)
+
+    @rule(worker=workers)
+    def lose_the_newest_checkpoint(self, worker: Worker) -> None:
+        if worker.held.job_id not in self.jobs:
+            return
+        found = leases.checkpoints(self.database, worker.held)
+        if found and self.jobs[worker.held.job_id].live == worker.held.lease:
+            leases.drop_checkpoint(self.database, worker.held, found[0], "bits")
+            worker.epoch = found[1].epoch if len(found) > 1 else 0
+            self.artifacts.remove([found[0].path])
+
+    @rule(job_id=job_ids)
+    def let_the_lease_run_out(self, job_id: str) -> None:
+        if job_id not in self.jobs:
+            return
+        with self.database.write() as session:
+            session.execute(
+                update(Job).where(Job.id == job_id, Job.status == Status.RUNNING).values(lease_expires_ms=1)
+            )
+        taken = leases.rescue(self.database)
+        assert taken == ([job_id] if self.jobs[job_id].live else [])
+        self.jobs[job_id].live = 0
+        self._count_end(job_id)
+
+    @rule(job_id=job_ids, verb=st.sampled_from([jobs.cancel, jobs.pause, jobs.resume, jobs.retry]))
+    def ask(self, job_id: str, verb: Callable[..., Job]) -> None:
+        if job_id not in self.jobs:
+            return
+        before = self.job(job_id)
+        legal = verb.__name__ in jobs.actions_of(before)
+        try:
+            verb(self.database, job_id)
+        except IllegalTransition:
+            assert not legal
+            return
+        assert legal
+        self._count_end(job_id, before=before)
+
+    @rule(job_id=job_ids)
+    def delete(self, job_id: str) -> None:
+        if job_id not in self.jobs:
+            return
+        legal = "delete" in jobs.actions_of(self.job(job_id))
+        try:
+            jobs.remove(self.database, job_id)
+        except IllegalTransition:
+            assert not legal
+            return
+        assert legal
+        self.artifacts.remove_job(job_id)
+        del self.jobs[job_id]
+
+    def _let_go(self, worker: Worker) -> None:
+        self.jobs[worker.held.job_id].live = 0
+        self._count_end(worker.held.job_id)
+
+    def _count_end(self, job_id: str, before: Job | None = None) -> None:
+        now = self.job(job_id)
+        if now.status in TERMINAL and (before is None or before.status not in TERMINAL):
+            log = self._log(job_id)
+            self.jobs[job_id].ends = sum(kind == "end" for kind, _ in log)
+
+    def _log(self, job_id: str) -> list[tuple[str, dict[str, Any]]]:
+        with self.database.read() as session:
+            return [(item.type, item.data) for item in events.read(session, job_id, limit=10_000)]
+
+    @invariant()
+    def all_is_well(self) -> None:
+        with self.database.read() as session:
+            rows = session.scalars(select(Job)).all()
+            assert {row.id for row in rows} == set(self.jobs)
+            for job in rows:
+                expected = self.jobs[job.id]
+                log = events.read(session, job.id, limit=10_000)
+                assert [item.seq for item in log] == list(range(1, job.last_seq + 1))
+                assert (job.status == Status.RUNNING) == bool(expected.live)
+                assert (job.lease_owner is None) == (job.status != Status.RUNNING)
+                ends = [item for item in log if item.type == "end"]
+                retries = [item for item in log if item.type == "status" and item.data["reason"] == "retried"]
+                assert len(ends) - len(retries) == (job.status in TERMINAL)
+                assert not [item for item in log if item.data.get("code") == "determinism_violation"]
+                assert {row.epoch for row in jobs.epochs(session, job.id)} == expected.committed
+                assert job.epoch == max(expected.committed, default=0)
+                for row in jobs.artifacts(session, job.id):
+                    assert (self.artifacts.root / row.path).exists()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "tapeline.db"
+    with closing(Database(f"sqlite:///{path}")) as database:
+        upgrade(database)
+    return path
+
+
+def run(template: Path, *, examples: int, steps: int, phases: Sequence[Phase] = tuple(Phase)) -> None:
+    Protocol.template = template
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Protocol,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+            phases=phases,
+            report_multiple_bugs=False,
+        ),
+    )
+
+
+def test_no_order_of_events_breaks_the_protocol(template: Path) -> None:
+    run(template, examples=6, steps=25)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_no_order_of_events_breaks_the_protocol_for_long(template: Path) -> None:
+    run(template, examples=150, steps=60)
+
+
+def test_without_the_fence_the_model_finds_a_way(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The expected failure: where a write asks only whether the job runs, a zombie is heard."""
+
+    def unfenced(session: Any, held: Claim, **values: Any) -> Job:
+        job = session.get(Job, held.job_id)
+        if job is None or job.status != Status.RUNNING:
+            raise LeaseLost(held.job_id, held.lease)
+        for name, value in values.items():
+            setattr(job, name, value)
+        found: Job = job
+        return found
+
+    monkeypatch.setattr(leases, "_guard", unfenced)
+    with pytest.raises(AssertionError, match="a dead lease was heard"):
+        run(template, examples=100, steps=40, phases=[Phase.generate])

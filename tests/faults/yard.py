@@ -1,0 +1,114 @@
+"""Real workers, schedulers and servers, and ways to strike at them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service.contract.artifacts import ArtifactFolder
+from service.contract.failpoints import VARIABLE
+from tests.faults.oracle import Reference, check
+from tests.workers.conftest import Workshop, children_of, is_alive
+
+QUICK: dict[str, Any] = {
+    "kind": "classifier",
+    "epochs": 3,
+    "batch_size": 500,
+    "layers": [
+        {"units": 16, "activation": "relu"},
+        {"type": "dropout", "rate": 0.2},
+        {"units": 10, "activation": "softmax"},
+    ],
+    "samples": {"count": 4},
+    "checkpoint": {"keep_last": 2},
+}
+"""Seventeen batches an epoch, some milliseconds each."""
+
+
+def wait_until(holds: Callable[[], object], what: str, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"in vain waited for: {what}"
+        time.sleep(0.03)
+
+
+def all_gone(pids: Sequence[int]) -> bool:
+    return not any(map(is_alive, pids))
+
+
+@dataclass
+class Yard(Workshop):
+    """A workshop whose processes can be struck at failpoints."""
+
+    accepted: list[str] = field(default_factory=list)
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def points(self) -> Path:
+        folder = self.home.parent / "points"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def start(self, module: str = "workers", **more: str) -> subprocess.Popen[bytes]:
+        return super().start(module, **{VARIABLE: str(self.points), **self.extra, **more})
+
+    def submit(self, **spec: Any) -> str:
+        self.accepted.append(super().submit(**QUICK | spec))
+        return self.accepted[-1]
+
+    def arm(self, place: str, how: str = "kill") -> None:
+        (self.points / place).write_text(how)
+
+    def until_struck(self, place: str, timeout_s: float = 60) -> int:
+        """Wait until somebody came by; gives its process id."""
+
+        def taken() -> list[Path]:
+            return list(self.points.glob(f"{place}.taken-*"))
+
+        wait_until(taken, f"somebody at {place}\n{self.logs()}", timeout_s)
+        (found,) = taken()
+        pid = int(found.name.partition(".taken-")[2].partition("-")[0])
+        found.unlink()
+        return pid
+
+    def until_all_end(self, timeout_s: float = 120) -> None:
+        for job_id in self.accepted:
+            self.until_end(job_id, timeout_s)
+
+    def logs(self) -> str:
+        return "\n".join(f"{path.name}:\n{path.read_text()[-3000:]}" for path in self.home.glob("*.log"))
+
+    def stop(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+        super().stop()
+
+    def check(self, reference: Reference | None) -> None:
+        """The common oracle, once everything has come to rest."""
+        self.stop()
+        for process in self.processes:
+            assert not children_of(process.pid), "I8: a child outlived its worker"
+        check(self.database, ArtifactFolder(self.settings.artifacts), self.accepted, reference)
+
+    def deaths(self) -> int:
+        """So often a worker was counted as lost."""
+        reasons = [event.data["reason"] for job in self.accepted for event in self.log(job) if event.type == "status"]
+        return sum(reason.startswith("worker lost") for reason in reasons)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a worker and all its children at once, as a power cut does."""
+    pids = [process.pid, *children_of(process.pid)]
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: all_gone(pids), "their end")
