@@ -226,10 +226,18 @@ class Dropout(Parameterless):
             raise SettingError(
                 "Dropout: training needs a random generator: layer(x, training=True, rng=...)", setting="rng"
             )
-        kept = rng.integers(0, 2**16, x.shape, np.uint16) >= self._threshold
+        kept = _draw(rng, x.shape) >= self._threshold
         mask = kept.astype(x.dtype)
         mask *= 2**16 / (2**16 - self._threshold)
         return ops.multiply(x, mask)
+
+
+def _draw(rng: np.random.Generator, shape: Shape) -> Array:
+    """16 random bits for each number; those of images lie in memory as the images do (:mod:`engine.ops_images`)."""
+    if len(shape) != 4:
+        return rng.integers(0, 2**16, shape, np.uint16)
+    batch, height, width, channels = shape
+    return rng.integers(0, 2**16, (channels, height, width, batch), np.uint16).transpose(3, 1, 2, 0)
 
 
 class Flatten(Parameterless):

@@ -78,6 +78,13 @@ def test_fans_of_a_convolution_count_its_patches() -> None:
     assert np.abs(glorot).max() == pytest.approx((6 / (9 * 10 + 9 * 30)) ** 0.5, rel=0.01)
 
 
+def test_dropout_leaves_images_in_their_order_in_memory() -> None:
+    x = ops.conv2d(np.ones((5, 30, 30, 1), np.float32), np.ones((1, 1, 1, 8), np.float32), np.zeros(8, np.float32))
+    y = np.asarray(Dropout(0.25)(x, training=True, rng=rng()))
+    assert y.strides == x.strides
+    assert np.mean(y == 0, axis=(0, 1, 2)) == pytest.approx(np.full(8, 0.25), abs=0.03)
+
+
 def test_batch_norm_normalizes_a_batch_and_remembers() -> None:
     x = numbers.normal(3, 2, (64, 5, 5, 4)).astype(np.float32)
     layer = BatchNorm(4, momentum=0.75)
