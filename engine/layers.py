@@ -233,7 +233,7 @@ class Dropout(Parameterless):
 
 
 def _draw(rng: np.random.Generator, shape: Shape) -> Array:
-    """16 random bits for each number; those of images lie in memory as the images do (:mod:`engine.ops_images`)."""
+    """16 random bits for each number; those of images lie in memory as the images do (:mod:`engine.convolution`)."""
     if len(shape) != 4:
         return rng.integers(0, 2**16, shape, np.uint16)
     batch, height, width, channels = shape

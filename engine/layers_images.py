@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import memory, ops
+from engine.convolution import Padding, window
 from engine.errors import SettingError
 from engine.initializers import Initializer, glorot_uniform
 from engine.layers import Activation, Parameterless, Shape, activation_function, as_activation, misfit
-from engine.ops_images import Padding, window
 from engine.ops_norm import follow
 from engine.recording import Array
 from engine.tensor import Tensor
@@ -26,7 +26,7 @@ class Conv2D:
         channels, filters: sizes of the last axis before and after.
         kernel: rows and columns of each filter.
         stride: pixels from one position of the filter to the next.
-        padding: ``same`` or ``valid``; see :func:`engine.ops_images.window`.
+        padding: ``same`` or ``valid``; see :func:`engine.convolution.window`.
         activation: an Activation or its name; None for none.
         initializer: draws weight (kernel, kernel, channels, filters), then bias (filters,).
         rng: where the initializer draws from.

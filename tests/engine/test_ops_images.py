@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import GradientTape, SettingError, ShapeError, Tensor, ops, ops_images
+from engine import GradientTape, SettingError, ShapeError, Tensor, convolution, ops
 from engine.replay import Replay
 
 rng = np.random.default_rng(0)
@@ -26,21 +26,22 @@ def convolved(x: np.ndarray, w: np.ndarray, b: np.ndarray, stride: int, padding:
     return y
 
 
+@pytest.mark.parametrize("filters", [1, 4])  # by patches of the output, and of the input
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
-def test_a_convolution_follows_its_definition(kernel: int, stride: int, padding: Any) -> None:
-    x, b = rng.standard_normal((2, 7, 7, 3)), rng.standard_normal(4)
-    w = rng.standard_normal((kernel, kernel, 3, 4))
+def test_a_convolution_follows_its_definition(kernel: int, stride: int, padding: Any, filters: int) -> None:
+    x, b = rng.standard_normal((2, 7, 7, 3)), rng.standard_normal(filters)
+    w = rng.standard_normal((kernel, kernel, 3, filters))
     y = ops.conv2d(x, w, b, stride=stride, padding=padding)
     np.testing.assert_allclose(y, convolved(x, w, b, stride, padding), rtol=1e-12, atol=1e-12)
 
 
 def test_same_keeps_the_size_and_valid_takes_the_kernel_off() -> None:
-    assert ops_images.window(28, 3, 1, "same").count == 28
-    assert ops_images.window(28, 3, 2, "same").count == 14
-    assert ops_images.window(28, 5, 1, "valid").count == 24
-    odd = ops_images.window(28, 3, 2, "same")
+    assert convolution.window(28, 3, 1, "same").count == 28
+    assert convolution.window(28, 3, 2, "same").count == 14
+    assert convolution.window(28, 5, 1, "valid").count == 24
+    odd = convolution.window(28, 3, 2, "same")
     assert (odd.before, odd.after) == (0, 1)
 
 
@@ -51,11 +52,13 @@ def losses(x: np.ndarray, w: np.ndarray, b: np.ndarray, *, rng: Any = None) -> l
     return [np.asarray(array) for array in (y, *tape.gradient(y, tensors))]
 
 
+@pytest.mark.parametrize(("channels", "filters"), [(2, 4), (4, 2)])
 @pytest.mark.parametrize("rows", [1, 2, 4])
-def test_patches_may_be_made_in_pieces(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    arrays = rng.standard_normal((3, 7, 5, 2)), rng.standard_normal((3, 3, 2, 4)), rng.standard_normal(4)
+def test_patches_may_be_made_in_pieces(monkeypatch: pytest.MonkeyPatch, rows: int, channels: int, filters: int) -> None:
+    shapes = (3, 7, 5, channels), (3, 3, channels, filters), (filters,)
+    arrays = [rng.standard_normal(shape) for shape in shapes]
     whole = losses(*arrays)
-    monkeypatch.setattr(ops_images, "_CACHED", rows * 8 * 3 * 3 * 2 * 5 * 3)  # 7 rows: the last piece is short
+    monkeypatch.setattr(convolution, "CACHED", rows * 8 * 3 * 3 * 2 * 5 * 3)  # 7 rows: the last piece is short
     for ours, expected in zip(losses(*arrays), whole, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
     replay = Replay([])
@@ -71,7 +74,7 @@ def test_patches_are_not_kept() -> None:
     x, w, b = (np.ones(shape, np.float32) for shape in ((50, 28, 28, 8), (3, 3, 8, 8), (8,)))
     replay = Replay([x, w, b])
     replay(losses, x, w, b)
-    assert replay.size_bytes < 4.5 * x.nbytes + 2 * ops_images._CACHED
+    assert replay.size_bytes < 4.5 * x.nbytes + 2 * convolution.CACHED
 
 
 def test_a_pool_takes_the_largest_and_gives_its_gradient_to_the_first_of_them() -> None:
@@ -87,8 +90,8 @@ def test_a_pool_takes_the_largest_and_gives_its_gradient_to_the_first_of_them() 
 def test_a_pool_may_work_on_some_channels_at_a_time(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
     x = Tensor(rng.integers(0, 3, (2, 6, 9, 5)).astype(float), watch=True)  # many equal ones
     gradients = []
-    for cached in (ops_images._CACHED, channels * 8 * 2 * 6 * 9):
-        monkeypatch.setattr(ops_images, "_CACHED", cached)
+    for cached in (convolution.CACHED, channels * 8 * 2 * 6 * 9):
+        monkeypatch.setattr(convolution, "CACHED", cached)
         with GradientTape() as tape:
             y = ops.sum(ops.max_pool2d(x, size=3) * np.arange(5.0))
         gradients += tape.gradient(y, [x])
