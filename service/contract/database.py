@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Final, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from sqlalchemy import BigInteger, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,6 +20,8 @@ from sqlalchemy.sql.functions import FunctionElement
 from service.contract.tables import Base
 
 _BUSY_S: Final = 30
+
+T = TypeVar("T")
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
@@ -72,6 +74,9 @@ class Database:
         self._reader = (
             self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
         )
+        self._writing = self.engine.execution_options(tapeline_write=True)
+        self._sharing = threading.Lock()
+        self._shared: list[_Shared[Any]] = []
         self._writer = _Turn() if self.is_sqlite else nullcontext()
 
     def insert(self, table: type[Base]) -> sqlite.Insert:
@@ -88,13 +93,73 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction: committed at the end of the block, rolled back where it raises."""
-        engine = self.engine.execution_options(tapeline_write=True)
-        with self._writer, Session(engine, expire_on_commit=False) as session, session.begin():
+        with self._writer, Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def share(self, work: Callable[[Session], T]) -> T:
+        """Do a small work in a transaction that it may share with others that wait at the same moment.
+
+        In SQLite each commit waits for the disk, and no two can wait at once: so whoever's turn it is does the work
+        of all who wait, and one commit serves them. Each has a savepoint: what one raises undoes its own work only.
+        Where the commit fails, all hear of it.
+        """
+        if not self.is_sqlite:
+            with self.write() as session:
+                return work(session)
+        mine: _Shared[T] = _Shared(work)
+        with self._sharing:
+            self._shared.append(mine)
+        try:
+            with self._writer:
+                if not mine.done.is_set():
+                    with self._sharing:
+                        batch, self._shared = self._shared, []
+                    self._do(batch)
+        except PoolTimeout:
+            with self._sharing:
+                if mine in self._shared:
+                    self._shared.remove(mine)
+                    raise
+        return mine.result()  # somebody else may still be at it
+
+    def _do(self, batch: Sequence[_Shared[Any]]) -> None:
+        """Several works, one commit."""
+        try:
+            with Session(self._writing, expire_on_commit=False) as session, session.begin():
+                for item in batch:
+                    try:
+                        with session.begin_nested() if len(batch) > 1 else nullcontext():
+                            item.answer = item.work(session)
+                    except Exception as error:
+                        if len(batch) == 1:
+                            raise
+                        item.error = error
+        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it was
+            for item in batch:
+                item.error = item.error or error
+        for item in batch:
+            item.done.set()
 
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+class _Shared(Generic[T]):
+    """A work that waits for its turn, and what came of it."""
+
+    def __init__(self, work: Callable[[Session], T]) -> None:
+        self.work = work
+        self.answer: T | None = None
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+
+    def result(self) -> T:
+        """What the work gave, once it is done; raises what it raised."""
+        self.done.wait()
+        if self.error is not None:
+            raise self.error
+        return cast(T, self.answer)
 
 
 class _Turn:

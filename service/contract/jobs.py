@@ -26,7 +26,19 @@ from service.contract.errors import (
 from service.contract.events import EventType
 from service.contract.spec import Spec
 from service.contract.states import TERMINAL, Action, Request, Status, allowed_actions
-from service.contract.tables import Artifact, Epoch, Event, ExpectedEpoch, Idempotency, Job, JobTag, Worker
+from service.contract.tables import (
+    EVENTS,
+    JOB_TAGS,
+    JOBS,
+    Artifact,
+    Epoch,
+    Event,
+    ExpectedEpoch,
+    Idempotency,
+    Job,
+    JobTag,
+    Worker,
+)
 from service.contract.validation import spec_hash
 
 _DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -108,69 +120,79 @@ def submit(
     Raises:
         IdempotencyConflict: the key came before, with another body.
     """
-    spec = submission.resolved
-    scope = submission.owner or ""
-    with database.write() as session:
+    # All that takes time comes before the transaction: in SQLite it is the only one that may write.
+    job = _new_job(submission)
+
+    def store(session: Session) -> tuple[dict[str, Any], bool]:
+        job.created_ms = job.queued_ms = session.scalar(select(now_ms())) or 0
+        answer = represent(job)
         if idempotency is not None:
-            # The claim on the key is the first write: of two requests at once, the second waits here.
-            earlier = _take_key(session, scope, idempotency, database)
+            # The key is the first write: of two requests at once, the second waits here.
+            earlier = _take_key(database, session, submission.owner or "", idempotency, job.id, answer)
             if earlier is not None:
                 if earlier.fingerprint != idempotency.fingerprint:
                     raise IdempotencyConflict(idempotency.key)
                 return earlier.answer, True
-        now = session.scalar(select(now_ms())) or 0
-        origin = submission.origin
-        start = origin.start if origin is not None else None
-        start_epoch = start.epoch if start is not None else 0
-        job = Job(
-            id=submission.id or new_id("job"),
-            owner=submission.owner,
-            kind=spec.kind,
-            name=spec.name,
-            tags=list(spec.tags),
-            priority=spec.priority,
-            spec=dict(submission.spec),
-            resolved=spec.model_dump(mode="json"),
-            spec_hash=spec_hash(spec),
-            parent_id=origin.parent.id if origin is not None else None,
-            start_epoch=start_epoch,
-            status=Status.QUEUED,
-            attempt=1,
-            deaths=0,
-            lease=0,
-            epoch=start_epoch,
-            epochs=spec.epochs,
-            step=submission.steps // spec.epochs * start_epoch,
-            steps=submission.steps,
-            metrics={},
-            health=[],
-            last_seq=0,
-            created_ms=now,
-            queued_ms=now,
-        )
-        session.add(job)
-        session.flush()
-        session.add_all(JobTag(job_id=job.id, tag=tag) for tag in set(spec.tags))
-        if origin is not None:
-            _take_over(session, job, origin)
-        record_status(session, job, reason="submitted")
-        answer = represent(job)
-        if idempotency is not None:
-            key = session.get_one(Idempotency, (scope, idempotency.key))
-            key.job_id, key.answer = job.id, answer
+        _insert(session, job)
+        if submission.origin is not None:
+            _take_over(session, job, submission.origin)
         return answer, False
+
+    return database.share(store)
+
+
+def _new_job(submission: Submission) -> Job:
+    """A job that no session knows, with all but its times; its first event is the one that tells of it."""
+    spec, origin = submission.resolved, submission.origin
+    start = origin.start if origin is not None else None
+    start_epoch = start.epoch if start is not None else 0
+    reproduction = None
+    if origin is not None and origin.reproduces:
+        reproduction = {"of": origin.parent.id, "result_digest": origin.parent.result_digest, "match": None}
+    return Job(
+        id=submission.id or new_id("job"),
+        owner=submission.owner,
+        kind=spec.kind,
+        name=spec.name,
+        tags=list(spec.tags),
+        priority=spec.priority,
+        spec=dict(submission.spec),
+        resolved=spec.model_dump(mode="json"),
+        spec_hash=spec_hash(spec),
+        parent_id=origin.parent.id if origin is not None else None,
+        start_epoch=start_epoch,
+        reproduction=reproduction,
+        status=Status.QUEUED,
+        attempt=1,
+        deaths=0,
+        lease=0,
+        epoch=start_epoch,
+        epochs=spec.epochs,
+        step=submission.steps // spec.epochs * start_epoch,
+        steps=submission.steps,
+        metrics={},
+        health=[],
+        last_seq=1,
+    )
+
+
+def _insert(session: Session, job: Job) -> None:
+    """Store a new job and its first event, without the session's bookkeeping, which takes as long as all the rest."""
+    values = {column.key: getattr(job, column.key) for column in JOBS.columns}
+    session.execute(JOBS.insert(), {name: value for name, value in values.items() if value is not None})
+    if job.tags:
+        session.execute(JOB_TAGS.insert(), [{"tag": tag, "job_id": job.id} for tag in set(job.tags)])
+    event = {"job_id": job.id, "seq": job.last_seq, "type": EventType.STATUS, "created_ms": job.created_ms}
+    session.execute(EVENTS.insert(), event | {"data": _status_data(job, reason="submitted")})
 
 
 def _take_over(session: Session, job: Job, origin: Origin) -> None:
     if origin.start is not None:
         session.add(artifact_row(job.id, origin.start, lease=0))
     if origin.reproduces:
-        parent = origin.parent
-        job.reproduction = {"of": parent.id, "result_digest": parent.result_digest, "match": None}
         expected = select(literal(job.id), Epoch.epoch, Epoch.metrics, Epoch.samples_digest)
         columns = [ExpectedEpoch.job_id, ExpectedEpoch.epoch, ExpectedEpoch.metrics, ExpectedEpoch.samples_digest]
-        session.flush()
-        session.execute(insert(ExpectedEpoch).from_select(columns, expected.where(Epoch.job_id == parent.id)))
+        session.execute(insert(ExpectedEpoch).from_select(columns, expected.where(Epoch.job_id == origin.parent.id)))
 
 
 def replay(session: Session, idempotency: IdempotencyKey, *, owner: str | None = None) -> dict[str, Any] | None:
@@ -431,10 +453,13 @@ def forget_old(database: Database) -> None:
 def record_status(session: Session, job: Job, *, reason: str, **more: Any) -> None:
     """Write the event that belongs to a change of a job's state, in the same transaction."""
     session.flush()
-    data = {"status": job.status, "requested": job.requested, "attempt": job.attempt, "lease": job.lease}
-    data |= {"epoch": job.epoch, "reason": reason, **more}
-    events.append(session, job.id, [(EventType.STATUS, data)])
+    events.append(session, job.id, [(EventType.STATUS, _status_data(job, reason=reason) | more)])
     session.refresh(job)
+
+
+def _status_data(job: Job, *, reason: str) -> dict[str, Any]:
+    data = {"status": job.status, "requested": job.requested, "attempt": job.attempt, "lease": job.lease}
+    return data | {"epoch": job.epoch, "reason": reason}
 
 
 def finish(session: Session, job: Job, status: Status, *, reason: str) -> None:
@@ -516,17 +541,19 @@ def _of_epoch(session: Session, job: Job, kind: ArtifactKind, which: str) -> Art
     return found
 
 
-def _take_key(session: Session, scope: str, idempotency: IdempotencyKey, database: Database) -> Idempotency | None:
-    """Insert the key, or give the row that was there before."""
-    insert = database.insert(Idempotency).values(
+def _take_key(
+    database: Database, session: Session, scope: str, idempotency: IdempotencyKey, job_id: str, answer: dict[str, Any]
+) -> Idempotency | None:
+    """Insert the key with its answer, or give the row that was there before."""
+    insertion = database.insert(Idempotency).values(
         owner=scope,
         key=idempotency.key,
         fingerprint=idempotency.fingerprint,
-        job_id="",
-        answer={},
+        job_id=job_id,
+        answer=answer,
         created_ms=now_ms(),
     )
-    taken = session.execute(insert.on_conflict_do_nothing().returning(Idempotency.key)).first()
+    taken = session.execute(insertion.on_conflict_do_nothing().returning(Idempotency.key)).first()
     if taken is not None:
         return None
     return session.get_one(Idempotency, (scope, idempotency.key))

@@ -210,3 +210,7 @@ class Worker(Base):
     draining: Mapped[bool] = mapped_column(Boolean)
     started_ms: Mapped[int] = mapped_column(BigInteger)
     seen_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+JOBS, JOB_TAGS, EVENTS = (Base.metadata.tables[name] for name in ("jobs", "job_tags", "events"))
+"""The bare tables, for the one place where the session's bookkeeping costs too much."""
