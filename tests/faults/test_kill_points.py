@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,37 @@ def test_a_full_disk_fails_the_job_and_a_retry_goes_on_once_there_is_room(bench:
     assert job.error is not None
     assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "storage", 0)
     assert "No space left" in job.error["message"]
+    jobs.retry(bench.database, job_id)
+    assert bench.train() == "succeeded"
+    bench.check(reference)
+
+
+@pytest.mark.parametrize("broken", ["fsync", "rename"])
+def test_a_file_that_could_not_be_synced_or_named_never_becomes_a_checkpoint(
+    bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """F18: the pages may be lost although the next sync succeeds, so that file is given up."""
+    job_id = bench.submit()
+    orders, calls = NoOrders(), 0
+    orders.after_batches = 1
+    assert bench.train(orders=orders) == "handed back"  # the data set's own files are written by now
+
+    def fail(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*arguments)
+
+    target: Any = os if broken == "fsync" else Path
+    real = getattr(target, broken)
+    monkeypatch.setattr(target, broken, fail)
+    bench.train()
+    monkeypatch.undo()
+    job = bench.workshop.job(job_id)
+    assert job.error is not None
+    assert (job.status, job.error["code"]) == (Status.FAILED, "storage")
+    assert calls == 3
     jobs.retry(bench.database, job_id)
     assert bench.train() == "succeeded"
     bench.check(reference)

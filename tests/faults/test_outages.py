@@ -245,3 +245,40 @@ def test_a_child_that_is_told_to_stop_while_it_asks_again_stops(
     assert bench.train(orders=orders) == "handed back"
     monkeypatch.setattr(leases, "commit_epoch", commit)
     assert bench.train() == "succeeded"
+
+
+class HungChild(PlayedChild):
+    """A child that finished one batch, and then nothing more; its process lives."""
+
+    reported = False
+
+    def report(self, timeout_s: float) -> dict[str, Any]:
+        time.sleep(0.01)
+        first, self.reported = not self.reported, True
+        return {"step": 1, "steps": 10} if first else {}
+
+
+def test_a_child_that_hangs_is_ended_though_its_lease_is_renewed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F22."""
+    monkeypatch.setattr(supervise, "BATCH_DEADLINE_S", 0.3)
+    job_id = bench.submit()
+    held, child = bench.claim(), HungChild()
+    assert "no batch was finished" in watch(bench.database, held, child, threading.Event())
+    job = bench.workshop.job(job_id)
+    assert child.closed
+    assert (job.status, job.deaths, job.attempt) == (Status.QUEUED, 1, 2)
+    assert bench.train() == "succeeded"
+
+
+@pytest.mark.parametrize("jump_s", [3600, -3600])
+def test_a_workers_own_clock_decides_nothing(
+    bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch, jump_s: int
+) -> None:
+    """F25: the wall clock of one process jumps by an hour while it trains."""
+    bench.submit()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + jump_s)
+    assert bench.train() == "succeeded"
+    assert leases.rescue(bench.database) == []
+    monkeypatch.undo()
+    bench.check(reference)

@@ -1,0 +1,87 @@
+"""People and workers at the same moment: the database settles it, and exactly one wins."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.contract import jobs, leases
+from service.contract.errors import IllegalTransition, JobNotFound, LeaseLost
+from service.contract.states import TERMINAL, Request, Status
+from tests.faults.conftest import Bench
+
+ROUNDS = 12
+"""More of them where the whole suite runs."""
+
+
+def at_random(rng: random.Random, *works: Callable[[], Any]) -> None:
+    """Do all of it at nearly the same moment."""
+    started = threading.Barrier(len(works))
+
+    def run(work: Callable[[], Any], pause_s: float) -> None:
+        started.wait()
+        time.sleep(pause_s)
+        with contextlib.suppress(IllegalTransition, LeaseLost, JobNotFound):
+            work()
+
+    threads = [threading.Thread(target=run, args=(work, rng.uniform(0, 0.004))) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def race(bench: Bench, seed: int, rounds: int) -> None:
+    """F23: a cancel against everything that a worker, the scheduler and another person may do."""
+    rng = random.Random(seed)
+    for _ in range(rounds):
+        job_id = bench.submit()
+        held = bench.claim()
+        against = rng.choice(
+            [
+                lambda held=held: leases.succeed(bench.database, held, "sha256:x"),
+                lambda held=held: leases.fail(bench.database, held, {"code": "internal", "message": "m"}),
+                lambda held=held: leases.hand_back(bench.database, held, rng.choice([None, Request.PAUSE])),
+                lambda held=held: leases.report_death(bench.database, held, "died"),
+                lambda job_id=job_id: jobs.pause(bench.database, job_id),
+            ]
+        )
+        cancel = lambda job_id=job_id: jobs.cancel(bench.database, job_id)  # noqa: E731 - it is called twice
+        at_random(rng, cancel, against, cancel)
+        job = bench.workshop.job(job_id)
+        if job.status == Status.RUNNING:  # the worker hears of it at its next look
+            assert leases.requested(bench.database, held) == Request.CANCEL
+            leases.hand_back(bench.database, held, None)
+            job = bench.workshop.job(job_id)
+        if job.status not in TERMINAL:  # the cancel came first, to a job that was then handed back: it must count
+            jobs.cancel(bench.database, job_id)
+            job = bench.workshop.job(job_id)
+        assert job.status in TERMINAL
+        assert [event.type for event in bench.workshop.log(job_id)].count("end") == 1
+        assert jobs.actions_of(job) == tuple(action for action in jobs.actions_of(job) if action != "cancel")
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(1, 9))])
+def test_a_cancel_against_everything_else_gives_one_end(bench: Bench, seed: int) -> None:
+    race(bench, seed, ROUNDS)
+
+
+def test_of_two_deletions_and_a_retry_one_wins(bench: Bench) -> None:
+    rng = random.Random(0)
+    for _ in range(4):
+        job_id = bench.submit()
+        leases.fail(bench.database, bench.claim(), {"code": "internal", "message": "m"})
+        bench.accepted.remove(job_id)
+        remove = lambda job_id=job_id: jobs.remove(bench.database, job_id)  # noqa: E731 - it is called twice
+        at_random(rng, remove, lambda job_id=job_id: jobs.retry(bench.database, job_id), remove)
+        with contextlib.suppress(JobNotFound):
+            assert bench.workshop.job(job_id).status == Status.QUEUED
+            jobs.cancel(bench.database, job_id)
+            jobs.remove(bench.database, job_id)
+    bench.check(None)
