@@ -3,13 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import engine
 from service.contract.architecture import networks
 from service.contract.presets import PRESETS
-from service.contract.spec import Activation, Kind, StopMetric
+from service.contract.spec import Activation, ClassifierSpec, Kind, StopMetric
 from service.contract.validation import Shape, check_fit, resolve
 from service.datasets import Dataset, load
 from workers import build
@@ -122,6 +124,41 @@ def test_networks_for_images_have_the_sizes_that_the_spec_says(digits: Dataset, 
         assert network.placed[-1].outputs == model.units
         assert sum(placed.weights for placed in network.placed) == sum(p.size for p in model.parameters)
         assert sum(placed.statistics for placed in network.placed) == sum(b.size for b in model.buffers)
+
+
+SIDES = st.integers(2, 5)
+ANY_LAYER = st.one_of(
+    st.fixed_dictionaries({"units": st.integers(1, 20), "activation": st.just("relu")}),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("conv2d"),
+            "filters": st.integers(1, 3),
+            "kernel": SIDES,
+            "stride": st.integers(1, 3),
+            "padding": st.sampled_from(["same", "valid"]),
+            "activation": st.just("linear"),
+        }
+    ),
+    st.fixed_dictionaries({"type": st.sampled_from(["max_pool2d", "upsample2d"]), "size": SIDES}),
+    st.fixed_dictionaries({"type": st.just("reshape"), "shape": st.lists(SIDES, min_size=3, max_size=3)}),
+    st.sampled_from([{"type": "flatten"}, {"type": "batch_norm"}, {"type": "dropout", "rate": 0.5}]),
+)
+
+
+@hypothesis.given(layers=st.lists(ANY_LAYER, max_size=4))
+@hypothesis.settings(deadline=None)
+def test_what_the_check_lets_pass_can_be_built_and_nothing_else(layers: list[dict[str, Any]]) -> None:
+    spec = resolve({"kind": "classifier", "layers": [*layers, {"units": 3, "activation": "softmax"}]})
+    assert isinstance(spec, ClassifierSpec)
+    (network,) = networks(spec, 6, 8)
+    try:
+        model = build._network(spec.layers, network.input_size, spec, purpose="init")
+    except engine.ShapeError:
+        assert network.faults
+        return
+    assert not network.faults
+    assert [placed.size for placed in network.placed] == model.layer_shapes
+    assert model(np.zeros((2, 48), np.float32)).shape == (2, 3)
 
 
 def test_the_settings_of_a_layer_arrive(digits: Dataset) -> None:
