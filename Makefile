@@ -11,7 +11,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults soak compose bench clean
+.PHONY: help demo test check up format lock slow faults soak compose bench judge clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -45,6 +45,9 @@ compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docke
 
 bench: $(VENV)/installed  ## engine speed beside its floor, and PyTorch if BENCH_PYTHON has it; some 6 minutes
 	@$(BENCH_PYTHON) -m benchmarks
+
+judge: $(VENV)/installed  ## train the judge of digits anew, on full MNIST: make judge DATA=folder-of-data-sets
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_judge $(DATA)
 
 format: $(VENV)/installed-dev  ## rewrite the code as the format check wants it
 	$(BIN)/ruff format .

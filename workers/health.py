@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import EpochDone, GanTrainer, Judge, generator_for
 from service.contract.health import Chart, Finding
 from service.contract.spec import GanSpec, Spec
 from service.contract.tables import Epoch
+from service.pictures.grids import Verdicts
 from workers.build import Trainer
 
+Images = NDArray[np.uint8]
 _AT_A_TIME: Final = 100
 """Samples made at a time: no more memory than a batch of the training takes."""
 
@@ -29,6 +33,8 @@ class Watch:
         self._spec = spec
         self._judge = judge
         self._chart = Chart(spec)
+        self._closest = math.inf
+        """The lowest Fréchet distance so far."""
 
     @property
     def findings(self) -> Sequence[Finding]:
@@ -40,24 +46,39 @@ class Watch:
         """The finding that the spec wants the job to stop on, if there is one."""
         return next((finding for finding in self.findings if finding.code in self._spec.health.stop_on), None)
 
+    def verdicts(self, images: Images) -> Verdicts | None:
+        """What the judge takes samples (count, rows, columns) for, where there is one."""
+        if self._judge is None:
+            return None
+        seen = self._judge.look(images)
+        return Verdicts(seen.labels.tolist(), seen.confidences.tolist())
+
     def recall(self, epochs: Sequence[Epoch]) -> None:
         """See the epochs that the training goes on from, all of them: findings then are what they were."""
         for row in epochs:
             self._chart.add(row.epoch, row.metrics)
+            distance = row.metrics.get("frechet_distance")
+            if distance is not None:
+                self._closest = min(distance, self._closest)
 
     def look(self, trainer: Trainer, done: EpochDone) -> EpochDone:
-        """See a new epoch; gives it back with the judge's scores where it is time for them, and as the last one
-        where the job is to stop on what is found."""
+        """See a new epoch.
+
+        Gives it back with the judge's scores where it is time for them; the best one of a GAN is that of which the
+        judge finds the samples closest to real images. It is the last one where the job is to stop on what is found.
+        """
         if self._judge is not None and isinstance(trainer, GanTrainer) and isinstance(self._spec, GanSpec):
             health = self._spec.health
             if done.is_last or done.epoch % health.every_epochs == 0:
                 scores = self._judge.score(_made(trainer, self._spec.seed, health.samples))
-                done = dataclasses.replace(done, metrics=done.metrics | scores)
+                is_best = scores["frechet_distance"] < self._closest
+                self._closest = min(scores["frechet_distance"], self._closest)
+                done = dataclasses.replace(done, metrics=done.metrics | scores, is_best=is_best)
         self._chart.add(done.epoch, done.metrics)
         return dataclasses.replace(done, is_last=done.is_last or self.reason_to_stop is not None)
 
 
-def _made(trainer: GanTrainer, seed: int, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _made(trainer: GanTrainer, seed: int, count: int) -> Images:
     """Samples from noise that is the same in every epoch."""
     noise = trainer.latent.draw(generator_for(seed, "judge"), count, trainer.dtype)
     starts = range(0, count, _AT_A_TIME)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from typing import Any
 
 import numpy as np
 import threadpoolctl
 
-from service.datasets import Dataset
+from service.datasets import BUILT_IN, Dataset
 
 
-def provenance(dataset: Dataset) -> dict[str, Any]:
-    """Equal here means: the same spec gives the same bits."""
+def provenance(dataset: Dataset, *, judged: bool) -> dict[str, Any]:
+    """Equal here means: the same spec gives the same bits.
+
+    Args:
+        judged: whether the judge's scores are among the metrics, where the data set has one.
+    """
     blas = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     built = np.show_config(mode="dicts")
+    known = BUILT_IN.get(dataset.info.name)
+    judge = known.judge if judged and known is not None else None
     simd = built.get("SIMD Extensions", {})
     return {
         "numpy": np.__version__,
@@ -24,4 +31,4 @@ def provenance(dataset: Dataset) -> dict[str, Any]:
         "simd": [*simd.get("baseline", []), *simd.get("found", [])],
         "machine": platform.machine(),
         "dataset": dataset.sha256,
-    }
+    } | ({"judge": f"sha256:{hashlib.sha256(judge.read_bytes()).hexdigest()}"} if judge is not None else {})

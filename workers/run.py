@@ -164,7 +164,8 @@ def _load_data(run: Run, settings: Settings) -> Dataset:
 
 
 def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
-    job = run.insist(lambda: leases.begin(run.database, run.held, provenance(dataset)))
+    where = provenance(dataset, judged=isinstance(trainer, GanTrainer))
+    job = run.insist(lambda: leases.begin(run.database, run.held, where))
     reach("began")
     _restore(run, trainer, job.start_epoch)
     reach("restored")
@@ -257,7 +258,7 @@ def _commit(
             state.spec = run.spec.model_dump(mode="json")
             files.append(_write(run, ArtifactKind.CHECKPOINT, done.epoch, checkpoint.dumps(state)))
         if done.is_last or done.epoch % run.spec.samples.every_epochs == 0:
-            picture, samples_digest = _samples(trainer, run.spec.samples.count, class_names)
+            picture, samples_digest = _samples(trainer, watch, run.spec.samples.count, class_names)
             files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
     except OSError:
         run.artifacts.remove(file.path for file in files)
@@ -295,7 +296,7 @@ def _write(run: Run, kind: ArtifactKind, epoch: int, data: bytes) -> StoredFile:
     return run.artifacts.write(run.held.job_id, kind, epoch, run.held.lease, data)
 
 
-def _samples(trainer: Trainer, count: int, class_names: Sequence[str]) -> tuple[bytes, str]:
+def _samples(trainer: Trainer, watch: Watch, count: int, class_names: Sequence[str]) -> tuple[bytes, str]:
     """A picture of what the network does now, and the digest of the arrays that it shows."""
     match trainer:
         case ClassifierTrainer():
@@ -306,7 +307,7 @@ def _samples(trainer: Trainer, count: int, class_names: Sequence[str]) -> tuple[
             return picture, _digest_arrays([shown.predictions, shown.confidences])
         case GanTrainer():
             images = trainer.samples(count)
-            return grids.sample_grid(images), _digest_arrays([images])
+            return grids.sample_grid(images, verdicts=watch.verdicts(images)), _digest_arrays([images])
 
 
 def _digest(state: State) -> str:

@@ -15,6 +15,7 @@ from service.datasets.info import (
 )
 
 _DATA = Path(str(package_files("service.data")))
+_JUDGE_OF_DIGITS = _DATA / "judge" / "mnist.safetensors"
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -94,6 +95,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         ),
         digests=_MNIST_10K,
         shipped=_DATA / "mnist-10k",
+        judge=_JUDGE_OF_DIGITS,
     ),
     "mnist": BuiltIn(
         info=_info(
@@ -115,6 +117,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
             VALIDATION_IMAGES: 1_648_877,
             VALIDATION_LABELS: 4_542,
         },
+        judge=_JUDGE_OF_DIGITS,
     ),
     "fashion-mnist": BuiltIn(
         info=_info(

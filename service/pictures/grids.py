@@ -1,13 +1,16 @@
 """Grids of images, with or without predictions, and the film of a training's grids. Pillow only."""
 
 import io
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from service.datasets import Dataset
 
@@ -21,14 +24,38 @@ _INK = (235, 235, 235)
 _FAINT = (150, 155, 165)
 _WRONG = (230, 159, 0)  # Okabe and Ito's orange: bright on the dark ground for every kind of colour vision
 
+_BAR = (86, 180, 233)  # their sky blue
+_GUTTER_GREYS = (_GUTTER_GREY,) * 3
+_MARGIN, _GAP = 4, 8  # pixels: the frame of an image with a caption, and the space around it
+_UNSURE = 0.5
+_KEPT = "tapeline.verdicts"  # the name of a text inside a PNG file
+
 Images = NDArray[np.uint8]  # (count, rows, columns)
 
 
-def sample_grid(images: Images, *, columns: int | None = None, scale: int = 2) -> bytes:
+class NoVerdicts(LookupError):
+    """A picture of samples does not say what a judge takes them for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What a judge takes images for: the classes, and the probabilities (0 to 1) that it gives them."""
+
+    labels: Sequence[int]
+    confidences: Sequence[float]
+
+
+def sample_grid(
+    images: Images, *, columns: int | None = None, scale: int = 2, verdicts: Verdicts | None = None
+) -> bytes:
     """A PNG with all images, row by row, each pixel ``scale`` times as large; near-square unless told otherwise.
 
+    Args:
+        verdicts: kept in the file, unseen, for :func:`verdict_grid`.
+
     Raises:
-        ValueError: there is no image, or the array has another shape than (count, rows, columns).
+        ValueError: there is no image, the array has another shape than (count, rows, columns), or there is not one
+            verdict an image.
     """
     count, height, width = _check(images)
     columns = columns or math.ceil(math.sqrt(count))
@@ -41,7 +68,31 @@ def sample_grid(images: Images, *, columns: int | None = None, scale: int = 2) -
     high, wide = framed.shape[1:]
     sheet = framed.reshape(rows, columns, high, wide).transpose(0, 2, 1, 3).reshape(rows * high, columns * wide)
     sheet = np.pad(sheet, ((0, _GUTTER), (0, _GUTTER)), constant_values=_GUTTER_GREY)
-    return _png(Image.fromarray(sheet))
+    kept = None if verdicts is None else _to_text(verdicts, columns=columns, scale=scale, shape=images.shape)
+    return _png(Image.fromarray(sheet), kept)
+
+
+def verdict_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None = None) -> bytes:
+    """A PNG of the images of a :func:`sample_grid`, with what the judge takes each for under it.
+
+    One that the judge is unsure of (below 50%) has a frame and a question mark. Beneath is how often it sees each
+    class; the line is an equal share.
+
+    Raises:
+        NoVerdicts: the grid was made without.
+    """
+    images, verdicts = _from_grid(png)
+    shown = [
+        _Caption(
+            text=f"{name}?" if confidence < _UNSURE else name,
+            confidence=confidence,
+            is_marked=confidence < _UNSURE,
+        )
+        for label, confidence in zip(verdicts.labels, verdicts.confidences, strict=True)
+        for name in [_class_name(label, class_names)]
+    ]
+    grid = _captioned(images, shown, columns=None, scale=3, two_lines=False)
+    return _png(_with_histogram(grid, verdicts.labels, classes, class_names))
 
 
 def preview_png(dataset: Dataset, *, per_class: int = 6, scale: int = 1) -> bytes:
@@ -72,44 +123,126 @@ def prediction_grid(
     Raises:
         ValueError: no image, or not as many labels, predictions and confidences as images.
     """
-    count, height, width = _check(images)
+    count, *_ = _check(images)
     if not len(labels) == len(predictions) == len(confidences) == count:
         raise ValueError(
             f"{count} images with {len(labels)} labels, {len(predictions)} predictions, {len(confidences)} confidences"
         )
+    two_lines = class_names is not None and max(map(len, class_names), default=0) > 3
+    captions = []
+    for label, prediction, confidence in zip(labels, predictions, confidences, strict=True):
+        is_right = int(prediction) == int(label)
+        text = _class_name(int(prediction), class_names)
+        truth = "" if is_right else f"is {_class_name(int(label), class_names)}"
+        if truth and not two_lines:
+            text += f", {truth}"
+        captions.append(_Caption(text=text, confidence=float(confidence), is_marked=not is_right, below=truth))
+    return _png(_captioned(images, captions, columns=columns, scale=scale, two_lines=two_lines, crossed=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Caption:
+    """What stands under an image."""
+
+    text: str
+    confidence: float
+    is_marked: bool
+    below: str = ""  # on a second line, where there is one
+
+
+def _captioned(
+    images: Images,
+    captions: Sequence[_Caption],
+    *,
+    columns: int | None,
+    scale: int,
+    two_lines: bool,
+    crossed: bool = False,
+) -> Image.Image:
+    """Images with captions; a marked one has a thick frame, and a cross in its corner where that is asked for."""
+    count, height, width = _check(images)
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    font = ImageFont.load_default(13)
-    two_lines = class_names is not None and max(map(len, class_names), default=0) > 3
-    caption, margin, gap = (36 if two_lines else 20), 4, 8
-    cell_width, cell_height = width * scale + 2 * margin, height * scale + 2 * margin + caption
-    sheet = Image.new("RGB", (columns * (cell_width + gap) + gap, rows * (cell_height + gap) + gap), _PAPER)
+    font = ImageFont.load_default(15 if all(len(caption.text) <= 3 for caption in captions) else 13)
+    cell_width, cell_height = width * scale + 2 * _MARGIN, height * scale + 2 * _MARGIN + (36 if two_lines else 20)
+    sheet = Image.new("RGB", (columns * (cell_width + _GAP) + _GAP, rows * (cell_height + _GAP) + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for index in range(count):
-        left = gap + index % columns * (cell_width + gap)
-        top = gap + index // columns * (cell_height + gap)
-        right, bottom = left + cell_width - 1, top + height * scale + 2 * margin - 1
+    for index, caption in enumerate(captions):
+        left = _GAP + index % columns * (cell_width + _GAP)
+        top = _GAP + index // columns * (cell_height + _GAP)
+        right, bottom = left + cell_width - 1, top + height * scale + 2 * _MARGIN - 1
         picture = Image.fromarray(images[index]).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-        sheet.paste(picture.convert("RGB"), (left + margin, top + margin))
-        is_right = int(predictions[index]) == int(labels[index])
-        if is_right:
-            thin = margin - 1
-            draw.rectangle((left + thin, top + thin, right - thin, bottom - thin), outline=_FAINT)
+        sheet.paste(picture.convert("RGB"), (left + _MARGIN, top + _MARGIN))
+        if caption.is_marked:
+            draw.rectangle((left, top, right, bottom), outline=_WRONG, width=_MARGIN)
         else:
-            draw.rectangle((left, top, right, bottom), outline=_WRONG, width=margin)
-            _cross(draw, right - margin - 15, top + margin + 4, 11)
-        predicted = _class_name(int(predictions[index]), class_names)
-        correction = "" if is_right else f"is {_class_name(int(labels[index]), class_names)}"
-        if correction and not two_lines:
-            predicted += f", {correction}"
-        percent = f"{100 * float(confidences[index]):.0f}%"
+            thin = _MARGIN - 1
+            draw.rectangle((left + thin, top + thin, right - thin, bottom - thin), outline=_FAINT)
+        if caption.is_marked and crossed:
+            _cross(draw, right - _MARGIN - 15, top + _MARGIN + 4, 11)
+        percent = f"{100 * caption.confidence:.0f}%"
         room = cell_width - draw.textlength(percent, font) - 6
-        ink = _INK if is_right else _WRONG
-        draw.text((left, bottom + 3), _shorten(predicted, room, draw, font), font=font, fill=ink)
+        ink = _WRONG if caption.is_marked else _INK
+        draw.text((left, bottom + 3), _shorten(caption.text, room, draw, font), font=font, fill=ink)
         draw.text((right, bottom + 3), percent, font=font, fill=_FAINT, anchor="ra")
         if two_lines:
-            draw.text((left, bottom + 19), _shorten(correction, cell_width, draw, font), font=font, fill=ink)
-    return _png(sheet)
+            draw.text((left, bottom + 19), _shorten(caption.below, cell_width, draw, font), font=font, fill=ink)
+    return sheet
+
+
+def _with_histogram(
+    grid: Image.Image, labels: Sequence[int], classes: int, class_names: Sequence[str] | None
+) -> Image.Image:
+    """The grid with a bar for each class beneath it: how many images it was taken for."""
+    counts = np.bincount(labels, minlength=classes)
+    tall, head, foot = 72, 30, 26
+    sheet = Image.new("RGB", (grid.width, grid.height + head + tall + foot), _PAPER)
+    sheet.paste(grid)
+    draw = ImageDraw.Draw(sheet)
+    font, small = ImageFont.load_default(15), ImageFont.load_default(13)
+    seen = int(np.count_nonzero(counts))
+    draw.text((_GAP, grid.height + 4), f"The judge sees {seen} of {len(counts)} classes", font=font, fill=_INK)
+    base, wide = grid.height + head + tall, (grid.width - _GAP) / len(counts)
+    highest = max(int(counts.max()), 1)
+    equal = base - round((tall - 16) * min(len(labels) / len(counts) / highest, 1))
+    places = [(_GAP + round(label * wide), round((label + 1) * wide)) for label in range(len(counts))]
+    tops = [base - round((tall - 16) * count / highest) for count in counts]
+    for (left, right), top, count in zip(places, tops, counts, strict=True):
+        draw.rectangle((left, top, right, base), fill=_BAR if count else _GUTTER_GREYS)
+    for left in range(_GAP, grid.width - _GAP, 8):  # dashes: no bar ends in one
+        draw.line((left, equal, left + 3, equal), fill=_INK)
+    for label, ((left, right), top, count) in enumerate(zip(places, tops, counts, strict=True)):
+        middle, ink = (left + right) / 2, _INK if count else _WRONG
+        # With an edge of paper, so that the line does not strike it out.
+        draw.text((middle, top - 3), str(count), font=small, fill=ink, anchor="mb", stroke_width=2, stroke_fill=_PAPER)
+        name = _shorten(_class_name(label, class_names), right - left, draw, small)
+        draw.text((middle, base + 4), name, font=small, fill=_FAINT, anchor="ma")
+    return sheet
+
+
+def _to_text(verdicts: Verdicts, *, columns: int, scale: int, shape: tuple[int, ...]) -> str:
+    labels, confidences = list(map(int, verdicts.labels)), [round(float(value), 4) for value in verdicts.confidences]
+    if not len(labels) == len(confidences) == shape[0]:
+        raise ValueError(f"{shape[0]} images with {len(labels)} verdicts and {len(confidences)} confidences")
+    layout = {"columns": columns, "scale": scale, "size": list(shape[1:])}
+    return json.dumps({"labels": labels, "confidences": confidences, **layout})
+
+
+def _from_grid(png: bytes) -> tuple[Images, Verdicts]:
+    """The images of a grid, cut out, and the verdicts that it keeps."""
+    with Image.open(io.BytesIO(png)) as image:
+        kept = getattr(image, "text", {}).get(_KEPT)
+        sheet = np.asarray(image.convert("L"))
+    if kept is None:
+        raise NoVerdicts("the picture keeps no verdicts")
+    found = json.loads(kept)
+    scale, (height, width) = found["scale"], found["size"]
+    images = np.zeros((len(found["labels"]), height, width), np.uint8)
+    for index in range(len(images)):
+        row, column = divmod(index, found["columns"])
+        top, left = _GUTTER + row * (height * scale + _GUTTER), _GUTTER + column * (width * scale + _GUTTER)
+        images[index] = sheet[top : top + height * scale : scale, left : left + width * scale : scale]
+    return images, Verdicts(found["labels"], found["confidences"])
 
 
 def film(pngs: Sequence[bytes | Path], *, epochs: Sequence[int], seconds: float = 8.0) -> bytes:
@@ -196,7 +329,9 @@ def _cross(draw: ImageDraw.ImageDraw, left: int, top: int, size: int) -> None:
         draw.line((left, top + size, left + size, top), fill=colour, width=width)
 
 
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=6)
+def _png(image: Image.Image, kept: str | None = None) -> bytes:
+    buffer, info = io.BytesIO(), PngInfo()
+    if kept is not None:
+        info.add_text(_KEPT, kept, zip=True)
+    image.save(buffer, "PNG", compress_level=6, pnginfo=info)
     return buffer.getvalue()

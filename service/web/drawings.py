@@ -24,7 +24,7 @@ from service.contract.events import EventType
 from service.contract.settings import Settings
 from service.contract.spec import Kind
 from service.contract.states import Severity
-from service.contract.tables import Job
+from service.contract.tables import Artifact, Job
 from service.pictures import grids
 from service.web.problems import Problem
 from service.web.representations import metric_table
@@ -68,6 +68,17 @@ class Drawings:
                 raise ArtifactDamaged(str(error.filename or job.id), "is missing or damaged") from error
 
         return self._kept(job.id, "samples", rows[-1].epoch, "gif", draw)
+
+    def verdicts(self, job: Job, sample: Artifact) -> Picture:
+        """A GAN's samples with what the judge takes them for: it said so when they were made, and they keep it."""
+        png = self._artifacts.read(sample.path, sample.sha256)
+        info = datasets.describe(str(job.resolved["dataset"]["name"]), self._settings.data)
+        try:
+            with _drawing:
+                data = grids.verdict_grid(png, classes=info.classes, class_names=info.class_names)
+        except grids.NoVerdicts as error:
+            raise Problem("no_verdicts", f"the samples of epoch {sample.epoch} were not judged") from error
+        return Picture(data, _etag(data))
 
     def plot(self, job: Job, which: Plot, fmt: Format) -> Picture:
         """What a job measured, drawn by matplotlib."""

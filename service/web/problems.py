@@ -61,6 +61,11 @@ KINDS: Final[dict[str, Kind]] = {
     "artifact_not_found": Kind(404, "There is no such file.", "Older checkpoints are removed as a job goes on."),
     "dataset_not_found": Kind(404, "There is no such data set.", "`GET /datasets` lists those there are."),
     "not_yet": Kind(404, "This is not there yet.", "The job has to finish an epoch first; try again then."),
+    "no_verdicts": Kind(
+        404,
+        "Nobody judged these samples.",
+        "There is a judge for digits only, and pictures that were made before there was one have no verdicts.",
+    ),
     "method_not_allowed": Kind(405, "The method is not possible here.", "`Allow` names the methods that are."),
     "illegal_transition": Kind(
         409, "The job's state does not allow this.", "`allowed_actions` names what is possible now."

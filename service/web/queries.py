@@ -101,6 +101,12 @@ class PictureQuery(Query):
     v: Text | None = Field(None, description="Means nothing; with another value a browser asks again.")
 
 
+class SampleQuery(Query):
+    """How to show a picture of samples."""
+
+    verdicts: bool = Field(False, description="With what the judge of the data set takes each sample of a GAN for.")
+
+
 def read_query(model: type[Q]) -> Q:
     """The parameters of the URL.
 

@@ -83,6 +83,45 @@ def test_predictions_must_be_as_many_as_images() -> None:
         grids.prediction_grid(DIGITS[:4], [1] * 3, [1] * 4, [1.0] * 4)
 
 
+def test_verdicts_are_kept_unseen_in_the_grid_that_they_are_of() -> None:
+    verdicts = grids.Verdicts([index % 10 for index in range(64)], [0.9] * 64)
+    plain, judged = grids.sample_grid(DIGITS), grids.sample_grid(DIGITS, verdicts=verdicts)
+    assert open_picture(plain).tobytes() == open_picture(judged).tobytes()
+    assert len(judged) < len(plain) + 1000
+    images, kept = grids._from_grid(judged)
+    np.testing.assert_array_equal(images, DIGITS)
+    assert kept == verdicts
+
+
+@pytest.mark.parametrize(("count", "classes"), [(1, 2), (7, 10), (64, 10)])
+def test_a_verdict_grid_has_a_bar_for_each_class(count: int, classes: int) -> None:
+    verdicts = grids.Verdicts([1] * count, [0.99] * count)
+    picture = open_picture(grids.verdict_grid(grids.sample_grid(DIGITS[:count], verdicts=verdicts), classes=classes))
+    bars = np.abs(np.asarray(picture, np.int16) - grids._BAR).max(axis=2) == 0
+    columns = np.flatnonzero(bars.any(axis=0))
+    wide = picture.width / classes
+    assert wide < columns.mean() < 2 * wide  # all were taken for the second class
+    assert np.ptp(columns) < wide
+
+
+def test_what_the_judge_is_unsure_of_is_framed() -> None:
+    def draw(confidence: float) -> NDArray[np.int16]:
+        grid = grids.sample_grid(DIGITS[:1], verdicts=grids.Verdicts([3], [confidence]))
+        return np.asarray(open_picture(grids.verdict_grid(grid, classes=10)), np.int16)
+
+    def framed(picture: NDArray[np.int16]) -> int:
+        return int((np.abs(picture - grids._WRONG).max(axis=2) == 0).sum())
+
+    assert framed(draw(0.49)) > framed(draw(0.51)) + 500
+
+
+def test_a_grid_without_verdicts_cannot_show_any() -> None:
+    with pytest.raises(grids.NoVerdicts):
+        grids.verdict_grid(grids.sample_grid(DIGITS), classes=10)
+    with pytest.raises(ValueError, match="64 images with 3 verdicts"):
+        grids.sample_grid(DIGITS, verdicts=grids.Verdicts([1] * 3, [0.5] * 3))
+
+
 def test_a_film_shows_every_grid_and_holds_the_last() -> None:
     pictures = make_grids(20)
     frames, durations, loop = read_film(grids.film(pictures, epochs=range(1, 21)))

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from service.contract import jobs
+from service.contract.artifacts import ArtifactFolder
 from service.contract.states import Action, Status
+from service.pictures import grids
 from tests.workers.conftest import Workshop, open_workshop
 
 DYING: dict[str, Any] = {
@@ -34,16 +36,29 @@ def codes(job: Any) -> list[str]:
 
 
 def test_the_seeds_gan_is_caught_collapsing_in_its_first_epochs_and_stable_is_not(light: Workshop) -> None:
-    seed, stable = (light.store({"kind": "gan", "preset": preset, "epochs": 3}) for preset in ("seed", "stable"))
+    seed = light.store({"kind": "gan", "preset": "seed", "epochs": 3})
+    stable = light.store({"kind": "gan", "epochs": 3, "health": {"every_epochs": 2}, "samples": {"count": 9}})
     light.start()
     ended = light.until_end(seed), light.until_end(stable)
     assert [job.status for job in ended] == [Status.SUCCEEDED] * 2
     assert "mode_collapse" in codes(ended[0])
     assert ended[0].health[0]["epoch"] == 2
     assert ended[0].health[0]["numbers"]["sample_diversity"] < 0.01
-    assert codes(ended[1]) == []
+    assert ended[0].metrics["mode_coverage"] == 0.1
     found = [event.data for event in light.log(seed) if event.type == "health"]
     assert (found[0]["code"], found[0]["state"], found[0]["epoch"]) == ("mode_collapse", "found", 2)
+
+    assert codes(ended[1]) == []
+    with light.database.read() as session:
+        epochs = jobs.epochs(session, stable)
+        sample = jobs.sample(session, ended[1], "latest")
+    assert ["frechet_distance" in row.metrics for row in epochs] == [False, True, True]  # the second, and the last
+    closest = min(epochs[1:], key=lambda row: row.metrics["frechet_distance"])
+    assert ended[1].best_epoch == closest.epoch
+    assert ended[1].provenance is not None
+    assert ended[1].provenance["judge"].startswith("sha256:")
+    grid = ArtifactFolder(light.settings.artifacts).read(sample.path, sample.sha256)
+    assert len(grids._from_grid(grid)[1].labels) == 9
 
 
 def test_a_job_stops_where_its_spec_asks_and_can_be_forked(light: Workshop) -> None:

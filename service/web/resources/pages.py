@@ -11,8 +11,10 @@ from service.contract import jobs, leases
 from service.contract.artifacts import ArtifactKind
 from service.contract.errors import JobNotFound
 from service.contract.jobs import JobFilter
+from service.contract.spec import Kind
 from service.contract.states import Status
-from service.contract.tables import Epoch
+from service.contract.tables import Epoch, Job
+from service.datasets import BUILT_IN
 from service.web import queries
 from service.web.operations import documented
 from service.web.queries import ListQuery
@@ -72,9 +74,15 @@ def job(job_id: str) -> Response:
         job=job_detail(row),
         checkpoints=checkpoint_items(row, checkpoints)[::-1],
         sample=sample_item(samples[-1]) if samples else None,
+        is_judged=_is_judged(row),
         has_confusion=last is not None and last.confusion is not None,
         last_seq=row.last_seq,
     )
+
+
+def _is_judged(row: Job) -> bool:
+    known = BUILT_IN.get(str(row.resolved["dataset"]["name"]))
+    return row.kind == Kind.GAN and known is not None and known.judge is not None
 
 
 def _html(template: str, *, status: int = 200, **values: object) -> Response:

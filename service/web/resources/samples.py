@@ -8,11 +8,12 @@ from flask import Blueprint, Response
 
 from service.contract import jobs
 from service.contract.artifacts import ArtifactKind
+from service.contract.spec import Kind
 from service.contract.tables import Artifact
 from service.web import downloads, queries, representations
 from service.web.answers import as_json
 from service.web.operations import documented
-from service.web.queries import NoQuery, PictureQuery
+from service.web.queries import NoQuery, PictureQuery, SampleQuery
 from service.web.representations import SampleList
 from service.web.services import owner, services
 
@@ -34,19 +35,32 @@ def samples(job_id: str) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>/samples/<which>.png")
-@documented(TAG, "image/png", headers=downloads.HEADERS, also=downloads.ALSO, problems=downloads.PROBLEMS)
+@documented(
+    TAG,
+    "image/png",
+    query=SampleQuery,
+    headers=downloads.HEADERS,
+    also=downloads.ALSO,
+    problems=(*downloads.PROBLEMS, "no_verdicts"),
+)
 def sample(job_id: str, which: str) -> Response:
     """Show a picture of samples: `latest`, or the number of an epoch.
 
-    A GAN's is drawn from the same noise each time; a classifier's shows digits with its predictions.
+    A GAN's is drawn from the same noise each time; with `verdicts=true` it says what the judge takes each sample for,
+    and how often it sees each class. A classifier's shows digits with its predictions in any case.
     """
-    queries.read_query(NoQuery)
+    query = queries.read_query(SampleQuery)
     database = services().database
 
     def find() -> Artifact:
         with database.read() as session:
             return jobs.sample(session, jobs.get(session, job_id, owner=owner()), which)
 
+    if query.verdicts:
+        with database.read() as session:
+            job = jobs.get(session, job_id, owner=owner())
+        if job.kind == Kind.GAN:
+            return downloads.send_picture(services().drawings.verdicts(job, find()), "image/png")
     cache = downloads.FOREVER if which.isdigit() else downloads.ASK
     return downloads.send_artifact(services().artifacts, find, name=None, cache=cache)
 

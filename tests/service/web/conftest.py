@@ -62,6 +62,7 @@ class PlayedWorker:
         keep_last: int = 3,
         checkpoint: bytes | None = None,
         health: Sequence[Finding] = (),
+        verdicts: grids.Verdicts | None = None,
     ) -> None:
         assert self.held is not None
         job_id, lease = self.held.job_id, self.held.lease
@@ -69,7 +70,9 @@ class PlayedWorker:
         noise = np.random.default_rng(epoch).integers(0, 255, (4, 8, 8)).astype(np.uint8)
         files = [
             self.artifacts.write(job_id, ArtifactKind.CHECKPOINT, epoch, lease, data),
-            self.artifacts.write(job_id, ArtifactKind.SAMPLE, epoch, lease, grids.sample_grid(noise)),
+            self.artifacts.write(
+                job_id, ArtifactKind.SAMPLE, epoch, lease, grids.sample_grid(noise, verdicts=verdicts)
+            ),
         ]
         record = EpochRecord(
             epoch=epoch,

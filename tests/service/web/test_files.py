@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from service.pictures.grids import Verdicts
 from service.web import drawings
 
 Submit = Callable[..., str]
@@ -245,3 +246,28 @@ def test_picture_is_drawn_once_an_epoch(
 def test_picture_is_shown_though_it_cannot_be_kept(client: FlaskClient, worker: Any, address: str) -> None:
     (worker.artifacts.root / address.rpartition("/")[2] / "derived").write_text("in the way")
     assert fetch(client, f"{address}/samples.gif")[0] == 200
+
+
+def test_samples_come_with_the_judges_verdicts_on_request(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client, kind="gan")
+    worker.claim()
+    worker.epoch(1, verdicts=Verdicts([7, 1, 1, 3], [0.9, 0.8, 0.99, 0.3]))
+    worker.epoch(2)
+    address = f"/jobs/{job_id}/samples"
+    _, _, plain = fetch(client, f"{address}/1.png")
+    status, headers, judged = fetch(client, f"{address}/1.png?verdicts=true")
+    assert (status, headers["Content-Type"]) == (200, "image/png")
+    with Image.open(BytesIO(plain)) as before, Image.open(BytesIO(judged)) as after:
+        assert after.height > before.height
+    assert fetch(client, f"{address}/1.png?verdicts=true", If_None_Match=headers["ETag"])[0] == 304
+    assert fetch(client, f"{address}/1.png?verdicts=false")[2] == plain
+    answer = client.get(f"{address}/latest.png?verdicts=true")
+    assert (answer.status_code, answer.json["code"]) == (404, "no_verdicts")
+    assert "epoch 2" in answer.json["detail"]
+    assert client.get(f"{address}/3.png?verdicts=true").json["code"] == "artifact_not_found"
+    assert client.get(f"{address}/1.png?verdicts=perhaps").json["code"] == "invalid_parameter"
+    assert "samples/2.png?verdicts=true" in client.get(f"/ui/jobs/{job_id}").text
+
+
+def test_a_classifiers_samples_show_its_predictions_in_any_case(client: FlaskClient, address: str) -> None:
+    assert fetch(client, f"{address}/samples/1.png?verdicts=true")[2] == fetch(client, f"{address}/samples/1.png")[2]

@@ -1,0 +1,94 @@
+"""Makes the judge of handwritten digits: ``python -m workers.make_judge FOLDER``, or ``make judge DATA=FOLDER``.
+
+A classifier of ours, trained by our own trainer on the whole of MNIST, and the statistics of its last hidden layer's
+outputs on the training images. The same machine gives the same bytes; ``--check`` compares them with those that are
+shipped, and another kind of processor may differ from them in last digits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from engine import BatchDone, ClassifierTrainer, EpochDone, FeatureStatistics, checkpoint
+from engine.checkpoint import State
+from engine.judge import look
+from service import datasets
+from service.contract.validation import resolve
+from service.datasets import BUILT_IN, Dataset
+from workers import build
+
+SPEC: Final[dict[str, Any]] = {
+    "kind": "classifier",
+    "name": "judge of digits",
+    "dataset": {"name": "mnist", "scale": [0, 1]},
+    # Small and dense: it looks at a thousand samples in some 20 ms.
+    "layers": [
+        {"units": 256, "activation": "relu"},
+        {"type": "dropout", "rate": 0.1},
+        {"units": 128, "activation": "relu"},
+        {"type": "dropout", "rate": 0.1},
+        {"units": 10, "activation": "softmax"},
+    ],
+    "initializer": {"name": "he"},
+    # No label smoothing: its confidence is to mean something.
+    "loss": {"name": "softmax_cross_entropy", "label_smoothing": 0.0},
+    "optimizer": {"name": "adam", "learning_rate": 0.003},
+    "schedule": {"name": "one_cycle"},
+    "augmentation": {"max_shift": 2},
+    "epochs": 40,
+    "batch_size": 100,
+    "seed": 0,
+}
+
+
+def main() -> None:
+    """Read the command line, train, and write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "data", type=Path, help="folder of data sets, as TAPELINE_DATA; mnist is downloaded into it if need be"
+    )
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="where unpacked arrays are kept")
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail where the file would differ")
+    options = parser.parse_args()
+    target = BUILT_IN["mnist"].judge
+    if target is None:
+        raise SystemExit("the data set mnist has no judge")
+    made = checkpoint.dumps(make(datasets.load("mnist", options.data, cache_root=options.cache)))
+    if not options.check:
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(made)
+        _say(f"{target}: {len(made):,} bytes")
+    elif made != target.read_bytes():
+        raise SystemExit(f"{target} differs from what was made here")
+
+
+def make(dataset: Dataset) -> State:
+    """Train the judge, and let it see the training images."""
+    resolved = resolve(SPEC)
+    trainer = build.trainer(resolved, dataset)
+    if not isinstance(trainer, ClassifierTrainer):
+        raise TypeError("a judge is a classifier")
+    accuracy = 0.0
+    for report in trainer.run():
+        match report:
+            case EpochDone():
+                accuracy = report.metrics["val_accuracy"]
+                _say(f"epoch {report.epoch} of {report.epochs}: {accuracy:.2%} of the test images")
+            case BatchDone():
+                pass
+    low, high = resolved.dataset.scale
+    real = FeatureStatistics.of(look(trainer.model, dataset.train_images, (low, high)).features)
+    tensors = trainer.model.state_dict() | {"real.mean": real.mean, "real.covariance": real.covariance}
+    return State(tensors, {"val_accuracy": accuracy}, resolved.model_dump(mode="json"))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
