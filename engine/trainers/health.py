@@ -15,7 +15,7 @@ from engine.batches import ImageData
 from engine.layers import Activation, Sequential
 from engine.recording import Array
 
-PROBED = 128
+PROBED = 64
 """Images that activations are measured on: the same ones after every epoch."""
 
 _STEPS = 8
