@@ -275,6 +275,14 @@ def find(
     return Page(page, _make_cursor(sort, value, last.id))
 
 
+def counts(session: Session, *, owner: str | None = None) -> dict[Status, int]:
+    """How many jobs there are in each state."""
+    query = select(Job.status, func.count()).group_by(Job.status)
+    if owner is not None:
+        query = query.where(Job.owner == owner)
+    return {Status(status): count for status, count in session.execute(query)}
+
+
 def sorts() -> tuple[str, ...]:
     """The orders in which a list can be had."""
     return tuple(sign + name for name in _SORTS for sign in ("", "-"))

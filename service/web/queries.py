@@ -66,6 +66,7 @@ class ListQuery(Query):
     cursor: Annotated[str, StringConstraints(max_length=500)] | None = Field(
         None, description="`next_cursor` of the page before."
     )
+    counts: bool = Field(False, description="Also say how many jobs there are in each state, whatever else is asked.")
 
 
 class EventQuery(Query):

@@ -170,6 +170,7 @@ class JobList(Answer):
     data: list[JobSummary]
     has_more: bool
     next_cursor: str | None
+    counts: dict[Status, int] | None = Field(None, description="Jobs in each state, if `counts` was asked for.")
 
 
 class DryRun(Answer):

@@ -96,18 +96,32 @@ def show_list() -> Response:
 
     A page stays right while new jobs arrive: `next_cursor` is a place in the order, not a count.
     """
-    query = queries.read_query(ListQuery)
+    page = list_jobs(queries.read_query(ListQuery))
+    headers = {"Link": f'<{next_page("/jobs", page)}>; rel="next"'} if page.has_more else {}
+    return as_json(page, headers=headers)
+
+
+def list_jobs(query: ListQuery) -> JobList:
+    """A page of the jobs that a query asks for.
+
+    Raises:
+        InvalidCursor: as it says.
+    """
     wanted = JobFilter(status=query.status or None, kind=query.kind, tag=query.tag, text=query.q)
     with services().database.read() as session:
         page = jobs.find(session, wanted, owner=owner(), sort=query.sort, limit=query.limit, cursor=query.cursor)
-        data = [job_summary(job) for job in page.jobs]
-    headers = {}
-    if page.next_cursor is not None:
-        same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
-        headers["Link"] = f'</jobs?{urlencode([*same, ("cursor", page.next_cursor)])}>; rel="next"'
-    return as_json(
-        JobList(data=data, has_more=page.next_cursor is not None, next_cursor=page.next_cursor), headers=headers
-    )
+        return JobList(
+            data=[job_summary(job) for job in page.jobs],
+            has_more=page.next_cursor is not None,
+            next_cursor=page.next_cursor,
+            counts=jobs.counts(session, owner=owner()) if query.counts else None,
+        )
+
+
+def next_page(path: str, page: JobList) -> str:
+    """The address of the page after this one, with everything else as the request had it."""
+    same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+    return f"{path}?{urlencode([*same, ('cursor', page.next_cursor or '')])}"
 
 
 @blueprint.get("/jobs/<job_id>")

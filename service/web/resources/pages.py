@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlencode
 
 from flask import Blueprint, Response, render_template, request
 
 from service.contract import jobs, leases
 from service.contract.artifacts import ArtifactKind
 from service.contract.errors import JobNotFound
-from service.contract.jobs import JobFilter
 from service.contract.spec import Kind
-from service.contract.states import Status
 from service.contract.tables import Epoch, Job
 from service.datasets import BUILT_IN
 from service.web import queries
 from service.web.operations import documented
 from service.web.queries import ListQuery
-from service.web.representations import checkpoint_items, job_detail, job_summary, sample_item
+from service.web.representations import checkpoint_items, job_detail, sample_item
+from service.web.resources.jobs import list_jobs, next_page
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("pages", __name__)
 
 TAG: Final = "Pages"
-_SHOWN: Final = ("train_loss", "val_accuracy", "d_loss", "g_loss")
-"""The metrics that say most of a job, where there is room for two."""
+_FIRST: Final = 50
+"""Jobs that the list shows before its script asks for more."""
+_ORDERS: Final = (
+    ("-created_at", "Newest first"),
+    ("created_at", "Oldest first"),
+    ("-priority", "Highest priority"),
+    ("priority", "Lowest priority"),
+)
 
 
 @blueprint.get("/")
@@ -33,23 +37,17 @@ _SHOWN: Final = ("train_loss", "val_accuracy", "d_loss", "g_loss")
 def index() -> Response:
     """Show the jobs to a person."""
     query = queries.read_query(ListQuery)
-    wanted = JobFilter(status=query.status or None, kind=query.kind, tag=query.tag, text=query.q)
+    limit = query.limit if "limit" in query.model_fields_set else _FIRST
+    first = list_jobs(query.model_copy(update={"limit": limit, "counts": True}))
     with services().database.read() as session:
-        page = jobs.find(session, wanted, owner=owner(), sort=query.sort, limit=query.limit, cursor=query.cursor)
-        alive = leases.live_workers(session)
-        data = [job_summary(job) for job in page.jobs]
-    next_address = None
-    if page.next_cursor is not None:
-        same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
-        next_address = "/?" + urlencode([*same, ("cursor", page.next_cursor)])
+        workers = leases.live_workers(session)
     return _html(
         "index.html",
-        jobs=data,
-        query=query,
-        next_address=next_address,
-        workers=alive,
-        statuses=list(Status),
-        shown=_SHOWN,
+        first=first,
+        next_address=next_page("/", first) if first.has_more else None,
+        workers=workers,
+        kinds=list(Kind),
+        orders=_ORDERS,
         address=request.host_url.rstrip("/"),
     )
 

@@ -1,0 +1,97 @@
+// How pages make elements and write values. Text is always textContent: nothing that a person named can become markup.
+
+export const $ = (selector, root = document) => root.querySelector(selector);
+export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+// h("a", { href, class: "x", onclick }, "text", child, ...)
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "dataset") Object.assign(element.dataset, value);
+    else if (["value", "checked", "disabled", "max", "hidden", "selected"].includes(name)) element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export const words = (name) => name.replaceAll("_", " ").replaceAll("/", " · ");
+
+export function metric(name, value) {
+  if (value === null || value === undefined) return "–";
+  if (/accuracy|share|coverage/.test(name) && Math.abs(value) <= 1) return `${(100 * value).toFixed(2)}%`;
+  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return value.toExponential(2);
+  return Number(value.toPrecision(4)).toString();
+}
+
+export function bytes(count) {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  const power = Math.min(Math.floor(Math.log10(Math.max(count, 1)) / 3), units.length - 1);
+  return `${(count / 1000 ** power).toFixed(power && count / 1000 ** power < 100 ? 1 : 0)} ${units[power]}`;
+}
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "";
+  if (seconds < 0.95) return "under a second";
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172800) return `${(seconds / 3600).toFixed(1)} h`;
+  return `${Math.round(seconds / 86400)} days`;
+}
+
+export function ago(text) {
+  const seconds = Math.max(0, (Date.now() - Date.parse(text)) / 1000);
+  if (seconds < 60) return "just now";
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
+  if (seconds < 129600) return `${Math.round(seconds / 3600)} h ago`;
+  return `${Math.round(seconds / 86400)} days ago`;
+}
+
+export const when = (text) => new Date(text).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+// What a person chose on a page, kept for the next visit.
+export const memory = {
+  get(name, fallback) {
+    try {
+      return JSON.parse(localStorage.getItem(`tapeline.${name}`)) ?? fallback;
+    } catch {
+      return fallback;
+    }
+  },
+  set(name, value) {
+    try {
+      localStorage.setItem(`tapeline.${name}`, JSON.stringify(value));
+    } catch {
+      // not remembered, then
+    }
+  },
+};
+
+// At most one call in so many milliseconds; the last one is never lost.
+export function throttle(milliseconds, call) {
+  let due = null;
+  let last = 0;
+  return () => {
+    due ??= setTimeout(() => {
+      due = null;
+      last = performance.now();
+      call();
+    }, Math.max(0, last + milliseconds - performance.now()));
+  };
+}
+
+export function debounce(milliseconds, call) {
+  let due = null;
+  return (...values) => {
+    clearTimeout(due);
+    due = setTimeout(() => call(...values), milliseconds);
+  };
+}
+
+export function announce(text, kind = "") {
+  const note = h("p", { class: `note ${kind}`, role: kind === "error" ? "alert" : "status" }, text);
+  $("#toasts").append(note);
+  setTimeout(() => note.remove(), kind === "error" ? 9000 : 5000);
+}
