@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import assert_never
 
 import numpy as np
@@ -11,12 +10,11 @@ from numpy.typing import NDArray
 
 import engine
 from engine.initializers import Initializer
-from engine.layers import Layer
 from engine.losses import Loss
 from engine.optimizers import Optimizer
 from engine.schedules import Schedule
+from service import networks
 from service.contract import spec
-from service.contract.architecture import Size, picture_size
 from service.contract.spec import ClassifierSpec, GanSpec, Spec
 from service.contract.validation import read_resolved
 from service.datasets import BUILT_IN, Dataset
@@ -45,7 +43,7 @@ def judge(dataset: Dataset) -> engine.Judge | None:
     resolved = read_resolved(kept.spec)
     if not isinstance(resolved, ClassifierSpec):
         raise TypeError(f"{known.judge} holds a {resolved.kind}, and a judge is a classifier")
-    model = _classifying(resolved, dataset)
+    model = networks.classifier(resolved, dataset.info.image_shape, _initializer(resolved.initializer))
     model.load_state_dict(kept.tensors)
     low, high = resolved.dataset.scale
     real = engine.FeatureStatistics(kept.tensors["real.mean"], kept.tensors["real.covariance"])
@@ -54,7 +52,7 @@ def judge(dataset: Dataset) -> engine.Judge | None:
 
 def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.ClassifierTrainer:
     return engine.ClassifierTrainer(
-        _classifying(resolved, dataset),
+        networks.classifier(resolved, dataset.info.image_shape, _initializer(resolved.initializer)),
         _classifier_loss(resolved.loss),
         _optimizer(resolved.optimizer),
         _schedule(resolved.schedule),
@@ -71,22 +69,16 @@ def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.Classifier
     )
 
 
-def _classifying(resolved: ClassifierSpec, dataset: Dataset) -> engine.Sequential:
-    rows, columns = dataset.info.image_shape
-    return _network(resolved.layers, picture_size(resolved.layers, rows, columns), resolved, purpose="init")
-
-
 def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
-    rows, columns = dataset.info.image_shape
-    made, judged = resolved.generator, resolved.discriminator
+    made, judged, initializer = resolved.generator, resolved.discriminator, _initializer(resolved.initializer)
     return engine.GanTrainer(
-        _network(made.layers, (resolved.latent.dim,), resolved, purpose="generator"),
-        _network(judged.layers, picture_size(judged.layers, rows, columns), resolved, purpose="discriminator"),
+        networks.generator(resolved, initializer),
+        networks.discriminator(resolved, dataset.info.image_shape, initializer),
         _optimizer(made.optimizer or resolved.optimizer),
         _optimizer(judged.optimizer or resolved.optimizer),
         _schedule(made.schedule or resolved.schedule),
         _schedule(judged.schedule or resolved.schedule),
-        latent=engine.Latent(resolved.latent.dim, resolved.latent.distribution.value),
+        latent=networks.latent(resolved),
         skip_every=judged.skip_every,
         label_smoothing=judged.label_smoothing,
         reduction=resolved.loss.reduction.value,
@@ -103,81 +95,6 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
 def _images(dataset: Dataset, images: Bytes, labels: Bytes, whole: Spec) -> engine.ImageData:
     low, high = whole.dataset.scale
     return engine.ImageData(images, labels, scale=(low, high), classes=dataset.info.classes)
-
-
-def _network(layers: Sequence[spec.Layer], input_size: Size, whole: Spec, *, purpose: str) -> engine.Sequential:
-    rng = engine.generator_for(whole.seed, purpose, 0)
-    initializer = _initializer(whole.initializer)
-    dtype = np.dtype(whole.dtype.value)
-    size = input_size
-    built: list[Layer] = []
-    for layer in layers:
-        match layer:
-            case spec.Dense():
-                made: Layer = engine.Dense(
-                    size[-1],
-                    layer.units,
-                    _activation(layer.activation),
-                    initializer=initializer,
-                    rng=rng,
-                    dtype=dtype,
-                    negative_slope=layer.negative_slope,
-                )
-            case spec.Conv2D():
-                made = engine.Conv2D(
-                    size[-1],
-                    layer.filters,
-                    layer.kernel,
-                    layer.stride,
-                    layer.padding.value,
-                    _activation(layer.activation),
-                    initializer=initializer,
-                    rng=rng,
-                    dtype=dtype,
-                    negative_slope=layer.negative_slope,
-                )
-            case spec.BatchNorm():
-                made = engine.BatchNorm(
-                    size[-1],
-                    _activation(layer.activation),
-                    momentum=layer.momentum,
-                    epsilon=layer.epsilon,
-                    dtype=dtype,
-                    negative_slope=layer.negative_slope,
-                )
-            case spec.MaxPool2D():
-                made = engine.MaxPool2D(layer.size)
-            case spec.Upsample2D():
-                made = engine.Upsample2D(layer.size)
-            case spec.Flatten():
-                made = engine.Flatten()
-            case spec.Reshape():
-                made = engine.Reshape(layer.shape)
-            case spec.Dropout():
-                made = engine.Dropout(layer.rate)
-            case _:
-                assert_never(layer)
-        size = made.output_shape(size)
-        built.append(made)
-    return engine.Sequential(built, input_size)
-
-
-def _activation(name: spec.Activation) -> engine.Activation | None:
-    match name:
-        case spec.Activation.LINEAR:
-            return None
-        case spec.Activation.SIGMOID:
-            return engine.Activation.SIGMOID
-        case spec.Activation.TANH:
-            return engine.Activation.TANH
-        case spec.Activation.RELU:
-            return engine.Activation.RELU
-        case spec.Activation.LEAKY_RELU:
-            return engine.Activation.LEAKY_RELU
-        case spec.Activation.SOFTMAX:
-            return engine.Activation.SOFTMAX
-        case _:
-            assert_never(name)
 
 
 def _classifier_loss(loss: spec.ClassifierLoss) -> Loss:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import strategies as st
 
 import engine
-from service.contract.architecture import networks
+from service import networks
+from service.contract import architecture
 from service.contract.presets import PRESETS
 from service.contract.spec import Activation, ClassifierSpec, Kind, StopMetric
 from service.contract.validation import Shape, check_fit, resolve
@@ -116,7 +117,7 @@ def test_networks_for_images_have_the_sizes_that_the_spec_says(digits: Dataset, 
     built = [trainer.model] if isinstance(trainer, engine.ClassifierTrainer) else [
         trainer.generator, trainer.discriminator
     ]  # fmt: skip
-    for network, model in zip(networks(spec, 28, 28), built, strict=True):
+    for network, model in zip(architecture.networks(spec, 28, 28), built, strict=True):
         assert network.input_size == model.input_shape
         outputs = model.layer_outputs(np.zeros((2, model.inputs), np.float32))
         sizes = [output.shape[1:] for output in outputs[:-1]]
@@ -150,9 +151,9 @@ ANY_LAYER = st.one_of(
 def test_what_the_check_lets_pass_can_be_built_and_nothing_else(layers: list[dict[str, Any]]) -> None:
     spec = resolve({"kind": "classifier", "layers": [*layers, {"units": 3, "activation": "softmax"}]})
     assert isinstance(spec, ClassifierSpec)
-    (network,) = networks(spec, 6, 8)
+    (network,) = architecture.networks(spec, 6, 8)
     try:
-        model = build._network(spec.layers, network.input_size, spec, purpose="init")
+        model = networks.classifier(spec, (6, 8), engine.initializers.he_normal)
     except engine.ShapeError:
         assert network.faults
         return
