@@ -72,6 +72,11 @@ def sample_grid(
     return _png(Image.fromarray(sheet), kept)
 
 
+def image_png(image: Images, *, scale: int = 1) -> bytes:
+    """A PNG of one image (rows, columns), each pixel ``scale`` times as large, without a frame."""
+    return _png(Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1)))
+
+
 def verdict_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None = None) -> bytes:
     """A PNG of the images of a :func:`sample_grid`, with what the judge takes each for under it.
 
@@ -268,6 +273,16 @@ def film(pngs: Sequence[bytes | Path], *, epochs: Sequence[int], seconds: float 
     durations = [each_ms] * (len(frames) - 1) + [max(each_ms, LAST_FRAME_MS)]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
+    return buffer.getvalue()
+
+
+def walk_gif(images: Images, *, scale: int = 1, frame_ms: int = 80) -> bytes:
+    """A looping GIF of images that each change a little from the one before: there, and back again."""
+    _check(images)
+    frames = [Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1)) for image in images]
+    frames += frames[-2:0:-1]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=frame_ms, loop=0)
     return buffer.getvalue()
 
 

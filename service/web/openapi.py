@@ -14,6 +14,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
 from service.contract.changes import ForkRequest, JobPatch
+from service.contract.inference import GenerateRequest, PredictRequest
 from service.contract.spec import ClassifierSpec, GanSpec
 from service.web import problems, representations
 from service.web.operations import Operation, operation_of
@@ -47,6 +48,7 @@ _PATHS: Final = {
 _TAGS: Final = {
     "Jobs": "Send a training in, look at it, and say what should become of it.",
     "Results": "What a job has given so far.",
+    "Inference": "Ask a checkpoint what it takes a picture for, or to make some; also while the job runs.",
     "Files": "Checkpoints, pictures of samples, plots.",
     "Data sets": "What networks can be trained on.",
     "Service": "Whether the service is well, and what it allows.",
@@ -191,7 +193,8 @@ def _schemas() -> dict[str, Any]:
     ]
     _, made = models_json_schema(answers, ref_template=_REFERENCE)
     schemas: dict[str, Any] = made["$defs"]
-    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ForkRequest, "validation"), (JobPatch, "validation")]
+    taken = (ForkRequest, JobPatch, PredictRequest, GenerateRequest)
+    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in taken]
     schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
     specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ClassifierSpec, "validation"), (GanSpec, "validation")]
     _, sent = models_json_schema(specs, ref_template=_REFERENCE)

@@ -70,6 +70,7 @@ KINDS: Final[dict[str, Kind]] = {
     "illegal_transition": Kind(
         409, "The job's state does not allow this.", "`allowed_actions` names what is possible now."
     ),
+    "wrong_kind": Kind(409, "This kind of job does not do that.", "Classifiers predict, and GANs generate."),
     "precondition_failed": Kind(412, "It is another one by now.", "Its `ETag` is not among those in `If-Match`."),
     "body_too_large": Kind(413, "The body is too large.", "At most 1 MiB is read."),
     "unsupported_media_type": Kind(415, "The content type is not supported.", "Send `Content-Type: application/json`."),
@@ -83,6 +84,9 @@ KINDS: Final[dict[str, Kind]] = {
         422,
         "The spec is not valid.",
         "`errors` names every fault at once: a JSON pointer, what is wrong, a code, and often a suggestion.",
+    ),
+    "invalid_input": Kind(
+        422, "What was sent cannot be used.", "`errors` names every fault: a JSON pointer, what is wrong, and a code."
     ),
     "idempotency_conflict": Kind(
         422, "The idempotency key was used before.", "It came with another body; take a new key for a new request."

@@ -351,6 +351,35 @@ class Limits(Answer):
     datasets: list[str]
 
 
+class PredictAnswer(Answer):
+    """What a classifier takes images for, one after the other."""
+
+    probabilities: list[list[float]] = Field(
+        description="Of each class, in [0, 1]. A softmax's add up to 1; of sigmoids each speaks for itself."
+    )
+    classes: list[int] = Field(description="The likeliest class of each image.")
+    class_names: list[str]
+    checkpoint: int = Field(description="The epoch whose checkpoint answered.")
+    seen: list[list[list[float]]] | None = Field(
+        None, description="With `explain`: the images as the network saw them, rows of numbers in [0, 1]."
+    )
+    saliency: list[list[list[float]]] | None = Field(
+        None,
+        description="With `explain`: how the logit of the image's class changes with each pixel, black being 0 and "
+        "white 1. Above zero: light there speaks for the class.",
+    )
+
+
+class GenerateAnswer(Answer):
+    """What a generator made."""
+
+    images: list[str] | list[list[list[float]]] = Field(
+        description="PNGs in base64, or rows of numbers in [0, 1], 0 being black."
+    )
+    latent: list[list[float]] | None = Field(None, description="With `with_latent`: the points they were made from.")
+    checkpoint: int = Field(description="The epoch whose checkpoint answered.")
+
+
 class Check(Answer):
     """One thing that the service needs."""
 

@@ -1,0 +1,294 @@
+"""Using what was trained: a classifier says what it takes pictures for, a GAN makes some."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import importlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import numpy as np
+from flask import Blueprint, Response, current_app
+from numpy.typing import NDArray
+
+from service import datasets
+from service.contract import jobs, validation
+from service.contract.artifacts import ArtifactDamaged, ArtifactKind
+from service.contract.errors import ArtifactNotFound, Fault, SpecError
+from service.contract.inference import MAX_IMAGES, MAX_SIDE, GenerateRequest, PredictRequest
+from service.contract.spec import GanSpec, Kind, Part
+from service.contract.tables import Artifact, Job
+from service.datasets import DatasetInfo
+from service.pictures import grids, reading
+from service.web import problems, queries
+from service.web.answers import as_json
+from service.web.operations import documented
+from service.web.problems import Problem
+from service.web.queries import NoQuery
+from service.web.representations import GenerateAnswer, PredictAnswer
+from service.web.services import owner, services
+
+if TYPE_CHECKING:
+    from service.web.inference import Inference, Ready
+
+blueprint: Final = Blueprint("inference", __name__)
+
+TAG: Final = "Inference"
+_PROBLEMS: Final = (
+    "job_not_found",
+    "malformed_json",
+    "body_too_large",
+    "unsupported_media_type",
+    "wrong_kind",
+    "not_yet",
+    "artifact_not_found",
+    "artifact_damaged",
+    "dataset_not_found",
+    "invalid_input",
+)
+_EXTENSION: Final = "tapeline.inference"
+_DEFAULT_COUNT: Final = 16
+
+_loading = threading.Lock()
+
+Levels = NDArray[np.float64]
+B = TypeVar("B", bound=Part)
+T = TypeVar("T")
+
+
+@blueprint.post("/jobs/<job_id>/predict")
+@documented(TAG, PredictAnswer, takes=PredictRequest, problems=_PROBLEMS)
+def predict(job_id: str) -> Response:
+    """Ask a classifier what it takes images for.
+
+    `images` are PNGs in base64, or numbers in [0, 1] with 0 for black. A PNG becomes grey and is scaled to the size of
+    the data set's pictures; `fit` cuts a drawing out and centres it as MNIST's digits are, `invert` is for dark on
+    light. `checkpoint` is `best`, `latest` or an epoch's number; `GET /jobs/{job_id}/checkpoints` lists those that are
+    kept, and `"checkpoint": {"keep_last": 1000}` in a spec keeps them all.
+    """
+    queries.read_query(NoQuery)
+    job = _job(job_id, Kind.CLASSIFIER)
+    asked = _read(PredictRequest)
+    info = _dataset(job)
+    levels = _levels(asked, info)
+
+    def answer(ready: Ready, row: Artifact) -> Response:
+        found = _inference().predict(ready, levels)
+        seen = saliency = None
+        if asked.explain:
+            seen = _rounded(levels / 255, 3)
+            saliency = _rounded(_inference().saliency(ready, levels, found.classes), 5)
+        return as_json(
+            PredictAnswer(
+                probabilities=found.probabilities.tolist(),
+                classes=found.classes.tolist(),
+                class_names=list(info.class_names),
+                checkpoint=row.epoch,
+                seen=seen,
+                saliency=saliency,
+            )
+        )
+
+    return _with_checkpoint(job, asked.checkpoint, info, answer)
+
+
+@blueprint.post("/jobs/<job_id>/generate")
+@documented(TAG, GenerateAnswer, takes=GenerateRequest, problems=_PROBLEMS, also={200: "Or a PNG, or a GIF."})
+def generate(job_id: str) -> Response:
+    """Let a GAN make images.
+
+    From `count` points of the latent space that `seed` gives (the same for every checkpoint), from the first point of
+    each of several `seeds`, or from `latent` points of your own; `with_latent` answers the points, for sliders to begin
+    at. With `steps` it walks from each point to the next. `format` is `png` (each in base64), `array` (numbers in
+    [0, 1]), `grid` (the answer is one PNG) or `film` (the answer is one GIF).
+    """
+    queries.read_query(NoQuery)
+    job = _job(job_id, Kind.GAN)
+    asked = _read(GenerateRequest)
+    info = _dataset(job)
+
+    def answer(ready: Ready, row: Artifact) -> Response:
+        points = _points(asked, cast(GanSpec, ready.spec))
+        levels = _inference().generate(ready, points).reshape(-1, *info.image_shape)
+        pictures = np.rint(levels).astype(np.uint8)
+        headers = {"Tapeline-Checkpoint": str(row.epoch)}
+        match asked.format:
+            case "grid":
+                data = grids.sample_grid(pictures, scale=asked.scale)
+                return Response(data, content_type="image/png", headers=headers)
+            case "film":
+                data = grids.walk_gif(pictures, scale=asked.scale)
+                return Response(data, content_type="image/gif", headers=headers)
+            case "png":
+                images: Any = [
+                    base64.b64encode(grids.image_png(picture, scale=asked.scale)).decode() for picture in pictures
+                ]
+            case "array":
+                images = _rounded(levels / 255, 5)
+        return as_json(
+            GenerateAnswer(images=images, latent=points.tolist() if asked.with_latent else None, checkpoint=row.epoch)
+        )
+
+    return _with_checkpoint(job, asked.checkpoint, info, answer)
+
+
+def _inference() -> Inference:
+    """The app's one engine room. It takes some time to load: a process that is never asked does without."""
+    with _loading:
+        if _EXTENSION not in current_app.extensions:
+            module = importlib.import_module("service.web.inference")
+            current_app.extensions[_EXTENSION] = module.Inference(services().artifacts)
+        return cast("Inference", current_app.extensions[_EXTENSION])
+
+
+def _job(job_id: str, kind: Kind) -> Job:
+    """A job of this kind.
+
+    Raises:
+        Problem: it is of the other kind.
+    """
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+    if job.kind != kind:
+        verb = "it generates: POST" if job.kind == Kind.GAN else "it predicts: POST"
+        path = "generate" if job.kind == Kind.GAN else "predict"
+        raise Problem("wrong_kind", f"the job is a {job.kind}; {verb} /jobs/{job_id}/{path}")
+    return job
+
+
+def _read(model: type[B]) -> B:
+    """The body.
+
+    Raises:
+        Problem: it has faults.
+    """
+    try:
+        return validation.read_body(model, queries.read_json())
+    except SpecError as error:
+        raise _invalid(error.faults) from error
+
+
+def _invalid(faults: Sequence[Fault]) -> Problem:
+    listed = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
+    return Problem("invalid_input", listed[:1000], errors=[problems.fault_document(fault) for fault in faults])
+
+
+def _dataset(job: Job) -> DatasetInfo:
+    return datasets.describe(str(job.resolved["dataset"]["name"]), services().settings.data)
+
+
+def _with_checkpoint(job: Job, which: str, info: DatasetInfo, answer: Callable[[Ready, Artifact], T]) -> T:
+    """Answer from a checkpoint. A running job removes its older ones: what is gone may have a successor.
+
+    Raises:
+        Problem: the job has none yet, or not this one.
+        ArtifactDamaged: it cannot be read.
+    """
+    row = _checkpoint(job, which)
+    while True:
+        try:
+            return answer(_inference().ready(row, info.image_shape), row)
+        except ArtifactDamaged:
+            gone, row = row, _checkpoint(job, which)
+            if row.id == gone.id:
+                raise
+
+
+def _checkpoint(job: Job, which: str) -> Artifact:
+    with services().database.read() as session:
+        try:
+            return jobs.checkpoint(session, job, which)
+        except ArtifactNotFound as error:
+            kept = [row.epoch for row in jobs.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
+            if not kept:
+                detail = f"the job is {job.status} and has no checkpoint: it writes one at the end of an epoch"
+                raise Problem("not_yet", detail) from error
+            listed = ", ".join(map(str, kept[-20:]))
+            detail = (
+                f"there is no checkpoint of epoch {which}; kept are {listed}. "
+                'A spec with "checkpoint": {"keep_last": 1000} keeps them all'
+            )
+            raise Problem("artifact_not_found", detail) from error
+
+
+def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:
+    """The images as levels from 0 to 255 (n, rows, columns) of the data set's size.
+
+    Raises:
+        Problem: some cannot be read; every one is named.
+    """
+    rows, columns = info.image_shape
+    levels, faults = [], []
+    for number, image in enumerate(asked.images):
+        try:
+            sent = _from_png(image, asked) if isinstance(image, str) else _from_numbers(image, asked, (rows, columns))
+            fit = reading.fitted if asked.fit else reading.resized
+            levels.append(fit(sent, (rows, columns)))
+        except reading.UnreadablePicture as error:
+            faults.append(Fault(pointer=f"#/images/{number}", detail=str(error), code="unreadable_picture"))
+    if faults:
+        raise _invalid(faults)
+    return np.stack(levels)
+
+
+def _from_png(text: str, asked: PredictRequest) -> Levels:
+    text = text.removeprefix("data:image/png;base64,")
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise reading.UnreadablePicture("is not base64") from error
+    return reading.read_png(data, max_side=MAX_SIDE, invert=asked.invert)
+
+
+def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> Levels:
+    try:
+        numbers = np.asarray(sent)
+    except ValueError:  # ragged
+        numbers = np.asarray(None)
+    if numbers.dtype.kind not in "iuf":
+        raise reading.UnreadablePicture("must be a PNG in base64, or numbers in rows of the same length")
+    if numbers.ndim == 1 and numbers.size == shape[0] * shape[1]:
+        numbers = numbers.reshape(shape)
+    if numbers.ndim != 2 or not numbers.size or max(numbers.shape) > MAX_SIDE:
+        size = f"{shape[0]} rows of {shape[1]} numbers, or all in one list"
+        raise reading.UnreadablePicture(f"must have {size}; it has the shape {list(numbers.shape)}")
+    if not (numbers.min() >= 0 and numbers.max() <= 1):
+        raise reading.UnreadablePicture("must have numbers in [0, 1], 0 being black and 1 white")
+    levels = numbers.astype(np.float64) * 255
+    return 255 - levels if asked.invert else levels
+
+
+def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
+    """The points of the latent space that are asked for."""
+    module = importlib.import_module("service.web.inference")
+    if asked.latent is not None:
+        wrong = [
+            Fault(
+                pointer=f"#/latent/{number}",
+                detail=f"must have {spec.latent.dim} numbers; it has {len(point)}",
+                code="wrong_shape",
+            )
+            for number, point in enumerate(asked.latent)
+            if len(point) != spec.latent.dim
+        ]
+        if wrong:
+            raise _invalid(wrong)
+        points = np.asarray(asked.latent, np.float64)
+    elif asked.seeds is not None:
+        points = np.concatenate([module.draw(spec, seed, 1) for seed in asked.seeds])
+    else:
+        count = asked.count or _DEFAULT_COUNT
+        points = module.draw(spec, asked.seed or 0, count)
+    if asked.steps is None:
+        return cast(NDArray[Any], points)
+    images = 1 + (len(points) - 1) * asked.steps
+    if images > MAX_IMAGES:
+        detail = f"{asked.steps} steps between {len(points)} points make {images} images; at most {MAX_IMAGES} are made"
+        raise _invalid([Fault(pointer="#/steps", detail=detail, code="out_of_range")])
+    return cast(NDArray[Any], module.walk(spec, points, asked.steps))
+
+
+def _rounded(numbers: NDArray[Any], digits: int) -> list[Any]:
+    return cast(list[Any], np.round(numbers.astype(np.float64), digits).tolist())
