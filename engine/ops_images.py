@@ -5,6 +5,7 @@ Images have the shape (batch, height, width, channels); in memory they lie as pl
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def _flatten(x: Array) -> Array:
     inner = (*range(1, x.ndim), 0)
     columns = np.empty_like(x, order="C", shape=[x.shape[axis] for axis in inner])
     columns[...] = x.transpose(inner)
-    return columns.reshape(-1, len(x)).T
+    return columns.reshape(math.prod(x.shape[1:]), len(x)).T  # -1 would be anything in an empty batch
 
 
 def _flatten_back(y: Array, x: Array) -> Vjp:

@@ -6,6 +6,7 @@ gradient from the output where they can, so that the tape need not keep the inpu
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -121,8 +122,9 @@ def _affine_back_input(y: Array, x: Array, w: Array, b: Array) -> Vjp:
 def _affine_back_weight(y: Array, x: Array, w: Array, b: Array) -> Vjp:
     if x.ndim == 2:
         return lambda g: x.T @ g
-    rows = x.reshape(-1, x.shape[-1])
-    return lambda g: rows.T @ g.reshape(-1, g.shape[-1])
+    count = math.prod(x.shape[:-1])
+    rows = x.reshape(count, x.shape[-1])
+    return lambda g: rows.T @ g.reshape(count, g.shape[-1])
 
 
 affine = Primitive(

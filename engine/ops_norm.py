@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import ShapeError
+from engine.errors import DataError, ShapeError
 from engine.primitives import Primitive
 from engine.recording import Array, Vjp, running
 from engine.tensor import plain
@@ -79,6 +79,10 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
     Returns:
         The result, and each channel's mean and variance (channels,), which carry no gradient: that through the
         statistics is part of the result's. The variance divides by the count.
+
+    Raises:
+        ShapeError: the last axes differ.
+        DataError: an empty batch, which has no mean.
     """
     values = plain(x)
     if values.ndim < 2 or values.shape[-1:] != scale.shape or scale.shape != shift.shape:
@@ -87,8 +91,10 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
             operation="batch_norm",
             shapes=(values.shape, scale.shape, shift.shape),
         )
+    if values.size == 0:
+        raise DataError(f"batch_norm: an empty batch {values.shape} has no mean")
     rows = _as_rows(values)
-    share = 1 / max(rows.shape[1], 1)
+    share = 1 / rows.shape[1]
     mean = np.multiply(np.sum(rows, axis=1, keepdims=True), share)
     centred = np.subtract(rows, mean)
     variance = np.multiply(np.vecdot(centred, centred), share)

@@ -132,7 +132,7 @@ def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) ->
     def vjp(g: Array) -> Array:
         # For each element the product of those before and of those after it: y / x would divide by zeros.
         moved = np.transpose(x, order)
-        rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], -1)
+        rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], _count(x.shape, axis))
         ones = np.ones((*rows.shape[:-1], 1), x.dtype)
         before = np.cumprod(np.concatenate([ones, rows[..., :-1]], axis=-1), axis=-1)
         after = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]

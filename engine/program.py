@@ -57,6 +57,8 @@ class Program:
         """Put the program onto ``memory``, at least ``size_bytes`` bytes; gives the arrays where results will lie."""
 
         def array_at(place: Place) -> Array:
+            if 0 in place.shape:  # a view of nothing may begin beyond its buffer's end
+                return np.empty(place.shape, place.dtype)
             start = self._offsets[place.buffer] + place.offset
             return np.ndarray(place.shape, place.dtype, memory, start, place.strides)
 

@@ -1,0 +1,74 @@
+"""What tests of gradients draw and check: arrays without kinks nearby, and one gradient in any memory and dtype."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+from hypothesis import strategies as st
+
+from engine import GradientTape, Tensor, gradcheck
+
+Case = tuple[Callable[..., Any], list[np.ndarray]]
+shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+shapes_with_axes = hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=3)
+full_shapes = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=3)
+
+
+def distinct(draw: Any, shape: Sequence[int], offset: float = 0.037) -> np.ndarray:
+    """Values a tenth apart in random order, none at 0: no kink within reach of a difference quotient."""
+    size = int(np.prod(shape))
+    order = np.random.default_rng(draw(st.integers(0, 99))).permutation(size)
+    return ((order - size // 2) * 0.1 + offset).reshape(shape)
+
+
+def positive(draw: Any, shape: Sequence[int]) -> np.ndarray:
+    return np.abs(distinct(draw, shape)) + 0.3
+
+
+def pair(draw: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays that broadcast together."""
+    both = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, min_side=0, max_side=3)).input_shapes
+    return distinct(draw, both[0]), distinct(draw, both[1], 0.081)
+
+
+def axes_of(shape: Sequence[int]) -> Any:
+    """All axes, one, or several."""
+    ndim = len(shape)
+    return st.none() | st.integers(-ndim, ndim - 1) | hnp.valid_tuple_axes(ndim, min_size=1)
+
+
+def strided(array: np.ndarray) -> np.ndarray:
+    """The same values in memory that is neither contiguous nor in order."""
+    padded = np.zeros(tuple(2 * size for size in array.shape[::-1]))
+    view = padded.transpose()[(..., *(slice(None, None, -2),) * array.ndim)]
+    view[...] = array
+    return view
+
+
+def value_and_gradients(f: Callable[..., Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """``f``'s value, and the gradient of each of its arguments."""
+    tensors = [Tensor(array, watch=True) for array in arrays]
+    with GradientTape() as tape:
+        y = f(*tensors)
+    gradients = tape.gradient(y, tensors)
+    for gradient, tensor in zip(gradients, tensors, strict=True):
+        assert (gradient.shape, gradient.dtype) == (tensor.shape, tensor.dtype)
+    return [np.asarray(array) for array in (y, *gradients)]
+
+
+def check_gradients(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> None:
+    """Against central differences; then the same wherever the arguments lie in memory."""
+    gradcheck(f, *inputs)
+    answers = [value_and_gradients(f, arrays) for arrays in (inputs, [strided(array) for array in inputs])]
+    for contiguous, scattered in zip(*answers, strict=True):
+        np.testing.assert_allclose(scattered, contiguous, rtol=1e-12, atol=1e-12)
+
+
+def check_narrow_gradients(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> None:
+    """In float32 and float16 the dtype stays, and the numbers are those of float64 as far as it goes."""
+    exact = value_and_gradients(f, inputs)
+    for dtype, tolerance in ((np.float32, 1e-3), (np.float16, 0.1)):
+        rounded = value_and_gradients(f, [array.astype(dtype) for array in inputs])
+        for narrow, wide in zip(rounded, exact, strict=True):
+            np.testing.assert_allclose(narrow, wide, rtol=tolerance, atol=tolerance)
