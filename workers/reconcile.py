@@ -14,7 +14,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.contract import jobs, leases, logs
+from service.contract import jobs, keys, leases, logs
 from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database
 from service.contract.errors import SettingsError
@@ -76,8 +76,9 @@ def remind(database: Database, sender: Celery | None) -> None:
 
 
 def sweep(database: Database, artifacts: ArtifactFolder) -> None:
-    """Remove what nothing refers to any more: old idempotency keys, vanished workers, unfinished files."""
+    """Remove what nothing refers to any more: old idempotency keys, sessions, vanished workers, unfinished files."""
     jobs.forget_old(database)
+    keys.forget_old(database)
 
     def named(job_id: str) -> set[str]:
         with database.read() as session:

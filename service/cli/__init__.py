@@ -20,3 +20,4 @@ main.add_command(up.up)
 main.add_command(demo.demo)
 for command in jobs.COMMANDS:
     main.add_command(command)
+main.add_later("keys", "service.cli.keys")

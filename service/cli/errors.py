@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from typing import IO, Any, Final
 
 import click
@@ -36,6 +37,21 @@ class Commands(click.Group):
     """Turns the errors that are meant for people into one line and an exit code, and lists commands as they were
     added: in the order in which one meets them."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._later: dict[str, str] = {}
+
+    def add_later(self, name: str, module: str) -> None:
+        """Add a command whose module is loaded when it is needed: what opens the database takes a second to load."""
+        self._later[name] = module
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name."""
+        if cmd_name not in self._later:
+            return super().get_command(ctx, cmd_name)
+        found = getattr(import_module(self._later[cmd_name]), cmd_name)
+        return found if isinstance(found, click.Command) else None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
@@ -55,4 +71,4 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands' names."""
-        return list(self.commands)
+        return [*self.commands, *self._later]

@@ -1,4 +1,4 @@
-"""What a person sends besides a spec: how to fork a job, and what to change of one."""
+"""What a person sends besides a spec: how to fork a job, what to change of one, and a key to sign in with."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ class ForkRequest(Part):
     checkpoint: Which = "latest"
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Fields of a spec; objects merge with the parent's field by field, lists replace."""
+
+
+class SignIn(Part):
+    """A key, to be traded for a browser's cookie."""
+
+    key: Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class JobPatch(Part):

@@ -45,6 +45,15 @@ class SpecError(ContractError, ValueError):
         self.faults = tuple(faults)
 
 
+class KeyNotFound(ContractError, LookupError):
+    """No valid key has this id or name, or several have the name."""
+
+    def __init__(self, which: str, several: Sequence[str] = ()) -> None:
+        more = f"several have it: name one of {', '.join(several)}" if several else "`tapeline keys list` shows all"
+        super().__init__(f"there is no one valid key {which!r}; {more}")
+        self.which = which
+
+
 class JobNotFound(ContractError, LookupError):
     """No job has this id, or it belongs to somebody else."""
 

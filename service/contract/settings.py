@@ -32,7 +32,7 @@ VARIABLES: Final = {
     "TAPELINE_ARTIFACTS": "folder of checkpoints and samples (default: artifacts in TAPELINE_HOME)",
     "TAPELINE_DATA": "folder of data sets, one sub-folder each (default: data in TAPELINE_HOME)",
     "TAPELINE_AUTH": "who may call: auto (default), keys, or local",
-    "TAPELINE_API_KEYS": "keys that may call, separated by commas",
+    "TAPELINE_API_KEYS": "keys that may call, separated by commas, besides those of `tapeline keys`",
     "TAPELINE_ALLOWED_HOSTS": "host names the service answers to besides local ones, separated by commas",
     "TAPELINE_LEASE_S": "seconds a worker may be silent before its jobs go to another (default: 30; embedded 15)",
     "TAPELINE_PORTABLE_BITS": "1: pin the common instruction set, for fleets of unlike machines (default: 0)",
@@ -151,11 +151,6 @@ class Settings:
             lease_s=number("TAPELINE_LEASE_S", 15 if embedded else 30, low=3, high=3600),
             portable_bits=portable == "1",
         )
-        if settings.keys_required and not settings.api_keys:
-            faults.append(
-                f"keys are required (TAPELINE_AUTH={settings.auth}, TAPELINE_HOST={settings.host}) and there are "
-                "none: set TAPELINE_API_KEYS, or listen on 127.0.0.1"
-            )
         if faults:
             raise SettingsError("; ".join(faults))
         return settings

@@ -42,6 +42,7 @@ class Base(DeclarativeBase):
 
 _QUEUED = text("status = 'queued'")
 _RUNNING = text("status = 'running'")
+_OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
 
 
 class Job(Base):
@@ -52,6 +53,7 @@ class Job(Base):
         Index("ix_jobs_leases", "lease_expires_ms", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
         Index("ix_jobs_created", "created_ms", "id"),
         Index("ix_jobs_owner", "owner", "created_ms", "id"),
+        Index("ix_jobs_quota", "owner", sqlite_where=_OWNED_AND_QUEUED, postgresql_where=_OWNED_AND_QUEUED),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -210,6 +212,53 @@ class Worker(Base):
     draining: Mapped[bool] = mapped_column(Boolean)
     started_ms: Mapped[int] = mapped_column(BigInteger)
     seen_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class ApiKey(Base):
+    """What opens the service to one owner. The key itself is told once, and kept nowhere."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    """A part of the key that is no secret: it finds the row, and names the key in lists and logs."""
+    name: Mapped[str] = mapped_column(String(100))
+    owner: Mapped[str] = mapped_column(String(64), index=True)
+    scope: Mapped[str] = mapped_column(String(20))
+    digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the whole key: it is long and random, so a slow hash would protect nothing."""
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    expires_ms: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class BrowserSession(Base):
+    """A browser that traded a key for a cookie; it ends with its time, with a sign-out, or with the key."""
+
+    __tablename__ = "browser_sessions"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    key_id: Mapped[str] = mapped_column(String(40))
+    """A row of ``api_keys``, or a key of the settings, which has no row."""
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    expires_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class AuditEntry(Base):
+    """Who did what. Rows are added, and never changed: a trigger sees to that."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    at_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+    action: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str | None] = mapped_column(String(100), index=True)
+    """The id of the job or key that it was done to."""
+    owner: Mapped[str | None] = mapped_column(String(64))
+    key_id: Mapped[str | None] = mapped_column(String(40))
+    address: Mapped[str | None] = mapped_column(String(60))
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
 JOBS, JOB_TAGS, EVENTS = (Base.metadata.tables[name] for name in ("jobs", "job_tags", "events"))

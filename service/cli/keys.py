@@ -1,0 +1,137 @@
+"""``tapeline keys``: for the operator, who reaches the database itself, not the service."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import make_url
+
+from migrations.upgrade import is_current, upgrade
+from service.cli.errors import Failure
+from service.contract import keys as contract
+from service.contract.database import Database
+from service.contract.keys import Scope
+from service.contract.settings import Settings
+from service.contract.tables import ApiKey
+
+_UNITS: Final = {"m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
+
+
+@click.group()
+def keys() -> None:
+    """Say who may call the service (on its own machine: this opens the database)."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--owner", help="Whose jobs it opens; several keys may have one owner (default: NAME).")
+@click.option(
+    "--scope",
+    type=click.Choice([scope.value for scope in Scope]),
+    default=Scope.SUBMIT.value,
+    show_default=True,
+    help="read: look; submit: make jobs and change them; admin: the audit too.",
+)
+@click.option("--expires", metavar="TIME", help="After so long it opens nothing: 90d, 12h or 30m (default: never).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+def create(name: str, owner: str | None, scope: str, expires: str | None, as_json: bool) -> None:
+    """Make a key, and show it: this once."""
+    lifetime_s = _lifetime_s(expires)
+    owner = owner or name
+    if not contract.OWNER.fullmatch(owner):
+        what = "--owner" if owner != name else "NAME, where no --owner is given,"
+        raise click.UsageError(f"{what} must be up to 64 letters, digits and ._@-, beginning with a letter or digit")
+    with open_database() as database:
+        row, key = contract.create(database, name=name[:100], owner=owner, scope=Scope(scope), lifetime_s=lifetime_s)
+    if as_json:
+        click.echo(json.dumps(_document(row) | {"key": key}))
+        return
+    click.echo(key)
+    click.echo(
+        f"\nThis is shown once; keep it where only its owner looks. Name {row.name}, owner {row.owner}, "
+        f"scope {row.scope}, expires {_time(row.expires_ms) or 'never'}.",
+        err=True,
+    )
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+def show(as_json: bool) -> None:
+    """List all keys, the revoked ones too; not what is secret of them."""
+    with open_database() as database, database.read() as session:
+        rows = contract.every(session)
+    if as_json:
+        click.echo(json.dumps([_document(row) for row in rows]))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("ID", "NAME", "OWNER", "SCOPE", "STATE"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("ID", "SCOPE"))
+    for row in rows:
+        table.add_row(row.id, row.name, row.owner, row.scope, _state(row))
+    Console(highlight=False, markup=False).print(table)
+
+
+@keys.command()
+@click.argument("which", metavar="ID-OR-NAME")
+def revoke(which: str) -> None:
+    """Let a key open nothing any more, from two seconds on; browsers that signed in with it are signed out."""
+    with open_database() as database:
+        row = contract.revoke(database, which)
+    click.echo(f"revoked {row.id} ({row.name}, owner {row.owner})")
+
+
+@contextmanager
+def open_database() -> Iterator[Database]:
+    """The database that the environment names, or the embedded stack's, which is made where there is none yet."""
+    settings = Settings.from_env(os.environ, cores=1)
+    with closing(Database(settings.database_url, application="tapeline-cli")) as database:
+        path = make_url(settings.database_url).database
+        if database.is_sqlite and path and not Path(path).exists():
+            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            upgrade(database)
+        if not is_current(database):
+            raise Failure("the database is of another version; bring it up to date: python -m migrations.upgrade")
+        yield database
+
+
+def _lifetime_s(text: str | None) -> float | None:
+    if text is None:
+        return None
+    form = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
+    if form is None:
+        raise click.UsageError(f"--expires is {text!r}: write it as 90d, 12h or 30m")
+    return float(int(form[1]) * _UNITS[form[2]])
+
+
+def _state(row: ApiKey) -> str:
+    if row.revoked_ms is not None:
+        return f"revoked {_time(row.revoked_ms)}"
+    return f"expires {_time(row.expires_ms)}" if row.expires_ms is not None else "valid"
+
+
+def _document(row: ApiKey) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "owner": row.owner,
+        "scope": row.scope,
+        "created_at": _time(row.created_ms),
+        "expires_at": _time(row.expires_ms),
+        "revoked_at": _time(row.revoked_ms),
+    }
+
+
+def _time(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,227 @@
+"""Keys: who may call, on whose behalf, and how much.
+
+A key is ``tpl_<id>_<secret>``: the id finds its row, and the row holds nothing but the SHA-256 of the whole. The
+secret has 256 random bits, so there is nothing to guess and no need for a slow hash. What a browser gets for a key
+(``tps_...``) is made and kept in the same way, and is worth nothing once its key is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import ColumnElement, delete, or_, select
+from sqlalchemy.orm import Session
+
+from service.contract.database import Database, now_ms
+from service.contract.errors import KeyNotFound, SettingsError
+from service.contract.settings import Settings
+from service.contract.tables import ApiKey, BrowserSession
+
+SESSION_S: Final = 12 * 60 * 60
+"""How long a browser stays signed in."""
+OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+SECRET: Final = re.compile(r"\b(tp[ls]_[0-9a-f]{12})_[0-9a-zA-Z]+")
+"""What a key looks like anywhere in a text; the group may be shown."""
+
+_KEY: Final = re.compile(r"tpl_([0-9a-f]{12})_[0-9a-f]{64}")
+_SESSION: Final = re.compile(r"tps_([0-9a-f]{12})_[0-9a-f]{64}")
+
+
+class Scope(StrEnum):
+    """What a key opens; each covers those before it."""
+
+    READ = "read"
+    """Look at one's own jobs, and what belongs to them."""
+    SUBMIT = "submit"
+    """Make jobs, and say what should become of them."""
+    ADMIN = "admin"
+    """What concerns all owners: the audit."""
+
+    def covers(self, needed: Scope) -> bool:
+        """Whether this scope is enough."""
+        order = list(Scope)
+        return order.index(self) >= order.index(needed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """In whose name a request comes."""
+
+    key_id: str
+    key_name: str
+    owner: str
+    scope: Scope
+    expires_ms: int | None = None
+    session_id: str | None = None
+    """Where it came with a browser's cookie instead of the key itself."""
+
+
+def of_settings(key: str) -> Identity:
+    """The identity of a key out of ``TAPELINE_API_KEYS``: an owner of its own, with every right."""
+    name = "key_" + _digest(key)[:12]
+    return Identity(key_id=name, key_name="TAPELINE_API_KEYS", owner=name, scope=Scope.ADMIN)
+
+
+def create(
+    database: Database, *, name: str, owner: str, scope: Scope, lifetime_s: float | None = None
+) -> tuple[ApiKey, str]:
+    """Make a key.
+
+    Args:
+        lifetime_s: after so long it opens nothing any more; ``None``: it stays until it is revoked.
+
+    Returns:
+        Its row, and the key itself, which cannot be had again.
+    """
+    if not OWNER.fullmatch(owner):
+        raise ValueError(f"an owner has up to 64 letters, digits and ._@-, and begins with one; not {owner!r}")
+    number, key = _make("tpl")
+    row = ApiKey(
+        id=f"key_{number}",
+        name=name,
+        owner=owner,
+        scope=scope,
+        digest=_digest(key),
+        created_ms=now_ms(),
+        expires_ms=None if lifetime_s is None else now_ms() + int(lifetime_s * 1000),
+    )
+    with database.write() as session:
+        session.add(row)
+        session.flush()
+        session.refresh(row)
+    return row, key
+
+
+def every(session: Session) -> Sequence[ApiKey]:
+    """All keys, the oldest first."""
+    return session.scalars(select(ApiKey).order_by(ApiKey.created_ms, ApiKey.id)).all()
+
+
+def revoke(database: Database, which: str) -> ApiKey:
+    """Let a key open nothing any more; every process hears of it within seconds.
+
+    Args:
+        which: its id, or its name where no other valid key has that.
+
+    Raises:
+        KeyNotFound: there is none such, or there are several.
+    """
+    with database.write() as session:
+        named = select(ApiKey).where(or_(ApiKey.id == which, ApiKey.name == which), ApiKey.revoked_ms.is_(None))
+        found = session.scalars(named.with_for_update()).all()
+        if len(found) != 1:
+            raise KeyNotFound(which, [row.id for row in found])
+        row = found[0]
+        row.revoked_ms = now_ms()
+        session.execute(delete(BrowserSession).where(BrowserSession.key_id == row.id))
+        session.flush()
+        session.refresh(row)
+        return row
+
+
+def identify(session: Session, text: str) -> Identity | None:
+    """Whose key this is, if it is one of the database's and still opens."""
+    form = _KEY.fullmatch(text)
+    if form is None:
+        return None
+    row = _valid(session, f"key_{form[1]}")
+    # The id alone finds the row; what is secret is compared in constant time.
+    if row is None or not hmac.compare_digest(row.digest, _digest(text)):
+        return None
+    return _identity(row)
+
+
+def sign_in(database: Database, identity: Identity) -> tuple[Identity, str]:
+    """Begin a browser's session; gives what the cookie holds."""
+    number, token = _make("tps")
+    with database.write() as session:
+        now = session.scalar(select(now_ms())) or 0
+        expires = min(now + SESSION_S * 1000, identity.expires_ms or 2**62)
+        row = BrowserSession(
+            id=f"ses_{number}", digest=_digest(token), key_id=identity.key_id, created_ms=now, expires_ms=expires
+        )
+        session.add(row)
+    return _in_session(identity, row), token
+
+
+def identify_browser(session: Session, token: str, of_settings: Sequence[Identity]) -> Identity | None:
+    """Whose session this cookie holds, if that still goes on and its key still opens.
+
+    Args:
+        of_settings: the keys that have no row.
+    """
+    form = _SESSION.fullmatch(token)
+    if form is None:
+        return None
+    going_on = BrowserSession.expires_ms > now_ms()
+    row = session.scalar(select(BrowserSession).where(BrowserSession.id == f"ses_{form[1]}", going_on))
+    if row is None or not hmac.compare_digest(row.digest, _digest(token)):
+        return None
+    for identity in of_settings:
+        if identity.key_id == row.key_id:
+            return _in_session(identity, row)
+    key = _valid(session, row.key_id)
+    return _in_session(_identity(key), row) if key is not None else None
+
+
+def sign_out(database: Database, session_id: str) -> None:
+    """End a browser's session."""
+    with database.write() as session:
+        session.execute(delete(BrowserSession).where(BrowserSession.id == session_id))
+
+
+def forget_old(database: Database) -> None:
+    """Drop the sessions that are over."""
+    with database.write() as session:
+        session.execute(delete(BrowserSession).where(BrowserSession.expires_ms < now_ms()))
+
+
+def require_some(settings: Settings, database: Database) -> None:
+    """Make sure that somebody could call a service that asks for keys.
+
+    Raises:
+        SettingsError: keys are required, and there is none.
+    """
+    if not settings.keys_required or settings.api_keys:
+        return
+    with database.read() as session:
+        if session.scalar(select(ApiKey.id).where(*_opens()).limit(1)) is not None:
+            return
+    raise SettingsError(
+        f"keys are required (TAPELINE_AUTH={settings.auth}, TAPELINE_HOST={settings.host}) and there are none: "
+        "make one with `tapeline keys create NAME`, set TAPELINE_API_KEYS, or listen on 127.0.0.1"
+    )
+
+
+def _make(prefix: str) -> tuple[str, str]:
+    number = secrets.token_hex(6)
+    return number, f"{prefix}_{number}_{secrets.token_hex(32)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _opens() -> tuple[ColumnElement[bool], ...]:
+    return ApiKey.revoked_ms.is_(None), or_(ApiKey.expires_ms.is_(None), ApiKey.expires_ms > now_ms())
+
+
+def _valid(session: Session, key_id: str) -> ApiKey | None:
+    return session.scalar(select(ApiKey).where(ApiKey.id == key_id, *_opens()))
+
+
+def _identity(row: ApiKey) -> Identity:
+    return Identity(
+        key_id=row.id, key_name=row.name, owner=row.owner, scope=Scope(row.scope), expires_ms=row.expires_ms
+    )
+
+
+def _in_session(identity: Identity, row: BrowserSession) -> Identity:
+    return replace(identity, session_id=row.id, expires_ms=row.expires_ms)
