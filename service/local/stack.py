@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from service.contract.settings import Settings
+from service.contract.settings import Settings, is_loopback
 from service.local.broker import Broker, BrokerError
 from service.local.child import Child, describe_exit, rotate
 from service.local.guard import GRACE_S, Guard
@@ -117,6 +117,7 @@ class LocalStack:
             HomeInUse, PortTaken, StackError: as they say.
         """
         try:
+            self._refuse_strangers()
             self._claim_folder()
             self._claim_port()
             self._guard = Guard(self._lock)
@@ -256,6 +257,15 @@ class LocalStack:
             child.end(0)
         if code != 0:
             raise self._trouble(child, "the database could not be brought up to date")
+
+    def _refuse_strangers(self) -> None:
+        """``local`` is for a port that something else publishes on loopback; here it would be open to everybody."""
+        settings = self.settings
+        if not settings.keys_required and not is_loopback(settings.host):
+            raise StackError(
+                f"TAPELINE_AUTH=local and TAPELINE_HOST={settings.host} would let anybody in who reaches this machine; "
+                "leave TAPELINE_AUTH out, and make a key:\n  tapeline keys create NAME"
+            )
 
     def _make_children(self) -> list[Child]:
         web = self._python(

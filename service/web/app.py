@@ -14,6 +14,7 @@ from service.contract.settings import Settings
 from service.web import filters, guard, headers, problems, queries, request_log
 from service.web.drawings import Drawings
 from service.web.feed import Feed
+from service.web.keyring import Keyring
 from service.web.publisher import Publisher
 from service.web.resources import (
     artifacts,
@@ -29,6 +30,7 @@ from service.web.resources import (
     plots,
     results,
     samples,
+    sessions,
     workers,
 )
 from service.web.services import EXTENSION, Services
@@ -47,6 +49,7 @@ _BLUEPRINTS: Final = (
     workers.blueprint,
     limits.blueprint,
     health.blueprint,
+    sessions.blueprint,
     documents.blueprint,
     pages.blueprint,
 )
@@ -64,6 +67,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions[EXTENSION] = Services(
         settings=settings,
         database=database,
+        keyring=Keyring(settings, database),
         artifacts=folder,
         drawings=Drawings(settings, database, folder),
         publisher=Publisher(settings.broker_url),

@@ -2,53 +2,96 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
-from flask import Flask, g, request
+from flask import Flask, Response, current_app, g, render_template, request
 
+from service.contract.keys import Identity, Scope
 from service.contract.settings import Settings, is_loopback
+from service.web.operations import PUBLIC, operation_of
 from service.web.problems import Problem
+from service.web.services import services
 
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_OPEN: Final = frozenset({"/healthz", "/readyz"})
+COOKIE: Final = "tapeline_session"
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 
 def register(app: Flask, settings: Settings) -> None:
     """Check every request before anything looks at it."""
-    allowed_hosts = frozenset(name.lower().rstrip(".") for name in settings.allowed_hosts)
-    owners = {hashlib.sha256(key.encode()).digest(): owner_of(key) for key in settings.api_keys}
+    names = {*settings.allowed_hosts, settings.host}
+    allowed_hosts = frozenset(name.lower().rstrip(".") for name in names) - {"", "0.0.0.0", "::"}  # noqa: S104
+
+    @app.context_processor
+    def signed_in() -> dict[str, Identity | None]:
+        found = identity()
+        return {"signed_in": found if found is not None and found.session_id is not None else None}
 
     @app.before_request
-    def check() -> None:
+    def check() -> Response | None:
         host = request.environ.get("HTTP_HOST", "")
         if not is_known_host(host, allowed_hosts):
             raise Problem("foreign_host", f"this service does not answer to the host name {host[:100]!r}")
         bearer = _bearer()
-        if bearer is None and request.method not in _SAFE:
+        if bearer is None and request.method not in SAFE:
             _check_origin(host)
-        if settings.keys_required and request.path not in _OPEN:
-            g.owner = _owner(bearer, owners)
+        needed = _needed()
+        if not settings.keys_required or needed == PUBLIC:
+            return None
+        cookie = request.cookies.get(COOKIE) if bearer is None else None
+        try:
+            g.identity = _identify(bearer, cookie)
+        except Problem as problem:
+            if _is_a_person():
+                page = Response(render_template("sign_in.html"), 401, content_type="text/html; charset=utf-8")
+                page.headers.update(problem.headers)
+                return page
+            raise
+        g.owner = g.identity.owner
+        if g.identity.session_id is not None and request.method not in SAFE:
+            _demand_origin()
+        if not g.identity.scope.covers(needed):
+            detail = f"this needs a key with the scope {needed}; the scope of this one is {g.identity.scope}"
+            raise Problem("scope_missing", detail, needed=needed, scope=g.identity.scope)
+        return None
 
 
 def is_known_host(host: str, allowed: frozenset[str]) -> bool:
     """Whether a ``Host`` header names this machine or one of the allowed names; any port will do."""
-    name = host.lower()
-    if name in allowed:
+    if host.lower() in allowed:
         return True
-    head, colon, port = name.rpartition(":")
-    if colon and port.isdigit() and not head.endswith(":"):
-        name = head
-    name = name.rstrip(".")
-    return name in allowed or name.endswith(".localhost") or is_loopback(name)
+    form = _HOST.fullmatch(host)
+    if form is None:
+        return False
+    name = form[1].lower().rstrip(".")
+    return name in allowed or name.strip("[]") in allowed or name.endswith(".localhost") or is_loopback(name)
 
 
-def owner_of(key: str) -> str:
-    """The name under which a key's jobs are stored; the key cannot be had back from it."""
-    return "key_" + hashlib.sha256(key.encode()).hexdigest()[:12]
+def identity() -> Identity | None:
+    """In whose name the current request comes; ``None`` where nobody was asked."""
+    found = g.get("identity")
+    return found if isinstance(found, Identity) else None
+
+
+def refused(detail: str, *, error: str | None = None) -> Problem:
+    """The answer to whoever shows no key, or one that opens nothing."""
+    challenge = 'Bearer realm="tapeline"' + (f', error="{error}"' if error else "")
+    return Problem("key_required", detail, headers={"WWW-Authenticate": challenge})
+
+
+def _needed() -> Scope | str:
+    """What a key must open for this request; where there is nothing, only those with a key hear so."""
+    if request.endpoint == "static":
+        return PUBLIC
+    view = current_app.view_functions.get(request.endpoint or "")
+    operation = operation_of(view) if view is not None else None
+    if operation is not None and operation.scope is not None:
+        return operation.scope
+    return Scope.READ if request.method in SAFE or request.endpoint is None else Scope.SUBMIT
 
 
 def _bearer() -> str | None:
@@ -56,14 +99,35 @@ def _bearer() -> str | None:
     return value.strip() if scheme.lower() == "bearer" and value.strip() else None
 
 
+def _identify(bearer: str | None, cookie: str | None) -> Identity:
+    keyring = services().keyring
+    if bearer is not None:
+        found = keyring.by_key(bearer)
+        if found is None:
+            raise refused("the key is not one of this service's, or it has expired", error="invalid_token")
+        return found
+    if cookie is None:
+        raise refused("send a key as Authorization: Bearer <key>")
+    found = keyring.by_cookie(cookie)
+    if found is None:
+        raise refused("you were signed out: sign in again")
+    return found
+
+
 def _check_origin(host: str) -> None:
     """A page of another site cannot set ``Authorization``, but it can send forms and simple requests here."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None and site not in _OWN_SITES:
-        raise Problem("foreign_origin", f"the browser says that the request comes from a {site} page")
+        raise Problem("foreign_origin", f"the browser says that the request comes from a {site[:40]} page")
     origin = request.headers.get("Origin")
     if origin is not None and not _is_own(origin, host):
         raise Problem("foreign_origin", f"the origin {origin[:100]!r} is not this service's own")
+
+
+def _demand_origin() -> None:
+    """A cookie comes from a browser, and browsers say for whom they speak: silence is no answer here."""
+    if "Sec-Fetch-Site" not in request.headers and "Origin" not in request.headers:
+        raise Problem("foreign_origin", "a request with a cookie must say where it comes from; programs send a key")
 
 
 def _is_own(origin: str, host: str) -> bool:
@@ -75,16 +139,7 @@ def _is_own(origin: str, host: str) -> bool:
     return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
 
-def _owner(bearer: str | None, owners: dict[bytes, str]) -> str:
-    challenge = {"WWW-Authenticate": 'Bearer realm="tapeline"'}
-    if bearer is None:
-        raise Problem("key_required", "send a key as Authorization: Bearer <key>", headers=challenge)
-    digest = hashlib.sha256(bearer.encode()).digest()
-    found: str | None = None
-    for known, owner in owners.items():  # all of them, so that the time tells nothing
-        if hmac.compare_digest(digest, known):
-            found = owner
-    if found is None:
-        challenge = {"WWW-Authenticate": 'Bearer realm="tapeline", error="invalid_token"'}
-        raise Problem("key_required", "the key is not one of this service's", headers=challenge)
-    return found
+def _is_a_person() -> bool:
+    """Whether a browser asks for a page to show."""
+    kinds = request.accept_mimetypes
+    return request.method == "GET" and kinds.best_match(["application/json", "text/html"]) == "text/html"

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
+from contextlib import closing
+from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.contract import keys
+from service.contract.database import Database
 from service.contract.errors import SettingsError
-from service.contract.settings import Settings
+from service.contract.settings import Auth, Settings, is_loopback
 from service.web.stream import MAX_CLIENTS
 
 _QUICK: Final = 56
@@ -31,3 +36,26 @@ accesslog = None  # the app writes its own, with request ids
 errorlog = "-"
 loglevel = "warning"
 control_socket_disable = True
+
+
+def on_starting(server: Any) -> None:
+    """Refuse to ask for keys where there is none."""
+    with closing(Database(_settings.database_url, application="tapeline-web")) as database:
+        try:
+            keys.require_some(_settings, database)
+        except SettingsError as error:
+            sys.exit(f"tapeline: {error}")
+        except SQLAlchemyError:
+            pass  # a database that is away opens nothing either; `/readyz` tells of it
+
+
+def when_ready(server: Any) -> None:
+    """Refuse to listen where strangers are and no key is asked for, whatever `--bind` says."""
+    for listener in server.LISTENERS:
+        name = listener.sock.getsockname()
+        strangers = isinstance(name, tuple) and not is_loopback(name[0])
+        if strangers and not _settings.keys_required and _settings.auth is not Auth.LOCAL:
+            sys.exit(
+                f"tapeline: gunicorn listens on {name[0]}, beyond this machine, and TAPELINE_HOST={_settings.host} "
+                "asks for no keys: set TAPELINE_HOST to the same address, or TAPELINE_AUTH=keys"
+            )

@@ -13,18 +13,20 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
-from service.contract.changes import ForkRequest, JobPatch
+from service.contract.changes import ForkRequest, JobPatch, SignIn
 from service.contract.inference import GenerateRequest, PredictRequest
 from service.contract.spec import ClassifierSpec, GanSpec
 from service.web import problems, representations
-from service.web.operations import Operation, operation_of
+from service.web.guard import COOKIE
+from service.web.operations import PUBLIC, Operation, operation_of
 from service.web.representations import Answer
 
 UNDOCUMENTED: Final = frozenset({"static"})
 """Endpoints that are no part of the API."""
 
 _REFERENCE: Final = "#/components/schemas/{model}"
-_ANYWHERE: Final = ("invalid_parameter", "key_required", "foreign_host", "internal", "database_unavailable")
+_ANYWHERE: Final = ("invalid_parameter", "foreign_host", "internal", "database_unavailable")
+_WITH_A_KEY: Final = ("key_required", "scope_missing")
 _ON_WRITES: Final = ("foreign_origin",)
 _COMPLETE: Final = frozenset({"Dense", "Dropout"})
 """Parts of a spec that stand in lists: no preset can fill their gaps."""
@@ -80,7 +82,7 @@ def document(app: Flask) -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
-        "security": [{}, {"key": []}],
+        "security": [{}, {"key": []}, {"cookie": []}],
         "paths": paths,
         "components": {
             "schemas": _schemas(),
@@ -89,7 +91,13 @@ def document(app: Flask) -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "One of the service's keys. A service that listens on loopback asks for none.",
-                }
+                },
+                "cookie": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": COOKIE,
+                    "description": "What `POST /session` gives a browser for a key.",
+                },
             },
         },
     }
@@ -111,6 +119,8 @@ def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict
         "parameters": _parameters(rule, operation),
         "responses": _responses(method, operation),
     }
+    if operation.scope == PUBLIC:
+        described["security"] = []
     if rest.strip():
         described["description"] = " ".join(rest.split())
     if operation.takes_spec:
@@ -158,6 +168,7 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
         else:
             found[key] = _answer(what)
     codes = [*operation.problems, *_ANYWHERE, *(_ON_WRITES if method != "GET" else ())]
+    codes += [code for code in _WITH_A_KEY if operation.scope != PUBLIC]
     by_status: dict[int, list[str]] = {}
     for code in codes:
         by_status.setdefault(problems.KINDS[code].status, []).append(code)
@@ -193,7 +204,7 @@ def _schemas() -> dict[str, Any]:
     ]
     _, made = models_json_schema(answers, ref_template=_REFERENCE)
     schemas: dict[str, Any] = made["$defs"]
-    taken = (ForkRequest, JobPatch, PredictRequest, GenerateRequest)
+    taken = (ForkRequest, JobPatch, SignIn, PredictRequest, GenerateRequest)
     bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in taken]
     schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
     specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ClassifierSpec, "validation"), (GanSpec, "validation")]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from service.contract.keys import Scope
 from service.web.queries import NoQuery, Query
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+PUBLIC: Final = "public"
+"""Instead of a scope: needs no key."""
 _ATTRIBUTE: Final = "tapeline_operation"
 
 
@@ -23,6 +26,8 @@ class Operation:
     answers: Any
     """A model for JSON, or the media type of something else."""
     status: int = 200
+    scope: Scope | Literal["public"] | None = None
+    """What a key must open for it; ``None``: ``read`` to look at something, ``submit`` to change it."""
     query: type[Query] = NoQuery
     headers: Sequence[str] = ()
     """Request headers that mean something here; ``openapi`` explains them."""
@@ -40,6 +45,7 @@ def documented(
     answers: Any,
     *,
     status: int = 200,
+    scope: Scope | Literal["public"] | None = None,
     query: type[Query] = NoQuery,
     headers: Sequence[str] = (),
     takes_spec: bool = False,
@@ -52,6 +58,7 @@ def documented(
         tag=tag,
         answers=answers,
         status=status,
+        scope=scope,
         query=query,
         headers=headers,
         takes_spec=takes_spec,

@@ -51,6 +51,9 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "invalid_cursor": Kind(400, "The cursor is not valid.", "Start the list again without a cursor."),
     "key_required": Kind(401, "A key is needed.", "Send one of the service's keys as `Authorization: Bearer <key>`."),
+    "scope_missing": Kind(
+        403, "The key does not open this.", "`needed` is the scope that would: `read`, `submit` or `admin`."
+    ),
     "foreign_origin": Kind(
         403,
         "The request comes from another site.",

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract import jobs
+from service.contract.keys import Scope
 from service.contract.spec import Kind
 from service.contract.states import TERMINAL, Action, FindingCode, Request, Severity, Status
 from service.contract.tables import Artifact, Epoch, Event, Job, Worker
@@ -321,6 +322,15 @@ class WorkerList(Answer):
     """The workers that are alive."""
 
     data: list[WorkerItem]
+
+
+class SessionItem(Answer):
+    """In whose name one comes."""
+
+    owner: str | None = Field(description="Whose jobs are seen; null where no keys are asked for: all.")
+    scope: Scope = Field(description="What the key opens; each covers those before it.")
+    key: str | None = Field(description="The key's name.")
+    expires_at: str | None = Field(description="Null: it does not.")
 
 
 class Limits(Answer):

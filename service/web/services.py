@@ -12,6 +12,7 @@ from service.contract.database import Database
 from service.contract.settings import Settings
 from service.web.drawings import Drawings
 from service.web.feed import Feed
+from service.web.keyring import Keyring
 from service.web.publisher import Publisher
 from service.web.stream import Hub
 
@@ -24,6 +25,7 @@ class Services:
 
     settings: Settings
     database: Database
+    keyring: Keyring
     artifacts: ArtifactFolder
     drawings: Drawings
     publisher: Publisher

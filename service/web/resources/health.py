@@ -12,7 +12,7 @@ from sqlalchemy import select
 from service.contract import leases
 from service.contract.tables import Job
 from service.web.answers import as_json
-from service.web.operations import documented
+from service.web.operations import PUBLIC, documented
 from service.web.representations import Check, Health, Readiness
 from service.web.services import services
 
@@ -25,14 +25,14 @@ _log = structlog.get_logger("tapeline.web")
 
 
 @blueprint.get("/healthz")
-@documented(TAG, Health)
+@documented(TAG, Health, scope=PUBLIC)
 def healthz() -> Response:
     """Say that this process lives; asks nobody else, needs no key."""
     return as_json(Health(status="ok"))
 
 
 @blueprint.get("/readyz")
-@documented(TAG, Readiness, also={503: Readiness})
+@documented(TAG, Readiness, scope=PUBLIC, also={503: Readiness})
 def readyz() -> Response:
     """Say whether the service can do its work; needs no key.
 

@@ -7,8 +7,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service.contract.keys import of_settings
 from service.contract.settings import Auth
-from service.web.guard import is_known_host, owner_of
+from service.web.guard import is_known_host
 
 Submit = Callable[..., str]
 
@@ -49,6 +50,25 @@ def bearer(key: str) -> dict[str, str]:
         ("evil.example#localhost", False),
         ("", False),
         (":8000", False),
+        ("localhost:", False),
+        ("localhost:80x", False),
+        ("localhost:\u00b2", False),
+        ("localhost:123456", False),
+        ("localhost,evil.example", False),
+        ("localhost evil.example", False),
+        ("localhost/", False),
+        ("user@localhost", False),
+        ("::1", False),
+        ("]::1[", False),
+        ("[::1", False),
+        ("[::1]evil.example", False),
+        ("[::ffff:10.0.0.1]", False),
+        ("[fe80::1%25eth0]", False),
+        ("2130706433", False),
+        ("0x7f000001", False),
+        ("xn--localhost.example", False),
+        ("localtest.me", False),
+        ("127.0.0.1.nip.io", False),
     ],
 )
 def test_only_local_and_allowed_host_names_are_known(
@@ -118,19 +138,22 @@ def test_program_with_a_key_may_name_any_origin(keyed: Flask) -> None:
 )
 def test_nothing_but_health_is_told_without_a_key(keyed: Flask, headers: dict[str, str]) -> None:
     client = keyed.test_client()
-    for path in ("/jobs", "/", "/docs", "/nothing", "/static/app.css", "/workers"):
+    for path in ("/jobs", "/", "/docs", "/nothing", "/session", "/workers"):
         answer = client.get(path, headers=headers)
         assert (answer.status_code, answer.json["code"]) == (401, "key_required")
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
     assert client.get("/healthz", headers=headers).status_code == 200
     assert client.get("/readyz", headers=headers).status_code == 200
+    for path in ("/ui/sign-in", "/static/app.css"):
+        with client.get(path, headers=headers) as shown:
+            assert shown.status_code == 200
 
 
 def test_any_of_the_keys_opens_and_names_the_owner(keyed: Flask) -> None:
     client = keyed.test_client()
     for key in KEYS:
         made = client.post("/jobs", json={"kind": "gan"}, headers=bearer(key))
-        assert made.json["owner"] == owner_of(key)
+        assert made.json["owner"] == of_settings(key).owner
         assert key not in made.text
         assert [job["id"] for job in client.get("/jobs", headers=bearer(key)).json["data"]] == [made.json["id"]]
 

@@ -14,6 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.contract import keys
+from service.contract.database import Database
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -111,8 +114,26 @@ def test_clients_that_do_not_hang_up_hold_up_nobody(start: Start, port: int) -> 
 
 
 def test_unusable_settings_are_named_and_nothing_starts(start: Start, tmp_path: Path) -> None:
-    process = start(TAPELINE_LEASE_S="never", TAPELINE_HOST="0.0.0.0")
+    process = start(TAPELINE_LEASE_S="never", TAPELINE_AUTH="nobody")
     assert process.wait(20) != 0
     text = (tmp_path / "web.log").read_text()
     assert "TAPELINE_LEASE_S" in text
-    assert "TAPELINE_API_KEYS" in text
+    assert "TAPELINE_AUTH" in text
+
+
+def test_nothing_listens_to_strangers_without_a_key(start: Start, sqlite_url: str, port: int, tmp_path: Path) -> None:
+    process = start(TAPELINE_HOST="0.0.0.0")
+    assert process.wait(20) != 0
+    assert "tapeline keys create" in (tmp_path / "web.log").read_text()
+    with closing(Database(sqlite_url)) as database:
+        keys.create(database, name="first", owner="ann", scope=keys.Scope.READ)
+    start(TAPELINE_HOST="0.0.0.0")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        wait_for(http)
+        assert http.get("/jobs").status_code == 401
+
+
+def test_an_address_given_to_gunicorn_itself_is_looked_at_too(start: Start, tmp_path: Path, port: int) -> None:
+    process = start(GUNICORN_CMD_ARGS=f"--bind 0.0.0.0:{port}")
+    assert process.wait(20) != 0
+    assert "0.0.0.0" in (tmp_path / "web.log").read_text()

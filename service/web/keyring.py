@@ -1,0 +1,85 @@
+"""Who a key or a cookie stands for: asked in the database at most every other second for each."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from service.contract import keys
+from service.contract.database import Database
+from service.contract.keys import Identity
+from service.contract.settings import Settings
+
+FRESH_S: Final = 2.0
+"""How long an answer of the database is believed: so late may a revoked key, or a sign-out, count."""
+_REMEMBERED: Final = 10_000
+
+
+@dataclass(slots=True)
+class _Known:
+    identity: Identity
+    until: float
+
+
+class Keyring:
+    """The keys of the settings, and those of the database with what is remembered of them."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._of_settings = [(_digest(key), keys.of_settings(key)) for key in settings.api_keys]
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def by_key(self, text: str) -> Identity | None:
+        """Whose key this is, ``None`` where it opens nothing."""
+        digest, found = _digest(text), None
+        for known, identity in self._of_settings:  # all of them, so that the time tells nothing
+            if hmac.compare_digest(digest, known):
+                found = identity
+        return found or self._remembered(digest) or self._ask(digest, text, is_session=False)
+
+    def by_cookie(self, text: str) -> Identity | None:
+        """Whose session this is, ``None`` where it is over."""
+        digest = _digest(text)
+        return self._remembered(digest) or self._ask(digest, text, is_session=True)
+
+    def was_known(self, text: str) -> bool:
+        """Whether this opened something here before, as far as is remembered."""
+        digest = _digest(text)
+        return digest in self._known or any(hmac.compare_digest(digest, known) for known, _ in self._of_settings)
+
+    def forget(self, text: str) -> None:
+        """Ask the database anew next time."""
+        with self._lock:
+            self._known.pop(_digest(text), None)
+
+    def _remembered(self, digest: bytes) -> Identity | None:
+        known = self._known.get(digest)
+        return known.identity if known is not None and time.monotonic() < known.until else None
+
+    def _ask(self, digest: bytes, text: str, *, is_session: bool) -> Identity | None:
+        asked = time.monotonic()
+        with self._database.read() as session:
+            if is_session:
+                found = keys.identify_browser(session, text, [identity for _, identity in self._of_settings])
+            else:
+                found = keys.identify(session, text)
+        with self._lock:
+            if found is None:
+                self._known.pop(digest, None)
+            else:
+                self._known[digest] = _Known(found, asked + FRESH_S)
+                self._known.move_to_end(digest)
+                if len(self._known) > _REMEMBERED:
+                    self._known.popitem(last=False)
+        return found
+
+
+def _digest(text: str) -> bytes:
+    # What is remembered must not be a list of keys.
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()

@@ -1,0 +1,87 @@
+"""Signing in: a browser trades a key for a cookie that no script can read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response, render_template, request
+
+from service.contract import keys, validation
+from service.contract.changes import SignIn
+from service.contract.keys import Identity
+from service.web import queries
+from service.web.answers import as_json
+from service.web.guard import COOKIE, identity, refused
+from service.web.operations import PUBLIC, documented
+from service.web.queries import NoQuery
+from service.web.representations import SessionItem, at_time
+from service.web.services import services
+
+blueprint: Final = Blueprint("sessions", __name__)
+
+TAG: Final = "Service"
+_BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "invalid_spec")
+
+
+@blueprint.post("/session")
+@documented(TAG, SessionItem, status=201, scope=PUBLIC, takes=SignIn, problems=(*_BODY, "key_required"))
+def sign_in() -> Response:
+    """Sign a browser in.
+
+    The key is traded for a cookie that opens the same, until it is taken back or twelve hours are over.
+    """
+    queries.read_query(NoQuery)
+    asked = validation.read_body(SignIn, queries.read_json())
+    here = services()
+    found = here.keyring.by_key(asked.key.strip())
+    if found is None:
+        raise refused("the key is not one of this service's, or it has expired", error="invalid_token")
+    signed_in, token = keys.sign_in(here.database, found)
+    response = as_json(_item(signed_in), 201)
+    response.set_cookie(
+        COOKIE, token, max_age=keys.SESSION_S, httponly=True, samesite="Strict", secure=_is_behind_tls(), path="/"
+    )
+    return response
+
+
+@blueprint.get("/session")
+@documented(TAG, SessionItem)
+def show() -> Response:
+    """Show in whose name you come, and what your key opens."""
+    queries.read_query(NoQuery)
+    return as_json(_item(identity()))
+
+
+@blueprint.delete("/session")
+@documented(TAG, None, status=204, scope=PUBLIC)
+def sign_out() -> Response:
+    """Sign a browser out: its cookie opens nothing from now on."""
+    queries.read_query(NoQuery)
+    here, token = services(), request.cookies.get(COOKIE)
+    found = here.keyring.by_cookie(token) if token is not None else None
+    if token is not None and found is not None and found.session_id is not None:
+        keys.sign_out(here.database, found.session_id)
+        here.keyring.forget(token)
+    response = Response(status=204)
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
+    return response
+
+
+@blueprint.get("/ui/sign-in")
+@documented("Pages", "text/html", scope=PUBLIC)
+def page() -> Response:
+    """Ask a person for a key."""
+    queries.read_query(NoQuery)
+    return Response(render_template("sign_in.html"), content_type="text/html; charset=utf-8")
+
+
+def _item(found: Identity | None) -> SessionItem:
+    if found is None:
+        return SessionItem(owner=None, scope=keys.Scope.ADMIN, key=None, expires_at=None)
+    expires_at = at_time(found.expires_ms) if found.expires_ms is not None else None
+    return SessionItem(owner=found.owner, scope=found.scope, key=found.key_name, expires_at=expires_at)
+
+
+def _is_behind_tls() -> bool:
+    # Where a proxy ends TLS, only the browser knows: its origin was compared with the host name already.
+    return request.is_secure or request.headers.get("Origin", "").startswith("https://")

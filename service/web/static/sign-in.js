@@ -1,0 +1,22 @@
+const form = document.querySelector("#sign-in");
+const message = document.querySelector("#message");
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  message.hidden = true;
+  try {
+    const answer = await fetch("/session", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ key: form.elements.key.value }),
+    });
+    if (!answer.ok) throw new Error((await answer.json()).detail);
+    // Shown in place of the page that was asked for, it makes way for that page.
+    if (location.pathname === "/ui/sign-in") location.assign("/");
+    else location.reload();
+  } catch (error) {
+    message.textContent = error.message;
+    message.hidden = false;
+    form.elements.key.select();
+  }
+});

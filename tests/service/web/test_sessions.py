@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service.contract import keys
+from service.contract.keys import Scope
+from service.contract.settings import Auth
+from service.web.guard import COOKIE
+from service.web.services import EXTENSION, Services
+
+OWN = {"Origin": "http://localhost"}
+
+
+@pytest.fixture
+def keyed(make_app: Callable[..., Flask], sqlite_url: str) -> Flask:
+    return make_app(sqlite_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
+
+
+@pytest.fixture
+def make_key(keyed: Flask) -> Callable[..., str]:
+    here: Services = keyed.extensions[EXTENSION]
+
+    def make(owner: str = "ann", scope: Scope = Scope.SUBMIT, lifetime_s: float | None = None) -> str:
+        return keys.create(here.database, name="k", owner=owner, scope=scope, lifetime_s=lifetime_s)[1]
+
+    return make
+
+
+def sign_in(client: FlaskClient, key: str, **headers: str) -> Any:
+    return client.post("/session", json={"key": key}, headers=OWN | headers)
+
+
+def test_a_key_is_traded_for_a_cookie_that_opens_the_same(keyed: Flask, make_key: Callable[..., str]) -> None:
+    key, client = make_key(), keyed.test_client()
+    signed_in = sign_in(client, key)
+    assert signed_in.status_code == 201
+    assert (signed_in.json["owner"], signed_in.json["scope"], signed_in.json["key"]) == ("ann", "submit", "k")
+    cookie = signed_in.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert "Path=/" in cookie
+    assert "Secure" not in cookie
+    assert "Domain" not in cookie
+    assert key not in cookie
+    made = client.post("/jobs", json={"kind": "classifier"}, headers=OWN)
+    assert (made.status_code, made.json["owner"]) == (201, "ann")
+    assert client.get("/session").json == signed_in.json
+    for path in ("/", "/docs", f"/ui/jobs/{made.json['id']}"):
+        assert "Sign out" in client.get(path).text
+    bearer = keyed.test_client().get("/jobs", headers={"Authorization": f"Bearer {key}"})
+    assert [job["id"] for job in bearer.json["data"]] == [made.json["id"]]
+
+
+def test_streams_open_with_the_cookie(keyed: Flask, make_key: Callable[..., str]) -> None:
+    client = keyed.test_client()
+    sign_in(client, make_key())
+    job_id = client.post("/jobs", json={"kind": "classifier"}, headers=OWN).json["id"]
+    for path in (f"/jobs/{job_id}/stream", "/stream"):
+        with client.get(path) as answer:
+            assert answer.status_code == 200
+            assert b"snapshot" in b"".join(next(answer.response) for _ in range(2))
+
+
+def test_behind_tls_the_cookie_travels_on_tls_only(keyed: Flask, make_key: Callable[..., str]) -> None:
+    cookie = sign_in(keyed.test_client(), make_key(), Origin="https://localhost").headers["Set-Cookie"]
+    assert "Secure" in cookie
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({"Origin": "http://localhost"}, True),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({}, False),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"}, False),
+    ],
+)
+def test_a_cookie_changes_nothing_for_a_foreign_page(
+    keyed: Flask, make_key: Callable[..., str], headers: dict[str, str], allowed: bool
+) -> None:
+    client = keyed.test_client()
+    sign_in(client, make_key())
+    answer = client.post("/jobs", json={"kind": "classifier"}, headers=headers)
+    assert answer.status_code == (201 if allowed else 403)
+    if not allowed:
+        assert answer.json["code"] == "foreign_origin"
+        assert client.get("/jobs").json["data"] == []
+
+
+def test_nobody_is_signed_in_by_a_foreign_page_or_a_wrong_key(keyed: Flask, make_key: Callable[..., str]) -> None:
+    client = keyed.test_client()
+    assert sign_in(client, make_key(), Origin="http://evil.example").status_code == 403
+    for key in ("tpl_0123456789ab_" + "0" * 64, "nonsense", " ", make_key() + "0"):
+        wrong = sign_in(client, key)
+        assert (wrong.status_code, wrong.json["code"]) == (401, "key_required")
+        assert "Set-Cookie" not in wrong.headers
+    assert client.post("/session", json={"key": 7}, headers=OWN).status_code == 422
+    assert client.post("/session", data={"key": make_key()}, headers=OWN).status_code == 415
+    assert client.get("/jobs").status_code == 401
+
+
+def test_signing_out_ends_the_session_itself(keyed: Flask, make_key: Callable[..., str]) -> None:
+    client = keyed.test_client()
+    sign_in(client, make_key())
+    stolen = client.get_cookie(COOKIE)
+    assert stolen is not None
+    gone = client.delete("/session", headers=OWN)
+    assert gone.status_code == 204
+    assert client.get("/jobs").status_code == 401
+    thief = keyed.test_client()
+    thief.set_cookie(COOKIE, stolen.value)
+    assert thief.get("/jobs").status_code == 401
+    assert client.delete("/session", headers=OWN).status_code == 204
+
+
+def test_people_see_a_page_to_sign_in_and_programs_a_problem(keyed: Flask) -> None:
+    client = keyed.test_client()
+    for path in ("/", "/docs", "/ui/jobs/job_01J00000000000000000000000", "/nothing"):
+        page = client.get(path, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+        assert (page.status_code, page.mimetype) == (401, "text/html")
+        assert 'id="sign-in"' in page.text
+        assert client.get(path).mimetype == "application/problem+json"
+    picture = client.get("/jobs/job_01J00000000000000000000000/plots/curves.png", headers={"Accept": "image/*,*/*"})
+    assert picture.mimetype == "application/problem+json"
+
+
+def test_a_revoked_key_opens_nothing_after_two_seconds(
+    keyed: Flask, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here: Services = keyed.extensions[EXTENSION]
+    key, browser, program = make_key(), keyed.test_client(), keyed.test_client()
+    sign_in(browser, key)
+    bearer = {"Authorization": f"Bearer {key}"}
+    assert program.get("/jobs", headers=bearer).status_code == browser.get("/jobs").status_code == 200
+    keys.revoke(here.database, "k")
+    now = __import__("time").monotonic() + 2.0
+    monkeypatch.setattr("service.web.keyring.time.monotonic", lambda: now)
+    assert program.get("/jobs", headers=bearer).status_code == browser.get("/jobs").status_code == 401
+
+
+def test_a_scope_that_is_too_small_is_told_what_is_needed(keyed: Flask, make_key: Callable[..., str]) -> None:
+    client, key = keyed.test_client(), make_key(scope=Scope.READ)
+    bearer = {"Authorization": f"Bearer {key}"}
+    assert client.get("/jobs", headers=bearer).status_code == 200
+    answer = client.post("/jobs", json={"kind": "gan"}, headers=bearer)
+    assert (answer.status_code, answer.json["code"]) == (403, "scope_missing")
+    assert (answer.json["needed"], answer.json["scope"]) == ("submit", "read")
+    job_id = client.post("/jobs", json={"kind": "gan"}, headers={"Authorization": f"Bearer {make_key()}"}).json["id"]
+    assert client.get(f"/jobs/{job_id}", headers=bearer).status_code == 200  # the same owner's
+    for method, path in (
+        ("DELETE", f"/jobs/{job_id}"),
+        ("POST", f"/jobs/{job_id}/cancel"),
+        ("PATCH", f"/jobs/{job_id}"),
+    ):
+        assert client.open(path, method=method, headers=bearer).status_code == 403
+    sign_in(client, key)
+    assert client.post("/jobs", json={"kind": "gan"}, headers=OWN).json["code"] == "scope_missing"
+
+
+def test_a_key_beside_a_cookie_is_the_one_that_counts(keyed: Flask, make_key: Callable[..., str]) -> None:
+    client = keyed.test_client()
+    sign_in(client, make_key(owner="ann"))
+    other = {"Authorization": f"Bearer {make_key(owner='bob')}"}
+    assert client.get("/session", headers=other).json["owner"] == "bob"
+    assert client.get("/session", headers={"Authorization": "Bearer wrong"}).status_code == 401
+
+
+def test_where_no_keys_are_asked_for_nobody_has_to_sign_in(client: FlaskClient) -> None:
+    assert client.get("/session").json == {"owner": None, "scope": "admin", "key": None, "expires_at": None}
+    assert "Sign out" not in client.get("/").text
