@@ -11,7 +11,7 @@ from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database
 from service.contract.errors import ArtifactNotFound, JobNotFound
 from service.contract.settings import Settings
-from service.web import filters, guard, headers, problems, queries, request_log
+from service.web import filters, guard, headers, library, problems, queries, request_log
 from service.web.drawings import Drawings
 from service.web.feed import Feed
 from service.web.keyring import Keyring
@@ -78,6 +78,7 @@ def create_app(settings: Settings) -> Flask:
     guard.register(app, settings)
     app.before_request(_check_ids)
     headers.register(app)
+    library.register(app)
     filters.register(app)
     problems.register(app)
     for blueprint in _BLUEPRINTS:

@@ -14,7 +14,7 @@ _CODE: Final = re.compile(r"`([^`]+)`")
 
 def register(app: Flask) -> None:
     """Make the filters known to the app's templates."""
-    app.jinja_env.filters |= {"pretty": pretty, "code": code, "constraints": constraints}
+    app.jinja_env.filters |= {"pretty": pretty, "code": code, "constraints": constraints, "duration": duration}
 
 
 def pretty(document: Any) -> str:
@@ -28,6 +28,13 @@ def code(text: str) -> Markup:
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
     )
+
+
+def duration(seconds: float) -> str:
+    """A time as a person would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def constraints(schema: dict[str, Any]) -> str:

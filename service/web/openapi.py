@@ -21,7 +21,7 @@ from service.web.guard import COOKIE
 from service.web.operations import PUBLIC, Operation, operation_of
 from service.web.representations import Answer
 
-UNDOCUMENTED: Final = frozenset({"static"})
+UNDOCUMENTED: Final = frozenset({"static", "library"})
 """Endpoints that are no part of the API."""
 
 _REFERENCE: Final = "#/components/schemas/{model}"

@@ -1,21 +1,24 @@
-"""The pages a person opens: plain HTML made here, kept fresh by one small script each."""
+"""The pages a person opens: plain HTML made here, kept fresh by small scripts."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from flask import Blueprint, Response, render_template, request
 
-from service.contract import jobs, leases
+from service import datasets
+from service.contract import events, jobs, leases
 from service.contract.artifacts import ArtifactKind
 from service.contract.errors import JobNotFound
+from service.contract.events import EventType
 from service.contract.spec import Kind
-from service.contract.tables import Epoch, Job
+from service.contract.states import TERMINAL
+from service.contract.tables import Epoch, Event, Job
 from service.datasets import BUILT_IN
-from service.web import queries
+from service.web import library, queries
 from service.web.operations import documented
 from service.web.queries import ListQuery
-from service.web.representations import checkpoint_items, job_detail, sample_item
+from service.web.representations import artifact_item, checkpoint_items, event_document, job_detail
 from service.web.resources.jobs import list_jobs, next_page
 from service.web.services import owner, services
 
@@ -24,12 +27,21 @@ blueprint: Final = Blueprint("pages", __name__)
 TAG: Final = "Pages"
 _FIRST: Final = 50
 """Jobs that the list shows before its script asks for more."""
+_HISTORY: Final = 60
+"""Events that a job's page shows; the log has all."""
 _ORDERS: Final = (
     ("-created_at", "Newest first"),
     ("created_at", "Oldest first"),
     ("-priority", "Highest priority"),
     ("priority", "Lowest priority"),
 )
+_TILES: Final = (
+    "val_accuracy", "val_loss", "train_accuracy", "train_loss", "frechet_distance", "mode_coverage", "sample_diversity",
+    "g_loss", "d_loss", "d_real", "d_fake",
+)  # fmt: skip
+"""The metrics that say most of a job."""
+_TOLD: Final = (EventType.STATUS, EventType.LOG, EventType.HEALTH)
+_HEATS: Final = 5
 
 
 @blueprint.get("/")
@@ -63,24 +75,80 @@ def job(job_id: str) -> Response:
             checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
             samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
             last = session.get(Epoch, (job_id, row.epoch))
+            told = [event for kind in _TOLD for event in events.of_type(session, job_id, kind)]
     except JobNotFound:
-        if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
+        if _wants_json():
             raise
         return _html("missing.html", status=404, job_id=job_id)
+    shown = job_detail(row)
+    resumed = _resumed(told)
+    history = sorted(told, key=lambda event: event.seq, reverse=True)[:_HISTORY]
+    facts = {
+        "id": job_id,
+        "kind": row.kind,
+        "urls": shown.urls.model_dump(),
+        "over": row.status in TERMINAL,
+        "epoch": row.epoch,
+        "last_seq": row.last_seq,
+        "samples": [sample.epoch for sample in samples],
+        "resumed": resumed,
+        "judged": _is_judged(row),
+    }
     return _html(
         "job.html",
-        job=job_detail(row),
+        job=shown,
+        facts=facts,
+        took=(row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
+        tiles=[name for name in _TILES if name in shown.metrics],
         checkpoints=checkpoint_items(row, checkpoints)[::-1],
-        sample=sample_item(samples[-1]) if samples else None,
-        is_judged=_is_judged(row),
-        has_confusion=last is not None and last.confusion is not None,
-        last_seq=row.last_seq,
+        artifacts=[artifact_item(artifact) for artifact in (*checkpoints, *samples)],
+        confusion=_confusion(row, last),
+        history=[event_document(event, job_id=job_id) for event in history],
+        resumed=resumed,
+        plotly=library.ADDRESS,
     )
+
+
+def _resumed(told: list[Event]) -> list[int]:
+    """The epochs after which the job went on: on another worker, after a pause, or from another job's checkpoint."""
+    claims = [event.data for event in told if event.type == EventType.STATUS and event.data.get("reason") == "claimed"]
+    return [data["epoch"] for data in claims if data["epoch"]]
 
 
 def _is_judged(row: Job) -> bool:
     known = BUILT_IN.get(str(row.resolved["dataset"]["name"]))
     return row.kind == Kind.GAN and known is not None and known.judge is not None
+
+
+def _confusion(row: Job, last: Epoch | None) -> dict[str, Any] | None:
+    """The matrix of the last epoch, with the names of the classes, and how strongly to tint each cell."""
+    if last is None or last.confusion is None:
+        return None
+    names = _class_names(str(row.resolved["dataset"]["name"]), len(last.confusion))
+    rows = []
+    for actual, counts in enumerate(last.confusion):
+        # Mistakes are tinted among themselves: beside what is right, none of them would show.
+        most = max((count for predicted, count in enumerate(counts) if predicted != actual), default=0)
+        cells = []
+        for predicted, count in enumerate(counts):
+            right = predicted == actual
+            share = count / (sum(counts) if right else max(most, 5)) if count else 0.0
+            heat = 0 if not count else max(1, round(_HEATS * share))
+            cells.append({"count": count, "right": right, "heat": heat, "name": names[predicted]})
+        rows.append({"index": actual, "name": names[actual], "cells": cells})
+    return {"epoch": last.epoch, "names": names, "rows": rows}
+
+
+def _class_names(dataset: str, count: int) -> list[str]:
+    try:
+        names = list(datasets.describe(dataset, services().settings.data).class_names)
+    except datasets.DatasetError:
+        names = []
+    return names if len(names) == count else [str(number) for number in range(count)]
+
+
+def _wants_json() -> bool:
+    return request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html"
 
 
 def _html(template: str, *, status: int = 200, **values: object) -> Response:

@@ -1,62 +1,84 @@
+// The page of one job. Words and tables are the server's; curves, samples and progress move by themselves.
+import { $, $$, duration, throttle } from "./dom.js";
+import { listen } from "./api.js";
+import { Curves } from "./curves.js";
+import { Samples } from "./samples.js";
+import { wireActions } from "./actions.js";
+import { wireConfusion } from "./confusion.js";
 import { refresh } from "./live.js";
 
-const AT_MOST_EVERY_MS = 2000;
-const KINDS = ["status", "metrics", "sample", "checkpoint", "health", "log"];
+const job = JSON.parse($("#job").textContent);
+const renew = throttle(1200, () => refresh().catch(() => {})); // the service may be away: the stream comes back by itself
 
-const live = document.querySelector("#live");
-const source = new EventSource(`${live.dataset.stream}?after=${live.dataset.after}`);
+const curves = new Curves($("#curves"), job.urls.metrics);
+curves.resumed = job.resumed;
+if (job.epoch) curves.load().catch(() => {});
 
-let due = null;
-let last = 0;
+const verdicts = $("#verdicts");
+const samples = new Samples($("#samples"), job.samples, (epoch) => `${job.urls.self}/samples/${epoch}.png${verdicts?.checked ? "?verdicts=true" : ""}`);
+verdicts?.addEventListener("change", () => samples.again());
 
-// Many events may come at once: one new look shows them all.
-function soon() {
-  due ??= setTimeout(async () => {
-    due = null;
-    last = Date.now();
-    await refresh().catch(() => {});
-  }, Math.max(100, last + AT_MOST_EVERY_MS - Date.now()));
+let source = null;
+let after = job.last_seq;
+
+function follow() {
+  source?.close();
+  const note = (news) => {
+    if (news.seq) after = news.seq;
+  };
+  const change = (news) => {
+    note(news);
+    renew();
+  };
+  source = listen(`${job.urls.stream}?after=${after}`, {
+    snapshot: () => {},
+    progress: showProgress,
+    metrics: (news) => {
+      change(news);
+      if (curves.table) curves.add(news);
+      else curves.load().catch(() => {});
+    },
+    sample: (news) => {
+      note(news);
+      $("#samples").hidden = false;
+      samples.add(news.epoch);
+    },
+    checkpoint: (news) => {
+      change(news);
+      $("#play-link").hidden = false;
+      if (news.best && curves.table) curves.table.best_epoch = news.epoch;
+    },
+    status: (news) => {
+      if (news.reason === "claimed" && news.epoch > 0) curves.resumed.push(news.epoch);
+      change(news);
+    },
+    health: (news) => {
+      change(news);
+      const known = curves.table?.findings;
+      if (news.state === "found") known?.push({ ...news, since: news.epoch, until: null });
+      else known?.filter((item) => item.code === news.code && item.since === news.since).forEach((item) => (item.until = news.epoch));
+    },
+    log: change,
+    end: (news) => {
+      source.close();
+      source = null;
+      change(news);
+    },
+  });
 }
 
-function show(id, text) {
-  const element = document.querySelector(id);
-  if (element) element.textContent = text;
+function showProgress(now) {
+  $("#progress").value = now.fraction;
+  $("#epoch").textContent = `Epoch ${now.epoch} of ${now.epochs}`;
+  $("#step").textContent = `batch ${now.step} of ${now.steps}`;
+  $("#eta").textContent = now.eta_seconds === null ? "" : `${duration(now.eta_seconds)} left`;
 }
 
-for (const kind of KINDS) source.addEventListener(kind, soon);
-source.addEventListener("end", () => {
-  source.close();
-  soon();
+// What has ended may be retried: then there is a stream again.
+wireActions(job, () => {
+  if (source === null) follow();
+  renew();
 });
-source.addEventListener("progress", (event) => {
-  const now = JSON.parse(event.data);
-  const bar = document.querySelector("#progress");
-  if (bar) bar.value = now.fraction;
-  show("#epoch", `epoch ${now.epoch} of ${now.epochs}`);
-  show("#step", `batch ${now.step} of ${now.steps}`);
-  show("#eta", now.eta_seconds === null ? "" : `· ${Math.round(now.eta_seconds)} s left`);
-});
-
-document.addEventListener("click", async (event) => {
-  const button = event.target.closest("button[data-action]");
-  if (!button) return;
-  const { action, address } = button.dataset;
-  if (action === "delete" && !confirm("Delete this job with all its checkpoints and samples?")) return;
-  button.disabled = true;
-  const message = document.querySelector("#message");
-  message.hidden = true;
-  try {
-    const answer = await (action === "delete"
-      ? fetch(address, { method: "DELETE" })
-      : fetch(`${address}/${action}`, { method: "POST" }));
-    if (!answer.ok) throw new Error((await answer.json()).detail);
-    if (action === "delete") location.assign("/");
-    else if (answer.status === 201) location.assign((await answer.json()).urls.page);
-    else if (source.readyState === EventSource.CLOSED) location.reload();
-    else soon();
-  } catch (error) {
-    message.textContent = error.message;
-    message.hidden = false;
-    button.disabled = false;
-  }
-});
+wireConfusion(job);
+for (const button of $$("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
+if (!job.over) follow();

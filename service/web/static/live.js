@@ -1,19 +1,25 @@
-// Replaces #live by what the server shows now; the server makes all HTML, so there is one set of templates.
+// Replaces each [data-live] part of the page by what the server shows now; the server makes the HTML, so there is one
+// set of templates. Parts that have not changed, opened details and the keyboard's place stay as they are.
 export async function refresh() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
   if (!answer.ok) throw new Error(`HTTP status ${answer.status}`);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const [before, now] = [document.querySelector("#live"), page.querySelector("#live")];
-  if (!before || !now || before.isEqualNode(now)) return;
-  keepPictures(before, now);
-  before.replaceWith(now);
+  for (const now of page.querySelectorAll("[data-live]")) {
+    const before = document.getElementById(now.id);
+    if (!before) continue;
+    for (const details of before.querySelectorAll("details[id][open]")) {
+      now.querySelector(`#${details.id}`)?.setAttribute("open", "");
+    }
+    if (before.isEqualNode(now)) continue;
+    const focused = before.contains(document.activeElement) ? handle(document.activeElement) : null;
+    before.replaceWith(now);
+    if (focused) now.querySelector(focused)?.focus({ preventScroll: true });
+  }
+  dispatchEvent(new Event("refreshed"));
 }
 
-// A picture that has not changed is moved, not loaded again: nothing flickers.
-function keepPictures(before, now) {
-  const known = new Map([...before.querySelectorAll("img")].map((image) => [image.src, image]));
-  for (const image of now.querySelectorAll("img")) {
-    const same = known.get(image.src);
-    if (same) image.replaceWith(same);
-  }
+function handle(element) {
+  if (element.id) return `#${element.id}`;
+  if (element.dataset.action) return `[data-action="${element.dataset.action}"]`;
+  return element.tagName === "SUMMARY" && element.parentElement.id ? `#${element.parentElement.id} > summary` : null;
 }

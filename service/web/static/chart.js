@@ -1,0 +1,176 @@
+// One chart of some series. Plotly draws; zoom, hidden series and settings outlive new data.
+import { $, h, metric, memory, words } from "./dom.js";
+
+let library = null;
+
+// 5 MB, and only where something is drawn: the page is there before it.
+function plotly() {
+  library ??= new Promise((resolve, reject) => {
+    const script = h("script", { src: $("meta[name=plotly]").content });
+    script.addEventListener("load", () => resolve(globalThis.Plotly));
+    script.addEventListener("error", () => reject(new Error("the chart library does not load")));
+    document.head.append(script);
+  });
+  return library;
+}
+
+const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+export const seriesColor = (index) => token(`series-${(index % 8) + 1}`);
+const DASHES = ["solid", "dash", "dot", "dashdot"];
+export const seriesDash = (index) => DASHES[Math.floor(index / 8) % DASHES.length];
+
+// Exponential moving average that does not begin at zero; gaps stay gaps.
+export function smooth(values, weight) {
+  if (!weight) return values;
+  let sum = 0;
+  let total = 0;
+  return values.map((value) => {
+    if (value === null) return null;
+    sum = sum * weight + value * (1 - weight);
+    total = total * weight + (1 - weight);
+    return sum / total;
+  });
+}
+
+// Epochs are whole numbers, also where there are few.
+function ticks(series, axis) {
+  if (axis === "seconds") return { ticksuffix: " s" };
+  const last = Math.max(0, ...series.map((item) => item.x.at(-1) ?? 0));
+  return { tickformat: ",d", ...(last <= 10 ? { dtick: 1 } : {}) };
+}
+
+export class Chart {
+  // series: [{ name, label, x, y, index }]; marks: [{ x, text }]; bands: [{ from, to, text }]
+  constructor(title, { onhide = () => {} } = {}) {
+    this.title = title;
+    this.plot = h("div", { class: "plot", role: "img" });
+    this.scale = memory.get(`log.${title}`, false);
+    this.hidden = new Set(memory.get(`hidden.${title}`, []));
+    this.onhide = onhide;
+    const log = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(this.scale), title: "Logarithmic scale" }, "Log");
+    log.addEventListener("click", () => {
+      this.scale = !this.scale;
+      log.setAttribute("aria-pressed", String(this.scale));
+      memory.set(`log.${title}`, this.scale);
+      this.view = {};
+      this.draw();
+    });
+    const tools = [
+      log,
+      h("button", { type: "button", class: "slim quiet", onclick: () => this.reset(), title: "Show everything again" }, "Reset"),
+      h("button", { type: "button", class: "slim quiet", onclick: () => this.png(), title: "Download as a picture" }, "PNG"),
+      h("button", { type: "button", class: "slim quiet", onclick: () => this.csv(), title: "Download the numbers" }, "CSV"),
+    ];
+    this.element = h("figure", { class: "card chart" }, h("figcaption", { class: "head" }, h("h3", {}, words(title)), h("div", { class: "row tools" }, tools)), this.plot);
+    this.revision = 0;
+    addEventListener("themechange", () => this.draw());
+  }
+
+  show(content) {
+    this.content = content;
+    this.draw();
+  }
+
+  // Only what is on the screen is drawn; what is not is drawn when it comes there.
+  draw() {
+    if (!this.content) return;
+    this.seen ??= new IntersectionObserver(
+      ([entry]) => {
+        this.visible = entry.isIntersecting;
+        if (this.visible && this.waits) this.draw();
+      },
+      { rootMargin: "300px" },
+    );
+    if (this.visible === undefined) {
+      this.visible = false;
+      this.seen.observe(this.plot);
+    }
+    this.waits = !this.visible;
+    if (this.visible) this.later ??= requestAnimationFrame(() => this.paint());
+  }
+
+  async paint() {
+    this.later = null;
+    const Plotly = await plotly();
+    const { series, smoothing, axis, marks = [], bands = [] } = this.content;
+    const traces = [];
+    for (const item of series) {
+      const visible = this.hidden.has(item.name) ? "legendonly" : true;
+      const line = { color: seriesColor(item.index), width: 2, dash: seriesDash(item.index), shape: "linear" };
+      const common = { x: item.x, type: "scatter", name: item.label, meta: item.name, visible, legendgroup: item.name };
+      const few = item.y.filter((value) => value !== null).length < 40;
+      const mode = few ? "lines+markers" : "lines";
+      const marker = { size: 5, color: line.color };
+      if (smoothing) traces.push({ ...common, y: item.y, mode: "lines", opacity: 0.28, line: { ...line, width: 1 }, showlegend: false, hoverinfo: "skip", connectgaps: true });
+      traces.push({ ...common, y: smooth(item.y, smoothing), mode, line, marker, connectgaps: true, hovertemplate: `%{y:.4~g}<extra>%{fullData.name}</extra>` });
+    }
+    const [ink, muted, grid, card] = ["ink", "muted", "line", "card"].map(token);
+    const lines = { gridcolor: grid, linecolor: grid, zerolinecolor: grid, tickcolor: grid, tickfont: { color: muted } };
+    const layout = {
+      uirevision: `${axis}${this.scale}${this.revision}`,
+      height: 270,
+      margin: { l: 52, r: 14, t: 8, b: 28 },
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: token("sans"), size: 12, color: ink },
+      hovermode: "x unified",
+      hoverlabel: { bgcolor: card, bordercolor: grid, font: { color: ink } },
+      dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+      showlegend: true,
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: ink } },
+      xaxis: { ...lines, ...ticks(series, axis) },
+      yaxis: { ...lines, type: this.scale ? "log" : "linear", automargin: true, exponentformat: "power" },
+      shapes: [
+        ...bands.map(({ from, to, color }) => ({ type: "rect", xref: "x", yref: "paper", x0: from, x1: to, y0: 0, y1: 1, fillcolor: token(color), opacity: 0.5, layer: "below", line: { width: 0 } })),
+        ...marks.map(({ x }) => ({ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: muted, width: 1, dash: "dot" } })),
+      ],
+      annotations: marks.map(({ x, text }) => ({ x, yref: "paper", y: 1, text, showarrow: false, font: { size: 10, color: muted }, xanchor: "left", yanchor: "top", xshift: 3 })),
+    };
+    this.plot.setAttribute("aria-label", this.summary());
+    await Plotly.react(this.plot, traces, layout, { displayModeBar: false, responsive: true, displaylogo: false, doubleClick: "reset" });
+    if (!this.wired) {
+      this.wired = true;
+      this.plot.on("plotly_legendclick", (event) => {
+        this.toggle(event.data[event.curveNumber].meta);
+        return false;
+      });
+      this.plot.on("plotly_legenddoubleclick", () => false);
+    }
+    this.plot.dataset.points = String(Math.max(0, ...series.map((item) => item.y.filter((value) => value !== null).length)));
+  }
+
+  toggle(name) {
+    if (!this.hidden.delete(name)) this.hidden.add(name);
+    memory.set(`hidden.${this.title}`, [...this.hidden]);
+    this.draw();
+  }
+
+  summary() {
+    const last = this.content.series.map((item) => {
+      const known = item.y.findLast((value) => value !== null);
+      return `${item.label} ${metric(item.name, known)}`;
+    });
+    return `${words(this.title)} by ${this.content.axis}: ${last.join(", ")}`;
+  }
+
+  reset() {
+    this.revision += 1;
+    this.draw();
+  }
+
+  async png() {
+    const Plotly = await plotly();
+    await Plotly.downloadImage(this.plot, { format: "png", width: 1200, height: 700, scale: 2, filename: `tapeline-${this.title}`.replaceAll(/[^\w-]+/g, "-") });
+  }
+
+  csv() {
+    const { series, axis } = this.content;
+    const places = [...new Set(series.flatMap((item) => item.x))].sort((a, b) => a - b);
+    const columns = series.map((item) => new Map(item.x.map((x, index) => [x, item.y[index]])));
+    const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+    const lines = [[axis, ...series.map((item) => cell(item.label))], ...places.map((x) => [x, ...columns.map((column) => column.get(x) ?? "")])];
+    const address = URL.createObjectURL(new Blob([lines.map((line) => `${line.join(",")}\n`).join("")], { type: "text/csv" }));
+    h("a", { href: address, download: `tapeline-${this.title}.csv`.replaceAll(/[^\w.-]+/g, "-") }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  }
+}

@@ -1,0 +1,113 @@
+// The charts of one job: which metrics stand together, and the settings that all of them share.
+import { $, h, memory, throttle, words } from "./dom.js";
+import { call } from "./api.js";
+import { Chart } from "./chart.js";
+
+// In this order; what fits nowhere gets a chart of its own. The first ones are always open, the others on demand.
+const GROUPS = [
+  ["loss", /^(train|val)_loss$/, true],
+  ["accuracy", /accuracy$/, true],
+  ["GAN losses", /^[gd]_loss$/, true],
+  ["what the discriminator believes", /^d_(real|fake)$/, true],
+  ["Fréchet distance", /^frechet_distance$/, true],
+  ["samples as the judge sees them", /^(mode_coverage|min_class_share|confidence)$/, true],
+  ["learning rate", /learning_rate$/, false],
+  ["gradient norm", /^([gd]_)?grad_norm$/, false],
+  ["gradient norm by layer", /^grad_norm\//, false],
+  ["dead units and saturation", /^([gd]_)?(dead_units|saturation)$/, false],
+  ["dead units and saturation by layer", /^(dead_units|saturation)\//, false],
+];
+
+export const groupOf = (name) => GROUPS.find(([, pattern]) => pattern.test(name)) ?? [name, null, false];
+
+export class Settings {
+  constructor(element, onchange) {
+    this.values = { axis: memory.get("axis", "epoch"), smoothing: memory.get("smoothing", 0) };
+    const number = h("output", { class: "small muted" });
+    const slider = h("input", { type: "range", min: 0, max: 0.95, step: 0.05, "aria-label": "Smoothing" });
+    const axes = ["epoch", "seconds"].map((axis) => h("button", { type: "button", onclick: () => set({ axis }) }, axis === "epoch" ? "Epochs" : "Time"));
+    const set = (news) => {
+      Object.assign(this.values, news);
+      for (const [name, value] of Object.entries(news)) memory.set(name, value);
+      show();
+      onchange();
+    };
+    const show = () => {
+      slider.value = this.values.smoothing;
+      number.textContent = this.values.smoothing ? Number(this.values.smoothing).toFixed(2) : "off";
+      axes[0].setAttribute("aria-pressed", String(this.values.axis === "epoch"));
+      axes[1].setAttribute("aria-pressed", String(this.values.axis === "seconds"));
+    };
+    slider.addEventListener("input", () => set({ smoothing: Number(slider.value) }));
+    element.append(
+      h("div", { class: "segments", role: "group", "aria-label": "Horizontal axis" }, axes),
+      h("label", { class: "inline smoothing" }, h("span", { class: "small" }, "Smoothing"), slider, number),
+    );
+    show();
+  }
+}
+
+// Where in the axis an epoch lies.
+export function places(table, axis) {
+  if (axis === "epoch") return table.epochs;
+  let sum = 0;
+  return table.seconds.map((seconds) => Math.round((sum += seconds) * 1000) / 1000);
+}
+
+export class Curves {
+  constructor(root, address) {
+    this.root = root;
+    this.address = address;
+    this.charts = new Map();
+    this.resumed = [];
+    this.settings = new Settings($("#chart-settings"), () => this.draw());
+    this.later = throttle(400, () => this.draw());
+  }
+
+  async load() {
+    this.table = await call(this.address);
+    this.draw();
+  }
+
+  add({ epoch, values, seconds }) {
+    const table = this.table;
+    if (!table || epoch <= (table.epochs.at(-1) ?? 0)) return;
+    for (const name of Object.keys(values)) table.series[name] ??= table.epochs.map(() => null);
+    table.epochs.push(epoch);
+    table.seconds.push(seconds);
+    for (const [name, column] of Object.entries(table.series)) column.push(values[name] ?? null);
+    this.later();
+  }
+
+  draw() {
+    const table = this.table;
+    if (!table) return;
+    const names = Object.keys(table.series).filter((name) => table.series[name].some((value) => value !== null));
+    const { axis, smoothing } = this.settings.values;
+    const x = places(table, axis);
+    const at = (epoch) => x[table.epochs.indexOf(epoch)];
+    const marks = this.resumed.filter((epoch) => at(epoch) !== undefined).map((epoch) => ({ x: at(epoch), text: "resumed" }));
+    if (table.best_epoch && at(table.best_epoch) !== undefined) marks.push({ x: at(table.best_epoch), text: "best" });
+    const bands = table.findings.map((found) => ({ from: at(found.since), to: at(found.until) ?? x.at(-1), color: found.severity === "error" ? "bad-soft" : "wait-soft" }));
+    const groups = Map.groupBy(names, (name) => groupOf(name)[0]);
+    const order = [...groups.keys()].sort((a, b) => rank(a) - rank(b));
+    for (const title of order) {
+      const members = groups.get(title);
+      if (!this.charts.has(title)) {
+        const chart = new Chart(title);
+        this.charts.set(title, chart);
+        const isMain = groupOf(members[0])[2];
+        $(isMain ? ".main" : ".others", this.root).append(chart.element);
+      }
+      const series = members.map((name, index) => ({ name, label: words(name), x, y: table.series[name], index }));
+      this.charts.get(title).show({ series, smoothing, axis, marks, bands });
+    }
+    $("#curves").hidden = names.length === 0;
+    $("#more-curves").hidden = !$(".others", this.root).children.length;
+  }
+}
+
+const rank = (title) => {
+  const found = GROUPS.findIndex(([name]) => name === title);
+  return found < 0 ? GROUPS.length : found;
+};
