@@ -109,6 +109,34 @@ def job(job_id: str) -> Response:
     )
 
 
+@blueprint.get("/ui/play/<job_id>")
+@documented(TAG, "text/html", problems=("job_not_found",))
+def play(job_id: str) -> Response:
+    """Let a person draw for a classifier, or walk a GAN's latent space."""
+    queries.read_query(queries.NoQuery)
+    try:
+        with services().database.read() as session:
+            row = jobs.get(session, job_id, owner=owner())
+            files = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+    except JobNotFound:
+        if _wants_json():
+            raise
+        return _html("missing.html", status=404, job_id=job_id)
+    shown = job_detail(row)
+    checkpoints = [
+        {"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in checkpoint_items(row, files)
+    ]
+    facts = {
+        "urls": shown.urls.model_dump(),
+        "checkpoints": checkpoints,
+        "start": next((place for place, item in enumerate(checkpoints) if item["best"]), 0),
+        "seed": row.resolved["seed"],
+        "latent": row.resolved.get("latent"),
+        "class_names": _class_names(str(row.resolved["dataset"]["name"])),
+    }
+    return _html("play.html", job=shown, facts=facts)
+
+
 def _resumed(told: list[Event]) -> list[int]:
     """The epochs after which the job went on: on another worker, after a pause, or from another job's checkpoint."""
     claims = [event.data for event in told if event.type == EventType.STATUS and event.data.get("reason") == "claimed"]
@@ -124,7 +152,9 @@ def _confusion(row: Job, last: Epoch | None) -> dict[str, Any] | None:
     """The matrix of the last epoch, with the names of the classes, and how strongly to tint each cell."""
     if last is None or last.confusion is None:
         return None
-    names = _class_names(str(row.resolved["dataset"]["name"]), len(last.confusion))
+    names = _class_names(str(row.resolved["dataset"]["name"]))
+    if len(names) != len(last.confusion):  # the data set is gone, or another by now
+        names = [str(number) for number in range(len(last.confusion))]
     rows = []
     for actual, counts in enumerate(last.confusion):
         # Mistakes are tinted among themselves: beside what is right, none of them would show.
@@ -139,12 +169,11 @@ def _confusion(row: Job, last: Epoch | None) -> dict[str, Any] | None:
     return {"epoch": last.epoch, "names": names, "rows": rows}
 
 
-def _class_names(dataset: str, count: int) -> list[str]:
+def _class_names(dataset: str) -> list[str]:
     try:
-        names = list(datasets.describe(dataset, services().settings.data).class_names)
+        return list(datasets.describe(dataset, services().settings.data).class_names)
     except datasets.DatasetError:
-        names = []
-    return names if len(names) == count else [str(number) for number in range(count)]
+        return []
 
 
 def _wants_json() -> bool:

@@ -1,0 +1,170 @@
+// A pad to draw on, and a classifier that answers while one draws.
+import { $, $$, announce } from "./dom.js";
+import { call } from "./api.js";
+import { latest, wireCheckpoints } from "./checkpoints.js";
+
+const SIDE = 56; // sent are so many pixels along a side; the service fits the drawing into the data set's frame
+const job = JSON.parse($("#job").textContent);
+const pad = $("#pad");
+
+if (pad) {
+  const pen = pad.getContext("2d", { willReadFrequently: true });
+  const small = new OffscreenCanvas(SIDE, SIDE).getContext("2d", { willReadFrequently: true });
+  const rows = $$("#bars li");
+  let strokeAt = 0;
+  let drawn = false;
+  let last = null;
+
+  const epoch = wireCheckpoints(job, () => ask());
+  const ask = latest(async () => {
+    if (!drawn) return;
+    const since = strokeAt;
+    const images = [pixels()];
+    let answer;
+    try {
+      answer = await call(`${job.urls.self}/predict`, { method: "POST", body: { images, fit: true, explain: $("#explain").checked, checkpoint: epoch() } });
+    } catch (error) {
+      announce(error.message, "error");
+      return;
+    }
+    if (!drawn) return; // cleared meanwhile
+    show(answer);
+    if (since) {
+      const took = Math.round(performance.now() - since);
+      $("#latency").textContent = `${took} ms from pen to bars`;
+      $("#latency").dataset.ms = took;
+    }
+  });
+
+  function pixels() {
+    small.imageSmoothingQuality = "high";
+    small.drawImage(pad, 0, 0, SIDE, SIDE);
+    const { data } = small.getImageData(0, 0, SIDE, SIDE);
+    return Array.from({ length: SIDE }, (_, row) => Array.from({ length: SIDE }, (_, column) => Math.round((data[4 * (row * SIDE + column)] / 255) * 100) / 100));
+  }
+
+  function show({ probabilities: [shares], classes: [winner], class_names: names, seen, saliency }) {
+    rows.forEach((row, index) => {
+      row.classList.toggle("winner", index === winner);
+      $(".bar", row).style.transform = `scaleX(${shares[index]})`;
+      $(".share", row).textContent = `${(100 * shares[index]).toFixed(1)}%`;
+    });
+    const text = `${names[winner]}, ${(100 * shares[winner]).toFixed(0)}%`;
+    if (text !== last) $("#verdict").textContent = text;
+    last = text;
+    $("#verdict").dataset.answer = names[winner];
+    if (seen) overlay(seen[0], saliency[0]);
+  }
+
+  // Grey where the network saw light; blue and orange where more light would speak for or against its answer.
+  function overlay(seen, saliency) {
+    const canvas = $("#looked");
+    const [height, width] = [seen.length, seen[0].length];
+    const image = new ImageData(width, height);
+    const most = Math.max(...saliency.flat().map(Math.abs)) || 1;
+    for (let row = 0; row < height; row += 1) {
+      for (let column = 0; column < width; column += 1) {
+        const light = 255 * seen[row][column];
+        const pull = saliency[row][column] / most;
+        const tint = pull > 0 ? [60, 160, 255] : [255, 140, 40];
+        const share = Math.min(0.85, Math.abs(pull) ** 0.8);
+        image.data.set([...tint.map((value) => light * (1 - share) * 0.8 + value * share), 255], 4 * (row * width + column));
+      }
+    }
+    const frame = new OffscreenCanvas(width, height);
+    frame.getContext("2d").putImageData(image, 0, 0);
+    const context = canvas.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.drawImage(frame, 0, 0, canvas.width, canvas.height);
+  }
+
+  function clear() {
+    drawn = false;
+    last = null;
+    pen.fillStyle = "#000";
+    pen.fillRect(0, 0, pad.width, pad.height);
+    const looked = $("#looked").getContext("2d");
+    looked.fillStyle = "#000";
+    looked.fillRect(0, 0, 280, 280);
+    $("#verdict").textContent = "Nothing yet: draw something.";
+    $("#latency").textContent = "";
+    for (const row of rows) {
+      row.classList.remove("winner");
+      $(".bar", row).style.transform = "scaleX(0)";
+      $(".share", row).textContent = "–";
+    }
+  }
+
+  let from = null;
+  const place = (event) => {
+    const box = pad.getBoundingClientRect();
+    return [((event.clientX - box.left) / box.width) * pad.width, ((event.clientY - box.top) / box.height) * pad.height];
+  };
+  function line(event) {
+    // A pen that moves fast has been in places between two events.
+    for (const part of event.getCoalescedEvents?.() ?? [event]) {
+      const to = place(part);
+      pen.strokeStyle = "#fff";
+      pen.lineCap = pen.lineJoin = "round";
+      pen.lineWidth = Number($("#pen").value) * (event.pointerType === "pen" ? 0.6 + 0.8 * part.pressure : 1);
+      pen.beginPath();
+      pen.moveTo(...from);
+      pen.lineTo(...to);
+      pen.stroke();
+      from = to;
+    }
+    drawn = true;
+    strokeAt = performance.now();
+    ask();
+  }
+  pad.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    pad.setPointerCapture(event.pointerId);
+    from = place(event);
+    line(event);
+    event.preventDefault();
+  });
+  pad.addEventListener("pointermove", (event) => from && line(event));
+  for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => (from = null));
+  $("#clear").addEventListener("click", clear);
+  $("#explain").addEventListener("change", ask);
+
+  async function open(file) {
+    const picture = await createImageBitmap(file).catch(() => null);
+    if (!picture) {
+      announce("That is not a picture that this browser reads.", "error");
+      return;
+    }
+    clear();
+    const scale = Math.min(pad.width / picture.width, pad.height / picture.height);
+    const [width, height] = [picture.width * scale, picture.height * scale];
+    pen.drawImage(picture, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
+    darken();
+    drawn = true;
+    strokeAt = performance.now();
+    ask();
+  }
+
+  // Networks know light on dark: ink on paper is turned around, which its border tells.
+  function darken() {
+    const image = pen.getImageData(0, 0, pad.width, pad.height);
+    const { data, width, height } = image;
+    const grey = (at) => (data[at] + data[at + 1] + data[at + 2]) / 3;
+    let border = 0;
+    for (let column = 0; column < width; column += 1) border += grey(4 * column) + grey(4 * ((height - 1) * width + column));
+    const turned = border / (2 * width) > 127;
+    for (let at = 0; at < data.length; at += 4) data.fill(turned ? 255 - grey(at) : grey(at), at, at + 3);
+    pen.putImageData(image, 0, 0);
+  }
+
+  $("#file").addEventListener("change", (event) => event.target.files[0] && open(event.target.files[0]));
+  addEventListener("paste", (event) => event.clipboardData.files[0] && open(event.clipboardData.files[0]));
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
+  });
+  clear();
+  // The first answer loads the network: better before the pen comes down.
+  call(`${job.urls.self}/predict`, { method: "POST", body: { images: [pixels()], checkpoint: epoch(), explain: true } }).catch(() => {});
+}

@@ -1,0 +1,158 @@
+// A GAN's latent space: a point and some directions, a walk between two points, and many points at once.
+import { $, $$, announce, debounce, h } from "./dom.js";
+import { call } from "./api.js";
+import { latest, wireCheckpoints } from "./checkpoints.js";
+
+const DIRECTIONS = 6;
+const MANY = 30;
+const job = JSON.parse($("#job").textContent);
+
+if ($("#picture")) {
+  const epoch = wireCheckpoints(job, () => {
+    show();
+    walk();
+    many();
+  });
+  const make = (body) => call(`${job.urls.self}/generate`, { method: "POST", body: { checkpoint: epoch(), ...body } });
+  const source = (image) => `data:image/png;base64,${image}`;
+  const quietly = (run) => async () => {
+    try {
+      await run();
+    } catch (error) {
+      announce(error.message, "error");
+    }
+  };
+  const state = { center: null, point: null, start: null, end: null, frames: [], manySeed: 1 };
+
+  const sliders = Array.from({ length: DIRECTIONS }, (_, index) => {
+    const slider = h("input", { type: "range", min: -1, max: 1, step: 0.02, "aria-label": `Direction ${index + 1}` });
+    slider.value = 0;
+    slider.addEventListener("input", () => {
+      state.point = moved();
+      show();
+    });
+    $("#sliders").append(h("label", { class: "inline small" }, h("span", { class: "muted" }, String(index + 1)), slider));
+    return slider;
+  });
+
+  // Directions are random, but the same in each visit: mulberry32, seeded by the direction's number.
+  function direction(number) {
+    let seed = (number + 1) * 0x9e3779b9;
+    const random = () => {
+      seed = (seed + 0x6d2b79f5) | 0;
+      let mixed = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+      mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+      return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+    };
+    return Array.from({ length: job.latent.dim }, () => 2 * random() - 1);
+  }
+  const directions = sliders.map((_, index) => direction(index));
+
+  function moved() {
+    const reach = job.latent.distribution === "normal" ? 3 : 1.5;
+    return state.center.map((value, place) => {
+      const away = value + reach * sliders.reduce((sum, slider, index) => sum + Number(slider.value) * directions[index][place], 0);
+      return job.latent.distribution === "uniform" ? Math.max(-1, Math.min(1, away)) : away;
+    });
+  }
+
+  const show = latest(quietly(async () => {
+    if (!state.point) return;
+    const { images } = await make({ latent: [state.point] });
+    $("#picture").src = source(images[0]);
+  }));
+
+  async function setCenter(point) {
+    state.center = point;
+    for (const slider of sliders) slider.value = 0;
+    state.point = point;
+    await show();
+  }
+
+  const seeded = quietly(async () => {
+    const { latent } = await make({ seeds: [Number($("#seed").value) || 0], with_latent: true });
+    await setCenter(latent[0]);
+    if (!state.start) {
+      state.start = latent[0];
+      await another();
+    }
+  });
+
+  const another = quietly(async () => {
+    const { latent } = await make({ seeds: [chance()], with_latent: true });
+    state.end = latent[0];
+    await walk();
+  });
+
+  const walk = latest(quietly(async () => {
+    if (!state.start || !state.end) return;
+    const steps = Number($("#way").max);
+    const { images } = await make({ latent: [state.start, state.end], steps });
+    state.frames = images.map(source);
+    $("#start").src = state.frames[0];
+    $("#end").src = state.frames.at(-1);
+    step();
+  }));
+
+  const step = () => ($("#step").src = state.frames[Number($("#way").value)] ?? "");
+  const chance = () => Math.floor(Math.random() * 1e6);
+
+  const many = latest(quietly(async () => {
+    const { images, latent } = await make({ seed: state.manySeed, count: MANY, with_latent: true });
+    const old = $$("#many button");
+    if (old.length === images.length) old.forEach((button, index) => ($("img", button).src = source(images[index])));
+    else $("#many").replaceChildren(...images.map((image, index) => h("button", { type: "button", class: "thumb", "aria-label": `Sample ${index + 1}`, onclick: () => setCenter(state.points[index]) }, h("img", { src: source(image), alt: "" }))));
+    state.points = latent;
+  }));
+
+  let playing = null;
+  function play() {
+    if (playing) {
+      clearInterval(playing);
+      playing = null;
+    } else {
+      let by = 1;
+      playing = setInterval(() => {
+        const way = $("#way");
+        const at = Number(way.value);
+        if (at + by > Number(way.max) || at + by < 0) by = -by;
+        way.value = at + by;
+        step();
+      }, 80);
+    }
+    $("#play").textContent = playing ? "Pause" : "Play";
+    $("#play").setAttribute("aria-pressed", String(Boolean(playing)));
+  }
+
+  const film = quietly(async () => {
+    const body = { checkpoint: epoch(), latent: [state.start, state.end, state.start], steps: 24, format: "film", scale: 8 };
+    const answer = await fetch(`${job.urls.self}/generate`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    if (!answer.ok) throw new Error((await answer.json()).detail);
+    const address = URL.createObjectURL(await answer.blob());
+    h("a", { href: address, download: "walk.gif" }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  });
+
+  $("#seed").addEventListener("input", debounce(150, seeded));
+  $("#random").addEventListener("click", () => {
+    $("#seed").value = chance();
+    seeded();
+  });
+  $("#center").addEventListener("click", () => setCenter(state.center));
+  for (const end of ["start", "end"]) {
+    $(`#as-${end}`).addEventListener("click", () => {
+      state[end] = state.point;
+      walk();
+    });
+  }
+  $("#way").addEventListener("input", step);
+  $("#play").addEventListener("click", play);
+  $("#another").addEventListener("click", another);
+  $("#film").addEventListener("click", film);
+  $("#more").addEventListener("click", () => {
+    state.manySeed = chance();
+    many();
+  });
+  seeded();
+  many();
+}
