@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 PAUSE_S: Final = 0.5
-NO_ANSWER: Final = (OperationalError, InterfaceError, PoolTimeout)
-"""The database is away, locked or full, or the connection broke: nobody knows whether what was asked was done."""
+NO_ANSWER: Final = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+"""The database is away, locked, full or a standby, or the connection broke: nobody knows whether what was asked was
+done. (PostgreSQL calls a transaction that stood still for too long an internal error.)"""
 
 T = TypeVar("T")
 log = structlog.get_logger()

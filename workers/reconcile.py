@@ -45,7 +45,7 @@ class Patience:
 
     def allows_rescue(self, now_ms: int) -> bool:
         """Told the database's time in every round."""
-        if self._last_ms is None or now_ms - self._last_ms > self._gap_ms:
+        if self._last_ms is None or not 0 <= now_ms - self._last_ms <= self._gap_ms:  # it may be set back, too
             self._from_ms = now_ms + self._lease_ms
         self._last_ms = now_ms
         return now_ms >= self._from_ms

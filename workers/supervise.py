@@ -35,6 +35,8 @@ BATCH_DEADLINE_S: Final = 120.0
 """How long a child may take for one batch, counted from its first."""
 READY_S: Final = 60.0
 """How long a child may take to load NumPy and ourselves."""
+FENCE: Final = 0.7
+"""So much of a lease may pass without a renewal: then the child is ended, well before somebody else may begin."""
 
 log = structlog.get_logger()
 
@@ -95,6 +97,8 @@ class Supervisor:
                 self._spare.close()
                 self._spare = None
         try:
+            with self._claiming:
+                self._disown()
             leases.sign_off(self._database, self._id)
         except SQLAlchemyError as error:
             log.warning("could not say goodbye", error=str(error))
@@ -106,8 +110,10 @@ class Supervisor:
         if child is None:
             return False
         held = None
+        asked = time.monotonic()
         try:
-            held = self._claim()
+            if not self._draining.is_set():  # to have a child may have taken long
+                held = self._claim()
         finally:
             if held is None:
                 self._give_back(child)
@@ -115,7 +121,7 @@ class Supervisor:
             return False
         try:
             threading.Thread(target=self._restock, name="restock", daemon=True).start()
-            self._train(held, child)
+            self._train(held, child, since=asked)
         finally:
             with self._claiming:
                 self._held.discard(held)
@@ -123,9 +129,7 @@ class Supervisor:
 
     def _claim(self) -> Claim | None:
         with self._claiming:
-            if self._unsure:
-                for job_id in leases.disown(self._database, self._id, self._held):
-                    log.warning("claimed without hearing of it; handed back", job=job_id)
+            self._disown()
             self._unsure = True
             held = leases.claim(self._database, self._id, self._settings.lease_s)
             self._unsure = False
@@ -134,12 +138,19 @@ class Supervisor:
                 self._held.add(held)
             return held
 
-    def _train(self, held: Claim, child: Child) -> None:
+    def _disown(self) -> None:
+        """Hand back what a claim that was cut off may have taken."""
+        if self._unsure:
+            for job_id in leases.disown(self._database, self._id, self._held):
+                log.warning("claimed without hearing of it; handed back", job=job_id)
+            self._unsure = False
+
+    def _train(self, held: Claim, child: Child, *, since: float) -> None:
         bound = structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease)
         log.info("training", child=child.pid)
         try:
             child.order({"job_id": held.job_id, "lease": held.lease, "lease_s": held.lease_s})
-            outcome = _Watch(self._database, held, child, self._draining).until_the_end()
+            outcome = _Watch(self._database, held, child, self._draining, since=since).until_the_end()
             log.info("let go", outcome=outcome)
         except LeaseLost:
             log.warning("the lease is lost; the child is stopped")
@@ -208,12 +219,20 @@ class _Leaving(Exception):
 
 
 class _Watch:
-    """One job under way: what the child reports, what the database asks, and the clocks that stop both."""
+    """One job under way: what the child reports, what the database asks, and the clocks that stop both.
 
-    def __init__(self, database: Database, held: Claim, child: Child, draining: threading.Event) -> None:
+    Args:
+        since: when the claim was asked for, on this process's monotonic clock: the lease is no younger.
+    """
+
+    def __init__(
+        self, database: Database, held: Claim, child: Child, draining: threading.Event, *, since: float
+    ) -> None:
         self._database, self._held, self._child, self._draining = database, held, child, draining
         now = time.monotonic()
-        self._renewed = now
+        self._renewed = since
+        self._over = threading.Event()
+        self._fenced = False
         self._next_renewal = now + RENEW_S
         self._next_look = now
         self._stop_sent: float | None = None
@@ -227,6 +246,13 @@ class _Watch:
         Raises:
             LeaseLost: the job belongs to somebody else now.
         """
+        threading.Thread(target=self._fence, name=f"fence-{self._held.job_id}", daemon=True).start()
+        try:
+            return self._until_the_end()
+        finally:
+            self._over.set()
+
+    def _until_the_end(self) -> str:
         while True:
             report = self._child.report(TICK_S)
             if "done" in report:
@@ -234,6 +260,8 @@ class _Watch:
             if "gave_up" in report:
                 return self._hand_back(str(report["gave_up"]))
             if "gone" in report:
+                if self._fenced:
+                    return self._hand_back("could not renew in time")
                 return self._bury(f"the training process ended with code {report['gone']}")
             if "step" in report:
                 self._note(report)
@@ -244,9 +272,15 @@ class _Watch:
                 return self._take_from_child()
             if now >= self._next_look:
                 self._next_look = now + TICK_S
-                if not self._keep(now):
-                    # Stop before somebody else may begin.
-                    return self._hand_back("could not renew in time")
+                self._keep(now)
+
+    def _fence(self) -> None:
+        """End the child before the lease does. In a thread of its own: a question to the database may hang."""
+        while not self._over.wait(TICK_S):
+            if time.monotonic() - self._renewed > FENCE * self._held.lease_s:
+                self._fenced = True
+                self._child.close()
+                return
 
     def _note(self, report: dict[str, Any]) -> None:
         now, step = time.monotonic(), report["step"]
@@ -257,8 +291,8 @@ class _Watch:
         rate = (step - first) / (now - began) if now - began > 0.5 else None
         self._position = Position(step=step, steps=report["steps"], steps_per_second=rate)
 
-    def _keep(self, now: float) -> bool:
-        """Renew when it is time and pass on what was asked. False: the lease may have run out meanwhile."""
+    def _keep(self, now: float) -> None:
+        """Renew when it is time and pass on what was asked."""
         try:
             if now >= self._next_renewal:
                 requested = leases.renew(self._database, self._held, self._position)
@@ -267,13 +301,10 @@ class _Watch:
                 requested = leases.requested(self._database, self._held)
         except SQLAlchemyError as error:
             log.warning("the lease could not be renewed", error=str(error))
-            # The database's clock may already have given the job away: stop well before it does. The call itself
-            # may have taken long, so the time is asked for anew.
-            return time.monotonic() - self._renewed < 0.7 * self._held.lease_s
+            return
         if self._stop_sent is None and (requested is not None or self._draining.is_set()):
             self._stop_sent = now
             self._child.stop(requested)
-        return True
 
     def _take_from_child(self) -> str:
         """End a child that does not let go: we asked it to, so nobody died."""

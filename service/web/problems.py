@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import structlog
 from flask import Flask, Response, g, request
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
@@ -96,7 +96,9 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "internal": Kind(500, "Something went wrong here.", "The log has it under this `request_id`."),
     "artifact_damaged": Kind(500, "The file cannot be read.", "It is missing or damaged in the artifact folder."),
-    "database_unavailable": Kind(503, "The database does not answer.", "Nothing was stored; try again."),
+    "database_unavailable": Kind(
+        503, "The database does not answer.", "Try again; with the same `Idempotency-Key`, a job is made once."
+    ),
     "dataset_unavailable": Kind(503, "The data set cannot be read now.", "`detail` says why."),
     "too_many_streams": Kind(503, "Too many streams are open.", "Close some, or try again later."),
 }
@@ -209,6 +211,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(OperationalError)
     @app.errorhandler(InterfaceError)
+    @app.errorhandler(InternalError)
     @app.errorhandler(PoolTimeout)
     def _(error: Exception) -> Response:
         _log.error("database unavailable", error=str(getattr(error, "orig", error)))

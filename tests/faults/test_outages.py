@@ -67,6 +67,14 @@ def test_the_living_get_one_lease_time_after_everything_stood_still() -> None:
     ]
 
 
+def test_the_living_get_one_lease_time_after_the_databases_clock_was_set_back() -> None:
+    patience = Patience(lease_s=15)
+    hour = 3_600_000
+    assert [patience.allows_rescue(now) for now in (0, hour, hour + 1000)] == [False] * 3
+    rounds = [(second, patience.allows_rescue(1000 * second)) for second in range(20)]
+    assert rounds == [(second, second >= 15) for second in range(20)]
+
+
 def _every_second(rounds: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
     """The scheduler comes round every second: fill in what lies between, but not the outage."""
     filled: list[tuple[int, bool]] = []
@@ -149,7 +157,7 @@ class PlayedChild:
 
     def report(self, timeout_s: float) -> dict[str, Any]:
         time.sleep(0.01)
-        return {"step": 1, "steps": 10}
+        return {"gone": -9} if self.closed else {"step": 1, "steps": 10}
 
     def stop(self, request: Any) -> None:
         pass
@@ -159,7 +167,8 @@ class PlayedChild:
 
 
 def watch(database: Database, held: Claim, child: PlayedChild, draining: threading.Event) -> str:
-    return supervise._Watch(database, held, child, draining).until_the_end()  # type: ignore[arg-type]  # it is played
+    played: Any = child
+    return supervise._Watch(database, held, played, draining, since=time.monotonic()).until_the_end()
 
 
 def test_a_worker_that_could_not_renew_stops_in_time_and_hands_back_once_it_can(
@@ -185,6 +194,38 @@ def test_a_worker_that_could_not_renew_stops_in_time_and_hands_back_once_it_can(
     assert watch(bench.database, held, child, threading.Event()) == "could not renew in time; handed back"
     job = bench.workshop.job(job_id)
     assert (job.status, job.attempt, job.deaths) == (Status.QUEUED, 1, 0)
+
+
+def test_a_question_that_hangs_does_not_keep_the_child_beyond_its_lease(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = bench.submit()
+    held, child = bench.claim(lease_s=2), PlayedChild()
+    renew, ended = leases.renew, []
+
+    def hang(*arguments: Any) -> Any:
+        began = time.monotonic()
+        while not child.closed and time.monotonic() - began < 5:
+            time.sleep(0.02)
+        ended.append(time.monotonic() - began)
+        monkeypatch.setattr(leases, "renew", renew)
+        raise away()
+
+    monkeypatch.setattr(leases, "renew", hang)
+    began = time.monotonic()
+    assert watch(bench.database, held, child, threading.Event()) == "could not renew in time; handed back"
+    assert len(ended) == 1
+    assert time.monotonic() - began < held.lease_s
+    assert bench.workshop.job(job_id).deaths == 0
+
+
+def test_a_lease_is_as_old_as_the_question_for_it(bench: Bench) -> None:
+    """Where the claim's answer came late, there is that much less of the lease left."""
+    bench.submit()
+    held, child = bench.claim(lease_s=600), PlayedChild()
+    played: Any = child
+    late = supervise._Watch(bench.database, held, played, threading.Event(), since=time.monotonic() - 500)
+    assert late.until_the_end() == "could not renew in time; handed back"
 
 
 def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(
