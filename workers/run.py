@@ -19,7 +19,7 @@ from engine import BatchDone, CheckpointError, ClassifierTrainer, DivergedError,
 from engine.checkpoint import State
 from service import datasets
 from service.contract import jobs, leases, logs
-from service.contract.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactKind, StoredFile
+from service.contract.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactKind, ArtifactUnreadable, StoredFile
 from service.contract.database import Database
 from service.contract.errors import LeaseLost
 from service.contract.failpoints import reach
@@ -135,7 +135,7 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
     except MemoryError as error:
         hint = "make the networks or the batch smaller, or give the worker more memory"
         return fail({"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint})
-    except OSError as error:
+    except (OSError, ArtifactUnreadable) as error:
         hint = "free space or mend the folder of the artifacts, then retry: the last checkpoint is kept"
         return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
     except Exception as error:  # noqa: BLE001 - the boundary: a fault of ours must not look like a lost worker
@@ -199,6 +199,7 @@ def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
 
     Raises:
         _CannotStart: the job is a fork, and what it began with cannot be read.
+        ArtifactUnreadable: the folder cannot be read now; a checkpoint that may be whole is not dropped.
     """
     for row in run.insist(lambda: leases.checkpoints(run.database, run.held)):
         try:
@@ -209,6 +210,8 @@ def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
                 told += "; another optimizer, which begins anew" if anew else ""
                 run.insist(functools.partial(leases.log, run.database, run.held, "info", "forked", told))
             trainer.load_state_dict(state)
+        except ArtifactUnreadable:
+            raise
         except (ArtifactDamaged, CheckpointError) as error:
             if row.epoch == start_epoch:
                 raise _CannotStart(f"the checkpoint that this job begins with cannot be used: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -34,6 +35,19 @@ class ArtifactDamaged(ContractError):
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = path, reason
+
+
+class ArtifactUnreadable(ArtifactDamaged):
+    """A file cannot be read now (a share that does not answer, no rights, no descriptors left): another time it may."""
+
+
+_LOST = frozenset({errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENOTDIR})
+"""What the system says of a file whose bytes are gone for good."""
+
+
+def _unreadable(path: str, error: OSError) -> ArtifactDamaged:
+    kind = ArtifactDamaged if error.errno in _LOST else ArtifactUnreadable
+    return kind(path, error.strerror or str(error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +122,7 @@ class ArtifactFolder:
         try:
             data = (self.root / path).read_bytes()
         except OSError as error:
-            raise ArtifactDamaged(path, error.strerror or str(error)) from error
+            raise _unreadable(path, error) from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ArtifactDamaged(path, "its SHA-256 is not the one that was stored")
         return data
@@ -122,7 +136,7 @@ class ArtifactFolder:
         try:
             return os.fdopen(os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
         except OSError as error:
-            raise ArtifactDamaged(path, error.strerror or str(error)) from error
+            raise _unreadable(path, error) from error
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files that no row names any more."""

@@ -25,7 +25,7 @@ from service.contract.tables import Artifact, Epoch, ExpectedEpoch, Job, Worker
 from service.contract.validation import canonical
 
 MAX_DEATHS: Final = 3
-"""So many workers lost without a finished epoch between them make a job fail: it is the job that kills."""
+"""So many workers lost without a new epoch between them make a job fail: it is the job that kills."""
 WORKER_GONE_MS: Final = 60_000
 
 
@@ -156,7 +156,7 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
         LeaseLost: as it says.
     """
     with database.write() as session:
-        job = _guard(session, held, deaths=0)
+        job = _guard(session, held)
         if record.is_best:
             job.best_epoch = record.epoch
         news = _record_metrics(session, job, record)
@@ -387,6 +387,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
     stored = session.get(Epoch, (job.id, record.epoch))
     metrics = _storable(record.metrics)
     if stored is None:
+        job.deaths = 0  # not where an epoch is trained again: a job that kills each time behind it would go on for ever
         job.epoch, job.metrics = record.epoch, metrics
         job.step, job.steps = record.position.step, record.position.steps
         session.add(
@@ -494,7 +495,7 @@ def _let_go(session: Session, job: Job, request: Request | None, *, reason: str)
 def _bury(session: Session, job: Job, message: str) -> None:
     job.deaths += 1
     if job.requested is None and job.deaths >= MAX_DEATHS:
-        text = f"{message}; {job.deaths} workers were lost without a finished epoch between them"
+        text = f"{message}; {job.deaths} workers were lost without a new epoch between them"
         job.error = {"code": ErrorCode.WORKER_LOST, "message": text, "epoch": job.epoch}
         jobs.finish(session, job, Status.FAILED, reason=ErrorCode.WORKER_LOST)
         return

@@ -77,7 +77,7 @@ class Job(Base):
     attempt: Mapped[int] = mapped_column(Integer, default=1)
     """For people: 1, and one more for each lost worker and each retry."""
     deaths: Mapped[int] = mapped_column(Integer, default=0)
-    """Workers lost since the last finished epoch."""
+    """Workers lost since the last new epoch."""
     lease: Mapped[int] = mapped_column(BigInteger, default=0)
     """The fence: one more at each claim, never reset; every write of a worker names it."""
     lease_owner: Mapped[str | None] = mapped_column(String(80))

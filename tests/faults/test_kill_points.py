@@ -188,6 +188,38 @@ def test_three_deaths_without_an_epoch_between_them_are_the_jobs_own_fault(bench
     bench.check(None)
 
 
+def test_deaths_behind_an_epoch_that_is_trained_again_count_too(bench: Bench) -> None:
+    """With a checkpoint every third epoch, the first two are trained again each time: no progress, for ever."""
+    job_id = bench.submit(checkpoint={"every_epochs": 3, "keep_last": 2}, early_stopping=None)
+    for _ in range(3):
+        bench.die("epoch_trained.2")
+    job = bench.workshop.job(job_id)
+    assert (job.status, job.epoch, job.deaths) == (Status.FAILED, 1, 3)
+
+
+def test_checkpoints_that_cannot_be_read_now_are_kept_for_later(
+    bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share that is away, or rights that are missing, say nothing about the bytes."""
+    job_id = bench.submit()
+    bench.die("epoch_trained.3")
+    kept = len(newest_checkpoints(bench, job_id))
+
+    def read_bytes(self: Path) -> bytes:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", read_bytes)
+        assert bench.train() == "failed"
+    job = bench.workshop.job(job_id)
+    assert job.error is not None
+    assert job.error["code"] == "storage"
+    assert len(newest_checkpoints(bench, job_id)) == kept
+    jobs.retry(bench.database, job_id)
+    assert bench.train() == "succeeded"
+    bench.check(reference)
+
+
 # The expected failures: with a check switched off, the same schedules must go red.
 
 
