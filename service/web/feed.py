@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -144,31 +144,37 @@ class Feed:
     def _look(
         self, since: int | None, known: dict[str, tuple[int, int]], pulses: dict[str, Pulse]
     ) -> tuple[int, list[Heard]]:
+        """What is new since the last look; the first only takes note of where everything stands.
+
+        New are the events of late and, whatever their time, those of jobs that run or ran at the last look: a worker
+        may be held up for long between an event and its commit.
+        """
         with self._database.read() as session:
             now: int = session.scalar(select(now_ms())) or 0
-            began = now if since is None else since
-            keys = select(Event.job_id, func.min(Event.seq), func.max(Event.seq)).where(
-                Event.created_ms > began - _LATE_MS
+            late = select(Event.job_id, func.min(Event.seq), func.max(Event.seq)).where(
+                Event.created_ms > (now if since is None else since) - _LATE_MS
             )
-            found = session.execute(keys.group_by(Event.job_id)).all()
+            found = {job_id: (first - 1, last) for job_id, first, last in session.execute(late.group_by(Event.job_id))}
             news: list[Heard] = []
-            for job_id, first, last in found:
-                heard = known[job_id][0] if job_id in known else first - 1
-                # The first look only takes note of where everything stands.
+            running: dict[str, Pulse] = {}
+            watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(pulses)))
+            for job_id, owner, *values in session.execute(select(Job.id, Job.owner, *PULSE_COLUMNS).where(watched)):
+                pulse = Pulse.from_row(values)
+                before = pulses.get(job_id)
+                first = before.last_seq if before else found.get(job_id, (pulse.last_seq - 1,))[0]
+                found[job_id] = (first, pulse.last_seq)
+                if pulse.status == Status.RUNNING:
+                    running[job_id] = pulse
+                    if before is not None and before.step != pulse.step:
+                        data = {"job": job_id, **pulse.progress.model_dump()}
+                        news.append(Heard(job_id, owner, "progress", 0, data))
+            for job_id, (first, last) in found.items():
+                heard = known[job_id][0] if job_id in known else first
                 if since is not None and last > heard:
                     news += self._events(session, job_id, heard)
                 known[job_id] = (max(last, heard), now)
-            running = select(Job.id, Job.owner, *PULSE_COLUMNS).where(Job.status == Status.RUNNING)
-            seen: set[str] = set()
-            for job_id, owner, *values in session.execute(running):
-                pulse = Pulse.from_row(values)
-                seen.add(job_id)
-                if job_id in pulses and pulses[job_id].step != pulse.step:
-                    data = {"job": job_id, **pulse.progress.model_dump()}
-                    news.append(Heard(job_id, owner, "progress", 0, data))
-                pulses[job_id] = pulse
-        for job_id in pulses.keys() - seen:
-            del pulses[job_id]
+        pulses.clear()
+        pulses.update(running)
         for job_id in [job_id for job_id, (_, when) in known.items() if when < now - _REMEMBERED_MS]:
             del known[job_id]
         return now, news
