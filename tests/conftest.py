@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,10 @@ def postgres_server() -> Iterator[str]:
                 connection.execute("SELECT pg_reload_conf()")
             yield socket_folder
         finally:
+            # At once: nobody will read what it would write, for a minute.
+            process = server.get_postmaster_info().process
+            process.send_signal(signal.SIGQUIT)
+            process.wait(20)
             server.cleanup()
 
 

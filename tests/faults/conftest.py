@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import threadpoolctl
 
 from service.contract import failpoints, leases
 from service.contract.artifacts import ArtifactFolder
@@ -17,10 +18,17 @@ from service.contract.errors import LeaseLost
 from service.contract.leases import Claim
 from service.contract.states import Request
 from tests.faults.oracle import Reference, check
-from tests.faults.yard import QUICK
+from tests.faults.yard import FEW, QUICK, few_digits
 from tests.workers.conftest import Workshop, open_workshop
 from workers import run
 from workers.channel import Orders
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_blas_thread() -> Iterator[None]:
+    """As in a child: the bits are the same, and no thread waits for another where many tests share the processors."""
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        yield
 
 
 class NoOrders(Orders):
@@ -90,7 +98,8 @@ class Bench:
 def _bench(home: Path, url: str) -> Iterator[Bench]:
     points = home.parent / f"{home.name}-points"
     points.mkdir()
-    workshop = open_workshop(home, url)
+    workshop = open_workshop(home, url, data=few_digits())
+    workshop.train_count = FEW
     failpoints.arm(points)
     yield Bench(workshop, points)
     failpoints.arm(None)

@@ -17,11 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from migrations.upgrade import upgrade
-from service.contract.database import Database
 from service.contract.states import TERMINAL, Status
 from tests.faults.oracle import Reference
-from tests.faults.yard import Yard, kill_group
+from tests.faults.yard import Yard, kill_group, open_yard
 from tests.workers.conftest import children_of, is_alive
 
 PLACES = (
@@ -65,10 +63,8 @@ def main() -> int:
 
 
 def _open(home: Path, url: str | None) -> Yard:
-    home.mkdir(parents=True)
-    database = Database(url or f"sqlite:///{home.parent / (home.name + '.db')}")
-    upgrade(database)
-    return Yard(home, database)
+    home.parent.mkdir(exist_ok=True)
+    return open_yard(home, url or f"sqlite:///{home.parent / (home.name + '.db')}")
 
 
 def _reference(home: Path) -> Reference:

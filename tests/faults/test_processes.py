@@ -25,16 +25,11 @@ from service.contract.states import Status
 from service.local.broker import Broker
 from tests.faults.oracle import Reference
 from tests.faults.proxy import Proxy
-from tests.faults.yard import QUICK, Yard, all_gone, kill_group, wait_until
-from tests.workers.conftest import children_of, open_workshop
+from tests.faults.yard import QUICK, Yard, all_gone, kill_group, open_yard, wait_until
+from tests.workers.conftest import children_of
 from workers.app import create_app, wake
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
-
-
-def open_yard(home: Path, url: str) -> Yard:
-    made = open_workshop(home, url)
-    return Yard(made.home, made.database)
 
 
 @pytest.fixture(scope="session")

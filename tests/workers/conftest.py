@@ -44,6 +44,9 @@ class Workshop:
     home: Path
     database: Database
     lease_s: float = 3.0
+    data: Path | None = None
+    """Folder of data sets."""
+    train_count: int = 8500
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -54,6 +57,7 @@ class Workshop:
             "TAPELINE_BROKER_URL": f"redis+socket://{self.home}/none.sock?virtual_host=0",
             "TAPELINE_WORKERS": "1",
             "TAPELINE_LEASE_S": str(self.lease_s),
+            "TAPELINE_DATA": str(self.data or ""),
         }
         return Settings.from_env(environ, cores=1)
 
@@ -69,7 +73,7 @@ class Workshop:
 
     def store(self, document: dict[str, Any]) -> str:
         resolved = resolve(document)
-        submission = Submission(spec=document, resolved=resolved, steps=plan.total_steps(resolved, 8500))
+        submission = Submission(spec=document, resolved=resolved, steps=plan.total_steps(resolved, self.train_count))
         answer, _ = jobs.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
         return str(answer["id"])
 
@@ -108,11 +112,11 @@ class Workshop:
                 raise
 
 
-def open_workshop(home: Path, url: str) -> Workshop:
+def open_workshop(home: Path, url: str, *, data: Path | None = None) -> Workshop:
     home.mkdir(exist_ok=True)
     database = Database(url)
     upgrade(database)
-    return Workshop(home, database)
+    return Workshop(home, database, data=data)
 
 
 @pytest.fixture
