@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Another interpreter may measure, one with PyTorch: make bench BENCH_PYTHON=/path/to/its/python
 BENCH_PYTHON ?= $(BIN)/python
+# Some parts of bench-service, and a folder of data sets with mnist for it: PARTS="post share" DATA=...
+PARTS ?=
 # How long the soak takes; SEED=n repeats an earlier plan.
 MINUTES ?= 30
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes \
@@ -11,7 +13,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults soak compose bench judge clean
+.PHONY: help demo test check up format lock slow faults soak compose bench bench-service judge clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -45,6 +47,9 @@ compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docke
 
 bench: $(VENV)/installed  ## engine speed beside its floor, and PyTorch if BENCH_PYTHON has it; some 6 minutes
 	@$(BENCH_PYTHON) -m benchmarks
+
+bench-service: $(VENV)/installed-dev  ## what the service costs, on SQLite and PostgreSQL; some 15 minutes, or PARTS="post scale"
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.service $(PARTS) $(if $(DATA),--data $(DATA))
 
 judge: $(VENV)/installed  ## train the judge of digits anew, on full MNIST: make judge DATA=folder-of-data-sets
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_judge $(DATA)

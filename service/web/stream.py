@@ -29,7 +29,7 @@ from service.web.representations import JobDetail, Progress, event_document
 
 LOOK_S: Final = 0.2
 PING_S: Final = 15.0
-MAX_CLIENTS: Final = 200
+MAX_CLIENTS: Final = 600
 RETRY_MS: Final = 2000
 
 _RECENT: Final = 256

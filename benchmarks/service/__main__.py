@@ -1,0 +1,80 @@
+"""``python -m benchmarks.service [PART ...]``: measures, prints tables, writes ``benchmarks/results/service.json``.
+
+Each part fits ten minutes; the parts that are not named keep the figures that they have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.service.parts import PARTS
+from benchmarks.service.place import ROOT, Places
+
+RESULTS = ROOT / "benchmarks" / "results" / "service.json"
+_TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the service costs, on SQLite and on PostgreSQL.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of: {', '.join(PARTS)}; none: all")
+    parser.add_argument("--rounds", type=int, default=7, help="fewer for a first look")
+    parser.add_argument("--data", type=Path, help="folder of data sets; with mnist in it, the share is that of MNIST")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    chosen = parser.parse_args()
+    unknown = sorted(set(chosen.parts) - set(PARTS))
+    if unknown:
+        parser.error(f"no such part: {', '.join(unknown)}")
+    for name in _TUNING:
+        os.environ.pop(name, None)
+    found: dict[str, Any] = json.loads(chosen.results.read_text()) if chosen.results.exists() else {}
+    with tempfile.TemporaryDirectory(prefix="tapeline-bench-") as folder:
+        places = Places(Path(folder), chosen.data)
+        try:
+            for name in chosen.parts or PARTS:
+                began = time.monotonic()
+                rows = PARTS[name](places, chosen.rounds)
+                took = time.monotonic() - began
+                found[name] = {"rows": rows, "rounds": chosen.rounds, "seconds": round(took), "machine": _machine()}
+                print(_table(name, PARTS[name].__doc__ or "", rows), f"({took:.0f} s)\n", flush=True)
+        finally:
+            places.close()
+    chosen.results.parent.mkdir(parents=True, exist_ok=True)
+    chosen.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _machine() -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def _table(name: str, about: str, rows: list[dict[str, Any]]) -> str:
+    """A row a line; of a spread, the median with the lowest and the highest round."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, dict):
+            return f"{value['median']:g} ({value['low']:g} to {value['high']:g})"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    cells = [list(rows[0]), *[[cell(value) for value in row.values()] for row in rows]]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([f"{name}: {about.splitlines()[0]}", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""The engine's loop and nothing around it: what a person would write who trains without a service."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from engine import ClassifierTrainer
+from service import datasets
+from service.contract.validation import resolve
+from workers import build
+
+
+def main() -> None:
+    """Print how many seconds the spec in the first argument takes, once everything is imported."""
+    spec = resolve(json.loads(sys.argv[1]))
+    root = Path(os.environ["TAPELINE_DATA"])
+    began = time.perf_counter()
+    dataset = datasets.load(spec.dataset.name, root, cache_root=root / ".cache")
+    trainer = build.trainer(spec, dataset)
+    assert isinstance(trainer, ClassifierTrainer)
+    for _ in trainer.run():
+        pass
+    print(time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()

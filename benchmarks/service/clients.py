@@ -1,0 +1,158 @@
+"""The other end of the wire, in a process of its own: ``python -m benchmarks.service.clients``. It prints JSON.
+
+One thread and a selector, so that what is measured is the server: a client takes some 60 µs a request here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import selectors
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+
+def post(port: int, clients: int, seconds: float, *, fresh: bool) -> dict[str, Any]:
+    """Each client sends a job, waits for the answer, sends the next.
+
+    Args:
+        fresh: a new connection for each, as curl makes.
+    """
+    body = json.dumps({"kind": "classifier", "name": "load", "tags": ["bench"], "epochs": 3}).encode()
+    head = (
+        "POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: {'close' if fresh else 'keep-alive'}\r\nIdempotency-Key: "
+    ).encode()
+    selector = selectors.DefaultSelector()
+    times: list[float] = []
+    failures = 0
+
+    def send(connection: socket.socket | None) -> None:
+        began = time.perf_counter()
+        if connection is None:
+            connection = socket.create_connection(("127.0.0.1", port))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(head + uuid4().hex.encode() + b"\r\n\r\n" + body)
+        selector.register(connection, selectors.EVENT_READ, [began, b""])
+
+    began = time.perf_counter()
+    for _ in range(clients):
+        send(None)
+    while selector.get_map():
+        for key, _ in selector.select():
+            connection, state = key.fileobj, key.data
+            assert isinstance(connection, socket.socket)
+            data = connection.recv(65536)
+            state[1] += data
+            if data and not _is_whole(state[1]):
+                continue
+            now = time.perf_counter()
+            times.append(now - state[0])
+            failures += not state[1].startswith(b"HTTP/1.1 201")
+            selector.unregister(connection)
+            reuse = not fresh and bool(data)
+            if not reuse:
+                connection.close()
+            if now - began < seconds:
+                send(connection if reuse else None)
+    took = time.perf_counter() - began
+    times.sort()
+    named = {f"p{p}_ms": round(1000 * _percentile(times, p), 2) for p in (50, 99)}
+    return {"per_s": round(len(times) / took, 1), "count": len(times), "failures": failures} | named
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, end, body = answer.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+    return len(body) >= int(length or 0)
+
+
+def follow(port: int, clients: int, seconds: float, job_id: str) -> dict[str, Any]:
+    """Open so many streams of one job, and see how late its events come. Ready when it has printed ``open``."""
+    # Only what is new: nobody's log has so many events.
+    request = f"GET /jobs/{job_id}/stream?after={10**12} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    selector = selectors.DefaultSelector()
+    for _ in range(clients):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(request)
+        selector.register(connection, selectors.EVENT_READ, _Stream())
+    streams: list[_Stream] = [key.data for key in selector.get_map().values()]
+    opening = time.monotonic() + 60
+    while not all(stream.is_open or stream.refused for stream in streams) and time.monotonic() < opening:
+        _read(selector, 0.5)
+    refused = sum(stream.refused for stream in streams)
+    print("open", flush=True)
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        _read(selector, 0.1)
+    lags = sorted(lag for stream in streams for lag in stream.lags)
+    holes = sum(stream.seen != list(range(stream.seen[0], stream.seen[-1] + 1)) for stream in streams if stream.seen)
+    fewest = min(len(stream.seen) for stream in streams)
+    named = {f"p{p}_ms": round(1000 * _percentile(lags, p), 1) for p in (50, 99, 100)} if lags else {}
+    return {"streams": clients, "refused": refused, "events": len(lags), "fewest": fewest, "holes": holes} | named
+
+
+class _Stream:
+    """What one client has read."""
+
+    def __init__(self) -> None:
+        self.text = b""
+        self.seen: list[int] = []
+        self.lags: list[float] = []
+        self.is_open = self.refused = False
+
+    def take(self, data: bytes) -> None:
+        now = time.time()
+        self.text += data
+        *events, self.text = self.text.split(b"\n\n")
+        for event in events:
+            if b"HTTP/1.1 " in event and b"HTTP/1.1 200" not in event:
+                self.refused = True
+            self.is_open |= b"event: snapshot" in event
+            if b"id: " not in event:  # the snapshot, progress, a ping
+                continue
+            document = json.loads(event.partition(b"data: ")[2].splitlines()[0])
+            self.seen.append(document["seq"])
+            self.lags.append(now - datetime.fromisoformat(document["at"]).timestamp())
+
+
+def _read(selector: selectors.BaseSelector, timeout_s: float) -> None:
+    for key, _ in selector.select(timeout_s):
+        assert isinstance(key.fileobj, socket.socket)
+        data = key.fileobj.recv(1 << 20)
+        if not data:
+            selector.unregister(key.fileobj)
+            key.data.refused = True
+        key.data.take(data)
+
+
+def _percentile(ordered: Sequence[float], percent: int) -> float:
+    return ordered[min(len(ordered) - 1, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["post", "follow"])
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--clients", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--job", default="")
+    chosen = parser.parse_args()
+    if chosen.what == "post":
+        found = post(chosen.port, chosen.clients, chosen.seconds, fresh=chosen.fresh)
+    else:
+        found = follow(chosen.port, chosen.clients, chosen.seconds, chosen.job)
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

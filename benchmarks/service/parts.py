@@ -1,0 +1,333 @@
+"""The quantities, one function each. Contestants take turns, in seven rounds; figures are medians of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpx
+
+from benchmarks.service.clients import _percentile
+from benchmarks.service.place import ROOT, Place, Places
+from benchmarks.service.rows import fill
+from service.contract import jobs, leases
+from service.contract.jobs import JobFilter
+
+KINDS: Final = ("sqlite", "postgresql")
+TINY: Final[dict[str, Any]] = {
+    "kind": "classifier",
+    "epochs": 1,
+    "batch_size": 500,
+    "layers": [{"units": 10, "activation": "softmax"}],
+    "samples": {"count": 4},
+}
+"""A job that trains for some hundredths of a second: what is left is the service."""
+LONG: Final[dict[str, Any]] = {"kind": "classifier", "epochs": 10_000, "checkpoint": {"every_epochs": 5}}
+
+Figures = dict[str, Any]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> Figures:
+    """The median, and between which values the rounds lay."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return {"median": round(middle, digits), "low": round(low, digits), "high": round(high, digits)}
+
+
+@contextmanager
+def both(places: Places, **environ: str) -> Iterator[dict[str, Place]]:
+    """The service on each database, side by side: only one is asked at a time."""
+    with places.open("sqlite", **environ) as one, places.open("postgresql", **environ) as two:
+        yield {"sqlite": one, "postgresql": two}
+
+
+def _client(what: str, port: int, **options: object) -> subprocess.Popen[str]:
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value)) if value is not False]
+    command = [sys.executable, "-m", "benchmarks.service.clients", what, "--port", str(port)]
+    command += [word for word in arguments if word != "True"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def post(places: Places, rounds: int) -> list[Figures]:
+    """POST /jobs with a key of its own each time; a worker is not started, so the jobs stay where they are."""
+    loads = [(1, False), (8, False), (16, False), (8, True)]
+    found: dict[tuple[str, int, bool], list[Figures]] = {(kind, *load): [] for kind in KINDS for load in loads}
+    with both(places) as here:
+        for place in here.values():
+            place.serve()
+        for number in range(rounds + 1):
+            for kind, clients, fresh in found:
+                client = _client("post", here[kind].port, clients=clients, seconds=2, fresh=fresh)
+                answer = json.loads(client.communicate()[0])
+                if number:  # the first round warms up
+                    found[kind, clients, fresh].append(answer)
+    return [
+        {
+            "database": kind,
+            "clients": clients,
+            "connections": "new each" if fresh else "kept",
+            "per_s": spread([item["per_s"] for item in items], 0),
+            "p50_ms": spread([item["p50_ms"] for item in items]),
+            "p99_ms": spread([item["p99_ms"] for item in items]),
+            "failures": sum(item["failures"] for item in items),
+        }
+        for (kind, clients, fresh), items in found.items()
+    ]
+
+
+def pickup(places: Places, rounds: int) -> list[Figures]:
+    """From the POST to the first batch finished, and to the first epoch seen on a stream; the worker is idle."""
+    spec = {"kind": "classifier", "epochs": 1}
+    batches: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    epochs: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    with both(places) as here:
+        for place in here.values():
+            place.serve()
+            place.work()
+        for number in range(3 * rounds + 1):
+            for kind, place in here.items():
+                place.note("batch_done")
+                began = time.monotonic()
+                job_id = place.submit(**spec)
+                seen = _first_epoch(place, job_id)
+                batch = place.noted("batch_done")
+                assert batch is not None
+                place.until_end(job_id)
+                time.sleep(2.5)  # the next spare child loads
+                if number:
+                    batches[kind].append(1000 * (batch - began))
+                    epochs[kind].append(1000 * (seen - began))
+    return [
+        {"database": kind, "first_batch_ms": spread(batches[kind], 1), "first_epoch_seen_ms": spread(epochs[kind], 1)}
+        for kind in KINDS
+    ]
+
+
+def _first_epoch(place: Place, job_id: str) -> float:
+    with place.http.stream("GET", f"/jobs/{job_id}/stream") as stream:
+        for line in stream.iter_lines():
+            if line == "event: metrics":
+                return time.monotonic()
+    raise RuntimeError("the stream ended without an epoch")
+
+
+def short(places: Places, rounds: int) -> list[Figures]:
+    """Tiny jobs, end to end: all are sent, then two children at a time train them."""
+    count = 12
+    rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    with both(places) as here:
+        for place in here.values():
+            place.serve()
+            place.work(2)
+        for number in range(rounds + 1):
+            for kind, place in here.items():
+                began = time.monotonic()
+                sent = [place.submit(**TINY) for _ in range(count)]
+                for job_id in sent:
+                    place.until_end(job_id)
+                if number:
+                    rates[kind].append(count / (time.monotonic() - began))
+    return [{"database": kind, "jobs_per_s": spread(rates[kind])} for kind in KINDS]
+
+
+def scale(places: Places, rounds: int) -> list[Figures]:
+    """Claims and lists with 100,000 jobs, most of which wait."""
+    count, claims = 100_000, 40
+    found: dict[str, dict[str, list[float]]] = {kind: {} for kind in KINDS}
+    with both(places) as here:
+        for place in here.values():
+            fill(place.database, count)
+            place.serve()
+        for _ in range(rounds):
+            for kind, place in here.items():
+                asked: dict[str, Callable[[], object]] = {
+                    "claim": lambda place=place: leases.claim(place.database, "bench", 600),
+                    "list, newest first": lambda place=place: _list(place),
+                    "list, running": lambda place=place: _list(place, status="running"),
+                    "list, failed": lambda place=place: _list(place, status="failed"),
+                    "list, a tag": lambda place=place: _list(place, tag="rare"),
+                    "list, best priority": lambda place=place: _list(place, sort="-priority"),
+                    "list, in the middle": lambda place=place: _list(place, cursor=_middle(place, count)),
+                }
+                for what, ask in asked.items():
+                    ask()
+                    found[kind].setdefault(what, []).extend(_timed(ask) for _ in range(claims))
+    return [
+        {"database": kind, "what": what, "p50_ms": _of(times, 50), "p99_ms": _of(times, 99), "count": len(times)}
+        for kind in KINDS
+        for what, times in found[kind].items()
+    ]
+
+
+_CURSORS: dict[int, str] = {}
+
+
+def _middle(place: Place, count: int) -> str:
+    if place.port not in _CURSORS:
+        cursor = None
+        with place.database.read() as session:
+            for _ in range(3):
+                page = jobs.find(session, JobFilter(), limit=count // 6, cursor=cursor)
+                cursor = page.next_cursor
+        assert cursor is not None
+        _CURSORS[place.port] = cursor
+    return _CURSORS[place.port]
+
+
+def _list(place: Place, **query: str) -> httpx.Response:
+    return place.http.get("/jobs", params=query).raise_for_status()
+
+
+def _timed(ask: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    ask()
+    return 1000 * (time.perf_counter() - began)
+
+
+def _of(times: Sequence[float], percent: int) -> float:
+    return round(_percentile(sorted(times), percent), 2)
+
+
+def streams(places: Places, rounds: int) -> list[Figures]:
+    """Five hundred streams of one job that trains, and what they cost the training."""
+    answer = []
+    for kind in KINDS:
+        with places.open(kind) as place:
+            place.serve()
+            place.work()
+            job_id = place.submit(**LONG)
+            _epoch_seconds(place, job_id, 5)
+            alone, followed, told = [], [], []
+            for _ in range(rounds):
+                alone.append(_epoch_seconds(place, job_id, 4))
+                client = _client("follow", place.port, clients=500, seconds=6, job=job_id)
+                assert client.stdout is not None
+                assert client.stdout.readline() == "open\n"
+                followed.append(_epoch_seconds(place, job_id, 5))
+                told.append(json.loads(client.communicate()[0]))
+                time.sleep(1.5)
+            place.http.post(f"/jobs/{job_id}/cancel")
+        answer.append(
+            {
+                "database": kind,
+                "streams": 500,
+                "refused": max(item["refused"] for item in told),
+                "holes": sum(item["holes"] for item in told),
+                "events": sum(item["events"] for item in told),
+                "lag_p50_ms": spread([item["p50_ms"] for item in told], 0),
+                "lag_p99_ms": spread([item["p99_ms"] for item in told], 0),
+                "lag_max_ms": spread([item["p100_ms"] for item in told], 0),
+                "slower_percent": spread(
+                    [100 * (after / before - 1) for before, after in zip(alone, followed, strict=True)], 1
+                ),
+                "epoch_s": spread(alone, 4),
+            }
+        )
+    return answer
+
+
+def _epoch_seconds(place: Place, job_id: str, seconds: float) -> float:
+    """How long an epoch takes now, all that belongs to it: so long divided by so many."""
+
+    def commits() -> tuple[int, int]:
+        with place.database.read() as session:
+            rows = jobs.epochs(session, job_id)
+            return (rows[-1].epoch, rows[-1].finished_ms) if rows else (0, leases.clock(place.database))
+
+    first, began = commits()
+    time.sleep(seconds)
+    last, ended = commits()
+    return (ended - began) / 1000 / (last - first)
+
+
+def share(places: Places, rounds: int) -> list[Figures]:
+    """A job of twenty epochs against the bare loop of the engine, in a process that has loaded NumPy, too."""
+    spec = {"kind": "classifier", "epochs": 20, "dataset": {"name": _dataset(places)}}
+    answer = []
+    with both(places) as here:
+        for place in here.values():
+            place.serve()
+            place.work()
+            place.until_end(place.submit(**spec | {"epochs": 1}))  # the data set is unpacked
+        times: dict[str, list[float]] = {name: [] for name in ("bare", *KINDS)}
+        for _ in range(rounds):
+            times["bare"].append(_bare(here["sqlite"], spec))
+            for kind, place in here.items():
+                time.sleep(1)
+                job = place.until_end(place.submit(**spec))
+                with place.database.read() as session:
+                    row = jobs.get(session, job["id"])
+                    assert row.finished_ms is not None
+                    times[kind].append((row.finished_ms - row.created_ms) / 1000)
+    for kind in KINDS:
+        pairs = zip(times["bare"], times[kind], strict=True)
+        answer.append(
+            {
+                "database": kind,
+                "dataset": spec["dataset"]["name"],
+                "bare_s": spread(times["bare"]),
+                "job_s": spread(times[kind]),
+                "share_percent": spread([100 * (whole - bare) / whole for bare, whole in pairs]),
+            }
+        )
+    return answer
+
+
+def _dataset(places: Places) -> str:
+    return "mnist" if places.has("mnist") else "mnist-10k"
+
+
+def _bare(place: Place, spec: dict[str, Any]) -> float:
+    command = [sys.executable, "-m", "benchmarks.service.bare", json.dumps(spec)]
+    environ = os.environ | place.settings.to_env() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True, text=True)
+    return float(done.stdout)
+
+
+def workers(places: Places, rounds: int) -> list[Figures]:
+    """Two equal jobs on one worker, one after the other, and on two workers at once."""
+    spec = {"kind": "classifier", "epochs": 15}
+    answer = []
+    for kind in KINDS:
+        times: dict[int, list[float]] = {1: [], 2: []}
+        with places.open(kind) as place:
+            place.serve()
+            place.work()
+            second = place.work()
+            for number in range(rounds + 1):
+                for count, taken in times.items():
+                    second.send_signal(signal.SIGSTOP if count == 1 else signal.SIGCONT)  # it holds nothing now
+                    took = _two_jobs(place, spec)
+                    if number:
+                        taken.append(took)
+        pairs = zip(times[1], times[2], strict=True)
+        answer.append(
+            {
+                "database": kind,
+                "one_s": spread(times[1]),
+                "two_s": spread(times[2]),
+                "times_as_fast": spread([one / two for one, two in pairs]),
+            }
+        )
+    return answer
+
+
+def _two_jobs(place: Place, spec: dict[str, Any]) -> float:
+    """From the first POST to the last end, once the spare children stand ready."""
+    time.sleep(2.5)
+    rows = [place.until_end(job_id) for job_id in [place.submit(**spec), place.submit(**spec)]]
+    with place.database.read() as session:
+        ended = [jobs.get(session, row["id"]) for row in rows]
+    return (max(job.finished_ms or 0 for job in ended) - min(job.created_ms for job in ended)) / 1000
+
+
+PARTS: Final[dict[str, Callable[[Places, int], list[Figures]]]] = {
+    function.__name__: function for function in (post, pickup, short, scale, streams, share, workers)
+}

