@@ -1,23 +1,42 @@
-# One image for web, worker, scheduler and migrate; compose says which each container is.
-FROM python:3.13-slim AS build
+# One image for web, worker, scheduler and migrate; docker-compose.yml says which each container is.
+
+# What we stand on: changes with the lock only.
+FROM python:3.13-slim AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/tapeline
+RUN python -m venv --without-pip /opt/tapeline
 COPY requirements.lock /src/
-RUN /opt/tapeline/bin/pip install --quiet --require-hashes -r /src/requirements.lock
-# The code comes last: a change of it alone rebuilds in seconds.
+# Setuptools is needed to build our own package and stays behind, as do the tests and stubs of others.
+RUN pip --python /opt/tapeline/bin/python install --quiet --require-hashes --only-binary :all: -r /src/requirements.lock \
+ && cd /opt/tapeline/lib/python3.*/site-packages \
+ && mkdir /opt/build-tools && mv setuptools* _distutils_hack distutils-precedence.pth /opt/build-tools/ \
+ && find . -type d \( -name tests -o -name testing -path './sqlalchemy/*' -o -name sample_data \) -prune -exec rm -rf {} + \
+ && find . -name '*.pyi' -delete
+
+# Fashion-MNIST, as Debian packages it.
+FROM python:3.13-slim AS datasets
+RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends dataset-fashion-mnist >/dev/null
+
+# Our own code, which changes most often and weighs least.
+FROM dependencies AS code
 COPY pyproject.toml README.md /src/
 COPY engine /src/engine
 COPY migrations /src/migrations
 COPY service /src/service
 COPY workers /src/workers
-RUN /opt/tapeline/bin/pip install --quiet --no-deps --no-build-isolation /src
+RUN PYTHONPATH=/opt/build-tools pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheel /src \
+ && pip --python /opt/tapeline/bin/python install --quiet --no-deps --prefix /install /wheel/*.whl
 
 FROM python:3.13-slim
 RUN groupadd --gid 10001 tapeline \
  && useradd --uid 10001 --gid tapeline --home-dir /var/lib/tapeline --no-create-home --shell /usr/sbin/nologin tapeline \
- && install -d -o tapeline -g tapeline /var/lib/tapeline /var/lib/tapeline/artifacts /var/lib/tapeline/data
-COPY --from=build /opt/tapeline /opt/tapeline
-ENV PATH=/opt/tapeline/bin:$PATH PYTHONUNBUFFERED=1 TAPELINE_HOME=/var/lib/tapeline
+ && install -d -o tapeline -g tapeline \
+      /var/lib/tapeline /var/lib/tapeline/artifacts /var/lib/tapeline/data /var/lib/tapeline/run
+COPY --from=datasets /usr/share/datasets/fashion-mnist/*.gz /usr/share/datasets/fashion-mnist/
+COPY --from=datasets /usr/share/doc/dataset-fashion-mnist/copyright /usr/share/datasets/fashion-mnist/
+COPY --from=dependencies /opt/tapeline /opt/tapeline
+COPY --from=code /install /opt/tapeline
+# The root file system may be read-only: what matplotlib keeps for itself goes where all that is passing goes.
+ENV PATH=/opt/tapeline/bin:$PATH PYTHONUNBUFFERED=1 TAPELINE_HOME=/var/lib/tapeline MPLCONFIGDIR=/tmp/matplotlib
 WORKDIR /var/lib/tapeline
 USER tapeline
 CMD ["gunicorn", "--config", "python:service.web.gunicorn_conf", "service.web.wsgi:app"]

@@ -20,6 +20,7 @@ from service.contract.database import Database
 from service.contract.errors import SettingsError
 from service.contract.settings import Settings
 from workers.app import create_app, wake
+from workers.heartbeat import Heartbeat
 
 TICK_S: Final = 1.0
 FORGOTTEN_S: Final = 10.0
@@ -100,7 +101,7 @@ def main() -> int:
         signal.signal(number, lambda *_: sys.exit(0))
     database = Database(settings.database_url, application="tapeline-scheduler")
     sender = create_app(settings.broker_url) if settings.broker_url else None
-    patience = Patience(settings.lease_s)
+    patience, heartbeat = Patience(settings.lease_s), Heartbeat(settings.home, "scheduler")
     for rounds in itertools.count():
         try:
             rescue(database, patience)
@@ -112,6 +113,7 @@ def main() -> int:
             log.warning("the database does not answer", error=str(error))
         except OSError as error:
             log.warning("could not sweep", error=str(error))
+        heartbeat.beat()
         time.sleep(TICK_S)
     return 0
 

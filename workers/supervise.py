@@ -22,6 +22,7 @@ from service.contract.leases import Claim, Position
 from service.contract.settings import Settings
 from service.contract.tables import Worker
 from workers.channel import Child
+from workers.heartbeat import Heartbeat
 from workers.insisting import insist
 
 TICK_S: Final = 0.25
@@ -58,6 +59,7 @@ class Supervisor:
         self._closed = False
         self._spare: Child | None = None
         self._spare_lock = threading.Lock()
+        self._heartbeat = Heartbeat(settings.home, "worker")
 
     def start(self) -> None:
         """Have a child ready and begin to look, whether the broker answers or not."""
@@ -109,6 +111,8 @@ class Supervisor:
         child = self._take_child()
         if child is None:
             return False
+        # Only now: a worker whose children end at once goes round and round, and is not well.
+        self._heartbeat.beat()
         held = None
         asked = time.monotonic()
         try:
@@ -198,6 +202,8 @@ class Supervisor:
                     threading.Thread(target=self.look, name="look", daemon=True).start()
             except Exception as error:  # noqa: BLE001 - this loop must outlive whatever goes wrong in a round
                 log.warning("could not look", error=str(error))
+            if self._held:
+                self._heartbeat.beat()
             self._draining.wait(LOOK_S)
 
     def _check_in(self) -> None:

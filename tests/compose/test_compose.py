@@ -1,76 +1,173 @@
-"""`docker compose up` for real: the service comes up, trains both kinds, and keeps what it has."""
+"""`docker compose up` for real: the service comes up, trains both kinds, and loses nothing whatever is restarted."""
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PORT = "18000"
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
+from tests.compose.conftest import IMAGE, Service, docker
 
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
 
-def compose(*arguments: str) -> str:
-    environ = {**os.environ, "TAPELINE_PORT": PORT, "COMPOSE_PROJECT_NAME": "tapeline-test"}
-    done = subprocess.run(
-        ["docker", "compose", *arguments], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+LONG = {"kind": "gan", "epochs": 12, "seed": 3}
+"""Some ten seconds: there is time to disturb it."""
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[httpx.Client]:
+def undisturbed(service: Service) -> str:
+    """The digest of LONG as it ends when nobody disturbs it."""
+    return str(service.until_end(service.submit(**LONG))["result_digest"])
+
+
+def test_everything_is_healthy_once_it_is_up(service: Service) -> None:
+    names = ["postgres-1", "redis-1", "scheduler-1", "web-1", "worker-1", "worker-2"]
+    assert service.states() == dict.fromkeys(names, "healthy")
+    assert service.http.get("/readyz").json()["status"] == "ready"
+    assert len(service.http.get("/workers").json()["data"]) == 2
+
+
+def test_each_container_may_do_no_more_than_it_must(service: Service) -> None:
+    published = []
+    for container in service.compose("ps", "--all", "--quiet").split():
+        (shown,) = json.loads(docker("inspect", container))
+        host, name = shown["HostConfig"], shown["Name"]
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert not host["CapAdd"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        assert shown["Config"]["User"] not in ("", "root", "0"), name
+        assert host["Memory"] > 0, name
+        assert host["PidsLimit"] > 0, name
+        assert host["Init"], name
+        published += [
+            (name.split("-")[-2], binding["HostIp"]) for each in host["PortBindings"].values() for binding in each
+        ]
+    assert published == [("web", "127.0.0.1")]
+
+
+def test_neither_database_nor_broker_reaches_the_world(service: Service) -> None:
+    for name in ("postgres", "redis"):
+        (shown,) = json.loads(docker("inspect", *service.containers(name)))
+        networks = json.loads(docker("network", "inspect", *shown["NetworkSettings"]["Networks"]))
+        assert [network["Internal"] for network in networks] == [True], name
+
+
+def test_the_image_is_small_and_brings_no_compiler(image: str) -> None:
+    assert int(docker("image", "inspect", "--format={{.Size}}", image)) < 450_000_000
+    found = docker("run", "--rm", image, "sh", "-c", "for t in gcc cc make ld; do command -v $t; done; true")
+    assert found == ""
+    assert docker("run", "--rm", image, "python", "-c", "import os; print(os.getuid())").strip() == "10001"
+
+
+def test_both_kinds_are_trained_and_downloaded(service: Service) -> None:
+    specs = [
+        {"kind": "classifier", "epochs": 2},
+        {"kind": "gan", "epochs": 2},
+        {"kind": "classifier", "epochs": 1, "dataset": {"name": "fashion-mnist"}},  # out of the image
+    ]
+    ids = [service.submit(**spec) for spec in specs]
+    for job_id in ids:
+        service.until_end(job_id)
+        service.check_download(job_id)
+        curves = service.http.get(f"/jobs/{job_id}/plots/curves.png")
+        assert (curves.status_code, curves.content[:4]) == (200, b"\x89PNG")
+
+
+def test_two_workers_share_four_jobs(service: Service) -> None:
+    ids = [service.submit(kind="gan", epochs=3, seed=seed) for seed in range(4)]
+    for job_id in ids:
+        service.until_end(job_id)
+    workers = [service.trained_by(job_id) for job_id in ids]
+    assert {len(claims) for claims in workers} == {1}
+    assert len({claims[0] for claims in workers}) == 2
+
+
+def test_a_job_whose_worker_is_killed_ends_on_the_other_with_the_same_bits(service: Service, undisturbed: str) -> None:
+    job_id = service.submit(**LONG)
+    service.until_epoch(job_id, 2)
+    (victim,) = service.trained_by(job_id)
+    docker("update", "--restart=no", victim)  # else it would be back before its lease is over
+    kill = (
+        "import os, pathlib; [os.kill(int(p.parent.name), 9) for p in pathlib.Path('/proc').glob('[0-9]*/cmdline')"
+        " if p.read_bytes() == b'python\\0-m\\0workers\\0' and p.parent.name != '1']"
+    )
+    subprocess.run(["docker", "exec", victim, "python", "-c", kill], check=False, capture_output=True)
+    job = service.until_end(job_id)
+    assert docker("inspect", "--format={{.State.Running}}", victim).strip() == "false"
+    first, *others = service.trained_by(job_id)
+    assert first == victim
+    assert others
+    assert victim not in others
+    assert job["result_digest"] == undisturbed
+    assert job["attempt"] == 2
+    docker("update", "--restart=unless-stopped", victim)
+    docker("start", victim)
+
+
+def test_a_worker_that_is_stopped_hands_back_within_ten_seconds(service: Service, undisturbed: str) -> None:
+    job_id = service.submit(**LONG)
+    service.until_epoch(job_id, 2)
+    (stopped,) = service.trained_by(job_id)
+    began = time.monotonic()
+    docker("stop", stopped)
+    assert time.monotonic() - began < 10
+    assert docker("inspect", "--format={{.State.ExitCode}}", stopped).strip() == "0"
+    job = service.until_end(job_id)
+    assert "handed back" in [event.get("reason") for event in service.log(job_id)]
+    assert (job["result_digest"], job["attempt"]) == (undisturbed, 1)
+    docker("start", stopped)
+
+
+@pytest.mark.parametrize("name", ["redis", "postgres"])
+def test_a_restart_of_what_all_lean_on_loses_nothing(service: Service, undisturbed: str, name: str) -> None:
+    ids = [service.submit(**LONG) for _ in range(3)]
+    service.until_epoch(ids[0], 2)
+    service.compose("restart", name)
+    for job_id in ids:
+        assert service.until_end(job_id)["result_digest"] == undisturbed
+        assert len(service.log(job_id)) > 12
+
+
+def test_a_rolling_restart_of_everything_loses_none_of_twenty_jobs(service: Service) -> None:
+    ids = [service.submit(kind="classifier", epochs=6, seed=number % 2) for number in range(20)]
+    seen: list[int] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.wait(0.5):
+            seen.append(sum(service.job(job_id)["status"] == "running" for job_id in ids))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
     try:
-        subprocess.run(["docker", "info"], capture_output=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError) as error:
-        pytest.skip(f"no Docker engine answers `docker info`: {error}")
-    compose("up", "-d", "--build", "--wait")
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=40) as client:
-            yield client
+        service.until_epoch(ids[0], 1)
+        for container in service.containers("worker"):
+            docker("restart", container)
+        for name in ("scheduler", "web", "redis", "postgres"):
+            service.compose("restart", name)
+        jobs = [service.until_end(job_id, 180) for job_id in ids]
     finally:
-        compose("down", "--volumes")
+        done.set()
+        asking.join()
+    assert max(seen) > 0
+    assert len({job["result_digest"] for job in jobs}) == 2  # one for each seed
+    for job_id in ids:
+        assert [event["epoch"] for event in service.log(job_id) if event["type"] == "metrics"] == [1, 2, 3, 4, 5, 6]
 
 
-def until_end(service: httpx.Client, job_id: str, timeout_s: float = 120) -> dict[str, object]:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        job: dict[str, object] = service.get(f"/jobs/{job_id}").json()
-        if job["status"] in ("succeeded", "failed", "cancelled"):
-            return job
-        assert time.monotonic() < deadline, job
-        time.sleep(0.2)
-
-
-def test_both_kinds_are_trained_and_survive_a_restart(service: httpx.Client) -> None:
-    specs = [{"kind": "classifier", "epochs": 2}, {"kind": "gan", "epochs": 2}]
-    ids = [service.post("/jobs", json=spec).json()["id"] for spec in specs]
-    jobs = [until_end(service, job_id) for job_id in ids]
-    assert [job["status"] for job in jobs] == ["succeeded", "succeeded"]
-    assert service.get("/readyz").json()["status"] == "ready"
-
-    compose("down")
-    compose("up", "-d", "--wait")
-    for job in jobs:
-        assert service.get(f"/jobs/{job['id']}").json()["result_digest"] == job["result_digest"]
-        assert service.get(f"/jobs/{job['id']}/checkpoints/latest").status_code == 200
-
-
-def test_a_job_outlives_the_worker_that_was_stopped(service: httpx.Client) -> None:
-    spec = {"kind": "gan", "epochs": 12}
-    undisturbed = until_end(service, service.post("/jobs", json=spec).json()["id"])
-    job_id = service.post("/jobs", json=spec).json()["id"]
-    deadline = time.monotonic() + 60
-    while service.get(f"/jobs/{job_id}").json()["progress"]["epoch"] < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    compose("restart", "worker")
-    job = until_end(service, job_id)
-    assert job["result_digest"] == undisturbed["result_digest"]
+def test_what_went_down_comes_up_with_everything_still_there(service: Service, undisturbed: str) -> None:
+    job_id = service.submit(**LONG)
+    service.until_epoch(job_id, 2)
+    before = service.http.get("/jobs?limit=100&status=succeeded").json()["data"]
+    assert before
+    service.compose("down")
+    service.compose("up", "--detach", "--wait")
+    for job in before:
+        assert service.job(job["id"])["result_digest"] == job["result_digest"]
+    service.check_download(before[0]["id"])
+    assert service.until_end(job_id)["result_digest"] == undisturbed
+    assert IMAGE in docker("inspect", "--format={{.Config.Image}}", *service.containers("web"))

@@ -1,0 +1,58 @@
+"""A file that a loop touches each time it goes round, and the question whether it still does.
+
+``python -m workers.heartbeat worker`` asks the worker whose state folder the environment names; exit code 0 says that
+it is well. It imports nothing of ours: a container asks every few seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+SILENCE_S: Final = 30.0
+"""A loop that did not go round for so long stands still; the slowest goes round every 5 s."""
+
+
+class Heartbeat:
+    """The file ``run/<name>`` in a state folder, which belongs to one process: it begins without it."""
+
+    def __init__(self, home: Path, name: str) -> None:
+        self._path = home / "run" / name
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def beat(self) -> None:
+        """Say that the loop goes round. Where the folder cannot be written to, nobody can ask, and all else works."""
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch()
+
+
+def silence_s(home: Path, name: str) -> float | None:
+    """Seconds since the last beat; ``None`` where there was none."""
+    try:
+        return max(0.0, time.time() - (home / "run" / name).stat().st_mtime)
+    except OSError:
+        return None
+
+
+def main(arguments: list[str]) -> int:
+    """Ask about the one process that is named."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m workers.heartbeat worker|scheduler\n")
+        return 2
+    home = Path(os.environ.get("TAPELINE_HOME") or Path.home() / ".tapeline").expanduser()
+    silent = silence_s(home, arguments[0])
+    if silent is None:
+        sys.stdout.write("it has not begun to work\n")
+    else:
+        sys.stdout.write(f"last seen {silent:.1f} s ago\n")
+    return 0 if silent is not None and silent < SILENCE_S else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
