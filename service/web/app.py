@@ -11,7 +11,7 @@ from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database
 from service.contract.errors import ArtifactNotFound, JobNotFound
 from service.contract.settings import Settings
-from service.web import filters, guard, headers, library, problems, queries, request_log
+from service.web import filters, guard, headers, library, metrics, problems, queries, request_log
 from service.web.drawings import Drawings
 from service.web.feed import Feed
 from service.web.keyring import Keyring
@@ -73,8 +73,10 @@ def create_app(settings: Settings) -> Flask:
         publisher=Publisher(settings.broker_url),
         hub=Hub(database),
         feed=Feed(database),
+        metrics=metrics.Metrics(database),
     )
     request_log.register(app)  # first: whatever is refused has an id too
+    metrics.register(app)
     guard.register(app, settings)
     app.before_request(_check_ids)
     headers.register(app)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from contextlib import closing
 from typing import Any, Final
 
@@ -39,7 +41,7 @@ control_socket_disable = True
 
 
 def on_starting(server: Any) -> None:
-    """Refuse to ask for keys where there is none."""
+    """Before the first fork: refuse to ask for keys where there is none."""
     with closing(Database(_settings.database_url, application="tapeline-web")) as database:
         try:
             keys.require_some(_settings, database)
@@ -47,6 +49,8 @@ def on_starting(server: Any) -> None:
             sys.exit(f"tapeline: {error}")
         except SQLAlchemyError:
             pass  # a database that is away opens nothing either; `/readyz` tells of it
+    if workers > 1:  # where the processes add up what they count, each in files of its own
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="tapeline-metrics-")
 
 
 def when_ready(server: Any) -> None:
@@ -59,3 +63,18 @@ def when_ready(server: Any) -> None:
                 f"tapeline: gunicorn listens on {name[0]}, beyond this machine, and TAPELINE_HOST={_settings.host} "
                 "asks for no keys: set TAPELINE_HOST to the same address, or TAPELINE_AUTH=keys"
             )
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """What a process that has ended held open is not open any more; what it counted still counts."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        # Only here: with its import the library decides where values live, and looks for the variable.
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(server: Any) -> None:
+    """The master ends last."""
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,7 @@ from service.contract.settings import Settings
 from service.web.drawings import Drawings
 from service.web.feed import Feed
 from service.web.keyring import Keyring
+from service.web.metrics import Metrics
 from service.web.publisher import Publisher
 from service.web.stream import Hub
 
@@ -31,6 +32,7 @@ class Services:
     publisher: Publisher
     hub: Hub
     feed: Feed
+    metrics: Metrics
 
 
 def services() -> Services:

@@ -14,6 +14,7 @@ from service.contract.states import TERMINAL, Status
 from service.web import queries, representations
 from service.web.answers import as_json
 from service.web.feed import follow_all
+from service.web.metrics import STREAMS
 from service.web.operations import documented
 from service.web.problems import Problem
 from service.web.queries import EventQuery, FeedQuery, StreamQuery
@@ -112,10 +113,15 @@ def _refuse_if_full() -> None:
 
 
 def _as_stream(text: Iterator[str]) -> Response:
-    response = Response(text, content_type="text/event-stream; charset=utf-8")
+    response = Response(_counted(text), content_type="text/event-stream; charset=utf-8")
     response.headers["Cache-Control"] = "no-cache, no-transform"
     response.headers["X-Accel-Buffering"] = "no"
     return response
+
+
+def _counted(text: Iterator[str]) -> Iterator[str]:
+    with STREAMS.track_inprogress():
+        yield from text
 
 
 def _connection() -> socket.socket | None:

@@ -1,4 +1,4 @@
-"""Whether the service is well."""
+"""Whether the service is well, and how it does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 from flask import Blueprint, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import select
 
 from service.contract import leases
@@ -49,6 +50,17 @@ def readyz() -> Response:
     states = {check.status for check in checks.values()}
     status = "down" if "down" in states else "degraded" if "degraded" in states else "ready"
     return as_json(Readiness(status=status, checks=checks), 503 if status == "down" else 200)
+
+
+@blueprint.get("/metrics")
+@documented(TAG, "text/plain")
+def metrics() -> Response:
+    """Tell Prometheus how the service does, in its text format.
+
+    Jobs by status and kind, queue waits, run times, epoch times, workers and their heartbeats, open streams, answers by
+    route, bytes of files. Half of it comes out of the database; without that, `tapeline_database_up` is 0.
+    """
+    return Response(services().metrics.page(), content_type=CONTENT_TYPE_LATEST)
 
 
 def _check(otherwise: str, look: Callable[[], None]) -> Check:

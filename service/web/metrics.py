@@ -1,0 +1,205 @@
+"""What Prometheus is told: what this service's processes count, and what the database knows.
+
+How things stand is asked of the database at each scrape. What took how long is counted out of the log of events, each
+event once: the first scrape only takes note of the time, and every other counts what happened since the one before.
+gunicorn's processes add up what they count in files (``PROMETHEUS_MULTIPROC_DIR``), so any of them may answer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+from flask import Flask, Response, g, request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.contract import leases, statistics
+from service.contract.database import Database
+from service.contract.events import EventType
+from service.contract.statistics import Happened, Now
+
+_LATE_MS: Final = 10_000
+"""An event's time is taken before its transaction commits: so long after, all that has one is there."""
+_LOOKBACK_MS: Final = 300_000
+"""What happens while nobody scrapes for longer than this is not counted."""
+_SIZES_S: Final = 60.0
+"""So long the sum of all files' sizes is used again."""
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # else there would be a second series for each, which nobody asked for
+_REGISTRY: Final = CollectorRegistry()
+_REQUESTS: Final = Histogram(
+    "tapeline_http_request_seconds",
+    "Time to an answer's first byte, by the route's template. A stream counts from its request to its headers.",
+    ["method", "route", "status"],
+    registry=_REGISTRY,
+)
+STREAMS: Final = Gauge(
+    "tapeline_stream_clients", "Open streams of events.", registry=_REGISTRY, multiprocess_mode="livesum"
+)
+_WAITS: Final = Histogram(
+    "tapeline_queue_wait_seconds",
+    "Time from a job's creation to its first claim.",
+    ["kind"],
+    registry=_REGISTRY,
+    buckets=(0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 3600, 21600),
+)
+_RUNS: Final = Histogram(
+    "tapeline_job_run_seconds",
+    "Time from a job's first claim to its end, by how it ended.",
+    ["kind", "status"],
+    registry=_REGISTRY,
+    buckets=(1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400),
+)
+_EPOCHS: Final = Histogram(
+    "tapeline_epoch_seconds",
+    "Time that an epoch took.",
+    ["kind"],
+    registry=_REGISTRY,
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
+_LOST: Final = Counter(
+    "tapeline_workers_lost", "Leases that ended because a worker or its child was gone.", ["kind"], registry=_REGISTRY
+)
+
+_log = structlog.get_logger("tapeline.web")
+
+
+def register(app: Flask) -> None:
+    """Time every answer."""
+
+    @app.after_request
+    def observe(response: Response) -> Response:
+        if "began" in g:
+            method = request.method if request.method in _METHODS else "other"
+            route = request.url_rule.rule if request.url_rule is not None else "none"
+            _REQUESTS.labels(method, route, response.status_code).observe(time.perf_counter() - g.began)
+        return response
+
+
+class Metrics:
+    """One web process's answer to Prometheus."""
+
+    def __init__(self, database: Database, *, late_ms: int = _LATE_MS) -> None:
+        self._database, self._late_ms = database, late_ms
+        self._mark = _Mark()
+        self._taking = threading.Lock()
+        self._sizes: tuple[float, list[tuple[str, int]]] | None = None
+
+    def page(self) -> bytes:
+        """All of it, in Prometheus's text format. Without the database, what the processes have counted is there."""
+        registry = CollectorRegistry()
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        else:
+            registry.register(_Again(_REGISTRY.collect))
+        try:
+            self._count_news()
+            standing = self._standing()
+        except SQLAlchemyError as error:
+            _log.warning("half of the metrics are missing: the database does not answer", error=str(error))
+            standing = [_up(0)]
+        registry.register(_Again(lambda: standing))
+        return generate_latest(registry)
+
+    def _count_news(self) -> None:
+        with self._taken_mark() as mark, self._database.read() as session:
+            until = leases.clock(self._database) - self._late_ms
+            after = max(mark.value if mark.value is not None else until, until - _LOOKBACK_MS)
+            for item in statistics.happened(session, after, until):
+                _count(item)
+            mark.value = max(after, until)
+
+    def _standing(self) -> list[Metric]:
+        with self._database.read() as session:
+            now = statistics.now(session)
+            if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_S:
+                self._sizes = (time.monotonic(), list(statistics.artifact_bytes(session)))
+        return _families(now, self._sizes[1])
+
+    @contextmanager
+    def _taken_mark(self) -> Iterator[_Mark]:
+        """The mark, for one scrape at a time. The processes of one gunicorn share it through a file."""
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        with self._taking:
+            if folder is None:
+                yield self._mark
+                return
+            with (Path(folder) / "counted").open("a+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                text = file.read()
+                self._mark.value = int(text) if text else None
+                yield self._mark
+                file.truncate(0)
+                file.write(str(self._mark.value))
+
+
+@dataclass(slots=True)
+class _Mark:
+    """Up to which moment the log has been counted, by the database's clock."""
+
+    value: int | None = None
+
+
+class _Again(Collector):
+    """A collector out of what gives the metrics."""
+
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics."""
+        return self._collect()
+
+
+def _count(item: Happened) -> None:
+    if item.type == EventType.METRICS:
+        _EPOCHS.labels(item.kind).observe(item.data["seconds"])
+    elif item.type == EventType.END and item.started_ms is not None:
+        _RUNS.labels(item.kind, item.data["status"]).observe(max(0, item.at_ms - item.started_ms) / 1000)
+    elif item.type == EventType.STATUS:
+        reason = str(item.data.get("reason"))
+        if reason == "claimed" and item.data.get("lease") == 1:
+            _WAITS.labels(item.kind).observe(max(0, item.at_ms - item.created_ms) / 1000)
+        elif reason.startswith("worker lost") or reason == "worker_lost":
+            _LOST.labels(item.kind).inc()
+
+
+def _up(value: int) -> Metric:
+    return GaugeMetricFamily("tapeline_database_up", "Whether the database answered this scrape.", value=value)
+
+
+def _families(now: Now, sizes: list[tuple[str, int]]) -> list[Metric]:
+    jobs = GaugeMetricFamily("tapeline_jobs", "Jobs that are there.", labels=["status", "kind"])
+    for status, kind, count in now.jobs:
+        jobs.add_metric([status, kind], count)
+    wait = GaugeMetricFamily("tapeline_longest_wait_seconds", "How long the job that waits longest has waited.")
+    wait.add_metric([], now.longest_wait_s)
+    ages = GaugeMetricFamily(
+        "tapeline_worker_heartbeat_age_seconds", "Time since a worker was seen.", labels=["worker"]
+    )
+    slots = GaugeMetricFamily("tapeline_worker_slots", "Jobs that a worker runs at a time.", labels=["worker"])
+    busy = GaugeMetricFamily("tapeline_worker_running", "Jobs that a worker runs.", labels=["worker"])
+    for worker in now.workers:
+        ages.add_metric([worker.id], max(0, now.clock_ms - worker.seen_ms) / 1000)
+        slots.add_metric([worker.id], worker.slots)
+        busy.add_metric([worker.id], worker.running)
+    alive = GaugeMetricFamily("tapeline_workers", "Workers that were seen within the last minute.")
+    alive.add_metric([], len(now.workers))
+    held = GaugeMetricFamily("tapeline_artifact_bytes", "Bytes of stored files, a minute old at most.", labels=["kind"])
+    for kind, size in sizes:
+        held.add_metric([kind], size)
+    return [_up(1), jobs, wait, alive, ages, slots, busy, held]

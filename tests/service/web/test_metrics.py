@@ -1,0 +1,105 @@
+"""What Prometheus reads, parsed as Prometheus parses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.contract import leases
+from service.contract.database import Database
+from service.contract.tables import Worker
+from service.web.metrics import Metrics
+from service.web.services import EXTENSION
+from tests.service.web.conftest import PlayedWorker
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def read(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples.get((name, frozenset(labels.items())), 0.0)
+
+
+def test_what_happens_is_counted_once(
+    either_app: Flask, play: Callable[[Flask], PlayedWorker], submit: Callable[..., str]
+) -> None:
+    metrics = Metrics(either_app.extensions[EXTENSION].database, late_ms=0)
+    submit(either_app.test_client())
+    worker = play(either_app)
+
+    def scrape() -> Samples:
+        return read(metrics.page().decode())
+
+    before = scrape()
+    assert value(before, "tapeline_jobs", status="queued", kind="classifier") == 1
+    worker.claim()
+    worker.epoch(1)
+    worker.epoch(2)
+    worker.succeed()
+    after, again = scrape(), scrape()
+    counted = {
+        ("tapeline_queue_wait_seconds_count", "classifier", None): 1,
+        ("tapeline_epoch_seconds_count", "classifier", None): 2,
+        ("tapeline_epoch_seconds_sum", "classifier", None): 1.0,
+        ("tapeline_job_run_seconds_count", "classifier", "succeeded"): 1,
+    }
+    for (name, kind, status), expected in counted.items():
+        labels = {"kind": kind} | ({"status": status} if status else {})
+        assert value(after, name, **labels) - value(before, name, **labels) == expected, name
+        assert value(again, name, **labels) == value(after, name, **labels), name
+    assert value(after, "tapeline_jobs", status="succeeded", kind="classifier") == 1
+    assert value(after, "tapeline_jobs", status="queued", kind="classifier") == 0
+    assert value(after, "tapeline_artifact_bytes", kind="checkpoint") == 0  # a minute old at most
+    assert (
+        value(read(Metrics(metrics._database).page().decode()), "tapeline_artifact_bytes", kind="checkpoint") == 20_000
+    )
+
+
+def test_lost_workers_and_the_longest_wait_show(app: Flask, worker: PlayedWorker, submit: Callable[..., str]) -> None:
+    database = app.extensions[EXTENSION].database
+    metrics = Metrics(database, late_ms=0)
+    before = read(metrics.page().decode())
+    submit(app.test_client())
+    leases.report_death(database, worker.claim(), "it is gone")
+    leases.check_in(database, Worker(id="w1", host="here", pid=7, slots=4, running=1, draining=False))
+    after = read(metrics.page().decode())
+    lost = "tapeline_workers_lost_total"
+    assert value(after, lost, kind="classifier") - value(before, lost, kind="classifier") == 1
+    assert value(after, "tapeline_longest_wait_seconds") > 0
+    assert value(after, "tapeline_workers") == 1
+    assert value(after, "tapeline_worker_slots", worker="w1") == 4
+    assert 0 <= value(after, "tapeline_worker_heartbeat_age_seconds", worker="w1") < 5
+
+
+def test_answers_are_timed_by_the_template_of_their_route(client: FlaskClient) -> None:
+    def count(**labels: Any) -> float:
+        answer = client.get("/metrics")
+        assert answer.content_type.startswith("text/plain; version=")
+        return value(read(answer.text), "tapeline_http_request_seconds_count", **labels)
+
+    missing = {"method": "GET", "route": "/jobs/<job_id>", "status": "404"}
+    nowhere = {"method": "GET", "route": "none", "status": "404"}
+    before = count(**missing), count(**nowhere)
+    client.get("/jobs/job_one")
+    client.get("/jobs/job_two")
+    client.get("/etc/passwd")
+    assert (count(**missing) - before[0], count(**nowhere) - before[1]) == (2, 1)
+
+
+def test_without_its_database_the_service_still_tells_what_it_counted() -> None:
+    with closing(Database("postgresql+psycopg://nobody@127.0.0.1:1/none")) as database:
+        samples = read(Metrics(database).page().decode())
+    assert samples["tapeline_database_up", frozenset()] == 0
+    assert ("tapeline_stream_clients", frozenset()) in samples
