@@ -104,7 +104,9 @@ has changed. So its default must be what was computed before it came."""
 class Part(BaseModel):
     """Base of everything in a spec: unknown fields are faults, numbers are finite, nothing is coerced."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 Rate = Annotated[float, Field(gt=0, le=10)]

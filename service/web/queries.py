@@ -33,6 +33,7 @@ def _blank_is_none(value: Any) -> Any:
 
 
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+JobId = Annotated[str, StringConstraints(max_length=40)]
 Seq = Annotated[int, Field(ge=0, le=2**62)]
 
 
@@ -69,6 +70,12 @@ class ListQuery(Query):
     counts: bool = Field(False, description="Also say how many jobs there are in each state, whatever else is asked.")
 
 
+class NewQuery(Query):
+    """What a new job begins with."""
+
+    like: JobId | None = Field(None, description="A job whose spec it takes over.")
+
+
 class EventQuery(Query):
     """Which part of a job's log to show."""
 
@@ -85,7 +92,7 @@ class StreamQuery(Query):
 class FeedQuery(Query):
     """Which jobs to follow."""
 
-    jobs: Annotated[list[Annotated[str, StringConstraints(max_length=40)]], BeforeValidator(_split)] = Field(
+    jobs: Annotated[list[JobId], BeforeValidator(_split)] = Field(
         default=[], max_length=100, description="Ids, repeated or separated by commas; none: all jobs."
     )
 

@@ -404,7 +404,7 @@ class Readiness(Answer):
     checks: dict[str, Check]
 
 
-class Health(Answer):
+class Liveness(Answer):
     """That the process lives."""
 
     status: str

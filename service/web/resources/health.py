@@ -14,7 +14,7 @@ from service.contract import leases
 from service.contract.tables import Job
 from service.web.answers import as_json
 from service.web.operations import PUBLIC, documented
-from service.web.representations import Check, Health, Readiness
+from service.web.representations import Check, Liveness, Readiness
 from service.web.services import services
 
 blueprint: Final = Blueprint("health", __name__)
@@ -26,10 +26,10 @@ _log = structlog.get_logger("tapeline.web")
 
 
 @blueprint.get("/healthz")
-@documented(TAG, Health, scope=PUBLIC)
+@documented(TAG, Liveness, scope=PUBLIC)
 def healthz() -> Response:
     """Say that this process lives; asks nobody else, needs no key."""
-    return as_json(Health(status="ok"))
+    return as_json(Liveness(status="ok"))
 
 
 @blueprint.get("/readyz")

@@ -17,7 +17,7 @@ from service.contract.tables import Epoch, Event, Job
 from service.datasets import BUILT_IN
 from service.web import library, queries
 from service.web.operations import documented
-from service.web.queries import ListQuery
+from service.web.queries import ListQuery, NewQuery
 from service.web.representations import artifact_item, checkpoint_items, event_document, job_detail
 from service.web.resources.jobs import list_jobs, next_page
 from service.web.services import owner, services
@@ -62,6 +62,14 @@ def index() -> Response:
         orders=_ORDERS,
         address=request.host_url.rstrip("/"),
     )
+
+
+@blueprint.get("/ui/new")
+@documented(TAG, "text/html", query=NewQuery)
+def new() -> Response:
+    """Let a person put a job together."""
+    queries.read_query(NewQuery)
+    return _html("new.html", keys_required=services().settings.keys_required)
 
 
 @blueprint.get("/ui/jobs/<job_id>")

@@ -170,7 +170,7 @@ def test_pages_keep_to_their_own_policy(client: FlaskClient, worker: Any, submit
     worker.claim()
     worker.epoch(1, confusion=[[1] * 10] * 10)
     worker.fail("internal")
-    for path in ("/", "/?status=failed&q=script", f"/ui/jobs/{job_id}", "/docs"):
+    for path in ("/", "/?status=failed&q=script", f"/ui/jobs/{job_id}", "/ui/new", f"/ui/play/{job_id}", "/docs"):
         page = read_page(client, path)
         assert page.refused == []
         assert page.foreign == []
@@ -180,7 +180,11 @@ def test_pages_keep_to_their_own_policy(client: FlaskClient, worker: Any, submit
 
 def test_static_files_of_the_pages_are_there(client: FlaskClient, submit: Submit) -> None:
     media = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-    named = {name for path in ("/", f"/ui/jobs/{submit(client)}", "/docs") for name in read_page(client, path).files}
+    named = {
+        name
+        for path in ("/", "/ui/new", f"/ui/jobs/{submit(client)}", "/docs")
+        for name in read_page(client, path).files
+    }
     while named:  # a module names others
         name = named.pop()
         with client.get(name) as answer:
