@@ -70,6 +70,14 @@ class ListQuery(Query):
     counts: bool = Field(False, description="Also say how many jobs there are in each state, whatever else is asked.")
 
 
+class CompareQuery(Query):
+    """Which jobs to show beside each other."""
+
+    jobs: Annotated[list[JobId], BeforeValidator(_split)] = Field(
+        default=[], max_length=12, description="Ids, repeated or separated by commas."
+    )
+
+
 class NewQuery(Query):
     """What a new job begins with."""
 

@@ -17,7 +17,7 @@ from service.contract.tables import Epoch, Event, Job
 from service.datasets import BUILT_IN
 from service.web import library, queries
 from service.web.operations import documented
-from service.web.queries import ListQuery, NewQuery
+from service.web.queries import CompareQuery, ListQuery, NewQuery
 from service.web.representations import artifact_item, checkpoint_items, event_document, job_detail
 from service.web.resources.jobs import list_jobs, next_page
 from service.web.services import owner, services
@@ -143,6 +143,20 @@ def play(job_id: str) -> Response:
         "class_names": _class_names(str(row.resolved["dataset"]["name"])),
     }
     return _html("play.html", job=shown, facts=facts)
+
+
+@blueprint.get("/ui/compare")
+@documented(TAG, "text/html", query=CompareQuery)
+def compare() -> Response:
+    """Show jobs beside each other."""
+    query = queries.read_query(CompareQuery)
+    facts = []
+    with services().database.read() as session:
+        for row in jobs.several(session, query.jobs, owner=owner()):
+            samples = [sample.epoch for sample in jobs.artifacts(session, row.id, ArtifactKind.SAMPLE)]
+            facts.append(job_detail(row).model_dump(mode="json") | {"samples": samples})
+    facts.sort(key=lambda job: query.jobs.index(job["id"]))
+    return _html("compare.html", facts=facts, asked=query.jobs, plotly=library.ADDRESS)
 
 
 def _resumed(told: list[Event]) -> list[int]:

@@ -107,7 +107,7 @@ export class Curves {
   }
 }
 
-const rank = (title) => {
+export const rank = (title) => {
   const found = GROUPS.findIndex(([name]) => name === title);
   return found < 0 ? GROUPS.length : found;
 };

@@ -31,11 +31,15 @@ export class Samples {
     return this.epochs[this.at];
   }
 
+  // Who looks at the last epoch sees the new one; who looks at another stays there.
   add(epoch) {
-    if (this.epochs.includes(epoch)) return;
+    if (this.epochs.includes(epoch)) return this.again();
     const wasLast = this.at === this.epochs.length - 1;
+    const stay = this.epoch;
     this.epochs.push(epoch);
-    this.show(wasLast && !this.playing ? this.epochs.length - 1 : this.at);
+    this.epochs.sort((a, b) => a - b);
+    this.show(wasLast && !this.playing ? this.epochs.length - 1 : this.epochs.indexOf(stay));
+    return undefined;
   }
 
   show(index) {
@@ -55,6 +59,7 @@ export class Samples {
     for (const listener of this.listeners) listener(this.epoch);
   }
 
+  // The same epoch once more: its picture may have become another.
   again() {
     if (this.epochs.length) this.show(this.at);
   }

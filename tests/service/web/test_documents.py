@@ -170,7 +170,15 @@ def test_pages_keep_to_their_own_policy(client: FlaskClient, worker: Any, submit
     worker.claim()
     worker.epoch(1, confusion=[[1] * 10] * 10)
     worker.fail("internal")
-    for path in ("/", "/?status=failed&q=script", f"/ui/jobs/{job_id}", "/ui/new", f"/ui/play/{job_id}", "/docs"):
+    for path in (
+        "/",
+        "/?status=failed&q=script",
+        f"/ui/jobs/{job_id}",
+        "/ui/new",
+        f"/ui/play/{job_id}",
+        f"/ui/compare?jobs={job_id}",
+        "/docs",
+    ):
         page = read_page(client, path)
         assert page.refused == []
         assert page.foreign == []
