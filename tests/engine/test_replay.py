@@ -9,148 +9,13 @@ import numpy as np
 import pytest
 
 from engine import (
-    SGD,
-    Activation,
-    Adam,
-    AdamW,
-    BinaryCrossEntropy,
-    ClassifierTrainer,
-    Dense,
-    Dropout,
     EngineError,
-    EpochDone,
-    GanTrainer,
     GradientTape,
-    ImageData,
-    Latent,
-    Sequential,
-    SoftmaxCrossEntropy,
-    SquaredError,
     Tensor,
-    checkpoint,
     generator_for,
     ops,
-    schedules,
 )
 from engine.replay import Replay
-
-OPTIMIZERS = {
-    "sgd": lambda: SGD(0.02),
-    "momentum": lambda: SGD(0.02, 0.9),
-    "nesterov": lambda: SGD(0.02, 0.9, nesterov=True, weight_decay=0.01, clip_norm=0.5),
-    "adam": lambda: Adam(0.01, 0.5),
-    "adamw": lambda: AdamW(0.01, 0.5, clip_norm=0.5),
-}
-SCHEDULES = {
-    "constant": schedules.constant(),
-    "step": schedules.step([1], 0.5),
-    "one_cycle": schedules.one_cycle(),
-    "cosine": schedules.cosine(warmup=0.1),
-}
-LOSSES = {
-    "squared_error": (SquaredError, None),
-    "binary_cross_entropy": (BinaryCrossEntropy, "sigmoid"),
-    "softmax_cross_entropy": (SoftmaxCrossEntropy, "softmax"),
-    "smoothed": (lambda reduction: SoftmaxCrossEntropy(reduction, 0.1), "softmax"),
-}
-
-
-@pytest.fixture
-def replays(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
-    """All that have been made."""
-    made: list[Replay] = []
-    original = Replay.__init__
-
-    def spy(self: Replay, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        made.append(self)
-
-    monkeypatch.setattr(Replay, "__init__", spy)
-    return made
-
-
-def images(count: int = 50) -> ImageData:
-    rng = np.random.default_rng(0)
-    return ImageData(rng.integers(0, 256, (count, 5, 5), np.uint8), rng.integers(0, 4, count), (-1, 1), classes=4)
-
-
-def classifier(replay: bool, loss: Any, end: str | None, optimizer: Any, hidden: Any, schedule: Any, **changes: Any):
-    rng, dtype = generator_for(0, "init"), changes.get("dtype", np.float32)
-    layers = [Dense(25, 7, hidden, rng=rng, dtype=dtype), Dropout(0.2), Dense(7, 4, end, rng=rng, dtype=dtype)]
-    arguments = {"train": images(), "validation": images(), "epochs": 3, "batch_size": 16, "shuffle": True, "seed": 1}
-    return ClassifierTrainer(Sequential(layers), loss, optimizer(), schedule, **(arguments | changes), replay=replay)
-
-
-def gan(replay: bool, optimizer: Any, hidden: Any, schedule: Any, reduction: Any, **changes: Any) -> GanTrainer:
-    rng, dtype = generator_for(0, "init"), changes.get("dtype", np.float32)
-    generator = [Dense(6, 9, hidden, rng=rng, dtype=dtype), Dropout(0.1), Dense(9, 25, "tanh", rng=rng, dtype=dtype)]
-    judge = [Dense(25, 8, hidden, rng=rng, dtype=dtype), Dropout(0.3), Dense(8, 1, "sigmoid", rng=rng, dtype=dtype)]
-    arguments = {"train": images(), "latent": Latent(6), "epochs": 3, "batch_size": 16, "shuffle": True, "seed": 1}
-    arguments |= {"skip_every": 3, "label_smoothing": 0.1, "reduction": reduction} | changes
-    return GanTrainer(
-        Sequential(generator),
-        Sequential(judge),
-        optimizer(),
-        optimizer(),
-        schedule,
-        schedule,
-        **arguments,
-        replay=replay,
-    )
-
-
-def whole_run(trainer: ClassifierTrainer | GanTrainer) -> tuple[bytes, list[dict[str, float]]]:
-    metrics = [report.metrics for report in trainer.run() if isinstance(report, EpochDone)]
-    return checkpoint.dumps(trainer.state_dict()), metrics
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("loss", LOSSES)
-def test_a_classifier_trains_to_the_same_bits(
-    replays: list[Replay], loss: str, reduction: str, optimizer: Any, schedule: Any
-) -> None:
-    make, end = LOSSES[loss]
-    runs = [whole_run(classifier(on, make(reduction), end, optimizer, "tanh", schedule)) for on in (True, False)]
-    assert runs[0] == runs[1]
-    assert [len(replay.programs) for replay in replays] == [2, 0]  # whole batches, and the short one
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("hidden", [None, *Activation])
-def test_each_activation_trains_to_the_same_bits(replays: list[Replay], hidden: Any, dtype: Any) -> None:
-    pairs = [
-        [classifier(on, SquaredError(), hidden, SGD_MOMENTUM, hidden, schedules.constant(), dtype=dtype) for on in ON],
-        [gan(on, SGD_MOMENTUM, hidden, schedules.constant(), "mean", dtype=dtype) for on in ON],
-    ]
-    for pair in pairs:
-        replayed, plain = map(whole_run, pair)
-        assert replayed == plain
-    assert all(len(replay.programs) >= 2 for replay in replays[::2])
-
-
-ON, SGD_MOMENTUM = (True, False), OPTIMIZERS["momentum"]
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("skip_every", [None, 3])
-def test_a_gan_trains_to_the_same_bits(
-    replays: list[Replay], skip_every: int | None, reduction: str, optimizer: Any, schedule: Any
-) -> None:
-    runs = [
-        whole_run(gan(on, optimizer, "leaky_relu", schedule, reduction, skip_every=skip_every)) for on in (True, False)
-    ]
-    assert runs[0] == runs[1]
-    assert len(replays[0].programs) >= 2
-
-
-def test_all_programs_share_the_memory_of_the_largest(replays: list[Replay]) -> None:
-    whole_run(gan(True, OPTIMIZERS["sgd"], "tanh", schedules.constant(), "sum", epochs=8))
-    assert len(replays[0].programs) == 4  # with and without the discriminator's update, whole batch and short
-    assert replays[0].size_bytes == max(program.size_bytes for program in replays[0].programs)
 
 
 def doubled(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
@@ -415,20 +280,7 @@ def test_a_replay_inside_the_step_of_another_is_part_of_it() -> None:
     assert (len(outer.programs), len(inner.programs)) == (1, 1)  # the inner one from the check of the outer
 
 
-def test_two_threads_may_train_but_not_share_a_replay(replays: list[Replay]) -> None:
-    alone = whole_run(classifier(False, SquaredError(), None, SGD_MOMENTUM, "tanh", schedules.constant()))
-    results: list[Any] = []
-
-    def train() -> None:
-        results.append(whole_run(classifier(True, SquaredError(), None, SGD_MOMENTUM, "tanh", schedules.constant())))
-
-    threads = [threading.Thread(target=train) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [alone] * 3
-
+def test_two_threads_do_not_share_a_replay() -> None:
     shared, errors = Replay([]), []
 
     def intrude() -> None:
