@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine.errors import DataError, SettingError
-from engine.losses import check_labels
+from engine.labels import check_labels
 from engine.recording import Array
 
 _GATHERED = 64
@@ -42,12 +42,15 @@ def batches(n: int, batch_size: int, *, seed: int, epoch: int, shuffle: bool) ->
     """Indices 0 to n - 1, each once, in batches; the last one is short where the size does not divide n.
 
     The short batch is kept: every image counts, and the loss's reduction says what that means.
+
+    Raises:
+        SettingError: a batch size below 1.
     """
     order = np.arange(n)
     if shuffle:
         generator_for(seed, "shuffle", epoch).shuffle(order)
-    for start in range(0, n, batch_size):
-        yield order[start : start + batch_size]
+    for number in range(batch_count(n, batch_size)):
+        yield order[number * batch_size : (number + 1) * batch_size]
 
 
 def batch_count(n: int, batch_size: int) -> int:

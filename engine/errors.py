@@ -64,12 +64,12 @@ class SettingError(EngineError, ValueError):
 
 
 class DivergedError(EngineError, ArithmeticError):
-    """A loss stopped being a finite number.
+    """A loss, or a weight, stopped being a finite number.
 
     Attributes:
         epoch: 1-based number of the epoch under way.
         step: finished steps of the whole run.
-        loss: name of the loss (``train_loss``, ``d_loss``, ...).
+        loss: name of the loss (``train_loss``, ``d_loss``, ...) or of the weights.
         value: what it was: NaN or an infinity.
     """
 

@@ -363,6 +363,14 @@ class Sequential:
         return outputs
 
     def _first_input(self, x: Any) -> Any:
+        x = np.asanyarray(x)
+        if x.ndim == 0 or x.shape[1:] not in (self.input_shape, (self.inputs,)):
+            # Dense would take more axes: the last one is all it looks at.
+            raise ShapeError(
+                f"Sequential takes (batch, {', '.join(map(str, self.input_shape))}), not {x.shape}",
+                operation="Sequential",
+                shapes=(x.shape,),
+            )
         return x if len(self.input_shape) == 1 else _as_inputs(x, self.input_shape)
 
     def _last_logits(self, x: Any, training: bool, rng: np.random.Generator | None) -> Any:
@@ -379,8 +387,8 @@ class Sequential:
         """Copy the tensors named ``prefix + name`` into parameters and running statistics; others are ignored.
 
         Raises:
-            CheckpointError: one is missing, is left over under ``prefix + "layers."``, or has another shape or dtype.
-                Nothing is changed then.
+            CheckpointError: one is missing, is left over under ``prefix + "layers."``, has another shape or dtype, or
+                holds a number that is not finite. Nothing is changed then.
         """
         copy_tensors({prefix + name: a for name, a in self._named_arrays().items()}, tensors, prefix + "layers.")
 
@@ -423,7 +431,7 @@ def copy_tensors(into: Mapping[str, Array], tensors: Mapping[str, Array], prefix
     """Copy ``tensors`` into the arrays of the same names, all or nothing.
 
     Raises:
-        CheckpointError: names under ``prefix``, shapes or dtypes differ.
+        CheckpointError: names under ``prefix``, shapes or dtypes differ, or a number is not finite.
     """
     for name in tensors:
         if name.startswith(prefix) and name not in into:
@@ -437,5 +445,7 @@ def copy_tensors(into: Mapping[str, Array], tensors: Mapping[str, Array], prefix
                 f"{name} is {given.dtype} {given.shape} in the checkpoint but {array.dtype} {array.shape} here",
                 tensor=name,
             )
+        if not np.isfinite(given).all():
+            raise CheckpointError(f"{name} holds numbers in the checkpoint that are not finite", tensor=name)
     for name, array in into.items():
         np.copyto(array, tensors[name])

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from engine import ops
 from engine.errors import DataError, SettingError, ShapeError
+from engine.labels import check_labels, one_hot
 from engine.layers import Activation
 from engine.recording import Array
 
@@ -145,7 +146,6 @@ class SoftmaxCrossEntropy(_Reduced):
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Logits (batch, classes); integer labels (batch,)."""
-        check_labels(targets, len(outputs), outputs.shape[-1])
         total = ops.softmax_cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
         return self._reduce(total, len(outputs))
 
@@ -153,33 +153,3 @@ class SoftmaxCrossEntropy(_Reduced):
 def _expect(loss: str, activation: Activation | None, expected: Activation) -> None:
     if activation not in (None, expected):
         raise SettingError(f"{loss} needs a model that ends with {expected}, not {activation}", setting="loss")
-
-
-def one_hot(labels: Array, classes: int, dtype: Any) -> Array:
-    """Rows of zeros with a one at each label: (batch,) integers to (batch, classes)."""
-    rows: Array = np.zeros((len(labels), classes), dtype)
-    rows[np.arange(len(labels)), labels] = 1
-    return rows
-
-
-def check_labels(labels: Array, count: int, classes: int) -> None:
-    """Raise unless ``labels`` are ``count`` integers in [0, classes), at least one.
-
-    Raises:
-        DataError: empty, not integers, or out of range.
-        ShapeError: not of shape (count,).
-    """
-    labels = np.asarray(labels)
-    if labels.shape != (count,):
-        raise ShapeError(
-            f"labels of shape {labels.shape} for a batch of {count}",
-            operation="labels",
-            shapes=(labels.shape, (count,)),
-        )
-    if count == 0:
-        raise DataError("an empty batch has no loss")
-    if labels.dtype.kind not in "ui":
-        raise DataError(f"labels must be integers, not {labels.dtype}")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise DataError(f"labels range from {low} to {high}, but there are {classes} classes: 0 to {classes - 1}")

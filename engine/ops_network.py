@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import GradientError, SettingError, ShapeError
+from engine.labels import check_labels
 from engine.primitives import Primitive, VariadicPrimitive, unbroadcast
 from engine.recording import Array, Vjp
 
@@ -292,6 +293,13 @@ def _smooth_targets(x: Array, labels: Any, label_smoothing: float) -> Array:
 
 
 def _softmax_cross_entropy(x: Array, labels: Any, label_smoothing: float = 0.0) -> Any:
+    if x.ndim != 2:
+        raise ShapeError(
+            f"softmax_cross_entropy: logits {x.shape} are not (batch, classes)",
+            operation="softmax_cross_entropy",
+            shapes=(x.shape, np.shape(labels)),
+        )
+    check_labels(labels, *x.shape)  # -1 would count from the last class
     log_likelihood = _log_softmax(x)
     chosen = np.sum(log_likelihood[np.arange(len(x)), labels])
     if label_smoothing == 0.0:

@@ -14,8 +14,9 @@ from engine.averaging import AveragedWeights
 from engine.batches import ImageData, batch_count, batches, draw_shifts, generator_for
 from engine.checkpoint import State
 from engine.errors import CheckpointError, DataError, SettingError, ShapeError
+from engine.labels import check_labels
 from engine.layers import Sequential
-from engine.losses import Loss, check_labels
+from engine.losses import Loss
 from engine.metrics import accuracy, confusion_matrix
 from engine.optimizers import Optimizer
 from engine.recording import Array
@@ -133,7 +134,7 @@ class ClassifierTrainer:
         """Train from the first unfinished epoch to the last, or to an early stop. Leaving the loop cancels.
 
         Raises:
-            DivergedError: the loss is not finite.
+            DivergedError: the loss, or after an epoch a weight, is not finite.
             EngineError: an earlier loop was left in the middle of an epoch.
         """
         progress = self._progress
@@ -167,6 +168,7 @@ class ClassifierTrainer:
                 hits += int(np.count_nonzero(outputs.argmax(axis=1) == self._train_labels[batch]))
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
+            progress.check_weights(self.model, step)
             with self._average.in_use():
                 validation_loss, predictions = self._evaluate()
             progress.check_finite("val_loss", validation_loss, step)

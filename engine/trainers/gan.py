@@ -154,7 +154,7 @@ class GanTrainer:
         discriminator, since the others do not show it real images.
 
         Raises:
-            DivergedError: a loss is not finite.
+            DivergedError: a loss, or after an epoch a weight, is not finite.
             EngineError: an earlier loop was left in the middle of an epoch.
         """
         progress = self._progress
@@ -193,6 +193,8 @@ class GanTrainer:
                 step += 1
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
+            progress.check_weights(self.generator, step, "generator.")
+            progress.check_weights(self.discriminator, step, "discriminator.")
             yield progress.finish_epoch(means.result() | {"learning_rate": rate} | self._health(norms))
 
     def _generator_loss(self, noise: Array, *, rng: np.random.Generator | None) -> list[Array]:

@@ -104,6 +104,12 @@ class Progress:
         if not math.isfinite(value):
             raise DivergedError(epoch=self.epoch + 1, step=step, loss=loss, value=value)
 
+    def check_weights(self, model: Sequential, step: int, prefix: str = "") -> None:
+        """Raise DivergedError unless all weights are finite: the last update of an epoch is followed by no loss."""
+        for name, array in (model.named_parameters() | model.named_buffers()).items():
+            for extreme in (np.min(array), np.max(array)):  # NaN comes through both, and nothing is allocated
+                self.check_finite(prefix + name, float(extreme), step)
+
 
 def check_dtype(dtype: np.dtype[Any], *models: Sequential) -> None:
     """Raise unless the models compute in the dtype of their inputs: another one would be converted at every step.

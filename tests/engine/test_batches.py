@@ -102,5 +102,7 @@ def test_unsuited_data_are_refused() -> None:
         ImageData(images.reshape(2, 4), None).inputs(np.array([0]), np.float32, shifts=np.zeros((1, 2), int))
     with pytest.raises(SettingError, match="batch_size 0"):
         batch_count(5, 0)
+    with pytest.raises(SettingError, match="batch_size 0"):
+        next(batches(5, 0, seed=0, epoch=0, shuffle=False))
     with pytest.raises(SettingError, match="seed -1"):
         generator_for(-1, "init")

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -92,6 +94,8 @@ def test_state_goes_round() -> None:
         (lambda state: state.update({"layers.4.bias": np.ones(2)}), r"layers\.4\.bias is in the checkpoint but not"),
         (lambda state: state.update({"layers.2.bias": np.ones(3, np.float32)}), r"float32 \(3,\) .* float32 \(2,\)"),
         (lambda state: state.update({"layers.2.bias": np.ones(2)}), r"float64 \(2,\) .* float32 \(2,\)"),
+        (lambda state: state["layers.2.bias"].fill(np.nan), r"layers\.2\.bias holds numbers .* not finite"),
+        (lambda state: state["layers.2.bias"].fill(np.inf), r"layers\.2\.bias holds numbers .* not finite"),
     ],
 )
 def test_a_state_of_another_architecture_changes_nothing(change, message: str) -> None:
@@ -119,5 +123,15 @@ def test_settings_out_of_range_are_refused() -> None:
         ShapeError, match=r"layer 1 \(Dense\) does not fit layer 0 \(Dense\): Dense takes \(4,\), not \(3,\)"
     ):
         Sequential([Dense(2, 3, rng=rng()), Dense(4, 2, rng=rng())])
-    with pytest.raises(ShapeError, match=r"affine: \(1, 5\) @ \(4, 3\)"):
-        network()(np.ones((1, 5)))
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (2, 3, 4), (4,), ()])
+def test_inputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    for call in (network(), network().logits, network().layer_outputs):
+        with pytest.raises(ShapeError, match=rf"takes \(batch, 4\), not {re.escape(str(shape))}"):
+            call(np.ones(shape))
+
+
+def test_lists_of_numbers_are_inputs_too() -> None:
+    rows = [[0.5, 1, 2, 3]]
+    np.testing.assert_array_equal(network()(rows), network()(np.array(rows)))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine import GradientError, GradientTape, SettingError, ShapeError, Tensor, ops
+from engine import DataError, GradientError, GradientTape, SettingError, ShapeError, Tensor, ops
 from engine.replay import Replay
 from tests.engine.arrays import (
     Case,
@@ -234,7 +234,7 @@ def sigmoid_cross_entropy(draw: Any) -> Case:
 
 @st.composite
 def softmax_cross_entropy(draw: Any) -> Case:
-    rows, classes = draw(st.integers(0, 4)), draw(small)
+    rows, classes = draw(small), draw(small)
     labels = draw(hnp.arrays(np.int64, (rows,), elements=st.integers(0, classes - 1)))
     smoothing = draw(st.sampled_from([0.0, 0.1]))
     return lambda x: ops.softmax_cross_entropy(x, labels, label_smoothing=smoothing), [distinct(draw, (rows, classes))]
@@ -282,7 +282,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
 
 
 # What layers are made of. The cases of the losses hold their targets in closures, where no replay can see them change;
-# test_replay.py has them as inputs.
+# trainers/test_replay.py has them as inputs.
 REPLAYED = {"add", "affine", "leaky_relu", "matmul", "multiply", "relu", "sigmoid", "softmax", "subtract", "tanh"}
 REPLAYED |= {"batch_norm", "conv2d", "flatten", "max_pool2d", "upsample2d"}
 
@@ -412,6 +412,22 @@ def test_misfits_name_both_shapes() -> None:
         ops.squared_error(np.ones(3), np.ones((2, 3)))
     with pytest.raises(ShapeError, match=r"add: shapes \(2,\) and \(3,\)"):
         ops.add(np.ones(2), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        ([0, -1], DataError, "range from -1 to 0, but there are 3 classes"),
+        ([0, 3], DataError, "range from 0 to 3"),
+        ([0.0, 1.0], DataError, "must be integers"),
+        ([0, 1, 1], ShapeError, r"\(3,\) for a batch of 2"),
+    ],
+)
+def test_labels_that_name_no_class_are_refused(labels: list[float], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ops.softmax_cross_entropy(np.ones((2, 3)), np.array(labels))
+    with pytest.raises(ShapeError, match=r"logits \(3,\) are not \(batch, classes\)"):
+        ops.softmax_cross_entropy(np.ones(3), np.array([0]))
 
 
 def test_a_slope_above_one_is_refused() -> None:

@@ -223,6 +223,16 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once() -> None:
     assert not np.isfinite(caught.value.value)
 
 
+def test_weights_that_the_last_update_of_an_epoch_spoils_end_the_run() -> None:
+    run = trainer()
+    reports = run.run()
+    for _ in range(4):  # all steps of an epoch
+        next(reports)
+    run.model.parameters[0][0, 0] = np.inf
+    with pytest.raises(DivergedError, match=r"layers\.0\.weight is infinite in epoch 1 after 4 steps"):
+        next(reports)
+
+
 def test_data_that_do_not_fit_are_refused() -> None:
     images = np.zeros((4, 6, 6), np.uint8)
     with pytest.raises(DataError, match="training images have no labels"):

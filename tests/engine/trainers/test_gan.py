@@ -236,6 +236,16 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once() -> None:
     assert caught.value.epoch == 1
 
 
+def test_weights_that_the_last_update_of_an_epoch_spoils_end_the_run() -> None:
+    run = trainer()
+    reports = run.run()
+    for _ in range(4):  # all steps of an epoch
+        next(reports)
+    run.discriminator.parameters[1][0] = np.nan
+    with pytest.raises(DivergedError, match=r"discriminator\.layers\.0\.bias is NaN in epoch 1 after 4 steps"):
+        next(reports)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ShapeError, match="do not fit 6 latent numbers"):
         trainer(latent=Latent(6))
