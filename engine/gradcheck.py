@@ -1,4 +1,4 @@
-"""Gradients against central differences, in float64."""
+"""Gradients against central differences, in float64 (Nocedal & Wright 2006, section 8.1)."""
 
 from __future__ import annotations
 

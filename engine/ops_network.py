@@ -1,5 +1,8 @@
 """Primitives of neural networks: products, activations, and the losses that are stable on logits.
 
+The gradients of a product are those of Giles 2008 ("Collected matrix derivative results", section 2.2.2); exponentials
+are shifted by their maximum (Blanchard, Higham & Higham 2021, arXiv:1909.03469).
+
 Several are fused: one record and fewer passes over memory than their parts would need. Activations take their
 gradient from the output where they can, so that the tape need not keep the input.
 """
