@@ -45,7 +45,7 @@ soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and see that noth
 compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docker engine answers
 	$(BIN)/pytest -m compose
 
-bench: $(VENV)/installed  ## engine speed beside its floor, and PyTorch if BENCH_PYTHON has it; some 6 minutes
+bench: $(VENV)/installed  ## engine speed beside its floor, and PyTorch if BENCH_PYTHON has it; some 7 minutes
 	@$(BENCH_PYTHON) -m benchmarks
 
 bench-service: $(VENV)/installed-dev  ## what the service costs, on SQLite and PostgreSQL; some 15 minutes, or PARTS="post scale"

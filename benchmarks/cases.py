@@ -40,7 +40,8 @@ class Row:
     """One line of the table.
 
     Attributes:
-        contestants: ``engine`` and any of ``tape``, ``floor``, ``handwritten``, ``torch``: one piece of work each.
+        contestants: ``engine`` and any of ``tape``, ``floor``, ``handwritten``, ``torch``, ``torch_floor``: each does
+            one piece of the same work.
         unit: pieces that belong together.
     """
 
@@ -116,6 +117,7 @@ def classifier_row(name: str, batch: int, *, sizes: Sizes = CLASSIFIER, data: Im
     }
     if pytorch:
         contestants["torch"] = pytorch.Classifier(pytorch.network(model, sizes), data, batch, pytorch.sgd(RATE)).step
+        contestants["torch_floor"] = pytorch.products(floor.classifier_step(sizes, batch))
     return Row(name, contestants)
 
 
@@ -124,11 +126,11 @@ def gan_row(name: str, batch: int, skip_every: int | None) -> Row:
     data = first(digits.training(), batch)
     generator, discriminator = network(GENERATOR, "generator"), network(DISCRIMINATOR, "discriminator")
     cycle = [skip_every is None or index % skip_every != 0 for index in range(skip_every or 1)]
-    runs = [floor.runner(floor.gan_step(GENERATOR, DISCRIMINATOR, batch, updates)) for updates in cycle]
+    products = [floor.gan_step(GENERATOR, DISCRIMINATOR, batch, updates) for updates in cycle]
     contestants: dict[str, Work] = {
         "engine": stepper(gan(data, batch, skip_every, lambda: SGD(RATE))),
         "tape": stepper(gan(data, batch, skip_every, lambda: SGD(RATE), replay=False)),
-        "floor": in_turn(runs),
+        "floor": in_turn([floor.runner(shapes) for shapes in products]),
         "handwritten": handwritten.Gan(
             (generator, GENERATOR), (discriminator, DISCRIMINATOR), data, batch, RATE, skip_every
         ).step,
@@ -143,6 +145,7 @@ def gan_row(name: str, batch: int, skip_every: int | None) -> Row:
             skip_every,
             GENERATOR[0][0],
         ).step
+        contestants["torch_floor"] = in_turn([pytorch.products(shapes) for shapes in products])
     return Row(name, contestants, len(cycle))
 
 

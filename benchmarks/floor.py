@@ -44,8 +44,8 @@ def gan_step(generator: Sizes, discriminator: Sizes, batch: int, updates_discrim
     return products
 
 
-def runner(products: list[Shapes]) -> Callable[[], None]:
-    """Makes the products into arrays of their own, one for each shape. Transposed factors are views, as in a step."""
+def operands(products: list[Shapes]) -> list[tuple[Array, Array, Array]]:
+    """Factors and memory for each product, one array for each shape. Transposed factors are views, as in a step."""
     rng = np.random.default_rng(0)
     arrays: dict[tuple[int, int], Array] = {}
 
@@ -54,10 +54,13 @@ def runner(products: list[Shapes]) -> Callable[[], None]:
             return arrays[shape[::-1]].T
         return arrays.setdefault(shape, rng.standard_normal(shape).astype(np.float32))
 
-    calls = []
-    for left, right in products:
-        # The product of x.T and g has the shape of a weight, that of g and w.T the shape of an x.
-        calls.append((array(left), array(right), np.empty((left[0], right[1]), np.float32)))
+    # The product of x.T and g has the shape of a weight, that of g and w.T the shape of an x.
+    return [(array(left), array(right), np.empty((left[0], right[1]), np.float32)) for left, right in products]
+
+
+def runner(products: list[Shapes]) -> Callable[[], None]:
+    """Makes the products, again and again into the same arrays."""
+    calls = operands(products)
 
     def run() -> None:
         for left, right, out in calls:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import threadpoolctl
 
 from benchmarks import cases, memory, timing
 
@@ -39,23 +40,41 @@ def _named(times: dict[str, float]) -> dict[str, float | None]:
         "handwritten_ms": times.get("handwritten"),
         "torch_ms": times.get("torch"),
     }
-    named |= {f"{name}_ms": times[name] for name in ("tape", "scalars") if name in times}
+    named |= {f"{name}_ms": times[name] for name in ("tape", "scalars", "torch_floor") if name in times}
     return {name: None if value is None else round(value, 4) for name, value in named.items()}
 
 
 def machine() -> dict[str, Any]:
     """The processor and the versions."""
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index,call-overload]
-    cpuinfo = Path("/proc/cpuinfo")
-    models = (
-        [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
-    )
+    torch = cases.pytorch.torch.__version__ if cases.pytorch else None
     return {
-        "cpu": models[0].partition(":")[2].strip() if models else platform.processor(),
+        "cpu": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "blas": f"{blas['name']} {blas['version']}",
-        "torch": cases.pytorch.torch.__version__ if cases.pytorch else None,
+        "blas": _blas(),
+        "torch": torch,
         "load": [round(load, 2) for load in os.getloadavg()],
     }
+
+
+def _processor() -> str:
+    """Name, family and model where Linux tells them: a name alone may stand for several generations."""
+    try:
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    except OSError:
+        return platform.processor()
+    said = {key.strip(): value.strip() for key, _, value in lines}
+    if "model name" not in said:
+        return platform.processor()
+    return f"{said['model name']} (family {said.get('cpu family', '?')}, model {said.get('model', '?')})"
+
+
+def _blas() -> str:
+    """The library that NumPy multiplies with, and for which processors it chose its kernels."""
+    for library in threadpoolctl.threadpool_info():
+        if library["user_api"] == "blas" and "numpy" in library["filepath"]:
+            return (
+                f"{library['internal_api']} {library['version']} ({library.get('architecture', 'one kernel for all')})"
+            )
+    return "an unknown BLAS"

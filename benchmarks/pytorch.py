@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import floor
 from benchmarks.digits import Sizes
 from engine import ImageData, Sequential
 
@@ -103,6 +104,17 @@ class Gan:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
+
+
+def products(shapes: list[floor.Shapes]) -> Any:
+    """The matrix products of a step, by PyTorch: what is its own floor."""
+    calls = [[torch.from_numpy(array) for array in arrays] for arrays in floor.operands(shapes)]
+
+    def run() -> None:
+        for left, right, out in calls:
+            torch.mm(left, right, out=out)
+
+    return run
 
 
 def sgd(rate: float) -> Any:

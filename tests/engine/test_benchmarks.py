@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import cases, digits, floor, handwritten, memory
+from benchmarks import cases, digits, floor, handwritten, memory, tables
 from benchmarks.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from engine import SGD, ImageData
 from engine.replay import Replay
@@ -98,3 +98,19 @@ def test_a_graph_of_scalars_gives_the_same_numbers() -> None:
     row = cases.scalar_row()
     losses = [[float(row.contestants[name]()) for _ in range(3)] for name in ("engine", "scalars")]  # type: ignore[arg-type]
     np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_the_readme_has_the_results_that_are_kept() -> None:
+    readme = tables.README.read_text(encoding="utf-8")
+    assert readme.partition(tables.BEGIN)[2].partition(tables.END)[0].strip() == tables.in_readme()
+
+
+def test_a_figure_that_misses_its_goal_is_marked() -> None:
+    row = {"name": "classifier step, batch 50", "threads": 1, "ms": 1.0, "floor_ms": 0.5, "handwritten_ms": 1.0}
+    assert tables.ratios(row | {"torch_ms": 2.0}) == [(2.0, True), (1.0, False), (0.5, False)]
+    assert tables.ratios(row | {"torch_ms": None, "threads": 2, "floor_ms": 0.7})[::2] == [
+        (1 / 0.7, False),
+        (None, False),
+    ]
+    line = tables.text([row | {"torch_ms": 2.0}]).splitlines()[2]
+    assert line.split()[-3:] == ["2.00!", "1.00", "0.50"]
