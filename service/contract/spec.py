@@ -360,7 +360,9 @@ class Checkpointing(Part):
     """Which checkpoints are kept. The last one of a run and the best so far always are."""
 
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
+    """One after every so many epochs."""
     keep_last: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 3
+    """So many of the latest; as many as there are epochs keeps them all, to go back to any epoch later."""
 
 
 class Sampling(Part):

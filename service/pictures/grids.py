@@ -277,10 +277,9 @@ def film(pngs: Sequence[bytes | Path], *, epochs: Sequence[int], seconds: float 
 
 
 def walk_gif(images: Images, *, scale: int = 1, frame_ms: int = 80) -> bytes:
-    """A looping GIF of images that each change a little from the one before: there, and back again."""
+    """A looping GIF of images that each change a little from the one before."""
     _check(images)
     frames = [Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1)) for image in images]
-    frames += frames[-2:0:-1]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=frame_ms, loop=0)
     return buffer.getvalue()

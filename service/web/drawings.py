@@ -78,7 +78,7 @@ class Drawings:
                 data = grids.verdict_grid(png, classes=info.classes, class_names=info.class_names)
         except grids.NoVerdicts as error:
             raise Problem("no_verdicts", f"the samples of epoch {sample.epoch} were not judged") from error
-        return Picture(data, _etag(data))
+        return picture(data)
 
     def plot(self, job: Job, which: Plot, fmt: Format) -> Picture:
         """What a job measured, drawn by matplotlib."""
@@ -123,11 +123,16 @@ class Drawings:
 
     def preview(self, info: datasets.DatasetInfo) -> Picture:
         """A few pictures of each class of a data set that is here."""
-        if not info.available:
-            raise Problem("not_yet", "the data set is not here yet: a worker downloads it when a job needs it")
+        require_here(info)
         with _drawing:
             data = _preview(info.name, self._settings.data, self._settings.datasets_cache)
-        return Picture(data, _etag(data))
+        return picture(data)
+
+    def validation_picture(self, info: datasets.DatasetInfo, index: int) -> Picture:
+        """One picture of the validation split, as it is."""
+        require_here(info)
+        dataset = datasets.load(info.name, self._settings.data, cache_root=self._settings.datasets_cache)
+        return picture(grids.image_png(dataset.validation_images[index]))
 
     def _class_names(self, dataset: str) -> tuple[str, ...] | None:
         try:
@@ -144,7 +149,7 @@ class Drawings:
             except OSError:
                 data = draw()
                 self._keep(job_id, folder, target, data)
-        return Picture(data, _etag(data))
+        return picture(data)
 
     def _keep(self, job_id: str, folder: Path, target: Path, data: bytes) -> None:
         temporary = folder / f".{uuid4().hex}.tmp"
@@ -166,6 +171,16 @@ class Drawings:
             self._artifacts.remove_job(job_id)
 
 
+def require_here(info: datasets.DatasetInfo) -> None:
+    """Downloads are the workers' work.
+
+    Raises:
+        Problem: the data set would have to be downloaded first.
+    """
+    if not info.available:
+        raise Problem("not_yet", "the data set is not here yet: a worker downloads it when a job needs it")
+
+
 def _plots() -> Any:
     """Matplotlib takes most of a second to load: a process that draws nothing does without."""
     return importlib.import_module("service.pictures.plots")
@@ -176,5 +191,6 @@ def _preview(name: str, data_root: Path, cache_root: Path) -> bytes:
     return grids.preview_png(datasets.load(name, data_root, cache_root=cache_root), scale=2)
 
 
-def _etag(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]
+def picture(data: bytes) -> Picture:
+    """What was drawn, with the tag of its content."""
+    return Picture(data, hashlib.sha256(data).hexdigest()[:32])

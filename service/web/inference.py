@@ -140,6 +140,8 @@ class Inference:
                     network, prefix = networks.classifier(spec, image_shape, _empty), ""
                 case GanSpec():
                     network, prefix = networks.generator(spec, _empty), "generator."
+                    if network.units != math.prod(image_shape):
+                        raise ArtifactDamaged(row.path, f"it makes {network.units} pixels, not {image_shape}")
                 case _:
                     assert_never(spec)
             # Under these names lie the averages, where weights are averaged.
@@ -177,11 +179,11 @@ def walk(spec: GanSpec, points: Array, steps: int) -> Array:
 
 def _on_a_circle(start: Array, end: Array, shares: Array) -> Array:
     """The direction turns evenly, and the length, which need not be the same at both ends, changes evenly."""
-    from_length, to_length = np.linalg.norm(start), np.linalg.norm(end)
+    from_length, to_length = float(np.linalg.norm(start)), float(np.linalg.norm(end))
     cosine = start @ end / max(from_length * to_length, 1e-12)
     angle = math.acos(min(max(cosine, -1), 1))
     weights = shares[:, None]
-    if math.sin(angle) < 1e-6:  # no circle, or every one, leads from one to the other
+    if min(from_length, to_length, math.sin(angle)) < 1e-6:  # no circle, or every one, leads from one to the other
         return np.asarray((1 - weights) * start + weights * end)
     directions = np.sin((1 - weights) * angle) * (start / from_length) + np.sin(weights * angle) * (end / to_length)
     lengths = (1 - weights) * from_length + weights * to_length

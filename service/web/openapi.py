@@ -44,8 +44,11 @@ _PATHS: Final = {
     "job_id": "A job's id.",
     "which": "See above.",
     "form": "`png` or `svg`.",
+    "true": "The number of the pictures' true class.",
+    "predicted": "The number of the class that they are taken for.",
     "artifact_id": "A file's id.",
     "name": "A data set's name.",
+    "index": "The picture's place, from 0.",
 }
 _TAGS: Final = {
     "Jobs": "Send a training in, look at it, and say what should become of it.",
@@ -207,14 +210,28 @@ def _schemas() -> dict[str, Any]:
     taken = (ForkRequest, JobPatch, SignIn, PredictRequest, GenerateRequest)
     bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in taken]
     schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
-    specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ClassifierSpec, "validation"), (GanSpec, "validation")]
-    _, sent = models_json_schema(specs, ref_template=_REFERENCE)
-    for name, schema in sent["$defs"].items():
-        schemas.setdefault(name, schema if name in _COMPLETE else _with_gaps(schema, name))
-    either = [{"$ref": _REFERENCE.format(model=model.__name__)} for model, _ in specs]
-    text = "What to train. Only `kind` is needed; what is left out comes from the preset."
-    schemas["SpecAsSent"] = {"description": text, "anyOf": either}
+    either, parts = _specs(_REFERENCE)
+    schemas = parts | schemas | {"SpecAsSent": either}
     return dict(sorted(schemas.items()))
+
+
+def spec_schema() -> dict[str, Any]:
+    """The JSON Schema of a spec as a person may send it."""
+    either, parts = _specs("#/$defs/{model}")
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, "title": "Spec", **either, "$defs": dict(sorted(parts.items()))}
+
+
+def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of a spec, and those of its parts."""
+    specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ClassifierSpec, "validation"), (GanSpec, "validation")]
+    _, sent = models_json_schema(specs, ref_template=reference)
+    parts = {name: part if name in _COMPLETE else _with_gaps(part, name) for name, part in sent["$defs"].items()}
+    text = "What to train. Only `kind` is needed; what is left out comes from the preset."
+    return {
+        "description": text,
+        "anyOf": [{"$ref": reference.format(model=model.__name__)} for model, _ in specs],
+    }, parts
 
 
 def _with_gaps(schema: dict[str, Any], name: str) -> dict[str, Any]:

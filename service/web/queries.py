@@ -117,6 +117,22 @@ class PictureQuery(Query):
     v: Text | None = Field(None, description="Means nothing; with another value a browser asks again.")
 
 
+class EpochQuery(Query):
+    """Which epoch to show."""
+
+    epoch: Annotated[int, Field(ge=1)] | None = Field(None, description="By default the last that is finished.")
+
+
+class CellQuery(Query):
+    """Which pictures to show, and by which checkpoint."""
+
+    checkpoint: Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")] = Field(
+        "latest", description="`best`, `latest`, or the number of an epoch."
+    )
+    limit: int = Field(64, ge=1, le=256)
+    v: Text | None = Field(None, description="Means nothing; with another value a browser asks again.")
+
+
 class SampleQuery(Query):
     """How to show a picture of samples."""
 

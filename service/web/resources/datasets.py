@@ -11,6 +11,7 @@ from service.datasets import DatasetInfo
 from service.web import downloads, queries
 from service.web.answers import as_json
 from service.web.operations import documented
+from service.web.problems import Problem
 from service.web.queries import NoQuery
 from service.web.representations import DatasetItem, DatasetList, dataset_item
 from service.web.services import services
@@ -50,6 +51,23 @@ def preview(name: str) -> Response:
     queries.read_query(NoQuery)
     picture = services().drawings.preview(_find(name))
     return downloads.send_picture(picture, "image/png")
+
+
+@blueprint.get("/datasets/<name>/validation/<int:index>.png")
+@documented(
+    TAG,
+    "image/png",
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=("dataset_not_found", "not_found", "not_yet", "dataset_unavailable"),
+)
+def validation_picture(name: str, index: int) -> Response:
+    """Show one validation picture, as it is: something for `POST /jobs/{job_id}/predict`."""
+    queries.read_query(NoQuery)
+    info = _find(name)
+    if info.problem is None and index >= info.validation_count:
+        raise Problem("not_found", f"the data set has {info.validation_count} validation pictures, from 0 on")
+    return downloads.send_picture(services().drawings.validation_picture(info, index), "image/png")
 
 
 def _find(name: str) -> DatasetInfo:

@@ -5,57 +5,45 @@ from __future__ import annotations
 import base64
 import binascii
 import importlib
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response
 from numpy.typing import NDArray
 
-from service import datasets
-from service.contract import jobs, validation
-from service.contract.artifacts import ArtifactDamaged, ArtifactKind
-from service.contract.errors import ArtifactNotFound, Fault, SpecError
+from service.contract import validation
+from service.contract.errors import Fault, SpecError
 from service.contract.inference import MAX_IMAGES, MAX_SIDE, GenerateRequest, PredictRequest
 from service.contract.spec import GanSpec, Kind, Part
-from service.contract.tables import Artifact, Job
+from service.contract.tables import Artifact
 from service.datasets import DatasetInfo
 from service.pictures import grids, reading
-from service.web import problems, queries
+from service.web import asking, problems, queries
 from service.web.answers import as_json
+from service.web.asking import dataset_of, inference, job_of, with_network
 from service.web.operations import documented
 from service.web.problems import Problem
 from service.web.queries import NoQuery
 from service.web.representations import GenerateAnswer, PredictAnswer
-from service.web.services import owner, services
 
 if TYPE_CHECKING:
-    from service.web.inference import Inference, Ready
+    from service.web.inference import Ready
 
 blueprint: Final = Blueprint("inference", __name__)
 
 TAG: Final = "Inference"
 _PROBLEMS: Final = (
-    "job_not_found",
+    *asking.PROBLEMS,
     "malformed_json",
     "body_too_large",
     "unsupported_media_type",
-    "wrong_kind",
-    "not_yet",
-    "artifact_not_found",
-    "artifact_damaged",
-    "dataset_not_found",
     "invalid_input",
 )
-_EXTENSION: Final = "tapeline.inference"
 _DEFAULT_COUNT: Final = 16
-
-_loading = threading.Lock()
 
 Levels = NDArray[np.float64]
 B = TypeVar("B", bound=Part)
-T = TypeVar("T")
 
 
 @blueprint.post("/jobs/<job_id>/predict")
@@ -69,17 +57,17 @@ def predict(job_id: str) -> Response:
     kept, and `"checkpoint": {"keep_last": 1000}` in a spec keeps them all.
     """
     queries.read_query(NoQuery)
-    job = _job(job_id, Kind.CLASSIFIER)
+    job = job_of(job_id, Kind.CLASSIFIER)
     asked = _read(PredictRequest)
-    info = _dataset(job)
+    info = dataset_of(job)
     levels = _levels(asked, info)
 
     def answer(ready: Ready, row: Artifact) -> Response:
-        found = _inference().predict(ready, levels)
+        found = inference().predict(ready, levels)
         seen = saliency = None
         if asked.explain:
             seen = _rounded(levels / 255, 3)
-            saliency = _rounded(_inference().saliency(ready, levels, found.classes), 5)
+            saliency = _rounded(inference().saliency(ready, levels, found.classes), 5)
         return as_json(
             PredictAnswer(
                 probabilities=found.probabilities.tolist(),
@@ -91,7 +79,7 @@ def predict(job_id: str) -> Response:
             )
         )
 
-    return _with_checkpoint(job, asked.checkpoint, info, answer)
+    return with_network(job, asked.checkpoint, info, answer)
 
 
 @blueprint.post("/jobs/<job_id>/generate")
@@ -105,13 +93,13 @@ def generate(job_id: str) -> Response:
     [0, 1]), `grid` (the answer is one PNG) or `film` (the answer is one GIF).
     """
     queries.read_query(NoQuery)
-    job = _job(job_id, Kind.GAN)
+    job = job_of(job_id, Kind.GAN)
     asked = _read(GenerateRequest)
-    info = _dataset(job)
+    info = dataset_of(job)
 
     def answer(ready: Ready, row: Artifact) -> Response:
         points = _points(asked, cast(GanSpec, ready.spec))
-        levels = _inference().generate(ready, points).reshape(-1, *info.image_shape)
+        levels = inference().generate(ready, points).reshape(-1, *info.image_shape)
         pictures = np.rint(levels).astype(np.uint8)
         headers = {"Tapeline-Checkpoint": str(row.epoch)}
         match asked.format:
@@ -131,31 +119,7 @@ def generate(job_id: str) -> Response:
             GenerateAnswer(images=images, latent=points.tolist() if asked.with_latent else None, checkpoint=row.epoch)
         )
 
-    return _with_checkpoint(job, asked.checkpoint, info, answer)
-
-
-def _inference() -> Inference:
-    """The app's one engine room. It takes some time to load: a process that is never asked does without."""
-    with _loading:
-        if _EXTENSION not in current_app.extensions:
-            module = importlib.import_module("service.web.inference")
-            current_app.extensions[_EXTENSION] = module.Inference(services().artifacts)
-        return cast("Inference", current_app.extensions[_EXTENSION])
-
-
-def _job(job_id: str, kind: Kind) -> Job:
-    """A job of this kind.
-
-    Raises:
-        Problem: it is of the other kind.
-    """
-    with services().database.read() as session:
-        job = jobs.get(session, job_id, owner=owner())
-    if job.kind != kind:
-        verb = "it generates: POST" if job.kind == Kind.GAN else "it predicts: POST"
-        path = "generate" if job.kind == Kind.GAN else "predict"
-        raise Problem("wrong_kind", f"the job is a {job.kind}; {verb} /jobs/{job_id}/{path}")
-    return job
+    return with_network(job, asked.checkpoint, info, answer)
 
 
 def _read(model: type[B]) -> B:
@@ -173,44 +137,6 @@ def _read(model: type[B]) -> B:
 def _invalid(faults: Sequence[Fault]) -> Problem:
     listed = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
     return Problem("invalid_input", listed[:1000], errors=[problems.fault_document(fault) for fault in faults])
-
-
-def _dataset(job: Job) -> DatasetInfo:
-    return datasets.describe(str(job.resolved["dataset"]["name"]), services().settings.data)
-
-
-def _with_checkpoint(job: Job, which: str, info: DatasetInfo, answer: Callable[[Ready, Artifact], T]) -> T:
-    """Answer from a checkpoint. A running job removes its older ones: what is gone may have a successor.
-
-    Raises:
-        Problem: the job has none yet, or not this one.
-        ArtifactDamaged: it cannot be read.
-    """
-    row = _checkpoint(job, which)
-    while True:
-        try:
-            return answer(_inference().ready(row, info.image_shape), row)
-        except ArtifactDamaged:
-            gone, row = row, _checkpoint(job, which)
-            if row.id == gone.id:
-                raise
-
-
-def _checkpoint(job: Job, which: str) -> Artifact:
-    with services().database.read() as session:
-        try:
-            return jobs.checkpoint(session, job, which)
-        except ArtifactNotFound as error:
-            kept = [row.epoch for row in jobs.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
-            if not kept:
-                detail = f"the job is {job.status} and has no checkpoint: it writes one at the end of an epoch"
-                raise Problem("not_yet", detail) from error
-            listed = ", ".join(map(str, kept[-20:]))
-            detail = (
-                f"there is no checkpoint of epoch {which}; kept are {listed}. "
-                'A spec with "checkpoint": {"keep_last": 1000} keeps them all'
-            )
-            raise Problem("artifact_not_found", detail) from error
 
 
 def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:

@@ -1,0 +1,133 @@
+"""Which class was taken for which, and the pictures behind each number."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from flask import Blueprint, Response
+from numpy.typing import NDArray
+
+from service import datasets
+from service.contract.spec import Kind
+from service.contract.tables import Artifact, Epoch
+from service.datasets import DatasetInfo
+from service.pictures import grids
+from service.web import asking, downloads, queries
+from service.web.answers import as_json
+from service.web.asking import dataset_of, inference, job_of, with_network
+from service.web.drawings import picture, require_here
+from service.web.operations import documented
+from service.web.problems import Problem
+from service.web.queries import CellQuery, EpochQuery
+from service.web.representations import ConfusionCell, ConfusionMatrix
+from service.web.services import services
+
+if TYPE_CHECKING:
+    from service.web.inference import Ready
+
+blueprint: Final = Blueprint("confusion", __name__)
+
+TAG: Final = "Inference"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cell:
+    """The pictures of one cell: those of which the network is surest first, or, where it is right, least sure."""
+
+    epoch: int
+    count: int
+    indices: NDArray[np.int64]
+    confidences: NDArray[Any]
+    images: NDArray[np.uint8]
+
+
+@blueprint.get("/jobs/<job_id>/confusion")
+@documented(TAG, ConfusionMatrix, query=EpochQuery, problems=("job_not_found", "wrong_kind", "not_yet"))
+def matrix(job_id: str) -> Response:
+    """Show how often each class of the validation pictures was taken for which, in numbers."""
+    query = queries.read_query(EpochQuery)
+    job = job_of(job_id, Kind.CLASSIFIER)
+    with services().database.read() as session:
+        row = session.get(Epoch, (job_id, query.epoch or job.epoch))
+    if row is None or row.confusion is None:
+        raise Problem("not_yet", f"the job has finished {job.epoch} epochs, and not the one that is asked for")
+    names = list(dataset_of(job).class_names)
+    return as_json(ConfusionMatrix(epoch=row.epoch, class_names=names, matrix=row.confusion))
+
+
+@blueprint.get("/jobs/<job_id>/confusion/<int:true>/<int:predicted>")
+@documented(TAG, ConfusionCell, query=CellQuery, problems=(*asking.PROBLEMS, "dataset_unavailable"))
+def cell(job_id: str, true: int, predicted: int) -> Response:
+    """Show the validation pictures of one class that a checkpoint takes for one class.
+
+    Where that is wrong, those come first of which the network is surest; where it is right, those of which it is least
+    sure. A checkpoint's first request takes as long as its look at the whole validation split.
+    """
+    query = queries.read_query(CellQuery)
+    found = _find(job_id, true, predicted, query)
+    images = [base64.b64encode(grids.image_png(image)).decode() for image in found.images]
+    return as_json(
+        ConfusionCell(
+            checkpoint=found.epoch,
+            count=found.count,
+            indices=found.indices.tolist(),
+            confidences=found.confidences.tolist(),
+            images=images,
+        )
+    )
+
+
+@blueprint.get("/jobs/<job_id>/confusion/<int:true>/<int:predicted>.png")
+@documented(
+    TAG,
+    "image/png",
+    query=CellQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=(*asking.PROBLEMS, "dataset_unavailable", "not_found"),
+)
+def cell_picture(job_id: str, true: int, predicted: int) -> Response:
+    """Draw these pictures, each with how sure the network is."""
+    query = queries.read_query(CellQuery)
+    found = _find(job_id, true, predicted, query)
+    if not found.count:
+        raise Problem("not_found", f"no validation picture of class {true} was taken for class {predicted}")
+    shown = len(found.images)
+    names = dataset_of(job_of(job_id, Kind.CLASSIFIER)).class_names
+    data = grids.prediction_grid(
+        found.images, [true] * shown, [predicted] * shown, found.confidences, class_names=names
+    )
+    return downloads.send_picture(picture(data), "image/png")
+
+
+def _find(job_id: str, true: int, predicted: int, query: CellQuery) -> _Cell:
+    job = job_of(job_id, Kind.CLASSIFIER)
+    info = dataset_of(job)
+    require_here(info)
+    if max(true, predicted) >= info.classes:
+        raise Problem("not_found", f"the data set has the classes 0 to {info.classes - 1}")
+
+    def look(ready: Ready, row: Artifact) -> _Cell:
+        return _look(ready, row, info, true, predicted, query.limit)
+
+    return with_network(job, query.checkpoint, info, look)
+
+
+def _look(ready: Ready, row: Artifact, info: DatasetInfo, true: int, predicted: int, limit: int) -> _Cell:
+    settings = services().settings
+    dataset = datasets.load(info.name, settings.data, cache_root=settings.datasets_cache)
+    found = inference().validation(row, ready, dataset)
+    inside = np.flatnonzero((dataset.validation_labels == true) & (found.classes == predicted))
+    sure = found.probabilities[inside, predicted]
+    order = np.argsort(sure if true == predicted else -sure, kind="stable")[:limit]
+    indices = inside[order]
+    return _Cell(
+        epoch=row.epoch,
+        count=len(inside),
+        indices=indices,
+        confidences=sure[order],
+        images=dataset.validation_images[indices],
+    )

@@ -1,0 +1,45 @@
+"""What a form for specs is made of: named starting points, and the schema of a spec."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.contract import validation
+from service.contract.presets import DEFAULT_PRESET, PRESETS
+from service.web import openapi, queries
+from service.web.answers import as_json
+from service.web.operations import documented
+from service.web.queries import NoQuery
+from service.web.representations import PresetItem, PresetList
+
+blueprint: Final = Blueprint("presets", __name__)
+
+TAG: Final = "Service"
+
+
+@blueprint.get("/presets")
+@documented(TAG, PresetList)
+def show_list() -> Response:
+    """List the presets, each as a whole spec."""
+    queries.read_query(NoQuery)
+    data = [
+        PresetItem(
+            kind=kind,
+            name=name,
+            is_default=name == DEFAULT_PRESET[kind],
+            spec=validation.resolve({"kind": kind, "preset": name}).model_dump(mode="json"),
+        )
+        for kind, presets in PRESETS.items()
+        for name in presets
+    ]
+    return as_json(PresetList(data=data))
+
+
+@blueprint.get("/schema.json")
+@documented(TAG, "application/schema+json")
+def schema() -> Response:
+    """Describe a spec as JSON Schema, as a person may send it: what is left out comes from the preset."""
+    queries.read_query(NoQuery)
+    return as_json(openapi.spec_schema(), headers={"Content-Type": "application/schema+json"})
