@@ -180,7 +180,7 @@ def walk(spec: GanSpec, points: Array, steps: int) -> Array:
 def _on_a_circle(start: Array, end: Array, shares: Array) -> Array:
     """The direction turns evenly, and the length, which need not be the same at both ends, changes evenly."""
     from_length, to_length = float(np.linalg.norm(start)), float(np.linalg.norm(end))
-    cosine = start @ end / max(from_length * to_length, 1e-12)
+    cosine = float(start @ end) / max(from_length * to_length, 1e-12)
     angle = math.acos(min(max(cosine, -1), 1))
     weights = shares[:, None]
     if min(from_length, to_length, math.sin(angle)) < 1e-6:  # no circle, or every one, leads from one to the other
