@@ -14,11 +14,12 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.contract import jobs, keys, leases, logs
+from service.contract import jobs, keys, leases, logs, uploads
 from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database
 from service.contract.errors import SettingsError
 from service.contract.settings import Settings
+from service.contract.uploads import UploadFolder
 from workers.app import create_app, wake
 from workers.heartbeat import Heartbeat
 
@@ -76,7 +77,7 @@ def remind(database: Database, sender: Celery | None) -> None:
             return
 
 
-def sweep(database: Database, artifacts: ArtifactFolder) -> None:
+def sweep(database: Database, artifacts: ArtifactFolder, received: UploadFolder) -> None:
     """Remove what nothing refers to any more: old idempotency keys, sessions, vanished workers, unfinished files."""
     jobs.forget_old(database)
     keys.forget_old(database)
@@ -87,6 +88,13 @@ def sweep(database: Database, artifacts: ArtifactFolder) -> None:
 
     for path in artifacts.sweep(named, older_than_s=STALE_FILE_S):
         log.info("removed a file that no row names", path=path)
+
+    def uploaded() -> set[str]:
+        with database.read() as session:
+            return uploads.ids(session)
+
+    for name in received.sweep(uploaded, older_than_s=STALE_FILE_S):
+        log.info("removed an upload that no row names", folder=name)
 
 
 def main() -> int:
@@ -108,7 +116,7 @@ def main() -> int:
             if rounds % round(FORGOTTEN_S / TICK_S) == 0:
                 remind(database, sender)
             if rounds % round(SWEEP_S / TICK_S) == 0:
-                sweep(database, ArtifactFolder(settings.artifacts))
+                sweep(database, ArtifactFolder(settings.artifacts), UploadFolder(settings.artifacts))
         except SQLAlchemyError as error:
             log.warning("the database does not answer", error=str(error))
         except OSError as error:

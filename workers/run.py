@@ -17,7 +17,6 @@ import structlog
 
 from engine import BatchDone, CheckpointError, ClassifierTrainer, DivergedError, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
-from service import datasets
 from service.contract import jobs, leases, logs
 from service.contract.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactKind, ArtifactUnreadable, StoredFile
 from service.contract.database import Database
@@ -31,6 +30,7 @@ from service.contract.states import ErrorCode
 from service.contract.tables import Epoch, Job
 from service.contract.validation import read_resolved
 from service.datasets import Dataset, DatasetError
+from service.datasets.shelf import Shelf
 from service.pictures import grids
 from workers import build, forks
 from workers.build import Trainer
@@ -68,6 +68,7 @@ class Run:
     held: Claim
     orders: Orders
     spec: Spec
+    owner: str | None
 
     def insist(self, ask: Callable[[], T]) -> T:
         """Ask the database until it answers, the supervisor wants us to let go, or the lease cannot hold any more."""
@@ -112,9 +113,10 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
             return jobs.get(session, held.job_id)
 
     try:
-        resolved = read_resolved(insist(read, patience_s=held.lease_s).resolved)
+        job = insist(read, patience_s=held.lease_s)
+        resolved = read_resolved(job.resolved)
         artifacts = ArtifactFolder(settings.artifacts)
-        run = Run(database=database, artifacts=artifacts, held=held, orders=orders, spec=resolved)
+        run = Run(database=database, artifacts=artifacts, held=held, orders=orders, spec=resolved, owner=job.owner)
         dataset = _load_data(run, settings)
         return _loop(run, build.trainer(resolved, dataset), dataset)
     except _Stopped:
@@ -157,8 +159,8 @@ def _load_data(run: Run, settings: Settings) -> Dataset:
             message = f"downloading {run.spec.dataset.name}: {received / 1e6:.1f}{of} MB"
             run.insist(lambda: leases.log(run.database, run.held, "info", "downloading", message))
 
-    name, root = run.spec.dataset.name, settings.data
-    dataset = datasets.load(name, root, cache_root=settings.datasets_cache, progress=progress)
+    shelf = Shelf(settings, run.database)
+    dataset = shelf.load(shelf.describe(run.spec.dataset.name, run.owner), progress=progress)
     run.obey()
     return dataset
 

@@ -91,6 +91,23 @@ class InvalidCursor(ContractError, ValueError):
     """A list cursor is not one that we gave out."""
 
 
+class UploadExists(ContractError):
+    """The owner has a data set of this name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is a data set {name!r} already; choose another name, or delete it first")
+        self.name = name
+
+
+class UploadInUse(ContractError):
+    """Jobs that have not ended need the data set."""
+
+    def __init__(self, name: str, jobs: Sequence[str]) -> None:
+        shown = ", ".join(jobs[:10]) + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
+        super().__init__(f"the data set {name!r} is needed by jobs that have not ended: {shown}")
+        self.name, self.jobs = name, tuple(jobs)
+
+
 class LeaseLost(ContractError):
     """The job no longer runs under this lease: stop, and leave nothing behind."""
 

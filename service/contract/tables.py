@@ -200,6 +200,27 @@ class Idempotency(Base):
     created_ms: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
+class Upload(Base):
+    """A data set that a person sent. Its arrays lie in a folder named after its id."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (UniqueConstraint("owner", "name"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64))
+    """Empty where no keys are asked for: NULL would not be unique."""
+    name: Mapped[str] = mapped_column(String(64))
+    image_rows: Mapped[int] = mapped_column(Integer)
+    image_columns: Mapped[int] = mapped_column(Integer)
+    classes: Mapped[int] = mapped_column(Integer)
+    train_count: Mapped[int] = mapped_column(Integer)
+    validation_count: Mapped[int] = mapped_column(Integer)
+    sha256: Mapped[str] = mapped_column(String(80))
+    """Of the unpacked content, as for every data set."""
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+
+
 class Worker(Base):
     """A worker process that was seen lately."""
 

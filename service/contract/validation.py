@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, assert_never, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -20,12 +20,14 @@ from service.contract.presets import DEFAULT_PRESET, PRESETS
 from service.contract.spec import (
     ADDED_LATER,
     MAX_PARAMETERS,
+    MAX_UNITS,
     Activation,
     ClassifierSpec,
     Conv2D,
     Dense,
     GanSpec,
     Kind,
+    Layer,
     LossName,
     Optimizer,
     Part,
@@ -202,6 +204,33 @@ def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -
     if faults:
         raise SpecError(faults)
     return spec
+
+
+def suit(spec: Spec, document: dict[str, Any], shape: Shape) -> Spec:
+    """The spec for data of this shape: a preset's last layer gets as many units as the data asks for.
+
+    Presets are written for MNIST. Layers that ``document``, as it was sent, names itself stay as they are.
+    """
+    match spec:
+        case ClassifierSpec():
+            if "layers" in document:
+                return spec
+            return spec.model_copy(update={"layers": _ending_in(shape.classes, spec.layers)})
+        case GanSpec():
+            made = document.get("generator")
+            if isinstance(made, dict) and "layers" in made:
+                return spec
+            layers = _ending_in(shape.pixels, spec.generator.layers)
+            return spec.model_copy(update={"generator": spec.generator.model_copy(update={"layers": layers})})
+        case _:
+            assert_never(spec)
+
+
+def _ending_in(units: int, layers: Sequence[Layer]) -> list[Layer]:
+    last = layers[-1]
+    if not isinstance(last, Dense) or not 1 <= units <= MAX_UNITS:
+        return list(layers)
+    return [*layers[:-1], last.model_copy(update={"units": units})]
 
 
 def check_fit(spec: Spec, shape: Shape) -> None:

@@ -77,13 +77,13 @@ def load(
     folder = cache_root / f"{name}-{_cache_key(paths, builtin)}"
     if folder.exists():  # then it is whole, unless a full disk or a hand damaged it: it can be made again
         try:
-            return _open(folder, info)
+            return open_arrays(folder, info)
         except (OSError, EOFError, ValueError, KeyError):
             shutil.rmtree(folder, ignore_errors=True)
     try:
         cache_root.mkdir(parents=True, exist_ok=True)
         _unpack(paths, folder, builtin)
-        return _open(folder, info)
+        return open_arrays(folder, info)
     except OSError as error:
         raise DatasetUnavailable(
             name,
@@ -102,7 +102,12 @@ def _cache_key(paths: Mapping[str, Path], builtin: BuiltIn | None) -> str:
     return hashlib.sha256(json.dumps([_FORMAT, identity]).encode()).hexdigest()[:16]
 
 
-def _open(folder: Path, info: DatasetInfo) -> Dataset:
+def open_arrays(folder: Path, info: DatasetInfo) -> Dataset:
+    """Map the arrays of a folder that is whole.
+
+    Raises:
+        OSError, EOFError, ValueError, KeyError: it is not.
+    """
     sha256 = str(json.loads((folder / "meta.json").read_text())["sha256"])
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in IDX_NAMES}
     return Dataset(

@@ -4,7 +4,7 @@ import difflib
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) ->
     except OSError:  # not there, or not ours to look into
         folders = []
     for folder in folders:
-        if folder.name in builtins or not _NAME.fullmatch(folder.name) or not folder.is_dir():
+        if folder.name in builtins or not may_be_named(folder.name) or not folder.is_dir():
             continue
         files = find_files(folder)
         if is_complete(files):
@@ -86,13 +86,23 @@ def describe(name: str, data_root: Path, *, builtins: Mapping[str, BuiltIn] = BU
     """
     if name in builtins:
         return _describe_builtin(builtins[name], data_root)
-    if _NAME.fullmatch(name):
+    if may_be_named(name):
         files = find_files(data_root / name)
         if is_complete(files):
             return _describe_folder(name, files)
     known = [info.name for info in catalogue(data_root, builtins=builtins)]
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    raise DatasetNotFound(name, known, close[0] if close else None)
+    raise DatasetNotFound(name, known, closest(name, known))
+
+
+def closest(name: str, known: Sequence[str]) -> str | None:
+    """What was probably meant."""
+    found = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def may_be_named(name: str) -> bool:
+    """Whether a data set can have this name at all."""
+    return _NAME.fullmatch(name) is not None
 
 
 def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -8,24 +8,22 @@ Plain or gzipped is told by the content, not by the name: IDX begins with two ze
 
 import gzip
 import hashlib
-import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken
+from service.datasets.streams import ArrayStream, Gunzip, Readable, exceeds, read_fully
 
 MAX_DIMENSIONS = 4
 MAX_BYTES = 512 * 2**20  # eleven times the largest file of MNIST
 _UBYTE = 0x08
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -50,20 +48,13 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
 
 def read_idx_content(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxContent:
     """As :func:`read_idx`, with the digest of the unpacked bytes, taken on the way."""
-    with _opened(path) as stream:
-        header, shape = _read_header(stream, path)
-        size = _promised_bytes(shape, path, max_bytes)
-        digest = hashlib.sha256(header)
+    with open_idx(path, max_bytes=max_bytes) as stored:
+        digest = hashlib.sha256(idx_header(stored.shape))
         data = bytearray()
-        while len(data) < size:
-            chunk = stream.read(min(_CHUNK, size - len(data)))
-            if not chunk:
-                raise DatasetBroken(path, f"cut short: {len(data):,} of {size:,} bytes of data")
+        for chunk in stored.chunks():
             digest.update(chunk)
             data += chunk
-        if stream.read(1):  # reading on to the end is also what makes gzip check its own checksum
-            raise DatasetBroken(path, f"goes on after its {size:,} bytes of data")
-    return IdxContent(np.frombuffer(data, np.uint8).reshape(shape), digest.hexdigest())
+    return IdxContent(np.frombuffer(data, np.uint8).reshape(stored.shape), digest.hexdigest())
 
 
 def read_idx_shape(path: Path) -> tuple[int, ...]:
@@ -73,35 +64,53 @@ def read_idx_shape(path: Path) -> tuple[int, ...]:
         DatasetBroken: as :func:`read_idx`, as far as the header shows it.
     """
     with _opened(path) as stream:
-        return _read_header(stream, path)[1]
+        return _read_header(stream, path)
+
+
+@contextmanager
+def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[ArrayStream]:
+    """The array in an IDX file, for reading piece by piece; also what fails on the way is told as DatasetBroken.
+
+    Raises:
+        DatasetBroken: as :func:`read_idx`.
+    """
+    with _opened(path) as stream:
+        shape = _read_header(stream, path)
+        if exceeds(shape, max_bytes):
+            raise DatasetBroken(path, f"promises the shape {shape}, which is over {max_bytes:,} bytes")
+        yield ArrayStream(path, stream, np.dtype(np.uint8), shape)
 
 
 def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
     """Write ``array`` as IDX, gzipped if the name ends in ``.gz``: the same bytes for the same array."""
-    content = bytes([0, 0, _UBYTE, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    content = idx_header(array.shape) + array.tobytes()
     path.write_bytes(gzip.compress(content, compresslevel=9, mtime=0) if path.suffix == ".gz" else content)
 
 
+def idx_header(shape: Sequence[int]) -> bytes:
+    """What an IDX file of unsigned bytes begins with."""
+    return bytes([0, 0, _UBYTE, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[Readable]:
     """The unpacked content as a stream; whatever fails while it is read is told as DatasetBroken."""
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
             raise DatasetBroken(path, "is not a file")
         with path.open("rb") as file:
             packed = file.peek(2)[:2] == b"\x1f\x8b"
-            with gzip.GzipFile(fileobj=file) if packed else file as stream:
-                yield cast(BinaryIO, stream)
+            yield Gunzip(file) if packed else file
     except EOFError as error:
         raise DatasetBroken(path, "cut short: the gzip stream has no end") from error
     except zlib.error as error:
         raise DatasetBroken(path, f"damaged gzip data ({error})") from error
-    except OSError as error:  # BadGzipFile is one
+    except OSError as error:
         raise DatasetBroken(path, f"cannot be read ({error.strerror or error})") from error
 
 
-def _read_header(stream: BinaryIO, path: Path) -> tuple[bytes, tuple[int, ...]]:
-    magic = stream.read(4)
+def _read_header(stream: Readable, path: Path) -> tuple[int, ...]:
+    magic = read_fully(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise DatasetBroken(path, "is not an IDX file: it does not begin with two zero bytes and a type")
     if magic[2] != _UBYTE:
@@ -109,14 +118,7 @@ def _read_header(stream: BinaryIO, path: Path) -> tuple[bytes, tuple[int, ...]]:
     dimensions = magic[3]
     if not 1 <= dimensions <= MAX_DIMENSIONS:
         raise DatasetBroken(path, f"has {dimensions} dimensions; 1 to {MAX_DIMENSIONS} are read")
-    sizes = stream.read(4 * dimensions)
+    sizes = read_fully(stream, 4 * dimensions)
     if len(sizes) < 4 * dimensions:
         raise DatasetBroken(path, "cut short inside the header")
-    return magic + sizes, struct.unpack(f">{dimensions}I", sizes)
-
-
-def _promised_bytes(shape: tuple[int, ...], path: Path, max_bytes: int) -> int:
-    # Zeros are left out of the product: NumPy refuses the shape (0, 2**32 - 1, 2**32 - 1) as too large, and so do we.
-    if math.prod(size for size in shape if size) > max_bytes:
-        raise DatasetBroken(path, f"promises the shape {shape}, which is over {max_bytes:,} bytes")
-    return math.prod(shape)
+    return struct.unpack(f">{dimensions}I", sizes)

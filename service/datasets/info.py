@@ -28,6 +28,7 @@ class DatasetInfo:
     sha256: str | None  # of the unpacked content, as content_sha256 gives it; None as long as it is not known
     available: bool  # can be had without a download
     problem: str | None = None  # what is wrong with its files, if something is
+    upload_id: str | None = None  # of a data set that a person sent
 
 
 def content_sha256(digests: Mapping[str, str]) -> str:

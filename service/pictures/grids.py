@@ -28,6 +28,7 @@ _BAR = (86, 180, 233)  # their sky blue
 _GUTTER_GREYS = (_GUTTER_GREY,) * 3
 _MARGIN, _GAP = 4, 8  # pixels: the frame of an image with a caption, and the space around it
 _UNSURE = 0.5
+_PREVIEW_CLASSES, _PREVIEW_SIDE = 32, 64
 _KEPT = "tapeline.verdicts"  # the name of a text inside a PNG file
 
 Images = NDArray[np.uint8]  # (count, rows, columns)
@@ -101,9 +102,11 @@ def verdict_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None 
 
 
 def preview_png(dataset: Dataset, *, per_class: int = 6, scale: int = 1) -> bytes:
-    """The first few training images of each class, one column a class."""
-    images, labels = dataset.train_images, dataset.train_labels
-    classes = dataset.info.classes
+    """The first few training images of each class, one column a class: of many classes the first, of large images
+    every n-th pixel, so that the picture stays small."""
+    thinning = math.ceil(max(dataset.info.image_shape) / _PREVIEW_SIDE)
+    images, labels = dataset.train_images[:, ::thinning, ::thinning], dataset.train_labels
+    classes = min(dataset.info.classes, _PREVIEW_CLASSES)
     chosen = np.zeros((per_class, classes, *images.shape[1:]), np.uint8)
     for label in range(classes):
         examples = images[np.flatnonzero(labels == label)[:per_class]]

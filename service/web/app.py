@@ -11,6 +11,8 @@ from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database
 from service.contract.errors import ArtifactNotFound, JobNotFound
 from service.contract.settings import Settings
+from service.contract.uploads import UploadFolder
+from service.datasets.shelf import Shelf
 from service.web import filters, guard, headers, library, metrics, problems, queries, request_log
 from service.web.drawings import Drawings
 from service.web.feed import Feed
@@ -68,12 +70,15 @@ def create_app(settings: Settings) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     database = Database(settings.database_url, application="tapeline-web")
     folder = ArtifactFolder(settings.artifacts)
+    shelf = Shelf(settings, database)
     app.extensions[EXTENSION] = Services(
         settings=settings,
         database=database,
         keyring=Keyring(settings, database),
         artifacts=folder,
-        drawings=Drawings(settings, database, folder),
+        shelf=shelf,
+        uploads=UploadFolder(settings.artifacts),
+        drawings=Drawings(shelf, database, folder),
         publisher=Publisher(settings.broker_url),
         hub=Hub(database),
         feed=Feed(database),

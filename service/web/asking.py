@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from flask import current_app
 
-from service import datasets
 from service.contract import jobs
 from service.contract.artifacts import ArtifactDamaged, ArtifactKind
 from service.contract.errors import ArtifactNotFound
@@ -68,7 +67,7 @@ def dataset_of(job: Job) -> DatasetInfo:
     Raises:
         DatasetNotFound: it is there no more.
     """
-    return datasets.describe(str(job.resolved["dataset"]["name"]), services().settings.data)
+    return services().shelf.describe(str(job.resolved["dataset"]["name"]), job.owner)
 
 
 def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[Ready, Artifact], T]) -> T:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 from uuid import uuid4
@@ -21,10 +21,10 @@ from service.contract.artifacts import ArtifactDamaged, ArtifactFolder, Artifact
 from service.contract.database import Database
 from service.contract.errors import JobNotFound
 from service.contract.events import EventType
-from service.contract.settings import Settings
 from service.contract.spec import Kind
 from service.contract.states import Severity
 from service.contract.tables import Artifact, Job
+from service.datasets.shelf import Shelf
 from service.pictures import grids
 from service.web.problems import Problem
 from service.web.representations import metric_table
@@ -33,6 +33,8 @@ Format = Literal["png", "svg"]
 Plot = Literal["curves", "confusion"]
 
 _FOLDER: Final = "derived"
+_PREVIEWS: Final = 32
+"""So many pictures of data sets are kept in memory."""
 _drawing: Final = threading.Lock()
 """One picture at a time: drawing takes a core, and requests for the same one wait for the first."""
 
@@ -50,8 +52,9 @@ class Picture:
 class Drawings:
     """Draws, and keeps what was drawn by the epoch that it shows, in the job's own folder."""
 
-    def __init__(self, settings: Settings, database: Database, artifacts: ArtifactFolder) -> None:
-        self._settings, self._database, self._artifacts = settings, database, artifacts
+    def __init__(self, shelf: Shelf, database: Database, artifacts: ArtifactFolder) -> None:
+        self._shelf, self._database, self._artifacts = shelf, database, artifacts
+        self._previews: OrderedDict[str, Picture] = OrderedDict()
 
     def film(self, job: Job) -> Picture:
         """All samples of a job, one after the other, as a GIF."""
@@ -72,7 +75,7 @@ class Drawings:
     def verdicts(self, job: Job, sample: Artifact) -> Picture:
         """A GAN's samples with what the judge takes them for: it said so when they were made, and they keep it."""
         png = self._artifacts.read(sample.path, sample.sha256)
-        info = datasets.describe(str(job.resolved["dataset"]["name"]), self._settings.data)
+        info = self._shelf.describe(str(job.resolved["dataset"]["name"]), job.owner)
         try:
             with _drawing:
                 data = grids.verdict_grid(png, classes=info.classes, class_names=info.class_names)
@@ -112,7 +115,7 @@ class Drawings:
         if not measured:
             raise Problem("not_yet", "no finished epoch has a confusion matrix")
         last = measured[-1]
-        names = self._class_names(str(job.resolved["dataset"]["name"]))
+        names = self._class_names(job)
 
         def draw_confusion() -> bytes:
             matrix = last.confusion or []
@@ -124,19 +127,24 @@ class Drawings:
     def preview(self, info: datasets.DatasetInfo) -> Picture:
         """A few pictures of each class of a data set that is here."""
         require_here(info)
+        key = info.upload_id or info.name  # an upload never changes, and its id is never used again
         with _drawing:
-            data = _preview(info.name, self._settings.data, self._settings.datasets_cache)
-        return picture(data)
+            if key not in self._previews:
+                self._previews[key] = picture(grids.preview_png(self._shelf.load(info), scale=2))
+            self._previews.move_to_end(key)
+            if len(self._previews) > _PREVIEWS:
+                self._previews.popitem(last=False)
+            return self._previews[key]
 
     def validation_picture(self, info: datasets.DatasetInfo, index: int) -> Picture:
         """One picture of the validation split, as it is."""
         require_here(info)
-        dataset = datasets.load(info.name, self._settings.data, cache_root=self._settings.datasets_cache)
+        dataset = self._shelf.load(info)
         return picture(grids.image_png(dataset.validation_images[index]))
 
-    def _class_names(self, dataset: str) -> tuple[str, ...] | None:
+    def _class_names(self, job: Job) -> tuple[str, ...] | None:
         try:
-            return datasets.describe(dataset, self._settings.data).class_names
+            return self._shelf.describe(str(job.resolved["dataset"]["name"]), job.owner).class_names
         except datasets.DatasetError:  # it may have been removed since; the numbers do
             return None
 
@@ -184,11 +192,6 @@ def require_here(info: datasets.DatasetInfo) -> None:
 def _plots() -> Any:
     """Matplotlib takes most of a second to load: a process that draws nothing does without."""
     return importlib.import_module("service.pictures.plots")
-
-
-@lru_cache(maxsize=32)
-def _preview(name: str, data_root: Path, cache_root: Path) -> bytes:
-    return grids.preview_png(datasets.load(name, data_root, cache_root=cache_root), scale=2)
 
 
 def picture(data: bytes) -> Picture:

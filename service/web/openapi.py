@@ -19,6 +19,7 @@ from service.contract.spec import ClassifierSpec, GanSpec
 from service.web import problems, representations
 from service.web.guard import COOKIE
 from service.web.operations import PUBLIC, Operation, operation_of
+from service.web.receiving import UploadForm
 from service.web.representations import Answer
 
 UNDOCUMENTED: Final = frozenset({"static", "library"})
@@ -136,7 +137,7 @@ def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict
         described["requestBody"] = {"required": True, "content": body}
     elif operation.takes is not None:
         schema = {"$ref": _REFERENCE.format(model=operation.takes.__name__)}
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        described["requestBody"] = {"required": True, "content": {operation.takes_as: {"schema": schema}}}
     return described
 
 
@@ -207,7 +208,7 @@ def _schemas() -> dict[str, Any]:
     ]
     _, made = models_json_schema(answers, ref_template=_REFERENCE)
     schemas: dict[str, Any] = made["$defs"]
-    taken = (ForkRequest, JobPatch, SignIn, PredictRequest, GenerateRequest)
+    taken = (ForkRequest, JobPatch, SignIn, PredictRequest, GenerateRequest, UploadForm)
     bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in taken]
     schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
     either, parts = _specs(_REFERENCE)

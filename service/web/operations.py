@@ -34,6 +34,8 @@ class Operation:
     takes_spec: bool = False
     takes: type[BaseModel] | None = None
     """The model of a body that is no spec."""
+    takes_as: str = "application/json"
+    """The media type of that body."""
     problems: Sequence[str] = ()
     """Codes out of ``problems.KINDS``, besides those that are possible everywhere."""
     also: dict[int, str | type[BaseModel]] = field(default_factory=dict)
@@ -50,6 +52,7 @@ def documented(
     headers: Sequence[str] = (),
     takes_spec: bool = False,
     takes: type[BaseModel] | None = None,
+    takes_as: str = "application/json",
     problems: Sequence[str] = (),
     also: dict[int, str | type[BaseModel]] | None = None,
 ) -> Callable[[View], View]:
@@ -63,6 +66,7 @@ def documented(
         headers=headers,
         takes_spec=takes_spec,
         takes=takes,
+        takes_as=takes_as,
         problems=problems,
         also=also or {},
     )

@@ -24,8 +24,11 @@ from service.contract.errors import (
     JobNotFound,
     MalformedJson,
     SpecError,
+    UploadExists,
+    UploadInUse,
 )
 from service.datasets import DatasetBroken, DatasetNotFound, DatasetUnavailable
+from service.datasets.intake import UploadRefused
 
 _log = structlog.get_logger("tapeline.web")
 
@@ -46,6 +49,7 @@ KINDS: Final[dict[str, Kind]] = {
         "The body is not JSON.",
         "`line` and `column`, counted from 1, say where. NaN, Infinity and repeated keys are not JSON either.",
     ),
+    "malformed_form": Kind(400, "The body is not a form.", "Send `multipart/form-data`, whole and with its boundary."),
     "invalid_parameter": Kind(
         400, "A parameter is not valid.", "`errors` names each parameter of the URL or header, and what it may be."
     ),
@@ -70,13 +74,23 @@ KINDS: Final[dict[str, Kind]] = {
         "There is a judge for digits only, and pictures that were made before there was one have no verdicts.",
     ),
     "method_not_allowed": Kind(405, "The method is not possible here.", "`Allow` names the methods that are."),
+    "too_slow": Kind(408, "The body took too long.", "Send it over a faster line, or less of it."),
+    "dataset_exists": Kind(409, "The name is taken.", "Choose another, or delete that data set first."),
+    "dataset_in_use": Kind(
+        409, "Jobs need this data set.", "`jobs` names those that have not ended; cancel them first."
+    ),
+    "dataset_fixed": Kind(409, "This data set cannot be deleted.", "Only uploads can: the others belong to all."),
     "illegal_transition": Kind(
         409, "The job's state does not allow this.", "`allowed_actions` names what is possible now."
     ),
     "wrong_kind": Kind(409, "This kind of job does not do that.", "Classifiers predict, and GANs generate."),
     "precondition_failed": Kind(412, "It is another one by now.", "Its `ETag` is not among those in `If-Match`."),
-    "body_too_large": Kind(413, "The body is too large.", "At most 1 MiB is read."),
-    "unsupported_media_type": Kind(415, "The content type is not supported.", "Send `Content-Type: application/json`."),
+    "body_too_large": Kind(413, "The body is too large.", "`GET /limits` says how large a body may be."),
+    "unsupported_media_type": Kind(
+        415,
+        "The content type is not supported.",
+        "Send `Content-Type: application/json`; for an upload `multipart/form-data`.",
+    ),
     "range_not_satisfiable": Kind(416, "The range lies beyond the file.", "`Content-Range` gives the file's size."),
     "foreign_host": Kind(
         421,
@@ -91,6 +105,11 @@ KINDS: Final[dict[str, Kind]] = {
     "invalid_input": Kind(
         422, "What was sent cannot be used.", "`errors` names every fault: a JSON pointer, what is wrong, and a code."
     ),
+    "invalid_upload": Kind(
+        422,
+        "The files are no data set.",
+        "`errors` names each field of the form that has to change, and why.",
+    ),
     "idempotency_conflict": Kind(
         422, "The idempotency key was used before.", "It came with another body; take a new key for a new request."
     ),
@@ -100,6 +119,8 @@ KINDS: Final[dict[str, Kind]] = {
         503, "The database does not answer.", "Try again; with the same `Idempotency-Key`, a job is made once."
     ),
     "dataset_unavailable": Kind(503, "The data set cannot be read now.", "`detail` says why."),
+    "too_many_uploads": Kind(503, "Too many uploads at a time.", "Try again in a few seconds."),
+    "storage_full": Kind(507, "There is no room for this.", "Whoever runs the service has to make some."),
     "too_many_streams": Kind(503, "Too many streams are open.", "Close some, or try again later."),
 }
 """All problems by their ``code``."""
@@ -183,6 +204,19 @@ def register(app: Flask) -> None:
     @app.errorhandler(DatasetNotFound)
     def _(error: DatasetNotFound) -> Response:
         return answer("dataset_not_found", str(error)[:500])
+
+    @app.errorhandler(UploadRefused)
+    def _(error: UploadRefused) -> Response:
+        faults = [{"parameter": field, "detail": why, "code": error.code} for field, why in error.faults.items()]
+        return answer("invalid_upload", str(error)[:1000], errors=faults)
+
+    @app.errorhandler(UploadExists)
+    def _(error: UploadExists) -> Response:
+        return answer("dataset_exists", str(error))
+
+    @app.errorhandler(UploadInUse)
+    def _(error: UploadInUse) -> Response:
+        return answer("dataset_in_use", str(error), jobs=list(error.jobs[:100]))
 
     @app.errorhandler(IllegalTransition)
     def _(error: IllegalTransition) -> Response:

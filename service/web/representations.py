@@ -296,6 +296,7 @@ class DatasetItem(Answer):
     sha256: str | None
     available: bool = Field(description="Whether it is here; else a worker downloads it when a job needs it.")
     problem: str | None
+    uploaded: bool = Field(description="Whether it was sent to `POST /datasets`; only such a one can be deleted.")
     urls: dict[str, str]
 
 
@@ -467,6 +468,7 @@ class ProblemDocument(Answer):
     request_id: str | None
     errors: list[FaultItem] | None = None
     allowed_actions: list[Action] | None = None
+    jobs: list[str] | None = None
     line: int | None = None
     column: int | None = None
 
@@ -617,6 +619,7 @@ def dataset_item(info: DatasetInfo) -> DatasetItem:
         sha256=info.sha256,
         available=info.available,
         problem=info.problem,
+        uploaded=info.upload_id is not None,
         urls=urls,
     )
 

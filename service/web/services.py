@@ -10,6 +10,8 @@ from flask import current_app, g
 from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database
 from service.contract.settings import Settings
+from service.contract.uploads import UploadFolder
+from service.datasets.shelf import Shelf
 from service.web.drawings import Drawings
 from service.web.feed import Feed
 from service.web.keyring import Keyring
@@ -28,6 +30,8 @@ class Services:
     database: Database
     keyring: Keyring
     artifacts: ArtifactFolder
+    shelf: Shelf
+    uploads: UploadFolder
     drawings: Drawings
     publisher: Publisher
     hub: Hub

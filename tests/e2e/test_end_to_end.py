@@ -147,6 +147,25 @@ def test_the_same_spec_gives_the_same_digest(http: httpx.Client) -> None:
     assert len(digests) == 1
 
 
+def test_a_network_learns_what_a_person_sent(http: httpx.Client) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 600)
+    images = rng.integers(0, 60, (600, 12, 10)).astype(np.uint8)
+    images[np.arange(600), labels * 4] += 180  # a bright row tells the class
+    archive = io.BytesIO()
+    np.savez_compressed(archive, x_train=images, y_train=labels)
+    sent = http.post("/datasets", data={"name": "rows"}, files={"archive": archive.getvalue()})
+    assert sent.status_code == 201, sent.text
+    jobs = [post(http, {"kind": kind, "dataset": {"name": "rows"}, "epochs": 2}) for kind in ("classifier", "gan")]
+    assert http.delete("/datasets/rows").json()["code"] == "dataset_in_use"
+    for job in jobs:
+        assert follow(http, job)[-1][2]["status"] == "succeeded"
+    done = http.get(jobs[0]["urls"]["self"]).json()
+    assert done["metrics"]["val_accuracy"] == 1.0
+    assert done["provenance"]["dataset"] == sent.json()["sha256"]
+    assert http.delete("/datasets/rows").status_code == 204
+
+
 def test_a_cancel_is_obeyed_within_a_second(http: httpx.Client) -> None:
     job = post(http, GAN | {"epochs": 500})
     deadline = time.monotonic() + 30

@@ -10,7 +10,6 @@ import numpy as np
 from flask import Blueprint, Response
 from numpy.typing import NDArray
 
-from service import datasets
 from service.contract.spec import Kind
 from service.contract.tables import Artifact, Epoch
 from service.datasets import DatasetInfo
@@ -117,8 +116,7 @@ def _find(job_id: str, true: int, predicted: int, query: CellQuery) -> _Cell:
 
 
 def _look(ready: Ready, row: Artifact, info: DatasetInfo, true: int, predicted: int, limit: int) -> _Cell:
-    settings = services().settings
-    dataset = datasets.load(info.name, settings.data, cache_root=settings.datasets_cache)
+    dataset = services().shelf.load(info)
     found = inference().validation(row, ready, dataset)
     inside = np.flatnonzero((dataset.validation_labels == true) & (found.classes == predicted))
     sure = found.probabilities[inside, predicted]

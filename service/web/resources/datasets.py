@@ -1,24 +1,34 @@
-"""Data sets: which there are, and what is in them."""
+"""Data sets: which there are, what is in them, and one's own."""
 
 from __future__ import annotations
 
 from typing import Final
 
+import structlog
 from flask import Blueprint, Response
 
 from service import datasets
+from service.contract import jobs, uploads
+from service.contract.errors import UploadExists
+from service.contract.tables import Upload
 from service.datasets import DatasetInfo
-from service.web import downloads, queries
+from service.datasets.intake import Taken
+from service.datasets.quarantine import take_in_apart
+from service.web import downloads, queries, receiving
 from service.web.answers import as_json
 from service.web.operations import documented
 from service.web.problems import Problem
 from service.web.queries import NoQuery
+from service.web.receiving import UploadForm
 from service.web.representations import DatasetItem, DatasetList, dataset_item
-from service.web.services import services
+from service.web.services import owner, services
 
 blueprint: Final = Blueprint("datasets", __name__)
 
 TAG: Final = "Data sets"
+
+_log = structlog.get_logger("tapeline.web")
+_gate: Final = receiving.Gate()
 
 
 @blueprint.get("/datasets")
@@ -26,8 +36,95 @@ TAG: Final = "Data sets"
 def show_list() -> Response:
     """List the data sets that a spec may name."""
     queries.read_query(NoQuery)
-    infos = datasets.catalogue(services().settings.data)
-    return as_json(DatasetList(data=[dataset_item(info) for info in infos]))
+    return as_json(DatasetList(data=[dataset_item(info) for info in services().shelf.catalogue(owner())]))
+
+
+@blueprint.post("/datasets")
+@documented(
+    TAG,
+    DatasetItem,
+    status=201,
+    takes=UploadForm,
+    takes_as="multipart/form-data",
+    problems=(
+        "malformed_form",
+        "too_slow",
+        "dataset_exists",
+        "body_too_large",
+        "unsupported_media_type",
+        "invalid_upload",
+        "too_many_uploads",
+        "storage_full",
+    ),
+)
+def upload() -> Response:
+    """Send a data set of one's own.
+
+    Grey pictures and their classes, as one NPZ archive or as IDX files, plain or gzipped: what each field may hold
+    is said there. Nothing is trusted: the files are read by a process of its own that may use little memory.
+    Specs name the data set from then on, and nobody else sees it.
+    """
+    queries.read_query(NoQuery)
+    with _gate.entered():
+        name = _take_in(jobs.new_id("ds"))
+    info = services().shelf.describe(name, owner())
+    return as_json(dataset_item(info), 201, headers={"Location": f"/datasets/{info.name}"})
+
+
+def _take_in(upload_id: str) -> str:
+    """Receive, read and keep an upload; gives its name."""
+    files = services().uploads
+    try:
+        folder = files.begin(upload_id)
+        form = receiving.receive(folder, max_bytes=receiving.MAX_UPLOAD_BYTES)
+        _check_name(form.name)
+        arrays = folder / "arrays"
+        arrays.mkdir()
+        taken = take_in_apart(form.files, arrays, fraction=form.validation_fraction)
+        files.finish(upload_id, arrays)
+    except OSError as error:
+        files.discard(upload_id)
+        _log.error("an upload could not be kept", error=str(error))
+        raise Problem("storage_full", f"the upload cannot be kept here ({error.strerror or error})") from error
+    except BaseException:
+        files.discard(upload_id)
+        raise
+    try:
+        _store(upload_id, form.name, taken)
+    except UploadExists:
+        files.discard(upload_id)
+        raise
+    # After any other error nobody knows whether the row was stored; the scheduler removes what no row names.
+    return form.name
+
+
+def _check_name(name: str) -> None:
+    """A name that is taken is refused before the files are read.
+
+    Raises:
+        Problem: as it says.
+    """
+    shelf = services().shelf
+    if name in {info.name for info in shelf.catalogue(owner())}:
+        raise Problem("dataset_exists", f"there is a data set {name!r} already; choose another name")
+
+
+def _store(upload_id: str, name: str, taken: Taken) -> None:
+    uploads.store(
+        services().database,
+        Upload(
+            id=upload_id,
+            owner=owner() or "",
+            name=name,
+            image_rows=taken.rows,
+            image_columns=taken.columns,
+            classes=taken.classes,
+            train_count=taken.train_count,
+            validation_count=taken.validation_count,
+            sha256=taken.sha256,
+            size_bytes=taken.size_bytes,
+        ),
+    )
 
 
 @blueprint.get("/datasets/<name>")
@@ -36,6 +133,23 @@ def show(name: str) -> Response:
     """Show a data set."""
     queries.read_query(NoQuery)
     return as_json(dataset_item(_find(name)))
+
+
+@blueprint.delete("/datasets/<name>")
+@documented(TAG, None, status=204, problems=("dataset_not_found", "dataset_in_use", "dataset_fixed"))
+def delete(name: str) -> Response:
+    """Delete an upload that no job needs any more.
+
+    Jobs that have ended keep their results. To train on from one of them, the data set has to be there again.
+    """
+    queries.read_query(NoQuery)
+    here = services()
+    upload_id = uploads.remove(here.database, name, owner=owner())
+    if upload_id is None:
+        _find(name)
+        raise Problem("dataset_fixed", f"{name} is not an upload")
+    here.uploads.discard(upload_id)
+    return Response(status=204)
 
 
 @blueprint.get("/datasets/<name>/preview.png")
@@ -76,11 +190,11 @@ def _find(name: str) -> DatasetInfo:
     Raises:
         DatasetNotFound: there is none of that name.
     """
-    root = services().settings.data
+    shelf = services().shelf
     try:
-        return datasets.describe(name, root)
+        return shelf.describe(name, owner())
     except datasets.DatasetBroken:
-        listed = {info.name: info for info in datasets.catalogue(root)}
+        listed = {info.name: info for info in shelf.catalogue(owner())}
         if name not in listed:
             raise
         return listed[name]

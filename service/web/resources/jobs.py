@@ -300,7 +300,7 @@ def _derived(parent: Job, overrides: dict[str, Any], *, epoch: int) -> tuple[Spe
 def _shape(name: str) -> Shape | None:
     """The shape of a data set, ``None`` where it is gone by now."""
     try:
-        info = datasets.describe(name, services().settings.data)
+        info = services().shelf.describe(name, owner())
     except datasets.DatasetError:
         return None
     return _shape_of(info)
@@ -370,7 +370,7 @@ def _check(document: Any) -> tuple[Spec, Shape]:
     shape: Shape | None = None
     if name is not None:
         try:
-            shape = _shape_of(datasets.describe(name, services().settings.data))
+            shape = _shape_of(services().shelf.describe(name, owner()))
         except datasets.DatasetNotFound as error:
             known = f"known are {', '.join(error.known)}"
             faults.append(_dataset_fault(error.code, f"there is no such data set; {known}", error.suggestion))
@@ -378,6 +378,7 @@ def _check(document: Any) -> tuple[Spec, Shape]:
             faults.append(_dataset_fault(error.code, f"its files are broken: {error.path.name}: {error.reason}"))
     if faults or spec is None or shape is None:
         raise SpecError(faults)
+    spec = validation.suit(spec, document, shape)
     validation.check_fit(spec, shape)
     return spec, shape
 

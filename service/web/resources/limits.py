@@ -6,7 +6,6 @@ from typing import Any, Final, get_args
 
 from flask import Blueprint, Response
 
-from service import datasets
 from service.contract import spec, validation
 from service.contract.presets import DEFAULT_PRESET, PRESETS
 from service.web import queries
@@ -14,7 +13,7 @@ from service.web.answers import as_json
 from service.web.operations import documented
 from service.web.queries import NoQuery
 from service.web.representations import Limits
-from service.web.services import services
+from service.web.services import owner, services
 
 blueprint: Final = Blueprint("limits", __name__)
 
@@ -50,7 +49,7 @@ def limits() -> Response:
             optimizers=_names(spec.Optimizer),
             schedules=_names(spec.Schedule),
             initializers=_names(spec.Initializer),
-            datasets=[info.name for info in datasets.catalogue(services().settings.data) if info.problem is None],
+            datasets=[info.name for info in services().shelf.catalogue(owner()) if info.problem is None],
         )
     )
 

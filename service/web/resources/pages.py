@@ -140,7 +140,7 @@ def play(job_id: str) -> Response:
         "start": next((place for place, item in enumerate(checkpoints) if item["best"]), 0),
         "seed": row.resolved["seed"],
         "latent": row.resolved.get("latent"),
-        "class_names": _class_names(str(row.resolved["dataset"]["name"])),
+        "class_names": _class_names(row),
     }
     return _html("play.html", job=shown, facts=facts)
 
@@ -174,7 +174,7 @@ def _confusion(row: Job, last: Epoch | None) -> dict[str, Any] | None:
     """The matrix of the last epoch, with the names of the classes, and how strongly to tint each cell."""
     if last is None or last.confusion is None:
         return None
-    names = _class_names(str(row.resolved["dataset"]["name"]))
+    names = _class_names(row)
     if len(names) != len(last.confusion):  # the data set is gone, or another by now
         names = [str(number) for number in range(len(last.confusion))]
     rows = []
@@ -191,9 +191,9 @@ def _confusion(row: Job, last: Epoch | None) -> dict[str, Any] | None:
     return {"epoch": last.epoch, "names": names, "rows": rows}
 
 
-def _class_names(dataset: str) -> list[str]:
+def _class_names(job: Job) -> list[str]:
     try:
-        return list(datasets.describe(dataset, services().settings.data).class_names)
+        return list(services().shelf.describe(str(job.resolved["dataset"]["name"]), job.owner).class_names)
     except datasets.DatasetError:
         return []
 

@@ -130,9 +130,21 @@ def test_incomplete_data_set_does_not_exist(client: FlaskClient, tmp_path: Path)
 
 def test_layers_must_fit_the_data_set(client: FlaskClient, tmp_path: Path) -> None:
     _write_dataset(tmp_path / "data" / "mine", GOOD_IMAGES)
-    spec = {"kind": "classifier", "dataset": {"name": "mine"}, "batch_size": 100}
+    layers = [{"units": 392, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+    spec = {"kind": "classifier", "dataset": {"name": "mine"}, "batch_size": 100, "layers": layers}
     document = check_problem(client.post("/jobs", json=spec), 422, "invalid_spec")
     assert {fault["pointer"] for fault in document["errors"]} == {"#/layers/1/units", "#/batch_size"}
+
+
+@pytest.mark.parametrize(("kind", "units"), [("classifier", 2), ("gan", 4)])
+def test_a_presets_last_layer_fits_the_data_set(client: FlaskClient, tmp_path: Path, kind: str, units: int) -> None:
+    _write_dataset(tmp_path / "data" / "mine", GOOD_IMAGES)
+    answer = client.post("/jobs", json={"kind": kind, "dataset": {"name": "mine"}, "batch_size": 2})
+    assert answer.status_code == 201, answer.text
+    resolved = answer.json["resolved"]
+    layers = resolved["layers"] if kind == "classifier" else resolved["generator"]["layers"]
+    assert layers[-1]["units"] == units
+    assert answer.json["spec"] == {"kind": kind, "dataset": {"name": "mine"}, "batch_size": 2}
 
 
 def test_body_over_one_mebibyte_is_refused(client: FlaskClient) -> None:

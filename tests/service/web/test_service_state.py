@@ -108,10 +108,11 @@ def test_data_set_that_is_not_here_is_not_downloaded_for_a_picture(
 ) -> None:
     from dataclasses import replace
 
-    from service import datasets
+    from service.datasets.shelf import Shelf
 
-    real = datasets.describe
-    monkeypatch.setattr(datasets, "describe", lambda *args: replace(real("mnist-10k", *args[1:]), available=False))
+    real = Shelf.describe
+    gone = lambda shelf, name, owner: replace(real(shelf, "mnist-10k", owner), available=False)  # noqa: E731
+    monkeypatch.setattr(Shelf, "describe", gone)
     answer = client.get("/datasets/mnist/preview.png")
     assert (answer.status_code, answer.json["code"]) == (404, "not_yet")
 

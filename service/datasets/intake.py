@@ -1,0 +1,340 @@
+"""Takes in a person's own data set: IDX files or one NPZ archive become the four arrays that trainings map.
+
+Headers first, of all files; then labels; then images, a piece at a time, straight into their new files. So memory does
+not grow with the data, and what is wrong is found before the long part. The files of the result are those of
+``cache``: pixels and labels as bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from service.datasets.errors import DatasetBroken, DatasetError
+from service.datasets.idx import idx_header, open_idx
+from service.datasets.info import (
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    VALIDATION_IMAGES,
+    VALIDATION_LABELS,
+    content_sha256,
+)
+from service.datasets.npz import open_npz
+from service.datasets.streams import ArrayStream
+
+ARCHIVE: Final = "archive"
+IMAGES, LABELS = "images", "labels"
+TEST_IMAGES, TEST_LABELS = "validation_images", "validation_labels"
+FIELDS: Final = (ARCHIVE, IMAGES, LABELS, TEST_IMAGES, TEST_LABELS)
+"""The fields of the form that hold files."""
+
+MAX_UNPACKED_BYTES: Final = 2**30
+MAX_SIDE: Final = 512
+MAX_PICTURES: Final = 2_000_000
+MAX_LABEL: Final = 255
+DEFAULT_FRACTION: Final = 0.15
+_OTHER_NAMES: Final = {
+    IMAGES: ("x", "x_train", "train_x", "train_images"),
+    LABELS: ("y", "y_train", "train_y", "train_labels"),
+    TEST_IMAGES: ("x_test", "test_x", "test_images", "x_val", "val_images"),
+    TEST_LABELS: ("y_test", "test_y", "test_labels", "y_val", "val_labels"),
+}
+"""What arrays are called in archives that are in use."""
+_ROLES: Final = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
+
+
+class UploadRefused(DatasetError, ValueError):
+    """The files are no data set; ``faults`` says what is wrong, by the field of the form."""
+
+    code = "invalid_upload"
+
+    def __init__(self, faults: Mapping[str, str]) -> None:
+        super().__init__(dict(faults))
+        self.faults = dict(faults)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{field}: {detail}" for field, detail in self.faults.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What was taken in."""
+
+    rows: int
+    columns: int
+    classes: int
+    train_count: int
+    validation_count: int
+    sha256: str
+    size_bytes: int
+    """Of the unpacked arrays."""
+
+
+def take_in(files: Mapping[str, Path], folder: Path, *, fraction: float | None) -> Taken:
+    """Check a person's files and write the arrays into an empty ``folder``.
+
+    Args:
+        files: by the field of the form: ``archive``, or ``images`` and ``labels``, perhaps with
+            ``validation_images`` and ``validation_labels``.
+        fraction: how much of each class is for validation, where nothing else is; the choice is always the same.
+
+    Raises:
+        UploadRefused: they are no data set.
+        OSError: ``folder`` cannot be written.
+    """
+    with ExitStack() as opened:
+        stored, field_of = _open(files, opened)
+        _check_shapes(stored, field_of, fraction)
+        faults: dict[str, str] = {}
+        labels: dict[str, NDArray[np.uint8]] = {}
+        for role in (LABELS, TEST_LABELS):
+            if role in stored:
+                with _faults_of(field_of[role], faults):
+                    labels[role] = _read_labels(stored[role])
+        if faults:
+            raise UploadRefused(faults)
+        chosen = None if TEST_LABELS in labels else _choose(labels[LABELS], fraction or DEFAULT_FRACTION)
+        if chosen is not None:
+            whole = labels[LABELS]
+            labels = {LABELS: whole[~chosen], TEST_LABELS: whole[chosen]}
+        _check_labels(labels, field_of)
+        shape = _sides(stored[IMAGES].shape)
+        with ExitStack() as written:
+            outputs = {
+                IMAGES: written.enter_context(_Output.new(folder, TRAIN_IMAGES, (len(labels[LABELS]), *shape))),
+                TEST_IMAGES: written.enter_context(
+                    _Output.new(folder, VALIDATION_IMAGES, (len(labels[TEST_LABELS]), *shape))
+                ),
+            }
+            for role in (IMAGES, TEST_IMAGES):
+                if role in stored:
+                    with _faults_of(field_of[role], faults):
+                        _copy_images(stored[role], outputs, role, chosen)
+            if faults:
+                raise UploadRefused(faults)
+            outputs[LABELS] = written.enter_context(_Output.new(folder, TRAIN_LABELS, labels[LABELS].shape))
+            outputs[TEST_LABELS] = written.enter_context(
+                _Output.new(folder, VALIDATION_LABELS, labels[TEST_LABELS].shape)
+            )
+            for role, values in labels.items():
+                outputs[role].add(values)
+    digests = {output.name: output.digest.hexdigest() for output in outputs.values()}
+    sha256 = content_sha256(digests)
+    _write_meta(folder, {"sha256": sha256, "files": digests})
+    return Taken(
+        rows=shape[0],
+        columns=shape[1],
+        classes=int(max(values.max() for values in labels.values())) + 1,
+        train_count=len(labels[LABELS]),
+        validation_count=len(labels[TEST_LABELS]),
+        sha256=sha256,
+        size_bytes=sum(path.stat().st_size for path in folder.iterdir()),
+    )
+
+
+@contextmanager
+def _faults_of(field: str, faults: dict[str, str]) -> Iterator[None]:
+    """Note what is wrong with a field, and go on with the next."""
+    try:
+        yield
+    except DatasetBroken as error:
+        faults.setdefault(field, error.reason)
+
+
+def _open(files: Mapping[str, Path], opened: ExitStack) -> tuple[dict[str, ArrayStream], dict[str, str]]:
+    """The arrays by their roles, and the field that each came in."""
+    if ARCHIVE in files:
+        if len(files) > 1:
+            raise UploadRefused({ARCHIVE: "comes alone: an archive holds images and labels"})
+        faults: dict[str, str] = {}
+        arrays: dict[str, ArrayStream] = {}
+        with _faults_of(ARCHIVE, faults):
+            arrays = opened.enter_context(open_npz(files[ARCHIVE], max_bytes=MAX_UNPACKED_BYTES))
+        if faults:
+            raise UploadRefused(faults)
+        stored = _by_role(arrays)
+        return stored, dict.fromkeys(stored, ARCHIVE)
+    stored, faults = {}, {}
+    for field, path in files.items():
+        with _faults_of(field, faults):
+            stored[field] = opened.enter_context(open_idx(path, max_bytes=MAX_UNPACKED_BYTES // 2))
+    for field in (IMAGES, LABELS):
+        if field not in files:
+            faults[field] = f"is missing: send {IMAGES} and {LABELS} as IDX files, or one NPZ file as {ARCHIVE}"
+    if (TEST_IMAGES in files) != (TEST_LABELS in files):
+        missing = TEST_LABELS if TEST_IMAGES in files else TEST_IMAGES
+        faults[missing] = f"is missing: {TEST_IMAGES} and {TEST_LABELS} come together"
+    if faults:
+        raise UploadRefused(faults)
+    return stored, {field: field for field in stored}
+
+
+def _by_role(arrays: Mapping[str, ArrayStream]) -> dict[str, ArrayStream]:
+    stored: dict[str, ArrayStream] = {}
+    for name, array in arrays.items():
+        role = _ROLES.get(name.lower())
+        if role is None:
+            known = ", ".join(f"{role} (or {', '.join(others)})" for role, others in _OTHER_NAMES.items())
+            raise UploadRefused({ARCHIVE: f"has an array {name!r}; known are {known}"})
+        if role in stored:
+            raise UploadRefused({ARCHIVE: f"has two arrays that are its {role}"})
+        stored[role] = array
+    wanted = {IMAGES, LABELS} | ({TEST_IMAGES, TEST_LABELS} if stored.keys() & {TEST_IMAGES, TEST_LABELS} else set())
+    if missing := sorted(wanted - stored.keys()):
+        raise UploadRefused({ARCHIVE: f"has no {' and no '.join(missing)}"})
+    return stored
+
+
+def _check_shapes(stored: Mapping[str, ArrayStream], field_of: Mapping[str, str], fraction: float | None) -> None:
+    """All that headers can show: types, dimensions, counts.
+
+    Raises:
+        UploadRefused: as it says.
+    """
+    faults: dict[str, str] = {}
+
+    def fault(role: str, detail: str) -> None:
+        where = stored[role].within
+        faults.setdefault(field_of[role], f"{where}: {detail}" if where else detail)
+
+    for images, labels in ((IMAGES, LABELS), (TEST_IMAGES, TEST_LABELS)):
+        if images not in stored:
+            continue
+        shape, counts = stored[images].shape, stored[labels].shape
+        if len(shape) != 3 and not (len(shape) == 4 and shape[3] == 1):
+            fault(images, f"has the shape {shape}; grey images are (count, rows, columns)")
+        elif not 1 <= shape[0] <= MAX_PICTURES:
+            fault(images, f"holds {shape[0]:,} images; 1 to {MAX_PICTURES:,} are read")
+        elif not all(1 <= side <= MAX_SIDE for side in shape[1:3]):
+            fault(images, f"holds images of {shape[1]:,} x {shape[2]:,}; sides of 1 to {MAX_SIDE} are read")
+        if len(counts) != 1 and not (len(counts) == 2 and counts[1] == 1):
+            fault(labels, f"has the shape {counts}; labels are (count,)")
+        elif counts[0] != shape[0]:
+            fault(labels, f"holds {counts[0]:,} labels for {shape[0]:,} images")
+        if stored[labels].dtype.kind not in "iu":
+            fault(labels, f"holds values of type {stored[labels].dtype}; labels are of an integer type")
+    if not faults and TEST_IMAGES in stored:
+        sides, wanted = _sides(stored[TEST_IMAGES].shape), _sides(stored[IMAGES].shape)
+        if sides != wanted:
+            fault(TEST_IMAGES, f"holds images of {sides}, the training images are {wanted}")
+        if fraction is not None:
+            faults["validation_fraction"] = "is for uploads without validation images"
+    if faults:
+        raise UploadRefused(faults)
+
+
+def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
+    return shape[1], shape[2]
+
+
+def _read_labels(stored: ArrayStream) -> NDArray[np.uint8]:
+    read = bytearray()
+    for values in stored.rows():
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > MAX_LABEL:
+            raise stored.broken(f"holds the label {low if low < 0 else high}; they are numbers from 0 to {MAX_LABEL}")
+        read += values.astype(np.uint8).tobytes()
+    return np.frombuffer(read, np.uint8)
+
+
+def _choose(labels: NDArray[np.uint8], fraction: float) -> NDArray[np.bool_]:
+    """Which pictures are for validation: of each class this share, drawn with a fixed seed; never all of one."""
+    rng = np.random.default_rng(0)
+    chosen = np.zeros(len(labels), np.bool_)
+    for label in np.unique(labels):
+        places = rng.permutation(np.flatnonzero(labels == label))
+        chosen[places[: int(fraction * len(places))]] = True
+    if not chosen.any():
+        detail = f"leaves no picture for validation: no class has {1 / fraction:.0f} pictures"
+        raise UploadRefused({"validation_fraction": detail})
+    return chosen
+
+
+def _check_labels(labels: Mapping[str, NDArray[np.uint8]], field_of: Mapping[str, str]) -> None:
+    highest, trained = int(labels[TEST_LABELS].max()), int(labels[LABELS].max())
+    if highest > trained:
+        detail = f"has the label {highest} for validation, but the training labels end at {trained}"
+        raise UploadRefused({field_of.get(TEST_LABELS, field_of[LABELS]): detail})
+
+
+def _copy_images(
+    stored: ArrayStream, outputs: Mapping[str, _Output], role: str, chosen: NDArray[np.bool_] | None
+) -> None:
+    done = 0
+    for values in stored.rows():
+        pixels = _as_pixels(stored, values).reshape(len(values), *_sides(stored.shape))
+        if chosen is None:
+            outputs[role].add(pixels)
+        else:
+            mask = chosen[done : done + len(pixels)]
+            outputs[IMAGES].add(pixels[~mask])
+            outputs[TEST_IMAGES].add(pixels[mask])
+        done += len(pixels)
+
+
+def _as_pixels(stored: ArrayStream, values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Bytes of 0 to 255, out of such numbers of any integer type, of numbers from 0 to 1, or of yes and no."""
+    match stored.dtype.kind:
+        case "b":
+            bits = values.view(np.uint8)
+            if bits.max() > 1:
+                raise stored.broken("holds a byte that is neither true nor false")
+            return np.where(bits, np.uint8(255), np.uint8(0))
+        case "f":
+            low, high = float(values.min()), float(values.max())
+            if not (low >= 0 and high <= 1):  # as it is for NaN, which min and max pass on
+                raise stored.broken(f"holds pixels from {low:g} to {high:g}; floats must lie in 0 to 1, none NaN")
+            return np.asarray(np.rint(values * 255), np.uint8)
+        case _:
+            if values.dtype == np.uint8:
+                return np.asarray(values, np.uint8)
+            low, high = int(values.min()), int(values.max())
+            if low < 0 or high > 255:
+                raise stored.broken(f"holds pixels from {low} to {high}; whole numbers must lie in 0 to 255")
+            return values.astype(np.uint8)
+
+
+class _Output:
+    """An .npy file of bytes under way, and the digest of the IDX file that it would be."""
+
+    def __init__(self, name: str, file: IO[bytes], shape: tuple[int, ...]) -> None:
+        self.name, self._file = name, file
+        self.digest = hashlib.sha256(idx_header(shape))
+        npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+    @classmethod
+    @contextmanager
+    def new(cls, folder: Path, name: str, shape: tuple[int, ...]) -> Iterator[_Output]:
+        """A file that is on disk for good when the block ends."""
+        with (folder / f"{name}.npy").open("xb") as file:
+            yield cls(name, file, shape)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def add(self, values: NDArray[np.uint8]) -> None:
+        """Append values."""
+        data = np.ascontiguousarray(values).data
+        self.digest.update(data)
+        self._file.write(data)
+
+
+def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    with (folder / "meta.json").open("x") as file:
+        json.dump(meta, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def as_document(taken: Taken) -> dict[str, Any]:
+    """For the way out of a child process."""
+    return asdict(taken)

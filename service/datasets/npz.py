@@ -1,0 +1,166 @@
+"""NPZ, NumPy's archive of arrays: a zip file whose members are .npy files.
+
+Nothing in it is believed. The directory's size is checked before it is read, each member against it before it is
+opened, and of the header of an array only three fields are looked for, by a fixed pattern: NumPy's own reader would
+evaluate it, and make room for what it promises.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+
+from service.datasets.errors import DatasetBroken, DatasetError
+from service.datasets.streams import ArrayStream, Readable, exceeds, read_fully
+
+MAX_MEMBERS: Final = 32
+MAX_DIMENSIONS: Final = 4
+MAX_RATIO: Final = 100
+"""Times that a member may be larger than it is packed, past its first MiB; deflate's own limit is 1,032."""
+_FREE_BYTES: Final = 2**20
+_MAX_HEADER: Final = 4096
+_END: Final = struct.Struct("<4s4H2LH")
+"""End of central directory: magic, disk, disk of the directory, members here, members, its size, its place, comment."""
+_MEMBER_BYTES: Final = 512
+"""The most that one member may take in the directory: 46 bytes, its name, and what tools add."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,64}\.npy")
+_REFUSED_FLAGS: Final = 0x1 | 0x20 | 0x40 | 0x2000
+"""Encrypted, patched, strongly encrypted, or with a hidden directory."""
+_PAIR: Final = re.compile(
+    r"""\s*'(?:(descr)'\s*:\s*'([<>|=]?[a-z][0-9]{1,2})'
+          |(fortran_order)'\s*:\s*(True|False)
+          |(shape)'\s*:\s*\(\s*((?:[0-9]{1,19}\s*,\s*)*(?:[0-9]{1,19})?)\s*\))\s*(?:,|(?=\}))""",
+    re.VERBOSE,
+)
+_KINDS: Final = "biuf"
+
+
+@contextmanager
+def open_npz(path: Path, *, max_bytes: int) -> Iterator[dict[str, ArrayStream]]:
+    """The arrays of an archive by their names (without ``.npy``), for reading piece by piece.
+
+    Args:
+        max_bytes: what all of them together may unpack to.
+
+    Raises:
+        DatasetBroken: also while the arrays are read.
+    """
+    try:
+        with path.open("rb") as file, ExitStack() as opened:
+            _check_directory(path, file)
+            archive = opened.enter_context(zipfile.ZipFile(file))
+            members = archive.infolist()
+            _check_members(path, members, max_bytes)
+            yield {
+                member.filename.removesuffix(".npy"): _open_array(
+                    path, member, opened.enter_context(archive.open(member)), max_bytes
+                )
+                for member in members
+            }
+    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, RuntimeError) as error:
+        raise DatasetBroken(path, f"is damaged ({error})") from error
+    except DatasetError:
+        raise
+    except ValueError as error:  # of zipfile: names in no encoding, places before the file
+        raise DatasetBroken(path, f"is damaged ({type(error).__name__})") from error
+    except OSError as error:
+        raise DatasetBroken(path, f"cannot be read ({error.strerror or error})") from error
+
+
+def _check_directory(path: Path, file: IO[bytes]) -> None:
+    """The end of the file must be the end of a small directory: only then may all of it be read."""
+    size = file.seek(0, os.SEEK_END)
+    if size < _END.size:
+        raise DatasetBroken(path, "is not a zip file")
+    file.seek(size - _END.size)
+    magic, disk, start_disk, here, count, directory_bytes, offset, comment = _END.unpack(file.read(_END.size))
+    if magic != b"PK\x05\x06" or comment:
+        raise DatasetBroken(path, "is not a zip file, or something follows it")
+    if disk or start_disk or here != count or not 1 <= count <= MAX_MEMBERS:
+        raise DatasetBroken(path, f"has {count:,} members; 1 to {MAX_MEMBERS} are read")
+    if directory_bytes > count * _MEMBER_BYTES or offset + directory_bytes != size - _END.size:
+        raise DatasetBroken(path, "its directory does not lie where it should, or is too large")
+    file.seek(0)
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo], max_bytes: int) -> None:
+    names = [member.orig_filename for member in members]
+    for member in members:
+        name = ascii(member.orig_filename[:80])
+        if not _NAME.fullmatch(member.orig_filename):
+            raise DatasetBroken(path, f"has a member {name}; their names are letters, digits and _, and end in .npy")
+        if names.count(member.orig_filename) > 1:
+            raise DatasetBroken(path, f"has two members {name}")
+        if member.flag_bits & _REFUSED_FLAGS:
+            raise DatasetBroken(path, f"the member {name} is encrypted")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DatasetBroken(path, f"the member {name} is packed in a way that is not read; use deflate, or none")
+        if member.file_size > max(_FREE_BYTES, MAX_RATIO * member.compress_size):
+            raise DatasetBroken(path, f"the member {name} unpacks to more than {MAX_RATIO} times its size")
+    total = sum(member.file_size for member in members)
+    if total > max_bytes:
+        raise DatasetBroken(path, f"unpacks to {total:,} bytes; at most {max_bytes:,} are read")
+
+
+def _open_array(path: Path, member: zipfile.ZipInfo, stream: Readable, max_bytes: int) -> ArrayStream:
+    name = member.filename
+    header_bytes, dtype, shape = _read_header(path, name, stream)
+    if exceeds(shape, max_bytes // dtype.itemsize):
+        raise DatasetBroken(path, f"{name} promises the shape {shape}, which is over {max_bytes:,} bytes")
+    stored = ArrayStream(path, stream, dtype, shape, within=name)
+    if header_bytes + stored.size_bytes != member.file_size:
+        held = member.file_size - header_bytes
+        raise DatasetBroken(path, f"{name} promises {stored.size_bytes:,} bytes of data, but holds {held:,}")
+    return stored
+
+
+def _read_header(path: Path, name: str, stream: Readable) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
+    """The length of an .npy file's header, and what it says."""
+    begin = read_fully(stream, 8)
+    if len(begin) < 8 or begin[:6] != b"\x93NUMPY" or begin[6] not in (1, 2, 3) or begin[7]:
+        raise DatasetBroken(path, f"{name} is not an array in NumPy's format")
+    width = 2 if begin[6] == 1 else 4
+    length = int.from_bytes(read_fully(stream, width), "little")
+    if length > _MAX_HEADER:
+        raise DatasetBroken(path, f"{name} has a header of {length:,} bytes; at most {_MAX_HEADER:,} are read")
+    text = read_fully(stream, length)
+    if len(text) < length:
+        raise DatasetBroken(path, f"{name} is cut short inside the header")
+    said = _parse(text.decode("latin-1"))
+    if said is None:
+        raise DatasetBroken(path, f"{name} has a header that is not read: plain numbers in C order are")
+    dtype, shape = said
+    return 8 + width + length, dtype, shape
+
+
+def _parse(text: str) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
+    """The type and the shape out of ``{'descr': '|u1', 'fortran_order': False, 'shape': (2, 28, 28), }``."""
+    text = text.strip(" \n")
+    if not (text.startswith("{") and text.endswith("}")):
+        return None
+    said: dict[str, str] = {}
+    position = 1
+    while found := _PAIR.match(text, position):
+        name, value = (group for group in found.groups() if group is not None)
+        if name in said:
+            return None
+        said[name], position = value, found.end()
+    if len(said) != 3 or text[position:].strip() != "}" or said["descr"].lstrip("<>|=")[0] not in _KINDS:
+        return None
+    shape = tuple(int(size) for size in said["shape"].split(",") if size.strip())
+    if not 1 <= len(shape) <= MAX_DIMENSIONS or (said["fortran_order"] == "True" and len(shape) > 1):
+        return None
+    try:
+        dtype = np.dtype(said["descr"])
+    except TypeError:  # f3, say
+        return None
+    return (dtype, shape) if dtype.itemsize <= 8 else None

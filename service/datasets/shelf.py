@@ -1,0 +1,88 @@
+"""What somebody may train on: the built-in data sets, the folders beside them, and the uploads of one owner.
+
+An upload's arrays are mapped from where they lie; nothing of them is in the cache.
+"""
+
+from __future__ import annotations
+
+from service.contract import uploads
+from service.contract.database import Database
+from service.contract.settings import Settings
+from service.contract.tables import Upload
+from service.contract.uploads import UploadFolder
+from service.datasets import cache
+from service.datasets.cache import Dataset
+from service.datasets.catalogue import catalogue, closest, describe, may_be_named
+from service.datasets.download import Progress
+from service.datasets.errors import DatasetNotFound, DatasetUnavailable
+from service.datasets.info import DatasetInfo
+
+
+class Shelf:
+    """All data sets of a deployment. Whoever asks sees those of one owner."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings, self._database = settings, database
+        self._files = UploadFolder(settings.artifacts)
+
+    def catalogue(self, owner: str | None) -> list[DatasetInfo]:
+        """All that ``owner`` may name: the built-in ones, the folders, then the uploads."""
+        with self._database.read() as session:
+            rows = uploads.listed(session, owner=owner)
+        taken = {row.name for row in rows}
+        others = [info for info in catalogue(self._settings.data) if info.name not in taken]
+        return [*others, *(_info(row) for row in rows)]
+
+    def describe(self, name: str, owner: str | None) -> DatasetInfo:
+        """One data set; an upload comes before a folder of the same name.
+
+        Raises:
+            DatasetNotFound: there is none of that name, or it is somebody else's.
+            DatasetBroken: it is a folder whose files do not fit together.
+        """
+        row = self._find(name, owner)
+        if row is not None:
+            return _info(row)
+        try:
+            return describe(name, self._settings.data)
+        except DatasetNotFound as error:
+            known = [info.name for info in self.catalogue(owner)]
+            raise DatasetNotFound(name, known, closest(name, known)) from error
+
+    def load(self, info: DatasetInfo, *, progress: Progress | None = None) -> Dataset:
+        """The arrays of a data set that was described here; ``progress`` hears of a download.
+
+        Raises:
+            DatasetError: as ``cache.load`` has it.
+        """
+        if info.upload_id is None:
+            here = self._settings
+            return cache.load(info.name, here.data, cache_root=here.datasets_cache, progress=progress)
+        try:
+            return cache.open_arrays(self._files.arrays(info.upload_id), info)
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            advice = "Put its folder back, or delete the data set and send it again"
+            raise DatasetUnavailable(info.name, f"the files of this upload cannot be read ({error})", advice) from error
+
+    def _find(self, name: str, owner: str | None) -> Upload | None:
+        if not may_be_named(name):
+            return None
+        with self._database.read() as session:
+            return uploads.find(session, name, owner=owner)
+
+
+def _info(row: Upload) -> DatasetInfo:
+    return DatasetInfo(
+        name=row.name,
+        title=row.name,
+        image_shape=(row.image_rows, row.image_columns),
+        classes=row.classes,
+        train_count=row.train_count,
+        validation_count=row.validation_count,
+        class_names=tuple(str(label) for label in range(row.classes)),
+        source="an upload",
+        licence="unknown",
+        sha256=row.sha256,
+        available=True,
+        upload_id=row.id,
+    )

@@ -1,0 +1,131 @@
+"""An array in a file from a stranger: its header first, then its values piece by piece, never more than promised."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.datasets.errors import DatasetBroken
+
+CHUNK: Final = 2**20
+_PACKED_CHUNK: Final = 2**16
+_MAX_MEMBERS: Final = 10_000
+
+
+class Readable(Protocol):
+    """What bytes come from; gives fewer than asked for, or none at the end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes, which is above 0."""
+
+
+class Gunzip:
+    """The content of a gzip file, with memory and time in proportion to what is read of it.
+
+    The standard library's GzipFile reads names in the header byte by byte, and starts anew for each of the members
+    that a file may have: both can be made to take minutes.
+    """
+
+    def __init__(self, file: Readable) -> None:
+        self._file, self._packed, self._members = file, b"", 0
+        self._inflate: Any = None
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes; none at the end.
+
+        Raises:
+            EOFError: the file ends inside a member.
+            zlib.error: it is damaged.
+        """
+        while True:
+            packed = self._packed or self._file.read(_PACKED_CHUNK)
+            if self._inflate is None:
+                if not packed:
+                    return b""
+                self._members += 1
+                if self._members > _MAX_MEMBERS:
+                    raise zlib.error(f"more than {_MAX_MEMBERS:,} members")
+                self._inflate = zlib.decompressobj(wbits=31)
+            data: bytes = self._inflate.decompress(packed, size)
+            self._packed = self._inflate.unconsumed_tail or self._inflate.unused_data
+            if self._inflate.eof:
+                self._inflate = None
+            elif not (packed or data):
+                raise EOFError
+            if data:
+                return data
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayStream:
+    """An array that is not read yet.
+
+    Attributes:
+        path: the file, for what is said of it.
+        stream: stands behind the header.
+        within: the archive's member, for what is said of it; empty where the file is the array.
+    """
+
+    path: Path
+    stream: Readable
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    within: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """What the header promises."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
+        """All bytes, in chunks of ``size``; reading on to the end also makes gzip and zip check their checksums.
+
+        Raises:
+            DatasetBroken: there are fewer or more bytes than promised.
+        """
+        done, promised = 0, self.size_bytes
+        while done < promised:
+            chunk = read_fully(self.stream, min(size, promised - done))
+            if not chunk:
+                raise self.broken(f"cut short: {done:,} of {promised:,} bytes of data")
+            done += len(chunk)
+            yield chunk
+        if self.stream.read(1):
+            raise self.broken(f"goes on after its {promised:,} bytes of data")
+
+    def rows(self) -> Iterator[NDArray[Any]]:
+        """All values, some rows (along the first axis) at a time.
+
+        Raises:
+            DatasetBroken: there are fewer or more bytes than promised.
+        """
+        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        for chunk in self.chunks(max(1, CHUNK // max(1, row_bytes)) * max(1, row_bytes)):
+            if len(chunk) % row_bytes:
+                raise self.broken(f"cut short: {len(chunk) % row_bytes:,} bytes of a row of {row_bytes:,}")
+            yield np.frombuffer(chunk, self.dtype).reshape(-1, *self.shape[1:])
+
+    def broken(self, reason: str) -> DatasetBroken:
+        """The error that says what is wrong with this array."""
+        return DatasetBroken(self.path, f"{self.within}: {reason}" if self.within else reason)
+
+
+def read_fully(stream: Readable, size: int) -> bytes:
+    """As many bytes as asked for, unless the stream ends before."""
+    data = b""
+    while len(data) < size and (more := stream.read(size - len(data))):
+        data += more
+    return data
+
+
+def exceeds(shape: Sequence[int], limit: int) -> bool:
+    """Whether an array of this shape has more than ``limit`` values. Zeros are left out of the product: NumPy refuses
+    the shape (0, 2**32 - 1, 2**32 - 1) as too large, and so do we."""
+    return math.prod(size for size in shape if size) > limit

@@ -1,0 +1,211 @@
+"""Uploads over HTTP, with the real reading process."""
+
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import encode_multipart
+
+from service.contract import uploads
+from service.datasets import content_sha256
+from service.datasets.idx import idx_header
+from service.web.services import EXTENSION, Services
+from tests.service.web.conftest import MakeApp, PlayedWorker
+
+RNG = np.random.default_rng(3)
+IMAGES = RNG.integers(0, 256, (60, 9, 7)).astype(np.uint8)
+LABELS = (np.arange(60) % 5).astype(np.uint8)
+
+
+def idx(array: np.ndarray[Any, Any]) -> bytes:
+    return idx_header(array.shape) + array.tobytes()
+
+
+def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def send(client: FlaskClient, name: str = "mine", **fields: bytes | str) -> Any:
+    files = {key: FileStorage(io.BytesIO(value), key) for key, value in fields.items() if isinstance(value, bytes)}
+    texts = {key: value for key, value in fields.items() if isinstance(value, str)}
+    boundary, body = encode_multipart({"name": name, **texts, **files})
+    return client.post("/datasets", data=body, content_type=f"multipart/form-data; boundary={boundary}")
+
+
+def test_four_idx_files_are_a_data_set(client: FlaskClient) -> None:
+    answer = send(
+        client,
+        images=gzip.compress(idx(IMAGES)),
+        labels=idx(LABELS),
+        validation_images=idx(IMAGES[:10]),
+        validation_labels=gzip.compress(idx(LABELS[:10])),
+    )
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["Location"] == "/datasets/mine"
+    found = client.get("/datasets/mine").json
+    assert found == answer.json
+    assert (found["image_shape"], found["classes"], found["uploaded"]) == ([9, 7], 5, True)
+    assert (found["train_count"], found["validation_count"]) == (60, 10)
+    assert "mine" in [item["name"] for item in client.get("/datasets").json["data"]]
+    assert "mine" in client.get("/limits").json["datasets"]
+    picture = client.get(found["urls"]["preview"])
+    assert (picture.status_code, picture.data[:8]) == (200, b"\x89PNG\r\n\x1a\n")
+
+
+def test_sha256_is_that_of_the_same_data_as_a_built_in_set_has_it(client: FlaskClient) -> None:
+    from service.datasets.builtins import BUILT_IN
+
+    shipped = BUILT_IN["mnist-10k"].shipped
+    assert shipped is not None
+    fields = ("images", "labels", "validation_images", "validation_labels")
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    files = {field: (shipped / f"{name}-ubyte.gz").read_bytes() for field, name in zip(fields, names, strict=True)}
+    answer = send(client, **files)
+    assert answer.status_code == 201, answer.text
+    assert answer.json["sha256"] == client.get("/datasets/mnist-10k").json["sha256"]
+    assert content_sha256(BUILT_IN["mnist-10k"].digests) == answer.json["sha256"]
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<i8", ">i4", "<f4", "<f8", "?"])
+def test_an_archive_of_any_plain_type_is_stored_as_bytes(app: Flask, dtype: str) -> None:
+    bits = IMAGES > 127
+    pixels = {"f": IMAGES / 255, "b": bits}.get(np.dtype(dtype).kind, IMAGES).astype(dtype)
+    answer = send(app.test_client(), archive=npz(x_train=pixels[..., None], y_train=LABELS.astype("<i8")[:, None]))
+    assert answer.status_code == 201, answer.text
+    here: Services = app.extensions[EXTENSION]
+    dataset = here.shelf.load(here.shelf.describe("mine", None))
+    whole = np.concatenate([dataset.train_images, dataset.validation_images])
+    expected = bits * np.uint8(255) if dtype == "?" else IMAGES
+    assert sorted(map(bytes, whole)) == sorted(map(bytes, expected))
+
+
+def test_the_split_keeps_pictures_with_their_labels_and_a_share_of_each_class(app: Flask) -> None:
+    images = np.zeros((60, 4, 4), np.uint8)
+    images[:, 0, 0] = np.arange(60)
+    answer = send(app.test_client(), archive=npz(images=images, labels=LABELS), validation_fraction="0.25")
+    assert (answer.json["train_count"], answer.json["validation_count"]) == (45, 15)
+    here: Services = app.extensions[EXTENSION]
+    dataset = here.shelf.load(here.shelf.describe("mine", None))
+    assert np.bincount(dataset.validation_labels).tolist() == [3] * 5
+    for pictures, labels in (
+        (dataset.train_images, dataset.train_labels),
+        (dataset.validation_images, dataset.validation_labels),
+    ):
+        assert (pictures[:, 0, 0] % 5 == labels).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameter", "reason"),
+    [
+        ({}, "archive", "is missing"),
+        ({"archive": npz(x=IMAGES, y=LABELS, z=LABELS)}, "archive", "has an array 'z'"),
+        ({"archive": npz(x=IMAGES, y=LABELS), "validation_fraction": "2"}, "validation_fraction", "between 0 and 1"),
+        ({"archive": npz(x=IMAGES, y=LABELS), "validation_fraction": "nan"}, "validation_fraction", "between 0 and 1"),
+        ({"archive": npz(x=IMAGES, y=LABELS), "colour": "red"}, "colour", "is not known"),
+        ({"archive": "text"}, "archive", "is no file"),
+    ],
+)
+def test_what_is_no_data_set_is_refused_with_its_field(
+    app: Flask, fields: dict[str, bytes | str], parameter: str, reason: str
+) -> None:
+    answer = send(app.test_client(), **fields)
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_upload"), answer.text
+    assert {item["parameter"]: item["detail"] for item in answer.json["errors"]}.get(parameter, "").find(reason) >= 0, (
+        answer.text
+    )
+    assert not list((app.extensions[EXTENSION].settings.artifacts / "datasets").iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "..", ".cache", "a/b", "a b", "ä", "x" * 65, "a\x00"])
+def test_a_name_that_could_be_a_path_is_refused(client: FlaskClient, name: str) -> None:
+    answer = send(client, name, archive=npz(x=IMAGES, y=LABELS))
+    assert (answer.status_code, answer.json["errors"][0]["parameter"]) == (422, "name")
+
+
+def test_a_name_is_given_once(client: FlaskClient) -> None:
+    archive = npz(x=IMAGES, y=LABELS)
+    assert send(client, archive=archive).status_code == 201
+    for name in ("mine", "mnist-10k", "mnist"):
+        again = send(client, name, archive=archive)
+        assert (again.status_code, again.json["code"]) == (409, "dataset_exists")
+
+
+def test_a_data_set_is_deleted_when_no_job_needs_it(
+    app: Flask, client: FlaskClient, submit: Any, worker: PlayedWorker
+) -> None:
+    assert send(client, archive=npz(x=IMAGES, y=LABELS)).status_code == 201
+    job_id = submit(client, dataset={"name": "mine"}, batch_size=10)
+    refused = client.delete("/datasets/mine")
+    assert (refused.status_code, refused.json["code"], refused.json["jobs"]) == (409, "dataset_in_use", [job_id])
+    client.post(f"/jobs/{job_id}/cancel")
+    assert client.delete("/datasets/mine").status_code == 204
+    assert client.get("/datasets/mine").status_code == 404
+    assert client.delete("/datasets/mine").status_code == 404
+    assert not list((app.extensions[EXTENSION].settings.artifacts / "datasets").iterdir())
+    assert client.post("/jobs", json={"kind": "classifier", "dataset": {"name": "mine"}}).status_code == 422
+
+
+def test_a_built_in_data_set_stays(client: FlaskClient) -> None:
+    answer = client.delete("/datasets/mnist-10k")
+    assert (answer.status_code, answer.json["code"]) == (409, "dataset_fixed")
+
+
+def test_an_upload_is_its_owners(make_app: MakeApp, sqlite_url: str) -> None:
+    from service.contract.settings import Auth
+
+    app = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("one-key-of-some-length", "another-of-some-length"))
+    one, other = app.test_client(), app.test_client()
+    one.environ_base["HTTP_AUTHORIZATION"] = "Bearer one-key-of-some-length"
+    other.environ_base["HTTP_AUTHORIZATION"] = "Bearer another-of-some-length"
+    assert send(one, archive=npz(x=IMAGES, y=LABELS)).status_code == 201
+    assert "mine" not in other.get("/datasets").text
+    assert other.get("/datasets/mine").status_code == 404
+    assert other.get("/datasets/mine/preview.png").status_code == 404
+    assert other.delete("/datasets/mine").status_code == 404
+    refused = other.post("/jobs", json={"kind": "classifier", "dataset": {"name": "mine"}})
+    assert (refused.status_code, refused.json["errors"][0]["code"]) == (422, "dataset_not_found")
+    assert "mine" not in refused.text.replace("'mine'", "")
+    assert send(other, archive=npz(x=IMAGES[:40], y=LABELS[:40])).status_code == 201
+    assert one.get("/datasets/mine").json["train_count"] > other.get("/datasets/mine").json["train_count"]
+
+
+def test_what_broke_off_is_swept(app: Flask, client: FlaskClient) -> None:
+    send(client, archive=npz(x=IMAGES, y=LABELS))
+    here: Services = app.extensions[EXTENSION]
+    here.uploads.begin("ds_BROKEN")
+
+    def named() -> set[str]:
+        with here.database.read() as session:
+            return uploads.ids(session)
+
+    assert here.uploads.sweep(named, older_than_s=60) == []
+    assert here.uploads.sweep(named, older_than_s=-1) == [".ds_BROKEN"]
+    assert client.get("/datasets/mine/preview.png").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"{}", "application/json", 415),
+        (b"x", "multipart/form-data", 400),
+        (b"--x\r\n", "multipart/form-data; boundary=x", 400),
+        (b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\nmine', "multipart/form-data; boundary=x", 400),
+        (b"--x--\r\n", "multipart/form-data; boundary=x", 422),
+    ],
+)
+def test_what_is_no_form_is_refused(client: FlaskClient, body: bytes, content_type: str, status: int) -> None:
+    assert client.post("/datasets", data=body, content_type=content_type).status_code == status
+
+
+def test_a_full_disk_is_said(app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (app.extensions[EXTENSION].settings.artifacts).write_text("a file where the folder should be")
+    answer = send(client, archive=npz(x=IMAGES, y=LABELS))
+    assert (answer.status_code, answer.json["code"]) == (507, "storage_full")
