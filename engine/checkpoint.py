@@ -7,6 +7,7 @@ Tensors lie under their names (``layers.0.weight``, ``optimizer.velocity.0``, ..
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -136,9 +137,16 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):  # 1e400 is JSON, and infinite for Python
+        raise ValueError(f"{text} is too large a number")
+    return number
+
+
 def _json_object(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
     try:
-        value = json.loads(metadata[key], parse_constant=_no_number)
+        value = json.loads(metadata[key], parse_constant=_no_number, parse_float=_finite)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"the metadata has no JSON under {key!r}: {error}") from error
     if not isinstance(value, dict):

@@ -202,10 +202,12 @@ class ClassifierTrainer:
         Raises:
             CheckpointError: it does not fit. The trainer should not be used then.
         """
-        best_accuracy, best_epoch = state.state.get("best_accuracy"), state.state.get("best_epoch")
-        if not isinstance(best_accuracy, float | None) or not isinstance(best_epoch, int | None):
-            raise CheckpointError(f"best accuracy {best_accuracy!r} in epoch {best_epoch!r} makes no sense")
         self._progress.load(state.state, "classifier")
+        best_accuracy, best_epoch = state.state.get("best_accuracy"), state.state.get("best_epoch")
+        if not _is_a_best(best_accuracy, best_epoch, self.epoch):
+            raise CheckpointError(
+                f"best accuracy {best_accuracy!r} in epoch {best_epoch!r} of {self.epoch} makes no sense"
+            )
         self._average.load_state_dict(state.tensors)
         self.optimizer.load_state_dict(under_prefix("optimizer.", state), self.model.parameters)
         self.best_accuracy, self.best_epoch = best_accuracy, best_epoch
@@ -256,6 +258,12 @@ class ClassifierTrainer:
     def _per_image(self, loss: Array, batch: int) -> float:
         """The loss as a mean over the batch, whatever its reduction, so that runs can be compared."""
         return float(loss) / batch if self.loss.reduction == "sum" else float(loss)
+
+
+def _is_a_best(accuracy: object, epoch: object, epochs: int) -> bool:
+    if accuracy is None or epoch is None:
+        return accuracy is epoch
+    return isinstance(accuracy, float) and 0 <= accuracy <= 1 and type(epoch) is int and 1 <= epoch <= epochs
 
 
 def _labels(data: ImageData, model: Sequential, role: str) -> Array:

@@ -114,6 +114,7 @@ def test_a_changed_byte_is_refused_or_read_as_it_stands(position: int, value: in
         (edit(lambda header: header["__metadata__"].pop("state")), "no JSON under 'state'"),
         (edit(lambda header: header["__metadata__"].update({"spec": "[]"})), "list, not an object"),
         (edit(lambda header: header["__metadata__"].update({"state": '{"loss": NaN}'})), "NaN is not JSON"),
+        (edit(lambda header: header["__metadata__"].update({"state": '{"loss": -1e400}'})), "-1e400 is too large"),
         (edit(lambda header: header["layers.0.weight"].update(data_offsets=[0, 8])), "not a whole safetensors file"),
         (edit(lambda header: header["layers.0.weight"].update(shape=[2**40, 2**40])), "not a whole safetensors file"),
         (edit(lambda header: header["layers.0.weight"].update(dtype="I32", shape=[12])), "has dtype int32"),

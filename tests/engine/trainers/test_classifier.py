@@ -275,7 +275,8 @@ def test_states_that_do_not_fit_are_refused() -> None:
         trainer(epochs=2).load_state_dict(state)
     with pytest.raises(CheckpointError, match="trainer 'gan'"):
         trainer().load_state_dict(checkpoint.State(state.tensors, state.state | {"trainer": "gan"}))
-    with pytest.raises(CheckpointError, match="makes no sense"):
-        trainer().load_state_dict(checkpoint.State(state.tensors, state.state | {"best_epoch": "three"}))
+    for change in ({"best_epoch": "three"}, {"best_epoch": 5}, {"best_epoch": None}, {"best_accuracy": 1.5}):
+        with pytest.raises(CheckpointError, match="makes no sense"):
+            trainer().load_state_dict(checkpoint.State(state.tensors, state.state | change))
     with pytest.raises(CheckpointError, match=r"float32 .* float64"):
         trainer(dtype=np.float64).load_state_dict(state)
