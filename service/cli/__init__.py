@@ -21,3 +21,4 @@ main.add_command(demo.demo)
 for command in jobs.COMMANDS:
     main.add_command(command)
 main.add_later("keys", "service.cli.keys")
+main.add_later("audit", "service.cli.audit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from sqlalchemy import make_url
 from migrations.upgrade import is_current, upgrade
 from service.cli.errors import Failure
 from service.contract import keys as contract
+from service.contract.audit import Actor
 from service.contract.database import Database
 from service.contract.keys import Scope
 from service.contract.settings import Settings
@@ -52,14 +54,16 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
         what = "--owner" if owner != name else "NAME, where no --owner is given,"
         raise click.UsageError(f"{what} must be up to 64 letters, digits and ._@-, beginning with a letter or digit")
     with open_database() as database:
-        row, key = contract.create(database, name=name[:100], owner=owner, scope=Scope(scope), lifetime_s=lifetime_s)
+        row, key = contract.create(
+            database, name=name[:100], owner=owner, scope=Scope(scope), lifetime_s=lifetime_s, by=_operator()
+        )
     if as_json:
         click.echo(json.dumps(_document(row) | {"key": key}))
         return
     click.echo(key)
     click.echo(
         f"\nThis is shown once; keep it where only its owner looks. Name {row.name}, owner {row.owner}, "
-        f"scope {row.scope}, expires {_time(row.expires_ms) or 'never'}.",
+        f"scope {row.scope}, expires {time_text(row.expires_ms) or 'never'}.",
         err=True,
     )
 
@@ -86,7 +90,7 @@ def show(as_json: bool) -> None:
 def revoke(which: str) -> None:
     """Let a key open nothing any more, from two seconds on; browsers that signed in with it are signed out."""
     with open_database() as database:
-        row = contract.revoke(database, which)
+        row = contract.revoke(database, which, by=_operator())
     click.echo(f"revoked {row.id} ({row.name}, owner {row.owner})")
 
 
@@ -104,6 +108,15 @@ def open_database() -> Iterator[Database]:
         yield database
 
 
+def _operator() -> Actor:
+    """Whoever may open the database: the terminal is the address."""
+    try:
+        who = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have a number only
+        who = str(os.getuid())
+    return Actor(address=f"terminal of {who}"[:60])
+
+
 def _lifetime_s(text: str | None) -> float | None:
     if text is None:
         return None
@@ -115,8 +128,8 @@ def _lifetime_s(text: str | None) -> float | None:
 
 def _state(row: ApiKey) -> str:
     if row.revoked_ms is not None:
-        return f"revoked {_time(row.revoked_ms)}"
-    return f"expires {_time(row.expires_ms)}" if row.expires_ms is not None else "valid"
+        return f"revoked {time_text(row.revoked_ms)}"
+    return f"expires {time_text(row.expires_ms)}" if row.expires_ms is not None else "valid"
 
 
 def _document(row: ApiKey) -> dict[str, Any]:
@@ -125,13 +138,14 @@ def _document(row: ApiKey) -> dict[str, Any]:
         "name": row.name,
         "owner": row.owner,
         "scope": row.scope,
-        "created_at": _time(row.created_ms),
-        "expires_at": _time(row.expires_ms),
-        "revoked_at": _time(row.revoked_ms),
+        "created_at": time_text(row.created_ms),
+        "expires_at": time_text(row.expires_ms),
+        "revoked_at": time_text(row.revoked_ms),
     }
 
 
-def _time(milliseconds: int | None) -> str | None:
+def time_text(milliseconds: int | None) -> str | None:
+    """A time of the database, for people."""
     if milliseconds is None:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, literal, or_, select
+from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, literal, literal_column, or_, select
 from sqlalchemy.orm import Session
 from ulid import ULID
 
-from service.contract import events
+from service.contract import audit, events
 from service.contract.artifacts import MEDIA_TYPES, ArtifactKind, StoredFile
+from service.contract.audit import Actor, Deed
 from service.contract.changes import DEFAULT_PRIORITY, JobPatch
 from service.contract.database import Database, now_ms
 from service.contract.errors import (
@@ -108,11 +109,13 @@ def submit(
     *,
     idempotency: IdempotencyKey | None,
     represent: Callable[[Job], dict[str, Any]],
+    by: Actor | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Store a new job, once.
 
     Args:
         represent: makes the answer that the client gets; a repetition of the same key gets this same answer.
+        by: who does it, for the audit, here and in what follows.
 
     Returns:
         The answer, and whether it is the stored one of an earlier request.
@@ -136,6 +139,7 @@ def submit(
         _insert(session, job)
         if submission.origin is not None:
             _take_over(session, job, submission.origin)
+        _record_new(session, by, job, submission.origin)
         return answer, False
 
     return database.share(store)
@@ -184,6 +188,14 @@ def _insert(session: Session, job: Job) -> None:
         session.execute(JOB_TAGS.insert(), [{"tag": tag, "job_id": job.id} for tag in set(job.tags)])
     event = {"job_id": job.id, "seq": job.last_seq, "type": EventType.STATUS, "created_ms": job.created_ms}
     session.execute(EVENTS.insert(), event | {"data": _status_data(job, reason="submitted")})
+
+
+def _record_new(session: Session, by: Actor | None, job: Job, origin: Origin | None) -> None:
+    if origin is None:
+        audit.record(session, by, Deed.SUBMIT, job.id)
+    else:
+        deed = Deed.REPRODUCE if origin.reproduces else Deed.FORK
+        audit.record(session, by, deed, job.id, parent=origin.parent.id)
 
 
 def _take_over(session: Session, job: Job, origin: Origin) -> None:
@@ -288,7 +300,7 @@ def sorts() -> tuple[str, ...]:
     return tuple(sign + name for name in _SORTS for sign in ("", "-"))
 
 
-def cancel(database: Database, job_id: str, *, owner: str | None = None) -> Job:
+def cancel(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> Job:
     """End a waiting job now, a running one between two batches.
 
     Raises:
@@ -296,6 +308,7 @@ def cancel(database: Database, job_id: str, *, owner: str | None = None) -> Job:
     """
     with database.write() as session:
         job = _claim_for(session, job_id, Action.CANCEL, owner)
+        audit.record(session, by, Deed.CANCEL, job_id)
         if job.status == Status.RUNNING:
             job.requested = Request.CANCEL
             record_status(session, job, reason="cancel requested")
@@ -304,7 +317,7 @@ def cancel(database: Database, job_id: str, *, owner: str | None = None) -> Job:
         return job
 
 
-def pause(database: Database, job_id: str, *, owner: str | None = None) -> Job:
+def pause(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> Job:
     """Stop a running job between two batches; its last checkpoint stays.
 
     Raises:
@@ -312,12 +325,13 @@ def pause(database: Database, job_id: str, *, owner: str | None = None) -> Job:
     """
     with database.write() as session:
         job = _claim_for(session, job_id, Action.PAUSE, owner)
+        audit.record(session, by, Deed.PAUSE, job_id)
         job.requested = Request.PAUSE
         record_status(session, job, reason="pause requested")
         return job
 
 
-def resume(database: Database, job_id: str, *, owner: str | None = None) -> Job:
+def resume(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> Job:
     """Put a paused job back into the queue; it goes on from its last checkpoint.
 
     Raises:
@@ -325,11 +339,12 @@ def resume(database: Database, job_id: str, *, owner: str | None = None) -> Job:
     """
     with database.write() as session:
         job = _claim_for(session, job_id, Action.RESUME, owner)
+        audit.record(session, by, Deed.RESUME, job_id)
         _requeue(session, job, reason="resumed")
         return job
 
 
-def retry(database: Database, job_id: str, *, owner: str | None = None) -> Job:
+def retry(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> Job:
     """Put a failed job back into the queue; it goes on from its last checkpoint.
 
     Raises:
@@ -337,6 +352,7 @@ def retry(database: Database, job_id: str, *, owner: str | None = None) -> Job:
     """
     with database.write() as session:
         job = _claim_for(session, job_id, Action.RETRY, owner)
+        audit.record(session, by, Deed.RETRY, job_id)
         job.attempt += 1
         job.deaths = 0
         job.error = None
@@ -351,6 +367,7 @@ def change(
     patch: JobPatch,
     *,
     owner: str | None = None,
+    by: Actor | None = None,
     check: Callable[[Job], None] = lambda job: None,
 ) -> Job:
     """Change what is for people and the queue: name, tags, priority.
@@ -377,11 +394,12 @@ def change(
             session.execute(delete(JobTag).where(JobTag.job_id == job_id))
             session.add_all(JobTag(job_id=job_id, tag=tag) for tag in set(job.tags))
         if (job.name, job.tags, job.priority) != before:
+            audit.record(session, by, Deed.CHANGE, job_id, fields=sorted(given))
             record_status(session, job, reason="changed", name=job.name, tags=job.tags, priority=job.priority)
         return job
 
 
-def remove(database: Database, job_id: str, *, owner: str | None = None) -> None:
+def remove(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> None:
     """Delete a finished job's rows. The files are the caller's to remove, after this has committed.
 
     Raises:
@@ -389,6 +407,7 @@ def remove(database: Database, job_id: str, *, owner: str | None = None) -> None
     """
     with database.write() as session:
         _claim_for(session, job_id, Action.DELETE, owner)
+        audit.record(session, by, Deed.DELETE, job_id)
         for table in (Event, Epoch, ExpectedEpoch, Artifact, JobTag):
             session.execute(delete(table).where(table.job_id == job_id))
         session.execute(delete(Idempotency).where(Idempotency.job_id == job_id))
@@ -443,6 +462,14 @@ def forgotten(session: Session, *, waited_s: float, limit: int) -> Sequence[str]
     old = Job.queued_ms < now_ms() - int(waited_s * 1000)
     query = select(Job.id).where(Job.status == Status.QUEUED, old).order_by(Job.queued_ms).limit(limit)
     return session.scalars(query).all()
+
+
+def count_waiting(session: Session, owner: str, *, at_most: int) -> int:
+    """How many of an owner's jobs wait; counting ends at ``at_most``."""
+    # Spelled as the index is: SQLite does not look into parameters when it chooses one.
+    waiting = literal_column("status") == literal_column("'queued'")
+    some = select(Job.id).where(Job.owner == owner, waiting).limit(at_most).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0
 
 
 def paths(session: Session, job_id: str) -> set[str]:

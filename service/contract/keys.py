@@ -19,6 +19,8 @@ from typing import Final
 from sqlalchemy import ColumnElement, delete, or_, select
 from sqlalchemy.orm import Session
 
+from service.contract import audit
+from service.contract.audit import Actor, Deed
 from service.contract.database import Database, now_ms
 from service.contract.errors import KeyNotFound, SettingsError
 from service.contract.settings import Settings
@@ -70,7 +72,13 @@ def of_settings(key: str) -> Identity:
 
 
 def create(
-    database: Database, *, name: str, owner: str, scope: Scope, lifetime_s: float | None = None
+    database: Database,
+    *,
+    name: str,
+    owner: str,
+    scope: Scope,
+    lifetime_s: float | None = None,
+    by: Actor | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key.
 
@@ -96,6 +104,7 @@ def create(
         session.add(row)
         session.flush()
         session.refresh(row)
+        audit.record(session, by, Deed.CREATE_KEY, row.id, name=name, key_owner=owner, scope=scope.value)
     return row, key
 
 
@@ -104,7 +113,7 @@ def every(session: Session) -> Sequence[ApiKey]:
     return session.scalars(select(ApiKey).order_by(ApiKey.created_ms, ApiKey.id)).all()
 
 
-def revoke(database: Database, which: str) -> ApiKey:
+def revoke(database: Database, which: str, *, by: Actor | None = None) -> ApiKey:
     """Let a key open nothing any more; every process hears of it within seconds.
 
     Args:
@@ -123,6 +132,7 @@ def revoke(database: Database, which: str) -> ApiKey:
         session.execute(delete(BrowserSession).where(BrowserSession.key_id == row.id))
         session.flush()
         session.refresh(row)
+        audit.record(session, by, Deed.REVOKE_KEY, row.id, name=row.name, key_owner=row.owner)
         return row
 
 
@@ -138,7 +148,7 @@ def identify(session: Session, text: str) -> Identity | None:
     return _identity(row)
 
 
-def sign_in(database: Database, identity: Identity) -> tuple[Identity, str]:
+def sign_in(database: Database, identity: Identity, *, by: Actor | None = None) -> tuple[Identity, str]:
     """Begin a browser's session; gives what the cookie holds."""
     number, token = _make("tps")
     with database.write() as session:
@@ -148,6 +158,7 @@ def sign_in(database: Database, identity: Identity) -> tuple[Identity, str]:
             id=f"ses_{number}", digest=_digest(token), key_id=identity.key_id, created_ms=now, expires_ms=expires
         )
         session.add(row)
+        audit.record(session, by, Deed.SIGN_IN, row.id)
     return _in_session(identity, row), token
 
 
@@ -171,10 +182,17 @@ def identify_browser(session: Session, token: str, of_settings: Sequence[Identit
     return _in_session(_identity(key), row) if key is not None else None
 
 
-def sign_out(database: Database, session_id: str) -> None:
+def sign_out(database: Database, session_id: str, *, by: Actor | None = None) -> None:
     """End a browser's session."""
     with database.write() as session:
         session.execute(delete(BrowserSession).where(BrowserSession.id == session_id))
+        audit.record(session, by, Deed.SIGN_OUT, session_id)
+
+
+def refuse(database: Database, *, by: Actor) -> None:
+    """Put on record that somebody tried to sign in with what is no key."""
+    with database.write() as session:
+        audit.record(session, by, Deed.SIGN_IN_REFUSED, None)
 
 
 def forget_old(database: Database) -> None:

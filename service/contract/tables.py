@@ -283,5 +283,5 @@ class AuditEntry(Base):
     detail: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-JOBS, JOB_TAGS, EVENTS = (Base.metadata.tables[name] for name in ("jobs", "job_tags", "events"))
+JOBS, JOB_TAGS, EVENTS, AUDIT = (Base.metadata.tables[name] for name in ("jobs", "job_tags", "events", "audit"))
 """The bare tables, for the one place where the session's bookkeeping costs too much."""

@@ -18,8 +18,10 @@ from service.web.drawings import Drawings
 from service.web.feed import Feed
 from service.web.keyring import Keyring
 from service.web.publisher import Publisher
+from service.web.quotas import Quotas
 from service.web.resources import (
     artifacts,
+    audit,
     checkpoints,
     confusion,
     datasets,
@@ -54,6 +56,7 @@ _BLUEPRINTS: Final = (
     workers.blueprint,
     presets.blueprint,
     limits.blueprint,
+    audit.blueprint,
     health.blueprint,
     sessions.blueprint,
     documents.blueprint,
@@ -75,6 +78,7 @@ def create_app(settings: Settings) -> Flask:
         settings=settings,
         database=database,
         keyring=Keyring(settings, database),
+        quotas=Quotas(settings, database),
         artifacts=folder,
         shelf=shelf,
         uploads=UploadFolder(settings.artifacts),

@@ -10,6 +10,7 @@ from flask import request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from service.contract import jobs, validation
+from service.contract.audit import Deed
 from service.contract.spec import Kind
 from service.contract.states import Status
 from service.web.problems import Problem
@@ -103,6 +104,16 @@ class FeedQuery(Query):
     jobs: Annotated[list[JobId], BeforeValidator(_split)] = Field(
         default=[], max_length=100, description="Ids, repeated or separated by commas; none: all jobs."
     )
+
+
+class AuditQuery(Query):
+    """Which part of the audit to show."""
+
+    owner: Text | None = Field(None, description="Only what this owner's keys did.")
+    action: Deed | None = None
+    subject: Text | None = Field(None, description="Only what was done to this job or key.")
+    before: Seq | None = Field(None, description="`next_before` of the page before.")
+    limit: int = Field(100, ge=1, le=1000)
 
 
 class MetricsQuery(Query):

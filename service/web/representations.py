@@ -10,10 +10,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract import jobs
+from service.contract.audit import Deed
 from service.contract.keys import Scope
 from service.contract.spec import Kind
 from service.contract.states import TERMINAL, Action, FindingCode, Request, Severity, Status
-from service.contract.tables import Artifact, Epoch, Event, Job, Worker
+from service.contract.tables import Artifact, AuditEntry, Epoch, Event, Job, Worker
 from service.datasets import DatasetInfo
 
 Metrics = dict[str, float | None]
@@ -334,9 +335,41 @@ class SessionItem(Answer):
     expires_at: str | None = Field(description="Null: it does not.")
 
 
-class Limits(Answer):
-    """What a spec may ask for."""
+class AuditItem(Answer):
+    """Something that was done."""
 
+    id: int
+    at: str
+    action: Deed
+    subject: str | None = Field(description="The id of the job, key or session, or the name of the data set.")
+    owner: str | None
+    key: str | None = Field(description="The id of the key that did it.")
+    address: str | None
+    request_id: str | None
+    detail: dict[str, Any]
+
+
+class AuditList(Answer):
+    """What was done, the newest first."""
+
+    data: list[AuditItem]
+    next_before: int | None = Field(description="Where the next page begins; null: there is none.")
+
+
+class OwnerLimits(Answer):
+    """How much of the service one owner may have; null: no limit."""
+
+    requests_per_minute: int | None
+    queued_jobs: int | None
+    running_jobs: int | None
+    upload_bytes_per_day: int | None
+    streams: int | None = Field(description="Open at once, in one web process.")
+
+
+class Limits(Answer):
+    """What a spec may ask for, and how much one owner may have."""
+
+    owner: OwnerLimits | None = Field(description="Null where no keys are asked for: there are no owners then.")
     max_body_bytes: int
     max_json_depth: int
     max_layers: int
@@ -696,6 +729,21 @@ def _artifact_fields(row: Artifact, url: str) -> dict[str, Any]:
 
 def _error(error: Mapping[str, Any] | None) -> JobError | None:
     return JobError(**finite(dict(error))) if error is not None else None
+
+
+def audit_item(row: AuditEntry) -> AuditItem:
+    """A row of the audit."""
+    return AuditItem(
+        id=row.id,
+        at=at_time(row.at_ms),
+        action=Deed(row.action),
+        subject=row.subject,
+        owner=row.owner,
+        key=row.key_id,
+        address=row.address,
+        request_id=row.request_id,
+        detail=row.detail,
+    )
 
 
 def _maybe_at_time(milliseconds: int | None) -> str | None:

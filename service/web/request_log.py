@@ -56,6 +56,9 @@ def register(app: Flask) -> None:
                     ms=round(1000 * (time.perf_counter() - g.began), 1),
                     owner=g.get("owner"),
                 )
+            for deed in g.get("recorded", ()):  # committed by now, unless the answer is an error
+                if response.status_code < 400 or deed["subject"] is None:
+                    _log.info("audit", owner=g.get("owner"), address=request.remote_addr, **deed)
         return response
 
     @app.teardown_request

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -22,6 +24,7 @@ from service.contract.tables import Artifact, Job
 from service.contract.validation import Shape
 from service.web import queries
 from service.web.answers import as_json, tag_of, tagged_json
+from service.web.guard import actor
 from service.web.operations import documented
 from service.web.problems import Problem
 from service.web.queries import ListQuery, NoQuery, SubmitQuery
@@ -44,7 +47,7 @@ _BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "i
     headers=("Idempotency-Key",),
     takes_spec=True,
     also={200: DryRun},
-    problems=(*_BODY, "idempotency_conflict"),
+    problems=(*_BODY, "idempotency_conflict", "quota_exceeded"),
 )
 def submit() -> Response:
     """Train a network.
@@ -73,9 +76,10 @@ def submit() -> Response:
                 estimated_seconds=cost.estimated_seconds,
             )
         )
+    here.quotas.new_job(owner())
     steps = plan.total_steps(spec, shape.train_count)
     submission = Submission(spec=document, resolved=spec, steps=steps, owner=owner())
-    answer, replayed = jobs.submit(here.database, submission, idempotency=idempotency, represent=_represent)
+    answer, replayed = jobs.submit(here.database, submission, idempotency=idempotency, represent=_represent, by=actor())
     reach("submitted")
     if not replayed:
         here.publisher.wake(answer["id"])
@@ -125,7 +129,13 @@ def next_page(path: str, page: JobList) -> str:
 
 
 @blueprint.get("/jobs/<job_id>")
-@documented(TAG, JobDetail, headers=("If-None-Match", "Prefer"), also={304: "Nothing has changed."}, problems=_ONE)
+@documented(
+    TAG,
+    JobDetail,
+    headers=("If-None-Match", "Prefer"),
+    also={304: "Nothing has changed."},
+    problems=(*_ONE, "quota_exceeded"),
+)
 def show(job_id: str) -> Response:
     """Show a job.
 
@@ -160,7 +170,9 @@ def change(job_id: str) -> Response:
         if request.if_match and not request.if_match.contains(tag_of(job_detail(job))):
             raise Problem("precondition_failed", "the job has changed since; look at it again")
 
-    return tagged_json(job_detail(jobs.change(services().database, job_id, patch, owner=owner(), check=check)))
+    return tagged_json(
+        job_detail(jobs.change(services().database, job_id, patch, owner=owner(), by=actor(), check=check))
+    )
 
 
 @blueprint.delete("/jobs/<job_id>")
@@ -168,7 +180,7 @@ def change(job_id: str) -> Response:
 def delete(job_id: str) -> Response:
     """Delete a job that has ended, with everything that it made."""
     here = services()
-    jobs.remove(here.database, job_id, owner=owner())
+    jobs.remove(here.database, job_id, owner=owner(), by=actor())
     here.artifacts.remove_job(job_id)
     return Response(status=204)
 
@@ -180,7 +192,7 @@ def cancel(job_id: str) -> Response:
 
     One that runs stops between two batches, within a second or so; what it has finished stays.
     """
-    return _accepted(jobs.cancel(services().database, job_id, owner=owner()))
+    return _accepted(jobs.cancel(services().database, job_id, owner=owner(), by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/pause")
@@ -190,21 +202,21 @@ def pause(job_id: str) -> Response:
 
     It stops between two batches; the epoch under way will be trained again.
     """
-    return _accepted(jobs.pause(services().database, job_id, owner=owner()))
+    return _accepted(jobs.pause(services().database, job_id, owner=owner(), by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/resume")
 @documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
 def resume(job_id: str) -> Response:
     """Let a paused job go on from its last checkpoint."""
-    return _requeued(jobs.resume(services().database, job_id, owner=owner()))
+    return _requeued(jobs.resume(services().database, job_id, owner=owner(), by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/retry")
 @documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
 def retry(job_id: str) -> Response:
     """Let a failed job go on from its last checkpoint."""
-    return _requeued(jobs.retry(services().database, job_id, owner=owner()))
+    return _requeued(jobs.retry(services().database, job_id, owner=owner(), by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/fork")
@@ -214,7 +226,15 @@ def retry(job_id: str) -> Response:
     status=201,
     headers=("Idempotency-Key",),
     takes=ForkRequest,
-    problems=(*_ONE, *_BODY, "artifact_not_found", "artifact_damaged", "idempotency_conflict", "illegal_transition"),
+    problems=(
+        *_ONE,
+        *_BODY,
+        "artifact_not_found",
+        "artifact_damaged",
+        "idempotency_conflict",
+        "illegal_transition",
+        "quota_exceeded",
+    ),
 )
 def fork(job_id: str) -> Response:
     """Make a new job that goes on from a checkpoint of this one.
@@ -254,7 +274,7 @@ def fork(job_id: str) -> Response:
     JobDetail,
     status=201,
     headers=("Idempotency-Key",),
-    problems=(*_ONE, "artifact_damaged", "idempotency_conflict", "illegal_transition"),
+    problems=(*_ONE, "artifact_damaged", "idempotency_conflict", "illegal_transition", "quota_exceeded"),
 )
 def reproduce(job_id: str) -> Response:
     """Train a job that succeeded once more, and compare every epoch.
@@ -325,6 +345,7 @@ def _submit_copy(
         ArtifactDamaged: the checkpoint cannot be read.
     """
     here = services()
+    here.quotas.new_job(owner())
     start, new_id = None, jobs.new_id("job")
     if checkpoint is not None:
         start = here.artifacts.copy(
@@ -332,7 +353,7 @@ def _submit_copy(
         )
     new = replace(new, id=new_id, origin=Origin(parent=parent, start=start, reproduces=reproduces))
     try:
-        answer, replayed = jobs.submit(here.database, new, idempotency=idempotency, represent=_represent)
+        answer, replayed = jobs.submit(here.database, new, idempotency=idempotency, represent=_represent, by=actor())
     except IdempotencyConflict:
         here.artifacts.remove_job(new_id)
         raise
@@ -406,7 +427,7 @@ def _read(job_id: str) -> JobDetail:
 def _wait_for_change(job_id: str, wait_s: float) -> Response:
     hub = services().hub
     deadline = time.monotonic() + wait_s
-    with hub.watch(job_id) as watch:
+    with _held_open(), hub.watch(job_id) as watch:
         while True:
             # Read after the watch has begun: a change in between rings its bell.
             response = tagged_json(_read(job_id))
@@ -414,6 +435,16 @@ def _wait_for_change(job_id: str, wait_s: float) -> Response:
             if response.status_code != 304 or left <= 0 or hub.closing:
                 return response
             watch.wait(min(left, 1.0))
+
+
+@contextmanager
+def _held_open() -> Iterator[None]:
+    """An answer that is held back takes a thread, as a stream does."""
+    close = services().quotas.stream(owner())
+    try:
+        yield
+    finally:
+        close()
 
 
 def _accepted(job: Job) -> Response:

@@ -11,8 +11,9 @@ from service.contract.changes import SignIn
 from service.contract.keys import Identity
 from service.web import queries
 from service.web.answers import as_json
-from service.web.guard import COOKIE, identity, refused
+from service.web.guard import COOKIE, checked_key, identity, named_actor
 from service.web.operations import PUBLIC, documented
+from service.web.problems import Problem
 from service.web.queries import NoQuery
 from service.web.representations import SessionItem, at_time
 from service.web.services import services
@@ -24,7 +25,7 @@ _BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "i
 
 
 @blueprint.post("/session")
-@documented(TAG, SessionItem, status=201, scope=PUBLIC, takes=SignIn, problems=(*_BODY, "key_required"))
+@documented(TAG, SessionItem, status=201, scope=PUBLIC, takes=SignIn, problems=(*_BODY, "key_required", "rate_limited"))
 def sign_in() -> Response:
     """Sign a browser in.
 
@@ -33,10 +34,13 @@ def sign_in() -> Response:
     queries.read_query(NoQuery)
     asked = validation.read_body(SignIn, queries.read_json())
     here = services()
-    found = here.keyring.by_key(asked.key.strip())
-    if found is None:
-        raise refused("the key is not one of this service's, or it has expired", error="invalid_token")
-    signed_in, token = keys.sign_in(here.database, found)
+    try:
+        found = checked_key(asked.key.strip())
+    except Problem as problem:
+        if problem.code == "key_required":
+            keys.refuse(here.database, by=named_actor(None))
+        raise
+    signed_in, token = keys.sign_in(here.database, found, by=named_actor(found))
     response = as_json(_item(signed_in), 201)
     response.set_cookie(
         COOKIE, token, max_age=keys.SESSION_S, httponly=True, samesite="Strict", secure=_is_behind_tls(), path="/"
@@ -60,7 +64,7 @@ def sign_out() -> Response:
     here, token = services(), request.cookies.get(COOKIE)
     found = here.keyring.by_cookie(token) if token is not None else None
     if token is not None and found is not None and found.session_id is not None:
-        keys.sign_out(here.database, found.session_id)
+        keys.sign_out(here.database, found.session_id, by=named_actor(found))
         here.keyring.forget(token)
     response = Response(status=204)
     response.delete_cookie(COOKIE, path="/", httponly=True, samesite="Strict")

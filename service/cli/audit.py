@@ -1,0 +1,53 @@
+"""``tapeline audit``: who did what, read from the database itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from service.cli.keys import open_database, time_text
+from service.contract import audit as contract
+from service.contract.audit import Deed
+from service.contract.tables import AuditEntry
+
+
+@click.command()
+@click.option("--owner", help="Only what this owner's keys did.")
+@click.option("--action", type=click.Choice([deed.value for deed in Deed]), help="Only this.")
+@click.option("--subject", metavar="ID", help="Only what was done to this job or key.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line each, for machines.")
+def audit(owner: str | None, action: str | None, subject: str | None, limit: int, as_json: bool) -> None:
+    """Show who submitted, changed or deleted what, made or revoked keys, and signed in; the newest last."""
+    with open_database() as database, database.read() as session:
+        rows = contract.read(session, owner=owner, action=action, subject=subject, limit=limit)[::-1]
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(document(row)))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("AT", "ACTION", "SUBJECT", "OWNER", "KEY", "FROM"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        who = (row.owner or "", row.key_id or "", row.address or "")
+        table.add_row(time_text(row.at_ms), row.action, row.subject or "", *who)
+    Console(highlight=False, markup=False).print(table)
+
+
+def document(row: AuditEntry) -> dict[str, Any]:
+    """A row for machines."""
+    return {
+        "id": row.id,
+        "at": time_text(row.at_ms),
+        "action": row.action,
+        "subject": row.subject,
+        "owner": row.owner,
+        "key": row.key_id,
+        "address": row.address,
+        "request_id": row.request_id,
+        "detail": row.detail,
+    }

@@ -1,0 +1,36 @@
+"""Who did what, for whoever may see it of all owners."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.contract import audit
+from service.contract.keys import Scope
+from service.web import queries
+from service.web.answers import as_json
+from service.web.operations import documented
+from service.web.queries import AuditQuery
+from service.web.representations import AuditList, audit_item
+from service.web.services import services
+
+blueprint: Final = Blueprint("audit", __name__)
+
+
+@blueprint.get("/audit")
+@documented("Service", AuditList, scope=Scope.ADMIN, query=AuditQuery)
+def show() -> Response:
+    """Show who did what, of all owners, the newest first; needs a key with the scope `admin`."""
+    query = queries.read_query(AuditQuery)
+    with services().database.read() as session:
+        rows = audit.read(
+            session,
+            owner=query.owner,
+            action=query.action,
+            subject=query.subject,
+            before=query.before,
+            limit=query.limit + 1,
+        )
+    shown = [audit_item(row) for row in rows[: query.limit]]
+    return as_json(AuditList(data=shown, next_before=shown[-1].id if len(rows) > query.limit else None))

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import Session
+
+from service.contract import audit, keys
+from service.contract.audit import Actor, Deed
+from service.contract.database import Database
+from service.contract.keys import Scope
+from service.contract.settings import Auth
+from service.contract.tables import AuditEntry
+from service.web.services import EXTENSION, Services
+
+
+def test_everything_that_changes_something_is_recorded_once(
+    make_app: Callable[..., Flask], either_url: str, play: Any
+) -> None:
+    app = make_app(either_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
+    here: Services = app.extensions[EXTENSION]
+    row, key = keys.create(here.database, name="ann", owner="ann", scope=Scope.SUBMIT, by=Actor(address="terminal"))
+    client, worker = app.test_client(), play(app)
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
+    headers = {"X-Request-Id": "req-1", "Idempotency-Key": "once"}
+    job_id = client.post("/jobs", json={"kind": "classifier"}, headers=headers).json["id"]
+    client.post("/jobs", json={"kind": "classifier"}, headers=headers)
+    client.patch(f"/jobs/{job_id}", json={"name": "digits"})
+    worker.claim()
+    worker.epoch(1)
+    client.post(f"/jobs/{job_id}/pause")
+    worker.succeed()
+    fork_id = client.post(f"/jobs/{job_id}/fork", json={"overrides": {"epochs": 9}}).json["id"]
+    again_id = client.post(f"/jobs/{job_id}/reproduce").json["id"]
+    client.post(f"/jobs/{fork_id}/cancel")
+    assert client.post(f"/jobs/{fork_id}/cancel").status_code == 409
+    assert client.delete(f"/jobs/{fork_id}").status_code == 204
+    assert client.post("/jobs/job_01J00000000000000000000000/cancel").status_code == 404
+    browser = app.test_client()
+    assert browser.post("/session", json={"key": "wrong"}).status_code == 401
+    browser.post("/session", json={"key": key})
+    browser.delete("/session")
+    keys.revoke(here.database, "ann", by=Actor(address="terminal"))
+    operator = {"Authorization": "Bearer chosen-by-the-operator"}
+    shown = app.test_client().get("/audit", headers=operator).json
+    assert shown["next_before"] is None
+    told = [(item["action"], item["subject"]) for item in reversed(shown["data"])]
+    sessions = [subject for action, subject in told if action in ("sign_in", "sign_out")]
+    assert told == [
+        ("create_key", row.id),
+        ("submit", job_id),
+        ("change", job_id),
+        ("pause", job_id),
+        ("fork", fork_id),
+        ("reproduce", again_id),
+        ("cancel", fork_id),
+        ("delete", fork_id),
+        ("sign_in_refused", None),
+        ("sign_in", sessions[0]),
+        ("sign_out", sessions[0]),
+        ("revoke_key", row.id),
+    ]
+    submitted = shown["data"][-2]
+    assert (submitted["owner"], submitted["key"]) == ("ann", row.id)
+    assert (submitted["address"], submitted["request_id"]) == ("127.0.0.1", "req-1")
+    assert key not in str(shown)
+    assert shown["data"][7]["detail"] == {"parent": job_id}
+
+
+def test_the_audit_is_for_admins_and_comes_in_pages(make_app: Callable[..., Flask], sqlite_url: str) -> None:
+    app = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
+    here: Services = app.extensions[EXTENSION]
+    client = app.test_client()
+    for scope in (Scope.READ, Scope.SUBMIT):
+        _, key = keys.create(here.database, name=scope, owner="ann", scope=scope, by=Actor())
+        answer = client.get("/audit", headers={"Authorization": f"Bearer {key}"})
+        assert (answer.status_code, answer.json["needed"]) == (403, "admin")
+    operator = {"Authorization": "Bearer chosen-by-the-operator"}
+    first = client.get("/audit?limit=1", headers=operator).json
+    second = client.get(f"/audit?limit=1&before={first['next_before']}", headers=operator).json
+    assert [page["data"][0]["detail"]["scope"] for page in (first, second)] == ["submit", "read"]
+    assert second["next_before"] is None
+    assert client.get("/audit?action=delete", headers=operator).json["data"] == []
+    assert client.get("/audit?action=nothing", headers=operator).status_code == 400
+
+
+def test_rows_are_added_and_never_changed(database: Database) -> None:
+    with database.write() as session:
+        audit.record(session, Actor(owner="ann"), Deed.DELETE, "job_1")
+    with pytest.raises(DatabaseError, match="append-only"), database.write() as session:
+        session.execute(update(AuditEntry).values(owner="bob"))
+
+
+def test_what_was_rolled_back_was_not_done(database: Database) -> None:
+    def fail(session: Session) -> None:
+        audit.record(session, Actor(owner="ann"), Deed.DELETE, "job_1")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        database.share(fail)
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(AuditEntry)) == 0
+
+
+def test_where_nobody_is_asked_who_they_are_nothing_is_recorded(client: FlaskClient, app: Flask) -> None:
+    client.post("/jobs", json={"kind": "classifier"})
+    here: Services = app.extensions[EXTENSION]
+    with here.database.read() as session:
+        assert audit.read(session) == []
