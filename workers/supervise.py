@@ -135,7 +135,12 @@ class Supervisor:
         with self._claiming:
             self._disown()
             self._unsure = True
-            held = leases.claim(self._database, self._id, self._settings.lease_s)
+            held = leases.claim(
+                self._database,
+                self._id,
+                self._settings.lease_s,
+                max_running=self._settings.quotas.running,
+            )
             self._unsure = False
             reach("claimed")
             if held is not None:

@@ -65,7 +65,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_audit_subject"), "audit", ["subject"], unique=False)
     owned_and_queued = sa.text("owner IS NOT NULL AND status = 'queued'")
     op.create_index(
-        "ix_jobs_quota", "jobs", ["owner"], sqlite_where=owned_and_queued, postgresql_where=owned_and_queued
+        "ix_jobs_quota", "jobs", ["owner", "status"], sqlite_where=owned_and_queued, postgresql_where=owned_and_queued
     )
     for statement in _REFUSE_POSTGRESQL if _is_postgresql() else (_REFUSE_SQLITE,):
         op.execute(statement)

@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from service.contract import events, jobs
 from service.contract.artifacts import ArtifactKind, StoredFile
@@ -27,6 +27,8 @@ from service.contract.validation import canonical
 MAX_DEATHS: Final = 3
 """So many workers lost without a new epoch between them make a job fail: it is the job that kills."""
 WORKER_GONE_MS: Final = 60_000
+_CLAIMING: Final = 7_267_002
+"""An arbitrary number that means "Tapeline claims" among PostgreSQL's advisory locks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +65,24 @@ class EpochRecord:
     """What is wrong with the training after this epoch."""
 
 
-def claim(database: Database, worker: str, lease_s: float) -> Claim | None:
-    """Take the best job that waits: the highest priority, then the oldest. ``None`` where none waits."""
+def claim(database: Database, worker: str, lease_s: float, *, max_running: int = 0) -> Claim | None:
+    """Take the best job that waits: the highest priority, then the oldest. ``None`` where none waits.
+
+    Args:
+        max_running: pass over the jobs of an owner of whom so many run; 0: no limit.
+    """
     best = (
         select(Job.id)
-        .where(Job.status == Status.QUEUED)
+        .where(Job.status == Status.QUEUED, *_below(max_running))
         .order_by(Job.priority.desc(), Job.queued_ms, Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
     with database.write() as session:
+        if max_running and not database.is_sqlite:
+            # One claim at a time: two at once would count the same jobs, and both find room.
+            session.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
         job = session.scalar(
             update(Job)
             .where(Job.id == best, Job.status == Status.QUEUED)
@@ -91,6 +100,16 @@ def claim(database: Database, worker: str, lease_s: float) -> Claim | None:
             return None
         jobs.record_status(session, job, reason="claimed", worker=worker)
         return Claim(job_id=job.id, lease=job.lease, lease_s=lease_s)
+
+
+def _below(max_running: int) -> list[ColumnElement[bool]]:
+    """What a job must be to be claimed where owners have a limit; a job without an owner has none."""
+    if not max_running:
+        return []
+    running = aliased(Job)
+    busy = select(running.owner).where(running.status == Status.RUNNING, running.owner.is_not(None))
+    full = busy.group_by(running.owner).having(func.count() >= max_running)
+    return [or_(Job.owner.is_(None), Job.owner.not_in(full))]
 
 
 def begin(database: Database, held: Claim, provenance: Mapping[str, Any]) -> Job:

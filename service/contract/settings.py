@@ -6,7 +6,7 @@ import ipaddress
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
@@ -34,10 +34,26 @@ VARIABLES: Final = {
     "TAPELINE_AUTH": "who may call: auto (default), keys, or local",
     "TAPELINE_API_KEYS": "keys that may call, separated by commas, besides those of `tapeline keys`",
     "TAPELINE_ALLOWED_HOSTS": "host names the service answers to besides local ones, separated by commas",
+    "TAPELINE_OWNER_REQUESTS": "requests that one owner's keys may send in a minute (default: 100000)",
+    "TAPELINE_OWNER_QUEUED": "jobs of one owner that may wait (default: 200000)",
+    "TAPELINE_OWNER_RUNNING": "jobs of one owner that run at once (default: 0)",
+    "TAPELINE_OWNER_UPLOADS": "bytes that one owner may upload in a day (default: 10737418240)",
+    "TAPELINE_OWNER_STREAMS": "streams that one owner may have open in one web process (default: 100)",
     "TAPELINE_LEASE_S": "seconds a worker may be silent before its jobs go to another (default: 30; embedded 15)",
     "TAPELINE_PORTABLE_BITS": "1: pin the common instruction set, for fleets of unlike machines (default: 0)",
 }
 """Every setting, in the words of the README's table."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quotas:
+    """How much of the service one owner may have; 0: no limit. Where no keys are asked for, there are no owners."""
+
+    requests: int = 100_000
+    queued: int = 200_000
+    running: int = 0
+    uploads: int = 10 * 1024**3
+    streams: int = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +72,7 @@ class Settings:
     auth: Auth = Auth.AUTO
     api_keys: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    quotas: Quotas = Quotas()
     lease_s: float
     portable_bits: bool = False
 
@@ -135,6 +152,10 @@ class Settings:
         portable = environ.get("TAPELINE_PORTABLE_BITS") or "0"
         if portable not in ("0", "1"):
             faults.append(f"TAPELINE_PORTABLE_BITS must be 0 or 1, not {portable!r}")
+        quotas = {
+            item.name: int(number(_quota_variable(item.name), float(getattr(Quotas(), item.name)), low=0, high=2**53))
+            for item in fields(Quotas)
+        }
         embedded = database_url.startswith("sqlite")
         settings = cls(
             home=home,
@@ -148,6 +169,7 @@ class Settings:
             auth=Auth(auth),
             api_keys=listed("TAPELINE_API_KEYS"),
             allowed_hosts=listed("TAPELINE_ALLOWED_HOSTS"),
+            quotas=Quotas(**quotas),
             lease_s=number("TAPELINE_LEASE_S", 15 if embedded else 30, low=3, high=3600),
             portable_bits=portable == "1",
         )
@@ -171,9 +193,15 @@ class Settings:
             "TAPELINE_LEASE_S": str(self.lease_s),
             "TAPELINE_PORTABLE_BITS": "1" if self.portable_bits else "0",
         }
+        for item in fields(Quotas):
+            environ[_quota_variable(item.name)] = str(getattr(self.quotas, item.name))
         if self.broker_url:
             environ["TAPELINE_BROKER_URL"] = self.broker_url
         return environ
+
+
+def _quota_variable(name: str) -> str:
+    return f"TAPELINE_OWNER_{name.upper()}"
 
 
 def is_loopback(host: str) -> bool:

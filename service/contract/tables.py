@@ -53,7 +53,7 @@ class Job(Base):
         Index("ix_jobs_leases", "lease_expires_ms", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
         Index("ix_jobs_created", "created_ms", "id"),
         Index("ix_jobs_owner", "owner", "created_ms", "id"),
-        Index("ix_jobs_quota", "owner", sqlite_where=_OWNED_AND_QUEUED, postgresql_where=_OWNED_AND_QUEUED),
+        Index("ix_jobs_quota", "owner", "status", sqlite_where=_OWNED_AND_QUEUED, postgresql_where=_OWNED_AND_QUEUED),
         Index("ix_jobs_counts", "status", "kind"),  # all that counting them needs
     )
 

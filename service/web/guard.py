@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, render_template, request
 
+from service.contract.audit import Actor
 from service.contract.keys import Identity, Scope
 from service.contract.settings import Settings, is_loopback
 from service.web.operations import PUBLIC, operation_of
@@ -52,6 +53,7 @@ def register(app: Flask, settings: Settings) -> None:
                 return page
             raise
         g.owner = g.identity.owner
+        services().quotas.request(g.owner)
         if g.identity.session_id is not None and request.method not in SAFE:
             _demand_origin()
         if not g.identity.scope.covers(needed):
@@ -77,10 +79,44 @@ def identity() -> Identity | None:
     return found if isinstance(found, Identity) else None
 
 
+def actor() -> Actor | None:
+    """Who does what the current request does, for the audit; ``None`` where nobody was asked who they are."""
+    found = identity()
+    return named_actor(found) if found is not None else None
+
+
+def named_actor(found: Identity | None) -> Actor:
+    """The same for a request that only now says, or fails to say, who it comes from."""
+    by = Actor(
+        owner=found.owner if found is not None else None,
+        key_id=found.key_id if found is not None else None,
+        address=request.remote_addr,
+        request_id=g.get("request_id"),
+    )
+    g.recorded = by.recorded
+    return by
+
+
 def refused(detail: str, *, error: str | None = None) -> Problem:
     """The answer to whoever shows no key, or one that opens nothing."""
     challenge = 'Bearer realm="tapeline"' + (f', error="{error}"' if error else "")
     return Problem("key_required", detail, headers={"WWW-Authenticate": challenge})
+
+
+def checked_key(text: str) -> Identity:
+    """Whose key this is.
+
+    Raises:
+        Problem: it opens nothing, or too many such came from this address lately.
+    """
+    here, address = services(), request.remote_addr or ""
+    if not here.keyring.was_known(text):  # those who are known must not suffer for a neighbour's guesses
+        here.quotas.guess(address)
+    found = here.keyring.by_key(text)
+    if found is None:
+        here.quotas.wrong_guess(address)
+        raise refused("the key is not one of this service's, or it has expired", error="invalid_token")
+    return found
 
 
 def _needed() -> Scope | str:
@@ -100,15 +136,11 @@ def _bearer() -> str | None:
 
 
 def _identify(bearer: str | None, cookie: str | None) -> Identity:
-    keyring = services().keyring
     if bearer is not None:
-        found = keyring.by_key(bearer)
-        if found is None:
-            raise refused("the key is not one of this service's, or it has expired", error="invalid_token")
-        return found
+        return checked_key(bearer)
     if cookie is None:
         raise refused("send a key as Authorization: Bearer <key>")
-    found = keyring.by_cookie(cookie)
+    found = services().keyring.by_cookie(cookie)
     if found is None:
         raise refused("you were signed out: sign in again")
     return found

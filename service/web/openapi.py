@@ -27,7 +27,7 @@ UNDOCUMENTED: Final = frozenset({"static", "library"})
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _ANYWHERE: Final = ("invalid_parameter", "foreign_host", "internal", "database_unavailable")
-_WITH_A_KEY: Final = ("key_required", "scope_missing")
+_WITH_A_KEY: Final = ("key_required", "scope_missing", "rate_limited")
 _ON_WRITES: Final = ("foreign_origin",)
 _COMPLETE: Final = frozenset({"Dense", "Dropout"})
 """Parts of a spec that stand in lists: no preset can fill their gaps."""

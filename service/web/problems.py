@@ -113,6 +113,10 @@ KINDS: Final[dict[str, Kind]] = {
     "idempotency_conflict": Kind(
         422, "The idempotency key was used before.", "It came with another body; take a new key for a new request."
     ),
+    "quota_exceeded": Kind(
+        429, "This would be more than one owner may have.", "`GET /limits` shows how much that is; see `Retry-After`."
+    ),
+    "rate_limited": Kind(429, "Too many requests.", "`Retry-After` says how many seconds to wait."),
     "internal": Kind(500, "Something went wrong here.", "The log has it under this `request_id`."),
     "artifact_damaged": Kind(500, "The file cannot be read.", "It is missing or damaged in the artifact folder."),
     "database_unavailable": Kind(

@@ -17,6 +17,7 @@ from service.web.feed import Feed
 from service.web.keyring import Keyring
 from service.web.metrics import Metrics
 from service.web.publisher import Publisher
+from service.web.quotas import Quotas
 from service.web.stream import Hub
 
 EXTENSION: Final = "tapeline"
@@ -29,6 +30,7 @@ class Services:
     settings: Settings
     database: Database
     keyring: Keyring
+    quotas: Quotas
     artifacts: ArtifactFolder
     shelf: Shelf
     uploads: UploadFolder

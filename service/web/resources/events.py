@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from flask import Blueprint, Response, request
@@ -49,7 +49,7 @@ def log(job_id: str) -> Response:
     query=StreamQuery,
     headers=("Last-Event-ID",),
     also={204: "The job has ended, and the client has all its events."},
-    problems=("job_not_found", "too_many_streams"),
+    problems=("job_not_found", "too_many_streams", "quota_exceeded"),
 )
 def stream(job_id: str) -> Response:
     """Follow a job by server-sent events.
@@ -65,6 +65,7 @@ def stream(job_id: str) -> Response:
         job = jobs.get(session, job_id, owner=owner())
     if job.status in TERMINAL and after is not None and after >= job.last_seq:
         return Response(status=204)
+    close = here.quotas.stream(owner())
     text = follow(
         here.hub,
         here.database,
@@ -73,11 +74,11 @@ def stream(job_id: str) -> Response:
         after=after or 0,
         connection=_connection(),
     )
-    return _as_stream(text)
+    return _as_stream(text, close)
 
 
 @blueprint.get("/stream")
-@documented(TAG, "text/event-stream", query=FeedQuery, problems=("job_not_found", "too_many_streams"))
+@documented(TAG, "text/event-stream", query=FeedQuery, problems=("job_not_found", "too_many_streams", "quota_exceeded"))
 def stream_all() -> Response:
     """Follow all jobs, or some, by server-sent events.
 
@@ -102,8 +103,9 @@ def stream_all() -> Response:
             shown = [representations.job_summary(job).model_dump(mode="json") for job in rows]
             return {"jobs": shown, "has_more": more}, {job.id: job.last_seq for job in rows}
 
+    close = here.quotas.stream(whose)
     text = follow_all(here.feed, snapshot, owner=whose, only=only or None, connection=_connection())
-    return _as_stream(text)
+    return _as_stream(text, close)
 
 
 def _refuse_if_full() -> None:
@@ -112,8 +114,9 @@ def _refuse_if_full() -> None:
         raise Problem("too_many_streams", "too many streams are open here", headers={"Retry-After": "10"})
 
 
-def _as_stream(text: Iterator[str]) -> Response:
+def _as_stream(text: Iterator[str], close: Callable[[], None]) -> Response:
     response = Response(_counted(text), content_type="text/event-stream; charset=utf-8")
+    response.call_on_close(close)
     response.headers["Cache-Control"] = "no-cache, no-transform"
     response.headers["X-Accel-Buffering"] = "no"
     return response

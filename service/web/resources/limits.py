@@ -12,7 +12,7 @@ from service.web import queries
 from service.web.answers import as_json
 from service.web.operations import documented
 from service.web.queries import NoQuery
-from service.web.representations import Limits
+from service.web.representations import Limits, OwnerLimits
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("limits", __name__)
@@ -23,10 +23,11 @@ TAG: Final = "Service"
 @blueprint.get("/limits")
 @documented(TAG, Limits)
 def limits() -> Response:
-    """Show what a spec may ask for, and the words that it may use."""
+    """Show what a spec may ask for, the words that it may use, and how much one owner may have."""
     queries.read_query(NoQuery)
     return as_json(
         Limits(
+            owner=_of_owner(),
             max_body_bytes=queries.MAX_BODY_BYTES,
             max_json_depth=validation.MAX_DEPTH,
             max_layers=spec.MAX_LAYERS,
@@ -51,6 +52,20 @@ def limits() -> Response:
             initializers=_names(spec.Initializer),
             datasets=[info.name for info in services().shelf.catalogue(owner()) if info.problem is None],
         )
+    )
+
+
+def _of_owner() -> OwnerLimits | None:
+    here = services()
+    if not here.settings.keys_required:
+        return None
+    quotas = here.settings.quotas
+    return OwnerLimits(
+        requests_per_minute=quotas.requests or None,
+        queued_jobs=quotas.queued or None,
+        running_jobs=quotas.running or None,
+        upload_bytes_per_day=quotas.uploads or None,
+        streams=quotas.streams or None,
     )
 
 

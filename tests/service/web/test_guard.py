@@ -174,7 +174,7 @@ def test_job_of_another_owner_is_not_found_on_any_route(keyed: Flask, play: Any)
     worker.epoch(1, confusion=[[1] * 10] * 10)
     worker.succeed()
     artifact_id = client.get(f"/jobs/{job_id}/artifacts", headers=bearer(KEYS[0])).json["data"][0]["id"]
-    values = {"job_id": job_id, "artifact_id": artifact_id, "form": "png"}
+    values = {"job_id": job_id, "artifact_id": artifact_id, "form": "png", "true": 0, "predicted": 1}
     tried = 0
     adapter = keyed.url_map.bind("localhost")
     for rule in keyed.url_map.iter_rules():

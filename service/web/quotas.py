@@ -1,0 +1,192 @@
+"""How much of the service one owner may have, and how often somebody may try to guess a key.
+
+The counting is the library's (`limits`): in this process where it is the only one that serves, else in Redis, where
+the web processes count together. While Redis is away each counts for itself, and nobody is turned away for that.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
+from limits.errors import StorageError
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import FixedWindowRateLimiter
+
+from service.contract import jobs
+from service.contract.database import Database
+from service.contract.settings import Settings
+from service.web.problems import Problem
+
+GUESSES: Final = 60
+"""Wrong keys that may come from one address in a minute."""
+_REDIS_S: Final = 0.25
+"""How long Redis may take for an answer."""
+_AWAY_S: Final = 10.0
+"""How long Redis is left alone after it gave none."""
+_BELIEVED_S: Final = 1.0
+"""How long a count of waiting jobs is believed: counting them for each new one would take longer than storing it."""
+
+_log = structlog.get_logger("tapeline.web.quotas")
+
+
+@dataclass(slots=True)
+class _Waiting:
+    count: int
+    counted: float
+
+
+class Quotas:
+    """One web process's view of what each owner has used. Connections and threads are made when first needed."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.limits = settings.quotas
+        self._database = database
+        self._meter = _Meter(None if settings.embedded_database else settings.broker_url)
+        self._requests = RateLimitItemPerMinute(self.limits.requests) if self.limits.requests else None
+        self._uploads = RateLimitItemPerDay(self.limits.uploads) if self.limits.uploads else None
+        self._guesses = RateLimitItemPerMinute(GUESSES)
+        self._lock = threading.Lock()
+        self._streams: Counter[str] = Counter()
+        self._waiting: dict[str, _Waiting] = {}
+
+    def request(self, owner: str) -> None:
+        """Count a request.
+
+        Raises:
+            Problem: there were too many in this minute.
+        """
+        if self._requests is not None and (wait_s := self._meter.spend(self._requests, "request", owner)):
+            detail = f"{owner} has sent more than {self.limits.requests} requests in this minute"
+            raise _too_much("rate_limited", detail, wait_s)
+
+    def upload(self, owner: str | None, size_bytes: int) -> None:
+        """Count bytes that come in.
+
+        Raises:
+            Problem: there were too many in this day.
+        """
+        if owner is None or self._uploads is None:
+            return
+        if wait_s := self._meter.spend(self._uploads, "upload", owner, cost=size_bytes):
+            detail = f"{owner} may upload {self.limits.uploads} bytes in a day, and this would be more"
+            raise _too_much("quota_exceeded", detail, wait_s)
+
+    def guess(self, address: str) -> None:
+        """Make sure that this address has not tried too many wrong keys.
+
+        Raises:
+            Problem: it has.
+        """
+        if wait_s := self._meter.spend(self._guesses, "guess", address, cost=0):
+            raise _too_much("rate_limited", "too many wrong keys came from this address", wait_s)
+
+    def wrong_guess(self, address: str) -> None:
+        """Count a wrong key."""
+        self._meter.spend(self._guesses, "guess", address)
+
+    def new_job(self, owner: str | None) -> None:
+        """Make sure that one more job may wait. Several processes may together let some more in within a second.
+
+        Raises:
+            Problem: too many wait already.
+        """
+        limit = self.limits.queued
+        if owner is None or not limit:
+            return
+        with self._lock:
+            known = self._waiting.get(owner)
+        if known is None or time.monotonic() - known.counted > _BELIEVED_S:
+            asked = time.monotonic()
+            with self._database.read() as session:
+                known = _Waiting(jobs.count_waiting(session, owner, at_most=limit), asked)
+            with self._lock:
+                self._waiting[owner] = known
+        if known.count >= limit:
+            raise _too_much("quota_exceeded", f"{limit} jobs of {owner} wait already; no more may", 10)
+        known.count += 1
+
+    def stream(self, owner: str | None) -> Callable[[], None]:
+        """Count a stream as open, until what is given is called.
+
+        Raises:
+            Problem: the owner has too many open.
+        """
+        limit = self.limits.streams
+        if owner is None or not limit:
+            return lambda: None
+        with self._lock:
+            if self._streams[owner] >= limit:
+                raise _too_much("quota_exceeded", f"{owner} has {limit} streams open; close some", 10)
+            self._streams[owner] += 1
+        is_open = threading.Event()
+
+        def close() -> None:
+            with self._lock:
+                if not is_open.is_set():
+                    is_open.set()
+                    self._streams[owner] -= 1
+                    if not self._streams[owner]:
+                        del self._streams[owner]
+
+        return close
+
+
+class _Meter:
+    """Counts in Redis while that answers, else here."""
+
+    def __init__(self, redis_url: str | None) -> None:
+        self._redis_url = redis_url
+        self._lock = threading.Lock()
+        self._here: FixedWindowRateLimiter | None = None
+        self._shared: FixedWindowRateLimiter | None = None
+        self._away_until = 0.0
+
+    def spend(self, item: RateLimitItem, *names: str, cost: int = 1) -> int:
+        """Spend some of what is left; gives 0, or, where that is not enough, the seconds until there is more."""
+        if self._redis_url is not None and time.monotonic() >= self._away_until:
+            try:
+                return _spend(self._counting_together(self._redis_url), item, names, cost)
+            except StorageError as error:
+                self._away_until = time.monotonic() + _AWAY_S
+                _log.warning("Redis does not answer; this process counts for itself", error=str(error))
+        return _spend(self._counting_alone(), item, names, cost)
+
+    def _counting_alone(self) -> FixedWindowRateLimiter:
+        with self._lock:
+            if self._here is None:
+                self._here = FixedWindowRateLimiter(MemoryStorage())
+            return self._here
+
+    def _counting_together(self, url: str) -> FixedWindowRateLimiter:
+        with self._lock:
+            if self._shared is None:
+                storage = RedisStorage(
+                    # Celery's way to name a socket, in Redis's words.
+                    url.replace("redis+socket://", "redis+unix://", 1).replace("?virtual_host=", "?db=", 1),
+                    key_prefix="tapeline-limits",
+                    wrap_exceptions=True,
+                    socket_timeout=_REDIS_S,
+                    socket_connect_timeout=_REDIS_S,
+                )
+                self._shared = FixedWindowRateLimiter(storage)
+            return self._shared
+
+
+def _spend(limiter: FixedWindowRateLimiter, item: RateLimitItem, names: tuple[str, ...], cost: int) -> int:
+    # A hit counts where it is refused, too: a large one is asked for first.
+    fits = limiter.test(item, *names, cost=max(cost, 1)) if cost != 1 else True
+    if fits and (cost == 0 or limiter.hit(item, *names, cost=cost)):
+        return 0
+    return max(1, math.ceil(limiter.get_window_stats(item, *names).reset_time - time.time()))
+
+
+def _too_much(code: str, detail: str, wait_s: int) -> Problem:
+    return Problem(code, detail, headers={"Retry-After": str(wait_s)}, retry_after_s=wait_s)
