@@ -17,6 +17,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from service.contract import audit
+from service.contract.audit import Actor, Deed
 from service.contract.database import Database, now_ms
 from service.contract.errors import UploadExists, UploadInUse
 from service.contract.states import Status
@@ -45,7 +47,7 @@ def ids(session: Session) -> set[str]:
     return set(session.scalars(select(Upload.id)))
 
 
-def store(database: Database, upload: Upload) -> None:
+def store(database: Database, upload: Upload, *, by: Actor | None = None) -> None:
     """Make an upload count: its files lie on disk by now.
 
     Raises:
@@ -55,11 +57,12 @@ def store(database: Database, upload: Upload) -> None:
         with database.write() as session:
             upload.created_ms = session.scalars(select(now_ms())).one()
             session.add(upload)
+            audit.record(session, by, Deed.UPLOAD, upload.name, size_bytes=upload.size_bytes, sha256=upload.sha256)
     except IntegrityError as error:
         raise UploadExists(upload.name) from error
 
 
-def remove(database: Database, name: str, *, owner: str | None) -> str | None:
+def remove(database: Database, name: str, *, owner: str | None, by: Actor | None = None) -> str | None:
     """Delete an owner's data set; gives the id under which its files lie, ``None`` where there is no such one.
 
     Raises:
@@ -77,6 +80,7 @@ def remove(database: Database, name: str, *, owner: str | None) -> str | None:
         if jobs := session.scalars(needing.order_by(Job.id)).all():
             raise UploadInUse(name, jobs)
         session.execute(delete(Upload).where(Upload.id == upload.id))
+        audit.record(session, by, Deed.DELETE_DATASET, name)
         return upload.id
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import structlog
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from service import datasets
 from service.contract import jobs, uploads
@@ -16,6 +16,7 @@ from service.datasets.intake import Taken
 from service.datasets.quarantine import take_in_apart
 from service.web import downloads, queries, receiving
 from service.web.answers import as_json
+from service.web.guard import actor
 from service.web.operations import documented
 from service.web.problems import Problem
 from service.web.queries import NoQuery
@@ -55,6 +56,7 @@ def show_list() -> Response:
         "invalid_upload",
         "too_many_uploads",
         "storage_full",
+        "quota_exceeded",
     ),
 )
 def upload() -> Response:
@@ -65,6 +67,7 @@ def upload() -> Response:
     Specs name the data set from then on, and nobody else sees it.
     """
     queries.read_query(NoQuery)
+    services().quotas.upload(owner(), request.content_length or receiving.MAX_UPLOAD_BYTES)
     with _gate.entered():
         name = _take_in(jobs.new_id("ds"))
     info = services().shelf.describe(name, owner())
@@ -124,6 +127,7 @@ def _store(upload_id: str, name: str, taken: Taken) -> None:
             sha256=taken.sha256,
             size_bytes=taken.size_bytes,
         ),
+        by=actor(),
     )
 
 
@@ -144,7 +148,7 @@ def delete(name: str) -> Response:
     """
     queries.read_query(NoQuery)
     here = services()
-    upload_id = uploads.remove(here.database, name, owner=owner())
+    upload_id = uploads.remove(here.database, name, owner=owner(), by=actor())
     if upload_id is None:
         _find(name)
         raise Problem("dataset_fixed", f"{name} is not an upload")
