@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -15,7 +16,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.contract import jobs, keys, leases, logs, uploads
-from service.contract.artifacts import ArtifactFolder
+from service.contract.artifacts import ArtifactFolder, ArtifactStore
 from service.contract.database import Database
 from service.contract.errors import SettingsError
 from service.contract.settings import Settings
@@ -77,17 +78,17 @@ def remind(database: Database, sender: Celery | None) -> None:
             return
 
 
-def sweep(database: Database, artifacts: ArtifactFolder, received: UploadFolder) -> None:
+def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder) -> None:
     """Remove what nothing refers to any more: old idempotency keys, sessions, vanished workers, unfinished files."""
     jobs.forget_old(database)
     keys.forget_old(database)
 
-    def named(job_id: str) -> set[str]:
+    def named(job_ids: Sequence[str]) -> Mapping[str, set[str]]:
         with database.read() as session:
-            return jobs.paths(session, job_id)
+            return jobs.paths(session, job_ids)
 
-    for path in artifacts.sweep(named, older_than_s=STALE_FILE_S):
-        log.info("removed a file that no row names", path=path)
+    for item in artifacts.sweep(named, older_than_s=STALE_FILE_S):
+        log.info("removed a file that no row names", path=item.path)
 
     def uploaded() -> set[str]:
         with database.read() as session:

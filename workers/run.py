@@ -18,7 +18,14 @@ import structlog
 from engine import BatchDone, CheckpointError, ClassifierTrainer, DivergedError, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
 from service.contract import jobs, leases, logs
-from service.contract.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactKind, ArtifactUnreadable, StoredFile
+from service.contract.artifacts import (
+    ArtifactDamaged,
+    ArtifactFolder,
+    ArtifactKind,
+    ArtifactStore,
+    ArtifactUnreadable,
+    StoredFile,
+)
 from service.contract.database import Database
 from service.contract.errors import LeaseLost
 from service.contract.failpoints import reach
@@ -64,7 +71,7 @@ class Run:
     """One job under one lease, and what is needed to train it."""
 
     database: Database
-    artifacts: ArtifactFolder
+    artifacts: ArtifactStore
     held: Claim
     orders: Orders
     spec: Spec

@@ -6,12 +6,15 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import time
-from collections.abc import Callable, Container, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 from uuid import uuid4
 
 from service.contract.errors import ContractError
@@ -27,6 +30,10 @@ class ArtifactKind(StrEnum):
 
 MEDIA_TYPES = {ArtifactKind.CHECKPOINT: "application/octet-stream", ArtifactKind.SAMPLE: "image/png"}
 _SUFFIXES = {ArtifactKind.CHECKPOINT: "safetensors", ArtifactKind.SAMPLE: "png"}
+_DERIVED: Final = "derived"
+"""The kind of what can be made again, which has no rows."""
+_UNFINISHED: Final = ".tmp"
+_BATCH: Final = 1000
 
 
 class ArtifactDamaged(ContractError):
@@ -62,43 +69,71 @@ class StoredFile:
     sha256: str
 
 
-class ArtifactFolder:
-    """A folder that web and workers share."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a store has, whether a row names it or not."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    path: str
+    size_bytes: int
+    age_s: float
+
+    @property
+    def job_id(self) -> str:
+        """The job whose file it is or was."""
+        return self.path.partition("/")[0]
+
+
+class ArtifactStore(ABC):
+    """Where the files of jobs lie. A store gives the six abstract methods; the rest is made of them.
+
+    A path is ``job/kind/name``, made here and never named by a client.
+    """
+
+    @abstractmethod
+    def put(self, path: str, data: bytes) -> None:
+        """Store bytes so that they survive a power cut, whole or not at all.
+
+        Raises:
+            OSError: they could not be stored, and nothing of them is left.
+        """
+
+    @abstractmethod
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading, following no link.
+
+        Raises:
+            ArtifactDamaged: the file is missing.
+        """
+
+    @abstractmethod
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files, where they are there."""
+
+    @abstractmethod
+    def stored(self, job_id: str | None = None) -> Iterator[Stored]:
+        """Everything that is stored, or everything of one job; the files of a job come one after the other."""
+
+    @abstractmethod
+    def remove_job(self, job_id: str) -> None:
+        """Remove everything of a deleted job."""
+
+    @abstractmethod
+    def check_writable(self) -> None:
+        """Raise OSError where nothing can be stored."""
 
     def write(self, job_id: str, kind: ArtifactKind, epoch: int, lease: int, data: bytes) -> StoredFile:
-        """Put bytes on disk so that they survive a power cut: temporary name, fsync, rename, fsync of the folder.
+        """Store a file of a job.
 
         The name holds the lease and the content's hash: a worker that has lost its lease cannot overwrite
         what its successor wrote.
         """
-        digest = hashlib.sha256(data).hexdigest()
-        suffix = _SUFFIXES[kind]
-        folder = self.root / job_id / kind
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            self._sync(folder.parent)
-            self._sync(self.root)
-        target = folder / f"{epoch:06d}-{lease}-{digest[:16]}.{suffix}"
-        temporary = folder / f".{uuid4().hex}.tmp"
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            reach("file_written", kind)
-            temporary.rename(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        reach("file_renamed", kind)
-        self._sync(folder)
+        digest, suffix = hashlib.sha256(data).hexdigest(), _SUFFIXES[kind]
+        path = f"{job_id}/{kind}/{epoch:06d}-{lease}-{digest[:16]}.{suffix}"
+        self.put(path, data)
         return StoredFile(
             kind=kind,
             epoch=epoch,
-            path=f"{job_id}/{kind}/{target.name}",
+            path=path,
             name=f"{kind}-{epoch:04d}.{suffix}",
             size_bytes=len(data),
             sha256=digest,
@@ -119,53 +154,129 @@ class ArtifactFolder:
         Raises:
             ArtifactDamaged: the file is missing or not what was written.
         """
-        try:
-            data = (self.root / path).read_bytes()
-        except OSError as error:
-            raise _unreadable(path, error) from error
+        with self.open(path) as file:
+            try:
+                data = file.read()
+            except OSError as error:
+                raise _unreadable(path, error) from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ArtifactDamaged(path, "its SHA-256 is not the one that was stored")
         return data
 
-    def open(self, path: str) -> BinaryIO:
-        """Open a file for reading, following no link.
+    def keep(self, job_id: str, stem: str, version: str, data: bytes) -> None:
+        """Keep something that can be made again, in the place of its earlier versions.
 
         Raises:
-            ArtifactDamaged: the file is missing.
+            OSError: it could not be kept.
         """
+        path = f"{job_id}/{_DERIVED}/{stem}-{version}"
+        self.put(path, data)
+        older = f"{job_id}/{_DERIVED}/{stem}-"
+        suffix = Path(version).suffix
+        known = [item.path for item in self.stored(job_id) if item.path.startswith(older)]
+        self.remove(name for name in known if name != path and Path(name).suffix == suffix)
+
+    def recall(self, job_id: str, stem: str, version: str) -> bytes | None:
+        """What was kept; ``None``: make it again."""
+        try:
+            with self.open(f"{job_id}/{_DERIVED}/{stem}-{version}") as file:
+                return file.read()
+        except (ArtifactDamaged, OSError):
+            return None
+
+    def orphans(
+        self, named: Callable[[Sequence[str]], Mapping[str, Container[str]]], *, older_than_s: float
+    ) -> Iterator[Stored]:
+        """Old files that no row names: what a worker wrote and could not commit, or never finished, and what is left
+        of jobs that are gone.
+
+        Args:
+            named: gives the paths that the rows of jobs name, for those of the jobs that there are.
+        """
+
+        def check(batch: list[Stored]) -> Iterator[Stored]:
+            known = named(sorted({item.job_id for item in batch}))
+            for item in batch:
+                paths = known.get(item.job_id)
+                derived = item.path.split("/")[1:2] == [_DERIVED] and not item.path.endswith(_UNFINISHED)
+                if paths is None or (item.path not in paths and not derived):
+                    yield item
+
+        batch: list[Stored] = []
+        for item in self.stored():
+            if item.age_s > older_than_s:
+                batch.append(item)
+            if len(batch) >= _BATCH:
+                yield from check(batch)
+                batch = []
+        if batch:
+            yield from check(batch)
+
+    def sweep(
+        self, named: Callable[[Sequence[str]], Mapping[str, Container[str]]], *, older_than_s: float
+    ) -> list[Stored]:
+        """Remove the ``orphans``, and give what they were."""
+        found = list(self.orphans(named, older_than_s=older_than_s))
+        self.remove(item.path for item in found)
+        return found
+
+
+class ArtifactFolder(ArtifactStore):
+    """A folder that web and workers share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, path: str, data: bytes) -> None:
+        """As it says: temporary name, fsync, rename, fsync of the folder."""
+        target = self.root / path
+        folder, kind = target.parent, target.parent.name
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._sync(folder.parent)
+            self._sync(self.root)
+        temporary = folder / f".{uuid4().hex}{_UNFINISHED}"
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            reach("file_written", kind)
+            temporary.rename(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        reach("file_renamed", kind)
+        self._sync(folder)
+
+    def open(self, path: str) -> BinaryIO:
+        """As it says."""
         try:
             return os.fdopen(os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
         except OSError as error:
             raise _unreadable(path, error) from error
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files that no row names any more."""
+        """As it says."""
         for path in paths:
             (self.root / path).unlink(missing_ok=True)
 
-    def sweep(self, named: Callable[[str], Container[str]], *, older_than_s: float) -> list[str]:
-        """Remove old files that no row names: what a worker wrote and could not commit, or never finished.
-
-        Args:
-            named: gives the paths that rows of a job name.
-        """
-        deadline = time.time() - older_than_s
-        removed = []
-        for folder in self.root.glob("*/"):
-            files = [path for kind in ArtifactKind for path in (folder / kind).glob("*")]
-            old = [path for path in files if path.lstat().st_mtime < deadline]
-            if old:
-                kept = named(folder.name)
-                removed += [name for path in old if (name := str(path.relative_to(self.root))) not in kept]
-        self.remove(removed)
-        return removed
+    def stored(self, job_id: str | None = None) -> Iterator[Stored]:
+        """As it says."""
+        now = time.time()
+        for folder in self.root.glob("job_*/") if job_id is None else [self.root / job_id]:
+            for path in folder.rglob("*"):
+                with suppress(OSError):  # it may have been removed since
+                    found = path.lstat()
+                    if not stat.S_ISDIR(found.st_mode):
+                        yield Stored(path.relative_to(self.root).as_posix(), found.st_size, now - found.st_mtime)
 
     def remove_job(self, job_id: str) -> None:
-        """Remove everything of a deleted job."""
+        """As it says."""
         shutil.rmtree(self.root / job_id, ignore_errors=True)
 
     def check_writable(self) -> None:
-        """Raise OSError where no file can be made."""
+        """As it says."""
         self.root.mkdir(parents=True, exist_ok=True)
         probe = self.root / f".{uuid4().hex}.tmp"
         probe.touch()

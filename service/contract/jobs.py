@@ -472,9 +472,15 @@ def count_waiting(session: Session, owner: str, *, at_most: int) -> int:
     return session.scalar(select(func.count()).select_from(some)) or 0
 
 
-def paths(session: Session, job_id: str) -> set[str]:
-    """The files that rows of a job name."""
-    return set(session.scalars(select(Artifact.path).where(Artifact.job_id == job_id)))
+def paths(session: Session, job_ids: Collection[str]) -> dict[str, set[str]]:
+    """The files that rows of these jobs name, for those of the jobs that there are."""
+    found: dict[str, set[str]] = {
+        job_id: set() for job_id in session.scalars(select(Job.id).where(Job.id.in_(job_ids)))
+    }
+    rows = select(Artifact.job_id, Artifact.path).where(Artifact.job_id.in_(job_ids))
+    for job_id, path in session.execute(rows):
+        found.setdefault(job_id, set()).add(path)
+    return found
 
 
 def forget_old(database: Database) -> None:

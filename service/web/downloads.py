@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from flask import Response, request
 from pydantic import BaseModel
 
-from service.contract.artifacts import ArtifactDamaged, ArtifactFolder
+from service.contract.artifacts import ArtifactDamaged, ArtifactStore
 from service.contract.tables import Artifact
 from service.web.drawings import Picture
 from service.web.problems import Problem
@@ -43,7 +43,7 @@ class _Part:
 
 
 def send_artifact(
-    folder: ArtifactFolder, find: Callable[[], Artifact], *, name: Callable[[Artifact], str] | None, cache: str
+    folder: ArtifactStore, find: Callable[[], Artifact], *, name: Callable[[Artifact], str] | None, cache: str
 ) -> Response:
     """A stored file as the answer.
 
@@ -82,9 +82,9 @@ def send_picture(picture: Picture, media_type: str) -> Response:
     return Response(picture.data, headers=headers, content_type=media_type)
 
 
-def _open(folder: ArtifactFolder, row: Artifact) -> BinaryIO:
+def _open(folder: ArtifactStore, row: Artifact) -> BinaryIO:
     file = folder.open(row.path)
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
     if size != row.size_bytes:
         file.close()
         raise ArtifactDamaged(row.path, f"has {size} bytes instead of {row.size_bytes}")

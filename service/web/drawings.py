@@ -6,18 +6,15 @@ import hashlib
 import importlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
-from uuid import uuid4
 
 import structlog
 
 from service import datasets
 from service.contract import events, jobs
-from service.contract.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactKind
+from service.contract.artifacts import ArtifactKind, ArtifactStore
 from service.contract.database import Database
 from service.contract.errors import JobNotFound
 from service.contract.events import EventType
@@ -32,7 +29,6 @@ from service.web.representations import metric_table
 Format = Literal["png", "svg"]
 Plot = Literal["curves", "confusion"]
 
-_FOLDER: Final = "derived"
 _PREVIEWS: Final = 32
 """So many pictures of data sets are kept in memory."""
 _drawing: Final = threading.Lock()
@@ -52,7 +48,7 @@ class Picture:
 class Drawings:
     """Draws, and keeps what was drawn by the epoch that it shows, in the job's own folder."""
 
-    def __init__(self, shelf: Shelf, database: Database, artifacts: ArtifactFolder) -> None:
+    def __init__(self, shelf: Shelf, database: Database, artifacts: ArtifactStore) -> None:
         self._shelf, self._database, self._artifacts = shelf, database, artifacts
         self._previews: OrderedDict[str, Picture] = OrderedDict()
 
@@ -64,11 +60,7 @@ class Drawings:
             raise Problem("not_yet", "the job has no picture of samples yet")
 
         def draw() -> bytes:
-            paths: list[bytes | Path] = [self._artifacts.root / row.path for row in rows]
-            try:
-                return grids.film(paths, epochs=[row.epoch for row in rows])
-            except OSError as error:  # missing, or no picture
-                raise ArtifactDamaged(str(error.filename or job.id), "is missing or damaged") from error
+            return grids.film(_Files(self._artifacts, rows), epochs=[row.epoch for row in rows])
 
         return self._kept(job.id, "samples", rows[-1].epoch, "gif", draw)
 
@@ -149,28 +141,18 @@ class Drawings:
             return None
 
     def _kept(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
-        folder = self._artifacts.root / job_id / _FOLDER
-        target = folder / f"{name}-{epoch:06d}.{suffix}"
+        version = f"{epoch:06d}.{suffix}"
         with _drawing:
-            try:
-                data = target.read_bytes()
-            except OSError:
+            data = self._artifacts.recall(job_id, name, version)
+            if data is None:
                 data = draw()
-                self._keep(job_id, folder, target, data)
+                self._keep(job_id, name, version, data)
         return picture(data)
 
-    def _keep(self, job_id: str, folder: Path, target: Path, data: bytes) -> None:
-        temporary = folder / f".{uuid4().hex}.tmp"
+    def _keep(self, job_id: str, name: str, version: str, data: bytes) -> None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.rename(target)
-            for older in folder.glob(f"{target.name[: -len(target.suffix) - 6]}*{target.suffix}"):
-                if older != target:
-                    older.unlink(missing_ok=True)
+            self._artifacts.keep(job_id, name, version, data)
         except OSError as error:  # the picture is here all the same; the next request draws it again
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
             _log.warning("picture not kept", job=job_id, error=str(error))
         try:
             with self._database.read() as session:
@@ -187,6 +169,20 @@ def require_here(info: datasets.DatasetInfo) -> None:
     """
     if not info.available:
         raise Problem("not_yet", "the data set is not here yet: a worker downloads it when a job needs it")
+
+
+class _Files(Sequence[bytes]):
+    """Files that are read when they are looked at."""
+
+    def __init__(self, artifacts: ArtifactStore, rows: Sequence[Artifact]) -> None:
+        self._artifacts, self._rows = artifacts, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        row = self._rows[index]
+        return self._artifacts.read(row.path, row.sha256)
 
 
 def _plots() -> Any:

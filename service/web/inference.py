@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from engine import EngineError, GradientTape, Sequential, Tensor, checkpoint, generator_for, ops
 from service import networks
-from service.contract.artifacts import ArtifactDamaged, ArtifactFolder
+from service.contract.artifacts import ArtifactDamaged, ArtifactStore
 from service.contract.spec import ClassifierSpec, Distribution, GanSpec, Spec
 from service.contract.tables import Artifact
 from service.contract.validation import read_resolved
@@ -73,7 +73,7 @@ class Inference:
         artifacts: where the checkpoints lie.
     """
 
-    def __init__(self, artifacts: ArtifactFolder) -> None:
+    def __init__(self, artifacts: ArtifactStore) -> None:
         # For products this small BLAS's threads would wait for each other, and take the cores from the trainings.
         threadpool_limits(1, user_api="blas")
         self._artifacts = artifacts

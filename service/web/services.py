@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from flask import current_app, g
 
-from service.contract.artifacts import ArtifactFolder
+from service.contract.artifacts import ArtifactStore
 from service.contract.database import Database
 from service.contract.settings import Settings
 from service.contract.uploads import UploadFolder
@@ -31,7 +31,7 @@ class Services:
     database: Database
     keyring: Keyring
     quotas: Quotas
-    artifacts: ArtifactFolder
+    artifacts: ArtifactStore
     shelf: Shelf
     uploads: UploadFolder
     drawings: Drawings

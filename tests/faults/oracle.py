@@ -87,9 +87,9 @@ def check(
             kept = jobs.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
             assert kept or not job.epoch, f"I9: {where} has epochs and no checkpoint"
 
-    def paths(job_id: str) -> set[str]:
+    def paths(job_ids: Sequence[str]) -> dict[str, set[str]]:
         with database.read() as session:
-            return jobs.paths(session, job_id)
+            return jobs.paths(session, job_ids)
 
     artifacts.sweep(paths, older_than_s=-1)
     left = {str(path.relative_to(artifacts.root)) for path in artifacts.root.rglob("*") if path.is_file()}

@@ -205,11 +205,15 @@ def test_checkpoints_that_cannot_be_read_now_are_kept_for_later(
     bench.die("epoch_trained.3")
     kept = len(newest_checkpoints(bench, job_id))
 
-    def read_bytes(self: Path) -> bytes:
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+    opened = os.open
+
+    def stale(path: Any, *rest: Any, **more: Any) -> int:
+        if str(path).endswith(".safetensors"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return opened(path, *rest, **more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "read_bytes", read_bytes)
+        patched.setattr(os, "open", stale)
         assert bench.train() == "failed"
     job = bench.workshop.job(job_id)
     assert job.error is not None
