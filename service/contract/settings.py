@@ -39,8 +39,11 @@ VARIABLES: Final = {
     "TAPELINE_OWNER_RUNNING": "jobs of one owner that run at once (default: 0)",
     "TAPELINE_OWNER_UPLOADS": "bytes that one owner may upload in a day (default: 10737418240)",
     "TAPELINE_OWNER_STREAMS": "streams that one owner may have open in one web process (default: 100)",
+    "TAPELINE_PROXIES": "proxies in front whose X-Forwarded-For, -Proto and -Host count (default: 0, none)",
     "TAPELINE_LEASE_S": "seconds a worker may be silent before its jobs go to another (default: 30; embedded 15)",
     "TAPELINE_PORTABLE_BITS": "1: pin the common instruction set, for fleets of unlike machines (default: 0)",
+    "TAPELINE_KEEP_JOBS_DAYS": "jobs that ended so long ago are deleted, with their files (default: 0, never)",
+    "TAPELINE_KEEP_CHECKPOINTS_DAYS": "so long after a job's end all but its best and latest go (default: 0, never)",
 }
 """Every setting, in the words of the README's table."""
 
@@ -73,8 +76,11 @@ class Settings:
     api_keys: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     quotas: Quotas = Quotas()
+    proxies: int = 0
     lease_s: float
     portable_bits: bool = False
+    keep_jobs_days: float = 0.0
+    keep_checkpoints_days: float = 0.0
 
     @property
     def embedded_database(self) -> bool:
@@ -172,6 +178,9 @@ class Settings:
             quotas=Quotas(**quotas),
             lease_s=number("TAPELINE_LEASE_S", 15 if embedded else 30, low=3, high=3600),
             portable_bits=portable == "1",
+            proxies=int(number("TAPELINE_PROXIES", 0, low=0, high=10)),
+            keep_jobs_days=number("TAPELINE_KEEP_JOBS_DAYS", 0, low=0, high=36500),
+            keep_checkpoints_days=number("TAPELINE_KEEP_CHECKPOINTS_DAYS", 0, low=0, high=36500),
         )
         if faults:
             raise SettingsError("; ".join(faults))
@@ -192,6 +201,9 @@ class Settings:
             "TAPELINE_ALLOWED_HOSTS": ",".join(self.allowed_hosts),
             "TAPELINE_LEASE_S": str(self.lease_s),
             "TAPELINE_PORTABLE_BITS": "1" if self.portable_bits else "0",
+            "TAPELINE_PROXIES": str(self.proxies),
+            "TAPELINE_KEEP_JOBS_DAYS": str(self.keep_jobs_days),
+            "TAPELINE_KEEP_CHECKPOINTS_DAYS": str(self.keep_checkpoints_days),
         }
         for item in fields(Quotas):
             environ[_quota_variable(item.name)] = str(getattr(self.quotas, item.name))

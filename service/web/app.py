@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from flask import Flask, request
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database
@@ -98,6 +99,9 @@ def create_app(settings: Settings) -> Flask:
     problems.register(app)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)
+    if settings.proxies:  # so many values at the end of each header are theirs; what a client puts before is ignored
+        count = settings.proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     return app
 
 

@@ -34,10 +34,16 @@ preload_app = False  # a connection pool or a thread made before the fork would 
 timeout = 60
 graceful_timeout = 10
 keepalive = 5
+forwarded_allow_ips = ""  # the app itself decides whom it believes: see TAPELINE_PROXIES
 accesslog = None  # the app writes its own, with request ids
 errorlog = "-"
 loglevel = "warning"
 control_socket_disable = True
+
+if workers > 1:
+    # Where the processes add up what they count. Already here: what comes next, the worker's class, imports the
+    # library, which looks for the variable then and never again.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="tapeline-metrics-")
 
 
 def on_starting(server: Any) -> None:
@@ -49,8 +55,6 @@ def on_starting(server: Any) -> None:
             sys.exit(f"tapeline: {error}")
         except SQLAlchemyError:
             pass  # a database that is away opens nothing either; `/readyz` tells of it
-    if workers > 1:  # where the processes add up what they count, each in files of its own
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="tapeline-metrics-")
 
 
 def when_ready(server: Any) -> None:
@@ -67,14 +71,13 @@ def when_ready(server: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """What a process that has ended held open is not open any more; what it counted still counts."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        # Only here: with its import the library decides where values live, and looks for the variable.
-        from prometheus_client import multiprocess
+    if workers > 1:
+        from prometheus_client import multiprocess  # not above: see PROMETHEUS_MULTIPROC_DIR
 
         multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def on_exit(server: Any) -> None:
     """The master ends last."""
-    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        shutil.rmtree(folder, ignore_errors=True)
+    if workers > 1:
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.contract import keys
 from service.contract.database import Database
@@ -137,3 +139,67 @@ def test_an_address_given_to_gunicorn_itself_is_looked_at_too(start: Start, tmp_
     process = start(GUNICORN_CMD_ARGS=f"--bind 0.0.0.0:{port}")
     assert process.wait(20) != 0
     assert "0.0.0.0" in (tmp_path / "web.log").read_text()
+
+
+def test_a_reload_ends_streams_cleanly_and_refuses_nobody(start: Start, port: int) -> None:
+    process = start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        wait_for(http)
+        job_id = http.post("/jobs", json={"kind": "classifier"}).json()["id"]
+        request = http.build_request("GET", f"/jobs/{job_id}/stream")
+        stream = http.send(request, stream=True)
+        lines = stream.iter_lines()
+        assert next(lines).startswith("retry")
+        process.send_signal(signal.SIGHUP)
+        ended = threading.Event()
+
+        def drain() -> None:
+            list(lines)  # raises where the answer was cut instead of ended
+            ended.set()
+
+        thread = threading.Thread(target=drain)
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not ended.is_set():
+            assert time.monotonic() < deadline
+            # A client that keeps no connection open finds one who answers at every moment.
+            assert httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False, timeout=10).status_code == 200
+        thread.join()
+        stream.close()
+        again = http.send(request, stream=True)  # as an EventSource does by itself
+        assert next(again.iter_lines()).startswith("retry")
+        again.close()
+
+
+def test_several_processes_give_one_sum(start: Start, port: int, postgres_shared: str) -> None:
+    start(TAPELINE_DATABASE_URL=postgres_shared)
+    url = f"http://127.0.0.1:{port}"
+    with httpx.Client(base_url=url, timeout=10, trust_env=False) as http:
+        wait_for(http)
+        before = samples(http.get("/metrics").text)
+        for _ in range(30):
+            httpx.get(f"{url}/jobs", trust_env=False)  # each by a connection of its own, so by any process
+        request = http.build_request("GET", "/stream")
+        streams = [http.send(request, stream=True) for _ in range(3)]
+        for stream in streams:
+            next(stream.iter_lines())
+        for _ in range(4):
+            after = samples(httpx.get(f"{url}/metrics", trust_env=False).text)
+            assert after[ANSWERS] - before.get(ANSWERS, 0) == 30
+            assert after["tapeline_stream_clients", frozenset()] == 3
+        for stream in streams:
+            stream.close()
+
+
+ANSWERS = (
+    "tapeline_http_request_seconds_count",
+    frozenset({("method", "GET"), ("route", "/jobs"), ("status", "200")}),
+)
+
+
+def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
