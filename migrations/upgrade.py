@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import make_url
+from sqlalchemy import Connection, make_url
 
 from service.contract.database import Database
 from service.contract.errors import SettingsError
@@ -21,27 +23,35 @@ _LOCK: Final = 7_267_001
 """An arbitrary number that means "Tapeline migrates" among PostgreSQL's advisory locks."""
 
 
-def config() -> Config:
-    """Alembic's configuration, without a file: the scripts lie beside this one."""
+def config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration, without a file: the scripts lie beside this one. What it does goes through the
+    connection, where one is given."""
     made = Config()
     made.set_main_option("script_location", str(Path(__file__).parent))
+    if connection is not None:
+        made.attributes["connection"] = connection
     return made
 
 
-def upgrade(database: Database) -> None:
-    """Apply what is missing. Of several processes at once one migrates, and the others find nothing to do."""
+@contextmanager
+def exclusively(database: Database) -> Iterator[Connection]:
+    """One transaction in which nobody else migrates, however long it takes."""
     if database.is_sqlite and (path := make_url(database.url).database):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     engine = database.engine.execution_options(tapeline_write=True)
     with engine.begin() as connection:
         if not database.is_sqlite:  # SQLite's BEGIN IMMEDIATE is a lock already
             # A migration may take long, and so may the wait for another process that migrates.
-            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+            for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+                connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        made = config()
-        made.attributes["connection"] = connection
-        command.upgrade(made, "head")
+        yield connection
+
+
+def upgrade(database: Database) -> None:
+    """Apply what is missing. Of several processes at once one migrates, and the others find nothing to do."""
+    with exclusively(database) as connection:
+        command.upgrade(config(connection), "head")
 
 
 def is_current(database: Database) -> bool:

@@ -6,8 +6,8 @@ import itertools
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -21,6 +21,8 @@ from service.contract.database import Database
 from service.contract.errors import SettingsError
 from service.contract.settings import Settings
 from service.contract.uploads import UploadFolder
+from service.upkeep import retention
+from service.upkeep.retention import Policy
 from workers.app import create_app, wake
 from workers.heartbeat import Heartbeat
 
@@ -28,7 +30,6 @@ TICK_S: Final = 1.0
 FORGOTTEN_S: Final = 10.0
 """A job that waited so long may have lost its message."""
 SWEEP_S: Final = 600.0
-STALE_FILE_S: Final = 3600.0
 
 log = structlog.get_logger()
 
@@ -78,24 +79,33 @@ def remind(database: Database, sender: Celery | None) -> None:
             return
 
 
-def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder) -> None:
-    """Remove what nothing refers to any more: old idempotency keys, sessions, vanished workers, unfinished files."""
+def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, policy: Policy) -> None:
+    """Remove what nothing refers to any more, and what the settings say is not kept any longer."""
     jobs.forget_old(database)
     keys.forget_old(database)
-
-    def named(job_ids: Sequence[str]) -> Mapping[str, set[str]]:
-        with database.read() as session:
-            return jobs.paths(session, job_ids)
-
-    for item in artifacts.sweep(named, older_than_s=STALE_FILE_S):
-        log.info("removed a file that no row names", path=item.path)
+    gone = retention.apply(database, artifacts, policy)
+    for what, items in (("job", gone.jobs), ("checkpoint", gone.checkpoints), ("file", gone.files)):
+        for item in items:
+            log.info("removed", what=what, name=item.name, size_bytes=item.size_bytes)
 
     def uploaded() -> set[str]:
         with database.read() as session:
             return uploads.ids(session)
 
-    for name in received.sweep(uploaded, older_than_s=STALE_FILE_S):
-        log.info("removed an upload that no row names", folder=name)
+    for name in received.sweep(uploaded, older_than_s=retention.STALE_FILE_S):
+        log.info("removed", what="upload", name=name)
+
+
+def _try_to_sweep(settings: Settings, database: Database) -> None:
+    try:
+        sweep(
+            database,
+            ArtifactFolder(settings.artifacts),
+            UploadFolder(settings.artifacts),
+            Policy.of(settings),
+        )
+    except (SQLAlchemyError, OSError) as error:
+        log.warning("could not sweep", error=str(error))
 
 
 def main() -> int:
@@ -111,17 +121,18 @@ def main() -> int:
     database = Database(settings.database_url, application="tapeline-scheduler")
     sender = create_app(settings.broker_url) if settings.broker_url else None
     patience, heartbeat = Patience(settings.lease_s), Heartbeat(settings.home, "scheduler")
+    sweeping: threading.Thread | None = None
     for rounds in itertools.count():
         try:
             rescue(database, patience)
             if rounds % round(FORGOTTEN_S / TICK_S) == 0:
                 remind(database, sender)
-            if rounds % round(SWEEP_S / TICK_S) == 0:
-                sweep(database, ArtifactFolder(settings.artifacts), UploadFolder(settings.artifacts))
+            if rounds % round(SWEEP_S / TICK_S) == 0 and not (sweeping and sweeping.is_alive()):
+                # Beside the loop: where there are many files it takes long, and silent workers are not waited for.
+                sweeping = threading.Thread(target=_try_to_sweep, args=(settings, database), name="sweep", daemon=True)
+                sweeping.start()
         except SQLAlchemyError as error:
             log.warning("the database does not answer", error=str(error))
-        except OSError as error:
-            log.warning("could not sweep", error=str(error))
         heartbeat.beat()
         time.sleep(TICK_S)
     return 0

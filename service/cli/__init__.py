@@ -22,3 +22,5 @@ for command in jobs.COMMANDS:
     main.add_command(command)
 main.add_later("keys", "service.cli.keys")
 main.add_later("audit", "service.cli.audit")
+for name in ("doctor", "gc", "backup", "restore"):
+    main.add_later(name, "service.cli.upkeep")

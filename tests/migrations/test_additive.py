@@ -1,0 +1,87 @@
+"""Old code and a new schema live together while containers are replaced: so a migration only adds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
+
+from migrations.upgrade import config, exclusively
+from service.contract.database import Database
+
+FIRST_WITH_RULE = "0003"
+"""Older versions were never deployed."""
+
+
+def schema(database: Database) -> dict[str, dict[str, Any]]:
+    seen = inspect(database.engine)
+    return {
+        table: {
+            "columns": {column["name"]: column for column in seen.get_columns(table)},
+            "unique": {tuple(item["column_names"]) for item in seen.get_unique_constraints(table)},
+            "foreign": {tuple(item["constrained_columns"]) for item in seen.get_foreign_keys(table)},
+            "key": tuple(seen.get_pk_constraint(table)["constrained_columns"]),
+        }
+        for table in seen.get_table_names()
+        if table != "alembic_version"
+    }
+
+
+def what_old_code_would_miss(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> list[str]:
+    found = [f"table {name} is gone" for name in before.keys() - after.keys()]
+    for name in before.keys() & after.keys():
+        old, new = before[name], after[name]
+        found += [f"{name}.{column} is gone" for column in old["columns"].keys() - new["columns"].keys()]
+        for column in new["columns"].keys() - old["columns"].keys():
+            added = new["columns"][column]
+            if not added["nullable"] and added["default"] is None:
+                found.append(f"{name}.{column} must be given, and old code does not")
+        for column in old["columns"].keys() & new["columns"].keys():
+            was, now = old["columns"][column], new["columns"][column]
+            if str(was["type"]) != str(now["type"]):
+                found.append(f"{name}.{column} was {was['type']}, and is {now['type']}")
+            if was["nullable"] and not now["nullable"]:
+                found.append(f"{name}.{column} must be given, and old code may not")
+        if new["key"] != old["key"] or new["unique"] - old["unique"] or new["foreign"] - old["foreign"]:
+            found.append(f"{name} asks for more than it did")
+    return found
+
+
+def test_each_migration_leaves_old_code_what_it_knows(database_url: str) -> None:
+    database = Database(database_url)
+    revisions = [item.revision for item in ScriptDirectory.from_config(config()).walk_revisions()][::-1]
+    before: dict[str, dict[str, Any]] | None = None
+    for revision in revisions[revisions.index(FIRST_WITH_RULE) :]:
+        with exclusively(database) as connection:
+            command.upgrade(config(connection), revision)
+        after = schema(database)
+        if before is not None:
+            assert what_old_code_would_miss(before, after) == [], revision
+        before = after
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "missed"),
+    [
+        ("ALTER TABLE jobs DROP COLUMN stopped_early", "jobs.stopped_early is gone"),
+        ("ALTER TABLE jobs RENAME COLUMN name TO title", "jobs.name is gone"),
+        ("ALTER TABLE jobs ADD COLUMN team VARCHAR(9) NOT NULL", "jobs.team must be given, and old code does not"),
+        ("ALTER TABLE jobs ALTER COLUMN name SET NOT NULL", "jobs.name must be given, and old code may not"),
+        ("ALTER TABLE epochs ALTER COLUMN step TYPE VARCHAR(9)", "epochs.step was BIGINT, and is VARCHAR(9)"),
+        ("ALTER TABLE jobs ADD UNIQUE (name)", "jobs asks for more than it did"),
+        ("DROP TABLE expected_epochs", "table expected_epochs is gone"),
+    ],
+)
+def test_the_rule_finds_what_takes_away(postgres_url: str, statement: str, missed: str) -> None:
+    database = Database(postgres_url)
+    with exclusively(database) as connection:
+        command.upgrade(config(connection), FIRST_WITH_RULE)
+    before = schema(database)
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    assert missed in what_old_code_would_miss(before, schema(database))
+    database.close()

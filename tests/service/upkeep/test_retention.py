@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import update
+
+from service.contract import jobs
+from service.contract.artifacts import ArtifactKind
+from service.contract.errors import JobNotFound
+from service.contract.tables import Job
+from service.upkeep import retention
+from service.upkeep.retention import Plan, Policy
+from tests.service.upkeep.conftest import House
+
+
+def names(plan: Plan) -> tuple[set[str], set[str], set[str]]:
+    return ({x.name for x in plan.jobs}, {x.name for x in plan.checkpoints}, {x.name for x in plan.files})
+
+
+def test_by_default_everything_that_a_row_names_is_kept(house: House) -> None:
+    house.train(ended_days_ago=1000)
+    before = house.paths()
+    assert names(retention.apply(house.database, house.store, Policy())) == (set(), set(), set())
+    assert house.paths() == before
+
+
+def test_old_checkpoints_go_but_the_best_and_the_latest(house: House) -> None:
+    old, fresh, running = house.train(ended_days_ago=8), house.train(ended_days_ago=6), house.train(ended_days_ago=None)
+    policy = Policy(checkpoints_days=7)
+    plan = retention.plan(house.database, house.store, policy)
+    assert house.epochs_kept(old) == [1, 2, 3, 4, 5]  # a look changes nothing
+    assert {name.partition("/")[0] for name in names(plan)[1]} == {old}
+    assert len(plan.checkpoints) == 3
+    assert plan.size_bytes == sum((house.store.root / item.name).stat().st_size for item in plan.checkpoints)
+    gone = retention.carry_out(house.database, house.store, policy, plan)
+    assert gone.checkpoints == plan.checkpoints
+    assert house.epochs_kept(old) == [2, 5]
+    assert house.epochs_kept(fresh) == house.epochs_kept(running) == [1, 2, 3, 4, 5]
+    assert len([path for path in house.paths() if path.startswith(f"{old}/sample/")]) == 5
+
+
+def test_expired_jobs_go_with_their_files(house: House) -> None:
+    old, fresh, running = (
+        house.train(ended_days_ago=31),
+        house.train(ended_days_ago=29),
+        house.train(ended_days_ago=None),
+    )
+    policy = Policy(jobs_days=30, checkpoints_days=30)
+    plan = retention.plan(house.database, house.store, policy)
+    assert names(plan) == ({old}, set(), set())
+    assert plan.size_bytes == sum(item.size_bytes for item in house.store.stored(old))
+    retention.carry_out(house.database, house.store, policy, plan)
+    with house.database.read() as session:
+        with pytest.raises(JobNotFound):
+            jobs.get(session, old)
+        assert {jobs.get(session, job_id).id for job_id in (fresh, running)} == {fresh, running}
+    assert {item.job_id for item in house.store.stored()} == {fresh, running}
+
+
+def test_what_changed_since_the_look_stays(house: House) -> None:
+    with_leave = Policy(jobs_days=30, checkpoints_days=0)
+    job_id = house.train(ended_days_ago=31)
+    plan = retention.plan(house.database, house.store, with_leave)
+    assert names(plan)[0] == {job_id}
+    with house.database.write() as session:  # as a retry would
+        session.execute(update(Job).where(Job.id == job_id).values(status="queued", finished_ms=None))
+    assert names(retention.carry_out(house.database, house.store, with_leave, plan))[0] == set()
+    assert house.epochs_kept(job_id) == [1, 2, 3, 4, 5]
+
+
+def test_files_that_no_row_names_go_once_they_are_old(house: House, age: Callable[..., None]) -> None:
+    job_id = house.train()
+    lost = house.store.write(job_id, ArtifactKind.CHECKPOINT, 9, 9, b"never committed").path
+    foreign = house.store.write("job_gone", ArtifactKind.SAMPLE, 1, 1, b"of a deleted job").path
+    fresh = house.store.write(job_id, ArtifactKind.CHECKPOINT, 10, 9, b"about to be").path
+    age(*(house.paths() - {fresh}))
+    plan = retention.plan(house.database, house.store, Policy())
+    assert names(plan) == (set(), set(), {lost, foreign})
+    retention.carry_out(house.database, house.store, Policy(), plan)
+    assert {lost, foreign}.isdisjoint(house.paths())
+    assert fresh in house.paths()
+    assert house.epochs_kept(job_id) == [1, 2, 3, 4, 5]
