@@ -93,9 +93,8 @@ def main() -> int:
     settings = Settings.from_env(os.environ, cores=1)
     orders = Orders.on_standard_streams()
     database = Database(settings.database_url, application="tapeline-child")
-    order = orders.first()
-    held = Claim(job_id=order["job_id"], lease=order["lease"], lease_s=order["lease_s"])
-    structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease)
+    held = Claim(**orders.first())
+    structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease, attempt=held.attempt)
     try:
         orders.done(_train(settings, database, held, orders))
     except LeaseLost as error:

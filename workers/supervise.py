@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Final
 from uuid import uuid4
 
@@ -155,10 +156,10 @@ class Supervisor:
             self._unsure = False
 
     def _train(self, held: Claim, child: Child, *, since: float) -> None:
-        bound = structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease)
+        bound = structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease, attempt=held.attempt)
         log.info("training", child=child.pid)
         try:
-            child.order({"job_id": held.job_id, "lease": held.lease, "lease_s": held.lease_s})
+            child.order(asdict(held))
             outcome = _Watch(self._database, held, child, self._draining, since=since).until_the_end()
             log.info("let go", outcome=outcome)
         except LeaseLost:

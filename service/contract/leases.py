@@ -38,6 +38,8 @@ class Claim:
     job_id: str
     lease: int
     lease_s: float
+    attempt: int = 1
+    """For the logs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def claim(database: Database, worker: str, lease_s: float, *, max_running: int =
         if job is None:
             return None
         jobs.record_status(session, job, reason="claimed", worker=worker)
-        return Claim(job_id=job.id, lease=job.lease, lease_s=lease_s)
+        return Claim(job_id=job.id, lease=job.lease, lease_s=lease_s, attempt=job.attempt)
 
 
 def _below(max_running: int) -> list[ColumnElement[bool]]:

@@ -44,6 +44,7 @@ def configure(process: str, *, level: int = logging.INFO) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shown],
         )
     )
+    logging.captureWarnings(True)  # Python's own would be lines of another kind
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -12,7 +12,8 @@ from flask import Flask, Response, g, request
 from ulid import ULID
 
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_QUIET: Final = frozenset({"/healthz", "/readyz"})
+_MADE: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
+_QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _log = structlog.get_logger("tapeline.web")
 
@@ -55,6 +56,7 @@ def register(app: Flask) -> None:
                     status=response.status_code,
                     ms=round(1000 * (time.perf_counter() - g.began), 1),
                     owner=g.get("owner"),
+                    job=_job(response),
                 )
             for deed in g.get("recorded", ()):  # committed by now, unless the answer is an error
                 if response.status_code < 400 or deed["subject"] is None:
@@ -64,3 +66,13 @@ def register(app: Flask) -> None:
     @app.teardown_request
     def forget(error: BaseException | None) -> None:
         structlog.contextvars.unbind_contextvars("request_id")
+
+
+def _job(response: Response) -> str | None:
+    """The job that the request was about, or has made."""
+    if request.method == "POST" and response.status_code == 201 and response.location:
+        made = _MADE.search(response.location)
+        if made is not None:
+            return made[1]
+    named = (request.view_args or {}).get("job_id")
+    return str(named) if named is not None else None

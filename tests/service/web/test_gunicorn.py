@@ -97,6 +97,7 @@ def test_streams_and_quick_answers_live_together_and_a_stop_ends_both(start: Sta
     logged = [json.loads(line) for line in (tmp_path / "web.log").read_text().splitlines()]
     posted = next(line for line in logged if line["event"] == "request" and line["status"] == 201)
     assert posted["request_id"].startswith("req_")
+    assert posted["job"] == job_id
     assert (posted["method"], posted["path"], posted["level"]) == ("POST", "/jobs", "info")
 
 

@@ -1,0 +1,169 @@
+"""What the one who runs it does: upgrade, back up, add workers of another machine, reload, scrape."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.compose.conftest import IMAGE, ROOT, Service, docker, free_port
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
+
+OLDER = "2cedffb"
+"""The last version with the schema 0003."""
+LONG = {"kind": "gan", "epochs": 12, "seed": 3}
+
+
+@pytest.fixture
+def older(image: str, tmp_path: Path) -> Iterator[Service]:
+    """The service as it was some versions ago, out of this repository's history."""
+    archive = tmp_path / "older.tar"
+    found = subprocess.run(["git", "archive", f"--output={archive}", OLDER], cwd=ROOT, capture_output=True, text=True)
+    if found.returncode != 0:
+        pytest.skip(f"the older version is not in this clone: {found.stderr.strip()}")
+    folder = tmp_path / "older"
+    folder.mkdir()
+    subprocess.run(["tar", "-xf", str(archive), "-C", str(folder)], check=True)
+    made = Service(folder=folder, settings={"TAPELINE_WORKERS": "1", "COMPOSE_IGNORE_ORPHANS": "1"})
+    # Its compose file names its image like today's.
+    yaml = (folder / "docker-compose.yml").read_text().replace("image: tapeline\n", "image: tapeline:older\n")
+    (folder / "docker-compose.yml").write_text(yaml)
+    try:
+        made.compose("build", timeout_s=600)
+        made.compose("up", "--detach", "--wait")
+        yield made
+    finally:
+        made.folder = ROOT
+        made.down()
+
+
+def schema(service: Service) -> str:
+    command = ["exec", "-T", "postgres", "psql", "-U", "tapeline", "-Atc", "SELECT version_num FROM alembic_version"]
+    return service.compose(*command).strip()
+
+
+def test_a_newer_image_takes_over_from_an_older_one_and_its_database(older: Service) -> None:
+    done = older.until_end(older.submit(kind="classifier", epochs=2))
+    assert schema(older) == "0003"
+    under_way = older.submit(**LONG)
+    older.until_epoch(under_way, 2)
+    waiting = [older.submit(kind="classifier", epochs=2, seed=seed) for seed in range(3)]
+
+    service = older
+    service.folder = ROOT
+    # As in a rolling restart: the schema is new already, and old processes still train and answer.
+    service.compose("run", "--rm", "--no-deps", "migrate")
+    assert schema(service) > "0003"
+    before = service.job(under_way)["progress"]["epoch"]
+    service.until(under_way, lambda job: job["progress"]["epoch"] > before)
+    waiting.append(service.submit(kind="classifier", epochs=1))
+
+    service.compose("up", "--detach", "--wait")
+    assert docker("inspect", "--format={{.Config.Image}}", *service.containers("web")).strip() == IMAGE
+    assert service.job(done["id"])["result_digest"] == done["result_digest"]
+    service.check_download(done["id"])
+    for job_id in [under_way, *waiting]:
+        service.until_end(job_id)
+        assert [event["epoch"] for event in service.log(job_id) if event["type"] == "metrics"] == list(
+            range(1, service.job(job_id)["progress"]["epochs"] + 1)
+        )
+    assert service.job(under_way)["attempt"] == 1  # handed back, not lost
+
+
+def test_the_doctor_finds_nothing_in_a_service_that_is_well(service: Service) -> None:
+    found = json.loads(service.compose("exec", "-T", "web", "tapeline", "doctor", "--json"))
+    assert found["ok"], found
+
+
+def test_metrics_of_all_processes_are_one_sum(service: Service) -> None:
+    service.until_end(service.submit(kind="classifier", epochs=1))
+    for _ in range(3):
+        text = service.http.get("/metrics").raise_for_status().text
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        (up,) = families["tapeline_database_up"].samples
+        assert up.value == 1
+        assert len(families["tapeline_worker_slots"].samples) == 2
+        assert sum(sample.value for sample in families["tapeline_jobs"].samples) == 1
+
+
+def test_a_reload_ends_streams_cleanly_and_new_processes_answer(service: Service) -> None:
+    job_id = service.submit(**LONG)
+    ended = threading.Event()
+
+    def follow() -> None:
+        with service.http.stream("GET", f"/jobs/{job_id}/stream") as stream:
+            list(stream.iter_lines())  # raises where it was cut
+        ended.set()
+
+    following = threading.Thread(target=follow)
+    following.start()
+    service.until_epoch(job_id, 1)
+    service.compose("kill", "--signal=HUP", "web")
+    following.join(20)
+    assert ended.is_set()
+    assert service.job(job_id)["status"] == "running"  # the stream did not end with the job
+    service.until_end(job_id)
+
+
+def test_a_backup_is_read_back_into_an_empty_service(service: Service, tmp_path: Path) -> None:
+    job = service.until_end(service.submit(kind="gan", epochs=2))
+    saved = tmp_path / "tapeline.tar"
+    project = ["docker", "compose", "--project-name"]
+    environ = os.environ | {"TAPELINE_IMAGE": IMAGE}
+    with saved.open("wb") as file:
+        command = [*project, service.project, "exec", "-T", "web", "tapeline", "backup", "-"]
+        subprocess.run(command, cwd=ROOT, env=environ, stdout=file, check=True, timeout=120)
+    other = Service(settings={"TAPELINE_WORKERS": "1"})
+    try:
+        other_environ = environ | {"TAPELINE_PORT": str(other.port)}
+        with saved.open("rb") as file:
+            command = [*project, other.project, "run", "--rm", "-T", "migrate", "tapeline", "restore", "-"]
+            subprocess.run(command, cwd=ROOT, env=other_environ, stdin=file, check=True, timeout=120)
+        other.compose("up", "--detach", "--wait")
+        assert other.job(job["id"])["result_digest"] == job["result_digest"]
+        other.check_download(job["id"])
+        body = {"checkpoint": "latest", "overrides": {"epochs": 3}}
+        forked = other.http.post(f"/jobs/{job['id']}/fork", json=body)
+        assert forked.status_code == 201, forked.text
+        other.until_end(forked.json()["id"])
+    finally:
+        other.down()
+
+
+def test_workers_of_another_machine_share_the_work(image: str) -> None:
+    """Another machine is another compose project here: it reaches the first through published ports alone."""
+    address = json.loads(docker("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]["Gateway"]
+    postgres, redis = free_port(), free_port()
+    passwords = {"POSTGRES_PASSWORD": "p-tried", "REDIS_PASSWORD": "r-tried"}
+    ports = {"SHARE_ADDRESS": address, "SHARE_POSTGRES_PORT": str(postgres), "SHARE_REDIS_PORT": str(redis)}
+    main = Service(
+        files=("docker-compose.yml", "deploy/shared.yml"), settings={"TAPELINE_WORKERS": "1", **passwords, **ports}
+    )
+    remote = Service(files=("deploy/worker.yml",))
+    try:
+        main.compose("up", "--detach", "--wait")
+        remote.settings = {
+            "TAPELINE_WORKERS": "1",
+            "TAPELINE_DATABASE_URL": f"postgresql+psycopg://tapeline:p-tried@{address}:{postgres}/tapeline",
+            "TAPELINE_BROKER_URL": f"redis://:r-tried@{address}:{redis}/0",
+            "TAPELINE_SHARED_ARTIFACTS": docker(
+                "volume", "inspect", "--format={{.Mountpoint}}", f"{main.project}_artifacts"
+            ).strip(),
+        }
+        remote.compose("up", "--detach", "--wait")
+        ids = [main.submit(kind="gan", epochs=4, seed=seed) for seed in range(4)]
+        for job_id in ids:
+            main.until_end(job_id)
+            main.check_download(job_id)
+        (there,), (here,) = remote.containers("worker"), main.containers("worker")
+        assert {main.trained_by(job_id)[0] for job_id in ids} == {there[:12], here[:12]}
+    finally:
+        remote.down()
+        main.down()
