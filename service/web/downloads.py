@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
+from urllib.parse import quote
 
 from flask import Response, request
 from pydantic import BaseModel
@@ -82,6 +83,14 @@ def send_picture(picture: Picture, media_type: str) -> Response:
     return Response(picture.data, headers=headers, content_type=media_type)
 
 
+def attachment(name: str) -> str:
+    """``Content-Disposition`` for a file to be saved: its name in ASCII and, where that is less, whole (RFC 6266)."""
+    name = re.sub(r"[\x00-\x1f\x7f/\\\\]", "_", name).lstrip(".") or "download"
+    plain = re.sub(r'[^\x20-\x7e]|["%;]', "_", name)
+    whole = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{plain}"{whole}'
+
+
 def _open(folder: ArtifactStore, row: Artifact) -> BinaryIO:
     file = folder.open(row.path)
     size = file.seek(0, os.SEEK_END)
@@ -107,7 +116,7 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
         response.headers.pop("Content-Type", None)
         return response
     if name is not None:
-        headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        headers["Content-Disposition"] = attachment(name)
     wanted = _wanted(size, etag, headers)
     part = wanted or _Part(start=0, length=size)
     status = 200

@@ -16,6 +16,9 @@ _POLICY: Final = (
 _SVG_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
 """A picture that matplotlib draws has styles inside, and nothing else; opened by itself it runs no script."""
 
+_DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+"""For what is no page: taken for one all the same, it may do nothing."""
+
 _ALWAYS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -32,7 +35,7 @@ def register(app: Flask) -> None:
     @app.after_request
     def add(response: Response) -> Response:
         response.headers.update(_ALWAYS)
-        is_svg = response.mimetype == "image/svg+xml"
-        response.headers["Content-Security-Policy"] = _SVG_POLICY if is_svg else _POLICY
+        policies = {"text/html": _POLICY, "image/svg+xml": _SVG_POLICY}
+        response.headers["Content-Security-Policy"] = policies.get(response.mimetype or "", _DATA_POLICY)
         response.headers.setdefault("Cache-Control", "no-store")
         return response

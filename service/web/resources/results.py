@@ -12,7 +12,7 @@ from service.contract import events, jobs
 from service.contract.artifacts import ArtifactKind
 from service.contract.events import EventType
 from service.contract.tables import Epoch
-from service.web import queries, representations
+from service.web import downloads, queries, representations
 from service.web.answers import as_json
 from service.web.operations import documented
 from service.web.queries import MetricsQuery, NoQuery
@@ -55,7 +55,7 @@ def metrics(job_id: str) -> Response:
     if query.format == "json":
         return as_json(table)
     response = Response(_csv(table), content_type="text/csv; charset=utf-8")
-    response.headers["Content-Disposition"] = f'attachment; filename="{job_id}-metrics.csv"'
+    response.headers["Content-Disposition"] = downloads.attachment(f"{job_id}-metrics.csv")
     return response
 
 
