@@ -29,8 +29,6 @@ from service.contract.tables import ApiKey, BrowserSession
 SESSION_S: Final = 12 * 60 * 60
 """How long a browser stays signed in."""
 OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-SECRET: Final = re.compile(r"\b(tp[ls]_[0-9a-f]{12})_[0-9a-zA-Z]+")
-"""What a key looks like anywhere in a text; the group may be shown."""
 
 _KEY: Final = re.compile(r"tpl_([0-9a-f]{12})_[0-9a-f]{64}")
 _SESSION: Final = re.compile(r"tps_([0-9a-f]{12})_[0-9a-f]{64}")

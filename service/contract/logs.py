@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
+
+
+_KEY: Final = re.compile(r"\b(tp[ls]_[0-9a-f]{12})_[0-9a-zA-Z]+")
+_PASSWORD: Final = re.compile(r"(://[^:/?#\s@\"]*:)[^@/\s\"]+@")
+
+
+def redactor(secrets: Collection[str] = ()) -> Callable[[object, str, Any], str]:
+    """The last step of every log: whatever found its way into a line, a key or a password leaves it here.
+
+    Args:
+        secrets: keys that do not look like one of ours: an operator chose them.
+    """
+    chosen = sorted({form for secret in secrets for form in (secret, json.dumps(secret)[1:-1])}, key=len, reverse=True)
+
+    def redact(logger: object, method: str, event: Any) -> str:
+        line = str(event)
+        if "tp" in line:
+            line = _KEY.sub(r"\1_...", line)
+        if "://" in line:
+            line = _PASSWORD.sub(r"\1...@", line)
+        for secret in chosen:
+            line = line.replace(secret, "...")
+        return line
+
+    return redact
+
+
+class Redacting(logging.Filter):
+    """The same for a logger whose form is not ours."""
+
+    def __init__(self, secrets: Collection[str] = ()) -> None:
+        super().__init__()
+        self._redact = redactor(secrets)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Put the line together here, redacted."""
+        record.msg, record.args = self._redact(None, "", record.getMessage()), None
+        return True
 
 
 def configure(process: str, *, level: int = logging.INFO) -> None:
@@ -41,7 +82,7 @@ def configure(process: str, *, level: int = logging.INFO) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shown],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shown, redactor()],
         )
     )
     logging.captureWarnings(True)  # Python's own would be lines of another kind

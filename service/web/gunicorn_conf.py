@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.contract import keys
 from service.contract.database import Database
 from service.contract.errors import SettingsError
+from service.contract.logs import Redacting
 from service.contract.settings import Auth, Settings, is_loopback
 from service.web.stream import MAX_CLIENTS
 
@@ -47,7 +48,9 @@ if workers > 1:
 
 
 def on_starting(server: Any) -> None:
-    """Before the first fork: refuse to ask for keys where there is none."""
+    """Before the first fork: refuse to ask for keys where there is none, and keep those there are out of the log."""
+    for handler in server.log.error_log.handlers:
+        handler.addFilter(Redacting(_settings.api_keys))
     with closing(Database(_settings.database_url, application="tapeline-web")) as database:
         try:
             keys.require_some(_settings, database)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Collection
 from typing import Final
 
 import structlog
 from flask import Flask, Response, g, request
 from ulid import ULID
+
+from service.contract.logs import redactor
 
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MADE: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
@@ -18,8 +21,8 @@ _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _log = structlog.get_logger("tapeline.web")
 
 
-def configure() -> None:
-    """Send the log of this process to its standard error, as JSON."""
+def configure(secrets: Collection[str] = ()) -> None:
+    """Send the log of this process to its standard error, as JSON, without what is secret."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -27,6 +30,7 @@ def configure() -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
+            redactor(secrets),
         ],
         wrapper_class=structlog.make_filtering_bound_logger("INFO"),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),

@@ -15,5 +15,5 @@ try:
 except SettingsError as error:
     sys.exit(f"tapeline: {error}")
 
-request_log.configure()
+request_log.configure(_settings.api_keys)
 app = create_app(_settings)
