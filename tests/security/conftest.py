@@ -1,0 +1,79 @@
+"""The stack as `tapeline up` starts it, with keys on, and what an attacker has: a socket."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.contract.settings import Settings
+from service.local import LocalStack
+
+CHOSEN = "an-operator-chose-this-one"
+OWNERS = ("ann", "bob")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack, and the keys of its owners."""
+
+    url: str
+    home: Path
+    keys: dict[str, str]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def client(self, owner: str | None) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.keys[owner]}"} if owner is not None else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+
+    def tapeline(self, *arguments: str) -> str:
+        """What the command prints, as the operator runs it beside the stack."""
+        return _tapeline(self.home, *arguments)
+
+    def raw(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes = b"") -> tuple[int, bytes]:
+        """A request with these headers and no others: not even ``Host``."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            for name, value in headers:
+                connection.putheader(name, value)
+            if body or method == "POST":
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+
+def _tapeline(home: Path, *arguments: str) -> str:
+    command = [sys.executable, "-c", "from service.cli import main; main()", *arguments]
+    environ = os.environ | {"TAPELINE_HOME": str(home)}
+    return subprocess.run(command, env=environ, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    home = tmp_path_factory.mktemp("security") / "home"
+    made = {owner: _tapeline(home, "keys", "create", owner) for owner in OWNERS}
+    made["reader"] = _tapeline(home, "keys", "create", "reader", "--owner", "ann", "--scope", "read")
+    made["operator"] = CHOSEN
+    environ = {
+        "TAPELINE_HOME": str(home),
+        "TAPELINE_PORT": "0",
+        "TAPELINE_AUTH": "keys",
+        "TAPELINE_API_KEYS": CHOSEN,
+        "TAPELINE_WORKERS": "1",
+    }
+    with LocalStack(Settings.from_env(environ, cores=1)) as running:
+        yield Stack(running.url, home, made)
