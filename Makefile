@@ -13,7 +13,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults soak compose bench bench-service judge clean
+.PHONY: help demo test check up format lock slow faults soak compose bench bench-service audit licences judge clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -53,6 +53,14 @@ bench-service: $(VENV)/installed-dev  ## what the service costs, on SQLite and P
 
 judge: $(VENV)/installed  ## train the judge of digits anew, on full MNIST: make judge DATA=folder-of-data-sets
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_judge $(DATA)
+
+audit: $(VENV)/installed-dev  ## ask the advisory database about everything in requirements.lock; exit 2: not all was checked
+	@$(BIN)/python .ci/audit.py requirements.lock
+
+licences: $(VENV)/installed-dev  ## write docs/licences.md: what everything in requirements.lock is licensed under
+	@{ printf '# Licences\n\nOf everything that is installed with Tapeline, as its makers state it. Written by `make licences`.\n\n'; \
+	$(BIN)/pip-licenses --format=markdown --from=mixed --with-urls --with-system --no-version \
+		--packages $$(sed -nE 's/^([a-z0-9-]+)==.*/\1/p' requirements.lock); } > docs/licences.md
 
 format: $(VENV)/installed-dev  ## rewrite the code as the format check wants it
 	$(BIN)/ruff format .

@@ -34,3 +34,11 @@ def test_both_locks_agree() -> None:
 
 def test_torch_is_in_no_lock() -> None:
     assert not any("torch" in (ROOT / name).read_text() for name in ("requirements.lock", "requirements-dev.lock"))
+
+
+def test_the_licence_of_everything_that_is_installed_is_listed() -> None:
+    names = re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text())
+    listed = re.findall(r"(?m)^\| (\S+) +\| (.*?) *\|", (ROOT / "docs" / "licences.md").read_text())
+    licences = {name.lower().replace("_", "-"): licence for name, licence in listed}
+    assert [name for name in names if name not in licences] == [], "run make licences"
+    assert "UNKNOWN" not in licences.values()
