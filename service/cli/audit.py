@@ -30,11 +30,10 @@ def audit(owner: str | None, action: str | None, subject: str | None, limit: int
             click.echo(json.dumps(document(row)))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("AT", "ACTION", "SUBJECT", "OWNER", "KEY", "FROM"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        who = (row.owner or "", row.key_id or "", row.address or "")
-        table.add_row(time_text(row.at_ms), row.action, row.subject or "", *who)
+    for column in ("AT", "ACTION", "SUBJECT", "WHO"):
+        table.add_column(column, overflow="fold", no_wrap=column != "WHO")
+    for row in rows:  # eighty columns have room for no more; --json tells all
+        table.add_row(time_text(row.at_ms), row.action, row.subject or "", row.owner or row.address or "")
     Console(highlight=False, markup=False).print(table)
 
 

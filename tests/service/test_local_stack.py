@@ -87,6 +87,15 @@ def url_from(process: subprocess.Popen[str]) -> str:
     pytest.fail(f"it ended: {said}")
 
 
+@pytest.mark.parametrize(("auth", "hint"), [("local", "TAPELINE_AUTH"), ("auto", "tapeline keys create")])
+def test_nobody_is_let_in_from_the_network_without_a_key(tmp_path: Path, auth: str, hint: str) -> None:
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_PORT": "0", "TAPELINE_HOST": "0.0.0.0", "TAPELINE_AUTH": auth}
+    stack = LocalStack(Settings.from_env(environ, cores=1))
+    with pytest.raises(StackError, match=hint):
+        stack.start()
+    assert not [child for child in stack._children if child.exit_code() is None]
+
+
 def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
