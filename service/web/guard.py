@@ -110,12 +110,15 @@ def checked_key(text: str) -> Identity:
         Problem: it opens nothing, or too many such came from this address lately.
     """
     here, address = services(), request.remote_addr or ""
+    wrong = refused("the key is not one of this service's, or it has expired", error="invalid_token")
+    if here.keyring.was_refused(text):  # a program that repeats its mistake must not lock its neighbours out
+        raise wrong
     if not here.keyring.was_known(text):  # those who are known must not suffer for a neighbour's guesses
         here.quotas.guess(address)
     found = here.keyring.by_key(text)
     if found is None:
         here.quotas.wrong_guess(address)
-        raise refused("the key is not one of this service's, or it has expired", error="invalid_token")
+        raise wrong
     return found
 
 

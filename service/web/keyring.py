@@ -17,6 +17,8 @@ from service.contract.settings import Settings
 
 FRESH_S: Final = 2.0
 """How long an answer of the database is believed: so late may a revoked key, or a sign-out, count."""
+REFUSED_S: Final = 60.0
+"""How long a wrong key is known as one: nothing makes it right, and a program that repeats it guesses nothing new."""
 _REMEMBERED: Final = 10_000
 
 
@@ -33,6 +35,7 @@ class Keyring:
         self._database = database
         self._of_settings = [(_digest(key), keys.of_settings(key)) for key in settings.api_keys]
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def by_key(self, text: str) -> Identity | None:
@@ -41,7 +44,18 @@ class Keyring:
         for known, identity in self._of_settings:  # all of them, so that the time tells nothing
             if hmac.compare_digest(digest, known):
                 found = identity
-        return found or self._remembered(digest) or self._ask(digest, text, is_session=False)
+        found = found or self._remembered(digest) or self._ask(digest, text, is_session=False)
+        if found is None:
+            with self._lock:
+                self._refused[digest] = time.monotonic() + REFUSED_S
+                self._refused.move_to_end(digest)
+                if len(self._refused) > _REMEMBERED:
+                    self._refused.popitem(last=False)
+        return found
+
+    def was_refused(self, text: str) -> bool:
+        """Whether this key opened nothing a moment ago."""
+        return self._refused.get(_digest(text), 0.0) > time.monotonic()
 
     def by_cookie(self, text: str) -> Identity | None:
         """Whose session this is, ``None`` where it is over."""

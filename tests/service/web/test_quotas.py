@@ -167,6 +167,14 @@ def test_whoever_guesses_keys_is_slowed_down_and_nobody_else(make_app: MakeApp, 
     assert elsewhere.get("/jobs", headers={"Authorization": "Bearer guess"}).status_code == 401
 
 
+def test_a_program_that_repeats_a_wrong_key_locks_nobody_out(make_app: MakeApp, sqlite_url: str) -> None:
+    app = keyed(make_app, sqlite_url)
+    looping = app.test_client()
+    wrong = {"Authorization": "Bearer tpl_0123456789ab_" + "0" * 64}
+    assert {looping.get("/jobs", headers=wrong).status_code for _ in range(2 * GUESSES)} == {401}
+    assert client_of(app).get("/jobs").status_code == 200
+
+
 def test_limits_are_published(make_app: MakeApp, sqlite_url: str, client: FlaskClient) -> None:
     shown = client_of(keyed(make_app, sqlite_url, running=3, streams=0)).get("/limits").json["owner"]
     assert (shown["running_jobs"], shown["streams"], shown["queued_jobs"]) == (3, None, 200_000)
