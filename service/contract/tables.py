@@ -40,7 +40,6 @@ class Base(DeclarativeBase):
     )
 
 
-_QUEUED = text("status = 'queued'")
 _RUNNING = text("status = 'running'")
 _OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
 
@@ -55,6 +54,8 @@ class Job(Base):
         Index("ix_jobs_owner", "owner", "created_ms", "id"),
         Index("ix_jobs_quota", "owner", "status", sqlite_where=_OWNED_AND_QUEUED, postgresql_where=_OWNED_AND_QUEUED),
         Index("ix_jobs_counts", "status", "kind"),  # all that counting them needs
+        Index("ix_jobs_status", "status", "created_ms", "id"),
+        Index("ix_jobs_priority", "priority", "id"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -107,12 +108,12 @@ class Job(Base):
 
 
 Index(
+    # All states, not one: to a planner, a state that is bound later might be any.
     "ix_jobs_waiting",
+    Job.status,
     Job.priority.desc(),
     Job.queued_ms,
     Job.id,
-    sqlite_where=_QUEUED,
-    postgresql_where=_QUEUED,
 )
 
 
