@@ -125,9 +125,12 @@ class Orders:
         os.dup2(2, 1)
         return cls(sys.stdin, reports)
 
-    def first(self) -> dict[str, Any]:
-        """Say that all is loaded, and wait for the job to train."""
+    def ready(self) -> None:
+        """Say that all is loaded."""
         self._send({"ready": True})
+
+    def first(self) -> dict[str, Any]:
+        """Wait for the job to train."""
         return self._first.get()
 
     def progress(self, step: int, steps: int) -> None:

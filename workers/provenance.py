@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,17 @@ def provenance(dataset: Dataset, *, judged: bool) -> dict[str, Any]:
     Args:
         judged: whether the judge's scores are among the metrics, where the data set has one.
     """
-    blas = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-    built = np.show_config(mode="dicts")
     known = BUILT_IN.get(dataset.info.name)
     judge = known.judge if judged and known is not None else None
+    scored = {"judge": f"sha256:{hashlib.sha256(judge.read_bytes()).hexdigest()}"} if judge is not None else {}
+    return {**machine(), "dataset": dataset.sha256, **scored}
+
+
+@functools.cache
+def machine() -> Mapping[str, Any]:
+    """What of it is the same for every job of this process."""
+    blas = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    built = np.show_config(mode="dicts")
     simd = built.get("SIMD Extensions", {})
     return {
         "numpy": np.__version__,
@@ -30,5 +39,4 @@ def provenance(dataset: Dataset, *, judged: bool) -> dict[str, Any]:
         "threads": max((pool["num_threads"] for pool in blas), default=1),
         "simd": [*simd.get("baseline", []), *simd.get("found", [])],
         "machine": platform.machine(),
-        "dataset": dataset.sha256,
-    } | ({"judge": f"sha256:{hashlib.sha256(judge.read_bytes()).hexdigest()}"} if judge is not None else {})
+    }
