@@ -116,13 +116,22 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"tapeline scheduler: {error}\n")
         return 2
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True  # Python swallows an exit that is raised while it tidies an object away
+        sys.exit(0)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, stop)
     database = Database(settings.database_url, application="tapeline-scheduler")
     sender = create_app(settings.broker_url) if settings.broker_url else None
     patience, heartbeat = Patience(settings.lease_s), Heartbeat(settings.home, "scheduler")
     sweeping: threading.Thread | None = None
     for rounds in itertools.count():
+        if stopping:
+            break
         try:
             rescue(database, patience)
             if rounds % round(FORGOTTEN_S / TICK_S) == 0:
