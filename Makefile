@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH_PYTHON ?= $(BIN)/python
 # Some parts of bench-service, and a folder of data sets with mnist for it: PARTS="post share" DATA=...
 PARTS ?=
-# How long the soak takes; SEED=n repeats an earlier plan.
+# How long the soak takes; SEED=n repeats an earlier plan, DATABASE=postgresql takes another database.
 MINUTES ?= 30
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --strip-extras
@@ -40,7 +40,7 @@ faults: $(VENV)/installed-dev  ## kill, stop and cut off real processes at every
 	$(BIN)/pytest -n 2 -m "faults or not faults" tests/faults
 
 soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and see that nothing is lost, doubled or different
-	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
 
 compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docker engine answers
 	$(BIN)/pytest -m compose

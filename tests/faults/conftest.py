@@ -18,7 +18,7 @@ from service.contract.errors import LeaseLost
 from service.contract.leases import Claim
 from service.contract.states import Request
 from tests.faults.oracle import Reference, check
-from tests.faults.yard import FEW, QUICK, few_digits
+from tests.faults.yard import FEW, QUICK, Yard, few_digits, open_yard
 from tests.workers.conftest import Workshop, open_workshop
 from workers import run
 from workers.channel import Orders
@@ -127,3 +127,21 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     bench.check(found)
     next(iterator, None)
     return found
+
+
+@pytest.fixture
+def yard(tmp_path: Path, database_url: str) -> Iterator[Yard]:
+    """Real processes, on each database."""
+    made = open_yard(tmp_path / "home", database_url)
+    yield made
+    made.stop()
+    made.database.close()
+
+
+@pytest.fixture
+def light(tmp_path: Path) -> Iterator[Yard]:
+    """On SQLite alone, for what does not hang on the database."""
+    made = open_yard(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
+    yield made
+    made.stop()
+    made.database.close()

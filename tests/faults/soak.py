@@ -1,13 +1,15 @@
 """Kills at random for as long as one likes: ``make soak MINUTES=30``. It prints its seed; the same seed, the same plan.
 
-A kill counts where the killed process held a running job. At the end every job must have ended once, whole, and with
-the bits of an undisturbed one.
+As soon as one kill has struck, the next is armed. A kill counts where the killed process held a running job: the job's
+log says that a worker was lost. At the end every job must have ended once, whole, and with the bits of an undisturbed
+one.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import os
 import random
 import shutil
@@ -15,9 +17,12 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from service.contract.states import TERMINAL, Status
+from tests.conftest import create_database, serve_postgres
 from tests.faults.oracle import Reference
 from tests.faults.yard import Yard, kill_group, open_yard
 from tests.workers.conftest import children_of, is_alive
@@ -27,141 +32,155 @@ PLACES = (
     *("file_renamed.checkpoint", "file_renamed.sample", "files_stored", "epoch_committing", "epoch_committed"),
     *("succeeding", "succeeded", "claimed"),
 )
-SUPERVISOR = "the whole worker"
+SUPERVISOR = "a worker with its children, at any moment"
 AT_RANDOM = "a child, at any moment"
+SPEC: dict[str, Any] = {"epochs": 12}
+LEASE_S = 6.0
+NOBODYS_FAULT = "from service.contract import leases\nleases.MAX_DEATHS = 10**9\n"
+"""Three deaths without a new epoch fail a job; here they are nobody's fault."""
+
+
+@dataclass
+class Soak:
+    """Some workers, a queue that never runs dry, and one strike after the other."""
+
+    yard: Yard
+    rng: random.Random
+    count: int
+    kills: collections.Counter[str] = field(default_factory=collections.Counter)
+    open_jobs: list[str] = field(default_factory=list)
+    stopping: bool = False
+
+    def run(self, seconds: float, wanted: int) -> None:
+        """Strike until the time is over or so many kills counted; then let every job come to its end."""
+        self.yard.lease_s = LEASE_S
+        self.yard.patch(NOBODYS_FAULT)
+        self.yard.start("workers.reconcile")
+        self.workers = [self.yard.start() for _ in range(self.count)]
+        began = told = time.monotonic()
+        while not self.stopping and time.monotonic() - began < seconds and self.total < wanted:
+            self._fill()
+            self._strike()
+            if time.monotonic() - told > 60:
+                told = time.monotonic()
+                ended = len(self.yard.accepted) - len(self.open_jobs)
+                print(f"  after {(told - began) / 60:.0f} min: {self.total} kills, {ended} jobs ended", flush=True)
+        for place in PLACES:
+            (self.yard.points / place).unlink(missing_ok=True)
+        self._revive()
+        self.yard.until_all_end(600)
+
+    @property
+    def total(self) -> int:
+        return sum(count for place, count in self.kills.items() if place != "succeeded")
+
+    def _fill(self) -> None:
+        self.open_jobs = [job_id for job_id in self.open_jobs if self.yard.job(job_id).status not in TERMINAL]
+        while len(self.open_jobs) < self.count + 2:
+            self.open_jobs.append(self.yard.submit(**SPEC))
+
+    def _strike(self) -> None:
+        how = self.rng.choice([*PLACES, *[AT_RANDOM] * 3, SUPERVISOR])
+        if how == SUPERVISOR:
+            worker = self.rng.choice(self.workers)
+            held = self._holds_a_job(worker.pid)
+            kill_group(worker)
+            self.kills[how] += held
+        elif how == AT_RANDOM:
+            time.sleep(self.rng.uniform(0, 0.3))
+            busy = [worker.pid for worker in self.workers if self._holds_a_job(worker.pid)]
+            self.kills[how] += bool(busy) and kill_training_child(self.rng.choice(busy))
+        else:
+            self.yard.arm(how)
+            with contextlib.suppress(AssertionError):  # nobody came by; it stays armed, and the next one is due
+                self.yard.until_struck(how, 60)
+                self.kills[how] += 1
+        self._revive()
+
+    def _revive(self) -> None:
+        self.workers = [worker if worker.poll() is None else self.yard.start() for worker in self.workers]
+
+    def _holds_a_job(self, pid: int) -> bool:
+        jobs = [self.yard.job(job_id) for job_id in self.open_jobs]
+        return any(job.status == Status.RUNNING and f"-{pid}-" in (job.lease_owner or "") for job in jobs)
+
+
+def kill_training_child(worker: int) -> bool:
+    """Kill the older of a worker's children; the younger one is the spare."""
+
+    def began(pid: int) -> int:
+        with contextlib.suppress(OSError):
+            return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return sys.maxsize
+
+    children = [pid for pid in children_of(worker) if is_alive(pid)]
+    if len(children) < 2:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(min(children, key=began), signal.SIGKILL)
+        return True
+    return False
 
 
 def main() -> int:
     """Run for so many minutes, then look at everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--kills", type=int, default=10**9, help="or until so many counted")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--database", default=None, help="an empty PostgreSQL database; default: SQLite")
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     chosen = parser.parse_args()
     seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}, {chosen.minutes:g} minutes, {chosen.workers} workers", flush=True)
+    print(f"seed {seed}, {chosen.minutes:g} minutes, {chosen.workers} workers, {chosen.database}", flush=True)
     home = Path(tempfile.mkdtemp(prefix="tapeline-soak-"))
-    yard = _open(home / "soak", chosen.database)
+    with contextlib.ExitStack() as stack:
+        url = f"sqlite:///{home / 'soak.db'}"
+        if chosen.database == "postgresql":
+            url = create_database(stack.enter_context(serve_postgres()))
+        _strike_and_look(home, url, seed, chosen)
+    shutil.rmtree(home, ignore_errors=True)
+    return 0
+
+
+def _strike_and_look(home: Path, url: str, seed: int, chosen: argparse.Namespace) -> None:
+    yard = open_yard(home / "soak", url)
+    soak = Soak(yard, random.Random(seed), chosen.workers)
+
+    def stop(*_: object) -> None:
+        soak.stopping = True  # a soak that is stopped early is looked at all the same
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     try:
-        reference = _reference(home / "reference")
-        kills = _soak(yard, random.Random(seed), chosen.minutes * 60, chosen.workers)
+        reference = _reference(home)
+        began = time.monotonic()
+        soak.run(chosen.minutes * 60, chosen.kills)
+        minutes = (time.monotonic() - began) / 60
         yard.check(reference)
     except BaseException:
         print(f"RED with seed {seed}; everything lies in {home}", flush=True)
         yard.stop()
         raise
-    for place, count in sorted(kills.items()):
-        print(f"  {count:5d}  {place}")
-    jobs = [yard.job(job_id) for job_id in yard.accepted]
+    for place, count in sorted(soak.kills.items()):
+        print(f"  {count:5d}  {place}" + (", just before which its job had ended" if place == "succeeded" else ""))
+    leases = sum(yard.job(job_id).lease for job_id in yard.accepted)
     print(
-        f"{sum(kills.values())} kills that counted, {len(jobs)} jobs, {sum(job.lease for job in jobs)} leases: "
-        f"0 lost, 0 doubled, 0 bits different (seed {seed})"
+        f"{soak.total} kills in {minutes:.0f} minutes that struck a process with a running job, {yard.deaths()} lost "
+        f"workers in the jobs' logs; {len(yard.accepted)} jobs, {leases} leases: 0 lost, 0 doubled, 0 bits different "
+        f"(seed {seed})"
     )
-    shutil.rmtree(home, ignore_errors=True)
-    return 0
-
-
-def _open(home: Path, url: str | None) -> Yard:
-    home.parent.mkdir(exist_ok=True)
-    return open_yard(home, url or f"sqlite:///{home.parent / (home.name + '.db')}")
+    yard.database.close()
 
 
 def _reference(home: Path) -> Reference:
-    yard = _open(home, None)
-    yard.submit()
+    yard = open_yard(home / "reference", f"sqlite:///{home / 'reference.db'}")
+    yard.submit(**SPEC)
     yard.start()
-    yard.until_all_end()
+    yard.until_all_end(600)
     found = Reference.of(yard.database, yard.accepted[0])
     yard.check(found)
     return found
-
-
-def _soak(yard: Yard, rng: random.Random, seconds: float, count: int) -> collections.Counter[str]:
-    """Keep some jobs in the queue and strike again and again; then let everything come to an end."""
-    kills: collections.Counter[str] = collections.Counter()
-    yard.start("workers.reconcile")
-    workers = [yard.start() for _ in range(count)]
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        open_jobs = [job_id for job_id in yard.accepted[-20:] if yard.job(job_id).status not in TERMINAL]
-        for _ in range(count + 1 - len(open_jobs)):
-            yard.submit()
-        # Three deaths in a row without an epoch would be the job's own fault: an epoch lies between two strikes.
-        _await_epoch(yard)
-        before, counted = _attempts(yard), sum(kills.values())
-        how = rng.choice([*PLACES, *[AT_RANDOM] * 3, SUPERVISOR])
-        if how == SUPERVISOR:
-            number = rng.randrange(count)
-            held = _holds_a_job(yard, workers[number].pid)
-            kill_group(workers[number])
-            workers[number] = yard.start()
-            kills[how] += held
-        elif how == AT_RANDOM:
-            time.sleep(rng.uniform(0, 0.5))
-            busy = [worker for worker in workers if _holds_a_job(yard, worker.pid)]
-            if busy:
-                kills[how] += _kill_training_child(rng.choice(busy).pid)
-        else:
-            yard.arm(how)
-            try:
-                yard.until_struck(how, 20)
-                kills[how] += how != "succeeded"  # the job had ended just before
-            except AssertionError:
-                (yard.points / how).unlink(missing_ok=True)
-            for number, worker in enumerate(workers):
-                if worker.poll() is not None:  # "claimed" takes the supervisor
-                    workers[number] = yard.start()
-        if sum(kills.values()) > counted:
-            _await_burial(yard, before)
-    yard.until_all_end(300)
-    return kills
-
-
-def _await_epoch(yard: Yard) -> None:
-    """Until every running job has finished an epoch since its last death."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        jobs = [yard.job(job_id) for job_id in yard.accepted[-20:]]
-        if all(job.deaths < 2 for job in jobs if job.status not in TERMINAL):
-            return
-        time.sleep(0.05)
-
-
-def _attempts(yard: Yard) -> int:
-    return sum(yard.job(job_id).attempt for job_id in yard.accepted[-20:])
-
-
-def _await_burial(yard: Yard, before: int) -> None:
-    """Until the death is on record: a worker's only when its lease is over."""
-    deadline = time.monotonic() + 4 * yard.lease_s
-    while _attempts(yard) == before and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def _holds_a_job(yard: Yard, pid: int) -> bool:
-    jobs = [yard.job(job_id) for job_id in yard.accepted[-20:]]
-    return any(job.status == Status.RUNNING and f"-{pid}-" in (job.lease_owner or "") for job in jobs)
-
-
-def _kill_training_child(worker: int) -> bool:
-    """Kill the child that has used the most processor time; the other one is the spare."""
-
-    def ticks(pid: int) -> int:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return -1
-        return int(fields[11]) + int(fields[12])
-
-    children = [pid for pid in children_of(worker) if is_alive(pid)]
-    if not children:
-        return False
-    try:
-        os.kill(max(children, key=ticks), signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -188,6 +188,19 @@ def test_three_deaths_without_an_epoch_between_them_are_the_jobs_own_fault(bench
     bench.check(None)
 
 
+def test_memory_that_runs_out_fails_the_job_and_a_retry_goes_on(bench: Bench, reference: Reference) -> None:
+    """F21, where the allocation itself is refused: the same spec may fit once there is more."""
+    job_id = bench.submit()
+    bench.arm("epoch_trained.2", "memory")
+    assert bench.train() == "failed"
+    job = bench.workshop.job(job_id)
+    assert job.error is not None
+    assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "out_of_memory", 1)
+    jobs.retry(bench.database, job_id)
+    assert bench.train() == "succeeded"
+    bench.check(reference)
+
+
 def test_deaths_behind_an_epoch_that_is_trained_again_count_too(bench: Bench) -> None:
     """With a checkpoint every third epoch, the first two are trained again each time: no progress, for ever."""
     job_id = bench.submit(checkpoint={"every_epochs": 3, "keep_last": 2}, early_stopping=None)
@@ -239,6 +252,21 @@ def test_without_the_checksum_a_flipped_bit_is_found_out(
     monkeypatch.setattr("service.contract.artifacts.ArtifactFolder.read", read)
     bench.train()
     with pytest.raises(AssertionError, match=r"I5|I6|I10"):
+        bench.check(reference)
+
+
+def test_a_disk_that_lies_is_found_out(bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F18 once more: the sync loses half of a file's pages and says nothing, and nobody looks before the end."""
+
+    def lose(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size > 1000 and os.readlink(f"/proc/self/fd/{descriptor}").endswith(".tmp"):
+            os.truncate(os.readlink(f"/proc/self/fd/{descriptor}"), 1000)
+
+    bench.submit()
+    monkeypatch.setattr(os, "fsync", lose)
+    assert bench.train() == "succeeded"
+    monkeypatch.undo()
+    with pytest.raises(AssertionError, match="I9"):
         bench.check(reference)
 
 

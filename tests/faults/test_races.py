@@ -10,11 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from service.contract import jobs, leases
-from service.contract.errors import IllegalTransition, JobNotFound, LeaseLost
+from service.contract.errors import IdempotencyConflict, IllegalTransition, JobNotFound, LeaseLost
+from service.contract.jobs import IdempotencyKey, Submission
 from service.contract.states import TERMINAL, Request, Status
+from service.contract.tables import Job
+from service.contract.validation import resolve
 from tests.faults.conftest import Bench
+from tests.faults.yard import QUICK
 
 ROUNDS = 12
 """More of them where the whole suite runs."""
@@ -27,7 +32,7 @@ def at_random(rng: random.Random, *works: Callable[[], Any]) -> None:
     def run(work: Callable[[], Any], pause_s: float) -> None:
         started.wait()
         time.sleep(pause_s)
-        with contextlib.suppress(IllegalTransition, LeaseLost, JobNotFound):
+        with contextlib.suppress(IllegalTransition, LeaseLost, JobNotFound, IdempotencyConflict):
             work()
 
     threads = [threading.Thread(target=run, args=(work, rng.uniform(0, 0.004))) for work in works]
@@ -35,6 +40,13 @@ def at_random(rng: random.Random, *works: Callable[[], Any]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def run_out(bench: Bench, job_id: str) -> None:
+    """The lease is over, and the scheduler comes by."""
+    with bench.database.write() as session:
+        session.execute(update(Job).where(Job.id == job_id, Job.status == "running").values(lease_expires_ms=1))
+    leases.rescue(bench.database)
 
 
 def race(bench: Bench, seed: int, rounds: int) -> None:
@@ -50,6 +62,7 @@ def race(bench: Bench, seed: int, rounds: int) -> None:
                 lambda held=held: leases.hand_back(bench.database, held, rng.choice([None, Request.PAUSE])),
                 lambda held=held: leases.report_death(bench.database, held, "died"),
                 lambda job_id=job_id: jobs.pause(bench.database, job_id),
+                lambda job_id=job_id: run_out(bench, job_id),
             ]
         )
         cancel = lambda job_id=job_id: jobs.cancel(bench.database, job_id)  # noqa: E731 - it is called twice
@@ -85,3 +98,52 @@ def test_of_two_deletions_and_a_retry_one_wins(bench: Bench) -> None:
             jobs.cancel(bench.database, job_id)
             jobs.remove(bench.database, job_id)
     bench.check(None)
+
+
+def test_of_two_schedulers_one_rescues_and_the_silent_worker_is_not_heard(bench: Bench) -> None:
+    rng = random.Random(1)
+    for _ in range(4):
+        job_id = bench.submit()
+        held = bench.claim(lease_s=0)
+        time.sleep(0.01)
+        rescued: list[str] = []
+        rescue = lambda rescued=rescued: rescued.extend(leases.rescue(bench.database))  # noqa: E731 - it is called twice
+        at_random(rng, rescue, rescue)
+        assert rescued == [job_id]
+        with pytest.raises(LeaseLost):
+            leases.succeed(bench.database, held, "sha256:late")
+        job = bench.workshop.job(job_id)
+        assert (job.status, job.attempt, job.result_digest) == (Status.QUEUED, 2, None)
+        jobs.cancel(bench.database, job_id)
+    bench.check(None)
+
+
+def post_at_once(bench: Bench, count: int) -> set[str]:
+    """So many requests with one key, every fifth of them with another body; gives the ids in the answers."""
+    spec = resolve(QUICK)
+    told: set[str] = set()
+
+    def post(number: int) -> None:
+        key = IdempotencyKey(key="one", fingerprint="other" if number % 5 == 4 else "same")
+        submission = Submission(spec=QUICK, resolved=spec, steps=51)
+        answer, _ = jobs.submit(bench.database, submission, idempotency=key, represent=lambda job: {"id": job.id})
+        told.add(answer["id"])
+
+    post(0)
+    at_random(random.Random(2), *[lambda number=number: post(number) for number in range(1, count)])
+    return told
+
+
+def test_fifty_requests_with_one_key_at_once_make_one_job(bench: Bench) -> None:
+    """F24."""
+    told = post_at_once(bench, 50)
+    assert len(told) == 1
+    bench.accepted += told
+    jobs.cancel(bench.database, *told)
+    bench.check(None)
+
+
+def test_where_keys_are_not_kept_fifty_requests_are_found_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F24 once more, the check switched off: it must turn red."""
+    monkeypatch.setattr(jobs, "_take_key", lambda *_: None)
+    assert len(post_at_once(bench, 10)) > 1

@@ -78,12 +78,22 @@ class Yard(Workshop):
 
     accepted: list[str] = field(default_factory=list)
     extra: dict[str, str] = field(default_factory=dict)
+    """More of the environment for processes that are started from now on."""
 
     @property
     def points(self) -> Path:
         folder = self.home.parent / "points"
         folder.mkdir(exist_ok=True)
         return folder
+
+    def patch(self, code: str) -> None:
+        """Have workers and schedulers that are started from now on run this first; nothing in the product does so."""
+        folder = self.home.parent / f"patch-{len(list(self.home.parent.glob('patch-*')))}"
+        folder.mkdir()
+        body = "".join(f"    {line}\n" for line in code.strip().splitlines())
+        text = f"import sys\nif 'workers' in ' '.join(sys.orig_argv):\n{body}"
+        (folder / "sitecustomize.py").write_text(text)
+        self.extra["PYTHONPATH"] = os.pathsep.join([str(folder), str(Path(__file__).parent.parent.parent)])
 
     def start(self, module: str = "workers", **more: str) -> subprocess.Popen[bytes]:
         return super().start(module, **{VARIABLE: str(self.points), **self.extra, **more})

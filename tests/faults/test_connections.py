@@ -1,0 +1,296 @@
+"""What workers reach by a connection is away: databases are cut, silent, locked; brokers are killed, emptied, mute."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url, text
+
+from service.contract import wire
+from service.contract.states import Status
+from service.local.broker import Broker
+from tests.faults.oracle import Reference
+from tests.faults.proxy import Proxy
+from tests.faults.yard import Yard, open_yard, wait_until
+from workers.app import create_app, wake
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+
+
+def postgres_proxy(url: str) -> tuple[Proxy, str]:
+    """A proxy before a server's unix socket, and the database's URL by way of it."""
+    parts = make_url(url)
+    folder = str(parts.query["host"])
+
+    def connect() -> socket.socket:
+        made = socket.socket(socket.AF_UNIX)
+        made.connect(f"{folder}/.s.PGSQL.5432")
+        return made
+
+    proxy = Proxy(connect)
+    return (
+        proxy,
+        f"postgresql+psycopg://postgres@127.0.0.1:{proxy.port}/{parts.database}?sslmode=disable&gssencmode=disable",
+    )
+
+
+@pytest.fixture
+def proxied(tmp_path: Path, postgres_url: str) -> Iterator[tuple[Yard, Proxy]]:
+    """Workers that reach PostgreSQL by way of a proxy; the test itself goes straight there."""
+    made = open_yard(tmp_path / "home", postgres_url)
+    proxy, url = postgres_proxy(postgres_url)
+    made.extra["TAPELINE_DATABASE_URL"] = url
+    yield made, proxy
+    proxy.refusing = proxy.silent = False
+    made.stop()
+    proxy.close()
+    made.database.close()
+
+
+def test_a_connection_killed_inside_an_epochs_commit(proxied: tuple[Yard, Proxy], reference: Reference) -> None:
+    """F13."""
+    yard, _ = proxied
+    yard.submit()
+    yard.arm("epoch_committing.2", "stop")
+    yard.start()
+    child = yard.until_struck("epoch_committing.2")
+    with yard.database.write() as session:
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tapeline-child'"
+        assert session.execute(text(cut)).all()
+    os.kill(child, signal.SIGCONT)
+    yard.until_all_end()
+    assert yard.deaths() == 0, "the child asked again"
+    yard.check(reference)
+
+
+@pytest.mark.parametrize("place", ["epoch_committing.2", "succeeding"])
+def test_a_commit_of_which_nobody_hears_counts_once(
+    proxied: tuple[Yard, Proxy], reference: Reference, place: str
+) -> None:
+    """F15: the proxy passes COMMIT on and cuts the connection."""
+    yard, proxy = proxied
+    yard.submit()
+    yard.arm(place, "stop")
+    yard.start()
+    child = yard.until_struck(place)
+    proxy.cut_after = b"COMMIT"
+    os.kill(child, signal.SIGCONT)
+    yard.until_all_end()
+    assert proxy.cuts == 1
+    assert yard.deaths() == 0
+    yard.check(reference)
+
+
+@pytest.mark.parametrize("how", ["refused", "silent"])
+def test_an_outage_longer_than_the_lease_is_nobodys_death(
+    proxied: tuple[Yard, Proxy], reference: Reference, how: str
+) -> None:
+    """F14: no mass rescue afterwards, and each job is claimed at most once more."""
+    yard, proxy = proxied
+    for _ in range(2):
+        yard.submit()
+    yard.arm("batch_done.2", "stop")
+    yard.start("workers.reconcile")
+    workers = [yard.start() for _ in range(2)]
+    child = yard.until_struck("batch_done.2")
+    setattr(proxy, "refusing" if how == "refused" else "silent", True)
+    if how == "refused":
+        proxy.drop()
+    os.kill(child, signal.SIGCONT)
+    time.sleep(3 * yard.lease_s)
+    proxy.refusing = proxy.silent = False
+    proxy.drop()
+    yard.until_all_end()
+    assert all(worker.poll() is None for worker in workers)
+    assert yard.deaths() == 0
+    assert max(yard.job(job_id).lease for job_id in yard.accepted) <= 3
+    yard.check(reference)
+
+
+def test_a_sqlite_file_locked_longer_than_the_lease(light: Yard, reference: Reference) -> None:
+    """F16."""
+    job_id = light.submit()
+    light.arm("batch_done.2", "stop")
+    light.start("workers.reconcile")
+    light.start()
+    child = light.until_struck("batch_done.2")
+    path = make_url(light.database.url).database
+    assert path is not None
+    with closing(sqlite3.connect(path, isolation_level=None)) as third:
+        third.execute("BEGIN EXCLUSIVE")
+        os.kill(child, signal.SIGCONT)
+        time.sleep(3 * light.lease_s)
+        third.execute("ROLLBACK")
+    light.until_all_end()
+    assert light.deaths() == 0
+    assert light.job(job_id).lease <= 2
+    light.check(reference)
+
+
+@pytest.fixture
+def broker(light: Yard) -> Iterator[Broker]:
+    made = Broker(light.home, log=light.home / "broker.log", environ=os.environ)
+    start(made)
+    light.extra["TAPELINE_BROKER_URL"] = made.url
+    yield made
+    made.child.end(5)
+
+
+def start(broker: Broker) -> None:
+    broker.prepare()
+    broker.child.start()
+    broker.wait_until_ready()
+
+
+def kill(broker: Broker) -> None:
+    os.kill(broker.child.pid, signal.SIGKILL)
+    broker.child.wait(5)
+
+
+def ask(broker: Broker, command: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.connect(str(broker.socket))
+        raw.sendall(command + b"\r\n")
+        return raw.recv(100)
+
+
+def test_a_broker_killed_ten_times_delays_jobs_and_no_more(light: Yard, broker: Broker, reference: Reference) -> None:
+    """F07: two children busy, one job more waits, and the broker dies and comes back at random moments."""
+    rng = random.Random(7)
+    worker = light.start(TAPELINE_WORKERS="2")
+    light.submit()
+    light.until_all_end()
+    for _ in range(10):
+        while sum(light.job(job_id).finished_ms is None for job_id in light.accepted) < 3:
+            light.submit()
+        time.sleep(rng.uniform(0, 0.5))
+        kill(broker)
+        time.sleep(rng.uniform(0, 0.5))
+        start(broker)
+    began = time.monotonic()
+    light.until_all_end()
+    light.until_end(light.submit())
+    assert time.monotonic() - began < 30
+    assert worker.poll() is None
+    assert all(light.job(job_id).lease == 1 for job_id in light.accepted)
+    light.check(reference)
+
+
+def test_without_the_look_at_the_database_a_lost_message_is_found_out(light: Yard, broker: Broker) -> None:
+    """F07 and F08 once more, the timer switched off: a job whose message was lost waits for ever."""
+    light.patch("from workers import supervise\nsupervise.LOOK_S = 3600.0\n")
+    light.start()
+    for pause in (2, 6, 12):  # until the looks at its start, and after a job, are over
+        time.sleep(pause)
+        job_id = light.submit()
+        time.sleep(5)
+        if not light.job(job_id).lease:
+            break
+        light.until_end(job_id)
+    assert light.job(job_id).status == Status.QUEUED
+    wake(create_app(broker.url), job_id)
+    light.until_end(job_id)
+
+
+class Evil:
+    """Once unpickled, it leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (str(self.path), "w")
+
+
+def feed_rubbish(light: Yard, broker: Broker, trace: Path) -> None:
+    """Hundreds of hints that are out of date, hints that are none, and one that is a program."""
+    sender = create_app(broker.url)
+    with sender.connection_for_write() as connection:
+        producer = connection.Producer(serializer="json")
+        for number in range(300):
+            producer.publish(
+                [[light.accepted[0]], {}, {}],
+                routing_key=wire.TRAIN_QUEUE,
+                headers={"task": wire.TRAIN_TASK, "id": str(number)},
+            )
+        for body in ([["job_x"], {"a": 1}, {}], {"not": "a task"}, [[1, 2, 3], {}, {}]):
+            producer.publish(body, routing_key=wire.TRAIN_QUEUE, headers={"task": wire.TRAIN_TASK, "id": "1"})
+        producer.publish(
+            pickle.dumps([[Evil(trace)], {}, {}]),
+            routing_key=wire.TRAIN_QUEUE,
+            content_type="application/x-python-serialize",
+            content_encoding="binary",
+            headers={"task": wire.TRAIN_TASK, "id": "2"},
+        )
+    wait_until(lambda: ask(broker, b"LLEN " + wire.TRAIN_QUEUE.encode()).startswith(b":0\r"), "an empty queue", 120)
+
+
+def test_repeated_foreign_and_evil_messages_do_nothing(light: Yard, broker: Broker, reference: Reference) -> None:
+    """F11 and F12."""
+    light.submit()
+    worker = light.start()
+    light.until_all_end()
+    trace = light.home / "evil"
+    feed_rubbish(light, broker, trace)
+    light.until_end(light.submit())
+    assert worker.poll() is None
+    assert not trace.exists(), "F11: a message was unpickled"
+    assert all(light.job(job_id).lease == 1 for job_id in light.accepted)
+    light.check(reference)
+
+
+def test_where_pickles_are_taken_the_evil_message_is_found_out(light: Yard, broker: Broker) -> None:
+    """F11 once more, the check switched off: it must turn red."""
+    light.patch("from service.contract import wire\nwire.CELERY_OPTIONS['accept_content'] = ['json', 'pickle']\n")
+    light.submit()
+    light.start(C_FORCE_ROOT="1")  # Celery itself refuses to be root and unpickle
+    light.until_all_end()
+    trace = light.home / "evil"
+    feed_rubbish(light, broker, trace)
+    wait_until(trace.exists, "the evil message's trace", 20)
+
+
+def test_messages_that_were_all_lost_delay_jobs_and_no_more(light: Yard, broker: Broker, reference: Reference) -> None:
+    """F08."""
+    sender = create_app(broker.url)
+    for _ in range(8):
+        wake(sender, light.submit())
+    assert ask(broker, b"FLUSHALL").startswith(b"+OK")
+    light.start(TAPELINE_WORKERS="2")
+    light.until_all_end()
+    light.check(reference)
+
+
+def test_a_broker_that_says_nothing_holds_nobody_up(light: Yard, broker: Broker, reference: Reference) -> None:
+    """F10: half-open. The connection stands, and nothing comes; then it does again."""
+
+    def connect() -> socket.socket:
+        made = socket.socket(socket.AF_UNIX)
+        made.connect(str(broker.socket))
+        return made
+
+    proxy = Proxy(connect)
+    light.extra["TAPELINE_BROKER_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
+    light.submit()
+    worker = light.start()
+    light.until_all_end()
+    proxy.silent = True
+    light.until_end(light.submit())
+    proxy.silent = False
+    proxy.drop()
+    light.until_end(light.submit())
+    proxy.silent = True
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    proxy.close()
+    light.check(reference)

@@ -1,0 +1,90 @@
+"""Disks that are full, that lie, and that give an error once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.contract import jobs
+from service.contract.states import Status
+from tests.faults.oracle import Reference
+from tests.faults.yard import Yard, open_yard
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own; as root only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    done = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], check=False)
+    if not done or done.returncode:
+        pytest.skip("a small disk cannot be mounted here (it takes root)")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def resize(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+
+
+def test_a_full_disk_keeps_what_is_there_and_more_room_lets_the_job_go_on(
+    light: Yard, small_disk: Path, reference: Reference
+) -> None:
+    """F17: no room for checkpoints."""
+    light.settings.artifacts.parent.mkdir(parents=True, exist_ok=True)
+    light.settings.artifacts.symlink_to(small_disk)
+    job_id = light.submit()
+    worker = light.start()
+    job = light.until_end(job_id)
+    assert job.error is not None
+    assert (job.status, job.error["code"]) == (Status.FAILED, "storage")
+    assert worker.poll() is None
+    resize(small_disk, "8m")
+    jobs.retry(light.database, job_id)
+    light.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
+    light.check(reference)
+
+
+def test_a_database_without_room_is_an_outage(small_disk: Path, reference: Reference) -> None:
+    """F17: no room for the database, for longer than the lease."""
+    resize(small_disk, "8m")
+    yard = open_yard(small_disk / "home", f"sqlite:///{small_disk / 'tapeline.db'}")
+    yard.submit()
+    yard.submit()
+    yard.arm("batch_done.2", "stop")
+    yard.start("workers.reconcile")
+    worker = yard.start()
+    child = yard.until_struck("batch_done.2")
+    os.kill(worker.pid, signal.SIGSTOP)
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+    os.kill(child, signal.SIGCONT)
+    os.kill(worker.pid, signal.SIGCONT)
+    time.sleep(2 * yard.lease_s)
+    assert worker.poll() is None
+    ballast.unlink()
+    for job_id in yard.accepted:
+        job = yard.until_end(job_id)
+        if job.status == Status.FAILED:  # there was no room for its files either
+            assert job.error is not None
+            assert job.error["code"] == "storage"
+            jobs.retry(yard.database, job_id)
+            yard.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
+    assert yard.deaths() == 0
+    yard.check(reference)
+    yard.database.close()
