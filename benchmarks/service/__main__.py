@@ -44,10 +44,10 @@ def main() -> None:
                 took = time.monotonic() - began
                 found[name] = {"rows": rows, "rounds": chosen.rounds, "seconds": round(took), "machine": _machine()}
                 print(_table(name, PARTS[name].__doc__ or "", rows), f"({took:.0f} s)\n", flush=True)
+                chosen.results.parent.mkdir(parents=True, exist_ok=True)
+                chosen.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         finally:
             places.close()
-    chosen.results.parent.mkdir(parents=True, exist_ok=True)
-    chosen.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _machine() -> dict[str, Any]:

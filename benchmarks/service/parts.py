@@ -100,7 +100,7 @@ def pickup(places: Places, rounds: int) -> list[Figures]:
                 batch = place.noted("batch_done")
                 assert batch is not None
                 place.until_end(job_id)
-                time.sleep(2.5)  # the next spare child loads
+                time.sleep(2)  # the next spare child loads
                 if number:
                     batches[kind].append(1000 * (batch - began))
                     epochs[kind].append(1000 * (seen - began))
@@ -120,7 +120,7 @@ def _first_epoch(place: Place, job_id: str) -> float:
 
 def short(places: Places, rounds: int) -> list[Figures]:
     """Tiny jobs, end to end: all are sent, then two children at a time train them."""
-    count = 12
+    count = 8
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with both(places) as here:
         for place in here.values():
@@ -293,7 +293,7 @@ def _bare(place: Place, spec: dict[str, Any]) -> float:
 
 def workers(places: Places, rounds: int) -> list[Figures]:
     """Two equal jobs on one worker, one after the other, and on two workers at once."""
-    spec = {"kind": "classifier", "epochs": 15}
+    spec = {"kind": "classifier", "epochs": 12}
     answer = []
     for kind in KINDS:
         times: dict[int, list[float]] = {1: [], 2: []}
@@ -321,7 +321,7 @@ def workers(places: Places, rounds: int) -> list[Figures]:
 
 def _two_jobs(place: Place, spec: dict[str, Any]) -> float:
     """From the first POST to the last end, once the spare children stand ready."""
-    time.sleep(2.5)
+    time.sleep(2)
     rows = [place.until_end(job_id) for job_id in [place.submit(**spec), place.submit(**spec)]]
     with place.database.read() as session:
         ended = [jobs.get(session, row["id"]) for row in rows]
