@@ -13,7 +13,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults soak compose bench bench-service audit licences judge clean
+.PHONY: help demo test check up format lock slow faults soak compose bench bench-service results audit licences judge clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -50,6 +50,9 @@ bench: $(VENV)/installed  ## engine speed beside its floor, and PyTorch if BENCH
 
 bench-service: $(VENV)/installed-dev  ## what the service costs, on SQLite and PostgreSQL; some 15 minutes, or PARTS="post scale"
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.service $(PARTS) $(if $(DATA),--data $(DATA))
+
+results: $(VENV)/installed  ## the table of what the presets reach: make results DATA=folder-of-data-sets ONLY="gan stable"
+	@$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(ONLY)
 
 judge: $(VENV)/installed  ## train the judge of digits anew, on full MNIST: make judge DATA=folder-of-data-sets
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_judge $(DATA)

@@ -70,7 +70,7 @@ class Watch:
         if self._judge is not None and isinstance(trainer, GanTrainer) and isinstance(self._spec, GanSpec):
             health = self._spec.health
             if done.is_last or done.epoch % health.every_epochs == 0:
-                scores = self._judge.score(_made(trainer, self._spec.seed, health.samples))
+                scores = self._judge.score(make_samples(trainer, self._spec.seed, "judge", health.samples))
                 is_best = scores["frechet_distance"] < self._closest
                 self._closest = min(scores["frechet_distance"], self._closest)
                 done = dataclasses.replace(done, metrics=done.metrics | scores, is_best=is_best)
@@ -78,8 +78,8 @@ class Watch:
         return dataclasses.replace(done, is_last=done.is_last or self.reason_to_stop is not None)
 
 
-def _made(trainer: GanTrainer, seed: int, count: int) -> Images:
+def make_samples(trainer: GanTrainer, seed: int, purpose: str, count: int) -> Images:
     """Samples from noise that is the same in every epoch."""
-    noise = trainer.latent.draw(generator_for(seed, "judge"), count, trainer.dtype)
+    noise = trainer.latent.draw(generator_for(seed, purpose), count, trainer.dtype)
     starts = range(0, count, _AT_A_TIME)
     return np.concatenate([trainer.generate(noise[start : start + _AT_A_TIME]) for start in starts])

@@ -1,0 +1,122 @@
+"""``python -m benchmarks.presets``: trains every row that is not there yet, prints the table, writes ``results/``.
+
+Each row is a process of its own with one BLAS thread, and is stored as soon as it is finished: interrupt it and start
+it again. A row whose spec has changed since is trained anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.__main__ import TUNING
+from benchmarks.presets import outside, tables
+from benchmarks.presets.rows import Row, planned
+from benchmarks.tables import RESULTS
+
+ROOT = Path(__file__).parents[2]
+
+
+class Store:
+    """``presets.json``: what was measured so far."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.content: dict[str, Any] = {"machine": None, "outside_judge": None, "rows": []}
+        if path.exists():
+            self.content = json.loads(path.read_text(encoding="utf-8"))
+
+    def find(self, row: Row) -> dict[str, Any] | None:
+        """The row as it was measured, if it was, and with the spec and the judge of today."""
+        fingerprint = row.fingerprint(outside.fingerprint())
+        rows = (kept for kept in self.content["rows"] if row.place.items() <= kept.items())
+        return next((kept for kept in rows if kept["fingerprint"] == fingerprint), None)
+
+    def put(self, row: Row, measured: dict[str, Any]) -> None:
+        others = [kept for kept in self.content["rows"] if not row.place.items() <= kept.items()]
+        new = row.place | measured | {"fingerprint": row.fingerprint(outside.fingerprint()), "at": _now()}
+        order = {tuple(one.place.values()): number for number, one in enumerate(planned())}
+        rows = [*others, new]
+        self.content["rows"] = sorted(rows, key=lambda kept: order.get(tuple(kept[key] for key in row.place), -1))
+        self.save()
+
+    def save(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self._path.with_suffix(".part")
+        unfinished.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(self._path)
+
+
+def main() -> None:
+    """Read the command line, train what is missing, write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path(os.environ.get("TAPELINE_DATA") or ".cache/data")
+    parser.add_argument("only", nargs="*", help="words of the rows to train, such as: gan stable, or: conv mnist 0")
+    parser.add_argument("--data", type=Path, default=default, help="folder of data sets (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=Path(".cache/presets"), help="unpacked data, judge, pictures")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for JSON and Markdown")
+    parser.add_argument("--seeds", type=int, help="at most so many seeds of each preset")
+    parser.add_argument("--again", action="store_true", help="train the rows anew, finished or not")
+    parser.add_argument("--table", action="store_true", help="train nothing: write the tables from what there is")
+    options = parser.parse_args()
+    store = Store(options.results / "presets.json")
+    rows = [] if options.table else list(planned(options.only, options.seeds))
+    if any(row.kind == "gan" for row in rows):
+        _have_judge(store, options)
+    for number, row in enumerate(rows, start=1):
+        label = f"{number:3} of {len(rows)}  {row.name:44}"
+        measured = None if options.again else store.find(row)
+        if measured is None:
+            measured = _in_process(label, options, "--row", json.dumps(row.place))
+            store.content["machine"] = _machine()
+            store.put(row, measured)
+        print(f"\r{label}{tables.in_short(measured)}")
+    print("\n" + tables.whole(store.content))
+    for path in tables.write(store.content, options.results, ROOT):
+        print(f"written: {path}")
+
+
+def _have_judge(store: Store, options: argparse.Namespace) -> None:
+    known = store.content["outside_judge"] or {}
+    if known.get("judge") == outside.fingerprint() and (options.work / "outside-judge.safetensors").exists():
+        return
+    label = f"{'outside judge':57}"
+    store.content["outside_judge"] = _in_process(label, options)
+    store.save()
+    print(f"\r{label}{store.content['outside_judge']['accuracy']:.2%} of the test digits")
+
+
+def _in_process(label: str, options: argparse.Namespace, *more: str) -> dict[str, Any]:
+    """What a process of ours says in the end; its progress is shown meanwhile."""
+    environment = {name: value for name, value in os.environ.items() if name not in TUNING}
+    environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    command = [sys.executable, "-m", "benchmarks.presets.training", "--data", options.data, "--work", options.work]
+    with subprocess.Popen([*command, *more], env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for text in child.stdout:
+            line = json.loads(text)
+            if "done" in line:
+                return line["done"]
+            if sys.stdout.isatty():
+                print(f"\r{label}epoch {line['epoch']} of {line['epochs']}", end="", flush=True)
+    raise SystemExit(f"\n{label.strip()}: failed, see above")
+
+
+def _machine() -> dict[str, Any]:
+    from benchmarks.measuring import machine
+
+    return {name: value for name, value in machine().items() if name not in ("load", "torch")}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""The results as text: a line for the terminal, a short table of all presets, and one of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.presets.rows import PLAN
+
+GOALS = {  # (preset, data set) -> the accuracy that every seed is to reach at its last epoch
+    ("fast", "mnist"): 0.983,
+    ("best", "mnist"): 0.990,
+    ("conv", "mnist"): 0.993,
+    ("best", "fashion-mnist"): 0.900,
+    ("conv", "fashion-mnist"): 0.915,
+}
+LEAST_SHARE = 0.03
+"""What the rarest digit is to have of a GAN's samples."""
+PLACES = ("README.md", "docs/results.md")
+"""Documents that show the short table, between two marks."""
+BEGIN, END = "<!-- make results: begin -->\n", "<!-- make results: end -->\n"
+
+Measured = dict[str, Any]
+
+
+def in_short(row: Measured) -> str:
+    """A finished row in a line."""
+    took = f"{row['seconds']:8.1f} s ({row['cpu_seconds']:.1f} s of the processor)"
+    if "accuracy" in row:
+        return f"{row['accuracy']:.2%}{took}"
+    text = f"distance {row['frechet_distance']:.1f}, rarest digit {row['min_class_share']:.1%}{took}"
+    return text + "".join(f", {code} in epoch {epoch}" for code, epoch in row["findings"].items())
+
+
+def whole(content: Measured) -> str:
+    """The short table: a line for each preset and data set."""
+    return "\n".join([*_classifiers(content["rows"]), "", *_gans(content["rows"])])
+
+
+def every_row(content: Measured) -> str:
+    """A line for each training."""
+    lines = [
+        "| kind | preset | data set | seed | result | rarest digit | KL | found | seconds | processor seconds | load |",
+        "|---|---|---|--:|--:|--:|--:|---|--:|--:|--:|",
+    ]
+    for row in content["rows"]:
+        found = ", ".join(f"`{code}` ({epoch})" for code, epoch in row["findings"].items())
+        if "accuracy" in row:
+            scores = (f"{row['accuracy']:.2%}", "", "")
+        else:
+            scores = (
+                f"{row['frechet_distance']:.1f}",
+                f"{row['min_class_share']:.1%}",
+                f"{row['kl_to_uniform']:.3f}",
+            )
+        place = (row["kind"], f"`{row['preset']}`", f"`{row['dataset']}`", row["seed"])
+        lines.append(_line(*place, *scores, found, row["seconds"], row["cpu_seconds"], row["load"]))
+    return "\n".join(lines)
+
+
+def write(content: Measured, results: Path, root: Path) -> list[Path]:
+    """Markdown beside the JSON, and the short table into the documents that show it."""
+    machine, judge = content["machine"], content["outside_judge"]
+    about = ["# What the presets reach", "", "Made by `make results`; docs/results.md explains it.", ""]
+    if machine:
+        about += [", ".join(f"{name}: {value}" for name, value in machine.items()) + ".", ""]
+    if judge:
+        real = "; ".join(
+            f"{count} test digits: distance {scores['frechet_distance']:.1f}, KL {scores['kl_to_uniform']:.4f}, "
+            f"rarest digit {scores['min_class_share']:.1%}"
+            for count, scores in judge["test digits"].items()
+        )
+        about += [f"The outside judge names {judge['accuracy']:.2%} of the test digits. {real}.", ""]
+    page = results / "presets.md"
+    text = "\n".join([*about, whole(content), "", "## Every row", "", every_row(content), ""])
+    page.write_text(text, encoding="utf-8")
+    written = [results / "presets.json", page]
+    for place in PLACES:
+        path = root / place
+        text = path.read_text(encoding="utf-8")
+        before, begin, rest = text.partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if begin and end:
+            path.write_text(f"{before}{begin}\n{whole(content)}\n\n{end}{after}", encoding="utf-8")
+            written.append(path)
+    return written
+
+
+def _classifiers(rows: list[Measured]) -> list[str]:
+    lines = [
+        "| classifier | data set | accuracy at the last epoch (worst seed) | goal | reached | time | size |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for preset, dataset, seeds, measured in _groups(rows, "classifier"):
+        goal = GOALS.get((preset, dataset))
+        accuracies = [row["accuracy"] for row in measured]
+        reached = sum(accuracy >= goal for accuracy in accuracies) if goal else len(accuracies)
+        lines.append(
+            _line(
+                f"`{preset}`",
+                f"`{dataset}`",
+                f"{sum(accuracies) / len(accuracies):.2%} ({min(accuracies):.2%})",
+                f"{goal:.1%}" if goal else "",
+                _of(reached, len(accuracies), seeds) if goal else f"{len(accuracies)} seeds",
+                _seconds(measured),
+                f"{measured[0]['parameters']:,}",
+            )
+        )
+    return lines
+
+
+def _gans(rows: list[Measured]) -> list[str]:
+    lines = [
+        "| GAN | data set | Fréchet distance (worst seed) | KL | rarest digit | ten digits | collapse | time | size |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for preset, dataset, seeds, measured in _groups(rows, "gan"):
+        distances = [row["frechet_distance"] for row in measured]
+        covered = sum(row["min_class_share"] >= LEAST_SHARE for row in measured)
+        collapses = [row["findings"]["mode_collapse"] for row in measured if "mode_collapse" in row["findings"]]
+        lines.append(
+            _line(
+                f"`{preset}`",
+                f"`{dataset}`",
+                f"{sum(distances) / len(distances):.0f} ({max(distances):.0f})",
+                f"{max(row['kl_to_uniform'] for row in measured):.3f}",
+                f"{min(row['min_class_share'] for row in measured):.1%}",
+                _of(covered, len(measured), seeds),
+                f"epoch {max(collapses)}, {_of(len(collapses), len(measured), seeds)}" if collapses else "never",
+                _seconds(measured),
+                f"{measured[0]['parameters']:,}",
+            )
+        )
+    return lines
+
+
+def _groups(rows: list[Measured], kind: str) -> Iterator[tuple[str, str, int, list[Measured]]]:
+    for planned, preset, dataset, seeds in PLAN:
+        place = {"kind": kind, "preset": preset, "dataset": dataset}
+        measured = [row for row in rows if place.items() <= row.items()]
+        if planned == kind and measured:
+            yield preset, dataset, seeds, measured
+
+
+def _of(count: int, measured: int, planned: int) -> str:
+    """How many seeds of those that were measured; the rest of the plan is named where it is not done."""
+    return f"{count} of {measured}" + ("" if measured >= planned else f" ({planned - measured} to come)")
+
+
+def _seconds(rows: list[Measured]) -> str:
+    return f"{median(row['cpu_seconds'] for row in rows):.1f}"
+
+
+def _line(*cells: Any) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
