@@ -139,7 +139,7 @@ def short(places: Places, rounds: int) -> list[Figures]:
 
 def scale(places: Places, rounds: int) -> list[Figures]:
     """Claims and lists with 100,000 jobs, most of which wait."""
-    count, claims = 100_000, 40
+    count, claims = 100_000, 25
     found: dict[str, dict[str, list[float]]] = {kind: {} for kind in KINDS}
     with both(places) as here:
         for place in here.values():
@@ -206,13 +206,13 @@ def streams(places: Places, rounds: int) -> list[Figures]:
             _epoch_seconds(place, job_id, 5)
             alone, followed, told = [], [], []
             for _ in range(rounds):
-                alone.append(_epoch_seconds(place, job_id, 4))
-                client = _client("follow", place.port, clients=500, seconds=6, job=job_id)
+                alone.append(_epoch_seconds(place, job_id, 3))
+                client = _client("follow", place.port, clients=500, seconds=4, job=job_id)
                 assert client.stdout is not None
                 assert client.stdout.readline() == "open\n"
-                followed.append(_epoch_seconds(place, job_id, 5))
+                followed.append(_epoch_seconds(place, job_id, 3))
                 told.append(json.loads(client.communicate()[0]))
-                time.sleep(1.5)
+                time.sleep(1)
             place.http.post(f"/jobs/{job_id}/cancel")
         answer.append(
             {
@@ -293,7 +293,7 @@ def _bare(place: Place, spec: dict[str, Any]) -> float:
 
 def workers(places: Places, rounds: int) -> list[Figures]:
     """Two equal jobs on one worker, one after the other, and on two workers at once."""
-    spec = {"kind": "classifier", "epochs": 12}
+    spec = {"kind": "classifier", "epochs": 8}
     answer = []
     for kind in KINDS:
         times: dict[int, list[float]] = {1: [], 2: []}
