@@ -49,10 +49,10 @@ class Row:
 
 
 def planned(wanted: Iterable[str] = (), most_seeds: int | None = None) -> Iterator[Row]:
-    """The rows of the table; of those only what has all the words of ``wanted`` in its name."""
-    words = list(wanted)
+    """The rows of the table; of those only what all the words of ``wanted`` are true of."""
+    words = set(wanted)
     for kind, preset, dataset, seeds in PLAN:
         for seed in range(min(seeds, most_seeds or seeds)):
             row = Row(kind, preset, dataset, seed)
-            if all(word in row.name.replace(",", "").split() for word in words):
+            if words <= {str(value) for value in row.place.values()}:
                 yield row

@@ -44,6 +44,7 @@ def test_every_preset_is_in_the_table_but_the_one_that_takes_a_quarter_of_an_hou
 
 def test_words_choose_rows() -> None:
     assert {row.name for row in planned(["gan", "best"], 1)} == {"gan best, mnist-10k, seed 0"}
+    assert {row.preset for row in planned(["gan", "seed"])} == {"seed"}  # "seed 0" is in every name
     assert {(row.dataset, row.seed) for row in planned(["conv", "mnist", "4"])} == {("mnist", 4)}
 
 
