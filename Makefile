@@ -13,7 +13,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults soak compose bench bench-service results audit licences judge clean
+.PHONY: help demo test check up format lock slow faults soak browser compose bench bench-service results audit licences judge clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -41,6 +41,12 @@ faults: $(VENV)/installed-dev  ## kill, stop and cut off real processes at every
 
 soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and see that nothing is lost, doubled or different
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
+
+browser: $(VENV)/installed-dev  ## drive the pages in Chromium, which root gets from apt; skips where there is none
+	@command -v chromium google-chrome > /dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null \
+		|| { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium > /dev/null; } \
+		|| echo "Chromium could not be installed: the browser tests will say so and skip" >&2
+	$(BIN)/pytest -m browser tests/browser
 
 compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docker engine answers
 	$(BIN)/pytest -m compose

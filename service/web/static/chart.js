@@ -68,6 +68,7 @@ export class Chart {
 
   show(content) {
     this.content = content;
+    this.plot.setAttribute("aria-label", this.summary());
     this.draw();
   }
 
@@ -126,7 +127,6 @@ export class Chart {
       ],
       annotations: marks.map(({ x, text }) => ({ x, yref: "paper", y: 1, text, showarrow: false, font: { size: 10, color: muted }, xanchor: "left", yanchor: "top", xshift: 3 })),
     };
-    this.plot.setAttribute("aria-label", this.summary());
     await Plotly.react(this.plot, traces, layout, { displayModeBar: false, responsive: true, displaylogo: false, doubleClick: "reset" });
     if (!this.wired) {
       this.wired = true;

@@ -1,0 +1,209 @@
+"""A real browser on the real stack. Each page must stay silent: no console error, no refused style or script, and no
+request that leaves its own origin."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from werkzeug.serving import make_server
+
+from migrations.upgrade import upgrade
+from service.contract.database import Database
+from service.contract.settings import Auth, Settings
+from service.local import LocalStack
+from service.web.app import create_app
+from service.web.services import EXTENSION, Services
+
+_FLAGS = (
+    "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync"
+)
+_PATIENCE_MS = 20_000
+
+Finish = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.timeout(240))  # the first one trains three networks
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium here: apt-get install chromium, or name one in CHROMIUM")
+    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        expect.set_options(timeout=_PATIENCE_MS)
+        running = playwright.chromium.launch(executable_path=found, args=[*_FLAGS.split(), *as_root])
+        yield running
+        running.close()
+
+
+@dataclass
+class Watched:
+    """What a page said that it should not have."""
+
+    errors: list[str] = field(default_factory=list)
+    expected: list[str] = field(default_factory=list)
+    """Parts of errors that a test provokes."""
+
+    def follow(self, page: Page, origin: str) -> None:
+        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+        page.on("request", lambda request: self._ask(request.url, origin))
+
+    def _ask(self, url: str, origin: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob") and f"{parts.scheme}://{parts.netloc}" != origin:
+            self.errors.append(f"a request left its origin: {url[:200]}")
+
+    def check(self) -> None:
+        left = [error for error in self.errors if not any(part in error for part in self.expected)]
+        assert left == []
+
+
+def until(page: Page, condition: str, arg: Any = None, *, timeout_s: float = _PATIENCE_MS / 1000) -> None:
+    """Wait until something is true in the page. Playwright's own way needs eval, which the policy refuses."""
+    ends = time.monotonic() + timeout_s
+    while not page.evaluate(condition, arg):
+        assert time.monotonic() < ends, f"never became true: {condition} with {arg}"
+        page.wait_for_timeout(50)
+
+
+@dataclass
+class Visit:
+    """A browser window on one service."""
+
+    page: Page
+    url: str
+    watched: Watched
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.url + path)
+        return self.page
+
+
+@pytest.fixture
+def open_window(browser: Browser, serve_bare: object) -> Iterator[Callable[..., Visit]]:
+    """Opens windows; what they complain of fails the test in the end, while the services still run."""
+    opened: list[tuple[BrowserContext, Watched]] = []
+
+    def open_one(url: str, *, width: int = 1280, height: int = 860, **options: Any) -> Visit:
+        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
+        context.set_default_timeout(_PATIENCE_MS)
+        page, watched = context.new_page(), Watched()
+        watched.follow(page, url)
+        opened.append((context, watched))
+        return Visit(page, url, watched)
+
+    yield open_one
+    for context, watched in opened:
+        context.close()
+        watched.check()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    home = tmp_path_factory.mktemp("home")
+    environ = {"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0", "TAPELINE_WORKERS": "2"}
+    with LocalStack(Settings.from_env(environ, cores=2)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def http(stack: LocalStack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=stack.url, timeout=90) as client:
+        yield client
+
+
+@pytest.fixture
+def visit(open_window: Callable[..., Visit], stack: LocalStack) -> Visit:
+    return open_window(stack.url)
+
+
+@pytest.fixture(scope="session")
+def finish(http: httpx.Client) -> Finish:
+    """Waits until a job has ended well."""
+
+    def wait(job: dict[str, Any]) -> dict[str, Any]:
+        http.get(job["urls"]["stream"])
+        ended: dict[str, Any] = http.get(job["urls"]["self"]).json()
+        assert ended["status"] == "succeeded", ended["error"]
+        return ended
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def jobs(http: httpx.Client, finish: Finish) -> dict[str, dict[str, Any]]:
+    """A classifier that reads digits, a second one, and a GAN, all trained."""
+    keep = {"checkpoint": {"keep_last": 100}}
+    specs = {
+        "reader": {"kind": "classifier", "name": "reader", "tags": ["kept"], **keep},
+        "other": {"kind": "classifier", "name": "other", "epochs": 3, "seed": 7, **keep},
+        "painter": {"kind": "gan", "name": "painter", "epochs": 3, "samples": {"count": 16}, **keep},
+    }
+    made = {name: http.post("/jobs", json=spec).raise_for_status().json() for name, spec in specs.items()}
+    return {name: finish(job) for name, job in made.items()}
+
+
+@dataclass
+class Bare:
+    """A web process without workers: what is sent in waits."""
+
+    url: str
+    services: Services
+
+
+@contextmanager
+def _serve(app: Flask) -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        here: Services = app.extensions[EXTENSION]
+        here.hub.closing = here.feed.closing = True
+        server.shutdown()
+
+
+@pytest.fixture
+def serve_bare(tmp_path: Path) -> Iterator[Callable[..., Bare]]:
+    with ExitStack() as stack:
+
+        def serve(*, keys: bool = False) -> Bare:
+            home = tmp_path / ("keys" if keys else "open")
+            home.mkdir()
+            database = f"sqlite:///{home / 'tapeline.db'}"
+            upgrade(Database(database))
+            environ = {
+                "TAPELINE_DATABASE_URL": database,
+                "TAPELINE_BROKER_URL": "redis://127.0.0.1:1/0",
+                "TAPELINE_ARTIFACTS": str(home / "artifacts"),
+                "TAPELINE_DATA": str(home / "data"),
+                "TAPELINE_AUTH": (Auth.KEYS if keys else Auth.LOCAL).value,
+            }
+            app = create_app(Settings.from_env(environ, cores=2))
+            return Bare(stack.enter_context(_serve(app)), app.extensions[EXTENSION])
+
+        yield serve

@@ -1,0 +1,88 @@
+"""Each page, light and dark, on a phone too: for everybody as far as axe can tell, and no wider than the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from service.local import LocalStack
+from tests.browser.conftest import Bare, Visit
+
+PATHS = (
+    "/",
+    "/?q=nobody-is-called-that",
+    "/ui/new",
+    "/ui/jobs/{reader}",
+    "/ui/jobs/{painter}",
+    "/ui/jobs/job_01J00000000000000000000000",
+    "/ui/compare",
+    "/ui/compare?jobs={reader},{other}",
+    "/ui/play/{reader}",
+    "/ui/play/{painter}",
+    "/ui/sign-in",
+    "/docs",
+)
+
+
+def serious(page: Any) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{item['id']}: {item['help']}: {[node['html'][:120] for node in item['nodes'][:3]]}"
+        for item in found
+        if item["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
+def test_pages_are_for_everybody(
+    open_window: Callable[..., Visit], stack: LocalStack, jobs: dict[str, Any], width: int, scheme: str
+) -> None:
+    visit = open_window(stack.url, width=width, color_scheme=scheme)
+    visit.watched.expected = ["404"]
+    faults = {}
+    for path in PATHS:
+        page = visit.open(path.format(**{name: job["id"] for name, job in jobs.items()}))
+        expect(page.locator("h1")).to_have_count(1)
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        if found := serious(page):
+            faults[path] = found
+    assert faults == {}
+
+
+def test_open_parts_are_for_everybody(visit: Visit, jobs: dict[str, Any]) -> None:
+    page = visit.open("/ui/new")
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+    page.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
+    assert serious(page) == []
+    page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
+    page.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
+    page.get_by_role("button", name="Fork…").click()
+    expect(page.locator("#fork")).to_be_visible()
+    assert serious(page) == []
+
+
+def test_colours_are_chosen_and_remembered(open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]) -> None:
+    page = open_window(serve_bare().url, color_scheme="light").open("/")
+    button = page.locator("#theme")
+    expect(button).to_have_attribute("aria-label", "Colours: as the system has it")
+    button.click()
+    button.click()
+    expect(button).to_have_attribute("aria-label", "Colours: dark")
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    button.click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+
+
+def test_first_tab_skips_to_the_content(open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]) -> None:
+    page = open_window(serve_bare().url).open("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import io
+import statistics
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from service.datasets import load
+from service.local import LocalStack
+from tests.browser.conftest import Visit, until
+
+TOO_SLOW_MS = 250
+"""From pen to bars. It is some 20 ms where nothing else runs; tests share their machine."""
+
+
+def digits(stack: LocalStack, classes: range) -> list[NDArray[np.uint8]]:
+    """A real digit of each class, which the network was not trained on."""
+    data = load("mnist-10k", stack.settings.data, cache_root=stack.settings.datasets_cache)
+    return [data.validation_images[np.flatnonzero(data.validation_labels == label)[0]] for label in classes]
+
+
+def paint(page: Page, digit: NDArray[np.uint8]) -> None:
+    """Draws a digit with the mouse: a stroke along each run of light pixels."""
+    page.get_by_role("button", name="Clear").click()
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    step = box["width"] / 28
+    for row, line in enumerate(digit > 100):
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]]).astype(int)))
+        for start, end in edges.reshape(-1, 2):
+            y = box["y"] + (row + 0.5) * step
+            page.mouse.move(box["x"] + (start + 0.5) * step, y)
+            page.mouse.down()
+            page.mouse.move(box["x"] + (end - 0.5) * step, y, steps=2)
+            page.mouse.up()
+
+
+def settled(page: Page) -> str:
+    """The answer to the last stroke."""
+    page.wait_for_timeout(250)
+    return page.locator("#verdict").get_attribute("data-answer") or ""
+
+
+def test_drawn_digits_are_read(visit: Visit, stack: LocalStack, jobs: dict[str, Any]) -> None:
+    page = visit.open(f"/ui/play/{jobs['reader']['id']}")
+    expect(page.locator("#checkpoint-name")).to_contain_text("epoch")
+    page.locator("#pen").fill("14")
+    answers, times = [], []
+    for digit in digits(stack, range(10)):
+        paint(page, digit)
+        answers.append(settled(page))
+        times.append(int(page.locator("#latency").get_attribute("data-ms") or 0))
+    print(f"read {answers}; from pen to bars {times} ms, median {statistics.median(times)}")
+    right = sum(answer == str(label) for label, answer in enumerate(answers))
+    assert right >= 9
+    assert 0 < statistics.median(times) < TOO_SLOW_MS
+    # What it looked at is tinted: grey has as much red as blue.
+    tinted = page.locator("#looked").evaluate(
+        "canvas => { const { data } = canvas.getContext('2d').getImageData(0, 0, 280, 280);"
+        " return data.filter((value, at) => at % 4 === 0 && value !== data[at + 2]).length; }"
+    )
+    assert tinted > 1000
+    expect(page.locator(".bars .winner .share")).to_contain_text("%")
+
+
+def test_a_picture_is_read(visit: Visit, stack: LocalStack, jobs: dict[str, Any]) -> None:
+    page = visit.open(f"/ui/play/{jobs['reader']['id']}")
+    three = Image.fromarray(255 - digits(stack, range(3, 4))[0]).resize((120, 120))  # ink on paper
+    file = io.BytesIO()
+    three.save(file, "PNG")
+    page.set_input_files("#file", {"name": "three.png", "mimeType": "image/png", "buffer": file.getvalue()})
+    expect(page.locator("#verdict")).to_contain_text("3, ")
+    page.set_input_files("#file", {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"})
+    expect(page.locator("#toasts")).to_contain_text("not a picture")
+
+
+def test_older_checkpoints_answer_to_the_same_drawing(visit: Visit, stack: LocalStack, jobs: dict[str, Any]) -> None:
+    page = visit.open(f"/ui/play/{jobs['reader']['id']}")
+    paint(page, digits(stack, range(5, 6))[0])
+    settled(page)
+    before = page.locator("#bars").text_content()
+    page.locator("#checkpoint").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#checkpoint-name")).to_have_text("epoch 1")
+    until(page, "before => document.querySelector('#bars').textContent !== before", before)
+
+
+def test_a_gan_is_walked(visit: Visit, jobs: dict[str, Any]) -> None:
+    page = visit.open(f"/ui/play/{jobs['painter']['id']}")
+    expect(page.locator("#many img")).to_have_count(30)
+    picture, way = page.locator("#picture"), page.locator("#step")
+    until(page, "document.querySelector('#step').src.startsWith('data:image/png')")
+
+    def changes(act: Any, image: str = "#picture") -> str:
+        before = page.locator(image).get_attribute("src")
+        act()
+        until(page, "([image, before]) => document.querySelector(image).src !== before", [image, before])
+        return page.locator(image).get_attribute("src") or ""
+
+    first = picture.get_attribute("src")
+    moved = changes(lambda: page.get_by_label("Direction 1").fill("1"))
+    assert changes(lambda: page.get_by_role("button", name="Back to the seed's point").click()) == first
+    assert moved != first
+    changes(lambda: page.locator("#seed").fill("12"))
+    changes(lambda: page.locator("#many button").nth(3).click())
+    changes(lambda: page.get_by_label("Along the walk").fill("12"), "#step")
+    changes(lambda: page.get_by_role("button", name="Walk from here").click(), "#start")
+    assert way.evaluate("image => image.decode().then(() => image.naturalWidth)") == 28
+    page.locator("#checkpoint").focus()
+    changes(lambda: page.keyboard.press("Home"))  # the same point, two epochs earlier
+    with page.expect_download() as taken:
+        page.get_by_role("button", name="Film (GIF)").click()
+    assert taken.value.path().read_bytes().startswith(b"GIF8")

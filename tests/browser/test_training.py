@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Finish, Visit, until
+
+FIGURE = "figure.chart:has(h3:text-is('loss'))"
+LOSS = f"{FIGURE} .plot"
+
+
+def wait_for_points(page: Page, count: int) -> None:
+    until(
+        page,
+        "count => Number(document.querySelector('.charts .plot')?.dataset.points ?? 0) >= count",
+        count,
+    )
+
+
+def test_a_job_from_the_form_is_watched_and_cancelled(visit: Visit, http: httpx.Client, jobs: dict[str, Any]) -> None:
+    visit.watched.expected = ["422"]
+    page = visit.open("/ui/new")
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+    expect(page.locator("#cost")).to_contain_text("311,650")
+    page.fill("#field-epochs", "0")
+    expect(page.locator("#field-epochs-fault")).to_contain_text("greater than or equal to 1")
+    expect(page.locator("#start")).to_be_disabled()
+    page.fill("#field-epochs", "200")
+    page.fill("#field-name", "from the form")
+    page.get_by_text("Training", exact=True).click()
+    page.select_option("#field-optimizer", "adam")
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+    assert '"epochs": 200' in page.input_value("#json")
+    page.get_by_role("button", name="Start training").click()
+    page.wait_for_url("**/ui/jobs/job_*")
+
+    page.evaluate("window.same = true")
+    wait_for_points(page, 2)
+    plot = page.locator(LOSS)
+    # A zoom must outlive the epochs that come.
+    plot.evaluate("plot => Plotly.relayout(plot, {'yaxis.range': [0.5, 1.5]})")
+    before = int(plot.get_attribute("data-points") or 0)
+    wait_for_points(page, before + 3)
+    assert plot.evaluate("plot => plot.layout.yaxis.range") == [0.5, 1.5]
+    assert page.evaluate("window.same"), "the page was loaded again"
+    expect(page.locator("#eta")).to_contain_text("left")
+
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#state .status")).to_have_text("cancelled")
+    job = http.get(f"/jobs/{page.url.rpartition('/')[2]}").json()
+    assert (job["name"], job["status"], job["resolved"]["optimizer"]["name"]) == ("from the form", "cancelled", "adam")
+
+
+def test_a_paused_job_goes_on_where_it_was(visit: Visit, http: httpx.Client) -> None:
+    job = http.post("/jobs", json={"kind": "classifier", "name": "interrupted", "epochs": 300}).json()
+    page = visit.open(f"/ui/jobs/{job['id']}")
+    wait_for_points(page, 2)
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator("#state .status")).to_have_text("paused")
+    held = http.get(job["urls"]["self"]).json()["progress"]["epoch"]
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#state")).to_contain_text(f"resumed after epoch {held}")
+    wait_for_points(page, held + 2)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#state .status")).to_have_text("cancelled")
+    page.get_by_role("button", name="Delete").click()
+    page.locator("#delete").get_by_role("button", name="Delete").click()
+    page.wait_for_url(f"{visit.url}/")
+    assert http.get(job["urls"]["self"]).status_code == 404
+
+
+def test_samples_are_scrubbed_and_played(visit: Visit, jobs: dict[str, Any]) -> None:
+    job = jobs["painter"]
+    page = visit.open(f"/ui/jobs/{job['id']}")
+    image, slider = page.locator("#samples img"), page.get_by_label("Epoch of the samples")
+    expect(page.locator("#samples output")).to_have_text("epoch 3 of 3")
+    slider.focus()
+    page.keyboard.press("Home")
+    expect(image).to_have_attribute("src", f"/jobs/{job['id']}/samples/1.png")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#samples output")).to_have_text("epoch 2 of 3")
+    page.get_by_label("Speed").select_option("15")
+    page.get_by_role("button", name="Play").click()
+    expect(image).to_have_attribute("src", f"/jobs/{job['id']}/samples/3.png")
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+    page.get_by_label("What the judge sees").check()
+    expect(image).to_have_attribute("src", f"/jobs/{job['id']}/samples/3.png?verdicts=true")
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+
+
+def test_charts_remember_how_they_were_looked_at(visit: Visit, jobs: dict[str, Any]) -> None:
+    page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
+    wait_for_points(page, 6)
+    figure = page.locator(FIGURE)
+    figure.get_by_role("button", name="Log").click()
+    page.get_by_label("Smoothing").fill("0.5")
+    page.get_by_role("button", name="Time").click()
+    page.reload()
+    wait_for_points(page, 6)
+    plot = page.locator(LOSS)
+    assert plot.evaluate("plot => [plot.layout.yaxis.type, plot.data.length, plot.data[0].x[0] < 100]") == [
+        "log",
+        4,
+        True,
+    ]
+    with page.expect_download() as taken:
+        figure.get_by_role("button", name="PNG").click()
+    assert taken.value.path().read_bytes().startswith(b"\x89PNG")
+    with page.expect_download() as taken:
+        figure.get_by_role("button", name="CSV").click()
+    lines = taken.value.path().read_text().splitlines()
+    assert (lines[0], len(lines)) == ("seconds,train loss,val loss", 7)
+
+
+def test_confusions_show_the_pictures_behind_them(visit: Visit, jobs: dict[str, Any]) -> None:
+    page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
+    cell = page.locator("#confusion td.wrong button").first
+    count = int(cell.text_content() or 0)
+    cell.click()
+    expect(page.locator("#behind")).to_be_visible()
+    expect(page.locator("#behind-images img")).to_have_count(count)
+
+
+def test_a_fork_goes_on_with_other_values(
+    visit: Visit, http: httpx.Client, jobs: dict[str, Any], finish: Finish
+) -> None:
+    parent = jobs["other"]
+    page = visit.open(f"/ui/jobs/{parent['id']}")
+    page.get_by_role("button", name="Fork…").click()
+    page.get_by_label("From").select_option("2")
+    page.get_by_label("Epochs in all").fill("4")
+    page.locator("#fork-rate").fill("0.05")
+    page.locator("#fork-name").fill("forked")
+    page.locator("#fork-go").click()
+    page.wait_for_url(lambda url: "/ui/jobs/job_" in url and parent["id"] not in url)
+    expect(page.locator("#notes")).to_contain_text("goes on after its epoch 2")
+    job = finish(http.get(f"/jobs/{page.url.rpartition('/')[2]}").json())
+    assert (job["name"], job["start_epoch"], job["resolved"]["optimizer"]["learning_rate"]) == ("forked", 2, 0.05)
+    expect(page.locator("#state .status")).to_have_text("succeeded")
+
+
+def test_two_jobs_are_compared(visit: Visit, jobs: dict[str, Any]) -> None:
+    page = visit.open("/?tag=kept")
+    page.get_by_role("button", name="Tag: kept").click()
+    for name in ("reader", "other"):
+        page.get_by_label(f"Choose {name}", exact=True).check()
+    page.locator("#selection").get_by_role("button", name="Compare").click()
+    page.wait_for_url("**/ui/compare?jobs=*")
+    until(page, "document.querySelector('.charts .plot')?.data?.length === 2")
+    differing = page.locator("#differences tbody th code").all_text_contents()
+    assert set(differing) == {"epochs", "seed", "tags"}
+    page.get_by_label("Also what is the same").check()
+    expect(page.locator("#differences tbody")).to_contain_text("optimizer.learning_rate")
+    page.get_by_label("Epoch of the samples").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#beside figcaption")).to_contain_text(["epoch 1", "epoch 1"])
+    page.keyboard.press("End")
+    assert sorted(text.rpartition(" ")[2] for text in page.locator("#beside figcaption").all_text_contents()) == [
+        "3",
+        "6",
+    ]
