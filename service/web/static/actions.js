@@ -2,7 +2,7 @@
 import { $, announce } from "./dom.js";
 import { call } from "./api.js";
 
-const DONE = { cancel: "Cancelled", pause: "Pausing", resume: "In the queue again", retry: "In the queue again" };
+const DONE = { cancel: "Cancelling", pause: "Pausing", resume: "In the queue again", retry: "In the queue again" };
 
 export function wireActions(job, onchange) {
   document.addEventListener("click", async (event) => {

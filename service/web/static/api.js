@@ -25,12 +25,28 @@ export async function call(path, { method = "GET", body, signal, headers = {} } 
   return answer.status === 204 ? null : answer.json();
 }
 
-// One stream; what it says is handed to the listeners by type. A browser reconnects by itself.
-export function listen(path, listeners) {
-  const source = new EventSource(path);
-  for (const [type, heard] of Object.entries(listeners)) {
-    source.addEventListener(type, (event) => heard(event.data === undefined ? null : JSON.parse(event.data), source));
-  }
-  addEventListener("pagehide", () => source.close());
-  return source;
+// One stream; what it says is handed to the listeners by type. A browser reconnects by itself where a connection breaks;
+// where the service refuses one (too many streams, a restart behind a proxy) it gives up, and we ask again, more rarely.
+// address(): asked at each new beginning, since what was heard need not come again.
+export function listen(address, listeners) {
+  let source = null;
+  let later = null;
+  let wait_ms = 2000;
+  const open = () => {
+    source = new EventSource(address());
+    source.addEventListener("open", () => (wait_ms = 2000));
+    source.addEventListener("error", () => {
+      if (source.readyState !== EventSource.CLOSED) return;
+      later = setTimeout(open, wait_ms);
+      wait_ms = Math.min(2 * wait_ms, 60_000);
+    });
+    for (const [type, heard] of Object.entries(listeners)) source.addEventListener(type, (event) => heard(JSON.parse(event.data)));
+  };
+  const close = () => {
+    clearTimeout(later);
+    source.close();
+  };
+  open();
+  addEventListener("pagehide", close);
+  return { close };
 }

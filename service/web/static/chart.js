@@ -41,18 +41,16 @@ function ticks(series, axis) {
 
 export class Chart {
   // series: [{ name, label, x, y, index }]; marks: [{ x, text }]; bands: [{ from, to, text }]
-  constructor(title, { onhide = () => {} } = {}) {
+  constructor(title) {
     this.title = title;
     this.plot = h("div", { class: "plot", role: "img" });
     this.scale = memory.get(`log.${title}`, false);
     this.hidden = new Set(memory.get(`hidden.${title}`, []));
-    this.onhide = onhide;
     const log = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(this.scale), title: "Logarithmic scale" }, "Log");
     log.addEventListener("click", () => {
       this.scale = !this.scale;
       log.setAttribute("aria-pressed", String(this.scale));
       memory.set(`log.${title}`, this.scale);
-      this.view = {};
       this.draw();
     });
     const tools = [

@@ -112,7 +112,7 @@ function wireSamples() {
 function follow(scrubber) {
   const find = (news) => jobs.find((job) => job.id === news.job);
   const draw = throttle(500, drawCurves);
-  listen(`/stream?jobs=${jobs.map((job) => job.id).join(",")}`, {
+  listen(() => `/stream?jobs=${jobs.map((job) => job.id).join(",")}`, {
     metrics: (news) => {
       const { table } = find(news);
       if (!table || news.epoch <= (table.epochs.at(-1) ?? 0)) return;

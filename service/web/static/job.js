@@ -30,7 +30,7 @@ function follow() {
     note(news);
     renew();
   };
-  source = listen(`${job.urls.stream}?after=${after}`, {
+  source = listen(() => `${job.urls.stream}?after=${after}`, {
     snapshot: () => {},
     progress: showProgress,
     metrics: (news) => {

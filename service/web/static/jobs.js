@@ -120,12 +120,18 @@ function choose(id, isRange) {
 function change(news) {
   Object.assign(filter, news);
   history.replaceState(null, "", query().size ? `/?${query()}` : "/");
-  const [first, ...others] = ["q", "kind", "sort"].map((name) => $(`#filters [name=${name}]`));
-  for (const field of [first, ...others]) if (field.value !== filter[field.name]) field.value = filter[field.name];
+  showFilter();
   jobs.clear();
   chosen.clear();
   cursor = null;
   find();
+}
+
+function showFilter() {
+  for (const name of ["q", "kind", "sort"]) {
+    const field = $(`#filters [name=${name}]`);
+    if (field.value !== filter[name]) field.value = filter[name];
+  }
 }
 
 const find = debounce(120, async () => {
@@ -176,9 +182,9 @@ function confirmed(those) {
 
 function heard(news) {
   const job = jobs.get(news.job);
-  if (!job) return false;
+  if (!job) return;
   const change = {};
-  if (news.type === "metrics") change.metrics = news.metrics ?? news.values ?? job.metrics;
+  if (news.type === "metrics") change.metrics = news.values;
   if ("fraction" in news) {
     const { epoch, epochs, step, steps, fraction, eta_seconds } = news;
     change.progress = { epoch, epochs, step, steps, fraction, eta_seconds };
@@ -186,7 +192,6 @@ function heard(news) {
   jobs.set(news.job, { ...job, ...change });
   table.jobs = [...jobs.values()];
   table.later();
-  return true;
 }
 
 take(JSON.parse($("#first").textContent));
@@ -200,7 +205,7 @@ $("#statuses").append(
     ),
   ),
 );
-for (const name of ["q", "kind", "sort"]) $(`#filters [name=${name}]`).value = filter[name];
+showFilter();
 draw();
 document.documentElement.dataset.ready = Math.round(performance.now());
 
@@ -251,7 +256,7 @@ document.addEventListener("keydown", (event) => {
   keys[event.key]();
 });
 
-listen("/stream", {
+listen(() => "/stream", {
   snapshot: renew,
   status: renew,
   end: renew,

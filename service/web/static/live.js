@@ -15,7 +15,6 @@ export async function refresh() {
     before.replaceWith(now);
     if (focused) now.querySelector(focused)?.focus({ preventScroll: true });
   }
-  dispatchEvent(new Event("refreshed"));
 }
 
 function handle(element) {
