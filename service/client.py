@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self, TypedDict, Unpack
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -28,6 +29,9 @@ _STREAM_SILENCE_S: Final = 45.0
 """The service says something every 15 s; a stream that is silent for longer is dead."""
 _CHUNK_BYTES: Final = 1 << 18
 _BUSY: Final = frozenset({502, 503, 504})
+_TOO_MANY: Final = 429
+_LONGEST_WAIT_S: Final = 30.0
+"""For a service that says when to come again; it is taken at its word up to here."""
 
 
 class ClientError(Exception):
@@ -62,6 +66,37 @@ class DownloadDamaged(ClientError):
     """What arrived is not what was sent."""
 
 
+Which = Literal["best", "latest"] | int
+"""A checkpoint: the best, the latest, or that of an epoch."""
+
+
+class Wish(TypedDict, total=False):
+    """What a GAN should make images from; see ``POST /jobs/{id}/generate``."""
+
+    count: int
+    """So many points of ``seed``; by default 16."""
+    seed: int
+    seeds: Sequence[int]
+    """The first point of each of these."""
+    latent: Sequence[Sequence[float]]
+    """These points."""
+    steps: int
+    """Walk from each point to the next in so many steps."""
+    checkpoint: Which
+    """By default the best."""
+    scale: int
+    """Pixels of a picture for one of the image's, along each side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that a GAN made."""
+
+    data: bytes
+    checkpoint: int
+    """The epoch whose checkpoint made it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event of a job's stream."""
@@ -78,7 +113,8 @@ class Client:
 
     Args:
         server: for example ``http://127.0.0.1:8000``.
-        key: an API key, where the service asks for one.
+        key: an API key, where the service asks for one; by default the first of TAPELINE_API_KEYS of the
+            environment.
 
     Every method raises ``ServerUnreachable`` where nobody answers and ``ApiError`` where the service refuses.
     What is safe to repeat is repeated a few times before that.
@@ -86,13 +122,13 @@ class Client:
 
     def __init__(self, server: str, key: str | None = None) -> None:
         self.server = server.rstrip("/")
-        self.key = key
+        self.key = key or _key_of_environment()
         url = httpx.URL(self.server)
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"a server is named like http://127.0.0.1:8000, not {server!r}")
         headers = {"User-Agent": "tapeline-client"}
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
         # A proxy on the way to this very machine would only be in the way.
         self._http = httpx.Client(
             base_url=self.server,
@@ -210,6 +246,56 @@ class Client:
         """The checkpoints that are there."""
         return self._json("GET", f"{_job(job_id)}/checkpoints")
 
+    def predict(
+        self,
+        job_id: str,
+        images: Sequence[Path | bytes | Sequence[Any]],
+        *,
+        checkpoint: Which = "best",
+        fit: bool = False,
+        invert: bool = False,
+        explain: bool = False,
+    ) -> dict[str, Any]:
+        """What a classifier takes images for: ``classes``, and ``probabilities`` of each.
+
+        Args:
+            images: PNG files, their bytes, or rows of numbers in [0, 1], 0 being black.
+            fit: cut drawings out, and centre them as MNIST's digits are.
+            invert: they are dark on light.
+            explain: also ``saliency``, how each pixel moves the class that was found.
+        """
+        body = {"images": [_image(image) for image in images], "checkpoint": checkpoint}
+        body |= {"fit": fit, "invert": invert, "explain": explain}
+        return self._json("POST", f"{_job(job_id)}/predict", **_body(body, {}), repeatable=True)
+
+    def generate(
+        self,
+        job_id: str,
+        *,
+        format: Literal["png", "array"] = "array",  # noqa: A002 - the API's name for it
+        with_latent: bool = False,
+        **wish: Unpack[Wish],
+    ) -> dict[str, Any]:
+        """Let a GAN make ``images``, as rows of numbers in [0, 1], or as PNGs in base64.
+
+        Args:
+            with_latent: also the points that they were made from, as ``latent``.
+        """
+        body = {"format": format, "with_latent": with_latent, **wish}
+        return self._json("POST", f"{_job(job_id)}/generate", **_body(body, {}), repeatable=True)
+
+    def generate_picture(
+        self,
+        job_id: str,
+        *,
+        format: Literal["grid", "film"] = "grid",  # noqa: A002 - the API's name for it
+        **wish: Unpack[Wish],
+    ) -> Picture:
+        """Let a GAN make images, all in one PNG, or one after the other in a GIF."""
+        options = _body({"format": format, **wish}, {})
+        with self._response("POST", f"{_job(job_id)}/generate", repeatable=True, **options) as response:
+            return Picture(response.read(), int(response.headers.get("Tapeline-Checkpoint", 0)))
+
     def wait(self, job_id: str, *, timeout_s: float | None = None, patience_s: float = 60.0) -> dict[str, Any]:
         """The job once it has ended.
 
@@ -264,7 +350,7 @@ class Client:
             except (httpx.TransportError, SSEError) as error:
                 reason = _reason(error)
             except ApiError as error:
-                if error.status not in _BUSY:
+                if error.status not in _BUSY and error.status != _TOO_MANY:
                     raise
                 reason = error.detail
             now = time.monotonic()
@@ -345,9 +431,13 @@ class Client:
                 if last or not (repeatable or isinstance(error, httpx.ConnectError)):
                     raise ServerUnreachable(self.server, _reason(error)) from None
             else:
-                if last or not repeatable or response.status_code not in _BUSY:
+                # Who is told to come again later has not been listened to: that may be repeated whatever it was.
+                turned_away = response.status_code == _TOO_MANY and _retry_after_s(response) <= _LONGEST_WAIT_S
+                if last or not (turned_away or (repeatable and response.status_code in _BUSY)):
                     break
                 response.close()
+                if turned_away:
+                    time.sleep(_retry_after_s(response))
             time.sleep(pause)
             pause *= 2
         try:
@@ -368,6 +458,20 @@ def _job(job_id: str) -> str:
 def _body(spec: Mapping[str, Any] | bytes, headers: Mapping[str, str]) -> dict[str, Any]:
     content = spec if isinstance(spec, bytes) else json.dumps(spec).encode()
     return {"content": content, "headers": {"Content-Type": "application/json", **headers}}
+
+
+def _image(image: Path | bytes | Sequence[Any]) -> Any:
+    data = image.read_bytes() if isinstance(image, Path) else image
+    return base64.b64encode(data).decode() if isinstance(data, bytes) else data
+
+
+def _key_of_environment() -> str | None:
+    return os.environ.get("TAPELINE_API_KEYS", "").partition(",")[0].strip() or None
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    said = response.headers.get("Retry-After", "")
+    return float(said) if said.isdecimal() else 0.0
 
 
 def _check(response: httpx.Response) -> None:

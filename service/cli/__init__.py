@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from service.cli import demo, jobs, up
+from service.cli import demo, inference, jobs, up
 from service.cli.errors import Commands
 from service.cli.target import service_options
 
@@ -19,6 +19,8 @@ def main() -> None:
 main.add_command(up.up)
 main.add_command(demo.demo)
 for command in jobs.COMMANDS:
+    main.add_command(command)
+for command in inference.COMMANDS:
     main.add_command(command)
 main.add_later("keys", "service.cli.keys")
 main.add_later("audit", "service.cli.audit")

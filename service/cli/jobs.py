@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
@@ -10,6 +11,7 @@ from typing import IO, Any, Final
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.progress import Watched, display_of, explain, follow
@@ -19,6 +21,8 @@ from service.contract.spec import Kind
 from service.contract.states import TERMINAL, Status
 
 _ID_WIDTH: Final = 30
+_WIDE: Final = 110
+"""Columns of a terminal that has room for metrics."""
 _LINE_COLUMNS: Final = ("ID", "KIND", "STATUS", "EPOCH", "NAME", "METRICS")
 
 
@@ -34,7 +38,7 @@ def train(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
     document = spec.read()
     with target.client() as client:
         if dry_run:
-            click.echo(_json(client.dry_run(document)))
+            click.echo(to_json(client.dry_run(document)))
             return
         job = client.submit(document, idempotency_key=idempotency_key)
     _show_new(target, job, watch=watch)
@@ -67,7 +71,7 @@ def list_jobs(
     with target.client() as client:
         found = list(client.list(limit=limit, **filters))
     if target.as_json:
-        click.echo(_json(found))
+        click.echo(to_json(found))
         return
     console = Console(highlight=False)
     rows = [_row(job) for job in found]
@@ -76,11 +80,13 @@ def list_jobs(
             click.echo("\t".join(row))
     elif rows:
         table = Table(box=None, pad_edge=False)
-        for name in _LINE_COLUMNS:
-            # An id is there to be copied: whatever has no room, it is whole.
-            table.add_column(name, no_wrap=True, min_width=_ID_WIDTH if name == "ID" else None)
+        shown = _LINE_COLUMNS if console.width >= _WIDE else _LINE_COLUMNS[:-1]
+        for place, name in enumerate(shown):
+            # An id is there to be copied, and a status to be read: only names and metrics may be cut.
+            whole = max(len(row[place]) for row in rows) if name not in ("NAME", "METRICS") else None
+            table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=whole)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(Text(cell) for cell in row[: len(shown)]))
         console.print(table)
     else:
         click.echo("no jobs yet; make one with: tapeline train SPEC" if not filters else "no such jobs")
@@ -110,7 +116,7 @@ def download(target: Target, job_id: str, checkpoint: str | None, to: Path | Non
             if not target.as_json:
                 click.echo(f"{path}  {size(path.stat().st_size)}")
     if target.as_json:
-        click.echo(_json(written))
+        click.echo(to_json(written))
     elif not written and job["status"] in TERMINAL:
         raise Failure(f"job {job['id']} {job['status']} before its first epoch: it has no files")
     elif not written:
@@ -126,7 +132,7 @@ def _action(name: str, what: str) -> click.Command:
         with target.client() as client:
             job = getattr(client, name)(find(client, job_id))
         shown = f"{job['status']}, {job['requested']} requested" if job["requested"] else job["status"]
-        click.echo(_json(job) if target.as_json else f"{job['id']}  {shown}")
+        click.echo(to_json(job) if target.as_json else f"{job['id']}  {shown}")
 
     return act
 
@@ -217,11 +223,13 @@ def size(count: int) -> str:
 
 def _show_new(target: Target, job: Mapping[str, Any], *, watch: bool) -> None:
     if not watch:
-        click.echo(_json(job) if target.as_json else job["id"])
+        click.echo(to_json(job) if target.as_json else job["id"])
         return
     if not target.as_json:
         with target.client() as client:
-            click.echo(f"{job['id']}  {client.server}{job['urls']['page']}")
+            # Both fit into a line of a file, but hardly of a terminal.
+            between = "\n" if sys.stdout.isatty() else "  "
+            click.echo(f"{job['id']}{between}{client.server}{job['urls']['page']}")
     _watch(target, job)
 
 
@@ -289,5 +297,6 @@ def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _json(document: Any) -> str:
+def to_json(document: Any) -> str:
+    """A document for machines, which people can read too."""
     return json.dumps(document, indent=2, ensure_ascii=False)

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, Protocol
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.table import Column
@@ -24,6 +25,7 @@ _SHOWN: Final = {
 }
 """Of each kind's metrics, what a line has room for, and under which name."""
 _NAME_WIDTH: Final = 20
+_BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,6 +42,8 @@ class Watched:
     status: str = "queued"
     requested: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict)
+    """By the name that a line shows it under, each metric's value after each epoch."""
     error: Mapping[str, Any] | None = None
 
     @classmethod
@@ -67,6 +71,14 @@ class Watched:
         self.fraction = progress["fraction"]
         self.eta_s = progress.get("eta_seconds")
 
+    def take_metrics(self, epoch: int, values: Mapping[str, Any]) -> None:
+        """What an epoch came to."""
+        self.metrics = dict(values)
+        self.epoch = max(self.epoch, epoch)
+        for metric, name in _SHOWN.get(self.kind, ()):
+            if values.get(metric) is not None:
+                self.history.setdefault(name, []).append(values[metric])
+
     @property
     def state(self) -> str:
         """Its status, and what was asked of it."""
@@ -86,6 +98,16 @@ def number(name: str, value: float | None) -> str:
     if value is None:
         return "not finite"
     return f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f}"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Values as a line of blocks, the lowest one the lowest; where there are too many, means of neighbours."""
+    count = min(len(values), width)
+    edges = [round(place * len(values) / count) for place in range(count + 1)]
+    means = [sum(values[start:end]) / (end - start) for start, end in pairwise(edges)]
+    low, high = min(means), max(means)
+    top = len(_BLOCKS) - 1
+    return "".join(_BLOCKS[round((mean - low) / (high - low) * top) if high > low else 0] for mean in means)
 
 
 class Display(Protocol):
@@ -140,8 +162,7 @@ def _take(job: Watched, event: Event, display: Display) -> None:
         case "progress":
             job.take_progress(data)
         case "metrics":
-            job.metrics = dict(data["values"])
-            job.epoch = max(job.epoch, data["epoch"])
+            job.take_metrics(data["epoch"], data["values"])
         case "status":
             job.status, job.requested = data["status"], data.get("requested")
         case "end":
@@ -206,6 +227,22 @@ class BarDisplay:
         self._console.print(f"[yellow]{escape(job.label)}: {escape(text)}[/]")
 
 
+class _Bars(Progress):
+    """Bars, and where there is one job, how its metrics went."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """What is drawn."""
+        yield self.make_tasks_table(self.tasks)
+        if len(self.tasks) == 1:
+            job: Watched = self.tasks[0].fields["job"]
+            curves = {name: values for name, values in job.history.items() if len(values) > 1}
+            wide = max(map(len, curves), default=0)
+            for name, values in curves.items():
+                line = sparkline(values, self.console.width - wide - 30)
+                first, last = number(name, values[0]), number(name, values[-1])
+                yield Text.assemble((f"{name:>{wide}}  ", "dim"), (f"{first} ", "dim"), (line, "cyan"), f" {last}")
+
+
 class _NameColumn(ProgressColumn):
     """The job's name, whatever it consists of: not markup."""
 
@@ -240,7 +277,7 @@ def display_of(jobs: Sequence[Watched], console: Console) -> Iterator[Display]:
         return
     names = Column(no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
     bar_width = min(24, max(6, console.width - 70))  # the rest fits into 80 columns
-    progress = Progress(
+    progress = _Bars(
         _NameColumn(table_column=names),
         BarColumn(bar_width),
         _StateColumn(table_column=Column(no_wrap=True, overflow="ellipsis")),

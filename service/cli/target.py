@@ -30,7 +30,7 @@ class Target:
             click.UsageError: the name is none.
         """
         try:
-            return Client(self.server or _local_server(), self.key or _local_key())
+            return Client(self.server or _local_server(), self.key)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 
@@ -71,7 +71,3 @@ def _local_server() -> str:
     if not port.isdecimal():
         raise click.UsageError(f"TAPELINE_PORT is {port!r}: not a port")
     return url_of(os.environ.get("TAPELINE_HOST") or "127.0.0.1", int(port))
-
-
-def _local_key() -> str | None:
-    return os.environ.get("TAPELINE_API_KEYS", "").partition(",")[0].strip() or None

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 
 from service.cli import demo as demo_command
 from service.cli import main
+from service.cli.progress import sparkline
 from service.client import Client
 from service.contract.settings import Settings
 from service.local import LocalStack
@@ -350,3 +351,65 @@ def test_ctrl_c_in_the_middle_of_the_demo_cancels_its_jobs(stack: LocalStack, cl
     assert process.returncode == 130
     assert [job["status"] for job in client.list(tag="demo", limit=2)] == ["cancelled", "cancelled"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def digits(stack: LocalStack, tmp_path: Path, client: Client) -> list[str]:
+    """Three real digits as files."""
+    names = []
+    for number in range(3):
+        path = client.download(f"/datasets/mnist-10k/validation/{number}.png", tmp_path / f"digit-{number}.png")
+        names.append(path.name)
+    return names
+
+
+def test_a_classifier_says_what_pictures_show(run: Run, trained: str, digits: list[str], client: Client) -> None:
+    result = run("predict", trained, *digits)
+    assert result.exit_code == 0, result.output
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [row[0] for row in rows] == digits
+    answer = json.loads(run("predict", trained, *digits, "--checkpoint", "1", "--json").stdout)
+    assert (answer["pictures"], answer["checkpoint"]) == (digits, 1)
+    latest = client.predict(trained, [Path(name) for name in digits], checkpoint="latest")
+    assert latest["checkpoint"] == 2
+    assert [row[1] for row in rows] == [str(label) for label in latest["classes"]]
+
+
+def test_a_file_that_is_no_picture_is_named(run: Run, trained: str, digits: list[str]) -> None:
+    Path("notes.txt").write_text("no picture")
+    result = run("predict", trained, digits[0], "notes.txt")
+    assert (result.exit_code, result.stderr) == (1, "tapeline: notes.txt is not a PNG\n")
+    assert run("predict", trained, "missing.png").stderr == "tapeline: missing.png: No such file or directory\n"
+    assert "neither best, nor latest" in run("predict", trained, digits[0], "--checkpoint", "newest").stderr
+    assert "kept are 1, 2" in run("predict", trained, digits[0], "--checkpoint", "9").stderr
+    assert f"/jobs/{trained}/predict" in run("generate", trained).stderr
+
+
+def test_a_gan_makes_a_grid_and_a_film(run: Run, client: Client) -> None:
+    gan = client.submit(
+        {
+            "kind": "gan",
+            "epochs": 1,
+            "generator": {"layers": [{"units": 784, "activation": "tanh"}]},
+            "discriminator": {"layers": [{"units": 1, "activation": "sigmoid"}]},
+        }
+    )
+    client.wait(gan["id"], timeout_s=60)
+    result = run("generate", gan["id"], "-o", "grid.png", "--count", "9", "--scale", "1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith("by the checkpoint of epoch 1\n")
+    assert Image.open("grid.png").size == (92, 92)  # three by three, and frames between
+    assert run("generate", gan["id"], "--film", "--count", "2").exit_code == 0
+    film = Image.open(f"{gan['id']}.gif")
+    assert getattr(film, "n_frames", 1) > 12
+    made = json.loads(run("generate", gan["id"], "--count", "1", "--seed", "3", "--json").stdout)
+    again = client.generate(gan["id"], seeds=[3], with_latent=True)
+    assert made["images"] == again["images"]
+    assert client.generate(gan["id"], latent=again["latent"])["images"] == again["images"]
+
+
+def test_a_line_of_blocks_shows_how_values_went() -> None:
+    assert sparkline([1, 2, 3, 4, 5, 6, 7, 8], 20) == "▁▂▃▄▅▆▇█"
+    assert sparkline([5, 5, 5], 20) == "▁▁▁"
+    assert sparkline([0, 0, 1, 1], 2) == "▁█"
+    assert len(sparkline([float(value) for value in range(1000)], 37)) == 37

@@ -5,6 +5,7 @@ import hashlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -292,3 +293,44 @@ def test_a_name_from_the_service_cannot_leave_the_folder(
 def test_a_name_from_a_service_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
     assert (tmp_path / safe_name(name)).parent == tmp_path
     assert not safe_name(name).startswith(".")
+
+
+def test_who_is_told_to_come_again_comes_again(script: Script, client: Client) -> None:
+    busy = answer({"code": "too_many_requests"}, 429, Retry_After="1")
+    script.answers = [busy, answer({"id": "j"})]
+    began = time.monotonic()
+    client.cancel("j")  # no repetition of a request that was not heard
+    assert time.monotonic() - began >= 1
+    assert [request[:2] for request in script.requests] == [("POST", "/jobs/j/cancel")] * 2
+
+
+def test_nobody_waits_for_an_hour(script: Script, client: Client) -> None:
+    script.answers = [answer({"code": "too_many_requests", "detail": "later"}, 429, Retry_After="3600")]
+    with pytest.raises(ApiError, match="later"):
+        client.get("j")
+    assert len(script.requests) == 1
+
+
+def test_the_key_comes_from_the_environment(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAPELINE_API_KEYS", "first, second")
+    script.answers = [answer({"id": "j"}), answer({"id": "j"})]
+    for key in (None, "given"):
+        with Client(script.url, key) as client:
+            client.get("j")
+    assert [headers["Authorization"] for _, _, headers, _ in script.requests] == ["Bearer first", "Bearer given"]
+
+
+def test_pictures_travel_in_base64_and_numbers_as_they_are(script: Script, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"png")
+    script.answers = [hang_up, answer({"classes": [1, 2, 3]})]  # asking twice does no harm
+    client.predict("j", [tmp_path / "a.png", b"more", [[0.5]]], checkpoint=3, fit=True)
+    body = json.loads(script.requests[-1][3])
+    assert body["images"] == ["cG5n", "bW9yZQ==", [[0.5]]]
+    assert (body["checkpoint"], body["fit"], body["invert"]) == (3, True, False)
+
+
+def test_a_picture_comes_with_its_checkpoint(script: Script, client: Client) -> None:
+    script.answers = [answer(b"GIF89a", Tapeline_Checkpoint="12")]
+    made = client.generate_picture("j", format="film", seeds=[1, 2], steps=5)
+    assert (made.data, made.checkpoint) == (b"GIF89a", 12)
+    assert json.loads(script.requests[0][3]) == {"format": "film", "seeds": [1, 2], "steps": 5}

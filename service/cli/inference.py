@@ -1,0 +1,136 @@
+"""The commands that use what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from service.cli.errors import Failure
+from service.cli.jobs import find, size, to_json
+from service.cli.target import Target, service_options
+from service.client import ApiError, Which, Wish
+
+_SHOWN_CLASSES: Final = 5
+_BAR_WIDTH: Final = 30
+_FILM_POINTS: Final = 4
+_FILM_STEPS: Final = 12
+
+
+def _which(context: click.Context, parameter: click.Parameter, value: str) -> Which:
+    """``best``, ``latest`` or an epoch, as the client takes it."""
+    match value:
+        case "best" | "latest":
+            return value
+        case _ if value.isdecimal() and int(value) > 0:
+            return int(value)
+    raise click.BadParameter(f"{value!r} is neither best, nor latest, nor the number of an epoch")
+
+
+_checkpoint: Final = click.option(
+    "--checkpoint", default="best", show_default=True, metavar="best|latest|N", callback=_which, help="N: an epoch."
+)
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.argument("pictures", metavar="PNG...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@_checkpoint
+@click.option("--fit", is_flag=True, help="Cut a drawing out and centre it as MNIST's digits are.")
+@click.option("--invert", is_flag=True, help="The pictures are dark on light.")
+@service_options
+@click.pass_obj
+def predict(target: Target, job_id: str, pictures: Sequence[Path], checkpoint: Which, fit: bool, invert: bool) -> None:
+    """Ask a classifier what it takes pictures for."""
+    with target.client() as client:
+        try:
+            answer = client.predict(find(client, job_id), pictures, checkpoint=checkpoint, fit=fit, invert=invert)
+        except ApiError as error:
+            raise _naming_files(error, pictures) from error
+    if target.as_json:
+        click.echo(to_json({"pictures": [str(path) for path in pictures], **answer}))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for path, number, shares in zip(pictures, answer["classes"], answer["probabilities"], strict=True):
+            click.echo(f"{path}\t{answer['class_names'][number]}\t{shares[number]:.4f}")
+        return
+    for path, shares in zip(pictures, answer["probabilities"], strict=True):
+        console.print(_bars(path, shares, answer))
+    console.print(f"[dim]by the checkpoint of epoch {answer['checkpoint']}[/]")
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: ID.png, or ID.gif]")
+@click.option("--count", type=click.IntRange(1, 256), help="So many images (default: 16), or points of a film (4).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other images.")
+@click.option("--film", is_flag=True, help="A walk through the latent space and back to its start, as a GIF.")
+@click.option(
+    "--scale", type=click.IntRange(1, 16), default=4, show_default=True, help="Pixels for one of the image's."
+)
+@_checkpoint
+@service_options
+@click.pass_obj
+def generate(
+    target: Target,
+    job_id: str,
+    output: Path | None,
+    count: int | None,
+    seed: int,
+    film: bool,
+    scale: int,
+    checkpoint: Which,
+) -> None:
+    """Let a GAN make images: a grid as a PNG, or a film. With --json, the images themselves, as numbers in [0, 1]."""
+    wish: Wish = {"checkpoint": checkpoint, "scale": scale}
+    if film:
+        points = count or _FILM_POINTS
+        wish |= {"seeds": [*range(seed, seed + points), seed], "steps": _FILM_STEPS}
+    else:
+        wish |= {"seed": seed, "count": count or 16}
+    with target.client() as client:
+        job_id = find(client, job_id)
+        if target.as_json:
+            click.echo(to_json(client.generate(job_id, **wish)))
+            return
+        made = client.generate_picture(job_id, format="film" if film else "grid", **wish)
+    path = output or Path(f"{job_id}.gif" if film else f"{job_id}.png")
+    path.write_bytes(made.data)
+    click.echo(f"{path}  {size(len(made.data))}  by the checkpoint of epoch {made.checkpoint}")
+
+
+COMMANDS: Final = (predict, generate)
+
+
+def _naming_files(error: ApiError, pictures: Sequence[Path]) -> Exception:
+    """The error, with the names of the files that it is about."""
+    names = {f"#/images/{number}": path for number, path in enumerate(pictures)}
+    if not error.errors or any(fault.get("pointer") not in names for fault in error.errors):
+        return error
+    lines = [f"{names[str(fault['pointer'])]} {fault['detail']}" for fault in error.errors]
+    return Failure("\n".join(lines), error.problem)
+
+
+def _bars(path: Path, shares: Sequence[float], answer: Mapping[str, Any]) -> Table:
+    """The likeliest classes, each with a bar."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=28)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right")
+    table.add_column(no_wrap=True)
+    order = sorted(range(len(shares)), key=lambda number: -shares[number])[:_SHOWN_CLASSES]
+    for place, number in enumerate(order):
+        style = "bold green" if place == 0 else "dim"
+        table.add_row(
+            Text(str(path) if place == 0 else ""),
+            Text(answer["class_names"][number], style),
+            Text(f"{shares[number]:.1%}", style),
+            Text("█" * round(shares[number] * _BAR_WIDTH), style),
+        )
+    return table
