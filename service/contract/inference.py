@@ -15,6 +15,11 @@ MAX_IMAGES: Final = 256
 MAX_SIDE: Final = 2048
 """The most pixels along a side of a picture that is sent."""
 
+MAX_PIXELS: Final = 2**24
+"""The most pixels of all pictures of one request together, sent or made."""
+MAX_NUMBERS: Final = 2**21
+"""The most pixels of a request that is answered in numbers."""
+
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
@@ -40,7 +45,10 @@ class GenerateRequest(Part):
     seed: Seed | None = None
     """By default 0. The job's own gives what its pictures of samples show."""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
-    latent: Annotated[list[list[float]], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
+    latent: (
+        Annotated[list[list[Annotated[float, Field(ge=-1e6, le=1e6)]]], Field(min_length=1, max_length=MAX_IMAGES)]
+        | None
+    ) = None
     """Points of the latent space, a list of numbers each."""
     steps: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
     """Walk from each point to the next in so many steps: along a great circle where the noise is normal, else

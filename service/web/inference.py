@@ -30,7 +30,7 @@ Array = NDArray[Any]
 
 _KEPT_BYTES: Final = 256 * 2**20
 """Of networks that are ready: hundreds of the presets', or three of the largest that a spec may ask for."""
-_KEPT_TABLES: Final = 64
+_KEPT_TABLES_BYTES: Final = 64 * 2**20
 _AT_A_TIME: Final = 4
 """Requests that compute: more would only share the cores, and need memory each."""
 _BATCH: Final = 500
@@ -78,7 +78,7 @@ class Inference:
         threadpool_limits(1, user_api="blas")
         self._artifacts = artifacts
         self._ready: _Kept[Ready] = _Kept(_KEPT_BYTES, lambda ready: ready.size_bytes)
-        self._tables: _Kept[Predictions] = _Kept(_KEPT_TABLES, lambda table: 1)
+        self._tables: _Kept[Predictions] = _Kept(_KEPT_TABLES_BYTES, lambda table: table.probabilities.nbytes)
         self._computing = threading.BoundedSemaphore(_AT_A_TIME)
 
     def ready(self, row: Artifact, image_shape: Sequence[int]) -> Ready:
@@ -94,9 +94,9 @@ class Inference:
 
     def predict(self, ready: Ready, levels: Array) -> Predictions:
         """What a classifier takes pictures (n, rows, columns) of levels from 0 to 255 for."""
-        with self._computing:
+        with self._computing, _overflowing():
             outputs = [ready.network(inputs) for inputs in _parts(ready, levels)]
-        raw = np.concatenate([np.asarray(part) for part in outputs])
+        raw = np.nan_to_num(np.concatenate([np.asarray(part) for part in outputs]))
         # Squared error also trains networks without a last activation, towards 0 and 1.
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
@@ -107,7 +107,7 @@ class Inference:
         """
         low, high = ready.spec.dataset.scale
         gradients, start = [], 0
-        with self._computing:
+        with self._computing, _overflowing():
             for inputs in _parts(ready, levels):
                 x = Tensor(inputs, watch=True)
                 chosen = np.zeros((len(inputs), ready.network.units), inputs.dtype)
@@ -117,15 +117,15 @@ class Inference:
                 (gradient,) = tape.gradient(total, [x])
                 gradients.append(np.asarray(gradient) * (high - low))
                 start += len(inputs)
-        return np.concatenate(gradients).reshape(levels.shape)
+        return np.nan_to_num(np.concatenate(gradients)).reshape(levels.shape)
 
     def generate(self, ready: Ready, latent: Array) -> Array:
         """Levels from 0 to 255 (n, pixels) that a generator makes of points (n, dim) of the latent space."""
         low, high = ready.spec.dataset.scale
         noise = latent.astype(ready.network.dtype)
-        with self._computing:
+        with self._computing, _overflowing():
             made = [np.asarray(ready.network(noise[part])) for part in _slices(ready.network, len(noise))]
-        return np.clip((np.concatenate(made) - low) * (255 / (high - low)), 0, 255)
+        return np.nan_to_num(np.clip((np.concatenate(made) - low) * (255 / (high - low)), 0, 255))
 
     def validation(self, row: Artifact, ready: Ready, dataset: Dataset) -> Predictions:
         """What a classifier takes the validation pictures for, kept for the next time."""
@@ -188,6 +188,11 @@ def _on_a_circle(start: Array, end: Array, shares: Array) -> Array:
     directions = np.sin((1 - weights) * angle) * (start / from_length) + np.sin(weights * angle) * (end / to_length)
     lengths = (1 - weights) * from_length + weights * to_length
     return np.asarray(directions / math.sin(angle) * lengths)
+
+
+def _overflowing() -> np.errstate:
+    """The last checkpoint of a training that diverges may give numbers that are none: they become 0, and no error."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def _parts(ready: Ready, levels: Array) -> Iterator[Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import importlib
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from service.contract import validation
 from service.contract.errors import Fault, SpecError
-from service.contract.inference import MAX_IMAGES, MAX_SIDE, GenerateRequest, PredictRequest
+from service.contract.inference import MAX_IMAGES, MAX_NUMBERS, MAX_PIXELS, MAX_SIDE, GenerateRequest, PredictRequest
+from service.contract.keys import Scope
 from service.contract.spec import GanSpec, Kind, Part
 from service.contract.tables import Artifact
 from service.datasets import DatasetInfo
@@ -47,7 +49,7 @@ B = TypeVar("B", bound=Part)
 
 
 @blueprint.post("/jobs/<job_id>/predict")
-@documented(TAG, PredictAnswer, takes=PredictRequest, problems=_PROBLEMS)
+@documented(TAG, PredictAnswer, takes=PredictRequest, problems=_PROBLEMS, scope=Scope.READ)
 def predict(job_id: str) -> Response:
     """Ask a classifier what it takes images for.
 
@@ -61,6 +63,8 @@ def predict(job_id: str) -> Response:
     asked = _read(PredictRequest)
     info = dataset_of(job)
     levels = _levels(asked, info)
+    if asked.explain and levels.size > MAX_NUMBERS:
+        raise _too_much("#/explain", f"{len(levels)} images have {levels.size} pixels", MAX_NUMBERS)
 
     def answer(ready: Ready, row: Artifact) -> Response:
         found = inference().predict(ready, levels)
@@ -83,7 +87,9 @@ def predict(job_id: str) -> Response:
 
 
 @blueprint.post("/jobs/<job_id>/generate")
-@documented(TAG, GenerateAnswer, takes=GenerateRequest, problems=_PROBLEMS, also={200: "Or a PNG, or a GIF."})
+@documented(
+    TAG, GenerateAnswer, takes=GenerateRequest, problems=_PROBLEMS, scope=Scope.READ, also={200: "Or a PNG, or a GIF."}
+)
 def generate(job_id: str) -> Response:
     """Let a GAN make images.
 
@@ -99,6 +105,7 @@ def generate(job_id: str) -> Response:
 
     def answer(ready: Ready, row: Artifact) -> Response:
         points = _points(asked, cast(GanSpec, ready.spec))
+        _check_size(asked, len(points), info)
         levels = inference().generate(ready, points).reshape(-1, *info.image_shape)
         pictures = np.rint(levels).astype(np.uint8)
         headers = {"Tapeline-Checkpoint": str(row.epoch)}
@@ -139,6 +146,21 @@ def _invalid(faults: Sequence[Fault]) -> Problem:
     return Problem("invalid_input", listed[:1000], errors=[problems.fault_document(fault) for fault in faults])
 
 
+def _too_much(pointer: str, what: str, most: int) -> Problem:
+    return _invalid([Fault(pointer=pointer, detail=f"{what}; at most {most} are possible", code="out_of_range")])
+
+
+def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
+    """Refuse what would take too much memory, before it is made."""
+    pixels = count * math.prod(info.image_shape)
+    if asked.format == "array":
+        if pixels > MAX_NUMBERS:
+            raise _too_much("#/format", f"{count} images are {pixels} numbers", MAX_NUMBERS)
+    elif pixels * asked.scale**2 > MAX_PIXELS:
+        what = f"{count} images have {pixels * asked.scale**2} pixels at scale {asked.scale}"
+        raise _too_much("#/scale", what, MAX_PIXELS)
+
+
 def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:
     """The images as levels from 0 to 255 (n, rows, columns) of the data set's size.
 
@@ -146,10 +168,13 @@ def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:
         Problem: some cannot be read; every one is named.
     """
     rows, columns = info.image_shape
-    levels, faults = [], []
+    levels, faults, pixels = [], [], 0
     for number, image in enumerate(asked.images):
         try:
             sent = _from_png(image, asked) if isinstance(image, str) else _from_numbers(image, asked, (rows, columns))
+            pixels += sent.size
+            if pixels > MAX_PIXELS:
+                raise _too_much("#/images", f"the first {number + 1} have {pixels} pixels", MAX_PIXELS)
             fit = reading.fitted if asked.fit else reading.resized
             levels.append(fit(sent, (rows, columns)))
         except reading.UnreadablePicture as error:
@@ -211,8 +236,7 @@ def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
         return cast(NDArray[Any], points)
     images = 1 + (len(points) - 1) * asked.steps
     if images > MAX_IMAGES:
-        detail = f"{asked.steps} steps between {len(points)} points make {images} images; at most {MAX_IMAGES} are made"
-        raise _invalid([Fault(pointer="#/steps", detail=detail, code="out_of_range")])
+        raise _too_much("#/steps", f"{asked.steps} steps between {len(points)} points make {images} images", MAX_IMAGES)
     return cast(NDArray[Any], module.walk(spec, points, asked.steps))
 
 

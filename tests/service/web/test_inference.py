@@ -327,6 +327,7 @@ def test_faults_of_a_question_are_named(client: FlaskClient, classifier: str) ->
         ({"images": ["x"], "checkpoint": "newest"}, "#/checkpoint"),
         ({"images": ["x"], "checkpoint": 0}, "#/checkpoint"),
         ({"images": ["x"], "invrt": True}, "#/invrt"),
+        ({"images": [png(np.zeros((2048, 2048), np.uint8))] * 5}, "#/images"),
     ]
     for body, pointer in cases:
         problem = ask(client, classifier, "predict", 422, **body)
@@ -344,6 +345,8 @@ def test_faults_of_a_wish_are_named(client: FlaskClient, gan: str) -> None:
         ({"latent": []}, "#/latent"),
         ({"count": 16, "steps": 18}, "#/steps"),
         ({"format": "jpeg"}, "#/format"),
+        ({"latent": [[1e9] * 100]}, "#/latent/0/0"),
+        ({"count": 200, "scale": 16, "format": "film"}, "#/scale"),
     ]
     for body, pointer in cases:
         problem = ask(client, gan, "generate", 422, **body)
@@ -440,6 +443,20 @@ def test_a_damaged_checkpoint_is_no_answer(
     (path,) = (worker.artifacts.root / job_id / "checkpoint").glob("000002-*")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert ask(client, job_id, "predict", 500, images=[image], checkpoint=2)["code"] == "artifact_damaged"
+
+
+def test_a_network_that_overflows_gives_no_invalid_json(
+    client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], train: Any
+) -> None:
+    trained = train("classifier", **CLASSIFIERS["dense"])
+    state = checkpoint.loads(trained.checkpoint)
+    state.tensors["layers.0.weight"][:] = np.finfo(np.float32).max
+    job_id = submit(client, **trained.spec)
+    worker.claim()
+    worker.epoch(1, checkpoint=checkpoint.dumps(state))
+    answer = ask(client, job_id, "predict", images=[png(np.full((28, 28), 255, np.uint8))], explain=True)
+    assert np.isfinite(answer["probabilities"]).all()
+    assert np.isfinite(answer["saliency"]).all()
 
 
 def test_nobody_uses_somebody_elses_network(make_app: Any, sqlite_url: str, submit: Callable[..., str]) -> None:
