@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import httpx
+from PIL import Image
 
 from benchmarks.service.clients import _percentile
 from benchmarks.service.place import ROOT, Place, Places
@@ -197,6 +200,15 @@ def _of(times: Sequence[float], percent: int) -> float:
 
 def streams(places: Places, rounds: int) -> list[Figures]:
     """Five hundred streams of one job that trains, and what they cost the training."""
+    return _followed(places, rounds, clients=500)
+
+
+def page(places: Places, rounds: int) -> list[Figures]:
+    """A hundred streams of one job that trains, as where a class looks on, and what they cost the training."""
+    return _followed(places, rounds, clients=100)
+
+
+def _followed(places: Places, rounds: int, *, clients: int) -> list[Figures]:
     answer = []
     for kind in KINDS:
         with places.open(kind) as place:
@@ -207,7 +219,7 @@ def streams(places: Places, rounds: int) -> list[Figures]:
             alone, followed, told = [], [], []
             for _ in range(rounds):
                 alone.append(_epoch_seconds(place, job_id, 3))
-                client = _client("follow", place.port, clients=500, seconds=4, job=job_id)
+                client = _client("follow", place.port, clients=clients, seconds=4, job=job_id)
                 assert client.stdout is not None
                 assert client.stdout.readline() == "open\n"
                 followed.append(_epoch_seconds(place, job_id, 3))
@@ -217,7 +229,7 @@ def streams(places: Places, rounds: int) -> list[Figures]:
         answer.append(
             {
                 "database": kind,
-                "streams": 500,
+                "streams": clients,
                 "refused": max(item["refused"] for item in told),
                 "holes": sum(item["holes"] for item in told),
                 "events": sum(item["events"] for item in told),
@@ -328,6 +340,57 @@ def _two_jobs(place: Place, spec: dict[str, Any]) -> float:
     return (max(job.finished_ms or 0 for job in ended) - min(job.created_ms for job in ended)) / 1000
 
 
+def predict(places: Places, rounds: int) -> list[Figures]:
+    """A digit's class from a checkpoint that is ready, over a kept connection, and from one that has to be read."""
+    answer = []
+    for kind in KINDS:
+        for preset in ("fast", "conv"):
+            with places.open(kind) as place:
+                place.serve()
+                place.work()
+                epochs = 8
+                spec = {"kind": "classifier", "preset": preset, "epochs": epochs, "checkpoint": {"keep_last": epochs}}
+                job_id = place.submit(**spec)
+                place.until_end(job_id)
+                digit = place.http.get("/datasets/mnist-10k/validation/0.png").read()
+                sheet = _enlarged(digit, 10)
+                _predict_ms(place, job_id, digit)  # the engine itself is loaded by the first
+                cold = [_predict_ms(place, job_id, digit, checkpoint=epoch) for epoch in range(1, epochs)]
+                plain: list[float] = []
+                drawn: list[float] = []
+                for _ in range(rounds * 30):
+                    plain.append(_predict_ms(place, job_id, digit))
+                    drawn.append(_predict_ms(place, job_id, sheet, fit=True, explain=True))
+            answer.append(
+                {
+                    "database": kind,
+                    "preset": preset,
+                    "one_digit_ms": spread(plain),
+                    "drawn_and_explained_ms": spread(drawn),
+                    "next_checkpoint_ms": spread(cold),
+                }
+            )
+    return answer
+
+
+def _predict_ms(place: Place, job_id: str, png: bytes, **options: Any) -> float:
+    body = {"images": [base64.b64encode(png).decode()], **options}
+    began = time.perf_counter()
+    answer = place.http.post(f"/jobs/{job_id}/predict", json=body)
+    took = 1000 * (time.perf_counter() - began)
+    answer.raise_for_status()
+    return took
+
+
+def _enlarged(png: bytes, times: int) -> bytes:
+    """As a page sends what was drawn."""
+    with Image.open(io.BytesIO(png)) as image:
+        large = image.resize((image.width * times, image.height * times))
+    buffer = io.BytesIO()
+    large.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 PARTS: Final[dict[str, Callable[[Places, int], list[Figures]]]] = {
-    function.__name__: function for function in (post, pickup, short, scale, streams, share, workers)
+    function.__name__: function for function in (post, pickup, short, scale, streams, page, predict, share, workers)
 }
