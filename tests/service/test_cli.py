@@ -299,8 +299,10 @@ def test_a_terminal_gets_a_bar(stack: LocalStack) -> None:
     assert code == 0
     assert "\x1b[?25l" in shown  # the cursor is hidden while the bar moves,
     assert shown.count("\x1b[?25h") >= 1  # and comes back
-    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).rstrip().splitlines()[-1]
-    assert re.search(r"classifier .*epoch 2/2  loss \d\.\d{4}  accuracy \d\d\.\d\d%  succeeded", last)
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).rstrip().splitlines()[-3:]
+    assert re.search(r"classifier .*epoch 2/2  loss \d\.\d{4}  accuracy \d\d\.\d\d%  succeeded", last[0])
+    assert re.search(r"loss  \d\.\d{4} █▁ \d\.\d{4}", last[1])
+    assert re.search(r"accuracy  \d\d\.\d\d% \S\S \d\d\.\d\d%", last[2])
 
 
 def test_the_demo_leaves_its_files_and_ends_by_itself(
@@ -398,10 +400,11 @@ def test_a_gan_makes_a_grid_and_a_film(run: Run, client: Client) -> None:
     result = run("generate", gan["id"], "-o", "grid.png", "--count", "9", "--scale", "1")
     assert result.exit_code == 0, result.output
     assert result.stdout.endswith("by the checkpoint of epoch 1\n")
-    assert Image.open("grid.png").size == (92, 92)  # three by three, and frames between
+    with Image.open("grid.png") as grid:
+        assert grid.size == (92, 92)  # three by three, and frames between
     assert run("generate", gan["id"], "--film", "--count", "2").exit_code == 0
-    film = Image.open(f"{gan['id']}.gif")
-    assert getattr(film, "n_frames", 1) > 12
+    with Image.open(f"{gan['id']}.gif") as film:
+        assert getattr(film, "n_frames", 1) > 12
     made = json.loads(run("generate", gan["id"], "--count", "1", "--seed", "3", "--json").stdout)
     again = client.generate(gan["id"], seeds=[3], with_latent=True)
     assert made["images"] == again["images"]
