@@ -96,4 +96,4 @@ class Keyring:
 
 def _digest(text: str) -> bytes:
     # What is remembered must not be a list of keys.
-    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()

@@ -33,11 +33,12 @@ def sign_in() -> Response:
     """
     queries.read_query(NoQuery)
     asked = validation.read_body(SignIn, queries.read_json())
-    here = services()
+    here, key = services(), asked.key.strip()
+    is_new = not here.keyring.was_refused(key)
     try:
-        found = checked_key(asked.key.strip())
+        found = checked_key(key)
     except Problem as problem:
-        if problem.code == "key_required":
+        if problem.code == "key_required" and is_new:  # once: strangers must not fill the audit
             keys.refuse(here.database, by=named_actor(None))
         raise
     signed_in, token = keys.sign_in(here.database, found, by=named_actor(found))

@@ -42,7 +42,8 @@ def test_everything_that_changes_something_is_recorded_once(
     assert client.delete(f"/jobs/{fork_id}").status_code == 204
     assert client.post("/jobs/job_01J00000000000000000000000/cancel").status_code == 404
     browser = app.test_client()
-    assert browser.post("/session", json={"key": "wrong"}).status_code == 401
+    for _ in range(3):
+        assert browser.post("/session", json={"key": "wrong"}).status_code == 401
     browser.post("/session", json={"key": key})
     browser.delete("/session")
     keys.revoke(here.database, "ann", by=Actor(address="terminal"))

@@ -104,6 +104,8 @@ def test_nobody_is_signed_in_by_a_foreign_page_or_a_wrong_key(keyed: Flask, make
         assert (wrong.status_code, wrong.json["code"]) == (401, "key_required")
         assert "Set-Cookie" not in wrong.headers
     assert client.post("/session", json={"key": 7}, headers=OWN).status_code == 422
+    for key in ("\ud800", "\udc80", "\u0000", "ä" * 200):
+        assert sign_in(client, key).status_code in (400, 401, 422)
     assert client.post("/session", data={"key": make_key()}, headers=OWN).status_code == 415
     assert client.get("/jobs").status_code == 401
 
