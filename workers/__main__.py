@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -47,6 +48,11 @@ def main() -> int:
         supervisor.close()
         time.sleep(CELERY_GRACE_S)
         os._exit(0)
+
+    # Whoever takes this signal keeps Celery from setting levels and handlers of its own, which hid our lines.
+    @signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]  # celery has no types
+    def keep_ours(**_: object) -> None:
+        logging.getLogger("celery").setLevel(logging.WARNING)
 
     # Until Celery has its own handler; then it stops by the signal above.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -17,6 +17,7 @@ from service.cli.errors import Failure
 from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database
 from service.contract.settings import Settings
+from service.contract.uploads import UploadFolder
 from service.local.broker import running_url
 from service.upkeep import backup as copies
 from service.upkeep import doctor as doctors
@@ -93,14 +94,15 @@ def backup(target: str) -> None:
 
     The service may run meanwhile.
     """
-    with _service() as (_, database, store):
+    with _service() as (settings, database, store):
+        received = UploadFolder(settings.artifacts)
         if target == "-":
-            report = copies.backup(database, store, sys.stdout.buffer)
+            report = copies.backup(database, store, received, sys.stdout.buffer)
         else:
             unfinished = Path(f"{target}.unfinished")
             try:
                 with unfinished.open("wb") as file:
-                    report = copies.backup(database, store, file)
+                    report = copies.backup(database, store, received, file)
                     file.flush()
                     os.fsync(file.fileno())
                 unfinished.rename(target)
@@ -121,7 +123,8 @@ def restore(source: IO[bytes]) -> None:
     """
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-restore")) as database:
-        report = copies.restore(database, ArtifactFolder(settings.artifacts), source)
+        received = UploadFolder(settings.artifacts)
+        report = copies.restore(database, ArtifactFolder(settings.artifacts), received, source)
     _tell("restored", report)
 
 

@@ -115,6 +115,10 @@ class UploadFolder:
         _sync(self._root)
         shutil.rmtree(self._unfinished(upload_id), ignore_errors=True)
 
+    def files(self, upload_id: str) -> dict[str, Path]:
+        """The files of an upload by their names, in order."""
+        return {path.name: path for path in sorted(self.arrays(upload_id).glob("*")) if path.is_file()}
+
     def discard(self, upload_id: str) -> None:
         """Remove the files of an upload, whole or not."""
         for folder in (self.arrays(upload_id), self._unfinished(upload_id)):

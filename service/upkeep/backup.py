@@ -1,9 +1,9 @@
 """A whole service in one tar file: every row, and every file that a row names. It is read back into either database.
 
-In the file, in this order: ``manifest.json``, ``rows/<table>/<number>.jsonl``, ``files/<path>``, the rows of artifacts
-(only those whose file is in), ``end.json`` with what there should be. It is written and read as a stream. The rows are
-one state of the database; a file that was removed since, as running jobs remove their older checkpoints, is left out
-together with its row.
+In the file, in this order: ``manifest.json``, ``rows/<table>/<number>.jsonl``, ``uploads/<id>/<name>``,
+``files/<path>``, the rows of artifacts (only those whose file is in), ``end.json`` with what there should be. It is
+written and read as a stream. The rows are one state of the database; a file that was removed since, as running jobs
+remove their older checkpoints, is left out together with its row.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import IO, Any, Final
 
 from alembic import command
@@ -28,14 +31,17 @@ from migrations import upgrade as migrations
 from service.contract.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.contract.database import Database
 from service.contract.errors import ContractError
-from service.contract.tables import Artifact, Base, Worker
+from service.contract.tables import Artifact, Base, Upload, Worker
+from service.contract.uploads import UploadFolder
 
 FORMAT: Final = 1
 _CHUNK: Final = 500
 _PASSING: Final = frozenset({Worker.__tablename__})
 """Tables that say what runs now: nothing of that is true of a copy."""
 _ARTIFACTS: Final = Artifact.__tablename__
+_UPLOADS: Final = Upload.__tablename__
 _FILE: Final = re.compile(rf"files/([a-z]+_[0-9A-Za-z]+/(?:{'|'.join(ArtifactKind)})/[0-9A-Za-z._-]+)", re.ASCII)
+_UPLOAD: Final = re.compile(r"uploads/([a-z]+_[0-9A-Za-z]+)/([0-9A-Za-z_-][0-9A-Za-z._-]*)", re.ASCII)
 _ROWS: Final = re.compile(r"rows/([a-z_]+)/[0-9]+\.jsonl", re.ASCII)
 
 
@@ -54,7 +60,7 @@ class Report:
     """Files that rows name and that were not what was written: they are left out, and their rows too."""
 
 
-def backup(database: Database, store: ArtifactStore, target: IO[bytes]) -> Report:
+def backup(database: Database, store: ArtifactStore, received: UploadFolder, target: IO[bytes]) -> Report:
     """Write everything to a file or pipe.
 
     Raises:
@@ -72,15 +78,21 @@ def backup(database: Database, store: ArtifactStore, target: IO[bytes]) -> Repor
             "manifest.json",
             {"format": FORMAT, "schema": ScriptDirectory.from_config(migrations.config()).get_current_head()},
         )
+        sent: list[dict[str, Any]] = []
         with database.read() as session:
             connection = session.connection().execution_options(stream_results=True)
             for table in Base.metadata.sorted_tables:
                 if table.name == _ARTIFACTS:
                     for row in connection.execute(select(table)).mappings():
                         named.write(json.dumps(dict(row)) + "\n")
+                elif table.name == _UPLOADS:
+                    sent = [dict(row) for row in connection.execute(select(table)).mappings()]
+                    report.rows[table.name] = _add_rows(tar, table.name, iter(sent))
                 elif table.name not in _PASSING:
                     rows = (dict(row) for row in connection.execute(select(table)).mappings())
                     report.rows[table.name] = _add_rows(tar, table.name, rows)
+        for upload in sent:
+            _add_upload(tar, received, upload, report)
         named.seek(0)
         kept = _add_files(tar, database, store, (json.loads(line) for line in named), report)
         report.rows[_ARTIFACTS] = _add_rows(tar, _ARTIFACTS, iter(kept))
@@ -89,7 +101,7 @@ def backup(database: Database, store: ArtifactStore, target: IO[bytes]) -> Repor
     return report
 
 
-def restore(database: Database, store: ArtifactStore, source: IO[bytes]) -> Report:
+def restore(database: Database, store: ArtifactStore, received: UploadFolder, source: IO[bytes]) -> Report:
     """Read everything back into an empty database and an empty store, and bring the schema up to date.
 
     The rows are one transaction. Where it fails, files may be left, which the sweep removes.
@@ -106,6 +118,7 @@ def restore(database: Database, store: ArtifactStore, source: IO[bytes]) -> Repo
             _prepare(connection, _first(members))
             tables = _reflect(connection)
             seen: dict[str, str] = {}
+            begun: dict[str, Path] = {}
             end: dict[str, Any] | None = None
             for member, content in members:
                 if content is None or end is not None:
@@ -118,12 +131,20 @@ def restore(database: Database, store: ArtifactStore, source: IO[bytes]) -> Repo
                     seen[file[1]] = hashlib.sha256(data).hexdigest()
                     report.files += 1
                     report.size_bytes += len(data)
+                elif upload := _UPLOAD.fullmatch(member.name):
+                    if upload[1] not in begun:
+                        begun[upload[1]] = received.begin(upload[1])
+                    _write(begun[upload[1]] / upload[2], content)
+                    report.files += 1
+                    report.size_bytes += member.size
                 elif member.name == "end.json":
                     end = json.load(content)
                 else:
                     raise BackupError(f"{member.name[:100]!r} is no part of a backup")
             if end is None or end != {"rows": report.rows, "files": report.files}:
                 raise BackupError("the backup is not whole: it was cut off, or files are missing in it")
+            for upload_id, folder in begun.items():
+                received.finish(upload_id, folder)
             _go_on_counting(connection, tables.values())
             command.upgrade(migrations.config(connection), "head")
     except tarfile.TarError as error:
@@ -148,6 +169,26 @@ def _add_rows(tar: tarfile.TarFile, table: str, rows: Iterator[dict[str, Any]]) 
         _add_bytes(tar, f"rows/{table}/{count // _CHUNK:06d}.jsonl", lines.encode())
         count += len(chunk)
     return count
+
+
+def _add_upload(tar: tarfile.TarFile, received: UploadFolder, row: dict[str, Any], report: Report) -> None:
+    files = received.files(row["id"])
+    if not files:
+        report.damaged.append(f"the data set {row['name']} has no files")
+    for name, path in files.items():
+        with path.open("rb") as file:
+            member = tarfile.TarInfo(f"uploads/{row['id']}/{name}")
+            member.size = path.stat().st_size
+            tar.addfile(member, file)
+        report.files += 1
+        report.size_bytes += member.size
+
+
+def _write(path: Path, content: IO[bytes]) -> None:
+    with path.open("xb") as file:
+        shutil.copyfileobj(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _add_files(

@@ -17,6 +17,7 @@ from service.contract.database import Database, now_ms
 from service.contract.jobs import Submission
 from service.contract.leases import EpochRecord, Position
 from service.contract.tables import Job
+from service.contract.uploads import UploadFolder
 from service.contract.validation import resolve
 
 DAY_MS = 24 * 60 * 60 * 1000
@@ -26,6 +27,10 @@ DAY_MS = 24 * 60 * 60 * 1000
 class House:
     database: Database
     store: ArtifactFolder
+
+    @property
+    def received(self) -> UploadFolder:
+        return UploadFolder(self.store.root)
 
     def train(self, epochs: int = 5, *, best: int = 2, ended_days_ago: float | None = 0.0) -> str:
         """A job with ``epochs`` checkpoints; ``None``: it is still running."""

@@ -19,7 +19,8 @@ from migrations.upgrade import config, exclusively, is_current
 from service.contract import jobs, leases
 from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database, now_ms
-from service.contract.tables import AuditEntry, Base
+from service.contract.tables import AuditEntry, Base, Upload
+from service.contract.uploads import UploadFolder
 from service.upkeep.backup import BackupError, backup, restore
 from tests.service.upkeep.conftest import House
 
@@ -50,7 +51,7 @@ def rows(database: Database) -> dict[str, list[dict[str, Any]]]:
 
 def copy(house: House) -> io.BytesIO:
     target = io.BytesIO()
-    assert backup(house.database, house.store, target).damaged == []
+    assert backup(house.database, house.store, house.received, target).damaged == []
     target.seek(0)
     return target
 
@@ -58,7 +59,7 @@ def copy(house: House) -> io.BytesIO:
 def test_everything_comes_back(house: House, empty: House) -> None:
     ended, running = house.train(), house.train(ended_days_ago=None)
     saved = copy(house)
-    report = restore(empty.database, empty.store, saved)
+    report = restore(empty.database, empty.store, empty.received, saved)
     assert report.files == 20
     assert is_current(empty.database)
     assert rows(empty.database) == rows(house.database)
@@ -99,7 +100,7 @@ def test_a_backup_of_an_older_schema_is_brought_up_to_date(house: House, empty: 
             target.addfile(member, io.BytesIO(data))
             counts[member.name] = 1
     changed.seek(0)
-    report = restore(empty.database, empty.store, changed)
+    report = restore(empty.database, empty.store, empty.received, changed)
     assert report.rows["jobs"] == 1
     assert is_current(empty.database)
     assert empty.epochs_kept(job_id) == [1, 2, 3, 4, 5]
@@ -121,10 +122,10 @@ def test_a_file_that_was_pruned_meanwhile_is_left_out_with_its_row(house: House,
             return super().read(path, sha256)
 
     target = io.BytesIO()
-    report = backup(house.database, Pruning(house.store.root), target)
+    report = backup(house.database, Pruning(house.store.root), house.received, target)
     assert (report.files, report.damaged) == (9, [])
     target.seek(0)
-    restore(empty.database, empty.store, target)
+    restore(empty.database, empty.store, empty.received, target)
     assert empty.epochs_kept(job_id) == [2, 3, 4, 5]
 
 
@@ -133,7 +134,7 @@ def test_a_damaged_file_is_told_of(house: House) -> None:
     with house.database.read() as session:
         first, _ = jobs.artifacts(session, job_id)
     (house.store.root / first.path).write_bytes(b"another")
-    report = backup(house.database, house.store, io.BytesIO())
+    report = backup(house.database, house.store, house.received, io.BytesIO())
     assert len(report.damaged) == 1
     assert first.path in report.damaged[0]
 
@@ -168,7 +169,7 @@ def test_what_is_no_whole_backup_changes_nothing(
     database = Database(f"sqlite:///{tmp_path / 'other.db'}")
     spoiled = spoil(copy(house).getvalue())
     with pytest.raises(BackupError, match=reason):
-        restore(database, ArtifactFolder(tmp_path / "other"), io.BytesIO(spoiled))
+        restore(database, ArtifactFolder(tmp_path / "other"), UploadFolder(tmp_path / "other"), io.BytesIO(spoiled))
     with database.engine.connect() as connection:
         assert "jobs" not in {row[0] for row in connection.execute(text("SELECT name FROM sqlite_master"))}
     database.close()
@@ -179,17 +180,34 @@ def test_nothing_is_restored_over_something(house: House, tmp_path: Path) -> Non
     house.train(1)
     saved = copy(house)
     with pytest.raises(BackupError, match="artifacts already"):
-        restore(house.database, house.store, saved)
+        restore(house.database, house.store, house.received, saved)
     saved.seek(0)
     with pytest.raises(BackupError, match="not empty"):
-        restore(house.database, ArtifactFolder(tmp_path / "other"), saved)
+        restore(house.database, ArtifactFolder(tmp_path / "other"), UploadFolder(tmp_path / "other"), saved)
 
 
 def test_the_audit_goes_on_with_new_numbers(house: House, empty: House) -> None:
     for _ in range(3):
         with house.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms(), action="tried", detail={}))
-    restore(empty.database, empty.store, copy(house))
+    restore(empty.database, empty.store, empty.received, copy(house))
     with empty.database.write() as session:
         session.add(AuditEntry(at_ms=now_ms(), action="tried again", detail={}))
     assert len(rows(empty.database)["audit"]) == 4
+
+
+def test_data_sets_that_people_sent_come_back(house: House, empty: House) -> None:
+    folder = house.received.begin("ds_1")
+    arrays = folder / "whole"
+    arrays.mkdir()
+    (arrays / "train-images.npy").write_bytes(b"pixels" * 1000)
+    (arrays / "train-labels.npy").write_bytes(b"labels")
+    house.received.finish("ds_1", arrays)
+    values = {"image_rows": 2, "image_columns": 3, "classes": 4, "train_count": 5, "validation_count": 6}
+    with house.database.write() as session:
+        session.add(Upload(id="ds_1", owner="", name="mine", sha256="sha256:1", size_bytes=7, created_ms=8, **values))
+    report = restore(empty.database, empty.store, empty.received, copy(house))
+    assert report.files == 2
+    found = {name: path.read_bytes() for name, path in empty.received.files("ds_1").items()}
+    assert found == {"train-images.npy": b"pixels" * 1000, "train-labels.npy": b"labels"}
+    assert rows(empty.database)["uploads"] == rows(house.database)["uploads"]

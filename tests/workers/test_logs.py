@@ -1,0 +1,31 @@
+"""What stands in the logs of workers: JSON, a line each, and each says which job and which attempt it is about."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+from tests.workers.conftest import children_of, open_workshop
+
+
+def test_lines_about_a_job_name_it_its_lease_and_its_attempt(tmp_path: Path) -> None:
+    workshop = open_workshop(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
+    try:
+        job_id = workshop.submit(epochs=4)
+        worker = workshop.start()
+        workshop.until(job_id, lambda job: job.epoch >= 1)
+        for child in children_of(worker.pid):
+            os.kill(child, signal.SIGKILL)
+        workshop.until_end(job_id)
+    finally:
+        workshop.stop()
+        workshop.database.close()
+    written = (workshop.home / "workers.log").read_text().splitlines()
+    # Celery says this by itself, in a signal handler that no logger reaches.
+    lines = [json.loads(line) for line in written if line not in ("", "worker: Warm shutdown (MainProcess)")]
+    mine = [line for line in lines if line.get("job") == job_id]
+    assert {(line["lease"], line["attempt"]) for line in mine} == {(1, 1), (2, 2)}
+    assert {line["process"] for line in mine} == {"worker", "child"}
+    assert all(line["timestamp"] and line["level"] for line in lines)
