@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -75,6 +76,10 @@ def test_both_kinds_are_trained_and_downloaded(service: Service) -> None:
         service.check_download(job_id)
         curves = service.http.get(f"/jobs/{job_id}/plots/curves.png")
         assert (curves.status_code, curves.content[:4]) == (200, b"\x89PNG")
+    page = service.http.get(f"/ui/jobs/{ids[0]}").text
+    script = re.search(r'<meta name="plotly" content="([^"]+)"', page)  # out of a package that the image keeps in part
+    assert script is not None
+    assert len(service.http.get(script[1]).raise_for_status().content) > 1_000_000
 
 
 def test_two_workers_share_four_jobs(service: Service) -> None:
