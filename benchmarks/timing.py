@@ -9,19 +9,18 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 Work = Callable[[], object]
+Round = tuple[float, dict[str, float]]
+"""The share of the processors that others took, and the time of each contestant."""
 
-ROUNDS = 11
-"""Medians are taken over this many undisturbed rounds."""
+ROUNDS = 25
+"""Medians are taken over this many undisturbed rounds: short turns and many, for disturbances come in bursts."""
 
 LEAST = 7
-"""If fewer rounds than this were undisturbed when the patience ends, all count."""
-
-_PATIENCE = 150
-"""How many times as long as one turn a row may take: with this, `make bench` ends within 10 minutes."""
+"""If fewer rounds than this were undisturbed when the patience ends, this many of the least disturbed count."""
 
 _DISTURBED = 0.08
 """The share of the machine's processor time that others may take."""
@@ -31,7 +30,12 @@ _PAUSE = 0.04
 
 
 def medians(
-    contestants: Mapping[str, Work], *, seconds: float = 0.12, unit: int = 1, needed: int = ROUNDS
+    contestants: Mapping[str, Work],
+    *,
+    seconds: float = 0.05,
+    unit: int = 1,
+    needed: int = ROUNDS,
+    patience: float = 18,
 ) -> dict[str, float]:
     """Milliseconds of one piece of work for each contestant: the median of its rounds.
 
@@ -40,16 +44,19 @@ def medians(
         seconds: about how long one turn lasts.
         unit: pieces that belong together (a cycle of steps): a turn takes a multiple.
         needed: undisturbed rounds.
+        patience: seconds after which there are no further rounds, if there were ``LEAST``.
     """
     counts = {}
     for name, work in contestants.items():
         for _ in range(2 * unit):  # the first pieces allocate, compile, fill caches
             work()
         counts[name] = max(1, round(seconds / max(_seconds(work, unit), 1e-7))) * unit
-    rounds: list[tuple[bool, dict[str, float]]] = []
+    rounds: list[Round] = []
     names = list(contestants)
-    end = time.perf_counter() + _PATIENCE * seconds
-    while sum(quiet for quiet, _ in rounds) < needed and (len(rounds) < LEAST or time.perf_counter() < end):
+    end = time.perf_counter() + patience
+    while sum(share < _DISTURBED for share, _ in rounds) < needed:
+        if len(rounds) >= LEAST and time.perf_counter() > end:
+            break
         first = len(rounds) % len(names)  # each goes first in turn
         times, others, total = {}, 0.0, 0.0
         for name in names[first:] + names[:first]:
@@ -61,11 +68,16 @@ def medians(
             others += _others_seconds() - busy
             total += spent
             times[name] = spent / counts[name] * 1000
-        rounds.append((others < _DISTURBED * total * (os.cpu_count() or 1), times))
-    quiet = [times for undisturbed, times in rounds if undisturbed]
-    if len(quiet) < LEAST:
-        quiet = [times for _, times in rounds]
-    return {name: statistics.median(times[name] for times in quiet) for name in names}
+        rounds.append((others / (total * (os.cpu_count() or 1)), times))
+    kept = undisturbed(rounds)
+    return {name: statistics.median(times[name] for times in kept) for name in names}
+
+
+def undisturbed(rounds: Sequence[Round]) -> list[dict[str, float]]:
+    """The times of the rounds in which others hardly worked; of the quietest, where there were few of them."""
+    in_order = sorted(rounds, key=lambda one: one[0])
+    count = max(LEAST, sum(share < _DISTURBED for share, _ in rounds))
+    return [times for _, times in in_order[:count]]
 
 
 def _seconds(work: Work, count: int) -> float:

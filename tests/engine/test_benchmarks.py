@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import cases, digits, floor, handwritten, memory, tables
+from benchmarks import cases, digits, floor, handwritten, memory, tables, timing
 from benchmarks.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR
 from engine import SGD, ImageData
 from engine.replay import Replay
@@ -114,3 +114,10 @@ def test_a_figure_that_misses_its_goal_is_marked() -> None:
     ]
     line = tables.text([row | {"torch_ms": 2.0}]).splitlines()[2]
     assert line.split()[-3:] == ["2.00!", "1.00", "0.50"]
+
+
+def test_the_quietest_rounds_count() -> None:
+    rounds = [(share / 100, {"engine": float(share)}) for share in range(20)]
+    assert [times["engine"] for times in timing.undisturbed(rounds[::-1])] == list(range(8))  # below 8%
+    assert [times["engine"] for times in timing.undisturbed(rounds[:4:-1])] == list(range(5, 12))  # too few are
+    assert len(timing.undisturbed([(0.0, {})] * 30)) == 30
