@@ -51,7 +51,7 @@ browser: $(VENV)/installed-dev  ## drive the pages in Chromium, which root gets 
 compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docker engine answers
 	$(BIN)/pytest -m compose
 
-bench: $(VENV)/installed  ## engine speed beside its floor, and PyTorch if BENCH_PYTHON has it; some 7 minutes
+bench: $(VENV)/installed  ## engine speed beside its floor, and PyTorch if BENCH_PYTHON has it; some 8 minutes
 	@$(BENCH_PYTHON) -m benchmarks
 
 bench-service: $(VENV)/installed-dev  ## what the service costs, on SQLite and PostgreSQL; some 15 minutes, or PARTS="post scale"
