@@ -18,7 +18,7 @@ import structlog
 
 from engine import BatchDone, CheckpointError, ClassifierTrainer, DivergedError, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
-from service.contract import jobs, leases, logs
+from service.contract import costs, jobs, leases, logs
 from service.contract.artifacts import (
     ArtifactDamaged,
     ArtifactFolder,
@@ -36,11 +36,11 @@ from service.contract.settings import Settings
 from service.contract.spec import Spec
 from service.contract.states import ErrorCode
 from service.contract.tables import Epoch, Job
-from service.contract.validation import read_resolved
+from service.contract.validation import Shape, read_resolved
 from service.datasets import Dataset, DatasetError
 from service.datasets.shelf import Shelf
 from service.pictures import grids
-from workers import build, forks
+from workers import build, forks, limits
 from workers.build import Trainer
 from workers.channel import Orders
 from workers.health import Watch
@@ -91,6 +91,7 @@ class Run:
 def main() -> int:
     """Wait for an order, train, end."""
     logs.configure("child")
+    limits.step_back()
     settings = Settings.from_env(os.environ, cores=1)
     orders = Orders.on_standard_streams()
     database = Database(settings.database_url, application="tapeline-child")
@@ -148,6 +149,7 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
         artifacts = ArtifactFolder(settings.artifacts)
         run = Run(database=database, artifacts=artifacts, held=held, orders=orders, spec=resolved, owner=job.owner)
         dataset = _load_data(run, settings)
+        limits.hold_to(costs.peak_bytes(resolved, _shape(dataset)))
         return _loop(run, build.trainer(resolved, dataset), dataset)
     except _Stopped:
         insist(lambda: leases.hand_back(database, held, orders.request), patience_s=held.lease_s)
@@ -165,6 +167,7 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
         hint = "fork the parent once more, or put the file back and retry"
         return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
     except MemoryError as error:
+        limits.let_go()
         hint = "make the networks or the batch smaller, or give the worker more memory"
         return fail({"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint})
     except (OSError, ArtifactUnreadable) as error:
@@ -173,6 +176,11 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
     except Exception as error:  # noqa: BLE001 - the boundary: a fault of ours must not look like a lost worker
         traceback.print_exc(file=sys.stderr)
         return fail({"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})
+
+
+def _shape(dataset: Dataset) -> Shape:
+    rows, columns = dataset.info.image_shape
+    return Shape(rows=rows, columns=columns, classes=dataset.info.classes, train_count=dataset.info.train_count)
 
 
 def _load_data(run: Run, settings: Settings) -> Dataset:

@@ -2,9 +2,9 @@
 
 A test arms a process by ``TESTING_FAILPOINTS``, a folder. A file there, named after a place (``epoch_committed``, or
 ``epoch_committed.3`` for one detail of it), says what is to happen to whichever process comes by first: ``kill``,
-``stop`` (as SIGSTOP), ``hang``, ``error`` (an OSError as of a full disk), ``memory`` (none is left), or ``note``
-(nothing: its name will tell who came by, and when). The file is renamed before that, so each strikes once. Nothing but
-the process's own environment can arm it; no request can.
+``stop`` (as SIGSTOP), ``hang``, ``error`` (an OSError as of a full disk), ``memory`` (none is left), ``hoard`` (take
+memory, up to 16 GiB), or ``note`` (nothing: its name will tell who came by, and when). The file is renamed before that,
+so each strikes once. Nothing but the process's own environment can arm it; no request can.
 """
 
 from __future__ import annotations
@@ -78,6 +78,9 @@ def _strike(how: str, place: str) -> None:
             raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (asked for at {place})")
         case "memory":
             raise MemoryError(f"asked for at {place}")
+        case "hoard":
+            held = [bytearray(2**26) for _ in range(256)]
+            del held
         case "abandon":
             raise Struck(place)
         case "note":

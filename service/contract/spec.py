@@ -23,8 +23,14 @@ MAX_SCALE: Final = 16
 MAX_OUTPUTS: Final = 2**18
 """The most numbers that one layer may make of one input."""
 MAX_PARAMETERS: Final = 20_000_000
+MAX_MEMORY_BYTES: Final = 4 * 2**30
+"""The most that a training may be reckoned to need at its peak."""
+MAX_OPERATIONS: Final = 1e16
+"""The most floating-point operations of a whole run: some days of one core."""
 MAX_EPOCHS: Final = 10_000
 MAX_BATCH: Final = 4096
+MAX_SHOWN_PIXELS: Final = 2**21
+"""The most pixels of data that one picture of samples shows."""
 MAX_SHIFT: Final = 16
 MAX_JUDGED: Final = 10_000
 

@@ -13,13 +13,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from rapidfuzz import process
 
-from service.contract import health
+from service.contract import costs, health
 from service.contract.architecture import Network, Size, networks, shown
 from service.contract.errors import Fault, MalformedJson, SpecError
 from service.contract.presets import DEFAULT_PRESET, PRESETS
 from service.contract.spec import (
     ADDED_LATER,
+    MAX_MEMORY_BYTES,
+    MAX_OPERATIONS,
     MAX_PARAMETERS,
+    MAX_SHOWN_PIXELS,
     MAX_UNITS,
     Activation,
     ClassifierSpec,
@@ -277,10 +280,7 @@ def check_fit(spec: Spec, shape: Shape) -> None:
     if spec.batch_size > shape.train_count:
         detail = f"must be at most {shape.train_count}, the pictures of {spec.dataset.name}"
         faults.append(Fault(pointer="#/batch_size", detail=detail, code="out_of_range"))
-    parameters = count_parameters(spec, shape)
-    if parameters > MAX_PARAMETERS:
-        detail = f"the networks have {parameters:,} parameters; at most {MAX_PARAMETERS:,} are allowed"
-        faults.append(Fault(pointer="#", detail=detail, code="too_large"))
+    faults += _too_costly(spec, shape)
     if faults:
         raise SpecError(faults)
 
@@ -297,11 +297,30 @@ def optimizers(spec: Spec) -> list[tuple[str, Optimizer]]:
     return found
 
 
-def count_parameters(spec: Spec, shape: Shape) -> int:
-    """How many weights and biases the networks have together."""
-
-    found = networks(spec, shape.rows, shape.columns)
-    return sum(placed.weights for network in found for placed in network.placed)
+def _too_costly(spec: Spec, shape: Shape) -> list[Fault]:
+    """What goes beyond what one job may take, each with the field that makes the most of it."""
+    faults = []
+    parameters = costs.parameters(spec, shape)
+    if parameters > MAX_PARAMETERS:
+        detail = f"the networks have {parameters:,} parameters; at most {MAX_PARAMETERS:,} are allowed"
+        faults.append(Fault(pointer="#", detail=detail, code="too_large"))
+    peak = costs.peak_bytes(spec, shape)
+    if peak > MAX_MEMORY_BYTES:
+        shares = {"#/dataset/name": costs.data_bytes(shape), "#/batch_size": costs.activation_bytes(spec, shape)}
+        most = max(shares, key=lambda pointer: shares[pointer])
+        pointer = most if shares[most] > peak / 2 else "#"
+        detail = f"would take {peak / 2**30:,.1f} GiB of memory; at most {MAX_MEMORY_BYTES / 2**30:.0f} are allowed"
+        faults.append(Fault(pointer=pointer, detail=detail, code="too_large"))
+    operations = costs.operations(spec, shape)
+    if operations > MAX_OPERATIONS:
+        detail = f"would take {operations:.1e} floating-point operations; at most {MAX_OPERATIONS:.0e} are allowed"
+        faults.append(Fault(pointer="#/epochs", detail=detail, code="too_large"))
+    shown = spec.samples.count * shape.pixels
+    if shown > MAX_SHOWN_PIXELS:
+        most_shown = max(1, MAX_SHOWN_PIXELS // shape.pixels)
+        detail = f"must be at most {most_shown} for pictures of {shape.rows} x {shape.columns}"
+        faults.append(Fault(pointer="#/samples/count", detail=detail, code="too_large", suggestion=str(most_shown)))
+    return faults
 
 
 def _check_end(network: Network, row: Size, image: Size, why: str) -> list[Fault]:

@@ -371,6 +371,11 @@ class Limits(Answer):
 
     owner: OwnerLimits | None = Field(description="Null where no keys are asked for: there are no owners then.")
     max_body_bytes: int
+    max_upload_bytes: int = Field(description="Of the body of `POST /datasets`.")
+    max_unpacked_bytes: int = Field(description="Of all files of an upload together.")
+    max_image_side: int = Field(description="Rows, or columns, of an upload's images.")
+    max_images: int = Field(description="Of one file of an upload.")
+    max_label: int
     max_json_depth: int
     max_layers: int
     max_units: int
@@ -378,6 +383,9 @@ class Limits(Answer):
     max_kernel: int
     max_outputs: int = Field(description="Numbers that one layer may make of one input.")
     max_parameters: int
+    max_memory_bytes: int = Field(description="What a training may be reckoned to need at its peak (`dry_run` tells).")
+    max_operations: float = Field(description="Floating-point operations of a whole run.")
+    max_shown_pixels: int = Field(description="`samples.count` times the pixels of an image of the data set.")
     max_epochs: int
     max_batch_size: int
     max_samples: int

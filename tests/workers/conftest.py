@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from migrations.upgrade import upgrade
-from service.contract import events, jobs, plan
+from service.contract import costs, events, jobs
 from service.contract.database import Database
 from service.contract.jobs import Submission
 from service.contract.settings import Settings
@@ -73,7 +73,7 @@ class Workshop:
 
     def store(self, document: dict[str, Any]) -> str:
         resolved = resolve(document)
-        submission = Submission(spec=document, resolved=resolved, steps=plan.total_steps(resolved, self.train_count))
+        submission = Submission(spec=document, resolved=resolved, steps=costs.total_steps(resolved, self.train_count))
         answer, _ = jobs.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
         return str(answer["id"])
 

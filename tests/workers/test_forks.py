@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import update
 
 from engine.checkpoint import State
-from service.contract import jobs, plan, validation
+from service.contract import costs, jobs, validation
 from service.contract.artifacts import ArtifactFolder, ArtifactKind
 from service.contract.jobs import Origin, Submission
 from service.contract.states import Status
@@ -81,7 +81,7 @@ def child_of(workshop: Workshop, parent_id: str, *, which: str | None = None, **
         id=new_id,
         spec=spec.model_dump(mode="json"),
         resolved=spec,
-        steps=plan.total_steps(spec, 8500),
+        steps=costs.total_steps(spec, 8500),
         origin=origin,
     )
     jobs.submit(workshop.database, submission, idempotency=None, represent=lambda job: {})

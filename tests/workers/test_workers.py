@@ -279,3 +279,20 @@ def test_a_worker_checks_in(light: Workshop) -> None:
 def workers_of(database: Database) -> list[int]:
     with database.read() as session:
         return [worker.slots for worker in leases.live_workers(session)]
+
+
+def test_a_job_that_wants_too_much_memory_fails_and_nothing_else(light: Workshop, tmp_path: Path) -> None:
+    struck = tmp_path / "failpoints"
+    struck.mkdir()
+    (struck / "batch_done.2").write_text("hoard")
+    job_id, next_id = light.submit(), light.submit(epochs=1)
+    worker = light.start(TESTING_FAILPOINTS=str(struck))
+    light.until(job_id, lambda job: job.epoch >= 1)
+    child = training_child(worker.pid)
+    assert int(Path(f"/proc/{child}/oom_score_adj").read_text()) == 500
+    assert os.getpriority(os.PRIO_PROCESS, child) >= 5
+    job = light.until_end(job_id)
+    assert (job.status, (job.error or {})["code"]) == (Status.FAILED, "out_of_memory")
+    assert job.attempt == 1
+    assert light.until_end(next_id).status == Status.SUCCEEDED
+    assert worker.poll() is None

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, request
 
 from service import datasets
-from service.contract import jobs, plan, validation
+from service.contract import costs, jobs, plan, validation
 from service.contract.artifacts import ArtifactDamaged, ArtifactKind
 from service.contract.changes import ForkRequest, JobPatch
 from service.contract.errors import Fault, IdempotencyConflict, SpecError
@@ -81,7 +81,7 @@ def submit() -> Response:
             )
         )
     here.quotas.new_job(owner())
-    steps = plan.total_steps(spec, shape.train_count)
+    steps = costs.total_steps(spec, shape.train_count)
     submission = Submission(spec=document, resolved=spec, steps=steps, owner=owner())
     answer, replayed = jobs.submit(here.database, submission, idempotency=idempotency, represent=_represent, by=actor())
     reach("submitted")
@@ -260,7 +260,7 @@ def fork(job_id: str) -> Response:
             jobs.require(parent, Action.FORK)
             checkpoint = jobs.checkpoint(session, parent, asked.checkpoint)
         spec, shape = _derived(parent, asked.overrides, epoch=checkpoint.epoch)
-        steps = plan.total_steps(spec, shape.train_count)
+        steps = costs.total_steps(spec, shape.train_count)
         sent = spec.model_dump(mode="json")
         new = Submission(spec=sent, resolved=spec, steps=steps, owner=owner())
         try:

@@ -8,7 +8,8 @@ from flask import Blueprint, Response
 
 from service.contract import spec, validation
 from service.contract.presets import DEFAULT_PRESET, PRESETS
-from service.web import queries
+from service.datasets import intake
+from service.web import queries, receiving
 from service.web.answers import as_json
 from service.web.operations import documented
 from service.web.queries import NoQuery
@@ -29,6 +30,11 @@ def limits() -> Response:
         Limits(
             owner=_of_owner(),
             max_body_bytes=queries.MAX_BODY_BYTES,
+            max_upload_bytes=receiving.MAX_UPLOAD_BYTES,
+            max_unpacked_bytes=intake.MAX_UNPACKED_BYTES,
+            max_image_side=intake.MAX_SIDE,
+            max_images=intake.MAX_PICTURES,
+            max_label=intake.MAX_LABEL,
             max_json_depth=validation.MAX_DEPTH,
             max_layers=spec.MAX_LAYERS,
             max_units=spec.MAX_UNITS,
@@ -36,6 +42,9 @@ def limits() -> Response:
             max_kernel=spec.MAX_KERNEL,
             max_outputs=spec.MAX_OUTPUTS,
             max_parameters=spec.MAX_PARAMETERS,
+            max_memory_bytes=spec.MAX_MEMORY_BYTES,
+            max_operations=spec.MAX_OPERATIONS,
+            max_shown_pixels=spec.MAX_SHOWN_PIXELS,
             max_epochs=spec.MAX_EPOCHS,
             max_batch_size=spec.MAX_BATCH,
             max_samples=_bound(spec.Sampling, "count", "le"),

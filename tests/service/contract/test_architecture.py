@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from service.contract import costs
 from service.contract.architecture import networks, picture_size
 from service.contract.errors import SpecError
 from service.contract.plan import work
 from service.contract.spec import ClassifierSpec
-from service.contract.validation import Shape, check_fit, count_parameters, read_resolved, resolve
+from service.contract.validation import Shape, check_fit, read_resolved, resolve
 
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
 END = {"units": 10, "activation": "softmax"}
@@ -46,7 +47,7 @@ def test_sizes_are_followed_from_the_pixels_to_the_classes() -> None:
         *((28, 28, 4), (28, 28, 4), (14, 14, 4), (5, 5, 4), (5, 5, 4), (100,), (10,)),
     ]
     assert [placed.weights for placed in network.placed] == [40, 8, 0, 404, 0, 0, 1010]
-    assert count_parameters(spec, DIGITS) == 1462
+    assert costs.parameters(spec, DIGITS) == 1462
     assert sum(placed.products for placed in network.placed) == 784 * 9 * 4 + 25 * 100 * 4 + 1000
     assert read_resolved(spec.model_dump(mode="json")) == spec
 

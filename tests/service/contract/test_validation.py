@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.contract import costs
 from service.contract.errors import Fault, MalformedJson, SpecError
 from service.contract.presets import PRESETS
 from service.contract.spec import Adam, ClassifierSpec, GanSpec, Kind, Sgd
@@ -17,7 +18,6 @@ from service.contract.validation import (
     Shape,
     canonical,
     check_fit,
-    count_parameters,
     parse_json,
     read_resolved,
     resolve,
@@ -226,7 +226,7 @@ def test_no_document_brings_the_check_down(document: Any) -> None:
 
 
 def test_parameters_are_weights_and_biases() -> None:
-    assert count_parameters(resolve({"kind": "classifier"}), DIGITS) == 784 * 392 + 392 + 392 * 10 + 10
+    assert costs.parameters(resolve({"kind": "classifier"}), DIGITS) == 784 * 392 + 392 + 392 * 10 + 10
 
 
 def test_the_hash_hangs_on_what_is_computed_and_on_nothing_else() -> None:

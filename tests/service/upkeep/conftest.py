@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from service.contract import jobs, leases, plan
+from service.contract import costs, jobs, leases
 from service.contract.artifacts import ArtifactFolder, ArtifactKind
 from service.contract.database import Database, now_ms
 from service.contract.jobs import Submission
@@ -36,7 +36,7 @@ class House:
         """A job with ``epochs`` checkpoints; ``None``: it is still running."""
         document = {"kind": "classifier", "epochs": epochs, "tags": ["kept"]}
         resolved = resolve(document)
-        submission = Submission(spec=document, resolved=resolved, steps=plan.total_steps(resolved, 8500))
+        submission = Submission(spec=document, resolved=resolved, steps=costs.total_steps(resolved, 8500))
         answer, _ = jobs.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
         held = leases.claim(self.database, "played", 600.0)
         assert held is not None
