@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,8 @@ _ATTEMPTS: Final = 4
 _FIRST_PAUSE_S: Final = 0.1
 _STREAM_SILENCE_S: Final = 45.0
 """The service says something every 15 s; a stream that is silent for longer is dead."""
+_UPLOAD_TIMEOUT_S: Final = 180.0
+"""Reading a large upload takes the service a while after the last byte has come."""
 _CHUNK_BYTES: Final = 1 << 18
 _BUSY: Final = frozenset({502, 503, 504})
 _TOO_MANY: Final = 429
@@ -403,6 +405,31 @@ class Client:
                 seq = int(received.id) if kept and received.id.isdecimal() else None
                 with suppress(json.JSONDecodeError):
                     yield Event(received.event, json.loads(received.data), seq)
+
+    def datasets(self) -> Sequence[dict[str, Any]]:
+        """The data sets that a spec may name."""
+        found: Sequence[dict[str, Any]] = self._json("GET", "/datasets")["data"]
+        return found
+
+    def upload(
+        self, name: str, files: Mapping[str, Path], *, validation_fraction: float | None = None
+    ) -> dict[str, Any]:
+        """Send a data set.
+
+        Args:
+            files: by the field of the form: ``archive``, or ``images`` and ``labels``, perhaps with
+                ``validation_images`` and ``validation_labels``. They are read while they are sent.
+            validation_fraction: share of each class that is for validation, where no files are.
+        """
+        fields = {"name": name} | ({} if validation_fraction is None else {"validation_fraction": validation_fraction})
+        with ExitStack() as opened:
+            parts = {field: opened.enter_context(path.open("rb")) for field, path in files.items()}
+            return self._json("POST", "/datasets", data=fields, files=parts, timeout=_UPLOAD_TIMEOUT_S)
+
+    def delete_dataset(self, name: str) -> None:
+        """Delete a data set that was sent, and that no job needs any more."""
+        with self._response("DELETE", f"/datasets/{name}"):
+            pass
 
     def _json(self, method: str, path: str, *, repeatable: bool = False, **options: Any) -> dict[str, Any]:
         with self._response(method, path, repeatable=repeatable, **options) as response:

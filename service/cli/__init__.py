@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from service.cli import demo, inference, jobs, up
+from service.cli import datasets, demo, inference, jobs, up
 from service.cli.errors import Commands
 from service.cli.target import service_options
 
@@ -18,7 +18,7 @@ def main() -> None:
 
 main.add_command(up.up)
 main.add_command(demo.demo)
-for command in jobs.COMMANDS:
+for command in (*jobs.COMMANDS, *datasets.COMMANDS):
     main.add_command(command)
 for command in inference.COMMANDS:
     main.add_command(command)
