@@ -8,12 +8,13 @@ BENCH_PYTHON ?= $(BIN)/python
 PARTS ?=
 # How long the soak takes; SEED=n repeats an earlier plan, DATABASE=postgresql takes another database.
 MINUTES ?= 30
+REQUESTS ?= 5000
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --strip-extras
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults soak browser compose bench bench-service results audit licences judge clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile soak browser compose bench bench-service results audit licences judge clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -38,6 +39,15 @@ slow: $(VENV)/installed-dev  ## the tests that take longer than a few seconds ea
 
 faults: $(VENV)/installed-dev  ## kill, stop and cut off real processes at every named point, on both databases
 	$(BIN)/pytest -n 2 -m "faults or not faults" tests/faults
+
+fuzz: $(VENV)/installed-dev  ## mutate IDX and NPZ files and read them for MINUTES=10; SEED=n repeats
+	@PYTHONPATH=. $(BIN)/python -m tests.security.reader_fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+fuzz-api: $(VENV)/installed-dev  ## schemathesis over the whole stack: REQUESTS=5000 compared with /openapi.json
+	@PYTHONPATH=. $(BIN)/python -m tests.security.api_fuzz --requests $(REQUESTS) $(if $(SEED),--seed $(SEED))
+
+hostile: $(VENV)/installed-dev  ## send files and bodies that mean harm, and measure time and memory
+	$(BIN)/pytest -m hostile tests/security
 
 soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and see that nothing is lost, doubled or different
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))

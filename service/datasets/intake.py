@@ -92,6 +92,14 @@ def take_in(files: Mapping[str, Path], folder: Path, *, fraction: float | None) 
         UploadRefused: they are no data set.
         OSError: ``folder`` cannot be written.
     """
+    try:
+        return _take_in(files, folder, fraction)
+    except DatasetBroken as error:  # also from a checksum at a file's end, which comes when the files are closed
+        field = next((field for field, path in files.items() if path == error.path), ARCHIVE)
+        raise UploadRefused({field: error.reason}) from error
+
+
+def _take_in(files: Mapping[str, Path], folder: Path, fraction: float | None) -> Taken:
     with ExitStack() as opened:
         stored, field_of = _open(files, opened)
         _check_shapes(stored, field_of, fraction)

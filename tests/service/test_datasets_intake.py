@@ -60,3 +60,13 @@ def test_what_is_no_data_set_is_refused_with_its_field(
     with pytest.raises(UploadRefused) as caught:
         take_in({field: tmp_path / field for field in fields}, tmp_path / "arrays", fraction=None)
     assert reason in caught.value.faults.get(parameter, ""), caught.value
+
+
+def test_a_damaged_value_is_found_at_the_end_by_its_checksum(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, images=IMAGES, labels=LABELS)
+    damaged = buffer.getvalue().replace(IMAGES.tobytes(), IMAGES.tobytes()[:-1] + bytes([IMAGES[-1, -1, -1] ^ 1]))
+    (tmp_path / "archive").write_bytes(damaged)
+    (tmp_path / "arrays").mkdir()
+    with pytest.raises(UploadRefused, match="archive: is damaged"):
+        take_in({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)

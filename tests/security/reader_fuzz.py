@@ -1,0 +1,131 @@
+"""Mutates IDX, gzip and NPZ files at random and has them read: ``make fuzz MINUTES=10``. It prints its seed.
+
+Whatever the bytes are, the readers give arrays or one of their own errors, take little memory, and come to an end.
+A plain mutator, since coverage-guided fuzzers for Python come without wheels for most versions of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import io
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from service.datasets.errors import DatasetBroken
+from service.datasets.idx import idx_header, read_idx
+from service.datasets.intake import UploadRefused, take_in
+
+INTERESTING = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"PK\1\2")
+TEXTS = (b"True", b"|O", b"<f8", b"9999999999", b"'shape'", b"(", b"),", b"-1", b".npy", b"../", b"\x93NUMPY")
+MAX_GROWTH_BYTES = 100 * 2**20
+SLOW_S = 1.0
+
+
+def seeds() -> list[tuple[str, bytes]]:
+    """Files that are as they should be: the field of each, and its bytes."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 5, 4)).astype(np.uint8)
+    labels = (np.arange(30) % 3).astype(np.uint8)
+    made = [("images", idx_header(images.shape) + images.tobytes()), ("labels", idx_header((30,)) + labels.tobytes())]
+    made += [(field, gzip.compress(content)) for field, content in list(made)]
+    save: Callable[..., None]
+    for save in (np.savez, np.savez_compressed):
+        for pixels in (images, images / 255, images.astype(">i4"), images > 99):
+            buffer = io.BytesIO()
+            save(buffer, images=pixels, labels=labels)
+            made.append(("archive", buffer.getvalue()))
+    return made
+
+
+def mutate(rng: random.Random, data: bytes) -> bytes:
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        at = rng.randrange(len(changed) + 1) if changed else 0
+        match rng.randrange(6):
+            case 0 if changed:
+                changed[at - 1] ^= 1 << rng.randrange(8)
+            case 1:
+                piece = rng.choice(INTERESTING + TEXTS)
+                changed[at : at + len(piece)] = piece
+            case 2:
+                changed[at:at] = rng.choice(INTERESTING + TEXTS)
+            case 3:
+                del changed[at : at + rng.randrange(1, 40)]
+            case 4:
+                changed[at:at] = changed[at : at + rng.randrange(1, 200)]
+            case _:
+                changed[at : at + rng.randrange(1, 9)] = rng.randbytes(rng.randrange(1, 9))
+    return bytes(changed)
+
+
+def read(folder: Path, field: str, data: bytes, good: dict[str, bytes]) -> str:
+    """What came of it; whatever else is raised passes through."""
+    path = folder / field
+    path.write_bytes(data)
+    if field != "archive":
+        with contextlib.suppress(DatasetBroken):
+            read_idx(path)
+    files = {field: path}
+    if field != "archive":
+        other = "labels" if field == "images" else "images"
+        (folder / other).write_bytes(good[other])
+        files[other] = folder / other
+    arrays = folder / "arrays"
+    arrays.mkdir()
+    try:
+        take_in(files, arrays, fraction=None)
+    except UploadRefused:
+        return "refused"
+    else:
+        return "taken in"
+    finally:
+        for file in arrays.iterdir():
+            file.unlink()
+        arrays.rmdir()
+
+
+def main() -> int:
+    """Fuzz for some minutes; the exit code says whether something was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    rng, corpus, came = random.Random(options.seed), seeds(), Counter[str]()
+    good = dict(corpus[:2])
+    deadline, slowest = time.monotonic() + 60 * options.minutes, 0.0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for field, data in corpus:
+            assert read(folder, field, data, good) == "taken in", field
+        began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        while time.monotonic() < deadline:
+            field, data = rng.choice(corpus)
+            changed = mutate(rng, data)
+            start = time.process_time()
+            try:
+                came[read(folder, field, changed, good)] += 1
+            except BaseException:
+                Path(f"fuzz-{field}.bin").write_bytes(changed)
+                print(f"found with {field}; the file is fuzz-{field}.bin", file=sys.stderr)
+                raise
+            slowest = max(slowest, time.process_time() - start)
+            if came.total() % 500 == 0 and len(corpus) < 400:  # from changed files, too
+                corpus.append((field, changed[:20_000]))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began) * (1024 if sys.platform == "linux" else 1)
+    print(f"{came.total():,} files: {dict(came)}; slowest {slowest:.3f} s, memory grew {grown / 2**20:.1f} MiB")
+    return int(slowest > SLOW_S or grown > MAX_GROWTH_BYTES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

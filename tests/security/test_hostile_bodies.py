@@ -1,0 +1,158 @@
+"""Bodies that mean harm, sent over HTTP to the running stack as specs and as other things."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from tests.security.conftest import Stack
+
+MAX_S = 1.0
+
+
+def spec(**fields: Any) -> bytes:
+    return json.dumps({"kind": "classifier", **fields}).encode()
+
+
+def dense(count: int, units: int) -> list[dict[str, Any]]:
+    layers: list[dict[str, Any]] = [{"units": units, "activation": "relu"}] * count
+    return [*layers, {"units": 10, "activation": "softmax"}]
+
+
+def raw(text: str) -> bytes:
+    return b'{"kind": "classifier", ' + text.encode() + b"}"
+
+
+def conv(**fields: Any) -> list[dict[str, Any]]:
+    layer = {"type": "conv2d", "filters": 8, "activation": "relu", **fields}
+    return [layer, {"type": "flatten"}, {"units": 10, "activation": "softmax"}]
+
+
+def hostile() -> Iterator[tuple[str, bytes]]:
+    """Each body that must be refused, by a name for the report."""
+    # JSON that is none.
+    yield "nothing", b""
+    yield "no UTF-8", b'{"kind": "\xff"}'
+    yield "UTF-16", '{"kind": "classifier"}'.encode("utf-16")
+    yield "a byte order mark", b"\xef\xbb\xbf{}"
+    yield "cut short", b'{"kind": "classifier", "epochs": '
+    yield "two documents", b"{}{}"
+    yield "single quotes", b"{'kind': 'classifier'}"
+    yield "a comment", b'{"kind": "classifier" /* */}'
+    yield "a trailing comma", b'{"kind": "classifier",}'
+    yield "a NUL byte", b'{"kind": "classifier\0"}'
+    yield "NaN", raw('"epochs": NaN')
+    yield "Infinity", raw('"epochs": Infinity')
+    yield "-Infinity", raw('"optimizer": {"learning_rate": -Infinity}')
+    yield "1e999", raw('"optimizer": {"learning_rate": 1e999}')
+    yield "-1e999", raw('"optimizer": {"learning_rate": -1e999}')
+    yield "an integer of 5,000 digits", raw('"seed": ' + "9" * 5000)
+    yield "a fraction of 100,000 digits", raw('"seed": 0.' + "9" * 100_000)
+    yield "a key twice", raw('"epochs": 1, "epochs": 2')
+    yield "a key twice, escaped", raw('"epochs": 1, "\\u0065pochs": 2')
+    yield "a key twice, deep", raw('"dataset": {"name": "mnist", "name": "x"}')
+    yield "half of a surrogate pair", raw('"name": "\\ud800"')
+    yield "the other half in a key", raw('"\\udc00": 1')
+    yield "arrays 100,000 deep", b"[" * 100_000
+    yield "objects 100,000 deep", b'{"a":' * 100_000
+    yield "arrays 100 deep, closed", raw('"tags": ' + "[" * 100 + "]" * 100)
+    yield "objects 40 deep in a field", raw('"dataset": ' + '{"a":' * 40 + "1" + "}" * 40)
+    yield "more than may be read", b" " * (2**20 + 1)
+    yield "100,000 unknown fields", spec(**{f"field{n}": n for n in range(60_000)})
+    # Documents that are no specs.
+    for title, document in (("a list", []), ("null", None), ("a number", 1), ("a text", "x"), ("true", True)):
+        yield title, json.dumps(document).encode()
+    yield "no kind", b"{}"
+    yield "a kind that is a list", b'{"kind": ["classifier"]}'
+    yield "a prototype", spec(__proto__={"admin": True})
+    yield "a constructor", spec(constructor={"prototype": {}})
+    # Fields.
+    yield "a control character in a name", raw('"name": "a\\u0000b"')
+    yield "a name of a million letters", raw('"name": "' + "a" * 900_000 + '"')
+    yield "100,000 tags", spec(tags=["a"] * 100_000)
+    yield "a path for a data set", spec(dataset={"name": "../../etc/passwd"})
+    yield "an encoded path for a data set", spec(dataset={"name": "%2e%2e%2fetc"})
+    yield "an address for a data set", spec(dataset={"name": "http://169.254.169.254/latest"})
+    yield "SQL for a data set", spec(dataset={"name": "x'; DROP TABLE jobs; --"})
+    yield "a NUL in a data set", raw('"dataset": {"name": "mnist\\u0000"}')
+    yield "a hidden data set", spec(dataset={"name": ".cache"})
+    yield "a template for a preset", spec(preset="{{7*7}}")
+    yield "a preset of another kind", spec(preset="stable")
+    yield "a priority of 10", spec(priority=10)
+    yield "a priority that is true", spec(priority=True)
+    yield "epochs as text", spec(epochs="3")
+    yield "half an epoch", spec(epochs=0.5)
+    yield "no epochs", spec(epochs=0)
+    yield "fewer than none", spec(epochs=-1)
+    yield "a seed beyond a double", spec(seed=2**53)
+    yield "a learning rate of 0", spec(optimizer={"learning_rate": 0})
+    # Too much.
+    yield "10**19 epochs", spec(epochs=10**19)
+    yield "10,001 epochs", spec(epochs=10_001)
+    yield "a batch of 10**9", spec(batch_size=10**9)
+    yield "a batch larger than the data", spec(batch_size=4096, layers=dense(1, 10**6))
+    yield "65 layers", spec(layers=dense(64, 10))
+    yield "100,000 layers", spec(layers=dense(20_000, 10))
+    yield "4,097 units", spec(layers=dense(1, 4097))
+    yield "too many parameters", spec(layers=dense(3, 4096))
+    yield "too much work", spec(layers=dense(1, 4096), epochs=10_000, dataset={"name": "mnist"})
+    yield "too much memory", spec(layers=conv(filters=256), batch_size=4096)
+    yield "images that grow", spec(layers=[{"type": "upsample2d", "size": 16}] * 5 + conv())
+    yield "a kernel of 10,000", spec(layers=conv(kernel=10_000))
+    yield "a shape of a million", spec(layers=[{"type": "reshape", "shape": [10**6, 10**6, 10**6]}])
+    yield "10**9 samples", spec(samples={"count": 10**9})
+    yield "a million steps of a schedule", spec(schedule={"name": "step", "at_epochs": [1] * 100_000, "factor": 0.5})
+
+
+CORPUS = list(hostile())
+ELSEWHERE = ("", "/fork", "/predict", "/generate")
+"""Where bodies are read besides; the job need not exist for a body to be refused there."""
+
+
+def test_the_corpus_is_large() -> None:
+    assert len({title for title, _ in CORPUS}) == len(CORPUS) >= 60
+
+
+def send(stack: Stack, method: str, path: str, body: bytes) -> tuple[httpx.Response, float]:
+    """On a connection of its own: the service may close one whose body it did not care to read."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {stack.keys['ann']}"}
+    began = time.monotonic()
+    answer = httpx.request(method, stack.url + path, content=body, headers=headers, timeout=30, trust_env=False)
+    return answer, time.monotonic() - began
+
+
+def test_no_hostile_body_becomes_a_job(stack: Stack) -> None:
+    faults: list[Any] = []
+    before = send(stack, "GET", "/jobs", b"")[0].json()["data"]
+    for title, body in CORPUS:
+        try:
+            answer, seconds = send(stack, "POST", "/jobs", body)
+        except httpx.TransportError as error:
+            faults.append((title, len(body), repr(error)))
+            continue
+        document = answer.json()
+        fine = answer.status_code in (400, 413, 422) and document["status"] == answer.status_code
+        if fine and answer.status_code == 422:
+            fine = all(fault["pointer"].startswith("#") and fault["code"] for fault in document["errors"])
+        if not fine or seconds > MAX_S or "Traceback" in answer.text:
+            faults.append((title, answer.status_code, round(seconds, 2), answer.text[:200]))
+    assert faults == []
+    assert send(stack, "GET", "/jobs", b"")[0].json()["data"] == before
+
+
+def test_no_hostile_body_does_anything_elsewhere(stack: Stack) -> None:
+    faults: list[Any] = []
+    for title, body in CORPUS:
+        for where in ELSEWHERE:
+            try:
+                answer, seconds = send(stack, "POST" if where else "PATCH", f"/jobs/job_{0:026}{where}", body)
+            except httpx.TransportError as error:
+                faults.append((title, where, len(body), repr(error)))
+                continue
+            if not 400 <= answer.status_code < 500 or seconds > MAX_S:
+                faults.append((title, where, answer.status_code, answer.text[:200]))
+    assert faults == []
