@@ -10,8 +10,8 @@ from typing import IO, Any, Final
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.progress import Watched, display_of, explain, follow
@@ -83,10 +83,11 @@ def list_jobs(
         shown = _LINE_COLUMNS if console.width >= _WIDE else _LINE_COLUMNS[:-1]
         for place, name in enumerate(shown):
             # An id is there to be copied, and a status to be read: only names and metrics may be cut.
-            whole = max(len(row[place]) for row in rows) if name not in ("NAME", "METRICS") else None
+            may_be_cut = name in ("NAME", "METRICS")
+            whole = None if may_be_cut else max(len(name), *(len(row[place]) for row in rows))
             table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=whole)
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row[: len(shown)]))
+            table.add_row(*map(escape, row[: len(shown)]))
         console.print(table)
     else:
         click.echo("no jobs yet; make one with: tapeline train SPEC" if not filters else "no such jobs")
