@@ -138,8 +138,8 @@ _HEALTH_PANELS: dict[str, tuple[_Panel, ...]] = {  # those of which there is som
     ),
     "gan": (
         _Panel(
-            "Fréchet distance",
-            (_Line(("frechet_distance",), "judge", _INK, sparse=True),),
+            "Distance",
+            (_Line(("frechet_distance",), "Fréchet", _INK, sparse=True),),
             best="{:.0f}",
         ),
         _Panel(
