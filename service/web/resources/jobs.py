@@ -61,7 +61,9 @@ def submit() -> Response:
     here = services()
     try:
         spec, shape = _check(document)
-    except SpecError:
+        if not query.dry_run:
+            here.quotas.new_job(owner())
+    except (SpecError, Problem):
         # What was accepted once is answered so again, whatever has changed since.
         earlier = None if query.dry_run else _answered(idempotency)
         if earlier is None:
@@ -80,7 +82,6 @@ def submit() -> Response:
                 estimated_seconds=cost.estimated_seconds,
             )
         )
-    here.quotas.new_job(owner())
     steps = costs.total_steps(spec, shape.train_count)
     submission = Submission(spec=document, resolved=spec, steps=steps, owner=owner())
     answer, replayed = jobs.submit(here.database, submission, idempotency=idempotency, represent=_represent, by=actor())
