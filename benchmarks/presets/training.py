@@ -18,7 +18,6 @@ from benchmarks.presets import outside
 from benchmarks.presets.rows import Row
 from engine import EpochDone, GanTrainer, checkpoint
 from service import datasets
-from service.contract.validation import Shape, count_parameters
 from service.datasets import Dataset
 from service.pictures import grids
 from workers import build
@@ -64,7 +63,7 @@ def train(row: Row, dataset: Dataset, judge: Path, pictures: Path) -> dict[str, 
         "seconds": round(time.perf_counter() - wall, 1),
         "cpu_seconds": round(time.process_time() - processor, 1),
         "load": round(os.getloadavg()[0], 1),
-        "parameters": count_parameters(spec, _shape(dataset)),
+        "parameters": _parameters(trainer),
         "findings": found,
     }
     if not isinstance(trainer, GanTrainer):
@@ -77,9 +76,9 @@ def train(row: Row, dataset: Dataset, judge: Path, pictures: Path) -> dict[str, 
     return done | {name: round(value, 5) for name, value in scores.items()}
 
 
-def _shape(dataset: Dataset) -> Shape:
-    rows, columns = dataset.info.image_shape
-    return Shape(rows=rows, columns=columns, classes=dataset.info.classes, train_count=len(dataset.train_images))
+def _parameters(trainer: build.Trainer) -> int:
+    networks = (trainer.generator, trainer.discriminator) if isinstance(trainer, GanTrainer) else (trainer.model,)
+    return sum(parameter.size for network in networks for parameter in network.parameters)
 
 
 def _say(line: dict[str, Any]) -> None:
