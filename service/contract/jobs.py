@@ -278,7 +278,7 @@ def find(
     if cursor is not None:
         value, last_id = _read_cursor(cursor, sort)
         # As a row, so that both databases find the place in the index instead of reading up to it.
-        here, place = tuple_(column, Job.id), tuple_(literal(value), literal(last_id))
+        here, place = tuple_(column, Job.id), tuple_(literal(value, column.type), literal(last_id, Job.id.type))
         query = query.where(here < place if falling else here > place)
     order = (column.desc(), Job.id.desc()) if falling else (column.asc(), Job.id.asc())
     rows = session.scalars(query.order_by(*order).limit(limit + 1)).all()
