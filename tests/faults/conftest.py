@@ -20,7 +20,7 @@ from service.contract.states import Request
 from tests.faults.oracle import Reference, check
 from tests.faults.yard import FEW, QUICK, Yard, few_digits, open_yard
 from tests.workers.conftest import Workshop, open_workshop
-from workers import run
+from workers import limits, run
 from workers.channel import Orders
 
 
@@ -79,7 +79,10 @@ class Bench:
 
     def train(self, held: Claim | None = None, orders: NoOrders | None = None) -> str:
         """What a child does with its order."""
-        return run._train(self.workshop.settings, self.database, held or self.claim(), orders or NoOrders())
+        try:
+            return run._train(self.workshop.settings, self.database, held or self.claim(), orders or NoOrders())
+        finally:
+            limits.let_go()  # this process has other things to do
 
     def die(self, place: str, how: str = "abandon") -> None:
         """Train until the failpoint strikes; then the supervisor finds the child dead."""
