@@ -19,6 +19,7 @@ from service.contract.spec import ClassifierSpec, GanSpec
 from service.web import problems, representations
 from service.web.guard import COOKIE
 from service.web.operations import PUBLIC, Operation, operation_of
+from service.web.queries import NoQuery
 from service.web.receiving import UploadForm
 from service.web.representations import Answer
 
@@ -163,6 +164,10 @@ def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
 
 def _responses(method: str, operation: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {str(operation.status): _answer(operation.answers)}
+    for media_type in operation.other_media:
+        found[str(operation.status)]["content"] |= _answer(media_type)["content"]
+    if operation.query is not NoQuery:
+        found["414"] = {"description": "The request line is longer than 4,094 bytes; the web server says so itself."}
     for status, what in operation.also.items():
         key = str(status)
         if isinstance(what, str) and key in found:
@@ -191,7 +196,11 @@ def _answer(what: Any) -> dict[str, Any]:
     if what is None:
         return {"description": "Done."}
     if isinstance(what, str):
-        schema = {"type": "string"} if what.startswith("text/") else {"type": "string", "format": "binary"}
+        schema: dict[str, Any] = (
+            {"type": "string"} if what.startswith("text/") else {"type": "string", "format": "binary"}
+        )
+        if what.endswith("json"):
+            schema = {"type": "object"}
         return {"description": what, "content": {what: {"schema": schema}}}
     text = (what.__doc__ or what.__name__).strip().splitlines()[0]
     return {

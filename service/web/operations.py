@@ -38,6 +38,8 @@ class Operation:
     """The media type of that body."""
     problems: Sequence[str] = ()
     """Codes out of ``problems.KINDS``, besides those that are possible everywhere."""
+    other_media: Sequence[str] = ()
+    """Media types that the answer may have instead."""
     also: dict[int, str | type[BaseModel]] = field(default_factory=dict)
     """Other answers by status: a description, or a model."""
 
@@ -54,6 +56,7 @@ def documented(
     takes: type[BaseModel] | None = None,
     takes_as: str = "application/json",
     problems: Sequence[str] = (),
+    other_media: Sequence[str] = (),
     also: dict[int, str | type[BaseModel]] | None = None,
 ) -> Callable[[View], View]:
     """Decorate a view with what the documentation says of it, as ``Operation`` has it."""
@@ -68,6 +71,7 @@ def documented(
         takes=takes,
         takes_as=takes_as,
         problems=problems,
+        other_media=other_media,
         also=also or {},
     )
 

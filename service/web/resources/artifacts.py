@@ -33,7 +33,12 @@ def artifacts(job_id: str) -> Response:
 
 @blueprint.get("/jobs/<job_id>/artifacts/<artifact_id>")
 @documented(
-    TAG, "application/octet-stream", headers=downloads.HEADERS, also=downloads.ALSO, problems=downloads.PROBLEMS
+    TAG,
+    "application/octet-stream",
+    headers=downloads.HEADERS,
+    other_media=("image/png",),
+    also=downloads.ALSO,
+    problems=downloads.PROBLEMS,
 )
 def artifact(job_id: str, artifact_id: str) -> Response:
     """Download a file by its id."""

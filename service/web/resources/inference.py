@@ -88,7 +88,13 @@ def predict(job_id: str) -> Response:
 
 @blueprint.post("/jobs/<job_id>/generate")
 @documented(
-    TAG, GenerateAnswer, takes=GenerateRequest, problems=_PROBLEMS, scope=Scope.READ, also={200: "Or a PNG, or a GIF."}
+    TAG,
+    GenerateAnswer,
+    takes=GenerateRequest,
+    problems=_PROBLEMS,
+    scope=Scope.READ,
+    other_media=("image/png", "image/gif"),
+    also={200: "Or a PNG, or a GIF."},
 )
 def generate(job_id: str) -> Response:
     """Let a GAN make images.

@@ -42,6 +42,7 @@ def results(job_id: str) -> Response:
     TAG,
     MetricTable,
     query=MetricsQuery,
+    other_media=("text/csv",),
     also={200: "With `format=csv`: a line an epoch, `epoch` first; empty where a value is not finite."},
     problems=("job_not_found",),
 )
