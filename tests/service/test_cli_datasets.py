@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from service.cli import main
+from service.contract.settings import Settings
+from service.local import LocalStack
+
+Run = Callable[..., Result]
+SPEC = {"kind": "classifier", "dataset": {"name": "stripes"}, "epochs": 1, "batch_size": 10}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    home = tmp_path_factory.mktemp("home")
+    settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=1)
+    with LocalStack(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def run(stack: LocalStack) -> Run:
+    return lambda *arguments, spec=None: CliRunner().invoke(main, ["--server", stack.url, *arguments], input=spec)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    labels = np.arange(60) % 3
+    images = (np.random.default_rng(0).integers(0, 60, (60, 6, 5)) + labels[:, None, None] * 60).astype(np.uint8)
+    np.savez(tmp_path / "stripes.npz", images=images, labels=labels)
+    return tmp_path / "stripes.npz"
+
+
+def test_what_is_sent_is_listed_and_trained_on(run: Run, archive: Path) -> None:
+    sent = run("upload", "stripes", str(archive))
+    assert (sent.exit_code, sent.stdout) == (0, "stripes: 51 to train on, 9 for validation, 3 classes\n"), sent.output
+    assert "stripes\t6 x 5\t3 classes\t51 + 9\tyours\n" in run("datasets").stdout
+    (item,) = (one for one in json.loads(run("datasets", "--json").stdout) if one["name"] == "stripes")
+    assert (item["image_shape"], item["uploaded"]) == ([6, 5], True)
+    trained = run("train", "-", "--watch", spec=json.dumps(SPEC))
+    assert (trained.exit_code, trained.stdout.splitlines()[-1]) == (0, "succeeded"), trained.output
+
+
+def test_the_same_name_twice_is_refused(run: Run, archive: Path) -> None:
+    assert run("upload", "twice", str(archive)).exit_code == 0
+    again = run("upload", "twice", str(archive))
+    assert again.exit_code != 0
+    assert "twice" in again.stderr
+
+
+def test_files_that_are_no_pictures_are_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "x-images").write_bytes(b"hello")
+    (tmp_path / "x-labels").write_bytes(b"hello")
+    refused = run("upload", "broken", str(tmp_path / "x-images"), str(tmp_path / "x-labels"))
+    assert refused.exit_code != 0
+    assert "Traceback" not in refused.output
+    assert "broken" not in run("datasets").stdout
+
+
+def test_two_files_for_one_place_are_named(run: Run, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a-images", "b-images")]
+    for path in paths:
+        path.write_bytes(b"")
+    refused = run("upload", "pair", *map(str, paths))
+    assert refused.exit_code != 0
+    assert "a-images" in refused.stderr
+    assert "b-images" in refused.stderr
