@@ -36,7 +36,7 @@ VARIABLES: Final = {
     "TAPELINE_ALLOWED_HOSTS": "host names the service answers to besides local ones, separated by commas",
     "TAPELINE_OWNER_REQUESTS": "requests that one owner's keys may send in a minute (default: 100000)",
     "TAPELINE_OWNER_QUEUED": "jobs of one owner that may wait (default: 200000)",
-    "TAPELINE_OWNER_RUNNING": "jobs of one owner that run at once (default: 0)",
+    "TAPELINE_OWNER_RUNNING": "jobs of one owner that run at once (default: 0, no limit)",
     "TAPELINE_OWNER_UPLOADS": "bytes that one owner may upload in a day (default: 10737418240)",
     "TAPELINE_OWNER_STREAMS": "streams that one owner may have open in one web process (default: 100)",
     "TAPELINE_PROXIES": "proxies in front whose X-Forwarded-For, -Proto and -Host count (default: 0, none)",
