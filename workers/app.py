@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from celery import Celery
+from celery.exceptions import InvalidTaskError
+from celery.worker import strategy
 
 from service.contract import wire
 
@@ -20,7 +23,7 @@ def create_app(broker_url: str, look: Callable[[], None] | None = None) -> Celer
     app.conf.update(wire.SENDER_OPTIONS if look is None else wire.CELERY_OPTIONS)
     if look is not None:
 
-        @app.task(name=wire.TRAIN_TASK)  # type: ignore[untyped-decorator]  # celery has no types
+        @app.task(name=wire.TRAIN_TASK, Strategy=f"{__name__}:{mistrust.__name__}")  # type: ignore[untyped-decorator]  # celery has no types
         def train(job_id: str) -> None:
             look()
 
@@ -30,3 +33,20 @@ def create_app(broker_url: str, look: Callable[[], None] | None = None) -> Celer
 def wake(app: Celery, job_id: str) -> None:
     """Tell one idle worker to look."""
     app.send_task(wire.TRAIN_TASK, args=[job_id], queue=wire.TRAIN_QUEUE)
+
+
+def mistrust(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:
+    """Celery's way to take a message, behind a look at whether it is one of ours; any other is dropped.
+
+    Celery itself stops the whole worker over a body that is no task's although its headers say so, puts the message
+    back, and so stops the next worker too; a body with arguments of other kinds takes a slot for ever.
+    """
+    take = strategy.default(task, app, consumer, **options)
+
+    def take_or_drop(message: Any, *rest: Any, **more: Any) -> Any:
+        match message.payload:
+            case [[str()], dict(), dict()] if "id" in message.headers:
+                return take(message, *rest, **more)
+        raise InvalidTaskError("its body is not [[job id], {}, {...}]")
+
+    return take_or_drop

@@ -223,7 +223,7 @@ def feed_rubbish(light: Yard, broker: Broker, trace: Path) -> None:
                 routing_key=wire.TRAIN_QUEUE,
                 headers={"task": wire.TRAIN_TASK, "id": str(number)},
             )
-        for body in ([["job_x"], {"a": 1}, {}], {"not": "a task"}, [[1, 2, 3], {}, {}]):
+        for body in ([["job_x"], {"a": 1}, {}], {"not": "a task"}, [[1, 2, 3], {}, {}], 5, "x", None, [], [1, 2, 3]):
             producer.publish(body, routing_key=wire.TRAIN_QUEUE, headers={"task": wire.TRAIN_TASK, "id": "1"})
         producer.publish(
             pickle.dumps([[Evil(trace)], {}, {}]),
@@ -232,7 +232,7 @@ def feed_rubbish(light: Yard, broker: Broker, trace: Path) -> None:
             content_encoding="binary",
             headers={"task": wire.TRAIN_TASK, "id": "2"},
         )
-    wait_until(lambda: ask(broker, b"LLEN " + wire.TRAIN_QUEUE.encode()).startswith(b":0\r"), "an empty queue", 120)
+    wait_until(lambda: ask(broker, b"LLEN " + wire.TRAIN_QUEUE.encode()).startswith(b":0\r"), "an empty queue", 60)
 
 
 def test_repeated_foreign_and_evil_messages_do_nothing(light: Yard, broker: Broker, reference: Reference) -> None:
