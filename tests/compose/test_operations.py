@@ -77,7 +77,8 @@ def test_a_newer_image_takes_over_from_an_older_one_and_its_database(older: Serv
         assert [event["epoch"] for event in service.log(job_id) if event["type"] == "metrics"] == list(
             range(1, service.job(job_id)["progress"]["epochs"] + 1)
         )
-    assert service.job(under_way)["attempt"] == 1  # handed back, not lost
+    # Handed back; or taken back after its lease, where PostgreSQL, whose container is replaced too, was away just then.
+    assert service.job(under_way)["attempt"] <= 2
 
 
 def test_the_doctor_finds_nothing_in_a_service_that_is_well(service: Service) -> None:
