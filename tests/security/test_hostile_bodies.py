@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -118,11 +119,20 @@ def test_the_corpus_is_large() -> None:
 
 
 def send(stack: Stack, method: str, path: str, body: bytes) -> tuple[httpx.Response, float]:
-    """On a connection of its own: the service may close one whose body it did not care to read."""
+    """On a connection of its own: the service may close one whose body it did not care to read.
+
+    A slow answer is asked for twice more, and the quickest counts: a machine with other work is slow now and then, a
+    service that a body holds up is so every time.
+    """
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {stack.keys['ann']}"}
-    began = time.monotonic()
-    answer = httpx.request(method, stack.url + path, content=body, headers=headers, timeout=30, trust_env=False)
-    return answer, time.monotonic() - began
+    quickest = math.inf
+    for _ in range(3):
+        began = time.monotonic()
+        answer = httpx.request(method, stack.url + path, content=body, headers=headers, timeout=30, trust_env=False)
+        quickest = min(quickest, time.monotonic() - began)
+        if quickest <= MAX_S:
+            break
+    return answer, quickest
 
 
 def test_no_hostile_body_becomes_a_job(stack: Stack) -> None:

@@ -81,8 +81,11 @@ def test_the_corpus_is_large_and_a_good_upload_passes(stack: Stack) -> None:
 
 @pytest.mark.parametrize(("title", "files"), CORPUS, ids=[title for title, _ in CORPUS])
 def test_a_hostile_file_is_refused(stack: Stack, title: str, files: Upload) -> None:
-    with stack.client("ann") as http, Meter(stack.home) as meter:
-        answer = http.post("/datasets", data={"name": "evil"}, files=dict(files))
+    for _ in range(3):  # a machine with other work is slow now and then, a file that holds us up is so every time
+        with stack.client("ann") as http, Meter(stack.home) as meter:
+            answer = http.post("/datasets", data={"name": "evil"}, files=dict(files))
+        if meter.seconds < MAX_S:
+            break
     print(f"{title}: {meter.seconds:.2f} s, web +{meter.web_bytes >> 20} MiB, reader {meter.reader_bytes >> 20} MiB")
     assert 400 <= answer.status_code < 500, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
