@@ -238,7 +238,7 @@ def feed_rubbish(light: Yard, broker: Broker, trace: Path) -> None:
 def test_repeated_foreign_and_evil_messages_do_nothing(light: Yard, broker: Broker, reference: Reference) -> None:
     """F11 and F12."""
     light.submit()
-    worker = light.start()
+    worker = light.start(TAPELINE_WORKERS="4")  # with one slot, Celery takes two messages a second
     light.until_all_end()
     trace = light.home / "evil"
     feed_rubbish(light, broker, trace)
@@ -253,7 +253,7 @@ def test_where_pickles_are_taken_the_evil_message_is_found_out(light: Yard, brok
     """F11 once more, the check switched off: it must turn red."""
     light.patch("from service.contract import wire\nwire.CELERY_OPTIONS['accept_content'] = ['json', 'pickle']\n")
     light.submit()
-    light.start(C_FORCE_ROOT="1")  # Celery itself refuses to be root and unpickle
+    light.start(C_FORCE_ROOT="1", TAPELINE_WORKERS="4")  # Celery itself refuses to be root and unpickle
     light.until_all_end()
     trace = light.home / "evil"
     feed_rubbish(light, broker, trace)
