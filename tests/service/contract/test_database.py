@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -107,6 +109,22 @@ def test_where_the_commit_fails_all_hear_of_it(database: Database) -> None:
     module.event.remove(database.engine, "commit", refuse)
     assert [type(answer) for answer in found] == [OperationalError] * 5
     assert names(database) == set()
+
+
+def test_a_new_file_is_waited_for_that_another_process_turns_to_its_log(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")  # what PRAGMA journal_mode=WAL takes, too; the file is not there before
+        with (
+            closing(sqlite3.connect(path, timeout=5)) as plain,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            plain.execute("PRAGMA journal_mode=WAL")  # SQLite alone would not wait
+        release = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+        release.start()
+        with closing(Database(f"sqlite:///{path}")) as database, database.read() as session:
+            assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+        release.join()
 
 
 def test_whoever_has_waited_long_for_a_turn_gives_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
