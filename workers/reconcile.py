@@ -57,9 +57,8 @@ class Patience:
 
 def rescue(database: Database, patience: Patience) -> None:
     """Take back the jobs of silent workers."""
-    if patience.allows_rescue(leases.clock(database)):
-        for job_id in leases.rescue(database):
-            log.warning("taken back from a silent worker", job=job_id)
+    for job_id in leases.rescue(database, patience.allows_rescue):
+        log.warning("taken back from a silent worker", job=job_id)
 
 
 def remind(database: Database, sender: Celery | None) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from service.contract import leases
@@ -73,6 +75,26 @@ def test_the_living_get_one_lease_time_after_the_databases_clock_was_set_back() 
     assert [patience.allows_rescue(now) for now in (0, hour, hour + 1000)] == [False] * 3
     rounds = [(second, patience.allows_rescue(1000 * second)) for second in range(20)]
     assert rounds == [(second, second >= 15) for second in range(20)]
+
+
+def test_a_rescue_that_waited_for_its_turn_to_write_takes_nobody(bench: Bench) -> None:
+    """Reading may go on while others hold the write lock for longer than a lease, so only the wait tells."""
+    job_id = bench.submit()
+    patience = Patience(lease_s=2)
+    patience.allows_rescue(leases.clock(bench.database) - 2500)  # it came round before, and no lease was over
+    assert leases.rescue(bench.database, patience.allows_rescue) == []
+    held = bench.claim(lease_s=2)
+    with closing(Database(bench.database.url)) as other, other.write() as session:
+        session.execute(text("SELECT 1" if other.is_sqlite else "LOCK TABLE jobs IN EXCLUSIVE MODE"))
+        rescued: list[str] = []
+        waiting = threading.Thread(target=lambda: rescued.extend(leases.rescue(bench.database, patience.allows_rescue)))
+        waiting.start()
+        time.sleep(3.5)
+        assert waiting.is_alive()
+    waiting.join()
+    assert rescued == []
+    leases.renew(bench.database, held, None)
+    assert bench.workshop.job(job_id).deaths == 0
 
 
 def _every_second(rounds: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
