@@ -19,6 +19,7 @@ from service.contract import jobs, keys, leases, logs, uploads
 from service.contract.artifacts import ArtifactFolder, ArtifactStore
 from service.contract.database import Database
 from service.contract.errors import SettingsError
+from service.contract.rescue import Patience, rescue
 from service.contract.settings import Settings
 from service.contract.uploads import UploadFolder
 from service.upkeep import retention
@@ -34,30 +35,9 @@ SWEEP_S: Final = 600.0
 log = structlog.get_logger()
 
 
-class Patience:
-    """Whether a lease that is over means a silent worker.
-
-    Where the database, this process or the whole machine stood still, nobody could renew, and every lease seems to
-    be over at once: the living get one lease time to renew. Only the database's clock is asked.
-    """
-
-    def __init__(self, lease_s: float) -> None:
-        self._lease_ms = int(lease_s * 1000)
-        self._gap_ms = max(self._lease_ms // 2, 3 * int(TICK_S * 1000))
-        self._last_ms: int | None = None
-        self._from_ms = 0
-
-    def allows_rescue(self, now_ms: int) -> bool:
-        """Told the database's time in every round."""
-        if self._last_ms is None or not 0 <= now_ms - self._last_ms <= self._gap_ms:  # it may be set back, too
-            self._from_ms = now_ms + self._lease_ms
-        self._last_ms = now_ms
-        return now_ms >= self._from_ms
-
-
-def rescue(database: Database, patience: Patience) -> None:
-    """Take back the jobs of silent workers."""
-    for job_id in leases.rescue(database, patience.allows_rescue):
+def take_back(database: Database, patience: Patience) -> None:
+    """Rescue the jobs of silent workers."""
+    for job_id in rescue(database, patience):
         log.warning("taken back from a silent worker", job=job_id)
 
 
@@ -132,7 +112,7 @@ def main() -> int:
         if stopping:
             break
         try:
-            rescue(database, patience)
+            take_back(database, patience)
             if rounds % round(FORGOTTEN_S / TICK_S) == 0:
                 remind(database, sender)
             if rounds % round(SWEEP_S / TICK_S) == 0 and not (sweeping and sweeping.is_alive()):

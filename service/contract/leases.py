@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -323,28 +323,7 @@ def report_death(database: Database, held: Claim, message: str) -> None:
         LeaseLost: as it says.
     """
     with database.write() as session:
-        _bury(session, _guard(session, held), message)
-
-
-def rescue(database: Database, allows: Callable[[int], bool] = lambda now: True) -> list[str]:
-    """Take back the jobs of workers that fell silent; gives their ids. Only the database's clock decides.
-
-    Args:
-        allows: told the database's time once the rows are locked. The transaction may have waited long for others
-            to write, and then workers could not renew either.
-    """
-    expired = (
-        select(Job)
-        .where(Job.status == Status.RUNNING, Job.lease_expires_ms < now_ms())
-        .with_for_update(skip_locked=True)
-    )
-    with database.write() as session:
-        lost = session.scalars(expired).all()
-        if not allows(session.scalar(select(now_ms())) or 0):
-            return []
-        for job in lost:
-            _bury(session, job, f"worker {job.lease_owner} fell silent")
-        return [job.id for job in lost]
+        bury(session, _guard(session, held), message)
 
 
 def disown(database: Database, worker: str, known: Collection[Claim]) -> list[str]:
@@ -520,7 +499,8 @@ def _let_go(session: Session, job: Job, request: Request | None, *, reason: str)
     jobs.record_status(session, job, reason=reason)
 
 
-def _bury(session: Session, job: Job, message: str) -> None:
+def bury(session: Session, job: Job, message: str) -> None:
+    """Count a worker of this job, whose row is locked, as lost: the job waits again, or has failed."""
     job.deaths += 1
     if job.requested is None and job.deaths >= MAX_DEATHS:
         text = f"{message}; {job.deaths} workers were lost without a new epoch between them"

@@ -24,6 +24,7 @@ from service.contract.database import Database
 from service.contract.errors import IllegalTransition, LeaseLost
 from service.contract.jobs import Submission
 from service.contract.leases import Claim, EpochRecord, Position
+from service.contract.rescue import rescue
 from service.contract.states import TERMINAL, Request, Status
 from service.contract.tables import Job
 from service.contract.validation import resolve
@@ -192,7 +193,7 @@ class Protocol(RuleBasedStateMachine):
             session.execute(
                 update(Job).where(Job.id == job_id, Job.status == Status.RUNNING).values(lease_expires_ms=1)
             )
-        taken = leases.rescue(self.database)
+        taken = rescue(self.database)
         assert taken == ([job_id] if self.jobs[job_id].live else [])
         self.jobs[job_id].live = 0
         self._count_end(job_id)

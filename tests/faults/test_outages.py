@@ -9,20 +9,20 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
 from service.contract import leases
 from service.contract.database import Database
 from service.contract.errors import LeaseLost
 from service.contract.leases import Claim
+from service.contract.rescue import Patience, rescue
 from service.contract.states import Status
 from service.contract.tables import Job
 from tests.faults.conftest import Bench, NoOrders
 from tests.faults.oracle import Reference
 from workers import insisting, supervise
 from workers.insisting import insist
-from workers.reconcile import Patience
 
 
 def away() -> OperationalError:
@@ -82,12 +82,13 @@ def test_a_rescue_that_waited_for_its_turn_to_write_takes_nobody(bench: Bench) -
     job_id = bench.submit()
     patience = Patience(lease_s=2)
     patience.allows_rescue(leases.clock(bench.database) - 2500)  # it came round before, and no lease was over
-    assert leases.rescue(bench.database, patience.allows_rescue) == []
     held = bench.claim(lease_s=2)
+    time.sleep(0.1)
+    assert rescue(bench.database, patience) == [], "called, but not over"
     with closing(Database(bench.database.url)) as other, other.write() as session:
         session.execute(text("SELECT 1" if other.is_sqlite else "LOCK TABLE jobs IN EXCLUSIVE MODE"))
         rescued: list[str] = []
-        waiting = threading.Thread(target=lambda: rescued.extend(leases.rescue(bench.database, patience.allows_rescue)))
+        waiting = threading.Thread(target=lambda: rescued.extend(rescue(bench.database, patience)))
         waiting.start()
         time.sleep(3.5)
         assert waiting.is_alive()
@@ -95,6 +96,38 @@ def test_a_rescue_that_waited_for_its_turn_to_write_takes_nobody(bench: Bench) -
     assert rescued == []
     leases.renew(bench.database, held, None)
     assert bench.workshop.job(job_id).deaths == 0
+
+
+def test_a_lease_that_ran_out_while_nothing_could_be_written_is_nobodys_silence(bench: Bench) -> None:
+    """The database answers, but its disk is full: no round is missed, and the worker cannot renew."""
+    job_id = bench.submit()
+    patience = Patience(lease_s=2)
+    patience.allows_rescue(leases.clock(bench.database) - 2500)
+    held = bench.claim(lease_s=2)
+
+    def refuse(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE"):
+            raise away()
+
+    event.listen(bench.database.engine, "before_cursor_execute", refuse)
+    full_until = time.monotonic() + 3
+    failed = 0
+    while time.monotonic() < full_until:
+        try:
+            assert rescue(bench.database, patience) == []
+        except OperationalError:
+            failed += 1
+        time.sleep(0.2)
+    assert failed > 5
+    event.remove(bench.database.engine, "before_cursor_execute", refuse)
+    assert rescue(bench.database, patience) == [], "the worker had no time to renew"
+    leases.renew(bench.database, held, None)
+    began = time.monotonic()
+    while not rescue(bench.database, patience):
+        time.sleep(0.1)
+    assert 2 <= time.monotonic() - began < 4, "whoever is silent then is taken when the lease is over"
+    job = bench.workshop.job(job_id)
+    assert (job.status, job.deaths) == (Status.QUEUED, 1)
 
 
 def _every_second(rounds: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
@@ -342,6 +375,6 @@ def test_a_workers_own_clock_decides_nothing(
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + jump_s)
     assert bench.train() == "succeeded"
-    assert leases.rescue(bench.database) == []
+    assert rescue(bench.database) == []
     monkeypatch.undo()
     bench.check(reference)

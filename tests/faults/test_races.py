@@ -15,6 +15,7 @@ from sqlalchemy import update
 from service.contract import jobs, leases
 from service.contract.errors import IdempotencyConflict, IllegalTransition, JobNotFound, LeaseLost
 from service.contract.jobs import IdempotencyKey, Submission
+from service.contract.rescue import rescue
 from service.contract.states import TERMINAL, Request, Status
 from service.contract.tables import Job
 from service.contract.validation import resolve
@@ -46,7 +47,7 @@ def run_out(bench: Bench, job_id: str) -> None:
     """The lease is over, and the scheduler comes by."""
     with bench.database.write() as session:
         session.execute(update(Job).where(Job.id == job_id, Job.status == "running").values(lease_expires_ms=1))
-    leases.rescue(bench.database)
+    rescue(bench.database)
 
 
 def race(bench: Bench, seed: int, rounds: int) -> None:
@@ -107,8 +108,8 @@ def test_of_two_schedulers_one_rescues_and_the_silent_worker_is_not_heard(bench:
         held = bench.claim(lease_s=0)
         time.sleep(0.01)
         rescued: list[str] = []
-        rescue = lambda rescued=rescued: rescued.extend(leases.rescue(bench.database))  # noqa: E731 - it is called twice
-        at_random(rng, rescue, rescue)
+        take = lambda rescued=rescued: rescued.extend(rescue(bench.database))  # noqa: E731 - it is called twice
+        at_random(rng, take, take)
         assert rescued == [job_id]
         with pytest.raises(LeaseLost):
             leases.succeed(bench.database, held, "sha256:late")

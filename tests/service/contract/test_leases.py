@@ -15,6 +15,7 @@ from service.contract.database import Database
 from service.contract.errors import LeaseLost
 from service.contract.health import Finding
 from service.contract.leases import Claim, EpochRecord, Position
+from service.contract.rescue import rescue
 from service.contract.states import FindingCode, Request, Severity, Status
 from service.contract.tables import Job, Worker
 
@@ -307,9 +308,9 @@ def test_the_jobs_of_a_silent_worker_are_taken_back_when_their_lease_is_over(
     held = claim(database, "silent", lease_s=0.2)
     other = claim(database, "alive", lease_s=30)
     assert (held.job_id, other.job_id) == (silent, alive)
-    assert leases.rescue(database) == []
+    assert rescue(database) == []
     time.sleep(0.3)
-    assert leases.rescue(database) == [silent]
+    assert rescue(database) == [silent]
     assert look(database, silent).status == Status.QUEUED
     assert look(database, alive).status == Status.RUNNING
     assert "silent" in reasons(database, silent)[-1]

@@ -19,6 +19,7 @@ from migrations.upgrade import config, exclusively, is_current
 from service.contract import jobs, leases
 from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database, now_ms
+from service.contract.rescue import rescue
 from service.contract.tables import AuditEntry, Base, Upload
 from service.contract.uploads import UploadFolder
 from service.upkeep.backup import BackupError, backup, restore
@@ -68,7 +69,7 @@ def test_everything_comes_back(house: House, empty: House) -> None:
     # And it goes on: what ran is taken back, and the log goes on without a hole.
     with empty.database.write() as session:
         session.execute(text("UPDATE jobs SET lease_expires_ms = 1 WHERE status = 'running'"))
-    assert leases.rescue(empty.database) == [running]
+    assert rescue(empty.database) == [running]
     held = leases.claim(empty.database, "another", 60.0)
     assert held is not None
     assert (held.job_id, held.lease) == (running, 2)
