@@ -55,10 +55,19 @@ def test_a_full_disk_keeps_what_is_there_and_more_room_lets_the_job_go_on(
     light.check(reference)
 
 
-def test_a_database_without_room_is_an_outage(small_disk: Path, reference: Reference) -> None:
-    """F17: no room for the database, for longer than the lease."""
+@pytest.fixture
+def crowded(small_disk: Path) -> Iterator[Yard]:
+    """With its database on the small disk."""
     resize(small_disk, "8m")
-    yard = open_yard(small_disk / "home", f"sqlite:///{small_disk / 'tapeline.db'}")
+    made = open_yard(small_disk / "home", f"sqlite:///{small_disk / 'tapeline.db'}")
+    yield made
+    made.stop()
+    made.database.close()
+
+
+def test_a_database_without_room_is_an_outage(crowded: Yard, small_disk: Path, reference: Reference) -> None:
+    """F17: no room for the database, for longer than the lease."""
+    yard = crowded
     yard.submit()
     yard.submit()
     yard.arm("batch_done.2", "stop")
@@ -87,4 +96,3 @@ def test_a_database_without_room_is_an_outage(small_disk: Path, reference: Refer
             yard.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
     assert yard.deaths() == 0
     yard.check(reference)
-    yard.database.close()
