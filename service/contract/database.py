@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 from sqlalchemy import BigInteger, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
@@ -103,7 +104,7 @@ class Database:
 
         In SQLite each commit waits for the disk, and no two can wait at once: so whoever's turn it is does the work
         of all who wait, and one commit serves them. Each has a savepoint: what one raises undoes its own work only.
-        Where the commit fails, all hear of it.
+        Where the commit fails, or the database itself while one is at work, all hear of it.
         """
         if not self.is_sqlite:
             with self.write() as session:
@@ -133,7 +134,8 @@ class Database:
                         with session.begin_nested() if len(batch) > 1 else nullcontext():
                             item.answer = item.work(session)
                     except Exception as error:
-                        if len(batch) == 1:
+                        # On a full disk SQLite rolls back by itself, all the savepoints with it.
+                        if len(batch) == 1 or not _undoes_one(error):
                             raise
                         item.error = error
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it was
@@ -162,6 +164,11 @@ class _Shared(Generic[T]):
         if self.error is not None:
             raise self.error
         return cast(T, self.answer)
+
+
+def _undoes_one(error: Exception) -> bool:
+    """Whether the transaction stands without the work that raised this."""
+    return isinstance(error, IntegrityError) or not isinstance(error, SQLAlchemyError)
 
 
 class _Turn:

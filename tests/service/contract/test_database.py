@@ -111,6 +111,38 @@ def test_where_the_commit_fails_all_hear_of_it(database: Database) -> None:
     assert names(database) == set()
 
 
+def test_where_sqlite_takes_everything_back_all_who_share_hear_of_it(database: Database) -> None:
+    if not database.is_sqlite:
+        pytest.skip("nothing is shared in PostgreSQL")
+
+    def filling(session: Session) -> str:
+        connection = session.connection()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {connection.scalar(text('PRAGMA page_count'))}")
+        try:
+            return add("x" * 100_000)(session)
+        finally:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+
+    found: list[Any] = []
+    works: list[Callable[[], Any]] = [
+        lambda: database.share(add("before")),
+        lambda: database.share(filling),
+        lambda: database.share(add("after")),
+    ]
+    with database.write() as session:
+        session.execute(text("SELECT 1"))
+        threads = []
+        for work in works:  # in this order
+            threads.append(threading.Thread(target=lambda work=work: found.extend(at_once([work]))))  # type: ignore[misc]
+            threads[-1].start()
+            time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    stored = names(database)
+    assert {answer for answer in found if isinstance(answer, str)} == stored
+    assert any(isinstance(answer, OperationalError) for answer in found)
+
+
 def test_a_new_file_is_waited_for_that_another_process_turns_to_its_log(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
