@@ -39,13 +39,29 @@ def exclusively(database: Database) -> Iterator[Connection]:
     if database.is_sqlite and (path := make_url(database.url).database):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     engine = database.engine.execution_options(tapeline_write=True)
-    with engine.begin() as connection:
+    with engine.connect() as connection, _without_cascades(database, connection), connection.begin():
         if not database.is_sqlite:  # SQLite's BEGIN IMMEDIATE is a lock already
             # A migration may take long, and so may the wait for another process that migrates.
             for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
                 connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         yield connection
+
+
+@contextmanager
+def _without_cascades(database: Database, connection: Connection) -> Iterator[None]:
+    """SQLite changes a table by making it anew, and with its foreign keys on, to drop the old one would delete all
+    rows that refer to it. They can be switched between transactions only."""
+    if not database.is_sqlite:
+        yield
+        return
+    bare = connection.connection.cursor()  # the connection itself would begin a transaction
+    bare.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        bare.execute("PRAGMA foreign_keys=ON")
+        bare.close()
 
 
 def upgrade(database: Database) -> None:

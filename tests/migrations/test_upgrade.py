@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
-from migrations.upgrade import config, is_current, upgrade
+from migrations.upgrade import config, exclusively, is_current, upgrade
 from service.contract.database import Database
 
 
@@ -43,3 +46,42 @@ def test_of_many_processes_at_once_one_migrates(database_url: str) -> None:
     assert is_current(databases[0])
     for database in databases:
         database.close()
+
+
+_JOB = """INSERT INTO jobs (id, kind, tags, priority, spec, resolved, spec_hash, status, attempt, deaths, lease, epoch,
+    epochs, step, steps, metrics, health, last_seq, created_ms, queued_ms) VALUES ('job_a', 'classifier', '[]', 5, '{}',
+    '{}', 'x', 'succeeded', 1, 0, 1, 1, 1, 1, 1, '{}', '[]', 1, 1, 1)"""
+_CHILDREN = {
+    "events": "(job_id, seq, type, data, created_ms) VALUES ('job_a', 1, 'status', '{}', 1)",
+    "epochs": "(job_id, epoch, step, metrics, seconds, lease, finished_ms) VALUES ('job_a', 1, 1, '{}', 1, 1, 1)",
+    "job_tags": "(tag, job_id) VALUES ('t', 'job_a')",
+    "artifacts": "(id, job_id, kind, epoch, lease, name, path, media_type, size_bytes, sha256, created_ms)"
+    " VALUES ('a', 'job_a', 'checkpoint', 1, 1, 'n', 'p', 'm', 1, 's', 1)",
+}
+
+
+def test_no_step_loses_a_row(database_url: str) -> None:
+    """SQLite makes a table anew to change it."""
+    database = Database(database_url)
+
+    def move(to: Callable[..., None], revision: str) -> None:
+        with exclusively(database) as connection:
+            to(config(connection), revision)
+
+    revisions = [script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()][::-1]
+    move(command.upgrade, revisions[0])
+    with database.write() as session:
+        session.execute(text(_JOB))
+        for table, row in _CHILDREN.items():
+            session.execute(text(f"INSERT INTO {table} {row}"))
+    up = [(command.upgrade, revision) for revision in revisions[1:]]
+    for to, revision in [*up, *[(command.downgrade, revision) for revision in revisions[-2::-1]]]:
+        move(to, revision)
+        with database.read() as session:
+            counts = {table: session.scalar(text(f"SELECT count(*) FROM {table}")) for table in ("jobs", *_CHILDREN)}
+        assert counts == dict.fromkeys(counts, 1), f"after {to.__name__} to {revision}"
+    if database.is_sqlite:
+        with database.read() as session:
+            assert session.execute(text("PRAGMA foreign_key_check")).all() == []
+            assert session.scalar(text("PRAGMA foreign_keys")) == 1
+    database.close()
