@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from service.contract import leases
 from service.contract.database import Database, now_ms
@@ -15,7 +15,10 @@ from service.contract.tables import Job
 CALL_MS: Final = 2000
 """So long before its lease is over, a worker is called."""
 _ANSWER_MS: Final = 1000
-"""So long it has at least to renew after the call. It tries four times a second."""
+"""So long it has at least to renew after the call. It tries every half a second or more often."""
+_RENEWAL_MS: Final = 500
+"""A lease's end that moves by less was moved by a call: a renewal is worth more than a second, as no lease is shorter
+than three and none is called earlier than two before its end."""
 _GAP_MS: Final = 3000
 """No round for so long is an outage, not a busy machine."""
 
@@ -30,27 +33,29 @@ class Patience:
     """
 
     def __init__(self, lease_s: float) -> None:
-        self._lease_ms = int(lease_s * 1000)
-        self._gap_ms = max(self._lease_ms // 2, _GAP_MS)
+        self.lease_ms = int(lease_s * 1000)
+        self._gap_ms = max(self.lease_ms // 2, _GAP_MS)
         self._last_ms: int | None = None
         self._from_ms = 0
-        self._calls: dict[tuple[str, int], int] = {}
-        """When these jobs got their last call, under the end of the lease that it set."""
+        self._calls: dict[tuple[str, int], tuple[int, int]] = {}
+        """Of a job's lease: when it got its last call, and the end that it had then."""
 
     def allows_rescue(self, now_ms: int) -> bool:
         """Told the database's time in every round."""
         if self._last_ms is None or not 0 <= now_ms - self._last_ms <= self._gap_ms:  # it may be set back, too
-            self._from_ms = now_ms + self._lease_ms
+            self._from_ms = now_ms + self.lease_ms
         self._last_ms = now_ms
         return now_ms >= self._from_ms
 
     def called_ms(self, job: Job) -> int | None:
-        """When the job got its last call; ``None`` where it got none, or was renewed since."""
-        return self._calls.get((job.id, _end_ms(job)))
+        """When the job got its last call; ``None`` where it got none, or was renewed since. Another scheduler may have
+        called it, too."""
+        called, end = self._calls.get((job.id, job.lease), (None, 0))
+        return called if abs(_end_ms(job) - end) < _RENEWAL_MS else None
 
     def settle(self, called: Sequence[Job], now_ms: int) -> None:
         """The round is committed, and these are the jobs that have had their call now."""
-        self._calls = {(job.id, _end_ms(job)): self.called_ms(job) or now_ms for job in called}
+        self._calls = {(job.id, job.lease): (self.called_ms(job) or now_ms, _end_ms(job)) for job in called}
 
 
 def rescue(database: Database, patience: Patience | None = None) -> list[str]:
@@ -59,21 +64,23 @@ def rescue(database: Database, patience: Patience | None = None) -> list[str]:
     Args:
         patience: without any, a lease that is over is over.
     """
-    call_ms = CALL_MS if patience else 0
-    due = (
-        select(Job)
-        .where(Job.status == Status.RUNNING, Job.lease_expires_ms < now_ms() + call_ms)
-        .with_for_update(skip_locked=True)
-    )
+    ends = Job.lease_expires_ms
+    late = ends < now_ms()
+    if patience:  # a lease that is far from its end was given before the clock was set back
+        late = or_(ends < now_ms() + CALL_MS, ends > now_ms() + 2 * patience.lease_ms)
+    due = select(Job).where(Job.status == Status.RUNNING, late).with_for_update(skip_locked=True)
     silent, called = [], []
     with database.write() as session:
-        late = session.scalars(due).all()
+        found = session.scalars(due).all()
         # Asked once the rows are locked: the transaction may have waited long for others to write, and then workers
         # could not renew either, though reading went on.
         now = session.scalar(select(now_ms())) or 0
         if patience and not patience.allows_rescue(now):
             return []
-        for job in late:
+        for job in found:
+            if patience and _end_ms(job) > now + CALL_MS:
+                job.lease_expires_ms = now + patience.lease_ms
+                continue
             since = patience.called_ms(job) if patience else 0
             if since is None:
                 job.lease_expires_ms = _end_ms(job) + 1

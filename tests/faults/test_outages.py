@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, text, update
 from sqlalchemy.exc import OperationalError
 
 from service.contract import leases
@@ -128,6 +128,33 @@ def test_a_lease_that_ran_out_while_nothing_could_be_written_is_nobodys_silence(
     assert 2 <= time.monotonic() - began < 4, "whoever is silent then is taken when the lease is over"
     job = bench.workshop.job(job_id)
     assert (job.status, job.deaths) == (Status.QUEUED, 1)
+
+
+def until_taken(bench: Bench, *schedulers: Patience) -> float:
+    """Let the schedulers come round in turns; gives how many seconds it took to take a job back."""
+    began = time.monotonic()
+    while time.monotonic() - began < 15:
+        for patience in schedulers:
+            if rescue(bench.database, patience):
+                return time.monotonic() - began
+            time.sleep(0.2)
+    raise AssertionError("never taken")
+
+
+def test_two_schedulers_that_call_the_same_worker_take_its_job_back(bench: Bench) -> None:
+    bench.submit()
+    bench.claim(lease_s=3)
+    assert until_taken(bench, Patience(lease_s=1), Patience(lease_s=1)) < 6
+
+
+def test_a_clock_that_was_set_back_does_not_prolong_a_dead_workers_lease(bench: Bench) -> None:
+    """F25: the lease was given before, and its end is far away now."""
+    job_id = bench.submit()
+    bench.claim(lease_s=3)
+    with bench.database.write() as session:
+        session.execute(update(Job).values(lease_expires_ms=Job.lease_expires_ms + 3_600_000))
+    assert until_taken(bench, Patience(lease_s=3)) < 12
+    assert bench.workshop.job(job_id).deaths == 1
 
 
 def _every_second(rounds: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
