@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -75,16 +76,25 @@ def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, 
         log.info("removed", what="upload", name=name)
 
 
-def _try_to_sweep(settings: Settings, database: Database) -> None:
-    try:
-        sweep(
-            database,
-            ArtifactFolder(settings.artifacts),
-            UploadFolder(settings.artifacts),
-            Policy.of(settings),
-        )
-    except (SQLAlchemyError, OSError) as error:
-        log.warning("could not sweep", error=str(error))
+class _Beside:
+    """Works that may take long, each in a thread of its own: a silent worker does not wait for them to be noticed."""
+
+    def __init__(self) -> None:
+        self._threads: dict[str, threading.Thread] = {}
+
+    def start(self, what: str, work: Callable[[], None]) -> None:
+        """Do it, unless it is still being done."""
+        thread = self._threads.get(what)
+        if thread is None or not thread.is_alive():
+            self._threads[what] = threading.Thread(target=self._try, args=(what, work), name=what, daemon=True)
+            self._threads[what].start()
+
+    @staticmethod
+    def _try(what: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (SQLAlchemyError, OSError) as error:
+            log.warning(f"could not {what}", error=str(error))
 
 
 def main() -> int:
@@ -106,21 +116,19 @@ def main() -> int:
         signal.signal(number, stop)
     database = Database(settings.database_url, application="tapeline-scheduler")
     sender = create_app(settings.broker_url) if settings.broker_url else None
-    patience, heartbeat = Patience(settings.lease_s), Heartbeat(settings.home, "scheduler")
-    sweeping: threading.Thread | None = None
+    artifacts, received = ArtifactFolder(settings.artifacts), UploadFolder(settings.artifacts)
+    patience, heartbeat, beside = Patience(settings.lease_s), Heartbeat(settings.home, "scheduler"), _Beside()
     for rounds in itertools.count():
         if stopping:
             break
         try:
             take_back(database, patience)
-            if rounds % round(FORGOTTEN_S / TICK_S) == 0:
-                remind(database, sender)
-            if rounds % round(SWEEP_S / TICK_S) == 0 and not (sweeping and sweeping.is_alive()):
-                # Beside the loop: where there are many files it takes long, and silent workers are not waited for.
-                sweeping = threading.Thread(target=_try_to_sweep, args=(settings, database), name="sweep", daemon=True)
-                sweeping.start()
         except SQLAlchemyError as error:
             log.warning("the database does not answer", error=str(error))
+        if rounds % round(FORGOTTEN_S / TICK_S) == 0:
+            beside.start("remind", lambda: remind(database, sender))
+        if rounds % round(SWEEP_S / TICK_S) == 0:
+            beside.start("sweep", lambda: sweep(database, artifacts, received, Policy.of(settings)))
         heartbeat.beat()
         time.sleep(TICK_S)
     return 0

@@ -14,10 +14,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url, text, update
 
-from service.contract import wire
+from service.contract import leases, wire
 from service.contract.states import Status
+from service.contract.tables import Job, Worker
 from service.local.broker import Broker
 from tests.faults.oracle import Reference
 from tests.faults.proxy import Proxy
@@ -293,4 +294,25 @@ def test_a_broker_that_says_nothing_holds_nobody_up(light: Yard, broker: Broker,
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
     proxy.close()
+    light.check(reference)
+
+
+def test_a_silent_broker_keeps_no_dead_workers_job(light: Yard, reference: Reference) -> None:
+    """F10: the scheduler has hints to send, and each waits for the broker."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(50)
+        light.lease_s = 12
+        held = light.submit()
+        light.submit()
+        assert leases.claim(light.database, "dead", light.lease_s) is not None
+        free = Worker(id="free", host="h", pid=1, slots=4, running=0, draining=False)
+        leases.check_in(light.database, free)
+        with light.database.write() as session:
+            session.execute(update(Job).where(Job.id != held).values(queued_ms=Job.queued_ms - 60_000))
+        light.start("workers.reconcile", TAPELINE_BROKER_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        light.until(held, lambda job: job.status == Status.QUEUED, 2 * light.lease_s + 10)
+        leases.sign_off(light.database, free.id)
+        light.start()
+        light.until_all_end()
     light.check(reference)
