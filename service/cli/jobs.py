@@ -256,10 +256,11 @@ def _overrides(values: Sequence[str]) -> dict[str, Any]:
 
 def _watch(target: Target, job: Mapping[str, Any]) -> None:
     if target.as_json:
+        status, error = job["status"], job.get("error")
         with target.client() as client:
             for event in client.stream(job["id"]):
                 click.echo(json.dumps({"seq": event.seq, "type": event.type, "data": event.data}))
-                if event.type == "end":
+                if event.type in ("snapshot", "end"):
                     status, error = event.data["status"], event.data.get("error")
     else:
         watched = Watched.of(job)

@@ -208,6 +208,8 @@ class Hub:
         before = item.pulse
         if before is None or now is None or now.last_seq == before.last_seq:
             return item.recent
+        if now.last_seq < before.last_seq:  # the database was brought back to an earlier state
+            return ()
         count = now.last_seq - before.last_seq
         if count > _RECENT:
             return ()
@@ -235,7 +237,7 @@ def follow(
             except SQLAlchemyError:  # the reader's thread says so in the log
                 batch = []
             for document in batch:
-                yield _event(document, is_last=document["seq"] == pulse.last_seq and pulse.status in TERMINAL)
+                yield f"id: {document['seq']}\nevent: {document['type']}\ndata: {dump(document)}\n\n"
                 sent = document["seq"]
             if pulse.status in TERMINAL and sent >= pulse.last_seq:
                 return
@@ -275,16 +277,27 @@ def _unsent(watch: Watch, database: Database, job_id: str, sent: int, pulse: Pul
             rows = events.read(session, job_id, after=sent, limit=_BATCH)
             known = [event_document(row, job_id=job_id) for row in rows]
     # What is newer than the pulse waits for its own, so that an end is known to be the last.
-    return [document for document in known if document["seq"] <= pulse.last_seq]
+    fresh = [document for document in known if document["seq"] <= pulse.last_seq]
+    return [
+        _superseded(document)
+        if document["type"] == EventType.END and not _ends(database, pulse, document)
+        else document
+        for document in fresh
+    ]
 
 
-def _event(document: dict[str, Any], *, is_last: bool) -> str:
-    """One event. The end of an attempt that was followed by a retry ended nothing: it goes out as a status."""
-    kind = document["type"]
-    if kind == EventType.END and not is_last:
-        kind = EventType.STATUS.value
-        document = document | {"type": kind, "superseded": True}
-    return f"id: {document['seq']}\nevent: {kind}\ndata: {dump(document)}\n\n"
+def _ends(database: Database, pulse: Pulse, document: Mapping[str, Any]) -> bool:
+    """Whether the job ended there: no retry followed, though its name may have been changed since."""
+    if pulse.status not in TERMINAL or document["seq"] == pulse.last_seq:
+        return pulse.status in TERMINAL
+    with database.read() as session:
+        ends = events.of_type(session, document["job"], EventType.END)
+    return bool(ends) and ends[-1].seq == document["seq"]
+
+
+def _superseded(document: dict[str, Any]) -> dict[str, Any]:
+    """The end of an attempt that was followed by a retry ended nothing: it goes out as a status."""
+    return document | {"type": EventType.STATUS.value, "superseded": True}
 
 
 def dump(document: Any) -> str:

@@ -72,6 +72,13 @@ def trained(run: Run) -> str:
     return job_id
 
 
+def test_a_job_that_was_renamed_after_its_end_can_be_watched(run: Run, client: Client, trained: str) -> None:
+    client.change(trained, name="kept")
+    result = run("watch", trained, "--json")
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line)["type"] for line in result.stdout.splitlines()].count("end") == 1
+
+
 def test_a_pipe_gets_a_plain_line_for_each_epoch(run: Run) -> None:
     result = run("train", "-", "--watch", spec=TINY)
     assert result.exit_code == 0

@@ -160,6 +160,20 @@ def test_end_before_a_retry_does_not_end_the_stream(client: FlaskClient, worker:
     assert text.count("\nid: ") == client.get(f"/jobs/{job_id}/events").json["next_after"]
 
 
+def test_an_end_stays_the_end_when_the_name_changes_later(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.fail()
+    client.post(f"/jobs/{job_id}/retry")
+    worker.claim()
+    worker.succeed()
+    client.patch(f"/jobs/{job_id}", json={"name": "kept"})
+    text = client.get(f"/jobs/{job_id}/stream").text
+    assert text.count("event: end") == 1
+    assert text.count('"superseded"') == 1
+    assert text.count("\nid: ") == client.get(f"/jobs/{job_id}/events").json["next_after"]
+
+
 def test_quiet_stream_says_that_it_lives(app: Flask, submit: Submit, serve: Serve) -> None:
     app.extensions[EXTENSION].hub.ping_s = 0.2
     job_id = submit(app.test_client())
