@@ -285,11 +285,13 @@ class ArtifactFolder(ArtifactStore):
     def stored(self, job_id: str | None = None) -> Iterator[Stored]:
         """As it says."""
         now = time.time()
-        for folder in self.root.glob("job_*/") if job_id is None else [self.root / job_id]:
-            for path in folder.rglob("*"):
-                with suppress(OSError):  # it may have been removed since
-                    found = path.lstat()
-                    if not stat.S_ISDIR(found.st_mode):
+        for top in self.root.glob("job_*/") if job_id is None else [self.root / job_id]:
+            for folder, folders, names in os.walk(top):  # it passes over what is removed meanwhile
+                for path in (Path(folder, name) for name in (*names, *folders)):
+                    with suppress(OSError):
+                        found = path.lstat()
+                        if stat.S_ISDIR(found.st_mode):
+                            continue
                         yield Stored(path.relative_to(self.root).as_posix(), found.st_size, now - found.st_mtime)
 
     def remove_job(self, job_id: str) -> None:

@@ -122,6 +122,7 @@ def submit(
 
     Raises:
         IdempotencyConflict: the key came before, with another body.
+        JobNotFound: what it is to reproduce was deleted meanwhile.
     """
     # All that takes time comes before the transaction: in SQLite it is the only one that may write.
     job = _new_job(submission)
@@ -203,6 +204,9 @@ def _take_over(session: Session, job: Job, origin: Origin) -> None:
     if origin.start is not None:
         session.add(artifact_row(job.id, origin.start, lease=0))
     if origin.reproduces:
+        # Held until the end, or its epochs might be deleted before they are copied, and nothing be like them.
+        if session.scalar(select(Job.id).where(Job.id == origin.parent.id).with_for_update()) is None:
+            raise JobNotFound(origin.parent.id)
         expected = select(literal(job.id), Epoch.epoch, Epoch.metrics, Epoch.samples_digest)
         columns = [ExpectedEpoch.job_id, ExpectedEpoch.epoch, ExpectedEpoch.metrics, ExpectedEpoch.samples_digest]
         session.execute(insert(ExpectedEpoch).from_select(columns, expected.where(Epoch.job_id == origin.parent.id)))
@@ -402,14 +406,24 @@ def change(
         return job
 
 
-def remove(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> None:
+def remove(
+    database: Database,
+    job_id: str,
+    *,
+    owner: str | None = None,
+    by: Actor | None = None,
+    check: Callable[[Job], None] = lambda job: None,
+) -> None:
     """Delete a finished job's rows. The files are the caller's to remove, after this has committed.
+
+    Args:
+        check: looks at the job, which nobody can change meanwhile, and raises where it is to stay.
 
     Raises:
         JobNotFound, IllegalTransition: as they say.
     """
     with database.write() as session:
-        _claim_for(session, job_id, Action.DELETE, owner)
+        check(_claim_for(session, job_id, Action.DELETE, owner))
         audit.record(session, by, Deed.DELETE, job_id)
         for table in (Event, Epoch, ExpectedEpoch, Artifact, JobTag):
             session.execute(delete(table).where(table.job_id == job_id))

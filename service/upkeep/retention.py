@@ -78,8 +78,10 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
 
 def carry_out(database: Database, store: ArtifactStore, policy: Policy, going: Plan) -> Plan:
     """Let it go, as far as it still may; gives what went."""
-    gone = [item for item in going.jobs if _remove_job(database, store, item.name)]
-    checkpoints = _remove_checkpoints(database, store, policy, going.checkpoints)
+    # Looking through the files may have taken long, and what had ended may have been retried, and ended anew.
+    now_ms = leases.clock(database)
+    gone = [item for item in going.jobs if _remove_job(database, store, policy, now_ms, item.name)]
+    checkpoints = _remove_checkpoints(database, store, policy, now_ms, going.checkpoints)
     store.remove(item.name for item in going.files)
     return Plan(gone, checkpoints, going.files)
 
@@ -126,17 +128,25 @@ def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[
     return session.scalars(query).all()
 
 
-def _remove_job(database: Database, store: ArtifactStore, job_id: str) -> bool:
+class _StillWanted(Exception):
+    """The job ended again since it was looked at."""
+
+
+def _remove_job(database: Database, store: ArtifactStore, policy: Policy, now_ms: int, job_id: str) -> bool:
+    def check(job: Job) -> None:
+        if not _is_over(job, now_ms - int(policy.jobs_days * _DAY_MS)):
+            raise _StillWanted
+
     try:
-        jobs.remove(database, job_id)
-    except (JobNotFound, IllegalTransition):  # deleted or retried since
+        jobs.remove(database, job_id, check=check)
+    except (JobNotFound, IllegalTransition, _StillWanted):  # deleted or retried since
         return False
     store.remove_job(job_id)
     return True
 
 
 def _remove_checkpoints(
-    database: Database, store: ArtifactStore, policy: Policy, going: Iterable[Going]
+    database: Database, store: ArtifactStore, policy: Policy, now_ms: int, going: Iterable[Going]
 ) -> list[Going]:
     by_job: dict[str, list[Going]] = {}
     for item in going:
@@ -144,10 +154,14 @@ def _remove_checkpoints(
     gone: list[Going] = []
     for job_id, items in by_job.items():
         with database.write() as session:
-            status = session.scalar(select(Job.status).where(Job.id == job_id).with_for_update())
-            if status is None or Status(status) not in TERMINAL:
+            job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+            if job is None or not _is_over(job, now_ms - int(policy.checkpoints_days * _DAY_MS)):
                 continue
             session.execute(delete(Artifact).where(Artifact.path.in_([item.name for item in items])))
         store.remove(item.name for item in items)
         gone += items
     return gone
+
+
+def _is_over(job: Job, moment_ms: int) -> bool:
+    return Status(job.status) in TERMINAL and job.finished_ms is not None and job.finished_ms < moment_ms

@@ -15,7 +15,7 @@ from service import datasets
 from service.contract import costs, jobs, plan, validation
 from service.contract.artifacts import ArtifactDamaged, ArtifactKind
 from service.contract.changes import ForkRequest, JobPatch
-from service.contract.errors import Fault, IdempotencyConflict, SpecError
+from service.contract.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
 from service.contract.failpoints import reach
 from service.contract.jobs import JobFilter, Origin, Submission
 from service.contract.spec import Spec
@@ -359,7 +359,7 @@ def _submit_copy(
     new = replace(new, id=new_id, origin=Origin(parent=parent, start=start, reproduces=reproduces))
     try:
         answer, replayed = jobs.submit(here.database, new, idempotency=idempotency, represent=_represent, by=actor())
-    except IdempotencyConflict:
+    except (IdempotencyConflict, JobNotFound):
         here.artifacts.remove_job(new_id)
         raise
     # After any other error nobody knows whether the job was stored; the scheduler removes what no row names.

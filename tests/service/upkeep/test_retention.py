@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ from sqlalchemy import update
 
 from service.contract import jobs
 from service.contract.artifacts import ArtifactKind
+from service.contract.database import now_ms
 from service.contract.errors import JobNotFound
 from service.contract.tables import Job
 from service.upkeep import retention
@@ -67,6 +69,28 @@ def test_what_changed_since_the_look_stays(house: House) -> None:
         session.execute(update(Job).where(Job.id == job_id).values(status="queued", finished_ms=None))
     assert names(retention.carry_out(house.database, house.store, with_leave, plan))[0] == set()
     assert house.epochs_kept(job_id) == [1, 2, 3, 4, 5]
+
+
+def test_what_ended_anew_since_the_look_stays(house: House) -> None:
+    policy = Policy(jobs_days=30, checkpoints_days=7)
+    whole, thinned = house.train(ended_days_ago=31), house.train(ended_days_ago=8)
+    plan = retention.plan(house.database, house.store, policy)
+    assert names(plan)[0] == {whole}
+    assert plan.checkpoints
+    with house.database.write() as session:  # as a retry and its end would
+        session.execute(update(Job).values(finished_ms=now_ms()))
+    assert names(retention.carry_out(house.database, house.store, policy, plan)) == (set(), set(), set())
+    assert house.epochs_kept(whole) == house.epochs_kept(thinned) == [1, 2, 3, 4, 5]
+
+
+def test_folders_may_vanish_while_they_are_looked_through(house: House) -> None:
+    for number in range(20):
+        house.store.write(f"job_{number:02}", ArtifactKind.CHECKPOINT, 1, 1, b"bytes")
+    found = house.store.stored()
+    next(found)
+    for folder in house.store.root.iterdir():
+        shutil.rmtree(folder)
+    assert len(list(found)) < 20
 
 
 def test_files_that_no_row_names_go_once_they_are_old(house: House, age: Callable[..., None]) -> None:

@@ -170,6 +170,18 @@ def test_a_reproduction_with_the_same_bits_matches(either_app: Flask, play: Any,
     assert [event["code"] for event in log if event["type"] == "log"] == ["reproduced"]
 
 
+def test_what_is_deleted_before_it_is_copied_is_not_reproduced(
+    either_app: Flask, play: Any, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    original = trained(client, worker, submit)
+    services = either_app.extensions[EXTENSION]
+    monkeypatch.setattr(services.quotas, "new_job", lambda _: jobs.remove(services.database, original))
+    made = client.post(f"/jobs/{original}/reproduce")
+    assert (made.status_code, made.json["code"]) == (404, "job_not_found")
+    assert client.get("/jobs").json["data"] == []
+
+
 def test_a_reproduction_names_the_first_epoch_that_differs(either_app: Flask, play: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), play(either_app)
     original = trained(client, worker, submit)
