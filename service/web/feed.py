@@ -6,6 +6,7 @@ and then every event that is not in it.
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import time
@@ -30,6 +31,10 @@ _KEPT: Final = 2000
 """So many events are kept for slow clients; whoever is slower gets a new snapshot."""
 _LATE_MS: Final = 3000
 """An event's time is taken before its transaction commits: so long after, it is still looked for."""
+_VERY_LATE_MS: Final = 35_000
+"""In some looks, so long: no transaction waits longer for a disk, or for others."""
+_WIDE_LOOK: Final = 10
+"""Every so many looks."""
 _REMEMBERED_MS: Final = 60_000
 _WAIT_S: Final = 1.0
 
@@ -112,13 +117,14 @@ class Feed:
         pulses: dict[str, Pulse] = {}
         since: int | None = None
         failing = False
-        while True:
+        for looks in itertools.count():
             with self._lock:
                 if not self._bells:
                     self._thread = None
                     return
             try:
-                since, news = self._look(since, known, pulses)
+                late_ms = _LATE_MS if since is not None and looks % _WIDE_LOOK else _VERY_LATE_MS
+                since, news = self._look(since, known, pulses, late_ms)
                 failing = False
                 self._tell(news)
                 started.set()
@@ -142,7 +148,7 @@ class Feed:
             bell.set()
 
     def _look(
-        self, since: int | None, known: dict[str, tuple[int, int]], pulses: dict[str, Pulse]
+        self, since: int | None, known: dict[str, tuple[int, int]], pulses: dict[str, Pulse], late_ms: int
     ) -> tuple[int, list[Heard]]:
         """What is new since the last look; the first only takes note of where everything stands.
 
@@ -152,7 +158,7 @@ class Feed:
         with self._database.read() as session:
             now: int = session.scalar(select(now_ms())) or 0
             late = select(Event.job_id, func.min(Event.seq), func.max(Event.seq)).where(
-                Event.created_ms > (now if since is None else since) - _LATE_MS
+                Event.created_ms > (now if since is None else since) - late_ms
             )
             found = {job_id: (first - 1, last) for job_id, first, last in session.execute(late.group_by(Event.job_id))}
             news: list[Heard] = []
@@ -171,7 +177,7 @@ class Feed:
             for job_id, (first, last) in found.items():
                 heard = known[job_id][0] if job_id in known else first
                 if since is not None and last > heard:
-                    news += self._events(session, job_id, heard)
+                    news += self._events(session, job_id, heard, last)
                 known[job_id] = (max(last, heard), now)
         pulses.clear()
         pulses.update(running)
@@ -179,9 +185,9 @@ class Feed:
             del known[job_id]
         return now, news
 
-    def _events(self, session: Session, job_id: str, after: int) -> list[Heard]:
+    def _events(self, session: Session, job_id: str, after: int, last: int) -> list[Heard]:
         owner = session.scalar(select(Job.owner).where(Job.id == job_id))
-        rows = events.read(session, job_id, after=after)
+        rows = events.read(session, job_id, after=after, limit=last - after)
         return [Heard(job_id, owner, row.type, row.seq, event_document(row, job_id=job_id)) for row in rows]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 from flask import Flask
 from httpx_sse import ServerSentEvent, connect_sse
 
+from service.contract import events as log
 from service.contract import jobs, leases
+from service.contract.states import Status
 from service.web import feed
 from service.web.services import EXTENSION
 
@@ -158,3 +161,30 @@ def test_many_jobs_at_once_lose_no_event(either_app: Flask, submit: Submit, serv
     for job_id in ids:
         logged = client.get(f"/jobs/{job_id}/events").json["data"]
         assert [event["seq"] for event in found if event["job"] == job_id] == [event["seq"] for event in logged[1:]]
+
+
+def test_more_events_than_one_look_reads_are_all_heard(app: Flask, submit: Submit) -> None:
+    services = app.extensions[EXTENSION]
+    job_id = submit(app.test_client())
+    known: dict[str, tuple[int, int]] = {}
+    since, _ = services.feed._look(None, known, {}, 3000)
+    with services.database.write() as session:
+        last = log.append(session, job_id, [(log.EventType.LOG, {"line": line}) for line in range(1200)])
+    _, news = services.feed._look(since, known, {}, 3000)
+    assert [heard.seq for heard in news] == list(range(2, last + 1))
+
+
+def test_what_took_very_long_to_be_committed_is_heard(
+    app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event's time is taken first; then the disk holds the commit up for longer than most looks reach back."""
+    monkeypatch.setattr(feed, "_LATE_MS", 100)
+    client, base = app.test_client(), serve(app)
+    job_id = submit(client)
+    with opened(base) as events:
+        next(events)
+        with app.extensions[EXTENSION].database.write() as session:
+            jobs.finish(session, jobs.get(session, job_id), Status.CANCELLED, reason="cancelled")
+            session.flush()
+            time.sleep(1.5)
+        assert [event["seq"] for event in until(events, ends=1) if event["event"] == "end"] == [3]
