@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from werkzeug.serving import make_server
 
 from migrations.upgrade import upgrade
+from service.contract import keys
 from service.contract.database import Database
 from service.contract.settings import Auth, Settings
 from service.local import LocalStack
@@ -35,6 +37,9 @@ _FLAGS = (
 _PATIENCE_MS = 20_000
 
 Finish = Callable[[dict[str, Any]], dict[str, Any]]
+
+only_with = partial(pytest.mark.parametrize, "stack", indirect=True, scope="session", ids=str)
+"""What a test of the stack runs with where both ways would show the same: ``@only_with([Auth.KEYS])``."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -120,23 +125,60 @@ def open_window(browser: Browser, serve_bare: object) -> Iterator[Callable[..., 
         watched.check()
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    home = tmp_path_factory.mktemp("home")
-    environ = {"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0", "TAPELINE_WORKERS": "2"}
-    with LocalStack(Settings.from_env(environ, cores=2)) as running:
+@pytest.fixture(scope="session", params=[Auth.LOCAL, Auth.KEYS], ids=str)
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """The whole service; once open to whoever is on this machine, and once with keys."""
+    environ = {
+        "TAPELINE_HOME": str(tmp_path_factory.mktemp("home")),
+        "TAPELINE_PORT": "0",
+        "TAPELINE_WORKERS": "2",
+        "TAPELINE_AUTH": request.param.value,
+    }
+    settings = Settings.from_env(environ, cores=2)
+    if settings.keys_required:  # without any, the service would not start
+        upgrade(Database(settings.database_url))
+        make_key(settings, "operator")
+    with LocalStack(settings) as running:
         yield running
 
 
+def make_key(settings: Settings, owner: str, scope: keys.Scope = keys.Scope.SUBMIT) -> str:
+    return keys.create(Database(settings.database_url), name="browser", owner=owner, scope=scope)[1]
+
+
+def bearer(key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key is not None else {}
+
+
 @pytest.fixture(scope="session")
-def http(stack: LocalStack) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=stack.url, timeout=90) as client:
+def key(stack: LocalStack) -> str | None:
+    """Ann's key, where the service asks for one."""
+    return make_key(stack.settings, "ann") if stack.settings.keys_required else None
+
+
+@pytest.fixture(scope="session")
+def http(stack: LocalStack, key: str | None) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=stack.url, timeout=90, headers=bearer(key)) as client:
         yield client
 
 
 @pytest.fixture
-def visit(open_window: Callable[..., Visit], stack: LocalStack) -> Visit:
-    return open_window(stack.url)
+def open_stack(open_window: Callable[..., Visit], stack: LocalStack, key: str | None) -> Callable[..., Visit]:
+    """Opens windows on the stack in which somebody is signed in, where that is needed."""
+
+    def open_one(*, key: str | None = key, **options: Any) -> Visit:
+        visit = open_window(stack.url, **options)
+        if key is not None:
+            answer = visit.page.request.post(f"{stack.url}/session", data={"key": key}, headers={"Origin": stack.url})
+            assert answer.status == 201, answer.text()
+        return visit
+
+    return open_one
+
+
+@pytest.fixture
+def visit(open_stack: Callable[..., Visit]) -> Visit:
+    return open_stack()
 
 
 @pytest.fixture(scope="session")
@@ -191,8 +233,8 @@ def _serve(app: Flask) -> Iterator[str]:
 def serve_bare(tmp_path: Path) -> Iterator[Callable[..., Bare]]:
     with ExitStack() as stack:
 
-        def serve(*, keys: bool = False) -> Bare:
-            home = tmp_path / ("keys" if keys else "open")
+        def serve() -> Bare:
+            home = tmp_path / "bare"
             home.mkdir()
             database = f"sqlite:///{home / 'tapeline.db'}"
             upgrade(Database(database))
@@ -201,7 +243,7 @@ def serve_bare(tmp_path: Path) -> Iterator[Callable[..., Bare]]:
                 "TAPELINE_BROKER_URL": "redis://127.0.0.1:1/0",
                 "TAPELINE_ARTIFACTS": str(home / "artifacts"),
                 "TAPELINE_DATA": str(home / "data"),
-                "TAPELINE_AUTH": (Auth.KEYS if keys else Auth.LOCAL).value,
+                "TAPELINE_AUTH": Auth.LOCAL.value,
             }
             app = create_app(Settings.from_env(environ, cores=2))
             return Bare(stack.enter_context(_serve(app)), app.extensions[EXTENSION])

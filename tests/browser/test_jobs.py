@@ -139,27 +139,3 @@ def test_list_is_used_by_keyboard(open_window: Callable[..., Visit], serve_bare:
     page.keyboard.press("Escape")
     page.keyboard.press("n")
     page.wait_for_url("**/ui/new")
-
-
-def test_keys_open_the_pages_and_their_streams(
-    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
-) -> None:
-    from service.contract import keys
-
-    bare = serve_bare(keys=True)
-    key = keys.create(bare.services.database, name="k", owner="ann", scope=keys.Scope.SUBMIT, lifetime_s=None)[1]
-    bearer = {"Authorization": f"Bearer {key}"}
-    visit = open_window(bare.url)
-    visit.watched.expected = ["401"]
-    page = visit.open("/")
-    page.get_by_label("Your key").fill(key)
-    page.get_by_role("button", name="Sign in").click()
-    page.get_by_role("button", name="Train a classifier").click()
-    page.wait_for_url("**/ui/jobs/job_*")
-    job_id = page.url.rpartition("/")[2]
-    job = httpx.get(f"{bare.url}/jobs/{job_id}", headers=bearer).json()
-    assert job["owner"] == "ann"
-    httpx.post(f"{bare.url}/jobs/{job_id}/cancel", headers=bearer).raise_for_status()
-    expect(page.locator("#state .status")).to_have_text("cancelled")
-    page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_label("Your key")).to_be_visible()

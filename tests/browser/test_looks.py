@@ -9,8 +9,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from service.local import LocalStack
-from tests.browser.conftest import Bare, Visit
+from service.contract.settings import Auth
+from tests.browser.conftest import Bare, Visit, only_with
 
 PATHS = (
     "/",
@@ -37,11 +37,17 @@ def serious(page: Any) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
+@pytest.mark.parametrize(
+    ("stack", "width", "scheme"),
+    [(Auth.LOCAL, 1280, "light"), (Auth.KEYS, 360, "dark")],
+    indirect=["stack"],
+    scope="session",
+    ids=str,
+)
 def test_pages_are_for_everybody(
-    open_window: Callable[..., Visit], stack: LocalStack, jobs: dict[str, Any], width: int, scheme: str
+    open_stack: Callable[..., Visit], jobs: dict[str, Any], width: int, scheme: str
 ) -> None:
-    visit = open_window(stack.url, width=width, color_scheme=scheme)
+    visit = open_stack(width=width, color_scheme=scheme)
     visit.watched.expected = ["404"]
     faults = {}
     for path in PATHS:
@@ -55,6 +61,7 @@ def test_pages_are_for_everybody(
     assert faults == {}
 
 
+@only_with([Auth.LOCAL])
 def test_open_parts_are_for_everybody(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open("/ui/new")
     expect(page.locator("#verdict")).to_have_text("Ready to start")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import statistics
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from service.contract.settings import Auth
 from service.datasets import load
 from service.local import LocalStack
-from tests.browser.conftest import Visit, until
+from tests.browser.conftest import Visit, only_with, until
 
 TOO_SLOW_MS = 250
 """From pen to bars. It is some 20 ms where nothing else runs; tests share their machine."""
@@ -45,6 +47,7 @@ def settled(page: Page) -> str:
     return page.locator("#verdict").get_attribute("data-answer") or ""
 
 
+@only_with([Auth.LOCAL])
 def test_drawn_digits_are_read(visit: Visit, stack: LocalStack, jobs: dict[str, Any]) -> None:
     page = visit.open(f"/ui/play/{jobs['reader']['id']}")
     expect(page.locator("#checkpoint-name")).to_contain_text("epoch")
@@ -67,15 +70,50 @@ def test_drawn_digits_are_read(visit: Visit, stack: LocalStack, jobs: dict[str, 
     expect(page.locator(".bars .winner .share")).to_contain_text("%")
 
 
-def test_a_picture_is_read(visit: Visit, stack: LocalStack, jobs: dict[str, Any]) -> None:
-    page = visit.open(f"/ui/play/{jobs['reader']['id']}")
-    three = Image.fromarray(255 - digits(stack, range(3, 4))[0]).resize((120, 120))  # ink on paper
+def png(digit: NDArray[np.uint8]) -> bytes:
+    """Ink on paper, larger than the network's pictures."""
     file = io.BytesIO()
-    three.save(file, "PNG")
-    page.set_input_files("#file", {"name": "three.png", "mimeType": "image/png", "buffer": file.getvalue()})
-    expect(page.locator("#verdict")).to_contain_text("3, ")
-    page.set_input_files("#file", {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"})
+    Image.fromarray(255 - digit).resize((120, 120)).save(file, "PNG")
+    return file.getvalue()
+
+
+def drop(page: Page, file: Path) -> None:
+    """Drags a file from outside over the pad, and lets go."""
+    browser = page.context.new_cdp_session(page)
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    carried = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    for what in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": what, "data": carried, **place})
+
+
+def winner(page: Page) -> tuple[str, str]:
+    """The digit with the longest bar, and the one that is marked."""
+    widths = page.locator("#bars .bar").evaluate_all("bars => bars.map((bar) => bar.getBoundingClientRect().width)")
+    return str(int(np.argmax(widths))), page.locator("#bars li.winner .label").text_content() or ""
+
+
+def test_a_picture_is_read(visit: Visit, stack: LocalStack, jobs: dict[str, Any], tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("three.png", "four.png", "no.png")]
+    for file, content in zip(files, [*map(png, digits(stack, range(3, 5))), b"no picture"], strict=True):
+        file.write_bytes(content)
+    three, four, no_picture = files
+    page = visit.open(f"/ui/play/{jobs['reader']['id']}")
+    for give, file in (
+        (lambda file: page.set_input_files("#file", file), three),
+        (lambda file: drop(page, file), four),
+        (lambda file: page.set_input_files("#file", file), three),  # the same once more
+    ):
+        give(file)
+        digit = "4" if file is four else "3"
+        expect(page.locator("#verdict")).to_contain_text(f"{digit}, ")
+        until(page, "document.getAnimations().length === 0")
+        assert winner(page) == (digit, digit)
+    drop(page, no_picture)
     expect(page.locator("#toasts")).to_contain_text("not a picture")
+    assert winner(page) == ("3", "3")
+    assert "/ui/play/" in page.url
 
 
 def test_older_checkpoints_answer_to_the_same_drawing(visit: Visit, stack: LocalStack, jobs: dict[str, Any]) -> None:

@@ -157,7 +157,11 @@ if (pad) {
     pen.putImageData(image, 0, 0);
   }
 
-  $("#file").addEventListener("change", (event) => event.target.files[0] && open(event.target.files[0]));
+  $("#file").addEventListener("change", ({ target }) => {
+    const [file] = target.files;
+    target.value = ""; // the same file once more is a change too
+    if (file) open(file);
+  });
   addEventListener("paste", (event) => event.clipboardData.files[0] && open(event.clipboardData.files[0]));
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {

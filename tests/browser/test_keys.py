@@ -1,0 +1,64 @@
+"""What only a service with keys has: signing in and out, and other people's jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from service.contract.settings import Auth
+from service.local import LocalStack
+from tests.browser.conftest import Visit, bearer, make_key, only_with, until
+
+pytestmark = only_with([Auth.KEYS])
+
+
+@pytest.fixture
+def bob(stack: LocalStack) -> Any:
+    with httpx.Client(base_url=stack.url, timeout=90, headers=bearer(make_key(stack.settings, "bob"))) as client:
+        yield client
+
+
+def test_who_signs_in_trains_and_signs_out(open_window: Callable[..., Visit], stack: LocalStack) -> None:
+    key = make_key(stack.settings, "carol")
+    visit = open_window(stack.url)
+    visit.watched.expected = ["401"]
+    page = visit.open("/")
+    page.get_by_label("Your key").fill("tpl_000000000000_" + 64 * "0")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("not one of this service's")
+    page.get_by_label("Your key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Train a classifier").click()
+    page.wait_for_url("**/ui/jobs/job_*")
+    expect(page.locator("#state .status")).to_have_text("succeeded")
+    job = httpx.get(f"{stack.url}/jobs/{page.url.rpartition('/')[2]}", headers=bearer(key)).json()
+    assert job["owner"] == "carol"
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("Your key")).to_be_visible()
+    page = visit.open(f"/ui/jobs/{job['id']}")
+    expect(page.get_by_label("Your key")).to_be_visible()
+    expect(page.locator("h1")).not_to_contain_text("first classifier")
+
+
+def test_somebody_elses_jobs_are_not_there(visit: Visit, bob: httpx.Client, http: httpx.Client) -> None:
+    visit.watched.expected = ["404"]
+    spec = {"kind": "classifier", "epochs": 2, "tags": ["shared-word"]}
+    before = bob.post("/jobs", json=spec | {"name": "of bob"}).raise_for_status().json()
+    page = visit.open("/?tag=shared-word")
+    after = bob.post("/jobs", json=spec | {"name": "of bob, later"}).raise_for_status().json()
+    own = http.post("/jobs", json=spec | {"name": "of ann"}).raise_for_status().json()
+    row = page.locator(f"tr[data-id={own['id']}]")
+    expect(row.locator(".status")).to_have_text("succeeded")
+    expect(page.locator("tr.job")).to_have_count(1)
+    for path in (f"/ui/jobs/{before['id']}", f"/ui/play/{after['id']}"):
+        page = visit.open(path)
+        expect(page.locator("h1")).to_have_text("There is no such job")
+        expect(page.locator("body")).not_to_contain_text("of bob")
+    page = visit.open(f"/ui/compare?jobs={before['id']},{own['id']}")
+    until(page, "document.querySelectorAll('#compared li').length === 1")
+    expect(page.locator("#compared")).to_contain_text("of ann")
+    assert bob.get(before["urls"]["self"]).json()["owner"] == "bob"
