@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, func, insert, literal, literal_column, or_, select, tuple_
+from sqlalchemy import Connection, Select, delete, func, insert, literal, literal_column, or_, select
 from sqlalchemy.orm import Session
 from ulid import ULID
 
@@ -21,10 +19,10 @@ from service.contract.errors import (
     ArtifactNotFound,
     IdempotencyConflict,
     IllegalTransition,
-    InvalidCursor,
     JobNotFound,
 )
 from service.contract.events import EventType
+from service.contract.orders import Order, Sort
 from service.contract.spec import Spec
 from service.contract.states import TERMINAL, Action, Request, Status, allowed_actions
 from service.contract.tables import (
@@ -43,7 +41,6 @@ from service.contract.tables import (
 from service.contract.validation import spec_hash
 
 _DAY_MS: Final = 24 * 60 * 60 * 1000
-_SORTS: Final = {"created_at": Job.created_ms, "priority": Job.priority}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,14 +249,14 @@ def find(
     wanted: JobFilter,
     *,
     owner: str | None = None,
-    sort: str = "-created_at",
+    sort: Sort = "-created_at",
     limit: int = 20,
     cursor: str | None = None,
 ) -> Page:
     """A page of jobs, stable while new ones arrive: the cursor is a place in the order, not a count.
 
     Args:
-        sort: ``created_at`` or ``priority``, with ``-`` for falling.
+        sort: what by, with ``-`` before it for falling.
 
     Raises:
         InvalidCursor: the cursor is not one of ours, or was made for another order.
@@ -277,21 +274,20 @@ def find(
         part = wanted.text.lower()
         named = func.lower(func.coalesce(Job.name, "")).contains(part, autoescape=True)
         query = query.where(or_(named, func.lower(Job.id).contains(part, autoescape=True)))
-    falling = sort.startswith("-")
-    column = _SORTS[sort.removeprefix("-")]
+    order = Order(sort)
     if cursor is not None:
-        value, last_id = _read_cursor(cursor, sort)
-        # As a row, so that both databases find the place in the index instead of reading up to it.
-        here, place = tuple_(column, Job.id), tuple_(literal(value, column.type), literal(last_id, Job.id.type))
-        query = query.where(here < place if falling else here > place)
-    order = (column.desc(), Job.id.desc()) if falling else (column.asc(), Job.id.asc())
-    rows = session.scalars(query.order_by(*order).limit(limit + 1)).all()
-    page = rows[:limit]
-    if len(rows) <= limit:
+        query = query.where(order.behind(cursor))
+    # First the ids alone: where no index has the order, whole rows would be carried through the sort.
+    places = session.execute(
+        query.with_only_columns(Job.id, order.value).order_by(*order.columns).limit(limit + 1)
+    ).all()
+    ids = [job_id for job_id, _ in places[:limit]]
+    found = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(ids)))}
+    page = [found[job_id] for job_id in ids if job_id in found]  # one may be deleted between the two
+    if len(places) <= limit:
         return Page(page, None)
-    last = page[-1]
-    value = last.created_ms if column is Job.created_ms else last.priority
-    return Page(page, _make_cursor(sort, value, last.id))
+    last_id, value = places[limit - 1]
+    return Page(page, order.cursor(value, last_id))
 
 
 def counts(session: Session, *, owner: str | None = None) -> dict[Status, int]:
@@ -300,11 +296,6 @@ def counts(session: Session, *, owner: str | None = None) -> dict[Status, int]:
     if owner is not None:
         query = query.where(Job.owner == owner)
     return {Status(status): count for status, count in session.execute(query)}
-
-
-def sorts() -> tuple[str, ...]:
-    """The orders in which a list can be had."""
-    return tuple(sign + name for name in _SORTS for sign in ("", "-"))
 
 
 def cancel(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> Job:
@@ -626,22 +617,3 @@ def _take_key(
 _NOW: Final = select(now_ms())
 _INSERT_JOB, _INSERT_TAG, _INSERT_EVENT = JOBS.insert(), JOB_TAGS.insert(), EVENTS.insert()
 """Built once: for a POST, building a statement takes as long as running it."""
-
-
-def _make_cursor(sort: str, value: int, job_id: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([sort, value, job_id]).encode()).decode().rstrip("=")
-
-
-def _is_plain(text: Any) -> bool:
-    return isinstance(text, str) and text.isascii() and text.isprintable()
-
-
-def _read_cursor(cursor: str, sort: str) -> tuple[int, str]:
-    try:
-        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
-        made_for, value, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (ValueError, TypeError) as error:
-        raise InvalidCursor("the cursor is not one that this service gave out") from error
-    if made_for != sort or type(value) is not int or abs(value) >= 2**63 or not _is_plain(job_id):
-        raise InvalidCursor("the cursor belongs to another list; start again without it")
-    return value, job_id

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from flask import request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from service.contract import jobs, validation
+from service.contract import jobs, orders, validation
 from service.contract.audit import Deed
+from service.contract.orders import Sort
 from service.contract.spec import Kind
 from service.contract.states import Status
 from service.web.problems import Problem
@@ -63,9 +64,13 @@ class ListQuery(Query):
     kind: Kind | None = None
     tag: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
     q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Part of a name or an id.")
-    sort: Literal["created_at", "-created_at", "priority", "-priority"] = "-created_at"
+    sort: Sort = Field(
+        "-created_at",
+        description="`-` is for falling. `status`: what runs first; `duration`: of jobs that have ended; `epoch`: how "
+        "many are finished; a metric: of the last epoch. Jobs that lack it come last, either way.",
+    )
     limit: int = Field(20, ge=1, le=100)
-    cursor: Annotated[str, StringConstraints(max_length=500)] | None = Field(
+    cursor: Annotated[str, StringConstraints(max_length=orders.MAX_CURSOR)] | None = Field(
         None, description="`next_cursor` of the page before."
     )
     counts: bool = Field(False, description="Also say how many jobs there are in each state, whatever else is asked.")

@@ -73,13 +73,13 @@ def fill(bare: Bare, count: int) -> None:
     httpx.post(bare.url + "/jobs", json={"kind": "classifier", "name": "run 0", "tags": ["night"]}).raise_for_status()
     with bare.services.database.write() as session:
         row = dict(session.execute(select(JOBS)).mappings().one())
-        metrics = {"train_loss": 0.1, "val_accuracy": 0.98}
         states = [Status.SUCCEEDED] * 9 + [Status.FAILED]
         rows = []
         for number in range(1, count):
             new = copy.copy(row)
             created = row["created_ms"] - 60_000 * number
             times = dict.fromkeys(("created_ms", "queued_ms", "started_ms"), created)
+            metrics = {"train_loss": 0.1, "val_accuracy": number * 7919 % count / count}
             new |= times | {"id": f"job_01A{count - number:023d}", "name": f"run {number}", "metrics": metrics}
             rows.append(new | {"status": states[number % 10], "finished_ms": created + 30_000, "epoch": 6})
         session.execute(JOBS.insert(), rows)
@@ -117,6 +117,31 @@ def test_ten_thousand_jobs_are_quick(open_window: Callable[..., Visit], ten_thou
     page.get_by_role("button", name="Failed").click()
     expect(page.locator("tr.job .status").first).to_have_text("failed")
     assert "status=failed" in page.url
+
+
+def test_list_is_sorted_by_its_headings(open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]) -> None:
+    bare = serve_bare()
+    fill(bare, 120)
+    page = open_window(bare.url).open("/")
+    heading, names = page.get_by_role("columnheader", name="Job"), page.locator("tr.job a.name")
+    expect(names.first).to_have_text("run 0")
+    page.get_by_role("button", name="Job", exact=True).click()
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    expect(names.nth(2)).to_have_text("run 10")
+    page.get_by_role("button", name="Job", exact=True).press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "descending")
+    expect(names.first).to_have_text("run 99")
+    page.mouse.wheel(0, 20_000)
+    expect(page.locator("#more")).to_have_text("120 jobs")
+    page.mouse.wheel(0, 20_000)
+    expect(names.last).to_have_text("run 0")
+    page.reload()
+    expect(names.first).to_have_text("run 99")
+    expect(page.get_by_label("Order")).to_have_value("-name")
+    page.get_by_label("Order").select_option("Highest accuracy")
+    expect(page.get_by_role("columnheader", name="Last metrics")).to_have_attribute("aria-sort", "descending")
+    expect(page.locator("tr.job .metrics").first).to_contain_text("99.17%")
+    assert page.url.endswith("sort=-val_accuracy")
 
 
 def test_list_is_used_by_keyboard(open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]) -> None:

@@ -11,6 +11,7 @@ from service.contract import events, jobs, leases
 from service.contract.artifacts import ArtifactKind
 from service.contract.errors import JobNotFound
 from service.contract.events import EventType
+from service.contract.orders import Sort
 from service.contract.spec import Kind
 from service.contract.states import TERMINAL
 from service.contract.tables import Epoch, Event, Job
@@ -29,12 +30,38 @@ _FIRST: Final = 50
 """Jobs that the list shows before its script asks for more."""
 _HISTORY: Final = 60
 """Events that a job's page shows; the log has all."""
-_ORDERS: Final = (
-    ("-created_at", "Newest first"),
-    ("created_at", "Oldest first"),
-    ("-priority", "Highest priority"),
-    ("priority", "Lowest priority"),
+_ORDERS: Final[dict[Sort, str]] = {
+    "-created_at": "Newest first",
+    "created_at": "Oldest first",
+    "name": "Name, A to Z",
+    "-name": "Name, Z to A",
+    "status": "Running first",
+    "-status": "Running last",
+    "-started_at": "Last started",
+    "started_at": "First started",
+    "-finished_at": "Last finished",
+    "finished_at": "First finished",
+    "-priority": "Highest priority",
+    "priority": "Lowest priority",
+    "-duration": "Longest training",
+    "duration": "Shortest training",
+    "-epoch": "Most epochs",
+    "epoch": "Fewest epochs",
+    "-val_accuracy": "Highest accuracy",
+    "val_accuracy": "Lowest accuracy",
+    "val_loss": "Lowest loss",
+    "-val_loss": "Highest loss",
+    "frechet_distance": "Lowest Fréchet distance",
+    "-frechet_distance": "Highest Fréchet distance",
+}
+_COLUMNS: Final[tuple[tuple[str, str, Sort], ...]] = (
+    ("job", "Job", "name"),
+    ("status", "Status", "status"),
+    ("progress", "Progress", "-epoch"),
+    ("metrics", "Last metrics", "-val_accuracy"),
+    ("created", "Created", "-created_at"),
 )
+"""The columns of the list of jobs: class, heading, and how a click sorts it; a second click turns that round."""
 _TILES: Final = (
     "val_accuracy", "val_loss", "train_accuracy", "train_loss", "frechet_distance", "mode_coverage", "sample_diversity",
     "g_loss", "d_loss", "d_real", "d_fake",
@@ -60,6 +87,7 @@ def index() -> Response:
         workers=workers,
         kinds=list(Kind),
         orders=_ORDERS,
+        columns=_COLUMNS,
         address=request.host_url.rstrip("/"),
     )
 

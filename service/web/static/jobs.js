@@ -5,6 +5,8 @@ import { JobTable, isOver } from "./table.js";
 
 const STATUSES = ["running", "queued", "paused", "succeeded", "failed", "cancelled"];
 const AT_ONCE = 6; // requests that act on chosen jobs
+const MOVED_MOST = 500; // so many rows are kept right where training moves jobs to other places
+const STAYS = /created_at|priority|name/; // orders in which it does not
 
 const asked = new URLSearchParams(location.search);
 const filter = {
@@ -63,15 +65,21 @@ async function load(after) {
 const renew = throttle(700, async () => {
   const sent = query().toString();
   const limit = Math.min(100, Math.max(50, jobs.size));
-  const page = await call(`/jobs?${query({ limit, counts: true })}`).catch(() => null);
-  if (page === null || sent !== query().toString()) return;
+  const most = STAYS.test(filter.sort) ? limit : Math.min(jobs.size, MOVED_MOST);
+  const data = [];
+  let page = null;
+  do {
+    page = await call(`/jobs?${query({ limit, counts: true, ...(page && { cursor: page.next_cursor }) })}`).catch(() => null);
+    if (page === null || sent !== query().toString()) return;
+    data.push(...page.data);
+  } while (page.has_more && data.length < most);
   counts = page.counts;
-  const rest = page.has_more && jobs.size > page.data.length ? [...jobs.values()] : [];
-  const fresh = new Set(page.data.map((job) => job.id));
+  const rest = page.has_more && jobs.size > data.length ? [...jobs.values()] : [];
+  const fresh = new Set(data.map((job) => job.id));
   if (!rest.length) cursor = page.next_cursor;
   const lastFresh = rest.findLastIndex((job) => fresh.has(job.id));
   jobs.clear();
-  for (const job of page.data) jobs.set(job.id, job);
+  for (const job of data) jobs.set(job.id, job);
   for (const job of rest.slice(lastFresh + 1)) jobs.set(job.id, job);
   draw();
 });
@@ -127,10 +135,19 @@ function change(news) {
   find();
 }
 
+const bare = (sort) => sort.replace(/^-/, "");
+const turned = (sort) => (sort.startsWith("-") ? bare(sort) : `-${sort}`);
+
 function showFilter() {
   for (const name of ["q", "kind", "sort"]) {
     const field = $(`#filters [name=${name}]`);
     if (field.value !== filter[name]) field.value = filter[name];
+  }
+  for (const button of $$(".sorter")) {
+    const [own, falls] = [bare(button.dataset.sort) === bare(filter.sort), filter.sort.startsWith("-")];
+    const cell = button.closest("th");
+    if (own) cell.setAttribute("aria-sort", falls ? "descending" : "ascending");
+    else cell.removeAttribute("aria-sort");
   }
 }
 
@@ -184,7 +201,10 @@ function heard(news) {
   const job = jobs.get(news.job);
   if (!job) return;
   const change = {};
-  if (news.type === "metrics") change.metrics = news.values;
+  if (news.type === "metrics") {
+    change.metrics = news.values;
+    if (!STAYS.test(filter.sort)) renew();
+  }
   if ("fraction" in news) {
     const { epoch, epochs, step, steps, fraction, eta_seconds } = news;
     change.progress = { epoch, epochs, step, steps, fraction, eta_seconds };
@@ -211,6 +231,10 @@ document.documentElement.dataset.ready = Math.round(performance.now());
 
 $("#filters").addEventListener("submit", (event) => event.preventDefault());
 $("#filters").addEventListener("input", (event) => change({ [event.target.name]: event.target.value }));
+for (const button of $$(".sorter")) {
+  const { sort } = button.dataset;
+  button.addEventListener("click", () => change({ sort: filter.sort === sort ? turned(sort) : sort }));
+}
 $("#untag").addEventListener("click", () => change({ tag: "" }));
 $("#show-all").addEventListener("click", () => change({ q: "", kind: "", tag: "", status: [] }));
 $("#all").addEventListener("click", (event) => {

@@ -17,6 +17,7 @@ from service.contract.errors import (
     JobNotFound,
 )
 from service.contract.jobs import IdempotencyKey, JobFilter, Submission
+from service.contract.orders import SORTS, Sort
 from service.contract.plan import plan, total_steps, work
 from service.contract.states import Action, Request, Status
 from service.contract.validation import Shape, resolve
@@ -135,8 +136,8 @@ def test_a_repeated_key_gives_the_first_answer(database: Database) -> None:
         assert len(jobs.find(session, JobFilter()).jobs) == 2
 
 
-@pytest.mark.parametrize("sort", jobs.sorts())
-def test_pages_show_each_job_once_though_new_ones_arrive(database: Database, submit: Submit, sort: str) -> None:
+@pytest.mark.parametrize("sort", SORTS)
+def test_pages_show_each_job_once_though_new_ones_arrive(database: Database, submit: Submit, sort: Sort) -> None:
     wanted = [submit(priority=number % 3) for number in range(10)]
     seen: list[str] = []
     cursor = None

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.contract.orders import SORTS
 from service.contract.tables import Job
 from service.web.services import EXTENSION
 
@@ -208,7 +209,7 @@ def test_next_page_is_linked_with_the_same_filter(client: FlaskClient, submit: S
 @given(
     sizes=st.lists(st.integers(0, 4), min_size=1, max_size=5),
     limit=st.integers(1, 4),
-    sort=st.sampled_from(["created_at", "-created_at", "priority", "-priority"]),
+    sort=st.sampled_from(SORTS),
     priorities=st.lists(st.integers(0, 2), min_size=20, max_size=20),
 )
 def test_pages_stay_right_while_jobs_arrive(

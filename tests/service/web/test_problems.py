@@ -219,7 +219,7 @@ def test_gan_has_no_confusion_matrix(client: FlaskClient, submit: Submit) -> Non
         ("limit=x&foo=1", {"limit", "foo"}),
         ("status=done", {"status"}),
         ("kind=rnn", {"kind"}),
-        ("sort=name", {"sort"}),
+        ("sort=colour", {"sort"}),
         ("q=%00", {"q"}),
         ("tag=" + "x" * 201, {"tag"}),
     ],

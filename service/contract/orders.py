@@ -1,0 +1,144 @@
+"""The orders in which jobs are listed, and the cursors that name a place in them.
+
+A place is what a job is sorted by, then its id, so that no two jobs share one. Jobs that lack what they are sorted by
+(no name, not started, no such metric) come last, in rising and in falling order.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from sqlalchemy import ColumnElement, UnaryExpression, and_, case, func, literal, or_, tuple_
+
+from service.contract.errors import InvalidCursor
+from service.contract.states import Status
+from service.contract.tables import Job
+
+_BY_INTEREST: Final = (
+    Status.RUNNING,
+    Status.QUEUED,
+    Status.PAUSED,
+    Status.FAILED,
+    Status.SUCCEEDED,
+    Status.CANCELLED,
+)
+_MOST_CHARACTERS: Final = 400
+"""More than any name has, its capitals made small."""
+
+MAX_CURSOR: Final = 2400
+"""Characters of the longest cursor: one with so long a name, four bytes a letter."""
+
+Sort = Literal[
+    "created_at", "-created_at", "priority", "-priority", "name", "-name", "status", "-status",
+    "started_at", "-started_at", "finished_at", "-finished_at", "duration", "-duration", "epoch", "-epoch",
+    "val_accuracy", "-val_accuracy", "val_loss", "-val_loss", "frechet_distance", "-frechet_distance",
+]  # fmt: skip
+"""The orders in which a list can be had; ``-`` is for falling."""
+SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What a job may be sorted by."""
+
+    value: ColumnElement[Any]
+    type: type[int] | type[float] | type[str] = int
+    may_lack: bool = True
+
+
+def _metric(name: str) -> _Key:
+    return _Key(Job.metrics[name].as_float(), float)
+
+
+_KEYS: Final = {
+    "created_at": _Key(Job.created_ms.expression, may_lack=False),
+    "priority": _Key(Job.priority.expression, may_lack=False),
+    "name": _Key(func.lower(Job.name), str),
+    "status": _Key(case({status: at for at, status in enumerate(_BY_INTEREST)}, value=Job.status), may_lack=False),
+    "started_at": _Key(Job.started_ms.expression),
+    "finished_at": _Key(Job.finished_ms.expression),
+    "duration": _Key(Job.finished_ms - Job.started_ms),
+    "epoch": _Key(Job.epoch.expression, may_lack=False),
+    "val_accuracy": _metric("val_accuracy"),
+    "val_loss": _metric("val_loss"),
+    "frechet_distance": _metric("frechet_distance"),
+}
+
+
+class Order:
+    """One order of jobs.
+
+    Args:
+        sort: what by, with ``-`` before it for falling.
+    """
+
+    def __init__(self, sort: Sort) -> None:
+        self._sort = sort
+        self._falls = sort.startswith("-")
+        self._key = _KEYS[sort.removeprefix("-")]
+
+    @property
+    def value(self) -> ColumnElement[Any]:
+        """What jobs are sorted by; ``cursor`` needs it of a page's last job."""
+        return self._key.value
+
+    @property
+    def columns(self) -> Sequence[ColumnElement[Any] | UnaryExpression[Any]]:
+        """What ``ORDER BY`` needs."""
+        value = self._key.value
+        both = (value.desc(), Job.id.desc()) if self._falls else (value.asc(), Job.id.asc())
+        return (value.is_(None), *both) if self._key.may_lack else both
+
+    def cursor(self, value: Any, job_id: str) -> str:
+        """The place of the job with this value and id."""
+        text = json.dumps([self._sort, value, job_id], ensure_ascii=False)
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    def behind(self, cursor: str) -> ColumnElement[bool]:
+        """Whether a job comes after a place.
+
+        Raises:
+            InvalidCursor: the cursor is not one of ours, or was made for another order.
+        """
+        value, last_id = self._read(cursor)
+        key, before = self._key, Job.id < last_id if self._falls else Job.id > last_id
+        if value is None:
+            return and_(key.value.is_(None), before)
+        # As a row, so that both databases find the place in an index instead of reading up to it.
+        here = tuple_(key.value, Job.id)
+        place = tuple_(literal(value, key.value.type), literal(last_id, Job.id.type))
+        after = here < place if self._falls else here > place
+        return or_(after, key.value.is_(None)) if key.may_lack else after
+
+    def _read(self, cursor: str) -> tuple[Any, str]:
+        try:
+            padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+            made_for, value, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        except (ValueError, TypeError) as error:
+            raise InvalidCursor("the cursor is not one that this service gave out") from error
+        if made_for != self._sort or not self._may_be(value) or not _is_plain(job_id):
+            raise InvalidCursor("the cursor belongs to another list; start again without it")
+        return value, job_id
+
+    def _may_be(self, value: Any) -> bool:
+        """Whether a cursor's value could come from us, and would do no harm to a database."""
+        if value is None:
+            return self._key.may_lack
+        if self._key.type is str:
+            return isinstance(value, str) and len(value) <= _MOST_CHARACTERS and _is_storable(value)
+        if self._key.type is float and type(value) is float:
+            return math.isfinite(value)
+        return type(value) is int and abs(value) < 2**63
+
+
+def _is_plain(text: Any) -> bool:
+    return isinstance(text, str) and text.isascii() and text.isprintable()
+
+
+def _is_storable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
