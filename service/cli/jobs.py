@@ -60,16 +60,26 @@ def watch(target: Target, job_id: str) -> None:
 @click.option("--kind", type=click.Choice([kind.value for kind in Kind]), help="Only these.")
 @click.option("--tag", help="Only jobs with this tag.")
 @click.option("-q", "text", metavar="TEXT", help="Only jobs with this in their name or id.")
+@click.option(
+    "--sort", metavar="ORDER", help="name, duration, val_accuracy, ... as the API has it; - before it: falling."
+)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="At most so many.")
 @service_options
 @click.pass_obj
 def list_jobs(
-    target: Target, status: str | None, kind: str | None, tag: str | None, text: str | None, limit: int
+    target: Target,
+    status: str | None,
+    kind: str | None,
+    tag: str | None,
+    text: str | None,
+    sort: str | None,
+    limit: int,
 ) -> None:
     """List jobs, the newest first."""
     filters = {name: value for name, value in (("status", status), ("kind", kind), ("tag", tag), ("q", text)) if value}
+    order = {"sort": sort} if sort else {}
     with target.client() as client:
-        found = list(client.list(limit=limit, **filters))
+        found = list(client.list(limit=limit, **filters, **order))
     if target.as_json:
         click.echo(to_json(found))
         return

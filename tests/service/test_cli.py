@@ -179,6 +179,8 @@ def test_jobs_are_columns_in_a_pipe(run: Run, trained: str) -> None:
     assert row[1:4] == ["classifier", "succeeded", "2/2"]
     assert json.loads(run("jobs", "--json", "-q", trained).stdout)[0]["id"] == trained
     assert run("jobs", "-q", "nothing like it").stdout == ""
+    listed = [run("jobs", "--sort", sort).stdout.splitlines() for sort in ("created_at", "-created_at")]
+    assert listed[0] == listed[1][::-1]
 
 
 def test_a_name_or_a_part_of_an_id_does_as_well(run: Run) -> None:
