@@ -42,15 +42,15 @@ def main() -> None:
                 began = time.monotonic()
                 rows = PARTS[name](places, chosen.rounds)
                 took = time.monotonic() - began
-                found[name] = {"rows": rows, "rounds": chosen.rounds, "seconds": round(took), "machine": _machine()}
-                print(_table(name, PARTS[name].__doc__ or "", rows), f"({took:.0f} s)\n", flush=True)
+                found[name] = {"rows": rows, "rounds": chosen.rounds, "seconds": round(took), "machine": machine()}
+                print(table(name, PARTS[name].__doc__ or "", rows), f"({took:.0f} s)\n", flush=True)
                 chosen.results.parent.mkdir(parents=True, exist_ok=True)
                 chosen.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         finally:
             places.close()
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -62,7 +62,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _table(name: str, about: str, rows: list[dict[str, Any]]) -> str:
+def table(name: str, about: str, rows: list[dict[str, Any]]) -> str:
     """A row a line; of a spread, the median with the lowest and the highest round."""
 
     def cell(value: Any) -> str:

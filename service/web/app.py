@@ -14,7 +14,7 @@ from service.contract.errors import ArtifactNotFound, JobNotFound
 from service.contract.settings import Settings
 from service.contract.uploads import UploadFolder
 from service.datasets.shelf import Shelf
-from service.web import filters, guard, headers, library, metrics, problems, queries, request_log
+from service.web import assets, filters, guard, headers, library, metrics, problems, queries, request_log
 from service.web.drawings import Drawings
 from service.web.feed import Feed
 from service.web.keyring import Keyring
@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> Flask:
     """The WSGI application for these settings."""
     app = Flask("service.web", static_folder="static", template_folder="templates")
     app.config["MAX_CONTENT_LENGTH"] = queries.MAX_BODY_BYTES
-    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0  # static files are revalidated: a new version shows at once
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0  # by their plain names, static files are revalidated
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     database = Database(settings.database_url, application="tapeline-web")
     folder = ArtifactFolder(settings.artifacts)
@@ -94,6 +94,7 @@ def create_app(settings: Settings) -> Flask:
     guard.register(app, settings)
     app.before_request(_check_ids)
     headers.register(app)
+    assets.register(app)
     library.register(app)
     filters.register(app)
     problems.register(app)

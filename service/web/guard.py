@@ -28,9 +28,12 @@ def register(app: Flask, settings: Settings) -> None:
     allowed_hosts = frozenset(name.lower().rstrip(".") for name in names) - {"", "0.0.0.0", "::"}  # noqa: S104
 
     @app.context_processor
-    def signed_in() -> dict[str, Identity | None]:
+    def signed_in() -> dict[str, object]:
         found = identity()
-        return {"signed_in": found if found is not None and found.session_id is not None else None}
+        return {
+            "signed_in": found if found is not None and found.session_id is not None else None,
+            "only_reads": found is not None and not found.scope.covers(Scope.SUBMIT),
+        }
 
     @app.before_request
     def check() -> Response | None:
@@ -124,7 +127,7 @@ def checked_key(text: str) -> Identity:
 
 def _needed() -> Scope | str:
     """What a key must open for this request; where there is nothing, only those with a key hear so."""
-    if request.endpoint == "static":
+    if request.endpoint in ("static", "asset"):
         return PUBLIC
     view = current_app.view_functions.get(request.endpoint or "")
     operation = operation_of(view) if view is not None else None

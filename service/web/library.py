@@ -11,6 +11,8 @@ from typing import Final
 
 from flask import Flask, Response, request
 
+from service.web.assets import FOREVER
+
 _VERSION: Final = version("plotly")
 ADDRESS: Final = f"/static/lib/plotly-{_VERSION}.min.js"
 """Another version has another address: so it may be kept for good."""
@@ -31,7 +33,7 @@ def register(app: Flask) -> None:
         if packed:
             response.headers["Content-Encoding"] = "gzip"
         response.headers["Vary"] = "Accept-Encoding"
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        response.headers["Cache-Control"] = FOREVER
         return response
 
 

@@ -4,8 +4,6 @@ request that leaves its own origin."""
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,11 +27,8 @@ from service.contract.settings import Auth, Settings
 from service.local import LocalStack
 from service.web.app import create_app
 from service.web.services import EXTENSION, Services
+from tests.browser import chromium
 
-_FLAGS = (
-    "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
-)
 _PATIENCE_MS = 20_000
 
 Finish = Callable[[dict[str, Any]], dict[str, Any]]
@@ -51,13 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    found = chromium.find()
     if found is None:
         pytest.skip("no Chromium here: apt-get install chromium, or name one in CHROMIUM")
-    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         expect.set_options(timeout=_PATIENCE_MS)
-        running = playwright.chromium.launch(executable_path=found, args=[*_FLAGS.split(), *as_root])
+        running = chromium.launch(playwright, found)
         yield running
         running.close()
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from service.contract.keys import Scope
 from service.contract.settings import Auth
 from service.local import LocalStack
 from tests.browser.conftest import Visit, bearer, make_key, only_with, until
@@ -62,3 +63,19 @@ def test_somebody_elses_jobs_are_not_there(visit: Visit, bob: httpx.Client, http
     until(page, "document.querySelectorAll('#compared li').length === 1")
     expect(page.locator("#compared")).to_contain_text("of ann")
     assert bob.get(before["urls"]["self"]).json()["owner"] == "bob"
+
+
+def test_who_only_reads_is_offered_nothing_else(
+    open_stack: Callable[..., Visit], stack: LocalStack, jobs: dict[str, Any]
+) -> None:
+    visit = open_stack(key=make_key(stack.settings, "ann", Scope.READ))
+    page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
+    expect(page.locator("#state .status")).to_have_text("succeeded")
+    for name in ("Fork…", "Reproduce", "Delete…", "Edit"):
+        expect(page.get_by_role("button", name=name)).to_have_count(0)
+    page.get_by_role("link", name="Draw a digit").click()
+    page.locator("#pad").click()
+    expect(page.locator("#bars .winner")).to_have_count(1)
+    page = visit.open("/")
+    expect(page.locator("tr.job").first).to_be_visible()
+    expect(page.get_by_role("link", name="New job")).to_have_count(0)

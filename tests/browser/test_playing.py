@@ -15,8 +15,9 @@ from service.datasets import load
 from service.local import LocalStack
 from tests.browser.conftest import Visit, only_with, until
 
-TOO_SLOW_MS = 250
-"""From pen to bars. It is some 20 ms where nothing else runs; tests share their machine."""
+PEN_TO_BARS_MS = 50
+FAR_TOO_SLOW_MS = 500
+"""`make bench-page` measures; a test shares its machine, so its quickest answer shows what the page itself costs."""
 
 
 def digits(stack: LocalStack, classes: range) -> list[NDArray[np.uint8]]:
@@ -60,7 +61,8 @@ def test_drawn_digits_are_read(visit: Visit, stack: LocalStack, jobs: dict[str, 
     print(f"read {answers}; from pen to bars {times} ms, median {statistics.median(times)}")
     right = sum(answer == str(label) for label, answer in enumerate(answers))
     assert right >= 9
-    assert 0 < statistics.median(times) < TOO_SLOW_MS
+    assert 0 < min(times) < PEN_TO_BARS_MS
+    assert statistics.median(times) < FAR_TOO_SLOW_MS
     # What it looked at is tinted: grey has as much red as blue.
     tinted = page.locator("#looked").evaluate(
         "canvas => { const { data } = canvas.getContext('2d').getImageData(0, 0, 280, 280);"

@@ -5,7 +5,8 @@ from typing import Any
 import httpx
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Finish, Visit, until
+from service.contract.settings import Auth
+from tests.browser.conftest import Finish, Visit, only_with, until
 
 FIGURE = "figure.chart:has(h3:text-is('loss'))"
 LOSS = f"{FIGURE} .plot"
@@ -140,6 +141,41 @@ def test_a_fork_goes_on_with_other_values(
     job = finish(http.get(f"/jobs/{page.url.rpartition('/')[2]}").json())
     assert (job["name"], job["start_epoch"], job["resolved"]["optimizer"]["learning_rate"]) == ("forked", 2, 0.05)
     expect(page.locator("#state .status")).to_have_text("succeeded")
+
+
+@only_with([Auth.LOCAL])
+def test_a_reproduction_tells_that_every_bit_is_the_same(
+    visit: Visit, http: httpx.Client, jobs: dict[str, Any]
+) -> None:
+    page = visit.open(f"/ui/jobs/{jobs['other']['id']}")
+    page.get_by_role("button", name="Reproduce").click()
+    page.wait_for_url(lambda url: "/ui/jobs/job_" in url and jobs["other"]["id"] not in url)
+    expect(page.locator("#notes")).to_contain_text("every epoch is the same, bit for bit")
+    expect(page.locator("#state .status")).to_have_text("succeeded")
+    http.delete(f"/jobs/{page.url.rpartition('/')[2]}").raise_for_status()  # it has the original's name and tags
+
+
+@only_with([Auth.LOCAL])
+def test_a_job_that_failed_says_why_and_what_to_try(visit: Visit, http: httpx.Client) -> None:
+    spec = {
+        "kind": "classifier",
+        "name": "too fast",
+        "epochs": 20,
+        "optimizer": {"name": "sgd", "learning_rate": 9.0},
+        "health": {"stop_on": ["diverging", "dead_units"]},
+    }
+    job = http.post("/jobs", json=spec).raise_for_status().json()
+    page = visit.open(f"/ui/jobs/{job['id']}")
+    expect(page.locator("#state .status")).to_have_text("failed")
+    note = page.locator("#notes .note.error")
+    expect(note).to_contain_text("The job was ended, as its spec asks")
+    note.get_by_text("What to try").click()
+    expect(note.locator("li").first).to_be_visible()
+    allowed = http.get(job["urls"]["self"]).json()["allowed_actions"]
+    shown = page.locator("#state [data-action]").evaluate_all(
+        "buttons => buttons.map((button) => button.dataset.action)"
+    )
+    assert shown == allowed
 
 
 def test_two_jobs_are_compared(visit: Visit, jobs: dict[str, Any]) -> None:

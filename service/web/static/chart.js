@@ -46,7 +46,8 @@ export class Chart {
     this.plot = h("div", { class: "plot", role: "img" });
     this.scale = memory.get(`log.${title}`, false);
     this.hidden = new Set(memory.get(`hidden.${title}`, []));
-    const log = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(this.scale), title: "Logarithmic scale" }, "Log");
+    const tool = (name, what, onclick, more = {}) => h("button", { type: "button", class: "slim quiet", title: what, "aria-label": `${name}: ${words(title)}`, onclick, ...more }, name);
+    const log = tool("Log", "Logarithmic scale", null, { "aria-pressed": String(this.scale) });
     log.addEventListener("click", () => {
       this.scale = !this.scale;
       log.setAttribute("aria-pressed", String(this.scale));
@@ -55,9 +56,9 @@ export class Chart {
     });
     const tools = [
       log,
-      h("button", { type: "button", class: "slim quiet", onclick: () => this.reset(), title: "Show everything again" }, "Reset"),
-      h("button", { type: "button", class: "slim quiet", onclick: () => this.png(), title: "Download as a picture" }, "PNG"),
-      h("button", { type: "button", class: "slim quiet", onclick: () => this.csv(), title: "Download the numbers" }, "CSV"),
+      tool("Reset", "Show everything again", () => this.reset()),
+      tool("PNG", "Download as a picture", () => this.png()),
+      tool("CSV", "Download the numbers", () => this.csv()),
     ];
     this.element = h("figure", { class: "card chart" }, h("figcaption", { class: "head" }, h("h3", {}, words(title)), h("div", { class: "row tools" }, tools)), this.plot);
     this.revision = 0;

@@ -132,7 +132,8 @@ function change(news) {
   jobs.clear();
   chosen.clear();
   cursor = null;
-  find();
+  if ("q" in news) findSoon(); // while one types
+  else find();
 }
 
 const bare = (sort) => sort.replace(/^-/, "");
@@ -151,7 +152,7 @@ function showFilter() {
   }
 }
 
-const find = debounce(120, async () => {
+async function find() {
   const sent = query().toString();
   const page = await call(`/jobs?${query({ limit: 50, counts: true })}`).catch((error) => announce(error.message, "error"));
   if (!page || sent !== query().toString()) return;
@@ -159,7 +160,8 @@ const find = debounce(120, async () => {
   take(page);
   scrollTo(0, 0);
   draw();
-});
+}
+const findSoon = debounce(120, find);
 
 async function onEach(those, act) {
   const waiting = [...those];
@@ -230,7 +232,7 @@ draw();
 document.documentElement.dataset.ready = Math.round(performance.now());
 
 $("#filters").addEventListener("submit", (event) => event.preventDefault());
-$("#filters").addEventListener("input", (event) => change({ [event.target.name]: event.target.value }));
+$("#filters").addEventListener("input", ({ target }) => change({ [target.name]: target.value }));
 for (const button of $$(".sorter")) {
   const { sort } = button.dataset;
   button.addEventListener("click", () => change({ sort: filter.sort === sort ? turned(sort) : sort }));

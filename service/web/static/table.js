@@ -50,7 +50,7 @@ class Row {
         h("span", {}, job.kind === "gan" ? "GAN" : job.kind),
         h("code", {}, job.id.slice(-6).toLowerCase()),
         job.error ? h("span", { class: "finding error" }, words(job.error.code)) : "",
-        ...job.health.map((item) => h("span", { class: `finding ${item.severity}` }, `⚠ ${words(item.code)}`)),
+        ...job.health.filter((item) => item.code !== job.error?.code).map((item) => h("span", { class: `finding ${item.severity}` }, `⚠ ${words(item.code)}`)),
         ...job.tags.map((tag) => h("button", { class: "tag", type: "button", title: `Only ${tag}`, onclick: () => this.table.ontag(tag) }, tag)),
       );
     }

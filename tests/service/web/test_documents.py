@@ -197,8 +197,17 @@ def test_static_files_of_the_pages_are_there(client: FlaskClient, submit: Submit
         name = named.pop()
         with client.get(name) as answer:
             assert (answer.status_code, answer.mimetype) == (200, media[name.rpartition(".")[2]])
+            assert "immutable" in answer.headers["Cache-Control"]
             if name.endswith(".js"):
-                named |= {f"/static/{found}" for found in re.findall(r'from "./([\w-]+.js)"', answer.text)}
+                named |= {
+                    f"{name.rpartition('/')[0]}/{found}" for found in re.findall(r'from "./([\w-]+.js)"', answer.text)
+                }
+
+
+def test_static_files_of_another_release_are_not_kept(client: FlaskClient) -> None:
+    for path in ("/static/0123456789ab/app.css", "/static/app.css"):
+        with client.get(path) as answer:
+            assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache, max-age=0")
 
 
 def test_page_of_an_unknown_job_is_a_page_for_people_and_a_problem_for_programs(client: FlaskClient) -> None:

@@ -1,0 +1,104 @@
+"""``python -m benchmarks.page``: what a person waits for in a browser; prints a table, writes ``results/page.json``.
+
+Chromium, the web process, the database and a worker share the machine. The list has 10,000 jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from benchmarks.service.__main__ import machine, table
+from benchmarks.service.parts import KINDS, Figures, spread
+from benchmarks.service.place import ROOT, Place, Places
+from benchmarks.service.rows import fill
+from tests.browser import chromium
+
+RESULTS: Final = ROOT / "benchmarks" / "results" / "page.json"
+_JOBS: Final = 10_000
+_TIMES: Final = 21
+_SORT: Final = """sort => new Promise((resolve) => {
+    const since = performance.now();
+    const watch = new MutationObserver(() => { watch.disconnect(); resolve(performance.now() - since); });
+    watch.observe(document.querySelector("#list tbody"), { childList: true });
+    document.querySelector(`.sorter[data-sort="${sort}"]`).click();
+})"""
+
+
+def main() -> None:
+    path = chromium.find()
+    if path is None:
+        sys.exit("no Chromium here: apt-get install chromium, or name one in CHROMIUM")
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="tapeline-bench-") as folder, sync_playwright() as playwright:
+        places = Places(Path(folder), None)
+        browser = chromium.launch(playwright, path)
+        try:
+            for kind in KINDS:
+                with places.open(kind) as place:
+                    fill(place.database, _JOBS)
+                    place.serve()
+                    rows += [{"database": kind, **row} for row in _listing(browser, place)]
+            with places.open("sqlite") as place:
+                place.serve()
+                place.work()
+                rows += [{"database": "sqlite", **row} for row in _drawing(browser, place)]
+        finally:
+            browser.close()
+            places.close()
+    print(table("page", "milliseconds in Chromium, median and the lowest and the highest", rows))
+    RESULTS.write_text(json.dumps({"rows": rows, "machine": machine()}, indent=1) + "\n", encoding="utf-8")
+
+
+def _listing(browser: Browser, place: Place) -> Iterator[Figures]:
+    address = str(place.http.base_url)
+
+    def first_rows(page: Page) -> float:
+        page.goto(address)
+        page.locator("tr.job").first.wait_for()
+        return float(page.evaluate("document.documentElement.dataset.ready"))
+
+    def fresh() -> float:
+        with browser.new_context() as context:
+            return first_rows(context.new_page())
+
+    first_rows(browser.new_page())
+    yield {"what": "first rows, first visit", "ms": spread([fresh() for _ in range(_TIMES)], 0)}
+    page = browser.new_page()
+    first_rows(page)
+    yield {"what": "first rows, later visits", "ms": spread([first_rows(page) for _ in range(_TIMES)], 0)}
+    for name, sort in (("name", "name"), ("accuracy", "-val_accuracy")):
+        times = [page.evaluate(_SORT, sort) for _ in range(_TIMES)]
+        yield {"what": f"sorted by {name}, from click to rows", "ms": spread(times, 0)}
+    page.close()
+
+
+def _drawing(browser: Browser, place: Place) -> Iterator[Figures]:
+    job_id = place.submit(kind="classifier")
+    place.until_end(job_id)
+    page = browser.new_page()
+    page.goto(f"{place.http.base_url}/ui/play/{job_id}")
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    for what in ("with what it looked at", "alone"):
+        page.locator("#explain").set_checked(what != "alone")
+        times = []
+        for number in range(2 * _TIMES):
+            place_x = box["x"] + box["width"] * (0.3 + 0.4 * (number % 7) / 7)
+            page.mouse.move(place_x, box["y"] + 40)
+            page.mouse.down()
+            page.mouse.move(place_x + 10, box["y"] + 90)
+            page.mouse.up()
+            page.wait_for_timeout(150)
+            times.append(float(page.locator("#latency").get_attribute("data-ms") or "nan"))
+        yield {"what": f"pen to bars, {what}", "ms": spread(times, 0)}
+
+
+if __name__ == "__main__":
+    main()
