@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 BENCH_PYTHON ?= $(BIN)/python
 # Some parts of bench-service, and a folder of data sets with mnist for it: PARTS="post share" DATA=...
 PARTS ?=
+VIEWS ?=
 # How long the soak takes; SEED=n repeats an earlier plan, DATABASE=postgresql takes another database.
 MINUTES ?= 30
 REQUESTS ?= 5000
@@ -14,7 +15,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile soak browser compose bench bench-service results audit licences judge clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile soak browser screenshots compose bench bench-service bench-page results audit licences judge clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -58,6 +59,9 @@ browser: $(VENV)/installed-dev  ## drive the pages in Chromium, which root gets 
 		|| echo "Chromium could not be installed: the browser tests will say so and skip" >&2
 	$(BIN)/pytest -m browser tests/browser
 
+screenshots: $(VENV)/installed-dev  ## take the pictures in docs/page anew, light and dark; some 3 minutes; VIEWS="jobs draw" takes some
+	@PYTHONPATH=. $(BIN)/python -m tests.browser.screenshots $(VIEWS)
+
 compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docker engine answers
 	$(BIN)/pytest -m compose
 
@@ -66,6 +70,9 @@ bench: $(VENV)/installed  ## engine speed beside its floor, and PyTorch if BENCH
 
 bench-service: $(VENV)/installed-dev  ## what the service costs, on SQLite and PostgreSQL; some 15 minutes, or PARTS="post scale"
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.service $(PARTS) $(if $(DATA),--data $(DATA))
+
+bench-page: $(VENV)/installed-dev  ## what a person waits for in Chromium: a list of 10,000 jobs, pen to bars; some 2 minutes
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.page
 
 results: $(VENV)/installed  ## the table of what the presets reach: make results DATA=folder-of-data-sets ONLY="gan stable"
 	@$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(ONLY)

@@ -1,0 +1,183 @@
+"""``python -m tests.browser.screenshots [VIEW ...]`` trains some jobs, and takes ``docs/page/VIEW-light.png`` and dark.
+
+They are made to be looked at: long names, a failed job, an empty list and a phone's width are among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+from service.contract.settings import Settings
+from service.local import LocalStack
+from tests.browser import chromium
+from tests.browser.conftest import until
+from tests.browser.test_playing import digits, paint
+
+FOLDER: Final = Path(__file__).parent.parent.parent / "docs" / "page"
+_COLOURS: Final = 192
+"""Enough for letters and curves; a third of the bytes."""
+_LONG: Final = "What happens when the learning rate is much too high, and the name of the job is long as well"
+_SPECS: Final[dict[str, dict[str, Any]]] = {
+    "reader": {"name": "first classifier", "epochs": 12, "tags": ["mnist-10k"], "checkpoint": {"keep_last": 100}},
+    "wide": {
+        "name": "wider, another seed",
+        "epochs": 8,
+        "seed": 7,
+        "tags": ["mnist-10k", "sweep"],
+        "checkpoint": {"keep_last": 100},
+        "layers": "wide",
+    },
+    "failed": {
+        "name": _LONG,
+        "tags": ["sweep", "a-tag-that-is-rather-long-too", "night"],
+        "epochs": 20,
+        "optimizer": {"name": "sgd", "learning_rate": 9.0},
+        "health": {"stop_on": ["diverging", "dead_units"]},
+    },
+    "painter": {"kind": "gan", "name": "a GAN to watch", "epochs": 30, "checkpoint": {"keep_last": 100}},
+}
+_WIDE: Final = [{"units": 600, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+
+
+@dataclass(frozen=True)
+class View:
+    """What to open, how large the window is, and what to do there first."""
+
+    path: str
+    width: int = 1280
+    height: int = 900
+    prepare: Callable[[Page, LocalStack], None] = lambda page, stack: None
+
+
+def _choose(page: Page, stack: LocalStack) -> None:
+    for name in ("first classifier", "wider, another seed"):
+        page.get_by_label(f"Choose {name}", exact=True).check()
+
+
+def _fault(page: Page, stack: LocalStack) -> None:
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+    page.fill("#field-epochs", "0")
+    expect(page.locator("#field-epochs-fault")).to_be_visible()
+
+
+def _ready(page: Page, stack: LocalStack) -> None:
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+    page.fill("#field-name", "my first one")
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+
+
+def _charts(page: Page, stack: LocalStack) -> None:
+    until(page, "document.querySelector('.charts .plot')?.dataset.points > 0")
+
+
+def _behind(page: Page, stack: LocalStack) -> None:
+    _charts(page, stack)
+    page.locator("#confusion td.wrong button").filter(has_text="3").first.click()
+    expect(page.locator("#behind")).to_be_visible()
+
+
+def _draw(page: Page, stack: LocalStack) -> None:
+    page.locator("#pen").fill("16")
+    paint(page, digits(stack, range(3, 4))[0])
+    expect(page.locator("#bars .winner")).to_have_count(1)
+
+
+def _walk(page: Page, stack: LocalStack) -> None:
+    page.get_by_label("Along the walk").fill("12")
+    expect(page.locator("#many img")).to_have_count(30)
+
+
+VIEWS: Final = {
+    "jobs": View("/", prepare=_choose),
+    "jobs-nothing": View("/?q=nobody+is+called+that", height=600),
+    "jobs-phone": View("/", width=360, height=800),
+    "new": View("/ui/new", height=1000, prepare=_ready),
+    "new-phone": View("/ui/new", width=360, height=1000, prepare=_fault),
+    "job": View("/ui/jobs/{reader}", height=1500, prepare=_charts),
+    "job-behind": View("/ui/jobs/{reader}", height=1500, prepare=_behind),
+    "job-failed": View("/ui/jobs/{failed}", height=1000, prepare=_charts),
+    "job-gan": View("/ui/jobs/{painter}", height=1500, prepare=_charts),
+    "job-phone": View("/ui/jobs/{reader}", width=360, height=1200, prepare=_charts),
+    "compare": View("/ui/compare?jobs={reader},{wide}", height=1900, prepare=_charts),
+    "draw": View("/ui/play/{reader}", height=720, prepare=_draw),
+    "draw-phone": View("/ui/play/{reader}", width=360, height=1400, prepare=_draw),
+    "walk": View("/ui/play/{painter}", height=950, prepare=_walk),
+    "missing": View("/ui/jobs/job_01J00000000000000000000000", height=500),
+    "sign-in": View("/ui/sign-in", height=500),
+}
+EMPTY: Final = "jobs-empty"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Take pictures of the pages.")
+    parser.add_argument("views", nargs="*", metavar="VIEW", help=f"some of: {EMPTY}, {', '.join(VIEWS)}; none: all")
+    chosen = parser.parse_args().views or [EMPTY, *VIEWS]
+    path = chromium.find()
+    if path is None:
+        sys.exit("no Chromium here: apt-get install chromium, or name one in CHROMIUM")
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tapeline-pictures-") as home, sync_playwright() as playwright:
+        settings = Settings.from_env({"TAPELINE_HOME": home, "TAPELINE_PORT": "0", "TAPELINE_WORKERS": "2"}, cores=2)
+        with LocalStack(settings) as stack:
+            browser = chromium.launch(playwright, path)
+
+            def take(name: str, view: View) -> None:
+                for scheme in ("light", "dark"):
+                    size = {"width": view.width, "height": view.height}
+                    with browser.new_context(viewport=size, color_scheme=scheme) as context:
+                        page = context.new_page()
+                        page.goto(stack.url + view.path)
+                        view.prepare(page, stack)
+                        page.mouse.move(0, 0)
+                        page.wait_for_timeout(900)  # what moves comes to rest
+                        _keep(page.screenshot(), FOLDER / f"{name}-{scheme}.png")
+
+            if EMPTY in chosen:
+                take(EMPTY, View("/"))
+            ids = _train(stack.url)
+            for name, view in VIEWS.items():
+                if name in chosen:
+                    take(name, View(view.path.format(**ids), view.width, view.height, view.prepare))
+            browser.close()
+
+
+def _train(url: str) -> dict[str, str]:
+    with httpx.Client(base_url=url, timeout=300) as http:
+        made = {}
+        for name, spec in _SPECS.items():
+            sent = {"kind": "classifier", **spec} | ({"layers": _WIDE} if "layers" in spec else {})
+            made[name] = http.post("/jobs", json=sent).raise_for_status().json()
+        for job in made.values():
+            http.get(job["urls"]["stream"])
+        # And some that go on while the pictures are taken.
+        for job in (
+            {"name": "runs through the night", "epochs": 5000},
+            {"kind": "gan", "epochs": 400, "tags": ["sweep"]},
+        ):
+            http.post("/jobs", json={"kind": "classifier", **job}).raise_for_status()
+        waits = http.post("/jobs", json={"kind": "classifier", "name": "waits for its turn", "priority": 2}).json()
+        gone = http.post("/jobs", json={"kind": "classifier", "name": "not that one", "tags": ["night"]}).json()
+        http.post(f"{gone['urls']['self']}/cancel").raise_for_status()
+        assert waits["status"] == "queued"
+    return {name: job["id"] for name, job in made.items()}
+
+
+def _keep(png: bytes, path: Path) -> None:
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path.name}: {path.stat().st_size // 1000} KB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
