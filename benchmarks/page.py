@@ -86,17 +86,24 @@ def _drawing(browser: Browser, place: Place) -> Iterator[Figures]:
     page.goto(f"{place.http.base_url}/ui/play/{job_id}")
     box = page.locator("#pad").bounding_box()
     assert box is not None
+
+    def stroke(number: int) -> None:
+        x = box["x"] + box["width"] * (0.3 + 0.4 * (number % 7) / 7)
+        page.mouse.move(x, box["y"] + 40)
+        page.mouse.down()
+        page.mouse.move(x + 10, box["y"] + 90)
+        page.mouse.up()
+
+    latency = page.locator("#latency[data-ms]")
+    stroke(0)
+    latency.wait_for()
     for what in ("with what it looked at", "alone"):
         page.locator("#explain").set_checked(what != "alone")
         times = []
         for number in range(2 * _TIMES):
-            place_x = box["x"] + box["width"] * (0.3 + 0.4 * (number % 7) / 7)
-            page.mouse.move(place_x, box["y"] + 40)
-            page.mouse.down()
-            page.mouse.move(place_x + 10, box["y"] + 90)
-            page.mouse.up()
+            stroke(number)
             page.wait_for_timeout(150)
-            times.append(float(page.locator("#latency").get_attribute("data-ms") or "nan"))
+            times.append(float(latency.get_attribute("data-ms") or "nan"))
         yield {"what": f"pen to bars, {what}", "ms": spread(times, 0)}
 
 

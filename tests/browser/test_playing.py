@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,23 @@ def test_older_checkpoints_answer_to_the_same_drawing(visit: Visit, stack: Local
     page.keyboard.press("Home")
     expect(page.locator("#checkpoint-name")).to_have_text("epoch 1")
     until(page, "before => document.querySelector('#bars').textContent !== before", before)
+
+
+@only_with([Auth.LOCAL])
+def test_a_finger_draws_without_scrolling(open_stack: Callable[..., Visit], jobs: dict[str, Any]) -> None:
+    visit = open_stack(width=360, has_touch=True, is_mobile=True)
+    page = visit.open(f"/ui/play/{jobs['reader']['id']}")
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    browser = page.context.new_cdp_session(page)
+    x = box["x"] + box["width"] / 2
+    for what, share in (("touchStart", 0.2), ("touchMove", 0.4), ("touchMove", 0.6), ("touchMove", 0.8)):
+        point = {"x": x, "y": box["y"] + share * box["height"]}
+        browser.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": [point]})
+    browser.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    expect(page.locator("#bars .winner")).to_have_count(1)
+    expect(page.locator("#verdict")).to_have_attribute("data-answer", "1")
+    assert page.evaluate("scrollY") == 0
 
 
 def test_a_gan_is_walked(visit: Visit, jobs: dict[str, Any]) -> None:
