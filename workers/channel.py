@@ -140,6 +140,10 @@ class Orders:
             self._last_report = now
             self._send({"step": step, "steps": steps})
 
+    def preparing(self) -> None:
+        """Say that something comes along, though it is no batch."""
+        self._send({"preparing": True})
+
     def done(self, outcome: str) -> None:
         """The last report."""
         self._send({"done": outcome})

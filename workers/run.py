@@ -193,6 +193,7 @@ def _load_data(run: Run, settings: Settings) -> Dataset:
         now = time.monotonic()
         if now - told > 2:
             told = now
+            run.orders.preparing()
             of = f" of {total / 1e6:.1f}" if total else ""
             message = f"downloading {run.spec.dataset.name}: {received / 1e6:.1f}{of} MB"
             run.insist(lambda: leases.log(run.database, run.held, "info", "downloading", message))

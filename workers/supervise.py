@@ -35,6 +35,8 @@ STOP_GRACE_S: Final = 8.0
 """How long a child may take from a stop to the end of its batch."""
 BATCH_DEADLINE_S: Final = 120.0
 """How long a child may take for one batch, counted from its first."""
+START_DEADLINE_S: Final = 1800.0
+"""How long it may take until then without a word: another one may be downloading what it waits for."""
 READY_S: Final = 60.0
 """How long a child may take to load NumPy and ourselves."""
 FENCE: Final = 0.7
@@ -248,7 +250,8 @@ class _Watch:
         self._next_renewal = now + RENEW_S
         self._next_look = now
         self._stop_sent: float | None = None
-        self._last_batch: float | None = None
+        self._last_sign = now
+        self._deadline_s = START_DEADLINE_S
         self._position: Position | None = None
         self._rate_from: tuple[float, int] | None = None
 
@@ -275,11 +278,13 @@ class _Watch:
                 if self._fenced:
                     return self._hand_back("could not renew in time")
                 return self._bury(f"the training process ended with code {report['gone']}")
+            if "preparing" in report:
+                self._last_sign = time.monotonic()
             if "step" in report:
                 self._note(report)
             now = time.monotonic()
-            if self._last_batch is not None and now - self._last_batch > BATCH_DEADLINE_S:
-                return self._bury(f"no batch was finished for {BATCH_DEADLINE_S:.0f} seconds")
+            if now - self._last_sign > self._deadline_s:
+                return self._bury(f"no batch was finished for {self._deadline_s:.0f} seconds")
             if self._stop_sent is not None and now - self._stop_sent > STOP_GRACE_S:
                 return self._take_from_child()
             if now >= self._next_look:
@@ -296,7 +301,7 @@ class _Watch:
 
     def _note(self, report: dict[str, Any]) -> None:
         now, step = time.monotonic(), report["step"]
-        self._last_batch = now
+        self._last_sign, self._deadline_s = now, BATCH_DEADLINE_S
         if self._rate_from is None:
             self._rate_from = (now, step)
         began, first = self._rate_from

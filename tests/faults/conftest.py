@@ -42,6 +42,9 @@ class NoOrders(Orders):
     def stop(self, request: Request | None) -> None:
         self.stopping, self.request = True, request
 
+    def preparing(self) -> None:
+        pass
+
     def progress(self, step: int, steps: int) -> None:
         if self.after_batches is not None:
             self.after_batches -= 1

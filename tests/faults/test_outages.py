@@ -393,6 +393,32 @@ def test_a_child_that_hangs_is_ended_though_its_lease_is_renewed(bench: Bench, m
     assert bench.train() == "succeeded"
 
 
+class StuckChild(PlayedChild):
+    """A child that never comes to its first batch; for a while it says that it downloads."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.words = words
+
+    def report(self, timeout_s: float) -> dict[str, Any]:
+        time.sleep(0.05)
+        self.words -= 1
+        return {"preparing": True} if self.words >= 0 else {}
+
+
+def test_a_child_that_never_begins_is_ended_but_not_while_it_prepares(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F22: it hangs in a read, and its lease is renewed."""
+    monkeypatch.setattr(supervise, "START_DEADLINE_S", 0.5)
+    bench.submit()
+    held, child = bench.claim(), StuckChild(words=30)
+    assert "no batch was finished" in watch(bench.database, held, child, threading.Event())
+    assert child.words < 0
+    assert child.closed
+    assert bench.train() == "succeeded"
+
+
 @pytest.mark.parametrize("jump_s", [3600, -3600])
 def test_a_workers_own_clock_decides_nothing(
     bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch, jump_s: int
