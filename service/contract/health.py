@@ -219,13 +219,12 @@ def _collapse_advice(spec: GanSpec) -> list[str]:
     return _or_else(
         [
             (_tiny(spec), 'initializer: {"name": "glorot"}; with so small weights all noise gives the same picture'),
-            (rate.name == "sgd", 'optimizer: {"name": "adam", "learning_rate": 0.0006, "beta1": 0.5}'),
+            (rate.name == "sgd", 'optimizer: {"name": "adam", "learning_rate": 0.001, "beta1": 0.5}'),
             (
                 not _has_dropout(spec.discriminator.layers),
                 "discriminator.layers: a dropout of 0.3 after each hidden one",
             ),
             (not spec.discriminator.label_smoothing, "discriminator.label_smoothing: 0.1"),
-            (spec.discriminator.skip_every is None, "discriminator.skip_every: 3"),
         ],
         f"discriminator.optimizer.learning_rate: {rate.learning_rate / 3:.2g} (it is {rate.learning_rate:g})",
         'preset: "stable"',

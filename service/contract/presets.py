@@ -30,26 +30,31 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "shuffle": False,
             "seed": 0,
         },
-        # The same architecture, trained as one would today.
+        # The same architecture, trained as one would today: 98.5% in four seconds. With shifts, three epochs do what
+        # four do without; an update costs the same whatever the batch, so large batches save time.
         "fast": {
             "dataset": {"name": "mnist-10k", "scale": [0, 1]},
             "layers": [{"units": 392, "activation": "relu"}, {"units": 10, "activation": "softmax"}],
             "initializer": {"name": "he"},
             "loss": {"name": "softmax_cross_entropy", "label_smoothing": 0.05},
-            "optimizer": {"name": "sgd", "learning_rate": 0.4, "momentum": 0.9},
+            "optimizer": {"name": "sgd", "learning_rate": 0.4, "momentum": 0.9, "nesterov": True},
             "schedule": {"name": "one_cycle"},
-            "epochs": 4,
-            "batch_size": 128,
+            "augmentation": {"max_shift": 1},
+            "epochs": 3,
+            "batch_size": 200,
             "seed": 0,
         },
-        # Dense layers only, and what they can reach with time.
+        # Dense layers only, and what they can reach with time. Batch normalization is what Fashion-MNIST gains from, a
+        # point at the same number of epochs; digits need the shifts.
         "best": {
             "dataset": {"name": "mnist-10k", "scale": [0, 1]},
             "layers": [
-                {"units": 512, "activation": "relu"},
-                {"type": "dropout", "rate": 0.2},
-                {"units": 256, "activation": "relu"},
-                {"type": "dropout", "rate": 0.2},
+                {"units": 512, "activation": "linear"},
+                {"type": "batch_norm", "activation": "relu"},
+                {"type": "dropout", "rate": 0.1},
+                {"units": 256, "activation": "linear"},
+                {"type": "batch_norm", "activation": "relu"},
+                {"type": "dropout", "rate": 0.1},
                 {"units": 10, "activation": "softmax"},
             ],
             "initializer": {"name": "he"},
@@ -110,11 +115,13 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "shuffle": False,
             "seed": 0,
         },
-        # The seed's two networks, trained so that they do not collapse.
+        # The seed's two networks, trained so that they do not collapse. The discriminator learns in every step: where
+        # it rests in every third, rare digits become rarer. Samples are made with averaged weights, so that the
+        # learning rate can stay high to the end.
         "stable": {
             "dataset": {"name": "mnist-10k", "scale": [-1, 1]},
             "latent": {"dim": 100, "distribution": "normal"},
-            "generator": {"layers": _GENERATOR},
+            "generator": {"layers": _GENERATOR, "average_decay": 0.999},
             "discriminator": {
                 "layers": [
                     {"units": 400, "activation": "leaky_relu", "negative_slope": 0.2},
@@ -123,14 +130,12 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
                     {"type": "dropout", "rate": _STABLE_DROPOUT},
                     {"units": 1, "activation": "sigmoid"},
                 ],
-                "skip_every": 3,
                 "label_smoothing": 0.1,
             },
             "initializer": {"name": "glorot"},
             "loss": {"name": "binary_cross_entropy"},
-            "optimizer": {"name": "adam", "learning_rate": 0.0006, "beta1": 0.5},
-            "schedule": {"name": "step", "at_epochs": [60], "factor": 0.3},
-            "epochs": 80,
+            "optimizer": {"name": "adam", "learning_rate": 0.001, "beta1": 0.5},
+            "epochs": 120,
             "batch_size": 100,
             "seed": 0,
         },

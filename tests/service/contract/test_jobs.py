@@ -211,7 +211,7 @@ def test_an_average_takes_as_much_as_the_network_that_it_is_of(database: Databas
     for spec, average, numbers in (
         ({"kind": "classifier"}, {"average_decay": 0.9}, 311_650),
         (
-            {"kind": "gan", "generator": {"layers": layers}},
+            {"kind": "gan", "generator": {"layers": layers, "average_decay": None}},
             {"generator": {"layers": layers, "average_decay": 0.9}},
             generator + statistics,
         ),
