@@ -39,14 +39,14 @@ def test_job_is_stored_and_shown_whole(either_app: Flask) -> None:
     assert shown.json == made.json
     assert set(made.json) >= JOB_FIELDS
     assert made.json["spec"] == sent
-    assert made.json["resolved"]["batch_size"] == 128
+    assert made.json["resolved"]["batch_size"] == 200
     assert made.json["status"] == "queued"
     assert made.json["allowed_actions"] == ["cancel"]
     assert made.json["progress"] == {
         "epoch": 0,
         "epochs": 3,
         "step": 0,
-        "steps": 201,
+        "steps": 129,
         "fraction": 0.0,
         "eta_seconds": None,
     }
@@ -80,7 +80,7 @@ def test_dry_run_stores_nothing(client: FlaskClient) -> None:
     answer = client.post("/jobs?dry_run=true", json={"kind": "classifier", "epochs": 2})
     assert answer.status_code == 200
     assert answer.json["parameters"] == 784 * 392 + 392 + 392 * 10 + 10
-    assert answer.json["steps"] == 134
+    assert answer.json["steps"] == 86
     assert answer.json["estimated_bytes"] > answer.json["checkpoint_bytes"] > 0
     assert answer.json["estimated_seconds"] is None
     assert answer.json["resolved"]["epochs"] == 2
