@@ -144,6 +144,7 @@ def broker(light: Yard) -> Iterator[Broker]:
     start(made)
     light.extra["TAPELINE_BROKER_URL"] = made.url
     yield made
+    made.child.ask_to_stop()
     made.child.end(5)
 
 

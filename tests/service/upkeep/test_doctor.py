@@ -39,6 +39,7 @@ def broker(settings: Settings) -> Iterator[Broker]:
     made.child.start()
     made.wait_until_ready()
     yield made
+    made.child.ask_to_stop()
     made.child.end(5)
 
 
