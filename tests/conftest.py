@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import delete, text
 
 from migrations.upgrade import upgrade
 from service.contract.database import Database
+from service.contract.tables import Base
 
 _NUMBERS = itertools.count()
 
@@ -87,10 +90,49 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy: quicker than migrating for each test."""
+    path = tmp_path_factory.mktemp("template") / "tapeline.db"
+    with closing(Database(f"sqlite:///{path}")) as database:
+        upgrade(database)
+    return path
+
+
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def sqlite_url(migrated: Path, tmp_path: Path) -> str:
+    target = tmp_path / "tapeline.db"
+    shutil.copy(migrated, target)
+    return f"sqlite:///{target}"
+
+
+@pytest.fixture(scope="session")
+def postgres_shared(postgres_server: str) -> str:
+    """One migrated PostgreSQL database for all: to make one and to migrate it takes longer than most tests do."""
+    url = create_database(postgres_server)
+    with closing(Database(url)) as database:
+        upgrade(database)
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_url(request: pytest.FixtureRequest) -> str:
+    """A migrated, empty database of each make: what runs with this runs twice."""
+    if request.param == "sqlite":
+        found: str = request.getfixturevalue("sqlite_url")
+        return found
+    url: str = request.getfixturevalue("postgres_shared")
+    with closing(Database(url)) as database, database.write() as session:
+        # A connection that an earlier test left behind may hold a lock.
+        others = "pid <> pg_backend_pid() AND datname = current_database()"
+        session.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+        for table in reversed(Base.metadata.sorted_tables):
+            session.execute(delete(table))
+    return url
+
+
+@pytest.fixture
+def database(either_url: str) -> Iterator[Database]:
     """A migrated database."""
-    made = Database(database_url)
-    upgrade(made)
-    yield made
-    made.close()
+    with closing(Database(either_url)) as made:
+        yield made

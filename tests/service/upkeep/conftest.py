@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
+from migrations.upgrade import upgrade
 from service.contract import costs, jobs, leases
 from service.contract.artifacts import ArtifactFolder, ArtifactKind
 from service.contract.database import Database, now_ms
@@ -74,6 +76,14 @@ class House:
 
     def paths(self) -> set[str]:
         return {item.path for item in self.store.stored()}
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated database that nobody shares: some of these tests change its schema."""
+    with closing(Database(database_url)) as made:
+        upgrade(made)
+        yield made
 
 
 @pytest.fixture

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import delete
 from werkzeug.serving import make_server
 
-from migrations.upgrade import upgrade
 from service.contract import leases
 from service.contract.artifacts import ArtifactFolder, ArtifactKind
 from service.contract.database import Database
 from service.contract.health import Finding
 from service.contract.leases import Claim, EpochRecord, Position
 from service.contract.settings import Auth, Settings
-from service.contract.tables import Base
 from service.pictures import grids
 from service.web.app import create_app
 from service.web.services import EXTENSION, Services
@@ -96,15 +90,6 @@ class PlayedWorker:
         leases.fail(self.database, self.held, {"code": code, "message": "it went wrong"})
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file to copy: quicker than migrating for each test."""
-    path = tmp_path_factory.mktemp("template") / "tapeline.db"
-    with closing(Database(f"sqlite:///{path}")) as database:
-        upgrade(database)
-    return path
-
-
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     """Make an app for a database, with settings of one's own."""
@@ -133,37 +118,6 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
         while (here.hub._thread is not None or here.feed.is_reading) and time.monotonic() < deadline:
             time.sleep(0.02)
         here.database.close()
-
-
-@pytest.fixture
-def sqlite_url(migrated: Path, tmp_path: Path) -> str:
-    target = tmp_path / "tapeline.db"
-    shutil.copy(migrated, target)
-    return f"sqlite:///{target}"
-
-
-@pytest.fixture(scope="session")
-def postgres_shared(postgres_server: str) -> str:
-    """One migrated PostgreSQL database for all: a server with many takes long to stop."""
-    with psycopg.connect(f"user=postgres dbname=postgres host={postgres_server}", autocommit=True) as connection:
-        connection.execute("CREATE DATABASE tapeline_web")
-    url = f"postgresql+psycopg://postgres:@/tapeline_web?host={postgres_server}"
-    with closing(Database(url)) as database:
-        upgrade(database)
-    return url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def either_url(request: pytest.FixtureRequest) -> str:
-    """A migrated, empty database of each make: what runs with this runs twice."""
-    if request.param == "sqlite":
-        found: str = request.getfixturevalue("sqlite_url")
-        return found
-    url: str = request.getfixturevalue("postgres_shared")
-    with closing(Database(url)) as database, database.write() as session:
-        for table in reversed(Base.metadata.sorted_tables):
-            session.execute(delete(table))
-    return url
 
 
 @pytest.fixture
