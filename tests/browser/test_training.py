@@ -116,6 +116,25 @@ def test_charts_remember_how_they_were_looked_at(visit: Visit, jobs: dict[str, A
     assert (lines[0], len(lines)) == ("seconds,train loss,val loss", 7)
 
 
+def test_charts_are_zoomed_and_cleared_by_keyboard(visit: Visit, jobs: dict[str, Any]) -> None:
+    page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
+    wait_for_points(page, 6)
+    plot, width = page.locator(LOSS), "plot => plot.layout.xaxis.range[1] - plot.layout.xaxis.range[0]"
+    whole = plot.evaluate(width)
+    plot.press("+")
+    plot.press("ArrowRight")
+    until(page, f"Math.abs(({width})(document.querySelector('.charts .plot')) - {whole / 2}) < 1e-6")
+    plot.press("0")
+    until(page, f"Math.abs(({width})(document.querySelector('.charts .plot')) - {whole}) < 1e-6")
+    page.locator(FIGURE).get_by_role("button", name="train loss").press("Enter")
+    shown = "plot => plot.data.map((line) => line.visible)"
+    until(page, f"String(({shown})(document.querySelector('.charts .plot'))) === 'false,true'")
+    page.reload()
+    wait_for_points(page, 6)
+    assert plot.evaluate(shown) == [False, True]
+    expect(page.locator(FIGURE).get_by_role("button", name="train loss")).to_have_attribute("aria-pressed", "false")
+
+
 def test_confusions_show_the_pictures_behind_them(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
     cell = page.locator("#confusion td.wrong button").first

@@ -16,8 +16,18 @@ function plotly() {
 
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 export const seriesColor = (index) => token(`series-${(index % 8) + 1}`);
-const DASHES = ["solid", "dash", "dot", "dashdot"];
+const DASHES = ["solid", "6px,4px", "2px,3px", "6px,3px,2px,3px"];
 export const seriesDash = (index) => DASHES[Math.floor(index / 8) % DASHES.length];
+
+// The line of a series as the legend shows it.
+function sample(index) {
+  const [picture, line] = ["svg", "line"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
+  for (const [name, value] of Object.entries({ width: 20, height: 8, "aria-hidden": true })) picture.setAttribute(name, value);
+  for (const [name, value] of Object.entries({ x1: 0, x2: 20, y1: 4, y2: 4, "stroke-width": 2, "stroke-dasharray": seriesDash(index).replace("solid", "none") })) line.setAttribute(name, value);
+  line.style.stroke = `var(--series-${(index % 8) + 1})`;
+  picture.append(line);
+  return picture;
+}
 
 // Exponential moving average that does not begin at zero; gaps stay gaps.
 export function smooth(values, weight) {
@@ -43,7 +53,10 @@ export class Chart {
   // series: [{ name, label, x, y, index }]; marks: [{ x, text }]; bands: [{ from, to, text }]
   constructor(title) {
     this.title = title;
-    this.plot = h("div", { class: "plot", role: "img" });
+    this.plot = h("div", { class: "plot", role: "img", tabindex: 0, "aria-keyshortcuts": "+ - 0 ArrowLeft ArrowRight" });
+    this.plot.addEventListener("keydown", (event) => this.steer(event));
+    this.legend = h("div", { class: "row series", role: "group", "aria-label": `Lines: ${words(title)}` });
+    this.keys = new Map();
     this.scale = memory.get(`log.${title}`, false);
     this.hidden = new Set(memory.get(`hidden.${title}`, []));
     const tool = (name, what, onclick, more = {}) => h("button", { type: "button", class: "slim quiet", title: what, "aria-label": `${name}: ${words(title)}`, onclick, ...more }, name);
@@ -60,15 +73,26 @@ export class Chart {
       tool("PNG", "Download as a picture", () => this.png()),
       tool("CSV", "Download the numbers", () => this.csv()),
     ];
-    this.element = h("figure", { class: "card chart" }, h("figcaption", { class: "head" }, h("h3", {}, words(title)), h("div", { class: "row tools" }, tools)), this.plot);
+    this.element = h("figure", { class: "card chart" }, h("figcaption", { class: "head" }, h("h3", {}, words(title)), h("div", { class: "row tools" }, tools)), this.legend, this.plot);
     this.revision = 0;
     addEventListener("themechange", () => this.draw());
   }
 
   show(content) {
     this.content = content;
+    this.list();
     this.plot.setAttribute("aria-label", this.summary());
     this.draw();
+  }
+
+  // One button a line: it hides the line and shows it.
+  list() {
+    for (const { name, label, index } of this.content.series) {
+      if (this.keys.has(name)) continue;
+      const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.hidden.has(name)), onclick: () => this.toggle(name) }, sample(index), label);
+      this.keys.set(name, key);
+      this.legend.append(key);
+    }
   }
 
   // Only what is on the screen is drawn; what is not is drawn when it comes there.
@@ -95,13 +119,13 @@ export class Chart {
     const { series, smoothing, axis, marks = [], bands = [] } = this.content;
     const traces = [];
     for (const item of series) {
-      const visible = this.hidden.has(item.name) ? "legendonly" : true;
+      const visible = !this.hidden.has(item.name);
       const line = { color: seriesColor(item.index), width: 2, dash: seriesDash(item.index), shape: "linear" };
-      const common = { x: item.x, type: "scatter", name: item.label, meta: item.name, visible, legendgroup: item.name };
+      const common = { x: item.x, type: "scatter", name: item.label, visible };
       const few = item.y.filter((value) => value !== null).length < 40;
       const mode = few ? "lines+markers" : "lines";
       const marker = { size: 5, color: line.color };
-      if (smoothing) traces.push({ ...common, y: item.y, mode: "lines", opacity: 0.28, line: { ...line, width: 1 }, showlegend: false, hoverinfo: "skip", connectgaps: true });
+      if (smoothing) traces.push({ ...common, y: item.y, mode: "lines", opacity: 0.28, line: { ...line, width: 1 }, hoverinfo: "skip", connectgaps: true });
       traces.push({ ...common, y: smooth(item.y, smoothing), mode, line, marker, connectgaps: true, hovertemplate: `%{y:.4~g}<extra>%{fullData.name}</extra>` });
     }
     const [ink, muted, grid, card] = ["ink", "muted", "line", "card"].map(token);
@@ -116,8 +140,7 @@ export class Chart {
       hovermode: "x unified",
       hoverlabel: { bgcolor: card, bordercolor: grid, font: { color: ink } },
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-      showlegend: true,
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: ink } },
+      showlegend: false,
       xaxis: { ...lines, ...ticks(series, axis) },
       yaxis: { ...lines, type: this.scale ? "log" : "linear", automargin: true, exponentformat: "power" },
       shapes: [
@@ -127,21 +150,27 @@ export class Chart {
       annotations: marks.map(({ x, text }) => ({ x, yref: "paper", y: 1, text, showarrow: false, font: { size: 10, color: muted }, xanchor: "left", yanchor: "top", xshift: 3 })),
     };
     await Plotly.react(this.plot, traces, layout, { displayModeBar: false, responsive: true, displaylogo: false, doubleClick: "reset" });
-    if (!this.wired) {
-      this.wired = true;
-      this.plot.on("plotly_legendclick", (event) => {
-        this.toggle(event.data[event.curveNumber].meta);
-        return false;
-      });
-      this.plot.on("plotly_legenddoubleclick", () => false);
-    }
     this.plot.dataset.points = String(Math.max(0, ...series.map((item) => item.y.filter((value) => value !== null).length)));
   }
 
   toggle(name) {
     if (!this.hidden.delete(name)) this.hidden.add(name);
+    this.keys.get(name).setAttribute("aria-pressed", String(!this.hidden.has(name)));
     memory.set(`hidden.${this.title}`, [...this.hidden]);
     this.draw();
+  }
+
+  // What the pointer does by dragging.
+  async steer(event) {
+    const zoom = { "+": 0.5, "=": 0.5, "-": 2 }[event.key];
+    const step = { ArrowLeft: -0.25, ArrowRight: 0.25 }[event.key];
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.plot.layout || !(zoom || step || event.key === "0")) return;
+    event.preventDefault();
+    if (event.key === "0") return this.reset();
+    const Plotly = await plotly();
+    const [from, to] = this.plot.layout.xaxis.range;
+    const [middle, half] = [(from + to) / 2 + (step ?? 0) * (to - from), ((to - from) / 2) * (zoom ?? 1)];
+    await Plotly.relayout(this.plot, { "xaxis.range": [middle - half, middle + half] });
   }
 
   summary() {
