@@ -72,7 +72,8 @@ class Child:
     def __init__(self) -> None:
         orders, self._orders = _PROCESSES.Pipe(duplex=False)
         told, reports = _PROCESSES.Pipe(duplex=False)
-        self._process = _PROCESSES.Process(target=_begin, args=(orders, reports))
+        # A daemon: where a supervisor leaves in haste, Python's own exit ends it instead of waiting for it.
+        self._process = _PROCESSES.Process(target=_begin, args=(orders, reports), daemon=True)
         with orders, reports, _TURN:
             try:
                 self._process.start()
