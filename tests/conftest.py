@@ -32,6 +32,8 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     # Processes that tests start run the code of this tree, wherever the environment was installed from.
     os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+    # A shell's background jobs ignore Ctrl-C, and so would all that the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     os.environ.clear()
     os.environ.update(kept)
