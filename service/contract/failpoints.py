@@ -53,12 +53,12 @@ def reach(place: str, detail: object = None) -> None:
     if place not in PLACES:
         raise KeyError(place)
     for name in (place, f"{place}.{detail}"):
-        taken = _folder / f"{name}.taken-{os.getpid()}-{time.monotonic_ns()}"
-        try:
-            (_folder / name).rename(taken)
+        try:  # read first: once it is renamed, the test that waits for that may remove it
+            how = (_folder / name).read_text().strip()
+            (_folder / name).rename(_folder / f"{name}.taken-{os.getpid()}-{time.monotonic_ns()}")
         except FileNotFoundError:
             continue
-        _strike(taken.read_text().strip(), place)
+        _strike(how, place)
 
 
 class Struck(BaseException):

@@ -103,7 +103,9 @@ class Yard(Workshop):
         return self.accepted[-1]
 
     def arm(self, place: str, how: str = "kill") -> None:
-        (self.points / place).write_text(how)
+        unseen = self.points / f"{place}.arming"
+        unseen.write_text(how)
+        unseen.rename(self.points / place)  # nobody comes by a file that is still empty
 
     def until_struck(self, place: str, timeout_s: float = 60) -> int:
         """Wait until somebody came by; gives its process id."""
