@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_arrays
 
-from engine import SGD, Adam, AdamW, CheckpointError, SettingError, ShapeError, Tensor
-from engine.optimizers import clip_by_global_norm, global_norm
+from engine import SGD, Adam, AdamW, CheckpointError, SettingError, ShapeError, Tensor, optimizers
+from engine.optimizers import Optimizer, clip_by_global_norm, global_norm
 
 OPTIMIZERS = [
     lambda: SGD(0.1),
@@ -153,14 +153,46 @@ def test_an_optimizer_clips_before_its_step(make) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_resumed_optimizer_gives_the_same_bits(make, dtype) -> None:
     whole, optimizer = parameters(dtype), make()
-    train(optimizer, whole, range(6))
+    train(optimizer, whole, range(40))
     parts, first, second = parameters(dtype), make(), make()
     train(first, parts, range(3))
     second.load_state_dict(first.state_dict(), parts)
     train(first, parameters(dtype), [9])  # the state is a copy
-    train(second, parts, range(3, 6))
-    for a, b in zip(whole, parts, strict=True):
+    train(second, parts, range(3, 40))
+    for a, b in zip([*whole, *optimizer.state_dict().values()], [*parts, *second.state_dict().values()], strict=True):
         assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("make", [lambda: SGD(0.1, momentum=0.9, nesterov=True), Adam])
+def test_a_sum_that_fades_away_is_dropped_before_it_is_denormal(make, monkeypatch) -> None:
+    """And the parameters do not notice."""
+
+    def fade() -> tuple[Tensor, Optimizer]:
+        tensor, optimizer = Tensor(np.ones(2, np.float32), watch=True), make()
+        for step in range(900):  # 0.9**900 is 6e-42
+            optimizer.apply([tensor], [np.array([0.5, step == 0], np.float32)], 0.1)
+        return tensor, optimizer
+
+    tensor, optimizer = fade()
+    (kept, faded), *_ = [array for name, array in optimizer.state_dict().items() if array.shape]
+    assert kept > 0.5
+    assert faded == 0
+    monkeypatch.setattr(optimizers, "_FADED", 0)
+    unaware, optimizer = fade()
+    (_, faded), *_ = [array for name, array in optimizer.state_dict().items() if array.shape]
+    assert 0 < faded < 1e-38
+    assert tensor.tobytes() == unaware.tobytes()
+
+
+def test_a_momentum_from_before_steps_were_counted_goes_on() -> None:
+    tensors, first, second = parameters(), SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9)
+    train(first, tensors, range(2))
+    state = first.state_dict()
+    del state["steps"]
+    second.load_state_dict(state, tensors)
+    np.testing.assert_array_equal(second.state_dict()["velocity.0"], state["velocity.0"])
+    with pytest.raises(CheckpointError, match="step count"):
+        second.load_state_dict(state | {"steps": np.array(-1)}, tensors)
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
