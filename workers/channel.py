@@ -1,4 +1,4 @@
-"""The pipe between a supervisor and its child: JSON lines, orders one way and reports the other.
+"""The pipes between a supervisor and its child: JSON, orders one way and reports the other.
 
 A report is ``{"ready": true}`` once the child has loaded what it needs, ``{"step": ..., "steps": ...}``,
 ``{"done": why}`` or ``{"gave_up": why}``; an order is the job to train, then perhaps ``{"stop": ...}``.
@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import queue
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, Final, TextIO, cast
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import Any, Final
 
 from service.contract.states import Request
 
 _REPORT_EVERY_S: Final = 0.1
+LAST_STEPS_S: Final = 5.0
+"""How long a child that says nothing more may take to end."""
 _PINNED: Final = {
     # One BLAS thread a job: more threads would change the bits, and more jobs fill the machine as well.
     "OPENBLAS_NUM_THREADS": "1",
@@ -35,33 +39,60 @@ _PORTABLE: Final = {
 }
 
 
-class Child:
-    """The supervisor's end. The child process starts at once, loads NumPy, and waits for its order."""
+_PROCESSES: Final[ForkServerContext | SpawnContext] = (
+    multiprocessing.get_context("forkserver") if sys.platform == "linux" else multiprocessing.get_context("spawn")
+)
+"""Where children come from: on Linux they are forked, in hundredths of a second, from a process that has loaded all
+that they need. Elsewhere each loads it by itself: macOS's BLAS does not survive a fork."""
+_TURN: Final = threading.Lock()
+"""Whoever starts a process asks after all others too, and an exit code can be read only once: one thread at a time."""
 
-    def __init__(self, *, portable_bits: bool) -> None:
-        environ = {**os.environ, **_PINNED, **(_PORTABLE if portable_bits else {})}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "workers.run"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environ,
-            start_new_session=True,  # a Ctrl-C at the terminal is the supervisor's to pass on
-        )
+
+def prepare(*, portable_bits: bool) -> None:
+    """Pin what children compute with. To be called before the first one: they have their environment from here."""
+    os.environ.update(_PINNED | (_PORTABLE if portable_bits else {}))
+    _PROCESSES.set_forkserver_preload(["workers.run"])
+
+
+def _begin(orders: Connection, reports: Connection) -> None:
+    """What a child does first."""
+    os.setsid()  # a Ctrl-C at the terminal is the supervisor's to pass on
+    from workers.run import main  # not above: a supervisor has no need of NumPy
+
+    sys.exit(main(Orders(orders, reports)))
+
+
+class Child:
+    """The supervisor's end. The child process starts at once, and waits for its order.
+
+    Raises:
+        OSError: no process can be started now.
+    """
+
+    def __init__(self) -> None:
+        orders, self._orders = _PROCESSES.Pipe(duplex=False)
+        told, reports = _PROCESSES.Pipe(duplex=False)
+        # A daemon: where a supervisor leaves in haste, Python's own exit ends it instead of waiting for it.
+        self._process = _PROCESSES.Process(target=_begin, args=(orders, reports), daemon=True)
+        with orders, reports, _TURN:
+            try:
+                self._process.start()
+            except EOFError as error:
+                raise OSError("the process that forks has ended") from error
         self._ready = False
-        self._orders = cast(TextIO, self._process.stdin)
         self._reports: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, name=f"child-{self._process.pid}", daemon=True).start()
+        threading.Thread(target=self._read, args=(told,), name=f"child-{self.pid}", daemon=True).start()
 
     @property
     def pid(self) -> int:
         """The process id."""
-        return self._process.pid
+        return self._process.pid or 0
 
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
-        return self._process.poll() is None
+        with _TURN:
+            return self._process.is_alive()
 
     def wait_until_ready(self, timeout_s: float) -> bool:
         """Whether the child is there to take an order: a broken one must not be given a job."""
@@ -70,8 +101,7 @@ class Child:
     def order(self, order: Mapping[str, Any]) -> None:
         """Say what to do. A child that is gone is found out when its reports are read."""
         with contextlib.suppress(BrokenPipeError):
-            self._orders.write(json.dumps(dict(order)) + "\n")
-            self._orders.flush()
+            self._orders.send_bytes(json.dumps(dict(order)).encode())
 
     def stop(self, request: Request | None) -> None:
         """Ask the child to let go between two batches."""
@@ -83,32 +113,38 @@ class Child:
             report = self._reports.get(timeout=timeout_s)
         except queue.Empty:
             return {}
-        return report if report is not None else {"gone": self._process.wait()}
+        return report if report is not None else {"gone": self._end()}
 
     def close(self) -> None:
-        """End the child, whatever it does."""
+        """End the child, whatever it does; what another thread waits for does not keep it alive."""
         self._process.kill()
-        self._process.wait()
-        with contextlib.suppress(BrokenPipeError):
-            self._orders.close()
+        self._end()
+        self._orders.close()
+
+    def _end(self) -> int | None:
+        """Wait for its end, and end it where that takes long; gives the exit code, negative for a signal."""
+        with _TURN:
+            self._process.join(LAST_STEPS_S)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
+            return self._process.exitcode
 
     def _become_ready(self, timeout_s: float) -> bool:
         self._ready = bool(self.report(timeout_s).get("ready"))
         return self._ready
 
-    def _read(self) -> None:
-        try:
-            with cast(TextIO, self._process.stdout) as lines:
-                for line in lines:
-                    self._reports.put(json.loads(line))
-        finally:
-            self._reports.put(None)
+    def _read(self, told: Connection) -> None:
+        with told, contextlib.suppress(EOFError, OSError):
+            while True:
+                self._reports.put(json.loads(told.recv_bytes()))
+        self._reports.put(None)
 
 
 class Orders:
     """The child's end. The process ends when the supervisor's end closes: nobody trains unsupervised."""
 
-    def __init__(self, lines: TextIO, reports: TextIO) -> None:
+    def __init__(self, orders: Connection, reports: Connection) -> None:
         self._reports = reports
         self._last_report = 0.0
         self._first: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -116,14 +152,7 @@ class Orders:
         """Whether the supervisor asked to let go; looked at between two batches."""
         self.request: Request | None = None
         """On whose behalf: a person's request, or ``None`` for a worker that stops."""
-        threading.Thread(target=self._read, args=(lines,), name="orders", daemon=True).start()
-
-    @classmethod
-    def on_standard_streams(cls) -> Orders:
-        """Take over stdin and stdout; whatever else is printed goes to stderr and cannot garble a report."""
-        reports = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)
-        return cls(sys.stdin, reports)
+        threading.Thread(target=self._read, args=(orders,), name="orders", daemon=True).start()
 
     def ready(self) -> None:
         """Say that all is loaded."""
@@ -154,17 +183,17 @@ class Orders:
 
     def _send(self, report: Mapping[str, Any]) -> None:
         try:
-            self._reports.write(json.dumps(dict(report)) + "\n")
-            self._reports.flush()
+            self._reports.send_bytes(json.dumps(dict(report)).encode())
         except BrokenPipeError:
             os._exit(3)  # the supervisor is gone
 
-    def _read(self, lines: TextIO) -> None:
-        for line in lines:
-            order = json.loads(line)
-            if "stop" in order:
-                self.request = Request(order["stop"]) if order["stop"] else None
-                self.stopping = True
-            else:
-                self._first.put(order)
+    def _read(self, orders: Connection) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                order = json.loads(orders.recv_bytes())
+                if "stop" in order:
+                    self.request = Request(order["stop"]) if order["stop"] else None
+                    self.stopping = True
+                else:
+                    self._first.put(order)
         os._exit(3)  # the supervisor is gone

@@ -1,4 +1,4 @@
-"""The child: ``python -m workers.run``. It loads, trains, records and stores one job, then ends."""
+"""The child: it loads, trains, records and stores one job, then ends."""
 
 from __future__ import annotations
 
@@ -88,12 +88,11 @@ class Run:
             raise _Stopped
 
 
-def main() -> int:
+def main(orders: Orders) -> int:
     """Wait for an order, train, end."""
     logs.configure("child")
     limits.step_back()
     settings = Settings.from_env(os.environ, cores=1)
-    orders = Orders.on_standard_streams()
     database = Database(settings.database_url, application="tapeline-child")
     orders.ready()
     _rehearse(database)
@@ -388,7 +387,3 @@ def _unhealthy(run: Run, finding: Finding) -> dict[str, Any]:
         "last_good_checkpoint": kept[0].epoch if kept else None,
         "hint": "stopped as health.stop_on asks; try " + "; or ".join(finding.advice),
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

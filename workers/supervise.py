@@ -22,7 +22,7 @@ from service.contract.failpoints import reach
 from service.contract.leases import Claim, Position
 from service.contract.settings import Settings
 from service.contract.tables import Worker
-from workers.channel import Child
+from workers.channel import Child, prepare
 from workers.heartbeat import Heartbeat
 from workers.insisting import insist
 
@@ -66,7 +66,8 @@ class Supervisor:
 
     def start(self) -> None:
         """Have a child ready and begin to look, whether the broker answers or not."""
-        self._restock()
+        prepare(portable_bits=self._settings.portable_bits)
+        threading.Thread(target=self._restock, name="restock", daemon=True).start()  # the first one takes a second
         threading.Thread(target=self._keep_looking, name="look", daemon=True).start()
 
     def look(self) -> None:
@@ -200,7 +201,7 @@ class Supervisor:
                 self._spare = self._spawn()
 
     def _spawn(self) -> Child:
-        return Child(portable_bits=self._settings.portable_bits)
+        return Child()
 
     def _keep_looking(self) -> None:
         while not self._draining.is_set():

@@ -142,10 +142,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 def children_of(pid: int) -> list[int]:
-    """Processes whose parent is ``pid``, from what the kernel says."""
+    """A worker's training processes: on Linux a process of the worker's forks them, so they are its children's."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    pairs = (line.split() for line in listed.splitlines())
-    return [int(child) for child, parent in pairs if int(parent) == pid]
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    return [child for child, parent in parents.items() if parents.get(parent) == pid]
 
 
 def is_alive(pid: int) -> bool:
