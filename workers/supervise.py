@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
@@ -128,7 +129,8 @@ class Supervisor:
         if held is None:
             return False
         try:
-            threading.Thread(target=self._restock, name="restock", daemon=True).start()
+            with contextlib.suppress(RuntimeError):  # no thread left: then the next job waits for its child
+                threading.Thread(target=self._restock, name="restock", daemon=True).start()
             self._train(held, child, since=asked)
         finally:
             with self._claiming:
@@ -177,10 +179,8 @@ class Supervisor:
         if child is not None and not child.alive:
             child.close()
             child = None
-        try:
-            child = child or self._spawn()
-        except OSError as error:  # no processes or memory left
-            log.error("a training process cannot be started", error=str(error))
+        child = child or self._spawn()
+        if child is None:
             return None
         if child.wait_until_ready(READY_S):
             return child
@@ -200,8 +200,12 @@ class Supervisor:
             if self._spare is None and not self._draining.is_set():
                 self._spare = self._spawn()
 
-    def _spawn(self) -> Child:
-        return Child()
+    def _spawn(self) -> Child | None:
+        try:
+            return Child()
+        except (OSError, RuntimeError) as error:  # no process, thread or memory left
+            log.error("a training process cannot be started", error=str(error))
+            return None
 
     def _keep_looking(self) -> None:
         while not self._draining.is_set():

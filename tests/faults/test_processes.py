@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from service.contract import jobs
 from service.contract.states import Status
 from tests.faults.oracle import Reference
 from tests.faults.yard import Yard, all_gone, kill_group, open_yard, wait_until
-from tests.workers.conftest import children_of
+from tests.workers.conftest import children_of, parent_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -82,6 +83,23 @@ def test_a_worker_killed_alone_takes_its_children_along(yard: Yard, reference: R
     yard.submit()
     yard.until_all_end()
     yard.check(None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
+def test_without_the_process_that_forks_a_job_goes_on_and_the_next_begins(yard: Yard, reference: Reference) -> None:
+    """Whoever runs out of memory may kill it, too."""
+    yard.submit()
+    yard.submit()
+    yard.arm("epoch_committed.1", "stop")
+    worker = yard.start()
+    child = yard.until_struck("epoch_committed.1")
+    (forking,) = {parent_of(pid) for pid in children_of(worker.pid)}
+    os.kill(forking, signal.SIGKILL)
+    wait_until(lambda: all_gone([forking]), "the kill")
+    os.kill(child, signal.SIGCONT)
+    yard.until_all_end()
+    assert yard.deaths() == 0
+    yard.check(reference)
 
 
 def test_a_power_cut_of_all_workers_with_jobs_under_way(yard: Yard, reference: Reference) -> None:

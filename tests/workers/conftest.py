@@ -143,9 +143,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 def children_of(pid: int) -> list[int]:
     """A worker's training processes: on Linux a process of the worker's forks them, so they are its children's."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    parents = _parents()
     return [child for child, parent in parents.items() if parents.get(parent) == pid]
+
+
+def parent_of(pid: int) -> int:
+    """The process that started ``pid``."""
+    return _parents()[pid]
+
+
+def _parents() -> dict[int, int]:
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
 
 
 def is_alive(pid: int) -> bool:
