@@ -39,7 +39,7 @@ slow: $(VENV)/installed-dev  ## the tests that take longer than a few seconds ea
 	$(BIN)/pytest -m slow
 
 faults: $(VENV)/installed-dev  ## kill, stop and cut off real processes at every named point, on both databases
-	$(BIN)/pytest -n 2 -m "faults or not faults" tests/faults
+	$(BIN)/pytest -n 4 --dist worksteal -m "faults or not faults" tests/faults
 
 fuzz: $(VENV)/installed-dev  ## mutate IDX and NPZ files and read them for MINUTES=10; SEED=n repeats
 	@PYTHONPATH=. $(BIN)/python -m tests.security.reader_fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
