@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ from service.contract.states import Request
 
 _REPORT_EVERY_S: Final = 0.1
 LAST_STEPS_S: Final = 5.0
-"""How long a child that says nothing more may take to end."""
+"""How long a child that was killed may take to end, and its exit code to become known."""
 _PINNED: Final = {
     # One BLAS thread a job: more threads would change the bits, and more jobs fill the machine as well.
     "OPENBLAS_NUM_THREADS": "1",
@@ -80,6 +81,7 @@ class Child:
             except EOFError as error:
                 raise OSError("the process that forks has ended") from error
         self._ready = False
+        self._ended = threading.Event()
         self._reports: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(told,), name=f"child-{self.pid}", daemon=True).start()
 
@@ -91,8 +93,7 @@ class Child:
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
-        with _TURN:
-            return self._process.is_alive()
+        return not self._ended.is_set()
 
     def wait_until_ready(self, timeout_s: float) -> bool:
         """Whether the child is there to take an order: a broken one must not be given a job."""
@@ -100,7 +101,7 @@ class Child:
 
     def order(self, order: Mapping[str, Any]) -> None:
         """Say what to do. A child that is gone is found out when its reports are read."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             self._orders.send_bytes(json.dumps(dict(order)).encode())
 
     def stop(self, request: Request | None) -> None:
@@ -113,32 +114,39 @@ class Child:
             report = self._reports.get(timeout=timeout_s)
         except queue.Empty:
             return {}
-        return report if report is not None else {"gone": self._end()}
+        return report if report is not None else {"gone": self._exit_code()}
 
     def close(self) -> None:
-        """End the child, whatever it does; what another thread waits for does not keep it alive."""
-        self._process.kill()
-        self._end()
+        """End the child, whatever it does, and whether the process that forked it is there or not."""
+        if self.alive:  # its process id may be another's afterwards
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self._ended.wait(LAST_STEPS_S)
         self._orders.close()
 
-    def _end(self) -> int | None:
-        """Wait for its end, and end it where that takes long; gives the exit code, negative for a signal."""
-        with _TURN:
+    def _exit_code(self) -> int | None:
+        """Negative for a signal; ``None`` where the process that forks does not tell."""
+        if not _TURN.acquire(timeout=LAST_STEPS_S):
+            return None
+        try:
             self._process.join(LAST_STEPS_S)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
             return self._process.exitcode
+        finally:
+            _TURN.release()
 
     def _become_ready(self, timeout_s: float) -> bool:
         self._ready = bool(self.report(timeout_s).get("ready"))
         return self._ready
 
     def _read(self, told: Connection) -> None:
-        with told, contextlib.suppress(EOFError, OSError):
-            while True:
-                self._reports.put(json.loads(told.recv_bytes()))
-        self._reports.put(None)
+        """Nobody else has the child's end of this pipe, and it says nothing more when it closes: so it has ended."""
+        try:
+            with told, contextlib.suppress(EOFError, OSError):
+                while True:
+                    self._reports.put(json.loads(told.recv_bytes()))
+        finally:
+            self._ended.set()
+            self._reports.put(None)
 
 
 class Orders:

@@ -196,9 +196,10 @@ class Supervisor:
         child.close()
 
     def _restock(self) -> None:
-        with self._spare_lock:
-            if self._spare is None and not self._draining.is_set():
-                self._spare = self._spawn()
+        if self._spare is None and not self._draining.is_set():
+            child = self._spawn()  # it may take long: nobody must wait for a lock meanwhile
+            if child is not None:
+                self._give_back(child)
 
     def _spawn(self) -> Child | None:
         try:

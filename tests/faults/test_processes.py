@@ -102,6 +102,25 @@ def test_without_the_process_that_forks_a_job_goes_on_and_the_next_begins(yard: 
     yard.check(reference)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
+def test_a_frozen_child_is_ended_though_the_process_that_forked_it_is_gone(yard: Yard, reference: Reference) -> None:
+    """I8: a worker that leaves takes it along, and another one does its job."""
+    yard.submit()
+    yard.arm("epoch_committed.1", "stop")
+    worker = yard.start(TAPELINE_WORKERS="2")
+    child = yard.until_struck("epoch_committed.1")
+    os.kill(parent_of(child), signal.SIGKILL)
+    yard.until_end(yard.submit())  # for the spare child after that one, another process is there that forks
+    wait_until(lambda: len(children_of(worker.pid)) == 1, "the next spare child")
+    worker.terminate()
+    worker.wait(60)
+    wait_until(lambda: all_gone([child]), "the end of the frozen child", 5)
+    yard.start()
+    yard.until_all_end()
+    assert yard.deaths() == 0
+    yard.check(reference)
+
+
 def test_a_power_cut_of_all_workers_with_jobs_under_way(yard: Yard, reference: Reference) -> None:
     """F03."""
     for _ in range(4):
