@@ -20,7 +20,7 @@ _BLOCK = 2**15
 """Elements worked on at a time: the operands of one block stay in a core's second-level cache."""
 _FADED = 1e-30
 _FADED_EVERY = 32
-"""Steps after which what is smaller than that is dropped from sums that decay. Below 1e-38 a float32 is denormal, and
+"""Steps after which what is smaller than that is dropped from momentum's sums. Below 1e-38 a float32 is denormal, and
 some processors need a hundred times as long for those; momentum 0.9 is there 830 steps after the last gradient."""
 
 

@@ -1,1 +1,1 @@
-"""Processes that train: a supervisor that holds leases, and one spawned child a job that runs the engine."""
+"""Processes that train: a supervisor that holds leases, and one child process a job that runs the engine."""
