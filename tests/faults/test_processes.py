@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -28,23 +29,19 @@ BEFORE_THE_COMMIT = [
 
 def test_children_killed_at_every_point_of_every_epoch_cost_no_bit(yard: Yard, reference: Reference) -> None:
     """F01. Each kill before an epoch's commit is followed by one right after it: three in a row would be poison."""
-    for _ in BEFORE_THE_COMMIT:
-        yard.submit()
-    yard.start()
-    kills = 0
+    points = []
     for places in BEFORE_THE_COMMIT:
+        yard.submit()
         for epoch, place in enumerate(places, 1):
             in_epoch = place in ("batch_done", "epoch_trained", "files_stored", "epoch_committing")
-            for point in (f"{place}.{epoch}" if in_epoch else place, f"epoch_committed.{epoch}"):
-                yard.arm(point)
-                pid = yard.until_struck(point)
-                wait_until(lambda: all_gone([pid]), "the kill")  # noqa: B023 - it is asked at once
-                kills += 1
-        yard.arm("succeeding")
-        yard.until_struck("succeeding")
-        kills += 1
+            points += [f"{place}.{epoch}" if in_epoch else place, f"epoch_committed.{epoch}"]
+        points.append("succeeding")
+    yard.arm(points[0], "stop")
+    yard.start()
+    for point, following in itertools.zip_longest(points, points[1:]):
+        yard.kill_at(point, then=following)
     yard.until_all_end()
-    assert yard.deaths() == kills == 21
+    assert yard.deaths() == len(points) == 21
     yard.check(reference)
 
 
@@ -200,7 +197,7 @@ def test_a_drain_that_is_cut_short_loses_nothing(yard: Yard, reference: Referenc
     worker = yard.start()
     child = yard.until_struck("batch_done.2")
     worker.send_signal(signal.SIGTERM)
-    time.sleep(0.6)  # the order to stop is in the pipe by then
+    time.sleep(2)  # the order to stop is in the pipe by then
     os.kill(child, signal.SIGCONT)
     yard.until_struck(place)
     assert worker.wait(20) == 0
@@ -246,10 +243,10 @@ def test_copies_of_a_running_service_taken_at_any_moment_go_on_to_the_same_end(
 def test_a_job_that_kills_its_workers_is_given_up_and_the_next_one_runs(yard: Yard, reference: Reference) -> None:
     """F21: as the kernel kills a process for its memory; the supervisor lives on."""
     poison = yard.submit()
+    yard.arm("batch_done.2", "stop")
     worker = yard.start()
-    for _ in range(3):
-        yard.arm("batch_done.2")
-        yard.until_struck("batch_done.2")
+    for following in ("batch_done.2", "batch_done.2", None):
+        yard.kill_at("batch_done.2", then=following)
     job = yard.until_end(poison)
     assert job.error is not None
     assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "worker_lost", 1)
@@ -313,7 +310,7 @@ def test_two_schedulers_and_many_workers_claim_each_job_once(yard: Yard) -> None
 def test_another_kind_of_processor_is_put_on_record(light: Yard) -> None:
     """F27."""
     job_id = light.submit()
-    light.arm("batch_done.2")
+    light.arm("batch_done.2", "stop")
     worker = light.start()
     light.until_struck("batch_done.2")
     kill_group(worker)

@@ -113,11 +113,22 @@ class Yard(Workshop):
         def taken() -> list[Path]:
             return list(self.points.glob(f"{place}.taken-*"))
 
-        wait_until(taken, f"somebody at {place}\n{self.logs()}", timeout_s)
+        try:
+            wait_until(taken, f"somebody at {place}", timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
         (found,) = taken()
         pid = int(found.name.partition(".taken-")[2].partition("-")[0])
         found.unlink()
         return pid
+
+    def kill_at(self, place: str, *, then: str | None = None) -> None:
+        """Kill whoever stopped at ``place``; the next point is armed first, for the next child may be there at once."""
+        pid = self.until_struck(place)
+        if then is not None:
+            self.arm(then, "stop")
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: all_gone([pid]), "the kill")
 
     def until_all_end(self, timeout_s: float = 120) -> None:
         for job_id in self.accepted:
