@@ -38,6 +38,8 @@ BATCH_DEADLINE_S: Final = 120.0
 """How long a child may take for one batch, counted from its first."""
 START_DEADLINE_S: Final = 1800.0
 """How long it may take until then without a word: another one may be downloading what it waits for."""
+LAST_WORD_S: Final = 2.0
+"""How long a child whose lease is over may take to say that it was itself who ended it."""
 READY_S: Final = 60.0
 """How long a child may take to load NumPy and ourselves."""
 FENCE: Final = 0.7
@@ -295,7 +297,10 @@ class _Watch:
                 return self._take_from_child()
             if now >= self._next_look:
                 self._next_look = now + TICK_S
-                self._keep(now)
+                try:
+                    self._keep(now)
+                except LeaseLost as error:
+                    return self._last_word(error)
 
     def _fence(self) -> None:
         """End the child before the lease does. In a thread of its own: a question to the database may hang."""
@@ -328,6 +333,20 @@ class _Watch:
         if self._stop_sent is None and (requested is not None or self._draining.is_set()):
             self._stop_sent = now
             self._child.stop(requested)
+
+    def _last_word(self, lost: LeaseLost) -> str:
+        """Where a lease is over, its child may just have ended the job, and not have told yet.
+
+        Raises:
+            LeaseLost: it has not.
+        """
+        deadline = time.monotonic() + LAST_WORD_S
+        report: dict[str, Any] = {}
+        while "gone" not in report and time.monotonic() < deadline:
+            report = self._child.report(TICK_S)
+            if "done" in report:
+                return str(report["done"])
+        raise lost
 
     def _take_from_child(self) -> str:
         """End a child that does not let go: we asked it to, so nobody died."""

@@ -207,6 +207,19 @@ def test_a_drain_that_is_cut_short_loses_nothing(yard: Yard, reference: Referenc
     yard.check(reference)
 
 
+def test_a_child_that_has_just_ended_its_job_is_not_taken_for_one_that_lost_it(light: Yard) -> None:
+    """Its worker looks after the commit, and before it has told."""
+    light.patch("from workers import supervise\nsupervise.LAST_WORD_S = 30.0\n")
+    light.submit()
+    light.arm("succeeded", "stop")
+    light.start()
+    child = light.until_struck("succeeded")
+    time.sleep(1)  # four looks
+    os.kill(child, signal.SIGCONT)
+    wait_until(lambda: '"outcome": "succeeded"' in light.logs(), "the child's last word")
+    assert "the lease is lost" not in light.logs()
+
+
 def test_copies_of_a_running_service_taken_at_any_moment_go_on_to_the_same_end(
     light: Yard, reference: Reference, tmp_path: Path
 ) -> None:
