@@ -72,6 +72,7 @@ class Child:
 
     def __init__(self) -> None:
         orders, self._orders = _PROCESSES.Pipe(duplex=False)
+        self._ordering = threading.Lock()
         told, reports = _PROCESSES.Pipe(duplex=False)
         # A daemon: where a supervisor leaves in haste, Python's own exit ends it instead of waiting for it.
         self._process = _PROCESSES.Process(target=_begin, args=(orders, reports), daemon=True)
@@ -101,7 +102,7 @@ class Child:
 
     def order(self, order: Mapping[str, Any]) -> None:
         """Say what to do. A child that is gone is found out when its reports are read."""
-        with contextlib.suppress(OSError):
+        with self._ordering, contextlib.suppress(OSError):
             self._orders.send_bytes(json.dumps(dict(order)).encode())
 
     def stop(self, request: Request | None) -> None:
@@ -122,7 +123,8 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self._ended.wait(LAST_STEPS_S)
-        self._orders.close()
+        with self._ordering:  # a pipe that two threads close at once may be another one by the second time
+            self._orders.close()
 
     def _exit_code(self) -> int | None:
         """Negative for a signal; ``None`` where the process that forks does not tell."""
