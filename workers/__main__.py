@@ -54,8 +54,12 @@ def main() -> int:
     def keep_ours(**_: object) -> None:
         logging.getLogger("celery").setLevel(logging.WARNING)
 
+    def stop(*_: object) -> None:
+        drain()  # Python swallows an exit that is raised while it tidies an object away
+        sys.exit(0)
+
     # Until Celery has its own handler; then it stops by the signal above.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, stop)
     # Before Celery connects: a worker without its broker still looks into the database.
     supervisor.start()
     try:
