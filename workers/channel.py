@@ -198,7 +198,7 @@ class Orders:
             os._exit(3)  # the supervisor is gone
 
     def _read(self, orders: Connection) -> None:
-        with contextlib.suppress(EOFError, OSError):
+        try:
             while True:
                 order = json.loads(orders.recv_bytes())
                 if "stop" in order:
@@ -206,4 +206,5 @@ class Orders:
                     self.stopping = True
                 else:
                     self._first.put(order)
-        os._exit(3)  # the supervisor is gone
+        finally:
+            os._exit(3)  # the supervisor is gone; or this thread, and then nobody could stop the training
