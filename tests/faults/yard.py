@@ -9,6 +9,7 @@ import gzip
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -16,6 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from service.contract.artifacts import ArtifactFolder
 from service.contract.failpoints import VARIABLE
@@ -130,6 +134,22 @@ class Yard(Workshop):
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: all_gone([pid]), "the kill")
 
+    def freeze(self, worker: subprocess.Popen[bytes]) -> None:
+        """Stop a worker between two transactions: what it had locked, it would lock for as long as it stands still."""
+        worker.send_signal(signal.SIGSTOP)
+        while self._is_locked():
+            worker.send_signal(signal.SIGCONT)
+            time.sleep(0.05)
+            worker.send_signal(signal.SIGSTOP)
+
+    def _is_locked(self) -> bool:
+        if self.database.is_sqlite:
+            path = str(self.database.engine.url.database)
+            with contextlib.closing(sqlite3.connect(path, timeout=0.5, isolation_level=None)) as probe:
+                return not _can(lambda: probe.execute("BEGIN IMMEDIATE"))
+        with self.database.engine.connect() as connection:
+            return not _can(lambda: connection.execute(text("SELECT id FROM jobs FOR UPDATE NOWAIT")))
+
     def until_all_end(self, timeout_s: float = 120) -> None:
         for job_id in self.accepted:
             self.until_end(job_id, timeout_s)
@@ -154,6 +174,14 @@ class Yard(Workshop):
         """So often a worker was counted as lost."""
         reasons = [event.data["reason"] for job in self.accepted for event in self.log(job) if event.type == "status"]
         return sum(reason.startswith("worker lost") for reason in reasons)
+
+
+def _can(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except (sqlite3.OperationalError, OperationalError):
+        return False
+    return True
 
 
 def open_yard(home: Path, url: str) -> Yard:
