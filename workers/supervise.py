@@ -59,7 +59,8 @@ class Supervisor:
         self._held: set[Claim] = set()
         self._claiming = threading.Lock()
         self._unsure = False
-        """Whether a claim was cut off: it may have been committed all the same."""
+        """Whether jobs may run in our name that we do not hold: a claim was cut off, yet perhaps committed; or a watch
+        failed."""
         self._draining = threading.Event()
         self._closing = threading.Lock()
         self._closed = False
@@ -130,13 +131,16 @@ class Supervisor:
                 self._give_back(child)
         if held is None:
             return False
+        settled = False
         try:
             with contextlib.suppress(RuntimeError):  # no thread left: then the next job waits for its child
                 threading.Thread(target=self._restock, name="restock", daemon=True).start()
             self._train(held, child, since=asked)
+            settled = True
         finally:
             with self._claiming:
                 self._held.discard(held)
+                self._unsure = self._unsure or not settled  # nobody watches it now, though it may be ours
         return True
 
     def _claim(self) -> Claim | None:
@@ -150,16 +154,16 @@ class Supervisor:
                 max_running=self._settings.quotas.running,
             )
             self._unsure = False
-            reach("claimed")
             if held is not None:
+                reach("claimed")
                 self._held.add(held)
             return held
 
     def _disown(self) -> None:
-        """Hand back what a claim that was cut off may have taken."""
+        """Hand back what runs in our name without our holding it."""
         if self._unsure:
             for job_id in leases.disown(self._database, self._id, self._held):
-                log.warning("claimed without hearing of it; handed back", job=job_id)
+                log.warning("ours without our holding it; handed back", job=job_id)
             self._unsure = False
 
     def _train(self, held: Claim, child: Child, *, since: float) -> None:
@@ -291,16 +295,19 @@ class _Watch:
             if "step" in report:
                 self._note(report)
             now = time.monotonic()
+            if now - self._renewed > FENCE * self._held.lease_s:  # the fence may not have come to it yet
+                return self._hand_back("could not renew in time")
             if now - self._last_sign > self._deadline_s:
                 return self._bury(f"no batch was finished for {self._deadline_s:.0f} seconds")
             if self._stop_sent is not None and now - self._stop_sent > STOP_GRACE_S:
                 return self._take_from_child()
             if now >= self._next_look:
-                self._next_look = now + TICK_S
                 try:
                     self._keep(now)
                 except LeaseLost as error:
                     return self._last_word(error)
+                # From now on: where answers are slow, reports would pile up if each waited for one.
+                self._next_look = time.monotonic() + TICK_S
 
     def _fence(self) -> None:
         """End the child before the lease does. In a thread of its own: a question to the database may hang."""
@@ -340,6 +347,7 @@ class _Watch:
         Raises:
             LeaseLost: it has not.
         """
+        self._over.set()  # the fence has nothing to keep any more
         deadline = time.monotonic() + LAST_WORD_S
         report: dict[str, Any] = {}
         while "gone" not in report and time.monotonic() < deadline:

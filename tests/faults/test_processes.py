@@ -36,6 +36,7 @@ def test_children_killed_at_every_point_of_every_epoch_cost_no_bit(yard: Yard, r
             in_epoch = place in ("batch_done", "epoch_trained", "files_stored", "epoch_committing")
             points += [f"{place}.{epoch}" if in_epoch else place, f"epoch_committed.{epoch}"]
         points.append("succeeding")
+    yard.lease_s = 30  # whoever stands still in a transaction keeps its worker from renewing
     yard.arm(points[0], "stop")
     yard.start()
     for point, following in itertools.zip_longest(points, points[1:]):
@@ -52,13 +53,14 @@ def test_a_worker_killed_there_is_replaced_by_another(yard: Yard, reference: Ref
     yard.arm(place)
     worker = yard.start()
     pid = yard.until_struck(place)
+    lease = yard.job(yard.accepted[0]).lease
     children = [pid, *children_of(worker.pid)]
     kill_group(worker)
-    wait_until(lambda: all_gone(children), "the end of all children", 5)
+    wait_until(lambda: all_gone(children), "the end of all children", 30)
     yard.start("workers.reconcile")
     yard.start()
     yard.until_all_end()
-    assert yard.job(yard.accepted[0]).lease == (2 if place == "claimed" else 1)
+    assert yard.job(yard.accepted[0]).lease == lease + (place == "claimed")
     yard.check(reference)
 
 
@@ -71,7 +73,7 @@ def test_a_worker_killed_alone_takes_its_children_along(yard: Yard, reference: R
     assert children
     worker.kill()
     worker.wait()
-    wait_until(lambda: all_gone(children), "the end of all children", 5)
+    wait_until(lambda: all_gone(children), "the end of all children", 30)
     last = yard.job(yard.accepted[0]).epoch
     yard.start("workers.reconcile")
     yard.start()
@@ -111,7 +113,7 @@ def test_a_frozen_child_is_ended_though_the_process_that_forked_it_is_gone(yard:
     wait_until(lambda: len(children_of(worker.pid)) == 1, "the next spare child")
     worker.terminate()
     worker.wait(60)
-    wait_until(lambda: all_gone([child]), "the end of the frozen child", 5)
+    wait_until(lambda: all_gone([child]), "the end of the frozen child", 30)
     yard.start()
     yard.until_all_end()
     assert yard.deaths() == 0
@@ -139,7 +141,7 @@ def freeze(yard: Yard, reference: Reference, place: str) -> None:
     yard.arm(place, "stop")
     worker = yard.start()
     child = yard.until_struck(place)
-    os.kill(worker.pid, signal.SIGSTOP)
+    yard.freeze(worker)
     yard.start("workers.reconcile")
     yard.start()
     yard.until_end(job_id)
@@ -151,7 +153,7 @@ def freeze(yard: Yard, reference: Reference, place: str) -> None:
     yard.submit()  # it works as before
     yard.until_all_end()
     assert [(event.seq, event.type) for event in yard.log(job_id)] == before, "F04: the frozen worker wrote"
-    assert yard.job(job_id).lease == 2
+    assert yard.job(job_id).lease >= 2
     yard.check(reference)
 
 
@@ -178,6 +180,7 @@ def unfenced(session, held, **values):
     return job
 
 leases._guard = unfenced
+leases.requested = lambda database, held: None
 """
 
 
@@ -191,11 +194,12 @@ def test_without_the_fence_the_frozen_worker_is_found_out(light: Yard, reference
 @pytest.mark.parametrize("place", ["handing_back", "handed_back"])
 def test_a_drain_that_is_cut_short_loses_nothing(yard: Yard, reference: Reference, place: str) -> None:
     """F06: SIGTERM, and the child dies while it hands back."""
+    yard.lease_s = 15  # it is not the lease that ends this
     job_id = yard.submit(epochs=3)
     yard.arm("batch_done.2", "stop")
-    yard.arm(place)
     worker = yard.start()
     child = yard.until_struck("batch_done.2")
+    yard.arm(place)
     worker.send_signal(signal.SIGTERM)
     time.sleep(2)  # the order to stop is in the pipe by then
     os.kill(child, signal.SIGCONT)
@@ -220,6 +224,28 @@ def test_a_child_that_has_just_ended_its_job_is_not_taken_for_one_that_lost_it(l
     assert "the lease is lost" not in light.logs()
 
 
+FAILING_WATCH = """
+from workers.supervise import _Watch
+real = _Watch.until_the_end
+
+def fail(self):
+    _Watch.until_the_end = real
+    raise RuntimeError("can't start new thread")
+
+_Watch.until_the_end = fail
+"""
+
+
+def test_a_job_that_nobody_watches_any_more_is_handed_back_and_is_no_death(light: Yard, reference: Reference) -> None:
+    light.patch(FAILING_WATCH)
+    job_id = light.submit()
+    light.start()
+    light.until_all_end()
+    assert light.deaths() == 0
+    assert light.job(job_id).lease == 2
+    light.check(reference)
+
+
 def test_copies_of_a_running_service_taken_at_any_moment_go_on_to_the_same_end(
     light: Yard, reference: Reference, tmp_path: Path
 ) -> None:
@@ -239,8 +265,8 @@ def test_copies_of_a_running_service_taken_at_any_moment_go_on_to_the_same_end(
         for path in tmp_path.glob("tapeline.db*"):
             shutil.copy(path, copy / path.name)
         copies.append(copy)
-        os.kill(worker.pid, signal.SIGCONT)
         os.kill(child, signal.SIGCONT)
+        os.kill(worker.pid, signal.SIGCONT)
     light.until_all_end()
     light.check(reference)
     for copy in copies:
@@ -272,8 +298,8 @@ def test_a_job_that_kills_its_workers_is_given_up_and_the_next_one_runs(yard: Ya
 
 
 def test_a_child_that_hangs_is_ended_though_its_worker_renews_the_lease(light: Yard, reference: Reference) -> None:
-    """F22: with a deadline of two seconds instead of two minutes."""
-    light.patch("from workers import supervise\nsupervise.BATCH_DEADLINE_S = 2.0\n")
+    """F22: with a deadline of ten seconds instead of two minutes."""
+    light.patch("from workers import supervise\nsupervise.BATCH_DEADLINE_S = 10.0\n")
     light.submit()
     light.arm("batch_done.2", "hang")
     light.start("workers.reconcile")
