@@ -295,7 +295,7 @@ class _Watch:
             if "step" in report:
                 self._note(report)
             now = time.monotonic()
-            if now - self._renewed > FENCE * self._held.lease_s:  # the fence may not have come to it yet
+            if self._is_overdue():  # the fence may not have come to it yet
                 return self._hand_back("could not renew in time")
             if now - self._last_sign > self._deadline_s:
                 return self._bury(f"no batch was finished for {self._deadline_s:.0f} seconds")
@@ -312,10 +312,13 @@ class _Watch:
     def _fence(self) -> None:
         """End the child before the lease does. In a thread of its own: a question to the database may hang."""
         while not self._over.wait(TICK_S):
-            if time.monotonic() - self._renewed > FENCE * self._held.lease_s:
+            if self._is_overdue():
                 self._fenced = True
                 self._child.close()
                 return
+
+    def _is_overdue(self) -> bool:
+        return time.monotonic() - self._renewed > FENCE * self._held.lease_s
 
     def _note(self, report: dict[str, Any]) -> None:
         now, step = time.monotonic(), report["step"]

@@ -61,7 +61,6 @@ def proxied(tmp_path: Path, postgres_url: str) -> Iterator[tuple[Yard, Proxy]]:
 def test_a_connection_killed_inside_an_epochs_commit(proxied: tuple[Yard, Proxy], reference: Reference) -> None:
     """F13."""
     yard, _ = proxied
-    yard.lease_s = 15  # the child that stands still locks the row: nobody can renew
     yard.submit()
     yard.arm("epoch_committing.2", "stop")
     yard.start()
@@ -81,7 +80,6 @@ def test_a_commit_of_which_nobody_hears_counts_once(
 ) -> None:
     """F15: the proxy passes COMMIT on and cuts the connection."""
     yard, proxy = proxied
-    yard.lease_s = 15  # as above
     yard.submit()
     yard.arm(place, "stop")
     yard.start()
@@ -136,7 +134,7 @@ def test_a_sqlite_file_locked_longer_than_the_lease(light: Yard, reference: Refe
         third.execute("ROLLBACK")
     light.until_all_end()
     assert light.deaths() == 0
-    assert light.job(job_id).lease <= 3  # on a busy machine its worker may have to let go once more
+    assert light.job(job_id).lease <= 2
     light.check(reference)
 
 
@@ -171,7 +169,6 @@ def ask(broker: Broker, command: bytes) -> bytes:
 def test_a_broker_killed_ten_times_delays_jobs_and_no_more(light: Yard, broker: Broker, reference: Reference) -> None:
     """F07: two children busy, one job more waits, and the broker dies and comes back at random moments."""
     rng = random.Random(7)
-    light.lease_s = 15  # what is slow here is no death
     worker = light.start(TAPELINE_WORKERS="2")
     light.submit()
     light.until_all_end()
@@ -237,12 +234,11 @@ def feed_rubbish(light: Yard, broker: Broker, trace: Path) -> None:
             content_encoding="binary",
             headers={"task": wire.TRAIN_TASK, "id": "2"},
         )
-    wait_until(lambda: ask(broker, b"LLEN " + wire.TRAIN_QUEUE.encode()).startswith(b":0\r"), "an empty queue", 240)
+    wait_until(lambda: ask(broker, b"LLEN " + wire.TRAIN_QUEUE.encode()).startswith(b":0\r"), "an empty queue", 60)
 
 
 def test_repeated_foreign_and_evil_messages_do_nothing(light: Yard, broker: Broker, reference: Reference) -> None:
     """F11 and F12."""
-    light.lease_s = 15  # what is slow here is no death
     light.submit()
     worker = light.start(TAPELINE_WORKERS="4")  # with one slot, Celery takes two messages a second
     light.until_all_end()
