@@ -118,14 +118,14 @@ def test_a_lease_that_ran_out_while_nothing_could_be_written_is_nobodys_silence(
         except OperationalError:
             failed += 1
         time.sleep(0.2)
-    assert failed > 0
+    assert failed > 5
     event.remove(bench.database.engine, "before_cursor_execute", refuse)
     assert rescue(bench.database, patience) == [], "the worker had no time to renew"
     began = time.monotonic()
     leases.renew(bench.database, held, None)
     while not rescue(bench.database, patience):
         time.sleep(0.1)
-    assert 2 <= time.monotonic() - began < 8, "whoever is silent then is taken when the lease is over"
+    assert 2 <= time.monotonic() - began < 4, "whoever is silent then is taken when the lease is over"
     job = bench.workshop.job(job_id)
     assert (job.status, job.deaths) == (Status.QUEUED, 1)
 
@@ -235,11 +235,7 @@ class PlayedChild:
     """A child that trains for ever."""
 
     def __init__(self) -> None:
-        self.closed_at: float | None = None
-
-    @property
-    def closed(self) -> bool:
-        return self.closed_at is not None
+        self.closed = False
 
     def report(self, timeout_s: float) -> dict[str, Any]:
         time.sleep(0.01)
@@ -249,7 +245,7 @@ class PlayedChild:
         pass
 
     def close(self) -> None:
-        self.closed_at = self.closed_at or time.monotonic()
+        self.closed = True
 
 
 def watch(database: Database, held: Claim, child: PlayedChild, draining: threading.Event) -> str:
@@ -291,7 +287,7 @@ def test_a_question_that_hangs_does_not_keep_the_child_beyond_its_lease(
 
     def hang(*arguments: Any) -> Any:
         began = time.monotonic()
-        while not child.closed and time.monotonic() - began < 10:
+        while not child.closed and time.monotonic() - began < 5:
             time.sleep(0.02)
         ended.append(time.monotonic() - began)
         monkeypatch.setattr(leases, "renew", renew)
@@ -301,8 +297,7 @@ def test_a_question_that_hangs_does_not_keep_the_child_beyond_its_lease(
     began = time.monotonic()
     assert watch(bench.database, held, child, threading.Event()) == "could not renew in time; handed back"
     assert len(ended) == 1
-    assert child.closed_at is not None
-    assert child.closed_at - began < held.lease_s
+    assert time.monotonic() - began < held.lease_s
     assert bench.workshop.job(job_id).deaths == 0
 
 
