@@ -86,8 +86,13 @@ class _Beside:
         """Do it, unless it is still being done."""
         thread = self._threads.get(what)
         if thread is None or not thread.is_alive():
-            self._threads[what] = threading.Thread(target=self._try, args=(what, work), name=what, daemon=True)
-            self._threads[what].start()
+            thread = threading.Thread(target=self._try, args=(what, work), name=what, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no thread left: silent workers must be noticed all the same
+                log.warning(f"could not {what}", error=str(error))
+            else:
+                self._threads[what] = thread
 
     @staticmethod
     def _try(what: str, work: Callable[[], None]) -> None:
