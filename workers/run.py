@@ -28,7 +28,7 @@ from service.contract.artifacts import (
     StoredFile,
 )
 from service.contract.database import Database
-from service.contract.errors import JobNotFound, LeaseLost
+from service.contract.errors import LeaseLost
 from service.contract.failpoints import reach
 from service.contract.health import Finding
 from service.contract.leases import Claim, EpochRecord, Position
@@ -120,7 +120,7 @@ def _rehearse(database: Database) -> None:
         lambda: leases.checkpoints(database, nobody),
         lambda: _read_epochs(database, nobody),
     ):
-        with contextlib.suppress(JobNotFound, LeaseLost, *NO_ANSWER):
+        with contextlib.suppress(Exception):  # whatever is wrong will be told of the first real job
             ask()
 
 
@@ -364,7 +364,7 @@ def _digest_arrays(arrays: Sequence[np.ndarray[Any, Any]]) -> str:
 
 
 def _diverged(run: Run, error: DivergedError) -> dict[str, Any]:
-    kept = leases.checkpoints(run.database, run.held)
+    kept = insist(lambda: leases.checkpoints(run.database, run.held), patience_s=run.held.lease_s)
     rate = run.spec.optimizer.learning_rate
     return {
         "code": ErrorCode.DIVERGED,
