@@ -40,6 +40,10 @@ START_DEADLINE_S: Final = 1800.0
 """How long it may take until then without a word: another one may be downloading what it waits for."""
 LAST_WORD_S: Final = 2.0
 """How long a child whose lease is over may take to say that it was itself who ended it."""
+LEAVE_S: Final = 2.0
+"""How long a worker that stops asks a database that does not answer to take a job back."""
+GOODBYE_S: Final = 3.0
+"""How long it may take such a worker to say that it is gone."""
 READY_S: Final = 60.0
 """How long a child may take to load NumPy and ourselves."""
 FENCE: Final = 0.7
@@ -67,12 +71,13 @@ class Supervisor:
         self._spare: Child | None = None
         self._spare_lock = threading.Lock()
         self._heartbeat = Heartbeat(settings.home, "worker")
+        self._looking = threading.Thread(target=self._keep_looking, name="look", daemon=True)
 
     def start(self) -> None:
         """Have a child ready and begin to look, whether the broker answers or not."""
         prepare(portable_bits=self._settings.portable_bits)
         threading.Thread(target=self._restock, name="restock", daemon=True).start()  # the first one takes a second
-        threading.Thread(target=self._keep_looking, name="look", daemon=True).start()
+        self._looking.start()
 
     def look(self) -> None:
         """Train the best waiting job, and the next, until none waits or this worker is full."""
@@ -106,9 +111,16 @@ class Supervisor:
             if self._spare is not None:
                 self._spare.close()
                 self._spare = None
+        goodbye = threading.Thread(target=self._say_goodbye, name="goodbye", daemon=True)  # the database may be silent
+        goodbye.start()
+        goodbye.join(GOODBYE_S)
+
+    def _say_goodbye(self) -> None:
         try:
             with self._claiming:
                 self._disown()
+            if self._looking.is_alive():
+                self._looking.join()  # or it would check in afterwards
             leases.sign_off(self._database, self._id)
         except SQLAlchemyError as error:
             log.warning("could not say goodbye", error=str(error))
@@ -175,6 +187,8 @@ class Supervisor:
             log.info("let go", outcome=outcome)
         except LeaseLost:
             log.warning("the lease is lost; the child is stopped")
+        except _Leaving:
+            log.warning("left without an answer of the database; the job is taken back when its lease is over")
         finally:
             child.close()
             structlog.contextvars.reset_contextvars(**bound)
@@ -217,7 +231,9 @@ class Supervisor:
     def _keep_looking(self) -> None:
         while not self._draining.is_set():
             try:
-                self._check_in()
+                # Without an answer, too: the look finds out whether a child stands ready, and beats the heart.
+                with contextlib.suppress(SQLAlchemyError):
+                    self._check_in()
                 if len(self._held) < self._settings.workers:
                     threading.Thread(target=self.look, name="look", daemon=True).start()
             except Exception as error:  # noqa: BLE001 - this loop must outlive whatever goes wrong in a round
@@ -225,6 +241,8 @@ class Supervisor:
             if self._held:
                 self._heartbeat.beat()
             self._draining.wait(LOOK_S)
+        with contextlib.suppress(SQLAlchemyError):
+            self._check_in()  # as one that takes no more jobs
 
     def _check_in(self) -> None:
         leases.check_in(
@@ -272,6 +290,7 @@ class _Watch:
 
         Raises:
             LeaseLost: the job belongs to somebody else now.
+            _Leaving: the worker stops, and the database does not answer.
         """
         threading.Thread(target=self._fence, name=f"fence-{self._held.job_id}", daemon=True).start()
         try:
@@ -379,14 +398,22 @@ class _Watch:
         return message
 
     def _settle(self, write: Callable[[], None]) -> bool:
-        """Make the last write of a lease, however long the database is away; False where it was not ours any more."""
+        """Make the last write of a lease, however long the database is away; False where it was not ours any more.
+
+        Raises:
+            _Leaving: nobody answered, and this worker stops.
+        """
+        leave_at: float | None = None
 
         def leave() -> None:
+            nonlocal leave_at
             if self._draining.is_set():
-                raise _Leaving
+                leave_at = leave_at or time.monotonic() + LEAVE_S
+                if time.monotonic() > leave_at:
+                    raise _Leaving
 
         try:
             insist(write, patience_s=math.inf, between=leave)
-        except (LeaseLost, _Leaving):  # whoever leaves now has its jobs taken back when the leases are over
+        except LeaseLost:
             return False
         return True

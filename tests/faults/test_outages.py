@@ -325,8 +325,28 @@ def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(
     for name in ("renew", "requested", "hand_back"):
         monkeypatch.setattr(leases, name, call)
     began = time.monotonic()
-    assert "could not renew" in watch(bench.database, held, PlayedChild(), draining)
+    with pytest.raises(supervise._Leaving):
+        watch(bench.database, held, PlayedChild(), draining)
     assert time.monotonic() - began < 5
+
+
+def test_a_worker_that_is_to_stop_asks_more_than_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hiccup of the database while workers are replaced is nobody's death."""
+    job_id = bench.submit()
+    held, draining = bench.claim(), threading.Event()
+    draining.set()
+    hand_back, failures = leases.hand_back, [away()] * 3
+
+    def call(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        hand_back(*arguments)
+
+    monkeypatch.setattr(leases, "hand_back", call)
+    monkeypatch.setattr(supervise, "STOP_GRACE_S", 0.1)
+    assert "did not let go" in watch(bench.database, held, PlayedChild(), draining)
+    assert not failures
+    assert (bench.workshop.job(job_id).status, bench.workshop.job(job_id).deaths) == (Status.QUEUED, 0)
 
 
 def test_a_claim_of_which_nobody_heard_is_handed_back_and_is_no_death(bench: Bench) -> None:

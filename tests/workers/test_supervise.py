@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from service.contract import leases
+from tests.workers.conftest import Workshop
+from workers import supervise
+from workers.supervise import Supervisor
+
+
+@pytest.fixture
+def supervisor(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    """One that looks, and finds nothing."""
+    made = Supervisor(workshop.settings, workshop.database)
+    monkeypatch.setattr(made, "look", lambda: None)
+    return made
+
+
+def listed(workshop: Workshop) -> Sequence[bool]:
+    """Of each worker that is listed, whether it drains."""
+    with workshop.database.read() as session:
+        return [worker.draining for worker in leases.live_workers(session)]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_worker_that_stops_says_so_and_then_is_gone(workshop: Workshop, supervisor: Supervisor) -> None:
+    supervisor._looking.start()
+    until(lambda: listed(workshop) == [False])
+    supervisor.drain()
+    until(lambda: listed(workshop) == [True])
+    supervisor.close()
+    assert listed(workshop) == []
+
+
+def test_a_worker_that_checks_in_while_it_stops_is_gone_all_the_same(
+    workshop: Workshop, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_in, begun, go_on = leases.check_in, threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any) -> None:
+        begun.set()
+        go_on.wait()
+        check_in(*arguments)
+
+    monkeypatch.setattr(leases, "check_in", slowly)
+    supervisor._looking.start()
+    begun.wait()
+    closing = threading.Thread(target=supervisor.close)
+    closing.start()
+    until(lambda: any(thread.name == "goodbye" for thread in threading.enumerate()))
+    go_on.set()
+    closing.join()
+    assert listed(workshop) == []
+
+
+def test_a_silent_database_does_not_keep_a_worker_from_leaving(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(leases, "sign_off", lambda *_: answers.wait())
+    monkeypatch.setattr(supervise, "GOODBYE_S", 0.1)
+    began = time.monotonic()
+    supervisor.close()
+    assert time.monotonic() - began < 5
+    answers.set()
+
+
+def test_an_idle_worker_looks_on_while_the_database_is_away(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is well, which the look shows: it beats the heart once it has a child."""
+    looks: list[None] = []
+
+    def away(*_: Any) -> None:
+        raise OperationalError("", {}, ConnectionError("refused"))
+
+    monkeypatch.setattr(leases, "check_in", away)
+    monkeypatch.setattr(supervise, "LOOK_S", 0.01)
+    monkeypatch.setattr(supervisor, "look", lambda: looks.append(None))
+    supervisor._looking.start()
+    until(lambda: len(looks) >= 3)
+    supervisor.close()
