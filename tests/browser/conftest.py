@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from service.local import LocalStack
 from service.web.app import create_app
 from service.web.services import EXTENSION, Services
 from tests.browser import chromium
+from tests.service.web.conftest import put_away
 
 _PATIENCE_MS = 20_000
 
@@ -130,14 +131,16 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     }
     settings = Settings.from_env(environ, cores=2)
     if settings.keys_required:  # without any, the service would not start
-        upgrade(Database(settings.database_url))
+        with closing(Database(settings.database_url)) as database:
+            upgrade(database)
         make_key(settings, "operator")
     with LocalStack(settings) as running:
         yield running
 
 
 def make_key(settings: Settings, owner: str, scope: keys.Scope = keys.Scope.SUBMIT) -> str:
-    return keys.create(Database(settings.database_url), name="browser", owner=owner, scope=scope)[1]
+    with closing(Database(settings.database_url)) as database:
+        return keys.create(database, name="browser", owner=owner, scope=scope)[1]
 
 
 def bearer(key: str | None) -> dict[str, str]:
@@ -213,6 +216,7 @@ class Bare:
 def _serve(app: Flask) -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server("127.0.0.1", 0, app, threaded=True)
+    server.daemon_threads = False  # so that to close it is to wait for what it still answers
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -221,6 +225,8 @@ def _serve(app: Flask) -> Iterator[str]:
         here: Services = app.extensions[EXTENSION]
         here.hub.closing = here.feed.closing = True
         server.shutdown()
+        server.server_close()
+        put_away(app)
 
 
 @pytest.fixture
@@ -230,10 +236,11 @@ def serve_bare(tmp_path: Path) -> Iterator[Callable[..., Bare]]:
         def serve() -> Bare:
             home = tmp_path / "bare"
             home.mkdir()
-            database = f"sqlite:///{home / 'tapeline.db'}"
-            upgrade(Database(database))
+            url = f"sqlite:///{home / 'tapeline.db'}"
+            with closing(Database(url)) as database:
+                upgrade(database)
             environ = {
-                "TAPELINE_DATABASE_URL": database,
+                "TAPELINE_DATABASE_URL": url,
                 "TAPELINE_BROKER_URL": "redis://127.0.0.1:1/0",
                 "TAPELINE_ARTIFACTS": str(home / "artifacts"),
                 "TAPELINE_DATA": str(home / "data"),

@@ -90,6 +90,17 @@ class PlayedWorker:
         leases.fail(self.database, self.held, {"code": code, "message": "it went wrong"})
 
 
+def put_away(app: Flask) -> None:
+    """End an app's threads and close its connections."""
+    here: Services = app.extensions[EXTENSION]
+    here.hub.closing = here.feed.closing = True
+    deadline = time.monotonic() + 5
+    # They may be using connections.
+    while (here.hub._thread is not None or here.feed.is_reading) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    here.database.close()
+
+
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     """Make an app for a database, with settings of one's own."""
@@ -111,13 +122,7 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
 
     yield make
     for app in made:
-        here: Services = app.extensions[EXTENSION]
-        here.hub.closing = here.feed.closing = True
-        deadline = time.monotonic() + 5
-        # They may be using connections.
-        while (here.hub._thread is not None or here.feed.is_reading) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        here.database.close()
+        put_away(app)
 
 
 @pytest.fixture
