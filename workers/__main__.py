@@ -60,9 +60,9 @@ def main() -> int:
 
     # Until Celery has its own handler; then it stops by the signal above.
     signal.signal(signal.SIGTERM, stop)
-    # Before Celery connects: a worker without its broker still looks into the database.
-    supervisor.start()
     try:
+        # Before Celery connects: a worker without its broker still looks into the database.
+        supervisor.start()
         flags = ["--pool=threads", f"--concurrency={settings.workers}", "--without-gossip", "--without-mingle"]
         app.worker_main(["--quiet", "worker", *flags, "--loglevel=WARNING"])
     finally:

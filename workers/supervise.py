@@ -70,6 +70,7 @@ class Supervisor:
         self._closed = False
         self._spare: Child | None = None
         self._spare_lock = threading.Lock()
+        self._restocking = threading.Lock()
         self._heartbeat = Heartbeat(settings.home, "worker")
         self._looking = threading.Thread(target=self._keep_looking, name="look", daemon=True)
 
@@ -107,6 +108,9 @@ class Supervisor:
         deadline = time.monotonic() + STOP_GRACE_S + 2
         for _ in range(self._settings.workers):
             self._slots.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        # For good: a child that begins while Python ends is not ended with it. From 3.13 on, Python then waits for a
+        # process of its own, which waits for that child, which waits for us.
+        self._restocking.acquire(timeout=max(0.0, deadline - time.monotonic()))
         with self._spare_lock:
             if self._spare is not None:
                 self._spare.close()
@@ -216,10 +220,11 @@ class Supervisor:
         child.close()
 
     def _restock(self) -> None:
-        if self._spare is None and not self._draining.is_set():
-            child = self._spawn()  # it may take long: nobody must wait for a lock meanwhile
-            if child is not None:
-                self._give_back(child)
+        with self._restocking:  # it may take long; whoever needs a child does not wait for this lock
+            if self._spare is None and not self._draining.is_set():
+                child = self._spawn()
+                if child is not None:
+                    self._give_back(child)
 
     def _spawn(self) -> Child | None:
         try:

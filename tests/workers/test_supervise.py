@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from service.contract import leases
 from tests.workers.conftest import Workshop
 from workers import supervise
+from workers.channel import Child
 from workers.supervise import Supervisor
 
 
@@ -75,6 +76,28 @@ def test_a_silent_database_does_not_keep_a_worker_from_leaving(
     supervisor.close()
     assert time.monotonic() - began < 5
     answers.set()
+
+
+def test_a_worker_does_not_leave_while_a_child_begins(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would end that child: Python's own exit, which did not know of it yet, hung."""
+    begun, go_on, made = threading.Event(), threading.Event(), []
+
+    def spawn() -> Child:
+        begun.set()
+        go_on.wait()
+        made.append(Child())
+        return made[0]
+
+    monkeypatch.setattr(supervisor, "_spawn", spawn)
+    threading.Thread(target=supervisor._restock).start()
+    begun.wait()
+    closing = threading.Thread(target=supervisor.close)
+    closing.start()
+    closing.join(0.5)
+    assert closing.is_alive()
+    go_on.set()
+    closing.join()
+    assert not made[0].alive
 
 
 def test_an_idle_worker_looks_on_while_the_database_is_away(
