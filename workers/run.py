@@ -364,26 +364,30 @@ def _digest_arrays(arrays: Sequence[np.ndarray[Any, Any]]) -> str:
 
 
 def _diverged(run: Run, error: DivergedError) -> dict[str, Any]:
-    kept = insist(lambda: leases.checkpoints(run.database, run.held), patience_s=run.held.lease_s)
     rate = run.spec.optimizer.learning_rate
     return {
         "code": ErrorCode.DIVERGED,
         "message": str(error),
         "epoch": error.epoch,
         "step": error.step,
-        "last_good_checkpoint": kept[0].epoch if kept else None,
+        "last_good_checkpoint": _last_good_checkpoint(run),
         "hint": f"the same spec would diverge again: try a learning rate of {rate / 10:g} (it was {rate:g}), "
         'loss.reduction "mean", or the adam optimizer',
     }
 
 
 def _unhealthy(run: Run, finding: Finding) -> dict[str, Any]:
-    kept = insist(lambda: leases.checkpoints(run.database, run.held), patience_s=run.held.lease_s)
     return {
         "code": finding.code.value,
         "message": finding.message,
         "epoch": finding.epoch,
         "numbers": dict(finding.numbers),
-        "last_good_checkpoint": kept[0].epoch if kept else None,
+        "last_good_checkpoint": _last_good_checkpoint(run),
         "hint": "stopped as health.stop_on asks; try " + "; or ".join(finding.advice),
     }
+
+
+def _last_good_checkpoint(run: Run) -> int | None:
+    """Its epoch; asked for although the job is told to stop, since this is its last word."""
+    kept = insist(lambda: leases.checkpoints(run.database, run.held), patience_s=run.held.lease_s)
+    return kept[0].epoch if kept else None

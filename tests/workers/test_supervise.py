@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from service.contract import leases
+from tests.waiting import wait_until
 from tests.workers.conftest import Workshop
 from workers import supervise
 from workers.channel import Child
@@ -29,18 +30,11 @@ def listed(workshop: Workshop) -> Sequence[bool]:
         return [worker.draining for worker in leases.live_workers(session)]
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_worker_that_stops_says_so_and_then_is_gone(workshop: Workshop, supervisor: Supervisor) -> None:
     supervisor._looking.start()
-    until(lambda: listed(workshop) == [False])
+    wait_until(lambda: listed(workshop) == [False], "the worker's first word")
     supervisor.drain()
-    until(lambda: listed(workshop) == [True])
+    wait_until(lambda: listed(workshop) == [True], "its word that it drains")
     supervisor.close()
     assert listed(workshop) == []
 
@@ -60,7 +54,7 @@ def test_a_worker_that_checks_in_while_it_stops_is_gone_all_the_same(
     begun.wait()
     closing = threading.Thread(target=supervisor.close)
     closing.start()
-    until(lambda: any(thread.name == "goodbye" for thread in threading.enumerate()))
+    wait_until(lambda: any(thread.name == "goodbye" for thread in threading.enumerate()), "its goodbye")
     go_on.set()
     closing.join()
     assert listed(workshop) == []
@@ -113,5 +107,5 @@ def test_an_idle_worker_looks_on_while_the_database_is_away(
     monkeypatch.setattr(supervise, "LOOK_S", 0.01)
     monkeypatch.setattr(supervisor, "look", lambda: looks.append(None))
     supervisor._looking.start()
-    until(lambda: len(looks) >= 3)
+    wait_until(lambda: len(looks) >= 3, "three looks")
     supervisor.close()

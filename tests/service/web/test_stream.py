@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from service.web import stream
 from service.web.services import EXTENSION
 from service.web.stream import Hub
+from tests.waiting import wait_until
 
 Submit = Callable[..., str]
 Serve = Callable[[Flask], str]
@@ -36,13 +37,6 @@ def opened(base: str, job_id: str, last: int | None = None) -> Iterator[Iterator
 
 def numbered(events: list[ServerSentEvent]) -> list[int]:
     return [json.loads(event.data)["seq"] for event in events if event.event not in ("snapshot", "progress")]
-
-
-def wait_until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def test_stream_tells_everything_until_the_end(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
@@ -182,7 +176,7 @@ def test_quiet_stream_says_that_it_lives(app: Flask, submit: Submit, serve: Serv
         http.stream("GET", f"/jobs/{job_id}/stream") as answer,
     ):
         lines = answer.iter_lines()
-        wait_until(lambda: next(lines) == ": ping", "no ping")
+        wait_until(lambda: next(lines) == ": ping", "a ping")
 
 
 def test_client_that_leaves_frees_its_place(app: Flask, submit: Submit, serve: Serve) -> None:
@@ -192,8 +186,8 @@ def test_client_that_leaves_frees_its_place(app: Flask, submit: Submit, serve: S
         with opened(base, job_id) as events:
             next(events)
             assert hub.clients == 1
-        wait_until(lambda: hub.clients == 0, "the place is still taken")
-    wait_until(lambda: hub._thread is None, "the reader looks though nobody watches")
+        wait_until(lambda: hub.clients == 0, "the place to be free")
+    wait_until(lambda: hub._thread is None, "the reader to end, since nobody watches")
 
 
 def test_full_house_is_a_problem_and_quick_answers_go_on(

@@ -1,0 +1,14 @@
+"""Waiting for what other threads and processes do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(holds: Callable[[], object], what: str, timeout_s: float = 10) -> None:
+    """Wait; where it does not come true in time, the test fails."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"in vain waited for: {what}"
+        time.sleep(0.02)
