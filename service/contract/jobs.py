@@ -175,6 +175,8 @@ def _new_job(submission: Submission) -> Job:
         steps=submission.steps,
         metrics={},
         health=[],
+        extremes={},
+        starred=False,
         last_seq=1,
     )
 

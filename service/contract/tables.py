@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -101,6 +102,18 @@ class Job(Base):
     result_digest: Mapped[str | None] = mapped_column(String(80))
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
 
+    extremes: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default=text("'{}'"))
+    """Each metric's lowest and highest finite value so far and their epochs, so that lists need not read epochs:
+    ``{"val_loss": {"min": 0.11, "min_epoch": 7, "max": 0.52, "max_epoch": 1}}``.
+    """
+    starred: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    note: Mapped[str | None] = mapped_column(Text)
+    """Free text by a person."""
+    cpu_seconds: Mapped[float | None] = mapped_column(Float)
+    """Processor time of the job's children, all attempts together, as their supervisors measured it."""
+    peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """The most resident memory that a child of the job had."""
+
     created_ms: Mapped[int] = mapped_column(BigInteger)
     queued_ms: Mapped[int] = mapped_column(BigInteger)
     started_ms: Mapped[int | None] = mapped_column(BigInteger)
@@ -140,6 +153,10 @@ class Epoch(Base):
     samples_digest: Mapped[str | None] = mapped_column(String(80))
     """SHA-256 of the sample arrays, not of the picture drawn from them."""
     seconds: Mapped[float] = mapped_column(Float)
+    cpu_seconds: Mapped[float | None] = mapped_column(Float)
+    """Processor time of the child during this epoch; outside ``metrics``, which must be equal from run to run."""
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Resident memory of the child at the end of this epoch."""
     lease: Mapped[int] = mapped_column(BigInteger)
     finished_ms: Mapped[int] = mapped_column(BigInteger)
 
