@@ -9,12 +9,16 @@ from typing import Any, Final
 from flask import Flask
 from markupsafe import Markup, escape
 
+from service.contract import metric_info
+
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 
 def register(app: Flask) -> None:
     """Make the filters known to the app's templates."""
     app.jinja_env.filters |= {"pretty": pretty, "code": code, "constraints": constraints, "duration": duration}
+    app.jinja_env.filters |= {"metric_label": metric_label, "metric_value": metric_value}
+    app.jinja_env.globals["metric_documents"] = metric_info.documents
 
 
 def pretty(document: Any) -> str:
@@ -35,6 +39,16 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def metric_label(name: str) -> str:
+    """What a metric is called."""
+    return metric_info.describe(name).label
+
+
+def metric_value(value: float | None, name: str) -> str:
+    """A metric's value in its unit."""
+    return metric_info.number(name, value)
 
 
 def constraints(schema: dict[str, Any]) -> str:

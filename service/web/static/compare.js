@@ -1,5 +1,5 @@
 // Jobs beside each other: curves on one chart, the settings that differ, samples of the same epoch.
-import { $, h, metric, throttle, when, words } from "./dom.js";
+import { $, describe, h, metric, throttle, when } from "./dom.js";
 import { call, listen } from "./api.js";
 import { Chart } from "./chart.js";
 import { Settings, groupOf, places, rank } from "./curves.js";
@@ -78,7 +78,7 @@ function drawSettings() {
   const shown = $("#identical").checked ? rows : differing;
   const best = BEST.filter(([name]) => jobs.some((job) => job.table?.series[name])).map(([name, better]) => {
     const known = jobs.map((job) => (job.table?.series[name] ?? []).filter((value) => value !== null));
-    return [`best ${words(name)}`, known.map((values) => (values.length ? metric(name, values.reduce((a, b) => better(a, b))) : "–"))];
+    return [`best ${describe(name).label}`, known.map((values) => (values.length ? metric(name, values.reduce((a, b) => better(a, b))) : "–"))];
   });
   const line = ([name, values], isSetting) => h("tr", {}, h("th", { scope: "row" }, isSetting ? h("code", {}, name) : name), values.map((value) => h("td", {}, value)));
   $("#differences thead").replaceChildren(h("tr", {}, h("th", { scope: "col" }, "Setting"), jobs.map((job) => h("th", { scope: "col" }, h("span", { class: `swatch series-${(job.index % 8) + 1}` }), " ", job.label))));

@@ -1,5 +1,5 @@
 // The charts of one job: which metrics stand together, and the settings that all of them share.
-import { $, h, memory, throttle, words } from "./dom.js";
+import { $, describe, h, memory, throttle } from "./dom.js";
 import { call } from "./api.js";
 import { Chart } from "./chart.js";
 
@@ -99,7 +99,7 @@ export class Curves {
         const isMain = groupOf(members[0])[2];
         $(isMain ? ".main" : ".others", this.root).append(chart.element);
       }
-      const series = members.map((name, index) => ({ name, label: words(name), x, y: table.series[name], index }));
+      const series = members.map((name, index) => ({ name, label: describe(name).label, x, y: table.series[name], index }));
       this.charts.get(title).show({ series, smoothing, axis, marks, bands });
     }
     $("#curves").hidden = names.length === 0;

@@ -1,5 +1,5 @@
 // The rows of the jobs table. Only those near the screen exist; two spacers stand for the rest.
-import { ago, h, metric, words, duration, when } from "./dom.js";
+import { ago, describe, h, metric, words, duration, when } from "./dom.js";
 
 const BEYOND = 12; // rows that are kept ready above and below the screen
 const SHOWN = ["val_accuracy", "train_loss", "frechet_distance", "g_loss", "d_loss"];
@@ -66,7 +66,7 @@ class Row {
     this.epoch.textContent = `${at.epoch} / ${at.epochs}`;
     this.left.textContent = at.eta_seconds !== null ? `${duration(at.eta_seconds)} left` : took(job);
     const names = SHOWN.filter((name) => name in job.metrics).slice(0, 2);
-    this.metrics.replaceChildren(...names.flatMap((name) => [h("span", { class: "muted" }, words(name)), h("span", {}, metric(name, job.metrics[name]))]));
+    this.metrics.replaceChildren(...names.flatMap((name) => [h("span", { class: "muted" }, describe(name).label), h("span", {}, metric(name, job.metrics[name]))]));
     this.created.dateTime = job.created_at;
     this.created.title = when(job.created_at);
     this.created.textContent = ago(job.created_at);

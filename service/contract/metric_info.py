@@ -1,0 +1,130 @@
+"""What a person should read about a metric: its label, its unit, which way is better, and its colour.
+
+The page, the terminal and the plots all take them from here, so that one metric looks the same everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+
+class Goal(StrEnum):
+    """Which way a metric should go."""
+
+    MAXIMIZE = "maximize"
+    MINIMIZE = "minimize"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """How to show one metric."""
+
+    label: str
+    description: str
+    percent: bool = False
+    """Whether it is a share, in [0, 1], that is shown as a percentage."""
+    goal: Goal | None = None
+    """``None``: neither way is better by itself."""
+    series: int = 8
+    """Place of its colour in the palette of eight, from 1."""
+
+
+METRICS: Final[dict[str, MetricInfo]] = {
+    "train_loss": MetricInfo("train loss", "Mean loss over the training batches.", goal=Goal.MINIMIZE, series=1),
+    "val_loss": MetricInfo("val loss", "Mean loss on the validation data.", goal=Goal.MINIMIZE, series=2),
+    "train_accuracy": MetricInfo(
+        "train accuracy", "Share of training images classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=1
+    ),
+    "val_accuracy": MetricInfo(
+        "val accuracy", "Share of validation images classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=2
+    ),
+    "d_loss": MetricInfo("discriminator loss", "Loss of the discriminator on real and generated images.", series=1),
+    "g_loss": MetricInfo("generator loss", "Loss of the generator against the discriminator.", series=2),
+    "d_real": MetricInfo(
+        "D(real)", "Mean probability that the discriminator gives real images of being real.", percent=True, series=3
+    ),
+    "d_fake": MetricInfo(
+        "D(fake)",
+        "Mean probability that the discriminator gives generated images of being real.",
+        percent=True,
+        series=4,
+    ),
+    "frechet_distance": MetricInfo(
+        "Fréchet distance",
+        "Distance between generated and real images in the features of the reference classifier; 0: no difference.",
+        goal=Goal.MINIMIZE,
+        series=1,
+    ),
+    "mode_coverage": MetricInfo(
+        "mode coverage", "Share of the classes that the samples cover.", percent=True, goal=Goal.MAXIMIZE, series=3
+    ),
+    "min_class_share": MetricInfo(
+        "rarest class",
+        "Share of the samples that belong to the rarest class.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=2,
+    ),
+    "class_entropy": MetricInfo(
+        "class entropy", "Entropy of the classes' shares; 100%: all equal.", percent=True, goal=Goal.MAXIMIZE, series=6
+    ),
+    "confidence": MetricInfo(
+        "confidence", "Mean probability of the class that the reference classifier sees.", percent=True, series=4
+    ),
+    "sample_diversity": MetricInfo(
+        "sample diversity", "How much samples differ from each other, relative to real images.", percent=True, series=5
+    ),
+    "learning_rate": MetricInfo("learning rate", "Step size of the optimizer in the last batch.", series=7),
+    "d_learning_rate": MetricInfo(
+        "discriminator learning rate", "Step size of the discriminator's optimizer.", series=1
+    ),
+    "g_learning_rate": MetricInfo("generator learning rate", "Step size of the generator's optimizer.", series=2),
+    "grad_norm": MetricInfo("gradient norm", "Mean norm of the gradient of all weights.", series=1),
+    "d_grad_norm": MetricInfo("discriminator gradient norm", "Mean norm of the discriminator's gradient.", series=1),
+    "g_grad_norm": MetricInfo("generator gradient norm", "Mean norm of the generator's gradient.", series=2),
+    "dead_units": MetricInfo(
+        "dead units",
+        "Share of hidden units that are zero for every probe image.",
+        percent=True,
+        goal=Goal.MINIMIZE,
+        series=3,
+    ),
+    "d_dead_units": MetricInfo(
+        "discriminator dead units", "Dead units of the discriminator.", percent=True, goal=Goal.MINIMIZE, series=1
+    ),
+    "g_dead_units": MetricInfo(
+        "generator dead units", "Dead units of the generator.", percent=True, goal=Goal.MINIMIZE, series=4
+    ),
+    "saturation": MetricInfo(
+        "saturation", "Share of sigmoid and tanh outputs where the slope is nearly zero.", percent=True, series=5
+    ),
+    "d_saturation": MetricInfo(
+        "discriminator saturation", "Saturated outputs in the discriminator.", percent=True, series=6
+    ),
+    "g_saturation": MetricInfo("generator saturation", "Saturated outputs in the generator.", percent=True, series=2),
+}
+
+
+def describe(name: str) -> MetricInfo:
+    """How to show a metric; one of a single layer (``grad_norm/layers.0``) like that of the whole network."""
+    base, _, layer = name.partition("/")
+    known = METRICS.get(base, MetricInfo(base.replace("_", " "), ""))
+    if not layer:
+        return known
+    return MetricInfo(f"{known.label} · {layer}", known.description, known.percent, known.goal, known.series)
+
+
+def number(name: str, value: float | None) -> str:
+    """A metric's value as a person reads it."""
+    if value is None:
+        return "-"
+    if describe(name).percent:
+        return f"{value:.2%}"
+    return f"{value:.2e}" if value and not 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
+
+
+def documents() -> dict[str, dict[str, Any]]:
+    """All of them for a browser."""
+    return {name: asdict(info) for name, info in METRICS.items()}
