@@ -38,11 +38,12 @@ class Fault:
 
 
 class SpecError(ContractError, ValueError):
-    """A spec is not valid; ``faults`` names every fault at once."""
+    """A spec is not valid; ``faults`` names every fault at once, or the first hundred of ``total``."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[Fault], *, total: int | None = None) -> None:
         super().__init__("; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults))
         self.faults = tuple(faults)
+        self.total = len(faults) if total is None else total
 
 
 class KeyNotFound(ContractError, LookupError):

@@ -23,6 +23,10 @@ MAX_NUMBERS: Final = 2**21
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
+# One fault a point is enough: a body may hold half a million numbers.
+_Point = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(fail_fast=True)]
+
+
 class PredictRequest(Part):
     """What a classifier takes images for."""
 
@@ -45,10 +49,7 @@ class GenerateRequest(Part):
     seed: Seed | None = None
     """By default 0. The job's own gives what its pictures of samples show."""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
-    latent: (
-        Annotated[list[list[Annotated[float, Field(ge=-1e6, le=1e6)]]], Field(min_length=1, max_length=MAX_IMAGES)]
-        | None
-    ) = None
+    latent: Annotated[list[_Point], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
     """Points of the latent space, a list of numbers each."""
     steps: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
     """Walk from each point to the next in so many steps: along a great circle where the noise is normal, else

@@ -39,6 +39,11 @@ from service.contract.spec import (
 )
 
 MAX_DEPTH: Final = 32
+MAX_NAMES: Final = 10_000
+"""Fields of all objects of a document together; the largest spec has some hundreds."""
+MAX_FAULTS: Final = 100
+"""Faults that are described; the others are only counted."""
+_SHOWN_NAME: Final = 80
 _MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
     Kind.CLASSIFIER: ClassifierSpec,
     Kind.GAN: GanSpec,
@@ -95,12 +100,19 @@ def parse_json(body: bytes) -> Any:
             raise refuse("an integer has more than 20 digits", literal)
         return int(literal)
 
+    names_left = MAX_NAMES
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        document = dict(pairs)
-        if len(document) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise refuse(f"the key {twice!r} appears twice in one object", json.dumps(twice))
+        nonlocal names_left
+        names_left -= len(pairs)
+        if names_left < 0:
+            raise MalformedJson(f"the document has more than {MAX_NAMES:,} fields", 1, 1)
+        document: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in document:
+                shown = name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
+                raise refuse(f"the key {shown!r} appears twice in one object", json.dumps(name))
+            document[name] = value
         return document
 
     try:
@@ -153,8 +165,8 @@ def resolve(document: Any) -> Spec:
         # By way of JSON, since strict mode takes lists and enumerations from JSON only.
         spec = model.model_validate_json(json.dumps(merged))
     except ValidationError as error:
-        faults += [_fault(model, detail, merged) for detail in error.errors()]
-        raise SpecError(faults) from error
+        faults += _faults(model, error, merged)
+        raise SpecError(faults, total=len(faults) + max(error.error_count() - MAX_FAULTS, 0)) from error
     if faults:
         raise SpecError(faults)
     return spec
@@ -176,7 +188,7 @@ def read_body(model: type[B], document: Any) -> B:
     try:
         return model.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise SpecError([_fault(model, detail, document) for detail in error.errors()]) from error
+        raise SpecError(_faults(model, error, document), total=error.error_count()) from error
 
 
 def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -> Spec:
@@ -455,6 +467,11 @@ def _merge(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[name] = value
     return merged
+
+
+def _faults(model: type[BaseModel], error: ValidationError, document: Any) -> list[Fault]:
+    """The first of the faults: describing one takes far longer than finding it."""
+    return [_fault(model, detail, document) for detail in error.errors(include_url=False)[:MAX_FAULTS]]
 
 
 def _fault(model: type[BaseModel], error: ErrorDetails, document: Any) -> Fault:

@@ -27,6 +27,7 @@ from service.contract.errors import (
     UploadExists,
     UploadInUse,
 )
+from service.contract.validation import MAX_FAULTS
 from service.datasets import DatasetBroken, DatasetNotFound, DatasetUnavailable
 from service.datasets.intake import UploadRefused
 
@@ -156,6 +157,9 @@ def answer(
         members: further fields, such as ``errors``.
     """
     kind = KINDS[code]
+    if "errors" in members:
+        faults = members["errors"]
+        members = {"error_count": len(faults), **members, "errors": faults[:MAX_FAULTS]}
     document = {
         "type": f"/docs#problem-{code}",
         "title": kind.title,
@@ -194,8 +198,8 @@ def register(app: Flask) -> None:
     @app.errorhandler(SpecError)
     def _(error: SpecError) -> Response:
         faults = [fault_document(fault) for fault in error.faults]
-        count = "1 field needs" if len(faults) == 1 else f"{len(faults)} fields need"
-        return answer("invalid_spec", f"{count} attention: {error}"[:1000], errors=faults)
+        count = "1 field needs" if error.total == 1 else f"{error.total:,} fields need"
+        return answer("invalid_spec", f"{count} attention: {error}"[:1000], errors=faults, error_count=error.total)
 
     @app.errorhandler(JobNotFound)
     def _(error: JobNotFound) -> Response:
@@ -265,7 +269,7 @@ def register(app: Flask) -> None:
         details = {
             "not_found": f"there is nothing at {request.path[:200]}",
             "method_not_allowed": f"{request.method} is not possible here; {allow.get('Allow', 'nothing')} is",
-            "body_too_large": "the body is larger than 1 MiB",
+            "body_too_large": f"the body is larger than {(request.max_content_length or 0) // 1024:,} KiB",
         }
         detail = details.get(code, HTTPStatus(status).phrase)
         return answer(code, detail, headers=allow, status=status)

@@ -180,11 +180,12 @@ def read_query(model: type[Q]) -> Q:
         raise _bad_parameters(faults) from error
 
 
-def read_json(*, also: str | None = None) -> Any:
+def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> Any:
     """The body, which must say that it is JSON.
 
     Args:
         also: another media type that will do.
+        max_bytes: smaller where no key is needed.
 
     Raises:
         Problem: it says that it is something else, or it is too large.
@@ -194,10 +195,10 @@ def read_json(*, also: str | None = None) -> Any:
         shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
         raise Problem("unsupported_media_type", f"the content type must be application/json; it is {shown}")
     # Where a body comes in chunks, Werkzeug cuts it off at its limit without a word: hence one byte more.
-    request.max_content_length = MAX_BODY_BYTES + 1
+    request.max_content_length = max_bytes + 1
     body = request.get_data(cache=False)
-    if len(body) > MAX_BODY_BYTES:
-        raise Problem("body_too_large", "the body is larger than 1 MiB")
+    if len(body) > max_bytes:
+        raise Problem("body_too_large", f"the body is larger than {max_bytes // 1024:,} KiB")
     return validation.parse_json(body)
 
 

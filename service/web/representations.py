@@ -507,7 +507,8 @@ class ProblemDocument(Answer):
     instance: str
     code: str
     request_id: str | None
-    errors: list[FaultItem] | None = None
+    errors: list[FaultItem] | None = Field(None, description="Every fault, or the first hundred of `error_count`.")
+    error_count: int | None = None
     allowed_actions: list[Action] | None = None
     jobs: list[str] | None = None
     line: int | None = None

@@ -56,6 +56,9 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield "a key twice", raw('"epochs": 1, "epochs": 2')
     yield "a key twice, escaped", raw('"epochs": 1, "\\u0065pochs": 2')
     yield "a key twice, deep", raw('"dataset": {"name": "mnist", "name": "x"}')
+    names = ", ".join(f'"k{number}": 1' for number in range(9_990))
+    yield "a key twice behind ten thousand others", raw(names + ', "k9989": 2')
+    yield "a body of keys, one of them twice", raw(", ".join(f'"k{n}": 1' for n in range(75_000)) + ', "k74999": 2')
     yield "half of a surrogate pair", raw('"name": "\\ud800"')
     yield "the other half in a key", raw('"\\udc00": 1')
     yield "arrays 100,000 deep", b"[" * 100_000

@@ -144,12 +144,13 @@ def _read(model: type[B]) -> B:
     try:
         return validation.read_body(model, queries.read_json())
     except SpecError as error:
-        raise _invalid(error.faults) from error
+        raise _invalid(error.faults, error.total) from error
 
 
-def _invalid(faults: Sequence[Fault]) -> Problem:
+def _invalid(faults: Sequence[Fault], total: int | None = None) -> Problem:
     listed = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
-    return Problem("invalid_input", listed[:1000], errors=[problems.fault_document(fault) for fault in faults])
+    shown = [problems.fault_document(fault) for fault in faults]
+    return Problem("invalid_input", listed[:1000], errors=shown, error_count=total or len(faults))
 
 
 def _too_much(pointer: str, what: str, most: int) -> Problem:

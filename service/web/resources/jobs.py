@@ -318,7 +318,8 @@ def _derived(parent: Job, overrides: dict[str, Any], *, epoch: int) -> tuple[Spe
         return spec, shape
     except SpecError as error:
         raise SpecError(
-            [replace(fault, pointer="#/overrides" + fault.pointer.removeprefix("#")) for fault in error.faults]
+            [replace(fault, pointer="#/overrides" + fault.pointer.removeprefix("#")) for fault in error.faults],
+            total=error.total,
         ) from error
 
 
@@ -387,11 +388,13 @@ def _check(document: Any) -> tuple[Spec, Shape]:
         SpecError: as it says.
     """
     faults: list[Fault] = []
+    undescribed = 0
     spec: Spec | None = None
     try:
         spec = validation.resolve(document)
     except SpecError as error:
         faults.extend(error.faults)
+        undescribed = error.total - len(error.faults)
     name = spec.dataset.name if spec is not None else _dataset_name(document)
     shape: Shape | None = None
     if name is not None:
@@ -403,7 +406,7 @@ def _check(document: Any) -> tuple[Spec, Shape]:
         except datasets.DatasetBroken as error:
             faults.append(_dataset_fault(error.code, f"its files are broken: {error.path.name}: {error.reason}"))
     if faults or spec is None or shape is None:
-        raise SpecError(faults)
+        raise SpecError(faults, total=len(faults) + undescribed)
     spec = validation.suit(spec, document, shape)
     validation.check_fit(spec, shape)
     return spec, shape

@@ -21,6 +21,8 @@ from service.web.services import services
 blueprint: Final = Blueprint("sessions", __name__)
 
 TAG: Final = "Service"
+_MAX_SIGN_IN_BYTES: Final = 4096
+"""A key has less than a hundred characters, and anybody may send this body."""
 _BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "invalid_spec")
 
 
@@ -32,7 +34,7 @@ def sign_in() -> Response:
     The key is traded for a cookie that opens the same, until it is taken back or twelve hours are over.
     """
     queries.read_query(NoQuery)
-    asked = validation.read_body(SignIn, queries.read_json())
+    asked = validation.read_body(SignIn, queries.read_json(max_bytes=_MAX_SIGN_IN_BYTES))
     here, key = services(), asked.key.strip()
     is_new = not here.keyring.was_refused(key)
     try:

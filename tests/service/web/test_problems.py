@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -304,3 +306,28 @@ def test_every_answer_tells_the_browser_what_it_may_do(client: FlaskClient, path
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_hundred_faults_are_described_and_all_are_counted(client: FlaskClient) -> None:
+    body = json.dumps({"kind": "classifier"} | {f"field{number}": 1 for number in range(5000)})
+    document = check_problem(post(client, body), 422, "invalid_spec")
+    assert (len(document["errors"]), document["error_count"]) == (100, 5000)
+    assert document["detail"].startswith("5,000 fields need attention")
+
+
+def test_the_url_cannot_ask_for_thousands_of_faults_either(client: FlaskClient) -> None:
+    response = client.get("/jobs?" + "&".join(f"p{number}=1" for number in range(600)))
+    document = check_problem(response, 400, "invalid_parameter")
+    assert (len(document["errors"]), document["error_count"]) == (100, 600)
+
+
+def test_a_document_has_a_bounded_number_of_fields(client: FlaskClient) -> None:
+    body = json.dumps({f"field{number}": 1 for number in range(60_000)})
+    assert "more than 10,000 fields" in check_problem(post(client, body), 400, "malformed_json")["detail"]
+
+
+def test_whoever_has_no_key_sends_four_kilobytes(client: FlaskClient) -> None:
+    body = json.dumps({"key": "k" * 5000})
+    for sent in ({"data": body}, {"input_stream": io.BytesIO(body.encode()), "content_length": None}):
+        response = client.post("/session", content_type="application/json", **sent)
+        assert "4 KiB" in check_problem(response, 413, "body_too_large")["detail"]
