@@ -1,16 +1,33 @@
 """Pictures that people send, as the networks see them: grey, of the data set's size, light on dark."""
 
 import io
-import re
 import struct
+import warnings
 import zlib
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Levels = NDArray[np.float64]
+Levels = NDArray[np.floating]
 """(rows, columns), from 0 (black) to 255."""
+
+MAX_DECODED_PIXELS: Final = 2**24
+"""The most pixels that Pillow unpacks in this process, whatever a file's header says."""
+Image.MAX_IMAGE_PIXELS = MAX_DECODED_PIXELS
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_PALETTE: Final = 3
+_KEPT_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+"""What the pixels need. Text, profiles, animations and the rest are dropped before Pillow sees them."""
+_PILLOW_RAISES: Final = (
+    OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, struct.error,
+    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+"""On broken files, by what its readers of PNG were seen to do."""
 
 _INK = 0.1
 """What counts as drawn, as a share of the lightest pixel."""
@@ -31,28 +48,73 @@ def read_png(data: bytes, *, max_side: int, invert: bool = False) -> Levels:
         UnreadablePicture: it is no PNG, broken, or larger than ``max_side`` along a side. The size is looked at before
             anything is unpacked.
     """
-    header = re.match(rb"\x89PNG\r\n\x1a\n....IHDR(.{4})(.{4})", data, re.DOTALL)
-    if header is None:
-        raise UnreadablePicture("is not a PNG")
-    width, height = (int.from_bytes(size) for size in header.groups())
-    if max(width, height) > max_side:
-        raise UnreadablePicture(f"has {width} x {height} pixels; at most {max_side} along a side are read")
+    size = png_size(data, max_side=max_side)
+    plain = _plain_png(data)
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(plain), formats=["PNG"]) as image:
+            if image.size != size:
+                raise UnreadablePicture("is a broken PNG")
             image.load()
             levels = _grey(image, background=255 if invert else 0)
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
+    except _PILLOW_RAISES as error:
         raise UnreadablePicture("is a broken PNG") from error
     return 255 - levels if invert else levels
 
 
+def png_size(data: bytes, *, max_side: int) -> tuple[int, int]:
+    """Width and height as the header of a PNG has them; nothing is unpacked.
+
+    Raises:
+        UnreadablePicture: it is no PNG, or larger than ``max_side`` along a side.
+    """
+    if len(data) < 33 or not data.startswith(_SIGNATURE) or data[8:16] != b"\0\0\0\x0dIHDR":
+        raise UnreadablePicture("is not a PNG")
+    width, height = struct.unpack(">II", data[16:24])
+    if max(width, height) > max_side:
+        raise UnreadablePicture(f"has {width} x {height} pixels; at most {max_side} along a side are read")
+    return width, height
+
+
+def _plain_png(data: bytes) -> bytes:
+    """The same picture with nothing but its pixels, so that Pillow and we read the same header.
+
+    Raises:
+        UnreadablePicture: its chunks are not those of a PNG: two headers, say, or a palette that is missing.
+    """
+    kept, seen = [_SIGNATURE], []
+    for name, chunk in _chunks(data):
+        if name in _KEPT_CHUNKS:
+            kept.append(chunk)
+            seen.append(name)
+        elif not name[0] & 0x20:  # a capital: a reader that does not know the chunk cannot show the picture
+            raise UnreadablePicture("is a broken PNG")
+    needed = {b"IHDR", b"IDAT", b"IEND"} | ({b"PLTE"} if data[25] == _PALETTE else set())
+    once = [name for name in seen if name != b"IDAT"]
+    if not needed <= set(seen) or seen[0] != b"IHDR" or len(set(once)) < len(once):
+        raise UnreadablePicture("is a broken PNG")
+    return b"".join(kept)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and whole bytes of each chunk, up to the end of the picture; what lies behind it is not looked at."""
+    place, name = len(_SIGNATURE), b""
+    while name != b"IEND":
+        length = int.from_bytes(data[place : place + 4])
+        name = data[place + 4 : place + 8]
+        end = place + 12 + length
+        if len(name) < 4 or end > len(data):
+            raise UnreadablePicture("is a broken PNG")
+        yield name, data[place:end]
+        place = end
+
+
 def _grey(image: Image.Image, *, background: int) -> Levels:
     if image.mode.startswith("I"):  # sixteen bits, which convert() would cut off instead of scaling
-        return np.asarray(image, np.float64) / 257
+        return np.asarray(image, np.float32) / 257
     if image.has_transparency_data:
         below = Image.new("RGBA", image.size, (background, background, background, 255))
         image = Image.alpha_composite(below, image.convert("RGBA"))
-    return np.asarray(image.convert("L"), np.float64)
+    return np.asarray(image.convert("L"), np.float32)
 
 
 def resized(levels: Levels, shape: tuple[int, int]) -> Levels:
@@ -78,6 +140,8 @@ def fitted(levels: Levels, shape: tuple[int, int]) -> Levels:
     factor = min(_BOX * side / size for side, size in zip(shape, cut.shape, strict=True))
     small = resized(cut, (max(round(cut.shape[0] * factor), 1), max(round(cut.shape[1] * factor), 1)))
     total = small.sum()
+    if not total > 0:  # fainter than single precision tells from nothing
+        return result
     for axis, side in enumerate(shape):
         centre = (np.arange(small.shape[axis]) + 0.5) @ small.sum(axis=1 - axis) / total
         # It fits in any case: a box that lies off the middle is moved back inside.

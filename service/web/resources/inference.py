@@ -6,6 +6,7 @@ import base64
 import binascii
 import importlib
 import math
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -43,6 +44,8 @@ _PROBLEMS: Final = (
     "invalid_input",
 )
 _DEFAULT_COUNT: Final = 16
+_decoding: Final = threading.BoundedSemaphore(2)
+"""Requests whose pictures are unpacked at a time: one takes up to 70 MB for the largest picture."""
 
 Levels = NDArray[np.float64]
 B = TypeVar("B", bound=Part)
@@ -174,30 +177,36 @@ def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:
     Raises:
         Problem: some cannot be read; every one is named.
     """
-    rows, columns = info.image_shape
+    shape = (info.image_shape[0], info.image_shape[1])
+    fit = reading.fitted if asked.fit else reading.resized
     levels, faults, pixels = [], [], 0
-    for number, image in enumerate(asked.images):
-        try:
-            sent = _from_png(image, asked) if isinstance(image, str) else _from_numbers(image, asked, (rows, columns))
-            pixels += sent.size
-            if pixels > MAX_PIXELS:
-                raise _too_much("#/images", f"the first {number + 1} have {pixels} pixels", MAX_PIXELS)
-            fit = reading.fitted if asked.fit else reading.resized
-            levels.append(fit(sent, (rows, columns)))
-        except reading.UnreadablePicture as error:
-            faults.append(Fault(pointer=f"#/images/{number}", detail=str(error), code="unreadable_picture"))
+    with _decoding:
+        for number, image in enumerate(asked.images):
+            try:
+                data = _decoded(image) if isinstance(image, str) else image
+                # Counted by the headers, before anything is unpacked.
+                pixels += math.prod(reading.png_size(data, max_side=MAX_SIDE)) if isinstance(data, bytes) else 0
+                if pixels > MAX_PIXELS:
+                    raise _too_much("#/images", f"the first {number + 1} have {pixels:,} pixels", MAX_PIXELS)
+                levels.append(fit(_sent(data, asked, shape), shape))
+            except reading.UnreadablePicture as error:
+                faults.append(Fault(pointer=f"#/images/{number}", detail=str(error), code="unreadable_picture"))
     if faults:
         raise _invalid(faults)
     return np.stack(levels)
 
 
-def _from_png(text: str, asked: PredictRequest) -> Levels:
-    text = text.removeprefix("data:image/png;base64,")
+def _decoded(text: str) -> bytes:
     try:
-        data = base64.b64decode(text, validate=True)
+        return base64.b64decode(text.removeprefix("data:image/png;base64,"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise reading.UnreadablePicture("is not base64") from error
-    return reading.read_png(data, max_side=MAX_SIDE, invert=asked.invert)
+
+
+def _sent(image: Any, asked: PredictRequest, shape: tuple[int, int]) -> reading.Levels:
+    if isinstance(image, bytes):
+        return reading.read_png(image, max_side=MAX_SIDE, invert=asked.invert)
+    return _from_numbers(image, asked, shape)
 
 
 def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> Levels:

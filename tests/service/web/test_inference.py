@@ -315,6 +315,37 @@ def test_a_bomb_is_not_unpacked(client: FlaskClient, classifier: str) -> None:
     assert "10000 x 10000" in problem["errors"][0]["detail"]
 
 
+def test_a_second_header_does_not_get_past_the_first(client: FlaskClient, classifier: str) -> None:
+    """Pillow obeys the last one: 30,000 by 30,000 pixels would be unpacked."""
+    small, large = (struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0) for side in (28, 30_000))
+    rows = chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    for headers in ([small, large], [small, small]):
+        bomb = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(b"IHDR", header) for header in headers) + rows
+        problem = ask(client, classifier, "predict", 422, images=[base64.b64encode(bomb).decode()])
+        assert problem["errors"][0]["detail"] == "is a broken PNG"
+
+
+def test_a_palette_that_is_missing_is_a_broken_picture(client: FlaskClient, classifier: str) -> None:
+    bare = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 3, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b"\0\0"))
+        + chunk(b"IEND", b"")
+    )
+    problem = ask(client, classifier, "predict", 422, images=[base64.b64encode(bare).decode()])
+    assert problem["errors"][0]["detail"] == "is a broken PNG"
+
+
+def test_a_drawing_too_faint_to_measure_is_an_empty_one(client: FlaskClient, classifier: str) -> None:
+    faint = np.zeros((28, 28))
+    faint[3, 4] = 1e-320
+    answers = [
+        ask(client, classifier, "predict", 200, images=[image.tolist()], fit=True)["probabilities"]
+        for image in (faint, np.zeros((28, 28)))
+    ]
+    assert answers[0] == answers[1]
+
+
 def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
