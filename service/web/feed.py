@@ -25,7 +25,7 @@ from service.contract.database import Database, now_ms
 from service.contract.states import Status
 from service.contract.tables import Event, Job
 from service.web.representations import event_document
-from service.web.stream import LOOK_S, PING_S, PULSE_COLUMNS, RETRY_MS, Pulse, dump, is_closed
+from service.web.stream import LOOK_S, PING_S, PULSE_COLUMNS, RETRY_MS, Permission, Pulse, dump, is_closed
 
 _KEPT: Final = 2000
 """So many events are kept for slow clients; whoever is slower gets a new snapshot."""
@@ -198,6 +198,7 @@ def follow_all(
     owner: str | None,
     only: frozenset[str] | None,
     connection: socket.socket | None,
+    may_go_on: Callable[[], bool],
 ) -> Iterator[str]:
     """The text of one client's stream.
 
@@ -205,13 +206,15 @@ def follow_all(
         snapshot: gives the document that shows where the jobs stand, and each one's last event.
         owner: whose jobs; ``None`` means all.
         only: ids of the jobs to tell of; ``None`` means all.
+        may_go_on: the stream ends some seconds after it says no.
     """
+    allowed = Permission(may_go_on)
     with feed.listen() as bell:
         yield f"retry: {RETRY_MS}\n\n"
         written = time.monotonic()
         place: int | None = None
         last: dict[str, int] = {}
-        while not feed.closing:
+        while not feed.closing and allowed:
             news = feed.since(place) if place is not None else None
             try:
                 if news is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -98,6 +99,21 @@ def named_actor(found: Identity | None) -> Actor:
     )
     g.recorded = by.recorded
     return by
+
+
+def still_open(scope: Scope = Scope.READ) -> Callable[[], bool]:
+    """Asks whether whoever sends the current request might send it again, for answers that last: keys are revoked,
+    expire, and sessions end while a stream is open. Can be called when the request is over."""
+    here, asked_for_keys = services(), identity() is not None
+    bearer, cookie = _bearer(), request.cookies.get(COOKIE)
+
+    def ask() -> bool:
+        if not asked_for_keys:
+            return True
+        found = here.keyring.by_key(bearer) if bearer is not None else here.keyring.by_cookie(cookie or "")
+        return found is not None and found.scope.covers(scope)
+
+    return ask
 
 
 def refused(detail: str, *, error: str | None = None) -> Problem:

@@ -16,21 +16,26 @@ from service.contract.database import Database
 from service.contract.errors import SettingsError
 from service.contract.logs import Redacting
 from service.contract.settings import Auth, Settings, is_loopback
+from service.web.arrivals import ARRIVALS, MAX_ARRIVALS
+from service.web.descriptors import raise_limit
 from service.web.stream import MAX_CLIENTS
 
 _QUICK: Final = 56
-"""Threads that no stream can take."""
+"""Threads that no stream and no slow request can take."""
 
 try:
     _settings = Settings.from_env(os.environ, cores=os.cpu_count() or 1)
 except SettingsError as error:
     sys.exit(f"tapeline: {error}")
 
+raise_limit()
+if _settings.proxies:
+    ARRIVALS.trust_no_address()
 bind = [f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"]
 worker_class = "service.web.gunicorn_worker.Worker"
 workers = 1 if _settings.embedded_database else min(4, os.cpu_count() or 1)
-threads = MAX_CLIENTS + _QUICK  # made when they are needed
-worker_connections = 1000
+threads = MAX_CLIENTS + MAX_ARRIVALS + _QUICK  # made when they are needed
+worker_connections = 1500
 preload_app = False  # a connection pool or a thread made before the fork would be shared, and break
 timeout = 60
 graceful_timeout = 10

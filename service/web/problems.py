@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 from flask import Flask, Response, g, request
+from gunicorn.http.errors import ParseException
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
@@ -258,6 +259,10 @@ def register(app: Flask) -> None:
     def _(error: Exception) -> Response:
         _log.error("database unavailable", error=str(getattr(error, "orig", error)))
         return answer("database_unavailable", "the database does not answer", headers={"Retry-After": "5"})
+
+    @app.errorhandler(ParseException)
+    def _(error: ParseException) -> Response:
+        return answer("bad_request", "the body's chunks are broken", headers={"Connection": "close"})
 
     @app.errorhandler(HTTPException)
     def _(error: HTTPException) -> Response:

@@ -14,6 +14,7 @@ from service.contract.audit import Deed
 from service.contract.orders import Sort
 from service.contract.spec import Kind
 from service.contract.states import Status
+from service.web import arrivals
 from service.web.problems import Problem
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -197,6 +198,7 @@ def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> An
     # Where a body comes in chunks, Werkzeug cuts it off at its limit without a word: hence one byte more.
     request.max_content_length = max_bytes + 1
     body = request.get_data(cache=False)
+    arrivals.end()
     if len(body) > max_bytes:
         raise Problem("body_too_large", f"the body is larger than {max_bytes // 1024:,} KiB")
     return validation.parse_json(body)

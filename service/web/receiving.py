@@ -15,6 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from service.datasets.intake import DEFAULT_FRACTION, FIELDS, UploadRefused
+from service.web import arrivals
 from service.web.problems import Problem
 
 MAX_UPLOAD_BYTES: Final = 256 * 2**20
@@ -91,6 +92,7 @@ def receive(folder: Path, *, max_bytes: int) -> UploadForm:
         shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
         raise Problem("unsupported_media_type", f"the content type must be multipart/form-data; it is {shown}")
     request.max_content_length = max_bytes
+    arrivals.admit(MAX_RECEIVE_S)
     opened: list[IO[bytes]] = []
 
     def new_file(

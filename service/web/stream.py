@@ -10,8 +10,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -34,6 +34,8 @@ RETRY_MS: Final = 2000
 
 _RECENT: Final = 256
 _BATCH: Final = 200
+RECHECK_S: Final = 3.0
+"""How often an open stream asks whether its key still opens it."""
 _WAIT_S: Final = 1.0
 """So often a waiting client looks whether its connection still stands."""
 
@@ -218,17 +220,26 @@ class Hub:
 
 
 def follow(
-    hub: Hub, database: Database, job: Job, snapshot: JobDetail, *, after: int, connection: socket.socket | None
+    hub: Hub,
+    database: Database,
+    job: Job,
+    snapshot: JobDetail,
+    *,
+    after: int,
+    connection: socket.socket | None,
+    may_go_on: Callable[[], bool],
 ) -> Iterator[str]:
     """The text of one client's stream: a snapshot, the log from ``after`` on, then what happens.
 
-    It ends with the job, with the process, or when ``connection`` turns out to be closed.
+    It ends with the job, with the process, when ``connection`` turns out to be closed, or within some seconds after
+    ``may_go_on`` says no.
     """
+    allowed = Permission(may_go_on)
     with hub.watch(job.id) as watch:
         yield f"retry: {RETRY_MS}\nevent: snapshot\ndata: {dump(snapshot.model_dump(mode='json'))}\n\n"
         pulse, sent, step = Pulse.of(job), min(after, job.last_seq), job.step
         written = time.monotonic()
-        while not hub.closing:
+        while not hub.closing and allowed:
             seen = watch.pulse
             if seen is not None and (seen.last_seq, seen.step) >= (pulse.last_seq, pulse.step):
                 pulse = seen
@@ -254,6 +265,22 @@ def follow(
             watch.wait(_WAIT_S)
             if watch.gone or is_closed(connection):
                 return
+
+
+class Permission:
+    """Whether a stream may go on, asked every few seconds."""
+
+    def __init__(self, ask: Callable[[], bool]) -> None:
+        self._ask, self._asked, self._found = ask, time.monotonic(), True
+
+    def __bool__(self) -> bool:
+        now = time.monotonic()
+        if self._found and now - self._asked >= RECHECK_S:
+            self._asked = now
+            # Where the database does not answer, nothing is read from it either.
+            with suppress(SQLAlchemyError):
+                self._found = self._ask()
+        return self._found
 
 
 def is_closed(connection: socket.socket | None) -> bool:

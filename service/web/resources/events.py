@@ -14,6 +14,7 @@ from service.contract.states import TERMINAL, Status
 from service.web import queries, representations
 from service.web.answers import as_json
 from service.web.feed import follow_all
+from service.web.guard import still_open
 from service.web.metrics import STREAMS
 from service.web.operations import documented
 from service.web.problems import Problem
@@ -73,6 +74,7 @@ def stream(job_id: str) -> Response:
         representations.job_detail(job),
         after=after or 0,
         connection=_connection(),
+        may_go_on=still_open(),
     )
     return _as_stream(text, close)
 
@@ -104,7 +106,9 @@ def stream_all() -> Response:
             return {"jobs": shown, "has_more": more}, {job.id: job.last_seq for job in rows}
 
     close = here.quotas.stream(whose)
-    text = follow_all(here.feed, snapshot, owner=whose, only=only or None, connection=_connection())
+    text = follow_all(
+        here.feed, snapshot, owner=whose, only=only or None, connection=_connection(), may_go_on=still_open()
+    )
     return _as_stream(text, close)
 
 

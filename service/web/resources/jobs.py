@@ -24,12 +24,13 @@ from service.contract.tables import Artifact, Job
 from service.contract.validation import Shape
 from service.web import queries
 from service.web.answers import as_json, tag_of, tagged_json
-from service.web.guard import actor
+from service.web.guard import actor, refused, still_open
 from service.web.operations import documented
 from service.web.problems import Problem
 from service.web.queries import ListQuery, NoQuery, SubmitQuery
 from service.web.representations import DryRun, JobDetail, JobList, job_detail, job_summary
 from service.web.services import owner, services
+from service.web.stream import Permission
 
 blueprint: Final = Blueprint("jobs", __name__)
 
@@ -441,8 +442,11 @@ def _read(job_id: str) -> JobDetail:
 def _wait_for_change(job_id: str, wait_s: float) -> Response:
     hub = services().hub
     deadline = time.monotonic() + wait_s
+    allowed = Permission(still_open())
     with _held_open(), hub.watch(job_id) as watch:
         while True:
+            if not allowed:
+                raise refused("the key was revoked, or has expired, while the answer was held back")
             # Read after the watch has begun: a change in between rings its bell.
             response = tagged_json(_read(job_id))
             left = deadline - time.monotonic()

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import httpx
@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.contract import keys
 from service.contract.database import Database
+from service.web.arrivals import BODY_S, HEAD_S
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -33,14 +34,16 @@ def port() -> int:
 def start(sqlite_url: str, tmp_path: Path, port: int) -> Iterator[Start]:
     running: list[subprocess.Popen[str]] = []
 
-    def run(**changes: str) -> subprocess.Popen[str]:
+    def run(*, descriptors: int | None = None, **changes: str) -> subprocess.Popen[str]:
         environ = os.environ | {
             "TAPELINE_HOME": str(tmp_path),
             "TAPELINE_DATABASE_URL": sqlite_url,
             "TAPELINE_PORT": str(port),
             **changes,
         }
-        command = [sys.executable, "-m", "gunicorn", "-c", "python:service.web.gunicorn_conf", "service.web.wsgi:app"]
+        limit = f"ulimit -n {descriptors}; " if descriptors else ""
+        serve = f"{limit}exec {sys.executable} -m gunicorn -c python:service.web.gunicorn_conf service.web.wsgi:app"
+        command = ["/bin/sh", "-c", serve]
         log = tmp_path / "web.log"
         with log.open("w") as file:
             running.append(subprocess.Popen(command, env=environ, stderr=file, stdout=file, text=True))
@@ -204,3 +207,66 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def connect(port: int, sent: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection.sendall(sent)
+    return connection
+
+
+def is_alive(port: int) -> bool:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        return http.get("/healthz").status_code == 200
+
+
+def test_more_idle_connections_than_descriptors_shut_nobody_out(start: Start, port: int, tmp_path: Path) -> None:
+    process = start(descriptors=256)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        wait_for(http)
+    with ExitStack() as stack:
+        for _ in range(400):
+            stack.enter_context(connect(port))
+        for _ in range(20):
+            assert is_alive(port)
+    assert process.poll() is None
+    assert is_alive(port)
+    assert "Traceback" not in (tmp_path / "web.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{",
+    ],
+    ids=["header", "body"],
+)
+def test_requests_that_never_arrive_hold_up_nobody(start: Start, port: int, sent: bytes) -> None:
+    start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        wait_for(http)
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connect(port, sent)) for _ in range(700)]
+        for _ in range(20):
+            assert is_alive(port)
+        # Some were turned away at once; of the others, none may stay for ever.
+        deadline = time.monotonic() + HEAD_S + BODY_S + 10
+        for connection in slow:
+            connection.settimeout(max(deadline - time.monotonic(), 0.1))
+            with suppress(ConnectionError):
+                while connection.recv(65536):
+                    pass
+    assert is_alive(port)
+
+
+def test_chunks_that_are_none_are_a_bad_request(start: Start, port: int) -> None:
+    start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        wait_for(http)
+    head = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
+    for chunks in (b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx\r\n0\r\n\r\n", b"-2\r\n{}\r\n0\r\n\r\n"):
+        with connect(port, head + chunks) as connection:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 400 "), chunks

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -179,3 +181,33 @@ def test_a_key_beside_a_cookie_is_the_one_that_counts(keyed: Flask, make_key: Ca
 def test_where_no_keys_are_asked_for_nobody_has_to_sign_in(client: FlaskClient) -> None:
     assert client.get("/session").json == {"owner": None, "scope": "admin", "key": None, "expires_at": None}
     assert "Sign out" not in client.get("/").text
+
+
+@pytest.mark.parametrize("path", ["/jobs/{}/stream", "/stream"])
+@pytest.mark.parametrize("ended", ["revoked", "expired", "signed out"])
+def test_an_open_stream_ends_with_the_key_that_opened_it(
+    keyed: Flask, make_key: Callable[..., str], serve: Callable[[Flask], str], path: str, ended: str
+) -> None:
+    key = make_key(lifetime_s=4 if ended == "expired" else None)
+    here: Services = keyed.extensions[EXTENSION]
+    url = serve(keyed)
+    with httpx.Client(base_url=url, timeout=20, trust_env=False, headers={"Origin": url}) as http:
+        if ended == "signed out":
+            assert http.post("/session", json={"key": key}).status_code == 201
+        else:
+            http.headers["Authorization"] = f"Bearer {key}"
+        job_id = http.post("/jobs", json={"kind": "classifier"}).json()["id"]
+        with http.stream("GET", path.format(job_id)) as answer:
+            assert answer.status_code == 200
+            lines = answer.iter_lines()
+            assert next(lines).startswith("retry")
+            if ended == "revoked":
+                keys.revoke(here.database, "k")
+            elif ended == "signed out":
+                with httpx.Client(base_url=url, trust_env=False, cookies=http.cookies, headers={"Origin": url}) as same:
+                    assert same.delete("/session").status_code == 204
+            began = time.monotonic()
+            for _ in lines:
+                pass
+            assert time.monotonic() - began < 15
+        assert http.get(f"/jobs/{job_id}").status_code == 401
