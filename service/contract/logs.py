@@ -7,7 +7,8 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -39,6 +40,24 @@ def redactor(secrets: Collection[str] = ()) -> Callable[[object, str, Any], str]
         return line
 
     return redact
+
+
+class Unfailing:
+    """Standard error for a log that must never fail what it tells of: where the disk is full, lines are lost."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """As a file's."""
+        with suppress(OSError):
+            return self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As a file's."""
+        with suppress(OSError):
+            self._file.flush()
 
 
 class Redacting(logging.Filter):

@@ -34,7 +34,7 @@ def port() -> int:
 def start(sqlite_url: str, tmp_path: Path, port: int) -> Iterator[Start]:
     running: list[subprocess.Popen[str]] = []
 
-    def run(*, descriptors: int | None = None, **changes: str) -> subprocess.Popen[str]:
+    def run(*, descriptors: int | None = None, log: Path | None = None, **changes: str) -> subprocess.Popen[str]:
         environ = os.environ | {
             "TAPELINE_HOME": str(tmp_path),
             "TAPELINE_DATABASE_URL": sqlite_url,
@@ -44,8 +44,7 @@ def start(sqlite_url: str, tmp_path: Path, port: int) -> Iterator[Start]:
         limit = f"ulimit -n {descriptors}; " if descriptors else ""
         serve = f"{limit}exec {sys.executable} -m gunicorn -c python:service.web.gunicorn_conf service.web.wsgi:app"
         command = ["/bin/sh", "-c", serve]
-        log = tmp_path / "web.log"
-        with log.open("w") as file:
+        with (log or tmp_path / "web.log").open("w") as file:
             running.append(subprocess.Popen(command, env=environ, stderr=file, stdout=file, text=True))
         return running[-1]
 
@@ -270,3 +269,14 @@ def test_chunks_that_are_none_are_a_bad_request(start: Start, port: int) -> None
     for chunks in (b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx\r\n0\r\n\r\n", b"-2\r\n{}\r\n0\r\n\r\n"):
         with connect(port, head + chunks) as connection:
             assert connection.recv(65536).startswith(b"HTTP/1.1 400 "), chunks
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_log_that_cannot_be_written_fails_no_request(start: Start, port: int) -> None:
+    process = start(log=Path("/dev/full"))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        wait_for(http)
+        for _ in range(300):  # more than a buffer holds
+            assert http.post("/jobs", json={"kind": "classifier", "epochs": 0}).status_code == 422
+        assert http.post("/jobs", json={"kind": "classifier"}).status_code == 201
+    assert process.poll() is None
