@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Final
 
+import structlog
 from celery import signals
 
 from service.contract import logs
@@ -19,6 +20,11 @@ from service.contract.settings import Settings
 from workers.app import create_app
 from workers.supervise import Supervisor
 
+log = structlog.get_logger()
+
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 30.0
+"""Before Celery is started again."""
 CELERY_GRACE_S: Final = 2.0
 """How long Celery may take to end once no job runs any more."""
 
@@ -35,7 +41,6 @@ def main() -> int:
         sys.stderr.write("tapeline worker: set TAPELINE_BROKER_URL, or start everything with: tapeline up\n")
         return 2
     supervisor = Supervisor(settings, Database(settings.database_url, application="tapeline-worker"))
-    app = create_app(settings.broker_url, supervisor.look)
 
     # Celery's warm shutdown waits for running tasks; these end when the children have let go.
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]  # celery has no types
@@ -63,11 +68,37 @@ def main() -> int:
     try:
         # Before Celery connects: a worker without its broker still looks into the database.
         supervisor.start()
-        flags = ["--pool=threads", f"--concurrency={settings.workers}", "--without-gossip", "--without-mingle"]
-        app.worker_main(["--quiet", "worker", *flags, "--loglevel=WARNING"])
+        listen(settings, supervisor)
     finally:
         supervisor.close()
     return 0
+
+
+def listen(settings: Settings, supervisor: Supervisor) -> None:
+    """Let Celery take messages until the worker is told to stop.
+
+    Where Celery gives up, for whatever reason, jobs go on: the supervisor looks into the database by itself, and Celery
+    begins anew.
+    """
+    flags = ["--pool=threads", f"--concurrency={settings.workers}", "--without-gossip", "--without-mingle"]
+    pause_s = FIRST_PAUSE_S
+    while True:
+        began = time.monotonic()
+        app = create_app(settings.broker_url or "", supervisor.look)
+        try:
+            app.worker_main(["--quiet", "worker", *flags, "--loglevel=WARNING"])
+        except SystemExit:
+            if supervisor.is_draining:
+                raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the jobs have nothing to do with it
+            log.error("Celery failed", error=repr(error))
+        if supervisor.is_draining:
+            return
+        if time.monotonic() - began > LONGEST_PAUSE_S:
+            pause_s = FIRST_PAUSE_S
+        log.error("Celery has ended; this worker goes on, and starts it again", pause_s=pause_s)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 if __name__ == "__main__":

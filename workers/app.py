@@ -9,6 +9,7 @@ from celery import Celery
 from celery.exceptions import InvalidTaskError
 from celery.worker import strategy
 
+from service import hints
 from service.contract import wire
 
 
@@ -32,7 +33,7 @@ def create_app(broker_url: str, look: Callable[[], None] | None = None) -> Celer
 
 def wake(app: Celery, job_id: str) -> None:
     """Tell one idle worker to look."""
-    app.send_task(wire.TRAIN_TASK, args=[job_id], queue=wire.TRAIN_QUEUE)
+    hints.send(app, [job_id])
 
 
 def mistrust(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import redis
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -54,8 +55,8 @@ def remind(database: Database, sender: Celery | None) -> None:
     for job_id in waiting:
         try:
             wake(sender, job_id)
-        except OperationalError as error:
-            log.warning("the broker does not answer; workers look by themselves", error=str(error))
+        except (OperationalError, redis.RedisError) as error:
+            log.warning("the broker takes no messages; workers look by themselves", error=str(error))
             return
 
 

@@ -92,6 +92,11 @@ class Supervisor:
             finally:
                 self._slots.release()
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether it was told to stop."""
+        return self._draining.is_set()
+
     def drain(self) -> None:
         """Claim nothing more, and have every child let go."""
         self._draining.set()

@@ -8,6 +8,12 @@ worker takes it for what it is, a hint to look into the database."""
 
 TRAIN_QUEUE: Final = "tapeline.train"
 
+MAX_QUEUED: Final = 64
+"""Messages that wait. A message only says "look": more would tell the workers nothing new, and fill the broker."""
+
+PROBE_KEY: Final = "tapeline.probe"
+"""Written by whoever asks whether the broker works: one that is read-only or full still answers a ping."""
+
 CELERY_OPTIONS: Final = {
     "task_serializer": "json",
     "accept_content": ["json"],
@@ -21,6 +27,8 @@ CELERY_OPTIONS: Final = {
     "worker_disable_prefetch": True,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
+    # A broker that answers with errors (read-only, out of memory, no permission) may recover as one that is away does.
+    "broker_channel_error_retry": True,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_send_task_events": False,
     "worker_enable_remote_control": False,

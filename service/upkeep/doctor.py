@@ -17,7 +17,7 @@ from sqlalchemy import func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from migrations.upgrade import config
-from service.contract import leases
+from service.contract import leases, wire
 from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database, now_ms
 from service.contract.settings import Settings
@@ -183,12 +183,12 @@ def _broker(broker_url: str | None) -> Finding:
         else:
             client = redis.Redis.from_url(broker_url, **limits)
         with client:
-            client.ping()
+            client.set(wire.PROBE_KEY, "1", ex=60)  # a broker that is full or read-only still answers a ping
     except redis.RedisError as error:
         return Finding(
             name="broker",
             ok=False,
-            detail=f"{shown} does not answer: {error}",
+            detail=f"{shown} takes no messages: {error}",
             advice="start it, and see that TAPELINE_BROKER_URL is right (compose: docker compose up -d redis); "
             "until then workers look every 5 s",
         )

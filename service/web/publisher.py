@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from celery import Celery
 
+from service import hints
 from service.contract import wire
 
 _WAITING: Final = 1000
@@ -49,10 +50,11 @@ class Publisher:
             _log.debug("hint dropped", job=job_id)
 
     def check_broker(self, timeout_s: float) -> None:
-        """Raise an exception of the transport's own where the broker does not answer."""
+        """Raise an exception of the transport's own where the broker does not answer, or takes no writes."""
         limits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
         with self._app().connection_for_write(connect_timeout=timeout_s, transport_options=limits) as connection:
             connection.ensure_connection(max_retries=1, timeout=timeout_s, interval_start=0, interval_step=0)
+            connection.default_channel.client.set(wire.PROBE_KEY, "1", ex=60)
 
     @property
     def has_broker(self) -> bool:
@@ -69,9 +71,9 @@ class Publisher:
     def _run(self) -> None:
         app = self._app()
         while True:
-            job_id = self._hints.get()
+            job_ids = self._waiting_hints()
             try:
-                app.send_task(wire.TRAIN_TASK, args=[job_id], queue=wire.TRAIN_QUEUE, retry=False, ignore_result=True)
+                hints.send(app, job_ids)
             except Exception as error:  # noqa: BLE001 - each transport raises its own; all mean the same here
                 if not self._failing:
                     _log.warning("the broker does not answer; workers find jobs by themselves", error=str(error))
@@ -82,6 +84,14 @@ class Publisher:
                 if self._failing:
                     _log.info("the broker answers again")
                 self._failing = False
+
+    def _waiting_hints(self) -> list[str]:
+        """What waits to be sent, at least one."""
+        found = [self._hints.get()]
+        with suppress(queue.Empty):
+            while len(found) < wire.MAX_QUEUED:
+                found.append(self._hints.get_nowait())
+        return found
 
     def _forget(self) -> None:
         """Drop what has piled up: by the time the broker is back, workers have found these jobs by themselves."""

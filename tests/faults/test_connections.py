@@ -188,6 +188,57 @@ def test_a_broker_killed_ten_times_delays_jobs_and_no_more(light: Yard, broker: 
     light.check(reference)
 
 
+@pytest.mark.parametrize(
+    ("breaks", "mends"),
+    [
+        (b"REPLICAOF 127.0.0.1 1", b"REPLICAOF NO ONE"),
+        (b"CONFIG SET maxmemory 1", b"CONFIG SET maxmemory 0"),
+        (b"ACL SETUSER default -brpop", b"ACL SETUSER default +brpop"),
+        (b"ACL SETUSER default -@write", b"ACL SETUSER default +@all"),
+    ],
+    ids=["read-only", "full", "no permission to take", "no permission to write"],
+)
+def test_a_broker_that_answers_with_errors_delays_jobs_and_no_more(
+    light: Yard, broker: Broker, reference: Reference, breaks: bytes, mends: bytes
+) -> None:
+    """Celery takes the broker's errors for its own end; a worker must not."""
+    worker = light.start(TAPELINE_WORKERS="2")
+    light.submit()
+    light.until_all_end()
+    running = light.submit()
+    assert ask(broker, breaks).startswith(b"+OK")
+    began = time.monotonic()
+    light.submit()
+    light.until_all_end()
+    while time.monotonic() - began < 12:  # Celery has tried again by now, and failed
+        assert worker.poll() is None
+        time.sleep(0.2)
+    light.until_end(light.submit())
+    assert ask(broker, mends).startswith(b"+OK")
+    light.until_end(light.submit())
+    assert worker.poll() is None
+    assert light.job(running).lease == 1, "a running job was interrupted"
+    light.check(reference)
+
+
+def test_a_worker_outlives_a_celery_that_ends(light: Yard, broker: Broker, reference: Reference) -> None:
+    light.patch(
+        "from celery.worker.consumer import Consumer\n"
+        "start, failures = Consumer.start, iter(range(2))\n"
+        "def fail(self):\n"
+        "    if next(failures, None) is not None:\n"
+        "        raise RuntimeError('celery fails')\n"
+        "    return start(self)\n"
+        "Consumer.start = fail\n"
+    )
+    worker = light.start(TAPELINE_WORKERS="2")
+    light.until_end(light.submit())
+    wait_until(lambda: b":1" in ask(broker, b"SCARD _kombu.binding." + wire.TRAIN_QUEUE.encode()), "Celery again", 30)
+    light.until_end(light.submit())
+    assert worker.poll() is None
+    light.check(reference)
+
+
 def test_without_the_look_at_the_database_a_lost_message_is_found_out(light: Yard, broker: Broker) -> None:
     """F07 and F08 once more, the timer switched off: a job whose message was lost waits for ever."""
     light.patch("from workers import supervise\nsupervise.LOOK_S = 3600.0\n")

@@ -75,3 +75,27 @@ def test_without_a_broker_nothing_is_sent(app: Flask) -> None:
     publisher.wake("job_x")
     assert publisher._thread is None
     assert not publisher.has_broker
+
+
+def test_a_queue_that_nobody_empties_stays_small(
+    make_app: Callable[..., Flask], sqlite_url: str, submit: Any, socket_path: Path
+) -> None:
+    with ValkeyServer(unix_socket_path=socket_path, port=0):
+        client = make_app(sqlite_url, broker_url=f"redis+socket://{socket_path}?virtual_host=0").test_client()
+        for _ in range(2 * wire.MAX_QUEUED):
+            submit(client)
+        waiting(socket_path, wire.MAX_QUEUED)
+        time.sleep(0.5)
+        assert len(waiting(socket_path, wire.MAX_QUEUED)) == wire.MAX_QUEUED
+
+
+@pytest.mark.parametrize("command", [("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "maxmemory", "1")])
+def test_a_broker_that_takes_no_messages_is_not_ready(
+    make_app: Callable[..., Flask], sqlite_url: str, socket_path: Path, command: tuple[str, ...]
+) -> None:
+    with ValkeyServer(unix_socket_path=socket_path, port=0):
+        client = make_app(sqlite_url, broker_url=f"redis+socket://{socket_path}?virtual_host=0").test_client()
+        assert client.get("/readyz").json["checks"]["broker"]["status"] == "ok"
+        with redis.Redis(unix_socket_path=str(socket_path)) as broker:
+            broker.execute_command(*command)
+        assert client.get("/readyz").json["checks"]["broker"]["status"] == "degraded"
