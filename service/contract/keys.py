@@ -28,6 +28,8 @@ from service.contract.tables import ApiKey, BrowserSession
 
 SESSION_S: Final = 12 * 60 * 60
 """How long a browser stays signed in."""
+MAX_SESSIONS: Final = 100
+"""Of one key at a time."""
 OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 _KEY: Final = re.compile(r"tpl_([0-9a-f]{12})_[0-9a-f]{64}")
@@ -156,6 +158,12 @@ def sign_in(database: Database, identity: Identity, *, by: Actor | None = None) 
             id=f"ses_{number}", digest=_digest(token), key_id=identity.key_id, created_ms=now, expires_ms=expires
         )
         session.add(row)
+        session.flush()
+        # The oldest make room: a program that signs in anew for each request must not fill the table.
+        kept = select(BrowserSession.id).where(BrowserSession.key_id == identity.key_id)
+        newest = kept.order_by(BrowserSession.created_ms.desc(), BrowserSession.id.desc()).limit(MAX_SESSIONS)
+        of_key = BrowserSession.key_id == identity.key_id
+        session.execute(delete(BrowserSession).where(of_key, BrowserSession.id.not_in(newest.scalar_subquery())))
         audit.record(session, by, Deed.SIGN_IN, row.id)
     return _in_session(identity, row), token
 

@@ -44,7 +44,7 @@ class Keyring:
         for known, identity in self._of_settings:  # all of them, so that the time tells nothing
             if hmac.compare_digest(digest, known):
                 found = identity
-        found = found or self._remembered(digest) or self._ask(digest, text, is_session=False)
+        found = found or self._remembered(digest, is_session=False) or self._ask(digest, text, is_session=False)
         if found is None:
             with self._lock:
                 self._refused[digest] = time.monotonic() + REFUSED_S
@@ -60,7 +60,7 @@ class Keyring:
     def by_cookie(self, text: str) -> Identity | None:
         """Whose session this is, ``None`` where it is over."""
         digest = _digest(text)
-        return self._remembered(digest) or self._ask(digest, text, is_session=True)
+        return self._remembered(digest, is_session=True) or self._ask(digest, text, is_session=True)
 
     def was_known(self, text: str) -> bool:
         """Whether this opened something here before, as far as is remembered."""
@@ -72,9 +72,12 @@ class Keyring:
         with self._lock:
             self._known.pop(_digest(text), None)
 
-    def _remembered(self, digest: bytes) -> Identity | None:
+    def _remembered(self, digest: bytes, *, is_session: bool) -> Identity | None:
+        """What was found a moment ago, in the same place: a cookie's token is no key, nor a key a cookie."""
         known = self._known.get(digest)
-        return known.identity if known is not None and time.monotonic() < known.until else None
+        if known is None or time.monotonic() >= known.until:
+            return None
+        return known.identity if (known.identity.session_id is not None) == is_session else None
 
     def _ask(self, digest: bytes, text: str, *, is_session: bool) -> Identity | None:
         asked = time.monotonic()

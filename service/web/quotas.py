@@ -27,6 +27,8 @@ from service.web.problems import Problem
 
 GUESSES: Final = 60
 """Wrong keys that may come from one address in a minute."""
+SIGN_INS: Final = 60
+"""Browsers that may sign in with one key in a minute."""
 _REDIS_S: Final = 0.25
 """How long Redis may take for an answer."""
 _AWAY_S: Final = 10.0
@@ -53,6 +55,7 @@ class Quotas:
         self._requests = RateLimitItemPerMinute(self.limits.requests) if self.limits.requests else None
         self._uploads = RateLimitItemPerDay(self.limits.uploads) if self.limits.uploads else None
         self._guesses = RateLimitItemPerMinute(GUESSES)
+        self._sign_ins = RateLimitItemPerMinute(SIGN_INS)
         self._lock = threading.Lock()
         self._streams: Counter[str] = Counter()
         self._waiting: dict[str, _Waiting] = {}
@@ -87,6 +90,17 @@ class Quotas:
         """
         if wait_s := self._meter.spend(self._guesses, "guess", address, cost=0):
             raise _too_much("rate_limited", "too many wrong keys came from this address", wait_s)
+
+    def sign_in(self, key_id: str) -> None:
+        """Count a browser that signs in with this key: each makes rows that stay.
+
+        Raises:
+            Problem: there were too many in this minute.
+        """
+        if wait_s := self._meter.spend(self._sign_ins, "sign-in", key_id):
+            raise _too_much(
+                "rate_limited", f"more than {SIGN_INS} browsers signed in with this key in a minute", wait_s
+            )
 
     def wrong_guess(self, address: str) -> None:
         """Count a wrong key."""

@@ -43,6 +43,7 @@ def sign_in() -> Response:
         if problem.code == "key_required" and is_new:  # once: strangers must not fill the audit
             keys.refuse(here.database, by=named_actor(None))
         raise
+    here.quotas.sign_in(found.key_id)
     signed_in, token = keys.sign_in(here.database, found, by=named_actor(found))
     response = as_json(_item(signed_in), 201)
     response.set_cookie(

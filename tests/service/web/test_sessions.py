@@ -13,6 +13,7 @@ from service.contract import keys
 from service.contract.keys import Scope
 from service.contract.settings import Auth
 from service.web.guard import COOKIE
+from service.web.quotas import SIGN_INS
 from service.web.services import EXTENSION, Services
 
 OWN = {"Origin": "http://localhost"}
@@ -211,3 +212,32 @@ def test_an_open_stream_ends_with_the_key_that_opened_it(
                 pass
             assert time.monotonic() - began < 15
         assert http.get(f"/jobs/{job_id}").status_code == 401
+
+
+def test_a_token_is_no_key_and_a_key_is_no_cookie(keyed: Flask, make_key: Callable[..., str]) -> None:
+    key, client = make_key(), keyed.test_client()
+    sign_in(client, key)
+    token = client.get_cookie(COOKIE).value
+    assert client.get("/jobs").status_code == 200  # now the token is remembered
+    assert keyed.test_client().get("/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+    assert keyed.test_client().get("/jobs", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    other = keyed.test_client()
+    other.set_cookie(COOKIE, key)
+    assert other.get("/jobs").status_code == 401
+
+
+def test_signing_in_again_and_again_is_limited(keyed: Flask, make_key: Callable[..., str]) -> None:
+    key, other = make_key(), make_key("bob")
+    answers = [sign_in(keyed.test_client(), key).status_code for _ in range(SIGN_INS + 1)]
+    assert answers == [201] * SIGN_INS + [429]
+    assert sign_in(keyed.test_client(), other).status_code == 201
+
+
+def test_a_key_has_a_hundred_sessions_and_the_newest_stay(keyed: Flask, make_key: Callable[..., str]) -> None:
+    here: Services = keyed.extensions[EXTENSION]
+    identity = here.keyring.by_key(make_key())
+    assert identity is not None
+    tokens = [keys.sign_in(here.database, identity)[1] for _ in range(keys.MAX_SESSIONS + 3)]
+    opened = [here.keyring.by_cookie(token) is not None for token in tokens]
+    assert sum(opened) == keys.MAX_SESSIONS
+    assert opened[-1]
