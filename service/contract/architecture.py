@@ -36,6 +36,21 @@ _CHANNELS: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a spec must fit: the rows and columns of a data set's pictures, its classes, its training pictures."""
+
+    rows: int
+    columns: int
+    classes: int
+    train_count: int
+
+    @property
+    def pixels(self) -> int:
+        """Of one picture."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
     """A layer in its place, for one input.
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from service.contract.architecture import Network, networks
+from service.contract.architecture import Network, Shape, networks
 from service.contract.spec import Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
-
-if TYPE_CHECKING:
-    from service.contract.validation import Shape
 
 _EVALUATED: Final = 500
 _EVALUATED_NUMBERS: Final = 2**21

@@ -14,8 +14,9 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
 from service.contract.changes import ForkRequest, JobPatch, SignIn
+from service.contract.fields import choices_of, told_by_name
 from service.contract.inference import GenerateRequest, PredictRequest
-from service.contract.spec import ClassifierSpec, GanSpec
+from service.contract.spec import ClassifierSpec, Discriminator, GanSpec, Generator
 from service.web import problems, representations
 from service.web.guard import COOKIE
 from service.web.operations import PUBLIC, Operation, operation_of
@@ -32,6 +33,9 @@ _WITH_A_KEY: Final = ("key_required", "scope_missing", "rate_limited")
 _ON_WRITES: Final = ("foreign_origin",)
 _COMPLETE: Final = frozenset({"Dense", "Dropout"})
 """Parts of a spec that stand in lists: no preset can fill their gaps."""
+
+SHORTHAND: Final = "Shorthand"
+"""The title of a text that may stand for an object; the form leaves it out."""
 
 _HEADERS: Final = {
     "Idempotency-Key": "A name for this request, 1 to 255 printable characters: its repetition makes no second job.",
@@ -133,6 +137,7 @@ def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict
         examples = {
             "smallest": {"value": {"kind": "classifier"}},
             "gan": {"value": {"kind": "gan", "epochs": 20, "name": "digits", "tags": ["demo"]}},
+            "names": {"value": {"kind": "classifier", "dataset": "mnist", "optimizer": "adam"}},
         }
         body = {"application/json": {"schema": schema, "examples": examples}}
         described["requestBody"] = {"required": True, "content": body}
@@ -237,6 +242,8 @@ def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
     specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ClassifierSpec, "validation"), (GanSpec, "validation")]
     _, sent = models_json_schema(specs, ref_template=reference)
     parts = {name: part if name in _COMPLETE else _with_gaps(part, name) for name, part in sent["$defs"].items()}
+    for model in (ClassifierSpec, GanSpec, Generator, Discriminator):
+        _add_shorthands(model, parts[model.__name__]["properties"])
     text = "What to train. Only `kind` is needed; what is left out comes from the preset."
     return {
         "description": text,
@@ -251,6 +258,18 @@ def _with_gaps(schema: dict[str, Any], name: str) -> dict[str, Any]:
         opened["required"] = ["kind"]
     opened["properties"] = {field: _any_of(value) for field, value in schema.get("properties", {}).items()}
     return opened if schema.get("type") == "object" else schema
+
+
+def _add_shorthands(model: type[BaseModel], properties: dict[str, Any]) -> None:
+    """A text may stand for an object that is told by its name: ``"adam"`` for ``{"name": "adam"}``."""
+    for name, field in model.model_fields.items():
+        if told_by_name(field.annotation):
+            choices = choices_of(field.annotation)
+            text = {"type": "string", "title": SHORTHAND, "description": 'Short for `{"name": …}`.'}
+            schema = properties[name]
+            options = schema.get("anyOf", [{key: schema[key] for key in ("$ref",) if key in schema}])
+            rest = {key: value for key, value in schema.items() if key not in ("anyOf", "$ref")}
+            properties[name] = {"anyOf": [*options, text | ({"enum": choices} if choices else {})], **rest}
 
 
 def _any_of(schema: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
-from service import datasets
 from service.contract import costs, jobs, plan, validation
 from service.contract.artifacts import ArtifactDamaged, ArtifactKind
 from service.contract.changes import ForkRequest, JobPatch
@@ -22,7 +21,7 @@ from service.contract.spec import Spec
 from service.contract.states import Action
 from service.contract.tables import Artifact, Job
 from service.contract.validation import Shape
-from service.web import queries
+from service.web import checking, queries
 from service.web.answers import as_json, tag_of, tagged_json
 from service.web.guard import actor, refused, still_open
 from service.web.operations import documented
@@ -61,7 +60,7 @@ def submit() -> Response:
     idempotency = queries.idempotency_key(document)
     here = services()
     try:
-        spec, shape = _check(document)
+        spec, shape = checking.check(document)
         if not query.dry_run:
             here.quotas.new_job(owner())
     except (SpecError, Problem):
@@ -311,31 +310,18 @@ def _derived(parent: Job, overrides: dict[str, Any], *, epoch: int) -> tuple[Spe
     about = {"name": parent.name, "tags": parent.tags, "priority": parent.priority}
     try:
         spec = validation.derive(parent.resolved | about, overrides, epoch=epoch)
-        spec, shape = _check(spec.model_dump(mode="json"))
-        before = _shape(parent.resolved["dataset"]["name"])
+        spec, shape = checking.check(spec.model_dump(mode="json"))
+        before = checking.shape(parent.resolved["dataset"]["name"])
         if before is not None and before.pixels != shape.pixels:
             detail = f"its pictures have {shape.pixels} pixels; those of the checkpoint's data have {before.pixels}"
             raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="wrong_shape")])
         return spec, shape
     except SpecError as error:
+        sent = validation.as_sent(error, overrides)
         raise SpecError(
-            [replace(fault, pointer="#/overrides" + fault.pointer.removeprefix("#")) for fault in error.faults],
-            total=error.total,
+            [replace(fault, pointer="#/overrides" + fault.pointer.removeprefix("#")) for fault in sent.faults],
+            total=sent.total,
         ) from error
-
-
-def _shape(name: str) -> Shape | None:
-    """The shape of a data set, ``None`` where it is gone by now."""
-    try:
-        info = services().shelf.describe(name, owner())
-    except datasets.DatasetError:
-        return None
-    return _shape_of(info)
-
-
-def _shape_of(info: datasets.DatasetInfo) -> Shape:
-    rows, columns = info.image_shape
-    return Shape(rows=rows, columns=columns, classes=info.classes, train_count=info.train_count)
 
 
 def _submit_copy(
@@ -380,54 +366,6 @@ def _answered(idempotency: jobs.IdempotencyKey | None) -> Response | None:
     with services().database.read() as session:
         earlier = jobs.replay(session, idempotency, owner=owner())
     return _submitted(earlier, replayed=True) if earlier is not None else None
-
-
-def _check(document: Any) -> tuple[Spec, Shape]:
-    """Everything that can be wrong with a spec, at once.
-
-    Raises:
-        SpecError: as it says.
-    """
-    faults: list[Fault] = []
-    undescribed = 0
-    spec: Spec | None = None
-    try:
-        spec = validation.resolve(document)
-    except SpecError as error:
-        faults.extend(error.faults)
-        undescribed = error.total - len(error.faults)
-    name = spec.dataset.name if spec is not None else _dataset_name(document)
-    shape: Shape | None = None
-    if name is not None:
-        try:
-            shape = _shape_of(_described(name))
-        except datasets.DatasetNotFound as error:
-            known = f"known are {', '.join(error.known)}"
-            faults.append(_dataset_fault(error.code, f"there is no such data set; {known}", error.suggestion))
-        except datasets.DatasetBroken as error:
-            faults.append(_dataset_fault(error.code, f"its files are broken: {error.path.name}: {error.reason}"))
-    if faults or spec is None or shape is None:
-        raise SpecError(faults, total=len(faults) + undescribed)
-    spec = validation.suit(spec, document, shape)
-    validation.check_fit(spec, shape)
-    return spec, shape
-
-
-def _described(name: str) -> datasets.DatasetInfo:
-    """The data set; of one that this package knows nobody needs to look at its files."""
-    known = datasets.BUILT_IN.get(name)
-    return known.info if known is not None else services().shelf.describe(name, owner())
-
-
-def _dataset_name(document: Any) -> str | None:
-    dataset = document.get("dataset") if isinstance(document, dict) else None
-    name = dataset.get("name") if isinstance(dataset, dict) else None
-    return name if isinstance(name, str) and name else None
-
-
-def _dataset_fault(code: str, detail: str, suggestion: str | None = None) -> Fault:
-    hint = f"; did you mean {suggestion!r}?" if suggestion else ""
-    return Fault(pointer="#/dataset/name", detail=detail + hint, code=code, suggestion=suggestion)
 
 
 def _represent(job: Job) -> dict[str, Any]:

@@ -12,13 +12,13 @@ export class SchemaForm {
     this.fields = new Map(); // pointer -> { element, fault, sync }
   }
 
-  // Follows references, and takes "or null" apart.
+  // Follows references, and takes "or null" apart; of an object and the name that may stand for it, the object is shown.
   resolve(schema) {
     let found = schema;
     while (found.$ref) found = { ...this.schemas[found.$ref.split("/").at(-1)], ...without(found, "$ref") };
-    const options = (found.anyOf ?? []).filter((option) => option.type !== "null");
+    const options = (found.anyOf ?? []).filter((option) => option.type !== "null" && option.title !== "Shorthand");
     if (!found.anyOf) return { schema: found, nullable: false };
-    const nullable = options.length < found.anyOf.length;
+    const nullable = found.anyOf.some((option) => option.type === "null");
     if (options.length === 1) return { schema: { ...without(found, "anyOf"), ...this.resolve(options[0]).schema }, nullable };
     return { schema: { ...without(found, "anyOf"), oneOf: options }, nullable };
   }
@@ -36,7 +36,9 @@ export class SchemaForm {
   set(path, value) {
     for (let length = 1; length < path.length; length += 1) {
       const start = path.slice(0, length);
-      if (at(this.sent, start) !== undefined && at(this.sent, start) !== null) continue;
+      const own = at(this.sent, start);
+      if (typeof own === "string") put(this.sent, start, { name: own }); // a name that stands for its object
+      if (own !== undefined && own !== null) continue;
       const whole = at(this.filled, start);
       put(this.sent, start, Array.isArray(whole) ? structuredClone(whole) : {});
     }

@@ -127,6 +127,16 @@ def test_spec_as_sent_needs_its_kind_only(document: dict[str, Any]) -> None:
     assert schemas["ClassifierSpec"]["additionalProperties"] is False
 
 
+def test_the_schema_shows_that_a_name_may_stand_for_its_object(document: dict[str, Any]) -> None:
+    fields = document["components"]["schemas"]["ClassifierSpec"]["properties"]
+    assert {option.get("type", "object") for option in fields["dataset"]["anyOf"]} == {"object", "string"}
+    (names,) = [option["enum"] for option in fields["optimizer"]["anyOf"] if option.get("type") == "string"]
+    assert names == ["sgd", "adam", "adamw"]
+    (losses,) = [option["enum"] for option in fields["loss"]["anyOf"] if option.get("type") == "string"]
+    assert "softmax_cross_entropy" in losses
+    assert all(option.get("type") != "string" for option in fields["layers"]["items"].get("oneOf", []))
+
+
 class _Page(HTMLParser):
     """Collects what a strict content security policy would refuse, and where links lead."""
 

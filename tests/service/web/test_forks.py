@@ -36,6 +36,15 @@ def pointers(answer: Any) -> list[str]:
     return [error["pointer"] for error in answer.json["errors"]]
 
 
+def test_overrides_may_name_an_object_by_its_text(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    parent = trained(client, worker, submit)
+    made = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 5, "optimizer": "adam"}})
+    assert made.status_code == 201, made.text
+    assert made.json["resolved"]["optimizer"]["name"] == "adam"
+    wrong = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 5, "dataset": "nothing"}})
+    assert pointers(wrong) == ["#/overrides/dataset"]
+
+
 def test_a_fork_goes_on_from_a_checkpoint_of_its_own(either_app: Flask, play: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), play(either_app)
     parent = trained(client, worker, submit, name="first", tags=["a"])

@@ -54,6 +54,17 @@ def test_job_is_stored_and_shown_whole(either_app: Flask) -> None:
         assert client.get(made.json["urls"][name], buffered=name != "stream").status_code == 200
 
 
+def test_a_name_may_stand_for_its_object(either_app: Flask) -> None:
+    client = either_app.test_client()
+    sent = {"kind": "classifier", "dataset": "mnist-10k", "optimizer": "adam", "schedule": "cosine"}
+    objects = {name: value if name == "kind" else {"name": value} for name, value in sent.items()}
+    made, same = client.post("/jobs", json=sent).json, client.post("/jobs", json=objects).json
+    assert made["spec"] == sent
+    assert made["resolved"] == same["resolved"]
+    assert made["resolved"]["dataset"]["name"] == "mnist-10k"
+    assert made["spec_hash"] == same["spec_hash"]
+
+
 def test_running_job_shows_progress_times_and_provenance(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client, epochs=10)
     worker.claim()

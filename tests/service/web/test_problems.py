@@ -80,6 +80,10 @@ def test_deep_nesting_is_refused(client: FlaskClient) -> None:
         ),
         ({"kind": "classifier", "dataset": {"name": "minst"}}, "#/dataset/name", "dataset_not_found", "mnist"),
         ({"kind": "classifier", "dataset": {"name": "../etc"}}, "#/dataset/name", "dataset_not_found", None),
+        ({"kind": "classifier", "dataset": "minst"}, "#/dataset", "dataset_not_found", "mnist"),
+        ({"kind": "classifier", "optimizer": "adma"}, "#/optimizer", "unknown_value", "adam"),
+        ({"kind": "GAN"}, "#/kind", "unknown_kind", "gan"),
+        ({"kind": "classifier", "learning_rate": 1}, "#/learning_rate", "unknown_field", "optimizer.learning_rate"),
     ],
 )
 def test_fault_of_a_spec_is_pointed_at(
