@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Tag
 from service.contract.states import FindingCode
 
 MAX_LAYERS: Final = 64
-MAX_UNITS: Final = 4096
+MAX_UNITS: Final = 2**18
+"""As many as an image of 512 x 512 has pixels; a network's weights have a limit of their own."""
+MAX_LATENT: Final = 4096
 MAX_FILTERS: Final = 1024
 MAX_KERNEL: Final = 31
 MAX_SCALE: Final = 16
@@ -430,7 +432,7 @@ class ClassifierSpec(Common):
 class Latent(Part):
     """The space a generator draws its noise from."""
 
-    dim: Annotated[int, Field(ge=1, le=MAX_UNITS)]
+    dim: Annotated[int, Field(ge=1, le=MAX_LATENT)]
     distribution: Distribution = Distribution.UNIFORM
 
 
