@@ -6,7 +6,7 @@ from service.datasets.catalogue import catalogue, describe, find_files
 from service.datasets.download import Progress
 from service.datasets.errors import DatasetBroken, DatasetError, DatasetNotFound, DatasetUnavailable
 from service.datasets.idx import read_idx, write_idx
-from service.datasets.info import IDX_NAMES, DatasetInfo, content_sha256
+from service.datasets.info import IDX_NAMES, DatasetInfo, DatasetState, content_sha256
 
 __all__ = [
     "BUILT_IN",
@@ -17,6 +17,7 @@ __all__ = [
     "DatasetError",
     "DatasetInfo",
     "DatasetNotFound",
+    "DatasetState",
     "DatasetUnavailable",
     "Progress",
     "catalogue",

@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from service.datasets import failures
 from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.idx import read_idx, read_idx_shape
@@ -128,7 +130,15 @@ def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]
 
 def _describe_builtin(builtin: BuiltIn, data_root: Path) -> DatasetInfo:
     found = locate(builtin.info.name, data_root, {builtin.info.name: builtin})
-    return replace(builtin.info, available=is_complete(found))
+    if is_complete(found):
+        return replace(builtin.info, available=True)
+    return replace(
+        builtin.info,
+        available=False,
+        download_bytes=sum(size for name, size in builtin.packed_bytes.items() if name not in found),
+        download_from=tuple(urlsplit(mirror).hostname or mirror for mirror in builtin.mirrors),
+        download_problem=failures.expected(data_root / builtin.info.name),
+    )
 
 
 def _describe_folder(name: str, paths: Mapping[str, Path]) -> DatasetInfo:

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import build_opener
 
+from service.datasets import failures
 from service.datasets.builtins import BuiltIn
 from service.datasets.errors import DatasetBroken, DatasetUnavailable
 from service.datasets.idx import read_idx_content
@@ -52,13 +53,16 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
             while missing:
                 _fetch(mirror, missing[0], folder, builtin.digests[missing[0]], meter)
                 del missing[0]
+            failures.forget(folder)
             return
         except _MirrorFailed as error:
             faults.append(f"{mirror}: {error}")
         except OSError as error:  # of the disk: those of the network were caught further in
             reason = f"{folder} cannot be written ({error.strerror or error})"
             raise DatasetUnavailable(name, reason, advice) from error
-    raise DatasetUnavailable(name, "; ".join(faults) or "it has no mirror", advice)
+    reason = "; ".join(faults) or "it has no mirror"
+    failures.note(folder, reason)
+    raise DatasetUnavailable(name, reason, advice)
 
 
 class _Meter:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"
@@ -10,6 +11,14 @@ VALIDATION_IMAGES = "t10k-images-idx3-ubyte"
 VALIDATION_LABELS = "t10k-labels-idx1-ubyte"
 IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 """MNIST's own names for the four files, in the order in which they are digested."""
+
+
+class DatasetState(StrEnum):
+    """Whether a job can train on a data set."""
+
+    READY = "ready"
+    DOWNLOAD = "download"
+    UNAVAILABLE = "unavailable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +38,30 @@ class DatasetInfo:
     available: bool  # can be had without a download
     problem: str | None = None  # what is wrong with its files, if something is
     upload_id: str | None = None  # of a data set that a person sent
+    download_bytes: int = 0  # of the packed files that are not here
+    download_from: tuple[str, ...] = ()  # hosts, tried in turn
+    download_problem: str | None = None  # why a download would fail, as far as is known
+
+    @property
+    def state(self) -> DatasetState:
+        """Whether a job can train on it at once, after a download, or as it looks not at all."""
+        if self.available:
+            return DatasetState.READY
+        if self.problem is not None or self.download_problem is not None or not self.download_from:
+            return DatasetState.UNAVAILABLE
+        return DatasetState.DOWNLOAD
+
+    @property
+    def state_reason(self) -> str | None:
+        """Why it is not ready, as a sentence; ``None`` where it is."""
+        if self.available:
+            return None
+        if self.problem is not None:
+            return self.problem
+        size = f"{self.download_bytes / 1e6:.0f} MB from {self.download_from[0]}" if self.download_from else ""
+        if self.download_problem is not None:
+            return f"It is not on this machine, and {self.download_problem}."
+        return f"It is not on this machine: a job downloads {size} when it starts." if size else "It is not here."
 
 
 def content_sha256(digests: Mapping[str, str]) -> str:

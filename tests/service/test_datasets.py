@@ -3,6 +3,7 @@ import hashlib
 import multiprocessing
 import os
 import pickle
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,10 +22,12 @@ from service.datasets import (
     DatasetBroken,
     DatasetError,
     DatasetNotFound,
+    DatasetState,
     DatasetUnavailable,
     catalogue,
     content_sha256,
     describe,
+    failures,
     load,
     write_idx,
 )
@@ -395,6 +398,52 @@ def test_the_error_names_each_mirror_and_what_to_do(root: Path, cache: Path, tmp
     for part in (dead.url, "refused", mirror.url, "HTTP 404", str(root / "mnist"), f"{TRAIN_IMAGES}.gz", "mnist-10k"):
         assert part in text
     assert caught.value.code == "dataset_unavailable"
+
+
+def test_a_data_set_that_is_not_here_says_what_a_job_would_do(
+    root: Path, cache: Path, tmp_path: Path, mirror: Mirror
+) -> None:
+    builtins = tiny_builtin(tmp_path / "published", mirror.url)
+    total = sum(builtins["mnist"].packed_bytes.values())
+    told = describe("mnist", root, builtins=builtins)
+    assert (told.state, told.download_bytes, told.download_from) == (DatasetState.DOWNLOAD, total, ("127.0.0.1",))
+    assert "a job downloads" in str(told.state_reason)
+
+    mirror.truncate = True
+    with pytest.raises(DatasetUnavailable):
+        load("mnist", root, cache_root=cache, builtins=builtins)
+    told = describe("mnist", root, builtins=builtins)
+    assert told.state is DatasetState.UNAVAILABLE
+    assert re.search(r"the last download failed \(\d{4}-\d\d-\d\d .* UTC\): .*cut short", str(told.state_reason))
+    assert [info.name for info in catalogue(root, builtins=builtins)] == ["mnist"]
+
+    mirror.truncate = False
+    load("mnist", root, cache_root=cache, builtins=builtins)
+    told = describe("mnist", root, builtins=builtins)
+    assert (told.state, told.state_reason, told.download_bytes) == (DatasetState.READY, None, 0)
+    assert [path.name for path in root.iterdir()] == ["mnist"]
+
+
+def test_a_failed_download_is_forgotten_after_a_day(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root.mkdir()
+    failures.note(root / "mnist", "no route to host")
+    assert describe("mnist", root).state is DatasetState.UNAVAILABLE
+    later = time.time() + failures.REMEMBERED_FOR_S
+    monkeypatch.setattr(failures.time, "time", lambda: later)
+    assert describe("mnist", root).state is DatasetState.DOWNLOAD
+
+
+def test_a_data_folder_that_cannot_be_written_is_told_before_a_download(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told = describe("fashion-mnist", tmp_path / "file")
+    assert told.state is DatasetState.UNAVAILABLE
+    assert told.state_reason == "It is not on this machine, and its folder cannot be written."
+
+
+def test_a_broken_folder_is_unavailable(root: Path) -> None:
+    make_files(root / "shapes", {TRAIN_LABELS: [0, 1, 2]})
+    told = catalogue(root)[-1]
+    assert (told.state, told.state_reason) == (DatasetState.UNAVAILABLE, told.problem)
 
 
 class GivenUp(Exception):
