@@ -1,7 +1,8 @@
 """The pipes between a supervisor and its child: JSON, orders one way and reports the other.
 
 A report is ``{"ready": true}`` once the child has loaded what it needs, ``{"step": ..., "steps": ...}``,
-``{"done": why}`` or ``{"gave_up": why}``; an order is the job to train, then perhaps ``{"stop": ...}``.
+``{"done": why}``, ``{"gave_up": why}`` or ``{"calibrated": factors}``; an order is the job to train, then perhaps
+``{"stop": ...}``, or ``{"calibrate": true}``.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ class Orders:
         self._send({"ready": True})
 
     def first(self) -> dict[str, Any]:
-        """Wait for the job to train."""
+        """Wait for the job to train, or for another first order."""
         return self._first.get()
 
     def progress(self, step: int, steps: int) -> None:
@@ -190,6 +191,10 @@ class Orders:
     def give_up(self, why: str) -> None:
         """The last report of a child that could not let go by itself: nobody died, but the lease is still held."""
         self._send({"gave_up": why})
+
+    def calibrated(self, factors: Mapping[str, float]) -> None:
+        """The last report of a child that was to measure this machine."""
+        self._send({"calibrated": dict(factors)})
 
     def _send(self, report: Mapping[str, Any]) -> None:
         try:

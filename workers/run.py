@@ -40,7 +40,7 @@ from service.contract.validation import Shape, read_resolved
 from service.datasets import Dataset, DatasetError
 from service.datasets.shelf import Shelf
 from service.pictures import grids
-from workers import build, forks, limits
+from workers import build, calibrate, forks, limits
 from workers.build import Trainer
 from workers.channel import Orders
 from workers.health import Watch
@@ -96,7 +96,11 @@ def main(orders: Orders) -> int:
     database = Database(settings.database_url, application="tapeline-child")
     orders.ready()
     _rehearse(database)
-    held = Claim(**orders.first())
+    order = orders.first()
+    if "calibrate" in order:
+        orders.calibrated(calibrate.measure())
+        return 0
+    held = Claim(**order)
     structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease, attempt=held.attempt)
     try:
         orders.done(_train(settings, database, held, orders))

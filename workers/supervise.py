@@ -16,7 +16,7 @@ from uuid import uuid4
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.contract import leases
+from service.contract import calibrations, leases
 from service.contract.database import Database
 from service.contract.errors import LeaseLost
 from service.contract.failpoints import reach
@@ -44,6 +44,8 @@ LEAVE_S: Final = 2.0
 """How long a worker that stops asks a database that does not answer to take a job back."""
 GOODBYE_S: Final = 3.0
 """How long it may take such a worker to say that it is gone."""
+CALIBRATION_S: Final = 30.0
+"""How long the measurement of a machine may take; alone it takes a third of a second."""
 READY_S: Final = 60.0
 """How long a child may take to load NumPy and ourselves."""
 FENCE: Final = 0.7
@@ -77,7 +79,7 @@ class Supervisor:
     def start(self) -> None:
         """Have a child ready and begin to look, whether the broker answers or not."""
         prepare(portable_bits=self._settings.portable_bits)
-        threading.Thread(target=self._restock, name="restock", daemon=True).start()  # the first one takes a second
+        threading.Thread(target=self._begin, name="restock", daemon=True).start()  # the first one takes a second
         self._looking.start()
 
     def look(self) -> None:
@@ -230,6 +232,37 @@ class Supervisor:
                 child = self._spawn()
                 if child is not None:
                     self._give_back(child)
+
+    def _begin(self) -> None:
+        self._restock()
+        try:
+            self._calibrate()
+        except (SQLAlchemyError, RuntimeError) as error:
+            log.warning("this machine is not calibrated", error=str(error))
+
+    def _calibrate(self) -> None:
+        """Have a child measure how fast this machine computes, unless that is known of a short while ago."""
+        host = socket.gethostname()
+        with self._restocking:  # as for any child that nobody waits for: see _close
+            if self._draining.is_set() or calibrations.is_fresh(self._database, host):
+                return
+            child = self._spawn()
+            if child is None:
+                return
+            try:
+                report: dict[str, Any] = {}
+                if child.wait_until_ready(READY_S):
+                    child.order({"calibrate": True})
+                    deadline = time.monotonic() + CALIBRATION_S
+                    while not self._draining.is_set() and time.monotonic() < deadline:
+                        report = child.report(TICK_S)
+                        if report:
+                            break
+            finally:
+                child.close()
+        if "calibrated" in report:
+            calibrations.store(self._database, host, report["calibrated"])
+            log.info("calibrated", **report["calibrated"])
 
     def _spawn(self) -> Child | None:
         try:

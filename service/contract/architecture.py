@@ -37,12 +37,14 @@ _CHANNELS: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a spec must fit: the rows and columns of a data set's pictures, its classes, its training pictures."""
+    """What a spec must fit: the rows and columns of a data set's pictures, its classes, its pictures."""
 
     rows: int
     columns: int
     classes: int
     train_count: int
+    validation_count: int = 0
+    """0 where it is not known."""
 
     @property
     def pixels(self) -> int:

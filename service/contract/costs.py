@@ -95,6 +95,15 @@ def _activations(spec: Spec, network: Network) -> int:
     return _item(spec) * max(training, looking, _PROBED * numbers)
 
 
+def optimizer_slots(spec: Spec) -> list[int]:
+    """How many numbers each network's optimizer keeps for a weight."""
+    match spec:
+        case ClassifierSpec():
+            return [_slots(spec.optimizer)]
+        case GanSpec():
+            return [_slots(part.optimizer or spec.optimizer) for part in (spec.generator, spec.discriminator)]
+
+
 def _slots(optimizer: Optimizer) -> int:
     match optimizer:
         case Adam() | AdamW():

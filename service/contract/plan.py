@@ -1,28 +1,51 @@
-"""What a spec will cost: parameters, bytes, and seconds once this service has seen such work."""
+"""What a spec will cost: parameters, bytes, and seconds."""
 
 from __future__ import annotations
 
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.contract import costs
-from service.contract.architecture import networks
-from service.contract.costs import looks, total_steps
+from service.contract import calibrations, costs, uploads, work
+from service.contract.architecture import Shape
+from service.contract.costs import total_steps
 from service.contract.spec import Spec
 from service.contract.states import Status
+from service.contract.strict_json import canonical
 from service.contract.tables import Epoch, Job
-from service.contract.validation import Shape, read_resolved
+from service.contract.validation import read_resolved
 
-_LOOK_BACK: Final = 10
-"""So many finished jobs tell how fast this service is."""
+_LOOK_BACK: Final = 30
+"""So many finished jobs of the kind are looked at, the latest first."""
+_SIMILAR_JOBS: Final = 10
+"""So many of those that are similar count."""
+_SIMILAR: Final = 0.85
+"""Two runs are similar if this share of their time, or more, goes into the same kinds of work."""
 _SIDE: Final = 28
-"""Rows and columns that pictures are taken to have where only speeds are compared."""
-_TOUCHED: Final = 40
-"""Multiplications of a product that take as long as all that is done besides to one output of a layer: its bias and
-activation, patches, their gradients. Measured on a network with convolutions."""
+"""Rows and columns of the images of a finished job, where its data set does not tell."""
+_CALIBRATED: Final = (0.65, 1.6)
+"""The range of an estimate that rests on a calibration alone: of processor time below, of the clock above."""
+_LEARNED: Final = 0.6
+"""How far the range reaches beyond what one similar job took; of n jobs, 1 / sqrt(n) of that."""
+_LONGEST_FILES: Final = 1.5
+"""What counts at most of a job's time, as a multiple of its epochs': the rest is waiting, such as for a download."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """How long a training will take. Nine of ten are meant to lie between ``low_s`` and ``high_s``."""
+
+    seconds: float
+    low_s: float
+    high_s: float
+    basis: str
+    """``calibration``, or ``3 similar jobs``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +57,21 @@ class Plan:
     estimated_bytes: int
     """Peak memory: data set, weights, gradients, optimiser and activations."""
     checkpoint_bytes: int
-    estimated_seconds: float | None
-    """``None`` until a job of this kind has been finished here."""
+    estimate: Estimate | None
+    """``None`` until a worker has measured a machine, or a job of this kind has been finished."""
+
+    @property
+    def estimated_seconds(self) -> float | None:
+        """The median expected."""
+        return self.estimate.seconds if self.estimate is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A job that succeeded: how its time was expected to be spent, and how long it took."""
+
+    expected: Mapping[str, float]
+    took_s: float
 
 
 def plan(session: Session, spec: Spec, shape: Shape) -> Plan:
@@ -45,40 +81,75 @@ def plan(session: Session, spec: Spec, shape: Shape) -> Plan:
         steps=total_steps(spec, shape.train_count),
         estimated_bytes=costs.peak_bytes(spec, shape),
         checkpoint_bytes=costs.checkpoint_bytes(spec, shape),
-        estimated_seconds=_seconds(session, spec, shape),
+        estimate=_estimate(session, spec, shape),
     )
 
 
-def work(resolved: dict[str, Any], steps: int) -> float:
-    """Multiplications of a whole run, up to a factor that is the same for all jobs of a kind."""
-    # The size of the pictures is the data's, nearly the same for all jobs; what does not fit it is walked through too.
-    spec = read_resolved(resolved)
-    a_picture = sum(
-        looks(network) * (placed.products + _TOUCHED * placed.outputs)
-        for network in networks(spec, _SIDE, _SIDE)
-        for placed in network.placed
-    )
-    return float(a_picture * spec.batch_size * steps)
+def _estimate(session: Session, spec: Spec, shape: Shape) -> Estimate | None:
+    factors = calibrations.factors(session)
+    expected = work.seconds(work.count(spec, shape), factors or {})
+    finished = _finished(session, spec, factors or {})
+    similar = [job for job in finished if work.overlap(job.expected, expected) >= _SIMILAR][:_SIMILAR_JOBS]
+    if not similar and factors is None:
+        similar = finished[:_SIMILAR_JOBS]
+    seconds = sum(expected.values())
+    if similar:
+        ratios = sorted(job.took_s / sum(job.expected.values()) for job in similar)
+        low, middle, high = _spread(ratios)
+        count = len(similar)
+        return _rounded(seconds * low, seconds * middle, seconds * high, f"{count} similar job{'s'[: count > 1]}")
+    if factors is None:
+        return None
+    clock = seconds * factors.get(work.CONTENTION, 1.0)
+    return _rounded(seconds * _CALIBRATED[0], clock, clock * _CALIBRATED[1], "calibration")
 
 
-def _seconds(session: Session, spec: Spec, shape: Shape) -> float | None:
+def _spread(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """The range that another one is expected in, around the median. One ratio of many may be an exception."""
+    count = len(ratios)
+    middle = ratios[count // 2] if count % 2 else (ratios[count // 2 - 1] + ratios[count // 2]) / 2
+    kept = ratios[1:-1] if count >= 5 else ratios
+    beyond = 1 + _LEARNED / math.sqrt(count)
+    return kept[0] / beyond, middle, kept[-1] * beyond
+
+
+def _rounded(low: float, middle: float, high: float, basis: str) -> Estimate:
+    return Estimate(seconds=round(middle, 1), low_s=round(low, 1), high_s=round(high, 1), basis=basis)
+
+
+def _finished(session: Session, spec: Spec, factors: Mapping[str, float]) -> list[_Finished]:
+    """The latest jobs of the kind that succeeded from their first epoch on, without an interruption."""
     recent = (
         select(Job.id)
-        .where(Job.status == Status.SUCCEEDED, Job.kind == spec.kind, Job.start_epoch == 0)
+        .where(Job.status == Status.SUCCEEDED, Job.kind == spec.kind, Job.start_epoch == 0, Job.attempt == 1)
         .order_by(Job.created_ms.desc(), Job.id.desc())
         .limit(_LOOK_BACK)
     )
     # PostgreSQL cannot group by a JSON column, but lets columns pass that hang on the grouped primary key.
-    finished = (
-        select(Job.resolved, Job.steps, func.sum(Epoch.seconds))
+    found = session.execute(
+        select(Job, func.sum(Epoch.seconds))
         .join(Epoch, Epoch.job_id == Job.id)
         .where(Job.id.in_(recent.scalar_subquery()))
         .group_by(Job.id)
+        .order_by(Job.created_ms.desc(), Job.id.desc())
     )
-    rates: list[float] = [
-        work(resolved, steps) / total for resolved, steps, total in session.execute(finished) if total
-    ]
-    if not rates:
-        return None
-    rate = sorted(rates)[len(rates) // 2]
-    return round(work(spec.model_dump(mode="json"), total_steps(spec, shape.train_count)) / rate, 1)
+    jobs = []
+    for job, trained_s in found:
+        expected = work.seconds(_work_of(session, job), factors)
+        if trained_s and sum(expected.values()):
+            whole_s = ((job.finished_ms or 0) - (job.started_ms or 0)) / 1000
+            jobs.append(_Finished(expected, max(trained_s, min(whole_s, _LONGEST_FILES * trained_s + 1))))
+    return jobs
+
+
+def _work_of(session: Session, job: Job) -> work.Work:
+    upload = uploads.find(session, job.resolved["dataset"]["name"], owner=job.owner)
+    rows, columns = (upload.image_rows, upload.image_columns) if upload is not None else (_SIDE, _SIDE)
+    return _counted(canonical(job.resolved), job.epoch, job.steps, rows, columns)
+
+
+@functools.lru_cache(maxsize=256)
+def _counted(resolved: str, epochs: int, steps: int, rows: int, columns: int) -> work.Work:
+    spec = read_resolved(json.loads(resolved))
+    images = steps * spec.batch_size // max(1, epochs)
+    return work.count(spec, Shape(rows=rows, columns=columns, classes=0, train_count=images), epochs=epochs)

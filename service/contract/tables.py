@@ -254,6 +254,17 @@ class Worker(Base):
     seen_ms: Mapped[int] = mapped_column(BigInteger)
 
 
+class Calibration(Base):
+    """How fast a machine computes, as a worker on it measured."""
+
+    __tablename__ = "calibrations"
+
+    host: Mapped[str] = mapped_column(String(255), primary_key=True)
+    factors: Mapped[dict[str, float]] = mapped_column(JSON)
+    """Of each group in ``work.GROUPS``: 1 as fast as the reference machine, 2 half as fast."""
+    measured_ms: Mapped[int] = mapped_column(BigInteger)
+
+
 class ApiKey(Base):
     """What opens the service to one owner. The key itself is told once, and kept nowhere."""
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, assert_never
 
 from service import datasets
-from service.contract import validation
+from service.contract import plan, validation
 from service.contract.architecture import Shape
 from service.contract.errors import Fault, SpecError
 from service.contract.spec import Spec
+from service.datasets import DatasetState
+from service.web.representations import DryRun
 from service.web.services import owner, services
+
+DIGIT_SIDE: Final = 28
+"""Rows and columns of the images that presets are written for."""
 
 
 def check(document: Any) -> tuple[Spec, Shape]:
@@ -46,6 +51,63 @@ def check(document: Any) -> tuple[Spec, Shape]:
     return spec, fits
 
 
+def dry_run(document: Any, spec: Spec, fits: Shape) -> DryRun:
+    """What a checked spec would become and cost, and what is worth knowing before it is sent."""
+    with services().database.read() as session:
+        cost = plan.plan(session, spec, fits)
+    estimate = cost.estimate
+    return DryRun(
+        resolved=spec.model_dump(mode="json"),
+        parameters=cost.parameters,
+        steps=cost.steps,
+        estimated_bytes=cost.estimated_bytes,
+        checkpoint_bytes=cost.checkpoint_bytes,
+        estimated_seconds=estimate.seconds if estimate else None,
+        estimated_seconds_low=estimate.low_s if estimate else None,
+        estimated_seconds_high=estimate.high_s if estimate else None,
+        estimate_basis=estimate.basis if estimate else None,
+        notes=[*_of_the_data(spec), *_of_the_preset(document, spec, fits)],
+    )
+
+
+def _of_the_data(spec: Spec) -> list[str]:
+    """What a job has to do before it can train."""
+    name = spec.dataset.name
+    info = services().shelf.describe(name, owner())
+    size = f"{info.download_bytes / 1e6:.0f} MB"
+    match info.state:
+        case DatasetState.READY:
+            return []
+        case DatasetState.DOWNLOAD:
+            source = info.download_from[0]
+            return [f"{name} is not on this machine; the job downloads {size} from {source} when it starts."]
+        case DatasetState.UNAVAILABLE:
+            why = info.download_problem or "there is no place to download it from"
+            return [f"{name} is not on this machine, and {why}. The job tries to download {size} when it starts."]
+        case _:
+            assert_never(info.state)
+
+
+def _of_the_preset(document: Any, spec: Spec, fits: Shape) -> list[str]:
+    """Where the preset was adapted to the data."""
+    preset = validation.resolve(document)
+    notes = []
+    if fits.rows != DIGIT_SIDE or fits.columns != DIGIT_SIDE:
+        before, after = ([part["layers"] for part in _parts(one.model_dump(mode="json"))] for one in (preset, spec))
+        if before != after:
+            notes.append(f"The layers of preset {spec.preset} are adapted to images of {fits.rows} x {fits.columns}.")
+    if spec.batch_size != preset.batch_size:
+        notes.append(f"batch_size is {spec.batch_size}: {spec.dataset.name} has no more training images.")
+    if spec.samples.count != preset.samples.count:
+        notes.append(f"samples.count is {spec.samples.count}: more images of this size would make too large a picture.")
+    return notes
+
+
+def _parts(resolved: dict[str, Any]) -> list[dict[str, Any]]:
+    """What has layers: a classifier itself, or the networks of a GAN."""
+    return [resolved] if "layers" in resolved else [resolved["generator"], resolved["discriminator"]]
+
+
 def shape(name: str) -> Shape | None:
     """The shape of a data set, ``None`` where it is gone by now."""
     try:
@@ -57,7 +119,13 @@ def shape(name: str) -> Shape | None:
 
 def _shape_of(info: datasets.DatasetInfo) -> Shape:
     rows, columns = info.image_shape
-    return Shape(rows=rows, columns=columns, classes=info.classes, train_count=info.train_count)
+    return Shape(
+        rows=rows,
+        columns=columns,
+        classes=info.classes,
+        train_count=info.train_count,
+        validation_count=info.validation_count,
+    )
 
 
 def _described(name: str) -> datasets.DatasetInfo:

@@ -15,7 +15,7 @@ from service.contract.keys import Scope
 from service.contract.spec import Kind
 from service.contract.states import TERMINAL, Action, FindingCode, Request, Severity, Status
 from service.contract.tables import Artifact, AuditEntry, Epoch, Event, Job, Worker
-from service.datasets import DatasetInfo
+from service.datasets import DatasetInfo, DatasetState
 
 Metrics = dict[str, float | None]
 """Name to value; a value that is not finite is null."""
@@ -183,7 +183,18 @@ class DryRun(Answer):
     steps: int
     estimated_bytes: int = Field(description="Peak memory.")
     checkpoint_bytes: int
-    estimated_seconds: float | None = Field(description="Null until a job of this kind has ended here.")
+    estimated_seconds: float | None = Field(
+        description="The median expected; null until a worker has measured its machine or a job of this kind has ended."
+    )
+    estimated_seconds_low: float | None = Field(description="Nine of ten jobs are expected to take at least so long,")
+    estimated_seconds_high: float | None = Field(description="and at most so long.")
+    estimate_basis: str | None = Field(
+        description="What the estimate rests on: `calibration`, or `3 similar jobs`; null where there is none."
+    )
+    notes: list[str] = Field(
+        description="What is worth knowing before the job is sent: a data set that has to be downloaded, "
+        "a preset that was adapted to the data."
+    )
 
 
 class EventList(Answer):
@@ -296,6 +307,13 @@ class DatasetItem(Answer):
     licence: str
     sha256: str | None
     available: bool = Field(description="Whether it is here; else a worker downloads it when a job needs it.")
+    state: DatasetState = Field(
+        description="`ready`; `download`: a job downloads it when it starts; `unavailable`: its files are broken, or a "
+        "download failed within the last day or cannot be stored. A job may be sent in any state but with broken files."
+    )
+    state_reason: str | None = Field(description="Why it is not ready, as a sentence.")
+    download_bytes: int | None = Field(description="What a download would fetch; null where none is needed.")
+    download_from: list[str] = Field(description="The hosts that a download tries, in turn.")
     problem: str | None
     uploaded: bool = Field(description="Whether it was sent to `POST /datasets`; only such a one can be deleted.")
     urls: dict[str, str]
@@ -660,6 +678,10 @@ def dataset_item(info: DatasetInfo) -> DatasetItem:
         licence=info.licence,
         sha256=info.sha256,
         available=info.available,
+        state=info.state,
+        state_reason=info.state_reason,
+        download_bytes=info.download_bytes or None,
+        download_from=list(info.download_from),
         problem=info.problem,
         uploaded=info.upload_id is not None,
         urls=urls,

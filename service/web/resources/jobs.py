@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
-from service.contract import costs, jobs, plan, validation
+from service.contract import costs, jobs, validation
 from service.contract.artifacts import ArtifactDamaged, ArtifactKind
 from service.contract.changes import ForkRequest, JobPatch
 from service.contract.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
@@ -70,18 +70,7 @@ def submit() -> Response:
             raise
         return earlier
     if query.dry_run:
-        with here.database.read() as session:
-            cost = plan.plan(session, spec, shape)
-        return as_json(
-            DryRun(
-                resolved=spec.model_dump(mode="json"),
-                parameters=cost.parameters,
-                steps=cost.steps,
-                estimated_bytes=cost.estimated_bytes,
-                checkpoint_bytes=cost.checkpoint_bytes,
-                estimated_seconds=cost.estimated_seconds,
-            )
-        )
+        return as_json(checking.dry_run(document, spec, shape))
     steps = costs.total_steps(spec, shape.train_count)
     submission = Submission(spec=document, resolved=spec, steps=steps, owner=owner())
     answer, replayed = jobs.submit(here.database, submission, idempotency=idempotency, represent=_represent, by=actor())

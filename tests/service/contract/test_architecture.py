@@ -10,7 +10,6 @@ import pytest
 from service.contract import costs
 from service.contract.architecture import networks, picture_size
 from service.contract.errors import SpecError
-from service.contract.plan import work
 from service.contract.spec import ClassifierSpec
 from service.contract.validation import Shape, check_fit, read_resolved, resolve
 
@@ -140,10 +139,3 @@ def test_parameters_of_convolutions_count_towards_the_limit() -> None:
     wide = {"type": "conv2d", "filters": 1024, "kernel": 5, "stride": 2, "activation": "relu"}
     document = classifier({**wide, "stride": 4}, wide, FLAT, END)
     assert faults(document)["#"][0] == "too_large"
-
-
-def test_the_work_of_a_convolution_is_that_of_its_products() -> None:
-    small, large = (
-        work(resolve(classifier({**CONV, "filters": n}, POOL, FLAT, END)).model_dump(mode="json"), 10) for n in (8, 16)
-    )
-    assert 1.8 < large / small < 2.1

@@ -18,7 +18,7 @@ from service.contract.errors import (
 )
 from service.contract.jobs import IdempotencyKey, JobFilter, Submission
 from service.contract.orders import SORTS, Sort
-from service.contract.plan import plan, total_steps, work
+from service.contract.plan import plan
 from service.contract.states import Action, Request, Status
 from service.contract.validation import Shape, resolve
 
@@ -180,30 +180,6 @@ def test_a_checkpoint_that_is_not_there_is_not_found(database: Database, submit:
         jobs.checkpoint(session, jobs.get(session, job_id), which)
 
 
-def test_a_plan_knows_seconds_once_such_a_job_has_been_finished(database: Database, submit: Submit) -> None:
-    spec = resolve({"kind": "classifier", "epochs": 4, "batch_size": 850})
-    with database.read() as session:
-        first = plan(session, spec, DIGITS)
-    assert first.estimated_seconds is None
-    assert (first.parameters, first.steps) == (311_650, 40)
-    assert first.checkpoint_bytes == 2 * 4 * 311_650  # weights and velocities
-    submit(batch_size=850)
-    held = leases.claim(database, "w", 30)
-    assert held is not None
-    for epoch in range(1, 5):
-        position = leases.Position(step=10 * epoch, steps=40)
-        done = leases.EpochRecord(
-            epoch=epoch, position=position, metrics={}, confusion=None, samples_digest=None, seconds=2.0,
-            is_best=False, files=(),
-        )  # fmt: skip
-        leases.commit_epoch(database, held, done, keep_last=1)
-    leases.succeed(database, held, "sha256:x")
-    with database.read() as session:
-        assert plan(session, spec, DIGITS).estimated_seconds == 8.0
-        twice = resolve({"kind": "classifier", "epochs": 8, "batch_size": 850})
-        assert plan(session, twice, DIGITS).estimated_seconds == 16.0
-
-
 def test_an_average_takes_as_much_as_the_network_that_it_is_of(database: Database) -> None:
     layers = [{"units": 20, "activation": "linear"}, {"type": "batch_norm"}, {"units": 784, "activation": "tanh"}]
     generator = 100 * 20 + 20 + 2 * 20 + 20 * 784 + 784
@@ -220,9 +196,3 @@ def test_an_average_takes_as_much_as_the_network_that_it_is_of(database: Databas
             without, with_average = (plan(session, resolve(one), DIGITS) for one in (spec, spec | average))
         assert with_average.checkpoint_bytes - without.checkpoint_bytes == 4 * numbers
         assert with_average.estimated_bytes - without.estimated_bytes == 4 * numbers
-
-
-def test_the_work_of_a_job_grows_with_its_steps() -> None:
-    spec = resolve({"kind": "gan"})
-    resolved = spec.model_dump(mode="json")
-    assert work(resolved, 2 * total_steps(spec, 8500)) == 2 * work(resolved, total_steps(spec, 8500))

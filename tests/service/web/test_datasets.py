@@ -209,3 +209,19 @@ def test_a_full_disk_is_said(app: Flask, client: FlaskClient, monkeypatch: pytes
     (app.extensions[EXTENSION].settings.artifacts).write_text("a file where the folder should be")
     answer = send(client, archive=npz(x=IMAGES, y=LABELS))
     assert (answer.status_code, answer.json["code"]) == (507, "storage_full")
+
+
+@pytest.mark.parametrize("preset", ["seed", "stable", "best"])
+def test_a_gan_preset_takes_an_upload_of_another_size(app: Flask, preset: str) -> None:
+    client = app.test_client()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 16, 16), np.uint8)
+    sent = send(client, "small", archive=npz(x=images, y=np.arange(40, dtype=np.uint8) % 4))
+    assert (sent.status_code, sent.json["state"]) == (201, "ready")
+    spec = {"kind": "gan", "preset": preset, "dataset": "small"}
+    planned = client.post("/jobs?dry_run=true", json=spec)
+    assert planned.status_code == 200, planned.text
+    notes = planned.json["notes"]
+    assert f"The layers of preset {preset} are adapted to images of 16 x 16." in notes
+    assert any(note.startswith("batch_size is") for note in notes)
+    assert client.post("/jobs", json=spec).status_code == 201

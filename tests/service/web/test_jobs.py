@@ -15,8 +15,10 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.contract import calibrations, work
 from service.contract.orders import SORTS
 from service.contract.tables import Job
+from service.datasets import failures
 from service.web.services import EXTENSION
 
 Submit = Callable[..., str]
@@ -105,6 +107,37 @@ def test_dry_run_estimates_seconds_once_a_job_has_ended(client: FlaskClient, wor
     worker.succeed()
     answer = client.post("/jobs?dry_run=true", json={"kind": "classifier", "epochs": 2})
     assert answer.json["estimated_seconds"] > 0
+
+
+def test_dry_run_gives_a_range_from_what_a_worker_measured(either_app: Flask) -> None:
+    client = either_app.test_client()
+    spec = {"kind": "classifier", "preset": "conv"}
+    before = client.post("/jobs?dry_run=true", json=spec).json
+    assert before["estimated_seconds"] is before["estimated_seconds_low"] is before["estimate_basis"] is None
+    calibrations.store(either_app.extensions[EXTENSION].database, "here", dict.fromkeys(work.GROUPS, 1.0))
+    after = client.post("/jobs?dry_run=true", json=spec).json
+    assert 0 < after["estimated_seconds_low"] < after["estimated_seconds"] < after["estimated_seconds_high"]
+    assert after["estimate_basis"] == "calibration"
+
+
+def test_dry_run_notes_that_a_data_set_has_to_be_downloaded(client: FlaskClient, tmp_path: Path) -> None:
+    spec = {"kind": "classifier", "dataset": "fashion-mnist"}
+    told = client.post("/jobs?dry_run=true", json=spec).json["notes"]
+    source = "fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+    assert told == [f"fashion-mnist is not on this machine; the job downloads 31 MB from {source} when it starts."]
+    (listed,) = [item for item in client.get("/datasets").json["data"] if item["name"] == "fashion-mnist"]
+    assert (listed["state"], listed["available"], listed["problem"]) == ("download", False, None)
+    assert listed["download_bytes"] == 26_421_880 + 29_515 + 4_422_102 + 5_148
+    assert listed["download_from"][0] == source
+
+    (tmp_path / "data").mkdir(exist_ok=True)
+    failures.note(tmp_path / "data" / "fashion-mnist", "no route to host")
+    (note,) = client.post("/jobs?dry_run=true", json=spec).json["notes"]
+    assert "and the last download failed" in note
+    assert "no route to host. The job tries to download 31 MB when it starts." in note
+    assert client.get("/datasets/fashion-mnist").json["state"] == "unavailable"
+    assert client.post("/jobs", json=spec).status_code == 201  # another machine may have it
+    assert client.post("/jobs?dry_run=true", json={"kind": "classifier"}).json["notes"] == []
 
 
 def test_repeated_key_gives_the_same_answer_and_no_second_job(either_app: Flask, play: Any) -> None:

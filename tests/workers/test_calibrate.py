@@ -1,0 +1,62 @@
+"""A machine is measured by real steps, once, by a child of its worker."""
+
+from __future__ import annotations
+
+import socket
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.contract import calibrations, work
+from tests.waiting import wait_until
+from tests.workers.conftest import Workshop
+from workers import calibrate
+from workers.supervise import Supervisor
+
+NAMES = {*work.GROUPS, work.CONTENTION}
+
+
+def test_a_measurement_gives_a_factor_for_each_kind_of_work() -> None:
+    factors = calibrate.measure()
+    assert set(factors) == NAMES
+    assert all(0 < factor < 1000 for factor in factors.values())
+    assert factors[work.CONTENTION] >= 1
+
+
+@given(st.lists(st.floats(0.4, 2.5), min_size=4, max_size=4), st.floats(0.1, 20))
+def test_factors_are_found_from_what_trainings_took(machine: list[float], whole: float) -> None:
+    expected = np.array([[1.2, 0, 1.6, 0.1], [0.02, 1.2, 1.7, 0.1], [0.01, 0, 1.1, 0.1], [0, 0, 0.05, 0.3]]) / 1000
+    factors = whole * np.array(machine)
+    found = np.array(calibrate._factors(expected, expected @ factors))
+    assert (found > 0).all()
+    np.testing.assert_allclose(expected @ found, expected @ factors, rtol=0.35)
+
+
+def test_a_worker_measures_its_machine_and_the_next_one_need_not(workshop: Workshop) -> None:
+    def measured() -> dict[str, float] | None:
+        with workshop.database.read() as session:
+            return calibrations.factors(session)
+
+    first = Supervisor(workshop.settings, workshop.database)
+    first.start()
+    wait_until(lambda: measured() is not None, "its measurement")
+    first.close()
+    assert set(measured() or ()) == NAMES
+    assert calibrations.is_fresh(workshop.database, socket.gethostname())
+
+    calibrations.store(workshop.database, socket.gethostname(), {"dense": 7.0})
+    second = Supervisor(workshop.settings, workshop.database)
+    second._calibrate()
+    second.close()
+    assert measured() == {"dense": 7.0}
+
+
+def test_a_worker_that_cannot_measure_works_all_the_same(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor(workshop.settings, workshop.database)
+    monkeypatch.setattr(supervisor, "_spawn", lambda: None)
+    supervisor._begin()
+    supervisor.close()
+    with workshop.database.read() as session:
+        assert calibrations.factors(session) is None
