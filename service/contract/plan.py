@@ -30,7 +30,7 @@ _SIMILAR: Final = 0.85
 _SIDE: Final = 28
 """Rows and columns of the images of a finished job, where its data set does not tell."""
 _CALIBRATED: Final = (0.65, 1.6)
-"""The range of an estimate that rests on a calibration alone: of processor time below, of the clock above."""
+"""The range of an estimate that rests on a calibration alone, where the machine has nothing else to do."""
 _LEARNED: Final = 0.6
 """How far the range reaches beyond what one similar job took; of n jobs, 1 / sqrt(n) of that."""
 _LONGEST_FILES: Final = 1.5
@@ -68,10 +68,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Finished:
-    """A job that succeeded: how its time was expected to be spent, and how long it took."""
+    """A job that succeeded: how its time was expected to be spent, how long it took, and of that the processor's time,
+    which it would have taken on an idle machine."""
 
     expected: Mapping[str, float]
     took_s: float
+    used_s: float
 
 
 def plan(session: Session, spec: Spec, shape: Shape) -> Plan:
@@ -94,14 +96,16 @@ def _estimate(session: Session, spec: Spec, shape: Shape) -> Estimate | None:
         similar = finished[:_SIMILAR_JOBS]
     seconds = sum(expected.values())
     if similar:
-        ratios = sorted(job.took_s / sum(job.expected.values()) for job in similar)
-        low, middle, high = _spread(ratios)
+        _, middle, high = _spread(sorted(job.took_s / sum(job.expected.values()) for job in similar))
+        low, _, _ = _spread(sorted(job.used_s / sum(job.expected.values()) for job in similar))
         count = len(similar)
         return _rounded(seconds * low, seconds * middle, seconds * high, f"{count} similar job{'s'[: count > 1]}")
     if factors is None:
         return None
-    clock = seconds * factors.get(work.CONTENTION, 1.0)
-    return _rounded(seconds * _CALIBRATED[0], clock, clock * _CALIBRATED[1], "calibration")
+    # A busy machine may be idle by then, or busier: the busier it was, the less is known.
+    contention = factors.get(work.CONTENTION, 1.0)
+    low, high = seconds * _CALIBRATED[0], seconds * contention * _CALIBRATED[1] * math.sqrt(contention)
+    return _rounded(low, seconds * contention, high, "calibration")
 
 
 def _spread(ratios: Sequence[float]) -> tuple[float, float, float]:
@@ -138,7 +142,8 @@ def _finished(session: Session, spec: Spec, factors: Mapping[str, float]) -> lis
         expected = work.seconds(_work_of(session, job), factors)
         if trained_s and sum(expected.values()):
             whole_s = ((job.finished_ms or 0) - (job.started_ms or 0)) / 1000
-            jobs.append(_Finished(expected, max(trained_s, min(whole_s, _LONGEST_FILES * trained_s + 1))))
+            took_s = max(trained_s, min(whole_s, _LONGEST_FILES * trained_s + 1))
+            jobs.append(_Finished(expected, took_s, min(took_s, job.cpu_seconds or took_s)))
     return jobs
 
 

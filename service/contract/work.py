@@ -40,6 +40,7 @@ class Work:
         pixels: bytes of images turned into floating point.
         calls: layers, once for each step.
         epochs: each with files, a commit and a look at health.
+        starts: 1, for a run that begins: its data are read, its networks made.
     """
 
     dense: float
@@ -50,6 +51,7 @@ class Work:
     pixels: float
     calls: float
     epochs: float
+    starts: float = 0.0
 
 
 _REFERENCE: Final = Work(
@@ -61,6 +63,7 @@ _REFERENCE: Final = Work(
     pixels=2.1e-9,
     calls=2.5e-5,
     epochs=0.06,
+    starts=0.3,
 )
 """Seconds for one of each, on an Intel Xeon of family 6, model 207, with one BLAS thread."""
 _GROUP_OF: Final = {
@@ -72,6 +75,7 @@ _GROUP_OF: Final = {
     "pixels": "elementwise",
     "calls": "overhead",
     "epochs": "overhead",
+    "starts": "overhead",
 }
 
 
@@ -104,6 +108,7 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
         pixels=twice * pixels * shape.pixels,
         calls=steps * sum(looks(network) * len(network.placed) for network in found),
         epochs=float(epochs),
+        starts=1.0 if epochs else 0.0,
     )
 
 
