@@ -75,7 +75,7 @@ bench-page: $(VENV)/installed-dev  ## what a person waits for in Chromium: a lis
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.page
 
 results: $(VENV)/installed  ## the table of what the presets reach: make results DATA=folder-of-data-sets ONLY="gan stable"
-	@$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(ONLY)
+	@$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY)
 
 judge: $(VENV)/installed  ## train the judge of digits anew, on full MNIST: make judge DATA=folder-of-data-sets
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_judge $(DATA)

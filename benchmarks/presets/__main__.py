@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.__main__ import TUNING
-from benchmarks.presets import outside, tables
+from benchmarks.presets import independent, tables
 from benchmarks.presets.rows import Row, planned
 from benchmarks.tables import RESULTS
 
@@ -28,19 +28,19 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.content: dict[str, Any] = {"machine": None, "outside_judge": None, "rows": []}
+        self.content: dict[str, Any] = {"independent": None, "rows": []}
         if path.exists():
             self.content = json.loads(path.read_text(encoding="utf-8"))
 
     def find(self, row: Row) -> dict[str, Any] | None:
-        """The row as it was measured, if it was, and with the spec and the judge of today."""
-        fingerprint = row.fingerprint(outside.fingerprint())
+        """The row as it was measured, if it was, and with the spec and the reference classifier of today."""
+        fingerprint = row.fingerprint()
         rows = (kept for kept in self.content["rows"] if row.place.items() <= kept.items())
         return next((kept for kept in rows if kept["fingerprint"] == fingerprint), None)
 
     def put(self, row: Row, measured: dict[str, Any]) -> None:
         others = [kept for kept in self.content["rows"] if not row.place.items() <= kept.items()]
-        new = row.place | measured | {"fingerprint": row.fingerprint(outside.fingerprint()), "at": _now()}
+        new = row.place | measured | {"fingerprint": row.fingerprint()}
         order = {tuple(one.place.values()): number for number, one in enumerate(planned())}
         rows = [*others, new]
         self.content["rows"] = sorted(rows, key=lambda kept: order.get(tuple(kept[key] for key in row.place), -1))
@@ -59,37 +59,47 @@ def main() -> None:
     default = Path(os.environ.get("TAPELINE_DATA") or ".cache/data")
     parser.add_argument("only", nargs="*", help="words of the rows to train, such as: gan stable, or: conv mnist 0")
     parser.add_argument("--data", type=Path, default=default, help="folder of data sets (default: %(default)s)")
-    parser.add_argument("--work", type=Path, default=Path(".cache/presets"), help="unpacked data, judge, pictures")
+    parser.add_argument("--work", type=Path, default=Path(".cache/presets"), help="unpacked data, samples")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for JSON and Markdown")
     parser.add_argument("--seeds", type=int, help="at most so many seeds of each preset")
+    parser.add_argument(
+        "--independent", action="store_true", help="also score the GANs' samples with a classifier made for it"
+    )
     parser.add_argument("--again", action="store_true", help="train the rows anew, finished or not")
     parser.add_argument("--table", action="store_true", help="train nothing: write the tables from what there is")
     options = parser.parse_args()
     store = Store(options.results / "presets.json")
     rows = [] if options.table else list(planned(options.only, options.seeds))
-    if any(row.kind == "gan" for row in rows):
-        _have_judge(store, options)
     for number, row in enumerate(rows, start=1):
         label = f"{number:3} of {len(rows)}  {row.name:44}"
         measured = None if options.again else store.find(row)
         if measured is None:
             measured = _in_process(label, options, "--row", json.dumps(row.place))
-            store.content["machine"] = _machine()
+            measured |= {"machine": _machine(), "at": _now()}
             store.put(row, measured)
-        print(f"\r{label}{tables.in_short(measured)}")
+        print(f"\r{label}{tables.in_short(measured)}", flush=True)
+    if options.independent:
+        _score_independently(store, rows, options)
     print("\n" + tables.whole(store.content))
     for path in tables.write(store.content, options.results, ROOT):
         print(f"written: {path}")
 
 
-def _have_judge(store: Store, options: argparse.Namespace) -> None:
-    known = store.content["outside_judge"] or {}
-    if known.get("judge") == outside.fingerprint() and (options.work / "outside-judge.safetensors").exists():
-        return
-    label = f"{'outside judge':57}"
-    store.content["outside_judge"] = _in_process(label, options)
-    store.save()
-    print(f"\r{label}{store.content['outside_judge']['accuracy']:.2%} of the test digits")
+def _score_independently(store: Store, rows: list[Row], options: argparse.Namespace) -> None:
+    """Score the kept samples of GANs that have no independent distance yet."""
+    known = store.content["independent"] or {}
+    if known.get("fingerprint") != independent.fingerprint() or not (options.work / "independent.safetensors").exists():
+        label = f"{'independent reference classifier':57}"
+        store.content["independent"] = _in_process(label, options)
+        store.save()
+        print(f"\r{label}{store.content['independent']['accuracy']:.2%} of the test digits")
+    for row in rows:
+        measured = store.find(row)
+        if measured and row.samples(options.work).exists() and independent.METRIC not in measured:
+            label = f"{row.name:57}"
+            scored = _in_process(label, options, "--row", json.dumps(row.place), "--score")
+            store.put(row, measured | scored)
+            print(f"\r{label}independent Fréchet distance {scored[independent.METRIC]:.1f}")
 
 
 def _in_process(label: str, options: argparse.Namespace, *more: str) -> dict[str, Any]:

@@ -1,16 +1,16 @@
-"""The outside judge: a small CNN that no preset has ever seen, so that its distances are nobody's target.
+"""The independent reference classifier: a small CNN that no preset has ever seen.
 
-The judge that ships with the package picks a GAN's best checkpoint, and was looked at while presets were made; it
-should not mark them too. This one is the preset ``conv`` with a seed of its own, trained on the whole of MNIST; its
-features are the 128 numbers that go into its last layer.
+The reference classifier that ships with the package picks a GAN's best checkpoint, and its distances were looked at
+while presets were made. This one is the preset ``conv`` with a seed of its own, trained on the whole of MNIST; its
+features are the 128 numbers that go into its last layer. Its distance has a name of its own,
+``independent_frechet_distance``: distances of two classifiers cannot be compared.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from service.datasets import Dataset
 from workers import build
 
 SPEC: dict[str, Any] = {"kind": "classifier", "preset": "conv", "dataset": {"name": "mnist"}, "seed": 1000}
+METRIC: Final = "independent_frechet_distance"
+IMAGE_SHAPE: Final = (28, 28)
 
 
 def fingerprint() -> str:
@@ -31,7 +33,7 @@ def fingerprint() -> str:
 
 
 def make(mnist: Dataset, say: Callable[[dict[str, Any]], None]) -> State:
-    """Train the judge, and let it see the training images."""
+    """Train the classifier, and take the statistics of its features on the training images."""
     resolved = resolve(SPEC)
     trainer = build.trainer(resolved, mnist)
     assert isinstance(trainer, ClassifierTrainer)
@@ -46,30 +48,26 @@ def make(mnist: Dataset, say: Callable[[dict[str, Any]], None]) -> State:
     return State(tensors, {"accuracy": accuracy}, resolved.model_dump(mode="json"))
 
 
-def load(path: Path, digits: Dataset) -> Judge:
-    """The judge, for images of the size of ``digits``."""
+def load(path: Path) -> Judge:
+    """The classifier with the statistics of real digits."""
     kept, resolved = checkpoint.load(path), resolve(SPEC)
     assert isinstance(resolved, ClassifierSpec)
-    model = networks.classifier(resolved, digits.info.image_shape, initializers.he_normal)
+    model = networks.classifier(resolved, IMAGE_SHAPE, initializers.he_normal)
     model.load_state_dict(kept.tensors)
     low, high = resolved.dataset.scale
     return Judge(model, FeatureStatistics(kept.tensors["real.mean"], kept.tensors["real.covariance"]), (low, high))
 
 
-def score(judge: Judge, images: np.ndarray[Any, Any]) -> dict[str, float]:
-    """The judge's scores of images, with the divergence of the classes' shares from equal ones."""
-    scores = judge.score(images)
-    return scores | {"kl_to_uniform": (1 - scores["class_entropy"]) * math.log(judge.model.units)}
+def score(judge: Judge, images: np.ndarray[Any, Any]) -> float:
+    """The independent Fréchet distance of uint8 images."""
+    return round(judge.score(images)["frechet_distance"], 5)
 
 
 def calibrate(path: Path, mnist: Dataset, count: int) -> dict[str, Any]:
-    """What the judge says of real digits that it was not trained on: as many as it sees of a GAN, and all."""
-    judge, real = load(path, mnist), mnist.validation_images
+    """What real digits score that the classifier was not trained on: as many as are made by a GAN, and all."""
+    judge, real = load(path), mnist.validation_images
     return {
-        "judge": fingerprint(),
+        "fingerprint": fingerprint(),
         "accuracy": checkpoint.load(path).state["accuracy"],
-        "test digits": {
-            str(n): {name: round(value, 5) for name, value in score(judge, real[:n]).items()}
-            for n in (count, len(real))
-        },
+        "test digits": {str(n): score(judge, real[:n]) for n in (count, len(real))},
     }

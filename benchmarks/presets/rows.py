@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from service.contract.spec import Spec
 from service.contract.validation import resolve, spec_hash
+from service.datasets import BUILT_IN
 
 PLAN: tuple[tuple[str, str, str, int], ...] = (  # kind, preset, data set, seeds from 0 on; quick ones first
     ("classifier", "fast", "mnist", 5),
@@ -43,9 +47,21 @@ class Row:
     def spec(self) -> Spec:
         return resolve({"kind": self.kind, "preset": self.preset, "dataset": {"name": self.dataset}, "seed": self.seed})
 
-    def fingerprint(self, judge: str) -> str:
-        """Changes where the row would have to be trained, or judged, anew."""
-        return spec_hash(self.spec()) + (f" {judge}" if self.kind == "gan" else "")
+    def samples(self, work: Path) -> Path:
+        """Where a GAN's samples are kept for the independent reference classifier."""
+        return work / "samples" / f"{self.preset}-{self.dataset}-{self.seed}.npy"
+
+    def fingerprint(self) -> str:
+        """Changes where the row has to be trained anew, or a GAN scored by another reference classifier."""
+        return spec_hash(self.spec()) + (f" {reference()}" if self.kind == "gan" else "")
+
+
+@functools.cache
+def reference() -> str:
+    """SHA-256 of the reference classifier that ships with the package."""
+    path = BUILT_IN["mnist-10k"].judge
+    assert path is not None
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def planned(wanted: Iterable[str] = (), most_seeds: int | None = None) -> Iterator[Row]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.presets.independent import METRIC
 from benchmarks.presets.rows import PLAN
 
 GOALS = {  # (preset, data set) -> the accuracy that every seed is to reach at its last epoch
@@ -42,18 +43,22 @@ def whole(content: Measured) -> str:
 def every_row(content: Measured) -> str:
     """A line for each training."""
     lines = [
-        "| kind | preset | data set | seed | result | rarest digit | KL | found | seconds | processor seconds | load |",
-        "|---|---|---|--:|--:|--:|--:|---|--:|--:|--:|",
+        (
+            "| kind | preset | data set | seed | result | rarest digit | KL | independent distance | found | seconds "
+            "| processor seconds | load |"
+        ),
+        "|---|---|---|--:|--:|--:|--:|--:|---|--:|--:|--:|",
     ]
     for row in content["rows"]:
         found = ", ".join(f"`{code}` ({epoch})" for code, epoch in row["findings"].items())
         if "accuracy" in row:
-            scores = (f"{row['accuracy']:.2%}", "", "")
+            scores = (f"{row['accuracy']:.2%}", "", "", "")
         else:
             scores = (
                 f"{row['frechet_distance']:.1f}",
                 f"{row['min_class_share']:.1%}",
                 f"{row['kl_to_uniform']:.3f}",
+                f"{row[METRIC]:.1f}" if METRIC in row else "",
             )
         place = (row["kind"], f"`{row['preset']}`", f"`{row['dataset']}`", row["seed"])
         lines.append(_line(*place, *scores, found, row["seconds"], row["cpu_seconds"], row["load"]))
@@ -62,17 +67,21 @@ def every_row(content: Measured) -> str:
 
 def write(content: Measured, results: Path, root: Path) -> list[Path]:
     """Markdown beside the JSON, and the short table into the documents that show it."""
-    machine, judge = content["machine"], content["outside_judge"]
+    classifier = content["independent"]
     about = ["# What the presets reach", "", "Made by `make results`; docs/results.md explains it.", ""]
-    if machine:
-        about += [", ".join(f"{name}: {value}" for name, value in machine.items()) + ".", ""]
-    if judge:
-        real = "; ".join(
-            f"{count} test digits: distance {scores['frechet_distance']:.1f}, KL {scores['kl_to_uniform']:.4f}, "
-            f"rarest digit {scores['min_class_share']:.1%}"
-            for count, scores in judge["test digits"].items()
+    for machine, kinds in _machines(content["rows"]).items():
+        about += [f"{machine}: {', '.join(kinds)}.", ""]
+    if classifier:
+        real = ", ".join(
+            f"of {count} test digits {distance:.1f}" for count, distance in classifier["test digits"].items()
         )
-        about += [f"The outside judge names {judge['accuracy']:.2%} of the test digits. {real}.", ""]
+        about += [
+            (
+                f"The independent reference classifier names {classifier['accuracy']:.2%} of the test digits. "
+                f"The independent Fréchet distance is {real}."
+            ),
+            "",
+        ]
     page = results / "presets.md"
     text = "\n".join([*about, whole(content), "", "## Every row", "", every_row(content), ""])
     page.write_text(text, encoding="utf-8")
@@ -86,6 +95,17 @@ def write(content: Measured, results: Path, root: Path) -> list[Path]:
             path.write_text(f"{before}{begin}\n{whole(content)}\n\n{end}{after}", encoding="utf-8")
             written.append(path)
     return written
+
+
+def _machines(rows: list[Measured]) -> dict[str, list[str]]:
+    """What was measured on which machine."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        machine = ", ".join(f"{name}: {value}" for name, value in row["machine"].items())
+        what = f"{row['kind']} `{row['preset']}`"
+        if what not in found.setdefault(machine, []):
+            found[machine].append(what)
+    return found
 
 
 def _classifiers(rows: list[Measured]) -> list[str]:
@@ -113,8 +133,11 @@ def _classifiers(rows: list[Measured]) -> list[str]:
 
 def _gans(rows: list[Measured]) -> list[str]:
     lines = [
-        "| GAN | data set | Fréchet distance (worst seed) | KL | rarest digit | ten digits | collapse | time | size |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+        (
+            "| GAN | data set | seeds | Fréchet distance (worst seed) | KL | rarest digit | ten digits | collapse "
+            "| time | size |"
+        ),
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for preset, dataset, seeds, measured in _groups(rows, "gan"):
         distances = [row["frechet_distance"] for row in measured]
@@ -124,11 +147,12 @@ def _gans(rows: list[Measured]) -> list[str]:
             _line(
                 f"`{preset}`",
                 f"`{dataset}`",
+                _measured(len(measured), seeds),
                 f"{sum(distances) / len(distances):.0f} ({max(distances):.0f})",
                 f"{max(row['kl_to_uniform'] for row in measured):.3f}",
                 f"{min(row['min_class_share'] for row in measured):.1%}",
-                _of(covered, len(measured), seeds),
-                f"epoch {max(collapses)}, {_of(len(collapses), len(measured), seeds)}" if collapses else "never",
+                f"{covered} of {len(measured)}",
+                f"epoch {max(collapses)}, {len(collapses)} of {len(measured)}" if collapses else "never",
                 _seconds(measured),
                 f"{measured[0]['parameters']:,}",
             )
@@ -146,7 +170,11 @@ def _groups(rows: list[Measured], kind: str) -> Iterator[tuple[str, str, int, li
 
 def _of(count: int, measured: int, planned: int) -> str:
     """How many seeds of those that were measured; the rest of the plan is named where it is not done."""
-    return f"{count} of {measured}" + ("" if measured >= planned else f" ({planned - measured} to come)")
+    return f"{count} of {_measured(measured, planned)}"
+
+
+def _measured(measured: int, planned: int) -> str:
+    return f"{measured}" + ("" if measured >= planned else f" ({planned - measured} to come)")
 
 
 def _seconds(rows: list[Measured]) -> str:

@@ -1,51 +1,63 @@
 """The part that trains, in a process of its own with one BLAS thread; it writes lines of JSON to its output.
 
-It trains as a worker's child does, with the same trainer and the same watch over its health; only the database and the
-job's files are left out. Seconds are those of the loop, evaluation and health included, loading not.
+It trains as a worker's child does, with the same trainer and the same watch over its health, so a row has the metrics
+that a job's page shows; only the database and the job's files are left out. Seconds are those of the loop, evaluation
+and health included, loading not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.presets import outside
+import numpy as np
+
+from benchmarks.presets import independent
 from benchmarks.presets.rows import Row
 from engine import EpochDone, GanTrainer, checkpoint
 from service import datasets
+from service.contract.spec import GanSpec
 from service.datasets import Dataset
 from service.pictures import grids
 from workers import build
 from workers.health import Watch, make_samples
 
 JUDGED = 5000
+"""Samples that the independent reference classifier sees."""
 SHOWN = 100
+SCORES = ("frechet_distance", "min_class_share", "mode_coverage", "class_entropy", "confidence")
 
 
 def main() -> None:
-    """Train what the command line says; without a row, the outside judge."""
+    """Do what the command line says: train a row, or make the independent classifier, or score samples with it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of data sets, as TAPELINE_DATA")
-    parser.add_argument("--work", type=Path, required=True, help="folder for unpacked data, the judge, and pictures")
+    parser.add_argument("--work", type=Path, required=True, help="folder for unpacked data, the classifier, samples")
     parser.add_argument("--row", type=json.loads, help="JSON: kind, preset, dataset, seed")
+    parser.add_argument("--score", action="store_true", help="score the row's samples instead of training it")
     options = parser.parse_args()
-    judge = options.work / "outside-judge.safetensors"
+    classifier = options.work / "independent.safetensors"
     if options.row is None:
         digits = datasets.load("mnist", options.data, cache_root=options.work)
-        checkpoint.save(judge, outside.make(digits, _say))
-        _say({"done": outside.calibrate(judge, digits, JUDGED)})
+        checkpoint.save(classifier, independent.make(digits, _say))
+        _say({"done": independent.calibrate(classifier, digits, JUDGED)})
         return
     row = Row(**options.row)
+    if options.score:
+        images = np.load(row.samples(options.work), allow_pickle=False)
+        _say({"done": {independent.METRIC: independent.score(independent.load(classifier), images)}})
+        return
     dataset = datasets.load(row.dataset, options.data, cache_root=options.work)
-    _say({"done": train(row, dataset, judge, options.work / "pictures")})
+    _say({"done": train(row, dataset, options.work)})
 
 
-def train(row: Row, dataset: Dataset, judge: Path, pictures: Path) -> dict[str, Any]:
+def train(row: Row, dataset: Dataset, work: Path) -> dict[str, Any]:
     """Train a row to its end, and say what came of it."""
     spec = row.spec()
     wall, processor = time.perf_counter(), time.process_time()
@@ -66,14 +78,16 @@ def train(row: Row, dataset: Dataset, judge: Path, pictures: Path) -> dict[str, 
         "parameters": _parameters(trainer),
         "findings": found,
     }
-    if not isinstance(trainer, GanTrainer):
+    if not isinstance(trainer, GanTrainer) or not isinstance(spec, GanSpec):
         return done | {"accuracy": metrics["val_accuracy"]}
     images = make_samples(trainer, row.seed, "outside judge", JUDGED)
-    pictures.mkdir(parents=True, exist_ok=True)
-    grid = grids.sample_grid(images[:SHOWN])
-    (pictures / f"{row.kind}-{row.preset}-{row.dataset}-{row.seed}.png").write_bytes(grid)
-    scores = outside.score(outside.load(judge, dataset), images)
-    return done | {name: round(value, 5) for name, value in scores.items()}
+    path = row.samples(work)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, images, allow_pickle=False)
+    path.with_suffix(".png").write_bytes(grids.sample_grid(images[:SHOWN]))
+    scores = {name: round(metrics[name], 5) for name in SCORES}
+    divergence = (1 - metrics["class_entropy"]) * math.log(dataset.info.classes)
+    return done | scores | {"kl_to_uniform": round(divergence, 5), "samples": spec.health.samples}
 
 
 def _parameters(trainer: build.Trainer) -> int:

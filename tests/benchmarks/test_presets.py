@@ -6,16 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.presets import __main__ as command
-from benchmarks.presets import outside, tables, training
+from benchmarks.presets import independent, tables, training
 from benchmarks.presets.__main__ import Store
 from benchmarks.presets.rows import PLAN, Row, planned
+from engine import EpochDone, GanTrainer
 from service.contract.presets import PRESETS
 from service.contract.spec import Kind, Spec
 from service.contract.validation import resolve
 from service.datasets import Dataset, load
+from workers import build
+from workers.health import Watch
 
 FAST, BEST = Row("classifier", "fast", "mnist", 0), Row("gan", "best", "mnist-10k", 0)
 
@@ -48,14 +52,14 @@ def test_words_choose_rows() -> None:
     assert {(row.dataset, row.seed) for row in planned(["conv", "mnist", "4"])} == {("mnist", 4)}
 
 
-def test_a_row_is_trained_as_a_job_would_be_and_judged_from_outside(
+def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = {"layers": [{"units": 12, "activation": "relu"}, {"units": 10, "activation": "softmax"}], "epochs": 1}
-    monkeypatch.setattr(outside, "SPEC", {"kind": "classifier", "seed": 1000} | small)
-    judge = tmp_path / "judge.safetensors"
-    training.checkpoint.save(judge, outside.make(digits, training._say))
-    real = outside.calibrate(judge, digits, 500)
+    monkeypatch.setattr(independent, "SPEC", {"kind": "classifier", "seed": 1000} | small)
+    classifier = tmp_path / "independent.safetensors"
+    training.checkpoint.save(classifier, independent.make(digits, training._say))
+    real = independent.calibrate(classifier, digits, 500)
     assert real["accuracy"] > 0.5
 
     def spec(row: Row) -> Spec:
@@ -64,17 +68,40 @@ def test_a_row_is_trained_as_a_job_would_be_and_judged_from_outside(
     monkeypatch.setattr(Row, "spec", spec)
     monkeypatch.setattr(training, "JUDGED", 300)
     row = Row("gan", "seed", "mnist-10k", 0)
-    done = training.train(row, digits, judge, tmp_path / "pictures")
-    assert done["frechet_distance"] > 2 * real["test digits"]["500"]["frechet_distance"]
+    done = training.train(row, digits, tmp_path)
     assert done["min_class_share"] == 0
     assert done["kl_to_uniform"] > 1  # one class of ten: ln 10
     assert done["parameters"] == 749_085
-    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["gan-seed-mnist-10k-0.png"]
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        "seed-mnist-10k-0.npy",
+        "seed-mnist-10k-0.png",
+    ]
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert told == [{"epoch": 1, "epochs": 1}] * 2
 
+    trainer = build.trainer(row.spec(), digits)
+    assert isinstance(trainer, GanTrainer)
+    watch = Watch(row.spec(), build.judge(digits))
+    metrics = [watch.look(trainer, report).metrics for report in trainer.run() if isinstance(report, EpochDone)][-1]
+    assert done["frechet_distance"] == round(metrics["frechet_distance"], 5)
 
-def test_a_finished_row_is_kept_until_its_spec_or_its_judge_changes(
+    images = np.load(row.samples(tmp_path))
+    scored = independent.score(independent.load(classifier), images)
+    assert scored > 2 * real["test digits"]["500"]
+    assert scored != done["frechet_distance"]
+
+
+def test_two_reference_classifiers_have_two_names() -> None:
+    row = BEST.place | generated(frechet_distance=83.8) | {independent.METRIC: 4.1}
+    content = {"independent": None, "rows": [row]}
+    assert "84 (84)" in tables.whole(content)
+    assert "4.1" not in tables.whole(content)
+    (line,) = [line for line in tables.every_row(content).splitlines() if "`best`" in line]
+    assert "| 83.8 |" in line
+    assert "| 4.1 |" in line
+
+
+def test_a_finished_row_is_kept_until_its_spec_or_the_reference_classifier_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path / "presets.json")
@@ -84,7 +111,7 @@ def test_a_finished_row_is_kept_until_its_spec_or_its_judge_changes(
     assert [row["preset"] for row in again.content["rows"]] == ["fast", "best"]  # in the order of the plan
     assert again.find(FAST) is not None
     assert again.find(Row("classifier", "fast", "mnist", 1)) is None
-    monkeypatch.setitem(outside.SPEC, "seed", 1001)
+    monkeypatch.setattr("benchmarks.presets.rows.reference", lambda: "sha256:another")
     assert again.find(FAST) is not None
     assert again.find(BEST) is None
     monkeypatch.setitem(PRESETS[Kind.CLASSIFIER]["fast"], "epochs", 99)
@@ -129,4 +156,4 @@ def test_what_misses_its_goal_is_not_counted_as_reached() -> None:
     text = tables.whole({"rows": rows})
     assert "98.64% (98.29%)" in text.replace("98.65%", "98.64%")
     assert "1 of 2 (3 to come)" in text
-    assert "| 2.9% | 0 of 1 (9 to come) | epoch 4, 1 of 1 (9 to come) |" in text
+    assert "| 1 (9 to come) | 20 (20) | 0.012 | 2.9% | 0 of 1 | epoch 4, 1 of 1 |" in text
