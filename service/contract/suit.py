@@ -117,7 +117,7 @@ def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
             made.append(grow)
             rows, columns = 2 * rows, 2 * columns
         if left > 1:
-            filters = _at_most(conv.filters, MAX_LAYER_NUMBERS, each=rows * columns * (4 if doublings > 1 else 1))
+            filters = _at_most(conv.filters, MAX_LAYER_NUMBERS, each=rows * columns * (4 if doublings else 1))
             made += [_with(conv, filters=filters, kernel=min(conv.kernel, rows, columns)), norm]
     return [*made, _with(drawn, kernel=min(drawn.kernel, rows, columns))]
 

@@ -40,6 +40,7 @@ def test_for_digits_a_preset_is_as_it_is_written(kind: Kind, preset: str) -> Non
 @example((Kind.GAN, "best"), 16, 16, 2, 100)
 @example((Kind.GAN, "best"), 20, 30, 3, 1000)
 @example((Kind.GAN, "best"), 512, 512, 10, 3000)
+@example((Kind.GAN, "best"), 446, 388, 10, 1000)
 @example((Kind.GAN, "stable"), 509, 509, 10, 3000)
 @example((Kind.CLASSIFIER, "conv"), 8, 8, 4, 1000)
 @example((Kind.CLASSIFIER, "conv"), 1, 1, 2, 50)
