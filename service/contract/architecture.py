@@ -134,7 +134,9 @@ def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
             break
         found = _place(layer, size)
         if found.outputs > MAX_OUTPUTS:
-            detail = f"makes {shown(found.size)}, more than {MAX_OUTPUTS:,} numbers; make image or layer smaller"
+            detail = (
+                f"makes {shown(found.size)}, more than {MAX_OUTPUTS:,} numbers; use smaller images or a smaller layer"
+            )
             faults.append(Fault(pointer=pointer, detail=detail, code="too_large"))
             break
         placed.append(found)
@@ -148,26 +150,33 @@ def _misfits(layer: Layer, size: Size, pointer: str) -> list[Fault]:
     match layer:
         case Dense():
             if len(size) != 1:
-                detail = f'takes rows of numbers, but gets {shown(size)}; put {{"type": "flatten"}} before it'
+                detail = (
+                    f'takes rows of numbers, but its input is {shown(size)}; insert {{"type": "flatten"}} before it'
+                )
                 suggestion = "flatten"
         case Conv2D() | MaxPool2D() | Upsample2D() if len(size) != 3:
-            detail = f"takes images, but gets {shown(size)}; put reshape before it, or take flatten away"
+            detail = (
+                f"takes images, but its input is {shown(size)}; insert a reshape layer before it, or remove flatten"
+            )
             suggestion = "reshape"
         case Conv2D():
             smaller = min(size[:2])
             if layer.kernel > smaller:
-                detail = f"must be at most {smaller}, as it gets {shown(size)}; it is {layer.kernel}"
+                detail = f"must be at most {smaller} for {shown(size)}; it is {layer.kernel}"
                 field, suggestion = "/kernel", str(smaller)
         case MaxPool2D():
             if size[0] % layer.size or size[1] % layer.size:
                 fitting = [str(n) for n in range(2, MAX_SCALE + 1) if not (size[0] % n or size[1] % n)]
-                offer = f"; {' or '.join(fitting)} would do" if fitting else "; change the image's size before it"
+                offer = f"; use {' or '.join(fitting)}" if fitting else "; change the size of the image before it"
                 detail = f"must divide the rows and columns of {shown(size)}{offer}"
                 field, suggestion = "/size", fitting[0] if fitting else None
         case Reshape():
             wanted, given = math.prod(layer.shape), math.prod(size)
             if wanted != given:
-                field, detail = "/shape", f"must have {given:,} numbers, as it gets {shown(size)}; it has {wanted:,}"
+                field, detail = (
+                    "/shape",
+                    f"must have {given:,} numbers, as many as its input ({shown(size)}); it has {wanted:,}",
+                )
         case Dropout() | Upsample2D() | BatchNorm() | Flatten():
             pass
         case _:

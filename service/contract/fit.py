@@ -37,21 +37,21 @@ def check_fit(spec: Spec, shape: Shape) -> None:
             faults += _check_end(found[0], (shape.classes,), (1, 1, shape.classes), why)
             match spec.loss.name:
                 case LossName.SOFTMAX_CROSS_ENTROPY:
-                    faults += _check_activation(found[0], Activation.SOFTMAX, "as softmax_cross_entropy asks")
+                    faults += _check_activation(found[0], Activation.SOFTMAX, "required by softmax_cross_entropy")
                 case LossName.BINARY_CROSS_ENTROPY:
-                    faults += _check_activation(found[0], Activation.SIGMOID, "as binary_cross_entropy asks")
+                    faults += _check_activation(found[0], Activation.SIGMOID, "required by binary_cross_entropy")
                 case LossName.SQUARED_ERROR:
                     pass
             side = min(shape.rows, shape.columns)
             if spec.augmentation.max_shift >= side:
-                detail = f"must be less than {side}, the smaller side of {spec.dataset.name}'s pictures"
+                detail = f"must be less than {side}, the shorter side of the images of {spec.dataset.name}"
                 faults.append(Fault(pointer="#/augmentation/max_shift", detail=detail, code="out_of_range"))
         case GanSpec():
             made, judged = found
             why = f"one for each pixel of {spec.dataset.name}"
             faults += _check_end(made, (shape.pixels,), (shape.rows, shape.columns, 1), why)
-            faults += _check_end(judged, (1,), (1, 1, 1), "the one answer of a discriminator")
-            faults += _check_activation(judged, Activation.SIGMOID, "as binary_cross_entropy asks")
+            faults += _check_end(judged, (1,), (1, 1, 1), "the output of a discriminator")
+            faults += _check_activation(judged, Activation.SIGMOID, "required by binary_cross_entropy")
     for pointer, optimizer in optimizers(spec):
         if isinstance(optimizer, Sgd) and optimizer.nesterov and not optimizer.momentum:
             detail = "needs a momentum above 0"
@@ -59,13 +59,15 @@ def check_fit(spec: Spec, shape: Shape) -> None:
     looked_for = health.codes(Kind(spec.kind))
     for number, code in enumerate(spec.health.stop_on):
         if code not in looked_for:
-            detail = f"is not looked for in a {spec.kind}; what is: {', '.join(looked_for)}"
+            detail = f"is not a finding of a {spec.kind} job; findings are {', '.join(looked_for)}"
             faults.append(Fault(pointer=f"#/health/stop_on/{number}", detail=detail, code="unsuitable"))
     low, high = spec.dataset.scale
     if low >= high:
-        faults.append(Fault(pointer="#/dataset/scale", detail="must rise: [low, high]", code="out_of_range"))
+        faults.append(
+            Fault(pointer="#/dataset/scale", detail="must be [low, high] with low < high", code="out_of_range")
+        )
     if spec.batch_size > shape.train_count:
-        detail = f"must be at most {shape.train_count}, the pictures of {spec.dataset.name}"
+        detail = f"must be at most {shape.train_count}, the number of training images of {spec.dataset.name}"
         faults.append(Fault(pointer="#/batch_size", detail=detail, code="out_of_range"))
     faults += _too_costly(spec, shape)
     if faults:
@@ -105,7 +107,7 @@ def _too_costly(spec: Spec, shape: Shape) -> list[Fault]:
     shown = spec.samples.count * shape.pixels
     if shown > MAX_SHOWN_PIXELS:
         most_shown = max(1, MAX_SHOWN_PIXELS // shape.pixels)
-        detail = f"must be at most {most_shown} for pictures of {shape.rows} x {shape.columns}"
+        detail = f"must be at most {most_shown} for images of {shape.rows} x {shape.columns}"
         faults.append(Fault(pointer="#/samples/count", detail=detail, code="too_large", suggestion=str(most_shown)))
     return faults
 

@@ -62,7 +62,7 @@ def resolve(document: Any) -> Spec:
         SpecError: names every fault, each with a pointer into the document.
     """
     if not isinstance(document, dict):
-        raise SpecError([Fault(pointer="#", detail="a spec is a JSON object", code="wrong_type")])
+        raise SpecError([Fault(pointer="#", detail="must be a JSON object", code="wrong_type")])
     faults: list[Fault] = []
     if "kind" not in document:
         detail = f"is missing; one of {', '.join(Kind)}"
@@ -139,7 +139,7 @@ def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -
     except SpecError as error:
         raise as_sent(error, overrides) from error
     if spec.epochs <= epoch:
-        detail = f"must be more than {epoch}: the fork goes on after that epoch; it is {spec.epochs}"
+        detail = f"must be greater than {epoch}, the epoch that the fork continues from; it is {spec.epochs}"
         faults.append(Fault(pointer="#/epochs", detail=detail, code="out_of_range"))
     faults += _changed_networks(read_resolved(resolved), spec)
     if faults:
@@ -185,7 +185,7 @@ def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
         return found
 
     old, new = flat(before), flat(after)
-    detail = "must stay {}, as in the checkpoint whose weights the fork takes over; it is {}"
+    detail = "must stay {}, as in the checkpoint that the fork continues from; it is {}"
     return [
         Fault(
             pointer=f"#/{name}",

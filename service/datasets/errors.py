@@ -28,7 +28,7 @@ class DatasetNotFound(DatasetError, LookupError):
 
 
 class DatasetUnavailable(DatasetError):
-    """The data set is known, but its data cannot be had; ``advice`` says what to do about it."""
+    """The data set is known, but its data are not available; ``advice`` says what to do about it."""
 
     code = "dataset_unavailable"
 
@@ -39,7 +39,7 @@ class DatasetUnavailable(DatasetError):
         self.advice = advice
 
     def __str__(self) -> str:
-        return f"the data set {self.name!r} cannot be had: {self.reason}. {self.advice}"
+        return f"the data set {self.name!r} is not available: {self.reason}. {self.advice}"
 
 
 class DatasetBroken(DatasetError, ValueError):

@@ -38,7 +38,7 @@ def check(document: Any) -> tuple[Spec, Shape]:
             fits = _shape_of(_described(name))
         except datasets.DatasetNotFound as error:
             known = f"known are {', '.join(error.known)}"
-            faults.append(_dataset_fault(error.code, f"there is no such data set; {known}", error.suggestion))
+            faults.append(_dataset_fault(error.code, f"unknown data set; {known}", error.suggestion))
         except datasets.DatasetBroken as error:
             faults.append(_dataset_fault(error.code, f"its files are broken: {error.path.name}: {error.reason}"))
     if faults or spec is None or fits is None:

@@ -59,3 +59,14 @@ def test_every_preset_fits_every_size(
         case ClassifierSpec():
             assert made.placed[-1].size == (classes,)
     assert costs.parameters(spec, shape) < 20_000_000
+
+
+def test_what_a_spec_names_itself_stays() -> None:
+    small = Shape(rows=8, columns=8, classes=4, train_count=30)
+    layers = [{"units": 64, "activation": "tanh"}]
+    spec = suited("gan", "best", small, generator={"layers": layers}, samples={"count": 9}, batch_size=500)
+    assert [layer.units for layer in spec.generator.layers] == [64]
+    assert spec.discriminator != resolve({"kind": "gan", "preset": "best"}).discriminator
+    assert (spec.batch_size, spec.samples.count) == (500, 9)
+    kept = suited("classifier", "conv", small, augmentation={"max_shift": 3}, epochs=2)
+    assert (kept.augmentation.max_shift, kept.epochs, kept.batch_size) == (3, 2, 30)
