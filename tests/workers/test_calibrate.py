@@ -41,7 +41,7 @@ def test_a_worker_measures_its_machine_and_the_next_one_need_not(workshop: Works
 
     first = Supervisor(workshop.settings, workshop.database)
     first.start()
-    wait_until(lambda: measured() is not None, "its measurement")
+    wait_until(lambda: measured() is not None, "its measurement", timeout_s=60)
     first.close()
     assert set(measured() or ()) == NAMES
     assert calibrations.is_fresh(workshop.database, socket.gethostname())
