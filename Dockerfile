@@ -11,9 +11,6 @@ RUN pip --python /opt/tapeline/bin/python install --quiet --require-hashes --onl
  && mkdir /opt/build-tools && mv setuptools* _distutils_hack distutils-precedence.pth /opt/build-tools/ \
  && find . -type d \( -name tests -o -name testing -path './sqlalchemy/*' -o -name sample_data \) -prune -exec rm -rf {} + \
  && find . -name '*.pyi' -delete
-# Of plotly the page takes the script alone.
-RUN find /opt/tapeline/lib/python3.*/site-packages/plotly -mindepth 1 -maxdepth 1 \
-      ! -name __init__.py ! -name package_data -exec rm -rf {} +
 
 # Fashion-MNIST, as Debian packages it.
 FROM python:3.13-slim AS datasets

@@ -86,7 +86,8 @@ audit: $(VENV)/installed-dev  ## ask the advisory database about everything in r
 licences: $(VENV)/installed-dev  ## write docs/licences.md: what everything in requirements.lock is licensed under
 	@{ printf '# Licences\n\nOf everything that is installed with Tapeline, as its makers state it. Written by `make licences`.\n\n'; \
 	$(BIN)/pip-licenses --format=markdown --from=mixed --with-urls --with-system --no-version \
-		--packages $$(sed -nE 's/^([a-z0-9-]+)==.*/\1/p' requirements.lock); } > docs/licences.md
+		--packages $$(sed -nE 's/^([a-z0-9-]+)==.*/\1/p' requirements.lock); \
+	printf '\nThe page brings uPlot (MIT), which draws its charts: see `service/web/static/lib`.\n'; } > docs/licences.md
 
 format: $(VENV)/installed-dev  ## rewrite the code as the format check wants it
 	$(BIN)/ruff format .

@@ -5,7 +5,7 @@ The page, the terminal and the plots all take them from here, so that one metric
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -28,8 +28,14 @@ class MetricInfo:
     goal: Goal | None = None
     """``None``: neither way is better by itself."""
     series: int = 8
-    """Place of its colour in the palette of eight, from 1."""
+    """Place of its colour in ``PALETTE``, from 1."""
+    sparse: bool = False
+    """Whether it is measured in some epochs only: then a line goes from one value to the next."""
 
+
+PALETTE: Final = ("#0067a5", "#c14f00", "#00805c", "#a8528a", "#8a6a00", "#2b8fc4", "#6d5bb8", "#6b6b6b")
+"""``--series-1`` to ``--series-8`` of the page's light theme. Okabe and Ito's colours (2008), which people with any kind of
+colour blindness tell apart, darkened for white paper."""
 
 METRICS: Final[dict[str, MetricInfo]] = {
     "train_loss": MetricInfo("train loss", "Mean loss over the training batches.", goal=Goal.MINIMIZE, series=1),
@@ -56,9 +62,15 @@ METRICS: Final[dict[str, MetricInfo]] = {
         "Distance between generated and real images in the features of the reference classifier; 0: no difference.",
         goal=Goal.MINIMIZE,
         series=1,
+        sparse=True,
     ),
     "mode_coverage": MetricInfo(
-        "mode coverage", "Share of the classes that the samples cover.", percent=True, goal=Goal.MAXIMIZE, series=3
+        "mode coverage",
+        "Share of the classes that the samples cover.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=3,
+        sparse=True,
     ),
     "min_class_share": MetricInfo(
         "rarest class",
@@ -66,12 +78,22 @@ METRICS: Final[dict[str, MetricInfo]] = {
         percent=True,
         goal=Goal.MAXIMIZE,
         series=2,
+        sparse=True,
     ),
     "class_entropy": MetricInfo(
-        "class entropy", "Entropy of the classes' shares; 100%: all equal.", percent=True, goal=Goal.MAXIMIZE, series=6
+        "class entropy",
+        "Entropy of the classes' shares; 100%: all equal.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=6,
+        sparse=True,
     ),
     "confidence": MetricInfo(
-        "confidence", "Mean probability of the class that the reference classifier sees.", percent=True, series=4
+        "confidence",
+        "Mean probability of the class that the reference classifier sees.",
+        percent=True,
+        series=4,
+        sparse=True,
     ),
     "sample_diversity": MetricInfo(
         "sample diversity", "How much samples differ from each other, relative to real images.", percent=True, series=5
@@ -113,7 +135,7 @@ def describe(name: str) -> MetricInfo:
     known = METRICS.get(base, MetricInfo(base.replace("_", " "), ""))
     if not layer:
         return known
-    return MetricInfo(f"{known.label} · {layer}", known.description, known.percent, known.goal, known.series)
+    return replace(known, label=f"{known.label} · {layer}")
 
 
 def number(name: str, value: float | None) -> str:

@@ -14,7 +14,7 @@ from service.contract.errors import ArtifactNotFound, JobNotFound
 from service.contract.settings import Settings
 from service.contract.uploads import UploadFolder
 from service.datasets.shelf import Shelf
-from service.web import assets, filters, guard, headers, library, metrics, problems, queries, request_log
+from service.web import assets, filters, guard, headers, metrics, problems, queries, request_log
 from service.web.drawings import Drawings
 from service.web.feed import Feed
 from service.web.keyring import Keyring
@@ -95,7 +95,6 @@ def create_app(settings: Settings) -> Flask:
     app.before_request(_check_ids)
     headers.register(app)
     assets.register(app)
-    library.register(app)
     filters.register(app)
     problems.register(app)
     for blueprint in _BLUEPRINTS:

@@ -16,7 +16,7 @@ from service.contract.spec import Kind
 from service.contract.states import TERMINAL
 from service.contract.tables import Epoch, Event, Job
 from service.datasets import BUILT_IN
-from service.web import library, queries
+from service.web import queries
 from service.web.operations import documented
 from service.web.queries import CompareQuery, ListQuery, NewQuery
 from service.web.representations import artifact_item, checkpoint_items, event_document, job_detail
@@ -141,7 +141,6 @@ def job(job_id: str) -> Response:
         confusion=_confusion(row, last),
         history=[event_document(event, job_id=job_id) for event in history],
         resumed=resumed,
-        plotly=library.ADDRESS,
     )
 
 
@@ -184,7 +183,7 @@ def compare() -> Response:
             samples = [sample.epoch for sample in jobs.artifacts(session, row.id, ArtifactKind.SAMPLE)]
             facts.append(job_detail(row).model_dump(mode="json") | {"samples": samples})
     facts.sort(key=lambda job: query.jobs.index(job["id"]))
-    return _html("compare.html", facts=facts, asked=query.jobs, plotly=library.ADDRESS)
+    return _html("compare.html", facts=facts, asked=query.jobs)
 
 
 def _resumed(told: list[Event]) -> list[int]:

@@ -1,204 +1,192 @@
-// One chart of some series. Plotly draws; zoom, hidden series and settings outlive new data.
-import { $, h, metric, memory, words } from "./dom.js";
+// One chart of some series, drawn by uPlot. Zoom, hidden lines and settings outlive new data.
+/* global uPlot */
+import { h, memory } from "./dom.js";
+import { align } from "./align.js";
+import { saveCsv, savePng } from "./export.js";
+import { lineSample, seriesColor } from "./palette.js";
+import { columns, options, reach } from "./plot.js";
+import { Readout, rowOf } from "./readout.js";
 
-let library = null;
-
-// 5 MB, and only where something is drawn: the page is there before it.
-function plotly() {
-  library ??= new Promise((resolve, reject) => {
-    const script = h("script", { src: $("meta[name=plotly]").content });
-    script.addEventListener("load", () => resolve(globalThis.Plotly));
-    script.addEventListener("error", () => reject(new Error("the chart library does not load")));
-    document.head.append(script);
-  });
-  return library;
-}
-
-const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-export const seriesColor = (index) => token(`series-${(index % 8) + 1}`);
-const DASHES = ["solid", "6px,4px", "2px,3px", "6px,3px,2px,3px"];
-export const seriesDash = (index) => DASHES[Math.floor(index / 8) % DASHES.length];
-
-// The line of a series as the legend shows it.
-function sample(index) {
-  const [picture, line] = ["svg", "line"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
-  for (const [name, value] of Object.entries({ width: 20, height: 8, "aria-hidden": true })) picture.setAttribute(name, value);
-  for (const [name, value] of Object.entries({ x1: 0, x2: 20, y1: 4, y2: 4, "stroke-width": 2, "stroke-dasharray": seriesDash(index).replace("solid", "none") })) line.setAttribute(name, value);
-  line.style.stroke = `var(--series-${(index % 8) + 1})`;
-  picture.append(line);
-  return picture;
-}
-
-// Exponential moving average that does not begin at zero; gaps stay gaps.
-export function smooth(values, weight) {
-  if (!weight) return values;
-  let sum = 0;
-  let total = 0;
-  return values.map((value) => {
-    if (value === null) return null;
-    sum = sum * weight + value * (1 - weight);
-    total = total * weight + (1 - weight);
-    return sum / total;
-  });
-}
-
-// Epochs are whole numbers, also where there are few.
-function ticks(series, axis) {
-  if (axis === "seconds") return { ticksuffix: " s" };
-  const last = Math.max(0, ...series.map((item) => item.x.at(-1) ?? 0));
-  return { tickformat: ",d", ...(last <= 10 ? { dtick: 1 } : {}) };
-}
+const HEIGHT = 250;
 
 export class Chart {
-  // series: [{ name, label, x, y, index }]; marks: [{ x, text }]; bands: [{ from, to, text }]
-  constructor(title) {
+  // id: what its settings are remembered by. onlight(name): the pointer is at one of many lines.
+  constructor(id, title, { onlight = () => {} } = {}) {
+    this.id = id;
     this.title = title;
+    this.look = { log: memory.get(`log.${id}`, false), hidden: new Set(memory.get(`hidden.${id}`, [])), zoom: { x: null, y: null }, lit: null };
     this.plot = h("div", { class: "plot", role: "img", tabindex: 0, "aria-keyshortcuts": "+ - 0 ArrowLeft ArrowRight" });
     this.plot.addEventListener("keydown", (event) => this.steer(event));
-    this.legend = h("div", { class: "row series", role: "group", "aria-label": `Lines: ${words(title)}` });
+    this.legend = h("div", { class: "row series", role: "group", "aria-label": `Lines: ${title}` });
     this.keys = new Map();
-    this.scale = memory.get(`log.${title}`, false);
-    this.hidden = new Set(memory.get(`hidden.${title}`, []));
-    const tool = (name, what, onclick, more = {}) => h("button", { type: "button", class: "slim quiet", title: what, "aria-label": `${name}: ${words(title)}`, onclick, ...more }, name);
-    const log = tool("Log", "Logarithmic scale", null, { "aria-pressed": String(this.scale) });
+    this.readout = new Readout(onlight);
+    const tool = (name, what, onclick, more = {}) => h("button", { type: "button", class: "slim quiet", title: what, "aria-label": `${name}: ${title}`, onclick, ...more }, name);
+    const log = tool("Log", "Logarithmic scale", null, { "aria-pressed": String(this.look.log) });
     log.addEventListener("click", () => {
-      this.scale = !this.scale;
-      log.setAttribute("aria-pressed", String(this.scale));
-      memory.set(`log.${title}`, this.scale);
+      this.look.log = !this.look.log;
+      this.look.zoom.y = null;
+      log.setAttribute("aria-pressed", String(this.look.log));
+      memory.set(`log.${id}`, this.look.log);
       this.draw();
     });
     const tools = [
       log,
-      tool("Reset", "Show everything again", () => this.reset()),
-      tool("PNG", "Download as a picture", () => this.png()),
-      tool("CSV", "Download the numbers", () => this.csv()),
+      tool("Reset", "Reset the zoom", () => this.reset()),
+      tool("PNG", "Download as PNG", () => savePng(title, this.content, this.look)),
+      tool("CSV", "Download as CSV", () => saveCsv(title, this.content)),
     ];
-    this.element = h("figure", { class: "card chart" }, h("figcaption", { class: "head" }, h("h3", {}, words(title)), h("div", { class: "row tools" }, tools)), this.legend, this.plot);
-    this.revision = 0;
-    addEventListener("themechange", () => this.draw());
+    this.element = h("figure", { class: "card chart" }, h("figcaption", { class: "head" }, h("h3", {}, title), h("div", { class: "row tools" }, tools)), this.legend, this.plot);
+    this.watch();
   }
 
+  // Only what is on the screen is drawn; the rest when it comes there.
+  watch() {
+    this.visible = false;
+    new IntersectionObserver(
+      ([entry]) => {
+        this.visible = entry.isIntersecting;
+        if (this.visible && this.waits) this.draw();
+      },
+      { rootMargin: "300px" },
+    ).observe(this.plot);
+    new ResizeObserver(() => {
+      if (this.drawing && this.plot.clientWidth) this.drawing.setSize({ width: this.plot.clientWidth, height: HEIGHT });
+    }).observe(this.plot);
+    addEventListener("themechange", () => this.drawing?.redraw(false));
+  }
+
+  // content: {
+  //   series: [{ name, label, x, y, index, sparse }]  index: place in the palette; sparse: a line connects its values
+  //   axis: "epoch" or "seconds", range: [first, last], smoothing: 0..1, format: see format.js
+  //   marks: [{ x, text }], bands: [{ from, to, color }]
+  //   many: lines are muted, except for the one named `best` and the one under the pointer }
   show(content) {
+    if (this.content && this.content.axis !== content.axis) this.look.zoom = { x: null, y: null };
     this.content = content;
     this.list();
     this.plot.setAttribute("aria-label", this.summary());
     this.draw();
   }
 
-  // One button a line: it hides the line and shows it.
+  // One button a line: it hides the line and shows it. Of many lines, only the best and the one under the pointer.
   list() {
-    for (const { name, label, index } of this.content.series) {
+    const { series, many, best } = this.content;
+    if (many) return this.name(best, this.look.lit);
+    if (!this.keys.size) this.legend.replaceChildren();
+    for (const { name, label, index } of series) {
       if (this.keys.has(name)) continue;
-      const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.hidden.has(name)), onclick: () => this.toggle(name) }, sample(index), label);
+      const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.look.hidden.has(name)), onclick: () => this.toggle(name) }, lineSample(index), h("span", {}, label));
       this.keys.set(name, key);
       this.legend.append(key);
     }
+    return undefined;
   }
 
-  // Only what is on the screen is drawn; what is not is drawn when it comes there.
+  name(best, lit) {
+    const label = (name) => this.content.series.find((item) => item.name === name)?.label;
+    const key = (index, text) => h("span", { class: "key" }, lineSample(index), h("span", {}, text));
+    this.legend.replaceChildren(label(best) ? key(1, `best: ${label(best)}`) : "", label(lit) && lit !== best ? key(0, label(lit)) : "");
+  }
+
+  // Brings one of many lines to the front.
+  light(name) {
+    if (name === this.look.lit) return;
+    this.look.lit = name;
+    if (!this.content?.many) return;
+    this.name(this.content.best, name);
+    this.drawing?.redraw(false);
+  }
+
   draw() {
     if (!this.content) return;
-    this.seen ??= new IntersectionObserver(
-      ([entry]) => {
-        this.visible = entry.isIntersecting;
-        if (this.visible && this.waits) this.draw();
-      },
-      { rootMargin: "300px" },
-    );
-    if (this.visible === undefined) {
-      this.visible = false;
-      this.seen.observe(this.plot);
-    }
     this.waits = !this.visible;
     if (this.visible) this.later ??= requestAnimationFrame(() => this.paint());
   }
 
-  async paint() {
+  paint() {
     this.later = null;
-    const Plotly = await plotly();
-    const { series, smoothing, axis, marks = [], bands = [] } = this.content;
-    const traces = [];
-    for (const item of series) {
-      const visible = !this.hidden.has(item.name);
-      const line = { color: seriesColor(item.index), width: 2, dash: seriesDash(item.index), shape: "linear" };
-      const common = { x: item.x, type: "scatter", name: item.label, visible };
-      const few = item.y.filter((value) => value !== null).length < 40;
-      const mode = few ? "lines+markers" : "lines";
-      const marker = { size: 5, color: line.color };
-      if (smoothing) traces.push({ ...common, y: item.y, mode: "lines", opacity: 0.28, line: { ...line, width: 1 }, hoverinfo: "skip", connectgaps: true });
-      traces.push({ ...common, y: smooth(item.y, smoothing), mode, line, marker, connectgaps: true, hovertemplate: `%{y:.4~g}<extra>%{fullData.name}</extra>` });
+    const { series, smoothing, axis, many } = this.content;
+    const aligned = align(series);
+    const data = [aligned.x, ...columns(aligned, smoothing)];
+    // What the lines are decides whether the drawing can stay; what they show goes into the one there is.
+    const shape = JSON.stringify([series.map((item) => [item.name, item.index]), Boolean(smoothing), axis, Boolean(many), this.look.log]);
+    if (shape !== this.shape) {
+      this.drawing?.destroy();
+      this.drawing = new uPlot(this.options(), data, this.plot);
+      this.readout.mount(this.drawing);
+      this.shape = shape;
+    } else {
+      this.drawing.setData(data);
     }
-    const [ink, muted, grid, card] = ["ink", "muted", "line", "card"].map(token);
-    const lines = { gridcolor: grid, linecolor: grid, zerolinecolor: grid, tickcolor: grid, tickfont: { color: muted } };
-    const layout = {
-      uirevision: `${axis}${this.scale}${this.revision}`,
-      height: 270,
-      margin: { l: 52, r: 14, t: 8, b: 28 },
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: token("sans"), size: 12, color: ink },
-      hovermode: "x unified",
-      hoverlabel: { bgcolor: card, bordercolor: grid, font: { color: ink } },
-      dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-      showlegend: false,
-      xaxis: { ...lines, ...ticks(series, axis) },
-      yaxis: { ...lines, type: this.scale ? "log" : "linear", automargin: true, exponentformat: "power" },
-      shapes: [
-        ...bands.map(({ from, to, color }) => ({ type: "rect", xref: "x", yref: "paper", x0: from, x1: to, y0: 0, y1: 1, fillcolor: token(color), opacity: 0.5, layer: "below", line: { width: 0 } })),
-        ...marks.map(({ x }) => ({ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: muted, width: 1, dash: "dot" } })),
-      ],
-      annotations: marks.map(({ x, text }) => ({ x, yref: "paper", y: 1, text, showarrow: false, font: { size: 10, color: muted }, xanchor: "left", yanchor: "top", xshift: 3 })),
+  }
+
+  options() {
+    const asked = options(this.content, this.look, { width: this.plot.clientWidth, height: HEIGHT }, () => this.content);
+    const { smoothing, many } = this.content;
+    const item = (column) => this.content.series[Math.floor((column - 1) / (smoothing ? 2 : 1))];
+    asked.hooks.setSelect = [(plot) => this.zoom(plot)];
+    asked.hooks.setCursor = [(plot) => this.readout.show(plot, this.content)];
+    asked.cursor = {
+      y: false,
+      drag: { x: true, y: true, uni: 30, dist: 5, setScale: false },
+      bind: { dblclick: () => () => this.reset() },
+      dataIdx: (plot, column, index) => (column ? rowOf(plot, column, index, this.content.axis) : index),
+      points: {
+        size: 9,
+        width: 0,
+        fill: (plot, column) => seriesColor(item(column).index),
+        show: (plot, column) => !many && (!smoothing || column % 2 === 0) && document.createElement("div"),
+      },
     };
-    await Plotly.react(this.plot, traces, layout, { displayModeBar: false, responsive: true, displaylogo: false, doubleClick: "reset" });
-    this.plot.dataset.points = String(Math.max(0, ...series.map((item) => item.y.filter((value) => value !== null).length)));
+    return asked;
+  }
+
+  // What was selected by dragging: a span of epochs, of values, or both.
+  zoom(plot) {
+    const { left, top, width, height } = plot.select;
+    if (width < 3 || height < 3) return;
+    const span = { x: [left, left + width].map((place) => plot.posToVal(place, "x")), y: [top + height, top].map((place) => plot.posToVal(place, "y")) };
+    if (width < plot.over.clientWidth - 1) this.look.zoom.x = span.x;
+    if (height < plot.over.clientHeight - 1) this.look.zoom.y = span.y;
+    plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+    this.draw();
   }
 
   toggle(name) {
-    if (!this.hidden.delete(name)) this.hidden.add(name);
-    this.keys.get(name).setAttribute("aria-pressed", String(!this.hidden.has(name)));
-    memory.set(`hidden.${this.title}`, [...this.hidden]);
+    const { hidden } = this.look;
+    if (!hidden.delete(name)) hidden.add(name);
+    this.keys.get(name).setAttribute("aria-pressed", String(!hidden.has(name)));
+    memory.set(`hidden.${this.id}`, [...hidden]);
+    this.shape = null; // drawn anew: the other lines may need other heights
     this.draw();
   }
 
   // What the pointer does by dragging.
-  async steer(event) {
+  steer(event) {
     const zoom = { "+": 0.5, "=": 0.5, "-": 2 }[event.key];
     const step = { ArrowLeft: -0.25, ArrowRight: 0.25 }[event.key];
-    if (event.ctrlKey || event.metaKey || event.altKey || !this.plot.layout || !(zoom || step || event.key === "0")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.content || !(zoom || step || event.key === "0")) return;
     event.preventDefault();
     if (event.key === "0") return this.reset();
-    const Plotly = await plotly();
-    const [from, to] = this.plot.layout.xaxis.range;
-    const [middle, half] = [(from + to) / 2 + (step ?? 0) * (to - from), ((to - from) / 2) * (zoom ?? 1)];
-    await Plotly.relayout(this.plot, { "xaxis.range": [middle - half, middle + half] });
-  }
-
-  summary() {
-    const last = this.content.series.map((item) => {
-      const known = item.y.findLast((value) => value !== null);
-      return `${item.label} ${metric(item.name, known)}`;
-    });
-    return `${words(this.title)} by ${this.content.axis}: ${last.join(", ")}`;
+    const [first, last] = reach(this.content);
+    const [from, to] = this.look.zoom.x ?? [first, last];
+    const width = Math.min((to - from) * (zoom ?? 1), last - first);
+    const middle = (from + to) / 2 + (step ?? 0) * (to - from);
+    const start = Math.min(Math.max(middle - width / 2, first), last - width);
+    this.look.zoom.x = width >= last - first ? null : [start, start + width];
+    this.draw();
+    return undefined;
   }
 
   reset() {
-    this.revision += 1;
+    this.look.zoom = { x: null, y: null };
     this.draw();
   }
 
-  async png() {
-    const Plotly = await plotly();
-    await Plotly.downloadImage(this.plot, { format: "png", width: 1200, height: 700, scale: 2, filename: `tapeline-${this.title}`.replaceAll(/[^\w-]+/g, "-") });
-  }
-
-  csv() {
-    const { series, axis } = this.content;
-    const places = [...new Set(series.flatMap((item) => item.x))].sort((a, b) => a - b);
-    const columns = series.map((item) => new Map(item.x.map((x, index) => [x, item.y[index]])));
-    const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-    const lines = [[axis, ...series.map((item) => cell(item.label))], ...places.map((x) => [x, ...columns.map((column) => column.get(x) ?? "")])];
-    const address = URL.createObjectURL(new Blob([lines.map((line) => `${line.join(",")}\n`).join("")], { type: "text/csv" }));
-    h("a", { href: address, download: `tapeline-${this.title}.csv`.replaceAll(/[^\w.-]+/g, "-") }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  summary() {
+    const { series, axis, many, best, format } = this.content;
+    const named = many ? series.filter((item) => item.name === best) : series;
+    const last = named.map((item) => `${item.label} ${format.value(item.y.findLast((value) => value !== null))}`);
+    return `${this.title} by ${axis}: ${many ? `${series.length} jobs, best ` : ""}${last.join(", ")}`;
   }
 }

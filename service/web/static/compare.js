@@ -2,7 +2,8 @@
 import { $, describe, h, metric, throttle, when } from "./dom.js";
 import { call, listen } from "./api.js";
 import { Chart } from "./chart.js";
-import { Settings, groupOf, places, rank } from "./curves.js";
+import { Settings, groupOf, places, rank, span } from "./curves.js";
+import { formatOf } from "./format.js";
 import { Samples } from "./samples.js";
 
 const jobs = JSON.parse($("#jobs").textContent);
@@ -53,11 +54,11 @@ function drawCurves() {
     const having = jobs.filter((job) => job.table?.series[name]?.some((value) => value !== null));
     if (!having.length) continue;
     if (!charts.has(name)) {
-      charts.set(name, new Chart(name));
+      charts.set(name, new Chart(name, describe(name).label));
       $(groupOf(name)[2] ? "#curves .main" : "#curves .others").append(charts.get(name).element);
     }
     const series = having.map((job) => ({ name: job.id, label: job.label, x: places(job.table, axis), y: job.table.series[name], index: job.index }));
-    charts.get(name).show({ series, smoothing, axis });
+    charts.get(name).show({ series, smoothing, axis, range: span(series.map((item) => item.x), axis), format: formatOf(name) });
   }
   $("#more-curves").hidden = !$("#curves .others").children.length;
 }

@@ -2,15 +2,17 @@
 import { $, describe, h, memory, throttle } from "./dom.js";
 import { call } from "./api.js";
 import { Chart } from "./chart.js";
+import { formatOf } from "./format.js";
+import { seriesIndexes } from "./palette.js";
 
 // In this order; what fits nowhere gets a chart of its own. The first ones are always open, the others on demand.
 const GROUPS = [
   ["loss", /^(train|val)_loss$/, true],
   ["accuracy", /accuracy$/, true],
   ["GAN losses", /^[gd]_loss$/, true],
-  ["what the discriminator believes", /^d_(real|fake)$/, true],
+  ["discriminator outputs", /^d_(real|fake)$/, true],
   ["Fréchet distance", /^frechet_distance$/, true],
-  ["samples as the judge sees them", /^(mode_coverage|min_class_share|confidence)$/, true],
+  ["samples by the reference classifier", /^(mode_coverage|class_entropy|min_class_share|confidence|sample_diversity)$/, true],
   ["learning rate", /learning_rate$/, false],
   ["gradient norm", /^([gd]_)?grad_norm$/, false],
   ["gradient norm by layer", /^grad_norm\//, false],
@@ -18,7 +20,12 @@ const GROUPS = [
   ["dead units and saturation by layer", /^(dead_units|saturation)\//, false],
 ];
 
-export const groupOf = (name) => GROUPS.find(([, pattern]) => pattern.test(name)) ?? [name, null, false];
+export const groupOf = (name) => GROUPS.find(([, pattern]) => pattern.test(name)) ?? [describe(name).label, null, false];
+
+export const rank = (title) => {
+  const found = GROUPS.findIndex(([name]) => name === title);
+  return found < 0 ? GROUPS.length : found;
+};
 
 export class Settings {
   constructor(element, onchange) {
@@ -47,11 +54,28 @@ export class Settings {
   }
 }
 
-// Where in the axis an epoch lies.
+// Where on the axis each epoch lies.
 export function places(table, axis) {
   if (axis === "epoch") return table.epochs;
   let sum = 0;
   return table.seconds.map((seconds) => Math.round((sum += seconds) * 1000) / 1000);
+}
+
+// From where to where the axis of all charts of a page goes: from the first epoch, or the beginning of time.
+export function span(xs, axis) {
+  const known = xs.filter((x) => x.length);
+  if (!known.length) return [0, 1];
+  return [axis === "seconds" ? 0 : Math.min(...known.map((x) => x[0])), Math.max(...known.map((x) => x.at(-1)))];
+}
+
+// One more epoch at the end of a table of metrics. False where it is there already.
+export function extend(table, { epoch, values, seconds }) {
+  if (epoch <= (table.epochs.at(-1) ?? 0)) return false;
+  for (const name of Object.keys(values)) table.series[name] ??= table.epochs.map(() => null);
+  table.epochs.push(epoch);
+  table.seconds.push(seconds);
+  for (const [name, column] of Object.entries(table.series)) column.push(values[name] ?? null);
+  return true;
 }
 
 export class Curves {
@@ -60,23 +84,33 @@ export class Curves {
     this.address = address;
     this.charts = new Map();
     this.resumed = [];
+    this.heard = [];
     this.settings = new Settings($("#chart-settings"), () => this.draw());
     this.later = throttle(400, () => this.draw());
   }
 
+  // The whole table. Epochs that end while it is on its way are added to it.
   async load() {
-    this.table = await call(this.address);
+    if (this.loading) return;
+    this.loading = true;
+    try {
+      this.table = await call(this.address);
+    } finally {
+      this.loading = false;
+    }
+    this.take();
     this.draw();
   }
 
-  add({ epoch, values, seconds }) {
-    const table = this.table;
-    if (!table || epoch <= (table.epochs.at(-1) ?? 0)) return;
-    for (const name of Object.keys(values)) table.series[name] ??= table.epochs.map(() => null);
-    table.epochs.push(epoch);
-    table.seconds.push(seconds);
-    for (const [name, column] of Object.entries(table.series)) column.push(values[name] ?? null);
-    this.later();
+  add(news) {
+    this.heard.push(news);
+    if (this.table) this.take();
+    else this.load().catch(() => {});
+  }
+
+  take() {
+    const isNew = this.heard.splice(0).map((news) => extend(this.table, news));
+    if (isNew.includes(true)) this.later();
   }
 
   draw() {
@@ -89,25 +123,20 @@ export class Curves {
     const marks = this.resumed.filter((epoch) => at(epoch) !== undefined).map((epoch) => ({ x: at(epoch), text: "resumed" }));
     if (table.best_epoch && at(table.best_epoch) !== undefined) marks.push({ x: at(table.best_epoch), text: "best" });
     const bands = table.findings.map((found) => ({ from: at(found.since), to: at(found.until) ?? x.at(-1), color: found.severity === "error" ? "bad-soft" : "wait-soft" }));
+    const common = { axis, smoothing, marks, bands, range: span([x], axis) };
     const groups = Map.groupBy(names, (name) => groupOf(name)[0]);
-    const order = [...groups.keys()].sort((a, b) => rank(a) - rank(b));
-    for (const title of order) {
+    for (const title of [...groups.keys()].sort((a, b) => rank(a) - rank(b))) {
       const members = groups.get(title);
       if (!this.charts.has(title)) {
-        const chart = new Chart(title);
-        this.charts.set(title, chart);
+        this.charts.set(title, new Chart(title, title));
         const isMain = groupOf(members[0])[2];
-        $(isMain ? ".main" : ".others", this.root).append(chart.element);
+        $(isMain ? ".main" : ".others", this.root).append(this.charts.get(title).element);
       }
-      const series = members.map((name, index) => ({ name, label: describe(name).label, x, y: table.series[name], index }));
-      this.charts.get(title).show({ series, smoothing, axis, marks, bands });
+      const indexes = seriesIndexes(members);
+      const series = members.map((name, place) => ({ name, label: describe(name).label, x, y: table.series[name], index: indexes[place], sparse: describe(name).sparse }));
+      this.charts.get(title).show({ ...common, series, format: formatOf(members[0]) });
     }
     $("#curves").hidden = names.length === 0;
     $("#more-curves").hidden = !$(".others", this.root).children.length;
   }
 }
-
-export const rank = (title) => {
-  const found = GROUPS.findIndex(([name]) => name === title);
-  return found < 0 ? GROUPS.length : found;
-};

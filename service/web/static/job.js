@@ -35,8 +35,7 @@ function follow() {
     progress: showProgress,
     metrics: (news) => {
       change(news);
-      if (curves.table) curves.add(news);
-      else curves.load().catch(() => {});
+      curves.add(news);
     },
     sample: (news) => {
       note(news);

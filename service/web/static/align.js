@@ -1,0 +1,63 @@
+// Series as a chart needs them: smoothed, on one axis, and how far the axes reach.
+
+// Exponential moving average that does not begin at zero; gaps stay gaps.
+export function smooth(values, weight) {
+  if (!weight) return values;
+  let sum = 0;
+  let total = 0;
+  return values.map((value) => {
+    if (value === null) return null;
+    sum = sum * weight + value * (1 - weight);
+    total = total * weight + (1 - weight);
+    return sum / total;
+  });
+}
+
+const CELLS = 1_000_000;
+
+// All series on the places of all. null is a gap, undefined a place that a series knows nothing of.
+// Many long series on axes of their own would make a huge table: then places closer than a screen shows become one.
+export function align(series) {
+  const [first] = series;
+  if (series.every((item) => item.x === first.x)) return { x: [...first.x], columns: series.map((item) => [...item.y]) };
+  let places = [...new Set(series.flatMap((item) => item.x))].sort((a, b) => a - b);
+  const step = places.length * series.length > CELLS ? (places.at(-1) - places[0]) / (CELLS / series.length) : 0;
+  const near = step ? (x) => Math.round(x / step) * step : (x) => x;
+  if (step) places = [...new Set(places.map(near))];
+  const rows = new Map(places.map((x, row) => [x, row]));
+  const columns = series.map(({ x, y }) => {
+    const column = Array(places.length);
+    x.forEach((place, index) => (column[rows.get(near(place))] = y[index]));
+    return column;
+  });
+  return { x: places, columns };
+}
+
+// Where the vertical axis begins and ends. What hardly changes is to look so: not every rounding is a mountain.
+export function heights(low, high, percent) {
+  if (low === null || high === null) return [0, 1];
+  const least = percent ? 0.01 : 0.02 * Math.max(Math.abs(low), Math.abs(high)) || 1;
+  if (high - low < least) [low, high] = [(low + high - least) / 2, (low + high + least) / 2];
+  const room = 0.06 * (high - low);
+  const isShare = percent && high <= 1.01;
+  return [low >= 0 ? Math.max(low - room, -0.03 * high) : low - room, isShare ? Math.min(high + room, 1.03) : high + room];
+}
+
+const EPOCHS = [1, 2, 5].flatMap((step) => [0, 1, 2, 3, 4, 5, 6].map((power) => step * 10 ** power)).sort((a, b) => a - b);
+const SECONDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 864_000];
+export const steps = (axis) => (axis === "seconds" ? SECONDS : EPOCHS);
+
+// The first epoch is named, and the multiples of a step that do not crowd it.
+export function ticks(axis, first, last, step) {
+  const places = [];
+  for (let place = Math.ceil(first / step) * step; place <= last + step * 1e-6; place += step) places.push(Math.round(place * 1000) / 1000);
+  if (axis === "seconds" || places[0] === first || !Number.isInteger(first)) return places;
+  return [first, ...places.filter((place) => place - first >= 0.6 * step)];
+}
+
+export function place(axis, value, span = value) {
+  if (axis !== "seconds") return String(value);
+  const number = (part) => Number(part.toPrecision(4)).toString();
+  if (span < 120) return `${number(value)} s`;
+  return span < 7200 ? `${number(value / 60)} min` : `${number(value / 3600)} h`;
+}

@@ -1,0 +1,35 @@
+// Colours and dashes of lines, from the tokens of app.css.
+import { describe } from "./dom.js";
+
+const known = new Map(); // to ask for a style is slow, and a chart asks often
+addEventListener("themechange", () => known.clear());
+export function token(name) {
+  if (!known.has(name)) known.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  return known.get(name);
+}
+
+const DASHES = [[], [6, 4], [2, 3], [6, 3, 2, 3]];
+export const seriesColor = (index) => token(`series-${(index % 8) + 1}`);
+export const seriesDash = (index) => DASHES[Math.floor(index / 8) % DASHES.length];
+
+// Places in the palette for the lines of one chart. A metric has its own, the same as in the plots that are downloaded;
+// the second to claim one takes the next that is free. The layers of a network begin with that of the first layer there.
+export function seriesIndexes(names) {
+  const taken = new Set();
+  return names.map((name, place) => {
+    const own = name.includes("/") ? (place + 5) % 8 : describe(name).series - 1;
+    const index = [own, ...Array(8 * DASHES.length).keys()].find((candidate) => !taken.has(candidate)) ?? own;
+    taken.add(index);
+    return index;
+  });
+}
+
+// The line of a series as a legend shows it.
+export function lineSample(index) {
+  const [picture, line] = ["svg", "line"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
+  for (const [name, value] of Object.entries({ width: 20, height: 8, "aria-hidden": true })) picture.setAttribute(name, value);
+  for (const [name, value] of Object.entries({ x1: 0, x2: 20, y1: 4, y2: 4, "stroke-width": 2, "stroke-dasharray": seriesDash(index).join(" ") || "none" })) line.setAttribute(name, value);
+  line.style.stroke = `var(--series-${(index % 8) + 1})`;
+  picture.append(line);
+  return picture;
+}

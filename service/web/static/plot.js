@@ -1,0 +1,160 @@
+// What uPlot is told to draw: lines, axes, marks and bands. The same on the page and, larger, in a picture to download.
+/* global uPlot */
+import { heights, place, smooth, steps, ticks } from "./align.js";
+import { seriesColor, seriesDash, token } from "./palette.js";
+
+export const GUTTER = 58; // of the vertical axis, in every chart: so that their epochs stand below each other
+const ROOM_FOR_A_POINT = 9;
+const MUTED_ALPHA = 0.4;
+
+// The columns that uPlot gets, in the order of the lines in options().
+export function columns({ columns: given }, smoothing) {
+  return given.flatMap((column) => (smoothing ? [column, smooth(column.map((value) => (value === undefined ? null : value)), smoothing)] : [column]));
+}
+
+// content: as given to Chart.show. look: { log, hidden, zoom, lit }. size: { width, height, scale }. now(): the content at
+// the time of drawing, whose marks and epochs may be later ones.
+export function options(content, look, { width, height, scale = 1 }, now = () => content) {
+  const { series, smoothing, axis, format, many } = content;
+  const font = `${12 * scale}px ${token("sans") || "sans-serif"}`;
+  const grid = { stroke: () => token("line"), width: scale };
+  const line = { stroke: () => token("muted"), font, grid, ticks: { ...grid, size: 4 * scale }, gap: 4 * scale };
+  const stroke = (item) => () => (many ? token("line-strong") : seriesColor(item.index));
+  const drawn = (item, isRaw) => ({
+    label: item.label,
+    scale: "y",
+    show: !look.hidden.has(item.name),
+    stroke: stroke(item),
+    width: (isRaw || many ? 1 : 2) * scale,
+    alpha: isRaw ? 0.3 : many ? MUTED_ALPHA : 1,
+    dash: many ? [] : seriesDash(item.index).map((length) => length * scale),
+    spanGaps: Boolean(item.sparse || smoothing),
+    points: isRaw || many ? { show: false } : dots(stroke(item), scale),
+  });
+  return {
+    width,
+    height,
+    pxAlign: 0.5,
+    padding: [10 * scale, 14 * scale, 0, 0],
+    legend: { show: false },
+    scales: {
+      x: { time: false, range: () => look.zoom.x ?? reach(now()) },
+      y: { distr: look.log ? 3 : 1, range: (plot, low, high) => look.zoom.y ?? (look.log ? decades(low, high) : heights(low, high, format.percent)) },
+    },
+    axes: [
+      {
+        ...line,
+        size: 28 * scale,
+        space: 44 * scale,
+        incrs: steps(axis),
+        splits: (plot, index, first, last, step) => ticks(axis, first, last, step),
+        values: (plot, values) => values.map((value) => place(axis, value, plot.scales.x.max - plot.scales.x.min)),
+      },
+      { ...line, size: GUTTER * scale, space: 30 * scale, values: (plot, values, index, space, step) => values.map((value) => (value === null ? null : format.tick(value, step))) },
+    ],
+    series: [{}, ...series.flatMap((item) => (smoothing ? [drawn(item, true), drawn(item, false)] : [drawn(item, false)]))],
+    hooks: {
+      drawAxes: [(plot) => drawBands(plot, now()), (plot) => drawMarks(plot, now(), scale)],
+      draw: [(plot) => drawSpotlights(plot, now(), [[now().best, token("series-2")], [look.lit, token("series-1")]], scale)],
+    },
+  };
+}
+
+export const reach = ({ range: [first, last] }) => (last > first ? [first, last] : [first, first + 1]);
+
+function decades(low, high) {
+  return low > 0 && high > 0 ? uPlot.rangeLog(low, high, 10, false) : [1, 10];
+}
+
+// Dots where there is room for them; elsewhere only where a value stands between two gaps and would not be seen.
+function dots(color, scale) {
+  return {
+    stroke: color,
+    fill: color,
+    width: 0,
+    size: 7 * scale,
+    show: (plot, series, from, to) => {
+      const there = plot.data[series].slice(from, to + 1).filter((value) => value !== null && value !== undefined).length;
+      return plot.bbox.width / (devicePixelRatio * scale) / Math.max(1, there) >= ROOM_FOR_A_POINT;
+    },
+    filter: (plot, series, show) => (show ? null : alone(plot.data[series])),
+  };
+}
+
+function alone(values) {
+  const known = values.map((value, index) => [value, index]).filter(([value]) => value !== undefined);
+  return known.filter(([value], at) => value !== null && (known[at - 1]?.[0] ?? null) === null && (known[at + 1]?.[0] ?? null) === null).map(([, index]) => index);
+}
+
+function drawBands(plot, { bands = [] }) {
+  const { ctx, bbox } = plot;
+  ctx.save();
+  ctx.globalAlpha = 0.5;
+  for (const { from, to, color } of bands) {
+    const [left, right] = [from, to].map((x) => Math.min(Math.max(plot.valToPos(x, "x", true), bbox.left), bbox.left + bbox.width));
+    ctx.fillStyle = token(color);
+    ctx.fillRect(left, bbox.top, Math.max(right - left, 2), bbox.height);
+  }
+  ctx.restore();
+}
+
+// Dotted lines with a word at their top; words that would meet stand below each other.
+function drawMarks(plot, { marks = [] }, scale) {
+  const { ctx, bbox } = plot;
+  const ratio = devicePixelRatio * scale;
+  ctx.save();
+  ctx.strokeStyle = ctx.fillStyle = token("muted");
+  ctx.lineWidth = ratio;
+  ctx.font = `${10 * ratio}px ${token("sans") || "sans-serif"}`;
+  ctx.textBaseline = "top";
+  const ends = [];
+  for (const { x, text } of marks.toSorted((a, b) => a.x - b.x)) {
+    const left = plot.valToPos(x, "x", true);
+    if (left < bbox.left - 1 || left > bbox.left + bbox.width + 1) continue;
+    ctx.setLineDash([2 * ratio, 3 * ratio]);
+    ctx.beginPath();
+    ctx.moveTo(left, bbox.top);
+    ctx.lineTo(left, bbox.top + bbox.height);
+    ctx.stroke();
+    const width = ctx.measureText(text).width + 4 * ratio;
+    const isRight = left + width > bbox.left + bbox.width;
+    const start = isRight ? left - width : left;
+    let row = ends.findIndex((end) => end < start);
+    if (row < 0) row = ends.length;
+    ends[row] = start + width;
+    ctx.fillText(text, start + (isRight ? 0 : 4 * ratio), bbox.top + (1 + 11 * row) * ratio);
+  }
+  ctx.restore();
+}
+
+// Among many muted lines, those that are to be seen: above all others, strong.
+function drawSpotlights(plot, { series, smoothing, many }, lights, scale) {
+  if (!many) return;
+  const { ctx, bbox } = plot;
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top - 3, bbox.width + 3, bbox.height + 6);
+  ctx.clip();
+  ctx.setLineDash([]);
+  ctx.lineWidth = 2.5 * devicePixelRatio * scale;
+  ctx.lineJoin = "round";
+  for (const [name, color] of lights) {
+    const at = series.findIndex((item) => item.name === name);
+    if (at < 0) continue;
+    const values = plot.data[smoothing ? 2 * at + 2 : at + 1];
+    ctx.strokeStyle = ctx.fillStyle = color;
+    ctx.beginPath();
+    let last = null;
+    values.forEach((value, index) => {
+      if (value === undefined || value === null) return;
+      last = [plot.valToPos(plot.data[0][index], "x", true), plot.valToPos(value, "y", true)];
+      ctx.lineTo(...last);
+    });
+    ctx.stroke();
+    if (!last) continue;
+    ctx.beginPath();
+    ctx.arc(...last, 3.5 * devicePixelRatio * scale, 0, 2 * Math.PI);
+    ctx.fill();
+  }
+  ctx.restore();
+}
