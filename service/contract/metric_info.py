@@ -34,8 +34,8 @@ class MetricInfo:
 
 
 PALETTE: Final = ("#0067a5", "#c14f00", "#00805c", "#a8528a", "#8a6a00", "#2b8fc4", "#6d5bb8", "#6b6b6b")
-"""``--series-1`` to ``--series-8`` of the page's light theme. Okabe and Ito's colours (2008), which people with any kind of
-colour blindness tell apart, darkened for white paper."""
+"""``--series-1`` to ``--series-8`` of the page's light theme. Okabe and Ito's colours (2008), which people with any
+kind of colour blindness tell apart, darkened for white paper."""
 
 METRICS: Final[dict[str, MetricInfo]] = {
     "train_loss": MetricInfo("train loss", "Mean loss over the training batches.", goal=Goal.MINIMIZE, series=1),

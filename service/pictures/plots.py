@@ -18,12 +18,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from service.contract.metric_info import PALETTE, describe
+
 Format = Literal["png", "svg"]
 
-# Okabe and Ito's palette (2008), told apart by every kind of colour vision.
-_BLUE, _VERMILLION, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-_ORANGE, _SKY = "#E69F00", "#56B4E9"
-_TEXT_COLOURS = {_ORANGE: "#8F6200", _SKY: "#1B76AE", _PURPLE: "#A3527F"}  # darker where thin letters would be pale
+_ERROR, _WARNING = "#D55E00", "#E69F00"  # of what was found
+_TEXT_COLOURS = {PALETTE[5]: "#1B76AE"}  # darker where thin letters would be pale
 _INK, _FAINT, _LINE = "#222222", "#666666", "#DDDDDD"
 _MAX_TITLE, _MAX_CLASS_NAME = 80, 20  # characters
 _SETTINGS: dict[Any, Any] = {
@@ -65,9 +65,18 @@ class Mark:
 class _Line:
     names: tuple[str, ...]  # of the series, the first that there is; with a star at the end, any that begins so
     label: str
-    colour: str
     style: Any = "-"
-    sparse: bool = False  # measured in some epochs only: the line goes from one to the next
+
+    @property
+    def colour(self) -> str:
+        """As on the page, where the lines of layers begin with the sixth."""
+        name = self.names[0]
+        return PALETTE[5] if "/" in name else PALETTE[describe(name).series - 1]
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the line goes from one value to the next, across epochs in which nothing was measured."""
+        return describe(self.names[0]).sparse
 
 
 @dataclass(frozen=True)
@@ -85,15 +94,15 @@ _MAIN_PANELS: dict[str, tuple[_Panel, ...]] = {
         _Panel(
             "Loss",
             (
-                _Line(("train_loss", "loss"), "training", _BLUE, _DASHED),
-                _Line(("validation_loss", "val_loss"), "validation", _VERMILLION),
+                _Line(("train_loss", "loss"), "train", _DASHED),
+                _Line(("val_loss", "validation_loss"), "val"),
             ),
         ),
         _Panel(
             "Accuracy",
             (
-                _Line(("train_accuracy", "accuracy"), "training", _BLUE, _DASHED),
-                _Line(("validation_accuracy", "val_accuracy"), "validation", _VERMILLION),
+                _Line(("train_accuracy", "accuracy"), "train", _DASHED),
+                _Line(("val_accuracy", "validation_accuracy"), "val"),
             ),
             percent=True,
             best="{:.2%}",
@@ -103,15 +112,15 @@ _MAIN_PANELS: dict[str, tuple[_Panel, ...]] = {
         _Panel(
             "Loss",
             (
-                _Line(("d_loss",), "discriminator", _BLUE, _DASHED),
-                _Line(("g_loss",), "generator", _VERMILLION),
+                _Line(("d_loss",), "discriminator", _DASHED),
+                _Line(("g_loss",), "generator"),
             ),
         ),
         _Panel(
-            "Discriminator's belief in an image",
+            "Discriminator outputs",
             (
-                _Line(("d_real",), "real", _GREEN, _DASHED),
-                _Line(("d_fake",), "generated", _PURPLE),
+                _Line(("d_real",), "D(real)", _DASHED),
+                _Line(("d_fake",), "D(fake)"),
             ),
             percent=True,
         ),
@@ -122,15 +131,15 @@ _HEALTH_PANELS: dict[str, tuple[_Panel, ...]] = {  # those of which there is som
         _Panel(
             "Gradient norm",
             (
-                _Line(("grad_norm/*",), "first layer", _SKY, _DASHED),
-                _Line(("grad_norm",), "all layers", _BLUE),
+                _Line(("grad_norm/*",), "first layer", _DASHED),
+                _Line(("grad_norm",), "all layers"),
             ),
         ),
         _Panel(
-            "Hidden units without effect",
+            "Dead and saturated units",
             (
-                _Line(("saturation",), "saturated", _ORANGE, _DASHED),
-                _Line(("dead_units",), "silent", _GREEN),
+                _Line(("saturation",), "saturated", _DASHED),
+                _Line(("dead_units",), "dead"),
             ),
             percent=True,
             least=0.1,
@@ -138,16 +147,16 @@ _HEALTH_PANELS: dict[str, tuple[_Panel, ...]] = {  # those of which there is som
     ),
     "gan": (
         _Panel(
-            "Distance",
-            (_Line(("frechet_distance",), "Fréchet", _INK, sparse=True),),
+            "Fréchet distance",
+            (_Line(("frechet_distance",), "distance"),),
             best="{:.0f}",
         ),
         _Panel(
-            "What the samples cover",
+            "Sample coverage and diversity",
             (
-                _Line(("sample_diversity",), "variety", _ORANGE, _DOTTED),
-                _Line(("class_entropy",), "entropy", _SKY, _DASHED, sparse=True),
-                _Line(("mode_coverage",), "classes", _INK, sparse=True),
+                _Line(("sample_diversity",), "diversity", _DOTTED),
+                _Line(("class_entropy",), "class entropy", _DASHED),
+                _Line(("mode_coverage",), "mode coverage"),
             ),
             percent=True,
             least=1.0,
@@ -155,17 +164,17 @@ _HEALTH_PANELS: dict[str, tuple[_Panel, ...]] = {  # those of which there is som
         _Panel(
             "Gradient norm",
             (
-                _Line(("d_grad_norm",), "discriminator", _BLUE, _DASHED),
-                _Line(("g_grad_norm",), "generator", _VERMILLION),
+                _Line(("d_grad_norm",), "discriminator", _DASHED),
+                _Line(("g_grad_norm",), "generator"),
             ),
         ),
         _Panel(
-            "Hidden units without effect",
+            "Dead and saturated units",
             (
-                _Line(("d_dead_units",), "discriminator, silent", _BLUE, _DASHED),
-                _Line(("g_dead_units",), "generator, silent", _PURPLE),
-                _Line(("d_saturation",), "discriminator, saturated", _SKY, _DASHED),
-                _Line(("g_saturation",), "generator, saturated", _VERMILLION),
+                _Line(("d_dead_units",), "D dead", _DASHED),
+                _Line(("g_dead_units",), "G dead"),
+                _Line(("d_saturation",), "D saturated", _DASHED),
+                _Line(("g_saturation",), "G saturated"),
             ),
             percent=True,
             least=0.1,
@@ -236,7 +245,7 @@ def confusion(
     """A confusion matrix: true classes down, predicted classes across, counts in the cells.
 
     The colour is the share of the row, on a scale that lifts small shares: a class taken for another one time in a
-    hundred is seen. Right of each row stands how many of the class were recognised.
+    hundred is seen. Right of each row stands its recall.
 
     Raises:
         ValueError: the matrix is not square, or has other than ``class_names`` rows.
@@ -255,7 +264,7 @@ def confusion(
         figure = Figure(figsize=(7.6, 7.2), layout="constrained")
         FigureCanvasAgg(figure)
         total, right = int(counts.sum()), int(np.trace(counts))
-        result = f"{right / total:.2%} of {total:,} right" if total else "no predictions"
+        result = f"{right / total:.2%} of {total:,} classified correctly" if total else "no predictions"
         _set_title(figure, f"{title}: {result}" if title else result)
         _draw_confusion(figure.subplots(), counts, names)
         return _render(figure, fmt)
@@ -270,7 +279,6 @@ def _draw_panel(
 ) -> None:
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10], min_n_ticks=1))
     x = np.asarray(epochs, float)
     drawn: list[tuple[_Line, NDArray[np.float64]]] = []
     for line in panel.lines:
@@ -281,13 +289,15 @@ def _draw_panel(
         shown = there if line.sparse else np.ones_like(there)
         axes.plot(x[shown], y[shown], color=line.colour, linestyle=line.style, linewidth=2)
         dots = there if line.sparse or len(x) <= 12 else _alone(y)  # a line needs two points
-        axes.plot(x[dots], y[dots], "o", color=line.colour, markersize=5)
+        # Whole at the edges too, which are the first and the last epoch; they must not move the panel for that.
+        (points,) = axes.plot(x[dots], y[dots], "o", color=line.colour, markersize=5, clip_on=False)
+        points.set_in_layout(False)
         drawn.append((line, y))
     if not drawn:
         axes.text(0.5, 0.5, "no values yet", transform=axes.transAxes, ha="center", color=_FAINT)
         axes.set(xticks=[], yticks=[])
         return
-    axes.set_xlim(*_reach(epochs))
+    _number_epochs(axes, epochs, 8)
     values = np.concatenate([y[np.isfinite(y)] for _, y in drawn])
     # What hardly changes is to look so: not every rounding is a mountain.
     middle, span = (values.max() + values.min()) / 2, 0.01 if panel.percent else 0.02 * np.abs(values).max()
@@ -325,9 +335,17 @@ def _begins(name: str, pattern: str) -> bool:
 
 
 def _reach(epochs: Sequence[int]) -> tuple[float, float]:
-    """Where the horizontal axis begins and ends."""
-    room = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
-    return max(epochs[0] - room, 0.5), epochs[-1] + room
+    """Where the horizontal axis begins and ends: at the first epoch and the last, in all panels."""
+    return (epochs[0], epochs[-1]) if len(epochs) > 1 else (epochs[0] - 0.5, epochs[0] + 0.5)
+
+
+def _number_epochs(axes: Axes, epochs: Sequence[int], most: int) -> None:
+    """From the first epoch, which is numbered, to the last."""
+    low, high = _reach(epochs)
+    places = MaxNLocator(integer=True, nbins=most, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
+    apart = 0.6 * (places[1] - places[0]) if len(places) > 1 else 1.0
+    shown = [epochs[0], *(place for place in places if epochs[0] + apart <= place <= high)]
+    axes.set(xlim=(low, high), xticks=shown)
 
 
 def _label_ends(axes: Axes, ends: list[tuple[_Line, float]]) -> None:
@@ -355,22 +373,24 @@ def _height(axes: Axes, value: float) -> float:
 def _mark_best(axes: Axes, panel: _Panel, epoch: int, value: float) -> None:
     if not math.isfinite(value):
         return
-    axes.plot([epoch], [value], "o", markersize=11, markerfacecolor="none", markeredgecolor=_INK, markeredgewidth=1.5)
+    look = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": _INK, "markeredgewidth": 1.5}
+    (ring,) = axes.plot([epoch], [value], "o", clip_on=False, **look)
+    ring.set_in_layout(False)
     axes.set_title(f"best {panel.best.format(value)}, epoch {epoch}", loc="right", fontsize=11, color=_FAINT)
 
 
 def _mark_colour(mark: Mark) -> str:
-    return _VERMILLION if mark.is_error else _ORANGE
+    return _ERROR if mark.is_error else _WARNING
 
 
 def _draw_marks(axes: Axes, marks: Sequence[Mark], epochs: Sequence[int]) -> None:
     """A bar for each mark, along the epochs, with its name on it or beside."""
     low, high = _reach(epochs)
-    axes.set(xlim=(low, high), ylim=(len(marks) - 0.5, -0.5), yticks=[])
-    axes.set_title("Found, by epoch")
+    axes.set(ylim=(len(marks) - 0.5, -0.5), yticks=[])
+    axes.set_title("Findings by epoch")
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16, steps=[1, 2, 5, 10], min_n_ticks=1))
+    _number_epochs(axes, epochs, 16)
     for row, mark in enumerate(marks):
         end = high if mark.until is None else float(mark.until)
         axes.barh(row, end - mark.since, left=mark.since, height=0.62, color=_mark_colour(mark))

@@ -50,7 +50,8 @@ def _compressed(folder: Path, name: str) -> Response | None:
     response.headers["Content-Encoding"] = "gzip"
     response.headers["Cache-Control"] = "no-cache, max-age=0"
     response.add_etag()
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 @functools.lru_cache(maxsize=256)

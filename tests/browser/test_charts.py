@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Bare, Visit
-from tests.browser.pixels import dots, read, wait_for_dots, where
+from tests.browser.pixels import dots, wait_for_dots
 from tests.service.web.conftest import PlayedWorker
 
 EPOCHS = 8

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.contract.metric_info import PALETTE
 from service.pictures import plots
 
+BLUE, VERMILLION, GREEN, PURPLE = PALETTE[:4]
 EPOCHS = list(range(1, 31))
 FALLING: list[float | None] = [1 / epoch for epoch in EPOCHS]
 RISING: list[float | None] = [1 - 0.5 / epoch for epoch in EPOCHS]
@@ -37,7 +39,7 @@ def count_ink(content: bytes, colour: str) -> int:
 def test_curves_show_both_lines_of_each_panel(kind: str, series: dict[str, list[float | None]]) -> None:
     content = plots.curves(kind, EPOCHS, series, title="a title", best_epoch=20)
     assert read_png(content).shape == (504, 1200, 3)
-    for colour in ("#0072B2", "#D55E00") if kind == "classifier" else ("#0072B2", "#D55E00", "#009E73", "#CC79A7"):
+    for colour in (BLUE, VERMILLION) if kind == "classifier" else (BLUE, VERMILLION, GREEN, PURPLE):
         assert count_ink(content, colour) > 400
 
 
@@ -52,7 +54,7 @@ def test_health_is_drawn_beneath(kind: str, series: dict[str, list[float | None]
 def test_what_is_measured_now_and_then_is_a_line_all_the_same() -> None:
     lone = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": [*[None] * 29, 300.0]}, title="")
     often = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": JUDGED}, title="")
-    assert count_ink(often, "#222222") > count_ink(lone, "#222222") + 300
+    assert count_ink(often, BLUE) > count_ink(lone, BLUE) + 300
 
 
 @pytest.mark.parametrize(("is_error", "colour"), [(True, "#D55E00"), (False, "#E69F00")])
@@ -69,7 +71,7 @@ def test_findings_are_bars_along_the_epochs(is_error: bool, colour: str) -> None
 def test_what_hardly_changes_looks_so() -> None:
     steady: list[float | None] = [888.0 + 0.001 * epoch for epoch in EPOCHS]
     content = plots.curves("gan", EPOCHS, {"d_loss": steady}, title="")
-    rows = np.flatnonzero((np.abs(read_png(content).astype(int) - [0, 0x72, 0xB2]).max(axis=2) < 12)[:, 100:400].any(1))
+    rows = np.flatnonzero((np.abs(read_png(content).astype(int) - [0, 0x67, 0xA5]).max(axis=2) < 12)[:, 100:400].any(1))
     assert np.ptp(rows) < 15  # of 400: not from the bottom to the top
 
 
@@ -90,8 +92,8 @@ def test_an_svg_is_well_formed_and_has_no_date() -> None:
 
 def test_one_epoch_is_drawn_as_points() -> None:
     content = plots.curves("classifier", [1], {"train_loss": [0.5], "val_accuracy": [0.9]}, title="", best_epoch=1)
-    assert count_ink(content, "#0072B2") > 30
-    assert count_ink(content, "#D55E00") > 30
+    assert count_ink(content, BLUE) > 30
+    assert count_ink(content, VERMILLION) > 30
 
 
 def test_gaps_are_left_out_and_a_lone_value_is_seen() -> None:
@@ -101,7 +103,7 @@ def test_gaps_are_left_out_and_a_lone_value_is_seen() -> None:
     values[20] = float("nan")
     values[21] = float("inf")
     assert lone == plots.curves("gan", EPOCHS, {"d_loss": values}, title="")
-    assert count_ink(lone, "#0072B2") > 30
+    assert count_ink(lone, BLUE) > 30
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ function drawMarks(plot, { marks = [] }, scale) {
   ctx.lineWidth = ratio;
   ctx.font = `${10 * ratio}px ${token("sans") || "sans-serif"}`;
   ctx.textBaseline = "top";
+  ctx.textAlign = "left";
   const ends = [];
   for (const { x, text } of marks.toSorted((a, b) => a.x - b.x)) {
     const left = plot.valToPos(x, "x", true);

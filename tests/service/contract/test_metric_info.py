@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+import service.web
 from service.contract import metric_info
 from service.contract.metric_info import METRICS, describe, number
 from service.web.resources.pages import _TILES
@@ -37,3 +40,24 @@ def test_every_metric_that_a_page_singles_out_is_described() -> None:
 def test_the_palette_has_a_colour_for_each() -> None:
     assert {info.series for info in METRICS.values()} <= set(range(1, 9))
     json.dumps(metric_info.documents())
+
+
+def test_the_palette_is_that_of_the_page() -> None:
+    css = (Path(service.web.__file__).parent / "static" / "app.css").read_text()
+    light = css.partition('[data-theme="dark"]')[0]
+    assert tuple(re.findall(r"--series-\d: (#[0-9a-f]{6});", light)) == metric_info.PALETTE
+
+
+def test_metrics_that_share_a_chart_differ_in_colour() -> None:
+    for names in (
+        ("train_loss", "val_loss"),
+        ("train_accuracy", "val_accuracy"),
+        ("d_loss", "g_loss"),
+        ("d_real", "d_fake"),
+        ("mode_coverage", "class_entropy", "min_class_share", "confidence", "sample_diversity"),
+        ("d_learning_rate", "g_learning_rate"),
+        ("d_grad_norm", "g_grad_norm"),
+        ("dead_units", "saturation"),
+        ("d_dead_units", "g_dead_units", "d_saturation", "g_saturation"),
+    ):
+        assert len({describe(name).series for name in names}) == len(names), names
