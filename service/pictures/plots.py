@@ -18,7 +18,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from service.contract.metric_info import PALETTE, describe
+from service.contract.metric_info import PALETTE
+from service.pictures.panels import DOTTED, HEALTH_PANELS, MAIN_PANELS, Line, Panel
 
 Format = Literal["png", "svg"]
 
@@ -61,126 +62,6 @@ class Mark:
     is_error: bool
 
 
-@dataclass(frozen=True)
-class _Line:
-    names: tuple[str, ...]  # of the series, the first that there is; with a star at the end, any that begins so
-    label: str
-    style: Any = "-"
-
-    @property
-    def colour(self) -> str:
-        """As on the page, where the lines of layers begin with the sixth."""
-        name = self.names[0]
-        return PALETTE[5] if "/" in name else PALETTE[describe(name).series - 1]
-
-    @property
-    def sparse(self) -> bool:
-        """Whether the line goes from one value to the next, across epochs in which nothing was measured."""
-        return describe(self.names[0]).sparse
-
-
-@dataclass(frozen=True)
-class _Panel:
-    title: str
-    lines: tuple[_Line, ...]
-    percent: bool = False
-    best: str = ""  # how the best epoch's value of the last line is written; empty: the epoch is a line only
-    least: float = 0.0  # what the vertical axis reaches at least, from nothing on; 0: what the values ask for
-
-
-_DASHED, _DOTTED = (0, (5, 2)), (0, (1, 1.5))
-_MAIN_PANELS: dict[str, tuple[_Panel, ...]] = {
-    "classifier": (
-        _Panel(
-            "Loss",
-            (
-                _Line(("train_loss", "loss"), "train", _DASHED),
-                _Line(("val_loss", "validation_loss"), "val"),
-            ),
-        ),
-        _Panel(
-            "Accuracy",
-            (
-                _Line(("train_accuracy", "accuracy"), "train", _DASHED),
-                _Line(("val_accuracy", "validation_accuracy"), "val"),
-            ),
-            percent=True,
-            best="{:.2%}",
-        ),
-    ),
-    "gan": (
-        _Panel(
-            "Loss",
-            (
-                _Line(("d_loss",), "discriminator", _DASHED),
-                _Line(("g_loss",), "generator"),
-            ),
-        ),
-        _Panel(
-            "Discriminator outputs",
-            (
-                _Line(("d_real",), "D(real)", _DASHED),
-                _Line(("d_fake",), "D(fake)"),
-            ),
-            percent=True,
-        ),
-    ),
-}
-_HEALTH_PANELS: dict[str, tuple[_Panel, ...]] = {  # those of which there is something
-    "classifier": (
-        _Panel(
-            "Gradient norm",
-            (
-                _Line(("grad_norm/*",), "first layer", _DASHED),
-                _Line(("grad_norm",), "all layers"),
-            ),
-        ),
-        _Panel(
-            "Dead and saturated units",
-            (
-                _Line(("saturation",), "saturated", _DASHED),
-                _Line(("dead_units",), "dead"),
-            ),
-            percent=True,
-            least=0.1,
-        ),
-    ),
-    "gan": (
-        _Panel(
-            "Fréchet distance",
-            (_Line(("frechet_distance",), "distance"),),
-            best="{:.0f}",
-        ),
-        _Panel(
-            "Sample coverage and diversity",
-            (
-                _Line(("sample_diversity",), "diversity", _DOTTED),
-                _Line(("class_entropy",), "class entropy", _DASHED),
-                _Line(("mode_coverage",), "mode coverage"),
-            ),
-            percent=True,
-            least=1.0,
-        ),
-        _Panel(
-            "Gradient norm",
-            (
-                _Line(("d_grad_norm",), "discriminator", _DASHED),
-                _Line(("g_grad_norm",), "generator"),
-            ),
-        ),
-        _Panel(
-            "Dead and saturated units",
-            (
-                _Line(("d_dead_units",), "D dead", _DASHED),
-                _Line(("g_dead_units",), "G dead"),
-                _Line(("d_saturation",), "D saturated", _DASHED),
-                _Line(("g_saturation",), "G saturated"),
-            ),
-            percent=True,
-            least=0.1,
-        ),
-    ),
-}
 _PANEL_SIZE = (5.0, 3.7)  # inches
 _MARK_HEIGHT = 0.34
 
@@ -207,13 +88,13 @@ def curves(
     Raises:
         ValueError: another kind, or a series of another length.
     """
-    if kind not in _MAIN_PANELS:
-        raise ValueError(f"no curves for the kind {kind!r}; there are {', '.join(_MAIN_PANELS)}")
+    if kind not in MAIN_PANELS:
+        raise ValueError(f"no curves for the kind {kind!r}; there are {', '.join(MAIN_PANELS)}")
     for name, values in series.items():
         if len(values) != len(epochs):
             raise ValueError(f"{name}: {len(values)} values for {len(epochs)} epochs")
-    panels = list(_MAIN_PANELS[kind])
-    panels += [panel for panel in _HEALTH_PANELS[kind] if any(_values(line, panel, series) for line in panel.lines)]
+    panels = list(MAIN_PANELS[kind])
+    panels += [panel for panel in HEALTH_PANELS[kind] if any(_values(line, panel, series) for line in panel.lines)]
     columns = 2 if len(panels) <= 4 else 3
     rows = -(-len(panels) // columns)
     heights = [_PANEL_SIZE[1]] * rows + ([_MARK_HEIGHT * len(marks) + 0.5] if marks else [])
@@ -272,7 +153,7 @@ def confusion(
 
 def _draw_panel(
     axes: Axes,
-    panel: _Panel,
+    panel: Panel,
     epochs: Sequence[int],
     series: Mapping[str, Sequence[float | None]],
     best_epoch: int | None,
@@ -280,7 +161,7 @@ def _draw_panel(
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
     x = np.asarray(epochs, float)
-    drawn: list[tuple[_Line, NDArray[np.float64]]] = []
+    drawn: list[tuple[Line, NDArray[np.float64]]] = []
     for line in panel.lines:
         y = np.array(_values(line, panel, series), float)
         if not y.size:
@@ -314,12 +195,12 @@ def _draw_panel(
         axes.ticklabel_format(axis="y", useOffset=False)
     _label_ends(axes, [(line, float(y[np.isfinite(y)][-1])) for line, y in drawn])
     if best_epoch is not None and best_epoch in epochs:
-        axes.axvline(best_epoch, color=_FAINT, linewidth=1, linestyle=_DOTTED, zorder=0.5)
+        axes.axvline(best_epoch, color=_FAINT, linewidth=1, linestyle=DOTTED, zorder=0.5)
         if panel.best:
             _mark_best(axes, panel, best_epoch, float(drawn[-1][1][list(epochs).index(best_epoch)]))
 
 
-def _values(line: _Line, panel: _Panel, series: Mapping[str, Sequence[float | None]]) -> list[float]:
+def _values(line: Line, panel: Panel, series: Mapping[str, Sequence[float | None]]) -> list[float]:
     """The values of a line, with gaps where there is nothing to draw; nothing at all where there are gaps only."""
     for name in line.names:
         found = name if name in series else next((other for other in series if _begins(other, name)), None)
@@ -348,7 +229,7 @@ def _number_epochs(axes: Axes, epochs: Sequence[int], most: int) -> None:
     axes.set(xlim=(low, high), xticks=shown)
 
 
-def _label_ends(axes: Axes, ends: list[tuple[_Line, float]]) -> None:
+def _label_ends(axes: Axes, ends: list[tuple[Line, float]]) -> None:
     """Write each line's name right of its end, moved apart where two ends are close."""
     placed = sorted(((_height(axes, value), line) for line, value in ends), key=lambda end: end[0])
     heights = [height for height, _ in placed]
@@ -370,11 +251,19 @@ def _height(axes: Axes, value: float) -> float:
     return float((axes.transScale + axes.transLimits).transform((1.0, value))[1])
 
 
-def _mark_best(axes: Axes, panel: _Panel, epoch: int, value: float) -> None:
+def _mark_best(axes: Axes, panel: Panel, epoch: int, value: float) -> None:
     if not math.isfinite(value):
         return
-    look = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": _INK, "markeredgewidth": 1.5}
-    (ring,) = axes.plot([epoch], [value], "o", clip_on=False, **look)
+    (ring,) = axes.plot(
+        [epoch],
+        [value],
+        "o",
+        markersize=11,
+        markerfacecolor="none",
+        markeredgecolor=_INK,
+        markeredgewidth=1.5,
+        clip_on=False,
+    )
     ring.set_in_layout(False)
     axes.set_title(f"best {panel.best.format(value)}, epoch {epoch}", loc="right", fontsize=11, color=_FAINT)
 

@@ -1,0 +1,132 @@
+"""Which metrics the plots of each kind of job show together, and how their lines look."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from service.contract.metric_info import PALETTE, describe
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a panel, and the series that it shows."""
+
+    names: tuple[str, ...]  # of the series, the first that there is; with a star at the end, any that begins so
+    label: str
+    style: Any = "-"
+
+    @property
+    def colour(self) -> str:
+        """As on the page, where the lines of layers begin with the sixth."""
+        name = self.names[0]
+        return PALETTE[5] if "/" in name else PALETTE[describe(name).series - 1]
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the line goes from one value to the next, across epochs in which nothing was measured."""
+        return describe(self.names[0]).sparse
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of the plots of a job's picture."""
+
+    title: str
+    lines: tuple[Line, ...]
+    percent: bool = False
+    best: str = ""  # how the best epoch's value of the last line is written; empty: the epoch is a line only
+    least: float = 0.0  # what the vertical axis reaches at least, from nothing on; 0: what the values ask for
+
+
+DASHED, DOTTED = (0, (5, 2)), (0, (1, 1.5))
+MAIN_PANELS: Final[dict[str, tuple[Panel, ...]]] = {
+    "classifier": (
+        Panel(
+            "Loss",
+            (
+                Line(("train_loss", "loss"), "train", DASHED),
+                Line(("val_loss", "validation_loss"), "val"),
+            ),
+        ),
+        Panel(
+            "Accuracy",
+            (
+                Line(("train_accuracy", "accuracy"), "train", DASHED),
+                Line(("val_accuracy", "validation_accuracy"), "val"),
+            ),
+            percent=True,
+            best="{:.2%}",
+        ),
+    ),
+    "gan": (
+        Panel(
+            "Loss",
+            (
+                Line(("d_loss",), "discriminator", DASHED),
+                Line(("g_loss",), "generator"),
+            ),
+        ),
+        Panel(
+            "Discriminator outputs",
+            (
+                Line(("d_real",), "D(real)", DASHED),
+                Line(("d_fake",), "D(fake)"),
+            ),
+            percent=True,
+        ),
+    ),
+}
+HEALTH_PANELS: Final[dict[str, tuple[Panel, ...]]] = {  # those of which there is something
+    "classifier": (
+        Panel(
+            "Gradient norm",
+            (
+                Line(("grad_norm/*",), "first layer", DASHED),
+                Line(("grad_norm",), "all layers"),
+            ),
+        ),
+        Panel(
+            "Dead and saturated units",
+            (
+                Line(("saturation",), "saturated", DASHED),
+                Line(("dead_units",), "dead"),
+            ),
+            percent=True,
+            least=0.1,
+        ),
+    ),
+    "gan": (
+        Panel(
+            "Fréchet distance",
+            (Line(("frechet_distance",), "distance"),),
+            best="{:.0f}",
+        ),
+        Panel(
+            "Sample coverage and diversity",
+            (
+                Line(("sample_diversity",), "diversity", DOTTED),
+                Line(("class_entropy",), "class entropy", DASHED),
+                Line(("mode_coverage",), "mode coverage"),
+            ),
+            percent=True,
+            least=1.0,
+        ),
+        Panel(
+            "Gradient norm",
+            (
+                Line(("d_grad_norm",), "discriminator", DASHED),
+                Line(("g_grad_norm",), "generator"),
+            ),
+        ),
+        Panel(
+            "Dead and saturated units",
+            (
+                Line(("d_dead_units",), "D dead", DASHED),
+                Line(("g_dead_units",), "G dead"),
+                Line(("d_saturation",), "D saturated", DASHED),
+                Line(("g_saturation",), "G saturated"),
+            ),
+            percent=True,
+            least=0.1,
+        ),
+    ),
+}
