@@ -246,6 +246,15 @@ def several(session: Session, job_ids: Collection[str], *, owner: str | None = N
     return session.scalars(query.order_by(Job.created_ms.desc(), Job.id.desc())).all()
 
 
+def artifact_epochs(session: Session, job_ids: Collection[str], kind: ArtifactKind) -> dict[str, list[int]]:
+    """The epochs of which each of the jobs has a file of this kind, rising; jobs without any are left out."""
+    query = select(Artifact.job_id, Artifact.epoch).where(Artifact.job_id.in_(job_ids), Artifact.kind == kind)
+    found: dict[str, list[int]] = {}
+    for job_id, epoch in session.execute(query.order_by(Artifact.job_id, Artifact.epoch)):
+        found.setdefault(job_id, []).append(epoch)
+    return found
+
+
 def find(
     session: Session,
     wanted: JobFilter,

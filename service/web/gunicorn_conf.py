@@ -40,6 +40,7 @@ preload_app = False  # a connection pool or a thread made before the fork would 
 timeout = 60
 graceful_timeout = 10
 keepalive = 5
+limit_request_line = 8190  # the ids of 200 jobs to compare take 6 KB
 forwarded_allow_ips = ""  # the app itself decides whom it believes: see TAPELINE_PROXIES
 accesslog = None  # the app writes its own, with request ids
 errorlog = "-"

@@ -19,6 +19,8 @@ from service.web.problems import Problem
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_WAIT_S: Final = 60
+MAX_COMPARED: Final = 200
+"""Jobs on one page; their ids fit into a request line of 8 KiB."""
 
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
@@ -78,11 +80,14 @@ class ListQuery(Query):
 
 
 class CompareQuery(Query):
-    """Which jobs to show beside each other."""
+    """Which jobs to show beside each other, and what to plot against what."""
 
     jobs: Annotated[list[JobId], BeforeValidator(_split)] = Field(
-        default=[], max_length=12, description="Ids, repeated or separated by commas."
+        default=[], description=f"Ids, repeated or separated by commas; at most {MAX_COMPARED}."
     )
+    x: Text | None = Field(None, description="A setting, like `optimizer.learning_rate`.")
+    y: Text | None = Field(None, description="A metric, like `val_accuracy`.")
+    of: Literal["best", "last"] = Field("best", description="Which value of the metric.")
 
 
 class NewQuery(Query):
@@ -108,7 +113,7 @@ class FeedQuery(Query):
     """Which jobs to follow."""
 
     jobs: Annotated[list[JobId], BeforeValidator(_split)] = Field(
-        default=[], max_length=100, description="Ids, repeated or separated by commas; none: all jobs."
+        default=[], max_length=MAX_COMPARED, description="Ids, repeated or separated by commas; none: all jobs."
     )
 
 

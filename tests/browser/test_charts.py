@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Bare, Visit
-from tests.browser.pixels import dots, wait_for_dots
+from tests.browser.pixels import dots, read, wait_for_dots, where
 from tests.service.web.conftest import PlayedWorker
 
 EPOCHS = 8
@@ -22,6 +24,10 @@ def figure(page: Page, title: str) -> Any:
 
 def canvas(page: Page, title: str = "loss") -> Any:
     return figure(page, title).locator("canvas")
+
+
+def point(page: Page, title: str, left: float) -> None:
+    figure(page, title).locator(".plot").hover(position={"x": left, "y": 100})
 
 
 def metrics(epoch: int, level: float = 0.0) -> dict[str, float]:
@@ -76,3 +82,180 @@ def test_every_epoch_is_drawn_on_a_page_that_was_opened_before_the_first(
     for title, series in (("loss", 1), ("loss", 2), ("accuracy", 1), ("accuracy", 2)):
         wait_for_dots(page, canvas(page, title), series, EPOCHS)
         assert len(dots(canvas(page, title), series)) == EPOCHS
+
+
+def test_every_epoch_is_drawn_on_an_open_comparison(service: Service, open_window: Callable[..., Visit]) -> None:
+    ids = [service.submit(name=name) for name in ("first", "second")]
+    page = open_window(service.url).open(f"/ui/compare?jobs={','.join(ids)}")
+    workers = [service.claim() for _ in ids]
+    expect(page.locator("#compared .status.running")).to_have_count(2)
+    for epoch in range(1, EPOCHS + 1):
+        for level, worker in enumerate(workers):
+            worker.epoch(epoch, metrics=metrics(epoch, level / 2))
+        for place in swatches(page):
+            wait_for_dots(page, canvas(page, "val loss"), place, epoch)
+    found = [dots(canvas(page, "val loss"), place) for place in swatches(page)]
+    assert [len(places) for places in found] == [EPOCHS, EPOCHS]
+
+
+def swatches(page: Page) -> list[int]:
+    """The place in the palette of each compared job, as the list of them shows it."""
+    classes = page.locator("#compared .swatch").evaluate_all("items => items.map(item => item.className)")
+    return [int(text.rpartition("-")[2]) for text in classes]
+
+
+def test_charts_of_a_page_begin_and_end_at_the_same_places(service: Service, open_window: Callable[..., Visit]) -> None:
+    page = open_window(service.url, width=700).open(f"/ui/jobs/{service.trained(EPOCHS)}")
+    first = wait_for_dots(page, canvas(page, "loss"), 1, EPOCHS)
+    figure(page, "accuracy").scroll_into_view_if_needed()
+    assert wait_for_dots(page, canvas(page, "accuracy"), 1, EPOCHS) == pytest.approx(first, abs=1)
+    steps = np.diff(first)
+    assert steps == pytest.approx([steps.mean()] * (EPOCHS - 1), abs=1.5)
+
+
+def test_a_zoom_outlives_new_epochs(service: Service, open_window: Callable[..., Visit]) -> None:
+    job_id = service.submit()
+    page = open_window(service.url).open(f"/ui/jobs/{job_id}")
+    worker = service.claim()
+    for epoch in range(1, 6):
+        worker.epoch(epoch, metrics=metrics(epoch))
+    before = wait_for_dots(page, canvas(page), 1, 5)
+    drag(page, canvas(page), before[1] - 8, before[3] + 8)  # from before epoch 2 to after epoch 4
+    zoomed = wait_until_there_are(page, canvas(page), 3)
+    worker.epoch(6, metrics=metrics(6))
+    wait_until_there_are(page, canvas(page, "accuracy"), 6)
+    assert dots(canvas(page), 1) == pytest.approx(zoomed, abs=1)
+    figure(page, "loss").get_by_role("button", name="Reset").click()
+    wait_until_there_are(page, canvas(page), 6)
+
+
+def wait_until_there_are(page: Page, chart: Any, count: int) -> list[float]:
+    for _ in range(200):
+        if len(found := dots(chart, 1)) == count:
+            return found
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{len(found)} dots, not {count}")
+
+
+def drag(page: Page, chart: Any, start: float, end: float) -> None:
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + start, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + end, box["y"] + 102, steps=6)
+    page.mouse.up()
+    page.mouse.move(box["x"] + start, box["y"] - 60)
+
+
+def test_charts_are_zoomed_by_keyboard(service: Service, open_window: Callable[..., Visit]) -> None:
+    page = open_window(service.url).open(f"/ui/jobs/{service.trained(9)}")
+    plot = figure(page, "loss").locator(".plot")
+    whole = np.diff(wait_until_there_are(page, canvas(page), 9)).mean()
+    plot.press("+")
+    near = wait_until_there_are(page, canvas(page), 5)  # 3 to 7
+    assert np.diff(near).mean() == pytest.approx(2 * whole, abs=1)
+    plot.press("ArrowRight")
+    assert wait_until_there_are(page, canvas(page), 5) == pytest.approx(near, abs=1)  # 4 to 8
+    plot.press("0")
+    wait_until_there_are(page, canvas(page), 9)
+
+
+def test_the_pointer_and_a_finger_read_every_line_out(service: Service, open_window: Callable[..., Visit]) -> None:
+    visit = open_window(service.url, has_touch=True)
+    page = visit.open(f"/ui/jobs/{service.trained(EPOCHS)}")
+    places = wait_for_dots(page, canvas(page), 1, EPOCHS)
+    box = canvas(page).bounding_box()
+    page.mouse.move(box["x"] + places[3] + 2, box["y"] + 100)
+    readout = figure(page, "loss").locator(".readout")
+    expect(readout).to_have_text("epoch 4train loss0.25val loss0.425")
+    page.mouse.move(box["x"] + places[3], box["y"] - 100)
+    expect(readout).to_be_hidden()
+    page.touchscreen.tap(box["x"] + places[7] - 3, box["y"] + 100)
+    expect(readout).to_contain_text("epoch 8")
+    point(page, "accuracy", places[1])
+    expect(figure(page, "accuracy").locator(".readout")).to_have_text("epoch 2train accuracy75.00%val accuracy60.00%")
+
+
+def test_a_hidden_line_stays_hidden(service: Service, open_window: Callable[..., Visit]) -> None:
+    page = open_window(service.url).open(f"/ui/jobs/{service.trained(EPOCHS)}")
+    wait_for_dots(page, canvas(page), 1, EPOCHS)
+    figure(page, "loss").get_by_role("button", name="train loss").press("Enter")
+    wait_until_there_are(page, canvas(page), 0)
+    page.reload()
+    wait_for_dots(page, canvas(page), 2, EPOCHS)
+    assert dots(canvas(page), 1) == []
+    expect(figure(page, "loss").get_by_role("button", name="train loss")).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_chart_takes_the_colours_of_the_theme(service: Service, open_window: Callable[..., Visit]) -> None:
+    page = open_window(service.url, color_scheme="light").open(f"/ui/jobs/{service.trained(EPOCHS)}")
+    wait_for_dots(page, canvas(page), 1, EPOCHS)
+    page.locator("#theme").click()
+    page.locator("#theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    wait_until_there_are(page, canvas(page), 0)
+    dark = [0x5D, 0xB4, 0xEF]
+    assert (np.abs(read(canvas(page)) - dark).max(axis=2) < 24).sum() > 200
+
+
+def test_smoothing_logarithm_and_time_are_remembered(service: Service, open_window: Callable[..., Visit]) -> None:
+    page = open_window(service.url).open(f"/ui/jobs/{service.trained(EPOCHS)}")
+    before = wait_for_dots(page, canvas(page), 1, EPOCHS)
+    straight = read(canvas(page))
+    figure(page, "loss").get_by_role("button", name="Log").click()
+    page.get_by_label("Smoothing").fill("0.5")
+    page.get_by_role("button", name="Time").click()
+    page.reload()
+    after = wait_for_dots(page, canvas(page), 1, EPOCHS)
+    assert after[0] > before[0] + 20  # time begins at 0, the first epoch ends later
+    assert (read(canvas(page)) != straight).any()
+    point(page, "loss", after[1])
+    expect(figure(page, "loss").locator(".readout")).to_have_text("1 strain loss0.6667 (0.5)val loss0.9667 (0.75)")
+
+
+def test_a_chart_is_downloaded_as_picture_and_numbers(service: Service, open_window: Callable[..., Visit]) -> None:
+    page = open_window(service.url).open(f"/ui/jobs/{service.trained(EPOCHS)}")
+    wait_for_dots(page, canvas(page), 1, EPOCHS)
+    with page.expect_download() as taken:
+        figure(page, "loss").get_by_role("button", name="PNG").click()
+    with Image.open(taken.value.path()) as image:
+        picture = np.asarray(image.convert("RGB"), np.int64)
+    assert picture.shape == (1400, 2400, 3)
+    for series in (1, 2):
+        lines = np.flatnonzero(where(picture, series)[200:].any(axis=0))
+        assert np.ptp(lines) > 2000  # from one side to the other
+    with page.expect_download() as taken:
+        figure(page, "loss").get_by_role("button", name="CSV").click()
+    lines = taken.value.path().read_text().splitlines()
+    assert (lines[0], lines[4], len(lines)) == ("epoch,train loss,val loss", "4,0.25,0.425", EPOCHS + 1)
+
+
+def test_gaps_break_a_line_unless_the_metric_is_measured_now_and_then(
+    service: Service, open_window: Callable[..., Visit]
+) -> None:
+    job_id = service.submit(kind="gan")
+    worker = service.claim()
+    for epoch in range(1, 12):
+        seldom = {"frechet_distance": 100.0} if epoch % 5 == 1 else {}
+        often = {} if 5 <= epoch <= 7 else {"d_loss": 0.5}
+        worker.epoch(epoch, metrics={"g_loss": 1.0} | seldom | often)
+    page = open_window(service.url).open(f"/ui/jobs/{job_id}")
+    places = wait_for_dots(page, canvas(page, "GAN losses"), 2, 11)
+    figure(page, "Fréchet distance").scroll_into_view_if_needed()
+    seldom = wait_for_dots(page, canvas(page, "Fréchet distance"), 1, 3)
+    assert seldom == pytest.approx([places[0], places[5], places[10]], abs=1)
+    between = slice(round(places[4]), round(places[6]))
+    assert where(read(canvas(page, "Fréchet distance")), 1)[:, between].any(axis=0).all()
+    assert not where(read(canvas(page, "GAN losses")), 1)[:, between].any()
+
+
+def test_a_fork_begins_where_it_was_forked(service: Service, open_window: Callable[..., Visit]) -> None:
+    parent = service.trained(4)
+    answer = httpx.post(f"{service.url}/jobs/{parent}/fork", json={"epochs": 10}).raise_for_status().json()
+    worker = service.claim()
+    for epoch in range(5, 10):
+        worker.epoch(epoch, metrics=metrics(epoch))
+    page = open_window(service.url).open(f"/ui/jobs/{answer['id']}")
+    places = wait_for_dots(page, canvas(page), 1, 5)
+    assert places[0] < 70  # at the left edge
+    point(page, "loss", places[0] + 1)
+    expect(figure(page, "loss").locator(".readout")).to_contain_text("epoch 5")

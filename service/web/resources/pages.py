@@ -18,7 +18,7 @@ from service.contract.tables import Epoch, Event, Job
 from service.datasets import BUILT_IN
 from service.web import queries
 from service.web.operations import documented
-from service.web.queries import CompareQuery, ListQuery, NewQuery
+from service.web.queries import MAX_COMPARED, CompareQuery, ListQuery, NewQuery
 from service.web.representations import artifact_item, checkpoint_items, event_document, job_detail
 from service.web.resources.jobs import list_jobs, next_page
 from service.web.services import owner, services
@@ -69,6 +69,8 @@ _TILES: Final = (
 """The metrics that say most of a job."""
 _TOLD: Final = (EventType.STATUS, EventType.LOG, EventType.HEALTH)
 _HEATS: Final = 5
+_COMPARED: Final = {"id", "name", "kind", "status", "created_at", "tags", "start_epoch", "resolved", "urls"}
+"""What the page that compares jobs is told of each."""
 
 
 @blueprint.get("/")
@@ -176,14 +178,17 @@ def play(job_id: str) -> Response:
 @documented(TAG, "text/html", query=CompareQuery)
 def compare() -> Response:
     """Show jobs beside each other."""
-    query = queries.read_query(CompareQuery)
-    facts = []
+    asked = list(dict.fromkeys(queries.read_query(CompareQuery).jobs))
+    if len(asked) > MAX_COMPARED:
+        return _html("compare.html", status=400, facts=[], asked=asked, too_many=len(asked), most=MAX_COMPARED)
     with services().database.read() as session:
-        for row in jobs.several(session, query.jobs, owner=owner()):
-            samples = [sample.epoch for sample in jobs.artifacts(session, row.id, ArtifactKind.SAMPLE)]
-            facts.append(job_detail(row).model_dump(mode="json") | {"samples": samples})
-    facts.sort(key=lambda job: query.jobs.index(job["id"]))
-    return _html("compare.html", facts=facts, asked=query.jobs)
+        rows = jobs.several(session, asked, owner=owner())
+        samples = jobs.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
+    facts = [
+        job_detail(row).model_dump(mode="json", include=_COMPARED) | {"samples": samples.get(row.id, [])}
+        for row in sorted(rows, key=lambda row: asked.index(row.id))
+    ]
+    return _html("compare.html", facts=facts, asked=asked, missing=len(asked) - len(facts))
 
 
 def _resumed(told: list[Event]) -> list[int]:

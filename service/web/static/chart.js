@@ -72,13 +72,13 @@ export class Chart {
   list() {
     const { series, many, best } = this.content;
     if (many) return this.name(best, this.look.lit);
-    if (!this.keys.size) this.legend.replaceChildren();
     for (const { name, label, index } of series) {
       if (this.keys.has(name)) continue;
       const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.look.hidden.has(name)), onclick: () => this.toggle(name) }, lineSample(index), h("span", {}, label));
       this.keys.set(name, key);
-      this.legend.append(key);
     }
+    const keys = series.map(({ name }) => this.keys.get(name)); // those that came later may stand before others
+    if (keys.some((key, place) => key !== this.legend.children[place])) this.legend.replaceChildren(...keys);
     return undefined;
   }
 

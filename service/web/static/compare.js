@@ -1,13 +1,26 @@
-// Jobs beside each other: curves on one chart, the settings that differ, samples of the same epoch.
-import { $, describe, h, metric, throttle, when } from "./dom.js";
-import { call, listen } from "./api.js";
+// Jobs beside each other: curves on one chart, settings against metrics, the settings, samples of the same epoch.
+import { $, $$, describe, h, throttle } from "./dom.js";
+import { listen } from "./api.js";
 import { Chart } from "./chart.js";
-import { Settings, groupOf, places, rank, span } from "./curves.js";
+import { Settings, drawSettings } from "./compare-settings.js";
+import { Settings as ChartSettings, groupOf, places, rank, span } from "./curves.js";
 import { formatOf } from "./format.js";
+import { Metrics } from "./metrics.js";
 import { Samples } from "./samples.js";
+import { Scatter } from "./scatter.js";
+
+const DISTINCT = 10; // so many lines can be told apart; of more, one at a time is brought to the front
+const AT_A_TIME = 4; // requests for metrics
+const OBJECTIVES = ["val_accuracy", "val_loss", "frechet_distance"]; // what decides which job is the best
+const ENDED = ["succeeded", "failed", "cancelled"];
 
 const jobs = JSON.parse($("#jobs").textContent);
-const BEST = [["val_accuracy", Math.max], ["val_loss", Math.min], ["frechet_distance", Math.min]];
+const many = jobs.length > DISTINCT;
+const settings = new Settings(jobs);
+const charts = new Map();
+const asked = new URLSearchParams(location.search);
+let chartSettings;
+let scatter;
 
 // A job's colour comes from its id: it stays when others come and go, unless two want the same one.
 function colours() {
@@ -21,77 +34,140 @@ function colours() {
 }
 
 const titleOf = (job) => job.name || `${job.kind} ${job.id.slice(-6).toLowerCase()}`;
-const labels = () => {
-  const names = jobs.map(titleOf);
-  return jobs.map((job, index) => (names.filter((name) => name === names[index]).length > 1 ? `${names[index]} (${job.id.slice(-6).toLowerCase()})` : names[index]));
-};
 
-function drawHeads() {
-  const names = labels();
-  $("#compared").replaceChildren(
-    ...jobs.map((job, index) => {
-      job.label = names[index];
+function name() {
+  const names = Map.groupBy(jobs, titleOf);
+  for (const job of jobs) job.label = names.get(titleOf(job)).length > 1 ? `${titleOf(job)} (${job.id.slice(-6).toLowerCase()})` : titleOf(job);
+}
+
+const swatch = (job) => (many ? null : h("span", { class: `swatch series-${(job.index % 8) + 1}` }));
+
+// The best value of a metric, or its last one, where neither way is better.
+function valueOf(job, metric, of) {
+  const known = job.metrics.known(metric);
+  if (!known.length) return undefined;
+  const { goal } = describe(metric);
+  if (of === "last" || !goal) return known.at(-1);
+  return known.reduce((a, b) => (goal === "maximize" ? Math.max(a, b) : Math.min(a, b)));
+}
+
+// The best values of each metric that decides, and which job has the best of all.
+function bests() {
+  return OBJECTIVES.flatMap((metric) => {
+    const values = new Map(jobs.map((job) => [job.id, valueOf(job, metric, "best")]).filter(([, value]) => value !== undefined));
+    if (!values.size) return [];
+    const sign = describe(metric).goal === "maximize" ? -1 : 1;
+    const order = [...values].sort((a, b) => sign * (a[1] - b[1])).map(([id]) => id);
+    return [{ name: metric, values, order, top: order[0] }];
+  });
+}
+
+// Only what has changed is put in place: what a person points at stays.
+function renew(element, children) {
+  const next = element.cloneNode(false);
+  next.append(...children);
+  if (!next.isEqualNode(element)) element.replaceChildren(...next.childNodes);
+}
+
+function drawHeads(best) {
+  const tops = new Map(best.toReversed().flatMap(({ name: metric, order }) => [...Map.groupBy(order, (id) => jobs.find((job) => job.id === id).kind)].map(([kind, ids]) => [kind, { metric, id: ids[0] }])));
+  for (const job of jobs) job.top = tops.get(job.kind)?.id === job.id ? tops.get(job.kind).metric : null;
+  renew(
+    $("#compared"),
+    jobs.map((job) => {
       const others = jobs.filter((other) => other !== job).map((other) => other.id);
       return h(
         "li",
-        { class: "card" },
-        h("span", { class: `swatch series-${(job.index % 8) + 1}` }),
+        { class: "card", "data-job": job.id },
+        swatch(job),
         h("a", { href: job.urls.page }, job.label),
         h("span", { class: `status ${job.status}` }, job.status),
-        others.length > 0 ? h("a", { class: "button slim quiet", href: `/ui/compare?jobs=${others.join(",")}`, "aria-label": `Leave ${job.label} out`, title: "Leave it out" }, "✕") : null,
+        job.top && jobs.length > 1 ? h("span", { class: "tag", title: `Best ${describe(job.top).label}` }, "best") : null,
+        others.length > 0 ? h("a", { class: "button slim quiet", href: `/ui/compare?jobs=${others.join(",")}`, "aria-label": `Remove ${job.label}`, title: "Remove from the comparison" }, "✕") : null,
       );
     }),
   );
 }
 
-const charts = new Map();
-let settings;
-
 function drawCurves() {
-  const { axis, smoothing } = settings.values;
-  const names = new Set(jobs.flatMap((job) => Object.keys(job.table?.series ?? {})));
-  for (const name of [...names].sort((a, b) => rank(groupOf(a)[0]) - rank(groupOf(b)[0]))) {
-    const having = jobs.filter((job) => job.table?.series[name]?.some((value) => value !== null));
+  const { axis, smoothing } = chartSettings.values;
+  const loaded = jobs.filter((job) => job.metrics.table);
+  for (const job of loaded) job.x = places(job.metrics.table, axis);
+  const range = span(loaded.map((job) => job.x), axis);
+  const names = new Set(loaded.flatMap((job) => Object.keys(job.metrics.table.series)));
+  for (const metric of [...names].sort((a, b) => rank(groupOf(a)[0]) - rank(groupOf(b)[0]))) {
+    const having = loaded.filter((job) => job.metrics.known(metric).length);
     if (!having.length) continue;
-    if (!charts.has(name)) {
-      charts.set(name, new Chart(name, describe(name).label));
-      $(groupOf(name)[2] ? "#curves .main" : "#curves .others").append(charts.get(name).element);
+    if (!charts.has(metric)) {
+      charts.set(metric, new Chart(metric, describe(metric).label, { onlight: light }));
+      $(groupOf(metric)[2] ? "#curves .main" : "#curves .others").append(charts.get(metric).element);
     }
-    const series = having.map((job) => ({ name: job.id, label: job.label, x: places(job.table, axis), y: job.table.series[name], index: job.index }));
-    charts.get(name).show({ series, smoothing, axis, range: span(series.map((item) => item.x), axis), format: formatOf(name) });
+    const { sparse } = describe(metric);
+    const series = having.map((job) => ({ name: job.id, label: job.label, x: job.x, y: job.metrics.table.series[metric], index: job.index, sparse }));
+    charts.get(metric).show({ series, smoothing, axis, range, format: formatOf(metric), many, best: having.find((job) => job.top)?.id });
   }
   $("#more-curves").hidden = !$("#curves .others").children.length;
 }
 
-// A document as lines: its pointer, and what stands there.
-function flat(document, pointer = "") {
-  if (typeof document !== "object" || document === null) return [[pointer, document]];
-  const entries = Object.entries(document);
-  return entries.length ? entries.flatMap(([name, part]) => flat(part, pointer ? `${pointer}.${name}` : name)) : [[pointer, Array.isArray(document) ? "[]" : "{}"]];
+function drawTable(best) {
+  // Many jobs are rows, the best first.
+  const place = new Map(best.flatMap(({ order }) => order).map((id, at) => [id, at]).toReversed());
+  const order = many ? jobs.toSorted((a, b) => (place.get(a.id) ?? Infinity) - (place.get(b.id) ?? Infinity)) : jobs;
+  const heading = (job) => [swatch(job), " ", many ? h("a", { href: job.urls.page }, job.label) : job.label, many && job.top ? h("span", { class: "tag" }, "best") : null];
+  drawSettings(settings, order, best, { byRow: many, identical: $("#identical").checked, heading });
 }
 
-function drawSettings() {
-  const lines = jobs.map((job) => new Map(flat({ ...job.resolved, name: undefined, tags: job.tags.join(", ") })));
-  const pointers = [...new Set(lines.flatMap((line) => [...line.keys()]))].filter((pointer) => pointer !== "name");
-  const show = (value) => (value === undefined ? "–" : value === null ? "none" : String(value));
-  const rows = pointers.map((pointer) => [pointer, lines.map((line) => show(line.get(pointer)))]);
-  const differing = rows.filter(([, values]) => new Set(values).size > 1);
-  const shown = $("#identical").checked ? rows : differing;
-  const best = BEST.filter(([name]) => jobs.some((job) => job.table?.series[name])).map(([name, better]) => {
-    const known = jobs.map((job) => (job.table?.series[name] ?? []).filter((value) => value !== null));
-    return [`best ${describe(name).label}`, known.map((values) => (values.length ? metric(name, values.reduce((a, b) => better(a, b))) : "–"))];
-  });
-  const line = ([name, values], isSetting) => h("tr", {}, h("th", { scope: "row" }, isSetting ? h("code", {}, name) : name), values.map((value) => h("td", {}, value)));
-  $("#differences thead").replaceChildren(h("tr", {}, h("th", { scope: "col" }, "Setting"), jobs.map((job) => h("th", { scope: "col" }, h("span", { class: `swatch series-${(job.index % 8) + 1}` }), " ", job.label))));
-  $("#differences tbody").replaceChildren(line(["created", jobs.map((job) => when(job.created_at))]), ...best.map((row) => line(row)), ...shown.map((row) => line(row, true)));
-  $("#same").hidden = differing.length > 0;
+function wireScatter() {
+  const [x, y, of] = ["x", "y", "of"].map((part) => $(`#scatter-${part}`));
+  const rest = settings.names.filter((setting) => !settings.differing.includes(setting));
+  const group = (label, names) => (names.length ? h("optgroup", { label }, names.map((setting) => h("option", { value: setting }, setting))) : null);
+  x.replaceChildren(...[group("Settings that differ", settings.differing), group("Identical settings", rest)].filter(Boolean));
+  const usual = settings.differing.find((setting) => setting.endsWith("learning_rate")) ?? settings.differing.find((setting) => jobs.some((job) => typeof settings.of(job, setting) === "number"));
+  x.value = settings.names.includes(asked.get("x")) ? asked.get("x") : usual ?? x.value;
+  of.value = asked.get("of") === "last" ? "last" : "best";
+  scatter = new Scatter($("#dots"), { onlight: light });
+  for (const select of [x, y, of]) {
+    select.addEventListener("change", () => {
+      for (const [name_, { value }] of Object.entries({ x, y, of })) asked.set(name_, value);
+      history.replaceState(null, "", `?${asked}`.replaceAll("%2C", ","));
+      drawScatter();
+    });
+  }
+}
+
+function drawScatter() {
+  const [x, y, of] = ["x", "y", "of"].map((part) => $(`#scatter-${part}`));
+  const metrics = [...new Set(jobs.flatMap((job) => Object.keys(job.metrics.table?.series ?? {})))].sort((a, b) => rank(groupOf(a)[0]) - rank(groupOf(b)[0]));
+  $("#scatter").hidden = metrics.length === 0 || jobs.length < 2;
+  if ($("#scatter").hidden) return;
+  const chosen = y.value || asked.get("y") || OBJECTIVES.find((metric) => metrics.includes(metric));
+  if (metrics.length !== y.options.length) y.replaceChildren(...metrics.map((metric) => h("option", { value: metric }, describe(metric).label)));
+  y.value = metrics.includes(chosen) ? chosen : metrics[0];
+  const points = jobs
+    .map((job) => ({ id: job.id, label: job.label, href: job.urls.page, x: settings.of(job, x.value), y: valueOf(job, y.value, of.value), index: many ? (job.top ? 1 : null) : job.index }))
+    .filter((point) => point.x !== undefined && point.y !== undefined);
+  const word = `${of.value === "last" || !describe(y.value).goal ? "last" : "best"} ${describe(y.value).label}`;
+  scatter.show({ points, setting: x.value, metric: y.value, word });
+  $("#left-out").hidden = points.length === jobs.length;
+  $("#left-out").textContent = `Not shown: ${jobs.length - points.length} of ${jobs.length} jobs, which lack the setting or the metric.`;
+}
+
+// One of many: in the charts, the list, the table and among the dots.
+let lit = null;
+function light(id) {
+  if (id === lit) return;
+  lit = id;
+  for (const chart of charts.values()) chart.light(id);
+  scatter?.light(id);
+  for (const element of $$("[data-job].lit")) element.classList.remove("lit");
+  if (id) for (const element of $$(`[data-job="${id}"]`)) element.classList.add("lit");
 }
 
 function wireSamples() {
   const epochs = [...new Set(jobs.flatMap((job) => job.samples))].sort((a, b) => a - b);
   $("#samples").hidden = epochs.length === 0;
-  const frames = jobs.map((job) => ({ job, image: h("img", { class: "pixels", alt: "" }), text: h("span", { class: "small muted" }) }));
-  $("#beside").replaceChildren(h("img", { hidden: true, alt: "" }), ...frames.map(({ job, image, text }) => h("figure", {}, image, h("figcaption", { class: "small" }, h("span", { class: `swatch series-${(job.index % 8) + 1}` }), ` ${job.label} `, text))));
+  const frames = jobs.map((job) => ({ job, image: h("img", { class: "pixels", alt: "", loading: "lazy" }), text: h("span", { class: "small muted" }) }));
+  $("#beside").replaceChildren(h("img", { hidden: true, alt: "" }), ...frames.map(({ job, image, text }) => h("figure", { "data-job": job.id }, image, h("figcaption", { class: "small" }, swatch(job), ` ${job.label} `, text))));
   // The slider goes through all epochs that any job has; each shows its last picture up to there.
   const scrubber = new Samples($("#samples"), [], () => "data:,");
   scrubber.listeners.push((epoch) => {
@@ -110,45 +186,69 @@ function wireSamples() {
   return scrubber;
 }
 
-function follow(scrubber) {
-  const find = (news) => jobs.find((job) => job.id === news.job);
-  const draw = throttle(500, drawCurves);
-  listen(() => `/stream?jobs=${jobs.map((job) => job.id).join(",")}`, {
-    metrics: (news) => {
-      const { table } = find(news);
-      if (!table || news.epoch <= (table.epochs.at(-1) ?? 0)) return;
-      for (const name of Object.keys(news.values)) table.series[name] ??= table.epochs.map(() => null);
-      table.epochs.push(news.epoch);
-      table.seconds.push(news.seconds);
-      for (const [name, column] of Object.entries(table.series)) column.push(news.values[name] ?? null);
-      draw();
+function drawAll() {
+  const best = bests();
+  drawHeads(best);
+  drawCurves();
+  drawTable(best);
+  drawScatter();
+  const now = lit;
+  lit = null;
+  light(now);
+}
+
+function follow(scrubber, redraw) {
+  const running = jobs.filter((job) => !ENDED.includes(job.status));
+  const find = (news) => running.find((job) => job.id === news.job);
+  const status = (news) => {
+    find(news).status = news.status;
+    redraw();
+  };
+  listen(() => `/stream?jobs=${running.map((job) => job.id).join(",")}`, {
+    // After a break: what was missed is in the whole table.
+    snapshot: (news) => {
+      for (const shown of news.jobs) {
+        const job = running.find((one) => one.id === shown.id);
+        job.status = shown.status;
+        if (job.metrics.table && shown.progress.epoch > (job.metrics.last ?? shown.start_epoch)) job.metrics.load().catch(() => {});
+      }
+      redraw();
     },
+    metrics: (news) => find(news).metrics.add(news),
     sample: (news) => {
       find(news).samples.push(news.epoch);
       $("#samples").hidden = false;
       scrubber.add(news.epoch);
     },
-    status: (news) => {
-      find(news).status = news.status;
-      drawHeads();
-    },
-    end: (news) => {
-      find(news).status = news.status;
-      drawHeads();
-      drawSettings();
-    },
+    status,
+    end: status,
   });
+}
+
+async function pool(items, work) {
+  const left = [...items];
+  const one = async () => {
+    while (left.length) await work(left.shift());
+  };
+  await Promise.all(Array.from({ length: AT_A_TIME }, one));
 }
 
 if (jobs.length) {
   colours();
-  drawHeads();
-  settings = new Settings($("#chart-settings"), drawCurves);
-  drawSettings();
+  name();
+  document.documentElement.classList.toggle("many", many);
+  chartSettings = new ChartSettings($("#chart-settings"), drawCurves);
+  const redraw = throttle(many ? 1000 : 400, drawAll);
+  for (const job of jobs) job.metrics = new Metrics(job.urls.metrics, redraw);
+  wireScatter();
+  drawAll();
   const scrubber = wireSamples();
-  await Promise.all(jobs.map(async (job) => (job.table = await call(job.urls.metrics).catch(() => null))));
-  drawCurves();
-  drawSettings();
-  $("#identical").addEventListener("change", drawSettings);
-  if (jobs.some((job) => !["succeeded", "failed", "cancelled"].includes(job.status))) follow(scrubber);
+  $("#identical").addEventListener("change", () => drawTable(bests()));
+  for (const part of ["#compared", "#differences"]) {
+    $(part).addEventListener("pointerover", (event) => light(event.target.closest("[data-job]")?.dataset.job ?? null));
+    $(part).addEventListener("pointerleave", () => light(null));
+    $(part).addEventListener("focusin", (event) => light(event.target.closest("[data-job]")?.dataset.job ?? null));
+  }
+  if (jobs.some((job) => !ENDED.includes(job.status))) follow(scrubber, redraw);
+  await pool(jobs, (job) => job.metrics.load().catch(() => {}));
 }

@@ -1,8 +1,8 @@
 // The charts of one job: which metrics stand together, and the settings that all of them share.
 import { $, describe, h, memory, throttle } from "./dom.js";
-import { call } from "./api.js";
 import { Chart } from "./chart.js";
 import { formatOf } from "./format.js";
+import { Metrics } from "./metrics.js";
 import { seriesIndexes } from "./palette.js";
 
 // In this order; what fits nowhere gets a chart of its own. The first ones are always open, the others on demand.
@@ -68,49 +68,25 @@ export function span(xs, axis) {
   return [axis === "seconds" ? 0 : Math.min(...known.map((x) => x[0])), Math.max(...known.map((x) => x.at(-1)))];
 }
 
-// One more epoch at the end of a table of metrics. False where it is there already.
-export function extend(table, { epoch, values, seconds }) {
-  if (epoch <= (table.epochs.at(-1) ?? 0)) return false;
-  for (const name of Object.keys(values)) table.series[name] ??= table.epochs.map(() => null);
-  table.epochs.push(epoch);
-  table.seconds.push(seconds);
-  for (const [name, column] of Object.entries(table.series)) column.push(values[name] ?? null);
-  return true;
-}
-
 export class Curves {
   constructor(root, address) {
     this.root = root;
-    this.address = address;
     this.charts = new Map();
     this.resumed = [];
-    this.heard = [];
     this.settings = new Settings($("#chart-settings"), () => this.draw());
-    this.later = throttle(400, () => this.draw());
+    this.metrics = new Metrics(address, throttle(400, () => this.draw()));
   }
 
-  // The whole table. Epochs that end while it is on its way are added to it.
-  async load() {
-    if (this.loading) return;
-    this.loading = true;
-    try {
-      this.table = await call(this.address);
-    } finally {
-      this.loading = false;
-    }
-    this.take();
-    this.draw();
+  get table() {
+    return this.metrics.table;
+  }
+
+  load() {
+    return this.metrics.load();
   }
 
   add(news) {
-    this.heard.push(news);
-    if (this.table) this.take();
-    else this.load().catch(() => {});
-  }
-
-  take() {
-    const isNew = this.heard.splice(0).map((news) => extend(this.table, news));
-    if (isNew.includes(true)) this.later();
+    this.metrics.add(news);
   }
 
   draw() {

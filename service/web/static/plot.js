@@ -1,11 +1,10 @@
 // What uPlot is told to draw: lines, axes, marks and bands. The same on the page and, larger, in a picture to download.
-/* global uPlot */
 import { heights, place, smooth, steps, ticks } from "./align.js";
 import { seriesColor, seriesDash, token } from "./palette.js";
 
 export const GUTTER = 58; // of the vertical axis, in every chart: so that their epochs stand below each other
 const ROOM_FOR_A_POINT = 9;
-const MUTED_ALPHA = 0.4;
+const MUTED_ALPHA = 0.45;
 
 // The columns that uPlot gets, in the order of the lines in options().
 export function columns({ columns: given }, smoothing) {
@@ -19,7 +18,7 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
   const font = `${12 * scale}px ${token("sans") || "sans-serif"}`;
   const grid = { stroke: () => token("line"), width: scale };
   const line = { stroke: () => token("muted"), font, grid, ticks: { ...grid, size: 4 * scale }, gap: 4 * scale };
-  const stroke = (item) => () => (many ? token("line-strong") : seriesColor(item.index));
+  const stroke = (item) => () => (many ? token("muted") : seriesColor(item.index));
   const drawn = (item, isRaw) => ({
     label: item.label,
     scale: "y",
@@ -35,7 +34,7 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
     width,
     height,
     pxAlign: 0.5,
-    padding: [10 * scale, 14 * scale, 0, 0],
+    padding: [16 * scale, 14 * scale, 0, 0],
     legend: { show: false },
     scales: {
       x: { time: false, range: () => look.zoom.x ?? reach(now()) },
@@ -50,7 +49,7 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
         splits: (plot, index, first, last, step) => ticks(axis, first, last, step),
         values: (plot, values) => values.map((value) => place(axis, value, plot.scales.x.max - plot.scales.x.min)),
       },
-      { ...line, size: GUTTER * scale, space: 30 * scale, values: (plot, values, index, space, step) => values.map((value) => (value === null ? null : format.tick(value, step))) },
+      { ...line, size: GUTTER * scale, space: 30 * scale, values: (plot, values, index, space, step) => values.map((value) => (value === null ? null : format.tick(value, look.log ? value : step))) },
     ],
     series: [{}, ...series.flatMap((item) => (smoothing ? [drawn(item, true), drawn(item, false)] : [drawn(item, false)]))],
     hooks: {
@@ -62,8 +61,12 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
 
 export const reach = ({ range: [first, last] }) => (last > first ? [first, last] : [first, first + 1]);
 
+// From one round number to another, as a logarithmic scale needs it.
 function decades(low, high) {
-  return low > 0 && high > 0 ? uPlot.rangeLog(low, high, 10, false) : [1, 10];
+  if (!(low > 0 && high > 0)) return [1, 10];
+  const size = (value) => 10 ** Math.floor(Math.log10(value));
+  const [from, to] = [Math.floor(low / size(low)) * size(low), Math.ceil((high * 1.05) / size(high)) * size(high)].map((value) => Number(value.toPrecision(6)));
+  return from < to ? [from, to] : [from, 2 * to];
 }
 
 // Dots where there is room for them; elsewhere only where a value stands between two gaps and would not be seen.
@@ -123,7 +126,7 @@ function drawMarks(plot, { marks = [] }, scale) {
     let row = ends.findIndex((end) => end < start);
     if (row < 0) row = ends.length;
     ends[row] = start + width;
-    ctx.fillText(text, start + (isRight ? 0 : 4 * ratio), bbox.top + (1 + 11 * row) * ratio);
+    ctx.fillText(text, start + (isRight ? 0 : 4 * ratio), bbox.top + (11 * row - 12) * ratio);
   }
   ctx.restore();
 }

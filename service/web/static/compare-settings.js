@@ -1,0 +1,48 @@
+// The settings of compared jobs: what they are, and the table of them.
+import { $, describe, h, metric, when } from "./dom.js";
+
+// A document as lines: its pointer, and what stands there.
+function flat(document, pointer = "") {
+  if (typeof document !== "object" || document === null) return [[pointer, document]];
+  const entries = Object.entries(document);
+  return entries.length ? entries.flatMap(([name, part]) => flat(part, pointer ? `${pointer}.${name}` : name)) : [[pointer, Array.isArray(document) ? "[]" : "{}"]];
+}
+
+function show(value) {
+  if (value === undefined) return "–";
+  if (typeof value === "number") return String(Number(value.toPrecision(6)));
+  return value === null ? "none" : String(value);
+}
+
+export class Settings {
+  constructor(jobs) {
+    this.lines = new Map(jobs.map((job) => [job.id, new Map(flat({ ...job.resolved, name: undefined, tags: job.tags.join(", ") }))]));
+    this.names = [...new Set([...this.lines.values()].flatMap((line) => [...line.keys()]))].filter((name) => name !== "name");
+    this.differing = this.names.filter((name) => new Set(jobs.map((job) => show(this.of(job, name)))).size > 1);
+  }
+
+  of(job, name) {
+    return this.lines.get(job.id).get(name);
+  }
+}
+
+// jobs: in the order to show them. best: [{ name, values: Map of id to value, top: id }]
+// A few jobs are columns, which are read side by side; many are rows. `byRow` says which; the first column stays in view.
+export function drawSettings(settings, jobs, best, { byRow, identical, heading }) {
+  const names = identical ? settings.names : settings.differing;
+  const facts = [
+    { head: "created", cells: jobs.map((job) => when(job.created_at)) },
+    ...best.map(({ name, values, top }) => ({ head: `best ${describe(name).label}`, cells: jobs.map((job) => metric(name, values.get(job.id))), top: jobs.findIndex((job) => job.id === top) })),
+    ...names.map((name) => ({ head: h("code", {}, name), cells: jobs.map((job) => show(settings.of(job, name))) })),
+  ];
+  const cell = (fact, at) => h("td", { class: fact.top === at ? "best-value" : null, "data-job": jobs[at].id }, fact.cells[at]);
+  const [head, body] = ["thead", "tbody"].map((part) => $(`#differences ${part}`));
+  if (byRow) {
+    head.replaceChildren(h("tr", {}, h("th", { scope: "col" }, "Job"), facts.map((fact) => h("th", { scope: "col" }, fact.head))));
+    body.replaceChildren(...jobs.map((job, at) => h("tr", { "data-job": job.id }, h("th", { scope: "row" }, heading(job)), facts.map((fact) => cell(fact, at)))));
+  } else {
+    head.replaceChildren(h("tr", {}, h("th", { scope: "col" }, "Setting"), jobs.map((job) => h("th", { scope: "col", "data-job": job.id }, heading(job)))));
+    body.replaceChildren(...facts.map((fact) => h("tr", {}, h("th", { scope: "row" }, fact.head), jobs.map((_, at) => cell(fact, at)))));
+  }
+  $("#same").hidden = settings.differing.length > 0;
+}

@@ -1,0 +1,57 @@
+// The metrics of a job as columns, kept whole while epochs end.
+import { call } from "./api.js";
+
+export class Metrics {
+  constructor(address, onchange) {
+    this.address = address;
+    this.onchange = onchange;
+    this.table = null; // as the service gives it: { epochs, seconds, series, best_epoch, findings }
+    this.heard = [];
+  }
+
+  // Epochs that end while the table is on its way are added to it.
+  async load() {
+    if (this.loading) return;
+    this.loading = true;
+    try {
+      this.table = await call(this.address);
+    } finally {
+      this.loading = false;
+    }
+    this.take();
+    this.onchange();
+  }
+
+  add(news) {
+    this.heard.push(news);
+    if (this.table && !this.loading) this.take();
+    else this.load().catch(() => {});
+  }
+
+  take() {
+    for (const news of this.heard.splice(0)) {
+      const last = this.last ?? news.epoch - 1;
+      if (news.epoch <= last) continue;
+      if (news.epoch > last + 1) return void this.load().catch(() => {}); // one was missed
+      this.extend(news);
+    }
+    return this.onchange();
+  }
+
+  get last() {
+    return this.table?.epochs.at(-1);
+  }
+
+  extend({ epoch, values, seconds }) {
+    const { epochs, series } = this.table;
+    for (const name of Object.keys(values)) series[name] ??= epochs.map(() => null);
+    epochs.push(epoch);
+    this.table.seconds.push(seconds);
+    for (const [name, column] of Object.entries(series)) column.push(values[name] ?? null);
+  }
+
+  // The values of a metric that there are.
+  known(name) {
+    return (this.table?.series[name] ?? []).filter((value) => value !== null);
+  }
+}

@@ -1,0 +1,122 @@
+// A plot of any setting against any metric: one dot a job. Dots are links, so that a keyboard reaches them too.
+import { h, metric } from "./dom.js";
+import { formatOf } from "./format.js";
+
+const [HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 64, 20, 14, 46];
+
+function svg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== undefined) element.setAttribute(name, value);
+  element.append(...children.flat());
+  return element;
+}
+
+const text = (value) => (typeof value === "number" ? String(Number(value.toPrecision(6))) : value === null ? "none" : String(value));
+
+// Round numbers between two; powers of ten where the scale is logarithmic.
+function ticks(low, high, isLog, count) {
+  if (isLog) {
+    const powers = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) powers.push(...[1, 2, 5].map((digit) => Number(`${digit}e${power}`)));
+    const inside = powers.filter((value) => value >= low * 0.999 && value <= high * 1.001);
+    return inside.length > count ? inside.filter((value) => String(value.toExponential()).startsWith("1e")) : inside;
+  }
+  const rough = (high - low) / count || 1;
+  const size = 10 ** Math.floor(Math.log10(rough));
+  const step = size * [1, 2, 5, 10].find((digit) => digit * size >= rough);
+  const places = [];
+  for (let place = Math.ceil(low / step); place * step <= high + step * 1e-9; place++) places.push(Number((place * step).toPrecision(12)));
+  return places;
+}
+
+// Where values lie on an axis, from 0 to 1, and what stands at it: numbers by their size, everything else side by side.
+function axis(values, count) {
+  const isNumber = values.every((value) => typeof value === "number");
+  if (!isNumber) {
+    const names = [...new Set(values.map(text))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
+    const at = (value) => (names.indexOf(text(value)) + 0.5) / names.length;
+    return { at, ticks: names.map((name) => ({ at: at(name), value: name })), isNumber };
+  }
+  let [low, high] = [Math.min(...values), Math.max(...values)];
+  const isLog = low > 0 && high / low >= 30;
+  const scale = isLog ? Math.log10 : (value) => value;
+  const room = (scale(high) - scale(low)) * 0.06 || Math.abs(scale(high)) * 0.1 || 1;
+  const [from, to] = [scale(low) - room, scale(high) + room];
+  [low, high] = isLog ? [10 ** from, 10 ** to] : [from, to];
+  const at = (value) => (scale(value) - from) / (to - from);
+  return { at, ticks: ticks(low, high, isLog, count).map((value) => ({ at: at(value), value })), isLog, isNumber };
+}
+
+export class Scatter {
+  // onlight(id): a dot is under the pointer.
+  constructor(element, { onlight }) {
+    this.onlight = onlight;
+    this.element = element;
+    this.note = h("div", { class: "readout", hidden: true, "aria-hidden": true });
+    this.dots = new Map();
+    new ResizeObserver(() => this.draw()).observe(element);
+  }
+
+  // points: [{ id, label, href, x, y, index }]; index: place in the palette, null: muted. metric, setting: their names.
+  show(content) {
+    this.content = content;
+    this.draw();
+  }
+
+  draw() {
+    const width = this.element.clientWidth;
+    if (!this.content || !width) return;
+    const { points, setting, metric: name, word } = this.content;
+    if (!points.length) return this.element.replaceChildren(h("p", { class: "muted" }, "No job has both values yet."));
+    const format = formatOf(name);
+    const [x, y] = [axis(points.map((point) => point.x), Math.max(2, Math.floor(width / 110))), axis(points.map((point) => point.y), 6)];
+    const [wide, high] = [width - LEFT - RIGHT, HEIGHT - TOP - BOTTOM];
+    const place = (point) => [LEFT + x.at(point.x) * wide, TOP + (1 - y.at(point.y)) * high];
+    const step = y.ticks.length > 1 ? Math.abs(y.ticks[1].value - y.ticks[0].value) : 1;
+    const wordsWide = Math.max(1, Math.floor(wide / x.ticks.length / 7)); // letters that fit below a tick
+    const short = (value) => (String(value).length > wordsWide ? `${String(value).slice(0, Math.max(1, wordsWide - 1))}…` : String(value));
+    const grid = [
+      ...y.ticks.map((tick) => svg("line", { x1: LEFT, x2: width - RIGHT, y1: TOP + (1 - tick.at) * high, y2: TOP + (1 - tick.at) * high })),
+      ...x.ticks.map((tick) => svg("line", { x1: LEFT + tick.at * wide, x2: LEFT + tick.at * wide, y1: TOP, y2: TOP + high })),
+    ];
+    const words = [
+      ...y.ticks.map((tick) => svg("text", { x: LEFT - 8, y: TOP + (1 - tick.at) * high + 4, "text-anchor": "end" }, format.tick(tick.value, y.isLog ? tick.value : step))),
+      ...x.ticks.map((tick) => svg("text", { x: LEFT + tick.at * wide, y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, svg("title", {}, String(tick.value)), x.isNumber ? String(tick.value) : short(tick.value))),
+      svg("text", { x: LEFT + wide / 2, y: HEIGHT - 6, "text-anchor": "middle", class: "axis" }, `${setting}${x.isLog ? " (log scale)" : ""}`),
+    ];
+    this.dots = new Map(points.map((point) => [point.id, this.dot(point, place(point), { setting, name, word })]));
+    this.picture = svg("svg", { width, height: HEIGHT, role: "group", "aria-label": `${word} against ${setting}, ${points.length} jobs` }, svg("g", { class: "grid" }, grid), svg("g", { class: "words" }, words), [...this.dots.values()]);
+    this.element.replaceChildren(this.picture, this.note);
+    this.light(this.lit);
+    return undefined;
+  }
+
+  dot(point, [left, top], { setting, name, word }) {
+    const circle = svg("circle", { cx: left.toFixed(1), cy: top.toFixed(1), r: 6 });
+    circle.style.fill = point.index === null ? "var(--line-strong)" : `var(--series-${(point.index % 8) + 1})`;
+    const dot = svg("a", { href: point.href, "data-job": point.id, class: "dot", "aria-label": `${point.label}: ${setting} ${text(point.x)}, ${word} ${metric(name, point.y)}` }, circle);
+    const tell = () => {
+      this.note.replaceChildren(h("strong", {}, point.label), h("div", {}, `${setting}: ${text(point.x)}`), h("div", {}, `${word}: ${metric(name, point.y)}`));
+      this.note.hidden = false;
+      const isRight = left > this.element.clientWidth / 2;
+      this.note.style.left = isRight ? "auto" : `${left + 14}px`;
+      this.note.style.right = isRight ? `${this.element.clientWidth - left + 14}px` : "auto";
+      this.note.style.top = `${Math.max(0, top - 20)}px`;
+      this.onlight(point.id);
+    };
+    const leave = () => {
+      this.note.hidden = true;
+      this.onlight(null);
+    };
+    for (const event of ["pointerenter", "focus"]) dot.addEventListener(event, tell);
+    for (const event of ["pointerleave", "blur"]) dot.addEventListener(event, leave);
+    return dot;
+  }
+
+  light(id) {
+    this.lit = id;
+    for (const [job, dot] of this.dots) dot.classList.toggle("lit", job === id);
+    const dot = this.dots.get(id);
+    if (dot && !dot.matches(":hover, :focus")) this.picture.append(dot); // above the others
+  }
+}
