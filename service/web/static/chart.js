@@ -157,8 +157,10 @@ export class Chart {
     if (!hidden.delete(name)) hidden.add(name);
     this.keys.get(name).setAttribute("aria-pressed", String(!hidden.has(name)));
     memory.set(`hidden.${this.id}`, [...hidden]);
-    this.shape = null; // drawn anew: the other lines may need other heights
-    this.draw();
+    const { series, smoothing } = this.content;
+    const lines = smoothing ? 2 : 1;
+    const first = lines * series.findIndex((item) => item.name === name) + 1;
+    for (let line = first; line < first + lines; line++) this.drawing?.setSeries(line, { show: !hidden.has(name) });
   }
 
   // What the pointer does by dragging.

@@ -1,0 +1,190 @@
+"""Many jobs beside each other: what is drawn of them, and what a person can do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Bare, Visit, until
+from tests.browser.pixels import read, wait_for_dots, where
+from tests.browser.played import Service, canvas, metrics
+
+MANY = 13
+BEST, POINTED_AT = 2, 1  # places in the palette
+
+
+@pytest.fixture
+def service(serve_bare: Callable[[], Bare]) -> Service:
+    return Service(serve_bare())
+
+
+@pytest.fixture
+def ids(service: Service) -> list[str]:
+    """Trained jobs, each with a higher learning rate and a worse accuracy than the one before; `run 4` is the best."""
+    made = []
+    for number in range(MANY):
+        rate = round(0.001 * 1.5**number, 5)
+        names = {"name": f"run {number}", "seed": number % 3, "optimizer": {"name": "adam", "learning_rate": rate}}
+        job_id = service.submit(**names)
+        worker = service.claim()
+        for epoch in range(1, 6):
+            values = metrics(epoch, number / 3)
+            worker.epoch(epoch, metrics=values | {"val_accuracy": 0.99 if number == 4 else 0.9 - number / 50})
+        worker.succeed()
+        made.append(job_id)
+    return made
+
+
+def ink(page: Page, title: str, series: int) -> int:
+    return int(where(read(canvas(page, title)), series).sum())
+
+
+def wait_for_ink(page: Page, title: str, series: int, *, there: bool) -> None:
+    for _ in range(150):
+        if (ink(page, title, series) > 150) is there:
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{ink(page, title, series)} pixels of the colour {series} in {title}")
+
+
+def compare(service: Service, open_window: Callable[..., Visit], ids: list[str], **options: Any) -> Page:
+    return open_window(service.url, **options).open(f"/ui/compare?jobs={','.join(ids)}")
+
+
+def test_of_many_jobs_the_best_stands_out_and_the_one_that_is_pointed_at(
+    service: Service, open_window: Callable[..., Visit], ids: list[str]
+) -> None:
+    page = compare(service, open_window, ids)
+    wait_for_ink(page, "train loss", BEST, there=True)
+    assert ink(page, "train loss", POINTED_AT) == 0
+    expect(page.locator("#compared li", has_text="best")).to_have_count(1)
+    expect(page.locator("#compared li", has_text="best")).to_contain_text("run 4")
+
+    page.locator("#compared li").nth(9).hover()
+    wait_for_ink(page, "train loss", POINTED_AT, there=True)
+    assert ink(page, "train loss", BEST) > 150
+    page.mouse.move(2, 2)
+    wait_for_ink(page, "train loss", POINTED_AT, there=False)
+
+    lines = canvas(page, "train loss")
+    box = lines.bounding_box()
+    found = where(read(lines), BEST)
+    row, column = (int(found[:, 100:].nonzero()[side].mean()) for side in (0, 1))
+    page.mouse.move(box["x"] + 100 + column, box["y"] + row)
+    expect(page.locator(".readout").first).to_contain_text("run")
+
+    page.locator("#differences tbody tr").nth(7).hover()
+    expect(page.locator("#compared li.lit")).to_have_count(1)
+
+
+def test_few_jobs_have_a_colour_each(service: Service, open_window: Callable[..., Visit], ids: list[str]) -> None:
+    page = compare(service, open_window, ids[:8])
+    places = page.locator("#compared .swatch").evaluate_all("items => items.map(item => item.className.slice(-1))")
+    assert sorted(places) == list("12345678")
+    for place in range(1, 9):
+        wait_for_dots(page, canvas(page, "train loss"), place, 3)
+
+
+def test_metrics_of_many_jobs_are_loaded_a_few_at_a_time(
+    service: Service, open_window: Callable[..., Visit], ids: list[str]
+) -> None:
+    visit = open_window(service.url)
+    flying: set[str] = set()
+    most: list[int] = []
+
+    def leave(request: Any) -> None:
+        if request.url.endswith("/metrics"):
+            flying.add(request.url)
+            most.append(len(flying))
+
+    visit.page.on("request", leave)
+    visit.page.on("requestfinished", lambda request: flying.discard(request.url))
+    page = visit.open(f"/ui/compare?jobs={','.join(ids)}")
+    expect(page.locator("#dots a")).to_have_count(MANY)
+    assert len(most) == MANY
+    assert max(most) <= 4
+
+
+def test_settings_are_plotted_against_metrics(
+    service: Service, open_window: Callable[..., Visit], ids: list[str]
+) -> None:
+    page = compare(service, open_window, ids)
+    expect(page.locator("#dots a")).to_have_count(MANY)
+    assert page.input_value("#scatter-x") == "optimizer.learning_rate"
+    assert page.input_value("#scatter-y") == "val_accuracy"
+    highest = min(page.locator("#dots a").all(), key=lambda dot: dot.locator("circle").bounding_box()["y"])
+    highest.hover()
+    expect(page.locator("#dots .readout")).to_have_text(
+        "run 4optimizer.learning_rate: 0.00506best val accuracy: 99.00%"
+    )
+
+    page.select_option("#scatter-x", "seed")
+    page.select_option("#scatter-y", "train_loss")
+    page.select_option("#scatter-of", "last")
+    assert page.url.endswith("&x=seed&y=train_loss&of=last")
+    page.reload()
+    expect(page.locator("#dots a")).to_have_count(MANY)
+    expect(page.locator("#dots .axis")).to_have_text("seed")
+    dot = page.get_by_label("run 2: seed 2, last train loss 0.8667")
+    assert (
+        page.locator("#dots circle").evaluate_all("dots => new Set(dots.map(dot => dot.getAttribute('cx'))).size") == 3
+    )
+    dot.click()
+    page.wait_for_url(f"**/ui/jobs/{ids[2]}")
+
+
+def test_settings_that_are_no_numbers_are_plotted_too(service: Service, open_window: Callable[..., Visit]) -> None:
+    names = ["adam", "sgd", "adam"]
+    made = [service.trained(2, name=name, optimizer={"name": name}) for name in names]
+    page = open_window(service.url).open(f"/ui/compare?jobs={','.join(made)}&x=optimizer.name")
+    expect(page.locator("#dots a")).to_have_count(3)
+    places = page.locator("#dots circle").evaluate_all("dots => dots.map(dot => dot.getAttribute('cx'))")
+    assert places[0] == places[2] != places[1]
+    expect(page.locator("#dots text")).to_contain_text(["adam"])
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_settings_scroll_inside_their_card_and_keep_the_first_column(
+    service: Service, open_window: Callable[..., Visit], ids: list[str], width: int
+) -> None:
+    page = compare(service, open_window, ids, width=width)
+    expect(page.locator("#differences tbody tr")).to_have_count(MANY)
+    page.get_by_label("Show identical settings").check()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    scroll = page.locator("#settings .scroll")
+    first, last = page.locator("#differences thead th").first, page.locator("#differences thead th").last
+    before = first.bounding_box()["x"]
+    scroll.evaluate("element => element.scrollTo(1e6, 0)")
+    card = page.locator("#settings").bounding_box()
+    end = last.bounding_box()
+    assert first.bounding_box()["x"] == pytest.approx(before, abs=1)
+    assert card["x"] <= before
+    assert end["x"] + end["width"] <= card["x"] + card["width"] + 1
+
+
+def test_a_comparison_of_many_follows_those_that_run(
+    service: Service, open_window: Callable[..., Visit], ids: list[str]
+) -> None:
+    running = service.submit(name="late")
+    page = compare(service, open_window, [*ids, running])
+    expect(page.locator("#dots a")).to_have_count(MANY)
+    worker = service.claim()
+    for epoch in range(1, 4):
+        worker.epoch(epoch, metrics=metrics(epoch) | {"val_accuracy": 0.995})
+    expect(page.locator("#dots a")).to_have_count(MANY + 1)
+    expect(page.locator("#compared li", has_text="best")).to_contain_text("late")
+    expect(page.locator("#differences tbody tr").first).to_contain_text("99.50%")
+
+
+def test_too_many_jobs_are_refused_with_a_page(service: Service, open_window: Callable[..., Visit]) -> None:
+    visit = open_window(service.url)
+    visit.watched.expected = ["400"]
+    names = [f"job_01J{number:023}" for number in range(201)]
+    page = visit.open(f"/ui/compare?jobs={','.join(names)}")
+    expect(page.locator("main")).to_contain_text("The address names 201 jobs. At most 200 can be compared at a time.")
+    page.get_by_role("link", name="Compare the first 200").click()
+    expect(page.locator("main")).to_contain_text("do not exist, were deleted, or belong to another owner")
+    until(page, "location.search.split(',').length === 200")
