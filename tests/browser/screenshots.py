@@ -21,7 +21,6 @@ from playwright.sync_api import Page, expect, sync_playwright
 from service.contract.settings import Settings
 from service.local import LocalStack
 from tests.browser import chromium
-from tests.browser.conftest import until
 from tests.browser.test_playing import digits, paint
 
 FOLDER: Final = Path(__file__).parent.parent.parent / "docs" / "page"
@@ -78,7 +77,7 @@ def _ready(page: Page, stack: LocalStack) -> None:
 
 
 def _charts(page: Page, stack: LocalStack) -> None:
-    until(page, "document.querySelector('.charts .plot')?.dataset.points > 0")
+    page.locator(".charts .plot canvas").first.wait_for()
 
 
 def _behind(page: Page, stack: LocalStack) -> None:

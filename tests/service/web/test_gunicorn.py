@@ -280,3 +280,13 @@ def test_a_log_that_cannot_be_written_fails_no_request(start: Start, port: int) 
             assert http.post("/jobs", json={"kind": "classifier", "epochs": 0}).status_code == 422
         assert http.post("/jobs", json={"kind": "classifier"}).status_code == 201
     assert process.poll() is None
+
+
+def test_the_ids_of_two_hundred_jobs_fit_into_an_address(start: Start, port: int) -> None:
+    start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        wait_for(http)
+        names = "%2C".join(f"job_01J{number:023}" for number in range(200))
+        page = http.get(f"/ui/compare?jobs={names}&x=optimizer.learning_rate&y=frechet_distance&of=last")
+        assert page.status_code == 200
+        assert "do not exist" in page.text

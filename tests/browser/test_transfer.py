@@ -1,0 +1,39 @@
+"""What a page weighs on its way to the browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.contract.settings import Auth
+from tests.browser.conftest import Visit, only_with
+
+MOST = 500_000
+"""Bytes, bodies as they are sent: compressed where they are compressed."""
+
+
+@only_with([Auth.LOCAL])
+@pytest.mark.parametrize("name", ["reader", "painter"])
+def test_the_page_of_a_trained_job_is_light(open_stack: Callable[..., Visit], jobs: dict[str, Any], name: str) -> None:
+    visit = open_stack(height=3000)  # what lies below the fold is loaded too
+    sizes: dict[str, int] = {}
+    session = visit.page.context.new_cdp_session(visit.page)
+    session.send("Network.enable")
+    urls: dict[str, str] = {}
+    session.on("Network.responseReceived", lambda event: urls.update({event["requestId"]: event["response"]["url"]}))
+    session.on(
+        "Network.loadingFinished",
+        lambda event: sizes.update({urls.get(event["requestId"], "?"): int(event["encodedDataLength"])}),
+    )
+    page = visit.open(f"/ui/jobs/{jobs[name]['id']}")
+    page.locator(".plot canvas").first.wait_for()
+    page.evaluate("document.querySelector('#more-curves').open = true")
+    page.locator(".others .plot canvas").first.wait_for()
+    page.wait_for_load_state("networkidle")
+    listed = sorted(((size, url.rpartition("/")[2]) for url, size in sizes.items()), reverse=True)
+    print(f"{name}: {sum(sizes.values()):,} bytes", listed[:6])
+    assert any("uPlot" in url for url in sizes)
+    assert any("/samples/" in url for url in sizes)
+    assert sum(sizes.values()) <= MOST, listed
