@@ -26,6 +26,13 @@ export class Settings {
   }
 }
 
+// Only what has changed is put in place: what a person points at stays.
+export function renew(element, children) {
+  const next = element.cloneNode(false);
+  next.append(...children);
+  if (!next.isEqualNode(element)) element.replaceChildren(...next.childNodes);
+}
+
 // jobs: in the order to show them. best: [{ name, values: Map of id to value, top: id }]
 // A few jobs are columns, which are read side by side; many are rows. `byRow` says which; the first column stays in view.
 export function drawSettings(settings, jobs, best, { byRow, identical, heading }) {
@@ -38,11 +45,11 @@ export function drawSettings(settings, jobs, best, { byRow, identical, heading }
   const cell = (fact, at) => h("td", { class: fact.top === at ? "best-value" : null, "data-job": jobs[at].id }, fact.cells[at]);
   const [head, body] = ["thead", "tbody"].map((part) => $(`#differences ${part}`));
   if (byRow) {
-    head.replaceChildren(h("tr", {}, h("th", { scope: "col" }, "Job"), facts.map((fact) => h("th", { scope: "col" }, fact.head))));
-    body.replaceChildren(...jobs.map((job, at) => h("tr", { "data-job": job.id }, h("th", { scope: "row" }, heading(job)), facts.map((fact) => cell(fact, at)))));
+    renew(head, [h("tr", {}, h("th", { scope: "col" }, "Job"), facts.map((fact) => h("th", { scope: "col" }, fact.head)))]);
+    renew(body, jobs.map((job, at) => h("tr", { "data-job": job.id }, h("th", { scope: "row" }, heading(job)), facts.map((fact) => cell(fact, at)))));
   } else {
-    head.replaceChildren(h("tr", {}, h("th", { scope: "col" }, "Setting"), jobs.map((job) => h("th", { scope: "col", "data-job": job.id }, heading(job)))));
-    body.replaceChildren(...facts.map((fact) => h("tr", {}, h("th", { scope: "row" }, fact.head), jobs.map((_, at) => cell(fact, at)))));
+    renew(head, [h("tr", {}, h("th", { scope: "col" }, "Setting"), jobs.map((job) => h("th", { scope: "col", "data-job": job.id }, heading(job))))]);
+    renew(body, facts.map((fact) => h("tr", {}, h("th", { scope: "row" }, fact.head), jobs.map((_, at) => cell(fact, at)))));
   }
   $("#same").hidden = settings.differing.length > 0;
 }

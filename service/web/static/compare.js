@@ -2,7 +2,7 @@
 import { $, $$, describe, h, throttle } from "./dom.js";
 import { listen } from "./api.js";
 import { Chart } from "./chart.js";
-import { Settings, drawSettings } from "./compare-settings.js";
+import { Settings, drawSettings, renew } from "./compare-settings.js";
 import { Settings as ChartSettings, groupOf, places, rank, span } from "./curves.js";
 import { formatOf } from "./format.js";
 import { Metrics } from "./metrics.js";
@@ -60,13 +60,6 @@ function bests() {
     const order = [...values].sort((a, b) => sign * (a[1] - b[1])).map(([id]) => id);
     return [{ name: metric, values, order, top: order[0] }];
   });
-}
-
-// Only what has changed is put in place: what a person points at stays.
-function renew(element, children) {
-  const next = element.cloneNode(false);
-  next.append(...children);
-  if (!next.isEqualNode(element)) element.replaceChildren(...next.childNodes);
 }
 
 function drawHeads(best) {
@@ -159,6 +152,10 @@ function light(id) {
   lit = id;
   for (const chart of charts.values()) chart.light(id);
   scatter?.light(id);
+  mark(id);
+}
+
+function mark(id) {
   for (const element of $$("[data-job].lit")) element.classList.remove("lit");
   if (id) for (const element of $$(`[data-job="${id}"]`)) element.classList.add("lit");
 }
@@ -188,13 +185,12 @@ function wireSamples() {
 
 function drawAll() {
   const best = bests();
+  mark(null); // what has not changed is left alone, and a mark would be a change
   drawHeads(best);
   drawCurves();
   drawTable(best);
   drawScatter();
-  const now = lit;
-  lit = null;
-  light(now);
+  mark(lit);
 }
 
 function follow(scrubber, redraw) {
@@ -244,11 +240,11 @@ if (jobs.length) {
   drawAll();
   const scrubber = wireSamples();
   $("#identical").addEventListener("change", () => drawTable(bests()));
-  for (const part of ["#compared", "#differences"]) {
-    $(part).addEventListener("pointerover", (event) => light(event.target.closest("[data-job]")?.dataset.job ?? null));
-    $(part).addEventListener("pointerleave", () => light(null));
-    $(part).addEventListener("focusin", (event) => light(event.target.closest("[data-job]")?.dataset.job ?? null));
-  }
+  // Wherever a job is named; a chart says by itself which line is under the pointer. Not by mouseleave: it does not come
+  // from what was replaced under the pointer.
+  const jobAt = (event) => event.target.closest("[data-job]")?.dataset.job ?? null;
+  document.addEventListener("mouseover", (event) => event.target.closest(".plot") || light(jobAt(event)));
+  document.addEventListener("focusin", (event) => jobAt(event) && light(jobAt(event)));
   if (jobs.some((job) => !ENDED.includes(job.status))) follow(scrubber, redraw);
   await pool(jobs, (job) => job.metrics.load().catch(() => {}));
 }

@@ -108,8 +108,8 @@ export class Scatter {
       this.note.hidden = true;
       this.onlight(null);
     };
-    for (const event of ["pointerenter", "focus"]) dot.addEventListener(event, tell);
-    for (const event of ["pointerleave", "blur"]) dot.addEventListener(event, leave);
+    for (const event of ["mouseenter", "focus"]) dot.addEventListener(event, tell);
+    for (const event of ["mouseleave", "blur"]) dot.addEventListener(event, leave);
     return dot;
   }
 
