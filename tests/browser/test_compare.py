@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Bare, Visit, until
 from tests.browser.pixels import read, wait_for_dots, where
 from tests.browser.played import Service, canvas, metrics
+from tests.browser.test_looks import serious
 
 MANY = 13
 BEST, POINTED_AT = 2, 1  # places in the palette
@@ -178,6 +179,17 @@ def test_a_comparison_of_many_follows_those_that_run(
     expect(page.locator("#dots a")).to_have_count(MANY + 1)
     expect(page.locator("#compared li", has_text="best")).to_contain_text("late")
     expect(page.locator("#differences tbody tr").first).to_contain_text("99.50%")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_a_comparison_of_many_is_for_everybody(
+    service: Service, open_window: Callable[..., Visit], ids: list[str], width: int, scheme: str
+) -> None:
+    page = compare(service, open_window, ids, width=width, color_scheme=scheme)
+    expect(page.locator("#dots a")).to_have_count(MANY)
+    page.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
+    assert serious(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_too_many_jobs_are_refused_with_a_page(service: Service, open_window: Callable[..., Visit]) -> None:
