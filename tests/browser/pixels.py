@@ -8,7 +8,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Error, Locator, Page
 
 from service.contract.metric_info import PALETTE
 
@@ -17,7 +17,13 @@ _DOT = 4  # pixels: a dot's core is so wide, a line is not
 
 def read(locator: Locator) -> NDArray[np.int64]:
     """A screenshot of one element, (rows, columns, 3). The page must be as large on the screen as in CSS pixels."""
-    with Image.open(io.BytesIO(locator.screenshot())) as image:
+    try:
+        picture = locator.screenshot()
+    except Error as error:  # a chart that gains a line is made anew
+        if "not attached" not in str(error):
+            raise
+        picture = locator.screenshot()
+    with Image.open(io.BytesIO(picture)) as image:
         return np.asarray(image.convert("RGB"), np.int64)
 
 
