@@ -124,82 +124,112 @@ AverageDecay = Fraction | None
 Label = Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=r"^[^\x00-\x1f\x7f,]+$")]
 
 
+def applies_when(**conditions: dict[str, Any]) -> Any:
+    """Mark a field that has an effect only while its neighbours meet these JSON schemas: a form hides it otherwise."""
+    return Field(json_schema_extra={"x-applies-when": {**conditions}})
+
+
+NegativeSlope = Annotated[float, Field(ge=0, le=1), applies_when(activation={"enum": [Activation.LEAKY_RELU.value]})]
+Epsilon = Annotated[float, Field(gt=0, le=1)]
+
+
 class Data(Part):
-    """Which data set, and the range that its pixels (0 to 255) are mapped to."""
+    """The images to train on."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
+    """Name of a dataset. Each dataset has a training part and a validation part that no training step sees."""
     scale: Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=2, max_length=2)]
+    """The range that pixel values (0 to 255) are mapped to. Usually 0, 1 for classifiers; GANs whose generator ends in
+    tanh need -1, 1."""
 
 
 class Dense(Part):
-    """A fully connected layer: activation(x @ weight + bias)."""
+    """Fully connected layer: every output depends on every input."""
 
     type: Literal["dense"] = "dense"
-    units: Annotated[int, Field(ge=1, le=MAX_UNITS)]
-    activation: Activation
-    negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """The slope of leaky_relu below zero; other activations have no use for it."""
+    units: Annotated[int, Field(ge=1, le=MAX_UNITS, examples=[100])]
+    """Number of outputs. The last layer of a classifier needs one for each class. Hidden layers usually have 50 to
+    1,000; more units learn finer distinctions, but cost time and overfit sooner."""
+    activation: Annotated[Activation, Field(examples=[Activation.RELU.value])]
+    """The function applied to each output. Use relu in hidden layers, softmax at the end of a classifier, sigmoid at
+    the end of a discriminator, and tanh at the end of a generator."""
+    negative_slope: NegativeSlope = 0.2
+    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
 
 class Dropout(Part):
-    """Sets a share of its inputs to zero while training, and scales the rest up."""
+    """Sets random inputs to zero during training, which reduces overfitting."""
 
     type: Literal["dropout"]
-    rate: Fraction
+    rate: Annotated[Fraction, Field(examples=[0.2])]
+    """Share of the inputs set to zero in each training step. Usually 0.1 to 0.5. Increase it when train accuracy is
+    far above val accuracy."""
 
 
 class Conv2D(Part):
-    """A convolution of images (rows, columns, channels): activation(conv(x, weight) + bias)."""
+    """Convolution: the same small filters slide over the whole image."""
 
     type: Literal["conv2d"]
-    filters: Annotated[int, Field(ge=1, le=MAX_FILTERS)]
+    filters: Annotated[int, Field(ge=1, le=MAX_FILTERS, examples=[16])]
+    """Number of filters, which is the number of output channels. Usually 8 to 64, and more in later layers."""
     kernel: Annotated[int, Field(ge=1, le=MAX_KERNEL)] = 3
-    """Rows and columns of each filter."""
+    """Rows and columns of each filter. 3 suits most networks; 5 sees more of the image at once and costs more."""
     stride: Annotated[int, Field(ge=1, le=MAX_SCALE)] = 1
+    """Distance between neighbouring positions of a filter. 2 halves the rows and columns of the output."""
     padding: Padding = Padding.SAME
-    activation: Activation
-    negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """The slope of leaky_relu below zero; other activations have no use for it."""
+    """How to treat the border. same adds zeros around the image, so that stride 1 keeps its size; valid adds nothing,
+    so that the output is smaller by kernel - 1."""
+    activation: Annotated[Activation, Field(examples=[Activation.RELU.value])]
+    """The function applied to each output. Use relu or leaky_relu, or linear before batch_norm."""
+    negative_slope: NegativeSlope = 0.2
+    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
 
 class MaxPool2D(Part):
-    """The largest of each window of size x size pixels; windows lie side by side and must divide the image."""
+    """Keeps the largest value of each window, which makes the image smaller."""
 
     type: Literal["max_pool2d"]
     size: Annotated[int, Field(ge=2, le=MAX_SCALE)] = 2
+    """Rows and columns of each window. The image's rows and columns must be multiples of it."""
 
 
 class Upsample2D(Part):
-    """Each pixel size x size times; with conv2d after it, what a generator grows images with."""
+    """Repeats each pixel, which makes the image larger. Generators use it before conv2d."""
 
     type: Literal["upsample2d"]
     size: Annotated[int, Field(ge=2, le=MAX_SCALE)] = 2
+    """How often each row and each column is repeated."""
 
 
 class BatchNorm(Part):
-    """Batch normalization over all but the last axis, then an activation; the layer before is best linear."""
+    """Normalizes each channel over the batch, then applies an activation. The layer before it should be linear."""
 
     type: Literal["batch_norm"]
     activation: Activation = Activation.LINEAR
+    """The function applied after normalization, usually relu."""
     momentum: Fraction = 0.9
-    """How much of the running statistics, which inference uses, stays at each step."""
-    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-5
-    negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """The slope of leaky_relu below zero; other activations have no use for it."""
+    """Share of the running mean and variance that each step keeps; inference uses these. Usually 0.9 to 0.99: higher
+    for small batches."""
+    epsilon: Epsilon = 1e-5
+    """Added to the variance to avoid division by zero. There is rarely a reason to change it."""
+    negative_slope: NegativeSlope = 0.2
+    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
 
 class Flatten(Part):
-    """Images as rows of numbers: what a dense layer takes."""
+    """Turns images into rows of numbers, as dense layers need them."""
 
     type: Literal["flatten"]
 
 
 class Reshape(Part):
-    """Rows of numbers as images: what a convolution takes."""
+    """Turns rows of numbers into images, as convolutions need them."""
 
     type: Literal["reshape"]
-    shape: Annotated[list[Annotated[int, Field(ge=1, le=MAX_UNITS)]], Field(min_length=3, max_length=3)]
-    """Rows, columns, channels."""
+    shape: Annotated[
+        list[Annotated[int, Field(ge=1, le=MAX_UNITS)]], Field(min_length=3, max_length=3, examples=[[7, 7, 16]])
+    ]
+    """Rows, columns and channels. Their product must equal the number of inputs."""
 
 
 def _tag(layer: Any) -> str:
@@ -224,20 +254,21 @@ Layers = Annotated[list[Layer], Field(min_length=1, max_length=MAX_LAYERS)]
 
 
 class Uniform(Part):
-    """Weights and biases uniform in [-scale, scale]."""
+    """Weights and biases are uniform in [-scale, scale]."""
 
     name: Literal["uniform"]
     scale: Annotated[float, Field(gt=0, le=10)]
+    """Largest absolute value. Usually 0.001 to 0.1."""
 
 
 class Glorot(Part):
-    """Uniform in ±sqrt(6 / (inputs + units)); biases zero."""
+    """Weights are uniform in ±sqrt(6 / (inputs + units)), biases zero. Suits tanh and sigmoid."""
 
     name: Literal["glorot"]
 
 
 class He(Part):
-    """Normal with deviation sqrt(2 / inputs); biases zero."""
+    """Weights are normal with standard deviation sqrt(2 / inputs), biases zero. Suits relu."""
 
     name: Literal["he"]
 
@@ -247,6 +278,7 @@ Initializer = Annotated[Uniform | Glorot | He, Field(discriminator="name")]
 
 Decay = Annotated[float, Field(ge=0, le=10)]
 ClipNorm = Annotated[float, Field(gt=0, le=1e9)] | None
+_DECAYS: Final = applies_when(weight_decay={"exclusiveMinimum": 0})
 
 
 class Sgd(Part):
@@ -254,219 +286,300 @@ class Sgd(Part):
 
     name: Literal["sgd"]
     learning_rate: Rate
+    """Step size of the optimizer. For SGD usually 0.01 to 0.5. Lower it when the loss jumps or diverges; raise it when
+    the loss falls slowly."""
     momentum: Fraction = 0.0
-    nesterov: Annotated[bool, ADDED_LATER] = False
-    """Nesterov's momentum, which looks ahead; it needs a momentum."""
+    """Share of the previous step that is added to the next one. Usually 0.9; 0 is plain gradient descent."""
+    nesterov: Annotated[bool, ADDED_LATER, applies_when(momentum={"exclusiveMinimum": 0})] = False
+    """Use Nesterov's momentum, which takes the gradient after the momentum step. It often converges a little
+    faster."""
     weight_decay: Annotated[Decay, ADDED_LATER] = 0.0
-    """This times each weight is added to its gradient (L2, as PyTorch's SGD has it)."""
-    decay_biases: Annotated[bool, ADDED_LATER] = True
-    """Whether biases and the scale and shift of batch_norm decay too."""
+    """L2 regularization: this times each weight is added to its gradient. Usually 0 to 0.001. Increase it against
+    overfitting."""
+    decay_biases: Annotated[bool, ADDED_LATER, _DECAYS] = True
+    """Apply weight decay also to biases and to the scale and shift of batch_norm."""
     clip_norm: Annotated[ClipNorm, ADDED_LATER] = None
-    """A network's gradients are scaled down where their norm, all together, is above this."""
+    """Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or none. Use it
+    against sudden jumps of the loss."""
 
 
 class Adam(Part):
-    """Adam (Kingma and Ba 2015)."""
+    """Adam (Kingma and Ba 2015): a step size for each weight. Needs less tuning than SGD."""
 
     name: Literal["adam"]
     learning_rate: Rate = 0.001
+    """Step size of the optimizer. For Adam usually 0.0001 to 0.003. Lower it when the loss jumps or diverges; raise it
+    when the loss falls slowly."""
     beta1: Fraction = 0.9
+    """Decay rate of the mean of the gradients. Usually 0.9; 0.5 for GANs."""
     beta2: Fraction = 0.999
-    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    """Decay rate of the mean of the squared gradients. Usually 0.99 to 0.999."""
+    epsilon: Epsilon = 1e-8
+    """Added to the denominator to avoid division by zero. There is rarely a reason to change it."""
     clip_norm: Annotated[ClipNorm, ADDED_LATER] = None
-    """A network's gradients are scaled down where their norm, all together, is above this."""
+    """Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or none. Use it
+    against sudden jumps of the loss."""
 
 
 class AdamW(Part):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), which generalizes better."""
 
     name: Literal["adamw"]
     learning_rate: Rate = 0.001
+    """Step size of the optimizer. For AdamW usually 0.0005 to 0.005. Lower it when the loss jumps or diverges; raise it
+    when the loss falls slowly."""
     beta1: Fraction = 0.9
+    """Decay rate of the mean of the gradients. Usually 0.9; 0.5 for GANs."""
     beta2: Fraction = 0.999
-    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    """Decay rate of the mean of the squared gradients. Usually 0.99 to 0.999."""
+    epsilon: Epsilon = 1e-8
+    """Added to the denominator to avoid division by zero. There is rarely a reason to change it."""
     weight_decay: Decay = 0.01
-    """Each step takes this times the scheduled learning rate off each weight."""
-    decay_biases: bool = True
-    """Whether biases and the scale and shift of batch_norm decay too."""
+    """Each step shrinks each weight by this times the scheduled learning rate. Usually 0.01 to 0.1. Increase it against
+    overfitting."""
+    decay_biases: Annotated[bool, _DECAYS] = True
+    """Apply weight decay also to biases and to the scale and shift of batch_norm."""
     clip_norm: ClipNorm = None
-    """A network's gradients are scaled down where their norm, all together, is above this."""
+    """Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or none. Use it
+    against sudden jumps of the loss."""
 
 
 Optimizer = Annotated[Sgd | Adam | AdamW, Field(discriminator="name")]
 
 
 class Constant(Part):
-    """The learning rate stays as it is."""
+    """The learning rate stays the same."""
 
     name: Literal["constant"]
 
 
 class Step(Part):
-    """The learning rate is multiplied by ``factor`` at each of these counts of finished epochs."""
+    """The learning rate drops at given epochs."""
 
     name: Literal["step"]
     at_epochs: Annotated[list[Annotated[int, Field(ge=1, le=MAX_EPOCHS)]], Field(min_length=1, max_length=100)]
+    """Numbers of completed epochs after which the learning rate drops, for example 30, 60, 90."""
     factor: Annotated[float, Field(gt=0, le=1)]
+    """The learning rate is multiplied by this at each drop. Usually 0.1 to 0.7."""
 
 
 class OneCycle(Part):
-    """Up to the learning rate over the first part of the run, then down to almost nothing, both by cosine."""
+    """The learning rate rises by cosine, then falls to almost zero. Allows high rates and short trainings."""
 
     name: Literal["one_cycle"]
     warmup_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the run in which the learning rate rises. Usually 0.1 to 0.4."""
     start_factor: Annotated[float, Field(gt=0, le=1)] = 0.04
+    """The first learning rate, as a share of the highest one."""
     end_factor: Annotated[float, Field(gt=0, le=1)] = 0.000004
+    """The last learning rate, as a share of the highest one."""
 
 
 class Cosine(Part):
-    """Down to ``end_factor`` by cosine, after a line from ``start_factor`` up over the first part of the run."""
+    """The learning rate falls by cosine, after an optional linear warmup."""
 
     name: Literal["cosine"]
     warmup_fraction: Fraction = 0.0
-    start_factor: Annotated[float, Field(gt=0, le=1)] = 0.04
+    """Share of the run in which the learning rate rises linearly. 0 means no warmup; usually up to 0.1."""
+    start_factor: Annotated[float, Field(gt=0, le=1), applies_when(warmup_fraction={"exclusiveMinimum": 0})] = 0.04
+    """The learning rate at the start of the warmup, as a share of the highest one."""
     end_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The last learning rate, as a share of the highest one."""
 
 
 Schedule = Annotated[Constant | Step | OneCycle | Cosine, Field(discriminator="name")]
 
 
 class ClassifierLoss(Part):
-    """What a classifier minimises."""
+    """The function that a classifier minimizes."""
 
     name: LossName
+    """Use softmax_cross_entropy unless you compare losses. It needs softmax in the last layer; binary_cross_entropy
+    needs sigmoid."""
     reduction: Reduction = Reduction.MEAN
+    """Whether the gradient is taken of the mean or of the sum of the losses of a batch. With sum, the learning rate
+    must be lower by about the batch size."""
     label_smoothing: Fraction = 0.0
-    """This share of the target is spread evenly: over all classes, or over yes and no for binary_cross_entropy."""
+    """Share of the target that is spread evenly over all classes (binary_cross_entropy: over yes and no). Usually 0 to
+    0.1. It keeps the network from being overconfident."""
 
 
 class GanLoss(Part):
-    """What both networks of a GAN play for."""
+    """The function that both networks of a GAN are trained with."""
 
     name: Literal["binary_cross_entropy"]
     reduction: Reduction = Reduction.MEAN
+    """Whether the gradient is taken of the mean or of the sum of the losses of a batch. With sum, the learning rate
+    must be lower by about the batch size."""
 
 
 class Augmentation(Part):
-    """How training pictures are changed, at random, each time that they are shown."""
+    """Random changes to the training images, new in every epoch."""
 
     max_shift: Annotated[int, Field(ge=0, le=MAX_SHIFT)] = 0
-    """Moved by up to so many pixels in each direction; zeros move in."""
+    """Shift each image by up to this many pixels in each direction. 1 or 2 raises accuracy on digits; 0 turns it
+    off."""
 
 
 class EarlyStopping(Part):
-    """When to end before the last epoch. The job succeeds, with the weights of the epoch in which it ends."""
+    """Ends the run before the last epoch when a metric stops improving. The job succeeds."""
 
     metric: StopMetric = StopMetric.VAL_LOSS
+    """The metric to watch: a loss should fall, an accuracy rise."""
     patience: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
-    """So many epochs without the metric becoming better end the run."""
+    """Number of epochs without improvement after which the run ends. Usually 5 to 20."""
     min_delta: Annotated[float, Field(ge=0, le=1e6)] = 0.0
-    """Better is better by more than this."""
+    """Smaller changes than this do not count as improvement."""
 
 
 class Checkpointing(Part):
-    """Which checkpoints are kept. The last one of a run and the best so far always are."""
+    """Which checkpoints are kept. The last and the best one always are."""
 
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
-    """One after every so many epochs."""
+    """Save a checkpoint every this many epochs. An interrupted job continues from the latest one."""
     keep_last: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 3
-    """So many of the latest; as many as there are epochs keeps them all, to go back to any epoch later."""
+    """Number of recent checkpoints to keep. Set it to the number of epochs to be able to fork from any epoch."""
 
 
 class Sampling(Part):
-    """How often a picture of samples is made, and of how many."""
+    """Pictures of samples: generated images of a GAN, classified images of a classifier."""
 
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
+    """Make a picture every this many epochs. The film of a job has one frame for each."""
     count: Annotated[int, Field(ge=1, le=400)] = 64
+    """Number of images in each picture. A square number fills the grid."""
 
 
 class Health(Part):
-    """What becomes of findings: things that are wrong with a training, seen in its metrics."""
+    """What to do when a job's metrics show that its training goes wrong."""
 
     stop_on: Annotated[list[FindingCode], Field(max_length=10)] = []
-    """The job fails as soon as one of these is found; its last checkpoint stays."""
+    """Fail the job as soon as one of these is found, instead of only reporting it. Its last checkpoint is kept."""
 
 
 class GanHealth(Health):
-    """The same, and how often the judge looks at samples, where the data set has one."""
+    """What to do when a job's metrics show that its training goes wrong, and how often samples are scored."""
 
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 5
-    """It looks at the last epoch too."""
+    """Score samples with the reference classifier every this many epochs, and after the last one. Only datasets with a
+    reference classifier (mnist and mnist-10k) have scores."""
     samples: Annotated[int, Field(ge=100, le=MAX_JUDGED)] = 1000
+    """Number of samples to score. More give a more precise Fréchet distance and take longer."""
 
 
 class Common(Part):
     """What every kind of training has."""
 
     kind: Kind
+    """What to train."""
     preset: str
+    """The starting point. Every field left out has the preset's value."""
     name: PlainText | None = None
+    """A name to find the job by. It need not be unique."""
     tags: Annotated[list[Label], Field(max_length=20)] = []
+    """Words to filter and group jobs by."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
+    """Queued jobs with a higher priority start first. 0 to 9."""
     dataset: Data
+    """The images to train on."""
     initializer: Initializer
+    """How the weights are drawn before training: he for relu, glorot for tanh and sigmoid."""
     optimizer: Optimizer
+    """How weights are updated from gradients."""
     schedule: Schedule = Constant(name="constant")
+    """How the learning rate changes during the run."""
     epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+    """Number of passes over the training images. Training time is proportional to it; with too many epochs, a network
+    overfits."""
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)]
+    """Number of images in each training step. Usually 32 to 256. Larger batches are faster per epoch, but take fewer
+    steps; raise the learning rate with them."""
     shuffle: bool = True
+    """Visit the training images in a new random order in every epoch."""
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
+    """Start value of the random numbers: the same spec and seed give the same weights. Change it to see how much
+    results vary."""
     dtype: DType = DType.FLOAT32
+    """Precision of all computation. float64 takes about twice the time and memory."""
     checkpoint: Checkpointing = Checkpointing()
+    """When checkpoints are saved and which are kept."""
     samples: Sampling = Sampling()
+    """When pictures of samples are made."""
 
 
 class ClassifierSpec(Common):
-    """Training a network that names what it sees."""
+    """Train a network that tells classes of images apart."""
 
     kind: Literal[Kind.CLASSIFIER]
     layers: Layers
+    """The network, from input to output. The last layer has one unit for each class."""
     loss: ClassifierLoss
+    """The function to minimize."""
     augmentation: Annotated[Augmentation, ADDED_LATER] = Augmentation()
+    """Random changes to the training images."""
     average_decay: Annotated[AverageDecay, ADDED_LATER] = None
-    """The network that is validated and kept is a moving average of the weights over some 1 / (1 - decay) steps."""
+    """Validate and keep a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
+    none. It evens out noise late in the run."""
     early_stopping: Annotated[EarlyStopping | None, ADDED_LATER] = None
+    """End the run when a metric stops improving."""
     health: Annotated[Health, ADDED_LATER] = Health()
+    """What to do when the training goes wrong."""
 
 
 class Latent(Part):
-    """The space a generator draws its noise from."""
+    """The noise that a generator turns into images."""
 
     dim: Annotated[int, Field(ge=1, le=MAX_LATENT)]
+    """Number of random numbers for each image. Usually 32 to 128."""
     distribution: Distribution = Distribution.UNIFORM
+    """What they are drawn from: uniform in [-1, 1], or standard normal."""
 
 
 class Generator(Part):
-    """The network that turns noise into pictures. What is null is taken from the spec around it."""
+    """The network that turns noise into images."""
 
     layers: Layers
+    """The network, from noise to image. The last layer has one output for each pixel."""
     optimizer: Optimizer | None = None
+    """An optimizer of its own, instead of the one under Training."""
     schedule: Schedule | None = None
+    """A schedule of its own, instead of the one under Training."""
     average_decay: Annotated[AverageDecay, ADDED_LATER] = None
-    """Samples are made with a moving average of the weights over some 1 / (1 - decay) steps."""
+    """Make samples with a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
+    none. It makes GAN samples much steadier."""
 
 
 class Discriminator(Part):
-    """The network that tells real pictures from made ones. What is null is taken from the spec around it."""
+    """The network that tells real images from generated ones."""
 
     layers: Layers
+    """The network, from image to one answer: the probability that the image is real."""
     optimizer: Optimizer | None = None
+    """An optimizer of its own, instead of the one under Training."""
     schedule: Schedule | None = None
+    """A schedule of its own, instead of the one under Training."""
     skip_every: Annotated[int, Field(ge=2, le=1000)] | None = None
-    """Not updated in iterations ``i % skip_every == 0``: the seed's cure for a discriminator that wins."""
+    """Skip the discriminator's update in every n-th step. Use it when the discriminator wins too easily; usually
+    none."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Real pictures are to be called ``1 - label_smoothing`` instead of 1."""
+    """The discriminator's target for real images is 1 minus this. Usually 0 to 0.2. It keeps the discriminator from
+    being overconfident."""
 
 
 class GanSpec(Common):
-    """Training a generator and a discriminator against each other."""
+    """Train a generator and a discriminator against each other."""
 
     kind: Literal[Kind.GAN]
     latent: Latent
+    """The noise that the generator starts from."""
     generator: Generator
+    """The network that turns noise into images."""
     discriminator: Discriminator
+    """The network that tells real images from generated ones."""
     loss: GanLoss
+    """The function that both networks are trained with."""
     health: Annotated[GanHealth, ADDED_LATER] = GanHealth()
+    """What to do when the training goes wrong, and how often samples are scored."""
 
 
 Spec = ClassifierSpec | GanSpec
