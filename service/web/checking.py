@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Final, assert_never
 
 from service import datasets
-from service.contract import plan, validation
+from service.contract import architecture, plan, validation
 from service.contract.architecture import Shape
 from service.contract.errors import Fault, SpecError
 from service.contract.spec import Spec
 from service.datasets import DatasetState
-from service.web.representations import DryRun
+from service.web.representations import DryRun, NetworkItem, network_item
 from service.web.services import owner, services
 
 DIGIT_SIDE: Final = 28
@@ -18,10 +18,21 @@ DIGIT_SIDE: Final = 28
 
 
 def check(document: Any) -> tuple[Spec, Shape]:
-    """Everything that can be wrong with a spec, at once.
+    """Check everything that can be wrong with a spec.
 
     Raises:
-        SpecError: as it says.
+        SpecError: names every fault.
+    """
+    spec, fits = resolve(document)
+    check_fit(document, spec, fits)
+    return spec, fits
+
+
+def resolve(document: Any) -> tuple[Spec, Shape]:
+    """The spec with every value filled in, for its dataset; layers may still not fit each other.
+
+    Raises:
+        SpecError: names every fault of a field, and of the dataset.
     """
     faults: list[Fault] = []
     undescribed = 0
@@ -43,12 +54,24 @@ def check(document: Any) -> tuple[Spec, Shape]:
             faults.append(_dataset_fault(error.code, f"its files are broken: {error.path.name}: {error.reason}"))
     if faults or spec is None or fits is None:
         raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
-    spec = validation.suit(spec, document, fits)
+    return validation.suit(spec, document, fits), fits
+
+
+def check_fit(document: Any, spec: Spec, fits: Shape) -> None:
+    """Check that a spec's parts fit each other and its dataset.
+
+    Raises:
+        SpecError: names every fault.
+    """
     try:
         validation.check_fit(spec, fits)
     except SpecError as error:
         raise validation.as_sent(error, document) from error
-    return spec, fits
+
+
+def networks(spec: Spec, fits: Shape) -> list[NetworkItem]:
+    """The layers of a spec's networks, as far as they fit."""
+    return [network_item(network) for network in architecture.networks(spec, fits.rows, fits.columns)]
 
 
 def dry_run(document: Any, spec: Spec, fits: Shape) -> DryRun:
@@ -58,6 +81,7 @@ def dry_run(document: Any, spec: Spec, fits: Shape) -> DryRun:
     estimate = cost.estimate
     return DryRun(
         resolved=spec.model_dump(mode="json"),
+        networks=networks(spec, fits),
         parameters=cost.parameters,
         steps=cost.steps,
         estimated_bytes=cost.estimated_bytes,

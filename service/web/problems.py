@@ -179,6 +179,18 @@ def answer(
     return response
 
 
+def invalid_spec(error: SpecError, **members: Any) -> Response:
+    """The response for a spec with faults.
+
+    Args:
+        members: further fields.
+    """
+    faults = [fault_document(fault) for fault in error.faults]
+    count = "1 field needs" if error.total == 1 else f"{error.total:,} fields need"
+    detail = f"{count} attention: {error}"[:1000]
+    return answer("invalid_spec", detail, errors=faults, error_count=error.total, **members)
+
+
 def fault_document(fault: Fault) -> dict[str, Any]:
     """A fault of a spec as an entry of ``errors``."""
     document = {"pointer": fault.pointer, "detail": fault.detail, "code": fault.code}
@@ -198,9 +210,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(SpecError)
     def _(error: SpecError) -> Response:
-        faults = [fault_document(fault) for fault in error.faults]
-        count = "1 field needs" if error.total == 1 else f"{error.total:,} fields need"
-        return answer("invalid_spec", f"{count} attention: {error}"[:1000], errors=faults, error_count=error.total)
+        return invalid_spec(error)
 
     @app.errorhandler(JobNotFound)
     def _(error: JobNotFound) -> Response:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract import jobs
+from service.contract.architecture import Network
 from service.contract.audit import Deed
 from service.contract.keys import Scope
 from service.contract.spec import Kind
@@ -175,10 +176,27 @@ class JobList(Answer):
     counts: dict[Status, int] | None = Field(None, description="Jobs in each state, if `counts` was asked for.")
 
 
+class LayerItem(Answer):
+    """A layer in its network."""
+
+    type: str
+    output_shape: list[int] = Field(description="Of one input: numbers, or rows, columns and channels.")
+    parameters: int = Field(description="Trainable weights and biases.")
+
+
+class NetworkItem(Answer):
+    """A network of a spec, layer by layer."""
+
+    pointer: str = Field(description="JSON pointer to its layers: `#/layers`, `#/generator/layers`.")
+    input_shape: list[int]
+    layers: list[LayerItem] = Field(description="In order; ends before a layer whose input has the wrong shape.")
+
+
 class DryRun(Answer):
     """What a spec would become and cost."""
 
     resolved: dict[str, Any]
+    networks: list[NetworkItem]
     parameters: int
     steps: int
     estimated_bytes: int = Field(description="Peak memory.")
@@ -421,12 +439,23 @@ class Limits(Answer):
     datasets: list[str]
 
 
+class ReachedItem(Answer):
+    """What a preset reaches at its last epoch."""
+
+    dataset: str
+    metric: str
+    value: float = Field(description="Median of several seeds.")
+    seconds: float = Field(description="Training time on one core.")
+
+
 class PresetItem(Answer):
     """A named starting point for specs."""
 
     kind: Kind
     name: str
     is_default: bool = Field(description="What a spec of this kind gets that names none.")
+    summary: str
+    reaches: list[ReachedItem] = Field(description="By dataset; the dataset of the preset comes first.")
     spec: dict[str, Any] = Field(description="With every value filled in.")
 
 
@@ -531,6 +560,10 @@ class ProblemDocument(Answer):
     jobs: list[str] | None = None
     line: int | None = None
     column: int | None = None
+    resolved: dict[str, Any] | None = Field(
+        None, description="Of a dry run whose fields are valid, but do not fit each other or the dataset."
+    )
+    networks: list[NetworkItem] | None = Field(None, description="Likewise.")
 
 
 def at_time(milliseconds: int) -> str:
@@ -561,6 +594,18 @@ def job_detail(job: Job) -> JobDetail:
     """A job, whole."""
     return JobDetail(
         **_job_fields(job), spec=finite(job.spec), resolved=finite(job.resolved), provenance=finite(job.provenance)
+    )
+
+
+def network_item(network: Network) -> NetworkItem:
+    """A network's layers with the sizes that flow through them."""
+    return NetworkItem(
+        pointer=f"#/{network.where}",
+        input_shape=list(network.input_size),
+        layers=[
+            LayerItem(type=placed.layer.type, output_shape=list(placed.size), parameters=placed.weights)
+            for placed in network.placed
+        ],
     )
 
 

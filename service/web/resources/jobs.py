@@ -21,7 +21,7 @@ from service.contract.spec import Spec
 from service.contract.states import Action
 from service.contract.tables import Artifact, Job
 from service.contract.validation import Shape
-from service.web import checking, queries
+from service.web import checking, problems, queries
 from service.web.answers import as_json, tag_of, tagged_json
 from service.web.guard import actor, refused, still_open
 from service.web.operations import documented
@@ -59,18 +59,17 @@ def submit() -> Response:
     document = queries.read_json()
     idempotency = queries.idempotency_key(document)
     here = services()
+    if query.dry_run:
+        return _dry_run(document)
     try:
         spec, shape = checking.check(document)
-        if not query.dry_run:
-            here.quotas.new_job(owner())
+        here.quotas.new_job(owner())
     except (SpecError, Problem):
         # What was accepted once is answered so again, whatever has changed since.
-        earlier = None if query.dry_run else _answered(idempotency)
+        earlier = _answered(idempotency)
         if earlier is None:
             raise
         return earlier
-    if query.dry_run:
-        return as_json(checking.dry_run(document, spec, shape))
     steps = costs.total_steps(spec, shape.train_count)
     submission = Submission(spec=document, resolved=spec, steps=steps, owner=owner())
     answer, replayed = jobs.submit(here.database, submission, idempotency=idempotency, represent=_represent, by=actor())
@@ -78,6 +77,18 @@ def submit() -> Response:
     if not replayed:
         here.publisher.wake(answer["id"])
     return _submitted(answer, replayed=replayed)
+
+
+def _dry_run(document: Any) -> Response:
+    spec, shape = checking.resolve(document)
+    try:
+        checking.check_fit(document, spec, shape)
+    except SpecError as error:
+        # A form shows at which layer a network stops fitting.
+        resolved, networks = spec.model_dump(mode="json"), checking.networks(spec, shape)
+        shown = [network.model_dump(mode="json") for network in networks]
+        return problems.invalid_spec(error, resolved=resolved, networks=shown)
+    return as_json(checking.dry_run(document, spec, shape))
 
 
 def _submitted(answer: dict[str, Any], *, replayed: bool) -> Response:

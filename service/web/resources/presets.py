@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Final
 
 from flask import Blueprint, Response
 
 from service.contract import validation
+from service.contract.preset_info import PRESET_INFO
 from service.contract.presets import DEFAULT_PRESET, PRESETS
 from service.web import openapi, queries
 from service.web.answers import as_json
 from service.web.operations import documented
 from service.web.queries import NoQuery
-from service.web.representations import PresetItem, PresetList
+from service.web.representations import PresetItem, PresetList, ReachedItem
 
 blueprint: Final = Blueprint("presets", __name__)
 
@@ -22,13 +24,15 @@ TAG: Final = "Service"
 @blueprint.get("/presets")
 @documented(TAG, PresetList)
 def show_list() -> Response:
-    """List the presets, each as a whole spec."""
+    """List the presets, each explained, with what it reaches, and as a whole spec."""
     queries.read_query(NoQuery)
     data = [
         PresetItem(
             kind=kind,
             name=name,
             is_default=name == DEFAULT_PRESET[kind],
+            summary=PRESET_INFO[kind][name].summary,
+            reaches=[ReachedItem(**asdict(reached)) for reached in PRESET_INFO[kind][name].reaches],
             spec=validation.resolve({"kind": kind, "preset": name}).model_dump(mode="json"),
         )
         for kind, presets in PRESETS.items()
