@@ -137,8 +137,11 @@ class Data(Part):
     """The images to train on."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
-    """Name of a dataset. Each dataset has a training part and a validation part that no training step sees."""
-    scale: Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=2, max_length=2)]
+    """The dataset to train on. Its validation images are never trained on; they only measure."""
+    scale: Annotated[
+        list[Annotated[float, Field(ge=-1000, le=1000)]],
+        Field(min_length=2, max_length=2, title="Pixel range"),
+    ]
     """The range that pixel values (0 to 255) are mapped to. Usually 0, 1 for classifiers; GANs whose generator ends in
     tanh need -1, 1."""
 
@@ -278,6 +281,7 @@ Initializer = Annotated[Uniform | Glorot | He, Field(discriminator="name")]
 
 Decay = Annotated[float, Field(ge=0, le=10)]
 ClipNorm = Annotated[float, Field(gt=0, le=1e9)] | None
+_CLIPPING: Final = Field(title="Gradient clipping (norm)")
 _DECAYS: Final = applies_when(weight_decay={"exclusiveMinimum": 0})
 
 
@@ -298,7 +302,7 @@ class Sgd(Part):
     overfitting."""
     decay_biases: Annotated[bool, ADDED_LATER, _DECAYS] = True
     """Apply weight decay also to biases and to the scale and shift of batch_norm."""
-    clip_norm: Annotated[ClipNorm, ADDED_LATER] = None
+    clip_norm: Annotated[ClipNorm, ADDED_LATER, _CLIPPING] = None
     """Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or none. Use it
     against sudden jumps of the loss."""
 
@@ -316,7 +320,7 @@ class Adam(Part):
     """Decay rate of the mean of the squared gradients. Usually 0.99 to 0.999."""
     epsilon: Epsilon = 1e-8
     """Added to the denominator to avoid division by zero. There is rarely a reason to change it."""
-    clip_norm: Annotated[ClipNorm, ADDED_LATER] = None
+    clip_norm: Annotated[ClipNorm, ADDED_LATER, _CLIPPING] = None
     """Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or none. Use it
     against sudden jumps of the loss."""
 
@@ -339,7 +343,7 @@ class AdamW(Part):
     overfitting."""
     decay_biases: Annotated[bool, _DECAYS] = True
     """Apply weight decay also to biases and to the scale and shift of batch_norm."""
-    clip_norm: ClipNorm = None
+    clip_norm: Annotated[ClipNorm, _CLIPPING] = None
     """Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or none. Use it
     against sudden jumps of the loss."""
 
@@ -357,7 +361,9 @@ class Step(Part):
     """The learning rate drops at given epochs."""
 
     name: Literal["step"]
-    at_epochs: Annotated[list[Annotated[int, Field(ge=1, le=MAX_EPOCHS)]], Field(min_length=1, max_length=100)]
+    at_epochs: Annotated[
+        list[Annotated[int, Field(ge=1, le=MAX_EPOCHS)]], Field(min_length=1, max_length=100, title="Drop after epochs")
+    ]
     """Numbers of completed epochs after which the learning rate drops, for example 30, 60, 90."""
     factor: Annotated[float, Field(gt=0, le=1)]
     """The learning rate is multiplied by this at each drop. Usually 0.1 to 0.7."""
@@ -393,7 +399,7 @@ Schedule = Annotated[Constant | Step | OneCycle | Cosine, Field(discriminator="n
 class ClassifierLoss(Part):
     """The function that a classifier minimizes."""
 
-    name: LossName
+    name: Annotated[LossName, Field(title="Function")]
     """Use softmax_cross_entropy unless you compare losses. It needs softmax in the last layer; binary_cross_entropy
     needs sigmoid."""
     reduction: Reduction = Reduction.MEAN
@@ -416,7 +422,7 @@ class GanLoss(Part):
 class Augmentation(Part):
     """Random changes to the training images, new in every epoch."""
 
-    max_shift: Annotated[int, Field(ge=0, le=MAX_SHIFT)] = 0
+    max_shift: Annotated[int, Field(ge=0, le=MAX_SHIFT, title="Maximum shift in pixels")] = 0
     """Shift each image by up to this many pixels in each direction. 1 or 2 raises accuracy on digits; 0 turns it
     off."""
 
@@ -428,42 +434,66 @@ class EarlyStopping(Part):
     """The metric to watch: a loss should fall, an accuracy rise."""
     patience: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
     """Number of epochs without improvement after which the run ends. Usually 5 to 20."""
-    min_delta: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    min_delta: Annotated[float, Field(ge=0, le=1e6, title="Minimum improvement")] = 0.0
     """Smaller changes than this do not count as improvement."""
 
 
 class Checkpointing(Part):
     """Which checkpoints are kept. The last and the best one always are."""
 
-    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 1
     """Save a checkpoint every this many epochs. An interrupted job continues from the latest one."""
-    keep_last: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 3
+    keep_last: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Keep the latest")] = 3
     """Number of recent checkpoints to keep. Set it to the number of epochs to be able to fork from any epoch."""
 
 
 class Sampling(Part):
     """Pictures of samples: generated images of a GAN, classified images of a classifier."""
 
-    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 1
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 1
     """Make a picture every this many epochs. The film of a job has one frame for each."""
-    count: Annotated[int, Field(ge=1, le=400)] = 64
+    count: Annotated[int, Field(ge=1, le=400, title="Images per picture")] = 64
     """Number of images in each picture. A square number fills the grid."""
+
+
+def _found_in(*codes: FindingCode) -> Any:
+    """Mark a list of findings with those that a kind of training can have; ``health.codes`` is what finds them."""
+    return Field(json_schema_extra={"x-choices": [code.value for code in codes]})
+
+
+_CLASSIFIER_FINDINGS: Final = (
+    FindingCode.DIVERGING,
+    FindingCode.VANISHING_GRADIENT,
+    FindingCode.OVERFITTING,
+    FindingCode.DEAD_UNITS,
+    FindingCode.SATURATION,
+)
+_GAN_FINDINGS: Final = (
+    FindingCode.MODE_COLLAPSE,
+    FindingCode.DISCRIMINATOR_WINS,
+    FindingCode.VANISHING_GRADIENT,
+    FindingCode.DIVERGING,
+    FindingCode.DEAD_UNITS,
+    FindingCode.SATURATION,
+)
 
 
 class Health(Part):
     """What to do when a job's metrics show that its training goes wrong."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*_CLASSIFIER_FINDINGS)] = []
     """Fail the job as soon as one of these is found, instead of only reporting it. Its last checkpoint is kept."""
 
 
 class GanHealth(Health):
     """What to do when a job's metrics show that its training goes wrong, and how often samples are scored."""
 
-    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 5
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*_GAN_FINDINGS)] = []
+    """Fail the job as soon as one of these is found, instead of only reporting it. Its last checkpoint is kept."""
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 5
     """Score samples with the reference classifier every this many epochs, and after the last one. Only datasets with a
     reference classifier (mnist and mnist-10k) have scores."""
-    samples: Annotated[int, Field(ge=100, le=MAX_JUDGED)] = 1000
+    samples: Annotated[int, Field(ge=100, le=MAX_JUDGED, title="Samples to score")] = 1000
     """Number of samples to score. More give a more precise Fréchet distance and take longer."""
 
 
@@ -499,7 +529,7 @@ class Common(Part):
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
     """Start value of the random numbers: the same spec and seed give the same weights. Change it to see how much
     results vary."""
-    dtype: DType = DType.FLOAT32
+    dtype: Annotated[DType, Field(title="Precision")] = DType.FLOAT32
     """Precision of all computation. float64 takes about twice the time and memory."""
     checkpoint: Checkpointing = Checkpointing()
     """When checkpoints are saved and which are kept."""
@@ -517,7 +547,7 @@ class ClassifierSpec(Common):
     """The function to minimize."""
     augmentation: Annotated[Augmentation, ADDED_LATER] = Augmentation()
     """Random changes to the training images."""
-    average_decay: Annotated[AverageDecay, ADDED_LATER] = None
+    average_decay: Annotated[AverageDecay, ADDED_LATER, Field(title="Weight averaging (decay)")] = None
     """Validate and keep a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
     none. It evens out noise late in the run."""
     early_stopping: Annotated[EarlyStopping | None, ADDED_LATER] = None
@@ -544,7 +574,7 @@ class Generator(Part):
     """An optimizer of its own, instead of the one under Training."""
     schedule: Schedule | None = None
     """A schedule of its own, instead of the one under Training."""
-    average_decay: Annotated[AverageDecay, ADDED_LATER] = None
+    average_decay: Annotated[AverageDecay, ADDED_LATER, Field(title="Weight averaging (decay)")] = None
     """Make samples with a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
     none. It makes GAN samples much steadier."""
 
@@ -558,7 +588,7 @@ class Discriminator(Part):
     """An optimizer of its own, instead of the one under Training."""
     schedule: Schedule | None = None
     """A schedule of its own, instead of the one under Training."""
-    skip_every: Annotated[int, Field(ge=2, le=1000)] | None = None
+    skip_every: Annotated[Annotated[int, Field(ge=2, le=1000)] | None, Field(title="Skip every n-th update")] = None
     """Skip the discriminator's update in every n-th step. Use it when the discriminator wins too easily; usually
     none."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0

@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 
 from service.contract import validation
 from service.contract.preset_info import PRESET_INFO
-from service.contract.presets import DEFAULT_PRESET, PRESETS
+from service.contract.presets import DEFAULT_PRESET
 from service.web import openapi, queries
 from service.web.answers import as_json
 from service.web.operations import documented
@@ -31,12 +31,12 @@ def show_list() -> Response:
             kind=kind,
             name=name,
             is_default=name == DEFAULT_PRESET[kind],
-            summary=PRESET_INFO[kind][name].summary,
-            reaches=[ReachedItem(**asdict(reached)) for reached in PRESET_INFO[kind][name].reaches],
+            summary=info.summary,
+            reaches=[ReachedItem(**asdict(reached)) for reached in info.reaches],
             spec=validation.resolve({"kind": kind, "preset": name}).model_dump(mode="json"),
         )
-        for kind, presets in PRESETS.items()
-        for name in presets
+        for kind, presets in PRESET_INFO.items()
+        for name, info in presets.items()
     ]
     return as_json(PresetList(data=data))
 

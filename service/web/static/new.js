@@ -1,170 +1,151 @@
 // A new job: the form, the JSON beside it, and what the service says of both while one types.
-import { $, $$, announce, bytes, debounce, duration, h, words } from "./dom.js";
+import { $, $$, announce, debounce, h } from "./dom.js";
 import { call } from "./api.js";
-import { SchemaForm } from "./schema-form.js";
+import { showFault, showPlan } from "./form/cost.js";
+import { aboutDataset, datasetControl } from "./form/dataset.js";
+import { Editor } from "./form/editor.js";
+import { distinctName } from "./form/names.js";
+import { PresetCards } from "./form/presets.js";
+import { SchemaForm } from "./form/schema-form.js";
+import { drawSections, filterFields, markSections } from "./form/sections.js";
 
-const SECTIONS = [
-  ["Basics", ["name", "dataset", "epochs", "batch_size", "seed", "tags", "priority"], true],
-  ["Network", ["layers", "latent", "generator", "discriminator", "initializer", "dtype"], false],
-  ["Training", ["optimizer", "schedule", "loss", "shuffle", "augmentation", "average_decay", "early_stopping"], false],
-  ["Checkpoints, samples, health", ["checkpoint", "samples", "health"], false],
-];
-const MODELS = { classifier: "ClassifierSpec", gan: "GanSpec" };
+const ROOTS = { classifier: "ClassifierSpec", gan: "GanSpec" };
+const KEPT = ["name", "tags", "priority", "dataset", "seed"]; // by a change of preset
 
-const [{ components }, limits] = await Promise.all([call("/openapi.json"), call("/limits")]);
-const form = new SchemaForm(components.schemas, { options: { "/dataset/name": limits.datasets }, onchange: changed });
-let told = 0;
-let shown = null;
+const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([call("/schema.json"), call("/presets"), call("/datasets")]);
+const form = new SchemaForm(parts, {
+  controls: { "/dataset/name": datasetControl(datasets) },
+  pinned: ["/dataset/name", "/optimizer/learning_rate"],
+  onchange: () => take(form.sent),
+});
+const cards = new PresetCards(presets, choose);
+const editor = new Editor({ changed: take, broken });
+const bases = new Map(); // preset and dataset -> the preset's spec for that dataset, once the service has told
+let turn = 0;
+let shown = null; // the kind whose fields are drawn
 
-// Kind and preset are the first choice: with another one the rest begins anew, but for the name and the tags.
+// With another preset the rest begins anew, but for what it does not decide.
 function choose(kind, preset) {
-  const kept = Object.fromEntries(["name", "tags"].filter((name) => name in form.sent).map((name) => [name, form.sent[name]]));
-  take({ kind, ...(preset === limits.default_presets[kind] ? {} : { preset }), ...kept });
+  const before = structuredClone(form.sent);
+  const kept = Object.fromEntries(KEPT.filter((name) => name in before && (name !== "dataset" || before.kind === kind)).map((name) => [name, before[name]]));
+  if (typeof kept.dataset === "object") kept.dataset = { name: kept.dataset.name ?? form.value(["dataset", "name"]) };
+  take({ kind, ...(cards.find(kind, preset).is_default ? {} : { preset }), ...kept });
+  const lost = Object.keys(before).filter((name) => !["kind", "preset", ...KEPT].includes(name));
+  $("#discarded").replaceChildren(...(lost.length ? [`Your changes to ${lost.join(", ")} were discarded. `, h("button", { type: "button", class: "slim", onclick: () => take(before) }, "Undo")] : []));
 }
 
-function take(document) {
+function take(document, options = {}) {
+  $("#discarded").replaceChildren();
+  editor.show(document, options);
+  const preset = cards.of(document);
   form.sent = document;
-  changed();
-}
-
-function changed() {
-  const text = JSON.stringify(form.sent, null, 2);
-  if (document.activeElement !== $("#json")) $("#json").value = text;
-  $("#json-fault").hidden = true;
-  $("#curl").textContent = curl(text);
-  $("#python").textContent = python(form.sent);
+  if (preset) draw(preset);
+  $("#form").inert = !preset; // what there is a form for is not known
   check();
-  draw();
 }
 
-function draw() {
-  const kind = form.sent.kind;
-  for (const button of $$("#kinds button")) button.setAttribute("aria-pressed", String(button.value === kind));
-  if (!(kind in MODELS)) return;
-  const preset = form.sent.preset ?? limits.default_presets[kind];
-  if ($("#presets").dataset.kind !== kind) {
-    $("#presets").dataset.kind = kind;
-    $("#presets").replaceChildren(...limits.presets[kind].map((name) => h("button", { type: "button", value: name, onclick: () => choose(kind, name) }, name)));
-  }
-  for (const button of $$("#presets button")) button.setAttribute("aria-pressed", String(button.value === preset));
-  if (shown !== kind) {
-    shown = kind;
+function draw(preset) {
+  const root = parts[ROOTS[preset.kind]];
+  form.load(root, baseOf(preset), form.sent);
+  cards.show(preset);
+  if (shown !== preset.kind) {
+    shown = preset.kind;
+    form.networks.clear();
     form.fields.clear();
-    const schema = components.schemas[MODELS[kind]];
-    const named = new Set(SECTIONS.flatMap(([, names]) => names));
-    const rest = Object.keys(schema.properties).filter((name) => !named.has(name) && !["kind", "preset"].includes(name));
-    const sections = [...SECTIONS, ["More", rest, false]].map(([title, names, open]) => [title, names.filter((name) => name in schema.properties), open]);
-    $("#sections").replaceChildren(
-      ...sections.filter(([, names]) => names.length).map(([title, names, open]) => h("details", { class: "card section", open }, h("summary", {}, title), h("div", { class: "group" }, form.draw(schema, names)))),
-    );
+    drawSections($("#sections"), form, root);
   }
   form.sync();
+  markSections($("#sections"), form.sent);
+  $("#dataset-about").replaceChildren(...aboutDataset(datasets.find(({ name }) => name === form.value(["dataset", "name"]))), " ", h("a", { href: "/datasets" }, "All datasets"));
 }
+
+// A preset's last layers are made for the dataset: the service tells which they are.
+function baseOf(preset) {
+  const dataset = typeof form.sent.dataset === "string" ? form.sent.dataset : (form.sent.dataset?.name ?? preset.spec.dataset.name);
+  if (dataset === preset.spec.dataset.name || !datasets.some(({ name }) => name === dataset)) return preset.spec;
+  const key = `${preset.kind} ${preset.name} ${dataset}`;
+  if (!bases.has(key)) {
+    bases.set(key, preset.spec);
+    const use = (resolved) => {
+      if (!resolved) return;
+      bases.set(key, resolved);
+      if (cards.of(form.sent) === preset) draw(preset);
+    };
+    plan({ kind: preset.kind, preset: preset.name, dataset: { name: dataset } }).then(({ resolved }) => use(resolved), ({ problem }) => use(problem?.resolved));
+  }
+  return bases.get(key);
+}
+
+const plan = (spec) => call("/jobs?dry_run=true", { method: "POST", body: spec });
 
 const check = debounce(180, async () => {
-  const turn = (told += 1);
-  let plan;
+  if (!editor.isValid) return;
+  const mine = (turn += 1);
+  let said;
   try {
-    plan = await call("/jobs?dry_run=true", { method: "POST", body: form.sent });
+    said = await plan(editor.text);
   } catch (error) {
-    if (turn === told) refuse(error);
+    if (mine === turn) refuse(error);
     return;
   }
-  if (turn !== told) return;
-  form.filled = plan.resolved;
-  draw();
-  form.tell([]);
+  if (mine !== turn) return;
+  hear(said);
+  form.tell([], offer);
   $("#faults").hidden = true;
-  $("#start").disabled = false;
-  $("#cost").hidden = false;
-  const seconds = plan.estimated_seconds;
-  const facts = {
-    Parameters: plan.parameters.toLocaleString("en"),
-    Batches: plan.steps.toLocaleString("en"),
-    "Time, about": seconds === null ? "known once a job of this kind has ended here" : duration(seconds),
-    Memory: bytes(plan.estimated_bytes),
-    "A checkpoint": bytes(plan.checkpoint_bytes),
-  };
-  $("#cost").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
-  $("#verdict").textContent = "Ready to start";
-  $("#verdict").className = "note good";
+  showPlan(said);
 });
 
-function refuse(error) {
-  const faults = error.problem?.errors ?? [];
-  const rest = form.tell(faults);
-  $("#start").disabled = true;
-  $("#verdict").textContent = faults.length ? `${faults.length} ${faults.length === 1 ? "field needs" : "fields need"} attention` : error.message;
-  $("#verdict").className = "note error";
-  $("#faults").hidden = rest.length === 0;
-  $("#faults").replaceChildren(...rest.map((fault) => h("li", {}, h("code", {}, fault.pointer ?? ""), ` ${fault.detail}`)));
+// What the service made of the spec: values, and the shapes of all layers.
+function hear({ resolved, networks }) {
+  if (resolved) form.filled = resolved;
+  if (networks) form.networks = new Map(networks.map((network) => [network.pointer.slice(1), network]));
 }
 
-function curl(text) {
-  const key = $("#json").dataset.keys ? " -H 'Authorization: Bearer KEY'" : "";
-  return `curl ${location.origin}/jobs${key} -H 'Content-Type: application/json' -d '${text.replaceAll("'", String.raw`'\''`)}'`;
-}
-
-function python(value) {
-  const literal = (part, indent) => {
-    const inner = `${indent}    `;
-    if (Array.isArray(part)) return part.every((item) => typeof item !== "object" || item === null) ? `[${part.map((item) => literal(item, "")).join(", ")}]` : `[\n${part.map((item) => `${inner}${literal(item, inner)},\n`).join("")}${indent}]`;
-    if (part === null) return "None";
-    if (typeof part === "boolean") return part ? "True" : "False";
-    if (typeof part === "object" && Object.keys(part).length === 0) return "{}";
-    if (typeof part === "object") return `{\n${Object.entries(part).map(([name, item]) => `${inner}${JSON.stringify(name)}: ${literal(item, inner)},\n`).join("")}${indent}}`;
-    return JSON.stringify(part);
-  };
-  const key = $("#json").dataset.keys ? ', key="KEY"' : "";
-  return `from service.client import Client\n\nwith Client("${location.origin}"${key}) as client:\n    job = client.submit(${literal(value, "    ")})\n    job = client.wait(job["id"])\n    print(job["status"], job["metrics"])`;
-}
-
-$("#json").addEventListener("input", () => {
-  let document = null;
-  try {
-    document = JSON.parse($("#json").value);
-    if (typeof document !== "object" || document === null || Array.isArray(document)) throw new SyntaxError("a spec is a JSON object");
-  } catch (error) {
-    told += 1;
-    $("#json-fault").textContent = error.message;
-    $("#json-fault").hidden = false;
-    $("#json").setAttribute("aria-invalid", "true");
-    $("#start").disabled = true;
+function refuse({ message, problem }) {
+  if (problem?.code === "malformed_json") {
+    editor.refuse(`Line ${problem.line}, column ${problem.column}: ${problem.detail}`);
     return;
   }
-  $("#json").removeAttribute("aria-invalid");
-  take(document);
-});
-for (const button of $$("[data-tab]")) {
-  button.addEventListener("click", () => {
-    for (const other of $$("[data-tab]")) other.setAttribute("aria-pressed", String(other === button));
-    for (const panel of $$("[data-panel]")) panel.hidden = panel.dataset.panel !== button.dataset.tab;
-  });
+  const faults = problem?.errors ?? [];
+  hear(problem ?? {});
+  if (!problem?.networks && faults.length) form.networks.clear();
+  const rest = form.tell(faults, offer);
+  showFault(faults.length ? `${faults.length} ${faults.length === 1 ? "field needs" : "fields need"} attention` : message);
+  $("#faults").hidden = rest.length === 0;
+  $("#faults").replaceChildren(...rest.map((fault) => h("li", {}, h("code", {}, fault.pointer ?? ""), ` ${fault.detail} `, ...offer(fault))));
 }
-$("#copy").addEventListener("click", async () => {
-  const panel = $$("[data-panel]").find((item) => !item.hidden);
-  const text = panel.dataset.panel === "json" ? $("#json").value : panel.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    announce("Copied", "good");
-  } catch {
-    announce("The browser does not let this page copy; choose the text yourself.", "error");
-  }
-});
-$("#kinds").append(...limits.kinds.map((kind) => h("button", { type: "button", value: kind, onclick: () => choose(kind, limits.default_presets[kind]) }, kind === "gan" ? "GAN" : words(kind))));
+
+// A button for what the service suggests.
+function offer(fault) {
+  if (!fault.suggestion || !fault.pointer?.startsWith("#/")) return [];
+  const isLayer = fault.code === "wrong_shape" && /\/layers\/\d+$/.test(fault.pointer);
+  return [h("button", { type: "button", class: "slim", onclick: () => form.accept(fault) }, isLayer ? `Insert ${fault.suggestion} before it` : `Use ${fault.suggestion}`)];
+}
+
+function broken() {
+  turn += 1; // an answer that is still on its way is none to this text
+  form.tell([], offer);
+  $("#faults").hidden = true;
+  showFault("The JSON is not valid");
+}
+
 $("#new").addEventListener("submit", async (event) => {
   event.preventDefault();
   if ($("#start").disabled) return;
   $("#start").disabled = true;
   try {
-    const job = await call("/jobs", { method: "POST", body: form.sent, headers: { "Idempotency-Key": crypto.getRandomValues(new Uint32Array(4)).join("-") } });
+    const job = await call("/jobs", { method: "POST", body: editor.text, headers: { "Idempotency-Key": crypto.getRandomValues(new Uint32Array(4)).join("-") } });
     location.assign(job.urls.page);
   } catch (error) {
+    if (error.problem?.errors) refuse(error);
+    else $("#start").disabled = false;
     announce(error.message, "error");
-    $("#start").disabled = false;
   }
 });
+$("#find").addEventListener("input", () => filterFields($("#sections"), $("#find").value, $("#found")));
 
 const like = new URLSearchParams(location.search).get("like");
-if (like) take((await call(`/jobs/${encodeURIComponent(like)}`)).spec);
-else take({ kind: "classifier" });
+if (like) {
+  const { spec } = await call(`/jobs/${encodeURIComponent(like)}`);
+  take(spec.name ? { ...spec, name: await distinctName(spec.name) } : spec);
+} else take({ kind: "classifier" });

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from flask import Flask
@@ -209,9 +210,7 @@ def test_static_files_of_the_pages_are_there(client: FlaskClient, submit: Submit
             assert (answer.status_code, answer.mimetype) == (200, media[name.rpartition(".")[2]])
             assert "immutable" in answer.headers["Cache-Control"]
             if name.endswith(".js"):
-                named |= {
-                    f"{name.rpartition('/')[0]}/{found}" for found in re.findall(r'from "./([\w-]+.js)"', answer.text)
-                }
+                named |= {urljoin(name, found) for found in re.findall(r'from "(\.[\w./-]+\.js)"', answer.text)}
 
 
 def test_static_files_of_another_release_are_not_kept(client: FlaskClient) -> None:

@@ -4,6 +4,9 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
+from service.contract import health
+from service.contract.spec import Kind
+
 
 def whole(schema: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
     """A field's schema, with that of the object it refers to."""
@@ -37,6 +40,12 @@ def test_fields_that_depend_on_others_say_when_they_apply(client: FlaskClient) -
     assert {"Sgd.nesterov", "Sgd.decay_biases", "Cosine.start_factor"} <= conditions.keys()
     for place, condition in conditions.items():
         assert condition.keys() <= parts[place.partition(".")[0]]["properties"].keys(), place
+
+
+def test_findings_to_stop_on_are_those_of_the_kind(client: FlaskClient) -> None:
+    parts = client.get("/schema.json").get_json(force=True)["$defs"]
+    for part, kind in (("Health", Kind.CLASSIFIER), ("GanHealth", Kind.GAN)):
+        assert set(parts[part]["properties"]["stop_on"]["x-choices"]) == set(health.codes(kind))
 
 
 def test_presets_say_what_they_are_and_what_they_reach(client: FlaskClient) -> None:

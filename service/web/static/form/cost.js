@@ -1,0 +1,50 @@
+// Whether a spec can start, and what it will cost.
+import { $, bytes, duration, h } from "../dom.js";
+
+const UNKNOWN = "–";
+
+export function showPlan(plan) {
+  verdict("Ready to start", "good");
+  facts(plan);
+  notes(plan.notes ?? []);
+  $("#start").disabled = false;
+}
+
+export function showFault(text) {
+  verdict(text, "error");
+  facts(null);
+  notes([]);
+  $("#start").disabled = true;
+}
+
+function verdict(text, kind) {
+  $("#verdict").textContent = text;
+  $("#verdict").className = `note ${kind}`;
+}
+
+// The rows are always there, so that nothing below them moves.
+function facts(plan) {
+  const rows = {
+    "Estimated time": plan ? timeOf(plan) : UNKNOWN,
+    Parameters: plan ? plan.parameters.toLocaleString("en") : UNKNOWN,
+    "Training steps": plan ? plan.steps.toLocaleString("en") : UNKNOWN,
+    "Peak memory": plan ? bytes(plan.estimated_bytes) : UNKNOWN,
+    "Checkpoint size": plan ? bytes(plan.checkpoint_bytes) : UNKNOWN,
+  };
+  $("#cost").replaceChildren(...Object.entries(rows).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+}
+
+function notes(texts) {
+  $("#cost-notes").hidden = texts.length === 0;
+  $("#cost-notes").replaceChildren(...texts.map((text) => h("li", {}, typeof text === "string" ? text : text.detail)));
+}
+
+export function timeOf({ estimated_seconds: seconds, estimated_seconds_low: low = null, estimated_seconds_high: high = null }) {
+  if (low !== null && high !== null) {
+    const [from, to] = [duration(low), duration(high)];
+    if (from === to) return `about ${from}`;
+    const unit = (text) => text.split(" ").slice(1).join(" ");
+    return unit(from) === unit(to) && /^[\d.]+ /.test(from) ? `${from.split(" ")[0]} to ${to}` : `${from} to ${to}`;
+  }
+  return seconds === null ? "known after the first job of this kind" : `about ${duration(seconds)}`;
+}

@@ -1,0 +1,38 @@
+// Which dataset: a choice of those that there are, with their size, and whether one has to be downloaded first.
+import { bytes, h } from "../dom.js";
+
+export function datasetControl(datasets) {
+  const byName = new Map(datasets.map((item) => [item.name, item]));
+  return (form, path, id) => {
+    const element = h("select", { id }, datasets.map((item) => h("option", { value: item.name, disabled: Boolean(item.problem) }, `${item.name} · ${sizeOf(item)}`)));
+    element.addEventListener("change", () => form.set(path, element.value));
+    const unknown = h("option", { hidden: true });
+    element.append(unknown);
+    return {
+      element,
+      sync: (value) => {
+        unknown.value = byName.has(value) ? "" : String(value ?? "");
+        unknown.textContent = unknown.value;
+        element.value = String(value ?? "");
+      },
+    };
+  };
+}
+
+// What the chosen one is, below its field.
+export function aboutDataset(item) {
+  if (!item) return [];
+  const facts = [`${item.title}: ${item.image_shape.slice(0, 2).join(" × ")} pixels, ${item.classes} classes, ${number(item.train_count)} training and ${number(item.validation_count)} validation images.`];
+  if (needsDownload(item)) facts.push(` The worker downloads it${sizeOfDownload(item)} before the first epoch.`);
+  return facts;
+}
+
+function sizeOf(item) {
+  if (item.problem) return "unusable files";
+  const size = `${item.image_shape.slice(0, 2).join(" × ")}, ${number(item.train_count)} images`;
+  return needsDownload(item) ? `${size}, needs download${sizeOfDownload(item)}` : size;
+}
+
+export const needsDownload = (item) => (item.state ? item.state !== "ready" : !item.available);
+const sizeOfDownload = (item) => (item.download_bytes ? ` (${bytes(item.download_bytes)})` : "");
+const number = (count) => count.toLocaleString("en");

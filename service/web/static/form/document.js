@@ -1,0 +1,149 @@
+// Specs as plain data: reading and writing by path, filling gaps, and leaving out what has no effect.
+
+export const pointerOf = (path) => path.map((part) => `/${part}`).join("");
+export const at = (document, path) => path.reduce((part, name) => (isHolder(part) ? part[name] : undefined), document);
+export const isObject = (value) => isHolder(value) && !Array.isArray(value);
+const isHolder = (value) => typeof value === "object" && value !== null;
+
+// Writes a value. Where a holder on the way is missing, make(path) gives it.
+export function put(document, path, value, make) {
+  let here = document;
+  for (let length = 1; length < path.length; length += 1) {
+    const name = path[length - 1];
+    if (!isHolder(here[name])) here[name] = make(path.slice(0, length));
+    here = here[name];
+  }
+  here[path.at(-1)] = value;
+}
+
+// Takes a value out, and the objects that are empty without it.
+export function drop(document, path) {
+  const parent = at(document, path.slice(0, -1));
+  if (!isHolder(parent)) return;
+  delete parent[path.at(-1)];
+  if (path.length > 1 && isObject(parent) && Object.keys(parent).length === 0) drop(document, path.slice(0, -1));
+}
+
+// A spec over its preset, as the service merges them: an object that names another variant replaces the preset's whole.
+export function merge(base, over) {
+  if (!isObject(base) || !isObject(over)) return structuredClone(over);
+  const merged = { ...base };
+  for (const [name, value] of Object.entries(over)) {
+    const below = base[name];
+    const isOther = name !== "dataset" && isObject(value) && "name" in value && value.name !== below?.name;
+    merged[name] = isOther ? structuredClone(value) : merge(below, value);
+  }
+  return merged;
+}
+
+// Whether a field has an effect beside its neighbours: "x-applies-when" gives a small JSON schema for each of them.
+export function applies(schema, neighbours) {
+  return Object.entries(schema["x-applies-when"] ?? {}).every(([name, wanted]) => {
+    const value = neighbours?.[name];
+    if (wanted.enum && !wanted.enum.includes(value)) return false;
+    return wanted.exclusiveMinimum === undefined || value > wanted.exclusiveMinimum;
+  });
+}
+
+// JSON schemas by name, and what a document is by them.
+export class Schemas {
+  constructor(parts) {
+    this.parts = parts;
+  }
+
+  // Follows references, and takes "or null" apart. What is said at the field goes before what is said of its type.
+  resolve(raw) {
+    let schema = raw;
+    while (schema.$ref) schema = { ...without(this.parts[schema.$ref.split("/").at(-1)], "title"), ...without(schema, "$ref") };
+    if (!schema.anyOf) return { schema, nullable: false };
+    const options = schema.anyOf.filter((option) => option.type !== "null");
+    const nullable = options.length < schema.anyOf.length;
+    if (options.length > 1) return { schema: { ...without(schema, "anyOf"), oneOf: options }, nullable };
+    const inner = this.resolve(options[0]);
+    return { schema: { ...inner.schema, ...without(schema, "anyOf") }, nullable: nullable || inner.nullable };
+  }
+
+  // The kinds of object that may stand here, by the name that tells them apart: { key, byName }, or null.
+  variants(schema) {
+    if (!schema.oneOf) return null;
+    const all = schema.oneOf.map((option) => this.resolve(option).schema);
+    const key = Object.keys(all[0].properties).find((name) => all[0].properties[name].const !== undefined);
+    return { key, byName: new Map(all.map((variant) => [variant.properties[key].const, variant])) };
+  }
+
+  // The fields of an object: those of its variant where there are several; null where it is no object of the schema.
+  shape(raw, value) {
+    const { schema } = this.resolve(raw);
+    if (!isObject(value)) return null;
+    const variants = this.variants(schema);
+    if (!variants) return schema.properties ? schema : null;
+    return variants.byName.get(value[variants.key] ?? variants.byName.keys().next().value) ?? null;
+  }
+
+  // A document with the default of every field that is left out.
+  complete(raw, value) {
+    const items = this.resolve(raw).schema.items;
+    if (Array.isArray(value)) return items ? value.map((item) => this.complete(items, item)) : value;
+    const shape = this.shape(raw, value);
+    if (!shape) return value;
+    const whole = { ...value };
+    for (const [name, field] of Object.entries(shape.properties)) {
+      if (name in whole) whole[name] = this.complete(field, whole[name]);
+      else if (field.const !== undefined) whole[name] = field.const;
+      else if (field.default !== undefined) whole[name] = structuredClone(field.default);
+    }
+    return whole;
+  }
+
+  // Takes fields without effect out of a document; where its preset has a value there, it gets the default instead.
+  prune(raw, document, { base, filled }) {
+    const items = this.resolve(raw).schema.items;
+    if (Array.isArray(document) && items) {
+      document.forEach((item, index) => this.prune(items, item, { base: undefined, filled: filled?.[index] }));
+      return;
+    }
+    const shape = this.shape(raw, filled);
+    if (!shape || !isObject(document)) return;
+    for (const [name, field] of Object.entries(shape.properties)) {
+      if (!applies(field, filled)) {
+        if (base?.[name] !== undefined && base[name] !== field.default) document[name] = field.default;
+        else delete document[name];
+      } else if (name in document) {
+        const isOther = isObject(filled[name]) && filled[name].name !== base?.[name]?.name;
+        this.prune(field, document[name], { base: isOther ? undefined : base?.[name], filled: filled[name] });
+      }
+    }
+  }
+
+  // A list's items without what is at its default: short to read and to send.
+  slim(raw, items) {
+    const item = this.resolve(raw).schema.items;
+    return items.map((value) => {
+      const shape = item && this.shape(item, value);
+      if (!shape) return structuredClone(value);
+      const isSaid = ([name, part]) => shape.properties[name]?.const !== undefined || shape.properties[name]?.default !== part;
+      return structuredClone(Object.fromEntries(Object.entries(value).filter(isSaid)));
+    });
+  }
+
+  // Values for the fields that have no default: those from before, else the schema's example.
+  blank(shape, before = {}) {
+    const made = {};
+    for (const [name, raw] of Object.entries(shape.properties)) {
+      const { schema } = this.resolve(raw);
+      if (schema.const !== undefined) made[name] = schema.const;
+      else if (!("default" in raw)) made[name] = structuredClone(before?.[name] ?? raw.examples?.[0] ?? start(schema));
+    }
+    return made;
+  }
+}
+
+function start(schema) {
+  if (schema.enum) return schema.enum[0];
+  if (schema.type === "array") return Array.from({ length: schema.minItems ?? 0 }, () => start(schema.items));
+  if (schema.type === "integer") return Math.max(schema.minimum ?? 0, 5);
+  if (schema.type === "number") return Math.min(schema.maximum ?? 0.1, Math.max(schema.minimum ?? 0, 0.1));
+  return "";
+}
+
+const without = (object, name) => Object.fromEntries(Object.entries(object).filter(([key]) => key !== name));

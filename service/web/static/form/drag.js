@@ -1,0 +1,49 @@
+// Reordering the rows of a list with a pointer: mouse, pen or finger. Keys are the business of the list itself.
+
+const EDGE_PX = 60;
+const SCROLL_PX = 12;
+
+// handle: what is grabbed; row: what moves; list: the rows' parent; dropped(from, to): the new place.
+export function reorderable(handle, row, list, dropped) {
+  handle.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault(); // no text is selected
+    const rows = [...list.children];
+    const from = rows.indexOf(row);
+    const began = { y: event.clientY, scroll: scrollY };
+    let to = from;
+    handle.setPointerCapture(event.pointerId);
+    row.classList.add("dragged");
+
+    const move = (moved) => {
+      if (moved.clientY < EDGE_PX) scrollBy(0, -SCROLL_PX);
+      else if (moved.clientY > innerHeight - EDGE_PX) scrollBy(0, SCROLL_PX);
+      row.style.translate = `0 ${moved.clientY - began.y + scrollY - began.scroll}px`;
+      const others = rows.filter((other) => other !== row);
+      to = others.filter((other) => middle(other) < moved.clientY).length;
+      for (const other of others) other.classList.remove("before", "after");
+      if (to !== from) (others[to] ?? others.at(-1)).classList.add(to < others.length ? "before" : "after");
+    };
+    const end = (place) => {
+      handle.removeEventListener("pointermove", move);
+      handle.removeEventListener("pointerup", up);
+      handle.removeEventListener("pointercancel", cancel);
+      removeEventListener("keydown", key);
+      row.style.translate = "";
+      for (const other of rows) other.classList.remove("dragged", "before", "after");
+      if (place !== from) dropped(from, place);
+    };
+    const up = () => end(to);
+    const cancel = () => end(from);
+    const key = (pressed) => pressed.key === "Escape" && cancel();
+    handle.addEventListener("pointermove", move);
+    handle.addEventListener("pointerup", up);
+    handle.addEventListener("pointercancel", cancel);
+    addEventListener("keydown", key);
+  });
+}
+
+function middle(element) {
+  const box = element.getBoundingClientRect();
+  return box.top + box.height / 2;
+}

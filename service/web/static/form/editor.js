@@ -1,0 +1,89 @@
+// The spec as JSON, beside the form. While its text is not valid, nothing of the page claims to be what it says.
+import { $, $$, announce } from "../dom.js";
+import { curl, python } from "./snippets.js";
+
+export class Editor {
+  // changed(document): somebody typed a valid one; broken(): one that is not.
+  constructor({ changed, broken }) {
+    this.area = $("#json");
+    this.broken = broken;
+    this.changed = changed;
+    this.text = ""; // what will be sent: exactly what is read here
+    this.valid = null; // the last valid document
+    this.isValid = true;
+    this.area.addEventListener("input", () => this.typed());
+    for (const button of $$("[data-restore]")) button.addEventListener("click", () => changed(this.valid, { restored: true }));
+    for (const button of $$("[data-tab]")) button.addEventListener("click", () => this.open(button.dataset.tab));
+    $("#copy").addEventListener("click", () => this.copy());
+  }
+
+  typed() {
+    this.text = this.area.value;
+    try {
+      const document = JSON.parse(this.text);
+      if (typeof document !== "object" || document === null || Array.isArray(document)) throw new SyntaxError("A spec is a JSON object: it begins with { and ends with }.");
+      this.changed(document, { typed: true });
+    } catch (error) {
+      this.refuse(where(error.message, this.text));
+    }
+  }
+
+  // Shows a document; the text stays as it was typed where the document came from it.
+  show(document, { typed = false } = {}) {
+    this.valid = structuredClone(document);
+    this.isValid = true;
+    if (!typed) {
+      this.text = JSON.stringify(document, null, 2);
+      this.area.value = this.text;
+    }
+    this.area.removeAttribute("aria-invalid");
+    $("#json-fault").hidden = true;
+    $("#stale").hidden = true;
+    $("#form").inert = false;
+    const options = { keys: Boolean(this.area.dataset.keys) };
+    $("#curl").textContent = curl(this.text, options);
+    $("#python").textContent = python(document, options);
+  }
+
+  refuse(detail) {
+    this.isValid = false;
+    for (const place of $$("[data-json-fault]")) place.textContent = detail;
+    this.area.setAttribute("aria-invalid", "true");
+    $("#json-fault").hidden = false;
+    $("#stale").hidden = false;
+    $("#form").inert = true;
+    for (const panel of ["#curl", "#python"]) $(panel).textContent = "The JSON is not valid.";
+    this.broken();
+  }
+
+  open(tab) {
+    for (const other of $$("[data-tab]")) other.setAttribute("aria-pressed", String(other.dataset.tab === tab));
+    for (const panel of $$("[data-panel]")) panel.hidden = panel.dataset.panel !== tab;
+  }
+
+  async copy() {
+    const panel = $$("[data-panel]").find((item) => !item.hidden);
+    const text = panel.dataset.panel === "json" ? this.area.value : panel.textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+      announce("Copied", "good");
+    } catch {
+      announce("The browser does not allow this page to copy. Select the text and copy it yourself.", "error");
+    }
+  }
+}
+
+// A browser's message, with the line and the column in front. Each browser words them in its own way, or not at all.
+function where(message, text) {
+  const named = /line (\d+) column (\d+)/.exec(message);
+  const position = /at position (\d+)/.exec(message);
+  let place = named?.slice(1).map(Number);
+  if (!place && position) {
+    const lines = text.slice(0, Number(position[1])).split("\n");
+    place = [lines.length, lines.at(-1).length + 1];
+  }
+  if (!place && /end of (JSON )?(input|data)/i.test(message)) place = [text.split("\n").length, text.split("\n").at(-1).length + 1];
+  const plain = message.replace(/^JSON\.parse: /, "").replace(/ in JSON at position.*| at line \d+ column.*|, "?\.\.\..* is not valid JSON$/s, "");
+  const said = plain.charAt(0).toUpperCase() + plain.slice(1) + (plain.endsWith(".") ? "" : ".");
+  return place ? `Line ${place[0]}, column ${place[1]}: ${said}` : said;
+}

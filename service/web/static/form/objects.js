@@ -1,0 +1,83 @@
+// Fields that are objects: a group of fields, and a choice between several kinds of object.
+import { h, words } from "../dom.js";
+import { pointerOf } from "./document.js";
+import { helpFor, idOf, labelOf } from "./fields.js";
+
+export function group(form, schema, nullable, path) {
+  const name = labelOf(schema, path.at(-1));
+  const id = idOf(path);
+  const inner = h("div", { class: "group" }, form.draw(schema, Object.keys(schema.properties), path));
+  const { hint, toggle } = helpFor(schema, name, id);
+  const legend = h("legend", {}, name, " ", toggle);
+  const fault = h("p", { class: "fault", hidden: true });
+  const element = h("fieldset", { class: "field nested", dataset: { name: path.join(".") }, "aria-describedby": hint?.id }, legend, hint, fault, inner);
+  let on = null;
+  if (nullable) {
+    on = h("input", { type: "checkbox", id, "aria-describedby": hint?.id });
+    legend.replaceChildren(h("label", { class: "inline" }, on, name));
+    on.addEventListener("change", () => form.set(path, on.checked ? form.schemas.blank(schema) : null));
+  }
+  form.fields.set(pointerOf(path), {
+    element,
+    fault,
+    sync: () => {
+      const there = !nullable || (form.value(path) ?? null) !== null;
+      if (on) on.checked = there;
+      inner.hidden = !there;
+    },
+  });
+  return element;
+}
+
+// One of several kinds of object, told apart by a name.
+export function union(form, schema, nullable, path) {
+  const { key, byName } = form.schemas.variants(schema);
+  const name = labelOf(schema, path.at(-1));
+  const id = idOf(path);
+  const select = h("select", { id }, nullable ? h("option", { value: "" }, "Same as Training") : null, [...byName.keys()].map((value) => h("option", { value }, words(value))));
+  const { hint } = helpFor(schema, name, id);
+  const about = h("p", { class: "hint about", id: `${id}-about` });
+  const inner = h("div", { class: "group" });
+  const fault = h("p", { class: "fault", id: `${id}-fault`, hidden: true });
+  select.setAttribute("aria-describedby", [hint?.id, about.id, fault.id].filter(Boolean).join(" "));
+  select.addEventListener("change", () => {
+    const variant = byName.get(select.value);
+    form.set(path, variant ? form.schemas.blank(variant, form.value(path)) : null);
+  });
+  let shown;
+  form.fields.set(pointerOf(path), {
+    element: select,
+    fault,
+    sync: () => {
+      const now = form.value([...path, key]) ?? "";
+      select.value = now;
+      if (now === shown) return;
+      shown = now;
+      form.forget(path);
+      const variant = byName.get(now);
+      about.textContent = variant?.description ?? "";
+      inner.replaceChildren(...(variant ? form.draw(variant, Object.keys(variant.properties), path) : []));
+      form.syncBelow(path);
+    },
+  });
+  return h("fieldset", { class: "field nested", dataset: { name: path.join(".") } },
+    h("legend", { class: "visually-hidden" }, name), h("div", { class: "choice" }, h("label", { for: id }, name), select), hint, about, fault, inner);
+}
+
+// A field of an object that has several kinds, drawn apart from it: anew where another kind is chosen.
+export function pinned(form, path, draw) {
+  const holder = h("div", { class: "pinned" });
+  let shown;
+  const sync = () => {
+    const name = path.at(-1) === "name" ? "" : form.value([...path.slice(0, -1), "name"]);
+    if (name !== shown) {
+      shown = name;
+      form.fields.delete(pointerOf(path));
+      const raw = form.schemaAt(path);
+      holder.replaceChildren(...(Object.keys(raw).length ? [draw(raw)] : []));
+    }
+    form.fields.get(pointerOf(path))?.sync();
+  };
+  form.fields.set(`${pointerOf(path)} apart`, { element: holder, fault: h("p", { hidden: true }), sync });
+  return holder;
+}

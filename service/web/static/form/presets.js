@@ -1,0 +1,52 @@
+// What to train and where to start: the kinds, and a card for each preset with what it is, reaches and takes.
+import { $, $$, describe, duration, h, metric, words } from "../dom.js";
+
+const KINDS = { classifier: "Classifier", gan: "GAN" };
+
+export class PresetCards {
+  // presets: as GET /presets lists them; chosen(kind, preset): somebody picked one.
+  constructor(presets, chosen) {
+    this.presets = presets;
+    this.chosen = chosen;
+    const kinds = [...new Set(presets.map((preset) => preset.kind))];
+    $("#kinds").append(...kinds.map((kind) => h("button", { type: "button", value: kind, onclick: () => chosen(kind, this.defaultOf(kind).name) }, KINDS[kind] ?? words(kind))));
+  }
+
+  defaultOf(kind) {
+    return this.presets.find((preset) => preset.kind === kind && preset.is_default);
+  }
+
+  find(kind, name) {
+    return this.presets.find((preset) => preset.kind === kind && preset.name === name);
+  }
+
+  // The preset that a spec starts from; none where its kind or preset is unknown.
+  of({ kind, preset }) {
+    return preset === undefined ? this.defaultOf(kind) : this.find(kind, preset);
+  }
+
+  show(preset) {
+    for (const button of $$("#kinds button")) button.setAttribute("aria-pressed", String(button.value === preset.kind));
+    if ($("#presets").dataset.kind !== preset.kind) {
+      $("#presets").dataset.kind = preset.kind;
+      const same = this.presets.filter(({ kind }) => kind === preset.kind);
+      $("#presets").replaceChildren(...same.map((item) => this.card(item)));
+    }
+    for (const button of $$("#presets button")) button.setAttribute("aria-pressed", String(button.value === preset.name));
+  }
+
+  card({ kind, name, is_default, summary, reaches }) {
+    const [first] = reaches;
+    const info = describe(first.metric);
+    return h("div", { class: "preset" },
+      h("button", { type: "button", value: name, "aria-label": `Preset ${name}${is_default ? ", default" : ""}`, "aria-describedby": `preset-${name}`, onclick: () => this.chosen(kind, name) },
+        h("strong", {}, name), is_default ? h("span", { class: "tag" }, "default") : null),
+      h("div", { class: "about", id: `preset-${name}` },
+        h("p", {}, summary),
+        h("table", {},
+          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Dataset"), h("th", { scope: "col", class: "number", title: info.description }, info.label), h("th", { scope: "col", class: "number", title: "Training time on one core, measured" }, "Time"))),
+          h("tbody", {}, reaches.map((item) => h("tr", {}, h("th", { scope: "row" }, item.dataset), h("td", { class: "number" }, short(item)), h("td", { class: "number" }, item.seconds < 1 ? "< 1 s" : duration(item.seconds))))))));
+  }
+}
+
+const short = ({ metric: name, value }) => (describe(name).percent ? `${(100 * value).toFixed(1)}%` : metric(name, Number(value.toPrecision(2))));

@@ -1,0 +1,168 @@
+// A form out of a JSON schema. It edits the document that will be sent, and shows beside it what holds without a change.
+import { applies, at, drop, isObject, merge, pointerOf, put, Schemas } from "./document.js";
+import { several, leaf } from "./fields.js";
+import { layerList } from "./layers.js";
+import { group, union } from "./objects.js";
+
+export class SchemaForm {
+  // parts: schemas by name; controls: { pointer: (form, path, id) => { element, sync } } for fields drawn in a way of
+  // their own; pinned: pointers of fields that are drawn apart from the object they belong to.
+  constructor(parts, { controls = {}, pinned = [], onchange }) {
+    this.schemas = new Schemas(parts);
+    this.controls = controls;
+    this.pinned = new Set(pinned);
+    this.onchange = onchange;
+    this.root = null; // the schema of the document's kind
+    this.base = {}; // the preset's values
+    this.sent = {}; // what the person chose
+    this.filled = {}; // the two together
+    this.networks = new Map(); // pointer of layers -> what the service says of them
+    this.fields = new Map(); // pointer -> { element, fault, sync }
+  }
+
+  load(root, base, sent) {
+    Object.assign(this, { root, base, sent });
+    this.fill();
+  }
+
+  fill() {
+    const { dataset } = this.sent; // a name alone will do
+    const sent = typeof dataset === "string" ? { ...this.sent, dataset: { name: dataset } } : this.sent;
+    this.filled = this.schemas.complete(this.root, merge(this.base, sent));
+  }
+
+  value(path) {
+    return at(this.filled, path);
+  }
+
+  has(path) {
+    return at(this.sent, path) !== undefined;
+  }
+
+  applies(schema, path) {
+    return applies(schema, this.value(path.slice(0, -1)));
+  }
+
+  // Lists replace as a whole: changing one item sends them all.
+  set(path, value) {
+    put(this.sent, path, value, (start) => {
+      const whole = this.value(start);
+      return Array.isArray(whole) ? this.schemas.slim(this.schemaAt(start), whole) : {};
+    });
+    this.edited();
+  }
+
+  unset(path) {
+    drop(this.sent, path);
+    this.edited();
+  }
+
+  edited() {
+    this.fill();
+    this.schemas.prune(this.root, this.sent, { base: this.base, filled: this.filled });
+    this.fill();
+    this.onchange();
+  }
+
+  schemaAt(path) {
+    return path.reduce((raw, name, length) => {
+      const { schema } = this.schemas.resolve(raw);
+      if (typeof name === "number") return schema.items;
+      return this.schemas.shape(raw, this.value(path.slice(0, length)))?.properties[name] ?? {};
+    }, this.root);
+  }
+
+  // The fields of some properties of an object.
+  draw(shape, names, path = []) {
+    return names
+      .filter((name) => !this.pinned.has(pointerOf([...path, name])))
+      .map((name) => this.field(shape.properties[name], [...path, name]))
+      .filter(Boolean);
+  }
+
+  field(raw, path) {
+    const { schema, nullable } = this.schemas.resolve(raw);
+    if (schema.const !== undefined) return null;
+    if (schema.oneOf) return union(this, schema, nullable, path);
+    if (schema.type === "object" && schema.properties) return group(this, schema, nullable, path);
+    if (schema.type === "array") {
+      const item = this.schemas.resolve(schema.items).schema;
+      if (item.oneOf) return layerList(this, schema, item, path);
+      if (item.enum) return several(this, schema, item, path);
+    }
+    return leaf(this, schema, nullable, path);
+  }
+
+  forget(path) {
+    const isBelow = (pointer) => pointer.startsWith(`${pointerOf(path)}/`) && !this.pinned.has(pointer.split(" ")[0]);
+    for (const pointer of [...this.fields.keys()]) if (isBelow(pointer)) this.fields.delete(pointer);
+  }
+
+  syncBelow(path) {
+    for (const [pointer, field] of [...this.fields]) if (pointer.startsWith(`${pointerOf(path)}/`)) field.sync();
+  }
+
+  sync() {
+    for (const field of [...this.fields.values()]) field.sync();
+  }
+
+  // Shows each fault at its field, or at the nearest one around it; gives those that have no place.
+  // offer(fault): buttons for what the service suggests.
+  tell(faults, offer) {
+    for (const field of this.fields.values()) {
+      field.element.removeAttribute("aria-invalid");
+      field.fault.hidden = true;
+      field.fault.replaceChildren();
+    }
+    const rest = faults.filter((fault) => {
+      let place = (fault.pointer ?? "#").slice(1);
+      while (place && !this.fields.has(place)) place = place.slice(0, place.lastIndexOf("/"));
+      const field = this.fields.get(place);
+      if (!field) return true;
+      field.element.setAttribute("aria-invalid", "true");
+      field.fault.hidden = false;
+      field.fault.append(field.fault.childNodes.length ? " " : "", `${sentence(fault.detail)} `, ...offer(fault));
+      field.element.closest("details")?.setAttribute("open", "");
+      return false;
+    });
+    this.sync(); // a field without effect shows while it has a fault
+    return rest;
+  }
+
+  // Changes the document as a fault's suggestion says.
+  accept({ pointer, code, suggestion }) {
+    const path = pointer.slice(2).split("/").map((part) => (/^\d+$/.test(part) ? Number(part) : part.replaceAll("~1", "/").replaceAll("~0", "~")));
+    const before = at(this.sent, path) ?? this.value(path);
+    if (code === "unknown_field") {
+      const inside = [...path.slice(0, -1), ...suggestion.split(".")];
+      const place = Object.keys(this.schemaAt(inside)).length ? inside : suggestion.split(".");
+      drop(this.sent, path);
+      this.set(place, before);
+    } else if (code === "wrong_shape" && isObject(before)) {
+      this.insertBefore(path, suggestion);
+    } else this.set(path, typeof before === "number" || isNumber(this.schemas.resolve(this.schemaAt(path)).schema) ? Number(suggestion) : suggestion);
+  }
+
+  // A layer before the one at path: what the service suggests where two do not fit each other.
+  insertBefore(path, type) {
+    const [list, index] = [path.slice(0, -1), path.at(-1)];
+    const items = this.schemas.slim(this.schemaAt(list), this.value(list));
+    const { byName } = this.schemas.variants(this.schemas.resolve(this.schemas.resolve(this.schemaAt(list)).schema.items).schema);
+    const made = this.schemas.blank(byName.get(type));
+    const network = this.networks.get(pointerOf(list));
+    const size = index ? network?.layers[index - 1]?.output_shape : network?.input_shape;
+    if (type === "reshape" && size) made.shape = square(size.reduce((product, side) => product * side, 1));
+    items.splice(index, 0, made);
+    this.set(list, items);
+  }
+}
+
+const isNumber = (schema) => schema.type === "integer" || schema.type === "number";
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+
+// Rows, columns and channels for so many numbers: the largest image that is square.
+function square(numbers) {
+  let side = Math.floor(Math.sqrt(numbers));
+  while (numbers % (side * side)) side -= 1;
+  return [side, side, numbers / (side * side)];
+}

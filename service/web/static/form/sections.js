@@ -1,0 +1,78 @@
+// How the fields of a spec are laid out: what people change most comes first.
+import { $$, h } from "../dom.js";
+import { leaf } from "./fields.js";
+import { pinned } from "./objects.js";
+
+const FIRST = ["epochs", "optimizer/learning_rate", "seed", "dataset/name", "name"];
+const SECTIONS = [
+  ["Network", ["layers", "latent", "generator", "discriminator", "initializer"]],
+  ["Training", ["batch_size", "optimizer", "schedule", "loss", "augmentation", "early_stopping", "average_decay", "shuffle"]],
+  ["Checkpoints and samples", ["checkpoint", "samples"]],
+  ["Health checks", ["health"]],
+  ["Labels, queue, data range", ["tags", "priority", "dataset", "dtype"]],
+];
+const LABELS = { "optimizer/learning_rate": "Learning rate", "dataset/name": "Dataset" };
+
+export function drawSections(holder, form, root) {
+  const known = new Set(["kind", "preset", ...FIRST, ...SECTIONS.flatMap(([, names]) => names)]);
+  const rest = Object.keys(root.properties).filter((name) => !known.has(name)); // none, unless a spec gets a new field
+  const sections = [...SECTIONS, ["More", rest]].map(([title, names]) => [title, names.filter((name) => name in root.properties)]);
+  holder.replaceChildren(
+    h("section", { class: "card basics", "aria-label": "Basics" }, h("div", { class: "group" }, FIRST.map((place) => first(form, root, place)))),
+    ...sections.filter(([, names]) => names.length).map(([title, names]) =>
+      h("details", { class: "card section", dataset: { names: names.join(" ") } }, h("summary", {}, title, h("span", { class: "small count" })), h("div", { class: "group" }, form.draw(root, names)))),
+  );
+}
+
+function first(form, root, place) {
+  const path = place.split("/");
+  if (path.length === 1) return form.field(root.properties[place], path);
+  return pinned(form, path, (raw) => {
+    const { schema, nullable } = form.schemas.resolve(raw);
+    const field = leaf(form, schema, nullable, path, { label: LABELS[place] });
+    if (place === "dataset/name") field.append(h("p", { class: "hint", id: "dataset-about" }));
+    if (place === "optimizer/learning_rate") field.append(ownRates(form));
+    return field;
+  });
+}
+
+// Networks with an optimizer of their own do not use the learning rate above.
+function ownRates(form) {
+  const note = h("p", { class: "hint", hidden: true });
+  form.fields.set("/optimizer/learning_rate note", {
+    element: note,
+    fault: h("p", { hidden: true }),
+    sync: () => {
+      const own = ["generator", "discriminator"].filter((name) => form.value([name, "optimizer"]));
+      note.hidden = own.length === 0;
+      note.textContent = own.map((name) => `The ${name} has its own optimizer with the learning rate ${form.value([name, "optimizer", "learning_rate"])}; change it under Network.`).join(" ");
+    },
+  });
+  return note;
+}
+
+// How many fields of each section differ from the preset.
+export function markSections(holder, sent) {
+  for (const section of $$("details.section", holder)) {
+    const changed = section.dataset.names.split(" ").filter((name) => name in sent);
+    section.querySelector(".count").textContent = changed.length ? `${changed.length} changed` : "";
+  }
+}
+
+// Shows the fields whose label, name or help has the text; all of them without one.
+export function filterFields(holder, text, found) {
+  const wanted = text.trim().toLowerCase();
+  const fields = $$(".field:not(.nested)", holder);
+  let count = 0;
+  for (const field of fields) {
+    const has = !wanted || `${field.dataset.name} ${field.textContent}`.toLowerCase().includes(wanted);
+    field.classList.toggle("unfound", !has);
+    if (has && !field.hidden) count += 1;
+  }
+  for (const section of $$("details.section", holder)) {
+    const has = Boolean(section.querySelector(".field:not(.nested):not(.unfound):not([hidden])"));
+    section.classList.toggle("unfound", Boolean(wanted) && !has);
+    if (wanted && has) section.open = true;
+  }
+  found.textContent = wanted ? `${count} ${count === 1 ? "field" : "fields"}` : "";
+}

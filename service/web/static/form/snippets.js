@@ -1,0 +1,24 @@
+// The same job as a command and as a program.
+
+export function curl(text, { keys }) {
+  const key = keys ? " -H 'Authorization: Bearer KEY'" : "";
+  return `curl ${location.origin}/jobs${key} -H 'Content-Type: application/json' -d '${text.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+export function python(spec, { keys }) {
+  const key = keys ? ', key="KEY"' : "";
+  return `from service.client import Client\n\nwith Client("${location.origin}"${key}) as client:\n    job = client.submit(${literal(spec, "    ")})\n    job = client.wait(job["id"])\n    print(job["status"], job["metrics"])`;
+}
+
+function literal(part, indent) {
+  const inner = `${indent}    `;
+  if (Array.isArray(part)) {
+    if (part.every((item) => typeof item !== "object" || item === null)) return `[${part.map((item) => literal(item, "")).join(", ")}]`;
+    return `[\n${part.map((item) => `${inner}${literal(item, inner)},\n`).join("")}${indent}]`;
+  }
+  if (part === null) return "None";
+  if (typeof part === "boolean") return part ? "True" : "False";
+  if (typeof part !== "object") return JSON.stringify(part);
+  if (Object.keys(part).length === 0) return "{}";
+  return `{\n${Object.entries(part).map(([name, item]) => `${inner}${JSON.stringify(name)}: ${literal(item, inner)},\n`).join("")}${indent}}`;
+}
