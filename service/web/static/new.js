@@ -41,16 +41,18 @@ function take(document, options = {}) {
   form.sent = document;
   if (preset) draw(preset);
   $("#form").inert = !preset; // what there is a form for is not known
+  $("#new").setAttribute("aria-busy", "true"); // until the service has checked it
   check();
 }
 
 function draw(preset) {
   const root = parts[ROOTS[preset.kind]];
-  form.load(root, baseOf(preset), form.sent);
+  const base = baseOf(preset);
+  if (base !== form.base) form.networks.clear();
+  form.load(root, base, form.sent);
   cards.show(preset);
   if (shown !== preset.kind) {
     shown = preset.kind;
-    form.networks.clear();
     form.fields.clear();
     drawSections($("#sections"), form, root);
   }
@@ -89,6 +91,7 @@ const check = debounce(180, async () => {
     return;
   }
   if (mine !== turn) return;
+  $("#new").removeAttribute("aria-busy");
   hear(said);
   form.tell([], offer);
   $("#faults").hidden = true;
@@ -102,6 +105,7 @@ function hear({ resolved, networks }) {
 }
 
 function refuse({ message, problem }) {
+  $("#new").removeAttribute("aria-busy");
   if (problem?.code === "malformed_json") {
     editor.refuse(`Line ${problem.line}, column ${problem.column}: ${problem.detail}`);
     return;
@@ -124,6 +128,7 @@ function offer(fault) {
 
 function broken() {
   turn += 1; // an answer that is still on its way is none to this text
+  $("#new").removeAttribute("aria-busy");
   form.tell([], offer);
   $("#faults").hidden = true;
   showFault("The JSON is not valid");

@@ -46,5 +46,5 @@ export function timeOf({ estimated_seconds: seconds, estimated_seconds_low: low 
     const unit = (text) => text.split(" ").slice(1).join(" ");
     return unit(from) === unit(to) && /^[\d.]+ /.test(from) ? `${from.split(" ")[0]} to ${to}` : `${from} to ${to}`;
   }
-  return seconds === null ? "known after the first job of this kind" : `about ${duration(seconds)}`;
+  return seconds === null ? "not known yet" : `about ${duration(seconds)}`;
 }

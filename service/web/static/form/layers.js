@@ -100,7 +100,8 @@ function layerRow(form, item, path, rows, { items, move, insert, change }) {
   const sync = (network) => {
     const now = form.value(path)?.type ?? "dense";
     type.value = now;
-    const layer = network?.layers[index];
+    const told = network?.layers[index];
+    const layer = told?.type === now ? told : null; // else the service has not answered yet
     shape.textContent = layer ? `→ ${shapeText(layer.output_shape)}` : "→ ?";
     parameters.textContent = layer ? ` ${layer.parameters.toLocaleString("en")} ${layer.parameters === 1 ? "parameter" : "parameters"}` : "";
     if (now !== shown) {

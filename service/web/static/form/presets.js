@@ -44,9 +44,10 @@ export class PresetCards {
       h("div", { class: "about", id: `preset-${name}` },
         h("p", {}, summary),
         h("table", {},
-          h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Dataset"), h("th", { scope: "col", class: "number", title: info.description }, info.label), h("th", { scope: "col", class: "number", title: "Training time on one core, measured" }, "Time"))),
+          h("caption", { title: `${info.description} Measured on one core.` }, `${capital(info.label)} and time on one core`),
           h("tbody", {}, reaches.map((item) => h("tr", {}, h("th", { scope: "row" }, item.dataset), h("td", { class: "number" }, short(item)), h("td", { class: "number" }, item.seconds < 1 ? "< 1 s" : duration(item.seconds))))))));
   }
 }
 
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const short = ({ metric: name, value }) => (describe(name).percent ? `${(100 * value).toFixed(1)}%` : metric(name, Number(value.toPrecision(2))));

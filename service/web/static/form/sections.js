@@ -17,10 +17,11 @@ export function drawSections(holder, form, root) {
   const known = new Set(["kind", "preset", ...FIRST, ...SECTIONS.flatMap(([, names]) => names)]);
   const rest = Object.keys(root.properties).filter((name) => !known.has(name)); // none, unless a spec gets a new field
   const sections = [...SECTIONS, ["More", rest]].map(([title, names]) => [title, names.filter((name) => name in root.properties)]);
+  const opened = new Set($$("details[open]", holder).map((section) => section.dataset.title));
   holder.replaceChildren(
     h("section", { class: "card basics", "aria-label": "Basics" }, h("div", { class: "group" }, FIRST.map((place) => first(form, root, place)))),
     ...sections.filter(([, names]) => names.length).map(([title, names]) =>
-      h("details", { class: "card section", dataset: { names: names.join(" ") } }, h("summary", {}, title, h("span", { class: "small count" })), h("div", { class: "group" }, form.draw(root, names)))),
+      h("details", { class: "card section", dataset: { title, names: names.join(" ") }, open: opened.has(title) }, h("summary", {}, title, h("span", { class: "small count" })), h("div", { class: "group" }, form.draw(root, names)))),
   );
 }
 

@@ -1,0 +1,530 @@
+"""The form for a new job, as a person sees it: what stands on the screen, and what is sent in the end."""
+
+# ruff: noqa: RUF001 - the page writes sizes with a multiplication sign
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+import engine
+from service import networks
+from service.contract.presets import PRESETS
+from service.contract.settings import Auth
+from service.contract.validation import read_resolved
+from tests.browser.conftest import Visit, only_with, until
+from tests.browser.test_looks import serious
+
+EVERY_PRESET = [(kind.value, name) for kind, presets in PRESETS.items() for name in presets]
+SHOWN = """() => Object.fromEntries([...document.querySelectorAll('#sections [id^=field-]')]
+  .filter((item) => item.matches('input, select') && item.checkVisibility())
+  .map((item) => [item.id, item.type === 'checkbox' ? item.checked : item.value]))"""
+"""Each visible field of the form with what it shows."""
+
+
+@pytest.fixture
+def form(open_window: Callable[..., Visit], serve_bare: Callable[..., Any]) -> Visit:
+    """A form on a service without workers."""
+    visit = open_window(serve_bare().url, width=1440)
+    visit.open("/ui/new")
+    ready(visit.page)
+    return visit
+
+
+def ready(page: Page) -> None:
+    """Wait until the service has checked what the form says."""
+    checked(page)
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+
+
+def checked(page: Page) -> None:
+    """Wait until the service has said something."""
+    until(page, "document.querySelector('#cost').children.length > 0 && !document.querySelector('[aria-busy]')")
+
+
+def sent(page: Page) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(page.input_value("#json"))
+    return document
+
+
+def open_all(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((item) => item.open = true)")
+
+
+def choose(page: Page, kind: str, preset: str) -> None:
+    page.locator(f"#kinds button[value={kind}]").click()
+    page.locator(f"#presets button[value={preset}]").click()
+    expect(page.locator(f"#presets button[value={preset}]")).to_have_attribute("aria-pressed", "true")
+
+
+def types(page: Page) -> list[str]:
+    """The types of the layers, from top to bottom of the screen."""
+    rows = page.locator("#field-layers > li").all()
+    boxes = [row.bounding_box() for row in rows]
+    tops = [box["y"] for box in boxes if box is not None]
+    assert tops == sorted(tops)
+    return [row.locator("select").first.input_value() for row in rows]
+
+
+def outputs(page: Page, place: str = "#field-layers") -> list[tuple[str, str]]:
+    """Shape and parameters at each layer, as they are read."""
+    rows = page.locator(f"{place} > li .output").all()
+    return [(row.locator(".shape").inner_text(), row.locator(".muted").inner_text().strip()) for row in rows]
+
+
+def handle(page: Page, number: int) -> Locator:
+    return page.locator(f"#field-layers > li:nth-child({number}) .handle")
+
+
+def test_presets_say_what_they_are_reach_and_take(form: Visit) -> None:
+    page = form.page
+    for kind in ("classifier", "gan"):
+        page.locator(f"#kinds button[value={kind}]").click()
+        cards = page.locator("#presets .preset")
+        expect(cards).to_have_count(len([name for other, name in EVERY_PRESET if other == kind]))
+        for text in cards.all_inner_texts():
+            assert "." in text, "no sentence about it"
+            assert "mnist-10k" in text
+            assert text.rstrip().endswith((" s", "min", "h")), text
+        expect(cards.filter(has_text="default")).to_have_count(1)
+    expect(page.locator("#presets .preset", has_text="stable")).to_contain_text("Fréchet distance")
+    page.locator("#kinds button[value=classifier]").click()
+    expect(page.locator("#presets .preset", has_text="conv")).to_contain_text("98.9%")
+    page.get_by_role("button", name="Preset conv").click()
+    assert sent(page) == {"kind": "classifier", "preset": "conv"}
+    ready(page)
+    expect(page.locator("#field-epochs")).to_have_value("12")
+
+
+def test_changing_the_preset_can_be_undone(form: Visit) -> None:
+    page = form.page
+    page.fill("#field-name", "mine")
+    page.fill("#field-epochs", "9")
+    page.get_by_role("button", name="Preset best").click()
+    assert sent(page) == {"kind": "classifier", "preset": "best", "name": "mine"}
+    expect(page.locator("#discarded")).to_contain_text("Your changes to epochs were discarded.")
+    page.get_by_role("button", name="Undo").click()
+    assert sent(page) == {"kind": "classifier", "name": "mine", "epochs": 9}
+    expect(page.locator("#field-epochs")).to_have_value("9")
+
+
+def test_epochs_and_learning_rate_come_first(form: Visit) -> None:
+    page = form.page
+    fields = page.locator("#sections .field").evaluate_all(
+        "fields => fields.filter((field) => field.checkVisibility()).map((field) => field.dataset.name)"
+    )
+    assert fields == ["epochs", "optimizer.learning_rate", "seed", "dataset.name", "name"]
+    page.get_by_label("Learning rate", exact=True).fill("0.25")
+    ready(page)
+    assert sent(page)["optimizer"] == {"learning_rate": 0.25}
+    open_all(page)
+    page.select_option("#field-optimizer", "adam")
+    ready(page)
+    expect(page.get_by_label("Learning rate", exact=True)).to_have_value("0.001")
+    expect(page.locator("#field-optimizer-learning_rate")).to_have_count(1)
+
+
+@pytest.mark.parametrize(("kind", "preset"), [("classifier", "conv"), ("gan", "best")])
+def test_every_field_has_help_that_can_be_read(form: Visit, kind: str, preset: str) -> None:
+    page = form.page
+    choose(page, kind, preset)
+    ready(page)
+    open_all(page)
+    for row in page.locator(".layer .tools .help").all():
+        row.click()
+    controls = page.locator("#sections :is(input, select)[id^=field-]:visible")
+    assert controls.count() > 30
+    without = [
+        control.get_attribute("id")
+        for control in controls.all()
+        if not any(
+            page.locator(f"#{name}").is_visible() and len(page.locator(f"#{name}").inner_text()) > 10
+            for name in (control.get_attribute("aria-describedby") or "").split()
+        )
+    ]
+    assert without == []
+    field = page.locator("[data-name=epochs]")
+    expect(field).not_to_contain_text("overfits", use_inner_text=True)
+    field.get_by_role("button", name="More about Epochs").press("Enter")
+    expect(field).to_contain_text("overfits", use_inner_text=True)
+
+
+def test_fields_without_effect_are_hidden_and_not_sent(form: Visit) -> None:
+    page = form.page
+    open_all(page)
+    slope = page.locator("#field-layers-0-negative_slope")
+    expect(slope).to_be_hidden()
+    page.select_option("#field-layers-0-activation", "leaky_relu")
+    slope.fill("0.1")
+    ready(page)
+    assert sent(page)["layers"][0]["negative_slope"] == 0.1
+    page.select_option("#field-layers-0-activation", "tanh")
+    expect(slope).to_be_hidden()
+    assert sent(page)["layers"][0] == {"type": "dense", "units": 392, "activation": "tanh"}
+
+    expect(page.locator("#field-optimizer-nesterov")).to_be_checked()
+    page.fill("#field-optimizer-momentum", "0")
+    expect(page.locator("#field-optimizer-nesterov")).to_be_hidden()
+    ready(page)  # the preset has nesterov, which needs a momentum
+    assert sent(page)["optimizer"] == {"momentum": 0, "nesterov": False}
+    page.fill("#field-optimizer-momentum", "0.5")
+    expect(page.locator("#field-optimizer-nesterov")).to_be_visible()
+
+    page.select_option("#field-schedule", "cosine")
+    expect(page.locator("#field-schedule-start_factor")).to_be_hidden()
+    page.fill("#field-schedule-warmup_fraction", "0.1")
+    expect(page.locator("#field-schedule-start_factor")).to_be_visible()
+    expect(page.locator("[data-name='health.stop_on']")).not_to_contain_text("mode collapse")
+
+
+def test_layers_are_reordered_by_dragging(form: Visit, http_of: Callable[[Visit], httpx.Client]) -> None:
+    page = form.page
+    choose(page, "classifier", "conv")
+    ready(page)
+    open_all(page)
+    before = types(page)
+    assert before[:3] == ["conv2d", "max_pool2d", "batch_norm"]
+    handle(page, 2).scroll_into_view_if_needed()
+    grip, target = handle(page, 2).bounding_box(), handle(page, 3).bounding_box()
+    assert grip is not None
+    assert target is not None
+    page.mouse.move(grip["x"] + 9, grip["y"] + 9)
+    page.mouse.down()
+    page.mouse.move(target["x"] + 9, target["y"] + 10, steps=3)
+    page.mouse.move(target["x"] + 9, target["y"] + 40, steps=8)
+    expect(page.locator("#field-layers > li.before")).to_have_count(1)
+    page.mouse.up()
+    assert types(page) == ["conv2d", "batch_norm", "max_pool2d", *before[3:]]
+    assert [layer["type"] for layer in sent(page)["layers"]] == types(page)
+    ready(page)
+    page.get_by_role("button", name="Start training").click()
+    page.wait_for_url("**/ui/jobs/job_*")
+    job = http_of(form).get(f"/jobs/{page.url.rpartition('/')[2]}").json()
+    assert [layer["type"] for layer in job["resolved"]["layers"]] == ["conv2d", "batch_norm", "max_pool2d", *before[3:]]
+
+
+def test_a_drag_is_cancelled_by_escape(form: Visit) -> None:
+    page = form.page
+    open_all(page)
+    handle(page, 1).scroll_into_view_if_needed()
+    grip = handle(page, 1).bounding_box()
+    assert grip is not None
+    page.mouse.move(grip["x"] + 9, grip["y"] + 9)
+    page.mouse.down()
+    page.mouse.move(grip["x"] + 9, grip["y"] + 200, steps=5)
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    expect(page.locator("#field-layers-0-units")).to_have_value("392")
+    assert "layers" not in sent(page)
+
+
+def test_layers_are_edited_by_keyboard_alone(form: Visit) -> None:
+    page = form.page
+    form.watched.expected = ["422"]  # on the way, layers do not fit
+    open_all(page)
+    handle(page, 1).focus()
+    page.keyboard.press("ArrowDown")
+    expect(handle(page, 2)).to_be_focused()
+    expect(page.locator("#field-layers-1-units")).to_have_value("392")
+    page.keyboard.press("ArrowUp")
+    expect(handle(page, 1)).to_be_focused()
+    page.get_by_role("button", name="Insert a layer before layer 2").press("Enter")
+    dialog = page.get_by_role("dialog", name="Insert a layer before layer 2")
+    expect(dialog).to_contain_text("which reduces overfitting")
+    dialog.get_by_role("button", name="dropout").press("Enter")
+    expect(page.locator("#field-layers-1")).to_be_focused()
+    assert types(page) == ["dense", "dropout", "dense"]
+    page.get_by_role("button", name="Duplicate layer 1").press("Enter")
+    page.get_by_role("button", name="Move layer 2 down").press("Space")
+    expect(page.get_by_role("button", name="Move layer 3 down")).to_be_focused()
+    page.get_by_role("button", name="Remove layer 1").press("Enter")
+    ready(page)
+    assert types(page) == ["dropout", "dense", "dense"]
+    expect(page.locator("#field-layers-1-units")).to_have_value("392")
+    assert sent(page)["layers"] == [
+        {"type": "dropout", "rate": 0.2},
+        {"type": "dense", "units": 392, "activation": "relu"},
+        {"type": "dense", "units": 10, "activation": "softmax"},
+    ]
+
+
+def test_output_shapes_follow_what_is_typed_and_faults_stand_at_their_layer(form: Visit) -> None:
+    page = form.page
+    form.watched.expected = ["422"]
+    choose(page, "classifier", "conv")
+    open_all(page)
+    ready(page)
+    assert outputs(page)[:3] == [
+        ("→ 28 × 28 × 16", "160 parameters"),
+        ("→ 14 × 14 × 16", "0 parameters"),
+        ("→ 14 × 14 × 16", "32 parameters"),
+    ]
+    page.fill("#field-layers-0-filters", "8")
+    until(page, "document.querySelector('#field-layers .output').innerText.includes('28 × 28 × 8')")
+    page.fill("#field-layers-1-size", "5")
+    row = page.locator("#field-layers > li:nth-child(2)")
+    expect(row.locator(".fault:visible")).to_contain_text("Must divide the rows and columns")
+    assert outputs(page)[0][0] == "→ 28 × 28 × 8"
+    row.get_by_role("button", name="Use 2").click()
+    ready(page)
+    # A last layer that does not fit is known before anything is trained.
+    last = page.locator("#field-layers > li").last
+    last.get_by_label("Units").fill("7")
+    expect(last.locator(".fault:visible")).to_contain_text("Must be 10")
+    expect(last.locator(".shape")).to_have_text("→ 7")
+    last.get_by_role("button", name="Use 10").click()
+    ready(page)
+    # One that cannot take its input gets what it lacks.
+    page.get_by_role("button", name="Remove layer 7").click()
+    dense = page.locator("#field-layers > li", has_text="flatten").filter(has=page.locator(".fault:visible"))
+    dense.get_by_role("button", name="Insert flatten before it").click()
+    ready(page)
+    assert "flatten" in types(page)
+
+
+@only_with([Auth.LOCAL])
+@pytest.mark.parametrize(("kind", "preset"), [("classifier", "conv"), ("gan", "best")])
+def test_output_shapes_are_those_of_the_trained_networks(
+    visit: Visit, http: httpx.Client, kind: str, preset: str
+) -> None:
+    page = visit.open("/ui/new")
+    ready(page)
+    choose(page, kind, preset)
+    page.fill("#field-epochs", "1")
+    open_all(page)
+    ready(page)
+    places = ["#field-layers"] if kind == "classifier" else ["#field-generator-layers", "#field-discriminator-layers"]
+    shown = [outputs(page, place) for place in places]
+    page.get_by_role("button", name="Start training").click()
+    page.wait_for_url("**/ui/jobs/job_*")
+    job = http.get(f"/jobs/{page.url.rpartition('/')[2]}").json()
+    spec = read_resolved(job["resolved"])
+    http.post(f"{job['urls']['self']}/cancel")
+    draw = engine.initializers.glorot_uniform
+    made: list[engine.Sequential]
+    if spec.kind == "classifier":
+        made = [networks.classifier(spec, (28, 28), draw)]
+    else:
+        made = [networks.generator(spec, draw), networks.discriminator(spec, (28, 28), draw)]
+    for network, rows in zip(made, shown, strict=True):
+        assert len(rows) == len(network.layers)
+        for layer, shape, row in zip(network.layers, network.layer_shapes, rows, strict=True):
+            count = sum(tensor.size for tensor in layer.parameters.values())
+            assert row == (
+                "→ " + " × ".join(f"{side:,}" for side in shape),
+                f"{count:,} {'parameter' if count == 1 else 'parameters'}",
+            )
+
+
+def test_nothing_is_claimed_while_the_json_is_not_valid(form: Visit) -> None:
+    page = form.page
+    form.watched.expected = ["400"]
+    page.fill("#field-epochs", "8")
+    ready(page)
+    page.fill("#json", '{\n  "kind": "classifier",\n  "epochs": 5,,\n}')
+    banner = page.locator("#stale")
+    expect(banner).to_be_visible()
+    expect(banner).to_contain_text("Line 3, column 15")
+    expect(page.locator("#json-fault")).to_contain_text("Line 3, column 15")
+    assert page.locator("#form").evaluate("form => form.inert && getComputedStyle(form).opacity < 0.6")
+    expect(page.locator("#verdict")).to_have_text("The JSON is not valid")
+    expect(page.locator("#start")).to_be_disabled()
+    assert set(page.locator("#cost dd").all_inner_texts()) == {"–"}
+    page.wait_for_timeout(500)  # no answer that was under way brings them back
+    assert set(page.locator("#cost dd").all_inner_texts()) == {"–"}
+    assert serious(page) == []
+    page.get_by_role("button", name="curl").click()
+    expect(page.locator("#curl")).to_have_text("The JSON is not valid.")
+    banner.get_by_role("button", name="Restore the last valid version").click()
+    ready(page)
+    expect(banner).to_be_hidden()
+    assert not page.locator("#form").evaluate("form => form.inert")
+    page.get_by_role("button", name="JSON", exact=True).click()
+    assert sent(page) == {"kind": "classifier", "epochs": 8}
+    expect(page.locator("#field-epochs")).to_have_value("8")
+    # What a browser reads, the service may not: a key twice.
+    page.fill("#json", '{"kind": "classifier",\n "epochs": 5, "epochs": 6}')
+    expect(banner).to_contain_text("Line 2, column 2")
+    page.fill("#json", '{"kind": "classifier",\n "epochs": 6}')
+    ready(page)
+    expect(page.locator("#field-epochs")).to_have_value("6")
+    page.fill("#json", '{"kind": "classifyer"}')
+    expect(page.locator("#verdict")).to_have_text("1 field needs attention")
+    form.watched.expected = ["400", "422"]
+    page.locator("#faults").get_by_role("button", name="Use classifier").click()
+    ready(page)
+
+
+@pytest.mark.parametrize(("kind", "preset"), EVERY_PRESET)
+def test_form_and_json_say_the_same_both_ways(form: Visit, kind: str, preset: str) -> None:
+    page = form.page
+    choose(page, kind, preset)
+    open_all(page)
+    ready(page)
+    rng = np.random.default_rng(sum(map(ord, kind + preset)))
+    numbers = page.locator("#sections input[type=number]:visible")
+    for place in rng.choice(numbers.count(), size=min(8, numbers.count()), replace=False):
+        field = numbers.nth(int(place))
+        value = float(field.input_value() or 1)
+        field.fill(str(int(value) + 1 if value == int(value) and value >= 1 else value / 2))
+    page.locator("#field-shuffle").click()
+    page.fill("#field-tags", "a, b")
+    form.watched.expected = ["422"]  # not every mixture trains
+    checked(page)
+    text, shown = page.input_value("#json"), page.evaluate(SHOWN)
+    page.reload()
+    ready(page)
+    open_all(page)
+    page.fill("#json", text)
+    checked(page)
+    assert page.evaluate(SHOWN) == shown
+    assert page.input_value("#json") == text
+    # And what the form then changes is all that changes.
+    page.fill("#field-seed", "77")
+    assert sent(page) == json.loads(text) | {"seed": 77}
+
+
+def test_a_whole_spec_is_shown_field_by_field(form: Visit, http_of: Callable[[Visit], httpx.Client]) -> None:
+    page = form.page
+    for preset in http_of(form).get("/presets").json()["data"]:
+        page.fill("#json", json.dumps(preset["spec"]))
+        ready(page)
+        open_all(page)
+        shown = page.evaluate(SHOWN)
+        assert len(shown) > 25
+        for field, value in shown.items():
+            wanted: Any = preset["spec"]
+            for part in field.removeprefix("field-").split("-"):
+                wanted = wanted[int(part)] if isinstance(wanted, list) else wanted.get(part)
+            if isinstance(wanted, dict):
+                wanted = wanted.get("name", wanted.get("type", True))
+            if isinstance(wanted, list):
+                wanted = ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in wanted)
+            is_number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
+            assert (float(value) if is_number else value) == (
+                (False if isinstance(value, bool) else "") if wanted is None else wanted
+            ), field
+
+
+def test_layers_of_a_preset_adapt_to_the_dataset(form: Visit, http_of: Callable[[Visit], httpx.Client]) -> None:
+    page, http = form.page, http_of(form)
+    buffer = io.BytesIO()
+    rng = np.random.default_rng(0)
+    np.savez_compressed(
+        buffer, x=rng.integers(0, 255, (300, 28, 28)).astype(np.uint8), y=(np.arange(300) % 4).astype(np.uint8)
+    )
+    http.post("/datasets", data={"name": "mine"}, files={"archive": ("a.npz", buffer.getvalue())}).raise_for_status()
+    page.reload()
+    ready(page)
+    open_all(page)
+    options = page.locator("#field-dataset-name option").all_inner_texts()
+    assert any(text.startswith("mine · 28 × 28, ") for text in options)
+    listed = {item["name"]: item for item in http.get("/datasets").json()["data"]}
+    for text in options:
+        if (name := text.partition(" ")[0]) in listed:
+            assert ("needs download" in text) == (not listed[name]["available"])
+    page.select_option("#field-dataset-name", "mine")
+    expect(page.locator("#field-layers-1-units")).to_have_value("4")
+    ready(page)
+    expect(page.locator("#dataset-about")).to_contain_text("4 classes")
+    assert sent(page) == {"kind": "classifier", "dataset": {"name": "mine"}}
+    form.watched.expected = ["422"]
+    page.fill("#field-layers-0-units", "50")  # now all layers are the person's, and stay as they are
+    page.select_option("#field-dataset-name", "mnist-10k")
+    page.locator("#field-layers > li:nth-child(2)").get_by_role("button", name="Use 10").click()
+    ready(page)
+
+
+def test_suggestions_are_taken_with_one_click(form: Visit) -> None:
+    page = form.page
+    form.watched.expected = ["422"]
+    page.fill("#json", json.dumps({"kind": "classifier", "epoch": 5, "optimizer": {"name": "addam"}}))
+    page.locator("#faults").get_by_role("button", name="Use epochs").click()
+    page.locator("#sections").get_by_role("button", name="Use adam", exact=True).click()
+    ready(page)
+    assert sent(page) == {"kind": "classifier", "optimizer": {"name": "adam"}, "epochs": 5}
+
+
+def test_a_job_like_another_gets_a_name_of_its_own(form: Visit, http_of: Callable[[Visit], httpx.Client]) -> None:
+    http = http_of(form)
+    first = http.post("/jobs", json={"kind": "classifier", "name": "first", "epochs": 7}).json()
+    http.post("/jobs", json={"kind": "classifier", "name": "first-2"}).raise_for_status()
+    page = form.open(f"/ui/new?like={first['id']}")
+    ready(page)
+    expect(page.locator("#field-name")).to_have_value("first-3")
+    expect(page.locator("#field-epochs")).to_have_value("7")
+
+
+def test_nothing_moves_when_the_verdict_changes(form: Visit) -> None:
+    page = form.page
+    form.watched.expected = ["422"]
+    places = "['#start', '#cost', '#json', '#field-epochs'].map((id) => document.querySelector(id).offsetTop)"
+    before = page.evaluate(places)
+    page.fill("#field-epochs", "0")
+    expect(page.locator("#verdict")).to_have_text("1 field needs attention")
+    assert page.evaluate(places) == before
+    page.fill("#field-epochs", "4")
+    ready(page)
+    assert page.evaluate(places) == before
+
+
+def test_the_estimate_is_a_range_where_one_is_known(form: Visit) -> None:
+    page = form.page
+    told = page.evaluate(
+        """async () => {
+          const page = document.querySelector('script[src*="new.js"]').src;
+          const { timeOf } = await import(page.replace('new.js', 'form/cost.js'));
+          return [
+            { estimated_seconds: null }, { estimated_seconds: 21 },
+            { estimated_seconds: 50, estimated_seconds_low: 40, estimated_seconds_high: 70 },
+            { estimated_seconds: 50, estimated_seconds_low: 40, estimated_seconds_high: 200 },
+            { estimated_seconds: 50, estimated_seconds_low: 50.1, estimated_seconds_high: 50.2 },
+          ].map(timeOf);
+        }"""
+    )
+    assert told == ["not known yet", "about 21 s", "40 to 70 s", "40 s to 3 min", "about 50 s"]
+
+
+def test_settings_are_found_by_a_word(form: Visit) -> None:
+    page = form.page
+    page.get_by_label("Find a setting").fill("momentum")
+    expect(page.locator("#field-optimizer-momentum")).to_be_visible()
+    expect(page.locator("#field-epochs")).to_be_hidden()
+    page.get_by_label("Find a setting").fill("")
+    expect(page.locator("#field-epochs")).to_be_visible()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
+def test_form_is_for_everybody(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Any], width: int, scheme: str
+) -> None:
+    visit = open_window(serve_bare().url, width=width, height=844, color_scheme=scheme)
+    visit.watched.expected = ["422"]
+    page = visit.open("/ui/new")
+    ready(page)
+    choose(page, "gan", "best")
+    ready(page)
+    open_all(page)
+    page.fill("#field-discriminator-layers-0-kernel", "31")
+    expect(page.locator("#field-discriminator-layers-0-kernel-fault")).to_be_visible()
+    for help_button in page.locator("button.help").all():
+        help_button.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert serious(page) == []
+    page.get_by_role("button", name="Insert a layer before layer 2").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert serious(page) == []
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+@pytest.fixture
+def http_of() -> Any:
+    """A client of the service that a window looks at."""
+    return lambda visit: httpx.Client(base_url=visit.url, timeout=30)
