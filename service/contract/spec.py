@@ -511,7 +511,7 @@ class Common(Part):
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     """Queued jobs with a higher priority start first. 0 to 9."""
     dataset: Data
-    """The images to train on."""
+    """The images to train on, and the range of their values."""
     initializer: Initializer
     """How the weights are drawn before training: he for relu, glorot for tanh and sigmoid."""
     optimizer: Optimizer
@@ -603,9 +603,9 @@ class GanSpec(Common):
     latent: Latent
     """The noise that the generator starts from."""
     generator: Generator
-    """The network that turns noise into images."""
+    """The network that turns noise into images, and how it is trained."""
     discriminator: Discriminator
-    """The network that tells real images from generated ones."""
+    """The network that tells real images from generated ones, and how it is trained."""
     loss: GanLoss
     """The function that both networks are trained with."""
     health: Annotated[GanHealth, ADDED_LATER] = GanHealth()

@@ -31,7 +31,7 @@ function facts(plan) {
     "Peak memory": plan ? bytes(plan.estimated_bytes) : UNKNOWN,
     "Checkpoint size": plan ? bytes(plan.checkpoint_bytes) : UNKNOWN,
   };
-  $("#cost").replaceChildren(...Object.entries(rows).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+  $("#cost").replaceChildren(...Object.entries(rows).flatMap(([name, value]) => [h("dt", {}, name), h("dd", name === "Estimated time" && plan?.estimate_basis ? { title: `Based on: ${plan.estimate_basis}` } : {}, value)]));
 }
 
 function notes(texts) {

@@ -3,6 +3,7 @@
 export const pointerOf = (path) => path.map((part) => `/${part}`).join("");
 export const at = (document, path) => path.reduce((part, name) => (isHolder(part) ? part[name] : undefined), document);
 export const isObject = (value) => isHolder(value) && !Array.isArray(value);
+const SHORTHAND = "Shorthand"; // the title of a text that may stand for an object
 const isHolder = (value) => typeof value === "object" && value !== null;
 
 // Writes a value. Where a holder on the way is missing, make(path) gives it.
@@ -56,8 +57,8 @@ export class Schemas {
     let schema = raw;
     while (schema.$ref) schema = { ...without(this.parts[schema.$ref.split("/").at(-1)], "title"), ...without(schema, "$ref") };
     if (!schema.anyOf) return { schema, nullable: false };
-    const options = schema.anyOf.filter((option) => option.type !== "null");
-    const nullable = options.length < schema.anyOf.length;
+    const options = schema.anyOf.filter((option) => option.type !== "null" && option.title !== SHORTHAND);
+    const nullable = schema.anyOf.some((option) => option.type === "null");
     if (options.length > 1) return { schema: { ...without(schema, "anyOf"), oneOf: options }, nullable };
     const inner = this.resolve(options[0]);
     return { schema: { ...inner.schema, ...without(schema, "anyOf") }, nullable: nullable || inner.nullable };
@@ -78,6 +79,14 @@ export class Schemas {
     const variants = this.variants(schema);
     if (!variants) return schema.properties ? schema : null;
     return variants.byName.get(value[variants.key] ?? variants.byName.keys().next().value) ?? null;
+  }
+
+  // A document in which names that stand for an object ("adam") are that object ({ name: "adam" }).
+  expand(raw, document) {
+    if (typeof document === "string" && raw.anyOf?.some((option) => option.title === SHORTHAND)) return { name: document };
+    const shape = this.shape(raw, document);
+    if (!shape) return document;
+    return Object.fromEntries(Object.entries(document).map(([name, value]) => [name, name in shape.properties ? this.expand(shape.properties[name], value) : value]));
   }
 
   // A document with the default of every field that is left out.

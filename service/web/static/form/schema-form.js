@@ -26,9 +26,7 @@ export class SchemaForm {
   }
 
   fill() {
-    const { dataset } = this.sent; // a name alone will do
-    const sent = typeof dataset === "string" ? { ...this.sent, dataset: { name: dataset } } : this.sent;
-    this.filled = this.schemas.complete(this.root, merge(this.base, sent));
+    this.filled = this.schemas.complete(this.root, merge(this.base, this.schemas.expand(this.root, this.sent)));
   }
 
   value(path) {
@@ -45,6 +43,7 @@ export class SchemaForm {
 
   // Lists replace as a whole: changing one item sends them all.
   set(path, value) {
+    this.sent = this.schemas.expand(this.root, this.sent);
     put(this.sent, path, value, (start) => {
       const whole = this.value(start);
       return Array.isArray(whole) ? this.schemas.slim(this.schemaAt(start), whole) : {};

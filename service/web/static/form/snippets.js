@@ -7,7 +7,7 @@ export function curl(text, { keys }) {
 
 export function python(spec, { keys }) {
   const key = keys ? ', key="KEY"' : "";
-  return `from service.client import Client\n\nwith Client("${location.origin}"${key}) as client:\n    job = client.submit(${literal(spec, "    ")})\n    job = client.wait(job["id"])\n    print(job["status"], job["metrics"])`;
+  return `from tapeline import Client\n\nwith Client("${location.origin}"${key}) as client:\n    job = client.submit(${literal(spec, "    ")}).wait()\n    print(job.status, job.metrics)`;
 }
 
 function literal(part, indent) {
