@@ -496,6 +496,11 @@ def test_settings_are_found_by_a_word(form: Visit) -> None:
     page.get_by_label("Find a setting").fill("momentum")
     expect(page.locator("#field-optimizer-momentum")).to_be_visible()
     expect(page.locator("#field-epochs")).to_be_hidden()
+    page.get_by_label("Find a setting").fill("early stopping")
+    expect(page.get_by_label("Early stopping")).to_be_visible()
+    page.get_by_label("Find a setting").fill("initializer")
+    expect(page.locator("#field-initializer")).to_be_visible()
+    expect(page.locator("#field-layers")).to_be_hidden()
     page.get_by_label("Find a setting").fill("")
     expect(page.locator("#field-epochs")).to_be_visible()
 

@@ -44,7 +44,7 @@ export class PresetCards {
       h("div", { class: "about", id: `preset-${name}` },
         h("p", {}, summary),
         h("table", {},
-          h("caption", { title: `${info.description} Measured on one core.` }, `${capital(info.label)} and time on one core`),
+          h("caption", { title: `${info.description} Measured on one core.` }, `${capital(info.label)}${info.goal === "minimize" ? " (lower is better)" : ""}, time on one core`),
           h("tbody", {}, reaches.map((item) => h("tr", {}, h("th", { scope: "row" }, item.dataset), h("td", { class: "number" }, short(item)), h("td", { class: "number" }, item.seconds < 1 ? "< 1 s" : duration(item.seconds))))))));
   }
 }

@@ -60,20 +60,24 @@ export function markSections(holder, sent) {
   }
 }
 
-// Shows the fields whose label, name or help has the text; all of them without one.
+// Shows the fields whose name or help has the text, and those of an object that has it; all of them without one.
 export function filterFields(holder, text, found) {
-  const wanted = text.trim().toLowerCase();
-  const fields = $$(".field:not(.nested)", holder);
-  let count = 0;
-  for (const field of fields) {
-    const has = !wanted || `${field.dataset.name} ${field.textContent}`.toLowerCase().includes(wanted);
-    field.classList.toggle("unfound", !has);
-    if (has && !field.hidden) count += 1;
+  const wanted = text.trim().toLowerCase().replaceAll("_", " ");
+  const fields = $$(".field", holder);
+  const matches = new Set(fields.filter((field) => saidOf(field).includes(wanted)));
+  const shows = (field) => matches.has(field) || fields.some((other) => matches.has(other) && (other.contains(field) || field.contains(other)));
+  for (const field of fields) field.classList.toggle("unfound", !shows(field));
+  for (const section of $$("details.section, .basics", holder)) {
+    const has = Boolean(section.querySelector(".field:not(.unfound)"));
+    section.classList.toggle("unfound", !has);
+    if (wanted && has && section.matches("details")) section.open = true;
   }
-  for (const section of $$("details.section", holder)) {
-    const has = Boolean(section.querySelector(".field:not(.nested):not(.unfound):not([hidden])"));
-    section.classList.toggle("unfound", Boolean(wanted) && !has);
-    if (wanted && has) section.open = true;
-  }
-  found.textContent = wanted ? `${count} ${count === 1 ? "field" : "fields"}` : "";
+  const count = [...matches].filter((field) => !field.hidden).length;
+  found.textContent = wanted ? `${count} ${count === 1 ? "setting" : "settings"}` : "";
+}
+
+// What is to be read of a field itself; an object's fields speak for themselves.
+function saidOf(field) {
+  const own = field.matches(".nested") ? [...field.children].filter((child) => child.matches("legend, .hint, .choice")) : [field];
+  return `${field.dataset.name} ${own.map((part) => part.textContent).join(" ")}`.toLowerCase().replaceAll(/[._]/g, " ");
 }
