@@ -485,10 +485,11 @@ def test_the_estimate_is_a_range_where_one_is_known(form: Visit) -> None:
             { estimated_seconds: 50, estimated_seconds_low: 40, estimated_seconds_high: 70 },
             { estimated_seconds: 50, estimated_seconds_low: 40, estimated_seconds_high: 200 },
             { estimated_seconds: 50, estimated_seconds_low: 50.1, estimated_seconds_high: 50.2 },
+            { estimated_seconds: 2, estimated_seconds_low: 0.4, estimated_seconds_high: 8 },
           ].map(timeOf);
         }"""
     )
-    assert told == ["not known yet", "about 21 s", "40 to 70 s", "40 s to 3 min", "about 50 s"]
+    assert told == ["not known yet", "about 21 s", "40 to 70 s", "40 s to 3 min", "about 50 s", "up to 8 s"]
 
 
 def test_settings_are_found_by_a_word(form: Visit) -> None:

@@ -42,7 +42,8 @@ function notes(texts) {
 export function timeOf({ estimated_seconds: seconds, estimated_seconds_low: low = null, estimated_seconds_high: high = null }) {
   if (low !== null && high !== null) {
     const [from, to] = [duration(low), duration(high)];
-    if (from === to) return `about ${from}`;
+    if (from === to) return low < 0.95 ? from : `about ${from}`;
+    if (low < 0.95) return `up to ${to}`;
     const unit = (text) => text.split(" ").slice(1).join(" ");
     return unit(from) === unit(to) && /^[\d.]+ /.test(from) ? `${from.split(" ")[0]} to ${to}` : `${from} to ${to}`;
   }
