@@ -436,24 +436,6 @@ class PresetList(Answer):
     data: list[PresetItem]
 
 
-class ConfusionMatrix(Answer):
-    """How often each class of the validation pictures was taken for which."""
-
-    epoch: int
-    class_names: list[str]
-    matrix: list[list[int]] = Field(description="A row for each true class, a column for each predicted one.")
-
-
-class ConfusionCell(Answer):
-    """The validation pictures of one class that a checkpoint takes for one class."""
-
-    checkpoint: int = Field(description="The epoch whose checkpoint answered.")
-    count: int = Field(description="How many there are; `limit` of them are shown.")
-    indices: list[int] = Field(description="Their places in the validation split, from 0.")
-    confidences: list[float] = Field(description="What the network gave the predicted class.")
-    images: list[str] = Field(description="PNGs in base64.")
-
-
 class PredictAnswer(Answer):
     """What a classifier takes images for, one after the other."""
 
