@@ -1,9 +1,12 @@
 // Replaces each [data-live] part of the page by what the server shows now; the server makes the HTML, so there is one
 // set of templates. Parts that have not changed, opened details and the keyboard's place stay as they are.
+import { localize } from "./times.js";
+
 export async function refresh() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
   if (!answer.ok) throw new Error(`HTTP status ${answer.status}`);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  localize(page); // as the parts on the page already are: else each of them would differ
   for (const now of page.querySelectorAll("[data-live]")) {
     const before = document.getElementById(now.id);
     if (!before) continue;
