@@ -104,7 +104,7 @@ class Job(Base):
 
     extremes: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default=text("'{}'"))
     """Each metric's lowest and highest finite value so far and their epochs, so that lists need not read epochs:
-    ``{"val_loss": {"min": 0.11, "min_epoch": 7, "max": 0.52, "max_epoch": 1}}``.
+    ``{"val_loss": {"min": 0.11, "min_epoch": 7, "max": 0.52, "max_epoch": 1}}``. Forks and reproductions start empty.
     """
     starred: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     note: Mapped[str | None] = mapped_column(Text)

@@ -140,6 +140,8 @@ class JobSummary(Answer):
     attempt: int
     lease: int
     priority: int
+    starred: bool
+    note: str | None = Field(description="Free text by a person.")
     spec_hash: str
     progress: Progress
     metrics: Metrics = Field(description="Those of the last finished epoch.")
@@ -697,6 +699,8 @@ def _job_fields(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "lease": job.lease,
         "priority": job.priority,
+        "starred": job.starred,
+        "note": job.note,
         "spec_hash": job.spec_hash,
         "progress": Progress.of(job),
         "metrics": finite(job.metrics),
