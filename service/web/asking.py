@@ -70,13 +70,17 @@ def dataset_of(job: Job) -> DatasetInfo:
     return services().shelf.describe(str(job.resolved["dataset"]["name"]), job.owner)
 
 
-def class_names(job: Job, count: int) -> list[str]:
-    """The names of a job's ``count`` classes; their numbers where the data set is gone, or has other classes now."""
+def class_names(job: Job, count: int | None) -> list[str]:
+    """The names of a job's classes; numbers where the data set is gone or does not have ``count`` classes any more.
+
+    Args:
+        count: ``None``: however many the data set has.
+    """
     try:
         names = list(dataset_of(job).class_names)
     except DatasetError:
         names = []
-    return names if len(names) == count else [str(number) for number in range(count)]
+    return names if count is None or len(names) == count else [str(number) for number in range(count)]
 
 
 def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[Ready, Artifact], T]) -> T:

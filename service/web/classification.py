@@ -27,6 +27,9 @@ class ConfusionMatrix(Answer):
     class_names: list[str]
     matrix: list[list[int]] = Field(description="A row for each true class, a column for each predicted one.")
     per_class: list[ClassScoreItem] = Field(description="In the order of `class_names`.")
+    macro_precision: float | None = Field(
+        description="Mean precision of the classes that are present or predicted; 0 for one that is never predicted."
+    )
     macro_f1: float | None = Field(description="Mean F1 of the classes that are present or predicted.")
     balanced_accuracy: float | None = Field(description="Mean recall of the classes that are present.")
 
@@ -44,6 +47,7 @@ class ConfusionMatrix(Answer):
                 )
                 for name, item in zip(class_names, scores.classes, strict=True)
             ],
+            macro_precision=scores.macro_precision,
             macro_f1=scores.macro_f1,
             balanced_accuracy=scores.balanced_accuracy,
         )
