@@ -16,6 +16,7 @@ from playwright.sync_api import Locator, Page, expect
 from service.contract import metric_info
 from service.contract.settings import Auth
 from tests.browser.conftest import Finish, Visit, only_with, until
+from tests.browser.test_looks import serious
 
 PHONE = {"width": 390, "height": 844}
 pytestmark = only_with([Auth.LOCAL])
@@ -292,3 +293,48 @@ def test_a_phone_shows_metrics_in_rows_the_whole_matrix_and_the_downloads(
     with page.expect_download() as taken:
         link.tap()
     assert taken.value.path().stat().st_size > 1000
+
+
+def test_a_picture_larger_than_the_window_is_shown_whole_and_in_its_actual_size(
+    open_stack: Callable[..., Visit], jobs: dict[str, Any]
+) -> None:
+    page = open_stack(**PHONE).open(f"/ui/jobs/{jobs['reader']['id']}")
+    page.locator("#sample-large").click()
+    decoded(page, "#viewer img")
+    image, natural = page.locator("#viewer img"), page.locator("#viewer img").evaluate("image => image.naturalWidth")
+    assert natural > PHONE["width"]
+    assert inside(page, image, PHONE["width"])
+    page.get_by_role("button", name="Actual size").click()
+    box = image.bounding_box()
+    assert box is not None
+    assert box["width"] == natural
+    stage = page.locator("#viewer .stage")
+    stage.evaluate("stage => stage.scrollTo(stage.scrollWidth, 0)")
+    assert stage.evaluate("stage => stage.scrollLeft") > 100
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_what_opens_on_the_page_is_for_everybody(
+    open_stack: Callable[..., Visit], jobs: dict[str, Any], width: int, scheme: str
+) -> None:
+    visit = open_stack(width=width, color_scheme=scheme)
+    faults = {}
+    page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
+    page.locator("#mistakes").scroll_into_view_if_needed()
+    expect(page.locator("#mistakes-images button").first).to_be_visible()
+    page.get_by_role("button", name="Compare epochs").click()
+    page.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
+    faults["page"] = serious(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator("#mistakes-images button").first.click()
+    faults["viewer"] = serious(page)
+    page.keyboard.press("Escape")
+    page.locator("#confusion td.right button").first.click()
+    expect(page.locator("#behind")).to_be_visible()
+    faults["behind"] = serious(page)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Edit").click()
+    expect(page.locator("#edit")).to_be_visible()
+    faults["edit"] = serious(page)
+    assert {name: found for name, found in faults.items() if found} == {}

@@ -40,24 +40,32 @@ function move(by) {
   shown.onmove(index);
 }
 
-// Whole multiples of the picture's pixels stay sharp; a picture that is larger than the window is scaled down.
+// Whole multiples of the picture's pixels stay sharp. One that is larger than the window is scaled down, unless its
+// actual size is asked for: then it is scrolled.
 function fit() {
   if (!image.naturalWidth || !dialog.open) return;
   const stage = image.parentElement;
   const room = Math.min(stage.clientWidth / image.naturalWidth, stage.clientHeight / image.naturalHeight);
-  const scale = room < 1 ? room : Math.floor(room);
+  const isActual = $("#viewer-size").getAttribute("aria-pressed") === "true";
+  const scale = room >= 1 ? Math.floor(room) : isActual ? 1 : room;
+  $("#viewer-size").hidden = room >= 1;
   image.style.width = `${Math.floor(image.naturalWidth * scale)}px`;
-  image.classList.toggle("scaled-down", room < 1);
+  image.classList.toggle("scaled-down", scale < 1);
 }
 
 image.addEventListener("load", fit);
 addEventListener("resize", fit);
+$("#viewer-size").addEventListener("click", ({ currentTarget: button }) => {
+  button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+  fit();
+});
 new ResizeObserver(fit).observe(image.parentElement);
 $("#viewer-previous").addEventListener("click", () => move(-1));
 $("#viewer-next").addEventListener("click", () => move(1));
 dialog.addEventListener("keydown", (event) => {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!by) return;
+  const isScrolled = event.target.matches(".stage") && event.target.scrollWidth > event.target.clientWidth;
+  if (!by || isScrolled) return;
   event.preventDefault();
   move(by);
 });
