@@ -29,6 +29,13 @@ _HISTORY: Final = 60
 """Events that a job's page shows; the log has all."""
 _CHILDREN: Final = 12
 """Forks and reproductions that a job's page names."""
+_REASONS: Final = {
+    "claimed": "started by a worker",
+    "done": "training finished",
+    "changed": "edited",
+    "handed back": "released by its worker",
+}
+"""Reasons of events that are made for programs, in words."""
 _TOLD: Final = (EventType.STATUS, EventType.LOG, EventType.HEALTH)
 _HEATS: Final = 5
 _FEW_CLASSES: Final = 12
@@ -79,6 +86,7 @@ def job(job_id: str) -> Response:
         artifacts=[artifact_item(artifact) for artifact in (*checkpoints, *samples)],
         confusion=_confusion(row, last),
         history=[event_document(event, job_id=job_id) for event in history],
+        reasons=_REASONS,
         resumed=resumed,
         parent=parent,
         children=children,

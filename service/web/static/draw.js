@@ -86,7 +86,7 @@ if (pad) {
     const looked = $("#looked").getContext("2d");
     looked.fillStyle = "#000";
     looked.fillRect(0, 0, 280, 280);
-    $("#verdict").textContent = "Draw something to get a prediction.";
+    $("#verdict").textContent = "Draw something";
     $("#latency").textContent = "";
     for (const row of rows) {
       row.classList.remove("winner");

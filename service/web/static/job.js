@@ -19,6 +19,9 @@ if (job.epoch) curves.load().catch(() => {});
 
 const verdicts = $("#verdicts");
 const samples = new Samples($("#samples"), job.samples, (epoch) => `${job.urls.self}/samples/${epoch}.png${verdicts?.checked ? "?verdicts=true" : ""}`);
+for (const image of $$("#samples img")) {
+  image.addEventListener("load", () => image.classList.toggle("scaled-down", image.naturalWidth > image.clientWidth));
+}
 const split = new Split($("#two-epochs"), samples);
 const largeSamples = {
   count: () => samples.epochs.length,
