@@ -79,13 +79,13 @@ def test_a_paused_job_goes_on_where_it_was(visit: Visit, http: httpx.Client) -> 
 def test_samples_are_scrubbed_and_played(visit: Visit, jobs: dict[str, Any]) -> None:
     job = jobs["painter"]
     page = visit.open(f"/ui/jobs/{job['id']}")
-    image, slider = page.locator("#samples img"), page.get_by_label("Epoch of the samples")
-    expect(page.locator("#samples output")).to_have_text("epoch 3 of 3")
+    image, slider = page.locator("#one-epoch img"), page.get_by_label("Epoch of the samples")
+    expect(page.locator("#one-epoch output")).to_have_text("epoch 3 of 3")
     slider.focus()
     page.keyboard.press("Home")
     expect(image).to_have_attribute("src", f"/jobs/{job['id']}/samples/1.png")
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#samples output")).to_have_text("epoch 2 of 3")
+    expect(page.locator("#one-epoch output")).to_have_text("epoch 2 of 3")
     page.get_by_label("Speed").select_option("15")
     page.get_by_role("button", name="Play").click()
     expect(image).to_have_attribute("src", f"/jobs/{job['id']}/samples/3.png")
