@@ -22,7 +22,7 @@ from service.web.operations import documented
 from service.web.representations import artifact_item, checkpoint_items, event_document, job_detail
 from service.web.services import owner, services
 
-blueprint: Final = Blueprint("job_pages", __name__)
+blueprint: Final = Blueprint("job_view", __name__)
 
 TAG: Final = "Pages"
 _HISTORY: Final = 60
