@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from service.contract.spec import Label, Part, PlainText
@@ -24,6 +24,10 @@ Which = Annotated[
     PlainValidator(_which),
     WithJsonSchema({"anyOf": [{"enum": ["best", "latest"]}, {"type": "integer", "minimum": 1}]}),
 ]
+
+
+Note = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00-\x09\x0b-\x1f\x7f]*$")]
+"""Text in lines: of the control characters, only the line feed."""
 
 
 class ForkRequest(Part):
@@ -47,3 +51,7 @@ class JobPatch(Part):
     tags: Annotated[list[Label], Field(max_length=20)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
     """0 to 9, 9 first; it counts from the next time that the job waits."""
+    starred: bool | None = None
+    """Whether the job is marked with a star."""
+    note: Note | None = None
+    """Free text, up to 2,000 characters in any number of lines."""

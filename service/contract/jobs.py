@@ -379,7 +379,7 @@ def change(
     by: Actor | None = None,
     check: Callable[[Job], None] = lambda job: None,
 ) -> Job:
-    """Change what is for people and the queue: name, tags, priority.
+    """Change what is for people and the queue: name, tags, priority, star, note.
 
     Args:
         check: looks at the job as it is before, and raises where it is not the one that the client saw.
@@ -393,7 +393,7 @@ def change(
             raise JobNotFound(job_id)
         check(job)
         given = patch.model_fields_set
-        before = (job.name, job.tags, job.priority)
+        before = _changeable(job)
         if "name" in given:
             job.name = patch.name
         if "priority" in given:
@@ -402,10 +402,20 @@ def change(
             job.tags = patch.tags or []
             session.execute(delete(JobTag).where(JobTag.job_id == job_id))
             session.add_all(JobTag(job_id=job_id, tag=tag) for tag in set(job.tags))
-        if (job.name, job.tags, job.priority) != before:
+        if "starred" in given:
+            job.starred = bool(patch.starred)
+        if "note" in given:
+            job.note = patch.note or None
+        if _changeable(job) != before:
             audit.record(session, by, Deed.CHANGE, job_id, fields=sorted(given))
-            record_status(session, job, reason="changed", name=job.name, tags=job.tags, priority=job.priority)
+            # Without the note: the log is never cut, and a person who deletes a note expects it to be gone.
+            told = {"name": job.name, "tags": job.tags, "priority": job.priority, "starred": job.starred}
+            record_status(session, job, reason="changed", **told)
         return job
+
+
+def _changeable(job: Job) -> tuple[Any, ...]:
+    return job.name, job.tags, job.priority, job.starred, job.note
 
 
 def remove(

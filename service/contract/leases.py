@@ -18,6 +18,7 @@ from service.contract.artifacts import ArtifactKind, StoredFile
 from service.contract.database import Database, now_ms
 from service.contract.errors import LeaseLost
 from service.contract.events import EventType
+from service.contract.extremes import extended
 from service.contract.failpoints import reach
 from service.contract.health import Finding
 from service.contract.states import ErrorCode, Request, Status
@@ -396,6 +397,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
     if stored is None:
         job.deaths = 0  # not where an epoch is trained again: a job that kills each time behind it would go on for ever
         job.epoch, job.metrics = record.epoch, metrics
+        job.extremes = extended(job.extremes, metrics, record.epoch)
         job.step, job.steps = record.position.step, record.position.steps
         session.add(
             Epoch(

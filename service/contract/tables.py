@@ -42,6 +42,7 @@ class Base(DeclarativeBase):
 
 
 _RUNNING = text("status = 'running'")
+_WITH_PARENT = text("parent_id IS NOT NULL")
 _OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
 
 
@@ -57,6 +58,7 @@ class Job(Base):
         Index("ix_jobs_counts", "status", "kind"),  # all that counting them needs
         Index("ix_jobs_status", "status", "created_ms", "id"),
         Index("ix_jobs_priority", "priority", "id"),
+        Index("ix_jobs_parent", "parent_id", "created_ms", sqlite_where=_WITH_PARENT, postgresql_where=_WITH_PARENT),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -104,7 +106,7 @@ class Job(Base):
 
     extremes: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default=text("'{}'"))
     """Each metric's lowest and highest finite value so far and their epochs, so that lists need not read epochs:
-    ``{"val_loss": {"min": 0.11, "min_epoch": 7, "max": 0.52, "max_epoch": 1}}``.
+    ``{"val_loss": {"min": 0.11, "min_epoch": 7, "max": 0.52, "max_epoch": 1}}``. Forks and reproductions start empty.
     """
     starred: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     note: Mapped[str | None] = mapped_column(Text)

@@ -30,6 +30,7 @@ from service.web.resources import (
     events,
     health,
     inference,
+    job_view,
     jobs,
     limits,
     pages,
@@ -62,6 +63,7 @@ _BLUEPRINTS: Final = (
     sessions.blueprint,
     documents.blueprint,
     pages.blueprint,
+    job_view.blueprint,
 )
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 

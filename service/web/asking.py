@@ -14,7 +14,7 @@ from service.contract.artifacts import ArtifactDamaged, ArtifactKind
 from service.contract.errors import ArtifactNotFound
 from service.contract.spec import Kind
 from service.contract.tables import Artifact, Job
-from service.datasets import DatasetInfo
+from service.datasets import DatasetError, DatasetInfo
 from service.web.problems import Problem
 from service.web.services import owner, services
 
@@ -68,6 +68,19 @@ def dataset_of(job: Job) -> DatasetInfo:
         DatasetNotFound: it is there no more.
     """
     return services().shelf.describe(str(job.resolved["dataset"]["name"]), job.owner)
+
+
+def class_names(job: Job, count: int | None) -> list[str]:
+    """The names of a job's classes; numbers where the data set is gone or does not have ``count`` classes any more.
+
+    Args:
+        count: ``None``: however many the data set has.
+    """
+    try:
+        names = list(dataset_of(job).class_names)
+    except DatasetError:
+        names = []
+    return names if count is None or len(names) == count else [str(number) for number in range(count)]
 
 
 def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[Ready, Artifact], T]) -> T:

@@ -17,7 +17,7 @@ _CODE: Final = re.compile(r"`([^`]+)`")
 def register(app: Flask) -> None:
     """Make the filters known to the app's templates."""
     app.jinja_env.filters |= {"pretty": pretty, "code": code, "constraints": constraints, "duration": duration}
-    app.jinja_env.filters |= {"metric_label": metric_label, "metric_value": metric_value}
+    app.jinja_env.filters |= {"metric_label": metric_label, "metric_value": metric_value, "share": share}
     app.jinja_env.globals["metric_documents"] = metric_info.documents
 
 
@@ -49,6 +49,11 @@ def metric_label(name: str) -> str:
 def metric_value(value: float | None, name: str) -> str:
     """A metric's value in its unit."""
     return metric_info.number(name, value)
+
+
+def share(value: float | None) -> str:
+    """A ratio as a percentage."""
+    return "-" if value is None else f"{value:.1%}"
 
 
 def constraints(schema: dict[str, Any]) -> str:

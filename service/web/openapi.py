@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from service.contract.changes import ForkRequest, JobPatch, SignIn
 from service.contract.fields import choices_of, told_by_name
 from service.contract.inference import GenerateRequest, PredictRequest
 from service.contract.spec import ClassifierSpec, Discriminator, GanSpec, Generator
-from service.web import problems, representations
+from service.web import problems
 from service.web.guard import COOKIE
 from service.web.operations import PUBLIC, Operation, operation_of
 from service.web.queries import NoQuery
@@ -215,11 +216,7 @@ def _answer(what: Any) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        (model, "serialization")
-        for model in vars(representations).values()
-        if isinstance(model, type) and issubclass(model, Answer) and model is not Answer
-    ]
+    answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _answers(Answer)]
     _, made = models_json_schema(answers, ref_template=_REFERENCE)
     schemas: dict[str, Any] = made["$defs"]
     taken = (ForkRequest, JobPatch, SignIn, PredictRequest, GenerateRequest, UploadForm)
@@ -228,6 +225,13 @@ def _schemas() -> dict[str, Any]:
     either, parts = _specs(_REFERENCE)
     schemas = parts | schemas | {"SpecAsSent": either}
     return dict(sorted(schemas.items()))
+
+
+def _answers(base: type[Answer]) -> Iterator[type[Answer]]:
+    """All models of answers, in whichever module they are."""
+    for model in base.__subclasses__():
+        yield model
+        yield from _answers(model)
 
 
 def spec_schema() -> dict[str, Any]:

@@ -40,6 +40,7 @@ def _blank_is_none(value: Any) -> Any:
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 JobId = Annotated[str, StringConstraints(max_length=40)]
 Seq = Annotated[int, Field(ge=0, le=2**62)]
+WhichCheckpoint = Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")]
 
 
 class Query(BaseModel):
@@ -148,11 +149,16 @@ class EpochQuery(Query):
 class CellQuery(Query):
     """Which pictures to show, and by which checkpoint."""
 
-    checkpoint: Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")] = Field(
-        "latest", description="`best`, `latest`, or the number of an epoch."
-    )
+    checkpoint: WhichCheckpoint = Field("latest", description="`best`, `latest`, or the number of an epoch.")
     limit: int = Field(64, ge=1, le=256)
     v: Text | None = Field(None, description="Means nothing; with another value a browser asks again.")
+
+
+class MistakesQuery(Query):
+    """How many mistakes to show, and of which checkpoint."""
+
+    checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest`, or the number of an epoch.")
+    limit: int = Field(24, ge=1, le=256)
 
 
 class SampleQuery(Query):

@@ -141,6 +141,8 @@ class JobSummary(Answer):
     attempt: int
     lease: int
     priority: int
+    starred: bool
+    note: str | None = Field(description="Free text by a person.")
     spec_hash: str
     progress: Progress
     metrics: Metrics = Field(description="Those of the last finished epoch.")
@@ -465,24 +467,6 @@ class PresetList(Answer):
     data: list[PresetItem]
 
 
-class ConfusionMatrix(Answer):
-    """How often each class of the validation pictures was taken for which."""
-
-    epoch: int
-    class_names: list[str]
-    matrix: list[list[int]] = Field(description="A row for each true class, a column for each predicted one.")
-
-
-class ConfusionCell(Answer):
-    """The validation pictures of one class that a checkpoint takes for one class."""
-
-    checkpoint: int = Field(description="The epoch whose checkpoint answered.")
-    count: int = Field(description="How many there are; `limit` of them are shown.")
-    indices: list[int] = Field(description="Their places in the validation split, from 0.")
-    confidences: list[float] = Field(description="What the network gave the predicted class.")
-    images: list[str] = Field(description="PNGs in base64.")
-
-
 class PredictAnswer(Answer):
     """What a classifier takes images for, one after the other."""
 
@@ -760,6 +744,8 @@ def _job_fields(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "lease": job.lease,
         "priority": job.priority,
+        "starred": job.starred,
+        "note": job.note,
         "spec_hash": job.spec_hash,
         "progress": Progress.of(job),
         "metrics": finite(job.metrics),

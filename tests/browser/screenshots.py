@@ -95,7 +95,7 @@ def _draw(page: Page, stack: LocalStack) -> None:
 
 
 def _walk(page: Page, stack: LocalStack) -> None:
-    page.get_by_label("Along the walk").fill("12")
+    page.get_by_label("Position on the path").fill("12")
     expect(page.locator("#many img")).to_have_count(30)
 
 

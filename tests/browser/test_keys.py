@@ -71,9 +71,9 @@ def test_who_only_reads_is_offered_nothing_else(
     visit = open_stack(key=make_key(stack.settings, "ann", Scope.READ))
     page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
     expect(page.locator("#state .status")).to_have_text("succeeded")
-    for name in ("Fork…", "Reproduce", "Delete…", "Edit"):
+    for name in ("Fork…", "Reproduce", "Delete…", "Edit", "Star"):
         expect(page.get_by_role("button", name=name)).to_have_count(0)
-    page.get_by_role("link", name="Draw a digit").click()
+    page.get_by_role("link", name="Draw and classify").click()
     page.locator("#pad").click()
     expect(page.locator("#bars .winner")).to_have_count(1)
     page = visit.open("/")

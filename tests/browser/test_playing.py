@@ -64,7 +64,7 @@ def test_drawn_digits_are_read(visit: Visit, stack: LocalStack, jobs: dict[str, 
     assert right >= 9
     assert 0 < min(times) < PEN_TO_BARS_MS
     assert statistics.median(times) < FAR_TOO_SLOW_MS
-    # What it looked at is tinted: grey has as much red as blue.
+    # The important pixels are tinted: grey has as much red as blue.
     tinted = page.locator("#looked").evaluate(
         "canvas => { const { data } = canvas.getContext('2d').getImageData(0, 0, 280, 280);"
         " return data.filter((value, at) => at % 4 === 0 && value !== data[at + 2]).length; }"
@@ -114,7 +114,7 @@ def test_a_picture_is_read(visit: Visit, stack: LocalStack, jobs: dict[str, Any]
         until(page, "document.getAnimations().length === 0")
         assert winner(page) == (digit, digit)
     drop(page, no_picture)
-    expect(page.locator("#toasts")).to_contain_text("not a picture")
+    expect(page.locator("#toasts")).to_contain_text("cannot read that file")
     assert winner(page) == ("3", "3")
     assert "/ui/play/" in page.url
 
@@ -161,12 +161,12 @@ def test_a_gan_is_walked(visit: Visit, jobs: dict[str, Any]) -> None:
 
     first = picture.get_attribute("src")
     moved = changes(lambda: page.get_by_label("Direction 1").fill("1"))
-    assert changes(lambda: page.get_by_role("button", name="Back to the seed's point").click()) == first
+    assert changes(lambda: page.get_by_role("button", name="Reset to seed").click()) == first
     assert moved != first
     changes(lambda: page.locator("#seed").fill("12"))
     changes(lambda: page.locator("#many button").nth(3).click())
-    changes(lambda: page.get_by_label("Along the walk").fill("12"), "#step")
-    changes(lambda: page.get_by_role("button", name="Walk from here").click(), "#start")
+    changes(lambda: page.get_by_label("Position on the path").fill("12"), "#step")
+    changes(lambda: page.get_by_role("button", name="Use as start").click(), "#start")
     assert way.evaluate("image => image.decode().then(() => image.naturalWidth)") == 28
     page.locator("#checkpoint").focus()
     changes(lambda: page.keyboard.press("Home"))  # the same point, two epochs earlier

@@ -79,18 +79,18 @@ def test_a_paused_job_goes_on_where_it_was(visit: Visit, http: httpx.Client) -> 
 def test_samples_are_scrubbed_and_played(visit: Visit, jobs: dict[str, Any]) -> None:
     job = jobs["painter"]
     page = visit.open(f"/ui/jobs/{job['id']}")
-    image, slider = page.locator("#samples img"), page.get_by_label("Epoch of the samples")
-    expect(page.locator("#samples output")).to_have_text("epoch 3 of 3")
+    image, slider = page.locator("#one-epoch img"), page.get_by_label("Epoch of the samples")
+    expect(page.locator("#one-epoch output")).to_have_text("epoch 3 of 3")
     slider.focus()
     page.keyboard.press("Home")
     expect(image).to_have_attribute("src", f"/jobs/{job['id']}/samples/1.png")
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#samples output")).to_have_text("epoch 2 of 3")
+    expect(page.locator("#one-epoch output")).to_have_text("epoch 2 of 3")
     page.get_by_label("Speed").select_option("15")
     page.get_by_role("button", name="Play").click()
     expect(image).to_have_attribute("src", f"/jobs/{job['id']}/samples/3.png")
     expect(page.get_by_role("button", name="Play")).to_be_visible()
-    page.get_by_label("What the judge sees").check()
+    page.get_by_label("Predicted classes").check()
     expect(image).to_have_attribute("src", f"/jobs/{job['id']}/samples/3.png?verdicts=true")
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
@@ -110,13 +110,13 @@ def test_a_fork_goes_on_with_other_values(
     parent = jobs["other"]
     page = visit.open(f"/ui/jobs/{parent['id']}")
     page.get_by_role("button", name="Fork…").click()
-    page.get_by_label("From").select_option("2")
-    page.get_by_label("Epochs in all").fill("4")
+    page.get_by_label("Checkpoint", exact=True).select_option("2")
+    page.get_by_label("Total epochs").fill("4")
     page.locator("#fork-rate").fill("0.05")
     page.locator("#fork-name").fill("forked")
     page.locator("#fork-go").click()
     page.wait_for_url(lambda url: "/ui/jobs/job_" in url and parent["id"] not in url)
-    expect(page.locator("#notes")).to_contain_text("goes on after its epoch 2")
+    expect(page.locator("#notes")).to_contain_text("Forked from other after epoch 2")
     job = finish(http.get(f"/jobs/{page.url.rpartition('/')[2]}").json())
     assert (job["name"], job["start_epoch"], job["resolved"]["optimizer"]["learning_rate"]) == ("forked", 2, 0.05)
     expect(page.locator("#state .status")).to_have_text("succeeded")
@@ -129,7 +129,7 @@ def test_a_reproduction_tells_that_every_bit_is_the_same(
     page = visit.open(f"/ui/jobs/{jobs['other']['id']}")
     page.get_by_role("button", name="Reproduce").click()
     page.wait_for_url(lambda url: "/ui/jobs/job_" in url and jobs["other"]["id"] not in url)
-    expect(page.locator("#notes")).to_contain_text("every epoch is the same, bit for bit")
+    expect(page.locator("#notes")).to_contain_text("every epoch is bit-identical")
     expect(page.locator("#state .status")).to_have_text("succeeded")
     http.delete(f"/jobs/{page.url.rpartition('/')[2]}").raise_for_status()  # it has the original's name and tags
 
@@ -147,7 +147,7 @@ def test_a_job_that_failed_says_why_and_what_to_try(visit: Visit, http: httpx.Cl
     page = visit.open(f"/ui/jobs/{job['id']}")
     expect(page.locator("#state .status")).to_have_text("failed")
     note = page.locator("#notes .note.error")
-    expect(note).to_contain_text("The job was ended, as its spec asks")
+    expect(note).to_contain_text("Stopped because health.stop_on lists this problem")
     note.get_by_text("What to try").click()
     expect(note.locator("li").first).to_be_visible()
     allowed = http.get(job["urls"]["self"]).json()["allowed_actions"]

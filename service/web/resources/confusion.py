@@ -1,4 +1,4 @@
-"""Which class was taken for which, and the pictures behind each number."""
+"""The confusion matrix, the images behind each of its numbers, and the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from service.datasets import DatasetInfo
 from service.pictures import grids
 from service.web import asking, downloads, queries
 from service.web.answers import as_json
-from service.web.asking import dataset_of, inference, job_of, with_network
+from service.web.asking import class_names, dataset_of, inference, job_of, with_network
+from service.web.classification import ConfusionCell, ConfusionMatrix, Mistake, MistakeList
 from service.web.drawings import picture, require_here
 from service.web.operations import documented
 from service.web.problems import Problem
-from service.web.queries import CellQuery, EpochQuery
-from service.web.representations import ConfusionCell, ConfusionMatrix
+from service.web.queries import CellQuery, EpochQuery, MistakesQuery
 from service.web.services import services
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ TAG: Final = "Inference"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cell:
-    """The pictures of one cell: those of which the network is surest first, or, where it is right, least sure."""
+    """The images of one cell, by falling confidence; on the diagonal by rising confidence."""
 
     epoch: int
     count: int
@@ -46,24 +46,23 @@ class _Cell:
 @blueprint.get("/jobs/<job_id>/confusion")
 @documented(TAG, ConfusionMatrix, query=EpochQuery, problems=("job_not_found", "wrong_kind", "not_yet"))
 def matrix(job_id: str) -> Response:
-    """Show how often each class of the validation pictures was taken for which, in numbers."""
+    """Show the confusion matrix of an epoch, with precision, recall and F1 of each class."""
     query = queries.read_query(EpochQuery)
     job = job_of(job_id, Kind.CLASSIFIER)
     with services().database.read() as session:
         row = session.get(Epoch, (job_id, query.epoch or job.epoch))
     if row is None or row.confusion is None:
         raise Problem("not_yet", f"the job has finished {job.epoch} epochs, and not the one that is asked for")
-    names = list(dataset_of(job).class_names)
-    return as_json(ConfusionMatrix(epoch=row.epoch, class_names=names, matrix=row.confusion))
+    return as_json(ConfusionMatrix.of(row.epoch, class_names(job, len(row.confusion)), row.confusion))
 
 
 @blueprint.get("/jobs/<job_id>/confusion/<int:true>/<int:predicted>")
 @documented(TAG, ConfusionCell, query=CellQuery, problems=(*asking.PROBLEMS, "dataset_unavailable"))
 def cell(job_id: str, true: int, predicted: int) -> Response:
-    """Show the validation pictures of one class that a checkpoint takes for one class.
+    """Show the validation images of one class that a checkpoint predicts as one class.
 
-    Where that is wrong, those come first of which the network is surest; where it is right, those of which it is least
-    sure. A checkpoint's first request takes as long as its look at the whole validation split.
+    Mistakes are ordered by falling confidence, correct predictions by rising confidence. The first request for a
+    checkpoint evaluates the whole validation split.
     """
     query = queries.read_query(CellQuery)
     found = _find(job_id, true, predicted, query)
@@ -89,17 +88,61 @@ def cell(job_id: str, true: int, predicted: int) -> Response:
     problems=(*asking.PROBLEMS, "dataset_unavailable", "not_found"),
 )
 def cell_picture(job_id: str, true: int, predicted: int) -> Response:
-    """Draw these pictures, each with how sure the network is."""
+    """Draw these images, each with the confidence of its prediction."""
     query = queries.read_query(CellQuery)
     found = _find(job_id, true, predicted, query)
     if not found.count:
-        raise Problem("not_found", f"no validation picture of class {true} was taken for class {predicted}")
+        raise Problem("not_found", f"no validation image of class {true} is predicted as class {predicted}")
     shown = len(found.images)
     names = dataset_of(job_of(job_id, Kind.CLASSIFIER)).class_names
     data = grids.prediction_grid(
         found.images, [true] * shown, [predicted] * shown, found.confidences, class_names=names
     )
     return downloads.send_picture(picture(data), "image/png")
+
+
+@blueprint.get("/jobs/<job_id>/mistakes")
+@documented(TAG, MistakeList, query=MistakesQuery, problems=(*asking.PROBLEMS, "dataset_unavailable"))
+def mistakes(job_id: str) -> Response:
+    """Show the validation images that a checkpoint classifies wrongly, the most confident first.
+
+    The first request for a checkpoint evaluates the whole validation split.
+    """
+    query = queries.read_query(MistakesQuery)
+    job = job_of(job_id, Kind.CLASSIFIER)
+    info = dataset_of(job)
+    require_here(info)
+
+    def answer(ready: Ready, row: Artifact) -> MistakeList:
+        return _mistakes(ready, row, info, query.limit)
+
+    return as_json(with_network(job, query.checkpoint, info, answer))
+
+
+def _mistakes(ready: Ready, row: Artifact, info: DatasetInfo, limit: int) -> MistakeList:
+    dataset = services().shelf.load(info)
+    found = inference().validation(row, ready, dataset)
+    labels = dataset.validation_labels
+    wrong = np.flatnonzero(found.classes != labels)
+    confidences = found.probabilities[wrong, found.classes[wrong]]
+    shown = wrong[np.argsort(-confidences, kind="stable")[:limit]]
+    return MistakeList(
+        checkpoint=row.epoch,
+        count=len(wrong),
+        validation_count=len(labels),
+        class_names=list(info.class_names),
+        data=[
+            Mistake(
+                index=int(index),
+                true_class=int(labels[index]),
+                predicted_class=int(found.classes[index]),
+                confidence=float(found.probabilities[index, found.classes[index]]),
+                true_confidence=float(found.probabilities[index, labels[index]]),
+                image=base64.b64encode(grids.image_png(dataset.validation_images[index])).decode(),
+            )
+            for index in shown
+        ],
+    )
 
 
 def _find(job_id: str, true: int, predicted: int, query: CellQuery) -> _Cell:

@@ -164,7 +164,7 @@ def show(job_id: str) -> Response:
     problems=(*_ONE, *_BODY, "precondition_failed"),
 )
 def change(job_id: str) -> Response:
-    """Change a job's name, tags or priority.
+    """Change a job's name, tags, priority, star or note.
 
     A merge patch (RFC 7396): what is left out stays, null clears. With `If-Match` only if nothing has changed since.
     """

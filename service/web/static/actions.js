@@ -2,9 +2,10 @@
 import { $, announce } from "./dom.js";
 import { call } from "./api.js";
 
-const DONE = { cancel: "Cancelling", pause: "Pausing", resume: "In the queue again", retry: "In the queue again" };
+const DONE = { cancel: "Cancelling", pause: "Pausing", resume: "Queued", retry: "Queued" };
 
-export function wireActions(job, onchange) {
+// onedit: a name, a star or the like was changed; onchange: the job may be in another state
+export function wireActions(job, onedit, onchange) {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-action]");
     if (!button) return;
@@ -32,7 +33,8 @@ export function wireActions(job, onchange) {
     }
   });
   wireFork(job);
-  wireEdit(job);
+  wireEdit(job, onedit);
+  wireStar(job, onedit);
 }
 
 function asked(dialog) {
@@ -99,7 +101,7 @@ function wireFork(job) {
   });
 }
 
-function wireEdit(job) {
+function wireEdit(job, onedit) {
   $("#rename").addEventListener("click", async () => {
     $("#edit-error").hidden = true;
     const now = await call(job.urls.self).catch((error) => announce(error.message, "error"));
@@ -107,17 +109,40 @@ function wireEdit(job) {
     $("#edit-name").value = now.name ?? "";
     $("#edit-tags").value = now.tags.join(", ");
     $("#edit-priority").value = now.priority;
+    $("#edit-note").value = now.note ?? "";
+    $("#edit-starred").checked = now.starred;
     $("#edit").showModal();
   });
   $("#edit form").addEventListener("submit", async (event) => {
     event.preventDefault();
     const tags = $("#edit-tags").value.split(",").map((tag) => tag.trim()).filter(Boolean);
-    const body = { name: $("#edit-name").value || null, tags, priority: Number($("#edit-priority").value) };
+    const body = {
+      name: $("#edit-name").value || null,
+      tags,
+      priority: Number($("#edit-priority").value),
+      note: $("#edit-note").value.trim() || null,
+      starred: $("#edit-starred").checked,
+    };
     try {
       await call(job.urls.self, { method: "PATCH", body });
-      location.reload();
+      $("#edit").close();
+      onedit();
     } catch (error) {
       told($("#edit-error"), error);
+    }
+  });
+}
+
+function wireStar(job, onedit) {
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("#star");
+    if (!button) return;
+    const starred = button.getAttribute("aria-pressed") !== "true";
+    try {
+      await call(job.urls.self, { method: "PATCH", body: { starred } });
+      onedit();
+    } catch (error) {
+      announce(error.message, "error");
     }
   });
 }

@@ -1,18 +1,38 @@
-// The pictures behind a cell of the confusion matrix.
+// The images behind a cell of the confusion matrix.
 import { $, announce, h } from "./dom.js";
 import { call } from "./api.js";
+import { view } from "./viewer.js";
 
 export function wireConfusion(job) {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-actual]");
     if (!button) return;
     const { actual, predicted } = button.dataset;
+    const title = button.getAttribute("aria-label");
     try {
       const cell = await call(`${job.urls.self}/confusion/${actual}/${predicted}?checkpoint=latest&limit=60`);
-      $("#behind-title").textContent = button.getAttribute("aria-label");
-      $("#behind-images").replaceChildren(...cell.images.map((image, index) =>
-          h("figure", {}, h("img", { src: `data:image/png;base64,${image}`, alt: `Validation picture ${cell.indices[index]}` }), h("figcaption", { class: "small muted" }, `${(100 * cell.confidences[index]).toFixed(0)}%`)),
-        ));
+      const pictures = {
+        count: () => cell.images.length,
+        at: (place) => ({
+          src: `data:image/png;base64,${cell.images[place]}`,
+          title: title.split(":")[0],
+          about: `Validation image ${cell.indices[place]}. Probability of the predicted class: ${(100 * cell.confidences[place]).toFixed(1)}%.`,
+          file: `image-${cell.indices[place]}.png`,
+        }),
+      };
+      $("#behind-title").textContent = title;
+      const order = actual === predicted ? "least confident first" : "most confident first";
+      $("#behind-about").textContent = `Checkpoint of epoch ${cell.checkpoint}, ${order}${cell.images.length < cell.count ? `: ${cell.images.length} of ${cell.count}` : ""}.`;
+      $("#behind-images").replaceChildren(
+        ...cell.images.map((image, place) =>
+          h(
+            "button",
+            { type: "button", class: "thumb", "aria-label": `Validation image ${cell.indices[place]}`, onclick: () => view(pictures, place) },
+            h("img", { src: `data:image/png;base64,${image}`, alt: "" }),
+            h("span", { class: "small muted" }, `${(100 * cell.confidences[place]).toFixed(0)}%`),
+          ),
+        ),
+      );
       $("#behind").showModal();
     } catch (error) {
       announce(error.message, "error");

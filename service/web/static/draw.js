@@ -31,7 +31,7 @@ if (pad) {
     show(answer);
     if (since) {
       const took = Math.round(performance.now() - since);
-      $("#latency").textContent = `${took} ms from pen to bars`;
+      $("#latency").textContent = `${took} ms from stroke to prediction`;
       $("#latency").dataset.ms = took;
     }
   });
@@ -86,7 +86,7 @@ if (pad) {
     const looked = $("#looked").getContext("2d");
     looked.fillStyle = "#000";
     looked.fillRect(0, 0, 280, 280);
-    $("#verdict").textContent = "Nothing yet: draw something.";
+    $("#verdict").textContent = "Draw something";
     $("#latency").textContent = "";
     for (const row of rows) {
       row.classList.remove("winner");
@@ -132,7 +132,7 @@ if (pad) {
   async function open(file) {
     const picture = await createImageBitmap(file).catch(() => null);
     if (!picture) {
-      announce("That is not a picture that this browser reads.", "error");
+      announce("This browser cannot read that file as an image.", "error");
       return;
     }
     clear();

@@ -3,6 +3,9 @@ import { $, $$, duration, throttle } from "./dom.js";
 import { listen } from "./api.js";
 import { Curves } from "./curves.js";
 import { Samples } from "./samples.js";
+import { Split } from "./split.js";
+import { view, viewAgain } from "./viewer.js";
+import { wireMistakes } from "./mistakes.js";
 import { wireActions } from "./actions.js";
 import { wireConfusion } from "./confusion.js";
 import { refresh } from "./live.js";
@@ -16,7 +19,36 @@ if (job.epoch) curves.load().catch(() => {});
 
 const verdicts = $("#verdicts");
 const samples = new Samples($("#samples"), job.samples, (epoch) => `${job.urls.self}/samples/${epoch}.png${verdicts?.checked ? "?verdicts=true" : ""}`);
+for (const image of $$("#samples img")) {
+  image.addEventListener("load", () => image.classList.toggle("scaled-down", image.naturalWidth > image.clientWidth));
+}
+const split = new Split($("#two-epochs"), samples);
+const largeSamples = {
+  count: () => samples.epochs.length,
+  at: (index) => {
+    const epoch = samples.epochs[index];
+    return { src: samples.find(epoch), title: `Samples, epoch ${epoch}`, about: `Epoch ${epoch} of ${samples.epochs.at(-1)}`, file: `samples-epoch-${epoch}.png` };
+  },
+};
+samples.listeners.push(() => {
+  viewAgain(largeSamples, samples.at);
+  split.show();
+});
 verdicts?.addEventListener("change", () => samples.again());
+$("#sample-large").addEventListener("click", () => {
+  samples.stop();
+  view(largeSamples, samples.at, (index) => samples.show(index));
+});
+$("#compare-epochs").addEventListener("click", ({ currentTarget: button }) => {
+  const isOpen = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", String(isOpen));
+  $("#one-epoch").hidden = isOpen;
+  samples.stop();
+  if (isOpen) split.open();
+  else split.close();
+});
+
+const mistakes = wireMistakes(job);
 
 let source = null;
 let after = job.last_seq;
@@ -45,7 +77,9 @@ function follow() {
     checkpoint: (news) => {
       change(news);
       $("#play-link").hidden = false;
-      if (news.best && curves.table) curves.table.best_epoch = news.epoch;
+      if (!news.best) return;
+      mistakes.renew();
+      if (curves.table) curves.table.best_epoch = news.epoch;
     },
     status: (news) => {
       if (news.reason === "claimed" && news.epoch > 0) curves.resumed.push(news.epoch);
@@ -74,7 +108,7 @@ function showProgress(now) {
 }
 
 // What has ended may be retried: then there is a stream again.
-wireActions(job, () => {
+wireActions(job, renew, () => {
   if (source === null) follow();
   renew();
 });

@@ -1,5 +1,5 @@
 // Pictures of samples through all epochs: a slider, play, and never a jump under a person's hand.
-import { $, h, memory } from "./dom.js";
+import { $, memory } from "./dom.js";
 
 export class Samples {
   // find: gives the address of the picture of an epoch

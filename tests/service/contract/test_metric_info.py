@@ -9,7 +9,7 @@ import pytest
 import service.web
 from service.contract import metric_info
 from service.contract.metric_info import METRICS, describe, number
-from service.web.resources.pages import _TILES
+from service.web import tiles
 
 
 def test_a_layers_metric_is_described_by_its_base() -> None:
@@ -34,7 +34,7 @@ def test_a_value_is_written_in_its_unit(name: str, value: float | None, text: st
 
 
 def test_every_metric_that_a_page_singles_out_is_described() -> None:
-    assert set(_TILES) <= METRICS.keys()
+    assert set(tiles.METRICS) <= METRICS.keys()
 
 
 def test_the_palette_has_a_colour_for_each() -> None:

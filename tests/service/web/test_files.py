@@ -266,7 +266,7 @@ def test_samples_come_with_the_judges_verdicts_on_request(client: FlaskClient, w
     assert "epoch 2" in answer.json["detail"]
     assert client.get(f"{address}/3.png?verdicts=true").json["code"] == "artifact_not_found"
     assert client.get(f"{address}/1.png?verdicts=perhaps").json["code"] == "invalid_parameter"
-    assert "What the judge sees" in client.get(f"/ui/jobs/{job_id}").text
+    assert "Predicted classes" in client.get(f"/ui/jobs/{job_id}").text
 
 
 def test_a_classifiers_samples_show_its_predictions_in_any_case(client: FlaskClient, address: str) -> None:

@@ -253,6 +253,31 @@ def test_a_patch_changes_what_it_names_and_nothing_else(either_app: Flask, submi
     assert len(client.get(f"{address}/events").json["data"]) == 3, "what changes nothing is no event"
 
 
+def test_a_star_and_a_note_are_kept_and_cleared(either_app: Flask, submit: Submit) -> None:
+    client = either_app.test_client()
+    address = f"/jobs/{submit(client)}"
+    assert (client.get(address).json["starred"], client.get(address).json["note"]) == (False, None)
+    note = "the one with the bug ✓\nsee seed 7"
+    changed = client.patch(address, json={"starred": True, "note": note}).json
+    assert (changed["starred"], changed["note"]) == (True, note)
+    listed = client.get("/jobs").json["data"][0]
+    assert (listed["starred"], listed["note"]) == (True, note)
+    cleared = client.patch(address, json={"starred": False, "note": None}).json
+    assert (cleared["starred"], cleared["note"]) == (False, None)
+    log = client.get(f"{address}/events").text
+    assert log.count('"changed"') == 2
+    assert "the one with the bug" not in log, "a note that was deleted is nowhere"
+    client.patch(address, json={"note": ""})
+    client.patch(address, json={"starred": False})
+    assert client.get(f"{address}/events").text == log, "what changes nothing is no event"
+
+
+@pytest.mark.parametrize("note", ["x" * 2001, "a\0", "a\x1b[31m", "a\tb", "a\r\nb", 5])
+def test_a_note_is_text_of_some_length(client: FlaskClient, submit: Submit, note: Any) -> None:
+    assert pointers(client.patch(f"/jobs/{submit(client)}", json={"note": note})) == ["#/note"]
+    assert pointers(client.patch(f"/jobs/{submit(client)}", json={"starred": "yes"})) == ["#/starred"]
+
+
 def test_a_priority_that_was_raised_is_claimed_first(either_app: Flask, submit: Submit) -> None:
     client = either_app.test_client()
     first, second = submit(client), submit(client)
@@ -290,6 +315,7 @@ def test_a_fork_of_somebody_elses_job_is_not_found(make_app: Any, sqlite_url: st
         client.post(f"/jobs/{job_id}/fork", json={}, headers=theirs),
         client.post(f"/jobs/{job_id}/reproduce", headers=theirs),
         client.patch(f"/jobs/{job_id}", json={"name": "mine"}, headers=theirs),
+        client.patch(f"/jobs/{job_id}", json={"starred": True, "note": "mine"}, headers=theirs),
     ):
         assert call.json["code"] == "job_not_found"
     with app.extensions[EXTENSION].database.read() as session:

@@ -240,6 +240,51 @@ def test_cells_hold_the_pictures_that_were_counted(client: FlaskClient, train: A
     assert client.get(f"/jobs/{job_id}/confusion/10/0").json["code"] == "not_found"
 
 
+def test_scores_of_each_class_follow_from_the_matrix(client: FlaskClient, train: Any, job: Any) -> None:
+    job_id = job(train("classifier", **CLASSIFIERS["averaged"]))
+    found = client.get(f"/jobs/{job_id}/confusion").json
+    matrix = np.array(found["matrix"])
+    assert [item["class_name"] for item in found["per_class"]] == found["class_names"]
+    assert [item["support"] for item in found["per_class"]] == matrix.sum(axis=1).tolist()
+    for label, item in enumerate(found["per_class"]):
+        predicted = matrix[:, label].sum()
+        assert item["precision"] == (pytest.approx(matrix[label, label] / predicted) if predicted else None)
+        assert item["recall"] == pytest.approx(matrix[label, label] / matrix[label].sum())
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(matrix.diagonal() / matrix.sum(axis=1)))
+    assert found["macro_f1"] == pytest.approx(np.mean([item["f1"] for item in found["per_class"]]))
+
+
+def test_mistakes_come_with_the_most_confident_first(
+    client: FlaskClient, train: Any, job: Any, digits: Dataset
+) -> None:
+    trained = train("classifier", **CLASSIFIERS["averaged"])
+    job_id = job(trained)
+    found = client.get(f"/jobs/{job_id}/mistakes?limit=256").json
+    schemas = client.get("/openapi.json").json["components"]["schemas"]
+    assert set(found) == set(schemas["MistakeList"]["properties"])
+    assert set(found["data"][0]) == set(schemas["Mistake"]["properties"])
+    matrix = trained.done.confusion
+    assert found["validation_count"] == matrix.sum() == len(digits.validation_labels)
+    assert found["count"] == matrix.sum() - matrix.trace()
+    shown = found["data"]
+    assert len(shown) == min(256, found["count"])
+    confidences = [item["confidence"] for item in shown]
+    assert confidences == sorted(confidences, reverse=True)
+    for item in shown[:20]:
+        assert item["true_class"] == digits.validation_labels[item["index"]] != item["predicted_class"]
+        assert item["true_confidence"] <= item["confidence"]
+        np.testing.assert_array_equal(unpack(item["image"]), digits.validation_images[item["index"]])
+    asked = [item["image"] for item in shown[:20]]
+    answer = ask(client, job_id, "predict", images=asked)
+    assert answer["classes"] == [item["predicted_class"] for item in shown[:20]]
+    np.testing.assert_allclose(np.max(answer["probabilities"], axis=1), confidences[:20], atol=1e-6)
+    few = client.get(f"/jobs/{job_id}/mistakes?limit=3&checkpoint=1").json
+    assert few["data"] == shown[:3]
+    for query, code in (("limit=0", "invalid_parameter"), ("limit=257", "invalid_parameter")):
+        assert client.get(f"/jobs/{job_id}/mistakes?{query}").json["code"] == code
+    assert client.get(f"/jobs/{job_id}/mistakes?checkpoint=9").json["code"] == "artifact_not_found"
+
+
 def test_a_drawing_is_cut_out_and_centred(client: FlaskClient, train: Any, job: Any, digits: Dataset) -> None:
     job_id = job(train("classifier", **CLASSIFIERS["averaged"]))
     rng = np.random.default_rng(0)
@@ -442,6 +487,7 @@ def test_the_wrong_verb_names_the_right_one(client: FlaskClient, submit: Callabl
     assert f"/jobs/{classifier}/predict" in problem["detail"]
     assert f"/jobs/{gan}/generate" in ask(client, gan, "predict", 409, images=["x"])["detail"]
     assert client.get(f"/jobs/{gan}/confusion").json["code"] == "wrong_kind"
+    assert client.get(f"/jobs/{gan}/mistakes").json["code"] == "wrong_kind"
 
 
 def test_a_job_without_a_checkpoint_says_so(client: FlaskClient, submit: Callable[..., str]) -> None:
@@ -450,6 +496,7 @@ def test_a_job_without_a_checkpoint_says_so(client: FlaskClient, submit: Callabl
     assert problem["code"] == "not_yet"
     assert "end of an epoch" in problem["detail"]
     assert client.get(f"/jobs/{job_id}/confusion").json["code"] == "not_yet"
+    assert client.get(f"/jobs/{job_id}/mistakes").json["code"] == "not_yet"
 
 
 def test_a_checkpoint_that_is_gone_names_those_that_are_there(client: FlaskClient, classifier: str) -> None:

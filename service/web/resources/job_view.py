@@ -1,0 +1,179 @@
+"""The pages of one job: what it did and does, and its network to play with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from flask import Blueprint, Response, render_template, request
+
+from service.contract import events, jobs, lineage
+from service.contract.artifacts import ArtifactKind
+from service.contract.errors import JobNotFound
+from service.contract.events import EventType
+from service.contract.spec import Kind
+from service.contract.states import TERMINAL
+from service.contract.tables import Epoch, Event, Job
+from service.datasets import BUILT_IN
+from service.web import queries, tiles
+from service.web.asking import class_names
+from service.web.classification import ConfusionMatrix
+from service.web.operations import documented
+from service.web.representations import artifact_item, checkpoint_items, event_document, job_detail
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("job_view", __name__)
+
+TAG: Final = "Pages"
+_HISTORY: Final = 60
+"""Events that a job's page shows; the log has all."""
+_CHILDREN: Final = 12
+"""Forks and reproductions that a job's page names."""
+_REASONS: Final = {
+    "claimed": "started by a worker",
+    "done": "training finished",
+    "changed": "edited",
+    "handed back": "released by its worker",
+}
+"""Reasons of events that are made for programs, in words."""
+_TOLD: Final = (EventType.STATUS, EventType.LOG, EventType.HEALTH)
+_HEATS: Final = 5
+_FEW_CLASSES: Final = 12
+"""The matrix of so many classes fits on a phone."""
+
+
+@blueprint.get("/ui/jobs/<job_id>")
+@documented(TAG, "text/html", problems=("job_not_found",))
+def job(job_id: str) -> Response:
+    """Show a job to a person, live."""
+    queries.read_query(queries.NoQuery)
+    try:
+        with services().database.read() as session:
+            row = jobs.get(session, job_id, owner=owner())
+            checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+            samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
+            last = session.get(Epoch, (job_id, row.epoch))
+            told = [event for kind in _TOLD for event in events.of_type(session, job_id, kind)]
+            parent = lineage.parent(session, row, owner=owner())
+            children, children_count = lineage.children(session, job_id, owner=owner(), limit=_CHILDREN)
+    except JobNotFound:
+        return _missing(job_id)
+    shown = job_detail(row)
+    resumed = _resumed(told)
+    history = sorted(told, key=lambda event: event.seq, reverse=True)[:_HISTORY]
+    facts = {
+        "id": job_id,
+        "kind": row.kind,
+        "urls": shown.urls.model_dump(),
+        "over": row.status in TERMINAL,
+        "epoch": row.epoch,
+        "last_seq": row.last_seq,
+        "samples": [sample.epoch for sample in samples],
+        "resumed": resumed,
+        "judged": _is_judged(row),
+        "checkpoints": len(checkpoints),
+    }
+    return _html(
+        "job.html",
+        job=shown,
+        starred=row.starred,
+        note=row.note,
+        facts=facts,
+        took=(row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
+        tiles=tiles.metric_tiles(row, lambda: _metrics(job_id)),
+        resources=tiles.resource_tiles(row, last),
+        checkpoints=checkpoint_items(row, checkpoints)[::-1],
+        artifacts=[artifact_item(artifact) for artifact in (*checkpoints, *samples)],
+        confusion=_confusion(row, last),
+        history=[event_document(event, job_id=job_id) for event in history],
+        reasons=_REASONS,
+        resumed=resumed,
+        parent=parent,
+        children=children,
+        children_count=children_count,
+    )
+
+
+@blueprint.get("/ui/play/<job_id>")
+@documented(TAG, "text/html", problems=("job_not_found",))
+def play(job_id: str) -> Response:
+    """Let a person draw for a classifier, or walk a GAN's latent space."""
+    queries.read_query(queries.NoQuery)
+    try:
+        with services().database.read() as session:
+            row = jobs.get(session, job_id, owner=owner())
+            files = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+    except JobNotFound:
+        return _missing(job_id)
+    shown = job_detail(row)
+    checkpoints = [
+        {"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in checkpoint_items(row, files)
+    ]
+    facts = {
+        "urls": shown.urls.model_dump(),
+        "checkpoints": checkpoints,
+        "start": next((place for place, item in enumerate(checkpoints) if item["best"]), 0),
+        "seed": row.resolved["seed"],
+        "latent": row.resolved.get("latent"),
+        "class_names": class_names(row, None),
+    }
+    return _html("play.html", job=shown, facts=facts)
+
+
+def _metrics(job_id: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with services().database.read() as session:
+        rows = jobs.epochs(session, job_id)
+    return ((row.epoch, row.metrics) for row in rows)
+
+
+def _resumed(told: list[Event]) -> list[int]:
+    """The epochs after which the job went on: on another worker, after a pause, or from another job's checkpoint."""
+    claims = [event.data for event in told if event.type == EventType.STATUS and event.data.get("reason") == "claimed"]
+    return [data["epoch"] for data in claims if data["epoch"]]
+
+
+def _is_judged(row: Job) -> bool:
+    known = BUILT_IN.get(str(row.resolved["dataset"]["name"]))
+    return row.kind == Kind.GAN and known is not None and known.judge is not None
+
+
+def _confusion(row: Job, last: Epoch | None) -> dict[str, Any] | None:
+    """The matrix and the scores of the last epoch, and how strongly to tint each cell."""
+    if last is None or last.confusion is None:
+        return None
+    names = class_names(row, len(last.confusion))
+    rows = [
+        {"index": actual, "name": names[actual], "cells": _cells(actual, counts, names)}
+        for actual, counts in enumerate(last.confusion)
+    ]
+    scores = ConfusionMatrix.of(last.epoch, names, last.confusion)
+    return {
+        "epoch": last.epoch,
+        "names": names,
+        "rows": rows,
+        "is_small": len(names) <= _FEW_CLASSES,
+        "scores": scores,
+        "total": sum(map(sum, last.confusion)),
+    }
+
+
+def _cells(actual: int, counts: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+    # Mistakes are tinted among themselves: beside what is right, none of them would show.
+    most = max((count for predicted, count in enumerate(counts) if predicted != actual), default=0)
+    cells = []
+    for predicted, count in enumerate(counts):
+        right = predicted == actual
+        share = count / (sum(counts) if right else max(most, 5)) if count else 0.0
+        heat = 0 if not count else max(1, round(_HEATS * share))
+        cells.append({"count": count, "right": right, "heat": heat, "name": names[predicted]})
+    return cells
+
+
+def _missing(job_id: str) -> Response:
+    if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
+        raise JobNotFound(job_id)
+    return _html("missing.html", status=404, job_id=job_id)
+
+
+def _html(template: str, *, status: int = 200, **values: object) -> Response:
+    return Response(render_template(template, **values), status, content_type="text/html; charset=utf-8")

@@ -1,0 +1,97 @@
+// The most confident mistakes of the best checkpoint. The service evaluates the validation split for them: so they are
+// asked for when they come into view, and again when there is a better checkpoint, but not often.
+import { $, h, throttle } from "./dom.js";
+import { call } from "./api.js";
+import { latest } from "./checkpoints.js";
+import { view } from "./viewer.js";
+
+const FIRST = 24;
+const MOST = 192;
+const AGAIN_MS = 10_000;
+const percent = (share) => `${(100 * share).toFixed(1)}%`;
+
+export function wireMistakes(job) {
+  const root = $("#mistakes");
+  if (!root) return { renew: () => {} };
+  let limit = FIRST;
+  let inView = false;
+  let isStale = true;
+  let found = null;
+
+  const load = latest(async () => {
+    isStale = false;
+    try {
+      found = await call(`${job.urls.self}/mistakes?checkpoint=best&limit=${limit}`);
+    } catch (error) {
+      $("#mistakes-state").hidden = false;
+      $("#mistakes-state").textContent = error.message;
+      return;
+    }
+    show();
+  });
+  const soon = throttle(AGAIN_MS, () => maybe());
+  const maybe = () => {
+    if (isStale && inView && !document.hidden) load();
+  };
+
+  function show() {
+    const { data, count, checkpoint, validation_count: all } = found;
+    $("#mistakes-of").textContent = `best checkpoint, epoch ${checkpoint}`;
+    $("#mistakes-state").hidden = false;
+    $("#mistakes-state").textContent = count
+      ? `${count} of ${all} validation images are classified wrongly (${percent(count / all)}). ${data.length < count ? `The ${data.length} most confident mistakes:` : ""}`
+      : `All ${all} validation images are classified correctly.`;
+    const focused = document.activeElement?.closest("#mistakes [data-index]")?.dataset.index;
+    $("#mistakes-images").replaceChildren(...data.map((item, place) => thumbnail(item, place)));
+    if (focused) $(`#mistakes [data-index="${focused}"]`)?.focus({ preventScroll: true });
+    $("#mistakes-more").hidden = data.length >= Math.min(count, MOST);
+  }
+
+  const name = (label) => found.class_names[label] ?? String(label);
+  const about = (item) => `True ${name(item.true_class)}, predicted ${name(item.predicted_class)}`;
+
+  function thumbnail(item, place) {
+    return h(
+      "button",
+      { type: "button", class: "thumb", dataset: { index: item.index }, "aria-label": `${about(item)}, ${percent(item.confidence)} confident`, onclick: () => view(pictures(), place) },
+      h("img", { src: `data:image/png;base64,${item.image}`, alt: "" }),
+      h("span", { class: "small" }, h("strong", {}, name(item.predicted_class)), ` ${(100 * item.confidence).toFixed(0)}%`),
+      h("span", { class: "small muted" }, `true ${name(item.true_class)}`),
+    );
+  }
+
+  function pictures() {
+    const { data } = found;
+    return {
+      count: () => data.length,
+      at: (place) => {
+        const item = data[place];
+        return {
+          src: `data:image/png;base64,${item.image}`,
+          title: about(item),
+          about: `Validation image ${item.index}. Probability of ${name(item.predicted_class)}: ${percent(item.confidence)}, of ${name(item.true_class)}: ${percent(item.true_confidence)}. Mistake ${place + 1} of ${found.count}.`,
+          file: `mistake-${item.index}.png`,
+        };
+      },
+    };
+  }
+
+  $("#mistakes-more").addEventListener("click", () => {
+    limit = Math.min(4 * limit, MOST);
+    load();
+  });
+  new IntersectionObserver((entries) => {
+    inView = entries.at(-1).isIntersecting;
+    maybe();
+  }, { rootMargin: "200px" }).observe(root);
+  document.addEventListener("visibilitychange", maybe);
+
+  return {
+    // There is a better checkpoint.
+    renew() {
+      root.hidden = false;
+      isStale = true;
+      soon();
+    },
+  };
+}

@@ -1,0 +1,70 @@
+// The samples of two epochs over each other: a divider shows the left one up to where it stands, and the right one beyond.
+import { $ } from "./dom.js";
+
+export class Split {
+  // samples: whose epochs and addresses of pictures these are
+  constructor(root, samples) {
+    this.root = root;
+    this.samples = samples;
+    this.stack = $(".stack", root);
+    this.divider = $(".split-at", root);
+    this.chosen = { left: null, right: null }; // epochs, which stay when others come
+    this.divider.addEventListener("input", () => this.divide());
+    for (const side of ["left", "right"]) {
+      this.slider(side).addEventListener("input", ({ target }) => {
+        this.chosen[side] = this.samples.epochs[Number(target.value)];
+        this.show();
+      });
+    }
+    this.stack.addEventListener("pointerdown", (event) => {
+      this.stack.setPointerCapture(event.pointerId);
+      this.drag(event);
+    });
+    this.stack.addEventListener("pointermove", (event) => this.stack.hasPointerCapture(event.pointerId) && this.drag(event));
+  }
+
+  slider(side) {
+    return $(`#split-${side}`, this.root);
+  }
+
+  open() {
+    const { epochs } = this.samples;
+    this.chosen.left ??= epochs[0];
+    this.chosen.right ??= epochs.at(-1);
+    this.root.hidden = false;
+    this.show();
+  }
+
+  close() {
+    this.root.hidden = true;
+  }
+
+  show() {
+    if (this.root.hidden) return;
+    const { epochs, find } = this.samples;
+    for (const side of ["left", "right"]) {
+      const epoch = this.chosen[side];
+      const slider = this.slider(side);
+      slider.max = epochs.length - 1;
+      slider.value = epochs.indexOf(epoch);
+      slider.setAttribute("aria-valuetext", `epoch ${epoch}`);
+      $(`output[for=${slider.id}]`, this.root).textContent = `epoch ${epoch}`;
+      const image = $(`img[data-side=${side}]`, this.root);
+      image.alt = `Samples of epoch ${epoch}, ${side} of the divider`;
+      if (image.getAttribute("src") !== find(epoch)) image.src = find(epoch);
+    }
+    this.divide();
+  }
+
+  divide() {
+    const share = Number(this.divider.value);
+    this.stack.style.setProperty("--split", `${share}%`);
+    this.divider.setAttribute("aria-valuetext", `${Math.round(share)}% epoch ${this.chosen.left}, the rest epoch ${this.chosen.right}`);
+  }
+
+  drag(event) {
+    const box = this.stack.getBoundingClientRect();
+    this.divider.value = (100 * (event.clientX - box.left)) / box.width;
+    this.divide();
+  }
+}

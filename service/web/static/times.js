@@ -1,0 +1,31 @@
+// Times in the reader's own zone, with UTC on hover. The server writes UTC, which stays where no script runs.
+const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" }); // made once: it is slow
+
+export function localize(root) {
+  for (const element of root.querySelectorAll("time[datetime]")) write(element);
+}
+
+function write(element) {
+  const at = new Date(element.dateTime);
+  if (Number.isNaN(at.getTime())) return;
+  const utc = `${at.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+  if (/^$|UTC$/.test(element.textContent.trim())) {
+    element.textContent = local.format(at);
+    element.title = utc;
+  } else if (element.title !== utc) {
+    element.title = `${local.format(at)} · ${utc}`; // another text, like "5 min ago", stays
+  }
+}
+
+localize(document);
+// What other scripts add or change later.
+new MutationObserver((changes) => {
+  for (const { target, type, addedNodes } of changes) {
+    if (type === "attributes") write(target);
+    for (const node of addedNodes) {
+      if (node.nodeType !== Node.ELEMENT_NODE) continue;
+      if (node.matches("time[datetime]")) write(node);
+      localize(node);
+    }
+  }
+}).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ["datetime"] });

@@ -1,0 +1,72 @@
+// One dialog for all pictures of a page, as large as the window allows, with the one before and after it.
+import { $ } from "./dom.js";
+
+const dialog = $("#viewer");
+const image = $("img", dialog);
+let shown = null;
+
+// pictures: { count(), at(index) -> { src, title, about, file } }; file: the name of a download
+export function view(pictures, index, onmove = () => {}) {
+  shown = { pictures, index, onmove };
+  show();
+  if (!dialog.open) dialog.showModal();
+}
+
+// Something about the pictures has changed: there are more of them, or others.
+export function viewAgain(pictures, index) {
+  if (!dialog.open || shown?.pictures !== pictures) return;
+  shown.index = index;
+  show();
+}
+
+function show() {
+  const { pictures, index } = shown;
+  const { src, title, about, file } = pictures.at(index);
+  if (image.getAttribute("src") !== src) image.src = src;
+  image.alt = title;
+  $("#viewer-title").textContent = title;
+  $("#viewer-about").textContent = about ?? "";
+  $("#viewer-file").href = src;
+  $("#viewer-file").download = file;
+  $("#viewer-previous").disabled = index === 0;
+  $("#viewer-next").disabled = index === pictures.count() - 1;
+}
+
+function move(by) {
+  const index = shown.index + by;
+  if (index < 0 || index >= shown.pictures.count()) return;
+  shown.index = index;
+  show();
+  shown.onmove(index);
+}
+
+// Whole multiples of the picture's pixels stay sharp. One that is larger than the window is scaled down, unless its
+// actual size is asked for: then it is scrolled.
+function fit() {
+  if (!image.naturalWidth || !dialog.open) return;
+  const stage = image.parentElement;
+  const room = Math.min(stage.clientWidth / image.naturalWidth, stage.clientHeight / image.naturalHeight);
+  const isActual = $("#viewer-size").getAttribute("aria-pressed") === "true";
+  const scale = room >= 1 ? Math.floor(room) : isActual ? 1 : room;
+  $("#viewer-size").hidden = room >= 1;
+  image.style.width = `${Math.floor(image.naturalWidth * scale)}px`;
+  image.classList.toggle("scaled-down", scale < 1);
+}
+
+image.addEventListener("load", fit);
+addEventListener("resize", fit);
+$("#viewer-size").addEventListener("click", ({ currentTarget: button }) => {
+  button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+  fit();
+});
+new ResizeObserver(fit).observe(image.parentElement);
+$("#viewer-previous").addEventListener("click", () => move(-1));
+$("#viewer-next").addEventListener("click", () => move(1));
+dialog.addEventListener("keydown", (event) => {
+  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const isScrolled = event.target.matches(".stage") && event.target.scrollWidth > event.target.clientWidth;
+  if (!by || isScrolled) return;
+  event.preventDefault();
+  move(by);
+});
+dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it

@@ -1,0 +1,99 @@
+"""Times are shown in the reader's zone, with UTC on hover."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+from playwright.sync_api import Page, expect
+
+from service.contract.settings import Auth
+from tests.browser.conftest import Visit, only_with, until
+
+TOKYO = {"timezone_id": "Asia/Tokyo", "locale": "en-GB"}
+
+
+def in_tokyo(text: str) -> str:
+    at = datetime.fromisoformat(text).astimezone(ZoneInfo("Asia/Tokyo"))
+    return f"{at.day} {at:%b %Y, %H:%M:%S}"
+
+
+def in_utc(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def fact(page: Page, name: str) -> Any:
+    return page.locator(f"#facts dt:text-is('{name}') + dd time")
+
+
+@only_with([Auth.LOCAL])
+def test_times_of_a_job_are_local_with_utc_on_hover(
+    open_stack: Callable[..., Visit], jobs: dict[str, Any], http: httpx.Client
+) -> None:
+    job = jobs["reader"]
+    page = open_stack(**TOKYO).open(f"/ui/jobs/{job['id']}")
+    for name in ("Created", "Started", "Finished"):
+        text = job[f"{name.lower()}_at"]
+        expect(fact(page, name)).to_have_text(in_tokyo(text))
+        expect(fact(page, name)).to_have_attribute("title", in_utc(text))
+    first = page.locator(".events time").last
+    expect(first).to_have_text(in_tokyo(http.get(job["urls"]["events"]).json()["data"][0]["at"]))
+
+
+@only_with([Auth.LOCAL])
+def test_times_stay_local_when_a_part_of_the_page_is_renewed(
+    open_stack: Callable[..., Visit], http: httpx.Client
+) -> None:
+    job = http.post("/jobs", json={"kind": "classifier", "name": "clock", "epochs": 500}).json()
+    page = open_stack(**TOKYO).open(f"/ui/jobs/{job['id']}")
+    expect(page.locator("#state .status")).to_have_text("running")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#state .status")).to_have_text("cancelled")
+    ended = http.get(job["urls"]["self"]).json()
+    expect(fact(page, "Finished")).to_have_text(in_tokyo(ended["finished_at"]))
+    until(page, "[...document.querySelectorAll('time')].every((time) => !time.textContent.includes('UTC'))")
+    assert page.locator(".events time").count() >= 2
+    http.delete(job["urls"]["self"])
+
+
+@only_with([Auth.LOCAL])
+def test_a_part_that_has_not_changed_is_not_replaced(open_stack: Callable[..., Visit], jobs: dict[str, Any]) -> None:
+    page = open_stack(**TOKYO).open(f"/ui/jobs/{jobs['reader']['id']}")
+    kept = page.evaluate(
+        "async () => { const { refresh } = await import(document.querySelector('script[src$=\"/job.js\"]').src"
+        ".replace('job.js', 'live.js')); const parts = [...document.querySelectorAll('[data-live]')];"
+        " await refresh(); return parts.map((part) => [part.id, part.isConnected]); }"
+    )
+    assert [name for name, stays in kept if not stays] == []
+    assert len(kept) > 3
+
+
+@only_with([Auth.LOCAL])
+def test_ages_in_the_list_tell_both_times_on_hover(open_stack: Callable[..., Visit], jobs: dict[str, Any]) -> None:
+    page = open_stack(**TOKYO).open("/?q=reader")
+    age = page.locator("tr.job time").first
+    created = jobs["reader"]["created_at"]
+    expect(age).to_have_attribute("title", f"{in_tokyo(created)} · {in_utc(created)}")
+    assert "ago" in age.inner_text() or "now" in age.inner_text()
+
+
+@only_with([Auth.LOCAL])
+def test_without_scripts_times_are_utc(open_stack: Callable[..., Visit], jobs: dict[str, Any]) -> None:
+    page = open_stack(java_script_enabled=False, **TOKYO).open(f"/ui/jobs/{jobs['reader']['id']}")
+    assert fact(page, "Created").inner_text() == in_utc(jobs["reader"]["created_at"])
+
+
+@only_with([Auth.LOCAL])
+def test_times_that_a_script_adds_are_local_too(open_stack: Callable[..., Visit]) -> None:
+    page = open_stack(**TOKYO).open("/docs")
+    at = datetime.fromisoformat("2026-03-29T00:30:00+00:00")
+    page.evaluate(
+        "text => { const time = document.createElement('time'); time.dateTime = text;"
+        " time.textContent = '2026-03-29 00:30:00 UTC'; time.id = 'late';"
+        " document.querySelector('main').append(time); }",
+        at.isoformat(),
+    )
+    expect(page.locator("#late")).to_have_text(in_tokyo(at.isoformat()))

@@ -1,0 +1,129 @@
+"""The page of a job as the server writes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import update
+
+from service.contract import lineage
+from service.contract.database import Database
+from service.contract.tables import Job
+from service.web.services import EXTENSION, Services
+from tests.service.web.conftest import PlayedWorker
+
+Submit = Callable[..., str]
+
+
+def tile(page: str, name: str) -> str:
+    """The words of one tile."""
+    found = re.search(rf'data-(?:metric|resource)="{name}">(.*?)\n    </div>', page, re.DOTALL)
+    assert found is not None, f"no tile {name}"
+    return " ".join(re.sub(r"<[^>]+>", " ", found[1]).split())
+
+
+def set_columns(app: Flask, job_id: str, **values: Any) -> None:
+    here: Services = app.extensions[EXTENSION]
+    with here.database.write() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(**values))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_best_value_is_told_of_jobs_with_and_without_recorded_extremes(
+    app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Submit, recorded: bool
+) -> None:
+    job_id = submit(client)
+    worker.claim()
+    for epoch, loss in enumerate([0.5, 0.25, 0.25, float("nan"), 0.75], start=1):
+        worker.epoch(epoch, metrics={"val_loss": loss, "val_accuracy": 0.1 * epoch})
+    if not recorded:  # as of a job that ended before they were kept
+        set_columns(app, job_id, extremes={})
+    page = client.get(f"/ui/jobs/{job_id}").text
+    assert "best 0.25 in epoch 2" in tile(page, "val_loss")
+    assert "0.75" in tile(page, "val_loss")
+    assert "best 50.00% in epoch 5" in tile(page, "val_accuracy")
+
+
+def test_used_resources_are_told_where_they_were_measured(
+    app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Submit
+) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.epoch(1)
+    set_columns(app, job_id, cpu_seconds=None, peak_memory_bytes=None)
+    page = client.get(f"/ui/jobs/{job_id}").text
+    assert "CPU time" not in page
+    assert "peak memory" not in page
+    set_columns(app, job_id, cpu_seconds=7260.0, peak_memory_bytes=123_400_000, started_ms=1000, finished_ms=5500)
+    page = client.get(f"/ui/jobs/{job_id}").text
+    assert tile(page, "cpu").endswith("2.0 h")
+    assert tile(page, "memory").endswith("123 MB")
+    assert tile(page, "duration").endswith("4.5 s")
+
+
+def test_a_class_without_images_is_scored_with_a_dash(
+    client: FlaskClient, worker: PlayedWorker, submit: Submit
+) -> None:
+    job_id = submit(client)
+    worker.claim()
+    matrix = [[5 if row == column else 0 for column in range(10)] for row in range(10)]
+    matrix[3] = [0] * 10
+    worker.epoch(1, confusion=matrix)
+    assert client.get(f"/jobs/{job_id}/confusion").json["per_class"][3] == {
+        "class_name": "3",
+        "support": 0,
+        "precision": None,
+        "recall": None,
+        "f1": None,
+    }
+    page = client.get(f"/ui/jobs/{job_id}").text
+    row = re.search(r'<tr><th scope="row">3</th>(<td class="number">.*?)</tr>', page)
+    assert row is not None
+    assert re.findall(r">([^<]+)<", row[1]) == ["0", "-", "-", "-"]
+
+
+def test_a_matrix_of_another_number_of_classes_is_labelled_with_numbers(
+    client: FlaskClient, worker: PlayedWorker, submit: Submit
+) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.epoch(1, confusion=[[2, 1], [0, 3]])
+    found = client.get(f"/jobs/{job_id}/confusion").json
+    assert found["class_names"] == ["0", "1"]
+    assert 'aria-label="True 0, predicted 1: 1 image"' in client.get(f"/ui/jobs/{job_id}").text
+
+
+def test_children_are_found_newest_first_and_only_those_of_the_owner(database: Database) -> None:
+    def job(number: int, **values: Any) -> Job:
+        fixed = {"kind": "classifier", "tags": [], "priority": 5, "spec": {}, "resolved": {}, "spec_hash": "x"}
+        times = {"created_ms": number, "queued_ms": number, "epochs": 1, "steps": 1}
+        return Job(id=f"job_{number}", owner="ann", name=f"number {number}", **fixed, **times, **values)
+
+    with database.write() as session:
+        session.add_all([job(1), *(job(number, parent_id="job_1") for number in range(2, 8)), job(8)])
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == "job_7").values(owner="bob"))
+    with database.read() as session:
+        rows, count = lineage.children(session, "job_1", owner="ann", limit=3)
+        assert ([row.id for row in rows], count) == (["job_6", "job_5", "job_4"], 5)
+        rows, count = lineage.children(session, "job_1", limit=30)
+        assert (len(rows), count) == (6, 6)
+        child, foreign = session.get_one(Job, "job_2"), session.get_one(Job, "job_7")
+        parent = lineage.parent(session, child, owner="ann")
+        assert parent is not None
+        assert parent.id == "job_1"
+        assert lineage.parent(session, foreign, owner="bob") is None
+        assert lineage.parent(session, parent, owner="ann") is None
+
+
+def test_a_note_is_text_and_no_markup(client: FlaskClient, submit: Submit) -> None:
+    job_id = submit(client)
+    client.patch(f"/jobs/{job_id}", json={"note": "<script>alert(1)</script>\nsecond", "starred": True})
+    page = client.get(f"/ui/jobs/{job_id}").text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\nsecond" in page
+    assert 'id="star" data-live aria-pressed="true"' in page
