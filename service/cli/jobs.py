@@ -311,4 +311,4 @@ def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
 
 def to_json(document: Any) -> str:
     """A document for machines, which people can read too."""
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return json.dumps(document, indent=2, ensure_ascii=False, default=dict)

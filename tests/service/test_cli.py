@@ -263,7 +263,7 @@ def test_a_service_that_is_not_there_is_one_line_with_what_to_do() -> None:
         port = free.getsockname()[1]
     result = CliRunner().invoke(main, ["jobs", "--server", f"http://127.0.0.1:{port}"])
     assert result.exit_code == 1
-    assert re.fullmatch(r"tapeline: nobody answers at http://127\.0\.0\.1:\d+ .*tapeline up\n", result.stderr)
+    assert re.fullmatch(r"tapeline: no service answers at http://127\.0\.0\.1:\d+ .*tapeline up\n", result.stderr)
 
 
 def test_settings_that_make_no_sense_are_one_line() -> None:
@@ -391,7 +391,8 @@ def test_a_classifier_says_what_pictures_show(run: Run, trained: str, digits: li
 def test_a_file_that_is_no_picture_is_named(run: Run, trained: str, digits: list[str]) -> None:
     Path("notes.txt").write_text("no picture")
     result = run("predict", trained, digits[0], "notes.txt")
-    assert (result.exit_code, result.stderr) == (1, "tapeline: notes.txt is not a PNG\n")
+    what = "is not an image that can be read here (PNG, JPEG, WebP, BMP or GIF)"
+    assert (result.exit_code, result.stderr) == (1, f"tapeline: notes.txt {what}\n")
     assert run("predict", trained, "missing.png").stderr == "tapeline: missing.png: No such file or directory\n"
     assert "neither best, nor latest" in run("predict", trained, digits[0], "--checkpoint", "newest").stderr
     assert "kept are 1, 2" in run("predict", trained, digits[0], "--checkpoint", "9").stderr
