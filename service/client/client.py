@@ -240,6 +240,11 @@ class Client:
         found: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
         return found
 
+    def presets(self) -> Sequence[dict[str, Any]]:
+        """The presets, each with ``kind``, ``name`` and its whole ``spec``."""
+        found: Sequence[dict[str, Any]] = self._connection.json("GET", "/presets")["data"]
+        return found
+
     def upload(
         self, name: str, files: Mapping[str, Path], *, validation_fraction: float | None = None
     ) -> dict[str, Any]:

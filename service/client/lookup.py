@@ -15,6 +15,8 @@ from service.client.job import Job
 _ID: Final = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}")
 _PAGE: Final = 100
 _LISTED: Final = 10
+_MAX_NAME: Final = 24
+"""Characters of a name in the list of candidates, which is to fit into 80 columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +88,6 @@ def _not_found(text: str) -> ApiError:
 
 
 def _line(job: Mapping[str, Any]) -> str:
-    return f"{job['id']}  {job['name'] or '-'}  {job['status']}  {age_text(age_s(job))} old"
+    name = job["name"] or "-"
+    name = name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+    return f"{job['id']}  {name}  {job['status']}  {age_text(age_s(job))} old"
