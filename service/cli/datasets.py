@@ -13,7 +13,7 @@ from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.target import Target, service_options
-from service.cli.text import to_json
+from service.cli.text import size, to_json
 
 
 @click.command("datasets")
@@ -36,9 +36,9 @@ def list_datasets(target: Target) -> None:
         wide = title in ("NAME", "NOTE")
         table.add_column(title, overflow="fold", no_wrap=not wide, justify="left" if wide else "right")
     for item in found:
-        name, size, classes, train, validation, note = _row(item)
+        name, pixels, classes, train, validation, note = _row(item)
         style = "red" if item["problem"] else "yellow" if not item["available"] else ""
-        table.add_row(Text(name), size, classes, train, validation, Text(note, style))
+        table.add_row(Text(name), pixels, classes, train, validation, Text(note, style))
     console.print(table)
 
 
@@ -74,7 +74,12 @@ def upload(target: Target, name: str, files: tuple[Path, ...], validation_fracti
 
 def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
     """A data set as columns."""
-    note = item["problem"] or ("uploaded" if item["uploaded"] else "" if item["available"] else "needs a download")
+    download = (
+        f"needs a download ({size(item['download_bytes'])})" if item.get("download_bytes") else "needs a download"
+    )
+    note = item["problem"] or ("uploaded" if item["uploaded"] else "" if item["available"] else download)
+    if item.get("state") == "unavailable" and not item["problem"]:
+        note = item["state_reason"] or "not available"
     return (
         item["name"],
         " x ".join(map(str, item["image_shape"])) or "broken",

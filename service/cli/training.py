@@ -181,4 +181,4 @@ def _estimate(cost: Mapping[str, Any]) -> str:
     else:
         return "unknown until a job of this kind has ended on this service"
     basis = cost.get("estimate_basis")
-    return f"{text} ({basis})" if basis else text
+    return f"{text} (based on {basis})" if basis else text
