@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -162,6 +163,19 @@ def test_download_says_what_to_do_before_the_first_epoch(run: Run, client: Clien
     assert early.exit_code == 0
     assert "tapeline watch" in early.stderr
     assert list(Path().iterdir()) == []
+    job.cancel().wait(timeout_s=30)
+
+
+def test_ctrl_c_leaves_a_watched_job_running_and_says_so(stack: LocalStack, client: Client) -> None:
+    job = client.submit({"kind": "gan", "epochs": 1000})
+    command = [sys.executable, "-c", "from service.cli import main; main()", "--server", stack.url, "watch", job.id]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "queued\n"
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (130, f"job {job.id} continues; stop it with: tapeline cancel {job.id}\n")
+    assert job.refresh().status in ("queued", "running")
     job.cancel().wait(timeout_s=30)
 
 
