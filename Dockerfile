@@ -22,6 +22,7 @@ COPY pyproject.toml README.md /src/
 COPY engine /src/engine
 COPY migrations /src/migrations
 COPY service /src/service
+COPY tapeline /src/tapeline
 COPY workers /src/workers
 RUN PYTHONPATH=/opt/build-tools pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheel /src \
  && pip --python /opt/tapeline/bin/python install --quiet --no-deps --prefix /install /wheel/*.whl

@@ -107,11 +107,11 @@ $(VENV)/bin/python:
 
 # Hashes hold for everything that is installed; the project itself is linked, so edits count at once.
 $(VENV)/installed: requirements.lock pyproject.toml | $(VENV)/bin/python
-	@echo "installing into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@echo "installing into $(VENV); this is done once"
+	@$(BIN)/python .ci/install.py requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python .ci/install.py requirements-dev.lock
 	@touch $@

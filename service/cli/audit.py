@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -16,13 +16,15 @@ from service.contract.tables import AuditEntry
 
 
 @click.command()
-@click.option("--owner", help="Only what this owner's keys did.")
-@click.option("--action", type=click.Choice([deed.value for deed in Deed]), help="Only this.")
-@click.option("--subject", metavar="ID", help="Only what was done to this job or key.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line each, for machines.")
+@click.option("--owner", help="Only actions of this owner's keys.")
+@click.option("--action", type=click.Choice([deed.value for deed in Deed]), help="Only this action.")
+@click.option("--subject", metavar="ID", help="Only actions on this job or key.")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Number of entries at most."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per entry, for programs.")
 def audit(owner: str | None, action: str | None, subject: str | None, limit: int, as_json: bool) -> None:
-    """Show who submitted, changed or deleted what, made or revoked keys, and signed in; the newest last."""
+    """Show who changed what: jobs, datasets, keys and sign-ins, the newest last. Run it where the database is."""
     with open_database() as database, database.read() as session:
         rows = contract.read(session, owner=owner, action=action, subject=subject, limit=limit)[::-1]
     if as_json:
@@ -32,9 +34,12 @@ def audit(owner: str | None, action: str | None, subject: str | None, limit: int
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("AT", "ACTION", "SUBJECT", "WHO"):
         table.add_column(column, overflow="fold", no_wrap=column != "WHO")
-    for row in rows:  # eighty columns have room for no more; --json tells all
+    for row in rows:  # 80 columns have room for no more; --json has all
         table.add_row(time_text(row.at_ms), row.action, row.subject or "", row.owner or row.address or "")
     Console(highlight=False, markup=False).print(table)
+
+
+COMMANDS: Final = (audit,)
 
 
 def document(row: AuditEntry) -> dict[str, Any]:

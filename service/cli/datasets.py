@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.target import Target, service_options
+from service.cli.text import size, to_json
 
 
 @click.command("datasets")
@@ -19,25 +24,36 @@ def list_datasets(target: Target) -> None:
     with target.client() as client:
         found = client.datasets()
     if target.as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(to_json(found))
         return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for item in found:
+            click.echo("\t".join(_row(item)).rstrip())
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("NAME", "SIZE", "CLASSES", "TRAINING", "VALIDATION", "NOTE"):
+        wide = title in ("NAME", "NOTE")
+        table.add_column(title, overflow="fold", no_wrap=not wide, justify="left" if wide else "right")
     for item in found:
-        size = " x ".join(map(str, item["image_shape"])) or "broken"
-        counts = f"{item['train_count']:,} + {item['validation_count']:,}"
-        note = item["problem"] or ("yours" if item["uploaded"] else "" if item["available"] else "to be downloaded")
-        click.echo(f"{item['name']}\t{size}\t{item['classes']} classes\t{counts}\t{note}".rstrip())
+        name, pixels, classes, train, validation, note = _row(item)
+        style = "red" if item["problem"] else "yellow" if not item["available"] else ""
+        table.add_row(Text(name), pixels, classes, train, validation, Text(note, style))
+    console.print(table)
 
 
 @click.command()
 @click.argument("name")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "--validation-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Share of each class."
+    "--validation-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of each class that becomes validation data (default: 0.15).",
 )
 @service_options
 @click.pass_obj
 def upload(target: Target, name: str, files: tuple[Path, ...], validation_fraction: float | None) -> None:
-    """Send FILES as the data set NAME: one NPZ archive, or IDX files named as MNIST's are, plain or gzipped.
+    """Upload FILES as the data set NAME: one NPZ archive, or IDX files named as MNIST's are, plain or gzipped.
 
     Of IDX files, one with "label" in its name holds labels, and one with "t10k", "test" or "val" is for validation.
     """
@@ -50,14 +66,32 @@ def upload(target: Target, name: str, files: tuple[Path, ...], validation_fracti
     with target.client() as client:
         item = client.upload(name, by_field, validation_fraction=validation_fraction)
     if target.as_json:
-        click.echo(json.dumps(item, indent=2))
+        click.echo(to_json(item))
     else:
-        counts = f"{item['train_count']:,} to train on, {item['validation_count']:,} for validation"
+        counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation images"
         click.echo(f"{name}: {counts}, {item['classes']} classes")
 
 
+def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """A data set as columns."""
+    download = (
+        f"needs a download ({size(item['download_bytes'])})" if item.get("download_bytes") else "needs a download"
+    )
+    note = item["problem"] or ("uploaded" if item["uploaded"] else "" if item["available"] else download)
+    if item.get("state") == "unavailable" and not item["problem"]:
+        note = item["state_reason"] or "not available"
+    return (
+        item["name"],
+        " x ".join(map(str, item["image_shape"])) or "broken",
+        str(item["classes"]),
+        f"{item['train_count']:,}",
+        f"{item['validation_count']:,}",
+        note,
+    )
+
+
 def field_of(name: str) -> str:
-    """What a file is, by its name."""
+    """The field of the form that a file goes into, by its name."""
     lower = name.lower()
     if lower.endswith(".npz"):
         return "archive"

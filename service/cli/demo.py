@@ -1,7 +1,8 @@
-"""``tapeline demo``: the seed's two architectures on real digits, from nothing to pictures."""
+"""``tapeline demo``: a classifier and a GAN on real digits, from nothing to pictures."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -16,11 +17,11 @@ import click
 from rich.console import Console
 
 from service.cli.errors import Failure
-from service.cli.jobs import size
 from service.cli.progress import Watched, display_of, explain, follow
 from service.cli.target import Target, service_options
+from service.cli.text import key_metrics, size
 from service.cli.up import cores, interrupt, say
-from service.client import Client, ClientError
+from service.client import ApiError, Client, ClientError
 from service.contract.settings import Settings
 from service.contract.states import Status
 from service.local import HomeInUse, LocalStack, PortTaken
@@ -37,21 +38,24 @@ _CANCEL_S: Final = 5.0
 @service_options
 @click.pass_obj
 def demo(target: Target) -> None:
-    """Train a classifier and a GAN on handwritten digits; the results lie in demo/."""
-    console = Console(highlight=False, soft_wrap=True)
+    """Train a classifier and a GAN on handwritten digits; the results are in demo/.
+
+    With --json, standard output gets one document with both jobs and all files.
+    """
+    console = Console(highlight=False, soft_wrap=True, stderr=target.as_json)
     signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()
     _FOLDER.mkdir(exist_ok=True)  # now, not when all is trained
     jobs: list[Watched] = []
     with _service(target, console) as (client, later):
-        console.print("Ten thousand real digits: 8,500 to learn from, 1,500 to be checked with.")
+        console.print("10,000 handwritten digits: 8,500 for training, 1,500 for validation.")
         try:
             for spec in SPECS:
                 jobs.append(Watched.of(client.submit(spec)))  # noqa: PERF401 - one by one, for _cancel
             with display_of(jobs, console) as display:
                 follow(lambda: Client(client.server, client.key), jobs, display)
-        except BaseException:  # Ctrl-C too: the next start would go on with them
-            _cancel(client, jobs)
+        except BaseException:  # Ctrl-C too: the next start would continue them
+            _cancel(client, jobs, console)
             with suppress(OSError):  # what an earlier demo left there stays
                 _FOLDER.rmdir()
             raise
@@ -62,12 +66,16 @@ def demo(target: Target) -> None:
         finished = [client.get(job.id) for job in jobs]
         results = [client.results(job.id) for job in jobs]
         files = _fetch(client, *results)
+    if target.as_json:
+        listed = [{"path": str(path), "size_bytes": path.stat().st_size, "what": what} for path, what in files]
+        click.echo(json.dumps({"jobs": [job.document for job in finished], "files": listed}))
+        return
     _sum_up(console, finished[0], finished[1], results[0])
     width = max(len(str(path)) for path, _ in files)
     for path, what in files:
         console.print(f"  {path!s:<{width}}  {size(path.stat().st_size):>7}  {what}")
     seconds = time.monotonic() - began
-    console.print(f"\nDone in {seconds:.0f} s. Both jobs are kept; look at them in the browser: [bold]{later}[/]")
+    console.print(f"\nDone in {seconds:.0f} s. Both jobs are kept. See them in the browser: [bold]{later}[/]")
 
 
 @contextmanager
@@ -98,6 +106,9 @@ def _service(target: Target, console: Console) -> Iterator[tuple[Client, str]]:
         stack.stop()
 
 
+COMMANDS: Final = (demo,)
+
+
 def _start(settings: Settings, console: Console) -> LocalStack:
     with console.status("starting ..."):
         stack = LocalStack(settings, notify=say(console))
@@ -109,27 +120,37 @@ def _start(settings: Settings, console: Console) -> LocalStack:
     return stack
 
 
-def _cancel(client: Client, jobs: Sequence[Watched]) -> None:
+def _cancel(client: Client, jobs: Sequence[Watched], console: Console) -> None:
+    """Cancel what still runs, and say what became of each job."""
+    ended: list[tuple[Watched, str]] = []
     with suppress(ClientError):
         for job in jobs:
-            with suppress(ClientError):  # it has ended already
+            with suppress(ApiError):  # it has ended already
                 client.cancel(job.id)
         for job in jobs:
             with suppress(TimeoutError):
-                client.wait(job.id, timeout_s=_CANCEL_S)
+                ended.append((job, client.wait(job.id, timeout_s=_CANCEL_S).status))
+    if not jobs:
+        return
+    console.print("\nInterrupted.")
+    for job, status in ended:
+        console.print(f"  {job.label} ({job.id}): {status} after {job.epoch} of {job.epochs} epochs")
+    for job in jobs[len(ended) :]:
+        console.print(f"  {job.label} ({job.id}): not cancelled in time; it continues when Tapeline starts again")
+    console.print("Checkpoints of completed epochs are kept; remove a job with: tapeline delete JOB")
 
 
 def _fetch(client: Client, classifier: Mapping[str, Any], gan: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """Download what one wants to look at."""
+    """Download the files that a person wants to see."""
     wanted = [
-        ("classifier.safetensors", classifier["checkpoints"]["best"]["url"], "its weights, from the best epoch"),
+        ("classifier.safetensors", classifier["checkpoints"]["best"]["url"], "weights of the best epoch"),
         ("classifier-curves.png", classifier["plots"]["curves"], "loss and accuracy by epoch"),
-        ("classifier-confusion.png", classifier["plots"]["confusion"], "which digit was taken for which"),
-        ("classifier-digits.png", classifier["samples"]["latest"]["url"], "digits with what it took them for"),
+        ("classifier-confusion.png", classifier["plots"]["confusion"], "true and predicted digits"),
+        ("classifier-digits.png", classifier["samples"]["latest"]["url"], "digits with their predicted classes"),
         ("gan.safetensors", gan["checkpoints"]["latest"]["url"], "generator and discriminator"),
         ("gan-curves.png", gan["plots"]["curves"], "both losses by epoch"),
-        ("gan-samples.png", gan["samples"]["latest"]["url"], "digits that it made up"),
-        ("gan-film.gif", gan["samples"]["film"], "how it learned to"),
+        ("gan-samples.png", gan["samples"]["latest"]["url"], "generated digits"),
+        ("gan-film.gif", gan["samples"]["film"], "generated digits, epoch by epoch"),
     ]
     return [(client.download(url, _FOLDER / name), what) for name, url, what in wanted]
 
@@ -137,11 +158,11 @@ def _fetch(client: Client, classifier: Mapping[str, Any], gan: Mapping[str, Any]
 def _sum_up(
     console: Console, classifier: Mapping[str, Any], gan: Mapping[str, Any], classified: Mapping[str, Any]
 ) -> None:
-    accuracy = f"{classifier['metrics']['val_accuracy']:.2%} of digits it had never seen read correctly"
+    accuracy = f"{classifier['metrics']['val_accuracy']:.2%} of unseen digits classified correctly"
     best = classified["best"]
     if best and best["epoch"] != classifier["progress"]["epoch"]:
         accuracy += f" (best: {best['metrics']['val_accuracy']:.2%}, epoch {best['epoch']})"
-    losses = f"d_loss {gan['metrics']['d_loss']:.3f}, g_loss {gan['metrics']['g_loss']:.3f}"
+    losses = ", ".join(f"{label} {value}" for label, value in key_metrics(gan))
     console.print(f"\n  [bold]classifier[/]  {_seconds(classifier):>5} s  {accuracy}")
     console.print(f"  [bold]gan[/]         {_seconds(gan):>5} s  {losses}\n")
 

@@ -1,4 +1,4 @@
-"""What a person sees when something is wrong: one clear line, never a traceback."""
+"""What a person sees when something is wrong: one clear line and a remedy, never a traceback."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import IO, Any, Final
 import click
 
 from service.cli.target import Target
-from service.client import ApiError, ClientError
-from service.contract.errors import ContractError
-from service.local import StackError
 
 INTERRUPTED: Final = 130
-"""What a shell gives for a command that Ctrl-C ended."""
+"""The exit code of a command that Ctrl-C ended, as shells give it."""
 
 
 class Failure(click.ClickException):
@@ -34,41 +31,90 @@ class Failure(click.ClickException):
 
 
 class Commands(click.Group):
-    """Turns the errors that are meant for people into one line and an exit code, and lists commands as they were
-    added: in the order in which one meets them."""
+    """Imports each command when it is needed, and turns the errors that are meant for people into one line and an exit
+    code. Commands are listed as they were added: in the order in which one meets them."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._later: dict[str, str] = {}
+        self._later: dict[str, tuple[str, str]] = {}
 
-    def add_later(self, name: str, module: str) -> None:
-        """Add a command whose module is loaded when it is needed: what opens the database takes a second to load."""
-        self._later[name] = module
+    def add_later(self, name: str, module: str, summary: str) -> None:
+        """Add a command that is imported when it is needed.
+
+        Args:
+            module: has it in its ``COMMANDS``, or as an attribute of its name.
+            summary: the first sentence of its help.
+        """
+        self._later[name] = (module, summary)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A command by its name."""
         if cmd_name not in self._later:
-            return super().get_command(ctx, cmd_name)
-        found = getattr(import_module(self._later[cmd_name]), cmd_name)
-        return found if isinstance(found, click.Command) else None
+            return None
+        module = import_module(self._later[cmd_name][0])
+        for command in module.COMMANDS:
+            if isinstance(command, click.Command) and command.name == cmd_name:
+                return command
+        return None
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands' names."""
+        return list(self._later)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is asked for; of an unknown one, the name that was probably meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from rapidfuzz import process  # here: only a mistake needs it
+
+            meant = process.extractOne(args[0], list(self._later), score_cutoff=60) if args else None
+            if meant is None or args[0].startswith("-"):
+                raise
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {meant[0]!r}?", ctx) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from their summaries."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in self._later.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """The names of commands and options that begin so."""
+        from click.shell_completion import CompletionItem  # here: only a shell asks for it
+
+        options = click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else []
+        names = [(name, summary) for name, (_, summary) in self._later.items() if name.startswith(incomplete)]
+        return [*options, *(CompletionItem(name, help=summary) for name, summary in names)]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except Failure as error:
-            failure = error
-        except ApiError as error:
-            failure = Failure(str(error), error.problem)
-        except (ClientError, StackError, ContractError) as error:
-            failure = Failure(str(error))
-        except OSError as error:
-            failure = Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except Exception as error:
+            failure = _failure(error)
+            if failure is None:
+                raise
         failure.as_json = ctx.ensure_object(Target).as_json
         raise failure
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands' names."""
-        return [*self.commands, *self._later]
+
+def _failure(error: Exception) -> Failure | None:
+    """An error as a person should read it; ``None`` for a fault of the program."""
+    # Here: their modules need not be loaded where nothing is wrong.
+    from service.client import ClientError
+    from service.contract.errors import ContractError
+    from service.local import StackError
+
+    if isinstance(error, ClientError):
+        return Failure(str(error), getattr(error, "problem", None))
+    if isinstance(error, (StackError, ContractError)):
+        return Failure(str(error))
+    if isinstance(error, OSError):
+        return Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    return None

@@ -1,4 +1,4 @@
-"""The commands that use what was trained."""
+"""The commands that use trained networks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.errors import Failure
-from service.cli.jobs import find, size, to_json
-from service.cli.target import Target, service_options
+from service.cli.target import Target, job_argument, service_options
+from service.cli.text import size, to_json
 from service.client import ApiError, Which, Wish
 
 _SHOWN_CLASSES: Final = 5
@@ -38,18 +38,25 @@ _checkpoint: Final = click.option(
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
-@click.argument("pictures", metavar="PNG...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@job_argument
+@click.argument(
+    "pictures", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False)
+)
 @_checkpoint
 @click.option("--fit", is_flag=True, help="Cut a drawing out and centre it as MNIST's digits are.")
-@click.option("--invert", is_flag=True, help="The pictures are dark on light.")
+@click.option("--invert", is_flag=True, help="The images are dark on light; invert them.")
 @service_options
 @click.pass_obj
-def predict(target: Target, job_id: str, pictures: Sequence[Path], checkpoint: Which, fit: bool, invert: bool) -> None:
-    """Ask a classifier what it takes pictures for."""
+def predict(
+    target: Target, job_text: str, pictures: Sequence[Path], checkpoint: Which, fit: bool, invert: bool
+) -> None:
+    """Classify images with a trained classifier: PNG, JPEG, WebP, BMP or GIF files.
+
+    An image is scaled to the size that the network was trained on. Photos are turned upright as their EXIF data says.
+    """
     with target.client() as client:
         try:
-            answer = client.predict(find(client, job_id), pictures, checkpoint=checkpoint, fit=fit, invert=invert)
+            answer = target.find(client, job_text).predict(pictures, checkpoint=checkpoint, fit=fit, invert=invert)
         except ApiError as error:
             raise _naming_files(error, pictures) from error
     if target.as_json:
@@ -62,24 +69,24 @@ def predict(target: Target, job_id: str, pictures: Sequence[Path], checkpoint: W
         return
     for path, shares in zip(pictures, answer["probabilities"], strict=True):
         console.print(_bars(path, shares, answer))
-    console.print(f"[dim]by the checkpoint of epoch {answer['checkpoint']}[/]")
+    console.print(f"[dim]checkpoint of epoch {answer['checkpoint']}[/]")
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@job_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: ID.png, or ID.gif]")
-@click.option("--count", type=click.IntRange(1, 256), help="So many images (default: 16), or points of a film (4).")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other images.")
-@click.option("--film", is_flag=True, help="A walk through the latent space and back to its start, as a GIF.")
 @click.option(
-    "--scale", type=click.IntRange(1, 16), default=4, show_default=True, help="Pixels for one of the image's."
+    "--count", type=click.IntRange(1, 256), help="Number of images (default: 16), or of points of a film (4)."
 )
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Each seed gives other images.")
+@click.option("--film", is_flag=True, help="A walk through the latent space and back to its start, as a GIF.")
+@click.option("--scale", type=click.IntRange(1, 16), default=4, show_default=True, help="Pixels per pixel of an image.")
 @_checkpoint
 @service_options
 @click.pass_obj
 def generate(
     target: Target,
-    job_id: str,
+    job_text: str,
     output: Path | None,
     count: int | None,
     seed: int,
@@ -87,7 +94,10 @@ def generate(
     scale: int,
     checkpoint: Which,
 ) -> None:
-    """Let a GAN make images: a grid as a PNG, or a film. With --json, the images themselves, as numbers in [0, 1]."""
+    """Generate images with a trained GAN: a grid as a PNG, or a film.
+
+    With --json, the images themselves as numbers in [0, 1].
+    """
     wish: Wish = {"checkpoint": checkpoint, "scale": scale}
     if film:
         points = count or _FILM_POINTS
@@ -95,14 +105,14 @@ def generate(
     else:
         wish |= {"seed": seed, "count": count or 16}
     with target.client() as client:
-        job_id = find(client, job_id)
+        job = target.find(client, job_text)
         if target.as_json:
-            click.echo(to_json(client.generate(job_id, **wish)))
+            click.echo(to_json(job.generate(**wish)))
             return
-        made = client.generate_picture(job_id, format="film" if film else "grid", **wish)
-    path = output or Path(f"{job_id}.gif" if film else f"{job_id}.png")
+        made = job.generate_picture(format="film" if film else "grid", **wish)
+    path = output or Path(f"{job.id}.gif" if film else f"{job.id}.png")
     path.write_bytes(made.data)
-    click.echo(f"{path}  {size(len(made.data))}  by the checkpoint of epoch {made.checkpoint}")
+    click.echo(f"{path}  {size(len(made.data))}  checkpoint of epoch {made.checkpoint}")
 
 
 COMMANDS: Final = (predict, generate)

@@ -1,4 +1,4 @@
-"""``tapeline keys``: for the operator, who reaches the database itself, not the service."""
+"""``tapeline keys``: for operators; it opens the database itself, not the service."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ _UNITS: Final = {"m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 
 @click.group()
 def keys() -> None:
-    """Say who may call the service (on its own machine: this opens the database)."""
+    """Manage API keys, on the machine that hosts the database."""
 
 
 @keys.command()
 @click.argument("name")
-@click.option("--owner", help="Whose jobs it opens; several keys may have one owner (default: NAME).")
+@click.option("--owner", help="Owner of the jobs that the key gives access to (default: NAME).")
 @click.option(
     "--scope",
     type=click.Choice([scope.value for scope in Scope]),
     default=Scope.SUBMIT.value,
     show_default=True,
-    help="read: look; submit: make jobs and change them; admin: the audit too.",
+    help="read: look at jobs; submit: also create and change them; admin: also the audit.",
 )
-@click.option("--expires", metavar="TIME", help="After so long it opens nothing: 90d, 12h or 30m (default: never).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@click.option("--expires", metavar="TIME", help="Lifetime: 90d, 12h or 30m (default: unlimited).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def create(name: str, owner: str | None, scope: str, expires: str | None, as_json: bool) -> None:
-    """Make a key, and show it: this once."""
+    """Create a key and print it. It is shown only once."""
     lifetime_s = _lifetime_s(expires)
     owner = owner or name
     if not contract.OWNER.fullmatch(owner):
@@ -62,16 +62,16 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
         return
     click.echo(key)
     click.echo(
-        f"\nThis is shown once; keep it where only its owner looks. Name {row.name}, owner {row.owner}, "
+        f"\nThe key is shown only once; store it where only its owner can read it. Name {row.name}, owner {row.owner}, "
         f"scope {row.scope}, expires {time_text(row.expires_ms) or 'never'}.",
         err=True,
     )
 
 
 @keys.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def show(as_json: bool) -> None:
-    """List all keys, the revoked ones too; not what is secret of them."""
+    """List all keys, also the revoked ones, without their secrets."""
     with open_database() as database, database.read() as session:
         rows = contract.every(session)
     if as_json:
@@ -87,16 +87,20 @@ def show(as_json: bool) -> None:
 
 @keys.command()
 @click.argument("which", metavar="ID-OR-NAME")
-def revoke(which: str) -> None:
-    """Let a key open nothing any more, from two seconds on; browsers that signed in with it are signed out."""
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def revoke(which: str, as_json: bool) -> None:
+    """Revoke a key. It takes effect within two seconds; browsers that signed in with it are signed out."""
     with open_database() as database:
         row = contract.revoke(database, which, by=_operator())
-    click.echo(f"revoked {row.id} ({row.name}, owner {row.owner})")
+    click.echo(json.dumps(_document(row)) if as_json else f"revoked {row.id} ({row.name}, owner {row.owner})")
+
+
+COMMANDS: Final = (keys,)
 
 
 @contextmanager
 def open_database() -> Iterator[Database]:
-    """The database that the environment names, or the embedded stack's, which is made where there is none yet."""
+    """The database that the environment names, or that of the embedded stack, which is created if there is none."""
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-cli")) as database:
         path = make_url(settings.database_url).database
@@ -104,7 +108,9 @@ def open_database() -> Iterator[Database]:
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             upgrade(database)
         if not is_current(database):
-            raise Failure("the database is of another version; bring it up to date: python -m migrations.upgrade")
+            raise Failure(
+                "the database has the schema of another version; upgrade it with: python -m migrations.upgrade"
+            )
         yield database
 
 

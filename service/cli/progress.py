@@ -17,13 +17,15 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.table import Column
 from rich.text import Text
 
+from service.cli.text import STYLES, clock, key_metrics
 from service.client import Client, Event
+from service.contract.metric_info import describe, number
 
-_SHOWN: Final = {
-    "classifier": (("train_loss", "loss"), ("val_accuracy", "accuracy")),
-    "gan": (("d_loss", "d_loss"), ("g_loss", "g_loss")),
+_SHOWN: Final[Mapping[str, Sequence[str]]] = {
+    "classifier": ("val_accuracy", "train_loss", "val_loss"),
+    "gan": ("g_loss", "d_loss", "frechet_distance"),
 }
-"""Of each kind's metrics, what a line has room for, and under which name."""
+"""Of each kind's metrics, those that a line shows as far as it has room; all but the last have a curve."""
 _NAME_WIDTH: Final = 20
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
@@ -43,7 +45,7 @@ class Watched:
     requested: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
-    """By the name that a line shows it under, each metric's value after each epoch."""
+    """By the metric's name, its value after each epoch."""
     error: Mapping[str, Any] | None = None
 
     @classmethod
@@ -75,9 +77,9 @@ class Watched:
         """What an epoch came to."""
         self.metrics = dict(values)
         self.epoch = max(self.epoch, epoch)
-        for metric, name in _SHOWN.get(self.kind, ()):
-            if values.get(metric) is not None:
-                self.history.setdefault(name, []).append(values[metric])
+        for name in _SHOWN.get(self.kind, ()):
+            if values.get(name) is not None:
+                self.history.setdefault(name, []).append(values[name])
 
     @property
     def state(self) -> str:
@@ -85,19 +87,8 @@ class Watched:
         return f"{self.status}, {self.requested} requested" if self.requested else self.status
 
     def values(self) -> list[tuple[str, str]]:
-        """The metrics that a line shows, as text."""
-        return [
-            (name, number(name, self.metrics[metric]))
-            for metric, name in _SHOWN.get(self.kind, ())
-            if metric in self.metrics
-        ]
-
-
-def number(name: str, value: float | None) -> str:
-    """A metric's value as text: shares as percentages."""
-    if value is None:
-        return "not finite"
-    return f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f}"
+        """Labels and values of the metrics that a line shows, as text."""
+        return key_metrics({"kind": self.kind, "metrics": self.metrics}, _SHOWN.get(self.kind, ()))
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -180,8 +171,8 @@ def _take(job: Watched, event: Event, display: Display) -> None:
 class PlainDisplay:
     """A line for each epoch and each change of state, without control codes, for pipes and files."""
 
-    def __init__(self, *, labelled: bool) -> None:
-        self._labelled = labelled
+    def __init__(self, *, labelled: bool, to_stderr: bool = False) -> None:
+        self._labelled, self._to_stderr = labelled, to_stderr
         self._states: dict[str, str] = {}
 
     def changed(self, job: Watched, event: Event) -> None:
@@ -201,7 +192,8 @@ class PlainDisplay:
         self._print(job, text)
 
     def _print(self, job: Watched, text: str) -> None:
-        click.echo(f"{job.label}  {text}" if self._labelled else text)  # click flushes
+        # click flushes
+        click.echo(f"{job.label}  {text}" if self._labelled else text, err=self._to_stderr)
 
 
 class BarDisplay:
@@ -236,11 +228,12 @@ class _Bars(Progress):
         if len(self.tasks) == 1:
             job: Watched = self.tasks[0].fields["job"]
             curves = {name: values for name, values in job.history.items() if len(values) > 1}
-            wide = max(map(len, curves), default=0)
+            wide = max((len(describe(name).label) for name in curves), default=0)
             for name, values in curves.items():
                 line = sparkline(values, self.console.width - wide - 30)
                 first, last = number(name, values[0]), number(name, values[-1])
-                yield Text.assemble((f"{name:>{wide}}  ", "dim"), (f"{first} ", "dim"), (line, "cyan"), f" {last}")
+                label = describe(name).label
+                yield Text.assemble((f"{label:>{wide}}  ", "dim"), (f"{first} ", "dim"), (line, "cyan"), f" {last}")
 
 
 class _NameColumn(ProgressColumn):
@@ -252,35 +245,44 @@ class _NameColumn(ProgressColumn):
 
 
 class _StateColumn(ProgressColumn):
-    """Where a job stands, and its metrics."""
+    """Where a job stands, and as many of its metrics as have room."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
+        self._room = room
 
     def render(self, task: Task) -> Text:
         """The column of one job."""
         job: Watched = task.fields["job"]
         width = len(str(job.epochs))
         text = Text(f"epoch {job.epoch:>{width}}/{job.epochs}", no_wrap=True)
-        for name, value in job.values():
-            text.append(f"  {name} ", style="dim").append(value)
+        end = Text()
         if job.status != "running" or job.requested:
-            style = {"succeeded": "green", "failed": "red", "cancelled": "red"}.get(job.status, "yellow")
-            text.append(f"  {job.state}", style=style)
+            end = Text(f"  {job.state}", STYLES.get(job.status, "yellow"))
         elif job.eta_s is not None:
-            text.append(f"  {_duration(job.eta_s)} left", style="dim")
-        return text
+            end = Text(f"  {clock(job.eta_s)} left", "dim")
+        left = self._room - len(text) - len(end)
+        for label, value in job.values():
+            left -= len(label) + len(value) + 3
+            if left < 0:
+                break
+            text.append(f"  {label} ", style="dim").append(value)
+        return text.append(end)
 
 
 @contextmanager
 def display_of(jobs: Sequence[Watched], console: Console) -> Iterator[Display]:
     """Bars where the console is a terminal, plain lines elsewhere."""
     if not console.is_terminal or console.is_dumb_terminal:
-        yield PlainDisplay(labelled=len(jobs) > 1)
+        yield PlainDisplay(labelled=len(jobs) > 1, to_stderr=console.stderr)
         return
     names = Column(no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
-    bar_width = min(24, max(6, console.width - 70))  # the rest fits into 80 columns
+    name_width = min(max(len(job.label) for job in jobs), _NAME_WIDTH)
+    bar_width = min(24, max(6, console.width - 90))  # metrics before bars
     progress = _Bars(
         _NameColumn(table_column=names),
         BarColumn(bar_width),
-        _StateColumn(table_column=Column(no_wrap=True, overflow="ellipsis")),
+        _StateColumn(console.width - name_width - bar_width - 2),
         console=console,
         refresh_per_second=5,
     )
@@ -295,8 +297,3 @@ def explain(error: Mapping[str, Any]) -> str:
     """Why a job failed, and what to try."""
     text = str(error.get("message") or error.get("code"))
     return f"{text}; {error['hint']}" if error.get("hint") else text
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"

@@ -1,23 +1,26 @@
-"""Which service a command talks to, and whether to a person or to a machine."""
+"""Which service a command talks to, about which job, and whether to a person or to a program."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from service.client import Client
-from service.local import url_of
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from service.client import Client, Job
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @dataclass(slots=True)
 class Target:
-    """What ``--server``, ``--key`` and ``--json`` said, before the command's name or after it."""
+    """The values of ``--server``, ``--key`` and ``--json``, given before the command's name or after it."""
 
     server: str | None = None
     key: str | None = None
@@ -27,12 +30,30 @@ class Target:
         """A client of the service that was named, or of the one on this machine.
 
         Raises:
-            click.UsageError: the name is none.
+            click.UsageError: the server's name is not an address.
         """
+        from service.client import Client  # here: --help and completion of options need no HTTP
+
         try:
             return Client(self.server or _local_server(), self.key)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+
+    def find(self, client: Client, text: str) -> Job:
+        """The job that a person means: by its id, its name, or a part of either that no other job has.
+
+        Where several jobs have the name it is the newest, and standard error says so.
+
+        Raises:
+            AmbiguousJob, ApiError: several jobs have the part, or none.
+        """
+        found = client.look_up(text)
+        if found.namesakes > 1 and not self.as_json:
+            click.echo(
+                f"{found.namesakes} jobs are named {text!r}; using the newest, {found.job.id}",
+                err=True,
+            )
+        return found.job
 
 
 def service_options(command: _Command) -> _Command:
@@ -45,7 +66,7 @@ def service_options(command: _Command) -> _Command:
 
     for option in (
         click.option(
-            "--json", "as_json", is_flag=True, expose_value=False, callback=remember, help="Print JSON, for machines."
+            "--json", "as_json", is_flag=True, expose_value=False, callback=remember, help="Print JSON, for programs."
         ),
         click.option(
             "--key",
@@ -59,14 +80,34 @@ def service_options(command: _Command) -> _Command:
             metavar="URL",
             expose_value=False,
             callback=remember,
-            help="The service (default: http://127.0.0.1 at TAPELINE_PORT, or 8000).",
+            help="Address of the service (default: http://127.0.0.1 at TAPELINE_PORT, or 8000).",
         ),
     ):
         command = option(command)
     return command
 
 
+def complete_jobs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names and ids of jobs that begin so, for the shell; none where no service answers."""
+    from click.shell_completion import CompletionItem
+
+    target = context.find_object(Target) or Target()
+    items: dict[str, str] = {}
+    with suppress(Exception), target.client() as client:  # a shell cannot show what is wrong
+        for job in client.jobs(limit=100):
+            if job.name and job.name.startswith(incomplete):
+                items.setdefault(job.name, f"{job.kind}, {job.status}")
+            elif job.id.startswith(incomplete) and (incomplete or not job.name):
+                items[job.id] = f"{job.kind}, {job.status}"
+    return [CompletionItem(value, help=text) for value, text in items.items()]
+
+
+job_argument = click.argument("job_text", metavar="JOB", shell_complete=complete_jobs)
+
+
 def _local_server() -> str:
+    from service.local import url_of
+
     port = os.environ.get("TAPELINE_PORT") or "8000"
     if not port.isdecimal():
         raise click.UsageError(f"TAPELINE_PORT is {port!r}: not a port")

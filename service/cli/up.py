@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import Final
 
 import click
 from rich.console import Console
@@ -19,7 +20,7 @@ from service.local import LocalStack
 
 @click.command()
 def up() -> None:
-    """Run page, API and workers on this machine, until Ctrl-C."""
+    """Run page, API and workers on this machine until Ctrl-C."""
     settings = Settings.from_env(os.environ, cores=cores())
     console = Console(highlight=False, soft_wrap=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -32,7 +33,7 @@ def up() -> None:
         console.print(f"  page   [link]{stack.url}[/link]")
         console.print(f"  API    {stack.url}/docs")
         console.print(f"  state  {escape(str(stack.settings.home))}\n")
-        console.print("  [dim]Ctrl-C stops; what runs goes on from its last checkpoint at the next start.[/]\n")
+        console.print("  [dim]Ctrl-C stops; running jobs continue from their last checkpoint at the next start.[/]\n")
         threading.Event().wait()
     except KeyboardInterrupt:
         pass
@@ -41,6 +42,9 @@ def up() -> None:
             console.print("stopping ... [dim](Ctrl-C again: at once)[/]")
         stack.stop()
     console.print("stopped")
+
+
+COMMANDS: Final = (up,)
 
 
 def cores() -> int:

@@ -1,4 +1,4 @@
-"""``tapeline doctor, gc, backup, restore``: for the operator, who reaches database and files themselves."""
+"""``tapeline doctor, gc, backup, restore``: for operators; they open database and files themselves."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _SHOWN: Final = 10
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
-    """Say what is wrong with the service, and what to do; exit code 1 where something is.
+    """Check the service, and say how to repair it; exit code 1 if a check fails.
 
-    It asks what the environment names, not the service: run it where the service runs.
+    It examines the database, broker and folders that the environment names: run it where the service runs.
     """
     settings = Settings.from_env(os.environ, cores=1)
     found = []
@@ -43,7 +43,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
             found.append(item)
             if not as_json:
                 click.echo(
-                    f"{click.style('ok   ', fg='green') if item.ok else click.style('wrong', fg='red')} "
+                    f"{click.style('ok   ', fg='green') if item.ok else click.style('FAIL ', fg='red')} "
                     f"{item.name:10} {item.detail}"
                 )
                 if item.advice and not item.ok:
@@ -55,23 +55,23 @@ def doctor(context: click.Context, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--dry-run/--delete", default=True, help="Only show what would go (default), or delete it.")
+@click.option("--dry-run/--delete", default=True, help="Only show what would be deleted (default), or delete it.")
 @click.option(
-    "--keep-jobs", "jobs_days", metavar="DAYS", type=click.FloatRange(0), help="Instead of TAPELINE_KEEP_JOBS_DAYS."
+    "--keep-jobs", "jobs_days", metavar="DAYS", type=click.FloatRange(0), help="Overrides TAPELINE_KEEP_JOBS_DAYS."
 )
 @click.option(
     "--keep-checkpoints",
     "checkpoints_days",
     metavar="DAYS",
     type=click.FloatRange(0),
-    help="Instead of TAPELINE_KEEP_CHECKPOINTS_DAYS.",
+    help="Overrides TAPELINE_KEEP_CHECKPOINTS_DAYS.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines: everything by its name.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs: every file by its name.")
 def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, as_json: bool) -> None:
-    """Show or delete what may go.
+    """Show or delete expired data.
 
-    That is: jobs that ended long ago, checkpoints of ended jobs but the best and the latest, and files that no row
-    names. The scheduler deletes the same by itself, as the settings say.
+    Expired are jobs and checkpoints past their retention (the best and the latest checkpoint are kept), and orphaned
+    files. The scheduler deletes the same data by itself, as the settings say.
     """
     with _service() as (settings, database, store):
         policy = Policy(
@@ -89,10 +89,11 @@ def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, a
 
 @click.command()
 @click.argument("target", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True))
-def backup(target: str) -> None:
-    """Copy everything, rows and files, into FILE (a tar), or to standard output where it is -.
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to standard error.")
+def backup(target: str, as_json: bool) -> None:
+    """Back up all rows and files into FILE, a tar archive, or to standard output if FILE is -.
 
-    The service may run meanwhile.
+    The service may keep running.
     """
     with _service() as (settings, database, store):
         received = UploadFolder(settings.artifacts)
@@ -108,24 +109,28 @@ def backup(target: str) -> None:
                 unfinished.rename(target)
             finally:
                 unfinished.unlink(missing_ok=True)
-    _tell("backed up", report)
+    _tell("backed up", report, as_json=as_json)
     if report.damaged:
         lost = "\n  ".join(report.damaged)
-        raise Failure(f"{len(report.damaged)} files were not what was written, and are not in the backup:\n  {lost}")
+        raise Failure(f"{len(report.damaged)} files are damaged and not in the backup:\n  {lost}")
 
 
 @click.command()
 @click.argument("source", metavar="FILE", type=click.File("rb"))
-def restore(source: IO[bytes]) -> None:
-    """Read FILE (or standard input, where it is -) back into an empty database and an empty folder of artifacts.
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to standard error.")
+def restore(source: IO[bytes], as_json: bool) -> None:
+    """Restore FILE (or standard input, if FILE is -) into an empty database and an empty artifacts folder.
 
-    A backup of one database can be read into the other: from the embedded stack into compose, say.
+    The database may be of the other kind: from the embedded stack to Docker Compose, for example.
     """
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-restore")) as database:
         received = UploadFolder(settings.artifacts)
         report = copies.restore(database, ArtifactFolder(settings.artifacts), received, source)
-    _tell("restored", report)
+    _tell("restored", report, as_json=as_json)
+
+
+COMMANDS: Final = (doctor, gc, backup, restore)
 
 
 @contextmanager
@@ -133,12 +138,12 @@ def _service() -> Iterator[tuple[Settings, Database, ArtifactFolder]]:
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-cli")) as database:
         if database.is_sqlite and not Path(settings.database_url.removeprefix("sqlite:///")).exists():
-            raise Failure(f"there is no service in {settings.home}: set TAPELINE_HOME or TAPELINE_DATABASE_URL")
+            raise Failure(f"no database in {settings.home}: set TAPELINE_HOME or TAPELINE_DATABASE_URL")
         yield settings, database, ArtifactFolder(settings.artifacts)
 
 
 def _show(going: Plan, *, deleted: bool) -> None:
-    parts = (("jobs", going.jobs), ("checkpoints", going.checkpoints), ("files that no row names", going.files))
+    parts = (("jobs", going.jobs), ("checkpoints", going.checkpoints), ("orphaned files", going.files))
     for what, items in parts:
         size = sum(item.size_bytes for item in items)
         click.echo(f"{len(items):6} {what} ({_bytes(size)})")
@@ -147,12 +152,15 @@ def _show(going: Plan, *, deleted: bool) -> None:
         if len(items) > _SHOWN:
             click.echo(f"         and {len(items) - _SHOWN} more")
     if deleted:
-        click.echo(f"deleted; {_bytes(going.size_bytes)} are free again")
+        click.echo(f"deleted; {_bytes(going.size_bytes)} freed")
     else:
-        click.echo(f"{_bytes(going.size_bytes)} would be free; nothing was deleted: add --delete for that")
+        click.echo(f"{_bytes(going.size_bytes)} can be freed; nothing was deleted yet: repeat with --delete")
 
 
-def _tell(done: str, report: copies.Report) -> None:
+def _tell(done: str, report: copies.Report, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(report)), err=True)  # standard output may be the backup
+        return
     rows = sum(report.rows.values())
     click.echo(
         f"{done}: {report.rows.get('jobs', 0)} jobs, {rows} rows, {report.files} files ({_bytes(report.size_bytes)})",

@@ -83,6 +83,8 @@ class JobFilter:
     status: Sequence[Status] | None = None
     kind: str | None = None
     tag: str | None = None
+    name: str | None = None
+    """The whole name, letter by letter."""
     text: str | None = None
     """Part of a name or an id, letters of any case."""
 
@@ -281,6 +283,8 @@ def find(
         query = query.where(Job.kind == wanted.kind)
     if wanted.tag is not None:
         query = query.where(Job.id.in_(select(JobTag.job_id).where(JobTag.tag == wanted.tag)))
+    if wanted.name is not None:
+        query = query.where(Job.name == wanted.name)
     if wanted.text:
         part = wanted.text.lower()
         named = func.lower(func.coalesce(Job.name, "")).contains(part, autoescape=True)

@@ -62,7 +62,7 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
             raise DatasetUnavailable(name, reason, advice) from error
     reason = "; ".join(faults) or "it has no mirror"
     failures.note(folder, reason)
-    raise DatasetUnavailable(name, reason, advice)
+    raise DatasetUnavailable(name, f"it could not be downloaded ({reason})", advice)
 
 
 class _Meter:

@@ -67,6 +67,7 @@ class ListQuery(Query):
     )
     kind: Kind | None = None
     tag: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
+    name: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Exactly this name.")
     q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Part of a name or an id.")
     sort: Sort = Field(
         "-created_at",

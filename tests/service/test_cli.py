@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from service.cli.progress import sparkline
 from service.client import Client
 from service.contract.settings import Settings
 from service.local import LocalStack
+from tests.terminals import in_terminal, plain
 
 Run = Callable[..., Result]
 
@@ -89,7 +88,9 @@ def test_a_pipe_gets_a_plain_line_for_each_epoch(run: Run) -> None:
     assert lines[-1] == "succeeded"
     epochs = [line for line in lines if line.startswith("epoch")]
     assert len(epochs) == 2
-    assert re.fullmatch(r"epoch 1/2  loss \d\.\d{4}  accuracy \d\d\.\d\d%", epochs[0])
+    number = r"\d+(\.\d+)?"
+    values = rf"val accuracy \d\d\.\d\d%  train loss {number}  val loss {number}"
+    assert re.fullmatch(rf"epoch 1/2  {values}", epochs[0]), "which data each value is of"
 
 
 def test_a_gan_shows_both_losses(run: Run) -> None:
@@ -100,7 +101,8 @@ def test_a_gan_shows_both_losses(run: Run) -> None:
         "discriminator": {"layers": [{"units": 1, "activation": "sigmoid"}]},
     }
     result = run("train", "-", "--watch", spec=gan)
-    assert re.search(r"^epoch 1/1  d_loss \d+\.\d{4}  g_loss \d+\.\d{4}$", result.stdout, re.MULTILINE)
+    losses = r"^epoch 1/1  generator loss \d+\.\d+  discriminator loss \d+\.\d+"
+    assert re.search(losses, result.stdout, re.MULTILINE)
 
 
 def test_json_is_for_machines(run: Run) -> None:
@@ -124,8 +126,15 @@ def test_the_same_key_makes_one_job(run: Run) -> None:
 
 def test_a_dry_run_says_what_it_would_cost_and_makes_no_job(run: Run, client: Client) -> None:
     before = len(list(client.list()))
-    result = run("train", "-", "--dry-run", spec={"kind": "gan"})
+    result = run("train", "-", "--dry-run", "--json", spec={"kind": "gan"})
     assert json.loads(result.stdout)["parameters"] > 100_000
+    rows = dict(line.split("\t") for line in run("train", "-", "--dry-run", spec=TINY).stdout.splitlines()[:6])
+    assert list(rows) == ["Job", "Parameters", "Steps", "Memory", "Checkpoint size", "Estimated time"]
+    assert (rows["Job"], rows["Parameters"]) == ("classifier, preset fast, dataset mnist-10k", "7,850")
+    assert rows["Checkpoint size"].endswith(" kB")
+    changed = [line for line in run("train", "-", "--dry-run", spec=TINY).stdout.splitlines() if "Settings" in line]
+    assert changed[0] == "Settings\tepochs: 2 (preset: 3)"
+    assert changed[1].startswith("Settings\tlayers: dense 10 softmax (preset: dense 392 relu - ")
     assert len(list(client.list())) == before
 
 
@@ -190,7 +199,22 @@ def test_a_name_or_a_part_of_an_id_does_as_well(run: Run) -> None:
     assert run("watch", ids[1][-8:].lower()).exit_code == 0
     ambiguous = run("watch", "kestrel")
     assert ambiguous.exit_code == 1
-    assert "several jobs" in ambiguous.output
+    head, *candidates = ambiguous.stderr.splitlines()
+    assert head.startswith("tapeline: several jobs have 'kestrel' in their id or name")
+    for line, job_id, name in zip(candidates, ids[:0:-1], names[:0:-1], strict=True):
+        assert re.fullmatch(rf"  {job_id}  {name}  (queued|running|succeeded)  \d+ s old", line)
+    problem = json.loads(run("watch", "kestrel", "--json").stderr)["error"]
+    assert (problem["code"], [job["id"] for job in problem["candidates"]]) == ("ambiguous_job", ids[:0:-1])
+
+
+def test_a_name_that_several_jobs_have_means_the_newest_and_says_so(run: Run, client: Client) -> None:
+    ids = [run("train", "-", spec=TINY | {"name": "owl"}).stdout.strip() for _ in range(3)]
+    for job_id in ids:
+        client.wait(job_id, timeout_s=30)
+    result = run("show", "owl")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, f"Job\t{ids[2]}")
+    assert result.stderr == f"3 jobs are named 'owl'; using the newest, {ids[2]}\n"
+    assert run("show", ids[0]).stderr == ""
 
 
 def test_states_are_shown_in_the_order_in_which_they_came(run: Run, trained: str) -> None:
@@ -198,10 +222,27 @@ def test_states_are_shown_in_the_order_in_which_they_came(run: Run, trained: str
     assert [line for line in lines if not line.startswith("epoch")] == ["queued", "running", "succeeded"]
 
 
-def test_an_id_is_never_cut_in_a_terminal(stack: LocalStack, trained: str) -> None:
-    code, shown = in_terminal("--server", stack.url, "jobs", environ={**os.environ, "COLUMNS": "60", "TERM": "xterm"})
+@pytest.mark.parametrize("columns", [60, 80, 100, 140])
+def test_a_terminal_of_any_width_shows_ids_that_commands_accept(
+    stack: LocalStack, run: Run, client: Client, trained: str, columns: int
+) -> None:
+    client.change(trained, name="a name that is longer than any column has room for")
+    environ = {"COLUMNS": str(columns), "TERM": "xterm"}
+    code, shown = in_terminal("--server", stack.url, "jobs", "-q", "than any column", environ=environ)
     assert code == 0
-    assert trained in shown
+    head, line, *_ = plain(shown).splitlines()
+    assert max(map(len, plain(shown).splitlines())) <= columns
+    times = ["AGE", "TIME"] if columns >= 80 else []
+    assert head.split() == ["ID", "NAME", "STATUS", "EPOCH", "METRICS", *times]
+    short = line.split()[0]
+    assert trained.endswith(short)
+    assert run("show", short).stdout.startswith(f"Job\t{trained}\n")
+    assert "succeeded" in line
+    assert "2/2" in line
+    if columns >= 80:
+        assert re.search(r"val accuracy \d\d\.\d\d%", line)
+        assert re.search(r"\d+ (s|min)  +\d:\d\d$", line), "age and time of training"
+    client.change(trained, name=None)
 
 
 def test_a_job_is_paused_resumed_and_cancelled(run: Run, client: Client) -> None:
@@ -216,7 +257,7 @@ def test_a_job_is_paused_resumed_and_cancelled(run: Run, client: Client) -> None
     assert run("cancel", job_id).exit_code == 0
     assert client.wait(job_id, timeout_s=20)["status"] == "cancelled"
     assert run("watch", job_id).exit_code == 1
-    assert run("delete", job_id).stdout == f"{job_id}  deleted\n"
+    assert json.loads(run("delete", job_id, "--json").stdout) == {"id": job_id, "deleted": True}
     assert run("watch", job_id).exit_code == 1
 
 
@@ -263,41 +304,13 @@ def test_a_service_that_is_not_there_is_one_line_with_what_to_do() -> None:
         port = free.getsockname()[1]
     result = CliRunner().invoke(main, ["jobs", "--server", f"http://127.0.0.1:{port}"])
     assert result.exit_code == 1
-    assert re.fullmatch(r"tapeline: nobody answers at http://127\.0\.0\.1:\d+ .*tapeline up\n", result.stderr)
+    assert re.fullmatch(r"tapeline: no service answers at http://127\.0\.0\.1:\d+ .*tapeline up\n", result.stderr)
 
 
 def test_settings_that_make_no_sense_are_one_line() -> None:
     result = CliRunner(env={"TAPELINE_PORT": "many"}).invoke(main, ["up"])
     assert result.exit_code == 1
     assert re.fullmatch(r"tapeline: TAPELINE_PORT must be a number.*\n", result.stderr)
-
-
-def in_terminal(*arguments: str, stdin: bytes = b"", environ: dict[str, str]) -> tuple[int, str]:
-    """Run a command on a terminal of its own; gives its exit code and everything it showed."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", "from service.cli import main; main()", *arguments]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs, env=os.environ | environ, close_fds=True
-    )
-    os.close(theirs)
-    shown = bytearray()
-
-    def read() -> None:
-        while True:
-            try:
-                chunk = os.read(ours, 65536)
-            except OSError:  # how Linux says that the other side is closed
-                return
-            if not chunk:
-                return
-            shown.extend(chunk)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    process.communicate(stdin, timeout=60)
-    reader.join()
-    os.close(ours)
-    return process.returncode, shown.decode()
 
 
 def test_a_terminal_gets_a_bar(stack: LocalStack) -> None:
@@ -308,10 +321,20 @@ def test_a_terminal_gets_a_bar(stack: LocalStack) -> None:
     assert code == 0
     assert "\x1b[?25l" in shown  # the cursor is hidden while the bar moves,
     assert shown.count("\x1b[?25h") >= 1  # and comes back
-    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).rstrip().splitlines()[-3:]
-    assert re.search(r"classifier .*epoch 2/2  loss \d\.\d{4}  accuracy \d\d\.\d\d%  succeeded", last[0])
-    assert re.search(r"loss  \d\.\d{4} █▁ \d\.\d{4}", last[1])
-    assert re.search(r"accuracy  \d\d\.\d\d% \S\S \d\d\.\d\d%", last[2])
+    last = plain(shown).rstrip().splitlines()[-4:]
+    assert re.search(r"classifier .*epoch 2/2  val accuracy \d\d\.\d\d%  train loss [\d.]+  .*succeeded", last[0])
+    assert re.search(r"val accuracy  \d\d\.\d\d% \S\S \d\d\.\d\d%", last[1])
+    assert re.search(r"train loss +[\d.]+ █▁ [\d.]+", last[2])
+
+
+def test_a_bar_fits_into_eighty_columns_with_a_metric(stack: LocalStack) -> None:
+    environ = {"TERM": "xterm-256color", "COLUMNS": "80"}
+    code, shown = in_terminal(
+        "train", "-", "--watch", "--server", stack.url, stdin=json.dumps(TINY).encode(), environ=environ
+    )
+    assert code == 0
+    bars = [line for line in plain(shown).splitlines() if "epoch 2/2" in line]
+    assert re.search(r"epoch 2/2  val accuracy \d\d\.\d\d%  train loss [\d.]+  succeeded", bars[-1])
 
 
 def test_the_demo_leaves_its_files_and_ends_by_itself(
@@ -321,8 +344,9 @@ def test_the_demo_leaves_its_files_and_ends_by_itself(
     monkeypatch.setattr(demo_command, "SPECS", short)
     result = run("demo")
     assert result.exit_code == 0, result.output
-    assert "classifier  epoch 1/1  loss" in result.stdout
-    assert "gan  epoch 1/1  d_loss" in result.stdout
+    assert "classifier  epoch 1/1  val accuracy" in result.stdout
+    assert "gan  epoch 1/1  generator loss" in result.stdout
+    assert re.search(r"\d\d\.\d\d% of unseen digits classified correctly", result.stdout)
     folder = tmp_path / "demo"
     for path in folder.iterdir():
         assert f"demo/{path.name}" in result.stdout
@@ -360,8 +384,11 @@ def test_ctrl_c_in_the_middle_of_the_demo_cancels_its_jobs(stack: LocalStack, cl
         if "epoch" in line:
             break
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    told, _ = process.communicate(timeout=30)
     assert process.returncode == 130
+    assert "Interrupted." in told
+    assert re.search(r"classifier \(job_\w+\): cancelled after \d+ of 1000 epochs", told)
+    assert re.search(r"gan \(job_\w+\): cancelled after \d+ of 1000 epochs", told)
     assert [job["status"] for job in client.list(tag="demo", limit=2)] == ["cancelled", "cancelled"]
     assert list(tmp_path.iterdir()) == []
 
@@ -391,7 +418,8 @@ def test_a_classifier_says_what_pictures_show(run: Run, trained: str, digits: li
 def test_a_file_that_is_no_picture_is_named(run: Run, trained: str, digits: list[str]) -> None:
     Path("notes.txt").write_text("no picture")
     result = run("predict", trained, digits[0], "notes.txt")
-    assert (result.exit_code, result.stderr) == (1, "tapeline: notes.txt is not a PNG\n")
+    what = "is not an image that can be read here (PNG, JPEG, WebP, BMP or GIF)"
+    assert (result.exit_code, result.stderr) == (1, f"tapeline: notes.txt {what}\n")
     assert run("predict", trained, "missing.png").stderr == "tapeline: missing.png: No such file or directory\n"
     assert "neither best, nor latest" in run("predict", trained, digits[0], "--checkpoint", "newest").stderr
     assert "kept are 1, 2" in run("predict", trained, digits[0], "--checkpoint", "9").stderr
@@ -410,7 +438,7 @@ def test_a_gan_makes_a_grid_and_a_film(run: Run, client: Client) -> None:
     client.wait(gan["id"], timeout_s=60)
     result = run("generate", gan["id"], "-o", "grid.png", "--count", "9", "--scale", "1")
     assert result.exit_code == 0, result.output
-    assert result.stdout.endswith("by the checkpoint of epoch 1\n")
+    assert result.stdout.endswith("checkpoint of epoch 1\n")
     with Image.open("grid.png") as grid:
         assert grid.size == (92, 92)  # three by three, and frames between
     assert run("generate", gan["id"], "--film", "--count", "2").exit_code == 0
@@ -420,6 +448,15 @@ def test_a_gan_makes_a_grid_and_a_film(run: Run, client: Client) -> None:
     again = client.generate(gan["id"], seeds=[3], with_latent=True)
     assert made["images"] == again["images"]
     assert client.generate(gan["id"], latent=again["latent"])["images"] == again["images"]
+
+
+def test_photos_in_other_formats_are_classified_as_the_png_is(run: Run, trained: str, digits: list[str]) -> None:
+    with Image.open(digits[0]) as digit:
+        for kind in ("jpg", "webp", "bmp", "gif"):
+            digit.resize((300, 300)).convert("RGB").save(f"photo.{kind}")
+    result = run("predict", trained, digits[0], "photo.jpg", "photo.webp", "photo.bmp", "photo.gif")
+    assert result.exit_code == 0, result.stderr
+    assert len({line.split("\t")[1] for line in result.stdout.splitlines()}) == 1
 
 
 def test_a_line_of_blocks_shows_how_values_went() -> None:

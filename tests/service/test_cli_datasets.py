@@ -39,8 +39,10 @@ def archive(tmp_path: Path) -> Path:
 
 def test_what_is_sent_is_listed_and_trained_on(run: Run, archive: Path) -> None:
     sent = run("upload", "stripes", str(archive))
-    assert (sent.exit_code, sent.stdout) == (0, "stripes: 51 to train on, 9 for validation, 3 classes\n"), sent.output
-    assert "stripes\t6 x 5\t3 classes\t51 + 9\tyours\n" in run("datasets").stdout
+    assert (sent.exit_code, sent.stdout) == (0, "stripes: 51 training and 9 validation images, 3 classes\n"), (
+        sent.output
+    )
+    assert "stripes\t6 x 5\t3\t51\t9\tuploaded\n" in run("datasets").stdout
     (item,) = (one for one in json.loads(run("datasets", "--json").stdout) if one["name"] == "stripes")
     assert (item["image_shape"], item["uploaded"]) == ([6, 5], True)
     trained = run("train", "-", "--watch", spec=json.dumps(SPEC))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import socket
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from service.client import ApiError, Client, ClientError, DownloadDamaged, Event, ServerUnreachable, safe_name
 
@@ -190,7 +192,7 @@ def test_a_proxy_is_not_asked_for_this_machine(script: Script, monkeypatch: pyte
 
 
 def test_an_id_that_would_lead_elsewhere_is_refused_before_it_is_sent(client: Client) -> None:
-    with pytest.raises(ApiError, match="no job's id"):
+    with pytest.raises(ApiError, match="not the id of a job"):
         client.get("../datasets")
 
 
@@ -321,11 +323,13 @@ def test_the_key_comes_from_the_environment(script: Script, monkeypatch: pytest.
 
 
 def test_pictures_travel_in_base64_and_numbers_as_they_are(script: Script, client: Client, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"png")
+    picture = io.BytesIO()
+    Image.new("L", (28, 28), 7).save(picture, "PNG")
+    (tmp_path / "a.png").write_bytes(picture.getvalue())
     script.answers = [hang_up, answer({"classes": [1, 2, 3]})]  # asking twice does no harm
-    client.predict("j", [tmp_path / "a.png", b"more", [[0.5]]], checkpoint=3, fit=True)
+    client.predict("j", [tmp_path / "a.png", picture.getvalue(), [[0.5]]], checkpoint=3, fit=True)
     body = json.loads(script.requests[-1][3])
-    assert body["images"] == ["cG5n", "bW9yZQ==", [[0.5]]]
+    assert body["images"] == [base64.b64encode(picture.getvalue()).decode()] * 2 + [[[0.5]]]
     assert (body["checkpoint"], body["fit"], body["invert"]) == (3, True, False)
 
 

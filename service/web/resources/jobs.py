@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
-from service.contract import costs, jobs, validation
+from service.contract import costs, jobs, names, validation
 from service.contract.artifacts import ArtifactDamaged, ArtifactKind
 from service.contract.changes import ForkRequest, JobPatch
 from service.contract.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
@@ -116,7 +116,7 @@ def list_jobs(query: ListQuery) -> JobList:
     Raises:
         InvalidCursor: as it says.
     """
-    wanted = JobFilter(status=query.status or None, kind=query.kind, tag=query.tag, text=query.q)
+    wanted = JobFilter(status=query.status or None, kind=query.kind, tag=query.tag, name=query.name, text=query.q)
     with services().database.read() as session:
         page = jobs.find(session, wanted, owner=owner(), sort=query.sort, limit=query.limit, cursor=query.cursor)
         return JobList(
@@ -246,7 +246,8 @@ def fork(job_id: str) -> Response:
 
     `overrides` are merged into the resolved spec, and the whole is checked. The weights are taken over, and so is
     the optimizer's state where the optimizer stays the same; the networks' shapes must stay. `start_epoch` of the
-    new job says after which epoch it goes on. Its checkpoint is its own: this job may be deleted.
+    new job says after which epoch it goes on. Its checkpoint is its own: this job may be deleted. Without a `name`
+    among the overrides, the fork of `first` is called `first-2`, or gets the next number that is free.
     """
     document = queries.read_json()
     idempotency = queries.idempotency_key(document)
@@ -260,7 +261,9 @@ def fork(job_id: str) -> Response:
             parent = jobs.get(session, job_id, owner=owner())
             jobs.require(parent, Action.FORK)
             checkpoint = jobs.checkpoint(session, parent, asked.checkpoint)
-        spec, shape = _derived(parent, asked.overrides, epoch=checkpoint.epoch)
+            name = names.of_fork(session, parent, owner=owner()) if "name" not in asked.overrides else None
+        about = {"name": name, "tags": parent.tags, "priority": parent.priority}
+        spec, shape = _derived(parent, about, asked.overrides, epoch=checkpoint.epoch)
         steps = costs.total_steps(spec, shape.train_count)
         sent = spec.model_dump(mode="json")
         new = Submission(spec=sent, resolved=spec, steps=steps, owner=owner())
@@ -284,7 +287,8 @@ def fork(job_id: str) -> Response:
 def reproduce(job_id: str) -> Response:
     """Train a job that succeeded once more, and compare every epoch.
 
-    `reproduction` of the new job says whether each bit is the same, or which is the first epoch that differs.
+    `reproduction` of the new job says whether each bit is the same, or which is the first epoch that differs. The
+    reproduction of `first` is called `first (reproduced)`.
     """
     queries.read_query(NoQuery)
     idempotency = queries.idempotency_key(None)
@@ -295,19 +299,22 @@ def reproduce(job_id: str) -> Response:
         original = jobs.get(session, job_id, owner=owner())
         jobs.require(original, Action.REPRODUCE)
         start = jobs.checkpoint(session, original, str(original.start_epoch)) if original.start_epoch else None
-    about = {"name": original.name, "tags": original.tags, "priority": original.priority}
+        name = names.of_reproduction(session, original, owner=owner())
+    about = {"name": name, "tags": original.tags, "priority": original.priority}
     spec = validation.read_resolved(original.resolved | about)
     again = Submission(spec=original.spec, resolved=spec, steps=original.steps, owner=owner())
     return _submit_copy(again, original, start, idempotency, reproduces=True)
 
 
-def _derived(parent: Job, overrides: dict[str, Any], *, epoch: int) -> tuple[Spec, Shape]:
+def _derived(parent: Job, about: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -> tuple[Spec, Shape]:
     """The spec of a fork, and the shape of its data, which must be that of its parent's data.
+
+    Args:
+        about: the fork's name, tags and priority where the overrides do not say them.
 
     Raises:
         SpecError: with pointers into the request.
     """
-    about = {"name": parent.name, "tags": parent.tags, "priority": parent.priority}
     try:
         spec = validation.derive(parent.resolved | about, overrides, epoch=epoch)
         spec, shape = checking.check(spec.model_dump(mode="json"))

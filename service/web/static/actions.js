@@ -65,7 +65,7 @@ async function openFork(job) {
   $("#fork-rate").placeholder = String(detail.resolved.optimizer.learning_rate);
   $("#fork-rate").value = "";
   $("#fork-name").value = "";
-  $("#fork-name").placeholder = detail.name ?? "";
+  $("#fork-name").placeholder = detail.name ? "by default: the next free number, such as name-2" : "";
   write();
   $("#fork").showModal();
 }

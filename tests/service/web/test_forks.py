@@ -54,7 +54,7 @@ def test_a_fork_goes_on_from_a_checkpoint_of_its_own(either_app: Flask, play: An
     job = made.json
     assert made.headers["Location"] == f"/jobs/{job['id']}"
     assert (job["parent_id"], job["start_epoch"], job["status"]) == (parent, 2, "queued")
-    assert (job["name"], job["tags"], job["allowed_actions"]) == ("first", ["a"], ["cancel", "fork"])
+    assert (job["name"], job["tags"], job["allowed_actions"]) == ("first-2", ["a"], ["cancel", "fork"])
     assert job["resolved"]["optimizer"]["learning_rate"] == 0.01
     assert job["resolved"]["optimizer"]["momentum"] == 0.9
     assert job["progress"] == job["progress"] | {"epoch": 2, "epochs": 5, "step": 86, "steps": 215, "fraction": 0.4}
@@ -70,6 +70,66 @@ def test_a_fork_goes_on_from_a_checkpoint_of_its_own(either_app: Flask, play: An
     kept = client.get(f"/jobs/{job['id']}/checkpoints").json["data"]
     assert [item["epoch"] for item in kept] == [2, 5], "what a fork began with must stay"
     assert client.get(f"/jobs/{job['id']}/metrics").json["epochs"] == [3, 4, 5]
+
+
+def forked(client: FlaskClient, job_id: str, **overrides: Any) -> Any:
+    made = client.post(f"/jobs/{job_id}/fork", json={"overrides": {"epochs": 99} | overrides})
+    assert made.status_code == 201, made.text
+    return made.json
+
+
+def reproduced(client: FlaskClient, job_id: str) -> Any:
+    made = client.post(f"/jobs/{job_id}/reproduce")
+    assert made.status_code == 201, made.text
+    return made.json
+
+
+def test_forks_and_reproductions_have_distinct_names(either_app: Flask, play: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    first = trained(client, worker, submit, name="first")
+    names = [made["name"] for made in (forked(client, first), forked(client, first), reproduced(client, first))]
+    assert names == ["first-2", "first-3", "first (reproduced)"]
+    assert reproduced(client, first)["name"] == "first (reproduced 2)"
+    listed = client.get("/jobs", query_string={"name": "first"}).json["data"]
+    assert [job["id"] for job in listed] == [first], "only whole names"
+
+
+def test_a_number_that_a_person_chose_is_part_of_the_name(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    assert forked(client, trained(client, worker, submit, name="mnist-10"))["name"] == "mnist-10-2"
+
+
+def test_the_fork_of_a_fork_counts_on(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    first = trained(client, worker, submit, name="first")
+    second = forked(client, first, epochs=4)
+    worker.claim()
+    worker.epoch(4)
+    worker.succeed()
+    assert forked(client, second["id"])["name"] == "first-3"
+    assert reproduced(client, second["id"])["name"] == "first-2 (reproduced)"
+
+
+def test_the_reproduction_of_a_reproduction_counts_on(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    again = reproduced(client, trained(client, worker, submit, name="first"))
+    repeat(worker)
+    worker.succeed()
+    assert reproduced(client, again["id"])["name"] == "first (reproduced 2)"
+    assert forked(client, again["id"])["name"] == "first-2"
+
+
+def test_a_given_name_is_kept_and_unnamed_parents_stay_unnamed(
+    client: FlaskClient, worker: Any, submit: Submit
+) -> None:
+    named, unnamed = trained(client, worker, submit, name="a" * 200), trained(client, worker, submit)
+    assert forked(client, named, name="mine")["name"] == "mine"
+    assert forked(client, named, name=None)["name"] is None
+    assert forked(client, named)["name"] == "a" * 198 + "-2"
+    assert reproduced(client, named)["name"] == "a" * 187 + " (reproduced)"
+    assert (forked(client, unnamed)["name"], reproduced(client, unnamed)["name"]) == (None, None)
+
+
+def test_a_name_is_no_part_of_the_hash(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    first = trained(client, worker, submit, name="first")
+    assert reproduced(client, first)["spec_hash"] == client.get(f"/jobs/{first}").json["spec_hash"]
 
 
 def test_best_and_latest_name_their_checkpoints(client: FlaskClient, worker: Any, submit: Submit) -> None:

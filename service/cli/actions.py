@@ -1,0 +1,82 @@
+"""The commands that change jobs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from service.cli.target import Target, job_argument, service_options
+from service.cli.text import to_json
+from service.client import Job
+
+
+def _verb(name: str, what: str) -> click.Command:
+    @click.command(name, help=what)
+    @job_argument
+    @service_options
+    @click.pass_obj
+    def act(target: Target, job_text: str) -> None:
+        with target.client() as client:
+            job = getattr(target.find(client, job_text), name)()
+        _tell(target, job, f"{job.status}, {job['requested']} requested" if job["requested"] else job.status)
+
+    return act
+
+
+@click.command()
+@job_argument
+@click.option("--remove", is_flag=True, help="Remove the star.")
+@service_options
+@click.pass_obj
+def star(target: Target, job_text: str, remove: bool) -> None:
+    """Mark a job with a star, which lists show."""
+    with target.client() as client:
+        job = target.find(client, job_text).change(starred=not remove)
+    _tell(target, job, "star removed" if remove else "starred")
+
+
+@click.command()
+@job_argument
+@click.argument("text", required=False)
+@click.option("--remove", is_flag=True, help="Remove the note.")
+@service_options
+@click.pass_obj
+def note(target: Target, job_text: str, text: str | None, remove: bool) -> None:
+    """Write TEXT as the note of a job; without TEXT, print the note."""
+    if text is not None and remove:
+        raise click.UsageError("give TEXT or --remove, not both")
+    with target.client() as client:
+        job = target.find(client, job_text)
+        if text is None and not remove:
+            click.echo(to_json({"id": job.id, "note": job.get("note")}) if target.as_json else job.get("note") or "")
+            return
+        job.change(note=text)
+    _tell(target, job, "note removed" if remove else "note written")
+
+
+@click.command()
+@job_argument
+@service_options
+@click.pass_obj
+def delete(target: Target, job_text: str) -> None:
+    """Delete a finished job with all its files."""
+    with target.client() as client:
+        job = target.find(client, job_text)
+        job.delete()
+    click.echo(to_json({"id": job.id, "deleted": True}) if target.as_json else f"{job.id}  deleted")
+
+
+COMMANDS: Final = (
+    _verb("cancel", "Cancel a job: a waiting one now, a running one between two batches."),
+    _verb("pause", "Pause a running job between two batches; its last checkpoint stays."),
+    _verb("resume", "Continue a paused job from its last checkpoint."),
+    _verb("retry", "Continue a failed job from its last checkpoint."),
+    star,
+    note,
+    delete,
+)
+
+
+def _tell(target: Target, job: Job, what: str) -> None:
+    click.echo(to_json(job) if target.as_json else f"{job.id}  {what}")

@@ -1,0 +1,189 @@
+"""The commands that show numbers of jobs: epoch by epoch, and side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from service.cli.target import Target, complete_jobs, job_argument, service_options
+from service.cli.text import KEY_METRICS, differences, duration, short_ids, state, to_json, value_text
+from service.client import Job
+from service.contract.metric_info import Goal, describe, number
+
+_ABOUT: Final = ("name", "tags", "priority")
+"""Fields of a spec that change nothing about the training."""
+_MAX_COLUMN: Final = 24
+
+
+@click.command()
+@job_argument
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with every metric, for spreadsheets and pandas.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file (implies --csv)."
+)
+@click.option(
+    "--metric", "names", multiple=True, metavar="NAME", help="Only this metric, such as val_loss; repeatable."
+)
+@service_options
+@click.pass_obj
+def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, names: tuple[str, ...]) -> None:
+    """Show a job's metrics, epoch by epoch: the most important ones in a terminal, all of them with --csv or --json."""
+    with target.client() as client:
+        job = target.find(client, job_text)
+        history = job.history()
+    series = history["series"]
+    unknown = [name for name in names if name not in series]
+    if unknown:
+        raise click.UsageError(f"the job has no metric {unknown[0]!r}; it has {', '.join(series) or 'none yet'}")
+    chosen = list(names) or list(series)
+    if target.as_json:
+        click.echo(to_json(history | {"series": {name: series[name] for name in chosen}}))
+        return
+    if as_csv or output is not None:
+        text = _csv(history, chosen)
+        if output is None:
+            click.echo(text, nl=False)
+        else:
+            output.write_text(text, encoding="utf-8")
+            click.echo(f"{output}  {len(history['epochs'])} epochs, {len(chosen)} metrics")
+        return
+    if not history["epochs"]:
+        click.echo(f"job {job.id} has no completed epoch yet ({job.status})", err=True)
+        return
+    shown = list(names) or [name for name in KEY_METRICS.get(job.kind, ()) if name in series]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("EPOCH", justify="right")
+    for name in shown:
+        table.add_column(describe(name).label, justify="right", overflow="fold")
+    table.add_column("seconds", justify="right")
+    for place, epoch in enumerate(history["epochs"]):
+        best = epoch == history["best_epoch"]
+        cells = [number(name, series[name][place]) for name in shown]
+        row = [f"{epoch}{'*' if best else ''}", *cells, f"{history['seconds'][place]:.1f}"]
+        table.add_row(*row, style="bold" if best else None)
+    console = Console(highlight=False)
+    console.print(table)
+    if history["best_epoch"] in history["epochs"]:
+        console.print("[dim]* the epoch of the best checkpoint[/]")
+
+
+@click.command()
+@click.argument("job_texts", metavar="JOB JOB...", nargs=-1, required=True, shell_complete=complete_jobs)
+@service_options
+@click.pass_obj
+def compare(target: Target, job_texts: Sequence[str]) -> None:
+    """Show jobs side by side: the settings that differ, and the metrics of the last epoch, the best value in bold."""
+    if len(job_texts) < 2:
+        raise click.UsageError("name two jobs or more to compare")
+    with target.client() as client:
+        jobs = [target.find(client, text) for text in job_texts]
+    settings = _settings(jobs)
+    measured = [name for name in KEY_METRICS[jobs[0].kind] if any(name in job.metrics for job in jobs)]
+    others = {name: None for job in jobs for name in KEY_METRICS[job.kind] if name in job.metrics}
+    measured += [name for name in others if name not in measured]
+    if target.as_json:
+        document = {
+            "jobs": [{"id": job.id, "name": job.name, "status": job.status, "metrics": job.metrics} for job in jobs],
+            "settings": {place: list(values) for place, values in settings.items()},
+        }
+        click.echo(to_json(document))
+        return
+    rows: list[tuple[str, list[str], int | None]] = [
+        ("id", short_ids([job.id for job in jobs]), None),
+        ("status", [state(job) for job in jobs], None),
+        ("epoch", [f"{job.epoch}/{job.epochs}" for job in jobs], None),
+        ("time", [duration(job) for job in jobs], None),
+    ]
+    rows += [(place, [value_text(value) for value in values], None) for place, values in settings.items()]
+    rows += [
+        (
+            describe(name).label,
+            [number(name, job.metrics[name]) if name in job.metrics else "-" for job in jobs],
+            _best(name, [job.metrics.get(name) for job in jobs]),
+        )
+        for name in measured
+    ]
+    _print([job.name or job.kind for job in jobs], rows)
+    if not settings:
+        click.echo("their settings are the same", err=True)
+
+
+COMMANDS: Final = (metrics, compare)
+
+
+def _settings(jobs: Sequence[Job]) -> dict[str, list[Any]]:
+    """By its place, each setting in which the jobs differ, with its value in every job."""
+    places: dict[str, None] = {}
+    for job in jobs[1:]:
+        places |= dict.fromkeys(differences(jobs[0].resolved, job.resolved))
+    return {place: [_at(job.resolved, place) for job in jobs] for place in places if place not in _ABOUT}
+
+
+def _at(spec: Mapping[str, Any], place: str) -> Any:
+    value: Any = spec
+    for name in place.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _best(name: str, values: Sequence[float | None]) -> int | None:
+    """The place of the best value; ``None`` where neither way is better."""
+    goal = describe(name).goal
+    known = [(value, place) for place, value in enumerate(values) if value is not None]
+    if goal is None or len(known) < 2:
+        return None
+    chosen = max(known) if goal is Goal.MAXIMIZE else min(known)
+    return chosen[1]
+
+
+def _print(titles: Sequence[str], rows: Sequence[tuple[str, list[str], int | None]]) -> None:
+    """The rows as tables of as many jobs as the terminal has room for; for a pipe, as columns separated by tabs."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        click.echo("\t".join(["", *titles]))
+        for label, cells, _ in rows:
+            click.echo("\t".join([label, *cells]))
+        return
+    left = max(len(label) for label, _, _ in rows)
+    widths = [
+        min(max(len(titles[place]), *(len(cells[place]) for _, cells, _ in rows)), _MAX_COLUMN) + 2
+        for place in range(len(titles))
+    ]
+    start = 0
+    while start < len(titles):
+        end, used = start, left
+        while end < len(titles) and (end == start or used + widths[end] <= console.width):
+            used += widths[end]
+            end += 1
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("", no_wrap=True, style="dim")
+        for title in titles[start:end]:
+            table.add_column(Text(title), overflow="fold", max_width=_MAX_COLUMN)
+        for label, cells, best in rows:
+            marked = [
+                Text(cell, "bold green" if place == best else "") for place, cell in enumerate(cells[start:end], start)
+            ]
+            table.add_row(label, *marked)
+        if start:
+            console.print()
+        console.print(table)
+        start = end
+
+
+def _csv(history: Mapping[str, Any], names: Sequence[str]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["epoch", *names, "seconds"])
+    columns = [history["series"][name] for name in names]
+    for place, epoch in enumerate(history["epochs"]):
+        cells = ("" if column[place] is None else repr(column[place]) for column in columns)
+        writer.writerow([epoch, *cells, history["seconds"][place]])
+    return file.getvalue()

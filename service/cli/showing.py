@@ -1,0 +1,157 @@
+"""``tapeline show``: all about one job on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import click
+from rich.text import Text
+
+from service.cli.progress import explain
+from service.cli.target import Target, job_argument, service_options
+from service.cli.text import (
+    KEY_METRICS,
+    STYLES,
+    age,
+    changed_settings,
+    clock,
+    duration,
+    print_rows,
+    size,
+    state,
+    to_json,
+)
+from service.client import ApiError, Client, Job
+from service.contract.metric_info import METRICS, describe, number
+
+
+@click.command()
+@job_argument
+@service_options
+@click.pass_obj
+def show(target: Target, job_text: str) -> None:
+    """Show a job: state, metrics, settings that differ from the preset, lineage, files, and why it failed."""
+    with target.client() as client:
+        job = target.find(client, job_text)
+        results = job.results()
+        if target.as_json:
+            click.echo(to_json(job.document | {"results": results}))
+            return
+        rows = _rows(client, job, results)
+    print_rows(rows)
+
+
+COMMANDS: Final = (show,)
+
+
+def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[str, Text]]:
+    spec = job.resolved
+    rows = [("Job", Text(job.id))]
+    if job.name:
+        rows.append(("Name", Text(("* " if job.get("starred") else "") + job.name)))
+    rows.append(
+        ("Spec", Text(f"{job.kind}, preset {spec['preset']}, dataset {spec['dataset']['name']}, seed {spec['seed']}"))
+    )
+    rows.append(("Status", _state(job)))
+    if job.error:
+        rows.append(("Error", Text(explain(job.error), "red")))
+    for finding in job.health:
+        advice = f" Try: {'; '.join(finding['advice'])}." if finding["advice"] else ""
+        rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding['message']}{advice}", "yellow")))
+    rows.append(("Submitted", Text(f"{age(job)} ago ({_local(job['created_at'])})")))
+    if job["started_at"]:
+        rows.append(("Training time", Text(duration(job))))
+    rows += [("Metrics", Text(line)) for line in _metrics(job, results)]
+    changed = changed_settings(client, spec)
+    rows += [("Settings", Text(f"{name}: {value}")) for name, value in changed.items()] or [
+        ("Settings", Text("all as in the preset"))
+    ]
+    rows += [("Lineage", Text(line)) for line in _lineage(client, job)]
+    if job.tags:
+        rows.append(("Tags", Text(", ".join(job.tags))))
+    if job.get("note"):
+        rows.append(("Note", Text(str(job["note"]))))
+    rows += [("Files", Text(line)) for line in _files(job, results)]
+    rows.append(("Page", Text(job.page)))
+    return rows
+
+
+def _state(job: Job) -> Text:
+    progress = job["progress"]
+    text = Text(state(job), STYLES.get(job.status, "yellow"))
+    text.append(f", epoch {progress['epoch']}/{progress['epochs']}", "default")
+    if job.status == "running":
+        text.append(f", {progress['fraction']:.0%}", "default")
+    if progress.get("eta_seconds") is not None:
+        text.append(f", {clock(progress['eta_seconds'])} left", "default")
+    if job["stopped_early"]:
+        early = job["stopped_early"]
+        text.append(
+            f"; stopped early: {describe(early['metric']).label} best in epoch {early['best_epoch']}", "default"
+        )
+    return text
+
+
+def _metrics(job: Job, results: Mapping[str, Any]) -> list[str]:
+    """Key metrics of the last and the best epoch, side by side."""
+    best = results["best"] or {"epoch": None, "metrics": {}}
+    names = [name for name in METRICS if name in job.metrics or name in best["metrics"]]
+    key = [name for name in KEY_METRICS.get(job.kind, ()) if name in names]
+    names = key + [name for name in names if name not in key and not describe(name).label.endswith("learning rate")]
+    if not names:
+        return []
+    labels = [describe(name).label for name in names]
+    width = max(map(len, labels))
+    columns = [("last", job.epoch, job.metrics)]
+    if best["epoch"] is not None:
+        columns.append(("best", best["epoch"], best["metrics"]))
+    heads = [f"{title} (epoch {epoch})" for title, epoch, _ in columns]
+    lines = [" ".join([" " * width, *(f"{head:>18}" for head in heads)])]
+    for name, label in zip(names, labels, strict=True):
+        values = (number(name, metrics.get(name)) for _, _, metrics in columns)
+        lines.append(" ".join([f"{label:<{width}}", *(f"{value:>18}" for value in values)]))
+    return lines
+
+
+def _lineage(client: Client, job: Job) -> list[str]:
+    if job.parent_id is None:
+        return []
+    try:
+        parent = client.get(job.parent_id)
+        origin = f"{parent.name} ({parent.id})" if parent.name else parent.id
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        origin = f"{job.parent_id}, which is deleted"
+    reproduction = job.reproduction
+    if reproduction is None:
+        return [f"fork of {origin} after epoch {job['start_epoch']}"]
+    match reproduction["match"]:
+        case None:
+            verdict = "not compared to the end yet"
+        case True:
+            verdict = "every bit is the same"
+        case _:
+            found = reproduction["first_difference"]
+            verdict = f"differs first in epoch {found['epoch']}: {', '.join(found['differs'])}"
+    return [f"reproduction of {origin}: {verdict}"]
+
+
+def _files(job: Job, results: Mapping[str, Any]) -> list[str]:
+    files = results["artifacts"]
+    if not files:
+        return ["none yet"] if not job.ended else ["none"]
+    total = size(sum(item["size_bytes"] for item in files))
+    kept = sorted(item["epoch"] for item in files if item["kind"] == "checkpoint")
+    lines = [f"{len(files)} files, {total}; download them with: tapeline download {job.id[-6:]}"]
+    if kept:
+        shown = ", ".join(map(str, kept[:6])) + (f", ... {kept[-1]}" if len(kept) > 6 else "")
+        best = f"; best: {results['best']['epoch']}" if results["best"] else ""
+        lines.append(f"checkpoints of epochs {shown}{best}")
+    return lines
+
+
+def _local(text: str) -> str:
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,171 @@
+"""How the terminal writes ids, metrics, sizes and times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from service.client import Client
+from service.client.lookup import age_s, age_text
+from service.contract.metric_info import describe, number
+
+KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
+    "classifier": ("val_accuracy", "val_loss", "train_loss"),
+    "gan": ("frechet_distance", "g_loss", "d_loss"),
+}
+"""Of each kind's metrics, those that a line has room for, the most important first."""
+SHORT_ID: Final = 6
+"""Characters of a shortened id, its last ones: the first ones are the time, and alike for jobs of one day."""
+STYLES: Final = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "cyan"}
+_REQUESTED: Final = {"cancel": "cancelling", "pause": "pausing"}
+
+
+def key_metrics(job: Mapping[str, Any], names: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """Label and value of the job's most important metrics, as text."""
+    metrics = job["metrics"]
+    wanted = KEY_METRICS.get(job["kind"], ()) if names is None else names
+    return [(describe(name).label, number(name, metrics[name])) for name in wanted if name in metrics]
+
+
+def fitting(pairs: Iterable[tuple[str, str]], width: int) -> str:
+    """As many of the pairs as have room, the first one in any case."""
+    text = ""
+    for label, value in pairs:
+        longer = f"{text}  {label} {value}" if text else f"{label} {value}"
+        if text and len(longer) > width:
+            break
+        text = longer
+    return text
+
+
+def state(job: Mapping[str, Any]) -> str:
+    """A job's status in one word, of a running job what it was asked to do."""
+    return _REQUESTED.get(job["requested"] or "", str(job["status"]))
+
+
+def short_ids(ids: Sequence[str]) -> list[str]:
+    """The end of each id, as long as it takes to tell them apart; every command accepts it."""
+    length = SHORT_ID
+    while len({job_id[-length:] for job_id in ids}) < len(set(ids)):
+        length += 1
+    return [job_id[-length:] for job_id in ids]
+
+
+def age(job: Mapping[str, Any]) -> str:
+    """How long ago a job was submitted: ``3 min``."""
+    return age_text(age_s(job))
+
+
+def duration_s(job: Mapping[str, Any]) -> float | None:
+    """Seconds from a job's first start to its end, or until now; ``None`` where it has not started."""
+    if job["started_at"] is None:
+        return None
+    began = datetime.fromisoformat(job["started_at"])
+    ended = datetime.fromisoformat(job["finished_at"]) if job["finished_at"] else datetime.now(UTC)
+    return max((ended - began).total_seconds(), 0.0)
+
+
+def duration(job: Mapping[str, Any]) -> str:
+    """The same as text: ``1:05``; ``-`` where it has not started."""
+    seconds = duration_s(job)
+    return "-" if seconds is None else clock(seconds)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``0:07``, ``12:05`` or ``1:02:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def about(seconds: float) -> str:
+    """An estimate: ``7 s``, ``2 min``, ``1.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: int) -> str:
+    """Bytes as a person reads them."""
+    for unit, name in ((1_000_000_000, "GB"), (1_000_000, "MB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} B" if count < 1000 else f"{count / 1000:.0f} kB"
+
+
+def print_rows(rows: Sequence[tuple[str, Text]]) -> None:
+    """Titles and values below each other: aligned in a terminal, separated by tabs in a pipe."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for title, text in rows:
+            click.echo(f"{title}\t{text.plain}")
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    before = ""
+    for title, text in rows:
+        table.add_row("" if title == before else title, text)
+        before = title
+    console.print(table)
+
+
+def to_json(document: Any) -> str:
+    """A document for programs, which people can read too."""
+    return json.dumps(document, indent=2, ensure_ascii=False, default=dict)
+
+
+def differences(before: Any, after: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
+    """Where two specs differ: by the field's dotted place, the values before and after.
+
+    Lists count as one value, and so do variants of a part, such as two optimizers.
+    """
+    both = isinstance(before, dict) and isinstance(after, dict)
+    if not both or (place and before.get("name") != after.get("name")):  # a spec's own name is that of the job
+        return {} if before == after else {place: (before, after)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in [*before, *(name for name in after if name not in before)]:
+        inner = f"{place}.{name}" if place else name
+        found |= differences(before.get(name), after.get(name), inner)
+    return found
+
+
+def changed_settings(client: Client, spec: Mapping[str, Any]) -> dict[str, str]:
+    """Settings of a resolved spec that are not its preset's: ``epochs`` to ``9 (preset: 3)``."""
+    about_it = ("name", "tags", "priority")
+    for preset in client.presets():
+        if (preset["kind"], preset["name"]) == (spec["kind"], spec["preset"]):
+            found = differences(preset["spec"], dict(spec))
+            return {
+                place: f"{value_text(now)} (preset: {value_text(before)})"
+                for place, (before, now) in found.items()
+                if place not in about_it
+            }
+    return {}
+
+
+def value_text(value: Any) -> str:
+    """The value of a setting; layers in a few letters."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return " - ".join(_layer(item) for item in value)
+    if isinstance(value, dict):
+        inner = {name: item for name, item in value.items() if item is not None and name != "name"}
+        rest = ", ".join(f"{name} {value_text(item)}" for name, item in inner.items())
+        return f"{value['name']} ({rest})" if "name" in value and rest else str(value.get("name", rest))
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _layer(layer: Mapping[str, Any]) -> str:
+    kind = layer.get("type", "dense")
+    number_ = layer.get("units", layer.get("filters", layer.get("rate", layer.get("size"))))
+    activation = layer.get("activation")
+    return " ".join(str(part) for part in (kind, number_, activation) if part not in (None, "linear"))

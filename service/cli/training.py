@@ -1,0 +1,184 @@
+"""The commands that submit jobs and follow them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Final
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from service.cli.errors import Failure
+from service.cli.progress import Watched, display_of, explain, follow
+from service.cli.target import Target, job_argument, service_options
+from service.cli.text import about, changed_settings, print_rows, size, to_json
+from service.client import Client, Job
+from service.contract.states import Status
+
+
+@click.command()
+@click.argument("spec", type=click.File("rb"))
+@click.option("--watch", is_flag=True, help="Follow the job until it has ended.")
+@click.option("--dry-run", is_flag=True, help="Submit nothing; show what the spec would cost.")
+@click.option("--idempotency-key", metavar="KEY", help="Repeating with the same key makes no second job.")
+@service_options
+@click.pass_obj
+def train(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempotency_key: str | None) -> None:
+    """Submit a job from SPEC, a JSON file, or - for standard input. Prints the job's id."""
+    document = spec.read()
+    with target.client() as client:
+        if dry_run:
+            _show_cost(target, client, client.dry_run(document))
+            return
+        job = client.submit(document, idempotency_key=idempotency_key)
+    _show_new(target, job, watch=watch)
+
+
+@click.command()
+@job_argument
+@service_options
+@click.pass_obj
+def watch(target: Target, job_text: str) -> None:
+    """Follow a job until it has ended; exit code 0 if it succeeded."""
+    with target.client() as client:
+        job = target.find(client, job_text)
+    _watch(target, job)
+
+
+@click.command()
+@job_argument
+@click.option("--checkpoint", default="latest", show_default=True, metavar="best|latest|N", help="N: an epoch.")
+@click.option("--set", "values", multiple=True, metavar="FIELD=VALUE", help="For example optimizer.learning_rate=0.01.")
+@click.option("--watch", is_flag=True, help="Follow the new job until it has ended.")
+@service_options
+@click.pass_obj
+def fork(target: Target, job_text: str, checkpoint: str, values: tuple[str, ...], watch: bool) -> None:
+    """Submit a job that continues from a checkpoint of another one, with other settings from there on.
+
+    The fork of "first" is named "first-2", unless --set name=... says otherwise.
+    """
+    which = int(checkpoint) if checkpoint.isdecimal() else checkpoint
+    with target.client() as client:
+        job = target.find(client, job_text).fork(_overrides(values), checkpoint=which)
+    _show_new(target, job, watch=watch)
+
+
+@click.command()
+@job_argument
+@click.option("--watch", is_flag=True, help="Follow it to its end; exit code 0 if every bit is the same.")
+@service_options
+@click.pass_obj
+def reproduce(target: Target, job_text: str, watch: bool) -> None:
+    """Train a job that succeeded once more, and compare every epoch bit for bit."""
+    with target.client() as client:
+        job = target.find(client, job_text).reproduce()
+    _show_new(target, job, watch=watch)
+    if watch:
+        with target.client() as client:
+            found = client.get(job).reproduction or {}
+        if not found["match"]:
+            differs = ", ".join(found["first_difference"]["differs"])
+            raise Failure(f"epoch {found['first_difference']['epoch']} differs from {found['of']}: {differs}", found)
+        if not target.as_json:
+            click.echo(f"every bit is that of {found['of']}")
+
+
+COMMANDS: Final = (train, watch, fork, reproduce)
+
+
+def _show_new(target: Target, job: Job, *, watch: bool) -> None:
+    if not watch:
+        click.echo(to_json(job) if target.as_json else job.id)
+        return
+    if not target.as_json:
+        # Both fit into a line of a file, but hardly of a terminal.
+        between = "\n" if sys.stdout.isatty() else "  "
+        click.echo(f"{job.id}{between}{job.page}")
+    _watch(target, job)
+
+
+def _watch(target: Target, job: Job) -> None:
+    if target.as_json:
+        status, error = job.status, job.error
+        with target.client() as client:
+            for event in client.stream(job):
+                click.echo(json.dumps({"seq": event.seq, "type": event.type, "data": event.data}))
+                if event.type in ("snapshot", "end"):
+                    status, error = event.data["status"], event.data.get("error")
+    else:
+        watched = Watched.of(job)
+        try:
+            with display_of([watched], Console(highlight=False)) as display:
+                follow(target.client, [watched], display)
+        except KeyboardInterrupt:
+            if watched.status not in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
+                click.echo(f"job {job.id} continues; stop it with: tapeline cancel {job.id}", err=True)
+            raise
+        status, error = watched.status, dict(watched.error) if watched.error else None
+    if status != Status.SUCCEEDED:
+        why = f": {explain(error)}" if error else ""
+        raise Failure(f"job {job.id} {status}{why}", error)
+
+
+def _overrides(values: Sequence[str]) -> dict[str, Any]:
+    """``a.b=1`` as ``{"a": {"b": 1}}``; a value that is not JSON is text."""
+    made: dict[str, Any] = {}
+    for text in values:
+        field, equals, value = text.partition("=")
+        *path, last = field.split(".")
+        if not equals or not all([*path, last]):
+            raise click.UsageError(f"--set wants FIELD=VALUE, not {text!r}")
+        place = made
+        for name in path:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise click.UsageError(f"--set {text!r}: {name} has a value already")
+        try:
+            place[last] = json.loads(value)
+        except ValueError:
+            place[last] = value
+    return made
+
+
+def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
+    """What a spec would cost, and which of its settings are not the preset's."""
+    if target.as_json:
+        click.echo(to_json(cost))
+        return
+    spec = cost["resolved"]
+    rows = [
+        ("Job", f"{spec['kind']}, preset {spec['preset']}, dataset {spec['dataset']['name']}"),
+        ("Parameters", f"{cost['parameters']:,}"),
+        ("Steps", f"{cost['steps']:,} in {spec['epochs']} epochs, batches of {spec['batch_size']}"),
+        ("Memory", size(cost["estimated_bytes"])),
+        ("Checkpoint size", size(cost["checkpoint_bytes"])),
+        ("Estimated time", _estimate(cost)),
+        *(("Settings", f"{name}: {value}") for name, value in changed_settings(client, spec).items()),
+    ]
+    shown = [(name, Text(value)) for name, value in rows]
+    shown += [("Notes", Text(_note_text(note), "yellow")) for note in cost.get("notes") or []]
+    print_rows(shown)
+    if sys.stdout.isatty():
+        click.echo("Nothing was submitted; to train it, leave out --dry-run.")
+
+
+def _note_text(note: Any) -> str:
+    """A note of a dry run, whether it is text or a document with a message."""
+    return str(note.get("message") or note.get("detail") or note) if isinstance(note, Mapping) else str(note)
+
+
+def _estimate(cost: Mapping[str, Any]) -> str:
+    """The range of the estimate where there is one, and what it is based on."""
+    low, high = cost.get("estimated_seconds_low"), cost.get("estimated_seconds_high")
+    seconds = cost.get("estimated_seconds")
+    if low is not None and high is not None:
+        text = about(low) if about(low) == about(high) else f"{about(low)} to {about(high)}"
+    elif seconds is not None:
+        text = f"about {about(seconds)}"
+    else:
+        return "unknown until a job of this kind has ended on this service"
+    basis = cost.get("estimate_basis")
+    return f"{text} (based on {basis})" if basis else text

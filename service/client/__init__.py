@@ -1,0 +1,38 @@
+"""A client of the HTTP API.
+
+``Client("http://127.0.0.1:8000").submit({"kind": "classifier"}).wait().metrics``
+"""
+
+from service.client.answers import Event, Generated, History, Picture, Prediction, Which, Wish
+from service.client.client import Client
+from service.client.downloads import safe_name
+from service.client.errors import (
+    AmbiguousJob,
+    ApiError,
+    ClientError,
+    DownloadDamaged,
+    ServerUnreachable,
+    UnreadableImage,
+)
+from service.client.job import Job
+from service.client.lookup import Found
+
+__all__ = [
+    "AmbiguousJob",
+    "ApiError",
+    "Client",
+    "ClientError",
+    "DownloadDamaged",
+    "Event",
+    "Found",
+    "Generated",
+    "History",
+    "Job",
+    "Picture",
+    "Prediction",
+    "ServerUnreachable",
+    "UnreadableImage",
+    "Which",
+    "Wish",
+    "safe_name",
+]

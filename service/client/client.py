@@ -1,0 +1,273 @@
+"""The client of one service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self, Unpack
+from uuid import uuid4
+
+from service.client import downloads, lookup
+from service.client.answers import Event, Generated, History, Picture, Prediction, Which, Wish
+from service.client.connection import Connection, json_body
+from service.client.job import Job
+from service.client.lookup import Found
+
+_UPLOAD_TIMEOUT_S: Final = 180.0
+"""Reading a large upload takes the service a while after the last byte has arrived."""
+_PAGE: Final = 100
+
+
+class Client:
+    """Calls one service. Not to be shared between threads.
+
+    Args:
+        server: for example ``http://127.0.0.1:8000``.
+        key: an API key, where the service asks for one; by default the first of TAPELINE_API_KEYS of the
+            environment.
+
+    Every method raises ``ServerUnreachable`` where no service answers and ``ApiError`` where it refuses. Requests
+    that are safe to repeat are repeated a few times before that. Where a method takes a job, it takes a ``Job`` or an
+    id; ``job`` also finds jobs by their name.
+    """
+
+    def __init__(self, server: str, key: str | None = None) -> None:
+        self._connection = Connection(server, key)
+        self.server, self.key = self._connection.server, self._connection.key
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+    # Jobs.
+
+    def submit(self, spec: Mapping[str, Any] | bytes, *, idempotency_key: str | None = None) -> Job:
+        """Make a job.
+
+        Args:
+            spec: a document, or JSON text that is sent as it is.
+            idempotency_key: a name for this request; repeated with the same key and spec, it makes one job and
+                gives the same answer. By default a new one, so that the client itself can try again.
+        """
+        options = json_body(spec, **{"Idempotency-Key": idempotency_key or uuid4().hex})
+        return self._made("POST", "/jobs", repeatable=True, **options)
+
+    def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
+        """The spec with every value filled in, and what it would cost; nothing is stored."""
+        params = {"dry_run": "true"}
+        return self._connection.json("POST", "/jobs", params=params, repeatable=True, **json_body(spec))
+
+    def job(self, id_or_name: str) -> Job:
+        """The job with this id, or the newest with this name; a part of either will do where only one job has it.
+
+        Raises:
+            AmbiguousJob: several jobs have it as a part.
+        """
+        return self.look_up(id_or_name).job
+
+    def look_up(self, id_or_name: str) -> Found:
+        """The same, and how many jobs have the name."""
+        return lookup.look_up(self._connection, id_or_name)
+
+    def jobs(
+        self,
+        *,
+        limit: int | None = None,
+        status: str | None = None,
+        kind: str | None = None,
+        tag: str | None = None,
+        name: str | None = None,
+        q: str | None = None,
+        sort: str | None = None,
+        **filters: str,
+    ) -> Iterator[Job]:
+        """Jobs, the newest first, fetched page by page.
+
+        Args:
+            limit: stop after this many.
+            name: a whole name.
+            q: a part of a name or an id.
+            sort: as the API has it, for example ``-val_accuracy``.
+            filters: what else the API can filter by.
+        """
+        given = {"status": status, "kind": kind, "tag": tag, "name": name, "q": q, "sort": sort}
+        params = {field: value for field, value in given.items() if value is not None} | filters
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(left, _PAGE)
+            page = self._connection.json("GET", "/jobs", params=params | {"limit": str(size)})
+            for document in page["data"]:
+                yield Job(self._connection, document)
+            if not page["has_more"]:
+                return
+            left = None if left is None else left - len(page["data"])
+            params["cursor"] = page["next_cursor"]
+
+    def list(self, *, limit: int | None = None, **filters: str) -> Iterator[Job]:
+        """``jobs``, by its older name."""
+        return self.jobs(limit=limit, **filters)
+
+    # What ``Job`` has as methods, by id.
+
+    def get(self, job: Job | str) -> Job:
+        """A job by its id, as it is now."""
+        return self._handle(job).refresh()
+
+    def cancel(self, job: Job | str) -> Job:
+        """See ``Job.cancel``."""
+        return self._handle(job).cancel()
+
+    def pause(self, job: Job | str) -> Job:
+        """See ``Job.pause``."""
+        return self._handle(job).pause()
+
+    def resume(self, job: Job | str) -> Job:
+        """See ``Job.resume``."""
+        return self._handle(job).resume()
+
+    def retry(self, job: Job | str) -> Job:
+        """See ``Job.retry``."""
+        return self._handle(job).retry()
+
+    def fork(
+        self,
+        job: Job | str,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        checkpoint: str | int = "latest",
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """See ``Job.fork``."""
+        return self._handle(job).fork(overrides, checkpoint=checkpoint, idempotency_key=idempotency_key)
+
+    def reproduce(self, job: Job | str, *, idempotency_key: str | None = None) -> Job:
+        """See ``Job.reproduce``."""
+        return self._handle(job).reproduce(idempotency_key=idempotency_key)
+
+    def change(self, job: Job | str, **fields: Any) -> Job:
+        """See ``Job.change``."""
+        return self._handle(job).change(**fields)
+
+    def delete(self, job: Job | str) -> None:
+        """See ``Job.delete``."""
+        self._handle(job).delete()
+
+    def metrics(self, job: Job | str) -> History:
+        """See ``Job.history``."""
+        return self._handle(job).history()
+
+    def results(self, job: Job | str) -> dict[str, Any]:
+        """See ``Job.results``."""
+        return self._handle(job).results()
+
+    def checkpoints(self, job: Job | str) -> dict[str, Any]:
+        """See ``Job.checkpoints``; the whole answer, with the list as ``data``."""
+        return {"data": self._handle(job).checkpoints()}
+
+    def predict(
+        self,
+        job: Job | str,
+        images: Sequence[Path | bytes | Sequence[Any]],
+        *,
+        checkpoint: Which = "best",
+        fit: bool = False,
+        invert: bool = False,
+        explain: bool = False,
+    ) -> Prediction:
+        """See ``Job.predict``."""
+        return self._handle(job).predict(images, checkpoint=checkpoint, fit=fit, invert=invert, explain=explain)
+
+    def generate(
+        self,
+        job: Job | str,
+        *,
+        format: Literal["png", "array"] = "array",  # noqa: A002 - the API's name for it
+        with_latent: bool = False,
+        **wish: Unpack[Wish],
+    ) -> Generated:
+        """See ``Job.generate``."""
+        return self._handle(job).generate(format=format, with_latent=with_latent, **wish)
+
+    def generate_picture(
+        self,
+        job: Job | str,
+        *,
+        format: Literal["grid", "film"] = "grid",  # noqa: A002 - the API's name for it
+        **wish: Unpack[Wish],
+    ) -> Picture:
+        """See ``Job.generate_picture``."""
+        return self._handle(job).generate_picture(format=format, **wish)
+
+    def wait(self, job: Job | str, *, timeout_s: float | None = None, patience_s: float = 60.0) -> Job:
+        """See ``Job.wait``."""
+        return self._handle(job).wait(timeout_s=timeout_s, patience_s=patience_s)
+
+    def stream(self, job: Job | str, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
+        """See ``Job.events``."""
+        return self._handle(job).events(after=after, patience_s=patience_s)
+
+    # Files and data sets.
+
+    def download(self, url: str, to: Path | str) -> Path:
+        """Download a file, whole or not at all: its SHA-256 is compared with the one that the service states.
+
+        Args:
+            url: as the API gives it, or a path of the API.
+            to: a file's name, or a folder, where the file gets the name that the service gives it.
+
+        Raises:
+            DownloadDamaged: the bytes that arrived are not those that the service sent.
+        """
+        return downloads.download(self._connection, url, Path(to))
+
+    def fetch(self, url: str) -> bytes:
+        """Download a small file into memory."""
+        with self._connection.response("GET", url) as response:
+            return response.read()
+
+    def datasets(self) -> Sequence[dict[str, Any]]:
+        """The data sets that a spec may name."""
+        found: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
+        return found
+
+    def presets(self) -> Sequence[dict[str, Any]]:
+        """The presets, each with ``kind``, ``name`` and its whole ``spec``."""
+        found: Sequence[dict[str, Any]] = self._connection.json("GET", "/presets")["data"]
+        return found
+
+    def upload(
+        self, name: str, files: Mapping[str, Path], *, validation_fraction: float | None = None
+    ) -> dict[str, Any]:
+        """Upload a data set.
+
+        Args:
+            files: by the field of the form: ``archive``, or ``images`` and ``labels``, perhaps with
+                ``validation_images`` and ``validation_labels``. They are read while they are sent.
+            validation_fraction: share of each class that becomes validation data, where no files are given for it.
+        """
+        fields = {"name": name} | ({} if validation_fraction is None else {"validation_fraction": validation_fraction})
+        with ExitStack() as opened:
+            parts = {field: opened.enter_context(path.open("rb")) for field, path in files.items()}
+            options: dict[str, Any] = {"data": fields, "files": parts, "timeout": _UPLOAD_TIMEOUT_S}
+            return self._connection.json("POST", "/datasets", **options)
+
+    def delete_dataset(self, name: str) -> None:
+        """Delete an uploaded data set that no job needs any more."""
+        with self._connection.response("DELETE", f"/datasets/{name}"):
+            pass
+
+    def _handle(self, job: Job | str) -> Job:
+        return Job(self._connection, {"id": job.id if isinstance(job, Job) else job})
+
+    def _made(self, method: str, path: str, **options: Any) -> Job:
+        return Job(self._connection, self._connection.json(method, path, **options))

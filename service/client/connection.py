@@ -1,0 +1,144 @@
+"""Requests to one service: what is safe to repeat is repeated, and every refusal is an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpx
+
+from service.client.errors import ApiError, ClientError, ServerUnreachable
+from service.contract.settings import is_loopback
+
+FIRST_PAUSE_S: Final = 0.1
+MAX_ATTEMPTS: Final = 4
+BUSY: Final = frozenset({502, 503, 504})
+TOO_MANY: Final = 429
+_MAX_RETRY_AFTER_S: Final = 30.0
+"""A service that names a longer wait (``Retry-After``) is not asked again."""
+
+
+class Connection:
+    """Sends requests, and repeats those that are safe to repeat.
+
+    Args:
+        server: for example ``http://127.0.0.1:8000``.
+        key: an API key; by default the first of TAPELINE_API_KEYS of the environment.
+
+    Raises:
+        ValueError: ``server`` is not the address of an HTTP service.
+    """
+
+    def __init__(self, server: str, key: str | None = None) -> None:
+        self.server = server.rstrip("/")
+        self.key = key or os.environ.get("TAPELINE_API_KEYS", "").partition(",")[0].strip() or None
+        url = httpx.URL(self.server)
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError(f"the server must be an address such as http://127.0.0.1:8000, not {server!r}")
+        headers = {"User-Agent": "tapeline-client"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        self.http = httpx.Client(
+            base_url=self.server,
+            headers=headers,
+            timeout=httpx.Timeout(30, connect=5),
+            trust_env=not is_loopback(url.host),  # this machine is reached without a proxy
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.http.close()
+
+    def json(self, method: str, path: str, *, repeatable: bool = False, **options: Any) -> dict[str, Any]:
+        """Send a request whose answer is a JSON object."""
+        with self.response(method, path, repeatable=repeatable, **options) as response:
+            response.read()
+            try:
+                answer = response.json()
+            except ValueError:
+                answer = None
+            if not isinstance(answer, dict):
+                raise ClientError(f"the program that answers at {self.server} is not Tapeline")
+            return answer
+
+    @contextmanager
+    def response(self, method: str, path: str, *, repeatable: bool = False, **options: Any) -> Iterator[httpx.Response]:
+        """Send a request, and give the answer before its body is read.
+
+        Args:
+            repeatable: whether the request may be sent again after it may have had its effect; a GET always may.
+
+        Raises:
+            ServerUnreachable, ApiError: after the last attempt.
+        """
+        repeatable = repeatable or method == "GET"
+        request = self.http.build_request(method, path, **options)
+        pause = FIRST_PAUSE_S
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            last = attempt == MAX_ATTEMPTS
+            try:
+                response = self.http.send(request, stream=True)
+            except httpx.TransportError as error:
+                # Where no connection came about, the request had no effect.
+                if last or not (repeatable or isinstance(error, httpx.ConnectError)):
+                    raise ServerUnreachable(self.server, reason_of(error)) from None
+            else:
+                # A request that was turned away had no effect either.
+                turned_away = response.status_code == TOO_MANY and _retry_after_s(response) <= _MAX_RETRY_AFTER_S
+                if last or not (turned_away or (repeatable and response.status_code in BUSY)):
+                    break
+                response.close()
+                if turned_away:
+                    time.sleep(_retry_after_s(response))
+            time.sleep(pause)
+            pause *= 2
+        try:
+            check(response)
+            yield response
+        except httpx.TransportError as error:  # the body broke off
+            raise ServerUnreachable(self.server, reason_of(error)) from None
+        finally:
+            response.close()
+
+
+def json_body(document: Mapping[str, Any] | bytes, **headers: str) -> dict[str, Any]:
+    """The options of a request that sends a JSON document, or JSON text as it is."""
+    content = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return {"content": content, "headers": {"Content-Type": "application/json", **headers}}
+
+
+def check(response: httpx.Response) -> None:
+    """Raise ApiError unless the request succeeded."""
+    if response.is_success:
+        return
+    response.read()
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {"detail": f"{response.request.url} answers {response.status_code} {response.reason_phrase}"}
+    raise ApiError(response.status_code, problem)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a request did not get through, in a few words."""
+    text = str(error).strip()
+    match error:
+        case httpx.ConnectTimeout():
+            return "no connection in time"
+        case httpx.TimeoutException():
+            return "no answer in time"
+        case httpx.ConnectError() if "refused" in text:
+            return "connection refused"
+        case _:
+            return text or type(error).__name__
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    said = response.headers.get("Retry-After", "")
+    return float(said) if said.isdecimal() else 0.0

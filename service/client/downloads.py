@@ -1,0 +1,77 @@
+"""Files from the service: whole, checked, and under names that cannot leave their folder."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import time
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+import httpx
+
+from service.client.connection import FIRST_PAUSE_S, MAX_ATTEMPTS, Connection
+from service.client.errors import DownloadDamaged, ServerUnreachable
+
+_CHUNK_BYTES: Final = 1 << 18
+
+
+def download(connection: Connection, url: str, to: Path) -> Path:
+    """Download a file, whole or not at all: its SHA-256 is compared with the one that the service states.
+
+    Args:
+        url: as the API gives it, or a path of the API.
+        to: a file's name, or a folder, where the file gets the name that the service gives it.
+
+    Raises:
+        DownloadDamaged: the bytes that arrived are not those that the service sent.
+    """
+    pause = FIRST_PAUSE_S
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        try:
+            with connection.response("GET", url) as response:
+                return _store(response, to)
+        except ServerUnreachable:
+            if attempt == MAX_ATTEMPTS:
+                raise
+        time.sleep(pause)
+        pause *= 2
+    raise AssertionError  # the last attempt returns or raises
+
+
+def safe_name(text: str) -> str:
+    """A name that the service gave, reduced to one that cannot leave a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".") or "download"
+
+
+def _store(response: httpx.Response, to: Path) -> Path:
+    target = to / _file_name(response) if to.is_dir() else to
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
+    digest = hashlib.sha256()
+    try:
+        with temporary.open("xb") as file:
+            for chunk in response.iter_bytes(_CHUNK_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+        expected = _stated_sha256(response)
+        if expected is not None and expected != digest.digest():
+            raise DownloadDamaged(f"{target.name}: its SHA-256 is {digest.hexdigest()}, not {expected.hex()} as stated")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _stated_sha256(response: httpx.Response) -> bytes | None:
+    found = re.search(r"sha-256=:([A-Za-z0-9+/=]+):", response.headers.get("Repr-Digest", ""))
+    return base64.b64decode(found[1]) if found else None
+
+
+def _file_name(response: httpx.Response) -> str:
+    found = re.search(r'filename="?([^";]+)', response.headers.get("Content-Disposition", ""))
+    name = found[1] if found else unquote(urlsplit(str(response.request.url)).path).rpartition("/")[2]
+    return safe_name(name)

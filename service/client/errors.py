@@ -1,0 +1,66 @@
+"""The errors that the client raises; all of them are ``ClientError``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from service.contract.settings import is_loopback
+
+
+class ClientError(Exception):
+    """Base of all errors that the client raises."""
+
+
+class ServerUnreachable(ClientError, ConnectionError):
+    """No service answers at the address."""
+
+    def __init__(self, server: str, reason: str) -> None:
+        start = "; start it with: tapeline up" if is_loopback(urlsplit(server).hostname or "") else ""
+        super().__init__(f"no service answers at {server} ({reason}){start}")
+        self.server, self.reason = server, reason
+
+
+class ApiError(ClientError):
+    """The service refused the request; ``problem`` is its whole answer (RFC 9457)."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        self.status = status
+        self.problem = dict(problem)
+        self.code = str(problem.get("code", ""))
+        self.detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {status}")
+        self.errors: Sequence[Mapping[str, Any]] = problem.get("errors") or []
+        """The faults of a spec: ``pointer``, ``detail``, ``code`` and perhaps ``suggestion`` of each."""
+        # With faults, the detail is their list once more.
+        headline = str(problem.get("title") or self.detail) if self.errors else self.detail
+        super().__init__("\n".join([headline, *(f"  {_fault(error)}" for error in self.errors)]))
+
+
+class AmbiguousJob(ClientError, LookupError):
+    """Several jobs fit a part of an id or a name; ``candidates`` are their documents, the newest first."""
+
+    def __init__(self, text: str, candidates: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> None:
+        headline = f"several jobs have {text!r} in their id or name; give a whole name, or more of the id:"
+        super().__init__("\n".join([headline, *(f"  {line}" for line in lines)]))
+        self.candidates = list(candidates)
+        self.problem = {
+            "code": "ambiguous_job",
+            "detail": headline.removesuffix(":"),
+            "candidates": [
+                {field: job.get(field) for field in ("id", "name", "status", "created_at")} for job in candidates
+            ],
+        }
+
+
+class UnreadableImage(ClientError, ValueError):
+    """A file or bytes are no image that ``predict`` can send."""
+
+
+class DownloadDamaged(ClientError):
+    """The bytes that arrived are not those that the service sent."""
+
+
+def _fault(error: Mapping[str, Any]) -> str:
+    place = error.get("pointer") or error.get("parameter") or "#"
+    return f"{place}: {error.get('detail') or error.get('code')}"

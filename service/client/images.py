@@ -1,0 +1,87 @@
+"""Images that people have, as PNGs that the service takes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from service.client.errors import UnreadableImage
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+"""Read here and nothing else: Pillow has decoders for many more, which are attacked more often than tested."""
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+MAX_PIXELS: Final = 80_000_000
+SENT_SIDE: Final = 256
+"""A larger image is scaled down to this before it is sent: networks see a few dozen pixels along a side."""
+_SENT_AS_IT_IS_BYTES: Final = 200_000
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+
+
+def encoded(image: Path | bytes | Sequence[Any]) -> Any:
+    """An image as a request holds it: a PNG in base64, or rows of numbers as they are.
+
+    Raises:
+        UnreadableImage: the bytes are no image of ``FORMATS``, broken, or too large.
+        OSError: the file cannot be read.
+    """
+    if isinstance(image, Path):
+        if image.stat().st_size > MAX_FILE_BYTES:
+            raise UnreadableImage(f"{image} has more than {MAX_FILE_BYTES >> 20} MiB")
+        return base64.b64encode(as_png(image.read_bytes(), name=str(image))).decode()
+    if isinstance(image, bytes):
+        return base64.b64encode(as_png(image)).decode()
+    return image
+
+
+def as_png(data: bytes, *, name: str = "the image") -> bytes:
+    """An image of ``FORMATS`` as a PNG of at most ``SENT_SIDE`` pixels along a side, upright as its EXIF data says.
+
+    A PNG that is small already stays as it is. Of an animation, the first picture is taken.
+    """
+    if data.startswith(_PNG) and len(data) <= _SENT_AS_IT_IS_BYTES:
+        return data
+    # Here: loading it takes a tenth of a second, which most commands do not need.
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        with opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                pixels = f"{opened.width:,} x {opened.height:,} pixels"
+                raise UnreadableImage(f"{name} has {pixels}; at most {MAX_PIXELS:,} are read")
+            opened.draft(None, (2 * SENT_SIDE, 2 * SENT_SIDE))  # a JPEG is scaled down while it is decoded
+            upright = ImageOps.exif_transpose(opened)
+            made = _plain(upright)
+            made.thumbnail((SENT_SIDE, SENT_SIDE), Image.Resampling.BOX, reducing_gap=None)
+            file = io.BytesIO()
+            made.save(file, "PNG")
+            return file.getvalue()
+    except UnreadableImage:
+        raise
+    except Image.DecompressionBombError:
+        raise UnreadableImage(f"{name} has too many pixels; at most {MAX_PIXELS:,} are read") from None
+    except UnidentifiedImageError:
+        kinds = "PNG, JPEG, WebP, BMP or GIF"
+        raise UnreadableImage(f"{name} is not an image that can be read here ({kinds})") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UnreadableImage(f"{name} is broken: {error}") from None
+
+
+def _plain(image: Image) -> Image:
+    """In a mode that PNG and the service know, with transparency where the image has it."""
+    if image.mode in ("L", "LA", "RGB", "RGBA"):
+        return image
+    if image.mode.startswith("I"):  # sixteen bits, which convert("L") would cut off instead of scaling
+        return image.convert("I").point(lambda value: value / 256).convert("L")
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    return image.convert("L" if image.mode == "1" else "RGB")

@@ -1,0 +1,93 @@
+"""From what a person types to a job: a whole id, a whole name, or a part that no other job has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from service.client.connection import Connection
+from service.client.errors import AmbiguousJob, ApiError
+from service.client.job import Job
+
+_ID: Final = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}")
+_PAGE: Final = 100
+_LISTED: Final = 10
+_MAX_NAME: Final = 24
+"""Characters of a name in the list of candidates, which is to fit into 80 columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The job that was meant."""
+
+    job: Job
+    namesakes: int = 1
+    """Number of jobs with the same name; of several, ``job`` is the newest. Counted up to 100."""
+
+
+def look_up(connection: Connection, text: str) -> Found:
+    """The job that a person means by ``text``.
+
+    A whole id comes first, then a whole name (the newest job that has it), then the end of an id and at last a part of
+    an id or a name, letters of any case, that only one job has.
+
+    Raises:
+        AmbiguousJob: several jobs have it as a part.
+        ApiError: there is no such job (404).
+    """
+    if _ID.fullmatch(text):
+        return Found(Job(connection, {"id": text}).refresh())
+    if not text:
+        raise _not_found(text)
+    named = _list(connection, name=text)
+    if named:
+        # The list has summaries; whoever asks for one job gets all of it.
+        return Found(Job(connection, named[0]).refresh(), len(named))
+    part = text.lower()
+    found = [
+        job for job in _list(connection, q=text) if part in job["id"].lower() or part in (job["name"] or "").lower()
+    ]
+    ending = [job for job in found if job["id"].lower().endswith(part)]
+    if len(ending) == 1:
+        found = ending
+    if not found:
+        raise _not_found(text)
+    if len(found) > 1:
+        lines = [_line(job) for job in found[:_LISTED]]
+        if len(found) > _LISTED:
+            more = f"{len(found) - _LISTED}" if len(found) < _PAGE else "many"
+            lines.append(f"and {more} more; see: tapeline jobs -q {text}")
+        raise AmbiguousJob(text, found, lines)
+    return Found(Job(connection, found[0]).refresh())
+
+
+def age_text(seconds: float) -> str:
+    """A length of time in its largest unit: ``3 min``."""
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)} {name}"
+    return f"{max(int(seconds), 0)} s"
+
+
+def age_s(job: Mapping[str, Any]) -> float:
+    """Seconds since a job was submitted."""
+    return (datetime.now(UTC) - datetime.fromisoformat(job["created_at"])).total_seconds()
+
+
+def _list(connection: Connection, **filters: str) -> list[dict[str, Any]]:
+    answer: list[dict[str, Any]] = connection.json("GET", "/jobs", params={"limit": str(_PAGE), **filters})["data"]
+    return answer
+
+
+def _not_found(text: str) -> ApiError:
+    detail = f"no job has {text!r} as its id, as its name, or as a part of either; list them with: tapeline jobs"
+    return ApiError(404, {"code": "job_not_found", "title": "There is no such job", "status": 404, "detail": detail})
+
+
+def _line(job: Mapping[str, Any]) -> str:
+    name = job["name"] or "-"
+    name = name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+    return f"{job['id']}  {name}  {job['status']}  {age_text(age_s(job))} old"

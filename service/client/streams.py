@@ -1,0 +1,78 @@
+"""The events of a job as they happen, over connections that may break."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+import httpx
+from httpx_sse import EventSource, SSEError
+
+from service.client.answers import Event
+from service.client.connection import BUSY, FIRST_PAUSE_S, TOO_MANY, Connection, check, reason_of
+from service.client.errors import ApiError, ServerUnreachable
+
+_MAX_SILENCE_S: Final = 45.0
+"""The service sends something every 15 s; a stream that is silent for longer is dead."""
+_UNNUMBERED: Final = ("snapshot", "progress")
+
+
+def events(connection: Connection, path: str, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
+    """The events of a stream from number ``after`` on, until the job has ended.
+
+    A connection that breaks is made anew and continues where it broke: no event is lost or comes twice, except for
+    ``snapshot`` and ``progress``, which have no number.
+
+    Raises:
+        ServerUnreachable: the service was away for longer than ``patience_s``.
+    """
+    last, pause = after, FIRST_PAUSE_S
+    away_since: float | None = None
+    while True:
+        reason = "the stream ended early"
+        try:
+            for event in _connected(connection, path, last):
+                if event is None:  # the log has nothing after this number, and never will
+                    return
+                away_since = None
+                if event.seq is not None:
+                    if event.seq <= last:
+                        continue
+                    last, pause = event.seq, FIRST_PAUSE_S
+                yield event
+                if event.type == "end":
+                    return
+        except (httpx.TransportError, SSEError) as error:
+            reason = reason_of(error)
+        except ApiError as error:
+            if error.status not in BUSY and error.status != TOO_MANY:
+                raise
+            reason = error.detail
+        now = time.monotonic()
+        away_since = away_since or now
+        if now - away_since > patience_s:
+            raise ServerUnreachable(connection.server, reason)
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)
+
+
+def _connected(connection: Connection, path: str, last: int) -> Iterator[Event | None]:
+    """The events of one connection; ``None`` where there are none after ``last``."""
+    headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+    if last:
+        headers["Last-Event-ID"] = str(last)
+    timeout = httpx.Timeout(_MAX_SILENCE_S, connect=5)
+    with connection.http.stream("GET", path, headers=headers, timeout=timeout) as response:
+        check(response)
+        if response.status_code == 204:
+            yield None
+            return
+        for received in EventSource(response).iter_sse():
+            # httpx-sse repeats the last id on events that have none of their own, as browsers do.
+            numbered = received.event not in _UNNUMBERED
+            seq = int(received.id) if numbered and received.id.isdecimal() else None
+            with suppress(json.JSONDecodeError):
+                yield Event(received.event, json.loads(received.data), seq)

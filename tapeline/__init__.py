@@ -1,0 +1,37 @@
+"""Tapeline for Python programs: ``from tapeline import Client``.
+
+``Client`` calls a running service; ``Job`` is what it gives. Everything else of the project is in the packages
+``engine``, ``service`` and ``workers``.
+"""
+
+from service.client import (
+    AmbiguousJob,
+    ApiError,
+    Client,
+    ClientError,
+    DownloadDamaged,
+    Event,
+    Generated,
+    History,
+    Job,
+    Picture,
+    Prediction,
+    ServerUnreachable,
+    UnreadableImage,
+)
+
+__all__ = [
+    "AmbiguousJob",
+    "ApiError",
+    "Client",
+    "ClientError",
+    "DownloadDamaged",
+    "Event",
+    "Generated",
+    "History",
+    "Job",
+    "Picture",
+    "Prediction",
+    "ServerUnreachable",
+    "UnreadableImage",
+]

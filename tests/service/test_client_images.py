@@ -1,0 +1,111 @@
+"""Images that people have, on their way to the service."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.client import UnreadableImage
+from service.client.images import SENT_SIDE, as_png, encoded
+
+
+def picture(width: int = 40, height: int = 20, mode: str = "L") -> Image.Image:
+    """Bright on its left half."""
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[:, : width // 2] = 255
+    return Image.fromarray(pixels).convert(mode)
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def sent(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(as_png(data)))
+    assert image.format == "PNG"
+    return image
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "BMP", "GIF", "PNG"])
+def test_each_common_format_arrives_as_the_same_picture(kind: str) -> None:
+    levels = np.asarray(sent(saved(picture(), kind)).convert("L"))
+    assert levels.shape == (20, 40)
+    assert levels[:, :18].min() > 240
+    assert levels[:, 22:].max() < 15
+
+
+def test_a_photo_is_turned_upright_as_its_camera_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the top is on the right
+    levels = np.asarray(sent(saved(picture(), "JPEG", exif=exif)).convert("L"))
+    assert levels.shape == (40, 20)
+    assert levels[:18].min() > 240
+    assert levels[22:].max() < 15
+
+
+def test_a_large_photo_is_scaled_down_before_it_is_sent() -> None:
+    data = saved(picture(4000, 3000, "RGB"), "JPEG")
+    assert sent(data).size == (SENT_SIDE, SENT_SIDE * 3 // 4)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (600, 700, 3)).astype(np.uint8))
+    assert len(as_png(saved(noise, "PNG"))) < 250_000
+
+
+def test_a_small_png_is_sent_bit_for_bit() -> None:
+    data = saved(picture(), "PNG")
+    assert as_png(data) is data
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (700, 700)).astype(np.uint16)
+    values[:, :350] = 65535
+    data = saved(Image.fromarray(values), "PNG")
+    assert np.asarray(sent(data)).astype(int)[:, :100].min() == 255
+
+
+def test_what_is_transparent_stays_so() -> None:
+    clear = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
+    assert sent(saved(clear, "WEBP", lossless=True)).getpixel((5, 5))[3] == 0  # type: ignore[index]
+    palette = Image.new("P", (20, 20), 1)
+    assert sent(saved(palette, "GIF", transparency=1)).convert("RGBA").getpixel((5, 5))[3] == 0  # type: ignore[index]
+
+
+def test_an_animation_gives_its_first_picture() -> None:
+    frames = [Image.new("L", (8, 8), level) for level in (10, 200)]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert sent(data).convert("L").getpixel((4, 4)) == 10
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PPM", "ICO"])
+def test_formats_that_are_not_listed_are_not_decoded(kind: str) -> None:
+    with pytest.raises(UnreadableImage, match=r"is not an image that can be read here \(PNG, JPEG, WebP, BMP or GIF\)"):
+        as_png(saved(picture(), kind))
+
+
+def test_damaged_and_oversized_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "half.jpg"
+    path.write_bytes(saved(picture(300, 300), "JPEG")[:900])
+    with pytest.raises(UnreadableImage, match=r"half\.jpg is broken"):
+        encoded(path)
+    huge = saved(Image.new("1", (30_000, 30_000)), "PNG")
+    with pytest.raises(UnreadableImage, match="pixels; at most"):
+        as_png(huge + bytes(300_000))
+    with (tmp_path / "long.bmp").open("wb") as file:
+        file.truncate(65 * 1024 * 1024)
+    with pytest.raises(UnreadableImage, match=r"long\.bmp has more than 64 MiB"):
+        encoded(tmp_path / "long.bmp")
+    with pytest.raises(FileNotFoundError):
+        encoded(tmp_path / "missing.png")
+
+
+def test_numbers_are_sent_as_they_are(tmp_path: Path) -> None:
+    assert encoded([[0.5]]) == [[0.5]]
+    (tmp_path / "a.png").write_bytes(saved(picture(), "PNG"))
+    assert base64.b64decode(encoded(tmp_path / "a.png")) == (tmp_path / "a.png").read_bytes()

@@ -1,0 +1,158 @@
+"""The client's ``Job`` against a running stack, and what a name leads to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from service.client import AmbiguousJob, ApiError, Client, Job
+from service.contract.settings import Settings
+from service.local import LocalStack
+
+TINY = {"kind": "classifier", "epochs": 2, "layers": [{"units": 10, "activation": "softmax"}]}
+LONG = {"kind": "gan", "epochs": 1000}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    home = tmp_path_factory.mktemp("home")
+    settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=2)
+    with LocalStack(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def client(stack: LocalStack) -> Iterator[Client]:
+    with Client(stack.url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def trained(stack: LocalStack) -> str:
+    with Client(stack.url) as client:
+        job = client.submit(TINY | {"name": "trained", "tags": ["kept"]}).wait(timeout_s=60)
+        assert job.status == "succeeded"
+        return job.id
+
+
+def test_a_job_knows_its_document_by_attribute_and_by_key(client: Client, trained: str) -> None:
+    job = client.job(trained)
+    assert (job.id, job.name, job.kind, job.status, job.tags) == (
+        trained,
+        "trained",
+        "classifier",
+        "succeeded",
+        ["kept"],
+    )
+    assert (job.epoch, job.epochs, job.ended, job.error, job.parent_id) == (2, 2, True, None, None)
+    assert job["metrics"]["val_accuracy"] == job.metrics["val_accuracy"]
+    assert job.spec == TINY | {"name": "trained", "tags": ["kept"]}
+    assert job.resolved["batch_size"] == job["resolved"]["batch_size"]
+    assert (job.best_epoch in (1, 2), job.result_digest) == (True, job["result_digest"])
+    assert job.created_at.tzinfo is not None
+    assert job.page == f"{client.server}/ui/jobs/{trained}"
+    assert repr(job) == f"<Job {trained} 'trained' succeeded>"
+    assert json.loads(json.dumps(job.document)) == job
+    assert job != client.submit(TINY).cancel()
+
+
+def test_a_job_of_a_list_reads_what_the_list_leaves_out(client: Client, trained: str) -> None:
+    (job,) = client.jobs(name="trained")
+    assert "resolved" not in job
+    assert job.resolved["epochs"] == 2
+    assert [found.id for found in client.list(tag="kept")] == [trained]
+
+
+def test_a_job_is_followed_to_its_end(client: Client) -> None:
+    job = client.submit(TINY)
+    events = list(job.events())
+    assert [event.type for event in events].count("metrics") == 2
+    assert events[-1].type == "end"
+    assert job.status == "queued", "as it was when it was last read"
+    assert job.refresh().status == "succeeded"
+    history = job.history()
+    assert history["epochs"] == [1, 2]
+    assert history["series"]["val_accuracy"][-1] == job.metrics["val_accuracy"]
+
+
+def test_waiting_ends_after_the_time_that_it_was_given(client: Client) -> None:
+    job = client.submit(LONG)
+    with pytest.raises(TimeoutError, match=r"is still (queued|running) after 0\.1 s"):
+        job.wait(timeout_s=0.1)
+    job.cancel()
+    assert job.wait(timeout_s=30).status == "cancelled"
+    job.delete()
+    with pytest.raises(ApiError, match="no"):
+        job.refresh()
+
+
+def test_a_network_is_used_and_its_files_are_downloaded(client: Client, trained: str, tmp_path: Path) -> None:
+    job = client.job("trained")
+    digit = client.download("/datasets/mnist-10k/validation/7.png", tmp_path / "digit.png")
+    prediction = job.predict([digit], explain=True)
+    assert prediction["class_names"][prediction["classes"][0]].isdecimal()
+    assert prediction["saliency"] is not None
+    names = {path.name for path in job.download(tmp_path / "files")}
+    assert names >= {"checkpoint-0002.safetensors", "curves.png", "confusion.png", "samples.gif"}
+    weights = load_file(job.download_checkpoint("latest", tmp_path / "latest.safetensors"))
+    assert "layers.0.weight" in weights
+    assert [item["epoch"] for item in job.checkpoints()] == [1, 2]
+    assert job.results()["final"] is True
+
+
+def test_a_job_is_forked_reproduced_and_changed(client: Client, trained: str) -> None:
+    job = client.job(trained)
+    fork = job.fork({"epochs": 3, "optimizer": {"learning_rate": 0.01}}, checkpoint=1)
+    assert (fork.name, fork.parent_id, fork["start_epoch"]) == ("trained-2", trained, 1)
+    again = job.reproduce().wait(timeout_s=60)
+    assert again.reproduction is not None
+    assert again.reproduction["match"] is True
+    assert fork.wait(timeout_s=60).change(name="renamed", tags=["a"]).name == "renamed"
+    assert client.get(fork).tags == ["a"]
+
+
+def test_a_gan_generates(client: Client) -> None:
+    spec: dict[str, Any] = {
+        "kind": "gan",
+        "epochs": 1,
+        "generator": {"layers": [{"units": 784, "activation": "tanh"}]},
+        "discriminator": {"layers": [{"units": 1, "activation": "sigmoid"}]},
+    }
+    job = client.submit(spec).wait(timeout_s=60)
+    assert len(job.generate(seed=1, count=2)["images"]) == 2
+    assert job.generate_picture(count=4).data.startswith(b"\x89PNG")
+
+
+def test_a_whole_name_leads_to_the_newest_job_that_has_it(client: Client) -> None:
+    older, newer, longer = (client.submit(LONG | {"name": name}) for name in ("twin", "twin", "twin two"))
+    found = client.look_up("twin")
+    assert (found.job.id, found.namesakes) == (newer.id, 2)
+    assert client.job(older.id).id == older.id
+    assert client.job("win TWO").id == longer.id
+    assert client.job(older.id[-6:].lower()).id == older.id
+    with pytest.raises(AmbiguousJob) as caught:
+        client.job("win")
+    assert [job["id"] for job in caught.value.candidates] == [longer.id, newer.id, older.id]
+    lines = str(caught.value).splitlines()
+    assert lines[1].startswith(f"  {longer.id}  twin two  ")
+    assert lines[1].endswith(" s old")
+    for job in (older, newer, longer):
+        job.cancel()
+
+
+def test_a_name_that_no_job_has_is_an_error(client: Client, trained: str) -> None:
+    with pytest.raises(ApiError, match=r"no job has 'nothing' as its id, as its name, or as a part"):
+        client.job("nothing")
+    with pytest.raises(ApiError):
+        client.job("")
+
+
+def test_handles_and_ids_do_alike(client: Client, trained: str) -> None:
+    job: Job = client.get(trained)
+    assert client.results(job) == client.results(trained)
+    assert client.metrics(job) == job.history()
