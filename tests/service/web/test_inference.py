@@ -602,5 +602,5 @@ def test_every_preset_is_a_spec_that_the_schema_knows(client: FlaskClient) -> No
     assert answer.mimetype == "application/schema+json"
     schema = answer.json
     keep = schema["$defs"]["Checkpointing"]["properties"]["keep_last"]
-    assert keep["description"].startswith("So many of the latest")
+    assert keep["description"].startswith("Number of recent checkpoints")
     assert schema["$defs"]["GanSpec"]["required"] == ["kind"]
