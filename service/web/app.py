@@ -14,7 +14,7 @@ from service.contract.errors import ArtifactNotFound, JobNotFound
 from service.contract.settings import Settings
 from service.contract.uploads import UploadFolder
 from service.datasets.shelf import Shelf
-from service.web import assets, filters, guard, headers, metrics, problems, queries, request_log
+from service.web import assets, browsers, filters, guard, headers, metrics, problems, queries, request_log
 from service.web.drawings import Drawings
 from service.web.feed import Feed
 from service.web.keyring import Keyring
@@ -96,6 +96,7 @@ def create_app(settings: Settings) -> Flask:
     guard.register(app, settings)
     app.before_request(_check_ids)
     headers.register(app)
+    browsers.register(app)  # after the headers, which depend on what is answered in the end
     assets.register(app)
     filters.register(app)
     problems.register(app)

@@ -20,7 +20,7 @@ from service.contract.inference import GenerateRequest, PredictRequest
 from service.contract.spec import ClassifierSpec, Discriminator, GanSpec, Generator
 from service.web import problems
 from service.web.guard import COOKIE
-from service.web.operations import PUBLIC, Operation, operation_of
+from service.web.operations import PUBLIC, Operation, has_page, operation_of
 from service.web.queries import NoQuery
 from service.web.receiving import UploadForm
 from service.web.representations import Answer
@@ -86,8 +86,8 @@ def document(app: Flask) -> dict[str, Any]:
             "title": "Tapeline",
             "version": _version(),
             "summary": "Trains neural networks as jobs.",
-            "description": "Errors are `application/problem+json` (RFC 9457) everywhere. Times are RFC 3339 in UTC. "
-            "Every answer carries `X-Request-Id`, the client's own if it sent one.",
+            "description": "Errors are `application/problem+json` (RFC 9457). Times are RFC 3339 in UTC. Every "
+            "response has an `X-Request-Id`: the client's own, if it sent one. Browsers (`Accept: text/html`) get HTML pages.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
@@ -172,6 +172,10 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {str(operation.status): _answer(operation.answers)}
     for media_type in operation.other_media:
         found[str(operation.status)]["content"] |= _answer(media_type)["content"]
+    if method == "GET" and has_page(operation):
+        found[str(operation.status)]["content"] |= _answer("text/html")["content"]
+    elif method == "GET" and isinstance(operation.page, str):
+        found["303"] = {"description": f"With `Accept: text/html`: see the page `{operation.page}`."}
     if operation.query is not NoQuery:
         found["414"] = {"description": "The request line is longer than 4,094 bytes; the web server says so itself."}
     for status, what in operation.also.items():

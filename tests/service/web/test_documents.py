@@ -109,7 +109,7 @@ def test_answers_have_the_documented_fields(
         needs_more = ("{which}", "{form}", "{artifact_id}", "{true}", "/mistakes")  # the last: a real checkpoint
         if "get" not in methods or any(name in path for name in needs_more):
             continue
-        content = methods["get"]["responses"]["200"].get("content", {})
+        content = methods["get"]["responses"].get("200", {}).get("content", {})
         reference = content.get("application/json", {}).get("schema", {}).get("$ref")
         if reference is None:
             continue
