@@ -32,13 +32,16 @@ from service.web.resources import (
     inference,
     job_view,
     jobs,
+    keys,
     limits,
     pages,
     plots,
     presets,
     results,
     samples,
+    service_pages,
     sessions,
+    usage,
     workers,
 )
 from service.web.services import EXTENSION, Services
@@ -58,12 +61,15 @@ _BLUEPRINTS: Final = (
     workers.blueprint,
     presets.blueprint,
     limits.blueprint,
+    keys.blueprint,
+    usage.blueprint,
     audit.blueprint,
     health.blueprint,
     sessions.blueprint,
     documents.blueprint,
     pages.blueprint,
     job_view.blueprint,
+    service_pages.blueprint,
 )
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 

@@ -33,6 +33,7 @@ def register(app: Flask, settings: Settings) -> None:
         found = identity()
         return {
             "signed_in": found if found is not None and found.session_id is not None else None,
+            "is_admin": sees_all(),
             "only_reads": found is not None and not found.scope.covers(Scope.SUBMIT),
         }
 
@@ -73,6 +74,12 @@ def identity() -> Identity | None:
     """The identity behind the current request; ``None`` where no keys are required."""
     found = g.get("identity")
     return found if isinstance(found, Identity) else None
+
+
+def sees_all() -> bool:
+    """Whether the current request may see numbers of all owners: the scope ``admin``, or no keys required."""
+    found = identity()
+    return found is None or found.scope.covers(Scope.ADMIN)
 
 
 def actor() -> Actor | None:

@@ -14,11 +14,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
-from service.contract.changes import ForkRequest, JobPatch, SignIn
+from service.contract.changes import ForkRequest, JobPatch, KeyRequest, SignIn
 from service.contract.fields import choices_of, told_by_name
 from service.contract.inference import GenerateRequest, PredictRequest
 from service.contract.spec import ClassifierSpec, Discriminator, GanSpec, Generator
-from service.web import problems
+from service.web import problems, queries
 from service.web.guard import COOKIE
 from service.web.operations import PUBLIC, Operation, has_page, operation_of
 from service.web.queries import NoQuery
@@ -54,17 +54,19 @@ _PATHS: Final = {
     "true": "The number of the pictures' true class.",
     "predicted": "The number of the class that they are taken for.",
     "artifact_id": "A file's id.",
-    "name": "A data set's name.",
+    "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
+    "name": "A dataset's name.",
     "index": "The picture's place, from 0.",
 }
 _TAGS: Final = {
-    "Jobs": "Send a training in, look at it, and say what should become of it.",
-    "Results": "What a job has given so far.",
-    "Inference": "Ask a checkpoint what it takes a picture for, or to make some; also while the job runs.",
-    "Files": "Checkpoints, pictures of samples, plots.",
-    "Data sets": "What networks can be trained on.",
-    "Service": "Whether the service is well, and what it allows.",
-    "Pages": "For people with a browser.",
+    "Jobs": "Submit, list, change and control trainings.",
+    "Results": "Metrics, events and results of a job.",
+    "Inference": "Predict with a classifier or generate with a GAN, also while the job is running.",
+    "Files": "Checkpoints, samples and plots.",
+    "Datasets": "List, upload and delete datasets.",
+    "Service": "Health, workers, the queue, limits and presets.",
+    "Administration": "Keys, usage and the audit log.",
+    "Pages": "The web pages.",
 }
 
 
@@ -87,7 +89,8 @@ def document(app: Flask) -> dict[str, Any]:
             "version": _version(),
             "summary": "Trains neural networks as jobs.",
             "description": "Errors are `application/problem+json` (RFC 9457). Times are RFC 3339 in UTC. Every "
-            "response has an `X-Request-Id`: the client's own, if it sent one. Browsers (`Accept: text/html`) get HTML pages.",
+            "response has an `X-Request-Id`: the client's own, if it sent one. With `Accept: text/html`, as browsers "
+            "send it, the response is an HTML page.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
@@ -223,9 +226,12 @@ def _schemas() -> dict[str, Any]:
     answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _answers(Answer)]
     _, made = models_json_schema(answers, ref_template=_REFERENCE)
     schemas: dict[str, Any] = made["$defs"]
-    taken = (ForkRequest, JobPatch, SignIn, PredictRequest, GenerateRequest, UploadForm)
+    taken = (ForkRequest, JobPatch, KeyRequest, SignIn, PredictRequest, GenerateRequest, UploadForm)
     bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in taken]
     schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
+    for query in vars(queries).values():
+        if isinstance(query, type) and issubclass(query, queries.Query):
+            schemas |= query.model_json_schema(ref_template=_REFERENCE).get("$defs", {})
     either, parts = _specs(_REFERENCE)
     schemas = parts | schemas | {"SpecAsSent": either}
     return dict(sorted(schemas.items()))

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from service.contract import jobs, orders, validation
 from service.contract.audit import Deed
+from service.contract.events import EventType, Level
 from service.contract.orders import Sort
 from service.contract.spec import Kind
 from service.contract.states import Status
@@ -98,10 +99,23 @@ class NewQuery(Query):
 
 
 class EventQuery(Query):
-    """Which part of a job's log to show."""
+    """Which part of a job's log to show, and how."""
 
     after: Seq = Field(0, description="Only events with a higher `seq`.")
+    before: Annotated[Seq | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="Only events with a lower `seq`: the last `limit` of them, in order."
+    )
     limit: int = Field(500, ge=1, le=1000)
+    type: Annotated[list[EventType], BeforeValidator(_split)] = Field(
+        default=[], description="One or more types, repeated or separated by commas."
+    )
+    level: Annotated[Level | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="At least this severe. Metrics and files are `info`; a failed job is an `error`."
+    )
+    q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Part of an event's content.")
+    format: Literal["json", "jsonl"] = Field(
+        "json", description="`jsonl`: all selected events, one JSON document per line; `limit` does not apply."
+    )
 
 
 class StreamQuery(Query):
@@ -126,6 +140,18 @@ class AuditQuery(Query):
     subject: Text | None = Field(None, description="Only what was done to this job or key.")
     before: Seq | None = Field(None, description="`next_before` of the page before.")
     limit: int = Field(100, ge=1, le=1000)
+
+
+class QueueQuery(Query):
+    """How much of the queue to show."""
+
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class DatasetJobsQuery(Query):
+    """How many jobs to show."""
+
+    limit: int = Field(20, ge=1, le=100)
 
 
 class MetricsQuery(Query):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -9,9 +10,10 @@ from typing import Any, Final
 from flask import Blueprint, Response, request
 
 from service.contract import events, jobs
+from service.contract.events import Wanted
 from service.contract.jobs import JobFilter
 from service.contract.states import TERMINAL, Status
-from service.web import queries, representations
+from service.web import downloads, queries, representations
 from service.web.answers import as_json
 from service.web.feed import follow_all
 from service.web.guard import still_open
@@ -20,6 +22,7 @@ from service.web.operations import documented
 from service.web.problems import Problem
 from service.web.queries import EventQuery, FeedQuery, StreamQuery
 from service.web.representations import EventList
+from service.web.resources import job_pages
 from service.web.services import owner, services
 from service.web.stream import MAX_CLIENTS, follow
 
@@ -27,20 +30,60 @@ blueprint: Final = Blueprint("events", __name__)
 
 TAG: Final = "Results"
 _SNAPSHOT: Final = 500
+_AT_ONCE: Final = 1000
+"""Events that a download reads in one query."""
 _UNFINISHED: Final = [status for status in Status if status not in TERMINAL]
 
 
 @blueprint.get("/jobs/<job_id>/events")
-@documented(TAG, EventList, query=EventQuery, problems=("job_not_found",))
+@documented(
+    TAG,
+    EventList,
+    query=EventQuery,
+    other_media=("application/x-ndjson",),
+    problems=("job_not_found",),
+    page=job_pages.log,
+)
 def log(job_id: str) -> Response:
-    """Show a job's log, which only grows."""
+    """List the events of a job's log, which only grows.
+
+    `has_more` says whether there are further events: later ones, or earlier ones where `before` is given.
+    """
     query = queries.read_query(EventQuery)
+    wanted = job_pages.wanted_events(query)
     with services().database.read() as session:
         jobs.get(session, job_id, owner=owner())
-        rows = events.read(session, job_id, after=query.after, limit=query.limit + 1)
-        data = [representations.event_document(row, job_id=job_id) for row in rows[: query.limit]]
-    last = data[-1]["seq"] if data else query.after
-    return as_json(EventList(data=data, has_more=len(rows) > query.limit, next_after=last))
+        if query.format == "jsonl":
+            return _as_lines(job_id, wanted, query)
+        rows = events.select_from_log(
+            session, job_id, wanted, after=query.after, before=query.before, limit=query.limit + 1
+        )
+    has_more = len(rows) > query.limit
+    kept = rows[: query.limit] if query.before is None else rows[-query.limit :]
+    data = [representations.event_document(row, job_id=job_id) for row in kept]
+    return as_json(EventList(data=data, has_more=has_more, next_after=data[-1]["seq"] if data else query.after))
+
+
+def _as_lines(job_id: str, wanted: Wanted, query: EventQuery) -> Response:
+    """The selected events as a file, read while it is sent."""
+    database = services().database
+
+    def lines() -> Iterator[str]:
+        after = query.after
+        while True:
+            with database.read() as session:
+                rows = events.select_from_log(session, job_id, wanted, after=after, limit=_AT_ONCE)
+            rows = [row for row in rows if query.before is None or row.seq < query.before]
+            for row in rows:
+                document = representations.event_document(row, job_id=job_id)
+                yield json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+            if len(rows) < _AT_ONCE:
+                return
+            after = rows[-1].seq
+
+    response = Response(lines(), content_type="application/x-ndjson; charset=utf-8")
+    response.headers["Content-Disposition"] = downloads.attachment(f"{job_id}-events.jsonl")
+    return response
 
 
 @blueprint.get("/jobs/<job_id>/stream")
