@@ -17,8 +17,9 @@ from werkzeug.routing import Rule
 from service.contract.changes import ForkRequest, JobPatch, KeyRequest, SignIn
 from service.contract.fields import choices_of, told_by_name
 from service.contract.inference import GenerateRequest, PredictRequest
+from service.contract.keys import Scope
 from service.contract.spec import ClassifierSpec, Discriminator, GanSpec, Generator
-from service.web import problems, queries
+from service.web import examples, problems, queries
 from service.web.guard import COOKIE
 from service.web.operations import PUBLIC, Operation, has_page, operation_of
 from service.web.queries import NoQuery
@@ -49,7 +50,8 @@ _HEADERS: Final = {
 }
 _PATHS: Final = {
     "job_id": "A job's id.",
-    "which": "See above.",
+    "which": "`latest`, `best` (checkpoints only), the number of an epoch, or the name of a plot.",
+    "section": "A section of the documentation: a tag in lower case, or `schemas`.",
     "form": "`png` or `svg`.",
     "true": "The number of the pictures' true class.",
     "predicted": "The number of the class that they are taken for.",
@@ -132,28 +134,36 @@ def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict
         "parameters": _parameters(rule, operation),
         "responses": _responses(method, operation),
     }
+    needed = Scope.READ if method == "GET" else Scope.SUBMIT
+    described["x-scope"] = str(operation.scope or needed)
     if operation.scope == PUBLIC:
         described["security"] = []
     if rest.strip():
         described["description"] = " ".join(rest.split())
     if operation.takes_spec:
-        schema = {"$ref": _REFERENCE.format(model="SpecAsSent")}
-        examples = {
-            "smallest": {"value": {"kind": "classifier"}},
-            "gan": {"value": {"kind": "gan", "epochs": 20, "name": "digits", "tags": ["demo"]}},
-            "names": {"value": {"kind": "classifier", "dataset": "mnist", "optimizer": "adam"}},
-        }
-        body = {"application/json": {"schema": schema, "examples": examples}}
-        described["requestBody"] = {"required": True, "content": body}
+        described["requestBody"] = _body("SpecAsSent", "application/json")
     elif operation.takes is not None:
-        schema = {"$ref": _REFERENCE.format(model=operation.takes.__name__)}
-        described["requestBody"] = {"required": True, "content": {operation.takes_as: {"schema": schema}}}
+        described["requestBody"] = _body(operation.takes.__name__, operation.takes_as)
     return described
+
+
+def _body(model: str, media_type: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"$ref": _REFERENCE.format(model=model)}}
+    if model in examples.BODIES:
+        content["examples"] = {name: {"value": value} for name, value in examples.BODIES[model].items()}
+    return {"required": True, "content": {media_type: content}}
 
 
 def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "description": _PATHS[name], "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATHS[name],
+            "schema": {"type": "string"},
+            "example": examples.which(rule.rule) if name == "which" else examples.PATHS[name],
+        }
         for name in sorted(rule.arguments, key=rule.rule.index)
     ]
     schema = operation.query.model_json_schema(ref_template=_REFERENCE)
