@@ -40,12 +40,12 @@ SHORTHAND: Final = "Shorthand"
 """The title of a text that may stand for an object; the form leaves it out."""
 
 _HEADERS: Final = {
-    "Idempotency-Key": "A name for this request, 1 to 255 printable characters: its repetition makes no second job.",
+    "Idempotency-Key": "A name for this request, 1 to 255 printable characters: repeating the request does not create a second job.",
     "If-None-Match": "An `ETag` that the client has.",
-    "If-Match": "The `ETag` that it must have, else nothing is done.",
-    "If-Range": "Send the part only if the file still has this `ETag`; else send all of it.",
+    "If-Match": "The `ETag` that it must have; otherwise nothing is changed.",
+    "If-Range": "Send the range only if the file still has this `ETag`; otherwise send the whole file.",
     "Range": "One part of the file: `bytes=0-1023`, `bytes=1024-` or `bytes=-1024`.",
-    "Prefer": "`wait=30` holds the answer back until it changes, at most so many seconds (up to 60).",
+    "Prefer": "`wait=30` delays the response until it changes, for at most this many seconds (up to 60).",
     "Last-Event-ID": "The `id` of the last event that the client has.",
 }
 _PATHS: Final = {
@@ -53,12 +53,12 @@ _PATHS: Final = {
     "which": "`latest`, `best` (checkpoints only), the number of an epoch, or the name of a plot.",
     "section": "A section of the documentation: a tag in lower case, or `schemas`.",
     "form": "`png` or `svg`.",
-    "true": "The number of the pictures' true class.",
-    "predicted": "The number of the class that they are taken for.",
+    "true": "The number of the true class.",
+    "predicted": "The number of the predicted class.",
     "artifact_id": "A file's id.",
     "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
     "name": "A dataset's name.",
-    "index": "The picture's place, from 0.",
+    "index": "The image's index, from 0.",
 }
 _TAGS: Final = {
     "Jobs": "Submit, list, change and control trainings.",
@@ -190,7 +190,7 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
     elif method == "GET" and isinstance(operation.page, str):
         found["303"] = {"description": f"With `Accept: text/html`: see the page `{operation.page}`."}
     if operation.query is not NoQuery:
-        found["414"] = {"description": "The request line is longer than 4,094 bytes; the web server says so itself."}
+        found["414"] = {"description": "The request line is longer than 4,094 bytes (plain text from the web server)."}
     for status, what in operation.also.items():
         key = str(status)
         if isinstance(what, str) and key in found:
@@ -268,7 +268,7 @@ def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
     parts = {name: part if name in _COMPLETE else _with_gaps(part, name) for name, part in sent["$defs"].items()}
     for model in (ClassifierSpec, GanSpec, Generator, Discriminator):
         _add_shorthands(model, parts[model.__name__]["properties"])
-    text = "What to train. Only `kind` is needed; what is left out comes from the preset."
+    text = "What to train. Only `kind` is required; the preset supplies every other field."
     return {
         "description": text,
         "anyOf": [{"$ref": reference.format(model=model.__name__)} for model, _ in specs],

@@ -57,7 +57,7 @@ class NoQuery(Query):
 class SubmitQuery(Query):
     """How to take a spec."""
 
-    dry_run: bool = Field(False, description="Check the spec and say what it would cost; store nothing.")
+    dry_run: bool = Field(False, description="Check the spec and estimate its cost; store nothing.")
 
 
 class ListQuery(Query):
@@ -128,7 +128,7 @@ class FeedQuery(Query):
     """Which jobs to follow."""
 
     jobs: Annotated[list[JobId], BeforeValidator(_split)] = Field(
-        default=[], max_length=MAX_COMPARED, description="Ids, repeated or separated by commas; none: all jobs."
+        default=[], max_length=MAX_COMPARED, description="Ids, repeated or separated by commas; default: all jobs."
     )
 
 
@@ -163,7 +163,7 @@ class MetricsQuery(Query):
 class PictureQuery(Query):
     """For a page that shows a picture which changes."""
 
-    v: Text | None = Field(None, description="Means nothing; with another value a browser asks again.")
+    v: Text | None = Field(None, description="Ignored; a new value makes a browser load the image again.")
 
 
 class EpochQuery(Query):
@@ -177,7 +177,7 @@ class CellQuery(Query):
 
     checkpoint: WhichCheckpoint = Field("latest", description="`best`, `latest`, or the number of an epoch.")
     limit: int = Field(64, ge=1, le=256)
-    v: Text | None = Field(None, description="Means nothing; with another value a browser asks again.")
+    v: Text | None = Field(None, description="Ignored; a new value makes a browser load the image again.")
 
 
 class MistakesQuery(Query):

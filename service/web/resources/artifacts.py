@@ -1,4 +1,4 @@
-"""All files of a job, whatever they are."""
+"""All files of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: which there are, and their bytes."""
+"""Checkpoints: list and download them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TAG: Final = "Files"
 @blueprint.get("/jobs/<job_id>/checkpoints")
 @documented(TAG, CheckpointList, problems=("job_not_found",), page=job_pages.checkpoints)
 def checkpoints(job_id: str) -> Response:
-    """List the checkpoints that are kept: the last few, and the best."""
+    """List the kept checkpoints: the last few and the best."""
     queries.read_query(NoQuery)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())

@@ -1,4 +1,4 @@
-"""A job's log, and the stream of what happens."""
+"""A job's log, and streams of events."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ def _as_lines(job_id: str, wanted: Wanted, query: EventQuery) -> Response:
 def stream(job_id: str) -> Response:
     """Follow a job by server-sent events.
 
-    First comes `snapshot` (the job), then every event of the log with its `seq` as `id`, from the first or after
-    `Last-Event-ID`, then what happens: `status`, `metrics`, `sample`, `checkpoint`, `health`, `log`, and
-    `progress`, which has no `id` and is not repeated. `end` is the last.
+    The first event is `snapshot` (the job). Then every event of the log is sent with its `seq` as `id`, from the first
+    or after `Last-Event-ID`: `status`, `metrics`, `sample`, `checkpoint`, `health` and `log`. `progress` has no `id`
+    and is not replayed. `end` is the last event.
     """
     after = queries.last_event_id(queries.read_query(StreamQuery))
     here = services()
@@ -127,9 +127,9 @@ def stream(job_id: str) -> Response:
 def stream_all() -> Response:
     """Follow all jobs, or some, by server-sent events.
 
-    First comes `snapshot`: the jobs that `jobs` names or, where it names none, the newest 500 that have not ended.
-    Then, for every job, the events of its log and `progress`, each with `job`. There are no ids: who comes back gets a
-    new snapshot. A client that is too slow gets one too.
+    The first event is `snapshot`: the jobs named in `jobs`, or else the newest 500 unfinished ones. Then the log
+    events and `progress` of every job follow, each with `job`. They have no ids: after a reconnection, or when a client
+    reads too slowly, a new snapshot is sent.
     """
     query = queries.read_query(FeedQuery)
     _refuse_if_full()
@@ -158,7 +158,9 @@ def stream_all() -> Response:
 def _refuse_if_full() -> None:
     here = services()
     if here.hub.is_full or here.hub.clients + here.feed.clients >= MAX_CLIENTS:
-        raise Problem("too_many_streams", "too many streams are open here", headers={"Retry-After": "10"})
+        raise Problem(
+            "too_many_streams", "too many streams are open in this web process", headers={"Retry-After": "10"}
+        )
 
 
 def _as_stream(text: Iterator[str], close: Callable[[], None]) -> Response:

@@ -26,7 +26,7 @@ TAG: Final = "Files"
 @blueprint.get("/jobs/<job_id>/samples")
 @documented(TAG, SampleList, problems=("job_not_found",), page=job_pages.samples)
 def samples(job_id: str) -> Response:
-    """List the pictures of samples, an epoch each."""
+    """List the sample images, one per epoch."""
     queries.read_query(NoQuery)
     with services().database.read() as session:
         jobs.get(session, job_id, owner=owner())
