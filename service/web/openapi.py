@@ -40,7 +40,7 @@ SHORTHAND: Final = "Shorthand"
 """The title of a text that may stand for an object; the form leaves it out."""
 
 _HEADERS: Final = {
-    "Idempotency-Key": "A name for this request, 1 to 255 printable characters: repeating the request does not create a second job.",
+    "Idempotency-Key": "A name for this request, 1 to 255 printable characters. Repeating it creates no second job.",
     "If-None-Match": "An `ETag` that the client has.",
     "If-Match": "The `ETag` that it must have; otherwise nothing is changed.",
     "If-Range": "Send the range only if the file still has this `ETag`; otherwise send the whole file.",

@@ -110,7 +110,13 @@ def test_documents_and_downloads_stay_what_they_are(client: FlaskClient, job_id:
 def test_a_browser_sees_a_problem_as_a_page_with_everything_in_it(client: FlaskClient) -> None:
     page = client.get("/jobs?limit=x&foo=1&bar=<script>", headers=BROWSER, follow_redirects=True)
     assert (page.status_code, page.mimetype) == (400, "text/html")
-    for text in ("A parameter is not valid", "<code>limit</code>", "<code>foo</code>", "unknown parameter"):
+    for text in (
+        "A parameter is not valid",
+        "<code>limit</code>",
+        "<code>foo</code>",
+        "unknown parameter",
+        "What to do:",
+    ):
         assert text in page.text
     assert f"<code>{page.headers['X-Request-Id']}</code>" in page.text
     assert 'href="/docs#problem-invalid_parameter"' in page.text
