@@ -37,22 +37,23 @@ def read(session: Session, *, owner: str | None = None, limit: int = 100) -> Que
     """The first queued jobs of an owner (``None``: of all), with their positions among everyone's."""
     # The order of ``leases.claim``. Owners at their limit of running jobs are passed over when it comes to that.
     order = (Job.priority.desc(), Job.queued_ms, Job.id)
-    places = (
-        select(Job.id, Job.owner, func.row_number().over(order_by=order).label("position"))
-        .where(Job.status == Status.QUEUED)
-        .subquery()
-    )
-    query = select(Job, places.c.position, now_ms() - Job.queued_ms).join(places, places.c.id == Job.id)
-    if owner is not None:
-        query = query.where(places.c.owner == owner)
-    rows = session.execute(query.order_by(places.c.position).limit(limit)).all()
-    counts = waiting_by_owner(session)
-    total = sum(counts.values())
-    return Queue(
-        waiting=[Waiting(job=job, position=place, waited_s=max(0, waited) / 1000) for job, place, waited in rows],
-        total=total,
-        own=total if owner is None else counts.get(owner, 0),
-    )
+    queued = Job.status == Status.QUEUED
+    total = session.scalar(select(func.count()).select_from(Job).where(queued)) or 0
+    # First the ids alone, which an index has in this order: whole rows would be carried through the sort.
+    if owner is None:
+        ids = session.scalars(select(Job.id).where(queued).order_by(*order).limit(limit)).all()
+        places = dict(zip(ids, range(1, len(ids) + 1), strict=True))
+        own = total
+    else:
+        place = func.row_number().over(order_by=order).label("position")
+        everyone = select(Job.id, Job.owner, place).where(queued).subquery()
+        query = select(everyone.c.id, everyone.c.position).where(everyone.c.owner == owner)
+        found = session.execute(query.order_by(everyone.c.position).limit(limit))
+        places = {job_id: position for job_id, position in found}  # noqa: C416 - rows are no pairs to a type checker
+        own = session.scalar(select(func.count()).select_from(Job).where(queued, Job.owner == owner)) or 0
+    rows = session.execute(select(Job, now_ms() - Job.queued_ms).where(Job.id.in_(places))).all()
+    waiting = [Waiting(job=job, position=places[job.id], waited_s=max(0, ms) / 1000) for job, ms in rows]
+    return Queue(waiting=sorted(waiting, key=lambda item: item.position), total=total, own=own)
 
 
 def waiting_by_owner(session: Session) -> dict[str | None, int]:

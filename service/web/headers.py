@@ -11,8 +11,10 @@ _POLICY: Final = (
     "img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-_SVG_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
-"""A picture that matplotlib draws has styles inside, and nothing else; opened by itself it runs no script."""
+_PICTURE_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; sandbox; frame-ancestors 'none'"
+)
+"""Plots in SVG contain styles, and a browser styles any picture that is opened by itself. Neither runs a script."""
 
 _DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 """For what is no page: taken for one all the same, it may do nothing."""
@@ -33,7 +35,8 @@ def register(app: Flask) -> None:
     @app.after_request
     def add(response: Response) -> Response:
         response.headers.update(_ALWAYS)
-        policies = {"text/html": _POLICY, "image/svg+xml": _SVG_POLICY}
-        response.headers["Content-Security-Policy"] = policies.get(response.mimetype or "", _DATA_POLICY)
+        media = response.mimetype or ""
+        policy = _PICTURE_POLICY if media.startswith("image/") else _POLICY if media == "text/html" else _DATA_POLICY
+        response.headers["Content-Security-Policy"] = policy
         response.headers.setdefault("Cache-Control", "no-store")
         return response
