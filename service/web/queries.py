@@ -148,12 +148,6 @@ class QueueQuery(Query):
     limit: int = Field(100, ge=1, le=1000)
 
 
-class DatasetJobsQuery(Query):
-    """How many jobs to show."""
-
-    limit: int = Field(20, ge=1, le=100)
-
-
 class MetricsQuery(Query):
     """How to write the metrics."""
 

@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 from flask import Blueprint, Response, request
 
-from service.contract import jobs, uploads, usage
+from service.contract import jobs, uploads
 from service.contract.errors import UploadExists
 from service.contract.tables import Upload
 from service.datasets.intake import Taken
@@ -17,9 +17,9 @@ from service.web.answers import as_json
 from service.web.guard import actor
 from service.web.operations import documented
 from service.web.problems import Problem
-from service.web.queries import DatasetJobsQuery, NoQuery
+from service.web.queries import NoQuery
 from service.web.receiving import UploadForm
-from service.web.representations import DatasetItem, DatasetList, JobList, dataset_item, job_summary
+from service.web.representations import DatasetItem, DatasetList, dataset_item
 from service.web.resources import service_pages
 from service.web.services import owner, services
 
@@ -131,19 +131,6 @@ def show(name: str) -> Response:
     """Show a dataset."""
     queries.read_query(NoQuery)
     return as_json(dataset_item(services().shelf.look_up(name, owner())))
-
-
-@blueprint.get("/datasets/<name>/jobs")
-@documented(TAG, JobList, query=DatasetJobsQuery, problems=("dataset_not_found",), page="/datasets/{name}")
-def trained_on(name: str) -> Response:
-    """List the newest jobs that use a dataset."""
-    query = queries.read_query(DatasetJobsQuery)
-    here = services()
-    here.shelf.look_up(name, owner())
-    with here.database.read() as session:
-        rows = usage.trained_on(session, name, owner=owner(), limit=query.limit + 1)
-    data = [job_summary(job) for job in rows[: query.limit]]
-    return as_json(JobList(data=data, has_more=len(rows) > query.limit, next_cursor=None))
 
 
 @blueprint.delete("/datasets/<name>")

@@ -2,12 +2,8 @@
 import { $, announce } from "./dom.js";
 import { call } from "./api.js";
 import { refresh } from "./live.js";
-import { localTimes } from "./times.js";
 
-async function renew() {
-  await refresh().catch(() => {});
-  localTimes();
-}
+const renew = () => refresh().catch(() => {}); // what was done is done, whether it can be shown or not
 
 $("#create").addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -1,7 +1,6 @@
 // Appends new events to a job's log. The server selects and renders them, so filters are applied in one place.
 import { $, $$, throttle } from "./dom.js";
 import { listen } from "./api.js";
-import { localTimes } from "./times.js";
 
 const MOST = 2000; // lines that a page keeps
 const facts = JSON.parse($("#facts").textContent);
@@ -24,7 +23,6 @@ const renew = throttle(600, async () => {
   const more = lines.length === 1000;
   rendered = more ? Number(lines.at(-1).dataset.seq) : Math.max(rendered, JSON.parse($("#facts", page).textContent).last_seq);
   list.append(...lines);
-  localTimes(list);
   while (list.children.length > MOST) list.firstElementChild.remove();
   $("#none").hidden = list.children.length > 0;
   const status = $(".heading .lead", page);

@@ -41,7 +41,6 @@ ADDRESSES = (
     "/jobs/{id}/confusion",
     "/datasets",
     "/datasets/mnist-10k",
-    "/datasets/mnist-10k/jobs",
     "/workers",
     "/queue",
     "/usage",
