@@ -142,7 +142,7 @@ def checked_key(text: str) -> Identity:
 
 def _needed() -> Scope | str:
     """The scope that this request needs. An unknown address needs a key too: strangers learn nothing."""
-    if request.endpoint in ("static", "asset"):
+    if request.endpoint in ("static", "asset", "favicon"):
         return PUBLIC
     view = current_app.view_functions.get(request.endpoint or "")
     operation = operation_of(view) if view is not None else None

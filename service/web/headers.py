@@ -11,10 +11,11 @@ _POLICY: Final = (
     "img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-_PICTURE_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; sandbox; frame-ancestors 'none'"
-)
-"""Plots in SVG contain styles, and a browser styles any picture that is opened by itself. Neither runs a script."""
+_SVG_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
+"""A picture that matplotlib draws has styles inside, and nothing else; opened by itself it runs no script."""
+
+_PICTURE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'none'"
+"""A browser that opens a picture by itself makes a page of it, which it styles."""
 
 _DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 """For what is no page: taken for one all the same, it may do nothing."""
@@ -36,7 +37,8 @@ def register(app: Flask) -> None:
     def add(response: Response) -> Response:
         response.headers.update(_ALWAYS)
         media = response.mimetype or ""
-        policy = _PICTURE_POLICY if media.startswith("image/") else _POLICY if media == "text/html" else _DATA_POLICY
+        policies = {"text/html": _POLICY, "image/svg+xml": _SVG_POLICY}
+        policy = policies.get(media, _PICTURE_POLICY if media.startswith("image/") else _DATA_POLICY)
         response.headers["Content-Security-Policy"] = policy
         response.headers.setdefault("Cache-Control", "no-store")
         return response

@@ -226,6 +226,14 @@ def test_static_files_of_another_release_are_not_kept(client: FlaskClient) -> No
             assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache, max-age=0")
 
 
+def test_a_picture_by_itself_may_be_styled_and_has_an_icon(client: FlaskClient) -> None:
+    with client.get("/datasets/mnist-10k/preview.png") as picture:
+        assert "style-src 'unsafe-inline'" in picture.headers["Content-Security-Policy"]
+        assert "script-src" not in picture.headers["Content-Security-Policy"]
+    with client.get("/favicon.ico") as icon:
+        assert (icon.status_code, icon.mimetype) == (200, "image/svg+xml")
+
+
 def test_page_of_an_unknown_job_is_a_page_for_people_and_a_problem_for_programs(client: FlaskClient) -> None:
     path = "/ui/jobs/job_01J00000000000000000000000"
     shown = client.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
