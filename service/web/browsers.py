@@ -77,6 +77,8 @@ def _problem_page(document: dict[str, Any]) -> str:
     if document["code"] == "key_required":
         return render_template("sign_in.html")
     shown = {"type", "title", "status", "detail", "instance", "code", "request_id", "errors"}
+    if document.get("error_count") == len(document.get("errors") or ()):
+        shown.add("error_count")
     return render_template(
         "problem.html",
         problem=document,
