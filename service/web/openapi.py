@@ -26,7 +26,7 @@ from service.web.queries import NoQuery
 from service.web.receiving import UploadForm
 from service.web.representations import Answer
 
-UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon", "library"})
+UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
 """Endpoints that are no part of the API."""
 
 _REFERENCE: Final = "#/components/schemas/{model}"

@@ -21,6 +21,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from service.contract.settings import Settings
 from service.local import LocalStack
 from tests.browser import chromium
+from tests.browser.conftest import until
 from tests.browser.test_playing import digits, paint
 
 FOLDER: Final = Path(__file__).parent.parent.parent / "docs" / "page"
