@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, Text, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.contract.database import now_ms
+from service.contract.states import Status
 from service.contract.tables import Event, Job
 
 
@@ -23,6 +26,17 @@ class EventType(StrEnum):
     HEALTH = "health"
     LOG = "log"
     END = "end"
+
+
+class Level(StrEnum):
+    """How severe an event is; each level includes those after it."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+_LOSS: Final = "worker lost"
 
 
 def append(session: Session, job_id: str, events: Sequence[tuple[EventType, Mapping[str, Any]]]) -> int:
@@ -50,6 +64,73 @@ def read(session: Session, job_id: str, *, after: int = 0, limit: int = 500) -> 
     """Events with a number above ``after``, in order."""
     query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(limit)
     return session.scalars(query).all()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which events of a log to read; ``None`` and empty mean any."""
+
+    types: Sequence[EventType] = ()
+    level: Level | None = None
+    """At least this severe."""
+    text: str | None = None
+    """Part of what an event tells, letters of any case."""
+
+
+def select_from_log(
+    session: Session, job_id: str, wanted: Wanted, *, after: int = 0, before: int | None = None, limit: int = 500
+) -> Sequence[Event]:
+    """Some events of a job's log, in order: the first ``limit`` after a number, or the last ``limit`` before one."""
+    query = select(Event).where(Event.job_id == job_id, Event.seq > after)
+    if wanted.types:
+        query = query.where(Event.type.in_(wanted.types))
+    if wanted.level is not None and wanted.level is not Level.INFO:
+        query = query.where(_is_at_least(wanted.level))
+    if wanted.text:
+        # Stored as JSON, other letters than ASCII are escaped.
+        part = json.dumps(wanted.text.lower())[1:-1]
+        told = func.lower(cast(Event.data, Text))
+        query = query.where(or_(told.contains(part, autoescape=True), Event.type.contains(part, autoescape=True)))
+    if before is None:
+        return session.scalars(query.order_by(Event.seq).limit(limit)).all()
+    return session.scalars(query.where(Event.seq < before).order_by(Event.seq.desc()).limit(limit)).all()[::-1]
+
+
+def level_of(event: Event) -> Level:
+    """How severe an event is."""
+    data = event.data
+    match event.type:
+        case EventType.LOG:
+            return Level(data["level"]) if data.get("level") in list(Level) else Level.INFO
+        case EventType.HEALTH if data.get("state") == "found":
+            return Level.ERROR if data.get("severity") == Level.ERROR else Level.WARNING
+        case EventType.STATUS | EventType.END if data.get("status") == Status.FAILED:
+            return Level.ERROR
+        case EventType.STATUS if _is_loss(str(data.get("reason"))):
+            return Level.WARNING
+    return Level.INFO
+
+
+def _is_loss(reason: str) -> bool:
+    return reason.startswith(_LOSS) or reason == "worker_lost"
+
+
+def _is_at_least(level: Level) -> ColumnElement[bool]:
+    """``level_of`` in SQL, for warnings and errors."""
+
+    def told(name: str) -> ColumnElement[str]:
+        value: ColumnElement[str] = Event.data[name].as_string()
+        return value
+
+    failed = and_(Event.type.in_([EventType.STATUS, EventType.END]), told("status") == Status.FAILED)
+    logged = and_(Event.type == EventType.LOG, told("level") == Level.ERROR)
+    found = and_(Event.type == EventType.HEALTH, told("state") == "found")
+    errors = or_(failed, logged, and_(found, told("severity") == Level.ERROR))
+    if level is Level.ERROR:
+        return errors
+    lost = or_(told("reason").startswith(_LOSS), told("reason") == "worker_lost")
+    warned = and_(Event.type == EventType.LOG, told("level") == Level.WARNING)
+    return or_(errors, found, warned, and_(Event.type == EventType.STATUS, lost))
 
 
 def of_type(session: Session, job_id: str, kind: EventType) -> Sequence[Event]:

@@ -1,4 +1,4 @@
-"""Keys: who may call, on whose behalf, and how much.
+"""API keys: their owners and scopes.
 
 A key is ``tpl_<id>_<secret>``: the id finds its row, and the row holds nothing but the SHA-256 of the whole. The
 secret has 256 random bits, so there is nothing to guess and no need for a slow hash. What a browser gets for a key
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import ColumnElement, delete, or_, select
+from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.contract import audit
@@ -24,7 +24,7 @@ from service.contract.audit import Actor, Deed
 from service.contract.database import Database, now_ms
 from service.contract.errors import KeyNotFound, SettingsError
 from service.contract.settings import Settings
-from service.contract.tables import ApiKey, BrowserSession
+from service.contract.tables import ApiKey, AuditEntry, BrowserSession
 
 SESSION_S: Final = 12 * 60 * 60
 """How long a browser stays signed in."""
@@ -44,7 +44,7 @@ class Scope(StrEnum):
     SUBMIT = "submit"
     """Make jobs, and say what should become of them."""
     ADMIN = "admin"
-    """What concerns all owners: the audit."""
+    """What concerns all owners: keys, usage, the audit."""
 
     def covers(self, needed: Scope) -> bool:
         """Whether this scope is enough."""
@@ -113,6 +113,31 @@ def every(session: Session) -> Sequence[ApiKey]:
     return session.scalars(select(ApiKey).order_by(ApiKey.created_ms, ApiKey.id)).all()
 
 
+def find(session: Session, key_id: str) -> ApiKey:
+    """One key, also a revoked one.
+
+    Raises:
+        KeyNotFound: no key has this id.
+    """
+    row = session.get(ApiKey, key_id)
+    if row is None:
+        raise KeyNotFound(key_id)
+    return row
+
+
+def state_of(row: ApiKey, *, now: int) -> str:
+    """``valid``, ``expired`` or ``revoked``, by the database's clock in milliseconds."""
+    if row.revoked_ms is not None:
+        return "revoked"
+    return "expired" if row.expires_ms is not None and row.expires_ms <= now else "valid"
+
+
+def last_recorded(session: Session) -> dict[str, int]:
+    """When each key's last action was audited, in milliseconds. Reads are not audited; this reads the whole audit."""
+    query = select(AuditEntry.key_id, func.max(AuditEntry.at_ms)).where(AuditEntry.key_id.is_not(None))
+    return {key_id: at_ms for key_id, at_ms in session.execute(query.group_by(AuditEntry.key_id)) if key_id}
+
+
 def revoke(database: Database, which: str, *, by: Actor | None = None) -> ApiKey:
     """Let a key open nothing any more; every process hears of it within seconds.
 
@@ -125,6 +150,7 @@ def revoke(database: Database, which: str, *, by: Actor | None = None) -> ApiKey
     with database.write() as session:
         named = select(ApiKey).where(or_(ApiKey.id == which, ApiKey.name == which), ApiKey.revoked_ms.is_(None))
         found = session.scalars(named.with_for_update()).all()
+        found = [row for row in found if row.id == which] or found  # a name may look like another key's id
         if len(found) != 1:
             raise KeyNotFound(which, [row.id for row in found])
         row = found[0]

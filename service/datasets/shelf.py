@@ -14,7 +14,7 @@ from service.datasets import cache
 from service.datasets.cache import Dataset
 from service.datasets.catalogue import catalogue, closest, describe, may_be_named
 from service.datasets.download import Progress
-from service.datasets.errors import DatasetNotFound, DatasetUnavailable
+from service.datasets.errors import DatasetBroken, DatasetNotFound, DatasetUnavailable
 from service.datasets.info import DatasetInfo
 
 
@@ -48,6 +48,20 @@ class Shelf:
         except DatasetNotFound as error:
             known = [info.name for info in self.catalogue(owner)]
             raise DatasetNotFound(name, known, closest(name, known)) from error
+
+    def look_up(self, name: str, owner: str | None) -> DatasetInfo:
+        """One dataset, also one whose files do not fit together: ``problem`` then says why.
+
+        Raises:
+            DatasetNotFound: as ``describe`` has it.
+        """
+        try:
+            return self.describe(name, owner)
+        except DatasetBroken:
+            listed = {info.name: info for info in self.catalogue(owner)}
+            if name not in listed:
+                raise
+            return listed[name]
 
     def load(self, info: DatasetInfo, *, progress: Progress | None = None) -> Dataset:
         """The arrays of a data set that was described here; ``progress`` hears of a download.

@@ -1,4 +1,4 @@
-"""JSON answers, and the tags by which a client knows that nothing has changed."""
+"""Answers in JSON and HTML, and the tags by which a client knows that nothing has changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Response, request
+from flask import Response, render_template, request
 from pydantic import BaseModel
 
 
@@ -18,6 +18,21 @@ def as_json(
     response = Response(_text(body), status, content_type="application/json")
     response.headers.update(headers or {})
     return response
+
+
+def as_page(template: str, status: int = 200, **values: object) -> Response:
+    """An HTML page."""
+    return Response(render_template(template, **values), status, content_type="text/html; charset=utf-8")
+
+
+def see_other(address: str) -> Response:
+    """A redirect to another page of this service."""
+    return Response(status=303, headers={"Location": address})
+
+
+def prefers_html() -> bool:
+    """Whether the client would rather have HTML than JSON, as browsers do; ``*/*`` and silence mean JSON."""
+    return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
 
 
 def tag_of(body: BaseModel) -> str:

@@ -14,7 +14,7 @@ from service.contract.errors import ArtifactNotFound, JobNotFound
 from service.contract.settings import Settings
 from service.contract.uploads import UploadFolder
 from service.datasets.shelf import Shelf
-from service.web import assets, filters, guard, headers, metrics, problems, queries, request_log
+from service.web import assets, browsers, filters, guard, headers, metrics, problems, queries, request_log
 from service.web.drawings import Drawings
 from service.web.feed import Feed
 from service.web.keyring import Keyring
@@ -32,13 +32,16 @@ from service.web.resources import (
     inference,
     job_view,
     jobs,
+    keys,
     limits,
     pages,
     plots,
     presets,
     results,
     samples,
+    service_pages,
     sessions,
+    usage,
     workers,
 )
 from service.web.services import EXTENSION, Services
@@ -58,12 +61,15 @@ _BLUEPRINTS: Final = (
     workers.blueprint,
     presets.blueprint,
     limits.blueprint,
+    keys.blueprint,
+    usage.blueprint,
     audit.blueprint,
     health.blueprint,
     sessions.blueprint,
     documents.blueprint,
     pages.blueprint,
     job_view.blueprint,
+    service_pages.blueprint,
 )
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 
@@ -96,6 +102,7 @@ def create_app(settings: Settings) -> Flask:
     guard.register(app, settings)
     app.before_request(_check_ids)
     headers.register(app)
+    browsers.register(app)  # after the headers, which depend on what is answered in the end
     assets.register(app)
     filters.register(app)
     problems.register(app)

@@ -36,6 +36,10 @@ def register(app: Flask) -> None:
         # Else another release's page asks, during an upgrade: ours will do, but not for good.
         return response
 
+    @app.get("/favicon.ico", endpoint="favicon")
+    def favicon() -> Response:  # a browser asks for it where there is no page that could name another
+        return send_from_directory(folder, "icon.svg", max_age=86400)
+
 
 def _compressed(folder: Path, name: str) -> Response | None:
     """A text gzip-compressed, about a third of the bytes; ``None`` where it is to be sent as it is."""

@@ -1,4 +1,4 @@
-"""Who may ask: the host name, the site a browser speaks for, and the key. Loopback is not authentication."""
+"""Access checks: host name, origin and API key. Loopback is not authentication."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, current_app, g, render_template, request
+from flask import Flask, current_app, g, request
 
 from service.contract.audit import Actor
 from service.contract.keys import Identity, Scope
@@ -24,7 +24,7 @@ _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Check every request before anything looks at it."""
+    """Check every request before its view runs."""
     names = {*settings.allowed_hosts, settings.host}
     allowed_hosts = frozenset(name.lower().rstrip(".") for name in names) - {"", "0.0.0.0", "::"}  # noqa: S104
 
@@ -33,37 +33,30 @@ def register(app: Flask, settings: Settings) -> None:
         found = identity()
         return {
             "signed_in": found if found is not None and found.session_id is not None else None,
+            "is_admin": sees_all(),
             "only_reads": found is not None and not found.scope.covers(Scope.SUBMIT),
         }
 
     @app.before_request
-    def check() -> Response | None:
+    def check() -> None:
         host = request.environ.get("HTTP_HOST", "")
         if not is_known_host(host, allowed_hosts):
-            raise Problem("foreign_host", f"this service does not answer to the host name {host[:100]!r}")
+            raise Problem("foreign_host", f"this service does not accept the host name {host[:100]!r}")
         bearer = _bearer()
         if bearer is None and request.method not in SAFE:
             _check_origin(host)
         needed = _needed()
         if not settings.keys_required or needed == PUBLIC:
-            return None
+            return
         cookie = request.cookies.get(COOKIE) if bearer is None else None
-        try:
-            g.identity = _identify(bearer, cookie)
-        except Problem as problem:
-            if _is_a_person():
-                page = Response(render_template("sign_in.html"), 401, content_type="text/html; charset=utf-8")
-                page.headers.update(problem.headers)
-                return page
-            raise
+        g.identity = _identify(bearer, cookie)
         g.owner = g.identity.owner
         services().quotas.request(g.owner)
         if g.identity.session_id is not None and request.method not in SAFE:
             _demand_origin()
         if not g.identity.scope.covers(needed):
-            detail = f"this needs a key with the scope {needed}; the scope of this one is {g.identity.scope}"
+            detail = f"this needs a key with the scope {needed}; this key has the scope {g.identity.scope}"
             raise Problem("scope_missing", detail, needed=needed, scope=g.identity.scope)
-        return None
 
 
 def is_known_host(host: str, allowed: frozenset[str]) -> bool:
@@ -78,19 +71,25 @@ def is_known_host(host: str, allowed: frozenset[str]) -> bool:
 
 
 def identity() -> Identity | None:
-    """In whose name the current request comes; ``None`` where nobody was asked."""
+    """The identity behind the current request; ``None`` where no keys are required."""
     found = g.get("identity")
     return found if isinstance(found, Identity) else None
 
 
+def sees_all() -> bool:
+    """Whether the current request may see numbers of all owners: the scope ``admin``, or no keys required."""
+    found = identity()
+    return found is None or found.scope.covers(Scope.ADMIN)
+
+
 def actor() -> Actor | None:
-    """Who does what the current request does, for the audit; ``None`` where nobody was asked who they are."""
+    """The current request's actor for the audit; ``None`` where no keys are required."""
     found = identity()
     return named_actor(found) if found is not None else None
 
 
 def named_actor(found: Identity | None) -> Actor:
-    """The same for a request that only now says, or fails to say, who it comes from."""
+    """The actor of a request that signs in, or fails to."""
     by = Actor(
         owner=found.owner if found is not None else None,
         key_id=found.key_id if found is not None else None,
@@ -117,16 +116,16 @@ def still_open(scope: Scope = Scope.READ) -> Callable[[], bool]:
 
 
 def refused(detail: str, *, error: str | None = None) -> Problem:
-    """The answer to whoever shows no key, or one that opens nothing."""
+    """The response to a missing or invalid key."""
     challenge = 'Bearer realm="tapeline"' + (f', error="{error}"' if error else "")
     return Problem("key_required", detail, headers={"WWW-Authenticate": challenge})
 
 
 def checked_key(text: str) -> Identity:
-    """Whose key this is.
+    """The identity of a key.
 
     Raises:
-        Problem: it opens nothing, or too many such came from this address lately.
+        Problem: the key is not valid, or this address has sent too many invalid ones.
     """
     here, address = services(), request.remote_addr or ""
     wrong = refused("the key is not one of this service's, or it has expired", error="invalid_token")
@@ -142,8 +141,8 @@ def checked_key(text: str) -> Identity:
 
 
 def _needed() -> Scope | str:
-    """What a key must open for this request; where there is nothing, only those with a key hear so."""
-    if request.endpoint in ("static", "asset"):
+    """The scope that this request needs. An unknown address needs a key too: strangers learn nothing."""
+    if request.endpoint in ("static", "asset", "favicon"):
         return PUBLIC
     view = current_app.view_functions.get(request.endpoint or "")
     operation = operation_of(view) if view is not None else None
@@ -164,7 +163,7 @@ def _identify(bearer: str | None, cookie: str | None) -> Identity:
         raise refused("send a key as Authorization: Bearer <key>")
     found = services().keyring.by_cookie(cookie)
     if found is None:
-        raise refused("you were signed out: sign in again")
+        raise refused("the session has ended: sign in again")
     return found
 
 
@@ -172,7 +171,7 @@ def _check_origin(host: str) -> None:
     """A page of another site cannot set ``Authorization``, but it can send forms and simple requests here."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None and site not in _OWN_SITES:
-        raise Problem("foreign_origin", f"the browser says that the request comes from a {site[:40]} page")
+        raise Problem("foreign_origin", f"according to Sec-Fetch-Site, the request comes from a {site[:40]} page")
     origin = request.headers.get("Origin")
     if origin is not None and not _is_own(origin, host):
         raise Problem("foreign_origin", f"the origin {origin[:100]!r} is not this service's own")
@@ -181,7 +180,10 @@ def _check_origin(host: str) -> None:
 def _demand_origin() -> None:
     """A cookie comes from a browser, and browsers say for whom they speak: silence is no answer here."""
     if "Sec-Fetch-Site" not in request.headers and "Origin" not in request.headers:
-        raise Problem("foreign_origin", "a request with a cookie must say where it comes from; programs send a key")
+        raise Problem(
+            "foreign_origin",
+            "a request with a cookie needs an Origin or Sec-Fetch-Site header; programs send a key instead",
+        )
 
 
 def _is_own(origin: str, host: str) -> bool:
@@ -191,9 +193,3 @@ def _is_own(origin: str, host: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
-
-
-def _is_a_person() -> bool:
-    """Whether a browser asks for a page to show."""
-    kinds = request.accept_mimetypes
-    return request.method == "GET" and kinds.best_match(["application/json", "text/html"]) == "text/html"

@@ -14,6 +14,9 @@ _POLICY: Final = (
 _SVG_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
 """A picture that matplotlib draws has styles inside, and nothing else; opened by itself it runs no script."""
 
+_PICTURE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'none'"
+"""A browser that opens a picture by itself makes a page of it, which it styles."""
+
 _DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 """For what is no page: taken for one all the same, it may do nothing."""
 
@@ -33,7 +36,9 @@ def register(app: Flask) -> None:
     @app.after_request
     def add(response: Response) -> Response:
         response.headers.update(_ALWAYS)
+        media = response.mimetype or ""
         policies = {"text/html": _POLICY, "image/svg+xml": _SVG_POLICY}
-        response.headers["Content-Security-Policy"] = policies.get(response.mimetype or "", _DATA_POLICY)
+        policy = policies.get(media, _PICTURE_POLICY if media.startswith("image/") else _DATA_POLICY)
+        response.headers["Content-Security-Policy"] = policy
         response.headers.setdefault("Cache-Control", "no-store")
         return response

@@ -14,18 +14,19 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
-from service.contract.changes import ForkRequest, JobPatch, SignIn
+from service.contract.changes import ForkRequest, JobPatch, KeyRequest, SignIn
 from service.contract.fields import choices_of, told_by_name
 from service.contract.inference import GenerateRequest, PredictRequest
+from service.contract.keys import Scope
 from service.contract.spec import ClassifierSpec, Discriminator, GanSpec, Generator
-from service.web import problems
+from service.web import examples, problems, queries
 from service.web.guard import COOKIE
-from service.web.operations import PUBLIC, Operation, operation_of
+from service.web.operations import PUBLIC, Operation, has_page, operation_of
 from service.web.queries import NoQuery
 from service.web.receiving import UploadForm
 from service.web.representations import Answer
 
-UNDOCUMENTED: Final = frozenset({"static", "asset", "library"})
+UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
 """Endpoints that are no part of the API."""
 
 _REFERENCE: Final = "#/components/schemas/{model}"
@@ -39,32 +40,35 @@ SHORTHAND: Final = "Shorthand"
 """The title of a text that may stand for an object; the form leaves it out."""
 
 _HEADERS: Final = {
-    "Idempotency-Key": "A name for this request, 1 to 255 printable characters: its repetition makes no second job.",
+    "Idempotency-Key": "A name for this request, 1 to 255 printable characters. Repeating it creates no second job.",
     "If-None-Match": "An `ETag` that the client has.",
-    "If-Match": "The `ETag` that it must have, else nothing is done.",
-    "If-Range": "Send the part only if the file still has this `ETag`; else send all of it.",
+    "If-Match": "The `ETag` that it must have; otherwise nothing is changed.",
+    "If-Range": "Send the range only if the file still has this `ETag`; otherwise send the whole file.",
     "Range": "One part of the file: `bytes=0-1023`, `bytes=1024-` or `bytes=-1024`.",
-    "Prefer": "`wait=30` holds the answer back until it changes, at most so many seconds (up to 60).",
+    "Prefer": "`wait=30` delays the response until it changes, for at most this many seconds (up to 60).",
     "Last-Event-ID": "The `id` of the last event that the client has.",
 }
 _PATHS: Final = {
     "job_id": "A job's id.",
-    "which": "See above.",
+    "which": "`latest`, `best` (checkpoints only), the number of an epoch, or the name of a plot.",
+    "section": "A section of the documentation: a tag in lower case, or `schemas`.",
     "form": "`png` or `svg`.",
-    "true": "The number of the pictures' true class.",
-    "predicted": "The number of the class that they are taken for.",
+    "true": "The number of the true class.",
+    "predicted": "The number of the predicted class.",
     "artifact_id": "A file's id.",
-    "name": "A data set's name.",
-    "index": "The picture's place, from 0.",
+    "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
+    "name": "A dataset's name.",
+    "index": "The image's index, from 0.",
 }
 _TAGS: Final = {
-    "Jobs": "Send a training in, look at it, and say what should become of it.",
-    "Results": "What a job has given so far.",
-    "Inference": "Ask a checkpoint what it takes a picture for, or to make some; also while the job runs.",
-    "Files": "Checkpoints, pictures of samples, plots.",
-    "Data sets": "What networks can be trained on.",
-    "Service": "Whether the service is well, and what it allows.",
-    "Pages": "For people with a browser.",
+    "Jobs": "Submit, list, change and control trainings.",
+    "Results": "Metrics, events and results of a job.",
+    "Inference": "Predict with a classifier or generate with a GAN, also while the job is running.",
+    "Files": "Checkpoints, samples and plots.",
+    "Datasets": "List, upload and delete datasets.",
+    "Service": "Health, workers, the queue, limits and presets.",
+    "Administration": "Keys, usage and the audit log.",
+    "Pages": "The web pages.",
 }
 
 
@@ -86,8 +90,9 @@ def document(app: Flask) -> dict[str, Any]:
             "title": "Tapeline",
             "version": _version(),
             "summary": "Trains neural networks as jobs.",
-            "description": "Errors are `application/problem+json` (RFC 9457) everywhere. Times are RFC 3339 in UTC. "
-            "Every answer carries `X-Request-Id`, the client's own if it sent one.",
+            "description": "Errors are `application/problem+json` (RFC 9457). Times are RFC 3339 in UTC. Every "
+            "response has an `X-Request-Id`: the client's own, if it sent one. With `Accept: text/html`, as browsers "
+            "send it, the response is an HTML page.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
@@ -129,28 +134,36 @@ def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict
         "parameters": _parameters(rule, operation),
         "responses": _responses(method, operation),
     }
+    needed = Scope.READ if method == "GET" else Scope.SUBMIT
+    described["x-scope"] = str(operation.scope or needed)
     if operation.scope == PUBLIC:
         described["security"] = []
     if rest.strip():
         described["description"] = " ".join(rest.split())
     if operation.takes_spec:
-        schema = {"$ref": _REFERENCE.format(model="SpecAsSent")}
-        examples = {
-            "smallest": {"value": {"kind": "classifier"}},
-            "gan": {"value": {"kind": "gan", "epochs": 20, "name": "digits", "tags": ["demo"]}},
-            "names": {"value": {"kind": "classifier", "dataset": "mnist", "optimizer": "adam"}},
-        }
-        body = {"application/json": {"schema": schema, "examples": examples}}
-        described["requestBody"] = {"required": True, "content": body}
+        described["requestBody"] = _body("SpecAsSent", "application/json")
     elif operation.takes is not None:
-        schema = {"$ref": _REFERENCE.format(model=operation.takes.__name__)}
-        described["requestBody"] = {"required": True, "content": {operation.takes_as: {"schema": schema}}}
+        described["requestBody"] = _body(operation.takes.__name__, operation.takes_as)
     return described
+
+
+def _body(model: str, media_type: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"$ref": _REFERENCE.format(model=model)}}
+    if model in examples.BODIES:
+        content["examples"] = {name: {"value": value} for name, value in examples.BODIES[model].items()}
+    return {"required": True, "content": {media_type: content}}
 
 
 def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "description": _PATHS[name], "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATHS[name],
+            "schema": {"type": "string"},
+            "example": examples.which(rule.rule) if name == "which" else examples.PATHS[name],
+        }
         for name in sorted(rule.arguments, key=rule.rule.index)
     ]
     schema = operation.query.model_json_schema(ref_template=_REFERENCE)
@@ -172,8 +185,12 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {str(operation.status): _answer(operation.answers)}
     for media_type in operation.other_media:
         found[str(operation.status)]["content"] |= _answer(media_type)["content"]
+    if method == "GET" and has_page(operation):
+        found[str(operation.status)]["content"] |= _answer("text/html")["content"]
+    elif method == "GET" and isinstance(operation.page, str):
+        found["303"] = {"description": f"With `Accept: text/html`: see the page `{operation.page}`."}
     if operation.query is not NoQuery:
-        found["414"] = {"description": "The request line is longer than 4,094 bytes; the web server says so itself."}
+        found["414"] = {"description": "The request line is longer than 4,094 bytes (plain text from the web server)."}
     for status, what in operation.also.items():
         key = str(status)
         if isinstance(what, str) and key in found:
@@ -219,9 +236,12 @@ def _schemas() -> dict[str, Any]:
     answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _answers(Answer)]
     _, made = models_json_schema(answers, ref_template=_REFERENCE)
     schemas: dict[str, Any] = made["$defs"]
-    taken = (ForkRequest, JobPatch, SignIn, PredictRequest, GenerateRequest, UploadForm)
+    taken = (ForkRequest, JobPatch, KeyRequest, SignIn, PredictRequest, GenerateRequest, UploadForm)
     bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in taken]
     schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
+    for query in vars(queries).values():
+        if isinstance(query, type) and issubclass(query, queries.Query):
+            schemas |= query.model_json_schema(ref_template=_REFERENCE).get("$defs", {})
     either, parts = _specs(_REFERENCE)
     schemas = parts | schemas | {"SpecAsSent": either}
     return dict(sorted(schemas.items()))
@@ -248,7 +268,7 @@ def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
     parts = {name: part if name in _COMPLETE else _with_gaps(part, name) for name, part in sent["$defs"].items()}
     for model in (ClassifierSpec, GanSpec, Generator, Discriminator):
         _add_shorthands(model, parts[model.__name__]["properties"])
-    text = "What to train. Only `kind` is needed; what is left out comes from the preset."
+    text = "What to train. Only `kind` is required; the preset supplies every other field."
     return {
         "description": text,
         "anyOf": [{"$ref": reference.format(model=model.__name__)} for model, _ in specs],

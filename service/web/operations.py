@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
+from flask import Response
 from pydantic import BaseModel
 
 from service.contract.keys import Scope
@@ -42,6 +43,9 @@ class Operation:
     """Media types that the answer may have instead."""
     also: dict[int, str | type[BaseModel]] = field(default_factory=dict)
     """Other answers by status: a description, or a model."""
+    page: str | Callable[..., Response] | None = None
+    """What ``browsers`` shows a person at this address: a view with the same parameters, or where to send them
+    (``/ui/jobs/{job_id}``). ``None``: JSON becomes a plain page by itself."""
 
 
 def documented(
@@ -58,6 +62,7 @@ def documented(
     problems: Sequence[str] = (),
     other_media: Sequence[str] = (),
     also: dict[int, str | type[BaseModel]] | None = None,
+    page: str | Callable[..., Response] | None = None,
 ) -> Callable[[View], View]:
     """Decorate a view with what the documentation says of it, as ``Operation`` has it."""
     operation = Operation(
@@ -73,6 +78,7 @@ def documented(
         problems=problems,
         other_media=other_media,
         also=also or {},
+        page=page,
     )
 
     def mark(view: View) -> View:
@@ -80,6 +86,11 @@ def documented(
         return view
 
     return mark
+
+
+def has_page(operation: Operation) -> bool:
+    """Whether a browser gets HTML in place of this operation's JSON."""
+    return callable(operation.page) or (operation.page is None and isinstance(operation.answers, type))
 
 
 def operation_of(view: Callable[..., Any]) -> Operation | None:

@@ -1,4 +1,4 @@
-"""Every error that a client can see, as one JSON shape (RFC 9457), in one place."""
+"""Every error that a client can see, as one JSON shape (RFC 9457). ``browsers`` shows it to people as a page."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from service.contract.errors import (
     IllegalTransition,
     InvalidCursor,
     JobNotFound,
+    KeyNotFound,
     MalformedJson,
     SpecError,
     UploadExists,
@@ -37,7 +38,7 @@ _log = structlog.get_logger("tapeline.web")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of problem; ``meaning`` is what the documentation says of it."""
+    """One kind of problem; ``meaning`` says how to solve it."""
 
     status: int
     title: str
@@ -45,89 +46,113 @@ class Kind:
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "bad_request": Kind(400, "The request cannot be read.", "It is not valid HTTP."),
+    "bad_request": Kind(400, "The request could not be parsed.", "Send a valid HTTP request."),
     "malformed_json": Kind(
         400,
-        "The body is not JSON.",
-        "`line` and `column`, counted from 1, say where. NaN, Infinity and repeated keys are not JSON either.",
+        "The body is not valid JSON.",
+        "`line` and `column` (from 1) locate the error. NaN, Infinity and repeated keys are not valid JSON.",
     ),
-    "malformed_form": Kind(400, "The body is not a form.", "Send `multipart/form-data`, whole and with its boundary."),
+    "malformed_form": Kind(
+        400, "The body is not a valid form.", "Send complete `multipart/form-data` with its boundary."
+    ),
     "invalid_parameter": Kind(
-        400, "A parameter is not valid.", "`errors` names each parameter of the URL or header, and what it may be."
+        400, "A parameter is not valid.", "`errors` lists each URL parameter or header with its allowed values."
     ),
     "invalid_cursor": Kind(400, "The cursor is not valid.", "Start the list again without a cursor."),
-    "key_required": Kind(401, "A key is needed.", "Send one of the service's keys as `Authorization: Bearer <key>`."),
+    "key_required": Kind(401, "An API key is required.", "Send a key as `Authorization: Bearer <key>`, or sign in."),
     "scope_missing": Kind(
-        403, "The key does not open this.", "`needed` is the scope that would: `read`, `submit` or `admin`."
+        403,
+        "The key's scope does not allow this.",
+        "Use a key with the scope in `needed`: `read`, `submit` or `admin`.",
     ),
     "foreign_origin": Kind(
         403,
-        "The request comes from another site.",
-        "A browser sent it for a page that is not this service's own. Programs send no `Origin`, or a key.",
+        "The request comes from another website.",
+        "Browsers may send requests from this service's own pages only. Programs: omit `Origin`, or send a key.",
     ),
-    "not_found": Kind(404, "There is nothing at this address.", "Neither a page nor an endpoint has this path."),
-    "job_not_found": Kind(404, "There is no such job.", "The id is unknown, deleted, or somebody else's."),
-    "artifact_not_found": Kind(404, "There is no such file.", "Older checkpoints are removed as a job goes on."),
-    "dataset_not_found": Kind(404, "There is no such data set.", "`GET /datasets` lists those there are."),
-    "not_yet": Kind(404, "This is not there yet.", "The job has to finish an epoch first; try again then."),
+    "not_found": Kind(404, "Page not found.", "Check the address. `/docs` lists every endpoint."),
+    "job_not_found": Kind(
+        404, "There is no such job.", "Check the id. The job may have been deleted, or belong to another owner."
+    ),
+    "artifact_not_found": Kind(
+        404,
+        "There is no such file.",
+        "Older checkpoints are deleted as a job continues. `GET /jobs/{job_id}/artifacts` lists the files.",
+    ),
+    "dataset_not_found": Kind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
+    "key_not_found": Kind(404, "There is no such key.", "`GET /keys` lists all keys."),
+    "not_yet": Kind(404, "This does not exist yet.", "Wait until the job has finished an epoch, then try again."),
     "no_verdicts": Kind(
         404,
-        "Nobody judged these samples.",
-        "There is a judge for digits only, and pictures that were made before there was one have no verdicts.",
+        "These samples have no judge's verdicts.",
+        "Only digits can be judged. Samples drawn before the judge was added have no verdicts.",
     ),
-    "method_not_allowed": Kind(405, "The method is not possible here.", "`Allow` names the methods that are."),
-    "too_slow": Kind(408, "The body took too long.", "Send it over a faster line, or less of it."),
-    "dataset_exists": Kind(409, "The name is taken.", "Choose another, or delete that data set first."),
+    "method_not_allowed": Kind(405, "The method is not allowed here.", "`Allow` lists the allowed methods."),
+    "too_slow": Kind(408, "The upload took too long.", "Use a faster connection, or send a smaller body."),
+    "dataset_exists": Kind(409, "The name is already used.", "Choose another name, or delete that dataset first."),
     "dataset_in_use": Kind(
-        409, "Jobs need this data set.", "`jobs` names those that have not ended; cancel them first."
+        409, "Unfinished jobs use this dataset.", "Cancel the jobs listed in `jobs`, or wait until they have ended."
     ),
-    "dataset_fixed": Kind(409, "This data set cannot be deleted.", "Only uploads can: the others belong to all."),
+    "dataset_fixed": Kind(409, "This dataset cannot be deleted.", "Only uploaded datasets can be deleted."),
     "illegal_transition": Kind(
-        409, "The job's state does not allow this.", "`allowed_actions` names what is possible now."
+        409, "The job's state does not allow this.", "`allowed_actions` lists the actions that are possible now."
     ),
-    "wrong_kind": Kind(409, "This kind of job does not do that.", "Classifiers predict, and GANs generate."),
-    "precondition_failed": Kind(412, "It is another one by now.", "Its `ETag` is not among those in `If-Match`."),
-    "body_too_large": Kind(413, "The body is too large.", "`GET /limits` says how large a body may be."),
+    "wrong_kind": Kind(
+        409, "Jobs of this kind do not support this.", "Use `predict` for classifiers and `generate` for GANs."
+    ),
+    "keys_not_required": Kind(
+        409,
+        "This service does not require keys.",
+        "Create the first key with `tapeline keys create NAME`, then start the service with `TAPELINE_AUTH=keys`.",
+    ),
+    "precondition_failed": Kind(
+        412,
+        "It has changed since you read it.",
+        "Its current `ETag` is not in `If-Match`. Read it again, then repeat the change.",
+    ),
+    "body_too_large": Kind(413, "The body is too large.", "`GET /limits` gives the maximum size."),
     "unsupported_media_type": Kind(
         415,
         "The content type is not supported.",
-        "Send `Content-Type: application/json`; for an upload `multipart/form-data`.",
+        "Send `Content-Type: application/json`, or `multipart/form-data` for an upload.",
     ),
-    "range_not_satisfiable": Kind(416, "The range lies beyond the file.", "`Content-Range` gives the file's size."),
+    "range_not_satisfiable": Kind(416, "The range is outside the file.", "`Content-Range` gives the size of the file."),
     "foreign_host": Kind(
         421,
-        "This service does not answer to that host name.",
-        "The `Host` header must be a local name, or one in `TAPELINE_ALLOWED_HOSTS`.",
+        "This service does not accept that host name.",
+        "Use a local name in the address, or add the name to `TAPELINE_ALLOWED_HOSTS`.",
     ),
     "invalid_spec": Kind(
         422,
         "The spec is not valid.",
-        "`errors` names every fault at once: a JSON pointer, what is wrong, a code, and often a suggestion.",
+        "`errors` lists every fault: a JSON pointer, the reason, a code and often a suggestion.",
     ),
     "invalid_input": Kind(
-        422, "What was sent cannot be used.", "`errors` names every fault: a JSON pointer, what is wrong, and a code."
+        422, "The input cannot be used.", "`errors` lists every fault: a JSON pointer, the reason and a code."
     ),
     "invalid_upload": Kind(
         422,
-        "The files are no data set.",
-        "`errors` names each field of the form that has to change, and why.",
+        "These files could not be read as a dataset.",
+        "`errors` lists each form field that must change, and why.",
     ),
     "idempotency_conflict": Kind(
-        422, "The idempotency key was used before.", "It came with another body; take a new key for a new request."
+        422, "The idempotency key was used with another body.", "Use a new `Idempotency-Key` for a new request."
     ),
     "quota_exceeded": Kind(
-        429, "This would be more than one owner may have.", "`GET /limits` shows how much that is; see `Retry-After`."
+        429, "The owner's quota is exhausted.", "`GET /limits` shows the quotas; `Retry-After` says when to try again."
     ),
-    "rate_limited": Kind(429, "Too many requests.", "`Retry-After` says how many seconds to wait."),
-    "internal": Kind(500, "Something went wrong here.", "The log has it under this `request_id`."),
-    "artifact_damaged": Kind(500, "The file cannot be read.", "It is missing or damaged in the artifact folder."),
+    "rate_limited": Kind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
+    "internal": Kind(500, "Internal error.", "The service's log contains the details under this `request_id`."),
+    "artifact_damaged": Kind(500, "The file cannot be read.", "It is missing or damaged; run `tapeline doctor`."),
     "database_unavailable": Kind(
-        503, "The database does not answer.", "Try again; with the same `Idempotency-Key`, a job is made once."
+        503,
+        "The database is not responding.",
+        "Try again. With the same `Idempotency-Key`, a repeated request creates one job.",
     ),
-    "dataset_unavailable": Kind(503, "The data set cannot be read now.", "`detail` says why."),
-    "too_many_uploads": Kind(503, "Too many uploads at a time.", "Try again in a few seconds."),
-    "storage_full": Kind(507, "There is no room for this.", "Whoever runs the service has to make some."),
-    "too_many_streams": Kind(503, "Too many streams are open.", "Close some, or try again later."),
+    "dataset_unavailable": Kind(503, "The dataset cannot be read now.", "`detail` gives the reason."),
+    "too_many_uploads": Kind(503, "Too many simultaneous uploads.", "Try again in a few seconds."),
+    "storage_full": Kind(507, "There is not enough storage.", "The operator has to free disk space."),
+    "too_many_streams": Kind(503, "Too many streams are open.", "Close some streams, or try again later."),
 }
 """All problems by their ``code``."""
 
@@ -224,6 +249,10 @@ def register(app: Flask) -> None:
     def _(error: DatasetNotFound) -> Response:
         return answer("dataset_not_found", str(error)[:500])
 
+    @app.errorhandler(KeyNotFound)
+    def _(error: KeyNotFound) -> Response:
+        return answer("key_not_found", f"there is no key {error.which[:60]!r}")
+
     @app.errorhandler(UploadRefused)
     def _(error: UploadRefused) -> Response:
         faults = [{"parameter": field, "detail": why, "code": error.code} for field, why in error.faults.items()]
@@ -252,14 +281,14 @@ def register(app: Flask) -> None:
     @app.errorhandler(ArtifactDamaged)
     def _(error: ArtifactDamaged) -> Response:
         _log.error("artifact damaged", path=error.path, reason=error.reason)
-        return answer("artifact_damaged", "the file's row is there, but its bytes cannot be read")
+        return answer("artifact_damaged", "the file is registered, but cannot be read")
 
     @app.errorhandler(DatasetUnavailable)
     @app.errorhandler(DatasetBroken)
     def _(error: DatasetUnavailable | DatasetBroken) -> Response:
-        _log.warning("data set cannot be read", error=str(error))
+        _log.warning("dataset cannot be read", error=str(error))
         return answer(
-            "dataset_unavailable", f"the data set cannot be read: {error.reason}", headers={"Retry-After": "60"}
+            "dataset_unavailable", f"the dataset cannot be read: {error.reason}", headers={"Retry-After": "60"}
         )
 
     @app.errorhandler(OperationalError)
@@ -268,7 +297,7 @@ def register(app: Flask) -> None:
     @app.errorhandler(PoolTimeout)
     def _(error: Exception) -> Response:
         _log.error("database unavailable", error=str(getattr(error, "orig", error)))
-        return answer("database_unavailable", "the database does not answer", headers={"Retry-After": "5"})
+        return answer("database_unavailable", "the database is not responding", headers={"Retry-After": "5"})
 
     @app.errorhandler(ParseException)
     def _(error: ParseException) -> Response:
@@ -282,8 +311,8 @@ def register(app: Flask) -> None:
         code = _BY_STATUS.get(status, "internal" if status >= 500 else "bad_request")
         allow = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
         details = {
-            "not_found": f"there is nothing at {request.path[:200]}",
-            "method_not_allowed": f"{request.method} is not possible here; {allow.get('Allow', 'nothing')} is",
+            "not_found": f"there is no page or endpoint at {request.path[:200]}",
+            "method_not_allowed": f"{request.method} is not allowed here; use {allow.get('Allow', 'another address')}",
             "body_too_large": f"the body is larger than {(request.max_content_length or 0) // 1024:,} KiB",
         }
         detail = details.get(code, HTTPStatus(status).phrase)
@@ -292,4 +321,4 @@ def register(app: Flask) -> None:
     @app.errorhandler(Exception)
     def _(error: Exception) -> Response:
         _log.exception("request failed", path=request.path, exc_info=error)
-        return answer("internal", "an unexpected error; the service's log has it under this request_id")
+        return answer("internal", "an unexpected error; the service's log contains the details under this request_id")

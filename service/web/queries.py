@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from service.contract import jobs, orders, validation
 from service.contract.audit import Deed
+from service.contract.events import EventType, Level
 from service.contract.orders import Sort
 from service.contract.spec import Kind
 from service.contract.states import Status
@@ -56,7 +57,7 @@ class NoQuery(Query):
 class SubmitQuery(Query):
     """How to take a spec."""
 
-    dry_run: bool = Field(False, description="Check the spec and say what it would cost; store nothing.")
+    dry_run: bool = Field(False, description="Check the spec and estimate its cost; store nothing.")
 
 
 class ListQuery(Query):
@@ -99,10 +100,23 @@ class NewQuery(Query):
 
 
 class EventQuery(Query):
-    """Which part of a job's log to show."""
+    """Which part of a job's log to show, and how."""
 
     after: Seq = Field(0, description="Only events with a higher `seq`.")
+    before: Annotated[Seq | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="Only events with a lower `seq`: the last `limit` of them, in order."
+    )
     limit: int = Field(500, ge=1, le=1000)
+    type: Annotated[list[EventType], BeforeValidator(_split)] = Field(
+        default=[], description="One or more types, repeated or separated by commas."
+    )
+    level: Annotated[Level | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="At least this severe. Metrics and files are `info`; a failed job is an `error`."
+    )
+    q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Part of an event's content.")
+    format: Literal["json", "jsonl"] = Field(
+        "json", description="`jsonl`: all selected events, one JSON document per line; `limit` does not apply."
+    )
 
 
 class StreamQuery(Query):
@@ -115,7 +129,7 @@ class FeedQuery(Query):
     """Which jobs to follow."""
 
     jobs: Annotated[list[JobId], BeforeValidator(_split)] = Field(
-        default=[], max_length=MAX_COMPARED, description="Ids, repeated or separated by commas; none: all jobs."
+        default=[], max_length=MAX_COMPARED, description="Ids, repeated or separated by commas; default: all jobs."
     )
 
 
@@ -129,6 +143,12 @@ class AuditQuery(Query):
     limit: int = Field(100, ge=1, le=1000)
 
 
+class QueueQuery(Query):
+    """How much of the queue to show."""
+
+    limit: int = Field(100, ge=1, le=1000)
+
+
 class MetricsQuery(Query):
     """How to write the metrics."""
 
@@ -138,7 +158,7 @@ class MetricsQuery(Query):
 class PictureQuery(Query):
     """For a page that shows a picture which changes."""
 
-    v: Text | None = Field(None, description="Means nothing; with another value a browser asks again.")
+    v: Text | None = Field(None, description="Ignored; a new value makes a browser load the image again.")
 
 
 class EpochQuery(Query):
@@ -152,7 +172,7 @@ class CellQuery(Query):
 
     checkpoint: WhichCheckpoint = Field("latest", description="`best`, `latest`, or the number of an epoch.")
     limit: int = Field(64, ge=1, le=256)
-    v: Text | None = Field(None, description="Means nothing; with another value a browser asks again.")
+    v: Text | None = Field(None, description="Ignored; a new value makes a browser load the image again.")
 
 
 class MistakesQuery(Query):

@@ -70,6 +70,14 @@ class Quotas:
             detail = f"{owner} has sent more than {self.limits.requests} requests in this minute"
             raise _too_much("rate_limited", detail, wait_s)
 
+    def requests_left(self, owner: str) -> int | None:
+        """How many more requests an owner may send in this minute; ``None``: no limit."""
+        return self._meter.left(self._requests, "request", owner) if self._requests is not None else None
+
+    def upload_bytes_left(self, owner: str) -> int | None:
+        """How many more bytes an owner may upload today; ``None``: no limit."""
+        return self._meter.left(self._uploads, "upload", owner) if self._uploads is not None else None
+
     def upload(self, owner: str | None, size_bytes: int) -> None:
         """Count bytes that come in.
 
@@ -169,9 +177,21 @@ class _Meter:
             try:
                 return _spend(self._counting_together(self._redis_url), item, names, cost)
             except StorageError as error:
-                self._away_until = time.monotonic() + _AWAY_S
-                _log.warning("Redis does not answer; this process counts for itself", error=str(error))
+                self._away(error)
         return _spend(self._counting_alone(), item, names, cost)
+
+    def left(self, item: RateLimitItem, *names: str) -> int:
+        """What can still be spent in the current window."""
+        if self._redis_url is not None and time.monotonic() >= self._away_until:
+            try:
+                return self._counting_together(self._redis_url).get_window_stats(item, *names).remaining
+            except StorageError as error:
+                self._away(error)
+        return self._counting_alone().get_window_stats(item, *names).remaining
+
+    def _away(self, error: StorageError) -> None:
+        self._away_until = time.monotonic() + _AWAY_S
+        _log.warning("Redis does not answer; this process counts for itself", error=str(error))
 
     def _counting_alone(self) -> FixedWindowRateLimiter:
         with self._lock:

@@ -15,7 +15,7 @@ from service.contract.audit import Deed
 from service.contract.keys import Scope
 from service.contract.spec import Kind
 from service.contract.states import TERMINAL, Action, FindingCode, Request, Severity, Status
-from service.contract.tables import Artifact, AuditEntry, Epoch, Event, Job, Worker
+from service.contract.tables import Artifact, AuditEntry, Epoch, Event, Job
 from service.datasets import DatasetInfo, DatasetState
 
 Metrics = dict[str, float | None]
@@ -343,25 +343,6 @@ class DatasetList(Answer):
     """All data sets."""
 
     data: list[DatasetItem]
-
-
-class WorkerItem(Answer):
-    """A worker process that was seen within the last minute."""
-
-    id: str
-    host: str
-    pid: int
-    slots: int
-    running: int
-    draining: bool
-    started_at: str
-    seen_at: str
-
-
-class WorkerList(Answer):
-    """The workers that are alive."""
-
-    data: list[WorkerItem]
 
 
 class SessionItem(Answer):
@@ -714,20 +695,6 @@ def dataset_item(info: DatasetInfo) -> DatasetItem:
         problem=info.problem,
         uploaded=info.upload_id is not None,
         urls=urls,
-    )
-
-
-def worker_item(row: Worker) -> WorkerItem:
-    """A worker for a list."""
-    return WorkerItem(
-        id=row.id,
-        host=row.host,
-        pid=row.pid,
-        slots=row.slots,
-        running=row.running,
-        draining=row.draining,
-        started_at=at_time(row.started_ms),
-        seen_at=at_time(row.seen_ms),
     )
 
 

@@ -21,6 +21,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from service.contract.settings import Settings
 from service.local import LocalStack
 from tests.browser import chromium
+from tests.browser.conftest import until
 from tests.browser.test_playing import digits, paint
 
 FOLDER: Final = Path(__file__).parent.parent.parent / "docs" / "page"
@@ -99,6 +100,14 @@ def _walk(page: Page, stack: LocalStack) -> None:
     expect(page.locator("#many img")).to_have_count(30)
 
 
+def _try(page: Page, stack: LocalStack) -> None:
+    form = page.locator("#jobs_show form.try")
+    until(page, "!document.querySelector('#jobs_show [name=job_id]').value.startsWith('job_01J000')")
+    form.get_by_role("button", name="Send").click()
+    expect(form.locator("[data-answer] .note")).to_contain_text("200")
+    form.scroll_into_view_if_needed()
+
+
 VIEWS: Final = {
     "jobs": View("/", prepare=_choose),
     "jobs-nothing": View("/?q=nobody+is+called+that", height=600),
@@ -114,6 +123,20 @@ VIEWS: Final = {
     "draw": View("/ui/play/{reader}", height=720, prepare=_draw),
     "draw-phone": View("/ui/play/{reader}", width=360, height=1400, prepare=_draw),
     "walk": View("/ui/play/{painter}", height=950, prepare=_walk),
+    "log": View("/jobs/{failed}/events", height=900),
+    "log-phone": View("/jobs/{failed}/events", width=360, height=1000),
+    "metrics": View("/jobs/{reader}/metrics", height=800),
+    "files": View("/jobs/{reader}/artifacts", height=900),
+    "datasets": View("/datasets", height=800),
+    "dataset": View("/datasets/mnist-10k", height=1000),
+    "workers": View("/ui/workers", height=700),
+    "workers-phone": View("/ui/workers", width=360, height=1000),
+    "usage": View("/ui/usage", height=500),
+    "keys": View("/ui/keys", height=700),
+    "docs": View("/docs", height=900),
+    "docs-try": View("/docs/jobs#jobs_show", height=1000, prepare=_try),
+    "docs-phone": View("/docs/jobs#jobs_show", width=360, height=1000, prepare=_try),
+    "problem": View("/jobs?limit=many&kind=rnn", height=600),
     "missing": View("/ui/jobs/job_01J00000000000000000000000", height=500),
     "sign-in": View("/ui/sign-in", height=500),
 }

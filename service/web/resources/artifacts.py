@@ -1,4 +1,4 @@
-"""All files of a job, whatever they are."""
+"""All files of a job."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from service.web.answers import as_json
 from service.web.operations import documented
 from service.web.queries import NoQuery
 from service.web.representations import ArtifactList
+from service.web.resources import job_pages
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("artifacts", __name__)
@@ -21,7 +22,7 @@ TAG: Final = "Files"
 
 
 @blueprint.get("/jobs/<job_id>/artifacts")
-@documented(TAG, ArtifactList, problems=("job_not_found",))
+@documented(TAG, ArtifactList, problems=("job_not_found",), page=job_pages.artifacts)
 def artifacts(job_id: str) -> Response:
     """List all files of a job, each with its size and SHA-256."""
     queries.read_query(NoQuery)

@@ -1,4 +1,4 @@
-"""Who did what, for whoever may see it of all owners."""
+"""The audit log of all owners."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ blueprint: Final = Blueprint("audit", __name__)
 
 
 @blueprint.get("/audit")
-@documented("Service", AuditList, scope=Scope.ADMIN, query=AuditQuery)
+@documented("Administration", AuditList, scope=Scope.ADMIN, query=AuditQuery)
 def show() -> Response:
-    """Show who did what, of all owners, the newest first; needs a key with the scope `admin`."""
+    """Show who did what, the newest first; needs a key with the scope `admin`."""
     query = queries.read_query(AuditQuery)
     with services().database.read() as session:
         rows = audit.read(

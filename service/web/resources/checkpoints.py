@@ -1,4 +1,4 @@
-"""Checkpoints: which there are, and their bytes."""
+"""Checkpoints: list and download them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from service.web.answers import as_json
 from service.web.operations import documented
 from service.web.queries import NoQuery
 from service.web.representations import CheckpointList
+from service.web.resources import job_pages
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("checkpoints", __name__)
@@ -22,9 +23,9 @@ TAG: Final = "Files"
 
 
 @blueprint.get("/jobs/<job_id>/checkpoints")
-@documented(TAG, CheckpointList, problems=("job_not_found",))
+@documented(TAG, CheckpointList, problems=("job_not_found",), page=job_pages.checkpoints)
 def checkpoints(job_id: str) -> Response:
-    """List the checkpoints that are kept: the last few, and the best."""
+    """List the kept checkpoints: the last few and the best."""
     queries.read_query(NoQuery)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())

@@ -1,4 +1,4 @@
-"""Data sets: which there are, what is in them, and one's own."""
+"""Datasets: list, show, upload and delete them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Final
 import structlog
 from flask import Blueprint, Response, request
 
-from service import datasets
 from service.contract import jobs, uploads
 from service.contract.errors import UploadExists
 from service.contract.tables import Upload
-from service.datasets import DatasetInfo
 from service.datasets.intake import Taken
 from service.datasets.quarantine import take_in_apart
 from service.web import downloads, queries, receiving
@@ -22,20 +20,21 @@ from service.web.problems import Problem
 from service.web.queries import NoQuery
 from service.web.receiving import UploadForm
 from service.web.representations import DatasetItem, DatasetList, dataset_item
+from service.web.resources import service_pages
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("datasets", __name__)
 
-TAG: Final = "Data sets"
+TAG: Final = "Datasets"
 
 _log = structlog.get_logger("tapeline.web")
 _gate: Final = receiving.Gate()
 
 
 @blueprint.get("/datasets")
-@documented(TAG, DatasetList)
+@documented(TAG, DatasetList, page=service_pages.datasets)
 def show_list() -> Response:
-    """List the data sets that a spec may name."""
+    """List the datasets that a spec may name."""
     queries.read_query(NoQuery)
     return as_json(DatasetList(data=[dataset_item(info) for info in services().shelf.catalogue(owner())]))
 
@@ -60,11 +59,10 @@ def show_list() -> Response:
     ),
 )
 def upload() -> Response:
-    """Send a data set of one's own.
+    """Upload a dataset.
 
-    Grey pictures and their classes, as one NPZ archive or as IDX files, plain or gzipped: what each field may hold
-    is said there. Nothing is trusted: the files are read by a process of its own that may use little memory.
-    Specs name the data set from then on, and nobody else sees it.
+    Grey images and their classes, as one NPZ archive or as IDX files, plain or gzipped; the form's fields say what
+    each may contain. The files are read in a sandbox. Your specs can then name the dataset; other owners cannot see it.
     """
     queries.read_query(NoQuery)
     services().quotas.upload(owner(), request.content_length or receiving.MAX_UPLOAD_BYTES)
@@ -87,8 +85,8 @@ def _take_in(upload_id: str) -> str:
         files.finish(upload_id, arrays)
     except OSError as error:
         files.discard(upload_id)
-        _log.error("an upload could not be kept", error=str(error))
-        raise Problem("storage_full", f"the upload cannot be kept here ({error.strerror or error})") from error
+        _log.error("an upload could not be stored", error=str(error))
+        raise Problem("storage_full", f"the upload could not be stored ({error.strerror or error})") from error
     except BaseException:
         files.discard(upload_id)
         raise
@@ -102,14 +100,10 @@ def _take_in(upload_id: str) -> str:
 
 
 def _check_name(name: str) -> None:
-    """A name that is taken is refused before the files are read.
-
-    Raises:
-        Problem: as it says.
-    """
+    """Refuse a name that is used already, before the files are read."""
     shelf = services().shelf
     if name in {info.name for info in shelf.catalogue(owner())}:
-        raise Problem("dataset_exists", f"there is a data set {name!r} already; choose another name")
+        raise Problem("dataset_exists", f"there already is a dataset {name!r}; choose another name")
 
 
 def _store(upload_id: str, name: str, taken: Taken) -> None:
@@ -132,25 +126,25 @@ def _store(upload_id: str, name: str, taken: Taken) -> None:
 
 
 @blueprint.get("/datasets/<name>")
-@documented(TAG, DatasetItem, problems=("dataset_not_found",))
+@documented(TAG, DatasetItem, problems=("dataset_not_found",), page=service_pages.dataset)
 def show(name: str) -> Response:
-    """Show a data set."""
+    """Show a dataset."""
     queries.read_query(NoQuery)
-    return as_json(dataset_item(_find(name)))
+    return as_json(dataset_item(services().shelf.look_up(name, owner())))
 
 
 @blueprint.delete("/datasets/<name>")
 @documented(TAG, None, status=204, problems=("dataset_not_found", "dataset_in_use", "dataset_fixed"))
 def delete(name: str) -> Response:
-    """Delete an upload that no job needs any more.
+    """Delete an uploaded dataset that no unfinished job uses.
 
-    Jobs that have ended keep their results. To train on from one of them, the data set has to be there again.
+    Jobs that have ended keep their results. To continue one of them, upload the dataset again.
     """
     queries.read_query(NoQuery)
     here = services()
     upload_id = uploads.remove(here.database, name, owner=owner(), by=actor())
     if upload_id is None:
-        _find(name)
+        services().shelf.look_up(name, owner())
         raise Problem("dataset_fixed", f"{name} is not an upload")
     here.uploads.discard(upload_id)
     return Response(status=204)
@@ -165,9 +159,9 @@ def delete(name: str) -> Response:
     problems=("dataset_not_found", "not_yet", "dataset_unavailable"),
 )
 def preview(name: str) -> Response:
-    """Show a few pictures of each class, one column a class."""
+    """Show a few images of each class, one column per class."""
     queries.read_query(NoQuery)
-    picture = services().drawings.preview(_find(name))
+    picture = services().drawings.preview(services().shelf.look_up(name, owner()))
     return downloads.send_picture(picture, "image/png")
 
 
@@ -180,25 +174,9 @@ def preview(name: str) -> Response:
     problems=("dataset_not_found", "not_found", "not_yet", "dataset_unavailable"),
 )
 def validation_picture(name: str, index: int) -> Response:
-    """Show one validation picture, as it is: something for `POST /jobs/{job_id}/predict`."""
+    """Show one validation image: an input for `POST /jobs/{job_id}/predict`."""
     queries.read_query(NoQuery)
-    info = _find(name)
+    info = services().shelf.look_up(name, owner())
     if info.problem is None and index >= info.validation_count:
-        raise Problem("not_found", f"the data set has {info.validation_count} validation pictures, from 0 on")
+        raise Problem("not_found", f"the dataset has {info.validation_count} validation images, numbered from 0")
     return downloads.send_picture(services().drawings.validation_picture(info, index), "image/png")
-
-
-def _find(name: str) -> DatasetInfo:
-    """A data set, also a broken one: it is listed with what is wrong with it.
-
-    Raises:
-        DatasetNotFound: there is none of that name.
-    """
-    shelf = services().shelf
-    try:
-        return shelf.describe(name, owner())
-    except datasets.DatasetBroken:
-        listed = {info.name: info for info in shelf.catalogue(owner())}
-        if name not in listed:
-            raise
-        return listed[name]

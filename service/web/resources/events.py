@@ -1,7 +1,8 @@
-"""A job's log, and the stream of what happens."""
+"""A job's log, and streams of events."""
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -9,9 +10,10 @@ from typing import Any, Final
 from flask import Blueprint, Response, request
 
 from service.contract import events, jobs
+from service.contract.events import Wanted
 from service.contract.jobs import JobFilter
 from service.contract.states import TERMINAL, Status
-from service.web import queries, representations
+from service.web import downloads, queries, representations
 from service.web.answers import as_json
 from service.web.feed import follow_all
 from service.web.guard import still_open
@@ -20,6 +22,7 @@ from service.web.operations import documented
 from service.web.problems import Problem
 from service.web.queries import EventQuery, FeedQuery, StreamQuery
 from service.web.representations import EventList
+from service.web.resources import job_pages
 from service.web.services import owner, services
 from service.web.stream import MAX_CLIENTS, follow
 
@@ -27,20 +30,60 @@ blueprint: Final = Blueprint("events", __name__)
 
 TAG: Final = "Results"
 _SNAPSHOT: Final = 500
+_AT_ONCE: Final = 1000
+"""Events that a download reads in one query."""
 _UNFINISHED: Final = [status for status in Status if status not in TERMINAL]
 
 
 @blueprint.get("/jobs/<job_id>/events")
-@documented(TAG, EventList, query=EventQuery, problems=("job_not_found",))
+@documented(
+    TAG,
+    EventList,
+    query=EventQuery,
+    other_media=("application/x-ndjson",),
+    problems=("job_not_found",),
+    page=job_pages.log,
+)
 def log(job_id: str) -> Response:
-    """Show a job's log, which only grows."""
+    """List the events of a job's log, which only grows.
+
+    `has_more` says whether there are further events: later ones, or earlier ones where `before` is given.
+    """
     query = queries.read_query(EventQuery)
+    wanted = job_pages.wanted_events(query)
     with services().database.read() as session:
         jobs.get(session, job_id, owner=owner())
-        rows = events.read(session, job_id, after=query.after, limit=query.limit + 1)
-        data = [representations.event_document(row, job_id=job_id) for row in rows[: query.limit]]
-    last = data[-1]["seq"] if data else query.after
-    return as_json(EventList(data=data, has_more=len(rows) > query.limit, next_after=last))
+        if query.format == "jsonl":
+            return _as_lines(job_id, wanted, query)
+        rows = events.select_from_log(
+            session, job_id, wanted, after=query.after, before=query.before, limit=query.limit + 1
+        )
+    has_more = len(rows) > query.limit
+    kept = rows[: query.limit] if query.before is None else rows[-query.limit :]
+    data = [representations.event_document(row, job_id=job_id) for row in kept]
+    return as_json(EventList(data=data, has_more=has_more, next_after=data[-1]["seq"] if data else query.after))
+
+
+def _as_lines(job_id: str, wanted: Wanted, query: EventQuery) -> Response:
+    """The selected events as a file, read while it is sent."""
+    database = services().database
+
+    def lines() -> Iterator[str]:
+        after = query.after
+        while True:
+            with database.read() as session:
+                rows = events.select_from_log(session, job_id, wanted, after=after, limit=_AT_ONCE)
+            rows = [row for row in rows if query.before is None or row.seq < query.before]
+            for row in rows:
+                document = representations.event_document(row, job_id=job_id)
+                yield json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+            if len(rows) < _AT_ONCE:
+                return
+            after = rows[-1].seq
+
+    response = Response(lines(), content_type="application/x-ndjson; charset=utf-8")
+    response.headers["Content-Disposition"] = downloads.attachment(f"{job_id}-events.jsonl")
+    return response
 
 
 @blueprint.get("/jobs/<job_id>/stream")
@@ -55,9 +98,9 @@ def log(job_id: str) -> Response:
 def stream(job_id: str) -> Response:
     """Follow a job by server-sent events.
 
-    First comes `snapshot` (the job), then every event of the log with its `seq` as `id`, from the first or after
-    `Last-Event-ID`, then what happens: `status`, `metrics`, `sample`, `checkpoint`, `health`, `log`, and
-    `progress`, which has no `id` and is not repeated. `end` is the last.
+    The first event is `snapshot` (the job). Then every event of the log is sent with its `seq` as `id`, from the first
+    or after `Last-Event-ID`: `status`, `metrics`, `sample`, `checkpoint`, `health` and `log`. `progress` has no `id`
+    and is not replayed. `end` is the last event.
     """
     after = queries.last_event_id(queries.read_query(StreamQuery))
     here = services()
@@ -84,9 +127,9 @@ def stream(job_id: str) -> Response:
 def stream_all() -> Response:
     """Follow all jobs, or some, by server-sent events.
 
-    First comes `snapshot`: the jobs that `jobs` names or, where it names none, the newest 500 that have not ended.
-    Then, for every job, the events of its log and `progress`, each with `job`. There are no ids: who comes back gets a
-    new snapshot. A client that is too slow gets one too.
+    The first event is `snapshot`: the jobs named in `jobs`, or else the newest 500 unfinished ones. Then the log
+    events and `progress` of every job follow, each with `job`. They have no ids: after a reconnection, or when a client
+    reads too slowly, a new snapshot is sent.
     """
     query = queries.read_query(FeedQuery)
     _refuse_if_full()
@@ -115,7 +158,9 @@ def stream_all() -> Response:
 def _refuse_if_full() -> None:
     here = services()
     if here.hub.is_full or here.hub.clients + here.feed.clients >= MAX_CLIENTS:
-        raise Problem("too_many_streams", "too many streams are open here", headers={"Retry-After": "10"})
+        raise Problem(
+            "too_many_streams", "too many streams are open in this web process", headers={"Retry-After": "10"}
+        )
 
 
 def _as_stream(text: Iterator[str], close: Callable[[], None]) -> Response:

@@ -1,4 +1,4 @@
-"""Whether the service is well, and how it does."""
+"""Health checks and Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _log = structlog.get_logger("tapeline.web")
 @blueprint.get("/healthz")
 @documented(TAG, Liveness, scope=PUBLIC)
 def healthz() -> Response:
-    """Say that this process lives; asks nobody else, needs no key."""
+    """Report that this web process is running; checks nothing else."""
     return as_json(Liveness(status="ok"))
 
 
 @blueprint.get("/readyz")
 @documented(TAG, Readiness, scope=PUBLIC, also={503: Readiness})
 def readyz() -> Response:
-    """Say whether the service can do its work; needs no key.
+    """Report whether the service can work.
 
-    Without database or storage it is down (503). Without broker or workers it is degraded: jobs are taken, and
-    wait.
+    `down` (503): the database or the storage does not respond. `degraded`: there is no broker or no worker; jobs are
+    accepted and wait.
     """
     checks = {
         "database": _check("down", _database),
@@ -55,10 +55,10 @@ def readyz() -> Response:
 @blueprint.get("/metrics")
 @documented(TAG, "text/plain")
 def metrics() -> Response:
-    """Tell Prometheus how the service does, in its text format.
+    """Export metrics for Prometheus, in its text format.
 
-    Jobs by status and kind, queue waits, run times, epoch times, workers and their heartbeats, open streams, answers by
-    route, bytes of files. Half of it comes out of the database; without that, `tapeline_database_up` is 0.
+    Jobs by status and kind, queue waits, run times, epoch times, workers and heartbeats, open streams, responses by
+    route, stored bytes. If the database does not respond, `tapeline_database_up` is 0 and part of them is missing.
     """
     return Response(services().metrics.page(), content_type=CONTENT_TYPE_LATEST)
 

@@ -99,7 +99,7 @@ def _submitted(answer: dict[str, Any], *, replayed: bool) -> Response:
 
 
 @blueprint.get("/jobs")
-@documented(TAG, JobList, query=ListQuery, problems=("invalid_cursor",))
+@documented(TAG, JobList, query=ListQuery, problems=("invalid_cursor",), page="/")
 def show_list() -> Response:
     """List jobs.
 
@@ -140,6 +140,7 @@ def next_page(path: str, page: JobList) -> str:
     headers=("If-None-Match", "Prefer"),
     also={304: "Nothing has changed."},
     problems=(*_ONE, "quota_exceeded"),
+    page="/ui/jobs/{job_id}",
 )
 def show(job_id: str) -> Response:
     """Show a job.

@@ -1,4 +1,4 @@
-"""What a spec may ask for."""
+"""Limits and quotas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAG: Final = "Service"
 @blueprint.get("/limits")
 @documented(TAG, Limits)
 def limits() -> Response:
-    """Show what a spec may ask for, the words that it may use, and how much one owner may have."""
+    """Show the limits of specs and uploads, the names that a spec may use, and the owner's quotas."""
     queries.read_query(NoQuery)
     return as_json(
         Limits(

@@ -11,6 +11,7 @@ from service.contract.artifacts import ArtifactKind
 from service.contract.orders import Sort
 from service.contract.spec import Kind
 from service.web import queries
+from service.web.answers import see_other
 from service.web.operations import documented
 from service.web.queries import MAX_COMPARED, CompareQuery, ListQuery, NewQuery
 from service.web.representations import job_detail
@@ -77,6 +78,14 @@ def index() -> Response:
         columns=_COLUMNS,
         address=request.host_url.rstrip("/"),
     )
+
+
+@blueprint.get("/ui")
+@documented(TAG, None, status=303)
+def start() -> Response:
+    """Go to the list of jobs."""
+    queries.read_query(queries.NoQuery)
+    return see_other("/")
 
 
 @blueprint.get("/ui/new")

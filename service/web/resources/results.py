@@ -17,6 +17,7 @@ from service.web.answers import as_json
 from service.web.operations import documented
 from service.web.queries import MetricsQuery, NoQuery
 from service.web.representations import MetricTable, Results
+from service.web.resources import job_pages
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("results", __name__)
@@ -25,7 +26,7 @@ TAG: Final = "Results"
 
 
 @blueprint.get("/jobs/<job_id>/results")
-@documented(TAG, Results, problems=("job_not_found",))
+@documented(TAG, Results, problems=("job_not_found",), page=job_pages.results)
 def results(job_id: str) -> Response:
     """Show everything that a job has given so far; `final` says whether that is all."""
     queries.read_query(NoQuery)
@@ -45,6 +46,7 @@ def results(job_id: str) -> Response:
     other_media=("text/csv",),
     also={200: "With `format=csv`: a line an epoch, `epoch` first; empty where a value is not finite."},
     problems=("job_not_found",),
+    page=job_pages.metrics,
 )
 def metrics(job_id: str) -> Response:
     """Show every finished epoch's metrics."""

@@ -15,6 +15,7 @@ from service.web.answers import as_json
 from service.web.operations import documented
 from service.web.queries import NoQuery, PictureQuery, SampleQuery
 from service.web.representations import SampleList
+from service.web.resources import job_pages
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("samples", __name__)
@@ -23,9 +24,9 @@ TAG: Final = "Files"
 
 
 @blueprint.get("/jobs/<job_id>/samples")
-@documented(TAG, SampleList, problems=("job_not_found",))
+@documented(TAG, SampleList, problems=("job_not_found",), page=job_pages.samples)
 def samples(job_id: str) -> Response:
-    """List the pictures of samples, an epoch each."""
+    """List the sample images, one per epoch."""
     queries.read_query(NoQuery)
     with services().database.read() as session:
         jobs.get(session, job_id, owner=owner())

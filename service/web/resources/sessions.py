@@ -1,4 +1,4 @@
-"""Signing in: a browser trades a key for a cookie that no script can read."""
+"""Sign-in: a browser exchanges a key for a session cookie that scripts cannot read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "i
 def sign_in() -> Response:
     """Sign a browser in.
 
-    The key is traded for a cookie that opens the same, until it is taken back or twelve hours are over.
+    The key is exchanged for a session cookie with the key's scope. It expires after twelve hours, or with the key.
     """
     queries.read_query(NoQuery)
     asked = validation.read_body(SignIn, queries.read_json(max_bytes=_MAX_SIGN_IN_BYTES))
@@ -55,7 +55,7 @@ def sign_in() -> Response:
 @blueprint.get("/session")
 @documented(TAG, SessionItem)
 def show() -> Response:
-    """Show in whose name you come, and what your key opens."""
+    """Show the owner, scope and name of the key behind this request."""
     queries.read_query(NoQuery)
     return as_json(_item(identity()))
 
@@ -63,7 +63,7 @@ def show() -> Response:
 @blueprint.delete("/session")
 @documented(TAG, None, status=204, scope=PUBLIC)
 def sign_out() -> Response:
-    """Sign a browser out: its cookie opens nothing from now on."""
+    """Sign a browser out: its session ends."""
     queries.read_query(NoQuery)
     here, token = services(), request.cookies.get(COOKIE)
     found = here.keyring.by_cookie(token) if token is not None else None
@@ -78,7 +78,7 @@ def sign_out() -> Response:
 @blueprint.get("/ui/sign-in")
 @documented("Pages", "text/html", scope=PUBLIC)
 def page() -> Response:
-    """Ask a person for a key."""
+    """Show the sign-in form."""
     queries.read_query(NoQuery)
     return Response(render_template("sign_in.html"), content_type="text/html; charset=utf-8")
 

@@ -1,4 +1,4 @@
-"""Who works in the service."""
+"""Workers and the queue in front of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.contract import leases
+from service.contract import leases, queue
 from service.web import queries
 from service.web.answers import as_json
+from service.web.guard import sees_all
 from service.web.operations import documented
-from service.web.queries import NoQuery
-from service.web.representations import WorkerList, worker_item
-from service.web.services import services
+from service.web.queries import NoQuery, QueueQuery
+from service.web.service_answers import QueueList, WorkerList, queue_list, worker_item
+from service.web.services import owner, services
 
 blueprint: Final = Blueprint("workers", __name__)
 
@@ -20,9 +21,32 @@ TAG: Final = "Service"
 
 
 @blueprint.get("/workers")
-@documented(TAG, WorkerList)
+@documented(TAG, WorkerList, page="/ui/workers")
 def workers() -> Response:
-    """List the worker processes that were seen within the last minute."""
+    """List the workers that were seen within the last minute, with the caller's jobs on them."""
     queries.read_query(NoQuery)
+    return as_json(list_workers())
+
+
+@blueprint.get("/queue")
+@documented(TAG, QueueList, query=QueueQuery, page="/ui/workers")
+def waiting() -> Response:
+    """List the queued jobs in the order in which workers claim them.
+
+    The list shows the caller's jobs; their positions count the jobs of all owners.
+    """
+    return as_json(read_queue(queries.read_query(QueueQuery).limit))
+
+
+def list_workers() -> WorkerList:
+    """The workers that are alive."""
     with services().database.read() as session:
-        return as_json(WorkerList(data=[worker_item(row) for row in leases.live_workers(session)]))
+        running = queue.running(session, owner=owner())
+        return WorkerList(data=[worker_item(row, running.get(row.id, [])) for row in leases.live_workers(session)])
+
+
+def read_queue(limit: int) -> QueueList:
+    """The head of the queue."""
+    with services().database.read() as session:
+        head = queue.read(session, owner=owner(), limit=limit)
+        return queue_list(head, queue.waiting_by_owner(session) if sees_all() else None)

@@ -106,10 +106,11 @@ def test_answers_have_the_documented_fields(
     worker.epoch(1, confusion=[[1] * 10] * 10)
     checked = 0
     for path, methods in document["paths"].items():
-        needs_more = ("{which}", "{form}", "{artifact_id}", "{true}", "/mistakes")  # the last: a real checkpoint
+        # The one before the last needs a real checkpoint.
+        needs_more = ("{which}", "{form}", "{artifact_id}", "{true}", "/mistakes", "{key_id}")
         if "get" not in methods or any(name in path for name in needs_more):
             continue
-        content = methods["get"]["responses"]["200"].get("content", {})
+        content = methods["get"]["responses"].get("200", {}).get("content", {})
         reference = content.get("application/json", {}).get("schema", {}).get("$ref")
         if reference is None:
             continue
@@ -189,7 +190,12 @@ def test_pages_keep_to_their_own_policy(client: FlaskClient, worker: Any, submit
         "/ui/new",
         f"/ui/play/{job_id}",
         f"/ui/compare?jobs={job_id}",
+        "/ui/workers",
+        "/ui/keys",
+        "/ui/usage",
         "/docs",
+        "/docs/jobs",
+        "/docs/schemas",
     ):
         page = read_page(client, path)
         assert page.refused == []
@@ -202,7 +208,7 @@ def test_static_files_of_the_pages_are_there(client: FlaskClient, submit: Submit
     media = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
     named = {
         name
-        for path in ("/", "/ui/new", f"/ui/jobs/{submit(client)}", "/docs")
+        for path in ("/", "/ui/new", f"/ui/jobs/{submit(client)}", "/ui/workers", "/ui/usage", "/docs", "/docs/jobs")
         for name in read_page(client, path).files
     }
     while named:  # a module names others
@@ -218,6 +224,14 @@ def test_static_files_of_another_release_are_not_kept(client: FlaskClient) -> No
     for path in ("/static/0123456789ab/app.css", "/static/app.css"):
         with client.get(path) as answer:
             assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache, max-age=0")
+
+
+def test_a_picture_by_itself_may_be_styled_and_has_an_icon(client: FlaskClient) -> None:
+    with client.get("/datasets/mnist-10k/preview.png") as picture:
+        assert "style-src 'unsafe-inline'" in picture.headers["Content-Security-Policy"]
+        assert "script-src" not in picture.headers["Content-Security-Policy"]
+    with client.get("/favicon.ico") as icon:
+        assert (icon.status_code, icon.mimetype) == (200, "image/svg+xml")
 
 
 def test_page_of_an_unknown_job_is_a_page_for_people_and_a_problem_for_programs(client: FlaskClient) -> None:
@@ -239,10 +253,31 @@ def test_list_page_leads_to_older_jobs(client: FlaskClient, submit: Submit) -> N
 
 
 def test_docs_show_every_operation_and_schema(client: FlaskClient, document: dict[str, Any]) -> None:
-    text = client.get("/docs").text
+    overview = client.get("/docs").text
+    sections = {tag["name"]: client.get(f"/docs/{tag['name'].lower()}").text for tag in document["tags"]}
     for path in document["paths"].values():
         for operation in path.values():
-            assert f'id="{operation["operationId"]}"' in text
+            tag, name = operation["tags"][0], operation["operationId"]
+            assert f'href="/docs/{tag.lower()}#{name}"' in overview
+            assert f'id="{name}"' in sections[tag]
+    schemas = client.get("/docs/schemas").text
     for name in document["components"]["schemas"]:
-        assert f'id="schema-{name}"' in text
-    assert json.dumps("kind") in text.replace("&#34;", '"')
+        assert f'id="schema-{name}"' in schemas
+    named = set(re.findall(r'href="/docs/schemas#schema-(\w+)"', "".join(sections.values())))
+    assert named <= set(document["components"]["schemas"])
+    assert client.get("/docs/nothing").status_code == 404
+
+
+def test_examples_of_bodies_are_valid(client: FlaskClient, document: dict[str, Any], submit: Submit) -> None:
+    job_id = submit(client)
+    tried = 0
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            assert content == {} or content["examples"], path
+            for example in content.get("examples", {}).values():
+                answer = client.open(path.replace("{job_id}", job_id), method=method.upper(), json=example["value"])
+                # What the job's state does not allow is another thing than a body that is not valid.
+                assert answer.status_code in (200, 201, 401, 404, 409), (path, answer.text)
+                tried += 1
+    assert tried > 8

@@ -1,0 +1,55 @@
+"""Example values for the documentation: in the OpenAPI document, and in the forms that send a request."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_SEVEN: Final = (
+    "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAPklEQVR42mNgGBmAEZX7H0WMBSGGCZjwyGEB//+j6sQFSJP8"
+    "T7ZOApKMOCX/M9DKTnySjOTp/E+BnYzE6gQANMgIJMx36KEAAAAASUVORK5CYII="
+)
+"""A seven out of MNIST, a PNG of 28 by 28 pixels in base64."""
+
+BODIES: Final[dict[str, dict[str, Any]]] = {
+    "SpecAsSent": {
+        "smallest": {"kind": "classifier"},
+        "classifier": {
+            "kind": "classifier",
+            "name": "wider",
+            "epochs": 5,
+            "layers": [{"units": 256, "activation": "relu"}, {"units": 10, "activation": "softmax"}],
+        },
+        "gan": {"kind": "gan", "epochs": 20, "name": "digits", "tags": ["demo"]},
+        "names": {"kind": "classifier", "dataset": "mnist", "optimizer": "adam"},
+    },
+    "ForkRequest": {
+        "more_epochs": {"checkpoint": "latest", "overrides": {"epochs": 20}},
+        "lower_rate": {"checkpoint": "best", "overrides": {"epochs": 20, "optimizer": {"learning_rate": 0.01}}},
+    },
+    "JobPatch": {"rename": {"name": "a better name", "tags": ["demo"]}},
+    "SignIn": {"key": {"key": "tpl_0123456789ab_…"}},
+    "KeyRequest": {
+        "submit": {"name": "laptop of Ann", "owner": "ann", "scope": "submit", "lifetime_days": 90},
+    },
+    "PredictRequest": {"digit": {"images": [_SEVEN]}, "explained": {"images": [_SEVEN], "explain": True}},
+    "GenerateRequest": {"grid": {"count": 16, "seed": 7, "format": "grid", "scale": 4}, "images": {"count": 4}},
+}
+"""Bodies by the name of their schema; the first is what a form begins with."""
+
+PATHS: Final = {
+    "job_id": "job_01J00000000000000000000000",
+    "artifact_id": "art_01J00000000000000000000000",
+    "key_id": "key_0123456789ab",
+    "form": "png",
+    "true": "4",
+    "predicted": "9",
+    "name": "mnist-10k",
+    "index": "0",
+    "section": "jobs",
+}
+"""Path parameters by name."""
+
+
+def which(path: str) -> str:
+    """What the parameter ``which`` means, which differs from path to path."""
+    return "curves" if "/plots/" in path else "latest"

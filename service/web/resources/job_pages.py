@@ -1,0 +1,168 @@
+"""Pages about parts of a job: its log, metrics, files and results. ``browsers`` shows them at the API's addresses."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flask import Response
+
+from service.contract import events, jobs, metric_info
+from service.contract.artifacts import ArtifactKind
+from service.contract.events import EventType, Level, Wanted
+from service.contract.metric_info import Goal
+from service.contract.states import TERMINAL
+from service.contract.tables import Epoch, Event, Job
+from service.web import queries, representations
+from service.web.answers import as_page
+from service.web.queries import EventQuery, MetricsQuery, NoQuery
+from service.web.services import owner, services
+
+_SHOWN_EPOCHS: Final = 1000
+_SHOWN_SAMPLES: Final = 240
+_VIEWS: Final[dict[str, Wanted]] = {
+    "All": Wanted(),
+    "Status": Wanted(types=(EventType.STATUS, EventType.END)),
+    "Metrics": Wanted(types=(EventType.METRICS,)),
+    "Files": Wanted(types=(EventType.SAMPLE, EventType.CHECKPOINT)),
+    "Warnings and errors": Wanted(level=Level.WARNING),
+    "Errors": Wanted(level=Level.ERROR),
+}
+"""The filters of the log's page."""
+
+
+def wanted_events(query: EventQuery) -> Wanted:
+    """What a request selects from a log."""
+    return Wanted(types=query.type, level=query.level, text=query.q)
+
+
+def log(job_id: str) -> Response:
+    """The log of a job: by default its end."""
+    query = queries.read_query(EventQuery)
+    wanted = wanted_events(query)
+    before = query.before or (None if query.after else 2**62)
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+        rows = events.select_from_log(session, job_id, wanted, after=query.after, before=before, limit=query.limit + 1)
+    is_cut = len(rows) > query.limit
+    kept = rows[: query.limit] if before is None else rows[-query.limit :]
+    selected = {"type": [kind.value for kind in query.type], "level": query.level, "q": query.q}
+    return _page(
+        "log.html",
+        job,
+        "Log",
+        events=[_line(row, job_id) for row in kept],
+        views=[(name, _parameters(view, query.q), _same(view, wanted)) for name, view in _VIEWS.items()],
+        selected={name: value for name, value in selected.items() if value},
+        q=query.q or "",
+        older=kept[0].seq if is_cut and before is not None else None,
+        newer=kept[-1].seq if is_cut and before is None else None,
+        facts={
+            "stream": f"/jobs/{job_id}/stream",
+            "last_seq": max(job.last_seq, kept[-1].seq if kept else 0),
+            "follows": job.status not in TERMINAL and query.before is None and not (is_cut and query.after),
+        },
+    )
+
+
+def metrics(job_id: str) -> Response:
+    """The metrics of every epoch as a table, the newest first."""
+    queries.read_query(MetricsQuery)
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+        rows = jobs.epochs(session, job_id)
+    shown = rows[-_SHOWN_EPOCHS:]
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    return _page(
+        "metrics.html",
+        job,
+        "Metrics",
+        rows=shown[::-1],
+        total=len(rows),
+        names=names,
+        best={name: _best_epoch(rows, name) for name in names},
+    )
+
+
+def artifacts(job_id: str) -> Response:
+    """All files of a job."""
+    return _files(job_id, "Files", [ArtifactKind.CHECKPOINT, ArtifactKind.SAMPLE])
+
+
+def checkpoints(job_id: str) -> Response:
+    """The checkpoints of a job."""
+    return _files(job_id, "Checkpoints", [ArtifactKind.CHECKPOINT])
+
+
+def samples(job_id: str) -> Response:
+    """The samples of a job, an image per epoch."""
+    queries.read_query(NoQuery)
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+        rows = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
+    shown = [representations.sample_item(row) for row in rows[-_SHOWN_SAMPLES:]]
+    film = representations.film_url(job_id, rows)
+    return _page("samples.html", job, "Samples", samples=shown[::-1], total=len(rows), film=film)
+
+
+def results(job_id: str) -> Response:
+    """What a job has produced so far."""
+    queries.read_query(NoQuery)
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+        best = session.get(Epoch, (job_id, job.best_epoch)) if job.best_epoch is not None else None
+        checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
+        found = representations.results(job, best, checkpoints, samples)
+    return _page("results.html", job, "Results", results=found)
+
+
+def _files(job_id: str, section: str, kinds: list[ArtifactKind]) -> Response:
+    queries.read_query(NoQuery)
+    with services().database.read() as session:
+        job = jobs.get(session, job_id, owner=owner())
+        rows = [row for kind in kinds for row in jobs.artifacts(session, job_id, kind)]
+    kept = [row for row in rows if row.kind == ArtifactKind.CHECKPOINT]
+    marks = {
+        item.id: [word for word, holds in (("best", item.best), ("latest", item.latest)) if holds]
+        for item in representations.checkpoint_items(job, kept)
+    }
+    items = [representations.artifact_item(row) for row in rows]
+    return _page("files.html", job, section, files=items[::-1], marks=marks)
+
+
+def _page(template: str, job: Job, section: str, **values: Any) -> Response:
+    title = job.name or f"{job.kind} {job.id[-6:].lower()}"
+    sections = {
+        "Overview": f"/ui/jobs/{job.id}",
+        "Metrics": f"/jobs/{job.id}/metrics",
+        "Log": f"/jobs/{job.id}/events",
+        "Checkpoints": f"/jobs/{job.id}/checkpoints",
+        "Samples": f"/jobs/{job.id}/samples",
+        "Files": f"/jobs/{job.id}/artifacts",
+        "Results": f"/jobs/{job.id}/results",
+    }
+    shown = representations.job_detail(job)
+    return as_page(template, job=shown, title=title, section=section, sections=sections, **values)
+
+
+def _line(row: Event, job_id: str) -> dict[str, Any]:
+    return representations.event_document(row, job_id=job_id) | {"level": events.level_of(row).value}
+
+
+def _parameters(view: Wanted, q: str | None) -> dict[str, str]:
+    given = {"type": ",".join(view.types), "level": view.level.value if view.level is not None else "", "q": q or ""}
+    return {name: value for name, value in given.items() if value}
+
+
+def _same(view: Wanted, wanted: Wanted) -> bool:
+    return set(view.types) == set(wanted.types) and view.level == wanted.level
+
+
+def _best_epoch(rows: Any, name: str) -> int | None:
+    """The epoch in which a metric was best; ``None`` where neither way is better."""
+    goal = metric_info.describe(name).goal
+    values = [(row.metrics[name], row.epoch) for row in rows if row.metrics.get(name) is not None]
+    if goal is None or not values:
+        return None
+    pick = max if goal is Goal.MAXIMIZE else min
+    return int(pick(values, key=lambda value: value[0])[1])

@@ -1,0 +1,101 @@
+"""API keys: list, create and revoke them. Everything here needs the scope ``admin``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response
+from sqlalchemy import select
+
+from service.contract import keys, validation
+from service.contract.changes import KeyRequest
+from service.contract.database import now_ms
+from service.contract.keys import Scope
+from service.contract.tables import ApiKey
+from service.web import queries
+from service.web.answers import as_json
+from service.web.guard import actor
+from service.web.operations import documented
+from service.web.problems import Problem
+from service.web.queries import NoQuery
+from service.web.service_answers import KeyItem, KeyList, NewKey, key_item
+from service.web.services import services
+
+blueprint: Final = Blueprint("keys", __name__)
+
+TAG: Final = "Administration"
+_BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "invalid_spec")
+_DAY_S: Final = 24 * 60 * 60
+
+
+@blueprint.get("/keys")
+@documented(TAG, KeyList, scope=Scope.ADMIN, page="/ui/keys")
+def show_list() -> Response:
+    """List all API keys, without their secrets."""
+    queries.read_query(NoQuery)
+    return as_json(list_keys())
+
+
+def list_keys() -> KeyList:
+    """All keys, the oldest first."""
+    here = services()
+    with here.database.read() as session:
+        now = session.scalar(select(now_ms())) or 0
+        last = keys.last_recorded(session)
+        data = [key_item(row, now=now, last_ms=last.get(row.id)) for row in keys.every(session)]
+    settings = here.settings
+    return KeyList(data=data, of_settings=len(settings.api_keys), required=settings.keys_required)
+
+
+@blueprint.post("/keys")
+@documented(TAG, NewKey, status=201, scope=Scope.ADMIN, takes=KeyRequest, problems=(*_BODY, "keys_not_required"))
+def create() -> Response:
+    """Create an API key.
+
+    The response is the only place where the key itself appears: store it, and give it to its user. A service that
+    does not require keys refuses, since everyone who reaches it would otherwise be able to create keys for later.
+    """
+    queries.read_query(NoQuery)
+    asked = validation.read_body(KeyRequest, queries.read_json())
+    _require_keys()
+    lifetime_s = asked.lifetime_days * _DAY_S if asked.lifetime_days is not None else None
+    row, key = keys.create(
+        services().database, name=asked.name, owner=asked.owner, scope=asked.scope, lifetime_s=lifetime_s, by=actor()
+    )
+    item = NewKey(**key_item(row, now=row.created_ms).model_dump(), key=key)
+    return as_json(item, 201, headers={"Location": f"/keys/{row.id}"})
+
+
+@blueprint.get("/keys/<key_id>")
+@documented(TAG, KeyItem, scope=Scope.ADMIN, problems=("key_not_found",))
+def show(key_id: str) -> Response:
+    """Show an API key, without its secret."""
+    queries.read_query(NoQuery)
+    return as_json(_item(key_id))
+
+
+@blueprint.post("/keys/<key_id>/revoke")
+@documented(TAG, KeyItem, status=202, scope=Scope.ADMIN, problems=("key_not_found", "keys_not_required"))
+def revoke(key_id: str) -> Response:
+    """Revoke an API key.
+
+    It takes effect within two seconds, also for browsers that signed in with the key. Repeating it changes nothing.
+    """
+    queries.read_query(NoQuery)
+    _require_keys()
+    if _item(key_id).revoked_at is None:
+        keys.revoke(services().database, key_id, by=actor())
+    return as_json(_item(key_id), 202)
+
+
+def _require_keys() -> None:
+    """Raise a problem where anyone may call: a key that is created now could be used once keys are required."""
+    if not services().settings.keys_required:
+        raise Problem("keys_not_required", "keys can be changed here once the service requires them")
+
+
+def _item(key_id: str) -> KeyItem:
+    with services().database.read() as session:
+        row: ApiKey = keys.find(session, key_id[:40])
+        now = session.scalar(select(now_ms())) or 0
+        return key_item(row, now=now, last_ms=keys.last_recorded(session).get(row.id))

@@ -1,0 +1,88 @@
+"""Pages about the service: workers and the queue, keys, usage, the audit log, and datasets."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response, request
+
+from service.contract import usage
+from service.contract.keys import Scope
+from service.contract.states import Status
+from service.web import queries
+from service.web.answers import as_page
+from service.web.operations import documented
+from service.web.queries import NoQuery
+from service.web.representations import dataset_item, job_summary
+from service.web.resources.keys import list_keys
+from service.web.resources.usage import list_usage
+from service.web.resources.workers import list_workers, read_queue
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("service_pages", __name__)
+
+TAG: Final = "Pages"
+_QUEUED: Final = 100
+_LIFETIMES: Final = {"": "never", "7": "in 7 days", "30": "in 30 days", "90": "in 90 days", "365": "in a year"}
+_SCOPES: Final = {
+    Scope.READ: "read: see the owner's jobs and results",
+    Scope.SUBMIT: "submit: also create and change jobs and datasets",
+    Scope.ADMIN: "admin: also manage keys, usage and the audit log",
+}
+
+
+@blueprint.get("/ui/workers")
+@documented(TAG, "text/html")
+def workers() -> Response:
+    """Show the workers and the queue."""
+    queries.read_query(NoQuery)
+    alive, queue = list_workers(), read_queue(_QUEUED)
+    return as_page(
+        "workers.html",
+        workers=alive.data,
+        queue=queue,
+        slots=sum(worker.slots for worker in alive.data if not worker.draining),
+        busy=sum(worker.running for worker in alive.data),
+        running_limit=services().settings.quotas.running if services().settings.keys_required else 0,
+        keys_required=services().settings.keys_required,
+    )
+
+
+@blueprint.get("/ui/keys")
+@documented(TAG, "text/html", scope=Scope.ADMIN)
+def keys() -> Response:
+    """Manage API keys."""
+    queries.read_query(NoQuery)
+    return as_page("keys.html", keys=list_keys(), lifetimes=_LIFETIMES, scopes=_SCOPES)
+
+
+@blueprint.get("/ui/usage")
+@documented(TAG, "text/html")
+def used() -> Response:
+    """Show usage per owner."""
+    queries.read_query(NoQuery)
+    settings = services().settings
+    return as_page(
+        "usage.html",
+        usage=list_usage().data,
+        statuses=list(Status),
+        quotas=settings.quotas if settings.keys_required else None,
+        keys_required=settings.keys_required,
+    )
+
+
+def datasets() -> Response:
+    """The datasets that a spec may name."""
+    queries.read_query(NoQuery)
+    found = [dataset_item(info) for info in services().shelf.catalogue(owner())]
+    return as_page("datasets.html", datasets=found)
+
+
+def dataset(name: str) -> Response:
+    """One dataset."""
+    queries.read_query(NoQuery)
+    here = services()
+    info = here.shelf.look_up(name, owner())
+    with here.database.read() as session:
+        jobs = [job_summary(job) for job in usage.trained_on(session, name, owner=owner())]
+    return as_page("dataset.html", dataset=dataset_item(info), jobs=jobs, address=request.host_url.rstrip("/"))

@@ -1,0 +1,149 @@
+// One operation's request: made of a form's fields, shown as a curl command, sent, and its answer shown.
+import { $, $$, bytes, h } from "./dom.js";
+
+const SHOWN = 200_000; // characters of an answer that are shown; a stream keeps its end
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+export class Exchange {
+  constructor(form) {
+    this.form = form;
+    this.abort = null;
+    this.address = null; // of a picture or file that is shown
+  }
+
+  fields(where) {
+    return $$(`[data-in="${where}"]`, this.form).filter((field) => (field.type === "file" ? field.files.length : field.value !== ""));
+  }
+
+  path() {
+    let path = this.form.dataset.path;
+    for (const field of this.fields("path")) path = path.replace(`{${field.name}}`, encodeURIComponent(field.value.trim()));
+    const query = new URLSearchParams(this.fields("query").map((field) => [field.name, field.value]));
+    return query.size ? `${path}?${query}` : path;
+  }
+
+  accepts() {
+    return $("[data-in=accept]", this.form)?.value ?? this.form.dataset.media.split(" ")[0] ?? "";
+  }
+
+  headers() {
+    const headers = { Accept: this.accepts() || "*/*" };
+    if (this.form.dataset.body === "application/json") headers["Content-Type"] = "application/json";
+    for (const field of this.fields("header")) headers[field.name] = field.value;
+    return headers;
+  }
+
+  body() {
+    if (this.form.dataset.body === "multipart/form-data") {
+      const form = new FormData();
+      for (const field of this.fields("form")) form.append(field.name, field.type === "file" ? field.files[0] : field.value);
+      return form;
+    }
+    return $("[name=body]", this.form)?.value;
+  }
+
+  curl() {
+    const { method } = this.form.dataset;
+    const parts = ["curl"];
+    if (method !== "GET") parts.push(`-X ${method}`);
+    if (this.accepts() === "text/event-stream") parts.push("-N");
+    if (/octet-stream|image|csv|ndjson/.test(this.accepts())) parts.push("-OJ");
+    parts.push(quoted(location.origin + this.path()));
+    if (this.form.dataset.keys) parts.push('-H "Authorization: Bearer $TAPELINE_KEY"');
+    const { Accept: accept, ...rest } = this.headers();
+    if (!["application/json", "*/*"].includes(accept)) rest.Accept = accept;
+    for (const [name, value] of Object.entries(rest)) parts.push(`-H ${quoted(`${name}: ${value}`)}`);
+    const body = this.body();
+    if (body instanceof FormData) for (const [name, value] of body) parts.push(`-F ${quoted(value instanceof File ? `${name}=@${value.name}` : `${name}=${value}`)}`);
+    else if (body) parts.push(`-d ${quoted(compact(body))}`);
+    return parts.join(" ");
+  }
+
+  stop() {
+    this.abort?.abort();
+  }
+
+  async send() {
+    if (this.form.dataset.media === "text/html") {
+      location.assign(this.path());
+      return;
+    }
+    this.stop();
+    const abort = (this.abort = new AbortController());
+    const [send, stop, answer] = ["[data-send]", "[data-stop]", "[data-answer]"].map((selector) => $(selector, this.form));
+    send.disabled = true;
+    stop.hidden = false;
+    answer.hidden = false;
+    answer.replaceChildren(h("p", { class: "muted" }, "Waiting for the response…"));
+    if (this.address) URL.revokeObjectURL(this.address);
+    const began = performance.now();
+    try {
+      const response = await fetch(this.path(), { method: this.form.dataset.method, headers: this.headers(), body: this.body(), signal: abort.signal });
+      await this.show(response, answer, began);
+    } catch (error) {
+      const text = error.name === "AbortError" ? "Stopped." : "The service does not answer. Is it still running?";
+      if (error.name === "AbortError" && answer.children.length > 1) answer.append(h("p", { class: "muted" }, text));
+      else answer.replaceChildren(h("p", { class: "note" }, text));
+    } finally {
+      if (this.abort === abort) {
+        send.disabled = false;
+        stop.hidden = true;
+      }
+    }
+  }
+
+  async show(response, answer, began) {
+    const type = response.headers.get("Content-Type") ?? "";
+    const status = h("p", { class: `note ${response.ok ? "good" : "error"}` }, h("strong", {}, `${response.status} ${response.statusText}`), ` in ${Math.round(performance.now() - began)} ms`);
+    const headers = [...response.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
+    answer.replaceChildren(status, h("details", {}, h("summary", {}, "Headers"), h("pre", { tabindex: 0 }, headers)));
+    if (type.startsWith("text/event-stream")) {
+      await this.follow(response, answer);
+      return;
+    }
+    const content = await response.blob();
+    status.append(`, ${bytes(content.size)}`);
+    if (!content.size) return;
+    if (type.startsWith("image/")) {
+      this.address = URL.createObjectURL(content);
+      answer.append(h("img", { src: this.address, alt: "The response" }));
+    } else if (/json|text\//.test(type) && !type.startsWith("text/csv")) {
+      const text = await content.text();
+      answer.append(h("pre", { tabindex: 0 }, cut(/json/.test(type) ? pretty(text) : text)));
+    } else {
+      if (/csv|ndjson/.test(type)) answer.append(h("pre", { tabindex: 0 }, cut(await content.text())));
+      this.address = URL.createObjectURL(content);
+      const name = /filename="?([^";]+)/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? "response";
+      answer.append(h("p", {}, h("a", { class: "button", href: this.address, download: name }, `Save ${name}`)));
+    }
+  }
+
+  async follow(response, answer) {
+    const shown = h("pre", { tabindex: 0 });
+    answer.append(shown);
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+      shown.textContent = (shown.textContent + piece.value).slice(-SHOWN);
+      shown.scrollTop = shown.scrollHeight;
+    }
+    answer.append(h("p", { class: "muted" }, "The stream has ended."));
+  }
+}
+
+const cut = (text) => (text.length > SHOWN ? `${text.slice(0, SHOWN)}\n… ${text.length - SHOWN} more characters` : text);
+
+function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+function compact(text) {
+  try {
+    return JSON.stringify(JSON.parse(text));
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,107 @@
+// The documentation: a filter, anchors that open what they lead to, and a form that sends each operation's request.
+import { $, $$, announce, debounce, h } from "./dom.js";
+import { Exchange } from "./docs-try.js";
+
+// Filter
+const items = $$("[data-search]").map((element) => [element, element.dataset.search.toLowerCase()]);
+const groups = $$("[data-group]");
+const opened = new Map(groups.map((group) => [group, group.open]));
+const find = $("#find");
+
+function filter() {
+  const wanted = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let count = 0;
+  for (const [element, text] of items) {
+    element.hidden = !wanted.every((word) => text.includes(word));
+    if (!element.hidden) count += 1;
+  }
+  for (const group of groups) {
+    const shown = $$("[data-search]:not([hidden])", group).length;
+    group.hidden = wanted.length > 0 && !shown;
+    group.open = wanted.length ? shown > 0 : opened.get(group);
+  }
+  $("#found").textContent = wanted.length ? `${count} found` : "";
+  const nothing = $("#nothing");
+  if (nothing) nothing.hidden = count > 0;
+}
+find?.addEventListener("input", debounce(80, filter));
+
+// Anchors
+function reveal() {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  for (let element = target; element; element = element.parentElement) if (element.tagName === "DETAILS") element.open = true;
+  target.scrollIntoView();
+}
+addEventListener("hashchange", reveal);
+reveal();
+document.addEventListener("click", (event) => {
+  const summary = event.target.closest("details.operation > summary, .schemas summary");
+  if (summary && !summary.parentElement.open) history.replaceState(null, "", `#${summary.parentElement.id}`);
+});
+
+// Ids that one would have to look up are offered: jobs and datasets of this service.
+let asked = null;
+function known() {
+  asked ??= Promise.all([$("[data-in=path][name=job_id]") && fetch("/jobs?limit=30"), $("[data-in=path][name=name]") && fetch("/datasets")]).then(async ([jobs, datasets]) => {
+    const found = jobs?.ok ? (await jobs.json()).data : [];
+    $("#known-job_id").replaceChildren(...found.map((job) => h("option", { value: job.id }, job.name ?? job.kind)));
+    const sets = datasets?.ok ? (await datasets.json()).data : [];
+    $("#known-name").replaceChildren(...sets.map((item) => h("option", { value: item.name }, item.title)));
+    const best = (jobs) => jobs.find((job) => job.status === "succeeded") ?? jobs.find((job) => job.progress.epoch > 0) ?? jobs[0];
+    if (!found.length) return;
+    for (const field of $$("[data-in=path][name=job_id]")) {
+      // What cannot be undone begins with no job in particular.
+      if (field.dataset.touched || field.form.dataset.destructive) continue;
+      const kind = { predict: "classifier", generate: "gan" }[field.form.dataset.path.split("/").at(-1)];
+      field.value = (best(found.filter((job) => job.kind === (kind ?? job.kind))) ?? best(found)).id;
+      field.form.dispatchEvent(new Event("input"));
+    }
+  });
+}
+
+// Requests
+for (const form of $$("form.try")) {
+  const exchange = new Exchange(form);
+  const show = () => {
+    $("[data-curl]", form).textContent = exchange.curl();
+  };
+  form.closest("details").addEventListener("toggle", () => {
+    show();
+    known();
+  });
+  form.addEventListener("input", ({ target }) => {
+    if (target.dataset) target.dataset.touched = "yes";
+    show();
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (form.dataset.destructive && !(await confirmed(form, exchange))) return;
+    exchange.send();
+  });
+  $("[data-stop]", form).addEventListener("click", () => exchange.stop());
+  $("[data-copy]", form).addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(exchange.curl());
+      announce("Copied", "good");
+    } catch {
+      getSelection().selectAllChildren($("[data-curl]", form)); // no clipboard without TLS
+    }
+  });
+  for (const button of $$("[data-example]", form)) {
+    button.addEventListener("click", () => {
+      $("[name=body]", form).value = button.dataset.example;
+      show();
+    });
+  }
+  show();
+}
+
+function confirmed(form, exchange) {
+  const dialog = $("#confirm");
+  $("#confirm-title").textContent = `${form.dataset.destructive}?`;
+  $("#confirm-what").textContent = `${form.dataset.method} ${exchange.path()}`;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+}

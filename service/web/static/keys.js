@@ -1,0 +1,67 @@
+// Creates and revokes API keys. A new key is shown once, in a dialog, and forgotten when that closes.
+import { $, announce } from "./dom.js";
+import { call } from "./api.js";
+import { refresh } from "./live.js";
+
+const renew = () => refresh().catch(() => {}); // what was done is done, whether it can be shown or not
+
+$("#create").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { name, owner, scope, lifetime_days: days } = event.target.elements;
+  const button = $("#create button");
+  button.disabled = true;
+  $("#create-error").hidden = true;
+  try {
+    const body = { name: name.value, owner: owner.value, scope: scope.value, lifetime_days: days.value ? Number(days.value) : null };
+    const made = await call("/keys", { method: "POST", body });
+    $("#made-key").textContent = made.key;
+    $("#made-about").textContent = `${made.name}: owner ${made.owner}, scope ${made.scope}.`;
+    $("#made").showModal();
+    event.target.reset();
+    await renew();
+  } catch (error) {
+    const faults = (error.problem?.errors ?? []).map((fault) => `${fault.pointer.replace("#/", "")}: ${fault.detail}`);
+    $("#create-error").textContent = faults.join(" · ") || error.message;
+    $("#create-error").hidden = false;
+  } finally {
+    button.disabled = false;
+  }
+});
+
+$("#made-copy").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText($("#made-key").textContent);
+    announce("Copied", "good");
+  } catch {
+    getSelection().selectAllChildren($("#made-key")); // no clipboard without TLS: select it for the reader
+  }
+});
+$("#made").addEventListener("close", () => {
+  $("#made-key").textContent = "";
+});
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-revoke]");
+  if (!button) return;
+  const { revoke: id, name, own } = button.dataset;
+  const dialog = $("#revoke");
+  $("#revoke-title").textContent = `Revoke ${name}?`;
+  $("#revoke-own").hidden = !own;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  dialog.addEventListener(
+    "close",
+    async () => {
+      if (dialog.returnValue !== "yes") return;
+      try {
+        await call(`/keys/${id}/revoke`, { method: "POST" });
+        announce(`${name} revoked`, "good");
+        if (own) location.assign("/ui/sign-in");
+        else await renew();
+      } catch (error) {
+        announce(error.message, "error");
+      }
+    },
+    { once: true },
+  );
+});

@@ -1,0 +1,50 @@
+// Appends new events to a job's log. The server selects and renders them, so filters are applied in one place.
+import { $, $$, throttle } from "./dom.js";
+import { listen } from "./api.js";
+
+const MOST = 2000; // lines that a page keeps
+const facts = JSON.parse($("#facts").textContent);
+const list = $("#log");
+let last = facts.last_seq;
+let rendered = last;
+let over = false;
+
+const renew = throttle(600, async () => {
+  const address = new URL(location.href);
+  address.searchParams.set("after", rendered);
+  address.searchParams.set("limit", "1000");
+  const answer = await fetch(address, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (!answer?.ok) {
+    setTimeout(renew, 3000);
+    return;
+  }
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const lines = $$("#log > li", page);
+  const more = lines.length === 1000;
+  rendered = more ? Number(lines.at(-1).dataset.seq) : Math.max(rendered, JSON.parse($("#facts", page).textContent).last_seq);
+  list.append(...lines);
+  while (list.children.length > MOST) list.firstElementChild.remove();
+  $("#none").hidden = list.children.length > 0;
+  const status = $(".heading .lead", page);
+  if (status) $(".heading .lead").replaceWith(status);
+  if (lines.length && $("#follow")?.checked) list.lastElementChild.scrollIntoView({ block: "nearest" });
+  if (more || rendered < last) renew();
+  else if (over) $("#live").textContent = "The job has ended: the log is complete.";
+});
+
+if (facts.follows) {
+  const heard = (news) => {
+    last = Math.max(last, news.seq ?? 0);
+    renew();
+  };
+  const types = ["status", "metrics", "sample", "checkpoint", "health", "log"];
+  const source = listen(() => `${facts.stream}?after=${last}`, {
+    ...Object.fromEntries(types.map((type) => [type, heard])),
+    end: (news) => {
+      over = true;
+      source.close();
+      heard(news);
+    },
+  });
+  if ($("#follow").checked) list.lastElementChild?.scrollIntoView({ block: "nearest" });
+}

@@ -1,0 +1,10 @@
+// Keeps the workers and the queue fresh.
+import { refresh } from "./live.js";
+
+const EVERY_MS = 3000;
+
+async function again() {
+  if (!document.hidden) await refresh().catch(() => {}); // the service may be away
+  setTimeout(again, EVERY_MS);
+}
+setTimeout(again, EVERY_MS);

@@ -1,0 +1,302 @@
+"""Every link leads to a page that a person can read, and the pages of the service do what they say."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urldefrag, urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from service.contract.keys import Scope
+from service.contract.settings import Auth
+from service.local import LocalStack
+from tests.browser.conftest import Visit, bearer, make_key, only_with, until
+
+CHROME: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+DOCUMENTS: Final = {"/openapi.json", "/schema.json"}
+"""What is JSON for everybody."""
+_ALIKE: Final = 2
+"""Pages of one pattern that a crawl looks at: jobs of other tests are there too."""
+
+
+def links(page: Page) -> list[str]:
+    """The addresses of this origin that a page links to."""
+    found = page.eval_on_selector_all("a[href]", "all => all.map((link) => link.href)")
+    origin = "{0.scheme}://{0.netloc}".format(urlsplit(page.url))
+    return list(dict.fromkeys(urldefrag(href).url for href in found if href.startswith(origin + "/")))
+
+
+def pattern(address: str) -> str:
+    parts = urlsplit(address)
+    names = re.sub(r"(job|art|key)_\w+", "*", parts.path)
+    return re.sub(r"\d+", "#", names) + ("?" + re.sub(r"=[^&]*", "", parts.query) if parts.query else "")
+
+
+@only_with([Auth.LOCAL])
+def test_every_link_leads_to_a_page_or_a_file(visit: Visit, jobs: dict[str, Any]) -> None:
+    waiting = [visit.url + "/", *(visit.url + job["urls"]["page"] for job in jobs.values())]
+    seen: set[str] = set()
+    alike: dict[str, int] = {}
+    pages = 0
+    while waiting:
+        address = waiting.pop(0)
+        kind = pattern(address)
+        if address in seen or alike.get(kind, 0) >= _ALIKE or urlsplit(address).path.endswith("/stream"):
+            continue
+        seen.add(address)
+        alike[kind] = alike.get(kind, 0) + 1
+        answer = visit.page.request.get(address, headers={"Accept": CHROME})
+        media = answer.headers["content-type"].partition(";")[0]
+        assert answer.status == 200, address
+        if media == "text/html":
+            visit.page.goto(address)
+            waiting += links(visit.page)
+            pages += 1
+        else:
+            assert "problem" not in media, address
+            assert media != "application/json" or urlsplit(address).path in DOCUMENTS, address
+    assert pages > 35
+    met = {pattern(address) for address in seen}
+    for path in (
+        "/jobs/*/events",
+        "/jobs/*/artifacts",
+        "/jobs/*/metrics",
+        "/datasets/mnist-#k",
+        "/ui/workers",
+        "/docs/jobs",
+    ):
+        assert path in met, path
+
+
+@only_with([Auth.LOCAL])
+def test_each_link_of_the_navigation_and_of_a_job_opens_a_page(visit: Visit, jobs: dict[str, Any]) -> None:
+    page = visit.open("/")
+    names = page.locator("nav[aria-label=Main] a").all_inner_texts()
+    assert names == ["Jobs", "New job", "Datasets", "Workers", "Usage", "Keys", "API"]
+    for name in names:
+        page.locator("nav[aria-label=Main] a", has_text=re.compile(f"^{name}$")).click()
+        expect(page.locator("nav[aria-label=Main] [aria-current=page]")).to_have_text(name)
+        assert page.evaluate("document.contentType") == "text/html"
+    address = jobs["reader"]["urls"]["page"]
+    page = visit.open(address)
+    wanted = [href for href in links(page) if not re.search(r"/checkpoints/\d|format=|/stream$|\.gif$", href)]
+    assert len(wanted) > 10
+    for href in wanted:
+        page = visit.open(address)
+        link = page.locator(f'a[href="{href.removeprefix(visit.url)}"]:visible').first
+        if link.count() == 0:
+            continue
+        page.evaluate("window.before = true")
+        link.click()
+        until(page, "document.readyState === 'complete' && !window.before")
+        media = page.evaluate("document.contentType")
+        assert media in ("text/html", "image/png", "image/svg+xml"), href
+
+
+@only_with([Auth.LOCAL])
+def test_a_browser_reads_what_went_wrong(visit: Visit) -> None:
+    visit.watched.expected = ["404", "400"]
+    page = visit.open("/nope")
+    expect(page.locator("h1")).to_have_text("Page not found")
+    page.locator("main").get_by_role("link", name="Jobs", exact=True).click()
+    expect(page.locator("h1")).to_have_text("Jobs")
+    page = visit.open("/jobs?limit=many")
+    expect(page.locator("main")).to_contain_text("limit")
+    expect(page.locator("main")).to_contain_text("What to do:")
+    page = visit.open("/ui")
+    expect(page.locator("h1")).to_have_text("Jobs")
+
+
+@only_with([Auth.LOCAL])
+def test_a_log_grows_while_one_reads_it(visit: Visit, http: httpx.Client) -> None:
+    job = http.post("/jobs", json={"kind": "classifier", "name": "to be read", "epochs": 400}).json()
+    page = visit.open(job["urls"]["events"])
+    metrics = page.locator("#log li", has_text="metrics")
+    expect(metrics.nth(2)).to_be_attached()
+    page.evaluate("window.same = true")
+    before = metrics.count()
+    until(page, "(count) => document.querySelectorAll('#log li').length > 3 * count", before)
+    numbers = page.eval_on_selector_all("#log li", "all => all.map((line) => Number(line.dataset.seq))")
+    assert numbers == list(range(1, len(numbers) + 1))
+    http.post(f"{job['urls']['self']}/cancel").raise_for_status()
+    expect(page.locator("#live")).to_have_text("The job has ended: the log is complete.")
+    expect(page.locator(".heading .status")).to_have_text("cancelled")
+    assert page.evaluate("window.same")
+    expect(page.locator("#log li").first.locator("time")).to_have_attribute("title", re.compile("UTC$"))
+    page.get_by_role("link", name="Status", exact=True).click()
+    expect(page.locator("#log li", has_text="metrics")).to_have_count(0)
+    expect(page.locator("#log li", has_text="cancelled").first).to_be_visible()
+    page.get_by_label("Search the log").fill("claimed")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("#log li")).to_have_count(1)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download (JSON lines)").click()
+    assert Path(download.value.path()).read_text().count("\n") == 1
+
+
+@only_with([Auth.LOCAL])
+def test_workers_and_the_queue_are_shown_live(visit: Visit, http: httpx.Client) -> None:
+    page = visit.open("/ui/workers")
+    expect(page.locator("#queue")).to_contain_text("The queue is empty.")
+    specs = [{"kind": "classifier", "name": f"number {place}", "epochs": 2000} for place in range(4)]
+    made = [http.post("/jobs", json=spec).json() for spec in specs]
+    expect(page.locator("#workers div.running")).to_have_count(2)
+    expect(page.locator("#queue tbody tr")).to_have_count(2)
+    rows = page.locator("#queue tbody tr").all_inner_texts()
+    assert [re.search(r"number \d", row)[0] for row in rows] == ["number 2", "number 3"]
+    for job in made:
+        http.post(f"{job['urls']['self']}/cancel").raise_for_status()
+    expect(page.locator("#queue")).to_contain_text("The queue is empty.")
+    expect(page.locator("#workers")).to_contain_text("idle")
+
+
+@only_with([Auth.LOCAL])
+def test_a_dataset_is_uploaded_shown_and_deleted(visit: Visit, tmp_path: Path) -> None:
+    visit.watched.expected = ["422"]
+    generator = np.random.default_rng(0)
+    data = io.BytesIO()
+    np.savez(data, images=generator.integers(0, 255, (40, 6, 5)).astype(np.uint8), labels=np.arange(40) % 2)
+    good, bad = tmp_path / "mine.npz", tmp_path / "bad.npz"
+    good.write_bytes(data.getvalue())
+    bad.write_bytes(b"nothing of that kind")
+    page = visit.open("/datasets")
+    page.get_by_label("Name").fill("my-stripes")
+    page.get_by_label("Archive with").set_input_files(bad)
+    page.get_by_role("button", name="Upload").click()
+    expect(page.locator("#upload-error")).to_contain_text("These files could not be read as a dataset.")
+    page.get_by_label("Archive with").set_input_files(good)
+    page.get_by_role("button", name="Upload").click()
+    page.wait_for_url("**/datasets/my-stripes")
+    expect(page.locator("main")).to_contain_text("6 \u00d7 5 pixels")
+    until(page, "document.querySelector('img.preview').naturalWidth > 0")
+    page.get_by_role("button", name="Delete…").click()
+    page.locator("#confirm").get_by_role("button", name="Delete").click()
+    page.wait_for_url("**/datasets")
+    expect(page.locator(".dataset", has_text="my-stripes")).to_have_count(0)
+
+
+@only_with([Auth.KEYS])
+def test_an_admin_creates_and_revokes_a_key(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
+    visit = open_stack(key=make_key(stack.settings, "root", Scope.ADMIN))
+    page = visit.open("/")
+    page.get_by_role("link", name="Keys").click()
+    page.get_by_label("Name", exact=True).fill("laptop of Dora")
+    page.get_by_label("Owner", exact=True).fill("dora")
+    page.get_by_role("button", name="Create key").click()
+    expect(page.locator("#made")).to_be_visible()
+    key = page.locator("#made-key").inner_text()
+    answer = httpx.get(f"{stack.url}/session", headers=bearer(key)).json()
+    assert (answer["owner"], answer["scope"]) == ("dora", "submit")
+    page.get_by_role("button", name="Done").click()
+    expect(page.locator("body")).not_to_contain_text(key)
+    row = page.locator("#keys tr", has_text="laptop of Dora")
+    expect(row).to_contain_text("valid")
+    row.get_by_role("button", name="Revoke").click()
+    page.locator("#revoke").get_by_role("button", name="Cancel").click()
+    assert httpx.get(f"{stack.url}/session", headers=bearer(key)).status_code == 200
+    row.get_by_role("button", name="Revoke").click()
+    page.locator("#revoke").get_by_role("button", name="Revoke").click()
+    expect(row).to_contain_text("revoked")
+    page.wait_for_timeout(2500)
+    assert httpx.get(f"{stack.url}/session", headers=bearer(key)).status_code == 401
+
+
+@only_with([Auth.KEYS])
+def test_who_is_no_admin_is_told_so(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
+    visit = open_stack()
+    visit.watched.expected = ["403"]
+    page = visit.open("/ui/keys")
+    expect(page.locator("h1")).to_have_text("The key's scope does not allow this")
+    expect(page.get_by_role("link", name="Sign in with another key")).to_be_visible()
+    expect(page.get_by_role("link", name="Keys")).to_have_count(0)
+    page = visit.open("/ui/usage")
+    expect(page.locator("main h2")).to_have_text(["ann"])
+
+
+def attempt(visit: Visit, section: str, operation: str) -> Any:
+    page = visit.open(f"/docs/{section}#{operation}")
+    form = page.locator(f"#{operation} form.try")
+    expect(form).to_be_visible()
+    return form
+
+
+@pytest.mark.parametrize("stack", [Auth.LOCAL, Auth.KEYS], indirect=True, scope="session", ids=str)
+def test_the_documentation_sends_requests(visit: Visit, jobs: dict[str, Any], http: httpx.Client) -> None:
+    visit.watched.expected = ["404"]
+    form = attempt(visit, "jobs", "jobs_submit")
+    form.get_by_label("dry_run").select_option("true")
+    form.get_by_role("button", name="gan").click()
+    form.get_by_role("button", name="Send").click()
+    expect(form.locator("[data-answer] .note")).to_contain_text("200 OK")
+    expect(form.locator("[data-answer] > pre")).to_contain_text('"parameters"')
+    expect(form.locator("[data-curl]")).to_contain_text("/jobs?dry_run=true' ")
+    expect(form.locator("[data-curl]")).to_contain_text('-d \'{"kind":"gan"')
+
+    form = attempt(visit, "jobs", "jobs_show")
+    form.get_by_label("job_id").fill("job_01J00000000000000000000000")
+    form.get_by_role("button", name="Send").click()
+    expect(form.locator("[data-answer] .note")).to_contain_text("404")
+    expect(form.locator("[data-answer] > pre")).to_contain_text("job_not_found")
+
+    form = attempt(visit, "files", "samples_sample")
+    form.get_by_label("job_id").fill(jobs["reader"]["id"])
+    form.get_by_role("button", name="Send").click()
+    until(visit.page, "document.querySelector('#samples_sample [data-answer] img')?.naturalWidth > 50")
+
+    form = attempt(visit, "inference", "inference_predict")
+    form.get_by_label("job_id").fill(jobs["reader"]["id"])
+    form.get_by_role("button", name="Send").click()
+    expect(form.locator("[data-answer] > pre")).to_contain_text('"classes": [\n    7\n  ]')
+
+    form = attempt(visit, "files", "checkpoints_checkpoint")
+    form.get_by_label("job_id").fill(jobs["reader"]["id"])
+    form.get_by_role("button", name="Send").click()
+    with visit.page.expect_download() as download:
+        form.get_by_role("link", name="Save").click()
+    assert download.value.suggested_filename.endswith(".safetensors")
+
+
+@only_with([Auth.LOCAL])
+def test_the_documentation_follows_a_stream_and_stops(visit: Visit, http: httpx.Client) -> None:
+    job = http.post("/jobs", json={"kind": "classifier", "name": "streamed", "epochs": 900}).json()
+    form = attempt(visit, "results", "events_stream")
+    form.get_by_label("job_id").fill(job["id"])
+    form.get_by_role("button", name="Send").click()
+    expect(form.locator("[data-answer] > pre")).to_contain_text("event: metrics")
+    form.get_by_role("button", name="Stop").click()
+    expect(form.locator("[data-answer]")).to_contain_text("Stopped.")
+    form = attempt(visit, "jobs", "jobs_cancel")
+    form.get_by_label("job_id").fill(job["id"])
+    form.get_by_role("button", name="Send").click()
+    dialog = visit.page.locator("#confirm")
+    expect(dialog).to_contain_text(f"POST /jobs/{job['id']}/cancel")
+    dialog.get_by_role("button", name="Cancel").click()
+    assert http.get(job["urls"]["self"]).json()["requested"] is None
+    form.get_by_role("button", name="Send").click()
+    dialog.get_by_role("button", name="Send").click()
+    expect(form.locator("[data-answer] .note")).to_contain_text("202")
+
+
+@only_with([Auth.LOCAL])
+def test_the_documentation_is_found_and_fits_a_phone(open_stack: Callable[..., Visit]) -> None:
+    visit = open_stack(width=390, height=844)
+    page = visit.open("/docs")
+    assert page.evaluate("document.documentElement.scrollHeight") < 3000
+    page.get_by_label("Search operations and problems").fill("cancel")
+    expect(page.locator(".operations li:visible")).to_have_count(1)
+    page.locator(".operations li:visible a").click()
+    expect(page.locator("#jobs_cancel")).to_have_attribute("open", "")
+    page = visit.open("/docs#problem-job_not_found")
+    expect(page.locator("#problem-job_not_found")).to_be_in_viewport()
+    expect(page.locator("#problem-job_not_found p")).to_be_visible()
+    for path in page.locator("nav.tabs a").evaluate_all("all => all.map((link) => link.pathname)"):
+        page = visit.open(path)
+        assert page.evaluate("document.documentElement.scrollHeight") < 8000, path
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path

@@ -1,0 +1,228 @@
+"""Workers, the queue, keys and usage: what they answer, and who may ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service.contract import audit, keys, leases
+from service.contract.keys import Scope
+from service.contract.settings import Auth, Quotas
+from service.contract.tables import Worker
+from service.web.services import EXTENSION, Services
+
+Submit = Callable[..., str]
+Bearer = Callable[..., dict[str, str]]
+
+BROWSER = {"Accept": "text/html,*/*;q=0.8"}
+
+
+@pytest.fixture
+def keyed(make_app: Callable[..., Flask], either_url: str) -> Flask:
+    return make_app(either_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",), quotas=Quotas(requests=50))
+
+
+@pytest.fixture
+def bearer(keyed: Flask) -> Bearer:
+    here: Services = keyed.extensions[EXTENSION]
+
+    def make(owner: str = "ann", scope: Scope = Scope.SUBMIT) -> dict[str, str]:
+        return {"Authorization": f"Bearer {keys.create(here.database, name='k', owner=owner, scope=scope)[1]}"}
+
+    return make
+
+
+def check_in(app: Flask, worker_id: str, **values: Any) -> None:
+    here: Services = app.extensions[EXTENSION]
+    row = {"host": "box", "pid": 7, "slots": 2, "running": 0, "draining": False} | values
+    leases.check_in(here.database, Worker(id=worker_id, **row))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "needed"),
+    [
+        ("GET", "/workers", Scope.READ),
+        ("GET", "/queue", Scope.READ),
+        ("GET", "/usage", Scope.READ),
+        ("GET", "/datasets/mnist-10k", Scope.READ),
+        ("GET", "/ui/workers", Scope.READ),
+        ("GET", "/ui/usage", Scope.READ),
+        ("GET", "/keys", Scope.ADMIN),
+        ("POST", "/keys", Scope.ADMIN),
+        ("GET", "/keys/key_0123456789ab", Scope.ADMIN),
+        ("POST", "/keys/key_0123456789ab/revoke", Scope.ADMIN),
+        ("GET", "/ui/keys", Scope.ADMIN),
+    ],
+)
+def test_each_scope_opens_what_it_covers(keyed: Flask, bearer: Bearer, method: str, path: str, needed: Scope) -> None:
+    client = keyed.test_client()
+    for scope in Scope:
+        body = {"json": {"name": "n", "owner": "o"}} if method == "POST" else {}
+        answer = client.open(path, method=method, headers=bearer(scope=scope), **body)
+        refused = answer.status_code == 403 and answer.json["code"] == "scope_missing"
+        assert refused is not scope.covers(needed), (scope, answer.status_code)
+    assert client.open(path, method=method).status_code == 401
+
+
+def test_the_queue_lists_jobs_in_the_order_in_which_they_are_claimed(
+    either_app: Flask, submit: Submit, play: Any
+) -> None:
+    client = either_app.test_client()
+    for name, priority in (("third", 5), ("first", 9), ("fourth", 5), ("second", 8)):
+        submit(client, name=name, priority=priority)
+    queue = client.get("/queue").json
+    assert [(job["position"], job["name"]) for job in queue["data"]] == [
+        (1, "first"),
+        (2, "second"),
+        (3, "third"),
+        (4, "fourth"),
+    ]
+    assert (queue["total"], queue["own"], queue["owners"]) == (4, 4, {"": 4})
+    assert all(job["waited_seconds"] >= 0 for job in queue["data"])
+    assert [job["position"] for job in client.get("/queue?limit=2").json["data"]] == [1, 2]
+    assert play(either_app).claim().job_id == queue["data"][0]["id"]
+    assert [job["name"] for job in client.get("/queue").json["data"]] == ["second", "third", "fourth"]
+
+
+def test_positions_count_all_owners_and_show_nothing_of_them(keyed: Flask, bearer: Bearer) -> None:
+    client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
+    operator = bearer("operator", Scope.ADMIN)
+    for headers, name in ((bob, "of bob"), (ann, "of ann"), (bob, "of bob too")):
+        client.post("/jobs", json={"kind": "classifier", "name": name}, headers=headers)
+    seen = client.get("/queue", headers=ann).json
+    assert [(job["name"], job["position"]) for job in seen["data"]] == [("of ann", 2)]
+    assert (seen["total"], seen["own"], seen["owners"]) == (3, 1, None)
+    assert client.get("/queue", headers=operator).json["owners"] == {"bob": 2, "ann": 1}
+    page = client.get("/ui/workers", headers=ann | BROWSER).text
+    assert "of ann" in page
+    assert "bob" not in page
+    assert "2 more belong to other owners" in page
+
+
+def test_a_worker_shows_the_jobs_that_one_may_see(keyed: Flask, bearer: Bearer, play: Any) -> None:
+    client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
+    job = client.post("/jobs", json={"kind": "classifier", "name": "of ann"}, headers=ann).json
+    play(keyed).claim()
+    check_in(keyed, "played", running=1)
+    check_in(keyed, "leaving", draining=True)
+    shown = {worker["id"]: worker for worker in client.get("/workers", headers=ann).json["data"]}
+    assert [item["id"] for item in shown["played"]["jobs"]] == [job["id"]]
+    assert shown["leaving"]["draining"] is True
+    foreign = {worker["id"]: worker for worker in client.get("/workers", headers=bob).json["data"]}
+    assert (foreign["played"]["running"], foreign["played"]["jobs"]) == (1, [])
+    page = client.get("/ui/workers", headers=ann | BROWSER).text
+    assert f'href="/ui/jobs/{job["id"]}"' in page
+    assert "draining" in page
+    assert "of ann" not in client.get("/ui/workers", headers=bob | BROWSER).text
+
+
+def test_a_key_is_created_shown_once_listed_and_revoked(keyed: Flask, bearer: Bearer) -> None:
+    here: Services = keyed.extensions[EXTENSION]
+    client, admin = keyed.test_client(), bearer("operator", Scope.ADMIN)
+    asked = {"name": "laptop", "owner": "carol", "scope": "read", "lifetime_days": 30}
+    made = client.post("/keys", json=asked, headers=admin)
+    assert made.status_code == 201
+    key = made.json["key"]
+    assert (made.json["owner"], made.json["scope"], made.json["state"]) == ("carol", "read", "valid")
+    assert made.json["expires_at"] > made.json["created_at"]
+    carol = {"Authorization": f"Bearer {key}"}
+    assert client.get("/session", headers=carol).json["owner"] == "carol"
+    shown = client.get(made.headers["Location"], headers=admin)
+    assert shown.json == {name: value for name, value in made.json.items() if name != "key"}
+    for path in ("/keys", "/ui/keys", "/audit"):
+        assert key not in client.get(path, headers=admin).text
+    revoked = client.post(f"/keys/{made.json['id']}/revoke", headers=admin)
+    assert (revoked.status_code, revoked.json["state"]) == (202, "revoked")
+    assert client.post(f"/keys/{made.json['id']}/revoke", headers=admin).json == revoked.json
+    with here.database.read() as session:
+        assert keys.identify(session, key) is None
+        told = [(row.action, row.subject, row.owner) for row in audit.read(session, subject=made.json["id"])]
+    assert told == [("revoke_key", made.json["id"], "operator"), ("create_key", made.json["id"], "operator")]
+    listed = client.get("/keys", headers=admin).json
+    assert (listed["of_settings"], listed["required"]) == (1, True)
+    actions = {item["owner"]: item["last_recorded_at"] for item in listed["data"]}
+    assert actions["operator"] is not None
+    assert actions["carol"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"owner": "ann"}, "#/name"),
+        ({"name": "x", "owner": "no spaces"}, "#/owner"),
+        ({"name": "x", "owner": "ann", "scope": "root"}, "#/scope"),
+        ({"name": "x", "owner": "ann", "lifetime_days": 0}, "#/lifetime_days"),
+        ({"name": "x", "owner": "ann", "digest": "y"}, "#/digest"),
+    ],
+)
+def test_a_fault_of_a_new_key_is_pointed_at(keyed: Flask, bearer: Bearer, body: dict[str, Any], pointer: str) -> None:
+    answer = keyed.test_client().post("/keys", json=body, headers=bearer(scope=Scope.ADMIN))
+    assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (422, pointer)
+
+
+def test_unknown_keys_are_not_found(keyed: Flask, bearer: Bearer) -> None:
+    client, admin = keyed.test_client(), bearer(scope=Scope.ADMIN)
+    for method, path in (("GET", "/keys/key_000000000000"), ("POST", "/keys/key_000000000000/revoke")):
+        answer = client.open(path, method=method, headers=admin)
+        assert (answer.status_code, answer.json["code"]) == (404, "key_not_found")
+
+
+def test_without_keys_nobody_can_plant_one(client: FlaskClient) -> None:
+    for path in ("/keys", "/keys/key_000000000000/revoke"):
+        answer = client.post(path, json={"name": "x", "owner": "ann"})
+        assert (answer.status_code, answer.json["code"]) == (409, "keys_not_required")
+    page = client.get("/ui/keys", headers=BROWSER).text
+    assert "Keys are not required" in page
+    assert "TAPELINE_AUTH=keys" in page
+    assert client.get("/keys").json == {"data": [], "of_settings": 0, "required": False}
+
+
+def test_usage_counts_jobs_files_and_what_is_left_of_quotas(keyed: Flask, bearer: Bearer, play: Any) -> None:
+    client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
+    client.post("/jobs", json={"kind": "classifier"}, headers=ann)
+    worker = play(keyed)
+    worker.claim()
+    worker.epoch(1)
+    worker.succeed()
+    client.post("/jobs", json={"kind": "classifier"}, headers=ann)
+    client.post("/jobs", json={"kind": "classifier"}, headers=bob)
+    [own] = client.get("/usage", headers=ann).json["data"]
+    assert (own["owner"], own["jobs"], own["keys"]) == ("ann", {"succeeded": 1, "queued": 1}, 1)
+    sizes = client.get("/jobs?status=succeeded", headers=ann).json["data"]
+    files = client.get(f"{sizes[0]['urls']['artifacts']}", headers=ann).json["data"]
+    assert own["artifact_bytes"] == sum(file["size_bytes"] for file in files) > 10_000
+    assert 0 < own["requests_left"] < 50
+    everyone = client.get("/usage", headers=bearer("operator", Scope.ADMIN)).json["data"]
+    assert {item["owner"] for item in everyone} == {"ann", "bob", "operator"}
+    assert everyone[0]["owner"] == "ann"
+    page = client.get("/ui/usage", headers=bob | BROWSER).text
+    assert "ann" not in re.sub(r"<[^>]*>", "", page)
+
+
+def test_usage_without_keys_is_that_of_all(client: FlaskClient, submit: Submit) -> None:
+    submit(client)
+    [item] = client.get("/usage").json["data"]
+    assert (item["owner"], item["jobs"], item["requests_left"]) == (None, {"queued": 1}, None)
+
+
+def test_only_admins_are_offered_what_only_they_may_do(keyed: Flask, bearer: Bearer) -> None:
+    client = keyed.test_client()
+    for scope in Scope:
+        page = client.get("/", headers=bearer(scope=scope) | BROWSER).text
+        assert ('href="/ui/keys"' in page) is (scope is Scope.ADMIN)
+        assert 'href="/ui/workers"' in page
+
+
+def test_a_dataset_names_the_jobs_that_use_it(keyed: Flask, bearer: Bearer) -> None:
+    client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
+    for headers, name in ((ann, "older"), (ann, "newer"), (bob, "of bob")):
+        client.post("/jobs", json={"kind": "classifier", "name": name}, headers=headers)
+    page = client.get("/datasets/mnist-10k", headers=ann | BROWSER).text
+    assert page.index("newer") < page.index("older")
+    assert "of bob" not in page
+    assert "No job uses this dataset" in client.get("/datasets/mnist", headers=ann | BROWSER).text

@@ -1,0 +1,166 @@
+"""Browsers get pages, and programs JSON, at the same addresses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service.web.openapi import UNDOCUMENTED
+
+Submit = Callable[..., str]
+
+CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+BROWSER = {"Accept": CHROME}
+PROGRAMS = ("*/*", "application/json", "", "application/json, text/html;q=0.5", "application/problem+json")
+
+
+@pytest.fixture
+def job_id(client: FlaskClient, worker: Any, submit: Submit) -> str:
+    made = submit(client, name="reader", epochs=2)
+    worker.claim()
+    worker.epoch(1, confusion=[[1] * 10] * 10)
+    worker.epoch(2, confusion=[[1] * 10] * 10)
+    worker.succeed()
+    return made
+
+
+ADDRESSES = (
+    "/jobs",
+    "/jobs/{id}",
+    "/jobs/{id}/events",
+    "/jobs/{id}/metrics",
+    "/jobs/{id}/results",
+    "/jobs/{id}/artifacts",
+    "/jobs/{id}/checkpoints",
+    "/jobs/{id}/samples",
+    "/jobs/{id}/confusion",
+    "/datasets",
+    "/datasets/mnist-10k",
+    "/workers",
+    "/queue",
+    "/usage",
+    "/keys",
+    "/limits",
+    "/presets",
+    "/session",
+    "/audit",
+    "/readyz",
+)
+
+
+@pytest.mark.parametrize("path", ADDRESSES)
+def test_a_browser_gets_a_page_where_a_program_gets_json(client: FlaskClient, job_id: str, path: str) -> None:
+    path = path.format(id=job_id)
+    page = client.get(path, headers=BROWSER, follow_redirects=True)
+    assert (page.status_code, page.content_type) == (200, "text/html; charset=utf-8")
+    assert "<h1" in page.text
+    assert "default-src 'none'; script-src 'self'" in page.headers["Content-Security-Policy"]
+    for accept in PROGRAMS:
+        answer = client.get(path, headers={"Accept": accept})
+        assert (answer.status_code, answer.mimetype) == (200, "application/json"), accept
+        assert "Accept" in answer.vary
+
+
+def test_every_json_answer_has_a_page(app: Flask, client: FlaskClient, job_id: str) -> None:
+    values = {"job_id": job_id, "name": "mnist-10k", "true": 0, "predicted": 0, "which": "latest", "form": "png"}
+    adapter = app.url_map.bind("localhost")
+    tried = 0
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint in UNDOCUMENTED or "GET" not in (rule.methods or ()) or not rule.arguments <= set(values):
+            continue
+        path = adapter.build(rule.endpoint, {name: values[name] for name in rule.arguments})
+        with client.get(path) as answer:
+            if answer.mimetype not in ("application/json", "application/problem+json") or path == "/openapi.json":
+                continue
+        page = client.get(path, headers=BROWSER, follow_redirects=True)
+        assert page.mimetype == "text/html", path
+        tried += 1
+    assert tried > 15
+
+
+def test_a_job_and_its_list_lead_a_browser_to_their_pages(client: FlaskClient, job_id: str) -> None:
+    for path, there in (
+        (f"/jobs/{job_id}", f"/ui/jobs/{job_id}"),
+        ("/jobs?status=failed&q=x", "/?status=failed&q=x"),
+        ("/ui", "/"),
+    ):
+        answer = client.get(path, headers=BROWSER)
+        assert (answer.status_code, answer.headers["Location"]) == (303, there)
+
+
+def test_documents_and_downloads_stay_what_they_are(client: FlaskClient, job_id: str) -> None:
+    for path, media in (
+        ("/openapi.json", "application/json"),
+        ("/schema.json", "application/schema+json"),
+        (f"/jobs/{job_id}/metrics?format=csv", "text/csv"),
+        (f"/jobs/{job_id}/metrics?format=json", "application/json"),
+        (f"/jobs/{job_id}/samples/latest.png", "image/png"),
+        (f"/jobs/{job_id}/checkpoints/latest", "application/octet-stream"),
+    ):
+        with client.get(path, headers=BROWSER) as answer:
+            assert (answer.status_code, answer.mimetype) == (200, media)
+
+
+def test_a_browser_sees_a_problem_as_a_page_with_everything_in_it(client: FlaskClient) -> None:
+    page = client.get("/jobs?limit=x&foo=1&bar=<script>", headers=BROWSER, follow_redirects=True)
+    assert (page.status_code, page.mimetype) == (400, "text/html")
+    for text in (
+        "A parameter is not valid",
+        "<code>limit</code>",
+        "<code>foo</code>",
+        "unknown parameter",
+        "What to do:",
+    ):
+        assert text in page.text
+    assert f"<code>{page.headers['X-Request-Id']}</code>" in page.text
+    assert 'href="/docs#problem-invalid_parameter"' in page.text
+    assert '<script>"' not in page.text
+    assert "Accept" in page.vary
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "title"),
+    [
+        ("/nope", 404, "Page not found"),
+        ("/jobs/job_01J00000000000000000000000", 404, "There is no such job"),
+        ("/jobs/job_01J00000000000000000000000/events", 404, "There is no such job"),
+        ("/datasets/nope", 404, "There is no such dataset"),
+    ],
+)
+def test_a_page_that_is_not_there_leads_on(client: FlaskClient, path: str, status: int, title: str) -> None:
+    page = client.get(path, headers=BROWSER, follow_redirects=True)
+    assert (page.status_code, page.mimetype) == (status, "text/html")
+    assert re.search(rf"<h1[^>]*>{title}</h1>", page.text)
+    assert 'href="/"' in page.text
+    assert 'href="//' not in page.text
+    assert client.get(path).mimetype == "application/problem+json"
+
+
+def test_a_wrong_method_from_a_browser_is_a_page_too(client: FlaskClient) -> None:
+    page = client.put("/jobs", headers=BROWSER)
+    assert (page.status_code, page.mimetype) == (405, "text/html")
+    assert "GET" in page.headers["Allow"]
+
+
+def test_a_passing_problem_offers_to_try_again(make_app: Callable[..., Flask]) -> None:
+    client = make_app("postgresql+psycopg://nobody:secret@127.0.0.1:1/none").test_client()
+    page = client.get("/datasets", headers=BROWSER)
+    assert (page.status_code, page.mimetype) == (503, "text/html")
+    assert '<a class="button primary" href="/datasets">Try again</a>' in page.text
+    assert page.headers["Retry-After"] == "5"
+    assert "secret" not in page.text
+
+
+def test_an_alternative_page_is_documented(client: FlaskClient) -> None:
+    paths = client.get("/openapi.json").json["paths"]
+    assert set(paths["/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]) >= {
+        "application/json",
+        "text/html",
+    }
+    assert "/ui/jobs/{job_id}" in paths["/jobs/{job_id}"]["get"]["responses"]["303"]["description"]
+    assert "text/html" not in paths["/jobs"]["post"]["responses"]["201"]["content"]

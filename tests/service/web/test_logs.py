@@ -1,0 +1,117 @@
+"""A job's log: filtered by type, level and text, page by page, and as a file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service.contract import leases
+from service.contract.health import Finding
+from service.contract.states import FindingCode, Severity
+
+BROWSER = {"Accept": "text/html,*/*;q=0.8"}
+
+
+@pytest.fixture
+def client(either_app: Flask) -> FlaskClient:
+    return either_app.test_client()
+
+
+@pytest.fixture
+def job_id(either_app: Flask, client: FlaskClient, submit: Callable[..., str], play: Any) -> str:
+    """A job that made three epochs, was warned, and failed."""
+    made = submit(client, name="reader", epochs=5)
+    worker = play(either_app)
+    worker.claim()
+    worker.epoch(1)
+    finding = Finding(
+        code=FindingCode.OVERFITTING, severity=Severity.WARNING, epoch=2, message="the gap grows", numbers={}, advice=[]
+    )
+    worker.epoch(2, health=[finding])
+    leases.log(either_app.extensions["tapeline"].database, worker.held, "error", "strange", "Zürich, 100% <b>")
+    worker.epoch(3)
+    worker.fail("internal")
+    return made
+
+
+def types(answer: Any) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [event["type"] for event in answer.json["data"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("type=metrics", ["metrics"] * 3),
+        ("type=sample,checkpoint", ["sample", "checkpoint"] * 3),
+        ("level=warning", ["health", "log", "status", "end"]),
+        ("level=error", ["log", "status", "end"]),
+        ("level=error&type=log", ["log"]),
+        ("q=OVERFIT", ["metrics", "health", "health"]),
+        ("q=z%C3%BCrich", ["log"]),
+        ("q=100%25", ["log"]),
+        ("q=nothing-like-that", []),
+        ("type=&q=&level=&before=", None),
+    ],
+)
+def test_a_log_is_filtered(client: FlaskClient, job_id: str, query: str, wanted: list[str] | None) -> None:
+    found = types(client.get(f"/jobs/{job_id}/events?{query}"))
+    if wanted is None:
+        wanted = types(client.get(f"/jobs/{job_id}/events"))
+    assert sorted(found) == sorted(wanted)
+
+
+@pytest.mark.parametrize("query", ["type=colour", "level=loud", "before=x", "format=xml"])
+def test_an_unknown_filter_is_refused(client: FlaskClient, job_id: str, query: str) -> None:
+    assert client.get(f"/jobs/{job_id}/events?{query}").json["code"] == "invalid_parameter"
+
+
+def test_a_log_is_read_backwards_without_gaps(client: FlaskClient, job_id: str) -> None:
+    everything = client.get(f"/jobs/{job_id}/events").json["data"]
+    read: list[Any] = []
+    before = 10**9
+    while True:
+        page = client.get(f"/jobs/{job_id}/events?before={before}&limit=4").json
+        read = page["data"] + read
+        before = read[0]["seq"]
+        if not page["has_more"]:
+            break
+    assert read == everything
+
+
+def test_a_log_is_downloaded_as_json_lines(client: FlaskClient, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.web.resources.events._AT_ONCE", 3)
+    answer = client.get(f"/jobs/{job_id}/events?format=jsonl", headers=BROWSER)
+    assert answer.mimetype == "application/x-ndjson"
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert lines == client.get(f"/jobs/{job_id}/events?limit=1000").json["data"]
+    errors = client.get(f"/jobs/{job_id}/events?format=jsonl&level=error").text.splitlines()
+    assert len(errors) == 3
+
+
+def test_the_page_shows_the_end_of_a_log_and_leads_to_the_rest(client: FlaskClient, job_id: str) -> None:
+    total = len(client.get(f"/jobs/{job_id}/events").json["data"])
+    page = client.get(f"/jobs/{job_id}/events?limit=4", headers=BROWSER).text
+    shown = [int(seq) for seq in re.findall(r'data-seq="(\d+)"', page)]
+    assert shown == list(range(total - 3, total + 1))
+    older = re.search(r'href="(\?[^"]*before=[^"]*)"', page)
+    assert older is not None
+    address = older[1].replace("&amp;", "&")
+    page = client.get(f"/jobs/{job_id}/events{address}&limit=4", headers=BROWSER).text
+    assert [int(seq) for seq in re.findall(r'data-seq="(\d+)"', page)] == list(range(total - 7, total - 3))
+
+
+def test_the_page_marks_levels_and_escapes_what_it_shows(client: FlaskClient, job_id: str) -> None:
+    page = client.get(f"/jobs/{job_id}/events?level=warning", headers=BROWSER).text
+    assert len(re.findall(r'<li class="error"', page)) == 3
+    assert len(re.findall(r'<li class="warning"', page)) == 1
+    assert "Zürich, 100% &lt;b&gt;" in page
+    assert re.search(r'<a class="button slim" href="\?level=warning" aria-current="true">Warnings and errors</a>', page)
+    assert 'href="?level=warning&amp;format=jsonl"' in page
