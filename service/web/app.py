@@ -31,8 +31,8 @@ from service.web.resources import (
     health,
     inference,
     job_view,
-    jobs,
     limits,
+    lists,
     pages,
     plots,
     presets,
@@ -45,7 +45,7 @@ from service.web.services import EXTENSION, Services
 from service.web.stream import Hub
 
 _BLUEPRINTS: Final = (
-    jobs.blueprint,
+    lists.blueprint,  # with that of jobs
     results.blueprint,
     events.blueprint,
     checkpoints.blueprint,

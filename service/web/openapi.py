@@ -173,7 +173,7 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
     for media_type in operation.other_media:
         found[str(operation.status)]["content"] |= _answer(media_type)["content"]
     if operation.query is not NoQuery:
-        found["414"] = {"description": "The request line is longer than 4,094 bytes; the web server says so itself."}
+        found["414"] = {"description": "The request line is longer than 8,190 bytes; the web server says so itself."}
     for status, what in operation.also.items():
         key = str(status)
         if isinstance(what, str) and key in found:
