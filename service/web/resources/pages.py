@@ -8,6 +8,7 @@ from flask import Blueprint, Response, render_template, request
 
 from service.contract import jobs, leases
 from service.contract.artifacts import ArtifactKind
+from service.contract.listing import GroupBy
 from service.contract.spec import Kind
 from service.web import queries
 from service.web.operations import documented
@@ -77,6 +78,7 @@ def index() -> Response:
         workers=workers,
         kinds=list(Kind),
         orders=_ORDERS,
+        group_by=list(GroupBy),
         address=request.host_url.rstrip("/"),
     )
 
