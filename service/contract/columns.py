@@ -334,7 +334,10 @@ FACTS: Final[dict[str, Column]] = dict(
             "progress", Type.NUMBER, lambda job: round(min(job.step / job.steps, 1.0), 6) if job.steps else 0.0,
             percent=True, description="Finished share of all batches.",
         ),
-        _fact("metrics", Type.JSON, lambda job: job.metrics, label="metrics (last epoch)", description="All metrics of the last finished epoch."),
+        _fact(
+            "metrics", Type.JSON, lambda job: job.metrics, label="metrics (last epoch)",
+            description="All metrics of the last finished epoch.",
+        ),
         _fact("created_at", Type.TIME, lambda job: job.created_ms, label="created"),
         _fact("kind", Type.TEXT, lambda job: job.kind, Job.kind.expression),
         _fact(

@@ -2,7 +2,7 @@
 import { ago, bytes, describe, duration, h, metric, when } from "./dom.js";
 
 const SUMMARY = ["val_accuracy", "train_loss", "frechet_distance", "g_loss", "d_loss"];
-const WIDTHS = { status: 9, progress: 11, metrics: 15, created_at: 7.5, text: 6.5, number: 5, metric: 6, seconds: 5.5, bytes: 6, time: 7.5, flag: 5, job: 5.5, json: 11 };
+const WIDTHS = { status: 9, progress: 11, metrics: 15, created_at: 8, text: 6.5, number: 5, metric: 6, seconds: 5.5, bytes: 6, time: 7.5, flag: 5, job: 5.5, json: 11 };
 
 // In rem: as wide as its values are, and as the longest part of its heading.
 export function widthOf(column) {

@@ -123,7 +123,8 @@ const SPECIAL = {
 function plain(column) {
   const isTime = column.type === "time";
   const shown = h(isTime ? "time" : "span", { class: "shown" });
-  const element = h("td", { class: `c-plain ${column.type}`, dataset: { column: column.name } }, label(column), shown);
+  const said = h("span", { class: "visually-hidden" }); // what is seen by its weight is said too
+  const element = h("td", { class: `c-plain ${column.type}`, dataset: { column: column.name } }, label(column), shown, said);
   return {
     element,
     update(job, title, best, parents) {
@@ -133,7 +134,8 @@ function plain(column) {
       element.classList.toggle("best", Boolean(isBest));
       shown.title = isBest ? `${whole(column, value)}: the best of the loaded jobs` : whole(column, value);
       if (column.type === "job" && value) shown.replaceChildren(h("a", { href: `/ui/jobs/${value}` }, value.slice(-6).toLowerCase()));
-      else shown.replaceChildren(text(column, value), isBest ? h("span", { class: "visually-hidden" }, " (best)") : "");
+      else shown.textContent = text(column, value);
+      said.textContent = isBest ? "best" : "";
     },
   };
 }

@@ -34,7 +34,7 @@ export class JobTable {
   }
 
   setColumns(columns, sort) {
-    const same = JSON.stringify(columns) === JSON.stringify(this.columns);
+    const same = columns.map((column) => column.name).join() === this.columns.map((column) => column.name).join();
     if (!same || !this.headings) {
       this.columns = columns;
       this.rows.clear();
