@@ -118,7 +118,7 @@ def test_chosen_columns_stay_after_a_reload_and_are_in_order(open_window: Callab
     expect(page.locator("tr.job .metrics").first).to_have_text(re.compile(r"val accuracy\d\d\.\d\d%train loss0\.5"))
     page.get_by_role("button", name="Columns").click()
     dialog = page.locator("#columns")
-    dialog.get_by_label("Search columns").fill("learning")
+    dialog.get_by_label("Search columns").fill("optimizer.learning_rate")
     expect(dialog.locator("fieldset legend")).to_have_text(["Settings that differ"])
     dialog.get_by_role("checkbox", name="optimizer.learning_rate").check()
     dialog.get_by_label("Search columns").fill("best val acc")
