@@ -21,8 +21,8 @@ from PIL import Image
 from benchmarks.service.clients import _percentile
 from benchmarks.service.place import ROOT, Place, Places
 from benchmarks.service.rows import fill
-from service.contract import jobs, leases
-from service.contract.jobs import JobFilter
+from service.contract import jobs, leases, listing
+from service.contract.listing import JobFilter
 
 KINDS: Final = ("sqlite", "postgresql")
 TINY: Final[dict[str, Any]] = {
@@ -177,7 +177,7 @@ def _middle(place: Place, count: int) -> str:
         cursor = None
         with place.database.read() as session:
             for _ in range(3):
-                page = jobs.find(session, JobFilter(), limit=count // 6, cursor=cursor)
+                page = listing.find(session, JobFilter(), limit=count // 6, cursor=cursor)
                 cursor = page.next_cursor
         assert cursor is not None
         _CURSORS[place.port] = cursor

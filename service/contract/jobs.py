@@ -1,4 +1,4 @@
-"""What a person does with jobs. One function, one transaction; the worker's side is in ``leases``."""
+"""User operations on jobs, each one transaction. The worker's side is in ``leases``, lists are in ``listing``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, func, insert, literal, literal_column, or_, select
+from sqlalchemy import Connection, Select, delete, func, insert, literal, literal_column, select
 from sqlalchemy.orm import Session
 from ulid import ULID
 
@@ -22,7 +22,6 @@ from service.contract.errors import (
     JobNotFound,
 )
 from service.contract.events import EventType
-from service.contract.orders import Order, Sort
 from service.contract.spec import Spec
 from service.contract.states import TERMINAL, Action, Request, Status, allowed_actions
 from service.contract.tables import (
@@ -74,27 +73,6 @@ class IdempotencyKey:
 
     key: str
     fingerprint: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobFilter:
-    """Which jobs a list shows; ``None`` means any."""
-
-    status: Sequence[Status] | None = None
-    kind: str | None = None
-    tag: str | None = None
-    name: str | None = None
-    """The whole name, letter by letter."""
-    text: str | None = None
-    """Part of a name or an id, letters of any case."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a list."""
-
-    jobs: Sequence[Job]
-    next_cursor: str | None
 
 
 def new_id(prefix: str) -> str:
@@ -255,62 +233,6 @@ def artifact_epochs(session: Session, job_ids: Collection[str], kind: ArtifactKi
     for job_id, epoch in session.execute(query.order_by(Artifact.job_id, Artifact.epoch)):
         found.setdefault(job_id, []).append(epoch)
     return found
-
-
-def find(
-    session: Session,
-    wanted: JobFilter,
-    *,
-    owner: str | None = None,
-    sort: Sort = "-created_at",
-    limit: int = 20,
-    cursor: str | None = None,
-) -> Page:
-    """A page of jobs, stable while new ones arrive: the cursor is a place in the order, not a count.
-
-    Args:
-        sort: what by, with ``-`` before it for falling.
-
-    Raises:
-        InvalidCursor: the cursor is not one of ours, or was made for another order.
-    """
-    query = _owned(select(Job), owner)
-    if wanted.status is not None:
-        # For one, an index has the order; for SQLite, a set of one is not one.
-        one = len(wanted.status) == 1
-        query = query.where(Job.status == wanted.status[0] if one else Job.status.in_(wanted.status))
-    if wanted.kind is not None:
-        query = query.where(Job.kind == wanted.kind)
-    if wanted.tag is not None:
-        query = query.where(Job.id.in_(select(JobTag.job_id).where(JobTag.tag == wanted.tag)))
-    if wanted.name is not None:
-        query = query.where(Job.name == wanted.name)
-    if wanted.text:
-        part = wanted.text.lower()
-        named = func.lower(func.coalesce(Job.name, "")).contains(part, autoescape=True)
-        query = query.where(or_(named, func.lower(Job.id).contains(part, autoescape=True)))
-    order = Order(sort)
-    if cursor is not None:
-        query = query.where(order.behind(cursor))
-    # First the ids alone: where no index has the order, whole rows would be carried through the sort.
-    places = session.execute(
-        query.with_only_columns(Job.id, order.value).order_by(*order.columns).limit(limit + 1)
-    ).all()
-    ids = [job_id for job_id, _ in places[:limit]]
-    found = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(ids)))}
-    page = [found[job_id] for job_id in ids if job_id in found]  # one may be deleted between the two
-    if len(places) <= limit:
-        return Page(page, None)
-    last_id, value = places[limit - 1]
-    return Page(page, order.cursor(value, last_id))
-
-
-def counts(session: Session, *, owner: str | None = None) -> dict[Status, int]:
-    """How many jobs there are in each state."""
-    query = select(Job.status, func.count()).group_by(Job.status)
-    if owner is not None:
-        query = query.where(Job.owner == owner)
-    return {Status(status): count for status, count in session.execute(query)}
 
 
 def cancel(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> Job:

@@ -11,10 +11,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, UnaryExpression, and_, case, func, literal, or_, tuple_
 
+from service.contract import columns
+from service.contract.columns import Type, UnknownColumn
 from service.contract.errors import InvalidCursor
 from service.contract.states import Status
 from service.contract.tables import Job
@@ -33,14 +35,6 @@ _MOST_CHARACTERS: Final = 400
 MAX_CURSOR: Final = 2400
 """Characters of the longest cursor: one with so long a name, four bytes a letter."""
 
-Sort = Literal[
-    "created_at", "-created_at", "priority", "-priority", "name", "-name", "status", "-status",
-    "started_at", "-started_at", "finished_at", "-finished_at", "duration", "-duration", "epoch", "-epoch",
-    "val_accuracy", "-val_accuracy", "val_loss", "-val_loss", "frechet_distance", "-frechet_distance",
-]  # fmt: skip
-"""The orders in which a list can be had; ``-`` is for falling."""
-SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
-
 
 @dataclass(frozen=True, slots=True)
 class _Key:
@@ -49,10 +43,6 @@ class _Key:
     value: ColumnElement[Any]
     type: type[int] | type[float] | type[str] = int
     may_lack: bool = True
-
-
-def _metric(name: str) -> _Key:
-    return _Key(Job.metrics[name].as_float(), float)
 
 
 _KEYS: Final = {
@@ -64,23 +54,46 @@ _KEYS: Final = {
     "finished_at": _Key(Job.finished_ms.expression),
     "duration": _Key(Job.finished_ms - Job.started_ms),
     "epoch": _Key(Job.epoch.expression, may_lack=False),
-    "val_accuracy": _metric("val_accuracy"),
-    "val_loss": _metric("val_loss"),
-    "frechet_distance": _metric("frechet_distance"),
 }
+SORTS: Final = tuple(sign + name for name in _KEYS for sign in ("", "-"))
+"""The orders by facts of a job that are no columns, or that an index has; besides, there is one for each column."""
+_OF_TYPE: Final[dict[Type, type[int] | type[float] | type[str]]] = {
+    Type.TEXT: str, Type.JOB: str, Type.NUMBER: float, Type.METRIC: float, Type.SECONDS: float, Type.BYTES: int,
+}  # fmt: skip
+
+
+def of_column(name: str) -> str | None:
+    """The order by a column, rising; ``None``: a list cannot be sorted by it."""
+    if name in _KEYS:
+        return name
+    if name == "progress":
+        return "epoch"
+    return name if columns.parse(name).expression is not None else None
+
+
+def _key(name: str) -> _Key:
+    if name in _KEYS:
+        return _KEYS[name]
+    column = columns.parse(name)
+    if column.expression is None or column.type not in _OF_TYPE:
+        raise UnknownColumn(name, "a list cannot be sorted by this column")
+    return _Key(column.expression, _OF_TYPE[column.type])
 
 
 class Order:
     """One order of jobs.
 
     Args:
-        sort: what by, with ``-`` before it for falling.
+        sort: what by, with ``-`` before it for falling: one of ``SORTS``, or a column's name.
+
+    Raises:
+        UnknownColumn: there is no such order.
     """
 
-    def __init__(self, sort: Sort) -> None:
+    def __init__(self, sort: str) -> None:
         self._sort = sort
         self._falls = sort.startswith("-")
-        self._key = _KEYS[sort.removeprefix("-")]
+        self._key = _key(sort.removeprefix("-"))
 
     @property
     def value(self) -> ColumnElement[Any]:

@@ -31,9 +31,9 @@ from service.web.resources import (
     health,
     inference,
     job_view,
-    jobs,
     keys,
     limits,
+    lists,
     pages,
     plots,
     presets,
@@ -48,7 +48,7 @@ from service.web.services import EXTENSION, Services
 from service.web.stream import Hub
 
 _BLUEPRINTS: Final = (
-    jobs.blueprint,
+    lists.blueprint,  # with that of jobs
     results.blueprint,
     events.blueprint,
     checkpoints.blueprint,

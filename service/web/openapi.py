@@ -190,7 +190,7 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
     elif method == "GET" and isinstance(operation.page, str):
         found["303"] = {"description": f"With `Accept: text/html`: see the page `{operation.page}`."}
     if operation.query is not NoQuery:
-        found["414"] = {"description": "The request line is longer than 4,094 bytes (plain text from the web server)."}
+        found["414"] = {"description": "The request line is longer than 8,190 bytes; the web server says so itself."}
     for status, what in operation.also.items():
         key = str(status)
         if isinstance(what, str) and key in found:

@@ -7,12 +7,14 @@ import re
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from flask import request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import PydanticCustomError
 
-from service.contract import jobs, orders, validation
+from service.contract import columns, jobs, orders, validation
 from service.contract.audit import Deed
+from service.contract.columns import UnknownColumn
 from service.contract.events import EventType, Level
-from service.contract.orders import Sort
+from service.contract.listing import GroupBy, JobFilter, Lacking
 from service.contract.spec import Kind
 from service.contract.states import Status
 from service.web import arrivals
@@ -38,10 +40,41 @@ def _blank_is_none(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _refused(name: str, error: UnknownColumn) -> PydanticCustomError:
+    return PydanticCustomError(
+        "unknown_column", "{name}: {why}", {"name": name[:100], "why": str(error), "suggestion": error.suggestion}
+    )
+
+
+def _column(name: str) -> str:
+    try:
+        return columns.parse(name).name
+    except UnknownColumn as error:
+        raise _refused(name, error) from error
+
+
+def _order(sort: str) -> str:
+    try:
+        orders.Order(sort)
+    except UnknownColumn as error:
+        raise _refused(sort, error) from error
+    return sort
+
+
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 JobId = Annotated[str, StringConstraints(max_length=40)]
 Seq = Annotated[int, Field(ge=0, le=2**62)]
 WhichCheckpoint = Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")]
+Columns = Annotated[
+    list[Annotated[str, StringConstraints(max_length=200), AfterValidator(_column)]],
+    BeforeValidator(_split),
+    Field(
+        max_length=columns.MAX_COLUMNS,
+        description="What to add to each job, repeated or separated by commas: facts (`preset`, `duration`, `parent`), "
+        "settings (`optimizer.learning_rate` or `/layers/0/units`), metrics of the last epoch (`val_accuracy`) or of "
+        "all (`best:val_accuracy`; `min:` and `max:` for those without a goal). `GET /jobs/columns` lists them.",
+    ),
+]
 
 
 class Query(BaseModel):
@@ -60,26 +93,83 @@ class SubmitQuery(Query):
     dry_run: bool = Field(False, description="Check the spec and estimate its cost; store nothing.")
 
 
-class ListQuery(Query):
-    """Which jobs to list, and in which order."""
+class FilterQuery(Query):
+    """Which jobs are meant."""
 
     status: Annotated[list[Status], BeforeValidator(_split)] = Field(
         default=[], description="One or more, repeated or separated by commas."
     )
     kind: Kind | None = None
-    tag: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
+    tag: Annotated[list[Text], BeforeValidator(_split)] = Field(
+        default=[], max_length=20, description="Jobs that have all of these, repeated or separated by commas."
+    )
+    q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="Part of a name, an id, a tag or a note."
+    )
     name: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Exactly this name.")
-    q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Part of a name or an id.")
-    sort: Sort = Field(
+    preset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
+    dataset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
+    spec: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="A `spec_hash`: jobs that compute the same."
+    )
+    parent: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="A job's id: its forks and reproductions."
+    )
+    starred: bool | None = None
+    without: Annotated[list[Lacking], BeforeValidator(_split)] = Field(
+        default=[], description="Only jobs that lack these, repeated or separated by commas."
+    )
+
+    @property
+    def wanted(self) -> JobFilter:
+        """The same for the database."""
+        same = self.model_dump(include={"kind", "name", "preset", "dataset", "spec", "parent", "starred", "without"})
+        return JobFilter(status=self.status or None, tags=self.tag, text=self.q, **same)
+
+
+class PageQuery(FilterQuery):
+    """Which jobs to list, in which order, and what to show of each."""
+
+    columns: Columns = []
+    sort: Annotated[str, StringConstraints(max_length=200), AfterValidator(_order)] = Field(
         "-created_at",
-        description="`-` is for falling. `status`: what runs first; `duration`: of jobs that have ended; `epoch`: how "
-        "many are finished; a metric: of the last epoch. Jobs that lack it come last, either way.",
+        description="`-` is for falling. `created_at`, `priority`, `name`, `started_at`, `finished_at`; `status`: what "
+        "runs first; `duration`: of jobs that have ended; `epoch`: how many are finished; or any column that "
+        "`GET /jobs/columns` calls sortable, such as `-val_accuracy`, `best:val_loss` or `optimizer.learning_rate`. "
+        "Jobs that lack it come last, either way.",
     )
     limit: int = Field(20, ge=1, le=100)
     cursor: Annotated[str, StringConstraints(max_length=orders.MAX_CURSOR)] | None = Field(
         None, description="`next_cursor` of the page before."
     )
-    counts: bool = Field(False, description="Also say how many jobs there are in each state, whatever else is asked.")
+    counts: bool = Field(
+        False, description="Also say how many of the jobs are in each state, whichever `status` is asked for."
+    )
+
+
+class ListQuery(PageQuery):
+    """The same, and how to write it."""
+
+    format: Literal["json", "csv"] = Field(
+        "json",
+        description="`csv`: all jobs at once, at most 50,000; `limit`, `cursor` and `counts` have no place there.",
+    )
+
+
+class IndexQuery(PageQuery):
+    """What the page of jobs shows."""
+
+    group: Annotated[GroupBy | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="Show the jobs in groups."
+    )
+
+
+class GroupQuery(FilterQuery):
+    """How to put jobs together."""
+
+    by: GroupBy = GroupBy.TAG
+    columns: Columns = []
+    limit: int = Field(100, ge=1, le=500)
 
 
 class CompareQuery(Query):
@@ -210,6 +300,8 @@ def read_query(model: type[Q]) -> Q:
             message = f"unknown parameter; known are {known}" if unknown else item["msg"].removeprefix("Input ")
             code = "unknown_parameter" if unknown else "invalid_value"
             faults.append({"parameter": name[:100], "detail": message, "code": code})
+            if suggestion := item.get("ctx", {}).get("suggestion"):
+                faults[-1]["suggestion"] = suggestion
         raise _bad_parameters(faults) from error
 
 

@@ -169,15 +169,6 @@ class JobDetail(JobSummary):
     provenance: dict[str, Any] | None = Field(description="What the bits depend on besides the spec.")
 
 
-class JobList(Answer):
-    """A page of jobs."""
-
-    data: list[JobSummary]
-    has_more: bool
-    next_cursor: str | None
-    counts: dict[Status, int] | None = Field(None, description="Jobs in each state, if `counts` was asked for.")
-
-
 class LayerItem(Answer):
     """A layer in its network."""
 
@@ -552,13 +543,13 @@ def finite(value: Any) -> Any:
 
 def job_summary(job: Job) -> JobSummary:
     """A job for a list."""
-    return JobSummary(**_job_fields(job))
+    return JobSummary(**job_fields(job))
 
 
 def job_detail(job: Job) -> JobDetail:
     """A job, whole."""
     return JobDetail(
-        **_job_fields(job), spec=finite(job.spec), resolved=finite(job.resolved), provenance=finite(job.provenance)
+        **job_fields(job), spec=finite(job.spec), resolved=finite(job.resolved), provenance=finite(job.provenance)
     )
 
 
@@ -698,7 +689,8 @@ def dataset_item(info: DatasetInfo) -> DatasetItem:
     )
 
 
-def _job_fields(job: Job) -> dict[str, Any]:
+def job_fields(job: Job) -> dict[str, Any]:
+    """The fields of ``JobSummary``."""
     address = f"/jobs/{job.id}"
     return {
         "id": job.id,

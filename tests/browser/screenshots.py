@@ -62,7 +62,7 @@ class View:
 
 def _choose(page: Page, stack: LocalStack) -> None:
     for name in ("first classifier", "wider, another seed"):
-        page.get_by_label(f"Choose {name}", exact=True).check()
+        page.get_by_label(f"Select {name}", exact=True).check()
 
 
 def _fault(page: Page, stack: LocalStack) -> None:

@@ -60,8 +60,8 @@ def test_chosen_jobs_are_deleted_together(visit: Visit, http: httpx.Client) -> N
     made = [http.post("/jobs", json={"kind": "classifier", "name": "doomed", "epochs": 900}).json() for _ in range(3)]
     page = visit.open("/?q=doomed")
     expect(page.locator("tr.job")).to_have_count(3)
-    page.get_by_label("Choose all shown").check()
-    expect(page.locator("#selection strong")).to_have_text("3 chosen")
+    page.get_by_label("Select all loaded jobs").check()
+    expect(page.locator("#selection strong")).to_have_text("3 selected")
     page.get_by_role("button", name="Cancel", exact=True).click()
     expect(page.locator(".status.cancelled")).to_have_count(3)
     page.get_by_role("button", name="Delete", exact=True).click()
@@ -96,14 +96,16 @@ def ten_thousand(serve_bare: Callable[..., Bare]) -> Bare:
 
 def test_ten_thousand_jobs_are_quick(open_window: Callable[..., Visit], ten_thousand: Bare) -> None:
     visit = open_window(ten_thousand.url)
-    times = []
-    for _ in range(8):
-        page = visit.open("/")
-        until(page, "document.documentElement.dataset.ready")
-        times.append(int(page.evaluate("document.documentElement.dataset.ready")))
-    print(f"first rows after {times} ms, median {statistics.median(times)}")
-    assert min(times) < FIRST_ROWS_MS
-    assert statistics.median(times) < FAR_TOO_SLOW_MS
+    eight = "preset,dataset,seed,optimizer.learning_rate,best:val_accuracy,val_loss,duration,parent"
+    for path in (f"/?columns={eight}", "/"):
+        times = []
+        for _ in range(8):
+            page = visit.open(path)
+            until(page, "document.documentElement.dataset.ready")
+            times.append(int(page.evaluate("document.documentElement.dataset.ready")))
+        print(f"{path}: first rows after {times} ms, median {statistics.median(times)}")
+        assert min(times) < FIRST_ROWS_MS
+        assert statistics.median(times) < FAR_TOO_SLOW_MS
     expect(page.locator("#statuses button").first).to_contain_text("10000")
     for _ in range(12):  # rows come as one scrolls, and only those near the screen exist
         page.mouse.wheel(0, 6000)
@@ -113,7 +115,7 @@ def test_ten_thousand_jobs_are_quick(open_window: Callable[..., Visit], ten_thou
     page.keyboard.press("/")
     page.keyboard.type("run 99")
     expect(page.locator("tr.job a.name").first).to_have_text("run 99")
-    expect(page.locator("#more")).to_have_text("50 loaded; more come as you scroll")
+    expect(page.locator("#more")).to_have_text("50 loaded of 111; more come as you scroll")
     page.fill("input[type=search]", "run 9999")
     expect(page.locator("tr.job")).to_have_count(1)
     page.fill("input[type=search]", "")
@@ -126,7 +128,7 @@ def test_list_is_sorted_by_its_headings(open_window: Callable[..., Visit], serve
     bare = serve_bare()
     fill(bare, 120)
     page = open_window(bare.url).open("/")
-    heading, names = page.get_by_role("columnheader", name="Job"), page.locator("tr.job a.name")
+    heading, names = page.get_by_role("columnheader", name="Job", exact=True), page.locator("tr.job a.name")
     expect(names.first).to_have_text("run 0")
     page.get_by_role("button", name="Job", exact=True).click()
     expect(heading).to_have_attribute("aria-sort", "ascending")
@@ -141,8 +143,8 @@ def test_list_is_sorted_by_its_headings(open_window: Callable[..., Visit], serve
     page.goto(page.url)
     expect(names.first).to_have_text("run 99")
     expect(page.get_by_label("Order")).to_have_value("-name")
-    page.get_by_label("Order").select_option("Highest accuracy")
-    expect(page.get_by_role("columnheader", name="Last metrics")).to_have_attribute("aria-sort", "descending")
+    page.get_by_label("Order").select_option("Highest val accuracy")
+    expect(page.locator("th[aria-sort]")).to_have_count(0)  # the column of both metrics has no order of its own
     expect(page.locator("tr.job .metrics").first).to_contain_text("99.17%")
     assert page.url.endswith("sort=-val_accuracy")
 
@@ -156,7 +158,7 @@ def test_list_is_used_by_keyboard(open_window: Callable[..., Visit], serve_bare:
     page.keyboard.press("x")
     page.keyboard.press("j")
     page.keyboard.press("x")
-    expect(page.locator("#selection strong")).to_have_text("2 chosen")
+    expect(page.locator("#selection strong")).to_have_text("2 selected")
     names = page.locator("tr.chosen a.name").all_text_contents()
     page.keyboard.press("c")
     page.wait_for_url("**/ui/compare?jobs=*")

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
-from service.contract import events, jobs
+from service.contract import events, jobs, listing
 from service.contract.events import Wanted
-from service.contract.jobs import JobFilter
+from service.contract.listing import JobFilter
 from service.contract.states import TERMINAL, Status
 from service.web import downloads, queries, representations
 from service.web.answers import as_json
@@ -143,7 +143,7 @@ def stream_all() -> Response:
             if only:
                 rows, more = jobs.several(session, only, owner=whose), False
             else:
-                page = jobs.find(session, JobFilter(status=_UNFINISHED), owner=whose, limit=_SNAPSHOT)
+                page = listing.find(session, JobFilter(status=_UNFINISHED), owner=whose, limit=_SNAPSHOT)
                 rows, more = page.jobs, page.next_cursor is not None
             shown = [representations.job_summary(job).model_dump(mode="json") for job in rows]
             return {"jobs": shown, "has_more": more}, {job.id: job.last_seq for job in rows}

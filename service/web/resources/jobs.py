@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
@@ -16,7 +15,7 @@ from service.contract.artifacts import ArtifactDamaged, ArtifactKind
 from service.contract.changes import ForkRequest, JobPatch
 from service.contract.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
 from service.contract.failpoints import reach
-from service.contract.jobs import JobFilter, Origin, Submission
+from service.contract.jobs import Origin, Submission
 from service.contract.spec import Spec
 from service.contract.states import Action
 from service.contract.tables import Artifact, Job
@@ -26,8 +25,8 @@ from service.web.answers import as_json, tag_of, tagged_json
 from service.web.guard import actor, refused, still_open
 from service.web.operations import documented
 from service.web.problems import Problem
-from service.web.queries import ListQuery, NoQuery, SubmitQuery
-from service.web.representations import DryRun, JobDetail, JobList, job_detail, job_summary
+from service.web.queries import NoQuery, SubmitQuery
+from service.web.representations import DryRun, JobDetail, job_detail
 from service.web.services import owner, services
 from service.web.stream import Permission
 
@@ -96,41 +95,6 @@ def _submitted(answer: dict[str, Any], *, replayed: bool) -> Response:
     if replayed:
         headers["Idempotency-Replayed"] = "true"
     return as_json(answer, 201, headers=headers)
-
-
-@blueprint.get("/jobs")
-@documented(TAG, JobList, query=ListQuery, problems=("invalid_cursor",), page="/")
-def show_list() -> Response:
-    """List jobs.
-
-    A page stays right while new jobs arrive: `next_cursor` is a place in the order, not a count.
-    """
-    page = list_jobs(queries.read_query(ListQuery))
-    headers = {"Link": f'<{next_page("/jobs", page)}>; rel="next"'} if page.has_more else {}
-    return as_json(page, headers=headers)
-
-
-def list_jobs(query: ListQuery) -> JobList:
-    """A page of the jobs that a query asks for.
-
-    Raises:
-        InvalidCursor: as it says.
-    """
-    wanted = JobFilter(status=query.status or None, kind=query.kind, tag=query.tag, name=query.name, text=query.q)
-    with services().database.read() as session:
-        page = jobs.find(session, wanted, owner=owner(), sort=query.sort, limit=query.limit, cursor=query.cursor)
-        return JobList(
-            data=[job_summary(job) for job in page.jobs],
-            has_more=page.next_cursor is not None,
-            next_cursor=page.next_cursor,
-            counts=jobs.counts(session, owner=owner()) if query.counts else None,
-        )
-
-
-def next_page(path: str, page: JobList) -> str:
-    """The address of the page after this one, with everything else as the request had it."""
-    same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
-    return f"{path}?{urlencode([*same, ('cursor', page.next_cursor or '')])}"
 
 
 @blueprint.get("/jobs/<job_id>")

@@ -8,14 +8,14 @@ from flask import Blueprint, Response, render_template, request
 
 from service.contract import jobs, leases
 from service.contract.artifacts import ArtifactKind
-from service.contract.orders import Sort
+from service.contract.listing import GroupBy
 from service.contract.spec import Kind
 from service.web import queries
 from service.web.answers import see_other
 from service.web.operations import documented
-from service.web.queries import MAX_COMPARED, CompareQuery, ListQuery, NewQuery
+from service.web.queries import MAX_COMPARED, CompareQuery, FilterQuery, GroupQuery, IndexQuery, NewQuery
 from service.web.representations import job_detail
-from service.web.resources.jobs import list_jobs, next_page
+from service.web.resources.lists import group_jobs, list_jobs, next_page
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("pages", __name__)
@@ -23,7 +23,7 @@ blueprint: Final = Blueprint("pages", __name__)
 TAG: Final = "Pages"
 _FIRST: Final = 50
 """Jobs that the list shows before its script asks for more."""
-_ORDERS: Final[dict[Sort, str]] = {
+_ORDERS: Final[dict[str, str]] = {
     "-created_at": "Newest first",
     "created_at": "Oldest first",
     "name": "Name, A to Z",
@@ -40,42 +40,46 @@ _ORDERS: Final[dict[Sort, str]] = {
     "duration": "Shortest training",
     "-epoch": "Most epochs",
     "epoch": "Fewest epochs",
-    "-val_accuracy": "Highest accuracy",
-    "val_accuracy": "Lowest accuracy",
-    "val_loss": "Lowest loss",
-    "-val_loss": "Highest loss",
+    "-val_accuracy": "Highest val accuracy",
+    "val_accuracy": "Lowest val accuracy",
+    "val_loss": "Lowest val loss",
+    "-val_loss": "Highest val loss",
     "frechet_distance": "Lowest Fréchet distance",
     "-frechet_distance": "Highest Fréchet distance",
 }
-_COLUMNS: Final[tuple[tuple[str, str, Sort], ...]] = (
-    ("job", "Job", "name"),
-    ("status", "Status", "status"),
-    ("progress", "Progress", "-epoch"),
-    ("metrics", "Last metrics", "-val_accuracy"),
-    ("created", "Created", "-created_at"),
-)
-"""The columns of the list of jobs: class, heading, and how a click sorts it; a second click turns that round."""
+_COLUMNS: Final = ["status", "progress", "metrics", "created_at"]
+"""What the list of jobs shows beside their names, until a person chooses."""
+_GROUPS: Final = 500
 _COMPARED: Final = {"id", "name", "kind", "status", "created_at", "tags", "start_epoch", "resolved", "urls"}
 """What the page that compares jobs is told of each."""
 
 
 @blueprint.get("/")
-@documented(TAG, "text/html", query=ListQuery)
+@documented(TAG, "text/html", query=IndexQuery)
 def index() -> Response:
     """Show the jobs to a person."""
-    query = queries.read_query(ListQuery)
+    query = queries.read_query(IndexQuery)
+    chosen = query.columns or _COLUMNS
     limit = query.limit if "limit" in query.model_fields_set else _FIRST
-    first = list_jobs(query.model_copy(update={"limit": limit, "counts": True}))
+    if query.group is not None:
+        limit = 1  # the groups come instead; a group's jobs when it is opened
+    first = list_jobs(query.model_copy(update={"columns": chosen, "limit": limit, "counts": True}))
+    groups = None
+    if query.group is not None:
+        same = {name: getattr(query, name) for name in FilterQuery.model_fields}
+        groups = group_jobs(GroupQuery(by=query.group, columns=chosen, limit=_GROUPS, **same))
     with services().database.read() as session:
         workers = leases.live_workers(session)
     return _html(
         "index.html",
         first=first,
+        groups=groups,
+        default_columns=_COLUMNS,
         next_address=next_page("/", first) if first.has_more else None,
         workers=workers,
         kinds=list(Kind),
         orders=_ORDERS,
-        columns=_COLUMNS,
+        group_by=list(GroupBy),
         address=request.host_url.rstrip("/"),
     )
 

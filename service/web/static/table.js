@@ -1,101 +1,75 @@
-// The rows of the jobs table. Only those near the screen exist; two spacers stand for the rest.
-import { ago, describe, h, metric, words, duration, when } from "./dom.js";
+// The jobs table: only the rows near the screen exist; two spacers stand for the rest. Rows may have any height: each is
+// measured when it is first drawn, and until then taken for as high as the others of its kind.
+import { $, h } from "./dom.js";
+import { headingOf, widthOf } from "./cells.js";
+import { GroupRow, JobRow } from "./rows.js";
 
-const BEYOND = 12; // rows that are kept ready above and below the screen
-const SHOWN = ["val_accuracy", "train_loss", "frechet_distance", "g_loss", "d_loss"];
+const BEYOND_PX = 700; // what is kept ready above and below the screen
+const JOB_REM = 17; // at least so wide is the column with the names
+const WIDE = ["job", "status", "progress", "metrics"]; // columns with a look of their own
+const MANY = 6; // so many columns get more of a large screen
 
-export const isOver = (job) => ["succeeded", "failed", "cancelled"].includes(job.status);
-
-// One row; `update` writes what has changed and leaves the rest alone, so that nothing loses its focus.
-class Row {
-  constructor(id, table) {
-    this.choose = h("input", { type: "checkbox", onclick: (event) => table.onchoose(id, event.shiftKey) });
-    this.name = h("a", { class: "name" });
-    this.about = h("div", { class: "about" });
-    this.status = h("span");
-    this.progress = h("progress", { max: 1 });
-    this.epoch = h("span");
-    this.left = h("span");
-    this.metrics = h("div", { class: "metrics" });
-    this.created = h("time");
-    this.element = h(
-      "tr",
-      { class: "job", dataset: { id } },
-      h("td", { class: "c-choose" }, this.choose),
-      h("td", { class: "c-job" }, this.name, this.about),
-      h("td", { class: "c-status" }, this.status),
-      h("td", { class: "c-progress" }, this.progress, h("div", { class: "under" }, this.epoch, this.left)),
-      h("td", { class: "c-metrics" }, this.metrics),
-      h("td", { class: "c-created" }, this.created),
-    );
-    this.table = table;
-  }
-
-  update(job, chosen) {
-    if (this.job === job && this.chosen === chosen) return;
-    const before = this.job;
-    this.job = job;
-    this.chosen = chosen;
-    const title = job.name || `${job.kind} ${job.id.slice(-6).toLowerCase()}`;
-    this.element.classList.toggle("chosen", chosen);
-    this.choose.checked = chosen;
-    this.choose.setAttribute("aria-label", `Choose ${title}`);
-    this.name.textContent = title;
-    this.name.href = job.urls.page;
-    this.name.title = title;
-    const look = JSON.stringify([job.tags, job.health.map((item) => item.code), job.error?.code, job.kind]);
-    if (look !== this.look) {
-      this.look = look;
-      this.about.replaceChildren(
-        h("span", {}, job.kind === "gan" ? "GAN" : job.kind),
-        h("code", {}, job.id.slice(-6).toLowerCase()),
-        job.error ? h("span", { class: "finding error" }, words(job.error.code)) : "",
-        ...job.health.filter((item) => item.code !== job.error?.code).map((item) => h("span", { class: `finding ${item.severity}` }, `⚠ ${words(item.code)}`)),
-        ...job.tags.map((tag) => h("button", { class: "tag", type: "button", title: `Only ${tag}`, onclick: () => this.table.ontag(tag) }, tag)),
-      );
-    }
-    const state = job.requested ? `${job.requested} requested` : job.status;
-    if (this.status.textContent !== state || before?.status !== job.status) {
-      this.status.className = `status ${job.status}`;
-      this.status.textContent = state;
-      this.progress.className = job.status;
-    }
-    const at = job.progress;
-    this.progress.value = at.fraction;
-    this.progress.setAttribute("aria-label", `${title}: ${Math.round(100 * at.fraction)}%`);
-    this.epoch.textContent = `${at.epoch} / ${at.epochs}`;
-    this.left.textContent = at.eta_seconds !== null ? `${duration(at.eta_seconds)} left` : took(job);
-    const names = SHOWN.filter((name) => name in job.metrics).slice(0, 2);
-    this.metrics.replaceChildren(...names.flatMap((name) => [h("span", { class: "muted" }, describe(name).label), h("span", {}, metric(name, job.metrics[name]))]));
-    this.created.dateTime = job.created_at;
-    this.created.title = when(job.created_at);
-    this.created.textContent = ago(job.created_at);
-  }
-}
-
-function took(job) {
-  return job.started_at && job.finished_at ? duration((Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000) : "";
-}
+// A heading that may be broken after a dot or an underscore.
+const breakable = (text) => text.split(/(?<=[._/])/).flatMap((part) => [part, h("wbr")]).slice(0, -1);
 
 export class JobTable {
-  constructor(body, { onchoose, ontag, onnear }) {
-    this.body = body;
-    this.onchoose = onchoose;
-    this.ontag = ontag;
-    this.onnear = onnear; // called when the last rows come near
+  // on: what happens to rows: choose, star, note, tag, toggle, sort, all, near (called with a section whose end comes near)
+  constructor(table, on) {
+    this.table = table;
+    this.body = table.tBodies[0];
+    this.on = on;
     this.rows = new Map();
-    this.jobs = [];
-    this.chosen = new Set();
-    this.above = h("tr", { class: "spacer", "aria-hidden": true }, h("td", { colspan: 6 }));
-    this.below = h("tr", { class: "spacer", "aria-hidden": true }, h("td", { colspan: 6 }));
-    this.height = 60;
+    this.items = [];
+    this.heights = new Map();
+    this.usual = { job: 60, group: 44 };
+    this.columns = [];
+    this.all = h("input", { type: "checkbox", id: "all", "aria-label": "Select all loaded jobs", onclick: (event) => on.all(event.target.checked) });
+    this.above = h("tr", { class: "spacer", "aria-hidden": true }, h("td"));
+    this.below = h("tr", { class: "spacer", "aria-hidden": true }, h("td"));
     addEventListener("scroll", () => this.later(), { passive: true });
-    addEventListener("resize", () => this.later());
+    addEventListener("resize", () => {
+      this.heights.clear();
+      this.later();
+    });
   }
 
-  show(jobs, chosen) {
-    this.jobs = jobs;
-    this.chosen = chosen;
+  setColumns(columns, sort) {
+    const same = columns.map((column) => column.name).join() === this.columns.map((column) => column.name).join();
+    if (!same || !this.headings) {
+      this.columns = columns;
+      this.rows.clear();
+      this.heights.clear();
+      this.order = null;
+      this.drawHead();
+    }
+    for (const [cell, own] of this.headings) {
+      if (own !== null && own === sort.replace(/^-/, "")) cell.setAttribute("aria-sort", sort.startsWith("-") ? "descending" : "ascending");
+      else cell.removeAttribute("aria-sort");
+    }
+  }
+
+  drawHead() {
+    const cells = [["job", "Job", "name"], ...this.columns.map((column) => [column.name, headingOf(column), column.sort, column])];
+    this.headings = cells.map(([name, heading, sort, column]) => {
+      const content = sort ? h("button", { class: "sorter", type: "button", dataset: { sort }, title: column?.description ?? "", onclick: () => this.on.sort(sort, column) }, breakable(heading)) : h("span", { title: column?.description ?? "" }, breakable(heading));
+      const cell = h("th", { scope: "col", class: WIDE.includes(name) ? `c-${name}` : `c-own ${column.type}`, dataset: { column: name } }, content);
+      if (column) cell.style.width = `${widthOf(column)}rem`;
+      return [cell, sort];
+    });
+    $("thead tr", this.table).replaceChildren(
+      h("th", { class: "c-choose", scope: "col" }, h("label", {}, this.all, h("span", { class: "label" }, "Select all loaded jobs"))),
+      h("th", { class: "c-star", scope: "col" }, h("span", { class: "visually-hidden" }, "Star")),
+      ...this.headings.map(([cell]) => cell),
+    );
+    this.table.classList.toggle("many", this.columns.length > MANY);
+    this.table.style.minWidth = `${JOB_REM + 5 + this.columns.reduce((sum, column) => sum + widthOf(column), 0)}rem`;
+    for (const spacer of [this.above, this.below]) spacer.firstChild.colSpan = 3 + this.columns.length;
+  }
+
+  // items: { key, kind: "job", id } or { key, kind: "group", section }; ends: { index, section } of what may have more.
+  show(items, ends, jobs, chosen, best, parents) {
+    Object.assign(this, { items, ends, jobs, chosen, parents });
+    if (JSON.stringify(best) !== JSON.stringify(this.best)) this.best = best;
     this.draw();
   }
 
@@ -106,41 +80,81 @@ export class JobTable {
     });
   }
 
+  heightOf(item) {
+    return this.heights.get(item.key) ?? this.usual[item.kind];
+  }
+
+  // Where each item begins, and where the last one ends.
+  places() {
+    const places = new Float64Array(this.items.length + 1);
+    this.items.forEach((item, at) => (places[at + 1] = places[at] + this.heightOf(item)));
+    return places;
+  }
+
   draw() {
-    const row = this.body.querySelector("tr.job");
-    if (row) this.height = row.offsetHeight || this.height;
-    const top = this.body.getBoundingClientRect().top;
-    const first = Math.max(0, Math.floor(-top / this.height) - BEYOND);
-    const last = Math.min(this.jobs.length, Math.ceil((innerHeight - top) / this.height) + BEYOND);
-    const visible = this.jobs.slice(first, Math.max(first, last));
-    const wanted = new Set(visible.map((job) => job.id));
-    for (const id of this.rows.keys()) if (!wanted.has(id)) this.rows.delete(id);
-    for (const job of visible) {
-      if (!this.rows.has(job.id)) this.rows.set(job.id, new Row(job.id, this));
-      this.rows.get(job.id).update(job, this.chosen.has(job.id));
-    }
-    this.above.firstChild.style.height = `${first * this.height}px`;
-    this.below.firstChild.style.height = `${Math.max(0, this.jobs.length - Math.max(last, first)) * this.height}px`;
-    const order = visible.map((job) => job.id).join();
+    const { items } = this;
+    const places = this.places();
+    const top = -this.body.getBoundingClientRect().top;
+    const first = Math.max(0, places.findIndex((_, at) => (places[at + 1] ?? Infinity) > top - BEYOND_PX));
+    let last = first;
+    while (last < items.length && places[last] < top + innerHeight + BEYOND_PX) last += 1;
+    const visible = items.slice(first, last);
+    const wanted = new Set(visible.map((item) => item.key));
+    for (const key of this.rows.keys()) if (!wanted.has(key)) this.rows.delete(key);
+    for (const item of visible) this.fill(item);
+    this.above.firstChild.style.height = `${places[first]}px`;
+    this.below.firstChild.style.height = `${places[items.length] - places[last]}px`;
+    const order = visible.map((item) => item.key).join("\n");
     if (order !== this.order) {
       this.order = order;
-      const focused = document.activeElement?.closest?.("tr.job") ? document.activeElement : null;
-      this.body.replaceChildren(this.above, ...visible.map((job) => this.rows.get(job.id).element), this.below);
+      const focused = document.activeElement?.closest?.("tr.job, tr.group") ? document.activeElement : null;
+      this.body.replaceChildren(this.above, ...visible.map((item) => this.rows.get(item.key).element), this.below);
       if (focused?.isConnected) focused.focus({ preventScroll: true });
     }
-    if (last >= this.jobs.length - BEYOND) this.onnear();
+    if (this.measure(visible)) this.later();
+    for (const { index, section } of this.ends) if (index >= first && index <= last) this.on.near(section);
+  }
+
+  fill(item) {
+    const isJob = item.kind === "job";
+    if (!this.rows.has(item.key)) this.rows.set(item.key, isJob ? new JobRow(item.id, this.columns, this.on) : new GroupRow(this.columns, this.on));
+    const row = this.rows.get(item.key);
+    if (isJob) row.update(this.jobs.get(item.id), this.chosen.has(item.id), this.best, this.parents);
+    else row.update(item.section);
+  }
+
+  // Takes note of how high the drawn rows are; says whether any is another height than was thought.
+  measure(visible) {
+    let changed = false;
+    for (const item of visible) {
+      const height = this.rows.get(item.key).element.getBoundingClientRect().height;
+      if (!height) continue;
+      if (Math.abs(height - this.heightOf(item)) > 0.5) changed = true;
+      this.heights.set(item.key, height);
+      this.usual[item.kind] = height;
+    }
+    return changed;
   }
 
   // Puts the keyboard on the row that lies so many rows further.
   move(by) {
-    const now = this.jobs.findIndex((job) => job.id === this.current());
-    const next = Math.max(0, Math.min(this.jobs.length - 1, now < 0 ? 0 : now + by));
-    const place = this.body.getBoundingClientRect().top + scrollY + next * this.height;
-    if (place < scrollY + 140 || place > scrollY + innerHeight - 2 * this.height) scrollTo({ top: place - innerHeight / 2 });
+    const now = this.items.findIndex((item) => item.key === this.focusedKey());
+    const next = Math.max(0, Math.min(this.items.length - 1, now < 0 ? 0 : now + by));
+    if (!this.items[next]) return;
+    const place = this.body.getBoundingClientRect().top + scrollY + this.places()[next];
+    if (place < scrollY + 140 || place > scrollY + innerHeight - 120) scrollTo({ top: place - innerHeight / 2 });
     this.draw();
-    this.rows.get(this.jobs[next]?.id)?.name.focus({ preventScroll: true });
+    const row = this.rows.get(this.items[next].key);
+    (row?.name ?? row?.toggle)?.focus({ preventScroll: true });
   }
 
+  focusedKey() {
+    const element = document.activeElement?.closest?.("tr.job, tr.group");
+    for (const [key, row] of this.rows) if (row.element === element) return key;
+    return null;
+  }
+
+  // The job whose row has the keyboard.
   current() {
     return document.activeElement?.closest?.("tr.job")?.dataset.id ?? null;
   }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.contract import jobs, leases
+from service.contract import jobs, leases, listing
 from service.contract.database import Database
 from service.contract.errors import (
     ArtifactNotFound,
@@ -16,8 +16,9 @@ from service.contract.errors import (
     InvalidCursor,
     JobNotFound,
 )
-from service.contract.jobs import IdempotencyKey, JobFilter, Submission
-from service.contract.orders import SORTS, Sort
+from service.contract.jobs import IdempotencyKey, Submission
+from service.contract.listing import JobFilter
+from service.contract.orders import SORTS
 from service.contract.plan import plan
 from service.contract.states import Action, Request, Status
 from service.contract.validation import Shape, resolve
@@ -102,7 +103,7 @@ def test_a_deleted_job_is_gone_with_everything(database: Database, submit: Submi
     with database.read() as session:
         with pytest.raises(JobNotFound):
             jobs.get(session, job_id)
-        assert jobs.find(session, JobFilter(tag="a")).jobs == []
+        assert listing.find(session, JobFilter(tags=["a"])).jobs == []
 
 
 def test_another_owners_job_does_not_exist(database: Database, submit: Submit) -> None:
@@ -110,7 +111,7 @@ def test_another_owners_job_does_not_exist(database: Database, submit: Submit) -
     with database.read() as session:
         assert jobs.get(session, job_id, owner="ann").owner == "ann"
         assert jobs.get(session, job_id).owner == "ann"
-        assert jobs.find(session, JobFilter(), owner="bob").jobs == []
+        assert listing.find(session, JobFilter(), owner="bob").jobs == []
         with pytest.raises(JobNotFound):
             jobs.get(session, job_id, owner="bob")
     for verb in VERBS.values():
@@ -133,17 +134,17 @@ def test_a_repeated_key_gives_the_first_answer(database: Database) -> None:
         submit("k", "other")
     assert submit("k2", "f")[0] != first
     with database.read() as session:
-        assert len(jobs.find(session, JobFilter()).jobs) == 2
+        assert len(listing.find(session, JobFilter()).jobs) == 2
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_pages_show_each_job_once_though_new_ones_arrive(database: Database, submit: Submit, sort: Sort) -> None:
+def test_pages_show_each_job_once_though_new_ones_arrive(database: Database, submit: Submit, sort: str) -> None:
     wanted = [submit(priority=number % 3) for number in range(10)]
     seen: list[str] = []
     cursor = None
     while True:
         with database.read() as session:
-            page = jobs.find(session, JobFilter(), sort=sort, limit=3, cursor=cursor)
+            page = listing.find(session, JobFilter(), sort=sort, limit=3, cursor=cursor)
         seen += [job.id for job in page.jobs]
         if page.next_cursor is None:
             break
@@ -159,10 +160,10 @@ def test_filters_work_together(database: Database, submit: Submit) -> None:
     wanted = submit(name="alphabet 100%", tags=["x", "y"], kind="gan")
     submit(name="beta", tags=["y"])
     with database.read() as session:
-        found = jobs.find(session, JobFilter(tag="x", kind="gan", text="ALPHA", status=[Status.QUEUED])).jobs
+        found = listing.find(session, JobFilter(tags=["x"], kind="gan", text="ALPHA", status=[Status.QUEUED])).jobs
         assert [job.id for job in found] == [wanted]
-        assert [job.id for job in jobs.find(session, JobFilter(text="100%")).jobs] == [wanted]
-        assert jobs.find(session, JobFilter(text="1_0")).jobs == []
+        assert [job.id for job in listing.find(session, JobFilter(text="100%")).jobs] == [wanted]
+        assert listing.find(session, JobFilter(text="1_0")).jobs == []
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_filters_work_together(database: Database, submit: Submit) -> None:
 )
 def test_a_foreign_cursor_is_refused(database: Database, cursor: str) -> None:
     with database.read() as session, pytest.raises(InvalidCursor):
-        jobs.find(session, JobFilter(), cursor=cursor)
+        listing.find(session, JobFilter(), cursor=cursor)
 
 
 @pytest.mark.parametrize("which", ["best", "latest", "7", "-1", "../x", "9" * 30, "²"])

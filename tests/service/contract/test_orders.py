@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.contract import jobs
+from service.contract import listing
 from service.contract.database import Database
 from service.contract.errors import InvalidCursor
-from service.contract.jobs import JobFilter
-from service.contract.orders import MAX_CURSOR, SORTS, Order, Sort
+from service.contract.listing import JobFilter
+from service.contract.orders import MAX_CURSOR, SORTS, Order
 from service.contract.states import Status
 from service.contract.tables import JOBS
 from service.contract.validation import resolve, spec_hash
@@ -21,6 +21,8 @@ from service.contract.validation import resolve, spec_hash
 SPEC = resolve({"kind": "classifier"})
 RANKS = {"running": 0, "queued": 1, "paused": 2, "failed": 3, "succeeded": 4, "cancelled": 5}
 METRICS = ("val_accuracy", "val_loss", "frechet_distance")
+COLUMNS = (*METRICS, "best:val_loss", "max:grad_norm/layers.0", "/optimizer/learning_rate", "dataset", "layers.1.units")
+ALL = (*SORTS, *(sign + name for name in COLUMNS for sign in ("", "-")))
 KEYS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "created_at": lambda row: row["created_ms"],
     "priority": lambda row: row["priority"],
@@ -31,10 +33,25 @@ KEYS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "duration": lambda row: row["finished_ms"] and row["started_ms"] and row["finished_ms"] - row["started_ms"],
     "epoch": lambda row: row["epoch"],
     **{name: lambda row, name=name: row["metrics"].get(name) for name in METRICS},
+    "best:val_loss": lambda row: row["extremes"].get("val_loss", {}).get("min"),
+    "max:grad_norm/layers.0": lambda row: row["extremes"].get("grad_norm/layers.0", {}).get("max"),
+    "/optimizer/learning_rate": lambda row: row["resolved"]["optimizer"]["learning_rate"],
+    "dataset": lambda row: row["resolved"]["dataset"]["name"],
+    "layers.1.units": lambda row: row["resolved"]["layers"][1].get("units"),
 }
 
 maybe = st.one_of(st.none(), st.integers(1, 3))
 number = st.one_of(st.none(), st.sampled_from([0.1, 0.1 + 2**-54, 1 / 3, 1e-300, 3.0, -2.5e17]), st.floats(-1, 1))
+extreme = st.fixed_dictionaries({}, optional={"min": number, "max": number})
+resolved = st.builds(
+    lambda rate, dataset, units: (
+        SPEC.model_dump(mode="json")
+        | {"optimizer": {"learning_rate": rate}, "dataset": {"name": dataset}, "layers": [{}, units]}
+    ),
+    st.sampled_from([0.1, 1, 1e-300, None]),
+    st.sampled_from(["a", "b", "cc"]),
+    st.fixed_dictionaries({}, optional={"units": st.integers(1, 3)}),
+)
 rows = st.lists(
     st.fixed_dictionaries(
         {
@@ -46,6 +63,8 @@ rows = st.lists(
             "finished_ms": maybe.map(lambda value: value and value + 3),
             "epoch": st.integers(0, 3),
             "metrics": st.dictionaries(st.sampled_from(METRICS), number),
+            "extremes": st.dictionaries(st.sampled_from(["val_loss", "grad_norm/layers.0"]), extreme),
+            "resolved": resolved,
         }
     ),
     min_size=1,
@@ -71,13 +90,13 @@ def store(database: Database, made: list[dict[str, Any]]) -> list[dict[str, Any]
     return whole
 
 
-def listed(database: Database, sort: Sort, limit: int) -> list[str]:
+def listed(database: Database, sort: str, limit: int) -> list[str]:
     """All ids, page by page."""
     seen: list[str] = []
     cursor = None
     while True:
         with database.read() as session:
-            page = jobs.find(session, JobFilter(), sort=sort, limit=limit, cursor=cursor)
+            page = listing.find(session, JobFilter(), sort=sort, limit=limit, cursor=cursor)
         assert len(page.jobs) <= limit
         seen += [job.id for job in page.jobs]
         cursor = page.next_cursor
@@ -86,11 +105,11 @@ def listed(database: Database, sort: Sort, limit: int) -> list[str]:
         assert len(cursor) <= MAX_CURSOR
 
 
-@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("sort", ALL)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=rows, limit=st.integers(1, 4))
 def test_pages_have_every_job_once_and_in_order(
-    database: Database, sort: Sort, made: list[dict[str, Any]], limit: int
+    database: Database, sort: str, made: list[dict[str, Any]], limit: int
 ) -> None:
     whole = store(database, made)
     key, falls = KEYS[sort.removeprefix("-")], sort.startswith("-")
@@ -102,7 +121,7 @@ def test_pages_have_every_job_once_and_in_order(
 
 @pytest.mark.parametrize("name", ["\U0001f600" * 200, "İ" * 200, "'; --", "\\", '"', "%_", "\x7f", "ß"])
 @pytest.mark.parametrize("sort", ["name", "-name"])
-def test_any_name_may_stand_at_the_end_of_a_page(database: Database, sort: Sort, name: str) -> None:
+def test_any_name_may_stand_at_the_end_of_a_page(database: Database, sort: str, name: str) -> None:
     row = {"created_ms": 1, "priority": 0, "status": "queued", "epoch": 0, "metrics": {}}
     store(database, [row | {"name": other} for other in (name, name, None, "a", "z")])
     assert sorted(listed(database, sort, 1)) == [f"job_{at:026d}" for at in range(5)]
@@ -128,7 +147,7 @@ def test_any_name_may_stand_at_the_end_of_a_page(database: Database, sort: Sort,
         ("-val_loss", False),
     ],
 )
-def test_a_place_that_cannot_be_is_refused(sort: Sort, value: Any) -> None:
+def test_a_place_that_cannot_be_is_refused(sort: str, value: Any) -> None:
     text = json.dumps([sort, value, "job_1"])
     cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
     with pytest.raises(InvalidCursor):

@@ -248,7 +248,7 @@ def test_list_page_leads_to_older_jobs(client: FlaskClient, submit: Submit) -> N
     address = re.search(r'rel="next" href="([^"]+)"', text)
     assert address is not None
     text = client.get(address[1].replace("&amp;", "&")).text
-    assert len(json.loads(re.search(r'id="first">(.*)</script>', text)[1])["data"]) == 1
+    assert len(json.loads(re.search(r'id="first">(.*)</script>', text)[1])["list"]["data"]) == 1
     assert text.count("<li><a href") == 1
 
 

@@ -16,7 +16,8 @@ from flask import Flask
 from httpx_sse import ServerSentEvent, connect_sse
 
 from service.contract import events as log
-from service.contract import jobs, leases
+from service.contract import jobs, leases, listing
+from service.contract.listing import JobFilter
 from service.contract.states import Status
 from service.web import feed
 from service.web.services import EXTENSION
@@ -103,7 +104,7 @@ def test_whoever_was_too_slow_gets_a_new_snapshot(app: Flask, submit: Submit, mo
 
     def snapshot() -> tuple[dict[str, Any], dict[str, int]]:
         with here.database.read() as session:
-            rows = jobs.find(session, jobs.JobFilter(), limit=100).jobs
+            rows = listing.find(session, JobFilter(), limit=100).jobs
         return {"jobs": [row.id for row in rows]}, {row.id: row.last_seq for row in rows}
 
     text = feed.follow_all(here.feed, snapshot, owner=None, only=None, connection=None, may_go_on=lambda: True)

@@ -1,0 +1,164 @@
+"""Lists of jobs: pages, groups, columns, and all of it as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+from urllib.parse import urlencode
+
+from flask import Response, request
+
+from service.contract import columns, listing
+from service.contract.columns import Column
+from service.contract.database import Database
+from service.contract.tables import Job
+from service.web import downloads, queries
+from service.web.answers import as_json
+from service.web.listing import (
+    MAX_CSV_ROWS,
+    ColumnList,
+    JobGroupList,
+    JobList,
+    column_item,
+    csv_lines,
+    job_group,
+    listed_job,
+)
+from service.web.operations import documented
+from service.web.problems import Problem
+from service.web.queries import FilterQuery, GroupQuery, ListQuery, PageQuery
+from service.web.resources import jobs as job_resources
+from service.web.resources.jobs import TAG
+from service.web.services import owner, services
+
+blueprint: Final = job_resources.blueprint
+"""The same: an operation's name in the API begins with its blueprint's."""
+
+_FIRST_IN_CSV: Final = ("id", "name")
+_PLAIN_CSV: Final = (
+    "kind", "status", "tags", "preset", "dataset", "epoch", "epochs", "train_loss", "val_loss", "val_accuracy",
+    "frechet_distance", "created_at", "duration", "parent",
+)  # fmt: skip
+_AT_ONCE: Final = 500
+"""Jobs of a CSV file that are read in one transaction."""
+
+
+@blueprint.get("/jobs")
+@documented(
+    TAG,
+    JobList,
+    query=ListQuery,
+    other_media=("text/csv",),
+    also={200: "With `format=csv`: `id`, `name` and the chosen columns; `X-Total-Count` says how many jobs match."},
+    problems=("invalid_cursor",),
+    page="/",
+)
+def show_list() -> Response:
+    """List jobs.
+
+    A page stays right while new jobs arrive: `next_cursor` is a place in the order, not a count. `columns` adds what
+    one wants to see of each: facts, settings, metrics.
+    """
+    query = queries.read_query(ListQuery)
+    if query.format == "csv":
+        return _as_csv(query)
+    page = list_jobs(query)
+    headers = {"Link": f'<{next_page("/jobs", page)}>; rel="next"'} if page.has_more else {}
+    return as_json(page, headers=headers)
+
+
+@blueprint.get("/jobs/columns")
+@documented(TAG, ColumnList, query=FilterQuery)
+def show_columns() -> Response:
+    """List what can be shown of jobs.
+
+    Every fact, and the settings and metrics that occur among the newest 2,000 of the jobs. A setting of which there
+    are several values (`values`) is what these jobs differ in.
+    """
+    query = queries.read_query(FilterQuery)
+    with services().database.read() as session:
+        found = listing.columns_of(session, query.wanted, owner=owner())
+    return as_json(ColumnList(data=[column_item(column, values) for column, values in found]))
+
+
+@blueprint.get("/jobs/groups")
+@documented(TAG, JobGroupList, query=GroupQuery)
+def show_groups() -> Response:
+    """List jobs in groups.
+
+    Each with its number of jobs and the best value of each metric among `columns`. `query` of a group,
+    added to the other parameters, lists its jobs in `GET /jobs`. A job with several tags is in several groups.
+    """
+    return as_json(group_jobs(queries.read_query(GroupQuery)))
+
+
+def list_jobs(query: PageQuery) -> JobList:
+    """A page of the jobs that a query asks for.
+
+    Raises:
+        InvalidCursor: it is not one of ours, or was made for another order.
+    """
+    shown = [columns.parse(name) for name in query.columns]
+    with services().database.read() as session:
+        page = listing.find(
+            session,
+            query.wanted,
+            owner=owner(),
+            sort=query.sort,
+            limit=query.limit,
+            cursor=query.cursor,
+            specs=_need_specs(shown),
+        )
+        return JobList(
+            data=[listed_job(job, shown) for job in page.jobs],
+            has_more=page.next_cursor is not None,
+            next_cursor=page.next_cursor,
+            counts=listing.counts(session, query.wanted, owner=owner()) if query.counts else None,
+            columns=[column_item(column) for column in shown],
+            parents=listing.titles(session, page.jobs, owner=owner()),
+        )
+
+
+def group_jobs(query: GroupQuery) -> JobGroupList:
+    """The groups that a query asks for."""
+    shown = [columns.parse(name) for name in query.columns]
+    with services().database.read() as session:
+        found, more = listing.groups(session, query.wanted, query.by, shown, owner=owner(), limit=query.limit)
+    data = [job_group(group, query.by) for group in found]
+    return JobGroupList(by=query.by, data=data, has_more=more, columns=[column_item(column) for column in shown])
+
+
+def next_page(path: str, page: JobList) -> str:
+    """The address of the page after this one, with everything else as the request had it."""
+    same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+    return f"{path}?{urlencode([*same, ('cursor', page.next_cursor or '')])}"
+
+
+def _as_csv(query: ListQuery) -> Response:
+    unfit = query.model_fields_set & {"limit", "cursor", "counts"}
+    if unfit:
+        names = ", ".join(sorted(unfit))
+        raise Problem("invalid_parameter", f"{names}: CSV has all jobs at once; leave it out")
+    shown = [columns.parse(name) for name in dict.fromkeys([*_FIRST_IN_CSV, *(query.columns or _PLAIN_CSV)])]
+    database = services().database
+    with database.read() as session:
+        counts = listing.counts(session, query.wanted, owner=owner())
+        job_ids = listing.ids(session, query.wanted, owner=owner(), sort=query.sort, limit=MAX_CSV_ROWS)
+    rows = _rows(database, job_ids, shown)
+    response = Response(csv_lines(shown, rows), content_type="text/csv; charset=utf-8")
+    response.headers["Content-Disposition"] = downloads.attachment("tapeline-jobs.csv")
+    total = sum(count for status, count in counts.items() if not query.status or status in query.status)
+    response.headers["X-Total-Count"] = str(total)
+    return response
+
+
+def _rows(database: Database, job_ids: Sequence[str], shown: Sequence[Column]) -> Iterator[Job]:
+    """Some at a time, so that neither memory nor one transaction holds them all."""
+    for first in range(0, len(job_ids), _AT_ONCE):
+        with database.read() as session:
+            jobs = listing.load(session, job_ids[first : first + _AT_ONCE], specs=_need_specs(shown))
+        yield from jobs
+
+
+def _need_specs(shown: Sequence[Column]) -> bool:
+    return any(column.needs_spec for column in shown)

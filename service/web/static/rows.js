@@ -1,0 +1,172 @@
+// The rows of the jobs table: one for a job, one for a group. `update` writes what has changed and leaves the rest
+// alone, so that nothing loses its focus.
+import { $$, duration, h, metric, words } from "./dom.js";
+import { headingOf, summary, text, whole } from "./cells.js";
+
+export const isOver = (job) => ["succeeded", "failed", "cancelled"].includes(job.status);
+export const titleOf = (job) => job.name || `${job.kind} ${job.id.slice(-6).toLowerCase()}`;
+
+const label = (column) => h("span", { class: "label" }, headingOf(column));
+
+export class JobRow {
+  constructor(id, columns, on) {
+    this.on = on;
+    this.columns = columns;
+    this.choose = h("input", { type: "checkbox", onclick: (event) => on.choose(id, event.shiftKey) });
+    this.star = h("button", { class: "star quiet icon", type: "button", onclick: () => on.star(id) }, "★");
+    this.name = h("a", { class: "name" });
+    this.note = h("button", { class: "noted quiet icon", type: "button", onclick: () => on.note(id) }, "✎");
+    this.about = h("div", { class: "about" });
+    this.star.disabled = this.note.disabled = document.body.classList.contains("only-reads");
+    this.cells = columns.map((column) => cell(column));
+    this.element = h(
+      "tr",
+      { class: "job", dataset: { id } },
+      h("td", { class: "c-choose" }, this.choose),
+      h("td", { class: "c-star" }, this.star),
+      h("td", { class: "c-job" }, h("div", { class: "title" }, this.name, this.note), this.about),
+      ...this.cells.map((item) => item.element),
+    );
+  }
+
+  update(job, chosen, best, parents) {
+    if (this.job === job && this.chosen === chosen && this.best === best && this.parents === parents) return;
+    Object.assign(this, { job, chosen, best, parents });
+    const title = titleOf(job);
+    this.element.classList.toggle("chosen", chosen);
+    this.choose.checked = chosen;
+    this.choose.setAttribute("aria-label", `Select ${title}`);
+    this.star.setAttribute("aria-pressed", job.starred);
+    this.star.setAttribute("aria-label", `Star ${title}`);
+    this.star.title = job.starred ? "Starred" : "Star";
+    this.name.textContent = title;
+    this.name.href = job.urls.page;
+    this.name.title = title;
+    this.note.classList.toggle("has", Boolean(job.note));
+    this.note.title = job.note ?? "Add a note";
+    this.note.setAttribute("aria-label", job.note ? `Note of ${title}: ${job.note}` : `Add a note to ${title}`);
+    this.describe(job, parents[job.parent_id]);
+    for (const item of this.cells) item.update(job, title, best);
+  }
+
+  describe(job, parent) {
+    const look = JSON.stringify([job.tags, job.health.map((item) => item.code), job.error?.code, job.kind, job.parent_id, parent, job.reproduction]);
+    if (look === this.look) return;
+    this.look = look;
+    this.about.replaceChildren(
+      h("span", {}, job.kind === "gan" ? "GAN" : job.kind),
+      h("code", {}, job.id.slice(-6).toLowerCase()),
+      job.parent_id ? lineage(job, parent) : "",
+      job.error ? h("span", { class: "finding error" }, words(job.error.code)) : "",
+      ...job.health.filter((item) => item.code !== job.error?.code).map((item) => h("span", { class: `finding ${item.severity}` }, `⚠ ${words(item.code)}`)),
+      ...job.tags.map((tag) => h("button", { class: "tag", type: "button", title: `Only ${tag}`, onclick: () => this.on.tag(tag) }, tag)),
+    );
+  }
+}
+
+// Where a job comes from: a link to its parent, whose row stands out meanwhile.
+function lineage(job, parent) {
+  const of = parent ?? job.parent_id.slice(-6).toLowerCase();
+  const { reproduction } = job;
+  const outcome = reproduction?.match === true ? ": every bit is the same" : reproduction?.match === false ? ": not the same" : "";
+  const words = reproduction ? `≡ reproduces ${of}` : `↳ fork of ${of}`;
+  const show = (on) => () => $$(`tr.job[data-id="${job.parent_id}"]`).forEach((row) => row.classList.toggle("kin", on));
+  if (parent === undefined) return h("span", { class: "lineage", title: "The parent was deleted" }, words);
+  const title = reproduction ? `Trained once more as ${of} was${outcome}` : `Goes on after epoch ${job.start_epoch} of ${of}`;
+  return h(
+    "a",
+    { class: "lineage", href: `/ui/jobs/${job.parent_id}`, title, onmouseenter: show(true), onmouseleave: show(false), onfocus: show(true), onblur: show(false) },
+    words,
+    outcome && h("span", { class: reproduction.match ? "same" : "finding error" }, reproduction.match ? " ✓" : " ≠"),
+  );
+}
+
+function cell(column) {
+  return (SPECIAL[column.name] ?? plain)(column);
+}
+
+const SPECIAL = {
+  status() {
+    const shown = h("span");
+    const element = h("td", { class: "c-status" }, shown);
+    return {
+      element,
+      update(job) {
+        shown.className = `status ${job.status}`;
+        shown.textContent = job.requested ? `${job.requested} requested` : job.status;
+      },
+    };
+  },
+  progress() {
+    const [bar, epoch, left] = [h("progress", { max: 1 }), h("span"), h("span")];
+    return {
+      element: h("td", { class: "c-progress" }, bar, h("div", { class: "under" }, epoch, left)),
+      update(job, title) {
+        const at = job.progress;
+        bar.className = job.status;
+        bar.value = at.fraction;
+        bar.setAttribute("aria-label", `${title}: ${Math.round(100 * at.fraction)}%`);
+        epoch.textContent = `${at.epoch} / ${at.epochs}`;
+        left.textContent = at.eta_seconds !== null ? `${duration(at.eta_seconds)} left` : took(job);
+      },
+    };
+  },
+  metrics() {
+    const shown = h("div", { class: "metrics" });
+    return {
+      element: h("td", { class: "c-metrics" }, shown),
+      update: (job) => shown.replaceChildren(...summary(job.metrics)),
+    };
+  },
+};
+
+function plain(column) {
+  const isTime = column.type === "time";
+  const shown = h(isTime ? "time" : "span", { class: "shown" });
+  const said = h("span", { class: "visually-hidden" }); // what is seen by its weight is said too
+  const element = h("td", { class: `c-plain ${column.type}`, dataset: { column: column.name } }, label(column), shown, said);
+  return {
+    element,
+    update(job, title, best, parents) {
+      const value = job.columns[column.name];
+      if (isTime && value) shown.dateTime = value;
+      const isBest = column.goal && value !== null && value === best[column.name];
+      element.classList.toggle("best", Boolean(isBest));
+      shown.title = isBest ? `${whole(column, value)}: the best of the loaded jobs` : whole(column, value);
+      if (column.type === "job" && value) shown.replaceChildren(h("a", { href: `/ui/jobs/${value}` }, value.slice(-6).toLowerCase()));
+      else shown.textContent = text(column, value);
+      said.textContent = isBest ? "best" : "";
+    },
+  };
+}
+
+function took(job) {
+  return job.started_at && job.finished_at ? duration((Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000) : "";
+}
+
+export class GroupRow {
+  constructor(columns, on) {
+    this.columns = columns;
+    this.toggle = h("button", { class: "toggle quiet", type: "button", onclick: () => on.toggle(this.section) });
+    this.bests = columns.map((column) => h("td", { class: `c-plain ${column.type}`, dataset: { column: column.name } }));
+    this.element = h("tr", { class: "group" }, h("td", { class: "c-group", colspan: 3 }, this.toggle), ...this.bests);
+  }
+
+  update(section) {
+    const { group, open } = section;
+    this.section = section;
+    this.toggle.setAttribute("aria-expanded", open);
+    this.toggle.replaceChildren(
+      h("span", { class: "caret", "aria-hidden": true }, open ? "▾" : "▸"),
+      h("strong", {}, group.label),
+      h("span", { class: "muted" }, ` ${group.count} ${group.count === 1 ? "job" : "jobs"}`),
+      section.by === "spec" && group.example ? h("span", { class: "muted" }, ` · ${group.example}`) : "",
+    );
+    this.columns.forEach((column, at) => {
+      const value = group.best[column.name];
+      const known = typeof value === "number";
+      this.bests[at].replaceChildren(...(known ? [label(column), h("span", { class: "shown", title: `Best of the group: ${value}` }, `${metric(column.metric, value)}`)] : []));
+      this.bests[at].classList.toggle("none", !known);
+    });
+  }
+}

@@ -1,0 +1,419 @@
+"""The table of jobs as a person reads it: the text of its cells, on a wide screen and on a phone."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from service.contract.states import Status
+from service.contract.tables import JOB_TAGS, JOBS
+from service.contract.validation import resolve, spec_hash
+from tests.browser.conftest import Bare, Visit, until
+from tests.browser.test_looks import serious
+
+COLUMNS = "preset,optimizer.learning_rate,best:val_accuracy,val_loss,parent"
+PRESETS = ("fast", "best", "conv")
+COUNT = 40
+NOTHING = "\N{EN DASH}"
+
+
+def store(bare: Bare, count: int) -> None:
+    """Jobs that have ended: every third has the tag ``night``, each second ``even`` number a name of its own."""
+    rows, tags = [], []
+    for number in range(count):
+        rate = (0.1, 0.4)[number % 2]
+        document = {"kind": "classifier", "preset": PRESETS[number % 3], "optimizer": {"learning_rate": rate}}
+        spec = resolve(document)
+        job_id = f"job_01A{count - number:023d}"
+        named = ["night"] if number % 3 == 0 else []
+        accuracy = 0.9 + (number * 7 % count) / count / 10
+        created = 1_790_000_000_000 - 60_000 * number
+        rows.append(
+            {
+                "id": job_id,
+                "kind": "classifier",
+                "name": f"run {number}" if number % 4 else None,
+                "tags": named,
+                "priority": 5,
+                "spec": document,
+                "resolved": spec.model_dump(mode="json"),
+                "spec_hash": spec_hash(spec),
+                "parent_id": f"job_01A{count - 1:023d}" if number in (2, 3) else None,
+                "start_epoch": 1 if number == 2 else 0,
+                "reproduction": {"of": "x", "result_digest": "y", "match": True} if number == 3 else None,
+                "status": (Status.SUCCEEDED, Status.FAILED)[number % 10 == 9],
+                "attempt": 1,
+                "deaths": 0,
+                "lease": 1,
+                "epoch": 3,
+                "epochs": 3,
+                "step": 30,
+                "steps": 30,
+                "metrics": {"val_accuracy": accuracy - 0.01, "val_loss": 1 - accuracy, "train_loss": 0.5},
+                "extremes": {"val_accuracy": {"min": 0.1, "min_epoch": 1, "max": accuracy, "max_epoch": 2}},
+                "health": [],
+                "last_seq": 1,
+                "created_ms": created,
+                "queued_ms": created,
+                "started_ms": created,
+                "finished_ms": created + 40_000,
+            }
+        )
+        tags += [{"tag": tag, "job_id": job_id} for tag in named]
+    with bare.services.database.write() as session:
+        session.execute(JOBS.insert(), rows)
+        session.execute(JOB_TAGS.insert(), tags)
+
+
+@pytest.fixture
+def full(serve_bare: Callable[..., Bare]) -> Bare:
+    bare = serve_bare()
+    store(bare, COUNT)
+    return bare
+
+
+def headings(page: Page) -> list[str]:
+    return [text.strip() for text in page.locator("thead th.c-own, thead th.c-status").all_inner_texts()]
+
+
+def cells(row: Locator, *names: str) -> list[str]:
+    return [row.locator(f"td[data-column='{name}'] .shown").inner_text() for name in names]
+
+
+def all_jobs(page: Page, count: int) -> None:
+    """Scroll until every row was loaded."""
+    for _ in range(40):
+        if page.locator("#more").inner_text() == f"{count} jobs":
+            return
+        page.mouse.wheel(0, 4000)
+        page.wait_for_timeout(50)
+    raise AssertionError(page.locator("#more").inner_text())
+
+
+@pytest.mark.parametrize("query", ["tag=night", "q=NIGHT", "q=run+1", "preset=conv", "tag=night&preset=fast"])
+def test_counts_above_the_rows_are_of_the_rows(open_window: Callable[..., Visit], full: Bare, query: str) -> None:
+    page = open_window(full.url, height=4000).open(f"/?{query}")
+    rows = page.locator("tr.job")
+    expect(rows.first).to_be_visible()
+    assert page.locator("#more").inner_text() == f"{rows.count()} jobs"
+    assert rows.count() < COUNT
+    chips = page.locator("#statuses button:visible")
+    shown = {name: int(count) for name, count in (text.rsplit(maxsplit=1) for text in chips.all_inner_texts())}
+    assert shown["All"] == rows.count()
+    for status in ("succeeded", "failed"):
+        assert shown.get(status.capitalize(), 0) == page.locator(f"tr.job .status.{status}").count()
+
+
+def test_chosen_columns_stay_after_a_reload_and_are_in_order(open_window: Callable[..., Visit], full: Bare) -> None:
+    page = open_window(full.url).open("/")
+    assert headings(page) == ["Status", "Created"]
+    expect(page.locator("th.c-metrics")).to_have_text("Metrics (last epoch)")
+    expect(page.locator("tr.job .metrics").first).to_have_text(re.compile(r"val accuracy\d\d\.\d\d%train loss0\.5"))
+    page.get_by_role("button", name="Columns").click()
+    dialog = page.locator("#columns")
+    dialog.get_by_label("Search columns").fill("optimizer.learning_rate")
+    expect(dialog.locator("fieldset legend")).to_have_text(["Settings that differ"])
+    dialog.get_by_role("checkbox", name="optimizer.learning_rate").check()
+    dialog.get_by_label("Search columns").fill("best val acc")
+    dialog.get_by_role("checkbox", name="best val accuracy").check()
+    for name in ("Progress", "Metrics (last epoch)", "Created"):
+        dialog.get_by_label(f"Remove: {name}").click()
+    for _ in range(2):
+        dialog.get_by_label("Move up: best val accuracy").press("Enter")  # the keyboard stays on the button
+    dialog.get_by_role("button", name="Done").click()
+    expected = ["best val accuracy", "Status", "optimizer.learning_rate"]
+    expect(page.locator("thead th.c-own").first).to_have_text("best val accuracy")
+    assert headings(page) == expected
+    assert page.url.endswith("/?columns=best:val_accuracy,status,optimizer.learning_rate")
+    page.reload()
+    expect(page.locator("tr.job").first).to_be_visible()
+    assert headings(page) == expected
+    assert cells(page.locator("tr.job").nth(1), "best:val_accuracy", "optimizer.learning_rate") == ["91.75%", "0.4"]
+
+
+def test_csv_has_what_the_table_shows(open_window: Callable[..., Visit], full: Bare, tmp_path: Path) -> None:
+    page = open_window(full.url).open(f"/?columns=status,{COLUMNS}&tag=night&sort=-best:val_accuracy")
+    all_jobs(page, 14)
+    with page.expect_download() as downloading:
+        page.locator("#csv").click()
+    assert downloading.value.suggested_filename == "tapeline-jobs.csv"
+    downloading.value.save_as(tmp_path / "jobs.csv")
+    with (tmp_path / "jobs.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 14
+    assert list(table[0]) == ["id", "name", "status", *COLUMNS.split(",")]
+    page.evaluate("scrollTo(0, 0)")
+    for place, line in enumerate(table[:8]):
+        row = page.locator("tr.job").nth(place)
+        assert row.get_attribute("data-id") == line["id"]
+        assert row.locator(".status").inner_text() == line["status"]
+        assert cells(row, *COLUMNS.split(",")) == [
+            line["preset"],
+            line["optimizer.learning_rate"],
+            f"{float(line['best:val_accuracy']):.2%}",
+            f"{float(line['val_loss']):.4g}",
+            line["parent"][-6:].lower() or NOTHING,
+        ]
+
+
+def test_the_best_value_of_each_metric_stands_out(open_window: Callable[..., Visit], full: Bare) -> None:
+    page = open_window(full.url, height=4000).open("/?columns=best:val_accuracy,val_loss,optimizer.learning_rate")
+    expect(page.locator("tr.job")).to_have_count(COUNT)
+    for name, best in (("best:val_accuracy", max), ("val_loss", min)):
+        shown = page.locator(f"td[data-column='{name}'] .shown")
+        values = [float(text.strip("%")) for text in shown.all_text_contents()]
+        marked = page.locator(f"td.best[data-column='{name}'] .shown")
+        expect(marked).to_have_count(1)
+        assert float(marked.inner_text().strip("%")) == best(values)
+        weights = {element.evaluate("e => getComputedStyle(e).fontWeight") for element in (marked, shown.nth(3))}
+        assert len(weights) == 2, "seen without colours too"
+    assert page.locator("td.best[data-column='optimizer.learning_rate']").count() == 0
+
+
+def test_a_star_and_a_note_stay(open_window: Callable[..., Visit], full: Bare) -> None:
+    page = open_window(full.url).open("/")
+    row = page.locator("tr.job").nth(1)
+    row.hover()
+    row.get_by_role("button", name="Star run 1").click()
+    expect(row.get_by_role("button", name="Star run 1")).to_have_attribute("aria-pressed", "true")
+    row.get_by_role("button", name="Add a note to run 1").click()
+    page.locator("#note textarea").fill("the one with the bug\nsee <b>seed 7</b>")
+    page.locator("#note").get_by_role("button", name="Save").click()
+    expect(row.locator(".noted.has")).to_have_attribute("title", "the one with the bug\nsee <b>seed 7</b>")
+    page.reload()
+    row = page.locator("tr.job").nth(1)
+    expect(row.locator(".star")).to_have_attribute("aria-pressed", "true")
+    expect(row.locator(".noted")).to_have_attribute("title", "the one with the bug\nsee <b>seed 7</b>")
+    page.get_by_role("button", name="★ Starred").click()
+    expect(page.locator("tr.job")).to_have_count(1)
+    expect(page.locator("#more")).to_have_text("1 job")
+    page.locator("#filters [name=q]").fill("THE BUG")
+    expect(page.locator("tr.job a.name")).to_have_text(["run 1"])
+    page.locator(".noted.has").click()
+    page.get_by_role("button", name="Delete note").click()
+    expect(page.locator("tr.job .noted")).to_have_attribute("title", "Add a note")
+    job = httpx.get(full.url + "/jobs?starred=true").json()["data"][0]
+    assert (job["name"], job["note"]) == ("run 1", None)
+
+
+def test_groups_tell_their_counts_and_best_and_show_their_jobs(open_window: Callable[..., Visit], full: Bare) -> None:
+    page = open_window(full.url, height=3000).open("/?columns=preset,best:val_accuracy")
+    page.get_by_label("Groups").select_option("By preset")
+    expect(page.locator("tr.group")).to_have_count(3)
+    assert "group=preset" in page.url
+    expect(page.locator("#more")).to_have_text("3 groups, 40 jobs")
+    assert page.locator("tr.job").count() == 0
+    for at, (name, count) in enumerate((("fast", 14), ("best", 13), ("conv", 13))):
+        group = page.locator("tr.group").nth(at)
+        expect(group.locator("button")).to_have_text(f"▸{name} {count} jobs")
+        group.locator("button").press("Enter")
+        expect(page.locator("tr.job")).to_have_count(count)
+        accuracies = page.locator("tr.job td[data-column='best:val_accuracy'] .shown").all_text_contents()
+        best = max(float(text.partition("%")[0]) for text in accuracies)
+        assert cells(group, "best:val_accuracy") == [f"{best:.2f}%"]
+        assert set(page.locator("tr.job td[data-column='preset'] .shown").all_inner_texts()) == {name}
+        group.locator("button").click()
+        expect(page.locator("tr.job")).to_have_count(0)
+    page.reload()
+    expect(page.locator("tr.group")).to_have_count(3)
+    page.get_by_label("Groups").select_option("By tag")
+    expect(page.locator("tr.group button")).to_have_text(["▸night 14 jobs", "▸without a tag 26 jobs"])
+    page.locator("tr.group button").nth(1).click()
+    expect(page.locator("tr.job")).to_have_count(26)
+
+
+def test_a_large_group_is_loaded_as_one_scrolls(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+) -> None:
+    bare = serve_bare()
+    store(bare, 700)
+    page = open_window(bare.url).open("/?group=dataset")
+    page.locator("tr.group button").click()
+    seen: set[str] = set()
+    drawn = "y => new Promise(done => { scrollTo(0, y); requestAnimationFrame(() => requestAnimationFrame(done)); })"
+    place = 0
+    for _ in range(600):
+        page.evaluate(drawn, place)
+        place = min(place + 800, int(page.evaluate("document.documentElement.scrollHeight")))  # no leap over a page
+        seen |= set(page.evaluate("[...document.querySelectorAll('tr.job')].map(row => row.dataset.id)"))
+        if len(seen) == 700:
+            break
+        assert page.locator("tr.job").count() < 80
+        page.wait_for_timeout(20)
+    assert len(seen) == 700
+
+
+def test_forks_and_reproductions_show_where_they_come_from(open_window: Callable[..., Visit], full: Bare) -> None:
+    page = open_window(full.url).open("/?columns=preset")
+    marks = page.locator("tr.job .lineage")
+    expect(marks).to_have_text(["↳ fork of run 1", "≡ reproduces run 1 ✓"])
+    parent = page.locator("tr.job").nth(1)
+    before = parent.evaluate("row => getComputedStyle(row).backgroundColor")
+    marks.nth(1).hover()
+    assert parent.evaluate("row => getComputedStyle(row).backgroundColor") != before
+    page.mouse.move(0, 0)
+    assert parent.evaluate("row => getComputedStyle(row).backgroundColor") == before
+    marks.first.click()
+    expect(page.locator("h1")).to_have_text("run 1")
+
+
+def test_views_are_saved_opened_renamed_and_deleted(open_window: Callable[..., Visit], full: Bare) -> None:
+    page = open_window(full.url).open(f"/?tag=night&columns={COLUMNS}&sort=-best:val_accuracy")
+    shown = page.locator("tr.job a.name").all_inner_texts()
+    expect(page.get_by_label("Order")).to_have_value("-best:val_accuracy")
+    page.get_by_role("button", name="Views").click()
+    page.get_by_label("Name of the current view").fill("<i>night</i>")
+    page.get_by_label("Name of the current view").press("Enter")
+    expect(page.locator("#views-list a")).to_have_text("<i>night</i>")
+    page.locator("#views").get_by_role("button", name="Done").click()
+    page.goto(full.url)
+    expect(page.locator("tr.job").first).to_be_visible()
+    page.get_by_role("button", name="Views").click()
+    page.get_by_role("button", name="Rename <i>night</i>").click()
+    page.get_by_label("New name of").fill("night runs")
+    page.get_by_label("New name of").press("Enter")
+    page.get_by_role("link", name="night runs").click()
+    expect(page.locator("#terms")).to_have_text("Tag: night ✕")
+    assert page.locator("tr.job a.name").all_inner_texts() == shown
+    page.get_by_role("button", name="Views").click()
+    page.get_by_role("button", name="Delete night runs").click()
+    expect(page.locator("#views-list")).to_have_text("No saved views yet.")
+    page.locator("#views").get_by_role("button", name="Done").click()
+    page.get_by_role("button", name="Remove the filter Tag: night").click()
+    expect(page.locator("#more")).to_have_text("40 jobs")
+
+
+def test_columns_sort_the_whole_list(open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]) -> None:
+    bare = serve_bare()
+    store(bare, 150)
+    page = open_window(bare.url).open("/?columns=best:val_accuracy,preset")
+    page.get_by_role("button", name="best val accuracy").click()
+    heading = page.get_by_role("columnheader", name="best val accuracy")
+    expect(heading).to_have_attribute("aria-sort", "descending")
+    best = page.locator("td[data-column='best:val_accuracy'] .shown")
+    expect(best.first).to_have_text(re.compile(r"^99\.93%"))
+    page.get_by_role("button", name="best val accuracy").press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    expect(best.first).to_have_text("90.00%")
+    page.get_by_role("button", name="Preset").click()
+    expect(page.locator("td[data-column='preset'] .shown").first).to_have_text("best")
+
+
+def test_a_button_that_does_nothing_says_why(open_window: Callable[..., Visit], full: Bare) -> None:
+    page = open_window(full.url).open("/")
+    page.get_by_label("Select run 1", exact=True).check()
+    compare = page.locator("[data-do=compare]")
+    expect(compare).to_be_disabled()
+    expect(page.locator("#why")).to_contain_text("Select at least two jobs to compare.")
+    expect(page.locator("#why")).to_contain_text("Nothing to cancel: all have ended.")
+    expect(compare).to_have_attribute("aria-describedby", "why")
+    page.get_by_label("Select all loaded jobs").check()
+    expect(page.locator("#selection strong")).to_have_text("40 selected")
+    expect(compare).to_be_enabled()
+    page.get_by_role("button", name="Clear selection").click()
+    expect(page.locator("#selection")).to_be_hidden()
+
+
+def test_at_most_two_hundred_jobs_are_compared(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+) -> None:
+    bare = serve_bare()
+    store(bare, 201)
+    page = open_window(bare.url).open("/")
+    all_jobs(page, 201)
+    page.evaluate("scrollTo(0, 0)")
+    page.get_by_label("Select all loaded jobs").check()
+    expect(page.locator("#why")).to_contain_text("Compare takes at most 200 jobs.")
+    page.locator("tr.job .c-choose input").first.uncheck()
+    expect(page.locator("#selection strong")).to_have_text("200 selected")
+    expect(page.locator("[data-do=compare]")).to_be_enabled()
+
+
+@pytest.mark.parametrize("width", [390, 360])
+def test_on_a_phone_values_are_rows_and_nothing_is_cut_off(
+    open_window: Callable[..., Visit], full: Bare, width: int
+) -> None:
+    long = httpx.post(
+        full.url + "/jobs",
+        json={"kind": "classifier", "name": "averylongname" * 12, "tags": ["a tag of some length", "x" * 50]},
+    ).json()
+    page = open_window(full.url, width=width, height=844).open(f"/?columns=status,progress,metrics,{COLUMNS}")
+    expect(page.locator("tr.job a.name").nth(1)).to_have_text("classifier 000040")
+    row = page.locator("tr.job").nth(1)
+    row.scroll_into_view_if_needed()
+    page.wait_for_timeout(300)  # which rows exist depends on how high each turned out to be
+    for name, label in (("best:val_accuracy", "best val accuracy"), ("val_loss", "val loss"), ("preset", "Preset")):
+        cell = row.locator(f"td[data-column='{name}']")
+        text, value = cell.locator(".label"), cell.locator(".shown")
+        expect(text).to_have_text(label)
+        expect(value).to_be_visible()
+        boxes = (text.bounding_box(), value.bounding_box())
+        tops = [box["y"] for box in boxes if box]
+        assert len(tops) == 2
+        assert abs(tops[0] - tops[1]) < 6, "the label stands beside its value"
+    assert "train loss" in row.locator(".metrics").inner_text()
+    cut = """() => [...document.querySelectorAll("tr.job *, .filters *, thead *")]
+        .filter(e => e.offsetParent && !e.matches("select, option, input, .visually-hidden"))
+        .filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== "visible"
+            || e.getBoundingClientRect().right > innerWidth + 1)
+        .map(e => e.outerHTML.slice(0, 120))"""
+    expect(page.locator(f"tr[data-id={long['id']}]")).to_be_visible()
+    assert [html for html in page.evaluate(cut) if 'class="tag"' not in html] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    row.locator(".star").click()
+    expect(row.locator(".star")).to_have_attribute("aria-pressed", "true")
+    row.locator(".noted").click()
+    expect(page.locator("#note")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_label("Select all loaded jobs").check()
+    expect(page.locator("#selection strong")).to_have_text("41 selected")
+    for name in ("Compare", "Cancel", "Delete", "Clear selection"):
+        expect(page.locator("#selection").get_by_role("button", name=name, exact=True)).to_be_in_viewport()
+
+
+def test_the_table_is_used_by_keyboard(open_window: Callable[..., Visit], full: Bare) -> None:
+    page = open_window(full.url).open("/?group=preset")
+    expect(page.locator("tr.group")).to_have_count(3)
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.locator("tr.job").first).to_be_visible()
+    page.keyboard.press("j")
+    page.keyboard.press("s")
+    expect(page.locator("tr.job .star").first).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("e")
+    page.keyboard.type("by keyboard")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("tr.job .noted").first).to_have_attribute("title", "by keyboard")
+    page.keyboard.press("x")
+    expect(page.locator("#selection strong")).to_have_text("1 selected")
+    page.keyboard.press("Escape")
+    expect(page.locator("#selection")).to_be_hidden()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (390, "light"), (390, "dark")])
+def test_the_table_and_its_dialogs_are_for_everybody(
+    open_window: Callable[..., Visit], full: Bare, width: int, scheme: Any
+) -> None:
+    page = open_window(full.url, width=width, color_scheme=scheme).open(f"/?columns=status,{COLUMNS}&group=preset")
+    page.locator("tr.group button").first.click()
+    expect(page.locator("tr.job").first).to_be_visible()
+    page.locator("tr.job .c-choose input").first.check()
+    page.locator("tr.job .star").first.click()
+    expect(page.locator("tr.job .star").first).to_have_attribute("aria-pressed", "true")
+    assert serious(page) == []
+    page.locator("#choose-columns").click()
+    until(page, "document.querySelectorAll('#columns-pick label').length > 20")
+    assert serious(page) == []
+    page.locator("#columns").get_by_role("button", name="Done").click()
+    page.locator("#saved-views").click()
+    page.fill("#views-save input", "mine")
+    page.locator("#views-save button").click()
+    page.get_by_role("button", name="Rename mine").click()
+    assert serious(page) == []
