@@ -16,7 +16,7 @@ from service.datasets import BUILT_IN
 PLAN: tuple[tuple[str, str, str, int], ...] = (  # kind, preset, data set, seeds from 0 on; quick ones first
     ("classifier", "fast", "mnist", 5),
     ("classifier", "fast", "fashion-mnist", 5),
-    ("gan", "stable", "mnist-10k", 10),
+    ("gan", "stable", "mnist-10k", 5),
     ("gan", "seed", "mnist-10k", 3),
     ("classifier", "best", "mnist", 5),
     ("classifier", "best", "fashion-mnist", 5),
