@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract import jobs
 from service.contract.architecture import Network
+from service.contract.artifacts import ArtifactKind
 from service.contract.audit import Deed
 from service.contract.keys import Scope
 from service.contract.spec import Kind
@@ -154,6 +155,9 @@ class JobSummary(Answer):
     error: JobError | None
     stopped_early: StoppedEarly | None = Field(description="Where it is not null, the job ended before its last epoch.")
     result_digest: str | None
+    cpu_seconds: float | None = Field(description="Processor time so far, all attempts together.")
+    peak_memory_bytes: int | None = Field(description="The most resident memory that the training process had.")
+    size_bytes: int = Field(description="Sum of its files' sizes: checkpoints and samples.")
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -216,6 +220,13 @@ class EventList(Answer):
     next_after: int = Field(description="Give this as `after` to go on.")
 
 
+class ResourceSeries(Answer):
+    """What each finished epoch took. Unlike metrics, it differs from run to run."""
+
+    cpu_seconds: list[float | None] = Field(description="Processor time of the training process during the epoch.")
+    memory_bytes: list[int | None] = Field(description="Its resident memory at the end of the epoch.")
+
+
 class MetricTable(Answer):
     """Every finished epoch's metrics, as columns."""
 
@@ -223,6 +234,7 @@ class MetricTable(Answer):
     epochs: list[int]
     series: dict[str, list[float | None]]
     seconds: list[float]
+    resources: ResourceSeries
     best_epoch: int | None
     findings: list[FoundItem] = Field(description="What was wrong, and when; in the order in which it was found.")
 
@@ -260,11 +272,19 @@ class CheckpointList(Answer):
     data: list[Checkpoint]
 
 
+class Films(Answer):
+    """Addresses of the film of all samples, which has the same pixels in each format."""
+
+    gif: str
+    webp: str = Field(description="The smallest.")
+
+
 class SampleList(Answer):
     """The pictures of samples of a job."""
 
     data: list[ArtifactItem]
-    film: str | None = Field(description="All of them, one after the other.")
+    film: str | None = Field(description="All of them, one after the other, as a GIF.")
+    films: Films | None
 
 
 class BestEpoch(Answer):
@@ -285,7 +305,8 @@ class ResultSamples(Answer):
     """The last picture of samples, and the film of all."""
 
     latest: ArtifactItem | None
-    film: str | None
+    film: str | None = Field(description="As a GIF.")
+    films: Films | None
 
 
 class Results(Answer):
@@ -300,6 +321,8 @@ class Results(Answer):
     samples: ResultSamples
     plots: dict[str, str] = Field(description="Name to address; add nothing for PNG, or end in .svg.")
     artifacts: list[ArtifactItem]
+    sizes: dict[ArtifactKind, int] = Field(description="Bytes of the files of each kind.")
+    size_bytes: int = Field(description="Their sum.")
     result_digest: str | None
     error: JobError | None
 
@@ -588,6 +611,9 @@ def metric_table(job: Job, rows: Sequence[Epoch], news: Sequence[Event]) -> Metr
         epochs=[row.epoch for row in rows],
         series={name: [finite(row.metrics.get(name)) for row in rows] for name in names},
         seconds=[round(row.seconds, 3) for row in rows],
+        resources=ResourceSeries(
+            cpu_seconds=[_rounded(row.cpu_seconds) for row in rows], memory_bytes=[row.memory_bytes for row in rows]
+        ),
         best_epoch=job.best_epoch,
         findings=_found(news),
     )
@@ -631,9 +657,9 @@ def checkpoint_items(job: Job, rows: Sequence[Artifact]) -> list[Checkpoint]:
     ]
 
 
-def film_url(job_id: str, samples: Sequence[Artifact]) -> str | None:
+def film_urls(job_id: str, samples: Sequence[Artifact]) -> Films | None:
     """Where the film is, if there is anything to show."""
-    return f"/jobs/{job_id}/samples.gif" if samples else None
+    return Films(gif=f"/jobs/{job_id}/samples.gif", webp=f"/jobs/{job_id}/samples.webp") if samples else None
 
 
 def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], samples: Sequence[Artifact]) -> Results:
@@ -643,6 +669,9 @@ def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], sampl
         checkpoints, samples: in the order of their epochs.
     """
     items = checkpoint_items(job, checkpoints)
+    films = film_urls(job.id, samples)
+    rows = {ArtifactKind.CHECKPOINT: checkpoints, ArtifactKind.SAMPLE: samples}
+    sizes = {kind: sum(row.size_bytes for row in rows[kind]) for kind in rows}
     plots = {"curves": f"/jobs/{job.id}/plots/curves.png"} if job.epoch else {}
     if job.epoch and job.kind == Kind.CLASSIFIER:
         plots["confusion"] = f"/jobs/{job.id}/plots/confusion.png"
@@ -655,9 +684,13 @@ def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], sampl
         checkpoints=ResultCheckpoints(
             best=next((item for item in items if item.best), None), latest=items[-1] if items else None
         ),
-        samples=ResultSamples(latest=sample_item(samples[-1]) if samples else None, film=film_url(job.id, samples)),
+        samples=ResultSamples(
+            latest=sample_item(samples[-1]) if samples else None, film=films.gif if films else None, films=films
+        ),
         plots=plots,
         artifacts=[artifact_item(row) for row in [*checkpoints, *samples]],
+        sizes=sizes,
+        size_bytes=sum(sizes.values()),
         result_digest=job.result_digest,
         error=_error(job.error),
     )
@@ -716,6 +749,9 @@ def job_fields(job: Job) -> dict[str, Any]:
         "error": _error(job.error),
         "stopped_early": StoppedEarly(**job.stopped_early) if job.stopped_early is not None else None,
         "result_digest": job.result_digest,
+        "cpu_seconds": _rounded(job.cpu_seconds),
+        "peak_memory_bytes": job.peak_memory_bytes,
+        "size_bytes": job.size_bytes,
         "created_at": at_time(job.created_ms),
         "started_at": _maybe_at_time(job.started_ms),
         "finished_at": _maybe_at_time(job.finished_ms),
@@ -765,6 +801,10 @@ def audit_item(row: AuditEntry) -> AuditItem:
         request_id=row.request_id,
         detail=row.detail,
     )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _maybe_at_time(milliseconds: int | None) -> str | None:

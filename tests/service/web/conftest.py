@@ -19,7 +19,7 @@ from service.contract import leases
 from service.contract.artifacts import ArtifactFolder, ArtifactKind
 from service.contract.database import Database
 from service.contract.health import Finding
-from service.contract.leases import Claim, EpochRecord, Position
+from service.contract.leases import Claim, EpochRecord, Position, Usage
 from service.contract.settings import Auth, Settings
 from service.pictures import grids
 from service.web.app import create_app
@@ -57,6 +57,7 @@ class PlayedWorker:
         checkpoint: bytes | None = None,
         health: Sequence[Finding] = (),
         verdicts: grids.Verdicts | None = None,
+        used: Usage | None = None,
     ) -> None:
         assert self.held is not None
         job_id, lease = self.held.job_id, self.held.lease
@@ -78,12 +79,17 @@ class PlayedWorker:
             is_best=best,
             files=files,
             health=health,
+            cpu_seconds=0.4 if used else None,
+            memory_bytes=used.peak_memory_bytes if used else None,
+            used=used,
         )
         self.artifacts.remove(leases.commit_epoch(self.database, self.held, record, keep_last=keep_last))
 
-    def succeed(self, stopped_early: dict[str, Any] | None = None) -> None:
+    def succeed(self, stopped_early: dict[str, Any] | None = None, *, keep_last: int | None = None) -> None:
         assert self.held is not None
-        leases.succeed(self.database, self.held, "sha256:done", stopped_early=stopped_early)
+        self.artifacts.remove(
+            leases.succeed(self.database, self.held, "sha256:done", stopped_early=stopped_early, keep_last=keep_last)
+        )
 
     def fail(self, code: str = "internal") -> None:
         assert self.held is not None
