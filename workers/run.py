@@ -46,6 +46,7 @@ from workers.channel import Orders
 from workers.health import Watch
 from workers.insisting import NO_ANSWER, insist
 from workers.provenance import machine, provenance
+from workers.usage import OwnMeter
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -77,6 +78,7 @@ class Run:
     orders: Orders
     spec: Spec
     owner: str | None
+    meter: OwnMeter
 
     def insist(self, ask: Callable[[], T]) -> T:
         """Ask the database until it answers, the supervisor wants us to let go, or the lease cannot hold any more."""
@@ -141,21 +143,31 @@ def _read_epochs(database: Database, held: Claim) -> Sequence[Epoch]:
 def _train(settings: Settings, database: Database, held: Claim, orders: Orders) -> str:
     """Train a job from where it stands; whatever goes wrong in the training itself fails the job."""
 
+    meter = OwnMeter(held)
+
     def fail(error: dict[str, Any]) -> str:
         log.warning("the job failed", **error)
-        insist(lambda: leases.fail(database, held, error), patience_s=held.lease_s)
+        insist(lambda: leases.fail(database, held, error, used=meter.total()), patience_s=held.lease_s)
         return "failed"
 
     try:
         job = insist(lambda: _read_job(database, held), patience_s=held.lease_s)
         resolved = read_resolved(job.resolved)
         artifacts = ArtifactFolder(settings.artifacts)
-        run = Run(database=database, artifacts=artifacts, held=held, orders=orders, spec=resolved, owner=job.owner)
+        run = Run(
+            database=database,
+            artifacts=artifacts,
+            held=held,
+            orders=orders,
+            spec=resolved,
+            owner=job.owner,
+            meter=meter,
+        )
         dataset = _load_data(run, settings)
         limits.hold_to(costs.peak_bytes(resolved, _shape(dataset)))
         return _loop(run, build.trainer(resolved, dataset), dataset)
     except _Stopped:
-        insist(lambda: leases.hand_back(database, held, orders.request), patience_s=held.lease_s)
+        insist(lambda: leases.hand_back(database, held, orders.request, used=meter.total()), patience_s=held.lease_s)
         reach("handed_back")
         return "handed back"
     except (LeaseLost, *NO_ANSWER):
@@ -215,6 +227,7 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
     reach("restored")
     watch = _watch(run, trainer, dataset)
     steps, began = 0, time.monotonic()
+    run.meter.begin_epoch()
     for report in trainer.run():
         match report:
             case BatchDone():
@@ -230,10 +243,12 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
                 _commit(run, trainer, done, watch, steps=steps, seconds=now - began, class_names=names)
                 _stop_where_asked(watch)
                 began = time.monotonic()
+                run.meter.begin_epoch()
     weights, stopped = _digest(trainer.state_dict()), trainer.stopped_early
     why = asdict(stopped) if stopped else None
     digest = run.insist(lambda: leases.digest(run.database, run.held, weights))
-    run.insist(lambda: leases.succeed(run.database, run.held, digest, stopped_early=why))
+    used = run.meter.total()
+    run.insist(lambda: leases.succeed(run.database, run.held, digest, stopped_early=why, used=used))
     reach("succeeded")
     return "succeeded"
 
@@ -293,6 +308,7 @@ def _commit(
     class_names: Sequence[str],
 ) -> None:
     """Write the epoch's files, then make it count. Without the lease, the files go again."""
+    cpu_seconds = run.meter.epoch_seconds()
     files: list[StoredFile] = []
     samples_digest = None
     try:
@@ -316,6 +332,9 @@ def _commit(
         is_best=done.is_best,
         files=files,
         health=watch.findings,
+        cpu_seconds=round(cpu_seconds, 6),
+        memory_bytes=run.meter.memory_bytes(),
+        used=run.meter.total(),
     )
     reach("files_stored", done.epoch)
     asked = 0

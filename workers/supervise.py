@@ -26,6 +26,7 @@ from service.contract.tables import Worker
 from workers.channel import Child, prepare
 from workers.heartbeat import Heartbeat
 from workers.insisting import insist
+from workers.usage import ChildMeter
 
 TICK_S: Final = 0.25
 """How often a request to cancel or pause is looked for."""
@@ -193,8 +194,9 @@ class Supervisor:
         bound = structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease, attempt=held.attempt)
         log.info("training", child=child.pid)
         try:
+            watch = _Watch(self._database, held, child, self._draining, since=since)
             child.order(asdict(held))
-            outcome = _Watch(self._database, held, child, self._draining, since=since).until_the_end()
+            outcome = watch.until_the_end()
             log.info("let go", outcome=outcome)
         except LeaseLost:
             log.warning("the lease is lost; the child is stopped")
@@ -306,7 +308,9 @@ class _Leaving(Exception):
 
 
 class _Watch:
-    """One job under way: what the child reports, what the database asks, and the clocks that stop both.
+    """One job under way: what the child reports and uses, what the database asks, and the clocks that stop both.
+
+    To be made before the child gets its order.
 
     Args:
         since: when the claim was asked for, on this process's monotonic clock: the lease is no younger.
@@ -316,6 +320,7 @@ class _Watch:
         self, database: Database, held: Claim, child: Child, draining: threading.Event, *, since: float
     ) -> None:
         self._database, self._held, self._child, self._draining = database, held, child, draining
+        self._meter = ChildMeter(held, child.pid)
         now = time.monotonic()
         self._renewed = since
         self._over = threading.Event()
@@ -395,7 +400,7 @@ class _Watch:
         """Renew when it is time and pass on what was asked."""
         try:
             if now >= self._next_renewal:
-                requested = leases.renew(self._database, self._held, self._position)
+                requested = leases.renew(self._database, self._held, self._position, self._meter.sample())
                 self._renewed, self._next_renewal = now, now + RENEW_S
             else:
                 requested = leases.requested(self._database, self._held)
@@ -423,20 +428,23 @@ class _Watch:
 
     def _take_from_child(self) -> str:
         """End a child that does not let go: we asked it to, so nobody died."""
+        used = self._meter.sample()
         self._child.close()
-        if not self._settle(lambda: leases.hand_back(self._database, self._held, None)):
+        if not self._settle(lambda: leases.hand_back(self._database, self._held, None, used=used)):
             return "gone, after its last word"
         return f"did not let go within {STOP_GRACE_S:.0f} seconds, and was ended"
 
     def _hand_back(self, why: str) -> str:
         """End the child; nobody died, so the job goes back once the database answers."""
+        used = self._meter.sample()
         self._child.close()
-        handed_back = self._settle(lambda: leases.hand_back(self._database, self._held, None))
+        handed_back = self._settle(lambda: leases.hand_back(self._database, self._held, None, used=used))
         return f"{why}; {'handed back' if handed_back else 'in other hands by now'}"
 
     def _bury(self, message: str) -> str:
+        used = self._meter.sample()
         self._child.close()
-        if not self._settle(lambda: leases.report_death(self._database, self._held, message)):
+        if not self._settle(lambda: leases.report_death(self._database, self._held, message, used=used)):
             return "gone, after its last word"  # the child wrote its end, and died before it could report
         return message
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, case, delete, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from service.contract import events, jobs
@@ -41,6 +41,16 @@ class Claim:
     lease_s: float
     attempt: int = 1
     """For the logs."""
+    cpu_seconds: float = 0.0
+    """Processor time of the job under earlier leases."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Resources that a job has used so far, under this lease and all before it."""
+
+    cpu_seconds: float
+    peak_memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +76,12 @@ class EpochRecord:
     files: Sequence[StoredFile]
     health: Sequence[Finding] = ()
     """What is wrong with the training after this epoch."""
+    cpu_seconds: float | None = None
+    """Processor time of the epoch. Like ``seconds``, it is no metric: it differs from run to run."""
+    memory_bytes: int | None = None
+    """Resident memory at its end."""
+    used: Usage | None = None
+    """What the whole job has used by now."""
 
 
 def claim(database: Database, worker: str, lease_s: float, *, max_running: int = 0) -> Claim | None:
@@ -102,7 +118,13 @@ def claim(database: Database, worker: str, lease_s: float, *, max_running: int =
         if job is None:
             return None
         jobs.record_status(session, job, reason="claimed", worker=worker)
-        return Claim(job_id=job.id, lease=job.lease, lease_s=lease_s, attempt=job.attempt)
+        return Claim(
+            job_id=job.id,
+            lease=job.lease,
+            lease_s=lease_s,
+            attempt=job.attempt,
+            cpu_seconds=job.cpu_seconds or 0.0,
+        )
 
 
 def _below(max_running: int) -> list[ColumnElement[bool]]:
@@ -136,8 +158,8 @@ def begin(database: Database, held: Claim, provenance: Mapping[str, Any]) -> Job
         return job
 
 
-def renew(database: Database, held: Claim, position: Position | None) -> Request | None:
-    """Keep the lease, tell how far it is, and hear what was asked of the job.
+def renew(database: Database, held: Claim, position: Position | None, used: Usage | None = None) -> Request | None:
+    """Keep the lease, tell how far it is and what it has used, and hear what was asked of the job.
 
     Raises:
         LeaseLost: as it says.
@@ -147,7 +169,7 @@ def renew(database: Database, held: Claim, position: Position | None) -> Request
         values = {"step": position.step, "steps": position.steps}
         values["steps_per_second"] = position.steps_per_second
     with database.write() as session:
-        requested = _guard(session, held, **values).requested
+        requested = _guard(session, held, **values, **_used(used)).requested
         return Request(requested) if requested else None
 
 
@@ -178,7 +200,7 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
         LeaseLost: as it says.
     """
     with database.write() as session:
-        job = _guard(session, held)
+        job = _guard(session, held, **_used(record.used))
         if record.is_best:
             job.best_epoch = record.epoch
         news = _record_metrics(session, job, record)
@@ -257,7 +279,12 @@ def digest(database: Database, held: Claim, weights_digest: str) -> str:
 
 
 def succeed(
-    database: Database, held: Claim, result_digest: str, *, stopped_early: Mapping[str, Any] | None = None
+    database: Database,
+    held: Claim,
+    result_digest: str,
+    *,
+    stopped_early: Mapping[str, Any] | None = None,
+    used: Usage | None = None,
 ) -> None:
     """The training is done; ``stopped_early`` says why, where that is before its last epoch.
 
@@ -265,7 +292,7 @@ def succeed(
         LeaseLost: as it says.
     """
     with database.write() as session:
-        job = _guard(session, held)
+        job = _guard(session, held, **_used(used))
         job.result_digest = result_digest
         if stopped_early is not None:
             job.stopped_early = dict(stopped_early)
@@ -288,19 +315,19 @@ def _why_early(job: Job, why: Mapping[str, Any]) -> str:
     return f"stopped after epoch {job.epoch} of {job.epochs}: {best}, and not better for {epochs}"
 
 
-def fail(database: Database, held: Claim, error: Mapping[str, Any]) -> None:
+def fail(database: Database, held: Claim, error: Mapping[str, Any], *, used: Usage | None = None) -> None:
     """The training itself went wrong; ``error`` has at least ``code`` and ``message``.
 
     Raises:
         LeaseLost: as it says.
     """
     with database.write() as session:
-        job = _guard(session, held)
+        job = _guard(session, held, **_used(used))
         job.error = dict(error)
         jobs.finish(session, job, Status.FAILED, reason=str(error["code"]))
 
 
-def hand_back(database: Database, held: Claim, request: Request | None) -> None:
+def hand_back(database: Database, held: Claim, request: Request | None, *, used: Usage | None = None) -> None:
     """Give the job up between two batches: because somebody asked, or because this worker stops.
 
     What the unfinished epoch did is thrown away; the next worker goes on from the last checkpoint.
@@ -309,7 +336,7 @@ def hand_back(database: Database, held: Claim, request: Request | None) -> None:
         LeaseLost: as it says.
     """
     with database.write() as session:
-        job = _guard(session, held)
+        job = _guard(session, held, **_used(used))
         # A worker may stop in the moment in which a person asks: the request counts.
         asked = Request(job.requested) if job.requested else request
         _let_go(session, job, asked, reason="handed back")
@@ -317,14 +344,14 @@ def hand_back(database: Database, held: Claim, request: Request | None) -> None:
         reach("handing_back")
 
 
-def report_death(database: Database, held: Claim, message: str) -> None:
+def report_death(database: Database, held: Claim, message: str, *, used: Usage | None = None) -> None:
     """The child that trained is gone without a word.
 
     Raises:
         LeaseLost: as it says.
     """
     with database.write() as session:
-        bury(session, _guard(session, held), message)
+        bury(session, _guard(session, held, **_used(used)), message)
 
 
 def disown(database: Database, worker: str, known: Collection[Claim]) -> list[str]:
@@ -391,6 +418,19 @@ def _guard(session: Session, held: Claim, **values: Any) -> Job:
     return job
 
 
+def _used(used: Usage | None) -> dict[str, Any]:
+    """Values for the guard: totals, not additions, so that a write may be repeated; and the greater one stays,
+    whether the supervisor or its child was the later to write."""
+    if used is None:
+        return {}
+    return {
+        "cpu_seconds": case((Job.cpu_seconds > used.cpu_seconds, Job.cpu_seconds), else_=used.cpu_seconds),
+        "peak_memory_bytes": case(
+            (Job.peak_memory_bytes > used.peak_memory_bytes, Job.peak_memory_bytes), else_=used.peak_memory_bytes
+        ),
+    }
+
+
 def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
     stored = session.get(Epoch, (job.id, record.epoch))
     metrics = _storable(record.metrics)
@@ -408,12 +448,15 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
                 confusion=[list(row) for row in record.confusion] if record.confusion is not None else None,
                 samples_digest=record.samples_digest,
                 seconds=record.seconds,
+                cpu_seconds=record.cpu_seconds,
+                memory_bytes=record.memory_bytes,
                 lease=job.lease,
                 finished_ms=now_ms(),
             )
         )
         _compare(session, job, record, metrics)
         data = {"epoch": record.epoch, "step": record.position.step, "values": metrics, "seconds": record.seconds}
+        data |= {"cpu_seconds": record.cpu_seconds, "memory_bytes": record.memory_bytes}
         data["health"] = [finding.code.value for finding in record.health]
         return [(EventType.METRICS, data), *_record_health(job, record)]
     if stored.metrics == metrics and stored.samples_digest == record.samples_digest:

@@ -17,6 +17,13 @@ class Goal(StrEnum):
     MINIMIZE = "minimize"
 
 
+class Unit(StrEnum):
+    """What a metric is measured in."""
+
+    SECONDS = "seconds"
+    BYTES = "bytes"
+
+
 @dataclass(frozen=True, slots=True)
 class MetricInfo:
     """How to show one metric."""
@@ -31,6 +38,8 @@ class MetricInfo:
     """Place of its colour in ``PALETTE``, from 1."""
     sparse: bool = False
     """Whether it is measured in some epochs only: then a line goes from one value to the next."""
+    unit: Unit | None = None
+    """``None``: a plain number."""
 
 
 PALETTE: Final = ("#0067a5", "#c14f00", "#00805c", "#a8528a", "#8a6a00", "#2b8fc4", "#6d5bb8", "#6b6b6b")
@@ -126,6 +135,13 @@ METRICS: Final[dict[str, MetricInfo]] = {
         "discriminator saturation", "Saturated outputs in the discriminator.", percent=True, series=6
     ),
     "g_saturation": MetricInfo("generator saturation", "Saturated outputs in the generator.", percent=True, series=2),
+    "seconds": MetricInfo("time", "Wall-clock time of the epoch.", series=3, unit=Unit.SECONDS),
+    "cpu_seconds": MetricInfo(
+        "CPU time", "Processor time of the training process during the epoch.", series=1, unit=Unit.SECONDS
+    ),
+    "memory_bytes": MetricInfo(
+        "memory", "Resident memory of the training process at the end of the epoch.", series=2, unit=Unit.BYTES
+    ),
 }
 
 
@@ -142,9 +158,23 @@ def number(name: str, value: float | None) -> str:
     """A metric's value as a person reads it."""
     if value is None:
         return "-"
-    if describe(name).percent:
+    info = describe(name)
+    if info.percent:
         return f"{value:.2%}"
+    if info.unit is Unit.BYTES:
+        return size(value)
+    if info.unit is Unit.SECONDS:
+        return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
     return f"{value:.2e}" if value and not 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
+
+
+def size(count: float) -> str:
+    """A number of bytes as a person reads it, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" or abs(count) >= 100 else f"{count:.1f} {unit}"
 
 
 def documents() -> dict[str, dict[str, Any]]:

@@ -38,6 +38,7 @@ class Happened:
     at_ms: int
     created_ms: int
     started_ms: int | None
+    peak_memory_bytes: int | None = None
 
 
 def now(session: Session) -> Now:
@@ -57,15 +58,25 @@ def now(session: Session) -> Now:
 def happened(session: Session, after_ms: int, until_ms: int) -> Sequence[Happened]:
     """What happened in a short time, out of the log's index by time."""
     query = (
-        select(Event.type, Event.data, Event.created_ms, Job.kind, Job.created_ms, Job.started_ms)
+        select(
+            Event.type, Event.data, Event.created_ms, Job.kind, Job.created_ms, Job.started_ms, Job.peak_memory_bytes
+        )
         .join(Job, Job.id == Event.job_id)
         .where(Event.created_ms > after_ms, Event.created_ms <= until_ms)
         .where(Event.type.in_([EventType.STATUS, EventType.METRICS, EventType.END]))
         .order_by(Event.created_ms)
     )
     return [
-        Happened(type=type_, data=data, kind=kind, at_ms=at_ms, created_ms=created_ms, started_ms=started_ms)
-        for type_, data, at_ms, kind, created_ms, started_ms in session.execute(query)
+        Happened(
+            type=type_,
+            data=data,
+            kind=kind,
+            at_ms=at_ms,
+            created_ms=created_ms,
+            started_ms=started_ms,
+            peak_memory_bytes=peak,
+        )
+        for type_, data, at_ms, kind, created_ms, started_ms, peak in session.execute(query)
     ]
 
 

@@ -70,6 +70,14 @@ _EPOCHS: Final = Histogram(
     registry=_REGISTRY,
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
+_CPU: Final = Counter("tapeline_job_cpu_seconds", "Processor time of finished epochs.", ["kind"], registry=_REGISTRY)
+_MEMORY: Final = Histogram(
+    "tapeline_job_peak_memory_bytes",
+    "The most resident memory that a job's training process had, of jobs that ended.",
+    ["kind"],
+    registry=_REGISTRY,
+    buckets=[2**power for power in range(26, 36)],
+)
 _LOST: Final = Counter(
     "tapeline_workers_lost", "Leases that ended because a worker or its child was gone.", ["kind"], registry=_REGISTRY
 )
@@ -168,8 +176,11 @@ class _Again(Collector):
 def _count(item: Happened) -> None:
     if item.type == EventType.METRICS:
         _EPOCHS.labels(item.kind).observe(item.data["seconds"])
+        _CPU.labels(item.kind).inc(item.data.get("cpu_seconds") or 0)
     elif item.type == EventType.END and item.started_ms is not None:
         _RUNS.labels(item.kind, item.data["status"]).observe(max(0, item.at_ms - item.started_ms) / 1000)
+        if item.peak_memory_bytes is not None:
+            _MEMORY.labels(item.kind).observe(item.peak_memory_bytes)
     elif item.type == EventType.STATUS:
         reason = str(item.data.get("reason"))
         if reason == "claimed" and item.data.get("lease") == 1:

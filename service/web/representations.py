@@ -154,6 +154,8 @@ class JobSummary(Answer):
     error: JobError | None
     stopped_early: StoppedEarly | None = Field(description="Where it is not null, the job ended before its last epoch.")
     result_digest: str | None
+    cpu_seconds: float | None = Field(description="Processor time so far, all attempts together.")
+    peak_memory_bytes: int | None = Field(description="The most resident memory that the training process had.")
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -216,6 +218,13 @@ class EventList(Answer):
     next_after: int = Field(description="Give this as `after` to go on.")
 
 
+class ResourceSeries(Answer):
+    """What each finished epoch took. Unlike metrics, it differs from run to run."""
+
+    cpu_seconds: list[float | None] = Field(description="Processor time of the training process during the epoch.")
+    memory_bytes: list[int | None] = Field(description="Its resident memory at the end of the epoch.")
+
+
 class MetricTable(Answer):
     """Every finished epoch's metrics, as columns."""
 
@@ -223,6 +232,7 @@ class MetricTable(Answer):
     epochs: list[int]
     series: dict[str, list[float | None]]
     seconds: list[float]
+    resources: ResourceSeries
     best_epoch: int | None
     findings: list[FoundItem] = Field(description="What was wrong, and when; in the order in which it was found.")
 
@@ -588,6 +598,9 @@ def metric_table(job: Job, rows: Sequence[Epoch], news: Sequence[Event]) -> Metr
         epochs=[row.epoch for row in rows],
         series={name: [finite(row.metrics.get(name)) for row in rows] for name in names},
         seconds=[round(row.seconds, 3) for row in rows],
+        resources=ResourceSeries(
+            cpu_seconds=[_rounded(row.cpu_seconds) for row in rows], memory_bytes=[row.memory_bytes for row in rows]
+        ),
         best_epoch=job.best_epoch,
         findings=_found(news),
     )
@@ -716,6 +729,8 @@ def job_fields(job: Job) -> dict[str, Any]:
         "error": _error(job.error),
         "stopped_early": StoppedEarly(**job.stopped_early) if job.stopped_early is not None else None,
         "result_digest": job.result_digest,
+        "cpu_seconds": _rounded(job.cpu_seconds),
+        "peak_memory_bytes": job.peak_memory_bytes,
         "created_at": at_time(job.created_ms),
         "started_at": _maybe_at_time(job.started_ms),
         "finished_at": _maybe_at_time(job.finished_ms),
@@ -765,6 +780,10 @@ def audit_item(row: AuditEntry) -> AuditItem:
         request_id=row.request_id,
         detail=row.detail,
     )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _maybe_at_time(milliseconds: int | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -236,6 +237,7 @@ class PlayedChild:
 
     def __init__(self) -> None:
         self.closed = False
+        self.pid = os.getpid()
 
     def report(self, timeout_s: float) -> dict[str, Any]:
         time.sleep(0.01)
@@ -337,10 +339,10 @@ def test_a_worker_that_is_to_stop_asks_more_than_once(bench: Bench, monkeypatch:
     draining.set()
     hand_back, failures = leases.hand_back, [away()] * 3
 
-    def call(*arguments: Any) -> None:
+    def call(*arguments: Any, **named: Any) -> None:
         if failures:
             raise failures.pop()
-        hand_back(*arguments)
+        hand_back(*arguments, **named)
 
     monkeypatch.setattr(leases, "hand_back", call)
     monkeypatch.setattr(supervise, "STOP_GRACE_S", 0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Final
 
 from flask import Blueprint, Response
@@ -44,7 +45,10 @@ def results(job_id: str) -> Response:
     MetricTable,
     query=MetricsQuery,
     other_media=("text/csv",),
-    also={200: "With `format=csv`: a line an epoch, `epoch` first; empty where a value is not finite."},
+    also={
+        200: "With `format=csv`: a line an epoch, `epoch` first, then the metrics, `seconds`, `cpu_seconds` and "
+        "`memory_bytes`; empty where a value is not finite or not known."
+    },
     problems=("job_not_found",),
     page=job_pages.metrics,
 )
@@ -65,8 +69,10 @@ def metrics(job_id: str) -> Response:
 def _csv(table: MetricTable) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["epoch", *table.series])
+    columns: dict[str, Sequence[float | None]] = {**table.series, "seconds": table.seconds}
+    columns |= table.resources.model_dump()
+    writer.writerow(["epoch", *columns])
     for row, epoch in enumerate(table.epochs):
-        values = [column[row] for column in table.series.values()]
+        values = [column[row] for column in columns.values()]
         writer.writerow([epoch, *("" if value is None else repr(value) for value in values)])
     return text.getvalue()

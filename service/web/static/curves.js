@@ -18,6 +18,8 @@ const GROUPS = [
   ["gradient norm by layer", /^grad_norm\//, false],
   ["dead units and saturation", /^([gd]_)?(dead_units|saturation)$/, false],
   ["dead units and saturation by layer", /^(dead_units|saturation)\//, false],
+  ["CPU time of an epoch", /^cpu_seconds$/, false],
+  ["memory", /^memory_bytes$/, false],
 ];
 
 export const groupOf = (name) => GROUPS.find(([, pattern]) => pattern.test(name)) ?? [describe(name).label, null, false];
@@ -92,7 +94,8 @@ export class Curves {
   draw() {
     const table = this.table;
     if (!table) return;
-    const names = Object.keys(table.series).filter((name) => table.series[name].some((value) => value !== null));
+    const columns = { ...table.series, ...table.resources };
+    const names = Object.keys(columns).filter((name) => columns[name].some((value) => value !== null));
     const { axis, smoothing } = this.settings.values;
     const x = places(table, axis);
     const at = (epoch) => x[table.epochs.indexOf(epoch)];
@@ -109,7 +112,7 @@ export class Curves {
         $(isMain ? ".main" : ".others", this.root).append(this.charts.get(title).element);
       }
       const indexes = seriesIndexes(members);
-      const series = members.map((name, place) => ({ name, label: describe(name).label, x, y: table.series[name], index: indexes[place], sparse: describe(name).sparse }));
+      const series = members.map((name, place) => ({ name, label: describe(name).label, x, y: columns[name], index: indexes[place], sparse: describe(name).sparse }));
       this.charts.get(title).show({ ...common, series, format: formatOf(members[0]) });
     }
     $("#curves").hidden = names.length === 0;

@@ -19,19 +19,22 @@ export function h(tag, attributes = {}, ...children) {
 
 export const words = (name) => name.replaceAll("_", " ").replaceAll("/", " · ");
 
-// Label, unit, goal and colour of a metric: { label, description, percent, goal, series }. One of a single layer, like
+// Label, unit, goal and colour of a metric: { label, description, percent, goal, series, unit }. One of a single layer, like
 // grad_norm/layers.0, is described by its base. The server's words: service/contract/metric_info.py.
 let known = null;
 export function describe(name) {
   known ??= JSON.parse($("#metric-info").textContent);
   const [base, layer] = name.split("/");
-  const info = known[base] ?? { label: words(base), description: "", percent: false, goal: null, series: 8 };
+  const info = known[base] ?? { label: words(base), description: "", percent: false, goal: null, series: 8, unit: null };
   return layer ? { ...info, label: `${info.label} · ${layer}` } : info;
 }
 
 export function metric(name, value) {
   if (value === null || value === undefined) return "–";
-  if (describe(name).percent) return `${(100 * value).toFixed(2)}%`;
+  const { percent, unit } = describe(name);
+  if (percent) return `${(100 * value).toFixed(2)}%`;
+  if (unit === "bytes") return bytes(value);
+  if (unit === "seconds") return `${value.toFixed(value < 100 ? 2 : 0)} s`;
   if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return value.toExponential(2);
   return Number(value.toPrecision(4)).toString();
 }

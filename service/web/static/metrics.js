@@ -5,7 +5,7 @@ export class Metrics {
   constructor(address, onchange) {
     this.address = address;
     this.onchange = onchange;
-    this.table = null; // as the service gives it: { epochs, seconds, series, best_epoch, findings }
+    this.table = null; // as the service gives it: { epochs, seconds, series, resources, best_epoch, findings }
     this.heard = [];
   }
 
@@ -42,12 +42,13 @@ export class Metrics {
     return this.table?.epochs.at(-1);
   }
 
-  extend({ epoch, values, seconds }) {
-    const { epochs, series } = this.table;
+  extend({ epoch, values, seconds, ...news }) {
+    const { epochs, series, resources } = this.table;
     for (const name of Object.keys(values)) series[name] ??= epochs.map(() => null);
     epochs.push(epoch);
     this.table.seconds.push(seconds);
     for (const [name, column] of Object.entries(series)) column.push(values[name] ?? null);
+    for (const [name, column] of Object.entries(resources)) column.push(news[name] ?? null);
   }
 
   // The values of a metric that there are.

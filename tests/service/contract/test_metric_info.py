@@ -27,6 +27,11 @@ def test_a_layers_metric_is_described_by_its_base() -> None:
         ("grad_norm", 0.00001234, "1.23e-05"),
         ("frechet_distance", 0.0, "0"),
         ("val_loss", None, "-"),
+        ("cpu_seconds", 1.2345, "1.23 s"),
+        ("cpu_seconds", 3600.4, "3600 s"),
+        ("memory_bytes", 112_345_678, "112 MB"),
+        ("memory_bytes", 2_500_000_000, "2.5 GB"),
+        ("memory_bytes", 12, "12 B"),
     ],
 )
 def test_a_value_is_written_in_its_unit(name: str, value: float | None, text: str) -> None:

@@ -19,7 +19,7 @@ from service.contract import leases
 from service.contract.artifacts import ArtifactFolder, ArtifactKind
 from service.contract.database import Database
 from service.contract.health import Finding
-from service.contract.leases import Claim, EpochRecord, Position
+from service.contract.leases import Claim, EpochRecord, Position, Usage
 from service.contract.settings import Auth, Settings
 from service.pictures import grids
 from service.web.app import create_app
@@ -57,6 +57,7 @@ class PlayedWorker:
         checkpoint: bytes | None = None,
         health: Sequence[Finding] = (),
         verdicts: grids.Verdicts | None = None,
+        used: Usage | None = None,
     ) -> None:
         assert self.held is not None
         job_id, lease = self.held.job_id, self.held.lease
@@ -78,6 +79,9 @@ class PlayedWorker:
             is_best=best,
             files=files,
             health=health,
+            cpu_seconds=0.4 if used else None,
+            memory_bytes=used.peak_memory_bytes if used else None,
+            used=used,
         )
         self.artifacts.remove(leases.commit_epoch(self.database, self.held, record, keep_last=keep_last))
 

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.contract import leases
 from service.contract.database import Database
+from service.contract.leases import Usage
 from service.contract.tables import Worker
 from service.web.metrics import Metrics
 from service.web.services import EXTENSION
@@ -46,7 +47,7 @@ def test_what_happens_is_counted_once(
     assert value(before, "tapeline_jobs", status="queued", kind="classifier") == 1
     worker.claim()
     worker.epoch(1)
-    worker.epoch(2)
+    worker.epoch(2, used=Usage(cpu_seconds=0.9, peak_memory_bytes=100_000_000))
     worker.succeed()
     after, again = scrape(), scrape()
     counted = {
@@ -54,6 +55,9 @@ def test_what_happens_is_counted_once(
         ("tapeline_epoch_seconds_count", "classifier", None): 2,
         ("tapeline_epoch_seconds_sum", "classifier", None): 1.0,
         ("tapeline_job_run_seconds_count", "classifier", "succeeded"): 1,
+        ("tapeline_job_cpu_seconds_total", "classifier", None): 0.4,
+        ("tapeline_job_peak_memory_bytes_count", "classifier", None): 1,
+        ("tapeline_job_peak_memory_bytes_sum", "classifier", None): 100_000_000,
     }
     for (name, kind, status), expected in counted.items():
         labels = {"kind": kind} | ({"status": status} if status else {})

@@ -8,7 +8,9 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service.contract import leases
 from service.contract.health import Finding
+from service.contract.leases import Usage
 from service.contract.states import FindingCode, Severity
 
 Submit = Callable[..., str]
@@ -95,7 +97,8 @@ def test_metrics_are_columns_with_null_for_what_is_not_finite(either_app: Flask,
     assert table["series"] == {"train_loss": [2.5, None], "late": [None, None]}
     assert client.get(f"/jobs/{job_id}").json["metrics"] == {"train_loss": None}
     written = client.get(f"/jobs/{job_id}/metrics?format=csv")
-    assert written.text == "epoch,train_loss,late\n1,2.5,\n2,,\n"
+    header = "epoch,train_loss,late,seconds,cpu_seconds,memory_bytes"
+    assert written.text == f"{header}\n1,2.5,,0.5,,\n2,,,0.5,,\n"
     assert written.content_type == "text/csv; charset=utf-8"
     assert job_id in written.headers["Content-Disposition"]
     with client.get(f"/jobs/{job_id}/stream", buffered=False) as stream:
@@ -166,7 +169,51 @@ def refuse(name: str) -> None:
 
 
 def test_csv_of_a_job_without_epochs_has_its_header(client: FlaskClient, submit: Submit) -> None:
-    assert client.get(f"/jobs/{submit(client)}/metrics?format=csv").text == "epoch\n"
+    assert client.get(f"/jobs/{submit(client)}/metrics?format=csv").text == "epoch,seconds,cpu_seconds,memory_bytes\n"
+
+
+def test_processor_time_and_memory_are_told_beside_the_metrics_of_each_epoch(
+    either_app: Flask, play: Any, submit: Submit
+) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    job_id = submit(client)
+    assert client.get(f"/jobs/{job_id}").json["cpu_seconds"] is None  # like a job from before this was measured
+    worker.claim()
+    worker.epoch(1)
+    worker.epoch(2, used=Usage(cpu_seconds=1.25, peak_memory_bytes=200_000_000))
+    worker.epoch(3, used=Usage(cpu_seconds=2.5, peak_memory_bytes=150_000_000))
+    job = client.get(f"/jobs/{job_id}").json
+    assert (job["cpu_seconds"], job["peak_memory_bytes"]) == (2.5, 200_000_000)
+    assert client.get("/jobs").json["data"][0]["cpu_seconds"] == 2.5
+    table = client.get(f"/jobs/{job_id}/metrics").json
+    assert table["resources"] == {"cpu_seconds": [None, 0.4, 0.4], "memory_bytes": [None, 200_000_000, 150_000_000]}
+    assert set(table["series"]) == {"train_loss", "validation_accuracy"}
+    lines = client.get(f"/jobs/{job_id}/metrics?format=csv").text.splitlines()
+    assert [line.split(",")[-2:] for line in lines] == [
+        ["cpu_seconds", "memory_bytes"],
+        ["", ""],
+        ["0.4", "200000000"],
+        ["0.4", "150000000"],
+    ]
+    news = [item for item in client.get(f"/jobs/{job_id}/events").json["data"] if item["type"] == "metrics"]
+    assert [(item["cpu_seconds"], item["memory_bytes"]) for item in news][1] == (0.4, 200_000_000)
+
+
+def test_what_a_job_has_used_never_becomes_less(either_app: Flask, play: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    job_id = submit(client)
+    held = worker.claim()
+
+    def used() -> tuple[float, int]:
+        job = client.get(f"/jobs/{job_id}").json
+        return job["cpu_seconds"], job["peak_memory_bytes"]
+
+    for cpu_seconds, peak in ((2.0, 300), (1.5, 400), (3.0, 100)):  # a supervisor's look may be older than an epoch
+        leases.renew(worker.database, held, None, Usage(cpu_seconds=cpu_seconds, peak_memory_bytes=peak))
+    assert used() == (3.0, 400)
+    leases.report_death(worker.database, held, "killed", used=Usage(cpu_seconds=3.5, peak_memory_bytes=100))
+    assert used() == (3.5, 400)
+    assert worker.claim().cpu_seconds == 3.5
 
 
 def test_log_is_read_in_parts_without_a_hole(either_app: Flask, play: Any, submit: Submit) -> None:

@@ -1,0 +1,43 @@
+"""The processor time and memory of a job, by the pixels that a person sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+from playwright.sync_api import Page, expect
+
+from service.contract.leases import Usage
+from tests.browser.conftest import Bare, Visit
+from tests.browser.pixels import dots, wait_for_dots
+from tests.service.web.conftest import PlayedWorker
+
+MEMORY = Usage(cpu_seconds=1.0, peak_memory_bytes=150_000_000)
+
+
+def test_processor_time_and_memory_of_each_epoch_are_drawn_while_a_job_trains(
+    serve_bare: Callable[[], Bare], open_window: Callable[..., Visit]
+) -> None:
+    bare = serve_bare()
+    sent = {"kind": "classifier", "epochs": 100}
+    job_id = httpx.post(f"{bare.url}/jobs", json=sent).raise_for_status().json()["id"]
+    page: Page = open_window(bare.url).open(f"/ui/jobs/{job_id}")
+    worker = PlayedWorker(bare.services.database, bare.services.artifacts)
+    worker.claim()
+    worker.epoch(1, used=MEMORY)
+    more = page.locator("#more-curves")
+    more.locator("summary").click()
+    charts = {
+        title: page.locator(f"figure.chart:has(h3:text-is('{title}'))").locator("canvas")
+        for title in ("CPU time of an epoch", "memory")
+    }
+    for epoch in range(2, 6):
+        worker.epoch(epoch, used=MEMORY)
+        for series, canvas in enumerate(charts.values(), 1):
+            wait_for_dots(page, canvas, series, epoch)
+    for series, canvas in enumerate(charts.values(), 1):
+        assert len(dots(canvas, series)) == 5
+    figure = page.locator("figure.chart:has(h3:text-is('memory'))")
+    figure.locator(".plot").hover(position={"x": 200, "y": 100})
+    expect(figure).to_contain_text("150 MB")
+    worker.succeed()

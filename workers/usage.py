@@ -1,0 +1,84 @@
+"""Processor time and memory of a training process, as its supervisor and it itself measure them.
+
+The supervisor looks from outside, about once a second: so a child that hangs, or is killed, is accounted for as well.
+The child reads its own at each epoch and at its end, which is exact and as young as the row that it goes into. Both
+count from when the child got its job, on top of what the job had used before; neither ever takes anything back.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import Final
+
+import psutil
+
+from service.contract.leases import Claim, Usage
+
+_MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
+"""Bytes in one unit of ``ru_maxrss``."""
+
+
+class ChildMeter:
+    """What a child has used, seen from its supervisor. To be made before the child gets its order."""
+
+    def __init__(self, held: Claim, pid: int) -> None:
+        self._before = held.cpu_seconds
+        self._last = Usage(cpu_seconds=held.cpu_seconds, peak_memory_bytes=0)
+        self._process: psutil.Process | None = None
+        try:
+            self._process = psutil.Process(pid)
+            self._start_s = _processor_s(self._process)
+        except psutil.Error:  # it has ended already, which the supervisor is about to find out
+            self._process = None
+
+    def sample(self) -> Usage:
+        """What the job has used by now; of a child that is gone, what it had used when it was last seen."""
+        if self._process is not None:
+            try:
+                with self._process.oneshot():
+                    cpu_s = self._before + _processor_s(self._process) - self._start_s
+                    memory = int(self._process.memory_info().rss)
+            except psutil.Error:
+                return self._last
+            peak = max(memory, self._last.peak_memory_bytes)
+            self._last = Usage(cpu_seconds=max(cpu_s, self._last.cpu_seconds), peak_memory_bytes=peak)
+        return self._last
+
+
+class OwnMeter:
+    """What this process has used. To be made when it gets its order."""
+
+    def __init__(self, held: Claim) -> None:
+        self._before = held.cpu_seconds
+        self._start_s = self._epoch_s = _own_processor_s()
+        self._process = psutil.Process(os.getpid())
+
+    def total(self) -> Usage:
+        """What the job has used by now."""
+        # The kernel counts the peak in strides: it may lag a few pages behind what is resident now.
+        peak = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT, self.memory_bytes())
+        return Usage(cpu_seconds=self._before + _own_processor_s() - self._start_s, peak_memory_bytes=peak)
+
+    def begin_epoch(self) -> None:
+        """Count an epoch's processor time from here."""
+        self._epoch_s = _own_processor_s()
+
+    def epoch_seconds(self) -> float:
+        """Processor time since the epoch began."""
+        return _own_processor_s() - self._epoch_s
+
+    def memory_bytes(self) -> int:
+        """Resident memory now."""
+        return int(self._process.memory_info().rss)
+
+
+def _processor_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _own_processor_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
