@@ -33,7 +33,7 @@ from service.contract.failpoints import reach
 from service.contract.health import Finding
 from service.contract.leases import Claim, EpochRecord, Position
 from service.contract.settings import Settings
-from service.contract.spec import Spec
+from service.contract.spec import KEEP_LAST, Spec
 from service.contract.states import ErrorCode
 from service.contract.tables import Epoch, Job
 from service.contract.validation import Shape, read_resolved
@@ -248,8 +248,16 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
     why = asdict(stopped) if stopped else None
     digest = run.insist(lambda: leases.digest(run.database, run.held, weights))
     used = run.meter.total()
-    run.insist(lambda: leases.succeed(run.database, run.held, digest, stopped_early=why, used=used))
+    # Without a word on it in the spec, a job that can only be looked at and forked needs its two ends.
+    keep_last = 1 if run.spec.checkpoint.keep_last is None else None
+    unnamed = run.insist(
+        lambda: leases.succeed(run.database, run.held, digest, stopped_early=why, used=used, keep_last=keep_last)
+    )
     reach("succeeded")
+    try:
+        run.artifacts.remove(unnamed)
+    except OSError as error:  # the job has succeeded all the same; the scheduler removes orphaned files
+        log.warning("files not removed", error=str(error))
     return "succeeded"
 
 
@@ -342,7 +350,7 @@ def _commit(
     def write() -> list[str]:
         nonlocal asked
         asked += 1
-        return leases.commit_epoch(run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last)
+        return leases.commit_epoch(run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
 
     try:
         unnamed = run.insist(write)

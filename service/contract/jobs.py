@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, func, insert, literal, literal_column, select
+from sqlalchemy import Connection, Select, Update, delete, func, insert, literal, literal_column, select, update
 from sqlalchemy.orm import Session
 from ulid import ULID
 
@@ -157,6 +157,7 @@ def _new_job(submission: Submission) -> Job:
         health=[],
         extremes={},
         starred=False,
+        size_bytes=start.size_bytes if start is not None else 0,
         last_seq=1,
     )
 
@@ -443,6 +444,18 @@ def paths(session: Session, job_ids: Collection[str]) -> dict[str, set[str]]:
     return found
 
 
+def measurement() -> Update:
+    """The statement that sums up the sizes of every job's files anew."""
+    total = select(func.coalesce(func.sum(Artifact.size_bytes), 0)).where(Artifact.job_id == Job.id)
+    return update(Job).values(size_bytes=total.scalar_subquery())
+
+
+def measure(session: Session, job_id: str) -> None:
+    """Sum up the sizes of one job's files anew; what the session holds of the job is to be read again."""
+    session.flush()
+    session.execute(measurement().where(Job.id == job_id).execution_options(synchronize_session=False))
+
+
 def forget_old(database: Database) -> None:
     """Drop idempotency keys and workers that nobody can ask about any more."""
     before = now_ms() - _DAY_MS
@@ -471,6 +484,7 @@ def finish(session: Session, job: Job, status: Status, *, reason: str) -> None:
     job.requested = None
     job.lease_owner = job.lease_expires_ms = None
     job.finished_ms = session.scalar(select(now_ms()))
+    measure(session, job.id)  # a worker of an older version, during an upgrade, does not keep the sum
     record_status(session, job, reason=reason)
     end = {"status": job.status, "error": job.error, "result_digest": job.result_digest}
     events.append(session, job.id, [(EventType.END, end)])

@@ -217,6 +217,7 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
                 continue
             row = jobs.artifact_row(job.id, file, lease=held.lease)
             session.add(row)
+            job.size_bytes += file.size_bytes
             data = {
                 "epoch": file.epoch,
                 "artifact": row.id,
@@ -248,11 +249,12 @@ def drop_checkpoint(database: Database, held: Claim, damaged: Artifact, reason: 
         LeaseLost: as it says.
     """
     with database.write() as session:
-        _guard(session, held)
+        job = _guard(session, held)
         row = session.get(Artifact, damaged.id)
         if row is None:  # done before, in a transaction of which nobody heard
             return
         session.delete(row)
+        job.size_bytes -= row.size_bytes
         message = f"the checkpoint of epoch {damaged.epoch} is damaged and was dropped: {reason}"
         data = {"level": "warning", "code": "checkpoint_damaged", "message": message, "epoch": damaged.epoch}
         events.append(session, held.job_id, [(EventType.LOG, data)])
@@ -285,8 +287,16 @@ def succeed(
     *,
     stopped_early: Mapping[str, Any] | None = None,
     used: Usage | None = None,
-) -> None:
-    """The training is done; ``stopped_early`` says why, where that is before its last epoch.
+    keep_last: int | None = None,
+) -> list[str]:
+    """The training is done.
+
+    Args:
+        stopped_early: why, where that is before its last epoch.
+        keep_last: of the latest checkpoints keep so many, besides the best; ``None``: all that there are.
+
+    Returns:
+        Paths of files that no row names any more, for the caller to remove.
 
     Raises:
         LeaseLost: as it says.
@@ -304,9 +314,11 @@ def succeed(
             # Where every epoch's metrics and samples were equal, what is left are the weights.
             same = job.reproduction["result_digest"] == result_digest
             _conclude(session, job, job.reproduction, None if same else {"epoch": job.epoch, "differs": ["weights"]})
+        unnamed = _prune_checkpoints(session, job, keep_last) if keep_last is not None else []
         jobs.finish(session, job, Status.SUCCEEDED, reason="done")
         session.flush()
         reach("succeeding")
+        return unnamed
 
 
 def _why_early(job: Job, why: Mapping[str, Any]) -> str:
@@ -523,6 +535,7 @@ def _prune_checkpoints(session: Session, job: Job, keep_last: int) -> list[str]:
     spare = [row for row in rows[:-keep_last] if row.epoch not in (job.best_epoch, job.start_epoch)]
     for row in spare:
         session.delete(row)
+        job.size_bytes -= row.size_bytes
     return [row.path for row in spare]
 
 

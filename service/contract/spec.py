@@ -438,13 +438,19 @@ class EarlyStopping(Part):
     """Smaller changes than this do not count as improvement."""
 
 
+KEEP_LAST: Final = 3
+"""Checkpoints that a running job keeps unless its spec says otherwise: should the newest be damaged, it goes on from
+the one before."""
+
+
 class Checkpointing(Part):
-    """Which checkpoints are kept. The last and the best one always are."""
+    """Checkpoint retention. The last and the best one are always kept."""
 
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 1
     """Save a checkpoint every this many epochs. An interrupted job continues from the latest one."""
-    keep_last: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Keep the latest")] = 3
-    """Number of recent checkpoints to keep. Set it to the number of epochs to be able to fork from any epoch."""
+    keep_last: Annotated[Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None, Field(title="Keep the latest")] = None
+    """Number of recent checkpoints to keep. Set it to the number of epochs to be able to fork from any epoch. Without
+    a number: three until the job has succeeded, then only the best and the latest."""
 
 
 class Sampling(Part):

@@ -115,6 +115,8 @@ class Job(Base):
     """Processor time of the job's children, all attempts together, as their supervisors measured it."""
     peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     """The most resident memory that a child of the job had."""
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    """Sum over the job's rows of ``artifacts``, kept here so that lists need not read them."""
 
     created_ms: Mapped[int] = mapped_column(BigInteger)
     queued_ms: Mapped[int] = mapped_column(BigInteger)

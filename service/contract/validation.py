@@ -18,7 +18,7 @@ from service.contract.explain import MAX_FAULTS, describe, not_one_of
 from service.contract.fields import closest, shorthand
 from service.contract.fit import check_fit, optimizers
 from service.contract.presets import DEFAULT_PRESET, PRESETS
-from service.contract.spec import ADDED_LATER, ClassifierSpec, GanSpec, Kind, Part, Spec
+from service.contract.spec import ADDED_LATER, KEEP_LAST, ClassifierSpec, GanSpec, Kind, Part, Spec
 from service.contract.strict_json import MAX_DEPTH, canonical, parse_json
 from service.contract.suit import suit
 
@@ -166,6 +166,8 @@ def _existing(pointer: str, document: Any) -> str:
 def spec_hash(spec: Spec) -> str:
     """SHA-256 over everything in a spec that changes what is computed; it outlives the fields that come later."""
     document = _without_later_defaults(spec, spec.model_dump(mode="json", exclude=_NOT_HASHED))
+    if document["checkpoint"]["keep_last"] is None:  # the default was a number once
+        document["checkpoint"]["keep_last"] = KEEP_LAST
     return "sha256:" + hashlib.sha256(canonical(document).encode()).hexdigest()
 
 

@@ -28,6 +28,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, Table, func, insert, select, text
 
 from migrations import upgrade as migrations
+from service.contract import jobs
 from service.contract.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.contract.database import Database
 from service.contract.errors import ContractError
@@ -147,6 +148,7 @@ def restore(database: Database, store: ArtifactStore, received: UploadFolder, so
                 received.finish(upload_id, folder)
             _go_on_counting(connection, tables.values())
             command.upgrade(migrations.config(connection), "head")
+            connection.execute(jobs.measurement())  # the rows of files that were left out are not there
     except tarfile.TarError as error:
         raise BackupError(f"this is no backup, or it was cut off: {error}") from error
     return report

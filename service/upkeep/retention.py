@@ -158,6 +158,7 @@ def _remove_checkpoints(
             if job is None or not _is_over(job, now_ms - int(policy.checkpoints_days * _DAY_MS)):
                 continue
             session.execute(delete(Artifact).where(Artifact.path.in_([item.name for item in items])))
+            jobs.measure(session, job_id)
         store.remove(item.name for item in items)
         gone += items
     return gone

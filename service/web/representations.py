@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract import jobs
 from service.contract.architecture import Network
+from service.contract.artifacts import ArtifactKind
 from service.contract.audit import Deed
 from service.contract.keys import Scope
 from service.contract.spec import Kind
@@ -156,6 +157,7 @@ class JobSummary(Answer):
     result_digest: str | None
     cpu_seconds: float | None = Field(description="Processor time so far, all attempts together.")
     peak_memory_bytes: int | None = Field(description="The most resident memory that the training process had.")
+    size_bytes: int = Field(description="Sum of its files' sizes: checkpoints and samples.")
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -310,6 +312,8 @@ class Results(Answer):
     samples: ResultSamples
     plots: dict[str, str] = Field(description="Name to address; add nothing for PNG, or end in .svg.")
     artifacts: list[ArtifactItem]
+    sizes: dict[ArtifactKind, int] = Field(description="Bytes of the files of each kind.")
+    size_bytes: int = Field(description="Their sum.")
     result_digest: str | None
     error: JobError | None
 
@@ -656,6 +660,8 @@ def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], sampl
         checkpoints, samples: in the order of their epochs.
     """
     items = checkpoint_items(job, checkpoints)
+    rows = {ArtifactKind.CHECKPOINT: checkpoints, ArtifactKind.SAMPLE: samples}
+    sizes = {kind: sum(row.size_bytes for row in rows[kind]) for kind in rows}
     plots = {"curves": f"/jobs/{job.id}/plots/curves.png"} if job.epoch else {}
     if job.epoch and job.kind == Kind.CLASSIFIER:
         plots["confusion"] = f"/jobs/{job.id}/plots/confusion.png"
@@ -671,6 +677,8 @@ def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], sampl
         samples=ResultSamples(latest=sample_item(samples[-1]) if samples else None, film=film_url(job.id, samples)),
         plots=plots,
         artifacts=[artifact_item(row) for row in [*checkpoints, *samples]],
+        sizes=sizes,
+        size_bytes=sum(sizes.values()),
         result_digest=job.result_digest,
         error=_error(job.error),
     )
@@ -731,6 +739,7 @@ def job_fields(job: Job) -> dict[str, Any]:
         "result_digest": job.result_digest,
         "cpu_seconds": _rounded(job.cpu_seconds),
         "peak_memory_bytes": job.peak_memory_bytes,
+        "size_bytes": job.size_bytes,
         "created_at": at_time(job.created_ms),
         "started_at": _maybe_at_time(job.started_ms),
         "finished_at": _maybe_at_time(job.finished_ms),

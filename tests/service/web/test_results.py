@@ -28,6 +28,8 @@ def test_results_before_the_first_epoch_are_empty_but_whole(client: FlaskClient,
         "samples": {"latest": None, "film": None},
         "plots": {},
         "artifacts": [],
+        "sizes": {"checkpoint": 0, "sample": 0},
+        "size_bytes": 0,
         "result_digest": None,
         "error": None,
     }
@@ -52,6 +54,11 @@ def test_results_name_best_and_latest_and_all_files(either_app: Flask, play: Any
     assert found["samples"]["latest"]["url"] == f"/jobs/{job_id}/samples/5.png"
     kinds = [(item["kind"], item["epoch"]) for item in found["artifacts"]]
     assert kinds == [("checkpoint", 2), ("checkpoint", 4), ("checkpoint", 5)] + [("sample", n) for n in range(1, 6)]
+    by_kind = {
+        kind: sum(item["size_bytes"] for item in found["artifacts"] if item["kind"] == kind) for kind, _ in kinds
+    }
+    assert found["sizes"] == by_kind
+    assert found["size_bytes"] == sum(by_kind.values()) == client.get(f"/jobs/{job_id}").json["size_bytes"] > 30_000
     addresses = [best["url"], latest["url"], found["samples"]["film"], *found["plots"].values()]
     addresses += [item["url"] for item in found["artifacts"]]
     for address in addresses:
