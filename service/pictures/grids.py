@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -253,8 +254,15 @@ def _from_grid(png: bytes) -> tuple[Images, Verdicts]:
     return images, Verdicts(found["labels"], found["confidences"])
 
 
-def film(pngs: Sequence[bytes | Path], *, epochs: Sequence[int], seconds: float = 8.0) -> bytes:
-    """A looping animated GIF of grids in their order, each with its epoch under it.
+FilmFormat = Literal["gif", "webp"]
+
+
+def film(
+    pngs: Sequence[bytes | Path], *, epochs: Sequence[int], seconds: float = 8.0, fmt: FilmFormat = "gif"
+) -> bytes:
+    """A looping animation of grids in their order, each with its epoch under it.
+
+    Both formats have the same pixels. WebP takes a tenth to two fifths of GIF's bytes; GIF opens everywhere.
 
     It lasts about ``seconds``, and holds its last frame for two more. Past 120 grids every n-th is left out, the first
     and the last never; the files of those left out are not read.
@@ -274,8 +282,10 @@ def film(pngs: Sequence[bytes | Path], *, epochs: Sequence[int], seconds: float 
     # GIF counts hundredths of a second, and browsers take less than two of them for ten.
     each_ms = 10 * min(100, max(2, round(100 * seconds / len(frames))))
     durations = [each_ms] * (len(frames) - 1) + [max(each_ms, LAST_FRAME_MS)]
+    # Of a lossless WebP, quality is effort: at most a tenth larger than with the most, in a third of the time.
+    options: dict[str, Any] = {"lossless": True, "method": 1, "quality": 20} if fmt == "webp" else {"optimize": False}
     buffer = io.BytesIO()
-    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
+    frames[0].save(buffer, fmt.upper(), save_all=True, append_images=frames[1:], duration=durations, loop=0, **options)
     return buffer.getvalue()
 
 

@@ -52,17 +52,17 @@ class Drawings:
         self._shelf, self._database, self._artifacts = shelf, database, artifacts
         self._previews: OrderedDict[str, Picture] = OrderedDict()
 
-    def film(self, job: Job) -> Picture:
-        """All samples of a job, one after the other, as a GIF."""
+    def film(self, job: Job, fmt: grids.FilmFormat) -> Picture:
+        """All samples of a job, one after the other."""
         with self._database.read() as session:
             rows = jobs.artifacts(session, job.id, ArtifactKind.SAMPLE)
         if not rows:
             raise Problem("not_yet", "the job has no picture of samples yet")
 
         def draw() -> bytes:
-            return grids.film(_Files(self._artifacts, rows), epochs=[row.epoch for row in rows])
+            return grids.film(_Files(self._artifacts, rows), epochs=[row.epoch for row in rows], fmt=fmt)
 
-        return self._kept(job.id, "samples", rows[-1].epoch, "gif", draw)
+        return self._kept(job.id, "samples", rows[-1].epoch, fmt, draw)
 
     def verdicts(self, job: Job, sample: Artifact) -> Picture:
         """A GAN's samples with what the judge takes them for: it said so when they were made, and they keep it."""

@@ -272,11 +272,19 @@ class CheckpointList(Answer):
     data: list[Checkpoint]
 
 
+class Films(Answer):
+    """Addresses of the film of all samples, which has the same pixels in each format."""
+
+    gif: str
+    webp: str = Field(description="The smallest.")
+
+
 class SampleList(Answer):
     """The pictures of samples of a job."""
 
     data: list[ArtifactItem]
-    film: str | None = Field(description="All of them, one after the other.")
+    film: str | None = Field(description="All of them, one after the other, as a GIF.")
+    films: Films | None
 
 
 class BestEpoch(Answer):
@@ -297,7 +305,8 @@ class ResultSamples(Answer):
     """The last picture of samples, and the film of all."""
 
     latest: ArtifactItem | None
-    film: str | None
+    film: str | None = Field(description="As a GIF.")
+    films: Films | None
 
 
 class Results(Answer):
@@ -648,9 +657,9 @@ def checkpoint_items(job: Job, rows: Sequence[Artifact]) -> list[Checkpoint]:
     ]
 
 
-def film_url(job_id: str, samples: Sequence[Artifact]) -> str | None:
+def film_urls(job_id: str, samples: Sequence[Artifact]) -> Films | None:
     """Where the film is, if there is anything to show."""
-    return f"/jobs/{job_id}/samples.gif" if samples else None
+    return Films(gif=f"/jobs/{job_id}/samples.gif", webp=f"/jobs/{job_id}/samples.webp") if samples else None
 
 
 def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], samples: Sequence[Artifact]) -> Results:
@@ -660,6 +669,7 @@ def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], sampl
         checkpoints, samples: in the order of their epochs.
     """
     items = checkpoint_items(job, checkpoints)
+    films = film_urls(job.id, samples)
     rows = {ArtifactKind.CHECKPOINT: checkpoints, ArtifactKind.SAMPLE: samples}
     sizes = {kind: sum(row.size_bytes for row in rows[kind]) for kind in rows}
     plots = {"curves": f"/jobs/{job.id}/plots/curves.png"} if job.epoch else {}
@@ -674,7 +684,9 @@ def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], sampl
         checkpoints=ResultCheckpoints(
             best=next((item for item in items if item.best), None), latest=items[-1] if items else None
         ),
-        samples=ResultSamples(latest=sample_item(samples[-1]) if samples else None, film=film_url(job.id, samples)),
+        samples=ResultSamples(
+            latest=sample_item(samples[-1]) if samples else None, film=films.gif if films else None, films=films
+        ),
         plots=plots,
         artifacts=[artifact_item(row) for row in [*checkpoints, *samples]],
         sizes=sizes,

@@ -146,6 +146,18 @@ def test_a_film_is_thinned_but_keeps_first_and_last() -> None:
     np.testing.assert_array_equal(frames[-1][:height], ends[-1][:height])
 
 
+def test_a_webp_film_has_the_pixels_and_times_of_the_gif_in_fewer_bytes() -> None:
+    pictures = make_grids(12)
+    gif, webp = (grids.film(pictures, epochs=range(1, 13), fmt=fmt) for fmt in ("gif", "webp"))
+    with Image.open(io.BytesIO(webp)) as film:
+        assert film.format == "WEBP"
+    expected, durations, _ = read_film(gif)
+    frames, others, loop = read_film(webp)
+    np.testing.assert_array_equal(frames, expected)
+    assert (others, loop) == (durations, 0)
+    assert len(webp) < 0.8 * len(gif)
+
+
 def test_equal_grids_still_make_one_frame_each() -> None:
     frames, _, _ = read_film(grids.film(make_grids(1) * 5, epochs=range(5)))
     assert len(frames) == 5

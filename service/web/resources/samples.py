@@ -10,6 +10,7 @@ from service.contract import jobs
 from service.contract.artifacts import ArtifactKind
 from service.contract.spec import Kind
 from service.contract.tables import Artifact
+from service.pictures.grids import FilmFormat
 from service.web import downloads, queries, representations
 from service.web.answers import as_json
 from service.web.operations import documented
@@ -32,7 +33,8 @@ def samples(job_id: str) -> Response:
         jobs.get(session, job_id, owner=owner())
         rows = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
     data = [representations.sample_item(row) for row in rows]
-    return as_json(SampleList(data=data, film=representations.film_url(job_id, rows)))
+    films = representations.film_urls(job_id, rows)
+    return as_json(SampleList(data=data, film=films.gif if films else None, films=films))
 
 
 @blueprint.get("/jobs/<job_id>/samples/<which>.png")
@@ -76,8 +78,32 @@ def sample(job_id: str, which: str) -> Response:
     problems=downloads.PROBLEMS,
 )
 def film(job_id: str) -> Response:
-    """Show all pictures of samples, one after the other."""
+    """Show all pictures of samples, one after the other, as an animated GIF.
+
+    Of more than 120 pictures, every n-th is left out. `samples.webp` has the same pixels in less than half the bytes.
+    """
+    return _film(job_id, "gif")
+
+
+@blueprint.get("/jobs/<job_id>/samples.webp")
+@documented(
+    TAG,
+    "image/webp",
+    query=PictureQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=downloads.PROBLEMS,
+)
+def small_film(job_id: str) -> Response:
+    """Show all pictures of samples, one after the other, as an animated WebP.
+
+    The same pixels as `samples.gif` in a tenth to two fifths of its bytes; browsers show it like any other image.
+    """
+    return _film(job_id, "webp")
+
+
+def _film(job_id: str, fmt: FilmFormat) -> Response:
     queries.read_query(PictureQuery)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
-    return downloads.send_picture(services().drawings.film(job), "image/gif")
+    return downloads.send_picture(services().drawings.film(job, fmt), f"image/{fmt}")

@@ -35,6 +35,7 @@ ISSUE_ROUTES = [
     "GET /jobs/{job_id}/samples",
     "GET /jobs/{job_id}/samples/{which}.png",
     "GET /jobs/{job_id}/samples.gif",
+    "GET /jobs/{job_id}/samples.webp",
     "GET /jobs/{job_id}/plots/{which}.{form}",
     "GET /jobs/{job_id}/checkpoints",
     "GET /jobs/{job_id}/checkpoints/{which}",

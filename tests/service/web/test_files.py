@@ -207,12 +207,13 @@ def test_sample_is_a_picture_to_show(client: FlaskClient, address: str) -> None:
     assert fetch(client, f"{address}/samples/latest.png")[1]["ETag"].strip('"') == listed["data"][2]["sha256"]
 
 
-def test_film_shows_every_sample(client: FlaskClient, address: str) -> None:
-    status, headers, data = fetch(client, f"{address}/samples.gif")
-    assert (status, headers["Content-Type"]) == (200, "image/gif")
+@pytest.mark.parametrize(("suffix", "kind"), [("gif", "GIF"), ("webp", "WEBP")])
+def test_film_shows_every_sample(client: FlaskClient, address: str, suffix: str, kind: str) -> None:
+    status, headers, data = fetch(client, f"{address}/samples.{suffix}")
+    assert (status, headers["Content-Type"]) == (200, f"image/{suffix}")
     with Image.open(BytesIO(data)) as film:
-        assert film.n_frames == 3
-    assert fetch(client, f"{address}/samples.gif", If_None_Match=headers["ETag"])[0] == 304
+        assert (film.format, film.n_frames) == (kind, 3)
+    assert fetch(client, f"{address}/samples.{suffix}", If_None_Match=headers["ETag"])[0] == 304
 
 
 @pytest.mark.parametrize("which", ["curves", "confusion"])

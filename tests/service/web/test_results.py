@@ -25,7 +25,7 @@ def test_results_before_the_first_epoch_are_empty_but_whole(client: FlaskClient,
         "metrics": {},
         "best": None,
         "checkpoints": {"best": None, "latest": None},
-        "samples": {"latest": None, "film": None},
+        "samples": {"latest": None, "film": None, "films": None},
         "plots": {},
         "artifacts": [],
         "sizes": {"checkpoint": 0, "sample": 0},
@@ -59,7 +59,8 @@ def test_results_name_best_and_latest_and_all_files(either_app: Flask, play: Any
     }
     assert found["sizes"] == by_kind
     assert found["size_bytes"] == sum(by_kind.values()) == client.get(f"/jobs/{job_id}").json["size_bytes"] > 30_000
-    addresses = [best["url"], latest["url"], found["samples"]["film"], *found["plots"].values()]
+    assert found["samples"]["films"]["gif"] == found["samples"]["film"]
+    addresses = [best["url"], latest["url"], *found["samples"]["films"].values(), *found["plots"].values()]
     addresses += [item["url"] for item in found["artifacts"]]
     for address in addresses:
         with client.get(address) as answer:
