@@ -65,7 +65,12 @@ def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, 
     jobs.forget_old(database)
     keys.forget_old(database)
     gone = retention.apply(database, artifacts, policy)
-    for what, items in (("job", gone.jobs), ("checkpoint", gone.checkpoints), ("file", gone.files)):
+    for what, items in (
+        ("job", gone.jobs),
+        ("checkpoint", gone.checkpoints),
+        ("cached picture", gone.pictures),
+        ("orphaned file", gone.files),
+    ):
         for item in items:
             log.info("removed", what=what, name=item.name, size_bytes=item.size_bytes)
 

@@ -1,4 +1,4 @@
-"""``tapeline doctor, gc, backup, restore``: for operators; they open database and files themselves."""
+"""``tapeline doctor, gc, backup, restore``: commands for operators. They open database and files directly."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import click
 from service.cli.errors import Failure
 from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database
+from service.contract.metric_info import size
 from service.contract.settings import Settings
 from service.contract.uploads import UploadFolder
 from service.local.broker import running_url
@@ -23,6 +24,7 @@ from service.upkeep import backup as copies
 from service.upkeep import doctor as doctors
 from service.upkeep import retention
 from service.upkeep.retention import Plan, Policy
+from service.upkeep.space import TRIAL_DAYS, Space, measure
 
 _SHOWN: Final = 10
 
@@ -31,47 +33,56 @@ _SHOWN: Final = 10
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
-    """Check the service, and say how to repair it; exit code 1 if a check fails.
+    """Diagnose the service: what is wrong, what to do, and what uses the disk.
 
-    It examines the database, broker and folders that the environment names: run it where the service runs.
+    Run it on the machine that hosts the service, with the same environment: it opens the database and the files
+    directly, and works when the service does not start. Exit code 1: at least one check failed.
     """
     settings = Settings.from_env(os.environ, cores=1)
-    found = []
+    found, space = [], None
     with closing(Database(settings.database_url, application="tapeline-doctor")) as database:
         broker_url = settings.broker_url or running_url(settings.home)
         for item in doctors.examine(settings, database, broker_url=broker_url):
             found.append(item)
             if not as_json:
-                click.echo(
-                    f"{click.style('ok   ', fg='green') if item.ok else click.style('FAIL ', fg='red')} "
-                    f"{item.name:10} {item.detail}"
-                )
+                mark = click.style("ok  ", fg="green") if item.ok else click.style("FAIL", fg="red")
+                click.echo(f"{mark} {item.name}: {item.detail}")
                 if item.advice and not item.ok:
-                    click.echo(f"      {'':10} {click.style('->', fg='yellow')} {item.advice}")
+                    click.echo(f"     {click.style('->', fg='yellow')} {item.advice}")
+        if {"database", "schema", "artifacts"} <= {item.name for item in found if item.ok}:
+            space = measure(settings, database, ArtifactFolder(settings.artifacts))
+            if not as_json:
+                _show_space(space, settings)
     well = all(item.ok for item in found)
     if as_json:
-        click.echo(json.dumps({"ok": well, "checks": [asdict(item) for item in found]}, indent=2))
+        checks = [asdict(item) for item in found]
+        click.echo(json.dumps({"ok": well, "checks": checks, "space": space and asdict(space)}, indent=2))
     context.exit(0 if well else 1)
 
 
 @click.command()
-@click.option("--dry-run/--delete", default=True, help="Only show what would be deleted (default), or delete it.")
+@click.option("--dry-run/--delete", default=True, help="Only list (default), or delete.")
 @click.option(
-    "--keep-jobs", "jobs_days", metavar="DAYS", type=click.FloatRange(0), help="Overrides TAPELINE_KEEP_JOBS_DAYS."
+    "--keep-jobs",
+    "jobs_days",
+    metavar="DAYS",
+    type=click.FloatRange(0),
+    help="Delete jobs that ended longer ago; 0: never. Default: TAPELINE_KEEP_JOBS_DAYS.",
 )
 @click.option(
     "--keep-checkpoints",
     "checkpoints_days",
     metavar="DAYS",
     type=click.FloatRange(0),
-    help="Overrides TAPELINE_KEEP_CHECKPOINTS_DAYS.",
+    help="Delete checkpoints of jobs that ended longer ago, except the best and the latest; 0: never. "
+    "Default: TAPELINE_KEEP_CHECKPOINTS_DAYS.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs: every file by its name.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs: every item by its name.")
 def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, as_json: bool) -> None:
     """Show or delete expired data.
 
-    Expired are jobs and checkpoints past their retention (the best and the latest checkpoint are kept), and orphaned
-    files. The scheduler deletes the same data by itself, as the settings say.
+    Expired are jobs and checkpoints that are past their retention, cached films and plots older than a week, and
+    orphaned files, which crashes leave behind. The scheduler deletes the same every ten minutes.
     """
     with _service() as (settings, database, store):
         policy = Policy(
@@ -91,9 +102,9 @@ def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, a
 @click.argument("target", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to standard error.")
 def backup(target: str, as_json: bool) -> None:
-    """Back up all rows and files into FILE, a tar archive, or to standard output if FILE is -.
+    """Back up the database and all files to FILE, a tar archive (-: standard output).
 
-    The service may keep running.
+    The service can keep running.
     """
     with _service() as (settings, database, store):
         received = UploadFolder(settings.artifacts)
@@ -112,16 +123,16 @@ def backup(target: str, as_json: bool) -> None:
     _tell("backed up", report, as_json=as_json)
     if report.damaged:
         lost = "\n  ".join(report.damaged)
-        raise Failure(f"{len(report.damaged)} files are damaged and not in the backup:\n  {lost}")
+        raise Failure(f"{len(report.damaged)} files are damaged or missing, and not in the backup:\n  {lost}")
 
 
 @click.command()
 @click.argument("source", metavar="FILE", type=click.File("rb"))
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to standard error.")
 def restore(source: IO[bytes], as_json: bool) -> None:
-    """Restore FILE (or standard input, if FILE is -) into an empty database and an empty artifacts folder.
+    """Restore a backup from FILE (-: standard input) into an empty database and an empty artifact folder.
 
-    The database may be of the other kind: from the embedded stack to Docker Compose, for example.
+    The database may be of the other kind: a backup of the embedded SQLite restores into PostgreSQL, and vice versa.
     """
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-restore")) as database:
@@ -138,23 +149,48 @@ def _service() -> Iterator[tuple[Settings, Database, ArtifactFolder]]:
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-cli")) as database:
         if database.is_sqlite and not Path(settings.database_url.removeprefix("sqlite:///")).exists():
-            raise Failure(f"no database in {settings.home}: set TAPELINE_HOME or TAPELINE_DATABASE_URL")
+            raise Failure(f"no service in {settings.home}: set TAPELINE_HOME or TAPELINE_DATABASE_URL")
         yield settings, database, ArtifactFolder(settings.artifacts)
 
 
 def _show(going: Plan, *, deleted: bool) -> None:
-    parts = (("jobs", going.jobs), ("checkpoints", going.checkpoints), ("orphaned files", going.files))
+    parts = (
+        ("jobs", going.jobs),
+        ("checkpoints", going.checkpoints),
+        ("cached pictures", going.pictures),
+        ("orphaned files", going.files),
+    )
     for what, items in parts:
-        size = sum(item.size_bytes for item in items)
-        click.echo(f"{len(items):6} {what} ({_bytes(size)})")
+        total = sum(item.size_bytes for item in items)
+        click.echo(f"{len(items):6} {what} ({size(total)})")
         for item in items[:_SHOWN]:
-            click.echo(f"         {item.name}  {_bytes(item.size_bytes)}")
+            click.echo(f"         {item.name}  {size(item.size_bytes)}")
         if len(items) > _SHOWN:
             click.echo(f"         and {len(items) - _SHOWN} more")
     if deleted:
-        click.echo(f"deleted; {_bytes(going.size_bytes)} freed")
+        click.echo(f"deleted: {size(going.size_bytes)} freed")
     else:
-        click.echo(f"{_bytes(going.size_bytes)} can be freed; nothing was deleted yet: repeat with --delete")
+        click.echo(f"nothing was deleted; --delete frees {size(going.size_bytes)}")
+
+
+def _show_space(space: Space, settings: Settings) -> None:
+    """What uses the disk, and the commands that free some of it."""
+    click.echo(f"\nDisk space: {size(space.total_bytes)}")
+    for kind, count in space.kinds.items():
+        click.echo(f"  {kind:17} {size(count):>9}")
+    if space.largest_jobs:
+        click.echo("Largest jobs:")
+    for job in space.largest_jobs:
+        click.echo(f"  {size(job.size_bytes):>9}  {job.id}  {job.name or ''}".rstrip())
+    if space.reclaimable_bytes:
+        click.echo(f"`tapeline gc --delete` frees {size(space.reclaimable_bytes)} of expired data and orphaned files.")
+    if space.old_checkpoints_bytes:
+        click.echo(
+            f"`tapeline gc --keep-checkpoints {TRIAL_DAYS:g} --delete` frees {size(space.old_checkpoints_bytes)} of "
+            "checkpoints that are neither the best nor the latest of their job."
+        )
+    if not settings.keep_checkpoints_days and not settings.keep_jobs_days:
+        click.echo("Retention is off: TAPELINE_KEEP_CHECKPOINTS_DAYS and TAPELINE_KEEP_JOBS_DAYS turn it on.")
 
 
 def _tell(done: str, report: copies.Report, *, as_json: bool) -> None:
@@ -163,10 +199,6 @@ def _tell(done: str, report: copies.Report, *, as_json: bool) -> None:
         return
     rows = sum(report.rows.values())
     click.echo(
-        f"{done}: {report.rows.get('jobs', 0)} jobs, {rows} rows, {report.files} files ({_bytes(report.size_bytes)})",
+        f"{done}: {report.rows.get('jobs', 0)} jobs, {rows} rows, {report.files} files ({size(report.size_bytes)})",
         err=True,
     )
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

@@ -103,6 +103,11 @@ class Stored:
         """The job whose file it is or was."""
         return self.path.partition("/")[0]
 
+    @property
+    def is_derived(self) -> bool:
+        """Whether it is a cached picture, which has no row and can be made again."""
+        return self.path.split("/")[1:2] == [_DERIVED] and not self.path.endswith(_UNFINISHED)
+
 
 class ArtifactStore(ABC):
     """Where the files of jobs lie. A store gives the six abstract methods; the rest is made of them.
@@ -206,25 +211,29 @@ class ArtifactStore(ABC):
             return None
 
     def orphans(
-        self, named: Callable[[Sequence[str]], Mapping[str, Container[str]]], *, older_than_s: float
+        self,
+        named: Callable[[Sequence[str]], Mapping[str, Container[str]]],
+        *,
+        older_than_s: float,
+        among: Iterable[Stored] | None = None,
     ) -> Iterator[Stored]:
-        """Old files that no row names: what a worker wrote and could not commit, or never finished, and what is left
-        of jobs that are gone.
+        """Orphaned files: old ones that no row names. A worker wrote them and could not commit, or never finished, or
+        they are left of jobs that are gone. Cached pictures of jobs that exist are none.
 
         Args:
             named: gives the paths that the rows of jobs name, for those of the jobs that there are.
+            among: everything that is stored, where the caller looks through it as well.
         """
 
         def check(batch: list[Stored]) -> Iterator[Stored]:
             known = named(sorted({item.job_id for item in batch}))
             for item in batch:
                 paths = known.get(item.job_id)
-                derived = item.path.split("/")[1:2] == [_DERIVED] and not item.path.endswith(_UNFINISHED)
-                if paths is None or (item.path not in paths and not derived):
+                if paths is None or (item.path not in paths and not item.is_derived):
                     yield item
 
         batch: list[Stored] = []
-        for item in self.stored():
+        for item in self.stored() if among is None else among:
             if item.age_s > older_than_s:
                 batch.append(item)
             if len(batch) >= _BATCH:

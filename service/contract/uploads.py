@@ -42,6 +42,11 @@ def used_bytes(session: Session, *, owner: str | None) -> int:
     return session.scalar(select(func.sum(Upload.size_bytes)).where(Upload.owner == (owner or ""))) or 0
 
 
+def total_bytes(session: Session) -> int:
+    """What the data sets of all owners take."""
+    return session.scalar(select(func.sum(Upload.size_bytes))) or 0
+
+
 def ids(session: Session) -> set[str]:
     """The ids of all: whose folder has none of these belongs to nobody."""
     return set(session.scalars(select(Upload.id)))

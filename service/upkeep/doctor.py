@@ -1,4 +1,4 @@
-"""What is wrong, and what to do about it: one line for each thing on which the service leans."""
+"""Checks of everything that the service depends on: what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ _FREE_BYTES: Final = 1_000_000_000
 _FREE_SHARE: Final = 0.05
 _TIMEOUT_S: Final = 3.0
 
-_UPGRADE: Final = "run `python -m migrations.upgrade` (compose: docker compose run --rm migrate)"
+_UPGRADE: Final = (
+    "start the service (tapeline up upgrades it), or run `python -m migrations.upgrade` "
+    "(compose: docker compose run --rm migrate)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was found of one thing."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -43,7 +46,7 @@ class Finding:
 
 
 def examine(settings: Settings, database: Database, *, broker_url: str | None) -> Iterator[Finding]:
-    """Look at one thing after the other. What hangs on something broken is left out.
+    """Run the checks. One that depends on something broken is left out.
 
     Args:
         broker_url: the settings', or that of the embedded stack's own broker.
@@ -77,8 +80,8 @@ def _database(settings: Settings, database: Database) -> Finding:
         return Finding(
             name="database",
             ok=False,
-            detail=f"there is no file {url.database}",
-            advice="start the service once (tapeline up), or set TAPELINE_HOME or TAPELINE_DATABASE_URL to where it is",
+            detail=f"file {url.database} does not exist",
+            advice="start the service once (tapeline up), or set TAPELINE_HOME or TAPELINE_DATABASE_URL",
         )
     began = time.monotonic()
     try:
@@ -102,18 +105,18 @@ def _schema(database: Database) -> Finding:
     script = ScriptDirectory.from_config(config())
     head = script.get_current_head()
     if found == head:
-        return Finding(name="schema", ok=True, detail=f"{found}, as this version wants it")
+        return Finding(name="schema", ok=True, detail=f"revision {found} is current")
     if found is not None and found not in {revision.revision for revision in script.walk_revisions()}:
         return Finding(
             name="schema",
             ok=False,
-            detail=f"the database is at {found}, which this version ({head}) does not know",
-            advice="it was made by a newer version: run that one here too",
+            detail=f"the database is at revision {found}, which this version (at {head}) does not know",
+            advice="it was migrated by a newer version: install that one here too",
         )
     return Finding(
         name="schema",
         ok=False,
-        detail=f"the database is at {found or 'nothing'}, and should be at {head}",
+        detail=f"the database is at revision {found or 'none'}; this version needs {head}",
         advice=_UPGRADE,
     )
 
@@ -126,18 +129,18 @@ def _workers(database: Database) -> Finding:
         return Finding(
             name="workers",
             ok=False,
-            detail=f"none was seen within the last minute; {waiting} jobs wait",
+            detail=f"no worker was seen within the last minute; jobs waiting: {waiting}",
             advice="start one: tapeline up, or python -m workers (compose: docker compose up -d worker; "
             "docker compose logs worker)",
         )
     slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
     return Finding(
-        name="workers", ok=True, detail=f"{len(alive)} alive, {running} of {slots} slots busy, {waiting} jobs wait"
+        name="workers", ok=True, detail=f"{len(alive)} alive, {running} of {slots} slots busy; jobs waiting: {waiting}"
     )
 
 
 def _scheduler(settings: Settings, database: Database) -> Finding:
-    """A scheduler has no row; what it leaves undone has."""
+    """A scheduler has no row of its own; expired leases tell that it does not run."""
     late = now_ms() - int(3 * settings.lease_s * 1000)
     with database.read() as session:
         query = select(func.count()).where(Job.status == Status.RUNNING, Job.lease_expires_ms < late)
@@ -146,10 +149,10 @@ def _scheduler(settings: Settings, database: Database) -> Finding:
         return Finding(
             name="scheduler",
             ok=False,
-            detail=f"{left} jobs of silent workers were not taken back",
+            detail=f"running jobs with an expired lease: {left}",
             advice="start it: tapeline up, or python -m workers.reconcile (compose: docker compose up -d scheduler)",
         )
-    return Finding(name="scheduler", ok=True, detail="no job of a silent worker is left")
+    return Finding(name="scheduler", ok=True, detail="no running job has an expired lease")
 
 
 def _clocks(database: Database) -> Finding:
@@ -161,7 +164,7 @@ def _clocks(database: Database) -> Finding:
             name="clocks",
             ok=False,
             detail=f"the database's clock is {abs(apart):.1f} s {'ahead of' if apart > 0 else 'behind'} this machine's",
-            advice="set both by NTP; leases hang on the database's clock alone, but what people read does not agree",
+            advice="synchronise both by NTP: leases use the database's clock alone, but displayed times disagree",
         )
     return Finding(name="clocks", ok=True, detail=f"{1000 * abs(apart):.0f} ms apart")
 
@@ -171,8 +174,8 @@ def _broker(broker_url: str | None) -> Finding:
         return Finding(
             name="broker",
             ok=False,
-            detail="none is configured, and no embedded one runs",
-            advice="start the service (tapeline up), or set TAPELINE_BROKER_URL; until then workers look every 5 s",
+            detail="no broker is configured, and no embedded broker is running",
+            advice="start the service (tapeline up), or set TAPELINE_BROKER_URL; until then workers poll every 5 s",
         )
     parts = urlsplit(broker_url)
     shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
@@ -190,7 +193,7 @@ def _broker(broker_url: str | None) -> Finding:
             ok=False,
             detail=f"{shown} takes no messages: {error}",
             advice="start it, and see that TAPELINE_BROKER_URL is right (compose: docker compose up -d redis); "
-            "until then workers look every 5 s",
+            "until then workers poll every 5 s",
         )
     return Finding(name="broker", ok=True, detail=f"{shown} answers")
 
@@ -202,10 +205,10 @@ def _writable(name: str, folder: Path) -> Finding:
         return Finding(
             name=name,
             ok=False,
-            detail=f"nothing can be written to {folder}: {error.strerror or error}",
-            advice="mount it, or give it to the user that runs this; set TAPELINE_ARTIFACTS to where it is",
+            detail=f"cannot write to {folder}: {error.strerror or error}",
+            advice="mount it, make it writable for this user, or set TAPELINE_ARTIFACTS to another folder",
         )
-    return Finding(name=name, ok=True, detail=f"{folder} can be written to")
+    return Finding(name=name, ok=True, detail=f"{folder} is writable")
 
 
 def _disks(settings: Settings) -> Iterator[Finding]:
@@ -219,7 +222,9 @@ def _disks(settings: Settings) -> Iterator[Finding]:
             continue
         seen.add(device)
         usage = shutil.disk_usage(there)
-        detail = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB are free at {there}"
+        detail = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free at {there}"
         full = usage.free < max(_FREE_BYTES, _FREE_SHARE * usage.total) and usage.free < 20 * _FREE_BYTES
-        advice = "see what may go: tapeline gc; keep less: TAPELINE_KEEP_CHECKPOINTS_DAYS, TAPELINE_KEEP_JOBS_DAYS"
+        advice = (
+            "see what can be deleted: tapeline gc; keep less: TAPELINE_KEEP_CHECKPOINTS_DAYS, TAPELINE_KEEP_JOBS_DAYS"
+        )
         yield Finding(name="disk", ok=not full, detail=detail, advice=advice if full else None)

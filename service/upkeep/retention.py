@@ -1,19 +1,19 @@
-"""What may go: jobs that ended long ago, checkpoints nobody goes back to, files that no row names.
+"""Retention: deletes expired jobs and checkpoints, cached pictures and orphaned files.
 
-``plan`` only looks; ``carry_out`` looks again at each thing before it goes, since a job may have been retried since.
+``plan`` only looks; ``carry_out`` checks each job again before it deletes, since it may have been retried since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from service.contract import jobs, leases
-from service.contract.artifacts import ArtifactKind, ArtifactStore
+from service.contract.artifacts import ArtifactKind, ArtifactStore, Stored
 from service.contract.database import Database
 from service.contract.errors import IllegalTransition, JobNotFound
 from service.contract.settings import Settings
@@ -21,7 +21,9 @@ from service.contract.states import TERMINAL, Status
 from service.contract.tables import Artifact, Job
 
 STALE_FILE_S: Final = 3600.0
-"""A file that no row names may be about to get one; after so long it does not."""
+"""A file without a row may be about to get one; after so long it is orphaned."""
+CACHED_PICTURE_S: Final = 7 * 24 * 3600.0
+"""Films and plots are made on request and cached; after so long they are made again."""
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
@@ -40,7 +42,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Going:
-    """Something that may go."""
+    """Something to delete."""
 
     name: str
     """A job's id, or a file's path."""
@@ -49,45 +51,68 @@ class Going:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that may go."""
+    """Everything to delete."""
 
     jobs: Sequence[Going] = ()
     checkpoints: Sequence[Going] = ()
-    files: Sequence[Going] = field(default=())
+    pictures: Sequence[Going] = ()
+    """Cached ones."""
+    files: Sequence[Going] = ()
+    """Orphaned ones."""
 
     @property
     def size_bytes(self) -> int:
         """What it would free."""
-        return sum(item.size_bytes for part in (self.jobs, self.checkpoints, self.files) for item in part)
+        parts = (self.jobs, self.checkpoints, self.pictures, self.files)
+        return sum(item.size_bytes for part in parts for item in part)
 
 
 def plan(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
-    """Look what may go; nothing is changed."""
+    """Look for what can be deleted; nothing is changed."""
     now_ms = leases.clock(database)
     with database.read() as session:
         expired = _expired_jobs(session, policy, now_ms)
-        checkpoints = [Going(row.path, row.size_bytes) for row in _old_checkpoints(session, policy, now_ms)]
+    checkpoints = old_checkpoints(database, policy)
+    doomed = {item.name for item in expired}  # their pictures go with them
 
     def named(job_ids: Sequence[str]) -> dict[str, set[str]]:
         with database.read() as session:
             return jobs.paths(session, job_ids)
 
-    orphans = store.orphans(named, older_than_s=STALE_FILE_S)
-    return Plan(expired, checkpoints, [Going(item.path, item.size_bytes) for item in orphans])
+    cached: list[Going] = []
+
+    def stored() -> Iterator[Stored]:
+        for item in store.stored():
+            if item.is_derived and item.age_s > CACHED_PICTURE_S and item.job_id not in doomed:
+                cached.append(Going(item.path, item.size_bytes))
+            yield item
+
+    orphans = store.orphans(named, older_than_s=STALE_FILE_S, among=stored())
+    files = [Going(item.path, item.size_bytes) for item in orphans]
+    orphaned = {item.name for item in files}
+    return Plan(expired, checkpoints, [item for item in cached if item.name not in orphaned], files)
+
+
+def old_checkpoints(database: Database, policy: Policy) -> list[Going]:
+    """Checkpoints that a policy would delete."""
+    now_ms = leases.clock(database)
+    with database.read() as session:
+        rows = _old_checkpoints(session, policy, now_ms)
+        return [Going(row.path, row.size_bytes) for row in rows]
 
 
 def carry_out(database: Database, store: ArtifactStore, policy: Policy, going: Plan) -> Plan:
-    """Let it go, as far as it still may; gives what went."""
+    """Delete what can still be deleted, and give what was."""
     # Looking through the files may have taken long, and what had ended may have been retried, and ended anew.
     now_ms = leases.clock(database)
     gone = [item for item in going.jobs if _remove_job(database, store, policy, now_ms, item.name)]
     checkpoints = _remove_checkpoints(database, store, policy, now_ms, going.checkpoints)
-    store.remove(item.name for item in going.files)
-    return Plan(gone, checkpoints, going.files)
+    store.remove(item.name for item in (*going.pictures, *going.files))
+    return Plan(gone, checkpoints, going.pictures, going.files)
 
 
 def apply(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
-    """Look, and let go what may go."""
+    """Look, and delete."""
     return carry_out(database, store, policy, plan(database, store, policy))
 
 

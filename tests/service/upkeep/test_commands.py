@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from migrations.upgrade import upgrade
 from service.cli import main
-from service.contract.artifacts import ArtifactFolder
+from service.contract.artifacts import ArtifactFolder, ArtifactKind
 from service.contract.database import Database
 from tests.service.upkeep.conftest import House
 
@@ -41,7 +43,11 @@ def test_gc_shows_what_would_go_and_deletes_only_where_told_to(home: House, tmp_
     document = json.loads(run(tmp_path / "home", "gc", "--dry-run", "--keep-jobs", "7", "--json").output)
     assert (document["deleted"], [item["name"] for item in document["jobs"]]) == (False, [job_id])
     deleted = run(tmp_path / "home", "gc", "--keep-checkpoints", "7", "--delete")
+<<<<<<< HEAD
     assert "freed" in deleted.output
+=======
+    assert "deleted: 4.8 kB freed" in deleted.output
+>>>>>>> c4e6734 (Show what uses the disk, and let cached pictures go after a week)
     assert home.epochs_kept(job_id) == [2, 5]
 
 
@@ -67,3 +73,40 @@ def test_where_no_service_is_the_commands_say_so_and_make_none(tmp_path: Path) -
         assert refused.exit_code == 1
         assert "TAPELINE_HOME" in refused.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_tells_what_uses_the_disk_and_which_command_frees_it(home: House, tmp_path: Path) -> None:
+    small, large = home.train(2, ended_days_ago=8), home.train(9, ended_days_ago=8)
+    home.store.keep(large, "samples", "000009.webp", b"a film" * 100)
+    lost = home.store.write("job_gone", ArtifactKind.CHECKPOINT, 1, 1, bytes(5000)).path
+    os.utime(home.store.root / lost, (time.time() - 86400,) * 2)
+    told = run(tmp_path / "home", "doctor").output
+    document = json.loads(run(tmp_path / "home", "doctor", "--json").output)
+    space = document["space"]
+    stored = {item.path: item.size_bytes for item in home.store.stored()}
+    of_kind = {kind: sum(size for path, size in stored.items() if f"/{kind}/" in path) for kind in ArtifactKind}
+    assert space["kinds"]["checkpoints"] == of_kind["checkpoint"] - 5000
+    assert space["kinds"]["samples"] == of_kind["sample"]
+    assert space["kinds"]["cached pictures"] == 600
+    assert space["kinds"]["orphaned files"] == space["reclaimable_bytes"] == 5000
+    assert space["kinds"]["database"] > 50_000
+    assert [item["id"] for item in space["largest_jobs"]] == [large, small]
+    assert "  orphaned files       5.0 kB" in told
+    assert told.index(large) < told.index(small)
+    assert "`tapeline gc --delete` frees 5.0 kB" in told
+    assert "tapeline gc --keep-checkpoints 7 --delete" in told
+    assert "GB free at" in told
+    before = sum(stored.values())
+    freed = run(tmp_path / "home", "gc", "--keep-checkpoints", "7", "--delete", "--json")
+    expected = space["reclaimable_bytes"] + space["old_checkpoints_bytes"]
+    assert json.loads(freed.output)["size_bytes"] == expected
+    assert sum(item.size_bytes for item in home.store.stored()) == before - expected
+    assert "tapeline gc" not in run(tmp_path / "home", "doctor").output
+
+
+def test_gc_calls_orphaned_files_so(home: House, tmp_path: Path) -> None:
+    lost = home.store.write("job_gone", ArtifactKind.SAMPLE, 1, 1, b"of a deleted job").path
+    os.utime(home.store.root / lost, (time.time() - 86400,) * 2)
+    shown = run(tmp_path / "home", "gc").output
+    assert "     1 orphaned files (16 B)" in shown
+    assert "nothing was deleted; --delete frees 16 B" in shown

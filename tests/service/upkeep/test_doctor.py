@@ -125,6 +125,7 @@ def test_the_command_tells_people_and_machines_and_makes_no_database(tmp_path: P
     environ = {"TAPELINE_HOME": str(tmp_path)}
     told = CliRunner().invoke(main, ["doctor"], env=environ)
     assert told.exit_code == 1
+    assert f"FAIL database: file {tmp_path / 'tapeline.db'} does not exist" in told.output
     assert "tapeline up" in told.output
     answer = CliRunner().invoke(main, ["doctor", "--json"], env=environ)
     assert answer.exit_code == 1

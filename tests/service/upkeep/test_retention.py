@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +20,11 @@ from tests.service.upkeep.conftest import House
 
 def names(plan: Plan) -> tuple[set[str], set[str], set[str]]:
     return ({x.name for x in plan.jobs}, {x.name for x in plan.checkpoints}, {x.name for x in plan.files})
+
+
+def size_in_row(house: House, job_id: str) -> int:
+    with house.database.read() as session:
+        return jobs.get(session, job_id).size_bytes
 
 
 def test_by_default_everything_that_a_row_names_is_kept(house: House) -> None:
@@ -38,6 +45,8 @@ def test_old_checkpoints_go_but_the_best_and_the_latest(house: House) -> None:
     gone = retention.carry_out(house.database, house.store, policy, plan)
     assert gone.checkpoints == plan.checkpoints
     assert house.epochs_kept(old) == [2, 5]
+    for job_id in (old, fresh, running):
+        assert size_in_row(house, job_id) == sum(item.size_bytes for item in house.store.stored(job_id))
     assert house.epochs_kept(fresh) == house.epochs_kept(running) == [1, 2, 3, 4, 5]
     assert len([path for path in house.paths() if path.startswith(f"{old}/sample/")]) == 5
 
@@ -105,3 +114,25 @@ def test_files_that_no_row_names_go_once_they_are_old(house: House, age: Callabl
     assert {lost, foreign}.isdisjoint(house.paths())
     assert fresh in house.paths()
     assert house.epochs_kept(job_id) == [1, 2, 3, 4, 5]
+
+
+def test_cached_pictures_go_after_a_week_and_a_job_keeps_everything_else(
+    house: House, age: Callable[..., None]
+) -> None:
+    job_id, expired = house.train(), house.train(ended_days_ago=31)
+    for each in (job_id, expired):
+        house.store.keep(each, "samples", "000005.gif", b"an old film")
+    old = f"{job_id}/derived/samples-000005.gif"
+    age(*house.paths())
+    assert retention.plan(house.database, house.store, Policy()).pictures == []  # a day old
+    eight_days_ago = time.time() - 8 * 86400
+    for path in house.paths():
+        os.utime(house.store.root / path, (eight_days_ago,) * 2)
+    house.store.keep(job_id, "curves", "000005.png", b"a new plot")
+    before = house.paths()
+    plan = retention.plan(house.database, house.store, Policy(jobs_days=30))
+    assert [item.name for item in plan.pictures] == [old]
+    assert names(plan) == ({expired}, set(), set())  # its film goes with it
+    retention.carry_out(house.database, house.store, Policy(), Plan(pictures=plan.pictures))
+    assert before - house.paths() == {old}
+    assert house.store.recall(job_id, "samples", "000005.gif") is None
