@@ -48,6 +48,46 @@ def test_a_child_that_dies_there_changes_nothing(bench: Bench, reference: Refere
     assert bench.workshop.job(job_id).attempt == 1 + len(schedule) - (schedule == ["succeeded"])
 
 
+@pytest.mark.parametrize("place", ["succeeding", "succeeded"])
+def test_a_child_that_dies_while_older_checkpoints_go_leaves_the_best_and_the_latest(
+    bench: Bench, reference: Reference, place: str
+) -> None:
+    """The spec says nothing of retention: the rows go with the end, the files after it."""
+    job_id = bench.submit(checkpoint={})
+    bench.die(place)
+    if place == "succeeding":  # rolled back: nothing is gone, and the next one goes on from the newest
+        assert len(newest_checkpoints(bench, job_id)) == 3
+        assert bench.train() == "succeeded"
+    bench.check(None)  # what the dead one left is removed as orphaned, and each row has its file
+    job = bench.workshop.job(job_id)
+    assert (job.status, job.result_digest) == (Status.SUCCEEDED, reference.result_digest)
+    with bench.database.read() as session:
+        kept = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        assert {row.epoch for row in kept} == {job.best_epoch, 3}
+        assert job.size_bytes == sum(row.size_bytes for row in jobs.artifacts(session, job_id))
+
+
+def test_files_that_cannot_be_removed_at_the_end_do_not_undo_the_success(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = bench.submit(checkpoint={})
+    held = bench.claim()
+    unlink, refused = Path.unlink, []
+
+    def refuse(path: Path, *arguments: Any, **named: Any) -> None:
+        if path.suffix == ".safetensors":
+            refused.append(path)
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        unlink(path, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        assert bench.train(held) == "succeeded"
+    assert refused
+    assert bench.workshop.job(job_id).status == Status.SUCCEEDED
+    bench.check(None)
+
+
 @pytest.mark.parametrize("place", ["handing_back", "handed_back"])
 def test_a_worker_that_dies_while_it_hands_back_loses_no_job(bench: Bench, reference: Reference, place: str) -> None:
     bench.submit()

@@ -50,6 +50,23 @@ def all_end(pids: list[int], within_s: float) -> bool:
     return not any(map(is_alive, pids))
 
 
+@pytest.mark.parametrize(("spec", "kept"), [({}, 1), ({"keep_last": 3}, 3), ({"keep_last": 4}, 4)])
+def test_a_job_that_succeeded_keeps_as_many_checkpoints_as_its_spec_says_or_the_best_and_the_latest(
+    workshop: Workshop, spec: dict[str, int], kept: int
+) -> None:
+    job_id = workshop.submit(epochs=4, checkpoint=spec)
+    workshop.start()
+    job = workshop.until_end(job_id)
+    with workshop.database.read() as session:
+        files = jobs.artifacts(session, job_id)
+    epochs = {row.epoch for row in files if row.kind == ArtifactKind.CHECKPOINT}
+    assert epochs == {4, 3, 2, 1} - set(range(1, 5 - kept)) | {job.best_epoch}
+    workshop.stop()  # the files go after the rows
+    on_disk = [path for path in workshop.settings.artifacts.glob("job_*/*/*") if path.is_file()]
+    assert {path.relative_to(workshop.settings.artifacts).as_posix() for path in on_disk} == {row.path for row in files}
+    assert job.size_bytes == sum(path.stat().st_size for path in on_disk)
+
+
 def test_a_job_leaves_metrics_samples_and_checkpoints(workshop: Workshop) -> None:
     job_id = workshop.submit(epochs=3, checkpoint={"keep_last": 1})
     workshop.start()

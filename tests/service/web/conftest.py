@@ -85,9 +85,11 @@ class PlayedWorker:
         )
         self.artifacts.remove(leases.commit_epoch(self.database, self.held, record, keep_last=keep_last))
 
-    def succeed(self, stopped_early: dict[str, Any] | None = None) -> None:
+    def succeed(self, stopped_early: dict[str, Any] | None = None, *, keep_last: int | None = None) -> None:
         assert self.held is not None
-        leases.succeed(self.database, self.held, "sha256:done", stopped_early=stopped_early)
+        self.artifacts.remove(
+            leases.succeed(self.database, self.held, "sha256:done", stopped_early=stopped_early, keep_last=keep_last)
+        )
 
     def fail(self, code: str = "internal") -> None:
         assert self.held is not None

@@ -132,6 +132,32 @@ def test_a_name_is_no_part_of_the_hash(client: FlaskClient, worker: Any, submit:
     assert reproduced(client, first)["spec_hash"] == client.get(f"/jobs/{first}").json["spec_hash"]
 
 
+def test_a_job_that_kept_only_its_best_and_latest_is_forked_and_reproduced(
+    client: FlaskClient, worker: Any, submit: Submit
+) -> None:
+    parent = submit(client, epochs=4)
+    worker.claim()
+    for epoch in range(1, 5):
+        worker.epoch(epoch, best=epoch <= 2)
+    worker.succeed(keep_last=1)
+    assert [item["epoch"] for item in client.get(f"/jobs/{parent}/checkpoints").json["data"]] == [2, 4]
+    for which, epoch in (("best", 2), ("latest", 4)):
+        made = client.post(f"/jobs/{parent}/fork", json={"checkpoint": which, "overrides": {"epochs": 6}})
+        assert (made.status_code, made.json["start_epoch"]) == (201, epoch)
+        assert made.json["size_bytes"] == 10_000, "the copy of its checkpoint is its own"
+    fork = made.json["id"]
+    assert client.post(f"/jobs/{parent}/reproduce").status_code == 201
+    while worker.claim().job_id != fork:
+        worker.fail()
+    for epoch in (5, 6):
+        worker.epoch(epoch, best=False)
+    worker.succeed(keep_last=1)
+    # A fork is reproduced from what it began with.
+    assert [item["epoch"] for item in client.get(f"/jobs/{fork}/checkpoints").json["data"]] == [4, 6]
+    again = client.post(f"/jobs/{fork}/reproduce")
+    assert (again.status_code, again.json["start_epoch"]) == (201, 4)
+
+
 def test_best_and_latest_name_their_checkpoints(client: FlaskClient, worker: Any, submit: Submit) -> None:
     parent = trained(client, worker, submit)
     for which, epoch in (("best", 2), (1, 1)):
