@@ -4,56 +4,46 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
-import numpy as np
 import structlog
 
-from engine import BatchDone, CheckpointError, ClassifierTrainer, DivergedError, EpochDone, GanTrainer, checkpoint
-from engine.checkpoint import State
+from engine import BatchDone, CheckpointError, DivergedError, EpochDone, GanTrainer, checkpoint
 from service.contract import costs, jobs, leases, logs
 from service.contract.artifacts import (
     ArtifactDamaged,
     ArtifactFolder,
-    ArtifactKind,
-    ArtifactStore,
     ArtifactUnreadable,
-    StoredFile,
 )
 from service.contract.database import Database
 from service.contract.errors import LeaseLost
 from service.contract.failpoints import reach
 from service.contract.health import Finding
-from service.contract.leases import Claim, EpochRecord, Position
+from service.contract.leases import Claim
 from service.contract.settings import Settings
-from service.contract.spec import KEEP_LAST, Spec
 from service.contract.states import ErrorCode
 from service.contract.tables import Epoch, Job
 from service.contract.validation import Shape, read_resolved
 from service.datasets import Dataset, DatasetError
 from service.datasets.shelf import Shelf
-from service.pictures import grids
 from workers import build, calibrate, forks, limits
 from workers.build import Trainer
 from workers.channel import Orders
+from workers.epochs import commit_epoch, weights_digest
 from workers.health import Watch
 from workers.insisting import NO_ANSWER, insist
 from workers.provenance import machine, provenance
+from workers.session import Run, Stopped
 from workers.usage import OwnMeter
 
 T = TypeVar("T")
 log = structlog.get_logger()
-
-
-class _Stopped(Exception):
-    """The supervisor asked to let go."""
 
 
 class _CannotStart(Exception):
@@ -66,28 +56,6 @@ class _Unhealthy(Exception):
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.message)
         self.finding = finding
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One job under one lease, and what is needed to train it."""
-
-    database: Database
-    artifacts: ArtifactStore
-    held: Claim
-    orders: Orders
-    spec: Spec
-    owner: str | None
-    meter: OwnMeter
-
-    def insist(self, ask: Callable[[], T]) -> T:
-        """Ask the database until it answers, the supervisor wants us to let go, or the lease cannot hold any more."""
-        return insist(ask, patience_s=self.held.lease_s, between=self.obey)
-
-    def obey(self) -> None:
-        """Leave where the supervisor has asked to let go."""
-        if self.orders.stopping:
-            raise _Stopped
 
 
 def main(orders: Orders) -> int:
@@ -166,7 +134,7 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
         dataset = _load_data(run, settings)
         limits.hold_to(costs.peak_bytes(resolved, _shape(dataset)))
         return _loop(run, build.trainer(resolved, dataset), dataset)
-    except _Stopped:
+    except Stopped:
         insist(lambda: leases.hand_back(database, held, orders.request, used=meter.total()), patience_s=held.lease_s)
         reach("handed_back")
         return "handed back"
@@ -240,11 +208,11 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
                 now = time.monotonic()
                 reach("epoch_trained", report.epoch)
                 names = dataset.info.class_names
-                _commit(run, trainer, done, watch, steps=steps, seconds=now - began, class_names=names)
+                commit_epoch(run, trainer, done, watch, steps=steps, seconds=now - began, class_names=names)
                 _stop_where_asked(watch)
                 began = time.monotonic()
                 run.meter.begin_epoch()
-    weights, stopped = _digest(trainer.state_dict()), trainer.stopped_early
+    weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
     why = asdict(stopped) if stopped else None
     digest = run.insist(lambda: leases.digest(run.database, run.held, weights))
     used = run.meter.total()
@@ -303,95 +271,6 @@ def _watch(run: Run, trainer: Trainer, dataset: Dataset) -> Watch:
 def _stop_where_asked(watch: Watch) -> None:
     if watch.reason_to_stop is not None:
         raise _Unhealthy(watch.reason_to_stop)
-
-
-def _commit(
-    run: Run,
-    trainer: Trainer,
-    done: EpochDone,
-    watch: Watch,
-    *,
-    steps: int,
-    seconds: float,
-    class_names: Sequence[str],
-) -> None:
-    """Write the epoch's files, then make it count. Without the lease, the files go again."""
-    cpu_seconds = run.meter.epoch_seconds()
-    files: list[StoredFile] = []
-    samples_digest = None
-    try:
-        if done.is_last or done.is_best or done.epoch % run.spec.checkpoint.every_epochs == 0:
-            state = trainer.state_dict()
-            state.spec = run.spec.model_dump(mode="json")
-            files.append(_write(run, ArtifactKind.CHECKPOINT, done.epoch, checkpoint.dumps(state)))
-        if done.is_last or done.epoch % run.spec.samples.every_epochs == 0:
-            picture, samples_digest = _samples(trainer, watch, run.spec.samples.count, class_names)
-            files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
-    except OSError:
-        run.artifacts.remove(file.path for file in files)
-        raise
-    record = EpochRecord(
-        epoch=done.epoch,
-        position=Position(step=done.step, steps=steps),
-        metrics=done.metrics,
-        confusion=done.confusion.tolist() if done.confusion is not None else None,
-        samples_digest=samples_digest,
-        seconds=seconds,
-        is_best=done.is_best,
-        files=files,
-        health=watch.findings,
-        cpu_seconds=round(cpu_seconds, 6),
-        memory_bytes=run.meter.memory_bytes(),
-        used=run.meter.total(),
-    )
-    reach("files_stored", done.epoch)
-    asked = 0
-
-    def write() -> list[str]:
-        nonlocal asked
-        asked += 1
-        return leases.commit_epoch(run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
-
-    try:
-        unnamed = run.insist(write)
-    except LeaseLost:
-        if asked == 1:  # of a commit that was cut off, nobody knows whether it landed: then rows may name the files
-            run.artifacts.remove(file.path for file in files)
-        raise
-    reach("epoch_committed", done.epoch)
-    run.artifacts.remove(unnamed)
-
-
-def _write(run: Run, kind: ArtifactKind, epoch: int, data: bytes) -> StoredFile:
-    return run.artifacts.write(run.held.job_id, kind, epoch, run.held.lease, data)
-
-
-def _samples(trainer: Trainer, watch: Watch, count: int, class_names: Sequence[str]) -> tuple[bytes, str]:
-    """A picture of what the network does now, and the digest of the arrays that it shows."""
-    match trainer:
-        case ClassifierTrainer():
-            shown = trainer.samples(count)
-            picture = grids.prediction_grid(
-                shown.images, shown.labels, shown.predictions, shown.confidences, class_names=class_names
-            )
-            return picture, _digest_arrays([shown.predictions, shown.confidences])
-        case GanTrainer():
-            images = trainer.samples(count)
-            return grids.sample_grid(images, verdicts=watch.verdicts(images)), _digest_arrays([images])
-
-
-def _digest(state: State) -> str:
-    names = sorted(state.tensors)
-    text = hashlib.sha256("\n".join(names).encode()).hexdigest()
-    return text + _digest_arrays([state.tensors[name] for name in names])
-
-
-def _digest_arrays(arrays: Sequence[np.ndarray[Any, Any]]) -> str:
-    summed = hashlib.sha256()
-    for array in arrays:
-        summed.update(f"{array.dtype.str}{array.shape}".encode())
-        summed.update(np.ascontiguousarray(array).tobytes())
-    return "sha256:" + summed.hexdigest()
 
 
 def _diverged(run: Run, error: DivergedError) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 CASES = {
     "service.contract.jobs": {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "migrations"},
     "workers.supervise": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
+    "workers.watching": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
     "workers.__main__": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
     "workers.reconcile": {"numpy", "flask", "matplotlib", "engine"},
     "workers.run": {"flask", "celery", "matplotlib"},

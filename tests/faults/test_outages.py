@@ -22,7 +22,7 @@ from service.contract.states import Status
 from service.contract.tables import Job
 from tests.faults.conftest import Bench, NoOrders
 from tests.faults.oracle import Reference
-from workers import insisting, supervise
+from workers import insisting, supervise, watching
 from workers.insisting import insist
 
 
@@ -252,7 +252,7 @@ class PlayedChild:
 
 def watch(database: Database, held: Claim, child: PlayedChild, draining: threading.Event) -> str:
     played: Any = child
-    return supervise._Watch(database, held, played, draining, since=time.monotonic()).until_the_end()
+    return watching.JobWatch(database, held, played, draining, since=time.monotonic()).until_the_end()
 
 
 def test_a_worker_that_could_not_renew_stops_in_time_and_hands_back_once_it_can(
@@ -305,11 +305,11 @@ def test_a_question_that_hangs_does_not_keep_the_child_beyond_its_lease(
 
 def test_a_lease_is_as_old_as_the_question_for_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the claim's answer came late, there is that much less of the lease left."""
-    monkeypatch.setattr(supervise, "BATCH_DEADLINE_S", -1.0)  # nor is it the child's fault that it said nothing
+    monkeypatch.setattr(watching, "BATCH_DEADLINE_S", -1.0)  # nor is it the child's fault that it said nothing
     bench.submit()
     held, child = bench.claim(lease_s=600), PlayedChild()
     played: Any = child
-    late = supervise._Watch(bench.database, held, played, threading.Event(), since=time.monotonic() - 500)
+    late = watching.JobWatch(bench.database, held, played, threading.Event(), since=time.monotonic() - 500)
     assert late.until_the_end() == "could not renew in time; handed back"
 
 
@@ -327,7 +327,7 @@ def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(
     for name in ("renew", "requested", "hand_back"):
         monkeypatch.setattr(leases, name, call)
     began = time.monotonic()
-    with pytest.raises(supervise._Leaving):
+    with pytest.raises(watching.Leaving):
         watch(bench.database, held, PlayedChild(), draining)
     assert time.monotonic() - began < 5
 
@@ -345,7 +345,7 @@ def test_a_worker_that_is_to_stop_asks_more_than_once(bench: Bench, monkeypatch:
         hand_back(*arguments, **named)
 
     monkeypatch.setattr(leases, "hand_back", call)
-    monkeypatch.setattr(supervise, "STOP_GRACE_S", 0.1)
+    monkeypatch.setattr(watching, "STOP_GRACE_S", 0.1)
     assert "did not let go" in watch(bench.database, held, PlayedChild(), draining)
     assert not failures
     assert (bench.workshop.job(job_id).status, bench.workshop.job(job_id).deaths) == (Status.QUEUED, 0)
@@ -421,7 +421,7 @@ def test_reports_do_not_pile_up_behind_a_slow_database(bench: Bench, monkeypatch
 
     def slow(*_: Any) -> None:
         asked.append(True)
-        time.sleep(2 * supervise.TICK_S)
+        time.sleep(2 * watching.TICK_S)
 
     for name in ("renew", "requested"):
         monkeypatch.setattr(leases, name, slow)
@@ -431,7 +431,7 @@ def test_reports_do_not_pile_up_behind_a_slow_database(bench: Bench, monkeypatch
 
 def test_a_child_that_hangs_is_ended_though_its_lease_is_renewed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """F22."""
-    monkeypatch.setattr(supervise, "BATCH_DEADLINE_S", 0.3)
+    monkeypatch.setattr(watching, "BATCH_DEADLINE_S", 0.3)
     job_id = bench.submit()
     held, child = bench.claim(), HungChild()
     assert "no batch was finished" in watch(bench.database, held, child, threading.Event())
@@ -458,7 +458,7 @@ def test_a_child_that_never_begins_is_ended_but_not_while_it_prepares(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F22: it hangs in a read, and its lease is renewed."""
-    monkeypatch.setattr(supervise, "START_DEADLINE_S", 0.5)
+    monkeypatch.setattr(watching, "START_DEADLINE_S", 0.5)
     bench.submit()
     held, child = bench.claim(), StuckChild(words=30)
     assert "no batch was finished" in watch(bench.database, held, child, threading.Event())

@@ -210,7 +210,7 @@ def test_a_drain_that_is_cut_short_loses_nothing(yard: Yard, reference: Referenc
 
 def test_a_child_that_has_just_ended_its_job_is_not_taken_for_one_that_lost_it(light: Yard) -> None:
     """Its worker looks after the commit, and before it has told."""
-    light.patch("from workers import supervise\nsupervise.LAST_WORD_S = 30.0\n")
+    light.patch("from workers import watching\nwatching.LAST_WORD_S = 30.0\n")
     light.submit()
     light.arm("succeeded", "stop")
     light.start()
@@ -222,14 +222,14 @@ def test_a_child_that_has_just_ended_its_job_is_not_taken_for_one_that_lost_it(l
 
 
 FAILING_WATCH = """
-from workers.supervise import _Watch
-real = _Watch.until_the_end
+from workers.watching import JobWatch
+real = JobWatch.until_the_end
 
 def fail(self):
-    _Watch.until_the_end = real
+    JobWatch.until_the_end = real
     raise RuntimeError("can't start new thread")
 
-_Watch.until_the_end = fail
+JobWatch.until_the_end = fail
 """
 
 
@@ -296,7 +296,7 @@ def test_a_job_that_kills_its_workers_is_given_up_and_the_next_one_runs(yard: Ya
 
 def test_a_child_that_hangs_is_ended_though_its_worker_renews_the_lease(light: Yard, reference: Reference) -> None:
     """F22: with a deadline of two seconds instead of two minutes."""
-    light.patch("from workers import supervise\nsupervise.BATCH_DEADLINE_S = 2.0\n")
+    light.patch("from workers import watching\nwatching.BATCH_DEADLINE_S = 2.0\n")
     light.submit()
     light.arm("batch_done.2", "hang")
     light.start("workers.reconcile")

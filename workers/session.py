@@ -1,0 +1,43 @@
+"""What a child needs to train one job under one lease."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from service.contract.artifacts import ArtifactStore
+from service.contract.database import Database
+from service.contract.leases import Claim
+from service.contract.spec import Spec
+from workers.channel import Orders
+from workers.insisting import insist
+from workers.usage import OwnMeter
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """The supervisor asked to let go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One job under one lease, and what is needed to train it."""
+
+    database: Database
+    artifacts: ArtifactStore
+    held: Claim
+    orders: Orders
+    spec: Spec
+    owner: str | None
+    meter: OwnMeter
+
+    def insist(self, ask: Callable[[], T]) -> T:
+        """Ask the database until it answers, the supervisor wants us to let go, or the lease cannot hold any more."""
+        return insist(ask, patience_s=self.held.lease_s, between=self.obey)
+
+    def obey(self) -> None:
+        """Leave where the supervisor has asked to let go."""
+        if self.orders.stopping:
+            raise Stopped
