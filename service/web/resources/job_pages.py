@@ -100,8 +100,8 @@ def samples(job_id: str) -> Response:
         job = jobs.get(session, job_id, owner=owner())
         rows = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
     shown = [representations.sample_item(row) for row in rows[-_SHOWN_SAMPLES:]]
-    film = representations.film_url(job_id, rows)
-    return _page("samples.html", job, "Samples", samples=shown[::-1], total=len(rows), film=film)
+    films = representations.film_urls(job_id, rows)
+    return _page("samples.html", job, "Samples", samples=shown[::-1], total=len(rows), films=films)
 
 
 def results(job_id: str) -> Response:
