@@ -251,3 +251,21 @@ def test_log_is_read_in_parts_without_a_hole(either_app: Flask, play: Any, submi
         "has_more": False,
         "next_after": after,
     }
+
+
+def test_pages_tell_what_a_job_used_and_link_both_films(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.epoch(1, used=Usage(cpu_seconds=2.5, peak_memory_bytes=150_000_000))
+    worker.succeed()
+    html = {"Accept": "text/html"}
+    page = client.get(f"/ui/jobs/{job_id}", headers=html).text
+    assert "<dt>CPU time</dt><dd>2.50 s</dd>" in page
+    assert "150 MB</dd>" in page
+    size = client.get(f"/jobs/{job_id}").json["size_bytes"]
+    for text in (page, client.get(f"/jobs/{job_id}/results", headers=html).text):
+        assert f"{size / 1000:.1f} kB" in text
+    for address in (f"/ui/jobs/{job_id}", f"/jobs/{job_id}/samples", f"/jobs/{job_id}/results"):
+        shown = client.get(address, headers=html).text
+        assert f"/jobs/{job_id}/samples.webp" in shown
+        assert f"/jobs/{job_id}/samples.gif" in shown
