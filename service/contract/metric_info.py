@@ -135,6 +135,9 @@ METRICS: Final[dict[str, MetricInfo]] = {
         "discriminator saturation", "Saturated outputs in the discriminator.", percent=True, series=6
     ),
     "g_saturation": MetricInfo("generator saturation", "Saturated outputs in the generator.", percent=True, series=2),
+}
+
+RESOURCES: Final[dict[str, MetricInfo]] = {
     "seconds": MetricInfo("time", "Wall-clock time of the epoch.", series=3, unit=Unit.SECONDS),
     "cpu_seconds": MetricInfo(
         "CPU time", "Processor time of the training process during the epoch.", series=1, unit=Unit.SECONDS
@@ -143,12 +146,13 @@ METRICS: Final[dict[str, MetricInfo]] = {
         "memory", "Resident memory of the training process at the end of the epoch.", series=2, unit=Unit.BYTES
     ),
 }
+"""What an epoch took. It differs from run to run, and so is no metric of the training."""
 
 
 def describe(name: str) -> MetricInfo:
     """How to show a metric; one of a single layer (``grad_norm/layers.0``) like that of the whole network."""
     base, _, layer = name.partition("/")
-    known = METRICS.get(base, MetricInfo(base.replace("_", " "), ""))
+    known = (METRICS | RESOURCES).get(base, MetricInfo(base.replace("_", " "), ""))
     if not layer:
         return known
     return replace(known, label=f"{known.label} · {layer}")
@@ -179,4 +183,4 @@ def size(count: float) -> str:
 
 def documents() -> dict[str, dict[str, Any]]:
     """All of them for a browser."""
-    return {name: asdict(info) for name, info in METRICS.items()}
+    return {name: asdict(info) for name, info in (METRICS | RESOURCES).items()}

@@ -23,6 +23,18 @@ def service(serve_bare: Callable[[], Bare]) -> Service:
     return Service(serve_bare())
 
 
+@pytest.fixture
+def open_window(open_window: Callable[..., Visit]) -> Callable[..., Visit]:
+    """A played worker's checkpoints hold no network, and a job's page asks for the mistakes of the best one."""
+
+    def open_one(*arguments: Any, **options: Any) -> Visit:
+        visit = open_window(*arguments, **options)
+        visit.watched.expected.append("status of 500")
+        return visit
+
+    return open_one
+
+
 def test_every_epoch_is_drawn_on_a_page_that_was_opened_before_the_first(
     service: Service, open_window: Callable[..., Visit]
 ) -> None:

@@ -161,7 +161,7 @@ def test_two_jobs_are_compared(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open("/?tag=kept")
     page.get_by_role("button", name="Tag: kept").click()
     for name in ("reader", "other"):
-        page.get_by_label(f"Choose {name}", exact=True).check()
+        page.get_by_label(f"Select {name}", exact=True).check()
     page.locator("#selection").get_by_role("button", name="Compare").click()
     page.wait_for_url("**/ui/compare?jobs=*")
     for place in page.locator("#compared .swatch").evaluate_all("items => items.map(item => item.className.slice(-1))"):

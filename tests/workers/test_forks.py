@@ -93,7 +93,7 @@ def codes(workshop: Workshop, job_id: str) -> list[str]:
 
 
 def test_a_fork_that_changes_nothing_ends_as_its_parent_and_a_reproduction_matches(light: Workshop) -> None:
-    parent = light.submit(epochs=3)
+    parent = light.submit(epochs=3, checkpoint={"keep_last": 3})
     light.start()
     ended = light.until_end(parent)
     fork = child_of(light, parent, which="1", seed=0)

@@ -1,6 +1,9 @@
 // One operation's request: made of a form's fields, shown as a curl command, sent, and its answer shown.
 import { $, $$, bytes, h } from "./dom.js";
 
+// A form has its fields as properties: one that is called "dataset" hides the form's own.
+export const data = (form, name) => form.getAttribute(`data-${name}`);
+
 const SHOWN = 200_000; // characters of an answer that are shown; a stream keeps its end
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
@@ -16,25 +19,25 @@ export class Exchange {
   }
 
   path() {
-    let path = this.form.dataset.path;
+    let path = data(this.form, "path");
     for (const field of this.fields("path")) path = path.replace(`{${field.name}}`, encodeURIComponent(field.value.trim()));
     const query = new URLSearchParams(this.fields("query").map((field) => [field.name, field.value]));
     return query.size ? `${path}?${query}` : path;
   }
 
   accepts() {
-    return $("[data-in=accept]", this.form)?.value ?? this.form.dataset.media.split(" ")[0] ?? "";
+    return $("[data-in=accept]", this.form)?.value ?? data(this.form, "media").split(" ")[0] ?? "";
   }
 
   headers() {
     const headers = { Accept: this.accepts() || "*/*" };
-    if (this.form.dataset.body === "application/json") headers["Content-Type"] = "application/json";
+    if (data(this.form, "body") === "application/json") headers["Content-Type"] = "application/json";
     for (const field of this.fields("header")) headers[field.name] = field.value;
     return headers;
   }
 
   body() {
-    if (this.form.dataset.body === "multipart/form-data") {
+    if (data(this.form, "body") === "multipart/form-data") {
       const form = new FormData();
       for (const field of this.fields("form")) form.append(field.name, field.type === "file" ? field.files[0] : field.value);
       return form;
@@ -43,13 +46,13 @@ export class Exchange {
   }
 
   curl() {
-    const { method } = this.form.dataset;
+    const method = data(this.form, "method");
     const parts = ["curl"];
     if (method !== "GET") parts.push(`-X ${method}`);
     if (this.accepts() === "text/event-stream") parts.push("-N");
     if (/octet-stream|image|csv|ndjson/.test(this.accepts())) parts.push("-OJ");
     parts.push(quoted(location.origin + this.path()));
-    if (this.form.dataset.keys) parts.push('-H "Authorization: Bearer $TAPELINE_KEY"');
+    if (data(this.form, "keys")) parts.push('-H "Authorization: Bearer $TAPELINE_KEY"');
     const { Accept: accept, ...rest } = this.headers();
     if (!["application/json", "*/*"].includes(accept)) rest.Accept = accept;
     for (const [name, value] of Object.entries(rest)) parts.push(`-H ${quoted(`${name}: ${value}`)}`);
@@ -64,7 +67,7 @@ export class Exchange {
   }
 
   async send() {
-    if (this.form.dataset.media === "text/html") {
+    if (data(this.form, "media") === "text/html") {
       location.assign(this.path());
       return;
     }
@@ -78,7 +81,7 @@ export class Exchange {
     if (this.address) URL.revokeObjectURL(this.address);
     const began = performance.now();
     try {
-      const response = await fetch(this.path(), { method: this.form.dataset.method, headers: this.headers(), body: this.body(), signal: abort.signal });
+      const response = await fetch(this.path(), { method: data(this.form, "method"), headers: this.headers(), body: this.body(), signal: abort.signal });
       await this.show(response, answer, began);
     } catch (error) {
       const text = error.name === "AbortError" ? "Stopped." : "The service does not answer. Is it still running?";

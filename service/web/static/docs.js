@@ -1,6 +1,6 @@
 // The documentation: a filter, anchors that open what they lead to, and a form that sends each operation's request.
 import { $, $$, announce, debounce, h } from "./dom.js";
-import { Exchange } from "./docs-try.js";
+import { Exchange, data } from "./docs-try.js";
 
 // Filter
 const items = $$("[data-search]").map((element) => [element, element.dataset.search.toLowerCase()]);
@@ -52,8 +52,8 @@ function known() {
     if (!found.length) return;
     for (const field of $$("[data-in=path][name=job_id]")) {
       // What cannot be undone begins with no job in particular.
-      if (field.dataset.touched || field.form.dataset.destructive) continue;
-      const kind = { predict: "classifier", generate: "gan" }[field.form.dataset.path.split("/").at(-1)];
+      if (field.dataset.touched || data(field.form, "destructive")) continue;
+      const kind = { predict: "classifier", generate: "gan" }[data(field.form, "path").split("/").at(-1)];
       field.value = (best(found.filter((job) => job.kind === (kind ?? job.kind))) ?? best(found)).id;
       field.form.dispatchEvent(new Event("input"));
     }
@@ -76,7 +76,7 @@ for (const form of $$("form.try")) {
   });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (form.dataset.destructive && !(await confirmed(form, exchange))) return;
+    if (data(form, "destructive") && !(await confirmed(form, exchange))) return;
     exchange.send();
   });
   $("[data-stop]", form).addEventListener("click", () => exchange.stop());
@@ -99,8 +99,8 @@ for (const form of $$("form.try")) {
 
 function confirmed(form, exchange) {
   const dialog = $("#confirm");
-  $("#confirm-title").textContent = `${form.dataset.destructive}?`;
-  $("#confirm-what").textContent = `${form.dataset.method} ${exchange.path()}`;
+  $("#confirm-title").textContent = `${data(form, "destructive")}?`;
+  $("#confirm-what").textContent = `${data(form, "method")} ${exchange.path()}`;
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));

@@ -57,8 +57,8 @@ def test_used_resources_are_told_where_they_were_measured(
     worker.epoch(1)
     set_columns(app, job_id, cpu_seconds=None, peak_memory_bytes=None)
     page = client.get(f"/ui/jobs/{job_id}").text
-    assert "CPU time" not in page
-    assert "peak memory" not in page
+    assert 'data-resource="cpu"' not in page
+    assert 'data-resource="memory"' not in page
     set_columns(app, job_id, cpu_seconds=7260.0, peak_memory_bytes=123_400_000, started_ms=1000, finished_ms=5500)
     page = client.get(f"/ui/jobs/{job_id}").text
     assert tile(page, "cpu").endswith("2.0 h")
