@@ -100,12 +100,19 @@ def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, a
 
 @click.command()
 @click.argument("target", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option(
+    "--verify", is_flag=True, help="Write nothing: check every byte of the backup FILE (- is standard input)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to standard error.")
-def backup(target: str, as_json: bool) -> None:
+def backup(target: str, verify: bool, as_json: bool) -> None:
     """Back up the database and all files to FILE, a tar archive (-: standard output).
 
     The service can keep running.
     """
+    if verify:
+        with click.open_file(target, "rb") as source:
+            _tell("verified", copies.verify(source), as_json=as_json)
+        return
     with _service() as (settings, database, store):
         received = UploadFolder(settings.artifacts)
         if target == "-":

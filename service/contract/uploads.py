@@ -97,6 +97,7 @@ class UploadFolder:
     """
 
     def __init__(self, artifacts: Path) -> None:
+        self.artifacts = artifacts
         self._root = artifacts / "datasets"
 
     def arrays(self, upload_id: str) -> Path:

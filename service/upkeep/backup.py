@@ -1,279 +1,307 @@
-"""A whole service in one tar file: every row, and every file that a row names. It is read back into either database.
+"""Back up a whole service into one tar file, verify such a file, and restore it into either database.
 
-In the file, in this order: ``manifest.json``, ``rows/<table>/<number>.jsonl``, ``uploads/<id>/<name>``,
-``files/<path>``, the rows of artifacts (only those whose file is in), ``end.json`` with what there should be. It is
-written and read as a stream. The rows are one state of the database; a file that was removed since, as running jobs
-remove their older checkpoints, is left out together with its row.
+In the file, in this order: ``manifest.json``, ``rows/<table>/<number>.jsonl``, and for uploads and artifacts, whose
+rows name files, each group's files (``uploads/<id>/<name>``, ``files/<path>``) before its rows. The rows are one state
+of the database. They are copied aside before anything is written, so that a slow reader of the pipe keeps no
+transaction open; a file that was removed since, as running jobs remove their older checkpoints, is left out together
+with its row.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import os
 import re
-import shutil
-import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
-from alembic import command
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, Table, func, insert, select, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from migrations import upgrade as migrations
-from service.contract import jobs
 from service.contract.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.contract.database import Database
-from service.contract.errors import ContractError
-from service.contract.tables import Artifact, Base, Upload, Worker
+from service.contract.tables import Artifact, Base, Upload
 from service.contract.uploads import UploadFolder
+from service.upkeep import rows as rows_of
+from service.upkeep.parts import BackupError, PartWriter, read_parts
 
-FORMAT: Final = 1
-_CHUNK: Final = 500
-_PASSING: Final = frozenset({Worker.__tablename__})
-"""Tables that say what runs now: nothing of that is true of a copy."""
-_ARTIFACTS: Final = Artifact.__tablename__
-_UPLOADS: Final = Upload.__tablename__
-_FILE: Final = re.compile(rf"files/([a-z]+_[0-9A-Za-z]+/(?:{'|'.join(ArtifactKind)})/[0-9A-Za-z._-]+)", re.ASCII)
-_UPLOAD: Final = re.compile(r"uploads/([a-z]+_[0-9A-Za-z]+)/([0-9A-Za-z_-][0-9A-Za-z._-]*)", re.ASCII)
+__all__ = ["BackupError", "Report", "backup", "restore", "verify"]
+
+FORMAT: Final = 2
+_ID: Final = r"[a-z]+_[0-9A-Za-z]+"
+_FILE: Final = re.compile(rf"files/(({_ID})/(?:{'|'.join(ArtifactKind)})/[0-9A-Za-z._-]+)", re.ASCII)
+_UPLOAD: Final = re.compile(rf"uploads/({_ID})/([0-9A-Za-z_-][0-9A-Za-z._-]*)", re.ASCII)
 _ROWS: Final = re.compile(r"rows/([a-z_]+)/[0-9]+\.jsonl", re.ASCII)
-
-
-class BackupError(ContractError):
-    """A backup cannot be made or read back; the text says what to do."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What was copied."""
+    """What was copied or verified."""
 
-    rows: dict[str, int] = field(default_factory=dict)
+    rows: Counter[str] = field(default_factory=Counter)
     files: int = 0
     size_bytes: int = 0
     damaged: list[str] = field(default_factory=list)
     """Files that rows name and that were not what was written: they are left out, and their rows too."""
 
+    def add_file(self, size_bytes: int) -> None:
+        """Count a file."""
+        self.files += 1
+        self.size_bytes += size_bytes
+
 
 def backup(database: Database, store: ArtifactStore, received: UploadFolder, target: IO[bytes]) -> Report:
-    """Write everything to a file or pipe.
+    """Write everything to a file or pipe. The rows lie in a temporary file among the artifacts meanwhile.
 
     Raises:
         BackupError: the schema is not this version's.
     """
     if not migrations.is_current(database):
         raise BackupError("the database is of another version; bring it up to date: python -m migrations.upgrade")
-    report = Report()
-    with (
-        tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as tar,
-        tempfile.TemporaryFile("w+", encoding="utf-8") as named,
-    ):
-        _add(
-            tar,
-            "manifest.json",
-            {"format": FORMAT, "schema": ScriptDirectory.from_config(migrations.config()).get_current_head()},
-        )
-        sent: list[dict[str, Any]] = []
-        with database.read() as session:
-            connection = session.connection().execution_options(stream_results=True)
-            for table in Base.metadata.sorted_tables:
-                if table.name == _ARTIFACTS:
-                    for row in connection.execute(select(table)).mappings():
-                        named.write(json.dumps(dict(row)) + "\n")
-                elif table.name == _UPLOADS:
-                    sent = [dict(row) for row in connection.execute(select(table)).mappings()]
-                    report.rows[table.name] = _add_rows(tar, table.name, iter(sent))
-                elif table.name not in _PASSING:
-                    rows = (dict(row) for row in connection.execute(select(table)).mappings())
-                    report.rows[table.name] = _add_rows(tar, table.name, rows)
-        for upload in sent:
-            _add_upload(tar, received, upload, report)
-        named.seek(0)
-        kept = _add_files(tar, database, store, (json.loads(line) for line in named), report)
-        report.rows[_ARTIFACTS] = _add_rows(tar, _ARTIFACTS, iter(kept))
-        report.rows = {name: count for name, count in report.rows.items() if count}
-        _add(tar, "end.json", {"rows": report.rows, "files": report.files})
+    report, numbers = Report(), Counter[str]()
+    received.artifacts.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=received.artifacts) as aside:
+        groups = []
+        for table, data in rows_of.read_groups(database):
+            groups.append((table, aside.write(data)))
+        aside.seek(0)
+        writer = PartWriter(target)
+        _add(writer, "manifest.json", json.dumps({"format": FORMAT, "schema": rows_of.current_schema()}).encode())
+        for table, size in groups:
+            rows = [json.loads(line) for line in aside.read(size).splitlines()]
+            if table == rows_of.UPLOADS:
+                rows = [row for row in rows if _add_upload(writer, database, received, row, report)]
+            elif table == rows_of.ARTIFACTS:
+                rows = [row for row in rows if _add_file(writer, database, store, row, report)]
+            if rows:
+                _add(writer, f"rows/{table}/{numbers[table]:06d}.jsonl", rows_of.encode(rows))
+                numbers[table] += 1
+                report.rows[table] += len(rows)
+        writer.finish()
+    return report
+
+
+def verify(source: IO[bytes]) -> Report:
+    """Read a backup to its end and check every byte, and every row against the schema; nothing is written.
+
+    Raises:
+        BackupError: it is damaged, not whole, or of another version; the text names the part.
+    """
+    report, _ = _read(source, None)
     return report
 
 
 def restore(database: Database, store: ArtifactStore, received: UploadFolder, source: IO[bytes]) -> Report:
-    """Read everything back into an empty database and an empty store, and bring the schema up to date.
+    """Restore a backup into an empty database and an empty store, and bring the schema up to date.
 
-    The rows are one transaction. Where it fails, files may be left, which the sweep removes.
+    All or nothing: the database is not touched before the last byte has been checked, and then in one transaction.
+    What a failure leaves is removed; what a killed process leaves, the next ``restore`` into the same place removes.
 
     Raises:
         BackupError: something is in the way, or the file is not a whole backup that this version can read.
     """
-    if next(store.stored(), None) is not None:
-        raise BackupError("there are artifacts already: restore into an empty folder")
-    report = Report()
-    try:
-        with tarfile.open(fileobj=source, mode="r|") as tar, migrations.exclusively(database) as connection:
-            members = ((member, tar.extractfile(member)) for member in tar if member.isfile())
-            _prepare(connection, _first(members))
-            tables = _reflect(connection)
-            seen: dict[str, str] = {}
-            begun: dict[str, Path] = {}
-            end: dict[str, Any] | None = None
-            for member, content in members:
-                if content is None or end is not None:
-                    raise BackupError(f"{member.name} should not be there")
-                if rows := _ROWS.fullmatch(member.name):
-                    _insert(connection, tables, rows[1], content, seen, report)
-                elif file := _FILE.fullmatch(member.name):
-                    data = content.read()
-                    store.put(file[1], data)
-                    seen[file[1]] = hashlib.sha256(data).hexdigest()
-                    report.files += 1
-                    report.size_bytes += len(data)
-                elif upload := _UPLOAD.fullmatch(member.name):
-                    if upload[1] not in begun:
-                        begun[upload[1]] = received.begin(upload[1])
-                    _write(begun[upload[1]] / upload[2], content)
-                    report.files += 1
-                    report.size_bytes += member.size
-                elif member.name == "end.json":
-                    end = json.load(content)
-                else:
-                    raise BackupError(f"{member.name[:100]!r} is no part of a backup")
-            if end is None or end != {"rows": report.rows, "files": report.files}:
-                raise BackupError("the backup is not whole: it was cut off, or files are missing in it")
-            for upload_id, folder in begun.items():
-                received.finish(upload_id, folder)
-            _go_on_counting(connection, tables.values())
-            command.upgrade(migrations.config(connection), "head")
-            connection.execute(jobs.measurement())  # the rows of files that were left out are not there
-    except tarfile.TarError as error:
-        raise BackupError(f"this is no backup, or it was cut off: {error}") from error
+    rows_of.check_database_empty(database)
+    with _attempt(store, received) as attempt:
+        attempt.undo()
+        if next(store.stored(), None) is not None:
+            raise BackupError("there are artifacts already: restore into an empty folder")
+        if next((received.artifacts / "datasets").glob("*"), None) is not None:
+            raise BackupError("there are datasets already: restore into an empty folder")
+        try:
+            report, schema = _read(source, attempt)
+            attempt.finish_uploads()
+            rows_of.load(database, schema, attempt.rows())
+        except BaseException:
+            # Where a commit was not answered, the rows may be there, and then the files belong to them.
+            with suppress(SQLAlchemyError, BackupError):
+                rows_of.check_database_empty(database)
+                attempt.undo()
+            raise
+        attempt.keep()
     return report
 
 
-def _add(tar: tarfile.TarFile, name: str, document: object) -> None:
-    _add_bytes(tar, name, json.dumps(document).encode())
+def _add(writer: PartWriter, name: str, data: bytes) -> int:
+    return writer.add(name, io.BytesIO(data))
 
 
-def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
-
-
-def _add_rows(tar: tarfile.TarFile, table: str, rows: Iterator[dict[str, Any]]) -> int:
-    count = 0
-    while chunk := list(islice(rows, _CHUNK)):
-        lines = "".join(json.dumps(row) + "\n" for row in chunk)
-        _add_bytes(tar, f"rows/{table}/{count // _CHUNK:06d}.jsonl", lines.encode())
-        count += len(chunk)
-    return count
-
-
-def _add_upload(tar: tarfile.TarFile, received: UploadFolder, row: dict[str, Any], report: Report) -> None:
+def _add_upload(
+    writer: PartWriter, database: Database, received: UploadFolder, row: dict[str, Any], report: Report
+) -> bool:
+    """Add the files of an upload; says whether there are any."""
     files = received.files(row["id"])
-    if not files:
-        report.damaged.append(f"the data set {row['name']} has no files")
     for name, path in files.items():
-        with path.open("rb") as file:
-            member = tarfile.TarInfo(f"uploads/{row['id']}/{name}")
-            member.size = path.stat().st_size
-            tar.addfile(member, file)
-        report.files += 1
-        report.size_bytes += member.size
-
-
-def _write(path: Path, content: IO[bytes]) -> None:
-    with path.open("xb") as file:
-        shutil.copyfileobj(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _add_files(
-    tar: tarfile.TarFile, database: Database, store: ArtifactStore, rows: Iterable[dict[str, Any]], report: Report
-) -> list[dict[str, Any]]:
-    """Put the files in, and give the rows of those that are."""
-    kept: list[dict[str, Any]] = []
-    for row in rows:
-        try:
-            data = store.read(row["path"], row["sha256"])
-        except ArtifactDamaged as error:
-            with database.read() as session:
-                if session.get(Artifact, row["id"]) is not None:
-                    report.damaged.append(str(error))
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            report.add_file(writer.add(f"uploads/{row['id']}/{name}", file))
             continue
-        _add_bytes(tar, f"files/{row['path']}", data)
-        report.files += 1
-        report.size_bytes += len(data)
-        kept.append(row)
-    return kept
+        files = {}
+        break
+    if not files and _exists(database, Upload, row["id"]):
+        report.damaged.append(f"the dataset {row['name']} has no files")
+    return bool(files)
 
 
-def _first(members: Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]) -> dict[str, Any]:
-    member, content = next(members, (None, None))
-    if member is None or content is None or member.name != "manifest.json":
-        raise BackupError("this is no backup of Tapeline")
-    found = json.load(content)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise BackupError("the backup was made by another version of Tapeline: restore it with that one")
-    return found
+def _add_file(
+    writer: PartWriter, database: Database, store: ArtifactStore, row: dict[str, Any], report: Report
+) -> bool:
+    """Add the file of an artifact; says whether it is what was stored."""
+    try:
+        data = store.read(row["path"], row["sha256"])
+    except ArtifactDamaged as error:
+        if _exists(database, Artifact, row["id"]):
+            report.damaged.append(str(error))
+        return False
+    report.add_file(_add(writer, f"files/{row['path']}", data))
+    return True
 
 
-def _prepare(connection: Connection, manifest: dict[str, Any]) -> None:
-    """Bring an empty database to the schema of the backup."""
-    schema, script = manifest.get("schema"), ScriptDirectory.from_config(migrations.config())
-    known = [revision.revision for revision in script.walk_revisions()]
-    if schema not in known:
-        raise BackupError(f"the backup has the schema {schema!r}: restore it with a newer version of Tapeline")
-    found = MigrationContext.configure(connection).get_current_revision()
-    if found is not None:
-        for name, table in _reflect(connection).items():
-            if name not in _PASSING and connection.scalar(select(func.count()).select_from(table)):
-                raise BackupError(f"the database is not empty (table {name}): restore into a new one")
-    move = command.upgrade if found is None or known.index(found) > known.index(schema) else command.downgrade
-    move(migrations.config(connection), schema)
+def _exists(database: Database, table: type[Base], key: str) -> bool:
+    with database.read() as session:
+        return session.get(table, key) is not None
 
 
-def _reflect(connection: Connection) -> dict[str, Table]:
-    """The tables as they are in the database, which may be older than the code."""
-    metadata = MetaData()
-    metadata.reflect(connection)
-    return {name: table for name, table in metadata.tables.items() if name != "alembic_version"}
+def _read(source: IO[bytes], attempt: _Attempt | None) -> tuple[Report, str]:
+    """Check a backup, and hand its parts to an attempt to restore it; gives the schema too."""
+    report, files, datasets = Report(), dict[str, str](), set[str]()
+    parts = read_parts(source)
+    schema = _read_manifest(parts)
+    tables = rows_of.tables_of(schema)
+    for name, content in parts:
+        if found := _ROWS.fullmatch(name):
+            table, data = found[1], b"".join(content)
+            rows = rows_of.decode(name, tables.get(table), data)
+            _check_files(name, table, rows, files, datasets)
+            report.rows[table] += len(rows)
+            if attempt:
+                attempt.add_rows(name, table, data)
+        elif found := _FILE.fullmatch(name):
+            data = b"".join(content)
+            files[found[1]] = hashlib.sha256(data).hexdigest()
+            report.add_file(len(data))
+            if attempt:
+                attempt.add_file(found[2], found[1], data)
+        elif found := _UPLOAD.fullmatch(name):
+            datasets.add(found[1])
+            report.add_file(attempt.add_upload(found[1], found[2], content) if attempt else sum(map(len, content)))
+        else:
+            raise BackupError(f"{name!r} is no part of a backup")
+    return report, schema
 
 
-def _insert(
-    connection: Connection,
-    tables: dict[str, Table],
-    name: str,
-    content: IO[bytes],
-    seen: dict[str, str],
-    report: Report,
-) -> None:
-    rows = [json.loads(line) for line in content]
-    if name not in tables or name in _PASSING or not rows:
-        raise BackupError(f"a table {name} is no part of this backup's schema")
-    if name == _ARTIFACTS:
-        for row in rows:
-            if seen.get(row["path"]) != row["sha256"]:
-                raise BackupError(f"the file {row['path']} is missing in the backup, or damaged")
-    connection.execute(insert(tables[name]), rows)
-    report.rows[name] = report.rows.get(name, 0) + len(rows)
+def _read_manifest(parts: Iterator[tuple[str, Iterator[bytes]]]) -> str:
+    name, content = next(parts, ("", iter(())))
+    try:
+        found = json.loads(b"".join(content))
+        made_by, schema = found["format"], str(found["schema"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise BackupError(f"this is no backup of Tapeline: {name!r} is not its manifest") from error
+    if name != "manifest.json" or made_by != FORMAT:
+        raise BackupError(
+            f"the backup was made by another version of Tapeline (format {made_by}): restore it with that one"
+        )
+    return schema
 
 
-def _go_on_counting(connection: Connection, tables: Iterable[Table]) -> None:
-    """PostgreSQL numbers rows from a sequence, which knows nothing of rows that brought their number along."""
-    if connection.dialect.name != "postgresql":
-        return
-    for table in tables:
-        key = list(table.primary_key.columns)
-        if len(key) == 1 and key[0].identity is None and key[0].autoincrement is True:
-            name = {"table": table.name, "column": key[0].name}
-            highest = connection.scalar(select(func.max(key[0])))
-            if highest is not None:
-                connection.execute(
-                    text("SELECT setval(pg_get_serial_sequence(:table, :column), :n)"), name | {"n": highest}
-                )
+def _check_files(part: str, table: str, rows: list[dict[str, Any]], files: dict[str, str], datasets: set[str]) -> None:
+    for row in rows:
+        if table == rows_of.ARTIFACTS and files.get(row["path"]) != row["sha256"]:
+            raise BackupError(f"{part}: the file {row['path']} is missing in the backup, or damaged")
+        if table == rows_of.UPLOADS and row["id"] not in datasets:
+            raise BackupError(f"{part}: the files of the dataset {row['name']} are missing in the backup")
+
+
+class _Attempt:
+    """One attempt to restore: its files, which lie in their final places, and its rows, which wait for the last byte.
+
+    The ids of jobs and uploads are noted in a journal before their first file: so whatever ends the attempt, its files
+    can be told from all others. Without a row in the database they are nobody's.
+    """
+
+    def __init__(self, store: ArtifactStore, received: UploadFolder, work: Path) -> None:
+        self._store, self._received, self._work = store, received, work
+        self._journal = work / "journal"
+        self._noted: set[str] = set()
+        self._uploads: dict[str, Path] = {}
+        self._parts: list[tuple[str, str, int]] = []
+
+    def add_file(self, job_id: str, path: str, data: bytes) -> None:
+        self._note(job_id)
+        self._store.put(path, data)
+
+    def add_upload(self, upload_id: str, name: str, content: Iterator[bytes]) -> int:
+        self._note(upload_id)
+        if upload_id not in self._uploads:
+            self._uploads[upload_id] = self._received.begin(upload_id)
+        with (self._uploads[upload_id] / name).open("xb") as file:
+            size = sum(file.write(data) for data in content)
+            file.flush()
+            os.fsync(file.fileno())
+        return size
+
+    def add_rows(self, part: str, table: str, data: bytes) -> None:
+        with (self._work / "rows").open("ab") as file:
+            file.write(data)
+        self._parts.append((part, table, len(data)))
+
+    def finish_uploads(self) -> None:
+        for upload_id, folder in self._uploads.items():
+            self._received.finish(upload_id, folder)
+
+    def rows(self) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+        """All rows, by part and table."""
+        if self._parts:
+            with (self._work / "rows").open("rb") as file:
+                for part, table, size in self._parts:
+                    yield part, table, [json.loads(line) for line in file.read(size).splitlines()]
+
+    def undo(self) -> None:
+        """Remove all that this attempt, or an earlier one that was killed, has put down."""
+        if self._journal.exists():
+            for noted in self._journal.read_text().splitlines():
+                if re.fullmatch(_ID, noted, re.ASCII):
+                    self._store.remove_job(noted)
+                    self._received.discard(noted)
+        self.keep()
+
+    def keep(self) -> None:
+        """Forget what was put down, now that rows name it."""
+        self._journal.unlink(missing_ok=True)
+        (self._work / "rows").unlink(missing_ok=True)
+
+    def _note(self, key: str) -> None:
+        if key not in self._noted:
+            with self._journal.open("a") as file:
+                file.write(f"{key}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._noted.add(key)
+
+
+@contextmanager
+def _attempt(store: ArtifactStore, received: UploadFolder) -> Iterator[_Attempt]:
+    """The one attempt to restore into a folder; leaves no folder behind that was not there and is empty."""
+    work = received.artifacts / ".restoring"
+    made = [folder for folder in (received.artifacts / "datasets", work, *work.parents) if not folder.exists()]
+    work.mkdir(parents=True, exist_ok=True)
+    handle = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BackupError("another restore into this folder is running") from error
+        try:
+            yield _Attempt(store, received, work)
+        finally:
+            for folder in dict.fromkeys((work, *made)):
+                with suppress(OSError):
+                    folder.rmdir()
+    finally:
+        os.close(handle)

@@ -60,7 +60,7 @@ def test_a_backup_of_one_home_is_restored_into_another(home: House, tmp_path: Pa
     database.close()
     again = run(tmp_path / "new", "restore", str(tmp_path / "saved.tar"))
     assert again.exit_code == 1
-    assert "artifacts already" in again.output
+    assert "the database is not empty" in again.output
 
 
 def test_where_no_service_is_the_commands_say_so_and_make_none(tmp_path: Path) -> None:
