@@ -253,7 +253,7 @@ def test_a_restore_that_was_killed_before_its_commit_can_be_repeated(saved: byte
         process = begin_restore(empty)
         assert process.stdin is not None
         process.stdin.write(saved)
-        process.stdin.flush()
+        process.stdin.close()
         wait_until(lambda: empty.paths() == house.paths() and (empty.store.root / "datasets" / "ds_1").exists())
         kill(process)
     check_repeated(saved, empty, house)
