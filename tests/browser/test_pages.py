@@ -86,7 +86,7 @@ def test_each_link_of_the_navigation_and_of_a_job_opens_a_page(visit: Visit, job
         assert page.evaluate("document.contentType") == "text/html"
     address = jobs["reader"]["urls"]["page"]
     page = visit.open(address)
-    wanted = [href for href in links(page) if not re.search(r"/checkpoints/\d|format=|/stream$|\.gif$", href)]
+    wanted = [href for href in links(page) if not re.search(r"/checkpoints/\d|format=|/stream$|\.(gif|webp)$", href)]
     assert len(wanted) > 10
     for href in wanted:
         page = visit.open(address)
