@@ -224,6 +224,13 @@ def test_a_drag_is_cancelled_by_escape(form: Visit) -> None:
     assert "layers" not in sent(page)
 
 
+def press(button: Locator, key: str) -> None:
+    """Press a key where the focus has come to rest: what was done before may still be moving it."""
+    button.focus()
+    expect(button).to_be_focused()
+    button.press(key)
+
+
 def test_layers_are_edited_by_keyboard_alone(form: Visit) -> None:
     page = form.page
     form.watched.expected = ["422"]  # on the way, layers do not fit
@@ -240,8 +247,9 @@ def test_layers_are_edited_by_keyboard_alone(form: Visit) -> None:
     dialog.get_by_role("button", name="dropout").press("Enter")
     expect(page.locator("#field-layers-1")).to_be_focused()
     assert types(page) == ["dense", "dropout", "dense"]
-    page.get_by_role("button", name="Duplicate layer 1").press("Enter")
-    page.get_by_role("button", name="Move layer 2 down").press("Space")
+    press(page.get_by_role("button", name="Duplicate layer 1"), "Enter")
+    expect(page.locator("#field-layers-1")).to_be_focused()
+    press(page.get_by_role("button", name="Move layer 2 down"), "Space")
     expect(page.get_by_role("button", name="Move layer 3 down")).to_be_focused()
     page.get_by_role("button", name="Remove layer 1").press("Enter")
     ready(page)

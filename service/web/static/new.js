@@ -36,6 +36,7 @@ function choose(kind, preset) {
 
 function take(document, options = {}) {
   $("#discarded").replaceChildren();
+  turn += 1; // an answer that is still on its way is about an earlier document
   editor.show(document, options);
   const preset = cards.of(document);
   form.sent = document;
@@ -82,7 +83,7 @@ const plan = (spec) => call("/jobs?dry_run=true", { method: "POST", body: spec }
 
 const check = debounce(180, async () => {
   if (!editor.isValid) return;
-  const mine = (turn += 1);
+  const mine = turn;
   let said;
   try {
     said = await plan(editor.text);
