@@ -61,7 +61,7 @@ for _module, _commands in {
     "keys": {"keys": "Manage API keys."},
     "audit": {"audit": "Show who changed what."},
     "upkeep": {
-        "doctor": "Check the service, and say how to repair it.",
+        "doctor": "Diagnose the service: what is wrong, what to do, and what uses the disk.",
         "gc": "Show or delete expired data.",
         "backup": "Back up all rows and files.",
         "restore": "Restore a backup into an empty service.",

@@ -156,4 +156,4 @@ def test_what_misses_its_goal_is_not_counted_as_reached() -> None:
     text = tables.whole({"rows": rows})
     assert "98.64% (98.29%)" in text.replace("98.65%", "98.64%")
     assert "1 of 2 (3 to come)" in text
-    assert "| 1 (9 to come) | 20 (20) | 0.012 | 2.9% | 0 of 1 | epoch 4, 1 of 1 |" in text
+    assert "| 1 (4 to come) | 20 (20) | 0.012 | 2.9% | 0 of 1 | epoch 4, 1 of 1 |" in text

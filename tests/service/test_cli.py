@@ -27,7 +27,12 @@ from tests.terminals import in_terminal, plain
 
 Run = Callable[..., Result]
 
-TINY = {"kind": "classifier", "epochs": 2, "layers": [{"units": 10, "activation": "softmax"}]}
+TINY = {
+    "kind": "classifier",
+    "epochs": 2,
+    "layers": [{"units": 10, "activation": "softmax"}],
+    "checkpoint": {"keep_last": 2},
+}
 LONG = {"kind": "gan", "epochs": 1000}
 DIVERGING = TINY | {
     "layers": [{"units": 10, "activation": "linear"}],
@@ -128,11 +133,22 @@ def test_a_dry_run_says_what_it_would_cost_and_makes_no_job(run: Run, client: Cl
     before = len(list(client.list()))
     result = run("train", "-", "--dry-run", "--json", spec={"kind": "gan"})
     assert json.loads(result.stdout)["parameters"] > 100_000
-    rows = dict(line.split("\t") for line in run("train", "-", "--dry-run", spec=TINY).stdout.splitlines()[:6])
+    rows = dict(
+        line.split("\t")
+        for line in run(
+            "train", "-", "--dry-run", spec={name: value for name, value in TINY.items() if name != "checkpoint"}
+        ).stdout.splitlines()[:6]
+    )
     assert list(rows) == ["Job", "Parameters", "Steps", "Memory", "Checkpoint size", "Estimated time"]
     assert (rows["Job"], rows["Parameters"]) == ("classifier, preset fast, dataset mnist-10k", "7,850")
     assert rows["Checkpoint size"].endswith(" kB")
-    changed = [line for line in run("train", "-", "--dry-run", spec=TINY).stdout.splitlines() if "Settings" in line]
+    changed = [
+        line
+        for line in run(
+            "train", "-", "--dry-run", spec={name: value for name, value in TINY.items() if name != "checkpoint"}
+        ).stdout.splitlines()
+        if "Settings" in line
+    ]
     assert changed[0] == "Settings\tepochs: 2 (preset: 3)"
     assert changed[1].startswith("Settings\tlayers: dense 10 softmax (preset: dense 392 relu - ")
     assert len(list(client.list())) == before

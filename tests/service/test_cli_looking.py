@@ -24,7 +24,12 @@ from tests.terminals import in_terminal, plain
 
 Run = Callable[..., Result]
 
-TINY = {"kind": "classifier", "epochs": 2, "layers": [{"units": 10, "activation": "softmax"}]}
+TINY = {
+    "kind": "classifier",
+    "epochs": 2,
+    "layers": [{"units": 10, "activation": "softmax"}],
+    "checkpoint": {"keep_last": 2},
+}
 ADAM = {"name": "adam", "learning_rate": 0.005}
 
 

@@ -14,7 +14,12 @@ from service.client import AmbiguousJob, ApiError, Client, Job
 from service.contract.settings import Settings
 from service.local import LocalStack
 
-TINY = {"kind": "classifier", "epochs": 2, "layers": [{"units": 10, "activation": "softmax"}]}
+TINY = {
+    "kind": "classifier",
+    "epochs": 2,
+    "layers": [{"units": 10, "activation": "softmax"}],
+    "checkpoint": {"keep_last": 2},
+}
 LONG = {"kind": "gan", "epochs": 1000}
 
 

@@ -8,12 +8,23 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import delete
 
 from service.contract import calibrations, work
+from service.contract.tables import Calibration
 from tests.waiting import wait_until
 from tests.workers.conftest import Workshop
 from workers import calibrate
 from workers.supervise import Supervisor
+
+
+@pytest.fixture
+def workshop(workshop: Workshop) -> Workshop:
+    """One whose machine nobody has measured yet."""
+    with workshop.database.write() as session:
+        session.execute(delete(Calibration))
+    return workshop
+
 
 NAMES = {*work.GROUPS, work.CONTENTION}
 
