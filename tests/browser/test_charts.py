@@ -85,7 +85,8 @@ def test_a_zoom_outlives_new_epochs(service: Service, open_window: Callable[...,
     worker = service.claim()
     for epoch in range(1, 6):
         worker.epoch(epoch, metrics=metrics(epoch))
-    before = wait_for_dots(page, canvas(page), 1, 5)
+    wait_for_dots(page, canvas(page), 1, 5)
+    before = settled(page, canvas(page))
     drag(page, canvas(page), before[1] - 8, before[3] + 8)  # from before epoch 2 to after epoch 4
     zoomed = wait_until_there_are(page, canvas(page), 3)
     worker.epoch(6, metrics=metrics(6))
@@ -93,6 +94,18 @@ def test_a_zoom_outlives_new_epochs(service: Service, open_window: Callable[...,
     assert dots(canvas(page), 1) == pytest.approx(zoomed, abs=1)
     figure(page, "loss").get_by_role("button", name="Reset").click()
     wait_until_there_are(page, canvas(page), 6)
+
+
+def settled(page: Page, chart: Any) -> list[float]:
+    """Where the dots are once they stay there: parts of the page that come later move what is below them."""
+    before: list[float] = []
+    for _ in range(40):
+        found = dots(chart, 1)
+        if found and found == before:
+            return found
+        before = found
+        page.wait_for_timeout(750)
+    raise AssertionError("the chart does not come to rest")
 
 
 def wait_until_there_are(page: Page, chart: Any, count: int) -> list[float]:
