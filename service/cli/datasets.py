@@ -13,7 +13,8 @@ from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.target import Target, service_options
-from service.cli.text import size, to_json
+from service.cli.text import to_json
+from service.contract.metric_info import size
 
 
 @click.command("datasets")

@@ -19,9 +19,10 @@ from rich.console import Console
 from service.cli.errors import Failure
 from service.cli.progress import Watched, display_of, explain, follow
 from service.cli.target import Target, service_options
-from service.cli.text import key_metrics, size
+from service.cli.text import key_metrics
 from service.cli.up import cores, interrupt, say
 from service.client import ApiError, Client, ClientError
+from service.contract.metric_info import size
 from service.contract.settings import Settings
 from service.contract.states import Status
 from service.local import HomeInUse, LocalStack, PortTaken

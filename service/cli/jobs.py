@@ -17,7 +17,8 @@ from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
-from service.cli.text import STYLES, age, duration, duration_s, fitting, key_metrics, short_ids, size, state, to_json
+from service.cli.text import STYLES, age, duration, duration_s, fitting, key_metrics, short_ids, state, to_json
+from service.contract.metric_info import size
 from service.contract.states import TERMINAL
 
 _STATUSES: Final = ("queued", "running", "paused", "succeeded", "failed", "cancelled")

@@ -19,12 +19,11 @@ from service.cli.text import (
     clock,
     duration,
     print_rows,
-    size,
     state,
     to_json,
 )
 from service.client import ApiError, Client, Job
-from service.contract.metric_info import METRICS, describe, number
+from service.contract.metric_info import METRICS, describe, number, size
 
 
 @click.command()

@@ -92,14 +92,6 @@ def about(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def size(count: int) -> str:
-    """Bytes as a person reads them."""
-    for unit, name in ((1_000_000_000, "GB"), (1_000_000, "MB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count} B" if count < 1000 else f"{count / 1000:.0f} kB"
-
-
 def print_rows(rows: Sequence[tuple[str, Text]]) -> None:
     """Titles and values below each other: aligned in a terminal, separated by tabs in a pipe."""
     console = Console(highlight=False)

@@ -48,8 +48,7 @@ def read(session: Session, *, owner: str | None = None, limit: int = 100) -> Que
         place = func.row_number().over(order_by=order).label("position")
         everyone = select(Job.id, Job.owner, place).where(queued).subquery()
         query = select(everyone.c.id, everyone.c.position).where(everyone.c.owner == owner)
-        found = session.execute(query.order_by(everyone.c.position).limit(limit))
-        places = {job_id: position for job_id, position in found}  # noqa: C416 - rows are no pairs to a type checker
+        places = {row.id: row.position for row in session.execute(query.order_by(everyone.c.position).limit(limit))}
         own = session.scalar(select(func.count()).select_from(Job).where(queued, Job.owner == owner)) or 0
     rows = session.execute(select(Job, now_ms() - Job.queued_ms).where(Job.id.in_(places))).all()
     waiting = [Waiting(job=job, position=places[job.id], waited_s=max(0, ms) / 1000) for job, ms in rows]

@@ -86,7 +86,7 @@ def resource_tiles(job: Job, last: Epoch | None) -> list[Resource]:
         tiles.append(Resource("cpu", "CPU time", text, seconds(job.cpu_seconds)))
     if job.peak_memory_bytes is not None:
         text = "The most resident memory that the training process had."
-        tiles.append(Resource("memory", "peak memory", text, memory(job.peak_memory_bytes)))
+        tiles.append(Resource("memory", "peak memory", text, metric_info.size(job.peak_memory_bytes)))
     return tiles
 
 
@@ -95,8 +95,3 @@ def seconds(value: float) -> str:
     if value < 90:
         return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
     return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
-
-
-def memory(count: int) -> str:
-    """A number of bytes as a person reads it."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -219,7 +220,7 @@ def test_help_loads_next_to_nothing(arguments: list[str]) -> None:
 
 def test_the_list_of_commands_says_what_the_commands_say() -> None:
     for name, (_, summary) in main._later.items():
-        command = main.get_command(None, name)  # type: ignore[arg-type]
+        command = main.get_command(click.Context(main), name)
         assert command is not None, name
         assert command.get_short_help_str(200).split()[0] == summary.split()[0], name
         options = {option for parameter in command.params for option in parameter.opts}
