@@ -72,9 +72,8 @@ class Arrivals:
             late = self._late(time.monotonic())
             for connection in late:
                 del self._open[connection]
-        for connection in late:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RD)
+                with suppress(OSError):  # with the lock held: once it is released, the descriptor may be another's
+                    connection.shutdown(socket.SHUT_RD)
         return len(late)
 
     def _late(self, now: float) -> list[socket.socket]:

@@ -25,6 +25,8 @@ _SILENCE_S: Final = 30
 """How long a client may take to send or to read the next bytes; streams are written to every 15 s."""
 _FIRST_BYTE_S: Final = 15.0
 """How long a new connection may be silent."""
+_CUT_EVERY_S: Final = 0.25
+"""How often, at most, late arrivals are looked for: under load the loop comes round a thousand times a second."""
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 38\r\nRetry-After: 5\r\n"
@@ -41,6 +43,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._max_connections = max_connections(self.cfg.worker_connections)
         self.worker_connections = sys.maxsize
         self._spare: int | None = None
+        self._next_cut = 0.0
 
     def init_process(self) -> None:
         """Limit what accepted sockets wait for: they inherit it from the one that listens."""
@@ -84,10 +87,38 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.pending_conns.append(connection)
         self.poller.register(client, EVENT_READ, partial(self.on_pending_socket_readable, connection))
 
+    def on_pending_socket_readable(self, conn: Any, client: socket.socket) -> None:
+        """Serve a connection whose first byte is here, unless the same round of the loop has closed it already:
+        its event was read before, and gunicorn's loop would end with a ``ValueError``."""
+        if conn in self.pending_conns:
+            super().on_pending_socket_readable(conn, client)
+
+    def on_client_socket_readable(self, conn: Any, client: socket.socket) -> None:
+        """As above, for a connection that was kept alive."""
+        if conn in self.keepalived_conns:
+            super().on_client_socket_readable(conn, client)
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Serve a request in a thread; where none can be started, refuse: gunicorn's loop would end."""
+        try:
+            super().enqueue_req(conn)
+        except RuntimeError:
+            self.nr_conns -= 1
+            _refuse(conn.sock)
+
     def murder_pending(self) -> None:
-        """Also end what arrives too slowly; this runs once a second, and oftener under load."""
+        """Also end what arrives too slowly; the loop comes here once a second, and oftener under load."""
         super().murder_pending()
-        ARRIVALS.cut_off_late()
+        now = time.monotonic()
+        if now >= self._next_cut:
+            self._next_cut = now + _CUT_EVERY_S
+            ARRIVALS.cut_off_late()
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """A worker that stops waits no longer for a first byte than for a next request."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
     def handle(self, conn: Any) -> Any:
         """Receive a request in limited time, and linger over a closing connection here, in its thread: gunicorn

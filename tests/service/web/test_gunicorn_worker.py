@@ -1,0 +1,88 @@
+"""gunicorn's loop, one round at a time, with real sockets."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.sock import TCPSocket
+
+from service.web.gunicorn_worker import Worker
+
+
+@dataclass
+class Loop:
+    """A worker whose rounds the test takes, and the clients that it opened."""
+
+    worker: Any
+    listener: Any
+    open: ExitStack
+    clients: list[socket.socket] = field(default_factory=list)
+
+    def connect(self) -> socket.socket:
+        client = socket.create_connection(self.listener.sock.getsockname(), timeout=5)
+        self.open.enter_context(client)
+        self.clients.append(client)
+        return client
+
+    def turn(self) -> None:
+        self.worker.wait_for_and_dispatch_events(timeout=1.0)
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    settings = Config()
+    settings.set("threads", 2)
+    log = Logger(settings)
+    with ExitStack() as stack:
+        listener = TCPSocket(("127.0.0.1", 0), settings, log)
+        stack.callback(listener.close)
+        worker = Worker(1, 0, [listener], None, 60, settings, log)
+        stack.callback(worker.tmp.close)
+        worker.tpool = worker.get_thread_pool()
+        stack.callback(worker.tpool.shutdown)
+        worker.poller = stack.enter_context(selectors.DefaultSelector())
+        worker.set_accept_enabled(True)
+        yield Loop(worker, listener, stack)
+        worker._cap_keepalive(0.0)
+        worker.murder_pending()
+
+
+def test_a_connection_closed_earlier_in_the_same_round_ends_no_loop(loop: Loop) -> None:
+    loop.worker._max_connections = 1
+    idle = loop.connect()
+    loop.turn()
+    loop.connect()  # for which the idle one has to go,
+    idle.sendall(b"G")  # whose first byte is in the same round
+    time.sleep(0.05)
+    loop.turn()
+    assert loop.worker.nr_conns == 1
+    with pytest.raises(ConnectionResetError):
+        idle.recv(1)
+
+
+def test_where_no_thread_can_be_started_the_client_is_told_to_come_back(loop: Loop) -> None:
+    loop.worker.tpool.shutdown()  # from now on it raises what it raises where there is no thread
+    client = loop.connect()
+    loop.turn()
+    client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+    loop.turn()
+    assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert loop.worker.nr_conns == 0
+
+
+def test_a_worker_that_stops_does_not_wait_for_those_who_send_nothing(loop: Loop) -> None:
+    loop.connect()
+    loop.turn()
+    loop.worker._cap_keepalive(time.monotonic() + 0.1)
+    time.sleep(0.15)
+    loop.worker.murder_pending()
+    assert loop.worker.nr_conns == 0
