@@ -24,7 +24,7 @@ from service.contract.errors import SettingsError
 from service.contract.rescue import Patience, rescue
 from service.contract.settings import Settings
 from service.contract.uploads import UploadFolder
-from service.upkeep import retention
+from service.upkeep import restoring, retention
 from service.upkeep.retention import Policy
 from workers.app import create_app, wake
 from workers.heartbeat import Heartbeat
@@ -61,7 +61,10 @@ def remind(database: Database, sender: Celery | None) -> None:
 
 
 def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, policy: Policy) -> None:
-    """Remove what nothing refers to any more, and what the settings say is not kept any longer."""
+    """Remove what nothing refers to any more, and what the settings say is not kept any longer; nothing while a
+    restore runs, whose files have no rows yet."""
+    if restoring.is_running(received.artifacts):
+        return
     jobs.forget_old(database)
     keys.forget_old(database)
     gone = retention.apply(database, artifacts, policy)

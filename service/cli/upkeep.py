@@ -22,7 +22,7 @@ from service.contract.uploads import UploadFolder
 from service.local.broker import running_url
 from service.upkeep import backup as copies
 from service.upkeep import doctor as doctors
-from service.upkeep import retention
+from service.upkeep import restoring, retention
 from service.upkeep.retention import Plan, Policy
 from service.upkeep.space import TRIAL_DAYS, Space, measure
 
@@ -91,6 +91,8 @@ def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, a
         )
         going = retention.plan(database, store, policy)
         if not dry_run:
+            if restoring.is_running(settings.artifacts):
+                raise Failure("a restore is running, and its files are not recorded yet: run gc when it has ended")
             going = retention.carry_out(database, store, policy, going)
     if as_json:
         click.echo(json.dumps({"deleted": not dry_run, "size_bytes": going.size_bytes, **asdict(going)}, indent=2))

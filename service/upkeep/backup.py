@@ -9,7 +9,6 @@ with its row.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -30,6 +29,7 @@ from service.contract.artifacts import ArtifactDamaged, ArtifactKind, ArtifactSt
 from service.contract.database import Database
 from service.contract.tables import Artifact, Base, Upload
 from service.contract.uploads import UploadFolder
+from service.upkeep import restoring
 from service.upkeep import rows as rows_of
 from service.upkeep.parts import BackupError, PartWriter, read_parts
 
@@ -288,20 +288,16 @@ class _Attempt:
 @contextmanager
 def _attempt(store: ArtifactStore, received: UploadFolder) -> Iterator[_Attempt]:
     """The one attempt to restore into a folder; leaves no folder behind that was not there and is empty."""
-    work = received.artifacts / ".restoring"
+    work = restoring.folder(received.artifacts)
     made = [folder for folder in (received.artifacts / "datasets", work, *work.parents) if not folder.exists()]
     work.mkdir(parents=True, exist_ok=True)
-    handle = os.open(work, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BackupError("another restore into this folder is running") from error
-        try:
-            yield _Attempt(store, received, work)
-        finally:
-            for folder in dict.fromkeys((work, *made)):
-                with suppress(OSError):
-                    folder.rmdir()
-    finally:
-        os.close(handle)
+        with restoring.lock(work):
+            try:
+                yield _Attempt(store, received, work)
+            finally:
+                for folder in dict.fromkeys((work, *made)):
+                    with suppress(OSError):
+                        folder.rmdir()
+    except BlockingIOError as error:
+        raise BackupError("another restore into this folder is running") from error

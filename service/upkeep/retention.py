@@ -25,6 +25,7 @@ STALE_FILE_S: Final = 3600.0
 CACHED_PICTURE_S: Final = 7 * 24 * 3600.0
 """Films and plots are made on request and cached; after so long they are made again."""
 _DAY_MS: Final = 24 * 60 * 60 * 1000
+_BATCH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,8 @@ class Plan:
     """Cached ones."""
     files: Sequence[Going] = ()
     """Orphaned ones."""
+    cached_bytes: int = 0
+    """All cached pictures, of which most stay."""
 
     @property
     def size_bytes(self) -> int:
@@ -79,18 +82,23 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
         with database.read() as session:
             return jobs.paths(session, job_ids)
 
-    cached: list[Going] = []
+    cached: list[Stored] = []
 
     def stored() -> Iterator[Stored]:
         for item in store.stored():
-            if item.is_derived and item.age_s > CACHED_PICTURE_S and item.job_id not in doomed:
-                cached.append(Going(item.path, item.size_bytes))
+            if item.is_derived:
+                cached.append(item)
             yield item
 
     orphans = store.orphans(named, older_than_s=STALE_FILE_S, among=stored())
     files = [Going(item.path, item.size_bytes) for item in orphans]
     orphaned = {item.name for item in files}
-    return Plan(expired, checkpoints, [item for item in cached if item.name not in orphaned], files)
+    pictures = [
+        Going(item.path, item.size_bytes)
+        for item in cached
+        if item.age_s > CACHED_PICTURE_S and item.job_id not in doomed and item.path not in orphaned
+    ]
+    return Plan(expired, checkpoints, pictures, files, cached_bytes=sum(item.size_bytes for item in cached))
 
 
 def old_checkpoints(database: Database, policy: Policy) -> list[Going]:
@@ -107,8 +115,9 @@ def carry_out(database: Database, store: ArtifactStore, policy: Policy, going: P
     now_ms = leases.clock(database)
     gone = [item for item in going.jobs if _remove_job(database, store, policy, now_ms, item.name)]
     checkpoints = _remove_checkpoints(database, store, policy, now_ms, going.checkpoints)
-    store.remove(item.name for item in (*going.pictures, *going.files))
-    return Plan(gone, checkpoints, going.pictures, going.files)
+    files = list(_still_orphaned(database, going.files))
+    store.remove(item.name for item in (*going.pictures, *files))
+    return Plan(gone, checkpoints, going.pictures, files)
 
 
 def apply(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
@@ -123,9 +132,8 @@ def _ended_before(moment_ms: int) -> ColumnElement[bool]:
 def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Going]:
     if not policy.jobs_days:
         return []
-    size = select(func.coalesce(func.sum(Artifact.size_bytes), 0)).where(Artifact.job_id == Job.id).scalar_subquery()
-    query = select(Job.id, size).where(_ended_before(now_ms - int(policy.jobs_days * _DAY_MS)))
-    return [Going(job_id, int(bytes_)) for job_id, bytes_ in session.execute(query.order_by(Job.finished_ms))]
+    query = select(Job.id, Job.size_bytes).where(_ended_before(now_ms - int(policy.jobs_days * _DAY_MS)))
+    return [Going(job_id, size) for job_id, size in session.execute(query.order_by(Job.finished_ms))]
 
 
 def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[Artifact]:
@@ -187,6 +195,16 @@ def _remove_checkpoints(
         store.remove(item.name for item in items)
         gone += items
     return gone
+
+
+def _still_orphaned(database: Database, going: Sequence[Going]) -> Iterator[Going]:
+    """What no row names even now: a file that was in another's hands may have got its row since."""
+    for start in range(0, len(going), _BATCH):
+        batch = going[start : start + _BATCH]
+        with database.read() as session:
+            by_job = jobs.paths(session, {item.name.partition("/")[0] for item in batch})
+        named = set().union(*by_job.values())
+        yield from (item for item in batch if item.name not in named)
 
 
 def _is_over(job: Job, moment_ms: int) -> bool:

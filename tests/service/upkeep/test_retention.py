@@ -12,10 +12,11 @@ from service.contract import jobs
 from service.contract.artifacts import ArtifactKind
 from service.contract.database import now_ms
 from service.contract.errors import JobNotFound
-from service.contract.tables import Job
-from service.upkeep import retention
+from service.contract.tables import Artifact, Job
+from service.upkeep import restoring, retention
 from service.upkeep.retention import Plan, Policy
 from tests.service.upkeep.conftest import House
+from workers.reconcile import sweep
 
 
 def names(plan: Plan) -> tuple[set[str], set[str], set[str]]:
@@ -114,6 +115,31 @@ def test_files_that_no_row_names_go_once_they_are_old(house: House, age: Callabl
     assert {lost, foreign}.isdisjoint(house.paths())
     assert fresh in house.paths()
     assert house.epochs_kept(job_id) == [1, 2, 3, 4, 5]
+
+
+def test_a_file_that_got_its_row_since_the_look_stays(house: House, age: Callable[..., None]) -> None:
+    job_id = house.train()
+    slow = house.store.write(job_id, ArtifactKind.CHECKPOINT, 6, 9, b"written long ago, and committed only now")
+    age(slow.path)
+    plan = retention.plan(house.database, house.store, Policy())
+    assert names(plan)[2] == {slow.path}
+    with house.database.write() as session:
+        latest = (Artifact.job_id == job_id) & (Artifact.kind == slow.kind) & (Artifact.epoch == 5)
+        session.execute(update(Artifact).where(latest).values(path=slow.path))
+    assert names(retention.carry_out(house.database, house.store, Policy(), plan))[2] == set()
+    assert slow.path in house.paths()
+
+
+def test_nothing_is_swept_while_a_restore_runs(house: House, age: Callable[..., None]) -> None:
+    restored = house.store.write("job_restored", ArtifactKind.CHECKPOINT, 1, 1, b"its row comes last")
+    age(restored.path)
+    work = restoring.folder(house.received.artifacts)
+    work.mkdir()
+    with restoring.lock(work):
+        sweep(house.database, house.store, house.received, Policy())
+        assert restored.path in house.paths()
+    sweep(house.database, house.store, house.received, Policy())  # one that was killed holds up nothing
+    assert restored.path not in house.paths()
 
 
 def test_cached_pictures_go_after_a_week_and_a_job_keeps_everything_else(
