@@ -45,7 +45,7 @@ def commit_epoch(
             picture, samples_digest = _samples(trainer, watch, run.spec.samples.count, class_names)
             files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
     except OSError:
-        run.artifacts.remove(file.path for file in files)
+        run.discard(file.path for file in files)
         raise
     record = EpochRecord(
         epoch=done.epoch,
@@ -73,10 +73,10 @@ def commit_epoch(
         unnamed = run.insist(write)
     except LeaseLost:
         if asked == 1:  # of a commit that was cut off, nobody knows whether it landed: then rows may name the files
-            run.artifacts.remove(file.path for file in files)
+            run.discard(file.path for file in files)
         raise
     reach("epoch_committed", done.epoch)
-    run.artifacts.remove(unnamed)
+    run.discard(unnamed)
 
 
 def _write(run: Run, kind: ArtifactKind, epoch: int, data: bytes) -> StoredFile:

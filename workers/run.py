@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
@@ -42,7 +42,6 @@ from workers.provenance import machine, provenance
 from workers.session import Run, Stopped
 from workers.usage import OwnMeter
 
-T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -222,10 +221,7 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
         lambda: leases.succeed(run.database, run.held, digest, stopped_early=why, used=used, keep_last=keep_last)
     )
     reach("succeeded")
-    try:
-        run.artifacts.remove(unnamed)
-    except OSError as error:  # the job has succeeded all the same; the scheduler removes orphaned files
-        log.warning("files not removed", error=str(error))
+    run.discard(unnamed)
     return "succeeded"
 
 

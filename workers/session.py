@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
+
+import structlog
 
 from service.contract.artifacts import ArtifactStore
 from service.contract.database import Database
@@ -15,6 +17,7 @@ from workers.insisting import insist
 from workers.usage import OwnMeter
 
 T = TypeVar("T")
+log = structlog.get_logger()
 
 
 class Stopped(Exception):
@@ -36,6 +39,13 @@ class Run:
     def insist(self, ask: Callable[[], T]) -> T:
         """Ask the database until it answers, the supervisor wants us to let go, or the lease cannot hold any more."""
         return insist(ask, patience_s=self.held.lease_s, between=self.obey)
+
+    def discard(self, paths: Iterable[str]) -> None:
+        """Remove files that no row names. Where that fails the job goes on: the scheduler removes orphaned files."""
+        try:
+            self.artifacts.remove(paths)
+        except OSError as error:
+            log.warning("files not removed", error=str(error))
 
     def obey(self) -> None:
         """Leave where the supervisor has asked to let go."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from service.contract import jobs
+from service.contract.artifacts import ArtifactFolder
 from service.contract.states import Status
+from tests.faults.conftest import Bench
 from tests.faults.oracle import Reference
 from tests.faults.yard import Yard, open_yard
 
@@ -53,6 +56,20 @@ def test_a_full_disk_keeps_what_is_there_and_more_room_lets_the_job_go_on(
     jobs.retry(light.database, job_id)
     light.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
     light.check(reference)
+
+
+def test_files_that_cannot_be_removed_fail_no_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F17: each epoch's older checkpoints stay until the sweep."""
+    bench.submit(checkpoint={"keep_last": 1})
+
+    def refuse(store: ArtifactFolder, paths: Iterable[str]) -> None:
+        if list(paths):
+            raise OSError(errno.EROFS, "read-only")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ArtifactFolder, "remove", refuse)
+        assert bench.train() == "succeeded"
+    bench.check(None)
 
 
 @pytest.fixture
