@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import structlog
@@ -57,6 +57,7 @@ class Supervisor:
         self._spare: Child | None = None
         self._spare_lock = threading.Lock()
         self._restocking = threading.Lock()
+        self._calibrating: Child | None = None
         self._heartbeat = Heartbeat(settings.home, "worker")
         self._looking = threading.Thread(target=self._keep_looking, name="look", daemon=True)
 
@@ -102,6 +103,8 @@ class Supervisor:
         # For good: a child that begins while Python ends is not ended with it. From 3.13 on, Python then waits for a
         # process of its own, which waits for that child, which waits for us.
         self._restocking.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        if self._calibrating is not None:
+            self._calibrating.close()
         with self._spare_lock:
             if self._spare is not None:
                 self._spare.close()
@@ -228,26 +231,30 @@ class Supervisor:
     def _calibrate(self) -> None:
         """Have a child measure how fast this machine computes, unless that is known of a short while ago."""
         host = socket.gethostname()
-        with self._restocking:  # as for any child that nobody waits for: see _close
-            if self._draining.is_set() or calibrations.is_fresh(self._database, host):
-                return
-            child = self._spawn()
-            if child is None:
-                return
-            try:
-                report: dict[str, Any] = {}
-                if child.wait_until_ready(READY_S):
-                    child.order({"calibrate": True})
-                    deadline = time.monotonic() + CALIBRATION_S
-                    while not self._draining.is_set() and time.monotonic() < deadline:
-                        report = child.report(watching.TICK_S)
-                        if report:
-                            break
-            finally:
-                child.close()
-        if "calibrated" in report:
-            calibrations.store(self._database, host, report["calibrated"])
-            log.info("calibrated", **report["calibrated"])
+        if calibrations.is_fresh(self._database, host):
+            return
+        with self._restocking:  # as any child that nobody waits for: see _close
+            child = None if self._draining.is_set() else self._spawn()
+            self._calibrating = child
+        if child is None:
+            return
+        try:
+            factors = self._measured_by(child)
+        finally:
+            child.close()
+        if factors:
+            calibrations.store(self._database, host, factors)
+            log.info("calibrated", **factors)
+
+    def _measured_by(self, child: Child) -> dict[str, float]:
+        """What a child found, nothing where it took too long or this worker stops."""
+        if child.wait_until_ready(READY_S):
+            child.order({"calibrate": True})
+            deadline = time.monotonic() + CALIBRATION_S
+            while not self._draining.is_set() and time.monotonic() < deadline:
+                if report := child.report(watching.TICK_S):
+                    return dict(report.get("calibrated", {}))
+        return {}
 
     def _spawn(self) -> Child | None:
         try:
