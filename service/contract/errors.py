@@ -100,6 +100,15 @@ class UploadExists(ContractError):
         self.name = name
 
 
+class NoSpaceLeft(ContractError):
+    """An owner's datasets would take more than they may."""
+
+    def __init__(self, owner: str, used: int, more: int, limit: int) -> None:
+        taken = f"the datasets of {owner} take {used:,} of {limit:,} bytes"
+        super().__init__(f"{taken}, and this one takes {more:,}" if more else taken)
+        self.used, self.limit = used, limit
+
+
 class UploadInUse(ContractError):
     """Jobs that have not ended need the data set."""
 

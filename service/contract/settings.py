@@ -38,6 +38,7 @@ VARIABLES: Final = {
     "TAPELINE_OWNER_QUEUED": "jobs of one owner that may wait (default: 200000)",
     "TAPELINE_OWNER_RUNNING": "jobs of one owner that run at once (default: 0, no limit)",
     "TAPELINE_OWNER_UPLOADS": "bytes that one owner may upload in a day (default: 10737418240)",
+    "TAPELINE_OWNER_DATASETS": "bytes that one owner's datasets may take on disk (default: 53687091200)",
     "TAPELINE_OWNER_STREAMS": "streams that one owner may have open in one web process (default: 100)",
     "TAPELINE_PROXIES": "proxies in front whose X-Forwarded-For, -Proto and -Host count (default: 0, none)",
     "TAPELINE_LEASE_S": "seconds a worker may be silent before its jobs go to another (default: 30; embedded 15)",
@@ -56,6 +57,7 @@ class Quotas:
     queued: int = 200_000
     running: int = 0
     uploads: int = 10 * 1024**3
+    datasets: int = 50 * 1024**3
     streams: int = 100
 
 

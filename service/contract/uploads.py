@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from service.contract import audit
 from service.contract.audit import Actor, Deed
 from service.contract.database import Database, now_ms
-from service.contract.errors import UploadExists, UploadInUse
+from service.contract.errors import NoSpaceLeft, UploadExists, UploadInUse
 from service.contract.states import Status
 from service.contract.tables import Job, Upload
 
@@ -52,14 +52,34 @@ def ids(session: Session) -> set[str]:
     return set(session.scalars(select(Upload.id)))
 
 
-def store(database: Database, upload: Upload, *, by: Actor | None = None) -> None:
+def check_space(session: Session, owner: str | None, more: int = 0, *, at_most: int) -> None:
+    """Make sure that an owner may keep so much more.
+
+    Args:
+        at_most: bytes; 0: no limit. Without an owner there is none either.
+
+    Raises:
+        NoSpaceLeft: they may not.
+    """
+    if owner and at_most:
+        used = used_bytes(session, owner=owner)
+        if used + more > at_most or used == at_most:
+            raise NoSpaceLeft(owner, used, more, at_most)
+
+
+def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | None = None) -> None:
     """Make an upload count: its files lie on disk by now.
+
+    Args:
+        at_most: bytes that the owner's datasets may take, this one included; 0: no limit.
 
     Raises:
         UploadExists: the owner has one of this name.
+        NoSpaceLeft: it is too large for what the owner has left.
     """
     try:
         with database.write() as session:
+            check_space(session, upload.owner, upload.size_bytes, at_most=at_most)
             upload.created_ms = session.scalars(select(now_ms())).one()
             session.add(upload)
             audit.record(session, by, Deed.UPLOAD, upload.name, size_bytes=upload.size_bytes, sha256=upload.sha256)

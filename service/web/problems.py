@@ -25,6 +25,7 @@ from service.contract.errors import (
     JobNotFound,
     KeyNotFound,
     MalformedJson,
+    NoSpaceLeft,
     SpecError,
     UploadExists,
     UploadInUse,
@@ -90,6 +91,11 @@ KINDS: Final[dict[str, Kind]] = {
     "method_not_allowed": Kind(405, "The method is not allowed here.", "`Allow` lists the allowed methods."),
     "too_slow": Kind(408, "The upload took too long.", "Use a faster connection, or send a smaller body."),
     "dataset_exists": Kind(409, "The name is already used.", "Choose another name, or delete that dataset first."),
+    "dataset_space_exceeded": Kind(
+        409,
+        "The owner's datasets would take too much space.",
+        "Delete datasets that are no longer needed (`GET /datasets` lists their sizes).",
+    ),
     "dataset_in_use": Kind(
         409, "Unfinished jobs use this dataset.", "Cancel the jobs listed in `jobs`, or wait until they have ended."
     ),
@@ -261,6 +267,10 @@ def register(app: Flask) -> None:
     @app.errorhandler(UploadExists)
     def _(error: UploadExists) -> Response:
         return answer("dataset_exists", str(error))
+
+    @app.errorhandler(NoSpaceLeft)
+    def _(error: NoSpaceLeft) -> Response:
+        return answer("dataset_space_exceeded", str(error))
 
     @app.errorhandler(UploadInUse)
     def _(error: UploadInUse) -> Response:

@@ -79,16 +79,21 @@ class Quotas:
         return self._meter.left(self._uploads, "upload", owner) if self._uploads is not None else None
 
     def upload(self, owner: str | None, size_bytes: int) -> None:
-        """Count bytes that come in.
+        """Make sure that so many bytes may come in; ``uploaded`` counts those that did.
 
         Raises:
-            Problem: there were too many in this day.
+            Problem: there would be too many in this day.
         """
         if owner is None or self._uploads is None:
             return
-        if wait_s := self._meter.spend(self._uploads, "upload", owner, cost=size_bytes):
+        if wait_s := self._meter.wait(self._uploads, "upload", owner, cost=size_bytes):
             detail = f"{owner} may upload {self.limits.uploads} bytes in a day, and this would be more"
             raise _too_much("quota_exceeded", detail, wait_s)
+
+    def uploaded(self, owner: str | None, size_bytes: int) -> None:
+        """Count bytes that came in, whatever became of them."""
+        if owner is not None and self._uploads is not None and size_bytes:
+            self._meter.spend(self._uploads, "upload", owner, cost=size_bytes)
 
     def guess(self, address: str) -> None:
         """Make sure that this address has not tried too many wrong keys.
@@ -96,7 +101,7 @@ class Quotas:
         Raises:
             Problem: it has.
         """
-        if wait_s := self._meter.spend(self._guesses, "guess", address, cost=0):
+        if wait_s := self._meter.wait(self._guesses, "guess", address):
             raise _too_much("rate_limited", "too many wrong keys came from this address", wait_s)
 
     def sign_in(self, key_id: str) -> None:
@@ -172,22 +177,28 @@ class _Meter:
         self._away_until = 0.0
 
     def spend(self, item: RateLimitItem, *names: str, cost: int = 1) -> int:
-        """Spend some of what is left; gives 0, or, where that is not enough, the seconds until there is more."""
-        if self._redis_url is not None and time.monotonic() >= self._away_until:
-            try:
-                return _spend(self._counting_together(self._redis_url), item, names, cost)
-            except StorageError as error:
-                self._away(error)
-        return _spend(self._counting_alone(), item, names, cost)
+        """Spend so much; gives 0, or, where that was not left, the seconds until there is more. It counts anyway."""
+        return self._ask(
+            lambda limiter: 0 if limiter.hit(item, *names, cost=cost) else _until_reset(limiter, item, names)
+        )
+
+    def wait(self, item: RateLimitItem, *names: str, cost: int = 1) -> int:
+        """How many seconds it takes until so much is left: 0 where it is now. Nothing is spent."""
+        return self._ask(
+            lambda limiter: 0 if limiter.test(item, *names, cost=cost) else _until_reset(limiter, item, names)
+        )
 
     def left(self, item: RateLimitItem, *names: str) -> int:
         """What can still be spent in the current window."""
+        return self._ask(lambda limiter: limiter.get_window_stats(item, *names).remaining)
+
+    def _ask(self, question: Callable[[FixedWindowRateLimiter], int]) -> int:
         if self._redis_url is not None and time.monotonic() >= self._away_until:
             try:
-                return self._counting_together(self._redis_url).get_window_stats(item, *names).remaining
+                return question(self._counting_together(self._redis_url))
             except StorageError as error:
                 self._away(error)
-        return self._counting_alone().get_window_stats(item, *names).remaining
+        return question(self._counting_alone())
 
     def _away(self, error: StorageError) -> None:
         self._away_until = time.monotonic() + _AWAY_S
@@ -214,11 +225,7 @@ class _Meter:
             return self._shared
 
 
-def _spend(limiter: FixedWindowRateLimiter, item: RateLimitItem, names: tuple[str, ...], cost: int) -> int:
-    # A hit counts where it is refused, too: a large one is asked for first.
-    fits = limiter.test(item, *names, cost=max(cost, 1)) if cost != 1 else True
-    if fits and (cost == 0 or limiter.hit(item, *names, cost=cost)):
-        return 0
+def _until_reset(limiter: FixedWindowRateLimiter, item: RateLimitItem, names: tuple[str, ...]) -> int:
     return max(1, math.ceil(limiter.get_window_stats(item, *names).reset_time - time.time()))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, cast
@@ -21,10 +22,13 @@ from service.web.problems import Problem
 MAX_UPLOAD_BYTES: Final = 256 * 2**20
 """Of the whole body."""
 MAX_RECEIVE_S: Final = 900.0
+PIECE_S: Final = 10.0
+"""How long each 64 KiB may take: whoever sends less than 6.5 KiB a second does not keep a slot."""
 _MAX_PARTS: Final = 16
 _MAX_TEXT_BYTES: Final = 256 * 1024
 """Of one field that is no file; also what the parser holds at a time, which is 64 KiB and more."""
-_AT_A_TIME: Final = 4
+_OF_OWNER: Final = 4
+_AT_A_TIME: Final = 32
 
 _File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "binary"})]
 
@@ -59,29 +63,44 @@ class UploadForm(BaseModel):
         return {field: path for field in FIELDS if (path := getattr(self, field)) is not None}
 
 
-class Gate:
-    """Lets few uploads in at a time: each holds a thread for as long as its sender likes, and a core at its end."""
+class UploadSlots:
+    """Lets few uploads in at a time, and fewer of one owner: each holds a thread for as long as its sender takes."""
 
     def __init__(self) -> None:
-        self._free = threading.BoundedSemaphore(_AT_A_TIME)
+        self._lock = threading.Lock()
+        self._taken: Counter[str | None] = Counter()
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
+    def acquire(self, owner: str | None) -> Iterator[None]:
         """Be let in, or not.
 
         Raises:
             Problem: too many are.
         """
-        if not self._free.acquire(blocking=False):
-            raise Problem("too_many_uploads", f"{_AT_A_TIME} uploads are under way", headers={"Retry-After": "5"})
+        with self._lock:
+            if self._taken[owner] >= _OF_OWNER:
+                raise _too_many(f"{_OF_OWNER} of your uploads are under way")
+            if self._taken.total() >= _AT_A_TIME:
+                raise _too_many(f"{_AT_A_TIME} uploads are under way")
+            self._taken[owner] += 1
         try:
             yield
         finally:
-            self._free.release()
+            with self._lock:
+                self._taken[owner] -= 1
+                if not self._taken[owner]:
+                    del self._taken[owner]
 
 
-def receive(folder: Path, *, max_bytes: int) -> UploadForm:
+def _too_many(detail: str) -> Problem:
+    return Problem("too_many_uploads", detail, headers={"Retry-After": "5"})
+
+
+def receive(folder: Path, *, max_bytes: int, count: Callable[[int], None]) -> UploadForm:
     """Read the request's form; its files go into ``folder``, under names of our own.
+
+    Args:
+        count: is told how many bytes came, however it ends.
 
     Raises:
         Problem: it is no form, too large, or too slow.
@@ -92,7 +111,7 @@ def receive(folder: Path, *, max_bytes: int) -> UploadForm:
         shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
         raise Problem("unsupported_media_type", f"the content type must be multipart/form-data; it is {shown}")
     request.max_content_length = max_bytes
-    arrivals.admit(MAX_RECEIVE_S)
+    incoming = _Incoming()
     opened: list[IO[bytes]] = []
 
     def new_file(
@@ -106,7 +125,7 @@ def receive(folder: Path, *, max_bytes: int) -> UploadForm:
 
     parser = FormDataParser(new_file, max_form_memory_size=_MAX_TEXT_BYTES, max_form_parts=_MAX_PARTS, silent=False)
     try:
-        stream = cast("IO[bytes]", _Timed(request.stream, time.monotonic() + MAX_RECEIVE_S))
+        stream = cast("IO[bytes]", incoming)
         _, texts, files = parser.parse(stream, request.mimetype, request.content_length, request.mimetype_params)
     except RequestEntityTooLarge as error:
         detail = f"an upload has at most {max_bytes:,} bytes, {_MAX_PARTS} fields and {_MAX_TEXT_BYTES:,} bytes of text"
@@ -114,6 +133,8 @@ def receive(folder: Path, *, max_bytes: int) -> UploadForm:
     except (ValueError, UnicodeError) as error:
         raise Problem("malformed_form", f"the form cannot be read ({str(error)[:200]})") from error
     finally:
+        arrivals.end()
+        count(incoming.received)
         for part in opened:
             part.close()
     given: dict[str, Any] = {}
@@ -161,14 +182,21 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
     return form
 
 
-class _Timed:
-    """A stream that is read until a deadline."""
+class _Incoming:
+    """The body: it is counted, and read for as long as it comes fast enough."""
 
-    def __init__(self, stream: IO[bytes], deadline: float) -> None:
-        self._stream, self._deadline = stream, deadline
+    def __init__(self) -> None:
+        self._deadline = time.monotonic() + MAX_RECEIVE_S
+        self.received = 0
 
-    def read(self, size: int = -1) -> bytes:
-        """As a file's."""
+    def read(self, size: int) -> bytes:
+        """The next bytes; the parser asks for 64 KiB at a time."""
+        began = time.monotonic()
+        arrivals.admit(PIECE_S)
+        data = request.stream.read(size)
+        self.received += len(data)
+        if len(data) < size and time.monotonic() - began >= PIECE_S:  # it was cut off
+            raise Problem("too_slow", f"64 KiB did not arrive within {PIECE_S:.0f} seconds")
         if time.monotonic() > self._deadline:
             raise Problem("too_slow", f"the body did not arrive within {MAX_RECEIVE_S:.0f} seconds")
-        return self._stream.read(size)
+        return data

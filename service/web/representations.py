@@ -396,6 +396,7 @@ class OwnerLimits(Answer):
     queued_jobs: int | None
     running_jobs: int | None
     upload_bytes_per_day: int | None
+    dataset_bytes: int | None = Field(description="Of all datasets of the owner together, as they are stored.")
     streams: int | None = Field(description="Open at once, in one web process.")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Final
 
 import structlog
 from flask import Blueprint, Response, request
 
 from service.contract import jobs, uploads
-from service.contract.errors import UploadExists
+from service.contract.errors import NoSpaceLeft, UploadExists
 from service.contract.tables import Upload
 from service.datasets.intake import Taken
 from service.datasets.quarantine import take_in_apart
@@ -26,9 +27,12 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("datasets", __name__)
 
 TAG: Final = "Datasets"
+_READERS: Final = 4
+"""How many uploads are read at a time: each takes a core for as long."""
 
 _log = structlog.get_logger("tapeline.web")
-_gate: Final = receiving.Gate()
+_slots: Final = receiving.UploadSlots()
+_reading: Final = threading.BoundedSemaphore(_READERS)
 
 
 @blueprint.get("/datasets")
@@ -50,6 +54,7 @@ def show_list() -> Response:
         "malformed_form",
         "too_slow",
         "dataset_exists",
+        "dataset_space_exceeded",
         "body_too_large",
         "unsupported_media_type",
         "invalid_upload",
@@ -65,8 +70,11 @@ def upload() -> Response:
     each may contain. The files are read in a sandbox. Your specs can then name the dataset; other owners cannot see it.
     """
     queries.read_query(NoQuery)
-    services().quotas.upload(owner(), request.content_length or receiving.MAX_UPLOAD_BYTES)
-    with _gate.entered():
+    here = services()
+    with _slots.acquire(owner()):
+        here.quotas.upload(owner(), request.content_length or 1)
+        with here.database.read() as session:
+            uploads.check_space(session, owner(), at_most=here.quotas.limits.datasets)
         name = _take_in(jobs.new_id("ds"))
     info = services().shelf.describe(name, owner())
     return as_json(dataset_item(info), 201, headers={"Location": f"/datasets/{info.name}"})
@@ -77,11 +85,16 @@ def _take_in(upload_id: str) -> str:
     files = services().uploads
     try:
         folder = files.begin(upload_id)
-        form = receiving.receive(folder, max_bytes=receiving.MAX_UPLOAD_BYTES)
+        form = receiving.receive(
+            folder,
+            max_bytes=receiving.MAX_UPLOAD_BYTES,
+            count=lambda received: services().quotas.uploaded(owner(), received),
+        )
         _check_name(form.name)
         arrays = folder / "arrays"
         arrays.mkdir()
-        taken = take_in_apart(form.files, arrays, fraction=form.validation_fraction)
+        with _reading:
+            taken = take_in_apart(form.files, arrays, fraction=form.validation_fraction)
         files.finish(upload_id, arrays)
     except OSError as error:
         files.discard(upload_id)
@@ -92,7 +105,7 @@ def _take_in(upload_id: str) -> str:
         raise
     try:
         _store(upload_id, form.name, taken)
-    except UploadExists:
+    except (UploadExists, NoSpaceLeft):
         files.discard(upload_id)
         raise
     # After any other error nobody knows whether the row was stored; the scheduler removes what no row names.
@@ -121,6 +134,7 @@ def _store(upload_id: str, name: str, taken: Taken) -> None:
             sha256=taken.sha256,
             size_bytes=taken.size_bytes,
         ),
+        at_most=services().quotas.limits.datasets,
         by=actor(),
     )
 

@@ -74,6 +74,7 @@ def _of_owner() -> OwnerLimits | None:
         queued_jobs=quotas.queued or None,
         running_jobs=quotas.running or None,
         upload_bytes_per_day=quotas.uploads or None,
+        dataset_bytes=quotas.datasets or None,
         streams=quotas.streams or None,
     )
 

@@ -18,7 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.contract import keys
 from service.contract.database import Database
+from service.contract.keys import Scope
 from service.web.arrivals import BODY_S, HEAD_S
+from service.web.receiving import PIECE_S
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -258,6 +260,35 @@ def test_requests_that_never_arrive_hold_up_nobody(start: Start, port: int, sent
                 while connection.recv(65536):
                     pass
     assert is_alive(port)
+
+
+@pytest.mark.slow
+def test_slow_uploads_of_one_owner_hold_up_nobody_else(start: Start, port: int, sqlite_url: str) -> None:
+    start(TAPELINE_AUTH="keys", TAPELINE_API_KEYS="of-the-operator-0123456789")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+        wait_for(http)
+        with closing(Database(sqlite_url)) as database:
+            ann, bob = (keys.create(database, name=n, owner=n, scope=Scope.SUBMIT)[1] for n in ("ann", "bob"))
+        head = (
+            "POST /datasets HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n"
+            f"Authorization: Bearer {ann}\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n--b"
+        ).encode()
+
+        def send(key: str) -> httpx.Response:
+            files = {"name": (None, "mine"), "images": b"no IDX", "labels": b"neither"}
+            return http.post("/datasets", files=files, headers={"Authorization": f"Bearer {key}"})
+
+        with ExitStack() as stack:
+            slow = [stack.enter_context(connect(port, head)) for _ in range(4)]
+            time.sleep(1)
+            assert send(ann).json()["code"] == "too_many_uploads"
+            assert send(bob).json()["code"] == "invalid_upload"  # it was read
+            began = time.monotonic()
+            for connection in slow:
+                connection.settimeout(60)
+                assert b"too_slow" in b"".join(iter(lambda c=connection: c.recv(65536), b""))  # type: ignore[misc]
+            assert time.monotonic() - began < 3 * PIECE_S
+        assert send(ann).json()["code"] == "invalid_upload"
 
 
 def test_chunks_that_are_none_are_a_bad_request(start: Start, port: int) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import socket
 import threading
 import time
@@ -8,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -143,11 +145,51 @@ def test_upload_bytes_are_counted_by_the_day_and_a_refused_one_costs_nothing(
     app = keyed(make_app, sqlite_url, uploads=100)
     here: Services = app.extensions[EXTENSION]
     here.quotas.upload("ann", 60)
+    here.quotas.uploaded("ann", 60)
     with pytest.raises(Exception, match="100 bytes in a day"):
         here.quotas.upload("ann", 41)
     here.quotas.upload("ann", 40)
     here.quotas.upload("bob", 100)
     here.quotas.upload(None, 10**9)
+
+
+def test_an_upload_costs_what_arrived(make_app: MakeApp, sqlite_url: str) -> None:
+    app = keyed(make_app, sqlite_url, uploads=10_000)
+    here: Services = app.extensions[EXTENSION]
+    ann = client_of(app)
+    answer = ann.post("/datasets", data=b"x" * 9000, content_type="text/plain")
+    assert (answer.status_code, here.quotas.upload_bytes_left("ann")) == (415, 10_000)
+    form = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n' + b"x" * 3000
+    ann.post(
+        "/datasets",
+        input_stream=io.BytesIO(form),  # and then nothing more
+        headers={"Content-Length": "9000"},
+        content_type="multipart/form-data; boundary=b",
+    )
+    assert here.quotas.upload_bytes_left("ann") == 10_000 - len(form)
+    refused(ann.post("/datasets", data=b"x" * 9000, content_type="multipart/form-data; boundary=b"), "quota_exceeded")
+    assert here.quotas.upload_bytes_left("ann") == 10_000 - len(form)
+
+
+def test_the_datasets_of_one_owner_take_so_much_and_no_more(make_app: MakeApp, either_url: str) -> None:
+    pixels = np.zeros((1000, 20, 20), np.uint8)
+    labels = (np.arange(1000) % 10).astype(np.uint8)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, images=pixels, labels=labels)
+    assert packed.tell() < 20_000  # which become 400 KB
+    ann = client_of(keyed(make_app, either_url, datasets=700_000))
+    assert ann.get("/limits").json["owner"]["dataset_bytes"] == 700_000
+
+    def send(name: str) -> Any:
+        return ann.post("/datasets", data={"name": name, "archive": (io.BytesIO(packed.getvalue()), "a.npz")})
+
+    assert send("first").status_code == 201
+    answer = send("second")
+    assert (answer.status_code, answer.json["code"]) == (409, "dataset_space_exceeded")
+    assert "700,000" in answer.json["detail"]
+    assert [item["name"] for item in ann.get("/datasets").json["data"] if item["uploaded"]] == ["first"]
+    assert ann.delete("/datasets/first").status_code == 204
+    assert send("second").status_code == 201
 
 
 def test_whoever_guesses_keys_is_slowed_down_and_nobody_else(make_app: MakeApp, sqlite_url: str) -> None:
