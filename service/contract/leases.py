@@ -530,9 +530,15 @@ def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _prune_checkpoints(session: Session, job: Job, keep_last: int) -> list[str]:
-    rows = jobs.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
+    ours = (Artifact.job_id == job.id, Artifact.kind == ArtifactKind.CHECKPOINT)
+    oldest_kept = select(Artifact.epoch).where(*ours).order_by(Artifact.epoch.desc()).offset(keep_last - 1).limit(1)
     # What a fork began with is all that it can begin with again.
-    spare = [row for row in rows[:-keep_last] if row.epoch not in (job.best_epoch, job.start_epoch)]
+    spared = [epoch for epoch in (job.best_epoch, job.start_epoch) if epoch is not None]
+    spare = session.scalars(
+        select(Artifact)
+        .where(*ours, Artifact.epoch < oldest_kept.scalar_subquery(), Artifact.epoch.not_in(spared))
+        .order_by(Artifact.epoch)
+    ).all()
     for row in spare:
         session.delete(row)
         job.size_bytes -= row.size_bytes

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from service.contract import events, jobs, leases
 from service.contract.artifacts import ArtifactFolder, ArtifactKind, StoredFile
@@ -17,7 +18,7 @@ from service.contract.health import Finding
 from service.contract.leases import Claim, EpochRecord, Position
 from service.contract.rescue import rescue
 from service.contract.states import FindingCode, Request, Severity, Status
-from service.contract.tables import Job, Worker
+from service.contract.tables import Artifact, Job, Worker
 
 Submit = Callable[..., str]
 
@@ -200,6 +201,26 @@ def test_the_last_checkpoints_and_the_best_are_kept(database: Database, submit: 
     assert [row.epoch for row in kept] == [2, 5, 6]
     on_disk = {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()}
     assert on_disk == {row.path for row in kept}
+
+
+def test_the_checkpoints_that_are_kept_do_not_slow_an_epoch_down(
+    database: Database, submit: Submit, tmp_path: Path
+) -> None:
+    job_id, store = submit(), ArtifactFolder(tmp_path / "artifacts")
+    held = claim(database)
+    rows: list[Artifact] = []
+
+    def collect(row: Artifact, _: object) -> None:
+        rows.append(row)
+
+    event.listen(Artifact, "load", collect)
+    for epoch in range(1, 41):
+        file = store.write(job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, b"%d" % epoch)
+        commit(database, held, record(epoch, files=(file,)), keep_last=30)
+    event.remove(Artifact, "load", collect)
+    assert len(rows) == 10, "only those that go are read"
+    with database.read() as session:
+        assert [row.epoch for row in jobs.artifacts(session, job_id)] == list(range(11, 41))
 
 
 def test_an_epoch_trained_again_must_give_the_stored_metrics(database: Database, submit: Submit) -> None:
