@@ -136,7 +136,7 @@ def _new_job(submission: Submission) -> Job:
         id=submission.id or new_id("job"),
         owner=submission.owner,
         kind=spec.kind,
-        name=spec.name,
+        name=spec.name or None,
         tags=list(spec.tags),
         priority=spec.priority,
         spec=dict(submission.spec),
@@ -322,7 +322,7 @@ def change(
         given = patch.model_fields_set
         before = _changeable(job)
         if "name" in given:
-            job.name = patch.name
+            job.name = patch.name or None
         if "priority" in given:
             job.priority = DEFAULT_PRIORITY if patch.priority is None else patch.priority
         if "tags" in given:

@@ -251,6 +251,15 @@ def test_csv_is_read_in_parts_and_has_a_limit(
     assert (len(rows_of(answer)), answer.headers["X-Total-Count"]) == (4, "7")
 
 
+def test_an_empty_name_is_no_name(either_app: Flask, submit: Submit) -> None:
+    client = either_app.test_client()
+    unnamed, named = submit(client, name=""), submit(client, name="first")
+    client.patch(f"/jobs/{named}", json={"name": ""})
+    for address in ("/jobs?without=name", "/jobs"):
+        listed = get(either_app, address)["data"]
+        assert {item["id"]: item["name"] for item in listed} == {unnamed: None, named: None}
+
+
 def test_lists_show_nothing_of_another_owners_jobs(make_app: Any, sqlite_url: str) -> None:
     app = make_app(sqlite_url, auth="keys", api_keys=("a" * 20, "b" * 20))
     mine, theirs = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")
