@@ -12,7 +12,7 @@ from service.contract.states import Status
 from service.web import queries
 from service.web.answers import as_page
 from service.web.operations import documented
-from service.web.queries import NoQuery
+from service.web.queries import NoQuery, QueueQuery
 from service.web.representations import dataset_item, job_summary
 from service.web.resources.keys import list_keys
 from service.web.resources.usage import list_usage
@@ -22,7 +22,6 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("service_pages", __name__)
 
 TAG: Final = "Pages"
-_QUEUED: Final = 100
 _LIFETIMES: Final = {"": "never", "7": "in 7 days", "30": "in 30 days", "90": "in 90 days", "365": "in a year"}
 _SCOPES: Final = {
     Scope.READ: "read: see the owner's jobs and results",
@@ -32,11 +31,11 @@ _SCOPES: Final = {
 
 
 @blueprint.get("/ui/workers")
-@documented(TAG, "text/html")
+@documented(TAG, "text/html", query=QueueQuery)
 def workers() -> Response:
     """Show the workers and the queue."""
-    queries.read_query(NoQuery)
-    alive, queue = list_workers(), read_queue(_QUEUED)
+    query = queries.read_query(QueueQuery)
+    alive, queue = list_workers(), read_queue(query.limit)
     return as_page(
         "workers.html",
         workers=alive.data,
