@@ -20,7 +20,7 @@ from rapidfuzz import process
 from sqlalchemy import ColumnElement
 
 from service.contract import metric_info
-from service.contract.metric_info import METRICS, Goal
+from service.contract.metric_info import METRICS
 from service.contract.spec import ClassifierSpec, GanSpec
 from service.contract.tables import Job
 
@@ -153,9 +153,7 @@ def _metric(name: str) -> Column | None:
     which, metric = match[1] or "last", match[2]
     side: Literal["min", "max"] = "max" if which == "max" else "min"
     info = metric_info.describe(metric)
-    by_goal: Literal["min", "max"] | None = None
-    if info.goal is not None:
-        by_goal = "max" if info.goal is Goal.MAXIMIZE else "min"
+    by_goal = info.better
     if which == "last":
         return Column(
             name=name,

@@ -6,10 +6,9 @@ from typing import Any, Final
 
 from flask import Response
 
-from service.contract import events, jobs, metric_info
+from service.contract import events, extremes, jobs
 from service.contract.artifacts import ArtifactKind
 from service.contract.events import EventType, Level, Wanted
-from service.contract.metric_info import Goal
 from service.contract.states import TERMINAL
 from service.contract.tables import Epoch, Event, Job
 from service.web import queries, representations
@@ -79,7 +78,7 @@ def metrics(job_id: str) -> Response:
         rows=shown[::-1],
         total=len(rows),
         names=names,
-        best={name: _best_epoch(rows, name) for name in names},
+        best={name: _best_epoch(job, name) for name in names},
     )
 
 
@@ -158,11 +157,7 @@ def _same(view: Wanted, wanted: Wanted) -> bool:
     return set(view.types) == set(wanted.types) and view.level == wanted.level
 
 
-def _best_epoch(rows: Any, name: str) -> int | None:
+def _best_epoch(job: Job, name: str) -> int | None:
     """The epoch in which a metric was best; ``None`` where neither way is better."""
-    goal = metric_info.describe(name).goal
-    values = [(row.metrics[name], row.epoch) for row in rows if row.metrics.get(name) is not None]
-    if goal is None or not values:
-        return None
-    pick = max if goal is Goal.MAXIMIZE else min
-    return int(pick(values, key=lambda value: value[0])[1])
+    found = extremes.best(job.extremes, name)
+    return found[1] if found is not None else None

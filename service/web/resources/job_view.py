@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from flask import Blueprint, Response, render_template, request
@@ -80,7 +80,7 @@ def job(job_id: str) -> Response:
         note=row.note,
         facts=facts,
         took=(row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
-        tiles=tiles.metric_tiles(row, lambda: _metrics(job_id)),
+        tiles=tiles.metric_tiles(row),
         resources=tiles.resource_tiles(row, last),
         checkpoints=checkpoint_items(row, checkpoints)[::-1],
         artifacts=[artifact_item(artifact) for artifact in (*checkpoints, *samples)],
@@ -118,12 +118,6 @@ def play(job_id: str) -> Response:
         "class_names": class_names(row, None),
     }
     return _html("play.html", job=shown, facts=facts)
-
-
-def _metrics(job_id: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with services().database.read() as session:
-        rows = jobs.epochs(session, job_id)
-    return ((row.epoch, row.metrics) for row in rows)
 
 
 def _resumed(told: list[Event]) -> list[int]:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import update
@@ -33,20 +32,17 @@ def set_columns(app: Flask, job_id: str, **values: Any) -> None:
         session.execute(update(Job).where(Job.id == job_id).values(**values))
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-def test_the_best_value_is_told_of_jobs_with_and_without_recorded_extremes(
-    app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Submit, recorded: bool
-) -> None:
+def test_the_best_value_is_told_with_its_epoch(client: FlaskClient, worker: PlayedWorker, submit: Submit) -> None:
     job_id = submit(client)
     worker.claim()
     for epoch, loss in enumerate([0.5, 0.25, 0.25, float("nan"), 0.75], start=1):
         worker.epoch(epoch, metrics={"val_loss": loss, "val_accuracy": 0.1 * epoch})
-    if not recorded:  # as of a job that ended before they were kept
-        set_columns(app, job_id, extremes={})
     page = client.get(f"/ui/jobs/{job_id}").text
     assert "best 0.25 in epoch 2" in tile(page, "val_loss")
     assert "0.75" in tile(page, "val_loss")
     assert "best 50.00% in epoch 5" in tile(page, "val_accuracy")
+    table = client.get(f"/jobs/{job_id}/metrics", headers={"Accept": "text/html"}).text
+    assert re.findall(r'class="number best">(.*?)<', table) == ["50.00%", "0.25"]
 
 
 def test_used_resources_are_told_where_they_were_measured(
