@@ -24,7 +24,7 @@ from service.web.queries import EventQuery, FeedQuery, StreamQuery
 from service.web.representations import EventList
 from service.web.resources import job_pages
 from service.web.services import owner, services
-from service.web.stream import MAX_CLIENTS, follow
+from service.web.stream import follow
 
 blueprint: Final = Blueprint("events", __name__)
 
@@ -156,8 +156,7 @@ def stream_all() -> Response:
 
 
 def _refuse_if_full() -> None:
-    here = services()
-    if here.hub.is_full or here.hub.clients + here.feed.clients >= MAX_CLIENTS:
+    if services().is_full:
         raise Problem(
             "too_many_streams", "too many streams are open in this web process", headers={"Retry-After": "10"}
         )
