@@ -10,7 +10,7 @@ from flask import request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
-from service.contract import columns, jobs, orders, validation
+from service.contract import columns, files, jobs, orders, validation
 from service.contract.audit import Deed
 from service.contract.columns import UnknownColumn
 from service.contract.events import EventType, Level
@@ -237,6 +237,15 @@ class QueueQuery(Query):
     """How much of the queue to show."""
 
     limit: int = Field(100, ge=1, le=1000)
+
+
+class FilesQuery(Query):
+    """Which of a job's files to list."""
+
+    limit: int = Field(1000, ge=1, le=1000)
+    cursor: Annotated[str, StringConstraints(max_length=files.MAX_CURSOR)] | None = Field(
+        None, description="`next_cursor` of the page before."
+    )
 
 
 class MetricsQuery(Query):

@@ -11,11 +11,11 @@ from service.contract.artifacts import ArtifactKind
 from service.contract.listing import GroupBy
 from service.contract.spec import Kind
 from service.web import queries
-from service.web.answers import see_other
+from service.web.answers import next_page, see_other
 from service.web.operations import documented
 from service.web.queries import MAX_COMPARED, CompareQuery, FilterQuery, GroupQuery, IndexQuery, NewQuery
 from service.web.representations import job_detail
-from service.web.resources.lists import group_jobs, list_jobs, next_page
+from service.web.resources.lists import group_jobs, list_jobs
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("pages", __name__)
@@ -75,7 +75,7 @@ def index() -> Response:
         first=first,
         groups=groups,
         default_columns=_COLUMNS,
-        next_address=next_page("/", first) if first.has_more else None,
+        next_address=next_page(first.next_cursor) if first.next_cursor is not None else None,
         workers=workers,
         kinds=list(Kind),
         orders=_ORDERS,
