@@ -27,7 +27,7 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         # A worker of the old code that commits an epoch between the two statements would have it overwritten.
         op.execute("LOCK TABLE jobs IN EXCLUSIVE MODE")
-    op.create_index("ix_jobs_name", "jobs", ["name", "created_ms"], unique=False)
+    op.create_index("ix_jobs_name", "jobs", ["name", "owner", "created_ms", "id"], unique=False)
     op.create_index("ix_audit_key", "audit", ["key_id", "at_ms"], unique=False)
     op.execute(sa.update(_JOBS).where(_JOBS.c.name == "").values(name=None))
     for job_id, extremes in _missing_extremes():

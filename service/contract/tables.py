@@ -58,7 +58,7 @@ class Job(Base):
         Index("ix_jobs_counts", "status", "kind"),  # all that counting them needs
         Index("ix_jobs_status", "status", "created_ms", "id"),
         Index("ix_jobs_priority", "priority", "id"),
-        Index("ix_jobs_name", "name", "created_ms"),
+        Index("ix_jobs_name", "name", "owner", "created_ms", "id"),
         Index("ix_jobs_parent", "parent_id", "created_ms", sqlite_where=_WITH_PARENT, postgresql_where=_WITH_PARENT),
     )
 
