@@ -62,7 +62,7 @@ def _order(sort: str) -> str:
 
 
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-JobId = Annotated[str, StringConstraints(max_length=40)]
+JobId = Annotated[str, StringConstraints(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Seq = Annotated[int, Field(ge=0, le=2**62)]
 WhichCheckpoint = Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")]
 Columns = Annotated[
