@@ -227,6 +227,12 @@ def several(session: Session, job_ids: Collection[str], *, owner: str | None = N
     return session.scalars(query.order_by(Job.created_ms.desc(), Job.id.desc())).all()
 
 
+def existing(session: Session, job_ids: Collection[str], *, owner: str | None = None) -> set[str]:
+    """Which of these ids are those of jobs."""
+    query = select(Job.id).where(Job.id.in_(job_ids))
+    return set(session.scalars(query if owner is None else query.where(Job.owner == owner)))
+
+
 def artifact_epochs(session: Session, job_ids: Collection[str], kind: ArtifactKind) -> dict[str, list[int]]:
     """The epochs of which each of the jobs has a file of this kind, rising; jobs without any are left out."""
     query = select(Artifact.job_id, Artifact.epoch).where(Artifact.job_id.in_(job_ids), Artifact.kind == kind)

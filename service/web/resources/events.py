@@ -10,6 +10,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, request
 
 from service.contract import events, jobs, listing
+from service.contract.errors import JobNotFound
 from service.contract.events import Wanted
 from service.contract.listing import JobFilter
 from service.contract.states import TERMINAL, Status
@@ -135,8 +136,9 @@ def stream_all() -> Response:
     _refuse_if_full()
     here, whose, only = services(), owner(), frozenset(query.jobs)
     with here.database.read() as session:
-        for job_id in only:
-            jobs.get(session, job_id, owner=whose)
+        missing = only - jobs.existing(session, only, owner=whose)
+    if missing:
+        raise JobNotFound(min(missing))
 
     def snapshot() -> tuple[dict[str, Any], dict[str, int]]:
         with here.database.read() as session:
