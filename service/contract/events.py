@@ -36,6 +36,8 @@ class Level(StrEnum):
     ERROR = "error"
 
 
+MAX_SEQ: Final = 2**62
+"""No event has so high a number."""
 _LOSS: Final = "worker lost"
 
 
@@ -131,6 +133,14 @@ def _is_at_least(level: Level) -> ColumnElement[bool]:
     lost = or_(told("reason").startswith(_LOSS), told("reason") == "worker_lost")
     warned = and_(Event.type == EventType.LOG, told("level") == Level.WARNING)
     return or_(errors, found, warned, and_(Event.type == EventType.STATUS, lost))
+
+
+def resumed(session: Session, job_id: str) -> list[int]:
+    """The epochs after which a job went on: on another worker, after a pause, or from another job's checkpoint."""
+    epoch = Event.data["epoch"].as_integer()
+    claimed = and_(Event.type == EventType.STATUS, Event.data["reason"].as_string() == "claimed")
+    query = select(epoch).where(Event.job_id == job_id, claimed, epoch > 0).order_by(Event.seq)
+    return list(session.scalars(query))
 
 
 def of_type(session: Session, job_id: str, kind: EventType) -> Sequence[Event]:

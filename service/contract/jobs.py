@@ -376,9 +376,17 @@ def remove(
         session.execute(delete(Job).where(Job.id == job_id))
 
 
-def epochs(session: Session, job_id: str) -> Sequence[Epoch]:
-    """All finished epochs of a job, in order."""
-    return session.scalars(select(Epoch).where(Epoch.job_id == job_id).order_by(Epoch.epoch)).all()
+def epochs(session: Session, job_id: str, *, last: int | None = None) -> Sequence[Epoch]:
+    """The finished epochs of a job in order: all, or the last so many."""
+    query = select(Epoch).where(Epoch.job_id == job_id)
+    if last is None:
+        return session.scalars(query.order_by(Epoch.epoch)).all()
+    return session.scalars(query.order_by(Epoch.epoch.desc()).limit(last)).all()[::-1]
+
+
+def count_epochs(session: Session, job_id: str) -> int:
+    """How many epochs of a job are finished, without those of the job that it was forked from."""
+    return session.scalar(select(func.count()).select_from(Epoch).where(Epoch.job_id == job_id)) or 0
 
 
 def artifacts(session: Session, job_id: str, kind: ArtifactKind | None = None) -> Sequence[Artifact]:

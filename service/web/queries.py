@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from service.contract import columns, files, jobs, orders, validation
 from service.contract.audit import Deed
 from service.contract.columns import UnknownColumn
-from service.contract.events import EventType, Level
+from service.contract.events import MAX_SEQ, EventType, Level
 from service.contract.listing import GroupBy, JobFilter, Lacking
 from service.contract.spec import Kind
 from service.contract.states import Status
@@ -63,7 +63,7 @@ def _order(sort: str) -> str:
 
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 JobId = Annotated[str, StringConstraints(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Seq = Annotated[int, Field(ge=0, le=2**62)]
+Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
 WhichCheckpoint = Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")]
 Columns = Annotated[
     list[Annotated[str, StringConstraints(max_length=200), AfterValidator(_column)]],

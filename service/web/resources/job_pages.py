@@ -39,7 +39,7 @@ def log(job_id: str) -> Response:
     """The log of a job: by default its end."""
     query = queries.read_query(EventQuery)
     wanted = wanted_events(query)
-    before = query.before or (None if query.after else 2**62)
+    before = query.before or (None if query.after else events.MAX_SEQ)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
         rows = events.select_from_log(session, job_id, wanted, after=query.after, before=before, limit=query.limit + 1)
@@ -69,15 +69,15 @@ def metrics(job_id: str) -> Response:
     queries.read_query(MetricsQuery)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
-        rows = jobs.epochs(session, job_id)
-    shown = rows[-_SHOWN_EPOCHS:]
+        rows = jobs.epochs(session, job_id, last=_SHOWN_EPOCHS)
+        total = jobs.count_epochs(session, job_id)
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     return _page(
         "metrics.html",
         job,
         "Metrics",
-        rows=shown[::-1],
-        total=len(rows),
+        rows=rows[::-1],
+        total=total,
         names=names,
         best={name: _best_epoch(job, name) for name in names},
     )

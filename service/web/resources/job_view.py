@@ -10,10 +10,10 @@ from flask import Blueprint, Response, render_template, request
 from service.contract import events, jobs, lineage
 from service.contract.artifacts import ArtifactKind
 from service.contract.errors import JobNotFound
-from service.contract.events import EventType
+from service.contract.events import EventType, Wanted
 from service.contract.spec import Kind
 from service.contract.states import TERMINAL
-from service.contract.tables import Epoch, Event, Job
+from service.contract.tables import Epoch, Job
 from service.datasets import BUILT_IN
 from service.web import queries, tiles
 from service.web.asking import class_names
@@ -53,14 +53,15 @@ def job(job_id: str) -> Response:
             checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
             samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
             last = session.get(Epoch, (job_id, row.epoch))
-            told = [event for kind in _TOLD for event in events.of_type(session, job_id, kind)]
+            history = events.select_from_log(
+                session, job_id, Wanted(types=_TOLD), before=events.MAX_SEQ, limit=_HISTORY
+            )
+            resumed = events.resumed(session, job_id)
             parent = lineage.parent(session, row, owner=owner())
             children, children_count = lineage.children(session, job_id, owner=owner(), limit=_CHILDREN)
     except JobNotFound:
         return _missing(job_id)
     shown = job_detail(row)
-    resumed = _resumed(told)
-    history = sorted(told, key=lambda event: event.seq, reverse=True)[:_HISTORY]
     facts = {
         "id": job_id,
         "kind": row.kind,
@@ -85,7 +86,7 @@ def job(job_id: str) -> Response:
         checkpoints=checkpoint_items(row, checkpoints)[::-1],
         artifacts=[artifact_item(artifact) for artifact in (*checkpoints, *samples)],
         confusion=_confusion(row, last),
-        history=[event_document(event, job_id=job_id) for event in history],
+        history=[event_document(event, job_id=job_id) for event in reversed(history)],
         reasons=_REASONS,
         resumed=resumed,
         parent=parent,
@@ -118,12 +119,6 @@ def play(job_id: str) -> Response:
         "class_names": class_names(row, None),
     }
     return _html("play.html", job=shown, facts=facts)
-
-
-def _resumed(told: list[Event]) -> list[int]:
-    """The epochs after which the job went on: on another worker, after a pause, or from another job's checkpoint."""
-    claims = [event.data for event in told if event.type == EventType.STATUS and event.data.get("reason") == "claimed"]
-    return [data["epoch"] for data in claims if data["epoch"]]
 
 
 def _is_judged(row: Job) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import update
+from sqlalchemy import event, update
 
-from service.contract import lineage
+from service.contract import leases, lineage
 from service.contract.database import Database
-from service.contract.tables import Job
+from service.contract.tables import Epoch, Event, Job
+from service.web.resources import job_pages
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
 
@@ -123,3 +126,42 @@ def test_a_note_is_text_and_no_markup(client: FlaskClient, submit: Submit) -> No
     page = client.get(f"/ui/jobs/{job_id}").text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\nsecond" in page
     assert 'id="star" data-live aria-pressed="true"' in page
+
+
+@contextmanager
+def loaded(model: type[Event] | type[Epoch]) -> Iterator[list[Any]]:
+    """The rows of a table that are read meanwhile."""
+    rows: list[Any] = []
+
+    def note(row: Any, _: Any) -> None:
+        rows.append(row)
+
+    event.listen(model, "load", note)
+    try:
+        yield rows
+    finally:
+        event.remove(model, "load", note)
+
+
+def test_of_a_long_job_only_what_is_shown_is_read(
+    either_app: Flask, play: Callable[[Flask], PlayedWorker], submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    job_id = submit(client, epochs=9)
+    for epoch in (1, 2, 3):
+        held = worker.claim()
+        for number in range(30):
+            leases.log(worker.database, held, "info", "note", f"line {epoch}-{number:02d}")
+        worker.epoch(epoch, metrics={"val_loss": 1 / epoch})
+        leases.hand_back(worker.database, held, None)
+    with loaded(Event) as read:
+        page = client.get(f"/ui/jobs/{job_id}").text
+    lines = re.findall(r"line (\d-\d\d)", page)
+    assert lines == sorted(lines, reverse=True)
+    assert ("3-29" in lines, "1-29" in lines, len(read)) == (True, False, 60)
+    assert "resumed after epoch 2" in page
+    monkeypatch.setattr(job_pages, "_SHOWN_EPOCHS", 2)
+    with loaded(Epoch) as rows:
+        table = client.get(f"/jobs/{job_id}/metrics", headers={"Accept": "text/html"}).text
+    assert [row.epoch for row in rows] == [3, 2]
+    assert "3 epochs, the newest first; the last 2 are shown" in table
