@@ -382,6 +382,10 @@ FACTS: Final[dict[str, Column]] = dict(
             label="peak memory",
         ),
         _fact(
+            "size_bytes", Type.BYTES, lambda job: job.size_bytes, Job.size_bytes.expression, label="size of files",
+            description="Sum of the sizes of its checkpoints and samples.",
+        ),
+        _fact(
             "spec", Type.TEXT, lambda job: job.spec_hash, Job.spec_hash.expression,
             description="Hash of the spec: equal for jobs that compute the same.",
         ),
