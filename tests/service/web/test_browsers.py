@@ -154,6 +154,8 @@ def test_a_browser_sees_a_problem_as_a_page_with_everything_in_it(client: FlaskC
         ("/nope", 404, "Page not found"),
         ("/jobs/job_01J00000000000000000000000", 404, "There is no such job"),
         ("/jobs/job_01J00000000000000000000000/events", 404, "There is no such job"),
+        ("/ui/jobs/job_01J00000000000000000000000", 404, "There is no such job"),
+        ("/ui/play/job_01J00000000000000000000000", 404, "There is no such job"),
         ("/datasets/nope", 404, "There is no such dataset"),
     ],
 )
