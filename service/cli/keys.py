@@ -15,13 +15,13 @@ from typing import Any, Final
 import click
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import make_url
+from sqlalchemy import make_url, select
 
 from migrations.upgrade import is_current, upgrade
 from service.cli.errors import Failure
 from service.contract import keys as contract
 from service.contract.audit import Actor
-from service.contract.database import Database
+from service.contract.database import Database, now_ms
 from service.contract.keys import Scope
 from service.contract.settings import Settings
 from service.contract.tables import ApiKey
@@ -58,7 +58,7 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
             database, name=name[:100], owner=owner, scope=Scope(scope), lifetime_s=lifetime_s, by=_operator()
         )
     if as_json:
-        click.echo(json.dumps(_document(row) | {"key": key}))
+        click.echo(json.dumps(_document(row, row.created_ms) | {"key": key}))
         return
     click.echo(key)
     click.echo(
@@ -73,15 +73,15 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
 def show(as_json: bool) -> None:
     """List all keys, also the revoked ones, without their secrets."""
     with open_database() as database, database.read() as session:
-        rows = contract.every(session)
+        rows, now = contract.every(session), session.scalar(select(now_ms())) or 0
     if as_json:
-        click.echo(json.dumps([_document(row) for row in rows]))
+        click.echo(json.dumps([_document(row, now) for row in rows]))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("ID", "NAME", "OWNER", "SCOPE", "STATE"):
         table.add_column(column, overflow="fold", no_wrap=column in ("ID", "SCOPE"))
     for row in rows:
-        table.add_row(row.id, row.name, row.owner, row.scope, _state(row))
+        table.add_row(row.id, row.name, row.owner, row.scope, _state(row, now))
     Console(highlight=False, markup=False).print(table)
 
 
@@ -92,7 +92,10 @@ def revoke(which: str, as_json: bool) -> None:
     """Revoke a key. It takes effect within two seconds; browsers that signed in with it are signed out."""
     with open_database() as database:
         row = contract.revoke(database, which, by=_operator())
-    click.echo(json.dumps(_document(row)) if as_json else f"revoked {row.id} ({row.name}, owner {row.owner})")
+    if as_json:
+        click.echo(json.dumps(_document(row, row.revoked_ms or row.created_ms)))
+    else:
+        click.echo(f"revoked {row.id} ({row.name}, owner {row.owner})")
 
 
 COMMANDS: Final = (keys,)
@@ -132,13 +135,17 @@ def _lifetime_s(text: str | None) -> float | None:
     return float(int(form[1]) * _UNITS[form[2]])
 
 
-def _state(row: ApiKey) -> str:
-    if row.revoked_ms is not None:
-        return f"revoked {time_text(row.revoked_ms)}"
-    return f"expires {time_text(row.expires_ms)}" if row.expires_ms is not None else "valid"
+def _state(row: ApiKey, now: int) -> str:
+    match contract.state_of(row, now=now):
+        case "revoked":
+            return f"revoked {time_text(row.revoked_ms)}"
+        case "expired":
+            return f"expired {time_text(row.expires_ms)}"
+        case _:
+            return f"expires {time_text(row.expires_ms)}" if row.expires_ms is not None else "valid"
 
 
-def _document(row: ApiKey) -> dict[str, Any]:
+def _document(row: ApiKey, now: int) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": row.name,
@@ -147,6 +154,7 @@ def _document(row: ApiKey) -> dict[str, Any]:
         "created_at": time_text(row.created_ms),
         "expires_at": time_text(row.expires_ms),
         "revoked_at": time_text(row.revoked_ms),
+        "state": contract.state_of(row, now=now),
     }
 
 

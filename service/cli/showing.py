@@ -142,11 +142,12 @@ def _files(job: Job, results: Mapping[str, Any]) -> list[str]:
     files = results["artifacts"]
     if not files:
         return ["none yet"] if not job.ended else ["none"]
-    total = size(sum(item["size_bytes"] for item in files))
-    kept = sorted(item["epoch"] for item in files if item["kind"] == "checkpoint")
-    lines = [f"{len(files)} files, {total}; download them with: tapeline download {job.id[-6:]}"]
+    kept = [item["epoch"] for item in files if item["kind"] == "checkpoint"]
+    total = f"{results['artifact_count']} files, {size(results['size_bytes'])}"
+    lines = [f"{total}; download them with: tapeline download {job.id[-6:]}"]
     if kept:
-        shown = ", ".join(map(str, kept[:6])) + (f", ... {kept[-1]}" if len(kept) > 6 else "")
+        last = results["checkpoints"]["latest"]["epoch"]
+        shown = ", ".join(map(str, kept[:6])) + (f", ... {last}" if len(kept) > 6 else "")
         best = f"; best: {results['best']['epoch']}" if results["best"] else ""
         lines.append(f"checkpoints of epochs {shown}{best}")
     return lines

@@ -193,7 +193,7 @@ class Job(Mapping[str, Any]):
         return cast("History", self._connection.json("GET", f"{self._path}/metrics"))
 
     def results(self) -> dict[str, Any]:
-        """Final and best metrics, checkpoints, samples, plots, all files."""
+        """Final and best metrics, checkpoints, samples, plots, and the first 1,000 files; ``files`` has all."""
         return self._connection.json("GET", f"{self._path}/results")
 
     def checkpoints(self) -> list[dict[str, Any]]:
@@ -205,7 +205,12 @@ class Job(Mapping[str, Any]):
     def files(self) -> list[tuple[str, str]]:
         """All files, plots and the film of samples included: a name, and the address to download it from."""
         results = self.results()
-        found = [(downloads.safe_name(item["name"]), str(item["url"])) for item in results["artifacts"]]
+        items, cursor = list(results["artifacts"]), results.get("next_cursor")
+        while cursor is not None:
+            page = self._connection.json("GET", f"{self._path}/artifacts", params={"cursor": cursor})
+            items += page["data"]
+            cursor = page["next_cursor"]
+        found = [(downloads.safe_name(item["name"]), str(item["url"])) for item in items]
         found += [(downloads.safe_name(f"{name}.png"), str(url)) for name, url in results["plots"].items()]
         if results["samples"]["film"]:
             found.append(("samples.gif", str(results["samples"]["film"])))

@@ -20,7 +20,7 @@ from rapidfuzz import process
 from sqlalchemy import ColumnElement
 
 from service.contract import metric_info
-from service.contract.metric_info import METRICS, Goal
+from service.contract.metric_info import METRICS
 from service.contract.spec import ClassifierSpec, GanSpec
 from service.contract.tables import Job
 
@@ -153,9 +153,7 @@ def _metric(name: str) -> Column | None:
     which, metric = match[1] or "last", match[2]
     side: Literal["min", "max"] = "max" if which == "max" else "min"
     info = metric_info.describe(metric)
-    by_goal: Literal["min", "max"] | None = None
-    if info.goal is not None:
-        by_goal = "max" if info.goal is Goal.MAXIMIZE else "min"
+    by_goal = info.better
     if which == "last":
         return Column(
             name=name,
@@ -382,6 +380,10 @@ FACTS: Final[dict[str, Column]] = dict(
         _fact(
             "peak_memory_bytes", Type.BYTES, lambda job: job.peak_memory_bytes, Job.peak_memory_bytes.expression,
             label="peak memory",
+        ),
+        _fact(
+            "size_bytes", Type.BYTES, lambda job: job.size_bytes, Job.size_bytes.expression, label="size of files",
+            description="Sum of the sizes of its checkpoints and samples.",
         ),
         _fact(
             "spec", Type.TEXT, lambda job: job.spec_hash, Job.spec_hash.expression,

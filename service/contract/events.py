@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Text, and_, cast, func, or_, select, updat
 from sqlalchemy.orm import Session
 
 from service.contract.database import now_ms
-from service.contract.states import Status
+from service.contract.states import ErrorCode, Status
 from service.contract.tables import Event, Job
 
 
@@ -36,7 +36,10 @@ class Level(StrEnum):
     ERROR = "error"
 
 
-_LOSS: Final = "worker lost"
+MAX_SEQ: Final = 2**62
+"""No event has so high a number."""
+WORKER_LOST: Final = "worker lost"
+"""How the reason of a status begins that tells of a lost worker, after which the job waits again."""
 
 
 def append(session: Session, job_id: str, events: Sequence[tuple[EventType, Mapping[str, Any]]]) -> int:
@@ -106,13 +109,14 @@ def level_of(event: Event) -> Level:
             return Level.ERROR if data.get("severity") == Level.ERROR else Level.WARNING
         case EventType.STATUS | EventType.END if data.get("status") == Status.FAILED:
             return Level.ERROR
-        case EventType.STATUS if _is_loss(str(data.get("reason"))):
+        case EventType.STATUS if is_worker_lost(str(data.get("reason"))):
             return Level.WARNING
     return Level.INFO
 
 
-def _is_loss(reason: str) -> bool:
-    return reason.startswith(_LOSS) or reason == "worker_lost"
+def is_worker_lost(reason: str) -> bool:
+    """Whether the reason of a status is a lost worker, the last that a job could bear included."""
+    return reason.startswith(WORKER_LOST) or reason == ErrorCode.WORKER_LOST
 
 
 def _is_at_least(level: Level) -> ColumnElement[bool]:
@@ -128,9 +132,17 @@ def _is_at_least(level: Level) -> ColumnElement[bool]:
     errors = or_(failed, logged, and_(found, told("severity") == Level.ERROR))
     if level is Level.ERROR:
         return errors
-    lost = or_(told("reason").startswith(_LOSS), told("reason") == "worker_lost")
+    lost = or_(told("reason").startswith(WORKER_LOST), told("reason") == ErrorCode.WORKER_LOST)
     warned = and_(Event.type == EventType.LOG, told("level") == Level.WARNING)
     return or_(errors, found, warned, and_(Event.type == EventType.STATUS, lost))
+
+
+def resumed(session: Session, job_id: str) -> list[int]:
+    """The epochs after which a job went on: on another worker, after a pause, or from another job's checkpoint."""
+    epoch = Event.data["epoch"].as_integer()
+    claimed = and_(Event.type == EventType.STATUS, Event.data["reason"].as_string() == "claimed")
+    query = select(epoch).where(Event.job_id == job_id, claimed, epoch > 0).order_by(Event.seq)
+    return list(session.scalars(query))
 
 
 def of_type(session: Session, job_id: str, kind: EventType) -> Sequence[Event]:

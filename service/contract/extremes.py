@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from service.contract import metric_info
+
 Extremes = dict[str, dict[str, Any]]
 """``{"val_loss": {"min": 0.11, "min_epoch": 7, "max": 0.52, "max_epoch": 1}}``"""
 
@@ -30,3 +32,11 @@ def extended(extremes: Extremes, metrics: Mapping[str, float | None], epoch: int
             known = known | {"max": value, "max_epoch": epoch}
         after[name] = known
     return after
+
+
+def best(extremes: Extremes, name: str) -> tuple[float, int] | None:
+    """A metric's best value and its epoch; ``None`` where neither way is better, or no value is known."""
+    better, known = metric_info.describe(name).better, extremes.get(name)
+    if better is None or known is None:
+        return None
+    return known[better], known[f"{better}_epoch"]

@@ -136,7 +136,7 @@ def _new_job(submission: Submission) -> Job:
         id=submission.id or new_id("job"),
         owner=submission.owner,
         kind=spec.kind,
-        name=spec.name,
+        name=spec.name or None,
         tags=list(spec.tags),
         priority=spec.priority,
         spec=dict(submission.spec),
@@ -225,6 +225,12 @@ def several(session: Session, job_ids: Collection[str], *, owner: str | None = N
     """Those of the jobs that there are, the newest first."""
     query = _owned(select(Job).where(Job.id.in_(job_ids)), owner)
     return session.scalars(query.order_by(Job.created_ms.desc(), Job.id.desc())).all()
+
+
+def existing(session: Session, job_ids: Collection[str], *, owner: str | None = None) -> set[str]:
+    """Which of these ids are those of jobs."""
+    query = select(Job.id).where(Job.id.in_(job_ids))
+    return set(session.scalars(query if owner is None else query.where(Job.owner == owner)))
 
 
 def artifact_epochs(session: Session, job_ids: Collection[str], kind: ArtifactKind) -> dict[str, list[int]]:
@@ -322,7 +328,7 @@ def change(
         given = patch.model_fields_set
         before = _changeable(job)
         if "name" in given:
-            job.name = patch.name
+            job.name = patch.name or None
         if "priority" in given:
             job.priority = DEFAULT_PRIORITY if patch.priority is None else patch.priority
         if "tags" in given:
@@ -370,9 +376,17 @@ def remove(
         session.execute(delete(Job).where(Job.id == job_id))
 
 
-def epochs(session: Session, job_id: str) -> Sequence[Epoch]:
-    """All finished epochs of a job, in order."""
-    return session.scalars(select(Epoch).where(Epoch.job_id == job_id).order_by(Epoch.epoch)).all()
+def epochs(session: Session, job_id: str, *, last: int | None = None) -> Sequence[Epoch]:
+    """The finished epochs of a job in order: all, or the last so many."""
+    query = select(Epoch).where(Epoch.job_id == job_id)
+    if last is None:
+        return session.scalars(query.order_by(Epoch.epoch)).all()
+    return session.scalars(query.order_by(Epoch.epoch.desc()).limit(last)).all()[::-1]
+
+
+def count_epochs(session: Session, job_id: str) -> int:
+    """How many epochs of a job are finished, without those of the job that it was forked from."""
+    return session.scalar(select(func.count()).select_from(Epoch).where(Epoch.job_id == job_id)) or 0
 
 
 def artifacts(session: Session, job_id: str, kind: ArtifactKind | None = None) -> Sequence[Artifact]:

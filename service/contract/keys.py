@@ -132,10 +132,13 @@ def state_of(row: ApiKey, *, now: int) -> str:
     return "expired" if row.expires_ms is not None and row.expires_ms <= now else "valid"
 
 
-def last_recorded(session: Session) -> dict[str, int]:
-    """When each key's last action was audited, in milliseconds. Reads are not audited; this reads the whole audit."""
-    query = select(AuditEntry.key_id, func.max(AuditEntry.at_ms)).where(AuditEntry.key_id.is_not(None))
-    return {key_id: at_ms for key_id, at_ms in session.execute(query.group_by(AuditEntry.key_id)) if key_id}
+def last_recorded(session: Session, key_id: str | None = None) -> dict[str, int]:
+    """When the last action of one key, or (``None``) of each, was audited, in milliseconds. Reads are not audited."""
+    last = select(func.max(AuditEntry.at_ms)).where(AuditEntry.key_id == ApiKey.id).scalar_subquery()
+    query = select(ApiKey.id, last)
+    if key_id is not None:
+        query = query.where(ApiKey.id == key_id)
+    return {found: at_ms for found, at_ms in session.execute(query) if at_ms is not None}
 
 
 def revoke(database: Database, which: str, *, by: Actor | None = None) -> ApiKey:
@@ -153,13 +156,29 @@ def revoke(database: Database, which: str, *, by: Actor | None = None) -> ApiKey
         found = [row for row in found if row.id == which] or found  # a name may look like another key's id
         if len(found) != 1:
             raise KeyNotFound(which, [row.id for row in found])
-        row = found[0]
-        row.revoked_ms = now_ms()
-        session.execute(delete(BrowserSession).where(BrowserSession.key_id == row.id))
-        session.flush()
-        session.refresh(row)
-        audit.record(session, by, Deed.REVOKE_KEY, row.id, name=row.name, key_owner=row.owner)
-        return row
+        return _revoke(session, found[0], by)
+
+
+def revoke_id(database: Database, key_id: str, *, by: Actor | None = None) -> ApiKey:
+    """The same by the id alone; a key that is revoked already stays as it is.
+
+    Raises:
+        KeyNotFound: no key has this id.
+    """
+    with database.write() as session:
+        row = session.scalar(select(ApiKey).where(ApiKey.id == key_id).with_for_update())
+        if row is None:
+            raise KeyNotFound(key_id)
+        return _revoke(session, row, by) if row.revoked_ms is None else row
+
+
+def _revoke(session: Session, row: ApiKey, by: Actor | None) -> ApiKey:
+    row.revoked_ms = now_ms()
+    session.execute(delete(BrowserSession).where(BrowserSession.key_id == row.id))
+    session.flush()
+    session.refresh(row)
+    audit.record(session, by, Deed.REVOKE_KEY, row.id, name=row.name, key_owner=row.owner)
+    return row
 
 
 def identify(session: Session, text: str) -> Identity | None:

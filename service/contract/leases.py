@@ -572,4 +572,4 @@ def bury(session: Session, job: Job, message: str) -> None:
         jobs.finish(session, job, Status.FAILED, reason=ErrorCode.WORKER_LOST)
         return
     job.attempt += 1
-    _let_go(session, job, Request(job.requested) if job.requested else None, reason=f"worker lost: {message}")
+    _let_go(session, job, Request(job.requested) if job.requested else None, reason=f"{events.WORKER_LOST}: {message}")

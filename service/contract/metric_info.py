@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 
 class Goal(StrEnum):
@@ -40,6 +40,13 @@ class MetricInfo:
     """Whether it is measured in some epochs only: then a line goes from one value to the next."""
     unit: Unit | None = None
     """``None``: a plain number."""
+
+    @property
+    def better(self) -> Literal["min", "max"] | None:
+        """Which of several values is the best; ``None``: neither way is better by itself."""
+        if self.goal is None:
+            return None
+        return "max" if self.goal is Goal.MAXIMIZE else "min"
 
 
 PALETTE: Final = ("#0067a5", "#c14f00", "#00805c", "#a8528a", "#8a6a00", "#2b8fc4", "#6d5bb8", "#6b6b6b")

@@ -68,4 +68,4 @@ def _first_free(session: Session, candidates: Iterator[str], owner: str | None) 
         for name in names:
             if name not in taken:
                 return name
-        step = min(2 * step, 500)  # SQLite's variables are limited, and each query reads the whole table
+        step = min(2 * step, 500)  # SQLite's variables are limited

@@ -6,8 +6,6 @@ A place is what a job is sorted by, then its id, so that no two jobs share one. 
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, UnaryExpression, and_, case, func, literal, or_, tuple_
 
-from service.contract import columns
+from service.contract import columns, cursors
 from service.contract.columns import Type, UnknownColumn
 from service.contract.errors import InvalidCursor
 from service.contract.states import Status
@@ -109,8 +107,7 @@ class Order:
 
     def cursor(self, value: Any, job_id: str) -> str:
         """The place of the job with this value and id."""
-        text = json.dumps([self._sort, value, job_id], ensure_ascii=False)
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return cursors.write([self._sort, value, job_id])
 
     def behind(self, cursor: str) -> ColumnElement[bool]:
         """Whether a job comes after a place.
@@ -129,11 +126,7 @@ class Order:
         return or_(after, key.value.is_(None)) if key.may_lack else after
 
     def _read(self, cursor: str) -> tuple[Any, str]:
-        try:
-            padded = cursor.encode() + b"=" * (-len(cursor) % 4)
-            made_for, value, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        except (ValueError, TypeError) as error:
-            raise InvalidCursor("the cursor is not one that this service gave out") from error
+        made_for, value, job_id = cursors.read(cursor, 3)
         if made_for != self._sort or not self._may_be(value) or not _is_plain(job_id):
             raise InvalidCursor("the cursor belongs to another list; start again without it")
         return value, job_id

@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import and_, func, select
+from sqlalchemy.orm import Session, defer
 
-from service.contract import calibrations, costs, uploads, work
+from service.contract import calibrations, costs, work
 from service.contract.architecture import Shape
 from service.contract.costs import total_steps
 from service.contract.spec import Spec
 from service.contract.states import Status
 from service.contract.strict_json import canonical
-from service.contract.tables import Epoch, Job
+from service.contract.tables import Epoch, Job, Upload
 from service.contract.validation import read_resolved
 
 _LOOK_BACK: Final = 30
@@ -76,21 +76,25 @@ class _Finished:
     used_s: float
 
 
-def plan(session: Session, spec: Spec, shape: Shape) -> Plan:
-    """Estimate what a checked spec will cost."""
+def plan(session: Session, spec: Spec, shape: Shape, *, owner: str | None = None) -> Plan:
+    """Estimate what a checked spec will cost.
+
+    Args:
+        owner: rest the estimate on this owner's jobs only; ``None`` means all.
+    """
     return Plan(
         parameters=costs.parameters(spec, shape),
         steps=total_steps(spec, shape.train_count),
         estimated_bytes=costs.peak_bytes(spec, shape),
         checkpoint_bytes=costs.checkpoint_bytes(spec, shape),
-        estimate=_estimate(session, spec, shape),
+        estimate=_estimate(session, spec, shape, owner),
     )
 
 
-def _estimate(session: Session, spec: Spec, shape: Shape) -> Estimate | None:
+def _estimate(session: Session, spec: Spec, shape: Shape, owner: str | None) -> Estimate | None:
     factors = calibrations.factors(session)
     expected = work.seconds(work.count(spec, shape), factors or {})
-    finished = _finished(session, spec, factors or {})
+    finished = _finished(session, spec, factors or {}, owner)
     similar = [job for job in finished if work.overlap(job.expected, expected) >= _SIMILAR][:_SIMILAR_JOBS]
     if not similar and factors is None:
         similar = finished[:_SIMILAR_JOBS]
@@ -121,7 +125,7 @@ def _rounded(low: float, middle: float, high: float, basis: str) -> Estimate:
     return Estimate(seconds=round(middle, 1), low_s=round(low, 1), high_s=round(high, 1), basis=basis)
 
 
-def _finished(session: Session, spec: Spec, factors: Mapping[str, float]) -> list[_Finished]:
+def _finished(session: Session, spec: Spec, factors: Mapping[str, float], owner: str | None) -> list[_Finished]:
     """The latest jobs of the kind that succeeded from their first epoch on, without an interruption."""
     recent = (
         select(Job.id)
@@ -129,17 +133,22 @@ def _finished(session: Session, spec: Spec, factors: Mapping[str, float]) -> lis
         .order_by(Job.created_ms.desc(), Job.id.desc())
         .limit(_LOOK_BACK)
     )
-    # PostgreSQL cannot group by a JSON column, but lets columns pass that hang on the grouped primary key.
+    if owner is not None:
+        recent = recent.where(Job.owner == owner)
+    dataset = Job.resolved[("dataset", "name")].as_string()
+    # PostgreSQL cannot group by a JSON column, but lets columns pass that hang on the grouped primary keys.
     found = session.execute(
-        select(Job, func.sum(Epoch.seconds))
+        select(Job, Upload, func.sum(Epoch.seconds))
         .join(Epoch, Epoch.job_id == Job.id)
+        .outerjoin(Upload, and_(Upload.owner == func.coalesce(Job.owner, ""), Upload.name == dataset))
         .where(Job.id.in_(recent.scalar_subquery()))
-        .group_by(Job.id)
+        .group_by(Job.id, Upload.id)
         .order_by(Job.created_ms.desc(), Job.id.desc())
+        .options(defer(Job.spec), defer(Job.provenance))
     )
     jobs = []
-    for job, trained_s in found:
-        expected = work.seconds(_work_of(session, job), factors)
+    for job, upload, trained_s in found:
+        expected = work.seconds(_work_of(job, upload), factors)
         if trained_s and sum(expected.values()):
             whole_s = ((job.finished_ms or 0) - (job.started_ms or 0)) / 1000
             took_s = max(trained_s, min(whole_s, _LONGEST_FILES * trained_s + 1))
@@ -147,8 +156,7 @@ def _finished(session: Session, spec: Spec, factors: Mapping[str, float]) -> lis
     return jobs
 
 
-def _work_of(session: Session, job: Job) -> work.Work:
-    upload = uploads.find(session, job.resolved["dataset"]["name"], owner=job.owner)
+def _work_of(job: Job, upload: Upload | None) -> work.Work:
     rows, columns = (upload.image_rows, upload.image_columns) if upload is not None else (_SIDE, _SIDE)
     return _counted(canonical(job.resolved), job.epoch, job.steps, rows, columns)
 

@@ -58,6 +58,7 @@ class Job(Base):
         Index("ix_jobs_counts", "status", "kind"),  # all that counting them needs
         Index("ix_jobs_status", "status", "created_ms", "id"),
         Index("ix_jobs_priority", "priority", "id"),
+        Index("ix_jobs_name", "name", "owner", "created_ms", "id"),
         Index("ix_jobs_parent", "parent_id", "created_ms", sqlite_where=_WITH_PARENT, postgresql_where=_WITH_PARENT),
     )
 
@@ -303,6 +304,7 @@ class AuditEntry(Base):
     """Who did what. Rows are added, and never changed: a trigger sees to that."""
 
     __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_key", "key_id", "at_ms"),)
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     at_ms: Mapped[int] = mapped_column(BigInteger, index=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Response, render_template, request
 from pydantic import BaseModel
@@ -18,6 +19,21 @@ def as_json(
     response = Response(_text(body), status, content_type="application/json")
     response.headers.update(headers or {})
     return response
+
+
+def next_page(cursor: str, path: str | None = None) -> str:
+    """The address of the page after this one, with everything else as the request had it.
+
+    Args:
+        path: where that is another than the request's.
+    """
+    same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+    return f"{path or request.path}?{urlencode([*same, ('cursor', cursor)])}"
+
+
+def next_link(cursor: str | None) -> dict[str, str]:
+    """The header that leads to the page after this one, if there is one (RFC 8288)."""
+    return {"Link": f'<{next_page(cursor)}>; rel="next"'} if cursor is not None else {}
 
 
 def as_page(template: str, status: int = 200, **values: object) -> Response:

@@ -77,7 +77,7 @@ def networks(spec: Spec, fits: Shape) -> list[NetworkItem]:
 def dry_run(document: Any, spec: Spec, fits: Shape) -> DryRun:
     """What a checked spec would become and cost, and what is worth knowing before it is sent."""
     with services().database.read() as session:
-        cost = plan.plan(session, spec, fits)
+        cost = plan.plan(session, spec, fits, owner=owner())
     estimate = cost.estimate
     return DryRun(
         resolved=spec.model_dump(mode="json"),

@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.contract import leases, statistics
 from service.contract.database import Database
-from service.contract.events import EventType
+from service.contract.events import EventType, is_worker_lost
 from service.contract.statistics import Happened, Now
 
 _LATE_MS: Final = 10_000
@@ -185,7 +185,7 @@ def _count(item: Happened) -> None:
         reason = str(item.data.get("reason"))
         if reason == "claimed" and item.data.get("lease") == 1:
             _WAITS.labels(item.kind).observe(max(0, item.at_ms - item.created_ms) / 1000)
-        elif reason.startswith("worker lost") or reason == "worker_lost":
+        elif is_worker_lost(reason):
             _LOST.labels(item.kind).inc()
 
 

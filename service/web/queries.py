@@ -10,10 +10,10 @@ from flask import request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
-from service.contract import columns, jobs, orders, validation
+from service.contract import columns, files, jobs, orders, validation
 from service.contract.audit import Deed
 from service.contract.columns import UnknownColumn
-from service.contract.events import EventType, Level
+from service.contract.events import MAX_SEQ, EventType, Level
 from service.contract.listing import GroupBy, JobFilter, Lacking
 from service.contract.spec import Kind
 from service.contract.states import Status
@@ -62,8 +62,8 @@ def _order(sort: str) -> str:
 
 
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-JobId = Annotated[str, StringConstraints(max_length=40)]
-Seq = Annotated[int, Field(ge=0, le=2**62)]
+JobId = Annotated[str, StringConstraints(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
 WhichCheckpoint = Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")]
 Columns = Annotated[
     list[Annotated[str, StringConstraints(max_length=200), AfterValidator(_column)]],
@@ -237,6 +237,15 @@ class QueueQuery(Query):
     """How much of the queue to show."""
 
     limit: int = Field(100, ge=1, le=1000)
+
+
+class FilesQuery(Query):
+    """Which of a job's files to list."""
+
+    limit: int = Field(1000, ge=1, le=1000)
+    cursor: Annotated[str, StringConstraints(max_length=files.MAX_CURSOR)] | None = Field(
+        None, description="`next_cursor` of the page before."
+    )
 
 
 class MetricsQuery(Query):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from service.contract.artifacts import ArtifactKind
 from service.contract.audit import Deed
 from service.contract.keys import Scope
 from service.contract.spec import Kind
-from service.contract.states import TERMINAL, Action, FindingCode, Request, Severity, Status
+from service.contract.states import Action, FindingCode, Request, Severity, Status
 from service.contract.tables import Artifact, AuditEntry, Epoch, Event, Job
 from service.datasets import DatasetInfo, DatasetState
 
@@ -254,9 +254,11 @@ class ArtifactItem(Answer):
 
 
 class ArtifactList(Answer):
-    """The files of a job."""
+    """A page of a job's files."""
 
-    data: list[ArtifactItem]
+    data: list[ArtifactItem] = Field(description="By kind and epoch.")
+    has_more: bool
+    next_cursor: str | None
 
 
 class Checkpoint(ArtifactItem):
@@ -320,7 +322,10 @@ class Results(Answer):
     checkpoints: ResultCheckpoints
     samples: ResultSamples
     plots: dict[str, str] = Field(description="Name to address; add nothing for PNG, or end in .svg.")
-    artifacts: list[ArtifactItem]
+    artifacts: list[ArtifactItem] = Field(description="A page of all files, by kind and epoch.")
+    has_more: bool = Field(description="Whether there are further files.")
+    next_cursor: str | None = Field(description="Where the files go on, here and in `GET /jobs/{job_id}/artifacts`.")
+    artifact_count: int = Field(description="Of all files, whichever this page has.")
     sizes: dict[ArtifactKind, int] = Field(description="Bytes of the files of each kind.")
     size_bytes: int = Field(description="Their sum.")
     result_digest: str | None
@@ -645,56 +650,26 @@ def sample_item(row: Artifact) -> ArtifactItem:
 
 
 def checkpoint_items(job: Job, rows: Sequence[Artifact]) -> list[Checkpoint]:
-    """A job's checkpoints for a list, in the order of their epochs. Where no epoch is the best, the latest is."""
-    latest = rows[-1].epoch if rows else 0
-    best = latest if job.best_epoch is None else job.best_epoch
-    return [
-        Checkpoint(
-            **_artifact_fields(row, f"/jobs/{row.job_id}/checkpoints/{row.epoch}"),
-            best=row.epoch == best,
-            latest=row.epoch == latest,
-        )
-        for row in rows
-    ]
+    """All of a job's checkpoints for a list, in the order of their epochs."""
+    return [checkpoint_item(job, row, latest=rows[-1].epoch) for row in rows]
 
 
-def film_urls(job_id: str, samples: Sequence[Artifact]) -> Films | None:
-    """Where the film is, if there is anything to show."""
-    return Films(gif=f"/jobs/{job_id}/samples.gif", webp=f"/jobs/{job_id}/samples.webp") if samples else None
-
-
-def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], samples: Sequence[Artifact]) -> Results:
-    """Everything that a job has given so far.
+def checkpoint_item(job: Job, row: Artifact, *, latest: int) -> Checkpoint:
+    """A checkpoint for a list. Where no epoch is the best, the latest is.
 
     Args:
-        checkpoints, samples: in the order of their epochs.
+        latest: the epoch of the job's latest checkpoint.
     """
-    items = checkpoint_items(job, checkpoints)
-    films = film_urls(job.id, samples)
-    rows = {ArtifactKind.CHECKPOINT: checkpoints, ArtifactKind.SAMPLE: samples}
-    sizes = {kind: sum(row.size_bytes for row in rows[kind]) for kind in rows}
-    plots = {"curves": f"/jobs/{job.id}/plots/curves.png"} if job.epoch else {}
-    if job.epoch and job.kind == Kind.CLASSIFIER:
-        plots["confusion"] = f"/jobs/{job.id}/plots/confusion.png"
-    return Results(
-        job=job.id,
-        final=job.status in TERMINAL,
-        status=Status(job.status),
-        metrics=finite(job.metrics),
-        best=BestEpoch(epoch=best.epoch, metrics=finite(best.metrics)) if best is not None else None,
-        checkpoints=ResultCheckpoints(
-            best=next((item for item in items if item.best), None), latest=items[-1] if items else None
-        ),
-        samples=ResultSamples(
-            latest=sample_item(samples[-1]) if samples else None, film=films.gif if films else None, films=films
-        ),
-        plots=plots,
-        artifacts=[artifact_item(row) for row in [*checkpoints, *samples]],
-        sizes=sizes,
-        size_bytes=sum(sizes.values()),
-        result_digest=job.result_digest,
-        error=_error(job.error),
+    return Checkpoint(
+        **_artifact_fields(row, f"/jobs/{row.job_id}/checkpoints/{row.epoch}"),
+        best=row.epoch == (latest if job.best_epoch is None else job.best_epoch),
+        latest=row.epoch == latest,
     )
+
+
+def film_urls(job_id: str, *, exists: bool) -> Films | None:
+    """Where the film is, if there is anything to show."""
+    return Films(gif=f"/jobs/{job_id}/samples.gif", webp=f"/jobs/{job_id}/samples.webp") if exists else None
 
 
 def dataset_item(info: DatasetInfo) -> DatasetItem:
@@ -747,7 +722,7 @@ def job_fields(job: Job) -> dict[str, Any]:
         "parent_id": job.parent_id,
         "start_epoch": job.start_epoch,
         "reproduction": Reproduction(**job.reproduction) if job.reproduction is not None else None,
-        "error": _error(job.error),
+        "error": job_error(job),
         "stopped_early": StoppedEarly(**job.stopped_early) if job.stopped_early is not None else None,
         "result_digest": job.result_digest,
         "cpu_seconds": _rounded(job.cpu_seconds),
@@ -785,8 +760,9 @@ def _artifact_fields(row: Artifact, url: str) -> dict[str, Any]:
     }
 
 
-def _error(error: Mapping[str, Any] | None) -> JobError | None:
-    return JobError(**finite(dict(error))) if error is not None else None
+def job_error(job: Job) -> JobError | None:
+    """Why a job failed, if it did."""
+    return JobError(**finite(job.error)) if job.error is not None else None
 
 
 def audit_item(row: AuditEntry) -> AuditItem:

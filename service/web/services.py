@@ -18,7 +18,7 @@ from service.web.keyring import Keyring
 from service.web.metrics import Metrics
 from service.web.publisher import Publisher
 from service.web.quotas import Quotas
-from service.web.stream import Hub
+from service.web.stream import MAX_CLIENTS, Hub
 
 EXTENSION: Final = "tapeline"
 
@@ -39,6 +39,12 @@ class Services:
     hub: Hub
     feed: Feed
     metrics: Metrics
+    max_clients: int = MAX_CLIENTS
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more open stream, or answer that is held back, would take a thread that quick answers need."""
+        return self.hub.clients + self.feed.clients >= self.max_clients
 
 
 def services() -> Services:

@@ -30,6 +30,7 @@ from service.web.representations import JobDetail, Progress, event_document
 LOOK_S: Final = 0.2
 PING_S: Final = 15.0
 MAX_CLIENTS: Final = 600
+"""Of one web process, all kinds of streams and of answers that are held back together: each takes a thread."""
 RETRY_MS: Final = 2000
 
 _RECENT: Final = 256
@@ -123,11 +124,9 @@ class Watch:
 class Hub:
     """Looks into the database for all clients of this process, and only while there are any."""
 
-    def __init__(
-        self, database: Database, *, look_s: float = LOOK_S, ping_s: float = PING_S, max_clients: int = MAX_CLIENTS
-    ) -> None:
+    def __init__(self, database: Database, *, look_s: float = LOOK_S, ping_s: float = PING_S) -> None:
         self.ping_s = ping_s
-        self._database, self._look_s, self._max_clients = database, look_s, max_clients
+        self._database, self._look_s = database, look_s
         self._lock = threading.Lock()
         self._watched: dict[str, _Watched] = {}
         self._thread: threading.Thread | None = None
@@ -140,11 +139,6 @@ class Hub:
     def clients(self) -> int:
         """How many watch now."""
         return self._clients
-
-    @property
-    def is_full(self) -> bool:
-        """Whether one more client would take the threads that quick answers need."""
-        return self._clients >= self._max_clients
 
     @contextmanager
     def watch(self, job_id: str) -> Iterator[Watch]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from service.contract import extremes, metric_info
-from service.contract.metric_info import Goal
 from service.contract.tables import Epoch, Job
 from service.web.representations import finite
 
@@ -43,32 +41,21 @@ class Resource:
     value: str
 
 
-def metric_tiles(job: Job, epochs: Callable[[], Iterable[tuple[int, Mapping[str, Any]]]]) -> list[Tile]:
-    """The tiles of a job, in a fixed order.
-
-    Args:
-        epochs: reads every epoch's number and metrics; called only for jobs whose extremes were never recorded.
-    """
-    recorded: extremes.Extremes = job.extremes
-    if not recorded and job.epoch:
-        for epoch, metrics in epochs():
-            recorded = extremes.extended(recorded, finite(dict(metrics)), epoch)
+def metric_tiles(job: Job) -> list[Tile]:
+    """The tiles of a job, in a fixed order."""
     last = finite(job.metrics)
-    return [_tile(name, last[name], recorded.get(name), job.epoch) for name in METRICS if name in last]
+    return [_tile(name, last[name], extremes.best(job.extremes, name), job.epoch) for name in METRICS if name in last]
 
 
-def _tile(name: str, last: float | None, extreme: Mapping[str, Any] | None, epoch: int) -> Tile:
+def _tile(name: str, last: float | None, best: tuple[float, int] | None, epoch: int) -> Tile:
     info = metric_info.describe(name)
-    best = best_epoch = None
-    if info.goal is not None and extreme is not None:
-        side = "max" if info.goal is Goal.MAXIMIZE else "min"
-        best, best_epoch = metric_info.number(name, extreme[side]), extreme[f"{side}_epoch"]
+    value, best_epoch = best if best is not None else (None, None)
     return Tile(
         name=name,
         label=info.label,
         description=info.description,
         last=metric_info.number(name, last),
-        best=best,
+        best=metric_info.number(name, value) if best is not None else None,
         best_epoch=best_epoch,
         is_best=best_epoch == epoch,
     )

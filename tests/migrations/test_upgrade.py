@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from migrations.upgrade import config, exclusively, is_current, upgrade
 from service.contract.database import Database
+from service.contract.extremes import Extremes, extended
+from service.contract.tables import Job
 
 
 def test_an_empty_database_is_brought_to_the_schema_of_the_code(database_url: str) -> None:
@@ -84,4 +87,48 @@ def test_no_step_loses_a_row(database_url: str) -> None:
         with database.read() as session:
             assert session.execute(text("PRAGMA foreign_key_check")).all() == []
             assert session.scalar(text("PRAGMA foreign_keys")) == 1
+    database.close()
+
+
+def test_jobs_from_before_extremes_get_them(database_url: str) -> None:
+    """Of one job all epochs are older, of the other the first; what newer code wrote of a third stays as it is."""
+    database = Database(database_url)
+    metrics: list[dict[str, float | None]] = [
+        {"val_loss": 0.5, "d_loss": None},
+        {"val_loss": 0.2, "d_loss": 1},
+        {"val_loss": 0.2, "new/layers.0": 1e-9},
+        {"val_loss": None},
+    ]
+    written = {"val_loss": {"min": 0.2, "min_epoch": 3, "max": 0.2, "max_epoch": 3}}
+    job = _JOB.replace("'job_a'", ":id").replace("(id,", "(id, name,").replace("(:id,", "(:id, '',")
+    epoch = text(
+        "INSERT INTO epochs (job_id, epoch, step, metrics, seconds, lease, finished_ms)"
+        " VALUES (:job, :epoch, 1, :metrics, 1, 1, 1)"
+    )
+    with exclusively(database) as connection:
+        command.upgrade(config(connection), "0007")
+        for job_id in ("old", "between", "new", "waiting"):
+            connection.execute(text(job), {"id": job_id})
+        for at, values in enumerate(metrics, 1):
+            for job_id in ("old", "between", "new"):
+                connection.execute(epoch, {"job": job_id, "epoch": at, "metrics": json.dumps(values)})
+        command.upgrade(config(connection), "0011")
+        connection.execute(
+            text("UPDATE epochs SET cpu_seconds = 1 WHERE job_id = 'new' OR epoch > 2 AND job_id <> 'old'")
+        )
+        given = {"extremes": json.dumps(written)}
+        connection.execute(text("UPDATE jobs SET extremes = :extremes WHERE id IN ('between', 'new')"), given)
+        connection.execute(text("UPDATE jobs SET name = 'kept' WHERE id = 'new'"))
+    upgrade(database)
+    whole: Extremes = {}
+    for at, values in enumerate(metrics, 1):
+        whole = extended(whole, values, at)
+    with database.read() as session:
+        found = {job_id: (name, kept) for job_id, name, kept in session.execute(select(Job.id, Job.name, Job.extremes))}
+    assert found == {
+        "old": (None, whole),
+        "between": (None, whole),
+        "new": ("kept", written),
+        "waiting": (None, {}),
+    }
     database.close()

@@ -6,12 +6,12 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.contract import jobs
+from service.contract import files, jobs
 from service.contract.tables import Artifact
 from service.web import downloads, queries, representations
-from service.web.answers import as_json
+from service.web.answers import as_json, next_link
 from service.web.operations import documented
-from service.web.queries import NoQuery
+from service.web.queries import FilesQuery, NoQuery
 from service.web.representations import ArtifactList
 from service.web.resources import job_pages
 from service.web.services import owner, services
@@ -22,14 +22,16 @@ TAG: Final = "Files"
 
 
 @blueprint.get("/jobs/<job_id>/artifacts")
-@documented(TAG, ArtifactList, problems=("job_not_found",), page=job_pages.artifacts)
+@documented(TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.artifacts)
 def artifacts(job_id: str) -> Response:
-    """List all files of a job, each with its size and SHA-256."""
-    queries.read_query(NoQuery)
+    """List the files of a job, each with its size and SHA-256."""
+    query = queries.read_query(FilesQuery)
     with services().database.read() as session:
         jobs.get(session, job_id, owner=owner())
-        rows = jobs.artifacts(session, job_id)
-    return as_json(ArtifactList(data=[representations.artifact_item(row) for row in rows]))
+        page = files.page(session, job_id, limit=query.limit, cursor=query.cursor)
+    data = [representations.artifact_item(row) for row in page.rows]
+    found = ArtifactList(data=data, has_more=page.next_cursor is not None, next_cursor=page.next_cursor)
+    return as_json(found, headers=next_link(page.next_cursor))
 
 
 @blueprint.get("/jobs/<job_id>/artifacts/<artifact_id>")

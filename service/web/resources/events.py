@@ -10,6 +10,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, request
 
 from service.contract import events, jobs, listing
+from service.contract.errors import JobNotFound
 from service.contract.events import Wanted
 from service.contract.listing import JobFilter
 from service.contract.states import TERMINAL, Status
@@ -24,7 +25,7 @@ from service.web.queries import EventQuery, FeedQuery, StreamQuery
 from service.web.representations import EventList
 from service.web.resources import job_pages
 from service.web.services import owner, services
-from service.web.stream import MAX_CLIENTS, follow
+from service.web.stream import follow
 
 blueprint: Final = Blueprint("events", __name__)
 
@@ -135,8 +136,9 @@ def stream_all() -> Response:
     _refuse_if_full()
     here, whose, only = services(), owner(), frozenset(query.jobs)
     with here.database.read() as session:
-        for job_id in only:
-            jobs.get(session, job_id, owner=whose)
+        missing = only - jobs.existing(session, only, owner=whose)
+    if missing:
+        raise JobNotFound(min(missing))
 
     def snapshot() -> tuple[dict[str, Any], dict[str, int]]:
         with here.database.read() as session:
@@ -156,8 +158,7 @@ def stream_all() -> Response:
 
 
 def _refuse_if_full() -> None:
-    here = services()
-    if here.hub.is_full or here.hub.clients + here.feed.clients >= MAX_CLIENTS:
+    if services().is_full:
         raise Problem(
             "too_many_streams", "too many streams are open in this web process", headers={"Retry-After": "10"}
         )

@@ -6,15 +6,15 @@ from typing import Any, Final
 
 from flask import Response
 
-from service.contract import events, jobs, metric_info
+from service.contract import events, extremes, files, jobs
 from service.contract.artifacts import ArtifactKind
 from service.contract.events import EventType, Level, Wanted
-from service.contract.metric_info import Goal
 from service.contract.states import TERMINAL
-from service.contract.tables import Epoch, Event, Job
+from service.contract.tables import Event, Job
 from service.web import queries, representations
-from service.web.answers import as_page
-from service.web.queries import EventQuery, MetricsQuery, NoQuery
+from service.web.answers import as_page, next_page
+from service.web.queries import EventQuery, FilesQuery, MetricsQuery, NoQuery
+from service.web.results import read_results
 from service.web.services import owner, services
 
 _SHOWN_EPOCHS: Final = 1000
@@ -39,7 +39,7 @@ def log(job_id: str) -> Response:
     """The log of a job: by default its end."""
     query = queries.read_query(EventQuery)
     wanted = wanted_events(query)
-    before = query.before or (None if query.after else 2**62)
+    before = query.before or (None if query.after else events.MAX_SEQ)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
         rows = events.select_from_log(session, job_id, wanted, after=query.after, before=before, limit=query.limit + 1)
@@ -69,28 +69,29 @@ def metrics(job_id: str) -> Response:
     queries.read_query(MetricsQuery)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
-        rows = jobs.epochs(session, job_id)
-    shown = rows[-_SHOWN_EPOCHS:]
+        rows = jobs.epochs(session, job_id, last=_SHOWN_EPOCHS)
+        total = jobs.count_epochs(session, job_id)
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     return _page(
         "metrics.html",
         job,
         "Metrics",
-        rows=shown[::-1],
-        total=len(rows),
+        rows=rows[::-1],
+        total=total,
         names=names,
-        best={name: _best_epoch(rows, name) for name in names},
+        best={name: _best_epoch(job, name) for name in names},
     )
 
 
 def artifacts(job_id: str) -> Response:
-    """All files of a job."""
-    return _files(job_id, "Files", [ArtifactKind.CHECKPOINT, ArtifactKind.SAMPLE])
+    """The files of a job."""
+    return _files(job_id, "Files", None, queries.read_query(FilesQuery))
 
 
 def checkpoints(job_id: str) -> Response:
     """The checkpoints of a job."""
-    return _files(job_id, "Checkpoints", [ArtifactKind.CHECKPOINT])
+    queries.read_query(NoQuery)
+    return _files(job_id, "Checkpoints", ArtifactKind.CHECKPOINT, FilesQuery())
 
 
 def samples(job_id: str) -> Response:
@@ -100,34 +101,42 @@ def samples(job_id: str) -> Response:
         job = jobs.get(session, job_id, owner=owner())
         rows = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
     shown = [representations.sample_item(row) for row in rows[-_SHOWN_SAMPLES:]]
-    films = representations.film_urls(job_id, rows)
+    films = representations.film_urls(job_id, exists=bool(rows))
     return _page("samples.html", job, "Samples", samples=shown[::-1], total=len(rows), films=films)
 
 
 def results(job_id: str) -> Response:
     """What a job has produced so far."""
-    queries.read_query(NoQuery)
+    query = queries.read_query(FilesQuery)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
-        best = session.get(Epoch, (job_id, job.best_epoch)) if job.best_epoch is not None else None
-        checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-        samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
-        found = representations.results(job, best, checkpoints, samples)
+        found = read_results(session, job, query)
     return _page("results.html", job, "Results", results=found)
 
 
-def _files(job_id: str, section: str, kinds: list[ArtifactKind]) -> Response:
-    queries.read_query(NoQuery)
+def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
+    """Files with the newest first, a page of them."""
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
-        rows = [row for kind in kinds for row in jobs.artifacts(session, job_id, kind)]
-    kept = [row for row in rows if row.kind == ArtifactKind.CHECKPOINT]
-    marks = {
-        item.id: [word for word, holds in (("best", item.best), ("latest", item.latest)) if holds]
-        for item in representations.checkpoint_items(job, kept)
-    }
-    items = [representations.artifact_item(row) for row in rows]
-    return _page("files.html", job, section, files=items[::-1], marks=marks)
+        page = files.page(session, job_id, kind, limit=query.limit, cursor=query.cursor, newest_first=True)
+        totals = files.totals(session, job_id)
+        latest = files.page(session, job_id, ArtifactKind.CHECKPOINT, limit=1, newest_first=True).rows
+    marks = {}
+    for row in page.rows:
+        if row.kind == ArtifactKind.CHECKPOINT:
+            item = representations.checkpoint_item(job, row, latest=latest[0].epoch)
+            marks[row.id] = [word for word, holds in (("best", item.best), ("latest", item.latest)) if holds]
+    return _page(
+        "files.html",
+        job,
+        section,
+        files=[representations.artifact_item(row) for row in page.rows],
+        marks=marks,
+        total=totals.count(kind),
+        size_bytes=totals.size_bytes(kind),
+        # Among all files, a job's older checkpoints come last.
+        older=next_page(page.next_cursor, f"/jobs/{job_id}/artifacts") if page.next_cursor is not None else None,
+    )
 
 
 def _page(template: str, job: Job, section: str, **values: Any) -> Response:
@@ -158,11 +167,7 @@ def _same(view: Wanted, wanted: Wanted) -> bool:
     return set(view.types) == set(wanted.types) and view.level == wanted.level
 
 
-def _best_epoch(rows: Any, name: str) -> int | None:
+def _best_epoch(job: Job, name: str) -> int | None:
     """The epoch in which a metric was best; ``None`` where neither way is better."""
-    goal = metric_info.describe(name).goal
-    values = [(row.metrics[name], row.epoch) for row in rows if row.metrics.get(name) is not None]
-    if goal is None or not values:
-        return None
-    pick = max if goal is Goal.MAXIMIZE else min
-    return int(pick(values, key=lambda value: value[0])[1])
+    found = extremes.best(job.extremes, name)
+    return found[1] if found is not None else None

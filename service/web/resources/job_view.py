@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response
 
 from service.contract import events, jobs, lineage
 from service.contract.artifacts import ArtifactKind
-from service.contract.errors import JobNotFound
-from service.contract.events import EventType
+from service.contract.events import EventType, Wanted
 from service.contract.spec import Kind
 from service.contract.states import TERMINAL
-from service.contract.tables import Epoch, Event, Job
+from service.contract.tables import Epoch, Job
 from service.datasets import BUILT_IN
 from service.web import queries, tiles
+from service.web.answers import as_page
 from service.web.asking import class_names
 from service.web.classification import ConfusionMatrix
 from service.web.operations import documented
@@ -47,20 +47,16 @@ _FEW_CLASSES: Final = 12
 def job(job_id: str) -> Response:
     """Show a job to a person, live."""
     queries.read_query(queries.NoQuery)
-    try:
-        with services().database.read() as session:
-            row = jobs.get(session, job_id, owner=owner())
-            checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-            samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
-            last = session.get(Epoch, (job_id, row.epoch))
-            told = [event for kind in _TOLD for event in events.of_type(session, job_id, kind)]
-            parent = lineage.parent(session, row, owner=owner())
-            children, children_count = lineage.children(session, job_id, owner=owner(), limit=_CHILDREN)
-    except JobNotFound:
-        return _missing(job_id)
+    with services().database.read() as session:
+        row = jobs.get(session, job_id, owner=owner())
+        checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
+        last = session.get(Epoch, (job_id, row.epoch))
+        history = events.select_from_log(session, job_id, Wanted(types=_TOLD), before=events.MAX_SEQ, limit=_HISTORY)
+        resumed = events.resumed(session, job_id)
+        parent = lineage.parent(session, row, owner=owner())
+        children, children_count = lineage.children(session, job_id, owner=owner(), limit=_CHILDREN)
     shown = job_detail(row)
-    resumed = _resumed(told)
-    history = sorted(told, key=lambda event: event.seq, reverse=True)[:_HISTORY]
     facts = {
         "id": job_id,
         "kind": row.kind,
@@ -73,19 +69,19 @@ def job(job_id: str) -> Response:
         "judged": _is_judged(row),
         "checkpoints": len(checkpoints),
     }
-    return _html(
+    return as_page(
         "job.html",
         job=shown,
         starred=row.starred,
         note=row.note,
         facts=facts,
         took=(row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
-        tiles=tiles.metric_tiles(row, lambda: _metrics(job_id)),
+        tiles=tiles.metric_tiles(row),
         resources=tiles.resource_tiles(row, last),
         checkpoints=checkpoint_items(row, checkpoints)[::-1],
         artifacts=[artifact_item(artifact) for artifact in (*checkpoints, *samples)],
         confusion=_confusion(row, last),
-        history=[event_document(event, job_id=job_id) for event in history],
+        history=[event_document(event, job_id=job_id) for event in reversed(history)],
         reasons=_REASONS,
         resumed=resumed,
         parent=parent,
@@ -99,12 +95,9 @@ def job(job_id: str) -> Response:
 def play(job_id: str) -> Response:
     """Let a person draw for a classifier, or walk a GAN's latent space."""
     queries.read_query(queries.NoQuery)
-    try:
-        with services().database.read() as session:
-            row = jobs.get(session, job_id, owner=owner())
-            files = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-    except JobNotFound:
-        return _missing(job_id)
+    with services().database.read() as session:
+        row = jobs.get(session, job_id, owner=owner())
+        files = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
     shown = job_detail(row)
     checkpoints = [
         {"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in checkpoint_items(row, files)
@@ -117,19 +110,7 @@ def play(job_id: str) -> Response:
         "latent": row.resolved.get("latent"),
         "class_names": class_names(row, None),
     }
-    return _html("play.html", job=shown, facts=facts)
-
-
-def _metrics(job_id: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with services().database.read() as session:
-        rows = jobs.epochs(session, job_id)
-    return ((row.epoch, row.metrics) for row in rows)
-
-
-def _resumed(told: list[Event]) -> list[int]:
-    """The epochs after which the job went on: on another worker, after a pause, or from another job's checkpoint."""
-    claims = [event.data for event in told if event.type == EventType.STATUS and event.data.get("reason") == "claimed"]
-    return [data["epoch"] for data in claims if data["epoch"]]
+    return as_page("play.html", job=shown, facts=facts)
 
 
 def _is_judged(row: Job) -> bool:
@@ -167,13 +148,3 @@ def _cells(actual: int, counts: Sequence[int], names: Sequence[str]) -> list[dic
         heat = 0 if not count else max(1, round(_HEATS * share))
         cells.append({"count": count, "right": right, "heat": heat, "name": names[predicted]})
     return cells
-
-
-def _missing(job_id: str) -> Response:
-    if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
-        raise JobNotFound(job_id)
-    return _html("missing.html", status=404, job_id=job_id)
-
-
-def _html(template: str, *, status: int = 200, **values: object) -> Response:
-    return Response(render_template(template, **values), status, content_type="text/html; charset=utf-8")

@@ -114,7 +114,7 @@ def show(job_id: str) -> Response:
     queries.read_query(NoQuery)
     response = tagged_json(_read(job_id))
     wait_s = queries.preferred_wait_s()
-    if response.status_code == 304 and wait_s and not services().hub.is_full:
+    if response.status_code == 304 and wait_s and not services().is_full:
         response = _wait_for_change(job_id, wait_s)
         response.headers["Preference-Applied"] = f"wait={wait_s}"
     return response

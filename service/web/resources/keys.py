@@ -25,6 +25,8 @@ blueprint: Final = Blueprint("keys", __name__)
 
 TAG: Final = "Administration"
 _BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "invalid_spec")
+_MAX_ID: Final = 40
+"""Characters; a longer one is unknown in any case, and need not be repeated whole."""
 _DAY_S: Final = 24 * 60 * 60
 
 
@@ -83,9 +85,8 @@ def revoke(key_id: str) -> Response:
     """
     queries.read_query(NoQuery)
     _require_keys()
-    if _item(key_id).revoked_at is None:
-        keys.revoke(services().database, key_id, by=actor())
-    return as_json(_item(key_id), 202)
+    row = keys.revoke_id(services().database, key_id[:_MAX_ID], by=actor())
+    return as_json(_item(row.id), 202)
 
 
 def _require_keys() -> None:
@@ -96,6 +97,6 @@ def _require_keys() -> None:
 
 def _item(key_id: str) -> KeyItem:
     with services().database.read() as session:
-        row: ApiKey = keys.find(session, key_id[:40])
+        row: ApiKey = keys.find(session, key_id[:_MAX_ID])
         now = session.scalar(select(now_ms())) or 0
-        return key_item(row, now=now, last_ms=keys.last_recorded(session).get(row.id))
+        return key_item(row, now=now, last_ms=keys.last_recorded(session, row.id).get(row.id))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Final
-from urllib.parse import urlencode
 
-from flask import Response, request
+from flask import Response
 
 from service.contract import columns, listing
 from service.contract.columns import Column
 from service.contract.database import Database
 from service.contract.tables import Job
 from service.web import downloads, queries
-from service.web.answers import as_json
+from service.web.answers import as_json, next_link
 from service.web.listing import (
     MAX_CSV_ROWS,
     ColumnList,
@@ -63,8 +62,7 @@ def show_list() -> Response:
     if query.format == "csv":
         return _as_csv(query)
     page = list_jobs(query)
-    headers = {"Link": f'<{next_page("/jobs", page)}>; rel="next"'} if page.has_more else {}
-    return as_json(page, headers=headers)
+    return as_json(page, headers=next_link(page.next_cursor))
 
 
 @blueprint.get("/jobs/columns")
@@ -126,12 +124,6 @@ def group_jobs(query: GroupQuery) -> JobGroupList:
         found, more = listing.groups(session, query.wanted, query.by, shown, owner=owner(), limit=query.limit)
     data = [job_group(group, query.by) for group in found]
     return JobGroupList(by=query.by, data=data, has_more=more, columns=[column_item(column) for column in shown])
-
-
-def next_page(path: str, page: JobList) -> str:
-    """The address of the page after this one, with everything else as the request had it."""
-    same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
-    return f"{path}?{urlencode([*same, ('cursor', page.next_cursor or '')])}"
 
 
 def _as_csv(query: ListQuery) -> Response:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, request
 
 from service.contract import jobs, leases
 from service.contract.artifacts import ArtifactKind
 from service.contract.listing import GroupBy
 from service.contract.spec import Kind
 from service.web import queries
-from service.web.answers import see_other
+from service.web.answers import as_page, next_page, see_other
 from service.web.operations import documented
 from service.web.queries import MAX_COMPARED, CompareQuery, FilterQuery, GroupQuery, IndexQuery, NewQuery
 from service.web.representations import job_detail
-from service.web.resources.lists import group_jobs, list_jobs, next_page
+from service.web.resources.lists import group_jobs, list_jobs
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("pages", __name__)
@@ -70,12 +70,12 @@ def index() -> Response:
         groups = group_jobs(GroupQuery(by=query.group, columns=chosen, limit=_GROUPS, **same))
     with services().database.read() as session:
         workers = leases.live_workers(session)
-    return _html(
+    return as_page(
         "index.html",
         first=first,
         groups=groups,
         default_columns=_COLUMNS,
-        next_address=next_page("/", first) if first.has_more else None,
+        next_address=next_page(first.next_cursor) if first.next_cursor is not None else None,
         workers=workers,
         kinds=list(Kind),
         orders=_ORDERS,
@@ -97,7 +97,7 @@ def start() -> Response:
 def new() -> Response:
     """Let a person put a job together."""
     queries.read_query(NewQuery)
-    return _html("new.html", keys_required=services().settings.keys_required)
+    return as_page("new.html", keys_required=services().settings.keys_required)
 
 
 @blueprint.get("/ui/compare")
@@ -106,7 +106,7 @@ def compare() -> Response:
     """Show jobs beside each other."""
     asked = list(dict.fromkeys(queries.read_query(CompareQuery).jobs))
     if len(asked) > MAX_COMPARED:
-        return _html("compare.html", status=400, facts=[], asked=asked, too_many=len(asked), most=MAX_COMPARED)
+        return as_page("compare.html", status=400, facts=[], asked=asked, too_many=len(asked), most=MAX_COMPARED)
     with services().database.read() as session:
         rows = jobs.several(session, asked, owner=owner())
         samples = jobs.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
@@ -114,8 +114,4 @@ def compare() -> Response:
         job_detail(row).model_dump(mode="json", include=_COMPARED) | {"samples": samples.get(row.id, [])}
         for row in sorted(rows, key=lambda row: asked.index(row.id))
     ]
-    return _html("compare.html", facts=facts, asked=asked, missing=len(asked) - len(facts))
-
-
-def _html(template: str, *, status: int = 200, **values: object) -> Response:
-    return Response(render_template(template, **values), status, content_type="text/html; charset=utf-8")
+    return as_page("compare.html", facts=facts, asked=asked, missing=len(asked) - len(facts))

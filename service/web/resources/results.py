@@ -10,15 +10,14 @@ from typing import Final
 from flask import Blueprint, Response
 
 from service.contract import events, jobs
-from service.contract.artifacts import ArtifactKind
 from service.contract.events import EventType
-from service.contract.tables import Epoch
 from service.web import downloads, queries, representations
 from service.web.answers import as_json
 from service.web.operations import documented
-from service.web.queries import MetricsQuery, NoQuery
+from service.web.queries import FilesQuery, MetricsQuery
 from service.web.representations import MetricTable, Results
 from service.web.resources import job_pages
+from service.web.results import read_results
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("results", __name__)
@@ -27,16 +26,15 @@ TAG: Final = "Results"
 
 
 @blueprint.get("/jobs/<job_id>/results")
-@documented(TAG, Results, problems=("job_not_found",), page=job_pages.results)
+@documented(TAG, Results, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.results)
 def results(job_id: str) -> Response:
-    """Show everything that a job has given so far; `final` says whether that is all."""
-    queries.read_query(NoQuery)
+    """Show everything that a job has given so far; `final` says whether that is all.
+
+    `artifacts` is a page of its files: `limit` and `cursor` choose which.
+    """
+    query = queries.read_query(FilesQuery)
     with services().database.read() as session:
-        job = jobs.get(session, job_id, owner=owner())
-        best = session.get(Epoch, (job_id, job.best_epoch)) if job.best_epoch is not None else None
-        checkpoints = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-        samples = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
-        return as_json(representations.results(job, best, checkpoints, samples))
+        return as_json(read_results(session, jobs.get(session, job_id, owner=owner()), query))
 
 
 @blueprint.get("/jobs/<job_id>/metrics")

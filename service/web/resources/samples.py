@@ -33,7 +33,7 @@ def samples(job_id: str) -> Response:
         jobs.get(session, job_id, owner=owner())
         rows = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
     data = [representations.sample_item(row) for row in rows]
-    films = representations.film_urls(job_id, rows)
+    films = representations.film_urls(job_id, exists=bool(rows))
     return as_json(SampleList(data=data, film=films.gif if films else None, films=films))
 
 

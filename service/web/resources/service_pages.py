@@ -6,13 +6,14 @@ from typing import Final
 
 from flask import Blueprint, Response, request
 
-from service.contract import usage
+from service.contract import listing
 from service.contract.keys import Scope
+from service.contract.listing import JobFilter
 from service.contract.states import Status
 from service.web import queries
 from service.web.answers import as_page
 from service.web.operations import documented
-from service.web.queries import NoQuery
+from service.web.queries import NoQuery, QueueQuery
 from service.web.representations import dataset_item, job_summary
 from service.web.resources.keys import list_keys
 from service.web.resources.usage import list_usage
@@ -22,7 +23,7 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("service_pages", __name__)
 
 TAG: Final = "Pages"
-_QUEUED: Final = 100
+_JOBS_OF_A_DATASET: Final = 20
 _LIFETIMES: Final = {"": "never", "7": "in 7 days", "30": "in 30 days", "90": "in 90 days", "365": "in a year"}
 _SCOPES: Final = {
     Scope.READ: "read: see the owner's jobs and results",
@@ -32,11 +33,11 @@ _SCOPES: Final = {
 
 
 @blueprint.get("/ui/workers")
-@documented(TAG, "text/html")
+@documented(TAG, "text/html", query=QueueQuery)
 def workers() -> Response:
     """Show the workers and the queue."""
-    queries.read_query(NoQuery)
-    alive, queue = list_workers(), read_queue(_QUEUED)
+    query = queries.read_query(QueueQuery)
+    alive, queue = list_workers(), read_queue(query.limit)
     return as_page(
         "workers.html",
         workers=alive.data,
@@ -84,5 +85,6 @@ def dataset(name: str) -> Response:
     here = services()
     info = here.shelf.look_up(name, owner())
     with here.database.read() as session:
-        jobs = [job_summary(job) for job in usage.trained_on(session, name, owner=owner())]
+        page = listing.find(session, JobFilter(dataset=name), owner=owner(), limit=_JOBS_OF_A_DATASET)
+        jobs = [job_summary(job) for job in page.jobs]
     return as_page("dataset.html", dataset=dataset_item(info), jobs=jobs, address=request.host_url.rstrip("/"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, request
 
 from service.contract import keys, validation
 from service.contract.changes import SignIn
 from service.contract.keys import Identity
 from service.web import queries
-from service.web.answers import as_json
+from service.web.answers import as_json, as_page
 from service.web.guard import COOKIE, checked_key, identity, named_actor
 from service.web.operations import PUBLIC, documented
 from service.web.problems import Problem
@@ -80,7 +80,7 @@ def sign_out() -> Response:
 def page() -> Response:
     """Show the sign-in form."""
     queries.read_query(NoQuery)
-    return Response(render_template("sign_in.html"), content_type="text/html; charset=utf-8")
+    return as_page("sign_in.html")
 
 
 def _item(found: Identity | None) -> SessionItem:

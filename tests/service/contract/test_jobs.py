@@ -4,10 +4,12 @@ import base64
 import itertools
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
-from service.contract import jobs, leases, listing
+from service.contract import jobs, leases, listing, names
 from service.contract.database import Database
 from service.contract.errors import (
     ArtifactNotFound,
@@ -197,3 +199,21 @@ def test_an_average_takes_as_much_as_the_network_that_it_is_of(database: Databas
             without, with_average = (plan(session, resolve(one), DIGITS) for one in (spec, spec | average))
         assert with_average.checkpoint_bytes - without.checkpoint_bytes == 4 * numbers
         assert with_average.estimated_bytes - without.estimated_bytes == 4 * numbers
+
+
+@pytest.mark.parametrize("owner", [None, "ann"])
+def test_a_name_is_looked_up_in_an_index(database: Database, submit: Submit, owner: str | None) -> None:
+    first, last = submit(owner, name="twice"), submit(owner, name="twice")
+    submit("bob" if owner else None, name="once")
+    asked: list[tuple[str, Any]] = []
+    event.listen(database.engine, "before_cursor_execute", lambda c, cur, sql, values, *_: asked.append((sql, values)))
+    with database.read() as session:
+        found = listing.find(session, JobFilter(name="twice"), owner=owner, limit=5)
+        assert [job.id for job in found.jobs] == [last, first]
+        assert names.of_fork(session, found.jobs[0], owner=owner) == "twice-2"
+        if database.is_sqlite:
+            by_name = [given for given in asked if "jobs.name =" in given[0] or "jobs.name IN" in given[0]]
+            plans = [
+                str(session.connection().exec_driver_sql("EXPLAIN QUERY PLAN " + sql, v).all()) for sql, v in by_name
+            ]
+            assert ["ix_jobs_name" in plan for plan in plans] == [True, True]

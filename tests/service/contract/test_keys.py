@@ -4,14 +4,14 @@ import hashlib
 import time
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from service.contract import keys
 from service.contract.database import Database
 from service.contract.errors import KeyNotFound
 from service.contract.keys import Identity, Scope
 from service.contract.logs import redactor
-from service.contract.tables import ApiKey
+from service.contract.tables import ApiKey, AuditEntry
 
 
 def make(database: Database, **changes: object) -> tuple[ApiKey, str]:
@@ -69,6 +69,33 @@ def test_a_name_that_two_keys_have_revokes_neither(database: Database) -> None:
     keys.revoke(database, first.id)
     assert identify(database, key) is None
     keys.revoke(database, "laptop")
+
+
+def test_an_id_revokes_its_own_key_and_none_that_is_named_like_it(database: Database) -> None:
+    first, _ = make(database)
+    _, other = make(database, name=first.id)
+    revoked = keys.revoke_id(database, first.id)
+    assert revoked.revoked_ms is not None
+    assert keys.revoke_id(database, first.id).revoked_ms == revoked.revoked_ms
+    assert identify(database, other) is not None
+    with pytest.raises(KeyNotFound):
+        keys.revoke_id(database, "laptop")
+
+
+def test_the_last_action_of_a_key_is_found_without_reading_the_audit(database: Database) -> None:
+    (ann, _), (bob, _), (_, _) = (make(database, owner=owner) for owner in ("ann", "bob", "idle"))
+    with database.write() as session:
+        for row, at_ms in ((ann, 3000), (bob, 5000), (ann, 2000)):
+            session.add(AuditEntry(at_ms=at_ms, action="submit", key_id=row.id, detail={}))
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda c, cur, sql, *_: statements.append(sql))
+    with database.read() as session:
+        assert keys.last_recorded(session) == {ann.id: 3000, bob.id: 5000}
+        assert keys.last_recorded(session, bob.id) == {bob.id: 5000}
+        if database.is_sqlite:
+            asked = next(sql for sql in statements if "max(" in sql)
+            plan = str(session.connection().exec_driver_sql("EXPLAIN QUERY PLAN " + asked).all())
+            assert "ix_audit_key" in plan
 
 
 @pytest.mark.parametrize("owner", ["", "a b", "-a", "a/b", "ä", "a" * 65, "a\n"])

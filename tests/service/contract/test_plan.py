@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import event
 
-from service.contract import calibrations, leases, work
+from service.contract import calibrations, leases, uploads, work
 from service.contract.architecture import Shape
 from service.contract.database import Database
 from service.contract.plan import _spread, plan
-from service.contract.tables import Calibration, Worker
+from service.contract.tables import Calibration, Upload, Worker
 from service.contract.validation import resolve
 
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500, validation_count=1500)
@@ -26,8 +27,8 @@ Submit = Callable[..., str]
 def finish(database: Database, submit: Submit) -> Callable[..., None]:
     """Store a job of four epochs and let it succeed."""
 
-    def finish(seconds_of_an_epoch: float, **spec: Any) -> None:
-        submit(**spec)
+    def finish(seconds_of_an_epoch: float, *, owner: str | None = None, **spec: Any) -> None:
+        submit(owner, **spec)
         held = leases.claim(database, "w", 30)
         assert held is not None
         for epoch in range(1, 5):
@@ -46,9 +47,9 @@ def calibrate(database: Database, factor: float = 1.0, *, contention: float = 1.
     calibrations.store(database, host, dict.fromkeys(work.GROUPS, factor) | {work.CONTENTION: contention})
 
 
-def estimated(database: Database, document: dict[str, Any]) -> Any:
+def estimated(database: Database, document: dict[str, Any], owner: str | None = None) -> Any:
     with database.read() as session:
-        return plan(session, resolve(document), DIGITS).estimate
+        return plan(session, resolve(document), DIGITS, owner=owner).estimate
 
 
 def test_without_a_measurement_there_is_no_estimate(database: Database) -> None:
@@ -91,6 +92,33 @@ def test_similar_jobs_correct_the_estimate(database: Database, finish: Callable[
     found = estimated(database, SPEC)
     assert found.basis == "3 similar jobs"
     assert found.seconds == pytest.approx(12, rel=0.05)
+
+
+def test_an_estimate_rests_on_no_other_owners_jobs(database: Database, finish: Callable[..., None]) -> None:
+    finish(2.0, batch_size=850, owner="ann")
+    assert estimated(database, SPEC, "bob") is None
+    assert estimated(database, SPEC, "ann").basis == "1 similar job"
+    finish(20.0, batch_size=850, owner="bob")
+    assert estimated(database, SPEC, "ann").seconds == pytest.approx(8, rel=0.05)
+    assert estimated(database, SPEC).basis == "2 similar jobs"
+
+
+def test_similar_jobs_are_read_at_once_with_the_shapes_of_their_data(
+    database: Database, finish: Callable[..., None]
+) -> None:
+    large = Upload(
+        id="upl_1", owner="ann", name="large", image_rows=112, image_columns=112, classes=10, train_count=8500,
+        validation_count=1500, sha256="x", size_bytes=1,
+    )  # fmt: skip
+    uploads.store(database, large)
+    for _ in range(5):
+        finish(2.0, owner="ann", preset="conv", batch_size=850, dataset={"name": "large"})
+    asked: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda c, cur, sql, *_: asked.append(sql))
+    found = estimated(database, CONV | {"batch_size": 850}, "ann")
+    assert found.basis == "5 similar jobs"
+    assert found.seconds < 1, "the same layers on images of a sixteenth of the size"
+    assert len([sql for sql in asked if "uploads" in sql]) == 1
 
 
 def test_jobs_of_another_make_say_nothing_where_there_is_a_calibration(

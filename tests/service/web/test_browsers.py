@@ -11,6 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.web.openapi import UNDOCUMENTED
+from service.web.operations import operation_of
 
 Submit = Callable[..., str]
 
@@ -83,6 +84,30 @@ def test_every_json_answer_has_a_page(app: Flask, client: FlaskClient, job_id: s
     assert tried > 15
 
 
+def test_the_page_behind_a_redirect_accepts_what_its_operation_accepts(app: Flask) -> None:
+    adapter = app.url_map.bind("localhost")
+    tried = []
+    for rule in app.url_map.iter_rules():
+        operation = operation_of(app.view_functions[rule.endpoint])
+        if operation is None or not isinstance(operation.page, str):
+            continue
+        endpoint, _ = adapter.match(operation.page.format(job_id="job_x"))
+        page = operation_of(app.view_functions[endpoint])
+        assert page is not None, operation.page
+        # Where a request names a format, browsers get that format and no redirect.
+        accepted = operation.query.model_fields.keys() - {"format"}
+        assert accepted <= page.query.model_fields.keys(), rule.rule
+        tried.append(rule.rule)
+    assert {"/jobs", "/queue", "/workers"} <= set(tried)
+
+
+def test_a_part_of_the_queue_has_a_page(client: FlaskClient, submit: Submit) -> None:
+    made = [submit(client) for _ in range(3)]
+    page = client.get("/queue?limit=2", headers=BROWSER, follow_redirects=True)
+    assert page.status_code == 200
+    assert [job_id in page.text for job_id in made] == [True, True, False]
+
+
 def test_a_job_and_its_list_lead_a_browser_to_their_pages(client: FlaskClient, job_id: str) -> None:
     for path, there in (
         (f"/jobs/{job_id}", f"/ui/jobs/{job_id}"),
@@ -129,6 +154,8 @@ def test_a_browser_sees_a_problem_as_a_page_with_everything_in_it(client: FlaskC
         ("/nope", 404, "Page not found"),
         ("/jobs/job_01J00000000000000000000000", 404, "There is no such job"),
         ("/jobs/job_01J00000000000000000000000/events", 404, "There is no such job"),
+        ("/ui/jobs/job_01J00000000000000000000000", 404, "There is no such job"),
+        ("/ui/play/job_01J00000000000000000000000", 404, "There is no such job"),
         ("/datasets/nope", 404, "There is no such dataset"),
     ],
 )

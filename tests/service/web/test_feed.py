@@ -14,6 +14,7 @@ import httpx
 import pytest
 from flask import Flask
 from httpx_sse import ServerSentEvent, connect_sse
+from sqlalchemy import event as database_event
 
 from service.contract import events as log
 from service.contract import jobs, leases, listing
@@ -84,6 +85,16 @@ def test_only_the_jobs_that_are_named_are_told_of(either_app: Flask, play: Any, 
     assert [job["id"] for job in snapshot["jobs"]] == [second]
     assert {event["job"] for event in found} == {second}
     assert client.get(f"/stream?jobs={first},job_0").json["code"] == "job_not_found"
+
+
+def test_many_named_jobs_are_looked_for_at_once(either_app: Flask, submit: Submit) -> None:
+    client, here = either_app.test_client(), either_app.extensions[EXTENSION]
+    made = [submit(client) for _ in range(5)]
+    asked: list[str] = []
+    database_event.listen(here.database.engine, "before_cursor_execute", lambda c, cur, sql, *_: asked.append(sql))
+    answer = client.get(f"/stream?jobs={','.join([*made, 'job_0'])}")
+    assert (answer.json["code"], "'job_0'" in answer.json["detail"]) == ("job_not_found", True)
+    assert len([sql for sql in asked if "FROM jobs" in sql]) == 1
 
 
 def test_progress_is_told_without_being_kept(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import itertools
+import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,15 +13,21 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sqlalchemy import insert, select
 
+from service.client import Client
+from service.contract.tables import Artifact
 from service.pictures.grids import Verdicts
 from service.web import drawings
+from service.web.services import EXTENSION
 
 Submit = Callable[..., str]
+Serve = Callable[[Flask], str]
 
 DATA = bytes(range(256)) * 400  # 102,400 bytes
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -149,6 +158,70 @@ def test_every_artifact_can_be_had_by_its_id(client: FlaskClient, address: str) 
         assert hashlib.sha256(data).hexdigest() == item["sha256"] == headers["ETag"].strip('"')
         assert len(data) == item["size_bytes"]
         assert headers["Content-Type"] == item["media_type"]
+
+
+def test_files_come_page_by_page(either_app: Flask, play: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    other, job_id = submit(client, priority=9), submit(client)
+    for _ in (other, job_id):
+        worker.claim()
+        for epoch in (1, 2, 3):
+            worker.epoch(epoch)
+    whole = client.get(f"/jobs/{job_id}/artifacts").json
+    assert (len(whole["data"]), whole["has_more"], whole["next_cursor"]) == (6, False, None)
+    for name, place in (("artifacts", "data"), ("results", "artifacts")):
+        found, address = [], f"/jobs/{job_id}/{name}?limit=4"
+        for size, has_more in ((4, True), (2, False)):
+            answer = client.get(address)
+            assert (len(answer.json[place]), answer.json["has_more"]) == (size, has_more)
+            found += answer.json[place]
+            address = f"/jobs/{job_id}/{name}?limit=4&cursor={answer.json['next_cursor']}"
+        assert found == whole["data"]
+        assert answer.json.get("artifact_count") in (None, 6)
+    first = client.get(f"/jobs/{job_id}/artifacts?limit=4")
+    assert client.get(first.headers["Link"].partition(">")[0].strip("<")).json["data"] == whole["data"][4:]
+
+
+def test_results_are_whole_whichever_files_they_list(client: FlaskClient, address: str) -> None:
+    whole = client.get(f"{address}/results").json
+    part = client.get(f"{address}/results?limit=1").json
+    differing = {name for name in whole if whole[name] != part[name]}
+    assert differing == {"artifacts", "has_more", "next_cursor"}
+
+
+@pytest.mark.parametrize("place", [["film", 1], ["sample", "1"], ["sample", True], ["sample", 2**31], ["sample"], 5])
+def test_a_cursor_that_is_no_place_among_files_is_refused(client: FlaskClient, address: str, place: Any) -> None:
+    cursor = base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+    for name in ("artifacts", "results"):
+        answer = client.get(f"{address}/{name}?cursor={cursor}")
+        assert (answer.status_code, answer.json["code"]) == (400, "invalid_cursor")
+
+
+def test_a_browser_turns_the_pages_of_many_files(client: FlaskClient, address: str) -> None:
+    browser = {"Accept": "text/html"}
+    shown, path = [], f"{address}/artifacts?limit=4"
+    while path:
+        page = client.get(path, headers=browser)
+        assert (page.status_code, "6 files" in page.text) == (200, True)
+        shown += re.findall(r'<td data-label="Epoch" class="number">(\d+)</td>', page.text)
+        older = re.search(r'href="([^"]+)">Older files', page.text)
+        path = html.unescape(older[1]) if older else ""
+    assert shown == ["3", "2", "1", "3", "2", "1"]
+    assert "Older files" not in client.get(f"{address}/checkpoints", headers=browser).text
+
+
+def test_the_client_knows_every_file_of_a_job_with_many(app: Flask, address: str, serve: Serve) -> None:
+    job_id = address.rpartition("/")[2]
+    with app.extensions[EXTENSION].database.write() as session:
+        row = session.scalars(select(Artifact).where(Artifact.kind == "sample")).first()
+        same = {column.key: getattr(row, column.key) for column in Artifact.__table__.columns}
+        session.execute(
+            insert(Artifact), [same | {"id": f"art_{at}", "epoch": at, "name": f"{at}.png"} for at in range(10, 2010)]
+        )
+    with Client(serve(app)) as client:
+        names = [name for name, _ in client.get(job_id).files()]
+    assert len(set(names)) == len(names)
+    assert {f"{at}.png" for at in range(10, 2010)} <= set(names)
 
 
 def test_artifact_of_another_job_is_not_found(client: FlaskClient, address: str, submit: Submit) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import update
+from sqlalchemy import event, update
 
-from service.contract import lineage
+from service.contract import leases, lineage
 from service.contract.database import Database
-from service.contract.tables import Job
+from service.contract.tables import Epoch, Event, Job
+from service.web.resources import job_pages
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
 
@@ -33,20 +35,17 @@ def set_columns(app: Flask, job_id: str, **values: Any) -> None:
         session.execute(update(Job).where(Job.id == job_id).values(**values))
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-def test_the_best_value_is_told_of_jobs_with_and_without_recorded_extremes(
-    app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Submit, recorded: bool
-) -> None:
+def test_the_best_value_is_told_with_its_epoch(client: FlaskClient, worker: PlayedWorker, submit: Submit) -> None:
     job_id = submit(client)
     worker.claim()
     for epoch, loss in enumerate([0.5, 0.25, 0.25, float("nan"), 0.75], start=1):
         worker.epoch(epoch, metrics={"val_loss": loss, "val_accuracy": 0.1 * epoch})
-    if not recorded:  # as of a job that ended before they were kept
-        set_columns(app, job_id, extremes={})
     page = client.get(f"/ui/jobs/{job_id}").text
     assert "best 0.25 in epoch 2" in tile(page, "val_loss")
     assert "0.75" in tile(page, "val_loss")
     assert "best 50.00% in epoch 5" in tile(page, "val_accuracy")
+    table = client.get(f"/jobs/{job_id}/metrics", headers={"Accept": "text/html"}).text
+    assert re.findall(r'class="number best">(.*?)<', table) == ["50.00%", "0.25"]
 
 
 def test_used_resources_are_told_where_they_were_measured(
@@ -127,3 +126,42 @@ def test_a_note_is_text_and_no_markup(client: FlaskClient, submit: Submit) -> No
     page = client.get(f"/ui/jobs/{job_id}").text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\nsecond" in page
     assert 'id="star" data-live aria-pressed="true"' in page
+
+
+@contextmanager
+def loaded(model: type[Event] | type[Epoch]) -> Iterator[list[Any]]:
+    """The rows of a table that are read meanwhile."""
+    rows: list[Any] = []
+
+    def note(row: Any, _: Any) -> None:
+        rows.append(row)
+
+    event.listen(model, "load", note)
+    try:
+        yield rows
+    finally:
+        event.remove(model, "load", note)
+
+
+def test_of_a_long_job_only_what_is_shown_is_read(
+    either_app: Flask, play: Callable[[Flask], PlayedWorker], submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    job_id = submit(client, epochs=9)
+    for epoch in (1, 2, 3):
+        held = worker.claim()
+        for number in range(30):
+            leases.log(worker.database, held, "info", "note", f"line {epoch}-{number:02d}")
+        worker.epoch(epoch, metrics={"val_loss": 1 / epoch})
+        leases.hand_back(worker.database, held, None)
+    with loaded(Event) as read:
+        page = client.get(f"/ui/jobs/{job_id}").text
+    lines = re.findall(r"line (\d-\d\d)", page)
+    assert lines == sorted(lines, reverse=True)
+    assert ("3-29" in lines, "1-29" in lines, len(read)) == (True, False, 60)
+    assert "resumed after epoch 2" in page
+    monkeypatch.setattr(job_pages, "_SHOWN_EPOCHS", 2)
+    with loaded(Epoch) as rows:
+        table = client.get(f"/jobs/{job_id}/metrics", headers={"Accept": "text/html"}).text
+    assert [row.epoch for row in rows] == [3, 2]
+    assert "3 epochs, the newest first; the last 2 are shown" in table

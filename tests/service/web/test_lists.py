@@ -251,6 +251,27 @@ def test_csv_is_read_in_parts_and_has_a_limit(
     assert (len(rows_of(answer)), answer.headers["X-Total-Count"]) == (4, "7")
 
 
+def test_the_size_of_files_is_a_column_that_a_list_can_be_sorted_by(either_app: Flask, jobs: dict[str, str]) -> None:
+    assert names(either_app, jobs, "sort=-size_bytes&status=succeeded,failed") == ["first", "second"]
+    listed = get(either_app, "/jobs?columns=size_bytes&sort=size_bytes&limit=100")["data"]
+    sizes = [job["columns"]["size_bytes"] for job in listed]
+    assert sizes == sorted(sizes)
+    assert sizes == [job["size_bytes"] for job in listed]
+    assert sizes[-1] > 30_000
+    assert {"size_bytes", "cpu_seconds", "peak_memory_bytes"} <= {
+        item["name"] for item in get(either_app, "/jobs/columns")["data"]
+    }
+
+
+def test_an_empty_name_is_no_name(either_app: Flask, submit: Submit) -> None:
+    client = either_app.test_client()
+    unnamed, named = submit(client, name=""), submit(client, name="first")
+    client.patch(f"/jobs/{named}", json={"name": ""})
+    for address in ("/jobs?without=name", "/jobs"):
+        listed = get(either_app, address)["data"]
+        assert {item["id"]: item["name"] for item in listed} == {unnamed: None, named: None}
+
+
 def test_lists_show_nothing_of_another_owners_jobs(make_app: Any, sqlite_url: str) -> None:
     app = make_app(sqlite_url, auth="keys", api_keys=("a" * 20, "b" * 20))
     mine, theirs = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")

@@ -73,14 +73,18 @@ def test_what_happens_is_counted_once(
 
 def test_lost_workers_and_the_longest_wait_show(app: Flask, worker: PlayedWorker, submit: Callable[..., str]) -> None:
     database = app.extensions[EXTENSION].database
-    metrics = Metrics(database, late_ms=0)
+    client, metrics = app.test_client(), Metrics(database, late_ms=0)
     before = read(metrics.page().decode())
-    submit(app.test_client())
-    leases.report_death(database, worker.claim(), "it is gone")
+    job_id = submit(client)
+    for _ in range(leases.MAX_DEATHS):
+        leases.report_death(database, worker.claim(), "it is gone")
+    submit(client)
     leases.check_in(database, Worker(id="w1", host="here", pid=7, slots=4, running=1, draining=False))
     after = read(metrics.page().decode())
     lost = "tapeline_workers_lost_total"
-    assert value(after, lost, kind="classifier") - value(before, lost, kind="classifier") == 1
+    assert value(after, lost, kind="classifier") - value(before, lost, kind="classifier") == leases.MAX_DEATHS
+    logged = client.get(f"/jobs/{job_id}/events?level=warning&type=status").json["data"]
+    assert [item["status"] for item in logged] == ["queued", "queued", "failed"]
     assert value(after, "tapeline_longest_wait_seconds") > 0
     assert value(after, "tapeline_workers") == 1
     assert value(after, "tapeline_worker_slots", worker="w1") == 4

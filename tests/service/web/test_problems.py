@@ -227,12 +227,18 @@ def test_gan_has_no_confusion_matrix(client: FlaskClient, submit: Submit) -> Non
         ("kind=rnn", {"kind"}),
         ("sort=colour", {"sort"}),
         ("q=%00", {"q"}),
+        ("parent=job_%00", {"parent"}),
         ("tag=" + "x" * 201, {"tag"}),
     ],
 )
 def test_bad_parameter_is_named(either_app: Flask, query: str, parameters: set[str]) -> None:
     document = check_problem(either_app.test_client().get(f"/jobs?{query}"), 400, "invalid_parameter")
     assert {fault["parameter"] for fault in document["errors"]} == parameters
+
+
+@pytest.mark.parametrize("path", ["/stream", "/ui/compare"])
+def test_an_id_that_no_database_can_hold_is_a_bad_parameter(either_app: Flask, path: str) -> None:
+    check_problem(either_app.test_client().get(f"{path}?jobs=job_%00"), 400, "invalid_parameter")
 
 
 @pytest.mark.parametrize("cursor", ["x", "%F0%9F%98%80", "WyJhIiwxLCJiIl0", "W10", ""])

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -190,11 +191,8 @@ def test_client_that_leaves_frees_its_place(app: Flask, submit: Submit, serve: S
     wait_until(lambda: hub._thread is None, "the reader to end, since nobody watches")
 
 
-def test_full_house_is_a_problem_and_quick_answers_go_on(
-    app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub: Hub = app.extensions[EXTENSION].hub
-    monkeypatch.setattr(hub, "_max_clients", 2)
+def test_full_house_is_a_problem_and_quick_answers_go_on(app: Flask, submit: Submit, serve: Serve) -> None:
+    app.extensions[EXTENSION] = replace(app.extensions[EXTENSION], max_clients=2)
     base, job_id = serve(app), submit(app.test_client())
     with opened(base, job_id) as one, opened(base, job_id) as two:
         next(one)
@@ -203,6 +201,26 @@ def test_full_house_is_a_problem_and_quick_answers_go_on(
         assert (refused.status_code, refused.json()["code"]) == (503, "too_many_streams")
         assert refused.headers["Retry-After"]
         assert httpx.get(f"{base}/jobs", trust_env=False).status_code == 200
+
+
+def test_streams_of_all_jobs_count_among_those_of_one(app: Flask, submit: Submit, serve: Serve) -> None:
+    app.extensions[EXTENSION] = replace(app.extensions[EXTENSION], max_clients=2)
+    base, job_id = serve(app), submit(app.test_client())
+    with (
+        httpx.Client(base_url=base, timeout=20, trust_env=False) as http,
+        connect_sse(http, "GET", "/stream") as feed,
+        opened(base, job_id) as one,
+    ):
+        next(feed.iter_sse())
+        next(one)
+        for address in (f"/jobs/{job_id}/stream", "/stream"):
+            assert http.get(address).json()["code"] == "too_many_streams"
+        # Nor is an answer held back: the client gets it at once, and may ask again later.
+        etag = http.get(f"/jobs/{job_id}").headers["ETag"]
+        began = time.monotonic()
+        held = http.get(f"/jobs/{job_id}", headers={"If-None-Match": etag, "Prefer": "wait=5"})
+        assert (held.status_code, time.monotonic() - began < 3) == (304, True)
+        assert "Preference-Applied" not in held.headers
 
 
 def test_client_that_does_not_read_holds_nobody_and_loses_nothing(
