@@ -43,6 +43,7 @@ class Base(DeclarativeBase):
 
 _RUNNING = text("status = 'running'")
 _WITH_PARENT = text("parent_id IS NOT NULL")
+_PINNED = text("upload_id IS NOT NULL")
 _OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
 
 
@@ -59,6 +60,7 @@ class Job(Base):
         Index("ix_jobs_status", "status", "created_ms", "id"),
         Index("ix_jobs_priority", "priority", "id"),
         Index("ix_jobs_name", "name", "owner", "created_ms", "id"),
+        Index("ix_jobs_upload", "upload_id", sqlite_where=_PINNED, postgresql_where=_PINNED),
         Index("ix_jobs_parent", "parent_id", "created_ms", sqlite_where=_WITH_PARENT, postgresql_where=_WITH_PARENT),
     )
 
@@ -116,6 +118,10 @@ class Job(Base):
     """Processor time of the job's children, all attempts together, as their supervisors measured it."""
     peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     """The most resident memory that a child of the job had."""
+    upload_id: Mapped[str | None] = mapped_column(String(40))
+    """The version of an upload that the job trains on, which stays for as long as the job does."""
+    dataset_sha256: Mapped[str | None] = mapped_column(String(80))
+    """Of the data that the job trains on: known at submission, or, of a folder, when the first worker has read it."""
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     """Sum over the job's rows of ``artifacts``, kept here so that lists need not read them."""
 
@@ -227,7 +233,7 @@ class Upload(Base):
     """A data set that a person sent. Its arrays lie in a folder named after its id."""
 
     __tablename__ = "uploads"
-    __table_args__ = (UniqueConstraint("owner", "name"),)
+    __table_args__ = (UniqueConstraint("owner", "name", "sha256"),)
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     owner: Mapped[str] = mapped_column(String(64))
@@ -242,6 +248,8 @@ class Upload(Base):
     """Of the unpacked content, as for every data set."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_ms: Mapped[int] = mapped_column(BigInteger)
+    deleted_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """When it was deleted; jobs that were trained on it keep it until they go themselves."""
 
 
 class Worker(Base):

@@ -45,7 +45,8 @@ def what_old_code_would_miss(before: dict[str, dict[str, Any]], after: dict[str,
                 found.append(f"{name}.{column} was {was['type']}, and is {now['type']}")
             if was["nullable"] and not now["nullable"]:
                 found.append(f"{name}.{column} must be given, and old code may not")
-        if new["key"] != old["key"] or new["unique"] - old["unique"] or new["foreign"] - old["foreign"]:
+        stricter = {more for more in new["unique"] if not any(set(was) <= set(more) for was in old["unique"])}
+        if new["key"] != old["key"] or stricter or new["foreign"] - old["foreign"]:
             found.append(f"{name} asks for more than it did")
     return found
 
