@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Another interpreter may measure, one with PyTorch: make bench BENCH_PYTHON=/path/to/its/python
 BENCH_PYTHON ?= $(BIN)/python
-# Some parts of bench-service, and a folder of data sets with mnist for it: PARTS="post share" DATA=...
+# Some parts of bench-service, and a folder of datasets with mnist for it: PARTS="post share" DATA=...
 PARTS ?=
 VIEWS ?=
 # How long the soak takes; SEED=n repeats an earlier plan, DATABASE=postgresql takes another database.
@@ -74,10 +74,10 @@ bench-service: $(VENV)/installed-dev  ## what the service costs, on SQLite and P
 bench-page: $(VENV)/installed-dev  ## what a person waits for in Chromium: a list of 10,000 jobs, pen to bars; some 2 minutes
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.page
 
-results: $(VENV)/installed  ## the table of what the presets reach: make results DATA=folder-of-data-sets ONLY="gan stable"
+results: $(VENV)/installed  ## the table of what the presets reach: make results DATA=folder-of-datasets ONLY="gan stable"
 	@$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY)
 
-judge: $(VENV)/installed  ## train the judge of digits anew, on full MNIST: make judge DATA=folder-of-data-sets
+judge: $(VENV)/installed  ## train the judge of digits anew, on full MNIST: make judge DATA=folder-of-datasets
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_judge $(DATA)
 
 audit: $(VENV)/installed-dev  ## ask the advisory database about everything in requirements.lock; exit 2: not all was checked

@@ -55,8 +55,8 @@ for _module, _commands in {
         "delete": "Delete a finished job with all its files.",
     },
     "datasets": {
-        "datasets": "List the data sets that a spec may name.",
-        "upload": "Upload a data set.",
+        "datasets": "List the datasets that a spec may name.",
+        "upload": "Upload a dataset.",
     },
     "keys": {"keys": "Manage API keys."},
     "audit": {"audit": "Show who changed what."},

@@ -1,4 +1,4 @@
-"""The commands about data sets."""
+"""The commands about datasets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.contract.metric_info import size
 @service_options
 @click.pass_obj
 def list_datasets(target: Target) -> None:
-    """List the data sets that a spec may name."""
+    """List the datasets that a spec may name."""
     with target.client() as client:
         found = client.datasets()
     if target.as_json:
@@ -54,7 +54,7 @@ def list_datasets(target: Target) -> None:
 @service_options
 @click.pass_obj
 def upload(target: Target, name: str, files: tuple[Path, ...], validation_fraction: float | None) -> None:
-    """Upload FILES as the data set NAME: one NPZ archive, or IDX files named as MNIST's are, plain or gzipped.
+    """Upload FILES as the dataset NAME: one NPZ archive, or IDX files named as MNIST's are, plain or gzipped.
 
     Of IDX files, one with "label" in its name holds labels, and one with "t10k", "test" or "val" is for validation.
     """
@@ -74,7 +74,7 @@ def upload(target: Target, name: str, files: tuple[Path, ...], validation_fracti
 
 
 def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
-    """A data set as columns."""
+    """A dataset as columns."""
     download = (
         f"needs a download ({size(item['download_bytes'])})" if item.get("download_bytes") else "needs a download"
     )

@@ -93,19 +93,19 @@ class InvalidCursor(ContractError, ValueError):
 
 
 class UploadExists(ContractError):
-    """The owner has a data set of this name already."""
+    """The owner has a dataset of this name already."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is a data set {name!r} already; choose another name, or delete it first")
+        super().__init__(f"there is a dataset {name!r} already; choose another name, or delete it first")
         self.name = name
 
 
 class UploadInUse(ContractError):
-    """Jobs that have not ended need the data set."""
+    """Jobs that have not ended need the dataset."""
 
     def __init__(self, name: str, jobs: Sequence[str]) -> None:
         shown = ", ".join(jobs[:10]) + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
-        super().__init__(f"the data set {name!r} is needed by jobs that have not ended: {shown}")
+        super().__init__(f"the dataset {name!r} is needed by jobs that have not ended: {shown}")
         self.name, self.jobs = name, tuple(jobs)
 
 

@@ -30,7 +30,7 @@ VARIABLES: Final = {
     "TAPELINE_DATABASE_URL": "SQLAlchemy URL (default: a SQLite file in TAPELINE_HOME)",
     "TAPELINE_BROKER_URL": "Redis or Valkey URL (default: a broker of its own in TAPELINE_HOME)",
     "TAPELINE_ARTIFACTS": "folder of checkpoints and samples (default: artifacts in TAPELINE_HOME)",
-    "TAPELINE_DATA": "folder of data sets, one sub-folder each (default: data in TAPELINE_HOME)",
+    "TAPELINE_DATA": "folder of datasets, one sub-folder each (default: data in TAPELINE_HOME)",
     "TAPELINE_AUTH": "who may call: auto (default), keys, or local",
     "TAPELINE_API_KEYS": "keys that may call, separated by commas, besides those of `tapeline keys`",
     "TAPELINE_ALLOWED_HOSTS": "host names the service answers to besides local ones, separated by commas",
@@ -100,7 +100,7 @@ class Settings:
 
     @property
     def datasets_cache(self) -> Path:
-        """Where unpacked data sets lie: beside their sources, or in the home where these may not be touched."""
+        """Where unpacked datasets lie: beside their sources, or in the home where these may not be touched."""
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             # The bits too: root may write anywhere, but a folder without write bits is meant to stay as it is.

@@ -1,4 +1,4 @@
-"""Takes in a person's own data set: IDX files or one NPZ archive become the four arrays that trainings map.
+"""Takes in a person's own dataset: IDX files or one NPZ archive become the four arrays that trainings map.
 
 Headers first, of all files; then labels; then images, a piece at a time, straight into their new files. So memory does
 not grow with the data, and what is wrong is found before the long part. The files of the result are those of
@@ -54,7 +54,7 @@ _ROLES: Final = {name: role for role, others in _OTHER_NAMES.items() for name in
 
 
 class UploadRefused(DatasetError, ValueError):
-    """The files are no data set; ``faults`` says what is wrong, by the field of the form."""
+    """The files are no dataset; ``faults`` says what is wrong, by the field of the form."""
 
     code = "invalid_upload"
 
@@ -89,7 +89,7 @@ def take_in(files: Mapping[str, Path], folder: Path, *, fraction: float | None) 
         fraction: how much of each class is for validation, where nothing else is; the choice is always the same.
 
     Raises:
-        UploadRefused: they are no data set.
+        UploadRefused: they are no dataset.
         OSError: ``folder`` cannot be written.
     """
     try:

@@ -1,4 +1,4 @@
-"""Pictures that people send, as the networks see them: grey, of the data set's size, light on dark."""
+"""Pictures that people send, as the networks see them: grey, of the dataset's size, light on dark."""
 
 import io
 import struct

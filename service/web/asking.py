@@ -62,7 +62,7 @@ def job_of(job_id: str, kind: Kind) -> Job:
 
 
 def dataset_of(job: Job) -> DatasetInfo:
-    """What is known of the data set that a job is trained on.
+    """What is known of the dataset that a job is trained on.
 
     Raises:
         DatasetNotFound: it is there no more.
@@ -71,10 +71,10 @@ def dataset_of(job: Job) -> DatasetInfo:
 
 
 def class_names(job: Job, count: int | None) -> list[str]:
-    """The names of a job's classes; numbers where the data set is gone or does not have ``count`` classes any more.
+    """The names of a job's classes; numbers where the dataset is gone or does not have ``count`` classes any more.
 
     Args:
-        count: ``None``: however many the data set has.
+        count: ``None``: however many the dataset has.
     """
     try:
         names = list(dataset_of(job).class_names)

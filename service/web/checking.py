@@ -1,4 +1,4 @@
-"""A spec against the data sets that there are: everything that can be wrong with it, and what it would cost."""
+"""A spec against the datasets that there are: everything that can be wrong with it, and what it would cost."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def resolve(document: Any) -> tuple[Spec, Shape]:
             fits = _shape_of(_described(name))
         except datasets.DatasetNotFound as error:
             known = f"known are {', '.join(error.known)}"
-            faults.append(_dataset_fault(error.code, f"unknown data set; {known}", error.suggestion))
+            faults.append(_dataset_fault(error.code, f"unknown dataset; {known}", error.suggestion))
         except datasets.DatasetBroken as error:
             faults.append(_dataset_fault(error.code, f"its files are broken: {error.path.name}: {error.reason}"))
     if faults or spec is None or fits is None:
@@ -133,7 +133,7 @@ def _parts(resolved: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def shape(name: str) -> Shape | None:
-    """The shape of a data set, ``None`` where it is gone by now."""
+    """The shape of a dataset, ``None`` where it is gone by now."""
     try:
         info = services().shelf.describe(name, owner())
     except datasets.DatasetError:
@@ -153,7 +153,7 @@ def _shape_of(info: datasets.DatasetInfo) -> Shape:
 
 
 def _described(name: str) -> datasets.DatasetInfo:
-    """The data set; of one that this package knows nobody needs to look at its files."""
+    """The dataset; of one that this package knows nobody needs to look at its files."""
     known = datasets.BUILT_IN.get(name)
     return known.info if known is not None else services().shelf.describe(name, owner())
 

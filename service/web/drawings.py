@@ -30,7 +30,7 @@ Format = Literal["png", "svg"]
 Plot = Literal["curves", "confusion"]
 
 _PREVIEWS: Final = 32
-"""So many pictures of data sets are kept in memory."""
+"""So many pictures of datasets are kept in memory."""
 _drawing: Final = threading.Lock()
 """One picture at a time: drawing takes a core, and requests for the same one wait for the first."""
 
@@ -117,7 +117,7 @@ class Drawings:
         return self._kept(job.id, which, last.epoch, fmt, draw_confusion)
 
     def preview(self, info: datasets.DatasetInfo) -> Picture:
-        """A few pictures of each class of a data set that is here."""
+        """A few pictures of each class of a dataset that is here."""
         require_here(info)
         key = info.upload_id or info.name  # an upload never changes, and its id is never used again
         with _drawing:
@@ -165,10 +165,10 @@ def require_here(info: datasets.DatasetInfo) -> None:
     """Downloads are the workers' work.
 
     Raises:
-        Problem: the data set would have to be downloaded first.
+        Problem: the dataset would have to be downloaded first.
     """
     if not info.available:
-        raise Problem("not_yet", "the data set is not here yet: a worker downloads it when a job needs it")
+        raise Problem("not_yet", "the dataset is not here yet: a worker downloads it when a job needs it")
 
 
 class _Files(Sequence[bytes]):

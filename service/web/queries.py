@@ -275,7 +275,7 @@ class MistakesQuery(Query):
 class SampleQuery(Query):
     """How to show a picture of samples."""
 
-    verdicts: bool = Field(False, description="With what the judge of the data set takes each sample of a GAN for.")
+    verdicts: bool = Field(False, description="With what the judge of the dataset takes each sample of a GAN for.")
 
 
 def read_query(model: type[Q]) -> Q:

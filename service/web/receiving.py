@@ -30,7 +30,7 @@ _File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "bina
 
 
 class UploadForm(BaseModel):
-    """A data set: one NPZ archive, or IDX files, plain or gzipped."""
+    """A dataset: one NPZ archive, or IDX files, plain or gzipped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -207,7 +207,7 @@ class DryRun(Answer):
         description="What the estimate rests on: `calibration`, or `3 similar jobs`; null where there is none."
     )
     notes: list[str] = Field(
-        description="What is worth knowing before the job is sent: a data set that has to be downloaded, "
+        description="What is worth knowing before the job is sent: a dataset that has to be downloaded, "
         "a preset that was adapted to the data."
     )
 
@@ -328,7 +328,7 @@ class Results(Answer):
 
 
 class DatasetItem(Answer):
-    """A data set."""
+    """A dataset."""
 
     name: str
     title: str
@@ -354,7 +354,7 @@ class DatasetItem(Answer):
 
 
 class DatasetList(Answer):
-    """All data sets."""
+    """All datasets."""
 
     data: list[DatasetItem]
 
@@ -374,7 +374,7 @@ class AuditItem(Answer):
     id: int
     at: str
     action: Deed
-    subject: str | None = Field(description="The id of the job, key or session, or the name of the data set.")
+    subject: str | None = Field(description="The id of the job, key or session, or the name of the dataset.")
     owner: str | None
     key: str | None = Field(description="The id of the key that did it.")
     address: str | None
@@ -418,7 +418,7 @@ class Limits(Answer):
     max_parameters: int
     max_memory_bytes: int = Field(description="What a training may be reckoned to need at its peak (`dry_run` tells).")
     max_operations: float = Field(description="Floating-point operations of a whole run.")
-    max_shown_pixels: int = Field(description="`samples.count` times the pixels of an image of the data set.")
+    max_shown_pixels: int = Field(description="`samples.count` times the pixels of an image of the dataset.")
     max_epochs: int
     max_batch_size: int
     max_samples: int
@@ -697,7 +697,7 @@ def results(job: Job, best: Epoch | None, checkpoints: Sequence[Artifact], sampl
 
 
 def dataset_item(info: DatasetInfo) -> DatasetItem:
-    """A data set for a list."""
+    """A dataset for a list."""
     address = f"/datasets/{info.name}"
     urls = {"self": address} | ({"preview": f"{address}/preview.png"} if info.available else {})
     return DatasetItem(

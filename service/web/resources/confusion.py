@@ -150,7 +150,7 @@ def _find(job_id: str, true: int, predicted: int, query: CellQuery) -> _Cell:
     info = dataset_of(job)
     require_here(info)
     if max(true, predicted) >= info.classes:
-        raise Problem("not_found", f"the data set has the classes 0 to {info.classes - 1}")
+        raise Problem("not_found", f"the dataset has the classes 0 to {info.classes - 1}")
 
     def look(ready: Ready, row: Artifact) -> _Cell:
         return _look(ready, row, info, true, predicted, query.limit)

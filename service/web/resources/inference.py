@@ -57,7 +57,7 @@ def predict(job_id: str) -> Response:
     """Ask a classifier what it takes images for.
 
     `images` are PNGs in base64, or numbers in [0, 1] with 0 for black. A PNG becomes grey and is scaled to the size of
-    the data set's pictures; `fit` cuts a drawing out and centres it as MNIST's digits are, `invert` is for dark on
+    the dataset's pictures; `fit` cuts a drawing out and centres it as MNIST's digits are, `invert` is for dark on
     light. `checkpoint` is `best`, `latest` or an epoch's number; `GET /jobs/{job_id}/checkpoints` lists those that are
     kept, and `"checkpoint": {"keep_last": 1000}` in a spec keeps them all.
     """
@@ -172,7 +172,7 @@ def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
 
 
 def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:
-    """The images as levels from 0 to 255 (n, rows, columns) of the data set's size.
+    """The images as levels from 0 to 255 (n, rows, columns) of the dataset's size.
 
     Raises:
         Problem: some cannot be read; every one is named.
