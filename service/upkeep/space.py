@@ -69,7 +69,7 @@ def measure(settings: Settings, database: Database, store: ArtifactStore) -> Spa
     kinds = {
         "checkpoints": stored.get(ArtifactKind.CHECKPOINT, 0),
         "samples": stored.get(ArtifactKind.SAMPLE, 0),
-        "cached pictures": sum(item.size_bytes for item in store.stored() if item.is_derived),
+        "cached images": sum(item.size_bytes for item in store.stored() if item.is_derived),
         "orphaned files": sum(item.size_bytes for item in going.files),
         "uploaded datasets": sent,
         "database": _database_bytes(database),
