@@ -24,7 +24,7 @@ class DatasetNotFound(DatasetError, LookupError):
 
     def __str__(self) -> str:
         hint = f"did you mean {self.suggestion!r}? " if self.suggestion else ""
-        return f"there is no dataset {self.name!r}: {hint}known are {', '.join(self.known)}"
+        return f"there is no dataset {self.name!r}: {hint}available: {', '.join(self.known)}"
 
 
 class DatasetUnavailable(DatasetError):

@@ -60,8 +60,8 @@ class DatasetInfo:
             return self.problem
         size = f"{self.download_bytes / 1e6:.0f} MB from {self.download_from[0]}" if self.download_from else ""
         if self.download_problem is not None:
-            return f"It is not on this machine, and {self.download_problem}."
-        return f"It is not on this machine: a job downloads {size} when it starts." if size else "It is not here."
+            return f"It is not downloaded yet, and {self.download_problem}."
+        return f"It is not downloaded yet: the first job downloads {size}." if size else "It is not available."
 
 
 def content_sha256(digests: Mapping[str, str]) -> str:

@@ -60,7 +60,7 @@ def take_in_apart(files: Mapping[str, Path], folder: Path, *, fraction: float | 
     if done.returncode == _STORAGE:
         raise OSError(*json.loads(done.stdout))
     _log.error("an upload could not be read", code=done.returncode, said=done.stderr.decode("utf-8", "replace")[-2000:])
-    raise UploadRefused({next(iter(files)): "cannot be read within the memory and time that a dataset may take"})
+    raise UploadRefused({next(iter(files)): "cannot be read within the limits on memory and time"})
 
 
 def main() -> int:

@@ -110,11 +110,11 @@ def _checkpoint(job: Job, which: str) -> Artifact:
         except ArtifactNotFound as error:
             kept = [row.epoch for row in jobs.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
             if not kept:
-                detail = f"the job is {job.status} and has no checkpoint: it writes one at the end of an epoch"
+                detail = f"the job is {job.status} and has no checkpoint yet: the first one follows its first epoch"
                 raise Problem("not_yet", detail) from error
             listed = ", ".join(map(str, kept[-20:]))
             detail = (
-                f"there is no checkpoint of epoch {which}; kept are {listed}. "
-                'A spec with "checkpoint": {"keep_last": 1000} keeps them all'
+                f"there is no checkpoint of epoch {which}; available epochs: {listed}. "
+                'To keep all checkpoints, set "checkpoint": {"keep_last": 1000} in the spec'
             )
             raise Problem("artifact_not_found", detail) from error

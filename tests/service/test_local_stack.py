@@ -146,7 +146,7 @@ def test_the_whole_stack_runs_refuses_a_second_one_mends_itself_and_ends(tmp_pat
         assert wait_until(lambda: all(stack.pids[name] != pid for name, pid in before.items()))
         assert wait_until(lambda: answers(stack.url))
         assert sorted(note.split("\n")[0].rstrip(":") for note in notes) == [
-            f"the {name} process ended (SIGKILL) and starts again in 0.5 s"
+            f"the {name} process exited (SIGKILL); it restarts in 0.5 s"
             for name in ("broker", "scheduler", "web", "worker")
         ]
 

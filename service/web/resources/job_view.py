@@ -45,7 +45,7 @@ _FEW_CLASSES: Final = 12
 @blueprint.get("/ui/jobs/<job_id>")
 @documented(TAG, "text/html", problems=("job_not_found",))
 def job(job_id: str) -> Response:
-    """Show a job to a person, live."""
+    """Show the page of a job, updated live."""
     queries.read_query(queries.NoQuery)
     try:
         with services().database.read() as session:
@@ -97,7 +97,7 @@ def job(job_id: str) -> Response:
 @blueprint.get("/ui/play/<job_id>")
 @documented(TAG, "text/html", problems=("job_not_found",))
 def play(job_id: str) -> Response:
-    """Let a person draw for a classifier, or walk a GAN's latent space."""
+    """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
     queries.read_query(queries.NoQuery)
     try:
         with services().database.read() as session:
