@@ -104,7 +104,7 @@ class KeyList(Answer):
 
 
 class UsageItem(Answer):
-    """What one owner uses. Deleted jobs and files do not count."""
+    """What one owner uses. Deleted jobs and files are not included."""
 
     owner: str | None = Field(description="Null: jobs and files that were created without keys.")
     jobs: dict[Status, int] = Field(description="Jobs by status; a status without jobs is left out.")
@@ -117,7 +117,7 @@ class UsageItem(Answer):
 
 
 class UsageList(Answer):
-    """Usage per owner, the largest first: of all owners for the scope `admin`, else of the caller."""
+    """Usage per owner, largest first: of all owners for the scope `admin`, otherwise of the caller."""
 
     data: list[UsageItem]
 
