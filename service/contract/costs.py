@@ -1,4 +1,4 @@
-"""What a training takes, reckoned from its spec alone: numbers, bytes, and floating-point operations."""
+"""The estimated cost of a training, from its spec alone: parameters, bytes and floating-point operations."""
 
 from __future__ import annotations
 

@@ -329,14 +329,14 @@ UNREADABLE: list[tuple[Any, str]] = [
     (png(np.zeros((28, 28), np.uint8))[:60], "damaged PNG"),
     (png(np.zeros((1, 2049), np.uint8)), "2048 per side"),
     ([[0.5] * 28] * 27 + [[0.5]], "equal length"),
-    ([["0.5"] * 28] * 28, "numbers in rows"),
-    ([[True] * 28] * 28, "numbers in rows"),
+    ([["0.5"] * 28] * 28, "rows of numbers"),
+    ([[True] * 28] * 28, "rows of numbers"),
     ([[0.5] * 28] * 27 + [[1.5] * 28], "[0, 1]"),
     ([0.5] * 783, "[783]"),
     ([[[0.5]]], "[1, 1, 1]"),
     ([], "[0]"),
-    (None, "numbers in rows"),
-    ({"a": 1}, "numbers in rows"),
+    (None, "rows of numbers"),
+    ({"a": 1}, "rows of numbers"),
 ]
 
 
