@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Another interpreter may measure, one with PyTorch: make bench BENCH_PYTHON=/path/to/its/python
 BENCH_PYTHON ?= $(BIN)/python
-# Some parts of bench-service, and a folder of data sets with mnist for it: PARTS="post share" DATA=...
+# Some parts of bench-service, and a folder of datasets with mnist for it: PARTS="post share" DATA=...
 PARTS ?=
 VIEWS ?=
 # How long the soak takes; SEED=n repeats an earlier plan, DATABASE=postgresql takes another database.
@@ -17,13 +17,13 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow
 .DELETE_ON_ERROR:
 .PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile soak browser screenshots compose bench bench-service bench-page results audit licences judge clean
 
-help:  ## this list
+help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
 
-demo: $(VENV)/installed  ## train a classifier and a GAN on real digits; the results lie in demo/
+demo: $(VENV)/installed  ## train a classifier and a GAN on real digits; write the results to demo/
 	@$(BIN)/tapeline demo
 
-up: $(VENV)/installed  ## page and API on http://127.0.0.1:8000 until Ctrl-C
+up: $(VENV)/installed  ## run the web page and API on http://127.0.0.1:8000 until Ctrl-C
 	@$(BIN)/tapeline up
 
 test: check  ## format check, lint, types, import rules, tests
@@ -59,7 +59,7 @@ browser: $(VENV)/installed-dev  ## drive the pages in Chromium, which root gets 
 		|| echo "Chromium could not be installed: the browser tests will say so and skip" >&2
 	$(BIN)/pytest -m browser tests/browser
 
-screenshots: $(VENV)/installed-dev  ## take the pictures in docs/page anew, light and dark; some 3 minutes; VIEWS="jobs draw" takes some
+screenshots: $(VENV)/installed-dev  ## update the screenshots in docs/page, light and dark (3 minutes); VIEWS="jobs draw" selects some
 	@PYTHONPATH=. $(BIN)/python -m tests.browser.screenshots $(VIEWS)
 
 compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docker engine answers
@@ -68,16 +68,16 @@ compose: $(VENV)/installed-dev  ## docker compose for real; skips where no Docke
 bench: $(VENV)/installed  ## engine speed beside its floor, and PyTorch if BENCH_PYTHON has it; some 8 minutes
 	@$(BENCH_PYTHON) -m benchmarks
 
-bench-service: $(VENV)/installed-dev  ## what the service costs, on SQLite and PostgreSQL; some 15 minutes, or PARTS="post scale"
+bench-service: $(VENV)/installed-dev  ## measure the performance of the service on SQLite and PostgreSQL (15 minutes), or PARTS="post scale"
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.service $(PARTS) $(if $(DATA),--data $(DATA))
 
-bench-page: $(VENV)/installed-dev  ## what a person waits for in Chromium: a list of 10,000 jobs, pen to bars; some 2 minutes
+bench-page: $(VENV)/installed-dev  ## measure the latency of the web page in Chromium (2 minutes)
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.page
 
-results: $(VENV)/installed  ## the table of what the presets reach: make results DATA=folder-of-data-sets ONLY="gan stable"
+results: $(VENV)/installed  ## the table of what the presets reach: make results DATA=folder-of-datasets ONLY="gan stable"
 	@$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY)
 
-judge: $(VENV)/installed  ## train the judge of digits anew, on full MNIST: make judge DATA=folder-of-data-sets
+judge: $(VENV)/installed  ## retrain the reference classifier on MNIST: make judge DATA=folder-of-datasets
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_judge $(DATA)
 
 audit: $(VENV)/installed-dev  ## ask the advisory database about everything in requirements.lock; exit 2: not all was checked

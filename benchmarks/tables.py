@@ -1,13 +1,15 @@
-"""The results as tables: text for the terminal, and what stands between two comments in the README."""
+"""The results as tables: text for the terminal, and the section between two comments in the README."""
 
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
+PROSE_COLUMNS = 110
 BEGIN, END = "<!-- make bench: the table -->", "<!-- make bench: the end -->"
 
 TARGETS = {  # name -> at most so many times the floor with one thread, with two, and PyTorch's time
@@ -61,16 +63,16 @@ def memory_text(rows: list[Row]) -> str:
 
 
 def markdown(rows: list[Row], memory: list[Row], machine: dict[str, Any]) -> str:
-    """What stands in the README: where it was measured, the rows, PyTorch's share of products, the memory of a step."""
+    """The section in the README: where it was measured, the rows, PyTorch's share of products, the memory of a step."""
     versions = f"NumPy {machine['numpy']} with {machine['blas']}, PyTorch {machine['torch']}"
-    where = f"On {machine['cpu']}, {machine['cores']} cores, {versions}. Milliseconds; **bold** misses its goal."
+    where = f"Measured on {machine['cpu']}, {machine['cores']} cores, {versions}. A figure in **bold** misses its goal."
     scalars = next(row for row in rows if row.get("scalars_ms"))
     lesson = f"takes {scalars['scalars_ms']:.0f} ms: {scalars['scalars_ms'] / scalars['ms']:.0f} times as long."
     parts = [
-        where,
+        textwrap.fill(where, PROSE_COLUMNS, break_on_hyphens=False),
         _speed(rows),
-        f"The last row's step on a graph of scalars, one Python object a number, {lesson}",
-        "As shares of PyTorch's time; a goal below the floor's share cannot be reached on this machine:",
+        f"The last row's step on a graph of scalars, with one Python object per number, {lesson}",
+        "Relative to PyTorch's time (a goal below the floor's share cannot be reached on this machine):",
         _shares(rows),
         _memory(memory),
     ]

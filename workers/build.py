@@ -35,7 +35,7 @@ def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
 
 
 def judge(dataset: Dataset) -> engine.Judge | None:
-    """The judge of a data set's kind of images, where this package has one."""
+    """The judge of a dataset's kind of images, where this package has one."""
     known = BUILT_IN.get(dataset.info.name)
     if known is None or known.judge is None:
         return None

@@ -26,7 +26,7 @@ class Watch:
     """Watches one training from its first epoch on.
 
     Args:
-        judge: of the data set's kind of images, if there is one; looks at a GAN's samples only.
+        judge: of the dataset's kind of images, if there is one; looks at a GAN's samples only.
     """
 
     def __init__(self, spec: Spec, judge: Judge | None) -> None:

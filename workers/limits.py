@@ -14,7 +14,7 @@ OOM_SCORE: Final = 500
 """Where the machine runs out of memory, a child is to go, and not the database or a supervisor."""
 _FILES: Final = 256
 _SPARE_BYTES: Final = 512 * 2**20
-"""What a child may map beyond what its job is reckoned to need: buffers of BLAS, pictures, the judge."""
+"""Allowance beyond the estimated memory of a job: BLAS buffers, sample grids, the reference classifier."""
 
 
 def step_back() -> None:
@@ -31,7 +31,7 @@ def step_back() -> None:
 
 
 def hold_to(estimated_bytes: int) -> None:
-    """Let this process map twice what its job is reckoned to need, beyond what it has mapped now, and some to spare.
+    """Let this process map twice the estimated memory of its job beyond what it has mapped now, plus an allowance.
 
     What goes beyond gets a MemoryError, here, instead of the machine's memory. Only Linux keeps such a limit.
     """

@@ -48,14 +48,14 @@ def main() -> None:
     """Read the command line, train, and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "data", type=Path, help="folder of data sets, as TAPELINE_DATA; mnist is downloaded into it if need be"
+        "data", type=Path, help="folder of datasets, as TAPELINE_DATA; mnist is downloaded into it if need be"
     )
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="where unpacked arrays are kept")
     parser.add_argument("--check", action="store_true", help="write nothing, and fail where the file would differ")
     options = parser.parse_args()
     target = BUILT_IN["mnist"].judge
     if target is None:
-        raise SystemExit("the data set mnist has no judge")
+        raise SystemExit("the dataset mnist has no judge")
     made = checkpoint.dumps(make(datasets.load("mnist", options.data, cache_root=options.cache)))
     if not options.check:
         target.parent.mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ def provenance(dataset: Dataset, *, judged: bool) -> dict[str, Any]:
     """Equal here means: the same spec gives the same bits.
 
     Args:
-        judged: whether the judge's scores are among the metrics, where the data set has one.
+        judged: whether the judge's scores are among the metrics, where the dataset has one.
     """
     known = BUILT_IN.get(dataset.info.name)
     judge = known.judge if judged and known is not None else None

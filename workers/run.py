@@ -166,7 +166,7 @@ def _shape(dataset: Dataset) -> Shape:
 
 
 def _load_data(run: Run, settings: Settings) -> Dataset:
-    """Load the data set; where it is downloaded first, the job's log tells how far it is."""
+    """Load the dataset; where it is downloaded first, the job's log tells how far it is."""
     told = 0.0
 
     def progress(received: int, total: int | None) -> None:

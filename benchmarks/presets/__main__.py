@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(os.environ.get("TAPELINE_DATA") or ".cache/data")
     parser.add_argument("only", nargs="*", help="words of the rows to train, such as: gan stable, or: conv mnist 0")
-    parser.add_argument("--data", type=Path, default=default, help="folder of data sets (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=default, help="folder of datasets (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path(".cache/presets"), help="unpacked data, samples")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for JSON and Markdown")
     parser.add_argument("--seeds", type=int, help="at most so many seeds of each preset")

@@ -13,7 +13,7 @@ from service.contract.spec import Spec
 from service.contract.validation import resolve, spec_hash
 from service.datasets import BUILT_IN
 
-PLAN: tuple[tuple[str, str, str, int], ...] = (  # kind, preset, data set, seeds from 0 on; quick ones first
+PLAN: tuple[tuple[str, str, str, int], ...] = (  # kind, preset, dataset, seeds from 0 on; quick ones first
     ("classifier", "fast", "mnist", 5),
     ("classifier", "fast", "fashion-mnist", 5),
     ("gan", "stable", "mnist-10k", 5),

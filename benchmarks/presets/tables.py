@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.presets.independent import METRIC
 from benchmarks.presets.rows import PLAN
 
-GOALS = {  # (preset, data set) -> the accuracy that every seed is to reach at its last epoch
+GOALS = {  # (preset, dataset) -> the accuracy that every seed is to reach at its last epoch
     ("fast", "mnist"): 0.983,
     ("best", "mnist"): 0.990,
     ("conv", "mnist"): 0.993,
@@ -36,7 +36,7 @@ def in_short(row: Measured) -> str:
 
 
 def whole(content: Measured) -> str:
-    """The short table: a line for each preset and data set."""
+    """The short table: a line for each preset and dataset."""
     return "\n".join([*_classifiers(content["rows"]), "", *_gans(content["rows"])])
 
 
@@ -44,7 +44,7 @@ def every_row(content: Measured) -> str:
     """A line for each training."""
     lines = [
         (
-            "| kind | preset | data set | seed | result | rarest digit | KL | independent distance | found | seconds "
+            "| kind | preset | dataset | seed | result | rarest digit | KL | independent distance | found | seconds "
             "| processor seconds | load |"
         ),
         "|---|---|---|--:|--:|--:|--:|--:|---|--:|--:|--:|",
@@ -110,7 +110,7 @@ def _machines(rows: list[Measured]) -> dict[str, list[str]]:
 
 def _classifiers(rows: list[Measured]) -> list[str]:
     lines = [
-        "| classifier | data set | accuracy at the last epoch (worst seed) | goal | reached | time | size |",
+        "| classifier | dataset | median accuracy at the last epoch (worst seed) | goal | reached | time | size |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for preset, dataset, seeds, measured in _groups(rows, "classifier"):
@@ -121,7 +121,7 @@ def _classifiers(rows: list[Measured]) -> list[str]:
             _line(
                 f"`{preset}`",
                 f"`{dataset}`",
-                f"{sum(accuracies) / len(accuracies):.2%} ({min(accuracies):.2%})",
+                f"{median(accuracies):.2%} ({min(accuracies):.2%})",
                 f"{goal:.1%}" if goal else "",
                 _of(reached, len(accuracies), seeds) if goal else f"{len(accuracies)} seeds",
                 _seconds(measured),
@@ -134,8 +134,8 @@ def _classifiers(rows: list[Measured]) -> list[str]:
 def _gans(rows: list[Measured]) -> list[str]:
     lines = [
         (
-            "| GAN | data set | seeds | Fréchet distance (worst seed) | KL | rarest digit | ten digits | collapse "
-            "| time | size |"
+            "| GAN | dataset | seeds | median Fréchet distance (worst seed) | KL | rarest digit | ten digits "
+            "| collapse | time | size |"
         ),
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
@@ -148,7 +148,7 @@ def _gans(rows: list[Measured]) -> list[str]:
                 f"`{preset}`",
                 f"`{dataset}`",
                 _measured(len(measured), seeds),
-                f"{sum(distances) / len(distances):.0f} ({max(distances):.0f})",
+                f"{median(distances):.0f} ({max(distances):.0f})",
                 f"{max(row['kl_to_uniform'] for row in measured):.3f}",
                 f"{min(row['min_class_share'] for row in measured):.1%}",
                 f"{covered} of {len(measured)}",

@@ -37,7 +37,7 @@ SCORES = ("frechet_distance", "min_class_share", "mode_coverage", "class_entropy
 def main() -> None:
     """Do what the command line says: train a row, or make the independent classifier, or score samples with it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of data sets, as TAPELINE_DATA")
+    parser.add_argument("--data", type=Path, required=True, help="folder of datasets, as TAPELINE_DATA")
     parser.add_argument("--work", type=Path, required=True, help="folder for unpacked data, the classifier, samples")
     parser.add_argument("--row", type=json.loads, help="JSON: kind, preset, dataset, seed")
     parser.add_argument("--score", action="store_true", help="score the row's samples instead of training it")

@@ -267,7 +267,7 @@ def share(places: Places, rounds: int) -> list[Figures]:
         for place in here.values():
             place.serve()
             place.work()
-            place.until_end(place.submit(**spec | {"epochs": 1}))  # the data set is unpacked
+            place.until_end(place.submit(**spec | {"epochs": 1}))  # the dataset is unpacked
         times: dict[str, list[float]] = {name: [] for name in ("bare", *KINDS)}
         for _ in range(rounds):
             times["bare"].append(_bare(here["sqlite"], spec))

@@ -32,7 +32,7 @@ class Place:
     """A migrated database, a broker, and the processes that were started on them.
 
     Args:
-        data: folder of data sets.
+        data: folder of datasets.
         environ: more settings.
     """
 

@@ -10,7 +10,7 @@ import click
 from service.cli.errors import Commands
 from service.cli.target import service_options
 
-_EPILOG = "A JOB is an id, a name (the newest job that has it), or a part of either that no other job has."
+_EPILOG = "JOB is an id, a name (if several jobs have it: the newest), or a unique part of either."
 
 
 @click.group(
@@ -23,16 +23,16 @@ def main() -> None:
 
 
 for _module, _commands in {
-    "up": {"up": "Run page, API and workers on this machine until Ctrl-C."},
-    "demo": {"demo": "Train a classifier and a GAN on handwritten digits; the results are in demo/."},
+    "up": {"up": "Run the web page, API and workers on this machine until Ctrl-C."},
+    "demo": {"demo": "Train a classifier and a GAN on handwritten digits; write the results to demo/."},
     "training": {
         "train": "Submit a job from a spec.",
-        "watch": "Follow a job until it has ended.",
-        "fork": "Submit a job that continues from a checkpoint of another one.",
-        "reproduce": "Train a job that succeeded once more, and compare every bit.",
+        "watch": "Follow a job until it ends.",
+        "fork": "Submit a job that continues from a checkpoint of another job.",
+        "reproduce": "Train a succeeded job again and compare the results bit for bit.",
     },
     "jobs": {
-        "jobs": "List jobs, the newest first.",
+        "jobs": "List jobs, newest first.",
         "open": "Open the page of a job in the browser.",
         "download": "Download a job's files: checkpoints, curves, samples.",
     },
@@ -46,22 +46,22 @@ for _module, _commands in {
         "generate": "Generate images with a trained GAN.",
     },
     "actions": {
-        "cancel": "Cancel a job: a waiting one now, a running one between two batches.",
-        "pause": "Pause a running job between two batches; its last checkpoint stays.",
+        "cancel": "Cancel a job. A running job stops after the current batch.",
+        "pause": "Pause a running job after the current batch; it can resume from its last checkpoint.",
         "resume": "Continue a paused job from its last checkpoint.",
         "retry": "Continue a failed job from its last checkpoint.",
-        "star": "Mark a job with a star.",
-        "note": "Write a note on a job.",
-        "delete": "Delete a finished job with all its files.",
+        "star": "Star a job.",
+        "note": "Set or show the note of a job.",
+        "delete": "Delete an ended job with all its files.",
     },
     "datasets": {
-        "datasets": "List the data sets that a spec may name.",
-        "upload": "Upload a data set.",
+        "datasets": "List the available datasets.",
+        "upload": "Upload a dataset.",
     },
     "keys": {"keys": "Manage API keys."},
-    "audit": {"audit": "Show who changed what."},
+    "audit": {"audit": "Show the audit log."},
     "upkeep": {
-        "doctor": "Diagnose the service: what is wrong, what to do, and what uses the disk.",
+        "doctor": "Diagnose the service: problems, remedies and disk usage.",
         "gc": "Show or delete expired data.",
         "backup": "Back up all rows and files.",
         "restore": "Restore a backup into an empty service.",

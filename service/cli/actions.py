@@ -30,7 +30,7 @@ def _verb(name: str, what: str) -> click.Command:
 @service_options
 @click.pass_obj
 def star(target: Target, job_text: str, remove: bool) -> None:
-    """Mark a job with a star, which lists show."""
+    """Star a job. Lists mark starred jobs."""
     with target.client() as client:
         job = target.find(client, job_text).change(starred=not remove)
     _tell(target, job, "star removed" if remove else "starred")
@@ -43,7 +43,7 @@ def star(target: Target, job_text: str, remove: bool) -> None:
 @service_options
 @click.pass_obj
 def note(target: Target, job_text: str, text: str | None, remove: bool) -> None:
-    """Write TEXT as the note of a job; without TEXT, print the note."""
+    """Set or show the note of a job: with TEXT, set it; without TEXT, print it."""
     if text is not None and remove:
         raise click.UsageError("give TEXT or --remove, not both")
     with target.client() as client:
@@ -52,7 +52,7 @@ def note(target: Target, job_text: str, text: str | None, remove: bool) -> None:
             click.echo(to_json({"id": job.id, "note": job.get("note")}) if target.as_json else job.get("note") or "")
             return
         job.change(note=text)
-    _tell(target, job, "note removed" if remove else "note written")
+    _tell(target, job, "note removed" if remove else "note saved")
 
 
 @click.command()
@@ -60,7 +60,7 @@ def note(target: Target, job_text: str, text: str | None, remove: bool) -> None:
 @service_options
 @click.pass_obj
 def delete(target: Target, job_text: str) -> None:
-    """Delete a finished job with all its files."""
+    """Delete an ended job with all its files."""
     with target.client() as client:
         job = target.find(client, job_text)
         job.delete()
@@ -68,8 +68,8 @@ def delete(target: Target, job_text: str) -> None:
 
 
 COMMANDS: Final = (
-    _verb("cancel", "Cancel a job: a waiting one now, a running one between two batches."),
-    _verb("pause", "Pause a running job between two batches; its last checkpoint stays."),
+    _verb("cancel", "Cancel a job. A running job stops after the current batch."),
+    _verb("pause", "Pause a running job after the current batch; it can resume from its last checkpoint."),
     _verb("resume", "Continue a paused job from its last checkpoint."),
     _verb("retry", "Continue a failed job from its last checkpoint."),
     star,

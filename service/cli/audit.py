@@ -18,13 +18,16 @@ from service.contract.tables import AuditEntry
 @click.command()
 @click.option("--owner", help="Only actions of this owner's keys.")
 @click.option("--action", type=click.Choice([deed.value for deed in Deed]), help="Only this action.")
-@click.option("--subject", metavar="ID", help="Only actions on this job or key.")
+@click.option("--subject", metavar="ID", help="Only actions on this job, key or dataset.")
 @click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Number of entries at most."
+    "--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Maximum number of entries."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per entry, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document per line.")
 def audit(owner: str | None, action: str | None, subject: str | None, limit: int, as_json: bool) -> None:
-    """Show who changed what: jobs, datasets, keys and sign-ins, the newest last. Run it where the database is."""
+    """Show the audit log: changes to jobs, datasets and keys, and sign-ins, newest last.
+
+    Run it on the machine that hosts the service, with the same environment.
+    """
     with open_database() as database, database.read() as session:
         rows = contract.read(session, owner=owner, action=action, subject=subject, limit=limit)[::-1]
     if as_json:

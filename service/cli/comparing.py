@@ -25,17 +25,17 @@ _MAX_COLUMN: Final = 24
 
 @click.command()
 @job_argument
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with every metric, for spreadsheets and pandas.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with all metrics.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file (implies --csv)."
 )
 @click.option(
-    "--metric", "names", multiple=True, metavar="NAME", help="Only this metric, such as val_loss; repeatable."
+    "--metric", "names", multiple=True, metavar="NAME", help="Only this metric, for example val_loss; repeatable."
 )
 @service_options
 @click.pass_obj
 def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, names: tuple[str, ...]) -> None:
-    """Show a job's metrics, epoch by epoch: the most important ones in a terminal, all of them with --csv or --json."""
+    """Show a job's metrics, epoch by epoch. A terminal shows the most important ones; --csv and --json include all."""
     with target.client() as client:
         job = target.find(client, job_text)
         history = job.history()
@@ -72,7 +72,7 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
     console = Console(highlight=False)
     console.print(table)
     if history["best_epoch"] in history["epochs"]:
-        console.print("[dim]* the epoch of the best checkpoint[/]")
+        console.print("[dim]* best checkpoint[/]")
 
 
 @click.command()
@@ -80,9 +80,9 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
 @service_options
 @click.pass_obj
 def compare(target: Target, job_texts: Sequence[str]) -> None:
-    """Show jobs side by side: the settings that differ, and the metrics of the last epoch, the best value in bold."""
+    """Show jobs side by side: the settings that differ, and the last metrics with the best values in bold."""
     if len(job_texts) < 2:
-        raise click.UsageError("name two jobs or more to compare")
+        raise click.UsageError("name at least two jobs")
     with target.client() as client:
         jobs = [target.find(client, text) for text in job_texts]
     settings = _settings(jobs)
@@ -113,7 +113,7 @@ def compare(target: Target, job_texts: Sequence[str]) -> None:
     ]
     _print([job.name or job.kind for job in jobs], rows)
     if not settings:
-        click.echo("their settings are the same", err=True)
+        click.echo("all settings are identical", err=True)
 
 
 COMMANDS: Final = (metrics, compare)

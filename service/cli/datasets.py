@@ -1,4 +1,4 @@
-"""The commands about data sets."""
+"""The commands about datasets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.contract.metric_info import size
 @service_options
 @click.pass_obj
 def list_datasets(target: Target) -> None:
-    """List the data sets that a spec may name."""
+    """List the available datasets."""
     with target.client() as client:
         found = client.datasets()
     if target.as_json:
@@ -49,20 +49,21 @@ def list_datasets(target: Target) -> None:
 @click.option(
     "--validation-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of each class that becomes validation data (default: 0.15).",
+    help="Share of each class to set aside for validation if there are no validation files (default: 0.15).",
 )
 @service_options
 @click.pass_obj
 def upload(target: Target, name: str, files: tuple[Path, ...], validation_fraction: float | None) -> None:
-    """Upload FILES as the data set NAME: one NPZ archive, or IDX files named as MNIST's are, plain or gzipped.
+    """Upload a dataset from FILES and call it NAME.
 
-    Of IDX files, one with "label" in its name holds labels, and one with "t10k", "test" or "val" is for validation.
+    FILES are one NPZ archive, or IDX files (plain or gzipped). File names tell IDX files apart: "label" marks labels;
+    "t10k", "test" or "val" marks validation data.
     """
     by_field: dict[str, Path] = {}
     for path in files:
         field = field_of(path.name)
         if field in by_field:
-            raise Failure(f"{by_field[field]} and {path} would both be the {field}: rename one")
+            raise Failure(f"{by_field[field]} and {path} would both be used as {field}: rename one")
         by_field[field] = path
     with target.client() as client:
         item = client.upload(name, by_field, validation_fraction=validation_fraction)
@@ -74,7 +75,7 @@ def upload(target: Target, name: str, files: tuple[Path, ...], validation_fracti
 
 
 def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
-    """A data set as columns."""
+    """A dataset as columns."""
     download = (
         f"needs a download ({size(item['download_bytes'])})" if item.get("download_bytes") else "needs a download"
     )

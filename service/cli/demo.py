@@ -1,4 +1,4 @@
-"""``tapeline demo``: a classifier and a GAN on real digits, from nothing to pictures."""
+"""``tapeline demo``: train a classifier and a GAN on MNIST digits."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _CANCEL_S: Final = 5.0
 @service_options
 @click.pass_obj
 def demo(target: Target) -> None:
-    """Train a classifier and a GAN on handwritten digits; the results are in demo/.
+    """Train a classifier and a GAN on handwritten digits; write the results to demo/.
 
-    With --json, standard output gets one document with both jobs and all files.
+    With --json, print one document with both jobs and all files.
     """
     console = Console(highlight=False, soft_wrap=True, stderr=target.as_json)
     signal.signal(signal.SIGTERM, interrupt)
@@ -76,7 +76,7 @@ def demo(target: Target) -> None:
     for path, what in files:
         console.print(f"  {path!s:<{width}}  {size(path.stat().st_size):>7}  {what}")
     seconds = time.monotonic() - began
-    console.print(f"\nDone in {seconds:.0f} s. Both jobs are kept. See them in the browser: [bold]{later}[/]")
+    console.print(f"\nDone in {seconds:.0f} s. Both jobs are stored; to view them in the browser: [bold]{later}[/]")
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def _service(target: Target, console: Console) -> Iterator[tuple[Client, str]]:
     except HomeInUse as error:
         if error.url is None:
             raise
-        console.print(f"Using the Tapeline that runs at {error.url}.")
+        console.print(f"Using the running service at {error.url}.")
         with Client(error.url, key) as client:
             yield client, error.url
         return
@@ -138,7 +138,7 @@ def _cancel(client: Client, jobs: Sequence[Watched], console: Console) -> None:
         console.print(f"  {job.label} ({job.id}): {status} after {job.epoch} of {job.epochs} epochs")
     for job in jobs[len(ended) :]:
         console.print(f"  {job.label} ({job.id}): not cancelled in time; it continues when Tapeline starts again")
-    console.print("Checkpoints of completed epochs are kept; remove a job with: tapeline delete JOB")
+    console.print("Checkpoints of completed epochs are kept. To delete a job: tapeline delete JOB")
 
 
 def _fetch(client: Client, classifier: Mapping[str, Any], gan: Mapping[str, Any]) -> list[tuple[Path, str]]:

@@ -30,11 +30,16 @@ def _which(context: click.Context, parameter: click.Parameter, value: str) -> Wh
             return value
         case _ if value.isdecimal() and int(value) > 0:
             return int(value)
-    raise click.BadParameter(f"{value!r} is neither best, nor latest, nor the number of an epoch")
+    raise click.BadParameter(f"{value!r} is not best, latest or an epoch number")
 
 
 _checkpoint: Final = click.option(
-    "--checkpoint", default="best", show_default=True, metavar="best|latest|N", callback=_which, help="N: an epoch."
+    "--checkpoint",
+    default="best",
+    show_default=True,
+    metavar="best|latest|N",
+    callback=_which,
+    help="N is an epoch number.",
 )
 
 
@@ -44,8 +49,8 @@ _checkpoint: Final = click.option(
     "pictures", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False)
 )
 @_checkpoint
-@click.option("--fit", is_flag=True, help="Cut a drawing out and centre it as MNIST's digits are.")
-@click.option("--invert", is_flag=True, help="The images are dark on light; invert them.")
+@click.option("--fit", is_flag=True, help="Crop a drawing and centre it like MNIST digits.")
+@click.option("--invert", is_flag=True, help="Invert the images: use it for dark drawings on a light background.")
 @service_options
 @click.pass_obj
 def predict(
@@ -53,7 +58,8 @@ def predict(
 ) -> None:
     """Classify images with a trained classifier: PNG, JPEG, WebP, BMP or GIF files.
 
-    An image is scaled to the size that the network was trained on. Photos are turned upright as their EXIF data says.
+    Images are converted to greyscale and scaled to the size of the training images. Photos are rotated as in their
+    EXIF data.
     """
     with target.client() as client:
         try:
@@ -77,11 +83,13 @@ def predict(
 @job_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: ID.png, or ID.gif]")
 @click.option(
-    "--count", type=click.IntRange(1, 256), help="Number of images (default: 16), or of points of a film (4)."
+    "--count",
+    type=click.IntRange(1, 256),
+    help="Number of images (default: 16), or of latent points with --film (default: 4).",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Each seed gives other images.")
-@click.option("--film", is_flag=True, help="A walk through the latent space and back to its start, as a GIF.")
-@click.option("--scale", type=click.IntRange(1, 16), default=4, show_default=True, help="Pixels per pixel of an image.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the latent points.")
+@click.option("--film", is_flag=True, help="Make a GIF: a walk through the latent space and back to its start.")
+@click.option("--scale", type=click.IntRange(1, 16), default=4, show_default=True, help="Scale factor of the output.")
 @_checkpoint
 @service_options
 @click.pass_obj
@@ -95,9 +103,9 @@ def generate(
     scale: int,
     checkpoint: Which,
 ) -> None:
-    """Generate images with a trained GAN: a grid as a PNG, or a film.
+    """Generate images with a trained GAN: a grid as a PNG, or an animation as a GIF.
 
-    With --json, the images themselves as numbers in [0, 1].
+    With --json, print the images as numbers in [0, 1].
     """
     wish: Wish = {"checkpoint": checkpoint, "scale": scale}
     if film:
@@ -129,7 +137,7 @@ def _naming_files(error: ApiError, pictures: Sequence[Path]) -> Exception:
 
 
 def _bars(path: Path, shares: Sequence[float], answer: Mapping[str, Any]) -> Table:
-    """The likeliest classes, each with a bar."""
+    """The most probable classes, each with a bar."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=28)
     table.add_column(no_wrap=True)

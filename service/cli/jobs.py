@@ -37,9 +37,13 @@ _MIN_METRICS: Final = 22
 @click.option("--status", type=click.Choice(_STATUSES), help="Only jobs in this state.")
 @click.option("--kind", type=click.Choice(_KINDS), help="Only jobs of this kind.")
 @click.option("--tag", help="Only jobs with this tag.")
-@click.option("-q", "text", metavar="TEXT", help="Only jobs with TEXT in their name or id.")
-@click.option("--sort", metavar="ORDER", help="created_at, name, duration, val_accuracy, ...; -ORDER is descending.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Number of jobs at most.")
+@click.option("-q", "text", metavar="TEXT", help="Only jobs with TEXT in their name, id, tags or note.")
+@click.option(
+    "--sort",
+    metavar="ORDER",
+    help="For example created_at, name, duration or val_accuracy; prefix - for descending order.",
+)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Maximum number of jobs.")
 @service_options
 @click.pass_obj
 def list_jobs(
@@ -51,10 +55,10 @@ def list_jobs(
     sort: str | None,
     limit: int,
 ) -> None:
-    """List jobs, the newest first. A terminal shows the end of each id, which every command accepts.
+    """List jobs, newest first. A terminal shows the end of each id; every command accepts it.
 
-    A pipe gets one line per job, separated by tabs: id, kind, status, epoch, name, metrics, time of submission, and
-    seconds of training.
+    If the output is not a terminal, it has one tab-separated line per job: id, kind, status, epoch, name, metrics, time
+    of submission, training time in seconds.
     """
     with target.client() as client:
         found = list(client.jobs(limit=limit + 1, status=status, kind=kind, tag=tag, q=text, sort=sort))
@@ -68,7 +72,7 @@ def list_jobs(
     elif found:
         console.print(_table(found, console.width))
         if more:
-            console.print(f"[dim]The first {limit}; more with --limit {max(100, 5 * limit)}.[/]")
+            console.print(f"[dim]First {limit} jobs; for more: --limit {max(100, 5 * limit)}[/]")
     else:
         click.echo(
             "no jobs match" if status or kind or tag or text else "no jobs yet; submit one with: tapeline train SPEC"
@@ -80,7 +84,7 @@ def list_jobs(
 @service_options
 @click.pass_obj
 def open_page(target: Target, job_text: str) -> None:
-    """Open the page of a job in the browser; where there is none, print its address."""
+    """Open the page of a job in the browser, and print its URL."""
     with target.client() as client:
         job = target.find(client, job_text)
     if target.as_json:
@@ -93,16 +97,16 @@ def open_page(target: Target, job_text: str) -> None:
 
 @click.command()
 @job_argument
-@click.option("--checkpoint", metavar="best|latest|N", help="Only this checkpoint (N: an epoch).")
+@click.option("--checkpoint", metavar="best|latest|N", help="Only this checkpoint (N is an epoch number).")
 @click.option(
     "--to",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to write to (default: one named after the job's id; for --checkpoint this one).",
+    help="Target folder (default: one named after the job's id; with --checkpoint the current folder).",
 )
 @service_options
 @click.pass_obj
 def download(target: Target, job_text: str, checkpoint: str | None, to: Path | None) -> None:
-    """Download a job's files: checkpoints, curves, samples. Each is compared with its SHA-256."""
+    """Download a job's files: checkpoints, curves, samples. SHA-256 checksums are verified."""
     with target.client() as client:
         job = target.find(client, job_text)
         folder = to or Path(job.id if checkpoint is None else ".")

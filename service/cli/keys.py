@@ -1,4 +1,4 @@
-"""``tapeline keys``: for operators; it opens the database itself, not the service."""
+"""``tapeline keys``: for operators. It accesses the database directly, without the service."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UNITS: Final = {"m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 
 @click.group()
 def keys() -> None:
-    """Manage API keys, on the machine that hosts the database."""
+    """Manage API keys. Run it on the machine that hosts the service, with the same environment."""
 
 
 @keys.command()
@@ -42,16 +42,16 @@ def keys() -> None:
     type=click.Choice([scope.value for scope in Scope]),
     default=Scope.SUBMIT.value,
     show_default=True,
-    help="read: look at jobs; submit: also create and change them; admin: also the audit.",
+    help="read: view jobs; submit: also create and change jobs; admin: also manage keys and read the audit log.",
 )
-@click.option("--expires", metavar="TIME", help="Lifetime: 90d, 12h or 30m (default: unlimited).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--expires", metavar="TIME", help="Lifetime, for example 90d, 12h or 30m (default: unlimited).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def create(name: str, owner: str | None, scope: str, expires: str | None, as_json: bool) -> None:
     """Create a key and print it. It is shown only once."""
     lifetime_s = _lifetime_s(expires)
     owner = owner or name
     if not contract.OWNER.fullmatch(owner):
-        what = "--owner" if owner != name else "NAME, where no --owner is given,"
+        what = "--owner" if owner != name else "NAME (the default of --owner)"
         raise click.UsageError(f"{what} must be up to 64 letters, digits and ._@-, beginning with a letter or digit")
     with open_database() as database:
         row, key = contract.create(
@@ -62,16 +62,16 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
         return
     click.echo(key)
     click.echo(
-        f"\nThe key is shown only once; store it where only its owner can read it. Name {row.name}, owner {row.owner}, "
+        f"\nThe key is shown only once: store it now, in a safe place. Name {row.name}, owner {row.owner}, "
         f"scope {row.scope}, expires {time_text(row.expires_ms) or 'never'}.",
         err=True,
     )
 
 
 @keys.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(as_json: bool) -> None:
-    """List all keys, also the revoked ones, without their secrets."""
+    """List all keys, including revoked ones. Secrets are not shown."""
     with open_database() as database, database.read() as session:
         rows, now = contract.every(session), session.scalar(select(now_ms())) or 0
     if as_json:
@@ -87,9 +87,9 @@ def show(as_json: bool) -> None:
 
 @keys.command()
 @click.argument("which", metavar="ID-OR-NAME")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def revoke(which: str, as_json: bool) -> None:
-    """Revoke a key. It takes effect within two seconds; browsers that signed in with it are signed out."""
+    """Revoke a key. It takes effect within two seconds and ends browser sessions of the key."""
     with open_database() as database:
         row = contract.revoke(database, which, by=_operator())
     if as_json:
@@ -111,9 +111,7 @@ def open_database() -> Iterator[Database]:
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             upgrade(database)
         if not is_current(database):
-            raise Failure(
-                "the database has the schema of another version; upgrade it with: python -m migrations.upgrade"
-            )
+            raise Failure("the database schema is of another version; upgrade it with: python -m migrations.upgrade")
         yield database
 
 

@@ -161,7 +161,7 @@ def _take(job: Watched, event: Event, display: Display) -> None:
             job.fraction = 1.0 if job.status == "succeeded" else job.fraction
         case "health":
             name = data["code"].replace("_", " ")
-            told = f"{name}: {data['message']}" if data["state"] == "found" else f"{name} is over"
+            told = f"{name}: {data['message']}" if data["state"] == "found" else f"{name} resolved"
             display.note(job, f"epoch {data['epoch']}: {told}")
         case "log" if data.get("message"):
             display.note(job, f"{data.get('level', 'warning')}: {data['message']}")

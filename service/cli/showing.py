@@ -31,7 +31,7 @@ from service.contract.metric_info import METRICS, describe, number, size
 @service_options
 @click.pass_obj
 def show(target: Target, job_text: str) -> None:
-    """Show a job: state, metrics, settings that differ from the preset, lineage, files, and why it failed."""
+    """Show a job: state, error, metrics, settings that differ from the preset, lineage and files."""
     with target.client() as client:
         job = target.find(client, job_text)
         results = job.results()
@@ -65,7 +65,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     rows += [("Metrics", Text(line)) for line in _metrics(job, results)]
     changed = changed_settings(client, spec)
     rows += [("Settings", Text(f"{name}: {value}")) for name, value in changed.items()] or [
-        ("Settings", Text("all as in the preset"))
+        ("Settings", Text("same as the preset"))
     ]
     rows += [("Lineage", Text(line)) for line in _lineage(client, job)]
     if job.tags:
@@ -123,18 +123,18 @@ def _lineage(client: Client, job: Job) -> list[str]:
     except ApiError as error:
         if error.status != 404:
             raise
-        origin = f"{job.parent_id}, which is deleted"
+        origin = f"{job.parent_id} (deleted)"
     reproduction = job.reproduction
     if reproduction is None:
         return [f"fork of {origin} after epoch {job['start_epoch']}"]
     match reproduction["match"]:
         case None:
-            verdict = "not compared to the end yet"
+            verdict = "comparison not finished"
         case True:
-            verdict = "every bit is the same"
+            verdict = "bit-identical"
         case _:
             found = reproduction["first_difference"]
-            verdict = f"differs first in epoch {found['epoch']}: {', '.join(found['differs'])}"
+            verdict = f"first difference in epoch {found['epoch']}: {', '.join(found['differs'])}"
     return [f"reproduction of {origin}: {verdict}"]
 
 

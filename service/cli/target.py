@@ -65,22 +65,20 @@ def service_options(command: _Command) -> _Command:
             setattr(target, parameter.name, value)
 
     for option in (
-        click.option(
-            "--json", "as_json", is_flag=True, expose_value=False, callback=remember, help="Print JSON, for programs."
-        ),
+        click.option("--json", "as_json", is_flag=True, expose_value=False, callback=remember, help="Print JSON."),
         click.option(
             "--key",
             metavar="KEY",
             expose_value=False,
             callback=remember,
-            help="API key (default: the first of TAPELINE_API_KEYS).",
+            help="API key (default: the first one in TAPELINE_API_KEYS).",
         ),
         click.option(
             "--server",
             metavar="URL",
             expose_value=False,
             callback=remember,
-            help="Address of the service (default: http://127.0.0.1 at TAPELINE_PORT, or 8000).",
+            help="URL of the service (default: http://127.0.0.1 with port TAPELINE_PORT or 8000).",
         ),
     ):
         command = option(command)
@@ -110,5 +108,5 @@ def _local_server() -> str:
 
     port = os.environ.get("TAPELINE_PORT") or "8000"
     if not port.isdecimal():
-        raise click.UsageError(f"TAPELINE_PORT is {port!r}: not a port")
+        raise click.UsageError(f"TAPELINE_PORT must be a port number, not {port!r}")
     return url_of(os.environ.get("TAPELINE_HOST") or "127.0.0.1", int(port))

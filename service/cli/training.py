@@ -22,13 +22,13 @@ from service.contract.states import Status
 
 @click.command()
 @click.argument("spec", type=click.File("rb"))
-@click.option("--watch", is_flag=True, help="Follow the job until it has ended.")
-@click.option("--dry-run", is_flag=True, help="Submit nothing; show what the spec would cost.")
-@click.option("--idempotency-key", metavar="KEY", help="Repeating with the same key makes no second job.")
+@click.option("--watch", is_flag=True, help="Follow the job until it ends.")
+@click.option("--dry-run", is_flag=True, help="Check the spec and estimate its cost; submit nothing.")
+@click.option("--idempotency-key", metavar="KEY", help="A repeated submission with the same key creates no second job.")
 @service_options
 @click.pass_obj
 def train(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempotency_key: str | None) -> None:
-    """Submit a job from SPEC, a JSON file, or - for standard input. Prints the job's id."""
+    """Submit a job from SPEC, a JSON file (-: standard input), and print its id."""
     document = spec.read()
     with target.client() as client:
         if dry_run:
@@ -43,7 +43,7 @@ def train(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
 @service_options
 @click.pass_obj
 def watch(target: Target, job_text: str) -> None:
-    """Follow a job until it has ended; exit code 0 if it succeeded."""
+    """Follow a job until it ends. The exit code is 0 if it succeeded."""
     with target.client() as client:
         job = target.find(client, job_text)
     _watch(target, job)
@@ -51,15 +51,23 @@ def watch(target: Target, job_text: str) -> None:
 
 @click.command()
 @job_argument
-@click.option("--checkpoint", default="latest", show_default=True, metavar="best|latest|N", help="N: an epoch.")
-@click.option("--set", "values", multiple=True, metavar="FIELD=VALUE", help="For example optimizer.learning_rate=0.01.")
-@click.option("--watch", is_flag=True, help="Follow the new job until it has ended.")
+@click.option(
+    "--checkpoint", default="latest", show_default=True, metavar="best|latest|N", help="N is an epoch number."
+)
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a setting, for example optimizer.learning_rate=0.01; repeatable.",
+)
+@click.option("--watch", is_flag=True, help="Follow the new job until it ends.")
 @service_options
 @click.pass_obj
 def fork(target: Target, job_text: str, checkpoint: str, values: tuple[str, ...], watch: bool) -> None:
-    """Submit a job that continues from a checkpoint of another one, with other settings from there on.
+    """Submit a job that continues from a checkpoint of another job, optionally with other settings.
 
-    The fork of "first" is named "first-2", unless --set name=... says otherwise.
+    By default, the fork of "first" is named "first-2"; change it with --set name=...
     """
     which = int(checkpoint) if checkpoint.isdecimal() else checkpoint
     with target.client() as client:
@@ -69,11 +77,15 @@ def fork(target: Target, job_text: str, checkpoint: str, values: tuple[str, ...]
 
 @click.command()
 @job_argument
-@click.option("--watch", is_flag=True, help="Follow it to its end; exit code 0 if every bit is the same.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Follow the new job until it ends. The exit code is 0 if its results are bit-identical.",
+)
 @service_options
 @click.pass_obj
 def reproduce(target: Target, job_text: str, watch: bool) -> None:
-    """Train a job that succeeded once more, and compare every epoch bit for bit."""
+    """Train a succeeded job again and compare the results bit for bit, epoch by epoch."""
     with target.client() as client:
         job = target.find(client, job_text).reproduce()
     _show_new(target, job, watch=watch)
@@ -84,7 +96,7 @@ def reproduce(target: Target, job_text: str, watch: bool) -> None:
             differs = ", ".join(found["first_difference"]["differs"])
             raise Failure(f"epoch {found['first_difference']['epoch']} differs from {found['of']}: {differs}", found)
         if not target.as_json:
-            click.echo(f"every bit is that of {found['of']}")
+            click.echo(f"bit-identical to {found['of']}")
 
 
 COMMANDS: Final = (train, watch, fork, reproduce)
@@ -131,12 +143,12 @@ def _overrides(values: Sequence[str]) -> dict[str, Any]:
         field, equals, value = text.partition("=")
         *path, last = field.split(".")
         if not equals or not all([*path, last]):
-            raise click.UsageError(f"--set wants FIELD=VALUE, not {text!r}")
+            raise click.UsageError(f"--set expects FIELD=VALUE, for example epochs=9; got {text!r}")
         place = made
         for name in path:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
-                raise click.UsageError(f"--set {text!r}: {name} has a value already")
+                raise click.UsageError(f"--set {text!r}: {name} already has a value")
         try:
             place[last] = json.loads(value)
         except ValueError:
@@ -163,7 +175,7 @@ def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
     shown += [("Notes", Text(_note_text(note), "yellow")) for note in cost.get("notes") or []]
     print_rows(shown)
     if sys.stdout.isatty():
-        click.echo("Nothing was submitted; to train it, leave out --dry-run.")
+        click.echo("Nothing was submitted. To submit the job, omit --dry-run.")
 
 
 def _note_text(note: Any) -> str:
@@ -180,6 +192,6 @@ def _estimate(cost: Mapping[str, Any]) -> str:
     elif seconds is not None:
         text = f"about {about(seconds)}"
     else:
-        return "unknown until a job of this kind has ended on this service"
+        return "unknown until a job of this kind has ended"
     basis = cost.get("estimate_basis")
     return f"{text} (based on {basis})" if basis else text

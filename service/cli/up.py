@@ -20,7 +20,7 @@ from service.local import LocalStack
 
 @click.command()
 def up() -> None:
-    """Run page, API and workers on this machine until Ctrl-C."""
+    """Run the web page, API and workers on this machine until Ctrl-C."""
     settings = Settings.from_env(os.environ, cores=cores())
     console = Console(highlight=False, soft_wrap=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -29,7 +29,7 @@ def up() -> None:
     with console.status("starting ..."):
         stack.start()
     try:
-        console.print(f"\n  [bold]Tapeline[/] runs with {_jobs(stack.settings.workers)} at a time\n")
+        console.print(f"\n  [bold]Tapeline[/] is running (concurrent jobs: {stack.settings.workers})\n")
         console.print(f"  page   [link]{stack.url}[/link]")
         console.print(f"  API    {stack.url}/docs")
         console.print(f"  state  {escape(str(stack.settings.home))}\n")
@@ -39,7 +39,7 @@ def up() -> None:
         pass
     finally:
         with suppress(OSError):  # a terminal that was closed must not keep the stack from stopping
-            console.print("stopping ... [dim](Ctrl-C again: at once)[/]")
+            console.print("stopping ... [dim](Ctrl-C again to stop immediately)[/]")
         stack.stop()
     console.print("stopped")
 
@@ -65,7 +65,3 @@ def say(console: Console) -> Callable[[str], None]:
             console.print(f"[yellow]{escape(text)}[/]")
 
     return tell
-
-
-def _jobs(count: int) -> str:
-    return "one job" if count == 1 else f"{count} jobs"

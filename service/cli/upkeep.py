@@ -30,13 +30,13 @@ _SHOWN: Final = 10
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
-    """Diagnose the service: what is wrong, what to do, and what uses the disk.
+    """Diagnose the service: problems, remedies and disk usage.
 
-    Run it on the machine that hosts the service, with the same environment: it opens the database and the files
-    directly, and works when the service does not start. Exit code 1: at least one check failed.
+    Run it on the machine that hosts the service, with the same environment. It accesses the database and the files
+    directly, so it also works when the service does not start. Exit code 1: at least one check failed.
     """
     settings = Settings.from_env(os.environ, cores=1)
     found, space = [], None
@@ -61,7 +61,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--dry-run/--delete", default=True, help="Only list (default), or delete.")
+@click.option("--dry-run/--delete", default=True, help="List expired data (default), or delete it.")
 @click.option(
     "--keep-jobs",
     "jobs_days",
@@ -77,12 +77,12 @@ def doctor(context: click.Context, as_json: bool) -> None:
     help="Delete checkpoints of jobs that ended longer ago, except the best and the latest; 0: never. "
     "Default: TAPELINE_KEEP_CHECKPOINTS_DAYS.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs: every item by its name.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with every item.")
 def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, as_json: bool) -> None:
     """Show or delete expired data.
 
-    Expired are jobs and checkpoints that are past their retention, cached films and plots older than a week, and
-    orphaned files, which crashes leave behind. The scheduler deletes the same every ten minutes.
+    This covers jobs and checkpoints past their retention period, cached animations and plots older than a week, and
+    orphaned files left by crashes. The scheduler deletes the same data every ten minutes.
     """
     with _service() as (settings, database, store):
         policy = Policy(
@@ -102,9 +102,7 @@ def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, a
 
 @click.command()
 @click.argument("target", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True))
-@click.option(
-    "--verify", is_flag=True, help="Write nothing: check every byte of the backup FILE (- is standard input)."
-)
+@click.option("--verify", is_flag=True, help="Check an existing backup FILE (-: standard input); write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to standard error.")
 def backup(target: str, verify: bool, as_json: bool) -> None:
     """Back up the database and all files to FILE, a tar archive (-: standard output).
@@ -141,7 +139,7 @@ def backup(target: str, verify: bool, as_json: bool) -> None:
 def restore(source: IO[bytes], as_json: bool) -> None:
     """Restore a backup from FILE (-: standard input) into an empty database and an empty artifact folder.
 
-    The database may be of the other kind: a backup of the embedded SQLite restores into PostgreSQL, and vice versa.
+    A backup of SQLite can be restored to PostgreSQL, and vice versa.
     """
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-restore")) as database:
@@ -166,7 +164,7 @@ def _show(going: Plan, *, deleted: bool) -> None:
     parts = (
         ("jobs", going.jobs),
         ("checkpoints", going.checkpoints),
-        ("cached pictures", going.pictures),
+        ("cached images", going.pictures),
         ("orphaned files", going.files),
     )
     for what, items in parts:
@@ -179,7 +177,7 @@ def _show(going: Plan, *, deleted: bool) -> None:
     if deleted:
         click.echo(f"deleted: {size(going.size_bytes)} freed")
     else:
-        click.echo(f"nothing was deleted; --delete frees {size(going.size_bytes)}")
+        click.echo(f"nothing was deleted; --delete would free {size(going.size_bytes)}")
 
 
 def _show_space(space: Space, settings: Settings) -> None:

@@ -216,7 +216,7 @@ class Client:
         """See ``Job.events``."""
         return self._handle(job).events(after=after, patience_s=patience_s)
 
-    # Files and data sets.
+    # Files and datasets.
 
     def download(self, url: str, to: Path | str) -> Path:
         """Download a file, whole or not at all: its SHA-256 is compared with the one that the service states.
@@ -236,7 +236,7 @@ class Client:
             return response.read()
 
     def datasets(self) -> Sequence[dict[str, Any]]:
-        """The data sets that a spec may name."""
+        """The datasets that a spec may name."""
         found: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
         return found
 
@@ -248,7 +248,7 @@ class Client:
     def upload(
         self, name: str, files: Mapping[str, Path], *, validation_fraction: float | None = None
     ) -> dict[str, Any]:
-        """Upload a data set.
+        """Upload a dataset.
 
         Args:
             files: by the field of the form: ``archive``, or ``images`` and ``labels``, perhaps with
@@ -262,7 +262,7 @@ class Client:
             return self._connection.json("POST", "/datasets", **options)
 
     def delete_dataset(self, name: str) -> None:
-        """Delete an uploaded data set that no job needs any more."""
+        """Delete an uploaded dataset that no job needs any more."""
         with self._connection.response("DELETE", f"/datasets/{name}"):
             pass
 

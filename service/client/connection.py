@@ -38,7 +38,7 @@ class Connection:
         self.key = key or os.environ.get("TAPELINE_API_KEYS", "").partition(",")[0].strip() or None
         url = httpx.URL(self.server)
         if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError(f"the server must be an address such as http://127.0.0.1:8000, not {server!r}")
+            raise ValueError(f"the server must be a URL such as http://127.0.0.1:8000, not {server!r}")
         headers = {"User-Agent": "tapeline-client"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -62,7 +62,7 @@ class Connection:
             except ValueError:
                 answer = None
             if not isinstance(answer, dict):
-                raise ClientError(f"the program that answers at {self.server} is not Tapeline")
+                raise ClientError(f"the server at {self.server} is not Tapeline")
             return answer
 
     @contextmanager
@@ -130,9 +130,9 @@ def reason_of(error: Exception) -> str:
     text = str(error).strip()
     match error:
         case httpx.ConnectTimeout():
-            return "no connection in time"
+            return "connection timed out"
         case httpx.TimeoutException():
-            return "no answer in time"
+            return "response timed out"
         case httpx.ConnectError() if "refused" in text:
             return "connection refused"
         case _:

@@ -18,7 +18,7 @@ class ServerUnreachable(ClientError, ConnectionError):
 
     def __init__(self, server: str, reason: str) -> None:
         start = "; start it with: tapeline up" if is_loopback(urlsplit(server).hostname or "") else ""
-        super().__init__(f"no service answers at {server} ({reason}){start}")
+        super().__init__(f"no response from {server} ({reason}){start}")
         self.server, self.reason = server, reason
 
 
@@ -41,7 +41,7 @@ class AmbiguousJob(ClientError, LookupError):
     """Several jobs fit a part of an id or a name; ``candidates`` are their documents, the newest first."""
 
     def __init__(self, text: str, candidates: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> None:
-        headline = f"several jobs have {text!r} in their id or name; give a whole name, or more of the id:"
+        headline = f"several jobs match {text!r}; use a full name, or more of the id:"
         super().__init__("\n".join([headline, *(f"  {line}" for line in lines)]))
         self.candidates = list(candidates)
         self.problem = {

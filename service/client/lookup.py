@@ -83,7 +83,7 @@ def _list(connection: Connection, **filters: str) -> list[dict[str, Any]]:
 
 
 def _not_found(text: str) -> ApiError:
-    detail = f"no job has {text!r} as its id, as its name, or as a part of either; list them with: tapeline jobs"
+    detail = f"no job matches {text!r} by id or name; list the jobs with: tapeline jobs"
     return ApiError(404, {"code": "job_not_found", "title": "There is no such job", "status": 404, "detail": detail})
 
 

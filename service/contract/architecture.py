@@ -37,7 +37,7 @@ _CHANNELS: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a spec must fit: the rows and columns of a data set's pictures, its classes, its pictures."""
+    """What a spec must fit: the rows and columns of a dataset's pictures, its classes, its pictures."""
 
     rows: int
     columns: int

@@ -53,7 +53,7 @@ def record(session: Session, by: Actor | None, deed: Deed, subject: str | None, 
     """Add a row, if somebody is named.
 
     Args:
-        subject: the id of the job, key or session, or the name of the data set.
+        subject: the id of the job, key or session, or the name of the dataset.
         detail: further facts; nothing secret.
     """
     if by is None:

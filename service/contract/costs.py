@@ -1,4 +1,4 @@
-"""What a training takes, reckoned from its spec alone: numbers, bytes, and floating-point operations."""
+"""The estimated cost of a training, from its spec alone: parameters, bytes and floating-point operations."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def activation_bytes(spec: Spec, shape: Shape) -> int:
 
 
 def peak_bytes(spec: Spec, shape: Shape) -> int:
-    """Peak memory: the data set's bytes, which are mapped, weights, gradients, optimizer and activations."""
+    """Peak memory: the dataset's bytes, which are mapped, weights, gradients, optimizer and activations."""
     gradients = _item(spec) * parameters(spec, shape)
     return data_bytes(shape) + gradients + checkpoint_bytes(spec, shape) + activation_bytes(spec, shape)
 

@@ -50,8 +50,8 @@ class KeyNotFound(ContractError, LookupError):
     """No valid key has this id or name, or several have the name."""
 
     def __init__(self, which: str, several: Sequence[str] = ()) -> None:
-        more = f"several have it: name one of {', '.join(several)}" if several else "`tapeline keys list` shows all"
-        super().__init__(f"there is no one valid key {which!r}; {more}")
+        more = f"several match: use one of {', '.join(several)}" if several else "`tapeline keys list` shows all"
+        super().__init__(f"no unique valid key {which!r}; {more}")
         self.which = which
 
 
@@ -76,7 +76,7 @@ class IllegalTransition(ContractError):
 
     def __init__(self, job_id: str, action: Action, status: Status, allowed: Sequence[Action]) -> None:
         legal = ", ".join(allowed) or "none"
-        super().__init__(f"job {job_id} is {status}: it cannot {action} now (possible: {legal})")
+        super().__init__(f"job {job_id} is {status} and cannot {action}; possible actions: {legal}")
         self.job_id, self.action, self.status, self.allowed = job_id, action, status, tuple(allowed)
 
 
@@ -84,7 +84,7 @@ class IdempotencyConflict(ContractError):
     """An idempotency key was used before with another body."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"the idempotency key {key!r} was used with another body; choose a new key")
+        super().__init__(f"the idempotency key {key!r} was used with another body; use a new key")
         self.key = key
 
 
@@ -93,10 +93,10 @@ class InvalidCursor(ContractError, ValueError):
 
 
 class UploadExists(ContractError):
-    """The owner has a data set of this name already."""
+    """The owner has a dataset of this name already."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is a data set {name!r} already; choose another name, or delete it first")
+        super().__init__(f"there is already a dataset {name!r}; use another name, or delete it first")
         self.name = name
 
 
@@ -110,11 +110,11 @@ class NoSpaceLeft(ContractError):
 
 
 class UploadInUse(ContractError):
-    """Jobs that have not ended need the data set."""
+    """Jobs that have not ended need the dataset."""
 
     def __init__(self, name: str, jobs: Sequence[str]) -> None:
         shown = ", ".join(jobs[:10]) + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
-        super().__init__(f"the data set {name!r} is needed by jobs that have not ended: {shown}")
+        super().__init__(f"the dataset {name!r} is used by unfinished jobs: {shown}")
         self.name, self.jobs = name, tuple(jobs)
 
 

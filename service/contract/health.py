@@ -123,37 +123,37 @@ class _Rule:
 
 
 def _mode_collapse(course: _Course) -> Evidence | None:
-    """Samples that all look alike, or, where a judge looks, ones that stay within half of the classes."""
+    """Samples that are all alike, or, with a reference classifier, that cover no more than half of the classes."""
     spread = course.last("sample_diversity", 2)
     numbers = {"sample_diversity": spread[-1]} if spread else {}
     if course.judged:
         numbers |= {name: _value(course.judged[-1], name) for name in ("mode_coverage", "frechet_distance")}
     if spread and max(spread) < 0.1:
-        text = f"the generator makes one picture again and again: its samples vary by {spread[-1]:.1%} of what real"
-        return f"{text} images do", numbers
+        text = f"the generator makes nearly the same image for all inputs: its samples have {spread[-1]:.1%} of the"
+        return f"{text} diversity of real images", numbers
     coverage = [_value(epoch, "mode_coverage") for epoch in course.judged]
     distance = [_value(epoch, "frechet_distance") for epoch in course.judged]
     # A generator at its beginning covers little too; but then it comes closer from look to look.
     if len(coverage) == PATIENCE and max(coverage) <= 0.5 and distance[-1] > 0.95 * distance[0]:
-        text = f"the judge finds no more than {coverage[-1]:.0%} of the classes among the samples, and they come no"
-        return f"{text} closer to real images", numbers
+        text = f"the samples cover only {coverage[-1]:.0%} of the classes, and the Fréchet distance to real images"
+        return f"{text} no longer decreases", numbers
     return None
 
 
 def _discriminator_wins(course: _Course) -> Evidence | None:
     real, fake, loss = (course.last(name) for name in ("d_real", "d_fake", "g_loss"))
     if real and fake and loss and min(real) > 0.8 and max(fake) < 0.02:
-        text = f"the discriminator believes in real images with {real[-1]:.0%} and in made ones with {fake[-1]:.1%}"
+        text = f"the discriminator rates real images {real[-1]:.0%} real and generated ones {fake[-1]:.1%}"
         numbers = {"d_real": real[-1], "d_fake": fake[-1], "g_loss": loss[-1]}
-        return f"{text}: the generator has nothing to go by", numbers
+        return f"{text}: the generator gets no useful gradient", numbers
     return None
 
 
 def _no_gradient_for_the_generator(course: _Course) -> Evidence | None:
     made, judged = course.last("g_grad_norm"), course.last("d_grad_norm")
     if made and judged and all(g < 0.01 * d for g, d in zip(made, judged, strict=True)):
-        text = f"a gradient of {made[-1]:.2g} reaches the generator, the discriminator gets {judged[-1]:.2g}"
-        return f"{text}: the generator hardly moves", {"g_grad_norm": made[-1], "d_grad_norm": judged[-1]}
+        text = f"the gradient norm of the generator is {made[-1]:.2g}, that of the discriminator {judged[-1]:.2g}"
+        return f"{text}: the generator hardly learns", {"g_grad_norm": made[-1], "d_grad_norm": judged[-1]}
     return None
 
 
@@ -166,9 +166,9 @@ def _no_gradient_below(course: _Course) -> Evidence | None:
         return None
     largest = [max(values) for values in zip(*norms, strict=True)]
     if all(first < 1e-3 * most for first, most in zip(norms[0], largest, strict=True)):
-        text = f"a gradient of {norms[0][-1]:.2g} reaches the first layer, another one gets {largest[-1]:.2g}"
+        text = f"the gradient norm of the first layer is {norms[0][-1]:.2g}, the largest one {largest[-1]:.2g}"
         numbers = {names[0]: norms[0][-1], "largest": largest[-1], "train_loss": loss[-1]}
-        return f"{text}: nothing is learned below, and the loss stands still", numbers
+        return f"{text}: the lower layers do not learn, and the loss does not decrease", numbers
     return None
 
 
@@ -182,7 +182,7 @@ def _overfitting(course: _Course) -> Evidence | None:
     if max(hits) - _value(best, "val_accuracy") < 0.002:
         text = f"the validation loss has risen from {lowest:.3g} to {loss[-1]:.3g}, while the training loss fell from"
         numbers = {"val_loss": loss[-1], "lowest_val_loss": lowest, "train_loss": ends, "val_accuracy": hits[-1]}
-        return f"{text} {began:.3g} to {ends:.3g}: what is learned now is learned by heart", numbers
+        return f"{text} {began:.3g} to {ends:.3g}: the network memorizes the training data", numbers
     return None
 
 
@@ -198,8 +198,9 @@ def _classifier_diverges(course: _Course) -> Evidence | None:
 def _gan_diverges(course: _Course) -> Evidence | None:
     d_loss, g_loss = course.last("d_loss", 2), course.last("g_loss", 2)
     if d_loss and g_loss and (min(d_loss) > 2 or min(g_loss) > 15):
-        text = f"the losses run away: discriminator {d_loss[-1]:.3g}, generator {g_loss[-1]:.3g}"
-        return f"{text}; where neither knows anything, both are 0.69", {"d_loss": d_loss[-1], "g_loss": g_loss[-1]}
+        text = f"the losses diverge: discriminator {d_loss[-1]:.3g}, generator {g_loss[-1]:.3g}"
+        text += "; both are 0.69 when neither network has learned anything"
+        return text, {"d_loss": d_loss[-1], "g_loss": g_loss[-1]}
     return None
 
 
@@ -218,11 +219,11 @@ def _collapse_advice(spec: GanSpec) -> list[str]:
     rate = spec.discriminator.optimizer or spec.optimizer
     return _or_else(
         [
-            (_tiny(spec), 'initializer: {"name": "glorot"}; with so small weights all noise gives the same picture'),
+            (_tiny(spec), 'initializer: {"name": "glorot"}; with such small weights, all noise gives the same image'),
             (rate.name == "sgd", 'optimizer: {"name": "adam", "learning_rate": 0.001, "beta1": 0.5}'),
             (
                 not _has_dropout(spec.discriminator.layers),
-                "discriminator.layers: a dropout of 0.3 after each hidden one",
+                "discriminator.layers: dropout with rate 0.3 after each hidden layer",
             ),
             (not spec.discriminator.label_smoothing, "discriminator.label_smoothing: 0.1"),
         ],
@@ -237,7 +238,7 @@ def _strong_discriminator_advice(spec: GanSpec) -> list[str]:
         [
             (
                 not _has_dropout(spec.discriminator.layers),
-                "discriminator.layers: a dropout of 0.3 after each hidden one",
+                "discriminator.layers: dropout with rate 0.3 after each hidden layer",
             ),
             (not spec.discriminator.label_smoothing, "discriminator.label_smoothing: 0.1"),
             (spec.discriminator.skip_every is None, "discriminator.skip_every: 3"),
@@ -252,7 +253,7 @@ def _vanishing_advice(spec: Spec) -> list[str]:
     rate = (spec.generator.optimizer if isinstance(spec, GanSpec) else None) or spec.optimizer
     return _or_else(
         [
-            (_tiny(spec), 'initializer: {"name": "glorot"}; with so small weights hardly a signal passes'),
+            (_tiny(spec), 'initializer: {"name": "glorot"}; such small weights suppress the signal'),
             (flat, 'activation: "relu" instead of "sigmoid" in the hidden layers, with initializer {"name": "he"}'),
             (rate.name == "sgd", 'optimizer: {"name": "adam", ...}: its steps do not depend on the gradient\'s size'),
             (len(layers) > 4, f"fewer layers than {len(layers)}"),

@@ -1,4 +1,4 @@
-"""What a person asks of a checkpoint: what it takes pictures for, or to make some."""
+"""Inference requests: images to classify, or latent points to generate images from."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ _Point = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(fail_fa
 
 
 class PredictRequest(Part):
-    """What a classifier takes images for."""
+    """Images to classify."""
 
     images: Annotated[list[Any], Field(min_length=1, max_length=MAX_IMAGES)]
-    """Each a PNG in base64 (a data URL will do), or numbers in [0, 1], 0 being black: rows, or all in one list."""
+    """Each is a PNG in base64 (or a data URL), or numbers in [0, 1], where 0 is black, as rows or as one flat list."""
     checkpoint: Which = "best"
     fit: bool = False
-    """Cut a drawing out, scale it and move its centre of mass to the middle, as was done with MNIST's digits."""
+    """Crop a drawing, scale it and centre its centre of mass, like MNIST digits."""
     invert: bool = False
-    """The pictures are dark on light; networks are mostly trained on light on dark."""
+    """Invert the images: use it for dark drawings on a light background."""
     explain: bool = False
-    """Also tell how each pixel moves the class that was found."""
+    """Also return a saliency map: the gradient of the predicted class's logit with respect to each pixel."""
 
 
 class GenerateRequest(Part):
-    """What a GAN should make images from: points of a seed, the first of several seeds, or points of one's own."""
+    """The latent points of generated images: of one seed, of several seeds, or given as numbers."""
 
     count: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
-    """By default 16, of ``seed``."""
+    """Number of images of ``seed`` (default: 16)."""
     seed: Seed | None = None
-    """By default 0. The job's own gives what its pictures of samples show."""
+    """Seed of the latent points (default: 0). The job's own seed gives the images of its sample grids."""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
     latent: Annotated[list[_Point], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
-    """Points of the latent space, a list of numbers each."""
+    """Latent points, each as a list of numbers."""
     steps: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
-    """Walk from each point to the next in so many steps: along a great circle where the noise is normal, else
-    straight."""
+    """Interpolate from each point to the next in this many steps: along a great circle for normal noise, otherwise
+    along a straight line."""
     format: Literal["png", "array", "grid", "film"] = "png"
-    """``png``: each in base64; ``array``: numbers in [0, 1]; ``grid``: one PNG; ``film``: one GIF."""
+    """``png``: each image in base64; ``array``: numbers in [0, 1]; ``grid``: one PNG; ``film``: an animated GIF."""
     scale: Annotated[int, Field(ge=1, le=16)] = 1
-    """Pixels of a PNG or GIF for one of the image's, along each side."""
+    """Scale factor of PNGs and GIFs."""
     with_latent: bool = False
-    """Also answer the points."""
+    """Also return the latent points."""
     checkpoint: Which = "best"
 
     @model_validator(mode="after")

@@ -65,11 +65,15 @@ METRICS: Final[dict[str, MetricInfo]] = {
     "d_loss": MetricInfo("discriminator loss", "Loss of the discriminator on real and generated images.", series=1),
     "g_loss": MetricInfo("generator loss", "Loss of the generator against the discriminator.", series=2),
     "d_real": MetricInfo(
-        "D(real)", "Mean probability that the discriminator gives real images of being real.", percent=True, series=3
+        "D(real)",
+        "Mean output of the discriminator for real images: the probability of being real."
+        "Mean output of the discriminator for real images: the probability of being real.",
+        percent=True,
+        series=3,
     ),
     "d_fake": MetricInfo(
         "D(fake)",
-        "Mean probability that the discriminator gives generated images of being real.",
+        "Mean output of the discriminator for generated images: the probability of being real.",
         percent=True,
         series=4,
     ),
@@ -98,7 +102,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
     ),
     "class_entropy": MetricInfo(
         "class entropy",
-        "Entropy of the classes' shares; 100%: all equal.",
+        "Entropy of the predicted class distribution, relative to the uniform one; 100%: all equal.",
         percent=True,
         goal=Goal.MAXIMIZE,
         series=6,
@@ -106,7 +110,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
     ),
     "confidence": MetricInfo(
         "confidence",
-        "Mean probability of the class that the reference classifier sees.",
+        "Mean probability that the reference classifier gives the predicted class.",
         percent=True,
         series=4,
         sparse=True,
@@ -147,7 +151,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
 RESOURCES: Final[dict[str, MetricInfo]] = {
     "seconds": MetricInfo("time", "Wall-clock time of the epoch.", series=3, unit=Unit.SECONDS),
     "cpu_seconds": MetricInfo(
-        "CPU time", "Processor time of the training process during the epoch.", series=1, unit=Unit.SECONDS
+        "CPU time", "CPU time of the training process during the epoch.", series=1, unit=Unit.SECONDS
     ),
     "memory_bytes": MetricInfo(
         "memory", "Resident memory of the training process at the end of the epoch.", series=2, unit=Unit.BYTES

@@ -28,7 +28,7 @@ _SIMILAR_JOBS: Final = 10
 _SIMILAR: Final = 0.85
 """Two runs are similar if this share of their time, or more, goes into the same kinds of work."""
 _SIDE: Final = 28
-"""Rows and columns of the images of a finished job, where its data set does not tell."""
+"""Rows and columns of the images of a finished job, where its dataset does not tell."""
 _CALIBRATED: Final = (0.65, 1.6)
 """The range of an estimate that rests on a calibration alone, where the machine has nothing else to do."""
 _LEARNED: Final = 0.6
@@ -55,7 +55,7 @@ class Plan:
     parameters: int
     steps: int
     estimated_bytes: int
-    """Peak memory: data set, weights, gradients, optimiser and activations."""
+    """Peak memory: dataset, weights, gradients, optimiser and activations."""
     checkpoint_bytes: int
     estimate: Estimate | None
     """``None`` until a worker has measured a machine, or a job of this kind has been finished."""

@@ -1,4 +1,4 @@
-"""What each preset is, and what it reaches: the words and numbers that a person chooses by.
+"""Summary and measured results of each preset, to select one by.
 
 All measured numbers that the page shows are here and nowhere else. Those on ``mnist``, ``fashion-mnist`` and of GANs
 are the medians of ``benchmarks/results/presets.json``, which a test compares; those of classifiers on ``mnist-10k``
@@ -27,7 +27,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class PresetInfo:
-    """What to know of a preset before choosing it."""
+    """Summary and results of a preset."""
 
     summary: str
     reaches: tuple[Reached, ...]
@@ -36,7 +36,7 @@ class PresetInfo:
 PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
     Kind.CLASSIFIER: {
         "fast": PresetInfo(
-            "One hidden layer, trained with momentum and a one-cycle schedule. A first result in seconds.",
+            "One hidden layer, trained with momentum and a one-cycle schedule. Gives a first result in seconds.",
             (
                 Reached("mnist-10k", "val_accuracy", 0.961, 0.4),
                 Reached("mnist", "val_accuracy", 0.986, 3.5),
@@ -44,7 +44,7 @@ PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
             ),
         ),
         "best": PresetInfo(
-            "Two hidden layers with batch normalization and dropout: the most that dense layers reach.",
+            "Two hidden layers with batch normalization and dropout. The highest accuracy with dense layers only.",
             (
                 Reached("mnist-10k", "val_accuracy", 0.984, 11.8),
                 Reached("mnist", "val_accuracy", 0.993, 109),
@@ -52,7 +52,7 @@ PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
             ),
         ),
         "conv": PresetInfo(
-            "A small convolutional network: the highest accuracy, and the fewest parameters.",
+            "A small convolutional network. The highest accuracy, with the fewest parameters.",
             (
                 Reached("mnist-10k", "val_accuracy", 0.989, 22),
                 Reached("mnist", "val_accuracy", 0.994, 150),
@@ -60,21 +60,22 @@ PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
             ),
         ),
         "seed": PresetInfo(
-            "The historical baseline: sigmoid units, squared error and plain gradient descent. Use it to compare.",
+            "The historical baseline, for comparison: sigmoid units, squared error and plain gradient descent.",
             (Reached("mnist-10k", "val_accuracy", 0.961, 68),),
         ),
     },
     Kind.GAN: {
         "stable": PresetInfo(
-            "Dense networks, trained so that they do not collapse. All ten digits appear among the samples.",
+            "Dense networks, tuned to avoid mode collapse. The samples include all ten digits.",
             (Reached("mnist-10k", "frechet_distance", 92, 82),),
         ),
         "best": PresetInfo(
-            "Convolutional networks: the sharpest and most varied samples, at four times the time.",
+            "Convolutional networks. The sharpest and most varied samples, with four times the training time of "
+            "stable.",
             (Reached("mnist-10k", "frechet_distance", 38, 316),),
         ),
         "seed": PresetInfo(
-            "The historical baseline. It collapses: all samples soon show the same digit. Use it to compare.",
+            "The historical baseline, for comparison: it collapses, and all samples soon show the same digit.",
             (Reached("mnist-10k", "frechet_distance", 1200, 32),),
         ),
     },

@@ -15,7 +15,7 @@ from service.contract.errors import SettingsError
 
 
 class Auth(StrEnum):
-    """Who may call the API."""
+    """Whether the API requires keys."""
 
     AUTO = "auto"
     KEYS = "keys"
@@ -23,35 +23,37 @@ class Auth(StrEnum):
 
 
 VARIABLES: Final = {
-    "TAPELINE_HOME": "state folder of the embedded stack (default: .tapeline in your home folder)",
-    "TAPELINE_HOST": "address the web process listens on (default: 127.0.0.1)",
-    "TAPELINE_PORT": "port the web process listens on (default: 8000)",
-    "TAPELINE_WORKERS": "jobs at a time in one worker process (default: the number of cores)",
-    "TAPELINE_DATABASE_URL": "SQLAlchemy URL (default: a SQLite file in TAPELINE_HOME)",
-    "TAPELINE_BROKER_URL": "Redis or Valkey URL (default: a broker of its own in TAPELINE_HOME)",
-    "TAPELINE_ARTIFACTS": "folder of checkpoints and samples (default: artifacts in TAPELINE_HOME)",
-    "TAPELINE_DATA": "folder of data sets, one sub-folder each (default: data in TAPELINE_HOME)",
-    "TAPELINE_AUTH": "who may call: auto (default), keys, or local",
-    "TAPELINE_API_KEYS": "keys that may call, separated by commas, besides those of `tapeline keys`",
-    "TAPELINE_ALLOWED_HOSTS": "host names the service answers to besides local ones, separated by commas",
-    "TAPELINE_OWNER_REQUESTS": "requests that one owner's keys may send in a minute (default: 100000)",
-    "TAPELINE_OWNER_QUEUED": "jobs of one owner that may wait (default: 200000)",
-    "TAPELINE_OWNER_RUNNING": "jobs of one owner that run at once (default: 0, no limit)",
-    "TAPELINE_OWNER_UPLOADS": "bytes that one owner may upload in a day (default: 10737418240)",
-    "TAPELINE_OWNER_DATASETS": "bytes that one owner's datasets may take on disk (default: 53687091200)",
-    "TAPELINE_OWNER_STREAMS": "streams that one owner may have open in one web process (default: 100)",
-    "TAPELINE_PROXIES": "proxies in front whose X-Forwarded-For, -Proto and -Host count (default: 0, none)",
-    "TAPELINE_LEASE_S": "seconds a worker may be silent before its jobs go to another (default: 30; embedded 15)",
-    "TAPELINE_PORTABLE_BITS": "1: pin the common instruction set, for fleets of unlike machines (default: 0)",
-    "TAPELINE_KEEP_JOBS_DAYS": "jobs that ended so long ago are deleted, with their files (default: 0, never)",
-    "TAPELINE_KEEP_CHECKPOINTS_DAYS": "so long after a job's end all but its best and latest go (default: 0, never)",
+    "TAPELINE_HOME": "state folder of the embedded stack (default: .tapeline in the home folder)",
+    "TAPELINE_HOST": "address that the web process binds to (default: 127.0.0.1)",
+    "TAPELINE_PORT": "port of the web process (default: 8000)",
+    "TAPELINE_WORKERS": "concurrent jobs per worker process (default: the number of cores)",
+    "TAPELINE_DATABASE_URL": "SQLAlchemy URL, PostgreSQL or SQLite (default: a SQLite file in TAPELINE_HOME)",
+    "TAPELINE_BROKER_URL": "Redis or Valkey URL (default: an embedded broker in TAPELINE_HOME)",
+    "TAPELINE_ARTIFACTS": "folder for checkpoints and samples (default: artifacts in TAPELINE_HOME)",
+    "TAPELINE_DATA": "folder of datasets, one subfolder each (default: data in TAPELINE_HOME)",
+    "TAPELINE_AUTH": "API keys: auto (default; required unless bound to loopback), keys (required), local (off)",
+    "TAPELINE_API_KEYS": "accepted keys besides those of `tapeline keys`, comma-separated",
+    "TAPELINE_ALLOWED_HOSTS": "accepted host names besides local ones, comma-separated",
+    "TAPELINE_OWNER_REQUESTS": "maximum requests per owner and minute (default: 100000; 0: no limit)",
+    "TAPELINE_OWNER_QUEUED": "maximum queued jobs per owner (default: 200000; 0: no limit)",
+    "TAPELINE_OWNER_RUNNING": "maximum running jobs per owner (default: 0, no limit)",
+    "TAPELINE_OWNER_UPLOADS": "maximum uploaded bytes per owner and day (default: 10737418240; 0: no limit)",
+    "TAPELINE_OWNER_DATASETS": "maximum bytes of all datasets of an owner (default: 53687091200; 0: no limit)",
+    "TAPELINE_OWNER_STREAMS": "maximum open streams per owner and web process (default: 100; 0: no limit)",
+    "TAPELINE_PROXIES": "number of trusted proxies that set X-Forwarded-For, -Proto and -Host (default: 0)",
+    "TAPELINE_LEASE_S": "seconds until the jobs of a silent worker are taken over (default: 30; embedded: 15)",
+    "TAPELINE_PORTABLE_BITS": "1: use only the common instruction set, for workers with different CPUs (default: 0)",
+    "TAPELINE_KEEP_JOBS_DAYS": "job retention: days from the end of a job to its deletion (default: 0, never)",
+    "TAPELINE_KEEP_CHECKPOINTS_DAYS": (
+        "checkpoint retention: days until only the best and the latest of an ended job are kept (default: 0, never)"
+    ),
 }
-"""Every setting, in the words of the README's table."""
+"""Every setting, with the description in the README's table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quotas:
-    """How much of the service one owner may have; 0: no limit. Where no keys are asked for, there are no owners."""
+    """Limits per owner; 0: no limit. Without API keys there are no owners."""
 
     requests: int = 100_000
     queued: int = 200_000
@@ -71,7 +73,7 @@ class Settings:
     workers: int
     database_url: str
     broker_url: str | None
-    """``None``: the embedded stack starts a broker of its own."""
+    """``None``: the embedded stack starts its own broker."""
     artifacts: Path
     data: Path
     auth: Auth = Auth.AUTO
@@ -91,7 +93,7 @@ class Settings:
 
     @property
     def keys_required(self) -> bool:
-        """Whether a caller must show a key."""
+        """Whether requests need an API key."""
         match self.auth:
             case Auth.KEYS:
                 return True
@@ -102,7 +104,7 @@ class Settings:
 
     @property
     def datasets_cache(self) -> Path:
-        """Where unpacked data sets lie: beside their sources, or in the home where these may not be touched."""
+        """Folder of unpacked datasets: beside their sources, or in the home folder where those are read-only."""
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             # The bits too: root may write anywhere, but a folder without write bits is meant to stay as it is.
@@ -117,10 +119,10 @@ class Settings:
 
         Args:
             environ: usually ``os.environ``.
-            cores: how many jobs a worker runs at a time where nothing else is said.
+            cores: the default number of concurrent jobs per worker.
 
         Raises:
-            SettingsError: a value cannot be used; the text names every such variable.
+            SettingsError: a value is not valid; the message names every such variable.
         """
         unknown = sorted(name for name in environ if name.startswith("TAPELINE_") and name not in VARIABLES)
         faults = [f"{name} is not a setting of Tapeline" for name in unknown]
@@ -143,7 +145,7 @@ class Settings:
 
         home = Path(environ.get("TAPELINE_HOME") or Path.home() / ".tapeline").expanduser().absolute()
         if "?" in str(home):
-            faults.append("TAPELINE_HOME must not contain a question mark: database URLs give it a meaning of its own")
+            faults.append("TAPELINE_HOME must not contain a question mark: it has a special meaning in database URLs")
         database_url = environ.get("TAPELINE_DATABASE_URL") or f"sqlite:///{home / 'tapeline.db'}"
         if not database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
             faults.append("TAPELINE_DATABASE_URL must begin with sqlite:/// or postgresql+psycopg://")
@@ -189,7 +191,7 @@ class Settings:
         return settings
 
     def to_env(self) -> dict[str, str]:
-        """The variables from which ``from_env`` makes these same settings, for the processes we start."""
+        """The variables from which ``from_env`` restores these settings, for child processes."""
         environ = {
             "TAPELINE_HOME": str(self.home),
             "TAPELINE_HOST": self.host,
@@ -219,7 +221,7 @@ def _quota_variable(name: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name means this machine and no other."""
+    """Whether an address or name is a loopback one."""
     if host == "localhost":
         return True
     try:

@@ -26,13 +26,13 @@ MAX_OUTPUTS: Final = 2**18
 """The most numbers that one layer may make of one input."""
 MAX_PARAMETERS: Final = 20_000_000
 MAX_MEMORY_BYTES: Final = 4 * 2**30
-"""The most that a training may be reckoned to need at its peak."""
+"""The most estimated peak memory of a training."""
 MAX_OPERATIONS: Final = 1e16
 """The most floating-point operations of a whole run: some days of one core."""
 MAX_EPOCHS: Final = 10_000
 MAX_BATCH: Final = 4096
 MAX_SHOWN_PIXELS: Final = 2**21
-"""The most pixels of data that one picture of samples shows."""
+"""The most pixels of data that one sample grid shows."""
 MAX_SHIFT: Final = 16
 MAX_JUDGED: Final = 10_000
 
@@ -251,8 +251,8 @@ Layer = Annotated[
     | Annotated[Reshape, Tag("reshape")],
     pydantic.Discriminator(_tag),
 ]
-"""A layer by its ``type``; dense where none is given. A network that begins with conv2d, max_pool2d or upsample2d sees
-images (rows, columns, 1), any other rows of pixels."""
+"""A layer by its ``type``; dense where none is given. The input of a network that begins with conv2d, max_pool2d or
+upsample2d is an image (rows, columns, 1), otherwise a flat vector of pixels."""
 Layers = Annotated[list[Layer], Field(min_length=1, max_length=MAX_LAYERS)]
 
 
@@ -298,8 +298,8 @@ class Sgd(Part):
     """Use Nesterov's momentum, which takes the gradient after the momentum step. It often converges a little
     faster."""
     weight_decay: Annotated[Decay, ADDED_LATER] = 0.0
-    """L2 regularization: this times each weight is added to its gradient. Usually 0 to 0.001. Increase it against
-    overfitting."""
+    """L2 regularization: each weight times this factor is added to its gradient. Usually 0 to 0.001. Increase it
+    against overfitting."""
     decay_biases: Annotated[bool, ADDED_LATER, _DECAYS] = True
     """Apply weight decay also to biases and to the scale and shift of batch_norm."""
     clip_norm: Annotated[ClipNorm, ADDED_LATER, _CLIPPING] = None
@@ -339,8 +339,8 @@ class AdamW(Part):
     epsilon: Epsilon = 1e-8
     """Added to the denominator to avoid division by zero. There is rarely a reason to change it."""
     weight_decay: Decay = 0.01
-    """Each step shrinks each weight by this times the scheduled learning rate. Usually 0.01 to 0.1. Increase it against
-    overfitting."""
+    """Each step reduces each weight by this factor times the scheduled learning rate. Usually 0.01 to 0.1. Increase it
+    against overfitting."""
     decay_biases: Annotated[bool, _DECAYS] = True
     """Apply weight decay also to biases and to the scale and shift of batch_norm."""
     clip_norm: Annotated[ClipNorm, _CLIPPING] = None
@@ -444,22 +444,22 @@ the one before."""
 
 
 class Checkpointing(Part):
-    """Checkpoint retention. The last and the best one are always kept."""
+    """Checkpoint retention. The best and the latest checkpoint are always kept."""
 
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 1
-    """Save a checkpoint every this many epochs. An interrupted job continues from the latest one."""
+    """Save a checkpoint after every n epochs. An interrupted job continues from the latest one."""
     keep_last: Annotated[Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None, Field(title="Keep the latest")] = None
     """Number of recent checkpoints to keep. Set it to the number of epochs to be able to fork from any epoch. Without
     a number: three until the job has succeeded, then only the best and the latest."""
 
 
 class Sampling(Part):
-    """Pictures of samples: generated images of a GAN, classified images of a classifier."""
+    """Sample grids: generated images of a GAN, or classified images of a classifier."""
 
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 1
-    """Make a picture every this many epochs. The film of a job has one frame for each."""
-    count: Annotated[int, Field(ge=1, le=400, title="Images per picture")] = 64
-    """Number of images in each picture. A square number fills the grid."""
+    """Make a sample grid after every n epochs. The animation of a job has one frame for each."""
+    count: Annotated[int, Field(ge=1, le=400, title="Images per grid")] = 64
+    """Number of images in each sample grid. A square number fills it."""
 
 
 def _found_in(*codes: FindingCode) -> Any:
@@ -485,35 +485,37 @@ _GAN_FINDINGS: Final = (
 
 
 class Health(Part):
-    """What to do when a job's metrics show that its training goes wrong."""
+    """How to react to problems that the metrics show."""
 
     stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*_CLASSIFIER_FINDINGS)] = []
-    """Fail the job as soon as one of these is found, instead of only reporting it. Its last checkpoint is kept."""
+    """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
+    kept."""
 
 
 class GanHealth(Health):
-    """What to do when a job's metrics show that its training goes wrong, and how often samples are scored."""
+    """How to react to problems that the metrics show, and how often samples are scored."""
 
     stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*_GAN_FINDINGS)] = []
-    """Fail the job as soon as one of these is found, instead of only reporting it. Its last checkpoint is kept."""
+    """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
+    kept."""
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 5
-    """Score samples with the reference classifier every this many epochs, and after the last one. Only datasets with a
+    """Score samples with the reference classifier after every n epochs, and after the last one. Only datasets with a
     reference classifier (mnist and mnist-10k) have scores."""
     samples: Annotated[int, Field(ge=100, le=MAX_JUDGED, title="Samples to score")] = 1000
     """Number of samples to score. More give a more precise Fréchet distance and take longer."""
 
 
 class Common(Part):
-    """What every kind of training has."""
+    """Fields of all specs."""
 
     kind: Kind
     """What to train."""
     preset: str
-    """The starting point. Every field left out has the preset's value."""
+    """The starting point: every field that is left out has the preset's value."""
     name: PlainText | None = None
     """A name to find the job by. It need not be unique."""
     tags: Annotated[list[Label], Field(max_length=20)] = []
-    """Words to filter and group jobs by."""
+    """Labels to filter and group jobs by."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     """Queued jobs with a higher priority start first. 0 to 9."""
     dataset: Data
@@ -540,11 +542,11 @@ class Common(Part):
     checkpoint: Checkpointing = Checkpointing()
     """When checkpoints are saved and which are kept."""
     samples: Sampling = Sampling()
-    """When pictures of samples are made."""
+    """When sample grids are made."""
 
 
 class ClassifierSpec(Common):
-    """Train a network that tells classes of images apart."""
+    """Train a network that classifies images."""
 
     kind: Literal[Kind.CLASSIFIER]
     layers: Layers
@@ -559,7 +561,7 @@ class ClassifierSpec(Common):
     early_stopping: Annotated[EarlyStopping | None, ADDED_LATER] = None
     """End the run when a metric stops improving."""
     health: Annotated[Health, ADDED_LATER] = Health()
-    """What to do when the training goes wrong."""
+    """How to react to problems that the metrics show."""
 
 
 class Latent(Part):
@@ -586,10 +588,10 @@ class Generator(Part):
 
 
 class Discriminator(Part):
-    """The network that tells real images from generated ones."""
+    """The network that distinguishes real images from generated ones."""
 
     layers: Layers
-    """The network, from image to one answer: the probability that the image is real."""
+    """The network, from image to one output: the probability that the image is real."""
     optimizer: Optimizer | None = None
     """An optimizer of its own, instead of the one under Training."""
     schedule: Schedule | None = None
@@ -611,11 +613,11 @@ class GanSpec(Common):
     generator: Generator
     """The network that turns noise into images, and how it is trained."""
     discriminator: Discriminator
-    """The network that tells real images from generated ones, and how it is trained."""
+    """The network that distinguishes real images from generated ones, and how it is trained."""
     loss: GanLoss
     """The function that both networks are trained with."""
     health: Annotated[GanHealth, ADDED_LATER] = GanHealth()
-    """What to do when the training goes wrong, and how often samples are scored."""
+    """How to react to problems that the metrics show, and how often samples are scored."""
 
 
 Spec = ClassifierSpec | GanSpec

@@ -68,7 +68,7 @@ def suit(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
 
 
 def _fewer_at_a_time(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
-    """Batches no larger than the data set, pictures of samples that can be looked at, shifts within an image."""
+    """Batches no larger than the dataset, pictures of samples that can be looked at, shifts within an image."""
     if "batch_size" not in document:
         spec = _with(spec, batch_size=max(1, min(spec.batch_size, shape.train_count)))
     if "count" not in _object(document, "samples"):

@@ -230,7 +230,7 @@ class Idempotency(Base):
 
 
 class Upload(Base):
-    """A data set that a person sent. Its arrays lie in a folder named after its id."""
+    """A dataset that a person sent. Its arrays lie in a folder named after its id."""
 
     __tablename__ = "uploads"
     __table_args__ = (UniqueConstraint("owner", "name", "sha256"),)
@@ -245,7 +245,7 @@ class Upload(Base):
     train_count: Mapped[int] = mapped_column(Integer)
     validation_count: Mapped[int] = mapped_column(Integer)
     sha256: Mapped[str] = mapped_column(String(80))
-    """Of the unpacked content, as for every data set."""
+    """Of the unpacked content, as for every dataset."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_ms: Mapped[int] = mapped_column(BigInteger)
     deleted_ms: Mapped[int | None] = mapped_column(BigInteger)

@@ -1,4 +1,4 @@
-"""Data sets that people sent: their rows, which are the commit point, and the folders of their files.
+"""Datasets that people sent: their rows, which are the commit point, and the folders of their files.
 
 These lie in the folder of the artifacts, ``datasets/<id>``: web and workers share that one wherever they run, it is
 always writable, and whoever keeps a copy of the files that go with the database has them too.
@@ -28,22 +28,22 @@ _NEEDING: Final = (Status.QUEUED, Status.RUNNING, Status.PAUSED)
 
 
 def find(session: Session, name: str, *, owner: str | None) -> Upload | None:
-    """An owner's data set, where there is one of this name."""
+    """An owner's dataset, where there is one of this name."""
     return session.scalar(select(Upload).where(Upload.owner == (owner or ""), Upload.name == name))
 
 
 def listed(session: Session, *, owner: str | None) -> Sequence[Upload]:
-    """All data sets of an owner, by name."""
+    """All datasets of an owner, by name."""
     return session.scalars(select(Upload).where(Upload.owner == (owner or "")).order_by(Upload.name)).all()
 
 
 def used_bytes(session: Session, *, owner: str | None) -> int:
-    """What an owner's data sets take."""
+    """What an owner's datasets take."""
     return session.scalar(select(func.sum(Upload.size_bytes)).where(Upload.owner == (owner or ""))) or 0
 
 
 def total_bytes(session: Session) -> int:
-    """What the data sets of all owners take."""
+    """What the datasets of all owners take."""
     return session.scalar(select(func.sum(Upload.size_bytes))) or 0
 
 
@@ -88,7 +88,7 @@ def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | N
 
 
 def remove(database: Database, name: str, *, owner: str | None, by: Actor | None = None) -> str | None:
-    """Delete an owner's data set; gives the id under which its files lie, ``None`` where there is no such one.
+    """Delete an owner's dataset; gives the id under which its files lie, ``None`` where there is no such one.
 
     Raises:
         UploadInUse: jobs that have not ended need it.

@@ -25,7 +25,7 @@ _FORWARD: Final = 0.3
 _LOOKED_AT: Final = 628
 """Images that are looked at once an epoch besides the validation images: health and samples."""
 _VALIDATED: Final = 1 / 6
-"""Validation images for each training image, where the data set's are not known."""
+"""Validation images for each training image, where the dataset's are not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

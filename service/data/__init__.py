@@ -1,1 +1,1 @@
-"""The data that ship with the package: one folder a data set, read through ``importlib.resources``."""
+"""The data that ship with the package: one folder a dataset, read through ``importlib.resources``."""

@@ -1,4 +1,4 @@
-"""Data sets: what there is, and their images and labels as memory-mapped arrays."""
+"""Datasets: what there is, and their images and labels as memory-mapped arrays."""
 
 from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.cache import Dataset, load

@@ -1,4 +1,4 @@
-"""The data sets that this package knows: their checksums, and where their files may be found."""
+"""The datasets that this package knows: their checksums, and where their files may be found."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltIn:
-    """A data set known by its checksums, and where to look for it besides the data folder."""
+    """A dataset known by its checksums, and where to look for it besides the data folder."""
 
     info: DatasetInfo
     digests: Mapping[str, str]  # SHA-256 (hex) of each unpacked IDX file

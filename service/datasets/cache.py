@@ -1,4 +1,4 @@
-"""Loads a data set: finds its files, downloads them if need be, unpacks them once, maps them into memory.
+"""Loads a dataset: finds its files, downloads them if need be, unpacks them once, maps them into memory.
 
 The cache holds a folder for each state in which a source was met: four .npy files and ``meta.json``. It gets its name
 by one rename when it is whole, so that any number of processes may unpack at once and a killed one leaves only a
@@ -37,7 +37,7 @@ _FORMAT = 1  # part of every cache key: raise it when what is stored changes
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set's arrays, uint8, mapped read-only: pages are shared by all processes that train on it."""
+    """A dataset's arrays, uint8, mapped read-only: pages are shared by all processes that train on it."""
 
     info: DatasetInfo
     train_images: NDArray[np.uint8]  # (count, rows, columns)
@@ -55,16 +55,16 @@ def load(
     progress: Progress | None = None,
     builtins: Mapping[str, BuiltIn] = BUILT_IN,
 ) -> Dataset:
-    """The data set ``name``: from the cache within milliseconds, the first time from its files or a mirror.
+    """The dataset ``name``: from the cache within milliseconds, the first time from its files or a mirror.
 
     Args:
-        data_root: the folder of data sets, one sub-folder each; a download goes there.
+        data_root: the folder of datasets, one sub-folder each; a download goes there.
         cache_root: where unpacked arrays are kept.
         progress: hears of a download's bytes; what it raises ends the download and passes through.
-        builtins: the known data sets; tests bring their own, with mirrors of their own.
+        builtins: the known datasets; tests bring their own, with mirrors of their own.
 
     Raises:
-        DatasetNotFound: no data set has this name.
+        DatasetNotFound: no dataset has this name.
         DatasetUnavailable: its files are not there and cannot be downloaded, or the cache cannot be written.
         DatasetBroken: its files are not what they should be.
     """

@@ -1,4 +1,4 @@
-"""Which data sets there are, and where their files lie. Nothing here unpacks an image."""
+"""Which datasets there are, and where their files lie. Nothing here unpacks an image."""
 
 import difflib
 import functools
@@ -58,7 +58,7 @@ def is_complete(found: Mapping[str, Path]) -> bool:
 
 
 def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) -> list[DatasetInfo]:
-    """All data sets: the built-in ones, then the folders of ``data_root`` with four IDX files, by name.
+    """All datasets: the built-in ones, then the folders of ``data_root`` with four IDX files, by name.
 
     A folder whose files are broken is listed with its ``problem``, so that its owner sees why it cannot be used.
     """
@@ -80,10 +80,10 @@ def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) ->
 
 
 def describe(name: str, data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) -> DatasetInfo:
-    """One data set.
+    """One dataset.
 
     Raises:
-        DatasetNotFound: no data set has this name.
+        DatasetNotFound: no dataset has this name.
         DatasetBroken: it is a folder whose files do not fit together.
     """
     if name in builtins:
@@ -103,12 +103,12 @@ def closest(name: str, known: Sequence[str]) -> str | None:
 
 
 def may_be_named(name: str) -> bool:
-    """Whether a data set can have this name at all."""
+    """Whether a dataset can have this name at all."""
     return _NAME.fullmatch(name) is not None
 
 
 def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises DatasetBroken if the four arrays cannot be one data set: dimensions, counts, picture sizes."""
+    """Raises DatasetBroken if the four arrays cannot be one dataset: dimensions, counts, picture sizes."""
     for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (VALIDATION_IMAGES, VALIDATION_LABELS)):
         if len(shapes[images]) != 3:
             raise DatasetBroken(paths[images], f"has the shape {shapes[images]}; images are (count, rows, columns)")
@@ -154,7 +154,7 @@ def _describe_folder(name: str, paths: Mapping[str, Path]) -> DatasetInfo:
         train_count=shapes[TRAIN_IMAGES][0],
         validation_count=shapes[VALIDATION_IMAGES][0],
         class_names=tuple(str(label) for label in range(classes)),
-        source=f"the folder {name} among the data sets",
+        source=f"folder {name} in TAPELINE_DATA",
         licence="unknown",
         sha256=None,
         available=True,
@@ -163,7 +163,7 @@ def _describe_folder(name: str, paths: Mapping[str, Path]) -> DatasetInfo:
 
 @functools.lru_cache(maxsize=256)
 def _count_classes(labels: Path, _size: int, _mtime_ns: int) -> int:
-    # Size and time are there for the cache: a list of data sets asks this for every folder, each time.
+    # Size and time are there for the cache: a list of datasets asks this for every folder, each time.
     return int(read_idx(labels).max()) + 1
 
 
@@ -176,7 +176,7 @@ def _broken(name: str, problem: str) -> DatasetInfo:
         train_count=0,
         validation_count=0,
         class_names=(),
-        source=f"the folder {name} among the data sets",
+        source=f"folder {name} in TAPELINE_DATA",
         licence="unknown",
         sha256=None,
         available=False,

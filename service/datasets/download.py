@@ -1,4 +1,4 @@
-"""Fetches a built-in data set's missing files, once, into the data folder.
+"""Fetches a built-in dataset's missing files, once, into the data folder.
 
 A file is there under its name only after its unpacked content had the pinned checksum; until then it has a hidden
 temporary name. So a mirror may be anybody's, may lie, and may break off.

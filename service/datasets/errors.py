@@ -1,4 +1,4 @@
-"""What can be wrong with a data set. Each error has a stable ``code`` that goes into a job's ``error`` as it is."""
+"""What can be wrong with a dataset. Each error has a stable ``code`` that goes into a job's ``error`` as it is."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ class DatasetError(Exception):
 
 
 class DatasetNotFound(DatasetError, LookupError):
-    """No data set has this name."""
+    """No dataset has this name."""
 
     code = "dataset_not_found"
 
@@ -24,11 +24,11 @@ class DatasetNotFound(DatasetError, LookupError):
 
     def __str__(self) -> str:
         hint = f"did you mean {self.suggestion!r}? " if self.suggestion else ""
-        return f"there is no data set {self.name!r}: {hint}known are {', '.join(self.known)}"
+        return f"there is no dataset {self.name!r}: {hint}available: {', '.join(self.known)}"
 
 
 class DatasetUnavailable(DatasetError):
-    """The data set is known, but its data are not available; ``advice`` says what to do about it."""
+    """The dataset is known, but its data are not available; ``advice`` says what to do about it."""
 
     code = "dataset_unavailable"
 
@@ -39,7 +39,7 @@ class DatasetUnavailable(DatasetError):
         self.advice = advice
 
     def __str__(self) -> str:
-        return f"the data set {self.name!r} is not available: {self.reason}. {self.advice}"
+        return f"the dataset {self.name!r} is not available: {self.reason}. {self.advice}"
 
 
 class DatasetBroken(DatasetError, ValueError):

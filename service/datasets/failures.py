@@ -1,4 +1,4 @@
-"""What is known of a data set's downloads that failed, so that the next person hears of it before a job does."""
+"""What is known of a dataset's downloads that failed, so that the next person hears of it before a job does."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is known of a data set, and the names and digests of its four files."""
+"""What is known of a dataset, and the names and digests of its four files."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 
 
 class DatasetState(StrEnum):
-    """Whether a job can train on a data set."""
+    """Whether a job can train on a dataset."""
 
     READY = "ready"
     DOWNLOAD = "download"
@@ -23,7 +23,7 @@ class DatasetState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What is known of a data set without unpacking it."""
+    """What is known of a dataset without unpacking it."""
 
     name: str
     title: str
@@ -37,7 +37,7 @@ class DatasetInfo:
     sha256: str | None  # of the unpacked content, as content_sha256 gives it; None as long as it is not known
     available: bool  # can be had without a download
     problem: str | None = None  # what is wrong with its files, if something is
-    upload_id: str | None = None  # of a data set that a person sent
+    upload_id: str | None = None  # of a dataset that a person sent
     download_bytes: int = 0  # of the packed files that are not here
     download_from: tuple[str, ...] = ()  # hosts, tried in turn
     download_problem: str | None = None  # why a download would fail, as far as is known
@@ -60,8 +60,8 @@ class DatasetInfo:
             return self.problem
         size = f"{self.download_bytes / 1e6:.0f} MB from {self.download_from[0]}" if self.download_from else ""
         if self.download_problem is not None:
-            return f"It is not on this machine, and {self.download_problem}."
-        return f"It is not on this machine: a job downloads {size} when it starts." if size else "It is not here."
+            return f"It is not downloaded yet, and {self.download_problem}."
+        return f"It is not downloaded yet: the first job downloads {size}." if size else "It is not available."
 
 
 def content_sha256(digests: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Takes in a person's own data set: IDX files or one NPZ archive become the four arrays that trainings map.
+"""Takes in a person's own dataset: IDX files or one NPZ archive become the four arrays that trainings map.
 
 Headers first, of all files; then labels; then images, a piece at a time, straight into their new files. So memory does
 not grow with the data, and what is wrong is found before the long part. The files of the result are those of
@@ -54,7 +54,7 @@ _ROLES: Final = {name: role for role, others in _OTHER_NAMES.items() for name in
 
 
 class UploadRefused(DatasetError, ValueError):
-    """The files are no data set; ``faults`` says what is wrong, by the field of the form."""
+    """The files are no dataset; ``faults`` says what is wrong, by the field of the form."""
 
     code = "invalid_upload"
 
@@ -89,7 +89,7 @@ def take_in(files: Mapping[str, Path], folder: Path, *, fraction: float | None) 
         fraction: how much of each class is for validation, where nothing else is; the choice is always the same.
 
     Raises:
-        UploadRefused: they are no data set.
+        UploadRefused: they are no dataset.
         OSError: ``folder`` cannot be written.
     """
     try:
@@ -163,7 +163,7 @@ def _open(files: Mapping[str, Path], opened: ExitStack) -> tuple[dict[str, Array
     """The arrays by their roles, and the field that each came in."""
     if ARCHIVE in files:
         if len(files) > 1:
-            raise UploadRefused({ARCHIVE: "comes alone: an archive holds images and labels"})
+            raise UploadRefused({ARCHIVE: "must be the only file: an archive contains images and labels"})
         faults: dict[str, str] = {}
         arrays: dict[str, ArrayStream] = {}
         with _faults_of(ARCHIVE, faults):
@@ -181,7 +181,7 @@ def _open(files: Mapping[str, Path], opened: ExitStack) -> tuple[dict[str, Array
             faults[field] = f"is missing: send {IMAGES} and {LABELS} as IDX files, or one NPZ file as {ARCHIVE}"
     if (TEST_IMAGES in files) != (TEST_LABELS in files):
         missing = TEST_LABELS if TEST_IMAGES in files else TEST_IMAGES
-        faults[missing] = f"is missing: {TEST_IMAGES} and {TEST_LABELS} come together"
+        faults[missing] = f"is missing: {TEST_IMAGES} and {TEST_LABELS} are required together"
     if faults:
         raise UploadRefused(faults)
     return stored, {field: field for field in stored}
@@ -193,9 +193,9 @@ def _by_role(arrays: Mapping[str, ArrayStream]) -> dict[str, ArrayStream]:
         role = _ROLES.get(name.lower())
         if role is None:
             known = ", ".join(f"{role} (or {', '.join(others)})" for role, others in _OTHER_NAMES.items())
-            raise UploadRefused({ARCHIVE: f"has an array {name!r}; known are {known}"})
+            raise UploadRefused({ARCHIVE: f"has an unknown array {name!r}; allowed: {known}"})
         if role in stored:
-            raise UploadRefused({ARCHIVE: f"has two arrays that are its {role}"})
+            raise UploadRefused({ARCHIVE: f"has two arrays for {role}"})
         stored[role] = array
     wanted = {IMAGES, LABELS} | ({TEST_IMAGES, TEST_LABELS} if stored.keys() & {TEST_IMAGES, TEST_LABELS} else set())
     if missing := sorted(wanted - stored.keys()):
@@ -220,13 +220,13 @@ def _check_shapes(stored: Mapping[str, ArrayStream], field_of: Mapping[str, str]
             continue
         shape, counts = stored[images].shape, stored[labels].shape
         if len(shape) != 3 and not (len(shape) == 4 and shape[3] == 1):
-            fault(images, f"has the shape {shape}; grey images are (count, rows, columns)")
+            fault(images, f"has the shape {shape}; greyscale images have the shape (count, rows, columns)")
         elif not 1 <= shape[0] <= MAX_PICTURES:
-            fault(images, f"holds {shape[0]:,} images; 1 to {MAX_PICTURES:,} are read")
+            fault(images, f"has {shape[0]:,} images; 1 to {MAX_PICTURES:,} are allowed")
         elif not all(1 <= side <= MAX_SIDE for side in shape[1:3]):
-            fault(images, f"holds images of {shape[1]:,} x {shape[2]:,}; sides of 1 to {MAX_SIDE} are read")
+            fault(images, f"has images of {shape[1]:,} x {shape[2]:,}; sides of 1 to {MAX_SIDE} are allowed")
         if len(counts) != 1 and not (len(counts) == 2 and counts[1] == 1):
-            fault(labels, f"has the shape {counts}; labels are (count,)")
+            fault(labels, f"has the shape {counts}; labels have the shape (count,)")
         elif counts[0] != shape[0]:
             fault(labels, f"holds {counts[0]:,} labels for {shape[0]:,} images")
         if stored[labels].dtype.kind not in "iu":
@@ -263,7 +263,7 @@ def _choose(labels: NDArray[np.uint8], fraction: float) -> NDArray[np.bool_]:
         places = rng.permutation(np.flatnonzero(labels == label))
         chosen[places[: int(fraction * len(places))]] = True
     if not chosen.any():
-        detail = f"leaves no picture for validation: no class has {1 / fraction:.0f} pictures"
+        detail = f"leaves no image for validation: no class has {1 / fraction:.0f} images"
         raise UploadRefused({"validation_fraction": detail})
     return chosen
 

@@ -35,7 +35,7 @@ def take_in_apart(files: Mapping[str, Path], folder: Path, *, fraction: float | 
     """As ``intake.take_in``, in a process of its own.
 
     Raises:
-        UploadRefused: the files are no data set, or took more memory or time than a data set does.
+        UploadRefused: the files are no dataset, or took more memory or time than a dataset does.
         OSError: the result could not be written.
     """
     order = {"files": {field: str(path) for field, path in files.items()}, "folder": str(folder), "fraction": fraction}
@@ -60,7 +60,7 @@ def take_in_apart(files: Mapping[str, Path], folder: Path, *, fraction: float | 
     if done.returncode == _STORAGE:
         raise OSError(*json.loads(done.stdout))
     _log.error("an upload could not be read", code=done.returncode, said=done.stderr.decode("utf-8", "replace")[-2000:])
-    raise UploadRefused({next(iter(files)): "cannot be read within the memory and time that a data set may take"})
+    raise UploadRefused({next(iter(files)): "cannot be read within the limits on memory and time"})
 
 
 def main() -> int:

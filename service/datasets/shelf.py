@@ -1,4 +1,4 @@
-"""What somebody may train on: the built-in data sets, the folders beside them, and the uploads of one owner.
+"""What somebody may train on: the built-in datasets, the folders beside them, and the uploads of one owner.
 
 An upload's arrays are mapped from where they lie; nothing of them is in the cache.
 """
@@ -19,7 +19,7 @@ from service.datasets.info import DatasetInfo
 
 
 class Shelf:
-    """All data sets of a deployment. Whoever asks sees those of one owner."""
+    """All datasets of a deployment. Whoever asks sees those of one owner."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings, self._database = settings, database
@@ -34,7 +34,7 @@ class Shelf:
         return [*others, *(_info(row) for row in rows)]
 
     def describe(self, name: str, owner: str | None) -> DatasetInfo:
-        """One data set; an upload comes before a folder of the same name.
+        """One dataset; an upload comes before a folder of the same name.
 
         Raises:
             DatasetNotFound: there is none of that name, or it is somebody else's.
@@ -64,7 +64,7 @@ class Shelf:
             return listed[name]
 
     def load(self, info: DatasetInfo, *, progress: Progress | None = None) -> Dataset:
-        """The arrays of a data set that was described here; ``progress`` hears of a download.
+        """The arrays of a dataset that was described here; ``progress`` hears of a download.
 
         Raises:
             DatasetError: as ``cache.load`` has it.
@@ -75,7 +75,7 @@ class Shelf:
         try:
             return cache.open_arrays(self._files.arrays(info.upload_id), info)
         except (OSError, EOFError, ValueError, KeyError) as error:
-            advice = "Put its folder back, or delete the data set and send it again"
+            advice = "Put its folder back, or delete the dataset and send it again"
             raise DatasetUnavailable(info.name, f"the files of this upload cannot be read ({error})", advice) from error
 
     def _find(self, name: str, owner: str | None) -> Upload | None:

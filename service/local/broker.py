@@ -73,9 +73,9 @@ class Broker:
                 if self._ask(b"PING").startswith(b"+PONG"):
                     return
             if self.child.exit_code() is not None:
-                raise BrokerError("the broker ended as soon as it was started")
+                raise BrokerError("the broker exited right after its start")
             time.sleep(0.01)
-        raise BrokerError(f"the broker did not answer within {_START_S:g} s")
+        raise BrokerError(f"the broker did not respond within {_START_S:g} s")
 
     def forget_messages(self) -> None:
         """Remove its files. They hold hints only: what waits to be trained stands in the database."""

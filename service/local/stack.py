@@ -50,7 +50,7 @@ class PortTaken(StackError):
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(
-            f"port {port} on {host} is taken; choose another one:\n  TAPELINE_PORT={_another(port)} {_again()}"
+            f"port {port} on {host} is taken; use another one:\n  TAPELINE_PORT={_another(port)} {_again()}"
         )
         self.host, self.port = host, port
 
@@ -175,7 +175,7 @@ class LocalStack:
             self._lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StackError(
-                f"the state folder {home} cannot be used: {error.strerror}; choose another one:\n"
+                f"the state folder {home} cannot be used: {error.strerror}; use another one:\n"
                 f"  TAPELINE_HOME=/another/folder tapeline up"
             ) from error
         self._release.callback(os.close, self._lock)
@@ -191,7 +191,7 @@ class LocalStack:
                 if pid is None or _is_alive(pid) or time.monotonic() > deadline:
                     raise HomeInUse(home, pid, url) from None
                 if not told:
-                    self._notify("waiting for what is left of the last run to end ...")
+                    self._notify("waiting for processes of the last run to end ...")
                     told = True
                 time.sleep(_TICK_S)
             else:
@@ -206,7 +206,7 @@ class LocalStack:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             listener = socket.socket(family)
         except OSError as error:
-            raise StackError(f"TAPELINE_HOST={host} is no address of this machine: {error.strerror}") from error
+            raise StackError(f"TAPELINE_HOST={host} is not an address of this machine: {error.strerror}") from error
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
@@ -256,15 +256,15 @@ class LocalStack:
         finally:
             child.end(0)
         if code != 0:
-            raise self._trouble(child, "the database could not be brought up to date")
+            raise self._trouble(child, "the database could not be migrated")
 
     def _refuse_strangers(self) -> None:
         """``local`` is for a port that something else publishes on loopback; here it would be open to everybody."""
         settings = self.settings
         if not settings.keys_required and not is_loopback(settings.host):
             raise StackError(
-                f"TAPELINE_AUTH=local and TAPELINE_HOST={settings.host} would let anybody in who reaches this machine; "
-                "leave TAPELINE_AUTH out, and make a key:\n  tapeline keys create NAME"
+                f"TAPELINE_AUTH=local and TAPELINE_HOST={settings.host} would give access without a key; "
+                "unset TAPELINE_AUTH, and create a key:\n  tapeline keys create NAME"
             )
 
     def _make_children(self) -> list[Child]:
@@ -311,11 +311,11 @@ class LocalStack:
         while time.monotonic() < deadline:
             code = web.exit_code()
             if code is not None:
-                raise self._trouble(web, f"the web process ended as soon as it was started ({describe_exit(code)})")
+                raise self._trouble(web, f"the web process exited right after its start ({describe_exit(code)})")
             if is_healthy(self.settings.host, self.settings.port, timeout_s=0.5):
                 return
             time.sleep(0.05)
-        raise self._trouble(web, f"the web process did not answer within {_READY_S:g} s")
+        raise self._trouble(web, f"the web process did not respond within {_READY_S:g} s")
 
     def _trouble(self, child: Child, what: str) -> StackError:
         tail = child.tail()
@@ -351,7 +351,7 @@ class LocalStack:
                 tail = child.tail(8)
                 shown = f":\n{_indented(tail)}" if tail else ""
                 self._notify(
-                    f"the {child.name} process ended ({describe_exit(code)}) and starts again in {pause:g} s{shown}"
+                    f"the {child.name} process exited ({describe_exit(code)}); it restarts in {pause:g} s{shown}"
                 )
 
     def _revive(self, child: Child) -> None:

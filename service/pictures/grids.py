@@ -36,12 +36,12 @@ Images = NDArray[np.uint8]  # (count, rows, columns)
 
 
 class NoVerdicts(LookupError):
-    """A picture of samples does not say what a judge takes them for."""
+    """A sample grid has no predicted classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """What a judge takes images for: the classes, and the probabilities (0 to 1) that it gives them."""
+    """Predictions of the reference classifier: the classes and their probabilities (0 to 1)."""
 
     labels: Sequence[int]
     confidences: Sequence[float]
@@ -80,10 +80,10 @@ def image_png(image: Images, *, scale: int = 1) -> bytes:
 
 
 def verdict_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None = None) -> bytes:
-    """A PNG of the images of a :func:`sample_grid`, with what the judge takes each for under it.
+    """A PNG of the images of a :func:`sample_grid`, each with its predicted class below.
 
-    One that the judge is unsure of (below 50%) has a frame and a question mark. Beneath is how often it sees each
-    class; the line is an equal share.
+    Predictions below 50% have a frame and a question mark. Beneath is the number of images per class; the line is an
+    equal share.
 
     Raises:
         NoVerdicts: the grid was made without.
@@ -202,7 +202,7 @@ def _captioned(
 def _with_histogram(
     grid: Image.Image, labels: Sequence[int], classes: int, class_names: Sequence[str] | None
 ) -> Image.Image:
-    """The grid with a bar for each class beneath it: how many images it was taken for."""
+    """The grid with a histogram of the predicted classes beneath it."""
     counts = np.bincount(labels, minlength=classes)
     tall, head, foot = 72, 30, 26
     sheet = Image.new("RGB", (grid.width, grid.height + head + tall + foot), _PAPER)
@@ -210,7 +210,7 @@ def _with_histogram(
     draw = ImageDraw.Draw(sheet)
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
     seen = int(np.count_nonzero(counts))
-    draw.text((_GAP, grid.height + 4), f"The judge sees {seen} of {len(counts)} classes", font=font, fill=_INK)
+    draw.text((_GAP, grid.height + 4), f"Predicted classes: {seen} of {len(counts)}", font=font, fill=_INK)
     base, wide = grid.height + head + tall, (grid.width - _GAP) / len(counts)
     highest = max(int(counts.max()), 1)
     equal = base - round((tall - 16) * min(len(labels) / len(counts) / highest, 1))
@@ -243,7 +243,7 @@ def _from_grid(png: bytes) -> tuple[Images, Verdicts]:
         kept = getattr(image, "text", {}).get(_KEPT)
         sheet = np.asarray(image.convert("L"))
     if kept is None:
-        raise NoVerdicts("the picture keeps no verdicts")
+        raise NoVerdicts("the sample grid has no predicted classes")
     found = json.loads(kept)
     scale, (height, width) = found["scale"], found["size"]
     images = np.zeros((len(found["labels"]), height, width), np.uint8)

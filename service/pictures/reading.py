@@ -1,4 +1,4 @@
-"""Pictures that people send, as the networks see them: grey, of the data set's size, light on dark."""
+"""Pictures that people send, as the networks see them: grey, of the dataset's size, light on dark."""
 
 import io
 import struct
@@ -53,11 +53,11 @@ def read_png(data: bytes, *, max_side: int, invert: bool = False) -> Levels:
     try:
         with Image.open(io.BytesIO(plain), formats=["PNG"]) as image:
             if image.size != size:
-                raise UnreadablePicture("is a broken PNG")
+                raise UnreadablePicture("is a damaged PNG")
             image.load()
             levels = _grey(image, background=255 if invert else 0)
     except _PILLOW_RAISES as error:
-        raise UnreadablePicture("is a broken PNG") from error
+        raise UnreadablePicture("is a damaged PNG") from error
     return 255 - levels if invert else levels
 
 
@@ -71,7 +71,7 @@ def png_size(data: bytes, *, max_side: int) -> tuple[int, int]:
         raise UnreadablePicture("is not a PNG")
     width, height = struct.unpack(">II", data[16:24])
     if max(width, height) > max_side:
-        raise UnreadablePicture(f"has {width} x {height} pixels; at most {max_side} along a side are read")
+        raise UnreadablePicture(f"has {width} x {height} pixels; at most {max_side} per side are allowed")
     return width, height
 
 
@@ -87,11 +87,11 @@ def _plain_png(data: bytes) -> bytes:
             kept.append(chunk)
             seen.append(name)
         elif not name[0] & 0x20:  # a capital: a reader that does not know the chunk cannot show the picture
-            raise UnreadablePicture("is a broken PNG")
+            raise UnreadablePicture("is a damaged PNG")
     needed = {b"IHDR", b"IDAT", b"IEND"} | ({b"PLTE"} if data[25] == _PALETTE else set())
     once = [name for name in seen if name != b"IDAT"]
     if not needed <= set(seen) or seen[0] != b"IHDR" or len(set(once)) < len(once):
-        raise UnreadablePicture("is a broken PNG")
+        raise UnreadablePicture("is a damaged PNG")
     return b"".join(kept)
 
 
@@ -103,7 +103,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         name = data[place + 4 : place + 8]
         end = place + 12 + length
         if len(name) < 4 or end > len(data):
-            raise UnreadablePicture("is a broken PNG")
+            raise UnreadablePicture("is a damaged PNG")
         yield name, data[place:end]
         place = end
 

@@ -92,8 +92,8 @@ def _database(settings: Settings, database: Database) -> Finding:
         return Finding(
             name="database",
             ok=False,
-            detail=f"{shown} does not answer: {reason}",
-            advice="start it, and see that host, password and TAPELINE_DATABASE_URL are right "
+            detail=f"{shown} does not respond: {reason}",
+            advice="start it, and check host, password and TAPELINE_DATABASE_URL "
             "(compose: docker compose up -d postgres; docker compose logs postgres)",
         )
     return Finding(name="database", ok=True, detail=f"{shown} answers in {1000 * (time.monotonic() - began):.0f} ms")
@@ -111,7 +111,7 @@ def _schema(database: Database) -> Finding:
             name="schema",
             ok=False,
             detail=f"the database is at revision {found}, which this version (at {head}) does not know",
-            advice="it was migrated by a newer version: install that one here too",
+            advice="it was migrated by a newer version: install that version here too",
         )
     return Finding(
         name="schema",
@@ -191,8 +191,8 @@ def _broker(broker_url: str | None) -> Finding:
         return Finding(
             name="broker",
             ok=False,
-            detail=f"{shown} takes no messages: {error}",
-            advice="start it, and see that TAPELINE_BROKER_URL is right (compose: docker compose up -d redis); "
+            detail=f"{shown} accepts no messages: {error}",
+            advice="start it, and check TAPELINE_BROKER_URL (compose: docker compose up -d redis); "
             "until then workers poll every 5 s",
         )
     return Finding(name="broker", ok=True, detail=f"{shown} answers")

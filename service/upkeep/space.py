@@ -69,7 +69,7 @@ def measure(settings: Settings, database: Database, store: ArtifactStore) -> Spa
     kinds = {
         "checkpoints": stored.get(ArtifactKind.CHECKPOINT, 0),
         "samples": stored.get(ArtifactKind.SAMPLE, 0),
-        "cached pictures": going.cached_bytes,
+        "cached images": going.cached_bytes,
         "orphaned files": sum(item.size_bytes for item in going.files),
         "uploaded datasets": sent,
         "database": _database_bytes(database),

@@ -62,7 +62,7 @@ def job_of(job_id: str, kind: Kind) -> Job:
 
 
 def dataset_of(job: Job) -> DatasetInfo:
-    """What is known of the data set that a job is trained on.
+    """What is known of the dataset that a job is trained on.
 
     Raises:
         DatasetNotFound: it is there no more.
@@ -71,10 +71,10 @@ def dataset_of(job: Job) -> DatasetInfo:
 
 
 def class_names(job: Job, count: int | None) -> list[str]:
-    """The names of a job's classes; numbers where the data set is gone or does not have ``count`` classes any more.
+    """The names of a job's classes; numbers where the dataset is gone or does not have ``count`` classes any more.
 
     Args:
-        count: ``None``: however many the data set has.
+        count: ``None``: however many the dataset has.
     """
     try:
         names = list(dataset_of(job).class_names)
@@ -110,11 +110,11 @@ def _checkpoint(job: Job, which: str) -> Artifact:
         except ArtifactNotFound as error:
             kept = [row.epoch for row in jobs.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
             if not kept:
-                detail = f"the job is {job.status} and has no checkpoint: it writes one at the end of an epoch"
+                detail = f"the job is {job.status} and has no checkpoint yet: the first one follows its first epoch"
                 raise Problem("not_yet", detail) from error
             listed = ", ".join(map(str, kept[-20:]))
             detail = (
-                f"there is no checkpoint of epoch {which}; kept are {listed}. "
-                'A spec with "checkpoint": {"keep_last": 1000} keeps them all'
+                f"there is no checkpoint of epoch {which}; available epochs: {listed}. "
+                'To keep all checkpoints, set "checkpoint": {"keep_last": 1000} in the spec'
             )
             raise Problem("artifact_not_found", detail) from error

@@ -1,4 +1,4 @@
-"""A spec against the data sets that there are: everything that can be wrong with it, and what it would cost."""
+"""A spec against the datasets that there are: everything that can be wrong with it, and what it would cost."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def resolve(document: Any) -> tuple[Spec, Shape]:
         try:
             fits = _shape_of(_described(name))
         except datasets.DatasetNotFound as error:
-            known = f"known are {', '.join(error.known)}"
-            faults.append(_dataset_fault(error.code, f"unknown data set; {known}", error.suggestion))
+            known = f"available: {', '.join(error.known)}"
+            faults.append(_dataset_fault(error.code, f"unknown dataset; {known}", error.suggestion))
         except datasets.DatasetBroken as error:
-            faults.append(_dataset_fault(error.code, f"its files are broken: {error.path.name}: {error.reason}"))
+            faults.append(_dataset_fault(error.code, f"its files are damaged: {error.path.name}: {error.reason}"))
     if faults or spec is None or fits is None:
         raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
     return validation.suit(spec, document, fits), fits
@@ -104,10 +104,10 @@ def _of_the_data(spec: Spec) -> list[str]:
             return []
         case DatasetState.DOWNLOAD:
             source = info.download_from[0]
-            return [f"{name} is not on this machine; the job downloads {size} from {source} when it starts."]
+            return [f"{name} is not downloaded yet; the job downloads {size} from {source} when it starts."]
         case DatasetState.UNAVAILABLE:
             why = info.download_problem or "there is no place to download it from"
-            return [f"{name} is not on this machine, and {why}. The job tries to download {size} when it starts."]
+            return [f"{name} is not downloaded yet, and {why}. The job tries to download {size} when it starts."]
         case _:
             assert_never(info.state)
 
@@ -121,9 +121,9 @@ def _of_the_preset(document: Any, spec: Spec, fits: Shape) -> list[str]:
         if before != after:
             notes.append(f"The layers of preset {spec.preset} are adapted to images of {fits.rows} x {fits.columns}.")
     if spec.batch_size != preset.batch_size:
-        notes.append(f"batch_size is {spec.batch_size}: {spec.dataset.name} has no more training images.")
+        notes.append(f"batch_size is {spec.batch_size}, the number of training images of {spec.dataset.name}.")
     if spec.samples.count != preset.samples.count:
-        notes.append(f"samples.count is {spec.samples.count}: more images of this size would make too large a picture.")
+        notes.append(f"samples.count is {spec.samples.count}: larger grids of images of this size are not allowed.")
     return notes
 
 
@@ -133,7 +133,7 @@ def _parts(resolved: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def shape(name: str) -> Shape | None:
-    """The shape of a data set, ``None`` where it is gone by now."""
+    """The shape of a dataset, ``None`` where it is gone by now."""
     try:
         info = services().shelf.describe(name, owner())
     except datasets.DatasetError:
@@ -153,7 +153,7 @@ def _shape_of(info: datasets.DatasetInfo) -> Shape:
 
 
 def _described(name: str) -> datasets.DatasetInfo:
-    """The data set; of one that this package knows nobody needs to look at its files."""
+    """The dataset; of one that this package knows nobody needs to look at its files."""
     known = datasets.BUILT_IN.get(name)
     return known.info if known is not None else services().shelf.describe(name, owner())
 

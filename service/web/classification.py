@@ -56,29 +56,29 @@ class ConfusionMatrix(Answer):
 class ConfusionCell(Answer):
     """The validation images of one class that a checkpoint predicts as one class."""
 
-    checkpoint: int = Field(description="The epoch whose checkpoint answered.")
-    count: int = Field(description="How many there are; `limit` of them are shown.")
-    indices: list[int] = Field(description="Their places in the validation split, from 0.")
-    confidences: list[float] = Field(description="What the network gave the predicted class.")
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    count: int = Field(description="Number of images in the cell; at most `limit` are returned.")
+    indices: list[int] = Field(description="Indices in the validation split, from 0.")
+    confidences: list[float] = Field(description="Probability of the predicted class.")
     images: list[str] = Field(description="PNGs in base64.")
 
 
 class Mistake(Answer):
     """A validation image that a checkpoint classifies wrongly."""
 
-    index: int = Field(description="Its place in the validation split, from 0.")
+    index: int = Field(description="Index in the validation split, from 0.")
     true_class: int
     predicted_class: int
-    confidence: float = Field(description="What the network gave the predicted class, in [0, 1].")
-    true_confidence: float = Field(description="What it gave the true class.")
+    confidence: float = Field(description="Probability of the predicted class, in [0, 1].")
+    true_confidence: float = Field(description="Probability of the true class.")
     image: str = Field(description="A PNG in base64.")
 
 
 class MistakeList(Answer):
     """The mistakes of a checkpoint, the most confident first."""
 
-    checkpoint: int = Field(description="The epoch whose checkpoint answered.")
-    count: int = Field(description="All its mistakes; `limit` of them are in `data`.")
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    count: int = Field(description="Number of misclassified images; at most `limit` are in `data`.")
     validation_count: int = Field(description="Images in the validation split.")
     class_names: list[str]
     data: list[Mistake]

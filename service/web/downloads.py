@@ -109,7 +109,7 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
         "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(row.sha256)).decode()}:",
     }
     if request.if_match and not request.if_match.contains(etag):
-        raise Problem("precondition_failed", "the file is another one than If-Match names", headers=headers)
+        raise Problem("precondition_failed", "the file has changed: its ETag does not match If-Match", headers=headers)
     if request.if_none_match.contains_weak(etag):
         file.close()
         response = Response(status=304, headers=headers)

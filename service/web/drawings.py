@@ -30,7 +30,7 @@ Format = Literal["png", "svg"]
 Plot = Literal["curves", "confusion"]
 
 _PREVIEWS: Final = 32
-"""So many pictures of data sets are kept in memory."""
+"""So many pictures of datasets are kept in memory."""
 _drawing: Final = threading.Lock()
 """One picture at a time: drawing takes a core, and requests for the same one wait for the first."""
 
@@ -57,7 +57,7 @@ class Drawings:
         with self._database.read() as session:
             rows = jobs.artifacts(session, job.id, ArtifactKind.SAMPLE)
         if not rows:
-            raise Problem("not_yet", "the job has no picture of samples yet")
+            raise Problem("not_yet", "the job has no samples yet: the first ones are made at the end of an epoch")
 
         def draw() -> bytes:
             return grids.film(_Files(self._artifacts, rows), epochs=[row.epoch for row in rows], fmt=fmt)
@@ -72,7 +72,9 @@ class Drawings:
             with _drawing:
                 data = grids.verdict_grid(png, classes=info.classes, class_names=info.class_names)
         except grids.NoVerdicts as error:
-            raise Problem("no_verdicts", f"the samples of epoch {sample.epoch} were not judged") from error
+            raise Problem(
+                "no_verdicts", f"the samples of epoch {sample.epoch} were not scored by a reference classifier"
+            ) from error
         return picture(data)
 
     def plot(self, job: Job, which: Plot, fmt: Format) -> Picture:
@@ -83,7 +85,7 @@ class Drawings:
         if which == "confusion" and job.kind != Kind.CLASSIFIER:
             raise Problem("not_found", f"a {job.kind} has no confusion matrix")
         if not rows:
-            raise Problem("not_yet", "the job has not finished an epoch yet")
+            raise Problem("not_yet", "the job has not finished its first epoch")
         title = job.name or f"{job.kind} …{job.id[-6:].lower()}"
         if which == "curves":
             table = metric_table(job, rows, news)
@@ -105,7 +107,7 @@ class Drawings:
             return self._kept(job.id, which, rows[-1].epoch, fmt, draw)
         measured = [row for row in rows if row.confusion is not None]
         if not measured:
-            raise Problem("not_yet", "no finished epoch has a confusion matrix")
+            raise Problem("not_yet", "the job has no confusion matrix yet: it is computed at the end of an epoch")
         last = measured[-1]
         names = self._class_names(job)
 
@@ -117,7 +119,7 @@ class Drawings:
         return self._kept(job.id, which, last.epoch, fmt, draw_confusion)
 
     def preview(self, info: datasets.DatasetInfo) -> Picture:
-        """A few pictures of each class of a data set that is here."""
+        """A few pictures of each class of a dataset that is here."""
         require_here(info)
         key = info.upload_id or info.name  # an upload never changes, and its id is never used again
         with _drawing:
@@ -165,10 +167,12 @@ def require_here(info: datasets.DatasetInfo) -> None:
     """Downloads are the workers' work.
 
     Raises:
-        Problem: the data set would have to be downloaded first.
+        Problem: the dataset would have to be downloaded first.
     """
     if not info.available:
-        raise Problem("not_yet", "the data set is not here yet: a worker downloads it when a job needs it")
+        raise Problem(
+            "not_yet", "the dataset is not downloaded yet: a worker downloads it for the first job that uses it"
+        )
 
 
 class _Files(Sequence[bytes]):

@@ -85,7 +85,7 @@ class Inference:
         """The network of a checkpoint.
 
         Args:
-            image_shape: (rows, columns) of the data set's pictures.
+            image_shape: (rows, columns) of the dataset's pictures.
 
         Raises:
             ArtifactDamaged: the file is missing, is not what was written, or does not fit such pictures.

@@ -41,8 +41,8 @@ SHORTHAND: Final = "Shorthand"
 
 _HEADERS: Final = {
     "Idempotency-Key": "A name for this request, 1 to 255 printable characters. Repeating it creates no second job.",
-    "If-None-Match": "An `ETag` that the client has.",
-    "If-Match": "The `ETag` that it must have; otherwise nothing is changed.",
+    "If-None-Match": "The `ETag` of the client's cached copy.",
+    "If-Match": "The expected `ETag`; if it differs, nothing is changed.",
     "If-Range": "Send the range only if the file still has this `ETag`; otherwise send the whole file.",
     "Range": "One part of the file: `bytes=0-1023`, `bytes=1024-` or `bytes=-1024`.",
     "Prefer": "`wait=30` delays the response until it changes, for at most this many seconds (up to 60).",
@@ -50,20 +50,20 @@ _HEADERS: Final = {
 }
 _PATHS: Final = {
     "job_id": "A job's id.",
-    "which": "`latest`, `best` (checkpoints only), the number of an epoch, or the name of a plot.",
+    "which": "`latest`, `best` (checkpoints only), an epoch number, or the name of a plot.",
     "section": "A section of the documentation: a tag in lower case, or `schemas`.",
     "form": "`png` or `svg`.",
-    "true": "The number of the true class.",
-    "predicted": "The number of the predicted class.",
+    "true": "Index of the true class.",
+    "predicted": "Index of the predicted class.",
     "artifact_id": "A file's id.",
     "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
     "name": "A dataset's name.",
     "index": "The image's index, from 0.",
 }
 _TAGS: Final = {
-    "Jobs": "Submit, list, change and control trainings.",
+    "Jobs": "Submit, list, change and control jobs.",
     "Results": "Metrics, events and results of a job.",
-    "Inference": "Predict with a classifier or generate with a GAN, also while the job is running.",
+    "Inference": "Classify images with a classifier or generate images with a GAN, also while the job is running.",
     "Files": "Checkpoints, samples and plots.",
     "Datasets": "List, upload and delete datasets.",
     "Service": "Health, workers, the queue, limits and presets.",
@@ -89,7 +89,7 @@ def document(app: Flask) -> dict[str, Any]:
         "info": {
             "title": "Tapeline",
             "version": _version(),
-            "summary": "Trains neural networks as jobs.",
+            "summary": "Train neural networks as asynchronous jobs.",
             "description": "Errors are `application/problem+json` (RFC 9457). Times are RFC 3339 in UTC. Every "
             "response has an `X-Request-Id`: the client's own, if it sent one. With `Accept: text/html`, as browsers "
             "send it, the response is an HTML page.",
@@ -105,13 +105,13 @@ def document(app: Flask) -> dict[str, Any]:
                 "key": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "One of the service's keys. A service that listens on loopback asks for none.",
+                    "description": "An API key. Not required by a service that is bound to loopback only.",
                 },
                 "cookie": {
                     "type": "apiKey",
                     "in": "cookie",
                     "name": COOKIE,
-                    "description": "What `POST /session` gives a browser for a key.",
+                    "description": "The session cookie that `POST /session` returns in exchange for a key.",
                 },
             },
         },

@@ -1,4 +1,4 @@
-"""Every error that a client can see, as one JSON shape (RFC 9457). ``browsers`` shows it to people as a page."""
+"""All errors that a client can see, as problem documents (RFC 9457). ``browsers`` renders them as pages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _log = structlog.get_logger("tapeline.web")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of problem; ``meaning`` says how to solve it."""
+    """One kind of problem; ``meaning`` is the remedy."""
 
     status: int
     title: str
@@ -71,7 +71,9 @@ KINDS: Final[dict[str, Kind]] = {
         "The request comes from another website.",
         "Browsers may send requests from this service's own pages only. Programs: omit `Origin`, or send a key.",
     ),
-    "not_found": Kind(404, "Page not found.", "Check the address. `/docs` lists every endpoint."),
+    "not_found": Kind(
+        404, "Page not found.", "Check the URL. `detail` says what is missing; `/docs` lists every endpoint."
+    ),
     "job_not_found": Kind(
         404, "There is no such job.", "Check the id. The job may have been deleted, or belong to another owner."
     ),
@@ -82,15 +84,22 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "dataset_not_found": Kind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
     "key_not_found": Kind(404, "There is no such key.", "`GET /keys` lists all keys."),
-    "not_yet": Kind(404, "This does not exist yet.", "Wait until the job has finished an epoch, then try again."),
+    "not_yet": Kind(
+        404,
+        "This does not exist yet.",
+        "Try again later. A job's results appear when it has finished an epoch; a dataset's images when a worker has "
+        "downloaded it for a job.",
+    ),
     "no_verdicts": Kind(
         404,
-        "These samples have no judge's verdicts.",
-        "Only digits can be judged. Samples drawn before the judge was added have no verdicts.",
+        "These samples have no predicted classes.",
+        "Omit `verdicts`. Predicted classes need a dataset with a reference classifier (`mnist`, `mnist-10k`), and "
+        "samples "
+        "created by a version that has it.",
     ),
     "method_not_allowed": Kind(405, "The method is not allowed here.", "`Allow` lists the allowed methods."),
     "too_slow": Kind(408, "The upload took too long.", "Use a faster connection, or send a smaller body."),
-    "dataset_exists": Kind(409, "The name is already used.", "Choose another name, or delete that dataset first."),
+    "dataset_exists": Kind(409, "The name is already used.", "Use another name, or delete that dataset first."),
     "dataset_space_exceeded": Kind(
         409,
         "The owner's datasets would take too much space.",
@@ -113,8 +122,8 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "precondition_failed": Kind(
         412,
-        "It has changed since you read it.",
-        "Its current `ETag` is not in `If-Match`. Read it again, then repeat the change.",
+        "The resource has changed since you read it.",
+        "Its current `ETag` does not match `If-Match`. Read it again, then repeat the change.",
     ),
     "body_too_large": Kind(413, "The body is too large.", "`GET /limits` gives the maximum size."),
     "unsupported_media_type": Kind(
@@ -148,14 +157,16 @@ KINDS: Final[dict[str, Kind]] = {
         429, "The owner's quota is exhausted.", "`GET /limits` shows the quotas; `Retry-After` says when to try again."
     ),
     "rate_limited": Kind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
-    "internal": Kind(500, "Internal error.", "The service's log contains the details under this `request_id`."),
-    "artifact_damaged": Kind(500, "The file cannot be read.", "It is missing or damaged; run `tapeline doctor`."),
+    "internal": Kind(500, "Internal error.", "The service's log has the details under this `request_id`."),
+    "artifact_damaged": Kind(500, "The file cannot be read.", "The file is missing or damaged. Run `tapeline doctor`."),
     "database_unavailable": Kind(
         503,
         "The database is not responding.",
         "Try again. With the same `Idempotency-Key`, a repeated request creates one job.",
     ),
-    "dataset_unavailable": Kind(503, "The dataset cannot be read now.", "`detail` gives the reason."),
+    "dataset_unavailable": Kind(
+        503, "The dataset is not available.", "`detail` gives the reason; try again after `Retry-After` seconds."
+    ),
     "too_many_uploads": Kind(503, "Too many simultaneous uploads.", "Try again in a few seconds."),
     "storage_full": Kind(507, "There is not enough storage.", "The operator has to free disk space."),
     "too_many_streams": Kind(503, "Too many streams are open.", "Close some streams, or try again later."),
@@ -311,7 +322,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(ParseException)
     def _(error: ParseException) -> Response:
-        return answer("bad_request", "the body's chunks are broken", headers={"Connection": "close"})
+        return answer("bad_request", "the chunked body is malformed", headers={"Connection": "close"})
 
     @app.errorhandler(HTTPException)
     def _(error: HTTPException) -> Response:
@@ -321,7 +332,7 @@ def register(app: Flask) -> None:
         code = _BY_STATUS.get(status, "internal" if status >= 500 else "bad_request")
         allow = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
         details = {
-            "not_found": f"there is no page or endpoint at {request.path[:200]}",
+            "not_found": f"there is no page or endpoint {request.path[:200]}",
             "method_not_allowed": f"{request.method} is not allowed here; use {allow.get('Allow', 'another address')}",
             "body_too_large": f"the body is larger than {(request.max_content_length or 0) // 1024:,} KiB",
         }
@@ -331,4 +342,4 @@ def register(app: Flask) -> None:
     @app.errorhandler(Exception)
     def _(error: Exception) -> Response:
         _log.exception("request failed", path=request.path, exc_info=error)
-        return answer("internal", "an unexpected error; the service's log contains the details under this request_id")
+        return answer("internal", "an unexpected error; the service's log has the details under this request_id")

@@ -1,4 +1,4 @@
-"""What a request brings along: its body, the parameters of its URL, and its headers, checked."""
+"""Validation of a request's body, URL parameters and headers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _split(value: Any) -> Any:
 
 
 def _blank_is_none(value: Any) -> Any:
-    """An empty field of a form is sent all the same."""
+    """Browsers also send the empty fields of a form."""
     return None if value == "" else value
 
 
@@ -70,102 +70,100 @@ Columns = Annotated[
     BeforeValidator(_split),
     Field(
         max_length=columns.MAX_COLUMNS,
-        description="What to add to each job, repeated or separated by commas: facts (`preset`, `duration`, `parent`), "
-        "settings (`optimizer.learning_rate` or `/layers/0/units`), metrics of the last epoch (`val_accuracy`) or of "
-        "all (`best:val_accuracy`; `min:` and `max:` for those without a goal). `GET /jobs/columns` lists them.",
+        description="Columns to add to each job, repeated or comma-separated: properties (`preset`, `duration`, "
+        "`parent`), "
+        "settings (`optimizer.learning_rate` or `/layers/0/units`), metrics of the last epoch (`val_accuracy`) or the "
+        "best of all epochs (`best:val_accuracy`; `min:` and `max:` for metrics without a direction). "
+        "`GET /jobs/columns` lists them.",
     ),
 ]
 
 
 class Query(BaseModel):
-    """Base of what the URL of a request may say; what it does not know is a fault, not silence."""
+    """Base of URL parameters; unknown parameters are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class NoQuery(Query):
-    """Nothing."""
+    """No parameters."""
 
 
 class SubmitQuery(Query):
-    """How to take a spec."""
+    """How to process a spec."""
 
     dry_run: bool = Field(False, description="Check the spec and estimate its cost; store nothing.")
 
 
 class FilterQuery(Query):
-    """Which jobs are meant."""
+    """Which jobs to select."""
 
     status: Annotated[list[Status], BeforeValidator(_split)] = Field(
-        default=[], description="One or more, repeated or separated by commas."
+        default=[], description="One or more, repeated or comma-separated."
     )
     kind: Kind | None = None
     tag: Annotated[list[Text], BeforeValidator(_split)] = Field(
-        default=[], max_length=20, description="Jobs that have all of these, repeated or separated by commas."
+        default=[], max_length=20, description="Jobs with all of these tags, repeated or comma-separated."
     )
     q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
-        None, description="Part of a name, an id, a tag or a note."
+        None, description="Substring of name, id, tag or note."
     )
-    name: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Exactly this name.")
+    name: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Exact name.")
     preset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
     dataset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
     spec: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
-        None, description="A `spec_hash`: jobs that compute the same."
+        None, description="A `spec_hash`: jobs with an equivalent spec."
     )
     parent: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
-        None, description="A job's id: its forks and reproductions."
+        None, description="Id of a job: selects its forks and reproductions."
     )
     starred: bool | None = None
     without: Annotated[list[Lacking], BeforeValidator(_split)] = Field(
-        default=[], description="Only jobs that lack these, repeated or separated by commas."
+        default=[], description="Jobs without these, repeated or comma-separated."
     )
 
     @property
     def wanted(self) -> JobFilter:
-        """The same for the database."""
+        """The filter for the database."""
         same = self.model_dump(include={"kind", "name", "preset", "dataset", "spec", "parent", "starred", "without"})
         return JobFilter(status=self.status or None, tags=self.tag, text=self.q, **same)
 
 
 class PageQuery(FilterQuery):
-    """Which jobs to list, in which order, and what to show of each."""
+    """Which jobs to list, in which order, and with which columns."""
 
     columns: Columns = []
     sort: Annotated[str, StringConstraints(max_length=200), AfterValidator(_order)] = Field(
         "-created_at",
-        description="`-` is for falling. `created_at`, `priority`, `name`, `started_at`, `finished_at`; `status`: what "
-        "runs first; `duration`: of jobs that have ended; `epoch`: how many are finished; or any column that "
-        "`GET /jobs/columns` calls sortable, such as `-val_accuracy`, `best:val_loss` or `optimizer.learning_rate`. "
-        "Jobs that lack it come last, either way.",
+        description="Prefix `-` for descending order. `created_at`, `priority`, `name`, `started_at`, `finished_at`; "
+        "`status`: running jobs first; `duration` of ended jobs; `epoch`: number of finished epochs; or any column "
+        "that `GET /jobs/columns` marks as sortable, such as `-val_accuracy`, `best:val_loss` or "
+        "`optimizer.learning_rate`. Jobs without a value are always last.",
     )
     limit: int = Field(20, ge=1, le=100)
     cursor: Annotated[str, StringConstraints(max_length=orders.MAX_CURSOR)] | None = Field(
-        None, description="`next_cursor` of the page before."
+        None, description="`next_cursor` of the previous page."
     )
-    counts: bool = Field(
-        False, description="Also say how many of the jobs are in each state, whichever `status` is asked for."
-    )
+    counts: bool = Field(False, description="Also return the number of jobs in each state, regardless of `status`.")
 
 
 class ListQuery(PageQuery):
-    """The same, and how to write it."""
+    """Which jobs to list, and the format."""
 
     format: Literal["json", "csv"] = Field(
         "json",
-        description="`csv`: all jobs at once, at most 50,000; `limit`, `cursor` and `counts` have no place there.",
+        description="`csv`: all jobs in one response, at most 50,000; `limit`, `cursor` and `counts` are not allowed.",
     )
 
 
 class IndexQuery(PageQuery):
-    """What the page of jobs shows."""
+    """What the jobs page shows."""
 
-    group: Annotated[GroupBy | None, BeforeValidator(_blank_is_none)] = Field(
-        None, description="Show the jobs in groups."
-    )
+    group: Annotated[GroupBy | None, BeforeValidator(_blank_is_none)] = Field(None, description="Group the jobs.")
 
 
 class GroupQuery(FilterQuery):
-    """How to put jobs together."""
+    """How to group jobs."""
 
     by: GroupBy = GroupBy.TAG
     columns: Columns = []
@@ -173,68 +171,70 @@ class GroupQuery(FilterQuery):
 
 
 class CompareQuery(Query):
-    """Which jobs to show beside each other, and what to plot against what."""
+    """Which jobs to compare, and what to plot."""
 
     jobs: Annotated[list[JobId], BeforeValidator(_split)] = Field(
-        default=[], description=f"Ids, repeated or separated by commas; at most {MAX_COMPARED}."
+        default=[], description=f"Ids, repeated or comma-separated; at most {MAX_COMPARED}."
     )
-    x: Text | None = Field(None, description="A setting, like `optimizer.learning_rate`.")
-    y: Text | None = Field(None, description="A metric, like `val_accuracy`.")
+    x: Text | None = Field(None, description="A setting, for example `optimizer.learning_rate`.")
+    y: Text | None = Field(None, description="A metric, for example `val_accuracy`.")
     of: Literal["best", "last"] = Field("best", description="Which value of the metric.")
 
 
 class NewQuery(Query):
-    """What a new job begins with."""
+    """The initial spec of a new job."""
 
-    like: JobId | None = Field(None, description="A job whose spec it takes over.")
+    like: JobId | None = Field(None, description="Id of a job whose spec to copy.")
 
 
 class EventQuery(Query):
-    """Which part of a job's log to show, and how."""
+    """Which part of a job's log to return, and the format."""
 
     after: Seq = Field(0, description="Only events with a higher `seq`.")
     before: Annotated[Seq | None, BeforeValidator(_blank_is_none)] = Field(
-        None, description="Only events with a lower `seq`: the last `limit` of them, in order."
+        None, description="Only events with a lower `seq`: the last `limit` of them, in ascending order."
     )
     limit: int = Field(500, ge=1, le=1000)
     type: Annotated[list[EventType], BeforeValidator(_split)] = Field(
-        default=[], description="One or more types, repeated or separated by commas."
+        default=[], description="One or more types, repeated or comma-separated."
     )
     level: Annotated[Level | None, BeforeValidator(_blank_is_none)] = Field(
-        None, description="At least this severe. Metrics and files are `info`; a failed job is an `error`."
+        None, description="Minimum level. Metrics and files are `info`; a failed job is an `error`."
     )
-    q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Part of an event's content.")
+    q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="Substring of an event's content."
+    )
     format: Literal["json", "jsonl"] = Field(
         "json", description="`jsonl`: all selected events, one JSON document per line; `limit` does not apply."
     )
 
 
 class StreamQuery(Query):
-    """Where to begin."""
+    """Where to start."""
 
-    after: Seq | None = Field(None, description="Replay the events after this `seq`; `Last-Event-ID` says the same.")
+    after: Seq | None = Field(None, description="Replay the events after this `seq`, like `Last-Event-ID`.")
 
 
 class FeedQuery(Query):
     """Which jobs to follow."""
 
     jobs: Annotated[list[JobId], BeforeValidator(_split)] = Field(
-        default=[], max_length=MAX_COMPARED, description="Ids, repeated or separated by commas; default: all jobs."
+        default=[], max_length=MAX_COMPARED, description="Ids, repeated or comma-separated; default: all jobs."
     )
 
 
 class AuditQuery(Query):
-    """Which part of the audit to show."""
+    """Which part of the audit log to return."""
 
-    owner: Text | None = Field(None, description="Only what this owner's keys did.")
+    owner: Text | None = Field(None, description="Only actions with this owner's keys.")
     action: Deed | None = None
-    subject: Text | None = Field(None, description="Only what was done to this job or key.")
-    before: Seq | None = Field(None, description="`next_before` of the page before.")
+    subject: Text | None = Field(None, description="Only actions on this job, key or dataset.")
+    before: Seq | None = Field(None, description="`next_before` of the previous page.")
     limit: int = Field(100, ge=1, le=1000)
 
 
 class QueueQuery(Query):
-    """How much of the queue to show."""
+    """How much of the queue to return."""
 
     limit: int = Field(100, ge=1, le=1000)
 
@@ -249,13 +249,13 @@ class FilesQuery(Query):
 
 
 class MetricsQuery(Query):
-    """How to write the metrics."""
+    """The format of the metrics."""
 
     format: Literal["json", "csv"] = "json"
 
 
 class PictureQuery(Query):
-    """For a page that shows a picture which changes."""
+    """For images that change."""
 
     v: Text | None = Field(None, description="Ignored; a new value makes a browser load the image again.")
 
@@ -263,28 +263,30 @@ class PictureQuery(Query):
 class EpochQuery(Query):
     """Which epoch to show."""
 
-    epoch: Annotated[int, Field(ge=1)] | None = Field(None, description="By default the last that is finished.")
+    epoch: Annotated[int, Field(ge=1)] | None = Field(None, description="Default: the last finished epoch.")
 
 
 class CellQuery(Query):
-    """Which pictures to show, and by which checkpoint."""
+    """Which images to return, classified with which checkpoint."""
 
-    checkpoint: WhichCheckpoint = Field("latest", description="`best`, `latest`, or the number of an epoch.")
+    checkpoint: WhichCheckpoint = Field("latest", description="`best`, `latest`, or an epoch number.")
     limit: int = Field(64, ge=1, le=256)
     v: Text | None = Field(None, description="Ignored; a new value makes a browser load the image again.")
 
 
 class MistakesQuery(Query):
-    """How many mistakes to show, and of which checkpoint."""
+    """How many mistakes to return, and of which checkpoint."""
 
-    checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest`, or the number of an epoch.")
+    checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest`, or an epoch number.")
     limit: int = Field(24, ge=1, le=256)
 
 
 class SampleQuery(Query):
-    """How to show a picture of samples."""
+    """How to render a sample grid."""
 
-    verdicts: bool = Field(False, description="With what the judge of the data set takes each sample of a GAN for.")
+    verdicts: bool = Field(
+        False, description="Label each sample of a GAN with the class predicted by the reference classifier."
+    )
 
 
 def read_query(model: type[Q]) -> Q:
@@ -306,7 +308,7 @@ def read_query(model: type[Q]) -> Q:
         for item in error.errors():
             name = str(item["loc"][0]) if item["loc"] else ""
             unknown = item["type"] == "extra_forbidden"
-            message = f"unknown parameter; known are {known}" if unknown else item["msg"].removeprefix("Input ")
+            message = f"unknown parameter; allowed: {known}" if unknown else item["msg"].removeprefix("Input ")
             code = "unknown_parameter" if unknown else "invalid_value"
             faults.append({"parameter": name[:100], "detail": message, "code": code})
             if suggestion := item.get("ctx", {}).get("suggestion"):

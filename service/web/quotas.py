@@ -67,7 +67,7 @@ class Quotas:
             Problem: there were too many in this minute.
         """
         if self._requests is not None and (wait_s := self._meter.spend(self._requests, "request", owner)):
-            detail = f"{owner} has sent more than {self.limits.requests} requests in this minute"
+            detail = f"{owner} has exceeded {self.limits.requests} requests per minute"
             raise _too_much("rate_limited", detail, wait_s)
 
     def requests_left(self, owner: str) -> int | None:
@@ -87,7 +87,7 @@ class Quotas:
         if owner is None or self._uploads is None:
             return
         if wait_s := self._meter.wait(self._uploads, "upload", owner, cost=size_bytes):
-            detail = f"{owner} may upload {self.limits.uploads} bytes in a day, and this would be more"
+            detail = f"this upload exceeds the daily limit of {owner}: {self.limits.uploads} bytes"
             raise _too_much("quota_exceeded", detail, wait_s)
 
     def uploaded(self, owner: str | None, size_bytes: int) -> None:

@@ -34,26 +34,26 @@ _File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "bina
 
 
 class UploadForm(BaseModel):
-    """A data set: one NPZ archive, or IDX files, plain or gzipped."""
+    """A dataset: one NPZ archive, or IDX files, plain or gzipped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
-        description="What specs will call it: letters, digits, dots, dashes and underscores, 1 to 64."
+        description="The dataset's name in specs: 1 to 64 letters, digits, dots, dashes and underscores."
     )
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
-        description="How much of each class is for validation, where no validation images are sent; "
-        f"{DEFAULT_FRACTION} where nothing is said.",
+        description="Share of each class to set aside for validation, if there are no validation images "
+        f"(default: {DEFAULT_FRACTION}).",
     )
     archive: _File = Field(
         None,
-        description="NPZ with the arrays `images` and `labels`, perhaps `validation_images` and `validation_labels`; "
-        "names such as `x_train` and `y_test` will do. Images are (count, rows, columns): bytes, whole numbers up to "
-        "255, or floats in [0, 1]. Labels are whole numbers from 0 to 255.",
+        description="NPZ with the arrays `images` and `labels`, and optionally `validation_images` and "
+        "`validation_labels`; names such as `x_train` and `y_test` are accepted. Images have the shape (count, rows, "
+        "columns) and are integers from 0 to 255, or floats in [0, 1]. Labels are integers from 0 to 255.",
     )
-    images: _File = Field(None, description="IDX of (count, rows, columns).")
-    labels: _File = Field(None, description="IDX of (count).")
+    images: _File = Field(None, description="IDX file with the shape (count, rows, columns).")
+    labels: _File = Field(None, description="IDX file with the shape (count).")
     validation_images: _File = None
     validation_labels: _File = None
 
@@ -79,9 +79,9 @@ class UploadSlots:
         """
         with self._lock:
             if self._taken[owner] >= _OF_OWNER:
-                raise _too_many(f"{_OF_OWNER} of your uploads are under way")
+                raise _too_many(f"{_OF_OWNER} of your uploads are in progress")
             if self._taken.total() >= _AT_A_TIME:
-                raise _too_many(f"{_AT_A_TIME} uploads are under way")
+                raise _too_many(f"{_AT_A_TIME} uploads are in progress")
             self._taken[owner] += 1
         try:
             yield
@@ -167,7 +167,7 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
             name = str(item["loc"][0])
             match item["type"]:
                 case "extra_forbidden":
-                    detail = f"is not known; known are {', '.join(UploadForm.model_fields)}"
+                    detail = f"is unknown; allowed: {', '.join(UploadForm.model_fields)}"
                 case "missing":
                     detail = "is missing"
                 case "string_pattern_mismatch":

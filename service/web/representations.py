@@ -1,4 +1,4 @@
-"""What the API answers with: pydantic models, and how rows become them. The OpenAPI document is made of these."""
+"""The response models of the API, and their construction from rows. The OpenAPI document is generated from them."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ Metrics = dict[str, float | None]
 
 
 class Answer(BaseModel):
-    """Base of everything that the API answers with."""
+    """Base of all response models."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Progress(Answer):
-    """How far a job has come."""
+    """Progress of a job."""
 
     epoch: int = Field(description="Finished epochs.")
     epochs: int
-    step: int = Field(description="Finished batches, also of the epoch under way.")
+    step: int = Field(description="Finished batches, including those of the current epoch.")
     steps: int
     fraction: float = Field(ge=0, le=1)
-    eta_seconds: float | None = Field(description="Null unless the job runs and its speed is known.")
+    eta_seconds: float | None = Field(
+        description="Estimated remaining time. Null unless the job is running and its speed is known."
+    )
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """Where a job stands."""
+        """The progress of a job."""
         return cls.at(
             status=job.status,
             epoch=job.epoch,
@@ -62,7 +64,7 @@ class Progress(Answer):
 
 
 class JobUrls(Answer):
-    """Where to find what belongs to a job; paths on this service."""
+    """URLs of a job's resources, as paths on this service."""
 
     self: str
     results: str
@@ -85,52 +87,52 @@ class JobError(Answer):
 
 
 class Difference(Answer):
-    """Where a reproduction is another than its original."""
+    """The first difference between a reproduction and its original."""
 
     epoch: int
     differs: list[str] = Field(description="Names of metrics, `samples`, `weights` or `epochs`.")
 
 
 class Reproduction(Answer):
-    """What came of training a job once more."""
+    """The result of training a job again."""
 
-    of: str = Field(description="The original.")
-    match: bool | None = Field(description="Whether every bit is the same; null until that is known.")
+    of: str = Field(description="Id of the original job.")
+    match: bool | None = Field(description="Whether all results are bit-identical; null until known.")
     first_difference: Difference | None = None
 
 
 class StoppedEarly(Answer):
     """Why a job succeeded before its last epoch."""
 
-    metric: str = Field(description="That did not become better.")
+    metric: str = Field(description="The metric that stopped improving.")
     best: float
     best_epoch: int
-    patience: int = Field(description="Epochs that were waited since.")
+    patience: int = Field(description="Number of epochs without improvement.")
 
 
 class FindingItem(Answer):
-    """Something that is wrong with a training, as it was when it was found."""
+    """A problem with a training, with the values at its detection."""
 
     code: FindingCode
     severity: Severity
-    epoch: int = Field(description="The epoch after which it was found.")
+    epoch: int = Field(description="The epoch after which it was detected.")
     message: str
-    numbers: dict[str, float] = Field(description="What it was found in.")
-    advice: list[str] = Field(description="What to try: settings of a spec.")
+    numbers: dict[str, float] = Field(description="The values that triggered it.")
+    advice: list[str] = Field(description="Settings to try.")
 
 
 class FoundItem(Answer):
-    """When something was wrong."""
+    """The period of a finding."""
 
     code: FindingCode
     severity: Severity
     message: str
-    since: int = Field(description="The epoch after which it was found.")
-    until: int | None = Field(description="The epoch after which it was over; null if it never was.")
+    since: int = Field(description="The epoch after which it was detected.")
+    until: int | None = Field(description="The epoch after which it was resolved; null if it is not.")
 
 
 class JobSummary(Answer):
-    """A job as lists show it."""
+    """A job in a list."""
 
     id: str
     kind: Kind
@@ -138,26 +140,28 @@ class JobSummary(Answer):
     tags: list[str]
     owner: str | None
     status: Status
-    requested: Request | None = Field(description="What a running job was asked to do and has not done yet.")
+    requested: Request | None = Field(description="A pending request to a running job: to cancel or to pause.")
     attempt: int
     lease: int
     priority: int
     starred: bool
-    note: str | None = Field(description="Free text by a person.")
+    note: str | None = Field(description="Free text.")
     spec_hash: str
     progress: Progress
-    metrics: Metrics = Field(description="Those of the last finished epoch.")
+    metrics: Metrics = Field(description="Metrics of the last finished epoch.")
     best_epoch: int | None
-    health: list[FindingItem] = Field(description="What is wrong with the training now, the oldest first.")
-    parent_id: str | None = Field(description="The job that this one was forked from, or reproduces.")
-    start_epoch: int = Field(description="It goes on after this epoch of its parent; 0: it began with nothing.")
+    health: list[FindingItem] = Field(description="Current findings, oldest first.")
+    parent_id: str | None = Field(description="The job that this one is a fork or a reproduction of.")
+    start_epoch: int = Field(
+        description="The epoch of the parent's checkpoint that it continues from; 0: trained from scratch."
+    )
     reproduction: Reproduction | None
     error: JobError | None
-    stopped_early: StoppedEarly | None = Field(description="Where it is not null, the job ended before its last epoch.")
+    stopped_early: StoppedEarly | None = Field(description="Why early stopping ended the job; null if it did not.")
     result_digest: str | None
-    cpu_seconds: float | None = Field(description="Processor time so far, all attempts together.")
-    peak_memory_bytes: int | None = Field(description="The most resident memory that the training process had.")
-    size_bytes: int = Field(description="Sum of its files' sizes: checkpoints and samples.")
+    cpu_seconds: float | None = Field(description="CPU time so far, over all attempts.")
+    peak_memory_bytes: int | None = Field(description="Peak resident memory of the training process.")
+    size_bytes: int = Field(description="Total size of its files: checkpoints and samples.")
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -166,18 +170,20 @@ class JobSummary(Answer):
 
 
 class JobDetail(JobSummary):
-    """A job, whole."""
+    """A job with its spec."""
 
-    spec: dict[str, Any] = Field(description="As sent.")
-    resolved: dict[str, Any] = Field(description="With every value filled in.")
-    provenance: dict[str, Any] | None = Field(description="What the bits depend on besides the spec.")
+    spec: dict[str, Any] = Field(description="The spec as sent.")
+    resolved: dict[str, Any] = Field(description="Full spec (defaults included).")
+    provenance: dict[str, Any] | None = Field(
+        description="Environment: versions and hardware that the result depends on."
+    )
 
 
 class LayerItem(Answer):
-    """A layer in its network."""
+    """A layer of a network."""
 
     type: str
-    output_shape: list[int] = Field(description="Of one input: numbers, or rows, columns and channels.")
+    output_shape: list[int] = Field(description="Without the batch: number of values, or rows, columns and channels.")
     parameters: int = Field(description="Trainable weights and biases.")
 
 
@@ -186,49 +192,52 @@ class NetworkItem(Answer):
 
     pointer: str = Field(description="JSON pointer to its layers: `#/layers`, `#/generator/layers`.")
     input_shape: list[int]
-    layers: list[LayerItem] = Field(description="In order; ends before a layer whose input has the wrong shape.")
+    layers: list[LayerItem] = Field(description="In order, up to the first layer whose input has a wrong shape.")
 
 
 class DryRun(Answer):
-    """What a spec would become and cost."""
+    """The full spec and the estimated cost of a job."""
 
     resolved: dict[str, Any]
     networks: list[NetworkItem]
     parameters: int
     steps: int
-    estimated_bytes: int = Field(description="Peak memory.")
+    estimated_bytes: int = Field(description="Estimated peak memory.")
     checkpoint_bytes: int
     estimated_seconds: float | None = Field(
-        description="The median expected; null until a worker has measured its machine or a job of this kind has ended."
+        description="Median estimate of the duration; null until a worker has measured its machine or a job of this "
+        "kind "
+        "has ended."
     )
-    estimated_seconds_low: float | None = Field(description="Nine of ten jobs are expected to take at least so long,")
-    estimated_seconds_high: float | None = Field(description="and at most so long.")
+    estimated_seconds_low: float | None = Field(description="90% of jobs are expected to take at least this long.")
+    estimated_seconds_high: float | None = Field(description="90% of jobs are expected to take at most this long.")
     estimate_basis: str | None = Field(
-        description="What the estimate rests on: `calibration`, or `3 similar jobs`; null where there is none."
+        description="Basis of the estimate: `calibration`, or for example `3 similar jobs`; null without an estimate."
     )
     notes: list[str] = Field(
-        description="What is worth knowing before the job is sent: a data set that has to be downloaded, "
-        "a preset that was adapted to the data."
+        description="Remarks before submitting: a dataset that has to be downloaded, or a preset that was adapted to "
+        "the "
+        "dataset."
     )
 
 
 class EventList(Answer):
     """Part of a job's log."""
 
-    data: list[dict[str, Any]] = Field(description="Each with `job`, `seq`, `type`, `at` and what its type tells.")
+    data: list[dict[str, Any]] = Field(description="Each has `job`, `seq`, `type`, `at` and the fields of its type.")
     has_more: bool
-    next_after: int = Field(description="Give this as `after` to go on.")
+    next_after: int = Field(description="`after` of the next request.")
 
 
 class ResourceSeries(Answer):
-    """What each finished epoch took. Unlike metrics, it differs from run to run."""
+    """Resources used by each finished epoch. Unlike metrics, they vary between runs."""
 
-    cpu_seconds: list[float | None] = Field(description="Processor time of the training process during the epoch.")
+    cpu_seconds: list[float | None] = Field(description="CPU time of the training process during the epoch.")
     memory_bytes: list[int | None] = Field(description="Its resident memory at the end of the epoch.")
 
 
 class MetricTable(Answer):
-    """Every finished epoch's metrics, as columns."""
+    """The metrics of all finished epochs, as columns."""
 
     job: str
     epochs: list[int]
@@ -236,7 +245,7 @@ class MetricTable(Answer):
     seconds: list[float]
     resources: ResourceSeries
     best_epoch: int | None
-    findings: list[FoundItem] = Field(description="What was wrong, and when; in the order in which it was found.")
+    findings: list[FoundItem] = Field(description="Findings with their periods, in order of detection.")
 
 
 class ArtifactItem(Answer):
@@ -269,50 +278,50 @@ class Checkpoint(ArtifactItem):
 
 
 class CheckpointList(Answer):
-    """The checkpoints of a job that are kept."""
+    """The stored checkpoints of a job."""
 
     data: list[Checkpoint]
 
 
 class Films(Answer):
-    """Addresses of the film of all samples, which has the same pixels in each format."""
+    """URLs of the animation of all samples; its pixels are identical in each format."""
 
     gif: str
-    webp: str = Field(description="The smallest.")
+    webp: str = Field(description="The smaller file.")
 
 
 class SampleList(Answer):
-    """The pictures of samples of a job."""
+    """The sample grids of a job."""
 
     data: list[ArtifactItem]
-    film: str | None = Field(description="All of them, one after the other, as a GIF.")
+    film: str | None = Field(description="Animation of all sample grids, as a GIF.")
     films: Films | None
 
 
 class BestEpoch(Answer):
-    """The epoch whose checkpoint is called best."""
+    """The epoch of the best checkpoint."""
 
     epoch: int
     metrics: Metrics
 
 
 class ResultCheckpoints(Answer):
-    """The two checkpoints that one wants."""
+    """The best and the latest checkpoint."""
 
     best: Checkpoint | None
     latest: Checkpoint | None
 
 
 class ResultSamples(Answer):
-    """The last picture of samples, and the film of all."""
+    """The latest sample grid, and the animation of all."""
 
     latest: ArtifactItem | None
-    film: str | None = Field(description="As a GIF.")
+    film: str | None = Field(description="The animation as a GIF.")
     films: Films | None
 
 
 class Results(Answer):
-    """What a script wants at the end of a job; also there before, with ``final`` false."""
+    """The results of a job; before its end, the results so far with ``final`` false."""
 
     job: str
     final: bool
@@ -321,19 +330,21 @@ class Results(Answer):
     best: BestEpoch | None
     checkpoints: ResultCheckpoints
     samples: ResultSamples
-    plots: dict[str, str] = Field(description="Name to address; add nothing for PNG, or end in .svg.")
-    artifacts: list[ArtifactItem] = Field(description="A page of all files, by kind and epoch.")
-    has_more: bool = Field(description="Whether there are further files.")
-    next_cursor: str | None = Field(description="Where the files go on, here and in `GET /jobs/{job_id}/artifacts`.")
-    artifact_count: int = Field(description="Of all files, whichever this page has.")
-    sizes: dict[ArtifactKind, int] = Field(description="Bytes of the files of each kind.")
-    size_bytes: int = Field(description="Their sum.")
+    plots: dict[str, str] = Field(description="URLs of plots by name, as PNG; replace the suffix by `.svg` for SVG.")
+    artifacts: list[ArtifactItem] = Field(description="One page of the job's files, by kind and epoch.")
+    has_more: bool = Field(description="Whether there are more files.")
+    next_cursor: str | None = Field(
+        description="Cursor of the next page of files, here and in `GET /jobs/{job_id}/artifacts`."
+    )
+    artifact_count: int = Field(description="Number of all files, not only of this page.")
+    sizes: dict[ArtifactKind, int] = Field(description="Total size of the files of each kind.")
+    size_bytes: int = Field(description="Total size of all files.")
     result_digest: str | None
     error: JobError | None
 
 
 class DatasetItem(Answer):
-    """A data set."""
+    """A dataset."""
 
     name: str
     title: str
@@ -345,86 +356,93 @@ class DatasetItem(Answer):
     source: str
     licence: str
     sha256: str | None
-    available: bool = Field(description="Whether it is here; else a worker downloads it when a job needs it.")
-    state: DatasetState = Field(
-        description="`ready`; `download`: a job downloads it when it starts; `unavailable`: its files are broken, or a "
-        "download failed within the last day or cannot be stored. A job may be sent in any state but with broken files."
+    available: bool = Field(
+        description="Whether its files are available locally; otherwise a worker downloads them for the first job."
     )
-    state_reason: str | None = Field(description="Why it is not ready, as a sentence.")
-    download_bytes: int | None = Field(description="What a download would fetch; null where none is needed.")
-    download_from: list[str] = Field(description="The hosts that a download tries, in turn.")
+    state: DatasetState = Field(
+        description="`ready`; `download`: the first job downloads it; `unavailable`: its files are damaged, or a "
+        "download "
+        "failed within the last day or cannot be stored. Jobs are accepted unless the files are damaged."
+    )
+    state_reason: str | None = Field(description="Why the dataset is not ready.")
+    download_bytes: int | None = Field(description="Download size; null if no download is needed.")
+    download_from: list[str] = Field(description="Hosts that a download tries, in order.")
     problem: str | None
-    uploaded: bool = Field(description="Whether it was sent to `POST /datasets`; only such a one can be deleted.")
+    uploaded: bool = Field(
+        description="Whether it was uploaded with `POST /datasets`; only uploaded datasets can be deleted."
+    )
     urls: dict[str, str]
 
 
 class DatasetList(Answer):
-    """All data sets."""
+    """All datasets."""
 
     data: list[DatasetItem]
 
 
 class SessionItem(Answer):
-    """In whose name one comes."""
+    """The caller's identity and permissions."""
 
-    owner: str | None = Field(description="Whose jobs are seen; null where no keys are asked for: all.")
-    scope: Scope = Field(description="What the key opens; each covers those before it.")
+    owner: str | None = Field(
+        description="Owner of the visible jobs; null if keys are not required: all jobs are visible."
+    )
+    scope: Scope = Field(description="Permissions of the key: each scope includes those before it.")
     key: str | None = Field(description="The key's name.")
-    expires_at: str | None = Field(description="Null: it does not.")
+    expires_at: str | None = Field(description="Null: it does not expire.")
 
 
 class AuditItem(Answer):
-    """Something that was done."""
+    """An entry of the audit log."""
 
     id: int
     at: str
     action: Deed
-    subject: str | None = Field(description="The id of the job, key or session, or the name of the data set.")
+    subject: str | None = Field(description="The id of the job, key or session, or the name of the dataset.")
     owner: str | None
-    key: str | None = Field(description="The id of the key that did it.")
+    key: str | None = Field(description="Id of the key that was used.")
     address: str | None
     request_id: str | None
     detail: dict[str, Any]
 
 
 class AuditList(Answer):
-    """What was done, the newest first."""
+    """The audit log, newest first."""
 
     data: list[AuditItem]
-    next_before: int | None = Field(description="Where the next page begins; null: there is none.")
+    next_before: int | None = Field(description="`before` of the next page; null: this is the last page.")
 
 
 class OwnerLimits(Answer):
-    """How much of the service one owner may have; null: no limit."""
+    """The quotas of an owner; null: no limit."""
 
     requests_per_minute: int | None
     queued_jobs: int | None
     running_jobs: int | None
     upload_bytes_per_day: int | None
-    dataset_bytes: int | None = Field(description="Of all datasets of the owner together, as they are stored.")
-    streams: int | None = Field(description="Open at once, in one web process.")
+    dataset_bytes: int | None = Field(description="Total stored size of the owner's datasets.")
+    streams: int | None = Field(description="Simultaneously open streams per web process.")
 
 
 class Limits(Answer):
-    """What a spec may ask for, and how much one owner may have."""
+    """Limits of specs and uploads, and the quotas of the caller's owner."""
 
-    owner: OwnerLimits | None = Field(description="Null where no keys are asked for: there are no owners then.")
+    owner: OwnerLimits | None = Field(description="Null if keys are not required: there are no owners then.")
     max_body_bytes: int
-    max_upload_bytes: int = Field(description="Of the body of `POST /datasets`.")
-    max_unpacked_bytes: int = Field(description="Of all files of an upload together.")
-    max_image_side: int = Field(description="Rows, or columns, of an upload's images.")
-    max_images: int = Field(description="Of one file of an upload.")
+    max_upload_bytes: int = Field(description="Body of `POST /datasets`.")
+    max_unpacked_bytes: int = Field(description="All files of an upload together, unpacked.")
+    max_image_side: int = Field(description="Rows or columns of an uploaded image.")
+    max_images: int = Field(description="Images in one file of an upload.")
     max_label: int
     max_json_depth: int
     max_layers: int
     max_units: int
     max_filters: int
     max_kernel: int
-    max_outputs: int = Field(description="Numbers that one layer may make of one input.")
+    max_outputs: int = Field(description="Outputs of one layer per image.")
     max_parameters: int
-    max_memory_bytes: int = Field(description="What a training may be reckoned to need at its peak (`dry_run` tells).")
-    max_operations: float = Field(description="Floating-point operations of a whole run.")
-    max_shown_pixels: int = Field(description="`samples.count` times the pixels of an image of the data set.")
+    max_memory_bytes: int = Field(description="Estimated peak memory of a job (see `dry_run`).")
+    max_operations: float = Field(description="Floating-point operations of a complete job.")
+    max_shown_pixels: int = Field(description="`samples.count` times the pixels of an image of the dataset.")
     max_epochs: int
     max_batch_size: int
     max_samples: int
@@ -456,10 +474,10 @@ class PresetItem(Answer):
 
     kind: Kind
     name: str
-    is_default: bool = Field(description="What a spec of this kind gets that names none.")
+    is_default: bool = Field(description="Whether specs of this kind use it by default.")
     summary: str
-    reaches: list[ReachedItem] = Field(description="By dataset; the dataset of the preset comes first.")
-    spec: dict[str, Any] = Field(description="With every value filled in.")
+    reaches: list[ReachedItem] = Field(description="Measured results by dataset; the preset's own dataset is first.")
+    spec: dict[str, Any] = Field(description="Full spec (defaults included).")
 
 
 class PresetList(Answer):
@@ -469,59 +487,61 @@ class PresetList(Answer):
 
 
 class PredictAnswer(Answer):
-    """What a classifier takes images for, one after the other."""
+    """The predictions of a classifier, in the order of the images."""
 
     probabilities: list[list[float]] = Field(
-        description="Of each class, in [0, 1]. A softmax's add up to 1; of sigmoids each speaks for itself."
+        description="Probability of each class, in [0, 1]. With softmax they add up to 1; with sigmoid they are "
+        "independent."
     )
-    classes: list[int] = Field(description="The likeliest class of each image.")
+    classes: list[int] = Field(description="The most probable class of each image.")
     class_names: list[str]
-    checkpoint: int = Field(description="The epoch whose checkpoint answered.")
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
     seen: list[list[list[float]]] | None = Field(
-        None, description="With `explain`: the images as the network saw them, rows of numbers in [0, 1]."
+        None, description="With `explain`: the preprocessed images, as rows of numbers in [0, 1]."
     )
     saliency: list[list[list[float]]] | None = Field(
         None,
-        description="With `explain`: how the logit of the image's class changes with each pixel, black being 0 and "
-        "white 1. Above zero: light there speaks for the class.",
+        description="With `explain`: the gradient of the predicted class's logit with respect to each pixel (0 black, "
+        "1 "
+        "white). Positive values: brightness there increases the logit.",
     )
 
 
 class GenerateAnswer(Answer):
-    """What a generator made."""
+    """Generated images."""
 
     images: list[str] | list[list[list[float]]] = Field(
-        description="PNGs in base64, or rows of numbers in [0, 1], 0 being black."
+        description="PNGs in base64, or rows of numbers in [0, 1], where 0 is black."
     )
-    latent: list[list[float]] | None = Field(None, description="With `with_latent`: the points they were made from.")
-    checkpoint: int = Field(description="The epoch whose checkpoint answered.")
+    latent: list[list[float]] | None = Field(None, description="With `with_latent`: the latent points of the images.")
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
 
 
 class Check(Answer):
-    """One thing that the service needs."""
+    """The state of one dependency."""
 
     status: str = Field(description="ok, degraded or down.")
     detail: str | None = None
 
 
 class Readiness(Answer):
-    """Whether the service can do its work."""
+    """Readiness of the service."""
 
-    status: str = Field(description="ready, degraded (jobs are taken, but may wait) or down.")
+    status: str = Field(description="ready, degraded (jobs are accepted, but may wait) or down.")
     checks: dict[str, Check]
 
 
 class Liveness(Answer):
-    """That the process lives."""
+    """Liveness of the process."""
 
     status: str
 
 
 class FaultItem(Answer):
-    """One thing that is wrong with a request."""
+    """An error in a request."""
 
     pointer: str | None = Field(None, description="JSON pointer into the body.")
-    parameter: str | None = Field(None, description="Name of a parameter of the URL, or of a header.")
+    parameter: str | None = Field(None, description="Name of a URL parameter, header or form field.")
     detail: str
     code: str
     suggestion: str | None = None
@@ -539,16 +559,16 @@ class ProblemDocument(Answer):
     instance: str
     code: str
     request_id: str | None
-    errors: list[FaultItem] | None = Field(None, description="Every fault, or the first hundred of `error_count`.")
+    errors: list[FaultItem] | None = Field(None, description="All errors, or the first hundred of `error_count`.")
     error_count: int | None = None
     allowed_actions: list[Action] | None = None
     jobs: list[str] | None = None
     line: int | None = None
     column: int | None = None
     resolved: dict[str, Any] | None = Field(
-        None, description="Of a dry run whose fields are valid, but do not fit each other or the dataset."
+        None, description="For a dry run whose fields are valid, but inconsistent or unsuitable for the dataset."
     )
-    networks: list[NetworkItem] | None = Field(None, description="Likewise.")
+    networks: list[NetworkItem] | None = Field(None, description="Included together with `resolved`.")
 
 
 def at_time(milliseconds: int) -> str:
@@ -558,7 +578,7 @@ def at_time(milliseconds: int) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The same document, with null for every number that is not finite: JSON has no other word for it."""
+    """The same document, with null for every number that is not finite, which JSON cannot express."""
     match value:
         case float():
             return value if math.isfinite(value) else None
@@ -576,14 +596,14 @@ def job_summary(job: Job) -> JobSummary:
 
 
 def job_detail(job: Job) -> JobDetail:
-    """A job, whole."""
+    """A job with its spec."""
     return JobDetail(
         **job_fields(job), spec=finite(job.spec), resolved=finite(job.resolved), provenance=finite(job.provenance)
     )
 
 
 def network_item(network: Network) -> NetworkItem:
-    """A network's layers with the sizes that flow through them."""
+    """A network's layers with their output shapes."""
     return NetworkItem(
         pointer=f"#/{network.where}",
         input_shape=list(network.input_size),
@@ -595,7 +615,7 @@ def network_item(network: Network) -> NetworkItem:
 
 
 def event_document(event: Event, *, job_id: str) -> dict[str, Any]:
-    """An event as the log and the stream show it, with the address of what it tells of."""
+    """An event as in the log and the stream, with the URL of its file."""
     data = finite(event.data)
     document = {"job": job_id, "seq": event.seq, "type": event.type, "at": at_time(event.created_ms), **data}
     if event.type == "sample":
@@ -606,7 +626,7 @@ def event_document(event: Event, *, job_id: str) -> dict[str, Any]:
 
 
 def metric_table(job: Job, rows: Sequence[Epoch], news: Sequence[Event]) -> MetricTable:
-    """Columns out of rows; where an epoch lacks a value, there is null.
+    """Rows as columns, with null for missing values.
 
     Args:
         news: the job's events of type ``health``.
@@ -645,7 +665,7 @@ def artifact_item(row: Artifact) -> ArtifactItem:
 
 
 def sample_item(row: Artifact) -> ArtifactItem:
-    """A picture of samples for a list."""
+    """A sample grid for a list."""
     return ArtifactItem(**_artifact_fields(row, f"/jobs/{row.job_id}/samples/{row.epoch}.png"))
 
 
@@ -668,12 +688,12 @@ def checkpoint_item(job: Job, row: Artifact, *, latest: int) -> Checkpoint:
 
 
 def film_urls(job_id: str, *, exists: bool) -> Films | None:
-    """Where the film is, if there is anything to show."""
+    """The URLs of the animation, if there are samples."""
     return Films(gif=f"/jobs/{job_id}/samples.gif", webp=f"/jobs/{job_id}/samples.webp") if exists else None
 
 
 def dataset_item(info: DatasetInfo) -> DatasetItem:
-    """A data set for a list."""
+    """A dataset for a list."""
     address = f"/datasets/{info.name}"
     urls = {"self": address} | ({"preview": f"{address}/preview.png"} if info.available else {})
     return DatasetItem(

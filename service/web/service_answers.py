@@ -32,12 +32,14 @@ class WorkerItem(Answer):
     id: str
     host: str
     pid: int
-    slots: int = Field(description="Jobs that it can run at once.")
-    running: int = Field(description="Jobs that it runs now, of all owners.")
-    draining: bool = Field(description="Whether it is stopping: it finishes or hands back its jobs and claims no more.")
+    slots: int = Field(description="Maximum number of concurrent jobs.")
+    running: int = Field(description="Running jobs of all owners.")
+    draining: bool = Field(
+        description="Whether it is shutting down: it finishes or returns its jobs, and claims no new ones."
+    )
     started_at: str
     seen_at: str
-    jobs: list[RunningJob] = Field(description="Of these, the ones that the caller may see.")
+    jobs: list[RunningJob] = Field(description="Running jobs that are visible to the caller.")
 
 
 class WorkerList(Answer):
@@ -65,7 +67,7 @@ class QueueList(Answer):
 
     data: list[QueuedJob]
     total: int = Field(description="Queued jobs of all owners.")
-    own: int = Field(description="Queued jobs that the caller may see; `limit` of them are listed.")
+    own: int = Field(description="Queued jobs visible to the caller; at most `limit` are listed.")
     owners: dict[str, int] | None = Field(
         description="Queued jobs per owner, for the scope `admin`; an empty name stands for jobs without an owner."
     )
@@ -102,11 +104,11 @@ class KeyList(Answer):
 
 
 class UsageItem(Answer):
-    """What one owner uses. Deleted jobs and files do not count."""
+    """What one owner uses. Deleted jobs and files are not included."""
 
     owner: str | None = Field(description="Null: jobs and files that were created without keys.")
     jobs: dict[Status, int] = Field(description="Jobs by status; a status without jobs is left out.")
-    cpu_seconds: float = Field(description="Processor time of all jobs, as far as it was measured.")
+    cpu_seconds: float = Field(description="CPU time of all jobs, as far as measured.")
     artifact_bytes: int = Field(description="Checkpoints and samples.")
     dataset_bytes: int = Field(description="Uploaded datasets.")
     keys: int = Field(description="Keys that are not revoked.")
@@ -115,7 +117,7 @@ class UsageItem(Answer):
 
 
 class UsageList(Answer):
-    """Usage per owner, the largest first: of all owners for the scope `admin`, else of the caller."""
+    """Usage per owner, largest first: of all owners for the scope `admin`, otherwise of the caller."""
 
     data: list[UsageItem]
 

@@ -157,3 +157,13 @@ def test_what_misses_its_goal_is_not_counted_as_reached() -> None:
     assert "98.64% (98.29%)" in text.replace("98.65%", "98.64%")
     assert "1 of 2 (3 to come)" in text
     assert "| 1 (4 to come) | 20 (20) | 0.012 | 2.9% | 0 of 1 | epoch 4, 1 of 1 |" in text
+
+
+def test_the_tables_show_the_median_of_the_seeds() -> None:
+    rows = [FAST.place | classified(value, seed=n) for n, value in enumerate((0.91, 0.97, 0.98))]
+    rows += [BEST.place | generated(seed=n, frechet_distance=value) for n, value in enumerate((38.0, 40.0, 90.0))]
+    text = tables.whole({"rows": rows})
+    assert "97.00% (91.00%)" in text
+    assert "| 40 (90) |" in text
+    assert "median accuracy" in text
+    assert "median Fréchet distance" in text

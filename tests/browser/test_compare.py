@@ -197,7 +197,7 @@ def test_too_many_jobs_are_refused_with_a_page(service: Service, open_window: Ca
     visit.watched.expected = ["400"]
     names = [f"job_01J{number:023}" for number in range(201)]
     page = visit.open(f"/ui/compare?jobs={','.join(names)}")
-    expect(page.locator("main")).to_contain_text("The address names 201 jobs. At most 200 can be compared at a time.")
+    expect(page.locator("main")).to_contain_text("The URL contains 201 jobs; the maximum is 200.")
     page.get_by_role("link", name="Compare the first 200").click()
     expect(page.locator("main")).to_contain_text("do not exist, were deleted, or belong to another owner")
     until(page, "location.search.split(',').length === 200")

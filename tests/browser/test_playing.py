@@ -171,5 +171,5 @@ def test_a_gan_is_walked(visit: Visit, jobs: dict[str, Any]) -> None:
     page.locator("#checkpoint").focus()
     changes(lambda: page.keyboard.press("Home"))  # the same point, two epochs earlier
     with page.expect_download() as taken:
-        page.get_by_role("button", name="Film (GIF)").click()
+        page.get_by_role("button", name="Animation (GIF)").click()
     assert taken.value.path().read_bytes().startswith(b"GIF8")

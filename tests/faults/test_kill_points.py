@@ -145,7 +145,7 @@ def test_a_file_that_could_not_be_synced_or_named_never_becomes_a_checkpoint(
     job_id = bench.submit()
     orders, calls = NoOrders(), 0
     orders.after_batches = 1
-    assert bench.train(orders=orders) == "handed back"  # the data set's own files are written by now
+    assert bench.train(orders=orders) == "handed back"  # the dataset's own files are written by now
 
     def fail(*arguments: Any) -> Any:
         nonlocal calls

@@ -44,12 +44,12 @@ QUICK: dict[str, Any] = {
 
 
 FEW = 850
-"""Training images in the data set of these jobs."""
+"""Training images in the dataset of these jobs."""
 
 
 @functools.cache
 def few_digits() -> Path:
-    """A folder of data sets with ``few``: the first tenth of the digits that come along. It goes with this process."""
+    """A folder of datasets with ``few``: the first tenth of the digits that come along. It goes with this process."""
     root = Path(tempfile.mkdtemp(prefix="tapeline-few-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     (root / "few").mkdir()

@@ -1,7 +1,7 @@
 """Schemathesis over the whole stack: ``python -m tests.security.api_fuzz --requests 5000``.
 
 It makes requests, valid and not, from ``/openapi.json``, and compares each answer with what is documented: no 5xx, no
-status, content type or body that the document does not know. Half of the ids are those of jobs and data sets that
+status, content type or body that the document does not know. Half of the ids are those of jobs and datasets that
 exist. Streams are left out by name, since they do not end.
 """
 
@@ -54,7 +54,7 @@ def fuzz(url: str, known: dict[str, list[str]], folder: Path, *, requests: int, 
 
 
 def prepare(http: httpx.Client) -> dict[str, list[str]]:
-    """Jobs that ended well, one that waits for nobody, and a data set: what ids may name."""
+    """Jobs that ended well, one that waits for nobody, and a dataset: what ids may name."""
     rng = np.random.default_rng(0)
     archive = io.BytesIO()
     np.savez(archive, images=rng.integers(0, 256, (60, 8, 8)).astype(np.uint8), labels=np.arange(60) % 4)

@@ -216,7 +216,7 @@ def test_a_name_or_a_part_of_an_id_does_as_well(run: Run) -> None:
     ambiguous = run("watch", "kestrel")
     assert ambiguous.exit_code == 1
     head, *candidates = ambiguous.stderr.splitlines()
-    assert head.startswith("tapeline: several jobs have 'kestrel' in their id or name")
+    assert head.startswith("tapeline: several jobs match 'kestrel'")
     for line, job_id, name in zip(candidates, ids[:0:-1], names[:0:-1], strict=True):
         assert re.fullmatch(rf"  {job_id}  {name}  (queued|running|succeeded)  \d+ s old", line)
     problem = json.loads(run("watch", "kestrel", "--json").stderr)["error"]
@@ -292,7 +292,7 @@ def test_a_job_is_forked_with_other_values(run: Run, client: Client, trained: st
 def test_a_job_is_reproduced_bit_for_bit(run: Run, trained: str) -> None:
     result = run("reproduce", trained, "--watch")
     assert result.exit_code == 0
-    assert result.stdout.endswith(f"every bit is that of {trained}\n")
+    assert result.stdout.endswith(f"bit-identical to {trained}\n")
 
 
 def test_one_checkpoint_is_fetched_and_opens(run: Run, trained: str, tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_service_that_is_not_there_is_one_line_with_what_to_do() -> None:
         port = free.getsockname()[1]
     result = CliRunner().invoke(main, ["jobs", "--server", f"http://127.0.0.1:{port}"])
     assert result.exit_code == 1
-    assert re.fullmatch(r"tapeline: no service answers at http://127\.0\.0\.1:\d+ .*tapeline up\n", result.stderr)
+    assert re.fullmatch(r"tapeline: no response from http://127\.0\.0\.1:\d+ .*tapeline up\n", result.stderr)
 
 
 def test_settings_that_make_no_sense_are_one_line() -> None:
@@ -395,7 +395,7 @@ def test_ctrl_c_in_the_middle_of_the_demo_cancels_its_jobs(stack: LocalStack, cl
         text=True,
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == f"Using the Tapeline that runs at {stack.url}.\n"
+    assert process.stdout.readline() == f"Using the running service at {stack.url}.\n"
     for line in process.stdout:
         if "epoch" in line:
             break
@@ -437,7 +437,9 @@ def test_a_file_that_is_no_picture_is_named(run: Run, trained: str, digits: list
     what = "is not an image that can be read here (PNG, JPEG, WebP, BMP or GIF)"
     assert (result.exit_code, result.stderr) == (1, f"tapeline: notes.txt {what}\n")
     assert run("predict", trained, "missing.png").stderr == "tapeline: missing.png: No such file or directory\n"
-    assert "neither best, nor latest" in run("predict", trained, digits[0], "--checkpoint", "newest").stderr
+    assert (
+        "is not best, latest or an epoch number" in run("predict", trained, digits[0], "--checkpoint", "newest").stderr
+    )
     assert "kept are 1, 2" in run("predict", trained, digits[0], "--checkpoint", "9").stderr
     assert f"/jobs/{trained}/predict" in run("generate", trained).stderr
 

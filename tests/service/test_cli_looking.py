@@ -98,7 +98,7 @@ def test_show_tells_all_about_a_job(run: Run, jobs: dict[str, str], client: Clie
 def test_show_tells_where_a_job_comes_from(run: Run, jobs: dict[str, str]) -> None:
     assert rows(run("show", "plain-2"))["Lineage"] == [f"fork of plain ({jobs['plain']}) after epoch 2"]
     again = rows(run("show", "plain (reproduced)"))["Lineage"]
-    assert again == [f"reproduction of plain ({jobs['plain']}): every bit is the same"]
+    assert again == [f"reproduction of plain ({jobs['plain']}): bit-identical"]
 
 
 def test_show_tells_why_a_job_failed(run: Run, client: Client) -> None:

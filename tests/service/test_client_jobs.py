@@ -151,7 +151,7 @@ def test_a_whole_name_leads_to_the_newest_job_that_has_it(client: Client) -> Non
 
 
 def test_a_name_that_no_job_has_is_an_error(client: Client, trained: str) -> None:
-    with pytest.raises(ApiError, match=r"no job has 'nothing' as its id, as its name, or as a part"):
+    with pytest.raises(ApiError, match=r"no job matches 'nothing' by id or name"):
         client.job("nothing")
     with pytest.raises(ApiError):
         client.job("")

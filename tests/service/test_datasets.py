@@ -407,7 +407,7 @@ def test_a_data_set_that_is_not_here_says_what_a_job_would_do(
     total = sum(builtins["mnist"].packed_bytes.values())
     told = describe("mnist", root, builtins=builtins)
     assert (told.state, told.download_bytes, told.download_from) == (DatasetState.DOWNLOAD, total, ("127.0.0.1",))
-    assert "a job downloads" in str(told.state_reason)
+    assert "the first job downloads" in str(told.state_reason)
 
     mirror.truncate = True
     with pytest.raises(DatasetUnavailable):
@@ -437,7 +437,7 @@ def test_a_data_folder_that_cannot_be_written_is_told_before_a_download(tmp_path
     (tmp_path / "file").write_text("")
     told = describe("fashion-mnist", tmp_path / "file")
     assert told.state is DatasetState.UNAVAILABLE
-    assert told.state_reason == "It is not on this machine, and its folder cannot be written."
+    assert told.state_reason == "It is not downloaded yet, and its folder cannot be written."
 
 
 def test_a_broken_folder_is_unavailable(root: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_a_database_that_does_not_answer_is_an_error_with_its_log(tmp_path: Path) -> None:
     nowhere = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
     stack = LocalStack(settings_for(tmp_path / "home", TAPELINE_DATABASE_URL=nowhere))
-    with pytest.raises(StackError, match=r"could not be brought up to date(?s:.*)refused(?s:.*)migrate\.log"):
+    with pytest.raises(StackError, match=r"could not be migrated(?s:.*)refused(?s:.*)migrate\.log"):
         stack.start()
     assert processes_of(tmp_path / "home") == set()
 
@@ -146,7 +146,7 @@ def test_the_whole_stack_runs_refuses_a_second_one_mends_itself_and_ends(tmp_pat
         assert wait_until(lambda: all(stack.pids[name] != pid for name, pid in before.items()))
         assert wait_until(lambda: answers(stack.url))
         assert sorted(note.split("\n")[0].rstrip(":") for note in notes) == [
-            f"the {name} process ended (SIGKILL) and starts again in 0.5 s"
+            f"the {name} process exited (SIGKILL); it restarts in 0.5 s"
             for name in ("broker", "scheduler", "web", "worker")
         ]
 

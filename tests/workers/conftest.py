@@ -46,7 +46,7 @@ class Workshop:
     database: Database
     lease_s: float = 3.0
     data: Path | None = None
-    """Folder of data sets."""
+    """Folder of datasets."""
     train_count: int = 8500
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 

@@ -29,7 +29,7 @@ def test_a_job_tells_what_it_used_as_a_whole_and_in_each_epoch(workshop: Worksho
     assert all(0 < seconds <= row.seconds + 0.5 for seconds, row in zip(each, epochs, strict=True))
     assert job.cpu_seconds is not None
     assert sum(each) <= job.cpu_seconds < 60
-    # NumPy and the data set alone take more than 20 MB, and nothing here takes a gigabyte.
+    # NumPy and the dataset alone take more than 20 MB, and nothing here takes a gigabyte.
     assert all(20e6 < (row.memory_bytes or 0) < 1e9 for row in epochs)
     assert job.peak_memory_bytes is not None
     assert max(row.memory_bytes or 0 for row in epochs) <= job.peak_memory_bytes < 1e9

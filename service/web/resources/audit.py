@@ -21,7 +21,7 @@ blueprint: Final = Blueprint("audit", __name__)
 @blueprint.get("/audit")
 @documented("Administration", AuditList, scope=Scope.ADMIN, query=AuditQuery)
 def show() -> Response:
-    """Show who did what, the newest first; needs a key with the scope `admin`."""
+    """Show the audit log, newest first. Requires the scope `admin`."""
     query = queries.read_query(AuditQuery)
     with services().database.read() as session:
         rows = audit.read(

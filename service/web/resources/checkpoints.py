@@ -25,7 +25,7 @@ TAG: Final = "Files"
 @blueprint.get("/jobs/<job_id>/checkpoints")
 @documented(TAG, CheckpointList, problems=("job_not_found",), page=job_pages.checkpoints)
 def checkpoints(job_id: str) -> Response:
-    """List the kept checkpoints: the last few and the best."""
+    """List the stored checkpoints: the latest ones and the best."""
     queries.read_query(NoQuery)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
@@ -38,7 +38,7 @@ def checkpoints(job_id: str) -> Response:
     TAG, "application/octet-stream", headers=downloads.HEADERS, also=downloads.ALSO, problems=downloads.PROBLEMS
 )
 def checkpoint(job_id: str, which: str) -> Response:
-    """Download a checkpoint: `best`, `latest`, or the number of an epoch. A safetensors file."""
+    """Download a checkpoint (`best`, `latest`, or an epoch number) as a safetensors file."""
     queries.read_query(NoQuery)
     database = services().database
 

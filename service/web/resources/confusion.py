@@ -34,7 +34,7 @@ TAG: Final = "Inference"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cell:
-    """The images of one cell, by falling confidence; on the diagonal by rising confidence."""
+    """The images of one cell, by descending confidence; on the diagonal by ascending confidence."""
 
     epoch: int
     count: int
@@ -52,16 +52,16 @@ def matrix(job_id: str) -> Response:
     with services().database.read() as session:
         row = session.get(Epoch, (job_id, query.epoch or job.epoch))
     if row is None or row.confusion is None:
-        raise Problem("not_yet", f"the job has finished {job.epoch} epochs, and not the one that is asked for")
+        raise Problem("not_yet", f"there is no confusion matrix of this epoch: the job has finished {job.epoch} epochs")
     return as_json(ConfusionMatrix.of(row.epoch, class_names(job, len(row.confusion)), row.confusion))
 
 
 @blueprint.get("/jobs/<job_id>/confusion/<int:true>/<int:predicted>")
 @documented(TAG, ConfusionCell, query=CellQuery, problems=(*asking.PROBLEMS, "dataset_unavailable"))
 def cell(job_id: str, true: int, predicted: int) -> Response:
-    """Show the validation images of one class that a checkpoint predicts as one class.
+    """Show the validation images in one cell of the confusion matrix.
 
-    Mistakes are ordered by falling confidence, correct predictions by rising confidence. The first request for a
+    Mistakes are in descending order of confidence, correct predictions in ascending order. The first request for a
     checkpoint evaluates the whole validation split.
     """
     query = queries.read_query(CellQuery)
@@ -88,7 +88,7 @@ def cell(job_id: str, true: int, predicted: int) -> Response:
     problems=(*asking.PROBLEMS, "dataset_unavailable", "not_found"),
 )
 def cell_picture(job_id: str, true: int, predicted: int) -> Response:
-    """Draw these images, each with the confidence of its prediction."""
+    """Draw the images of one cell, each with the confidence of its prediction."""
     query = queries.read_query(CellQuery)
     found = _find(job_id, true, predicted, query)
     if not found.count:
@@ -104,7 +104,7 @@ def cell_picture(job_id: str, true: int, predicted: int) -> Response:
 @blueprint.get("/jobs/<job_id>/mistakes")
 @documented(TAG, MistakeList, query=MistakesQuery, problems=(*asking.PROBLEMS, "dataset_unavailable"))
 def mistakes(job_id: str) -> Response:
-    """Show the validation images that a checkpoint classifies wrongly, the most confident first.
+    """Show the validation images that a checkpoint misclassifies, most confident first.
 
     The first request for a checkpoint evaluates the whole validation split.
     """
@@ -150,7 +150,7 @@ def _find(job_id: str, true: int, predicted: int, query: CellQuery) -> _Cell:
     info = dataset_of(job)
     require_here(info)
     if max(true, predicted) >= info.classes:
-        raise Problem("not_found", f"the data set has the classes 0 to {info.classes - 1}")
+        raise Problem("not_found", f"there is no such class: the dataset has the classes 0 to {info.classes - 1}")
 
     def look(ready: Ready, row: Artifact) -> _Cell:
         return _look(ready, row, info, true, predicted, query.limit)

@@ -38,7 +38,7 @@ _reading: Final = threading.BoundedSemaphore(_READERS)
 @blueprint.get("/datasets")
 @documented(TAG, DatasetList, page=service_pages.datasets)
 def show_list() -> Response:
-    """List the datasets that a spec may name."""
+    """List the available datasets."""
     queries.read_query(NoQuery)
     return as_json(DatasetList(data=[dataset_item(info) for info in services().shelf.catalogue(owner())]))
 
@@ -66,8 +66,8 @@ def show_list() -> Response:
 def upload() -> Response:
     """Upload a dataset.
 
-    Grey images and their classes, as one NPZ archive or as IDX files, plain or gzipped; the form's fields say what
-    each may contain. The files are read in a sandbox. Your specs can then name the dataset; other owners cannot see it.
+    Greyscale images with their classes, as one NPZ archive or as IDX files, plain or gzipped; see the fields of the
+    form. The files are read in a sandbox. Other owners cannot see the dataset.
     """
     queries.read_query(NoQuery)
     here = services()
@@ -116,7 +116,7 @@ def _check_name(name: str) -> None:
     """Refuse a name that is used already, before the files are read."""
     shelf = services().shelf
     if name in {info.name for info in shelf.catalogue(owner())}:
-        raise Problem("dataset_exists", f"there already is a dataset {name!r}; choose another name")
+        raise Problem("dataset_exists", f"there already is a dataset {name!r}; use another name")
 
 
 def _store(upload_id: str, name: str, taken: Taken) -> None:
@@ -159,7 +159,7 @@ def delete(name: str) -> Response:
     upload_id = uploads.remove(here.database, name, owner=owner(), by=actor())
     if upload_id is None:
         services().shelf.look_up(name, owner())
-        raise Problem("dataset_fixed", f"{name} is not an upload")
+        raise Problem("dataset_fixed", f"{name} is not an uploaded dataset")
     here.uploads.discard(upload_id)
     return Response(status=204)
 
@@ -188,9 +188,11 @@ def preview(name: str) -> Response:
     problems=("dataset_not_found", "not_found", "not_yet", "dataset_unavailable"),
 )
 def validation_picture(name: str, index: int) -> Response:
-    """Show one validation image: an input for `POST /jobs/{job_id}/predict`."""
+    """Show one validation image, for example as input of `POST /jobs/{job_id}/predict`."""
     queries.read_query(NoQuery)
     info = services().shelf.look_up(name, owner())
     if info.problem is None and index >= info.validation_count:
-        raise Problem("not_found", f"the dataset has {info.validation_count} validation images, numbered from 0")
+        raise Problem(
+            "not_found", f"there is no such image: the validation images are numbered 0 to {info.validation_count - 1}"
+        )
     return downloads.send_picture(services().drawings.validation_picture(info, index), "image/png")

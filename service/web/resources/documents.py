@@ -56,7 +56,7 @@ def part(section: str) -> Response:
         return as_page("docs_schemas.html", document=document, sections=sections, here=section)
     found = next((item for item in sections if item["slug"] == section), None)
     if found is None:
-        raise Problem("not_found", f"the documentation has no section {section[:60]!r}")
+        raise Problem("not_found", f"the documentation has no section {section[:60]!r}; /docs lists all sections")
     return as_page(
         "docs_section.html",
         document=document,

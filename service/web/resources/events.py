@@ -46,9 +46,9 @@ _UNFINISHED: Final = [status for status in Status if status not in TERMINAL]
     page=job_pages.log,
 )
 def log(job_id: str) -> Response:
-    """List the events of a job's log, which only grows.
+    """List the events of a job's append-only log.
 
-    `has_more` says whether there are further events: later ones, or earlier ones where `before` is given.
+    `has_more` says whether there are further events: later ones, or earlier ones with `before`.
     """
     query = queries.read_query(EventQuery)
     wanted = job_pages.wanted_events(query)

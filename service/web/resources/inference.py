@@ -1,4 +1,4 @@
-"""Using what was trained: a classifier says what it takes pictures for, a GAN makes some."""
+"""Inference: classify images with a classifier, generate images with a GAN."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ B = TypeVar("B", bound=Part)
 @blueprint.post("/jobs/<job_id>/predict")
 @documented(TAG, PredictAnswer, takes=PredictRequest, problems=_PROBLEMS, scope=Scope.READ)
 def predict(job_id: str) -> Response:
-    """Ask a classifier what it takes images for.
+    """Classify images.
 
-    `images` are PNGs in base64, or numbers in [0, 1] with 0 for black. A PNG becomes grey and is scaled to the size of
-    the data set's pictures; `fit` cuts a drawing out and centres it as MNIST's digits are, `invert` is for dark on
-    light. `checkpoint` is `best`, `latest` or an epoch's number; `GET /jobs/{job_id}/checkpoints` lists those that are
-    kept, and `"checkpoint": {"keep_last": 1000}` in a spec keeps them all.
+    `images` are PNGs in base64, or numbers in [0, 1], where 0 is black. PNGs are converted to greyscale and scaled to
+    the image size of the dataset. `fit` crops and centres a drawing like MNIST digits; `invert` is for dark drawings
+    on a light background. `checkpoint` is `best`, `latest` or an epoch number; `GET /jobs/{job_id}/checkpoints` lists
+    the stored ones. To keep all checkpoints, set `"checkpoint": {"keep_last": 1000}` in the spec.
     """
     queries.read_query(NoQuery)
     job = job_of(job_id, Kind.CLASSIFIER)
@@ -97,15 +97,15 @@ def predict(job_id: str) -> Response:
     problems=_PROBLEMS,
     scope=Scope.READ,
     other_media=("image/png", "image/gif"),
-    also={200: "Or a PNG, or a GIF."},
+    also={200: "A PNG with `format=grid`, a GIF with `format=film`."},
 )
 def generate(job_id: str) -> Response:
-    """Let a GAN make images.
+    """Generate images.
 
-    From `count` points of the latent space that `seed` gives (the same for every checkpoint), from the first point of
-    each of several `seeds`, or from `latent` points of your own; `with_latent` answers the points, for sliders to begin
-    at. With `steps` it walks from each point to the next. `format` is `png` (each in base64), `array` (numbers in
-    [0, 1]), `grid` (the answer is one PNG) or `film` (the answer is one GIF).
+    The latent points are `count` points of a `seed` (the same for every checkpoint), the first point of each of several
+    `seeds`, or given as `latent`; `with_latent` returns them. With `steps`, the images interpolate from each point to
+    the next. `format` is `png` (each image in base64), `array` (numbers in [0, 1]), `grid` (the response is one PNG) or
+    `film` (the response is an animated GIF).
     """
     queries.read_query(NoQuery)
     job = job_of(job_id, Kind.GAN)
@@ -157,7 +157,7 @@ def _invalid(faults: Sequence[Fault], total: int | None = None) -> Problem:
 
 
 def _too_much(pointer: str, what: str, most: int) -> Problem:
-    return _invalid([Fault(pointer=pointer, detail=f"{what}; at most {most} are possible", code="out_of_range")])
+    return _invalid([Fault(pointer=pointer, detail=f"{what}; the maximum is {most}", code="out_of_range")])
 
 
 def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
@@ -172,7 +172,7 @@ def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
 
 
 def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:
-    """The images as levels from 0 to 255 (n, rows, columns) of the data set's size.
+    """The images as levels from 0 to 255 (n, rows, columns) of the dataset's size.
 
     Raises:
         Problem: some cannot be read; every one is named.
@@ -215,14 +215,14 @@ def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> L
     except ValueError:  # ragged
         numbers = np.asarray(None)
     if numbers.dtype.kind not in "iuf":
-        raise reading.UnreadablePicture("must be a PNG in base64, or numbers in rows of the same length")
+        raise reading.UnreadablePicture("must be a PNG in base64, or rows of numbers of equal length")
     if numbers.ndim == 1 and numbers.size == shape[0] * shape[1]:
         numbers = numbers.reshape(shape)
     if numbers.ndim != 2 or not numbers.size or max(numbers.shape) > MAX_SIDE:
         size = f"{shape[0]} rows of {shape[1]} numbers, or all in one list"
         raise reading.UnreadablePicture(f"must have {size}; it has the shape {list(numbers.shape)}")
     if not (numbers.min() >= 0 and numbers.max() <= 1):
-        raise reading.UnreadablePicture("must have numbers in [0, 1], 0 being black and 1 white")
+        raise reading.UnreadablePicture("must have numbers in [0, 1], where 0 is black and 1 is white")
     levels = numbers.astype(np.float64) * 255
     return 255 - levels if asked.invert else levels
 

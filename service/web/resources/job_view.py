@@ -45,7 +45,7 @@ _FEW_CLASSES: Final = 12
 @blueprint.get("/ui/jobs/<job_id>")
 @documented(TAG, "text/html", problems=("job_not_found",))
 def job(job_id: str) -> Response:
-    """Show a job to a person, live."""
+    """Show the page of a job, updated live."""
     queries.read_query(queries.NoQuery)
     with services().database.read() as session:
         row = jobs.get(session, job_id, owner=owner())
@@ -93,7 +93,7 @@ def job(job_id: str) -> Response:
 @blueprint.get("/ui/play/<job_id>")
 @documented(TAG, "text/html", problems=("job_not_found",))
 def play(job_id: str) -> Response:
-    """Let a person draw for a classifier, or walk a GAN's latent space."""
+    """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
     queries.read_query(queries.NoQuery)
     with services().database.read() as session:
         row = jobs.get(session, job_id, owner=owner())

@@ -49,10 +49,10 @@ _BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "i
     problems=(*_BODY, "idempotency_conflict", "quota_exceeded"),
 )
 def submit() -> Response:
-    """Train a network.
+    """Submit a job.
 
-    The answer comes as soon as the job is stored. A repetition with the same `Idempotency-Key` gets the same
-    answer, with `Idempotency-Replayed: true`, and makes no second job. With `dry_run=true` nothing is stored.
+    The response is sent as soon as the job is stored. A repeated request with the same `Idempotency-Key` gets the same
+    response, with `Idempotency-Replayed: true`, and creates no second job. With `dry_run=true` nothing is stored.
     """
     query = queries.read_query(SubmitQuery)
     document = queries.read_json()
@@ -102,14 +102,14 @@ def _submitted(answer: dict[str, Any], *, replayed: bool) -> Response:
     TAG,
     JobDetail,
     headers=("If-None-Match", "Prefer"),
-    also={304: "Nothing has changed."},
+    also={304: "The job has not changed."},
     problems=(*_ONE, "quota_exceeded"),
     page="/ui/jobs/{job_id}",
 )
 def show(job_id: str) -> Response:
     """Show a job.
 
-    With `If-None-Match` and `Prefer: wait=30` the answer is held back until the job changes, or 30 seconds.
+    Long polling: with `If-None-Match` and `Prefer: wait=30` the response is delayed until the job changes, or 30 s.
     """
     queries.read_query(NoQuery)
     response = tagged_json(_read(job_id))
@@ -131,14 +131,17 @@ def show(job_id: str) -> Response:
 def change(job_id: str) -> Response:
     """Change a job's name, tags, priority, star or note.
 
-    A merge patch (RFC 7396): what is left out stays, null clears. With `If-Match` only if nothing has changed since.
+    A merge patch (RFC 7396): omitted fields are unchanged, null clears a field. `If-Match` prevents overwriting a
+    concurrent change.
     """
     queries.read_query(NoQuery)
     patch = validation.read_body(JobPatch, queries.read_json(also="application/merge-patch+json"))
 
     def check(job: Job) -> None:
         if request.if_match and not request.if_match.contains(tag_of(job_detail(job))):
-            raise Problem("precondition_failed", "the job has changed since; look at it again")
+            raise Problem(
+                "precondition_failed", "the job has changed since you read it: read it again, then repeat the change"
+            )
 
     return tagged_json(
         job_detail(jobs.change(services().database, job_id, patch, owner=owner(), by=actor(), check=check))
@@ -148,7 +151,7 @@ def change(job_id: str) -> Response:
 @blueprint.delete("/jobs/<job_id>")
 @documented(TAG, None, status=204, problems=(*_ONE, "illegal_transition"))
 def delete(job_id: str) -> Response:
-    """Delete a job that has ended, with everything that it made."""
+    """Delete an ended job with all its files."""
     here = services()
     jobs.remove(here.database, job_id, owner=owner(), by=actor())
     here.artifacts.remove_job(job_id)
@@ -160,7 +163,7 @@ def delete(job_id: str) -> Response:
 def cancel(job_id: str) -> Response:
     """Cancel a job.
 
-    One that runs stops between two batches, within a second or so; what it has finished stays.
+    A running job stops after the current batch, within about a second. Its results so far are kept.
     """
     return _accepted(jobs.cancel(services().database, job_id, owner=owner(), by=actor()))
 
@@ -170,7 +173,7 @@ def cancel(job_id: str) -> Response:
 def pause(job_id: str) -> Response:
     """Pause a running job.
 
-    It stops between two batches; the epoch under way will be trained again.
+    It stops after the current batch. When it resumes, the current epoch is trained again.
     """
     return _accepted(jobs.pause(services().database, job_id, owner=owner(), by=actor()))
 
@@ -178,14 +181,14 @@ def pause(job_id: str) -> Response:
 @blueprint.post("/jobs/<job_id>/resume")
 @documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
 def resume(job_id: str) -> Response:
-    """Let a paused job go on from its last checkpoint."""
+    """Continue a paused job from its last checkpoint."""
     return _requeued(jobs.resume(services().database, job_id, owner=owner(), by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/retry")
 @documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
 def retry(job_id: str) -> Response:
-    """Let a failed job go on from its last checkpoint."""
+    """Continue a failed job from its last checkpoint."""
     return _requeued(jobs.retry(services().database, job_id, owner=owner(), by=actor()))
 
 
@@ -207,12 +210,12 @@ def retry(job_id: str) -> Response:
     ),
 )
 def fork(job_id: str) -> Response:
-    """Make a new job that goes on from a checkpoint of this one.
+    """Fork a job: submit a new job that continues from one of its checkpoints.
 
-    `overrides` are merged into the resolved spec, and the whole is checked. The weights are taken over, and so is
-    the optimizer's state where the optimizer stays the same; the networks' shapes must stay. `start_epoch` of the
-    new job says after which epoch it goes on. Its checkpoint is its own: this job may be deleted. Without a `name`
-    among the overrides, the fork of `first` is called `first-2`, or gets the next number that is free.
+    `overrides` are merged into the resolved spec, and the result is validated. The new job starts with the weights of
+    the checkpoint, and with the optimizer's state if the optimizer is unchanged; the shapes of the networks must not
+    change. `start_epoch` of the new job is the epoch of the checkpoint. The checkpoint is copied, so the parent may be
+    deleted. Without a `name` in the overrides, the fork of `first` is named `first-2`, or the next free number.
     """
     document = queries.read_json()
     idempotency = queries.idempotency_key(document)
@@ -250,10 +253,10 @@ def fork(job_id: str) -> Response:
     problems=(*_ONE, "artifact_damaged", "idempotency_conflict", "illegal_transition", "quota_exceeded"),
 )
 def reproduce(job_id: str) -> Response:
-    """Train a job that succeeded once more, and compare every epoch.
+    """Reproduce a succeeded job: train it again and compare every epoch.
 
-    `reproduction` of the new job says whether each bit is the same, or which is the first epoch that differs. The
-    reproduction of `first` is called `first (reproduced)`.
+    `reproduction` of the new job says whether all results are bit-identical, or which epoch is the first to differ. The
+    reproduction of `first` is named `first (reproduced)`.
     """
     queries.read_query(NoQuery)
     idempotency = queries.idempotency_key(None)
@@ -285,7 +288,7 @@ def _derived(parent: Job, about: dict[str, Any], overrides: dict[str, Any], *, e
         spec, shape = checking.check(spec.model_dump(mode="json"))
         before = checking.shape(parent.resolved["dataset"]["name"])
         if before is not None and before.pixels != shape.pixels:
-            detail = f"its pictures have {shape.pixels} pixels; those of the checkpoint's data have {before.pixels}"
+            detail = f"its images have {shape.pixels} pixels; those of the checkpoint's dataset have {before.pixels}"
             raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="wrong_shape")])
         return spec, shape
     except SpecError as error:

@@ -54,8 +54,8 @@ def list_keys() -> KeyList:
 def create() -> Response:
     """Create an API key.
 
-    The response is the only place where the key itself appears: store it, and give it to its user. A service that
-    does not require keys refuses, since everyone who reaches it would otherwise be able to create keys for later.
+    The key itself is only in this response: store it. A service that does not require keys refuses this request:
+    otherwise, anyone who reaches the service could create keys for later use.
     """
     queries.read_query(NoQuery)
     asked = validation.read_body(KeyRequest, queries.read_json())
@@ -81,7 +81,7 @@ def show(key_id: str) -> Response:
 def revoke(key_id: str) -> Response:
     """Revoke an API key.
 
-    It takes effect within two seconds, also for browsers that signed in with the key. Repeating it changes nothing.
+    It takes effect within two seconds and ends browser sessions of the key. Revoking a key again changes nothing.
     """
     queries.read_query(NoQuery)
     _require_keys()

@@ -24,7 +24,7 @@ TAG: Final = "Service"
 @blueprint.get("/limits")
 @documented(TAG, Limits)
 def limits() -> Response:
-    """Show the limits of specs and uploads, the names that a spec may use, and the owner's quotas."""
+    """Show the limits of specs and uploads, the names that are valid in specs, and the owner's quotas."""
     queries.read_query(NoQuery)
     return as_json(
         Limits(

@@ -48,15 +48,17 @@ _AT_ONCE: Final = 500
     JobList,
     query=ListQuery,
     other_media=("text/csv",),
-    also={200: "With `format=csv`: `id`, `name` and the chosen columns; `X-Total-Count` says how many jobs match."},
+    also={
+        200: "With `format=csv`: `id`, `name` and the selected columns; `X-Total-Count` is the number of matching jobs."
+    },
     problems=("invalid_cursor",),
     page="/",
 )
 def show_list() -> Response:
     """List jobs.
 
-    A page stays right while new jobs arrive: `next_cursor` is a place in the order, not a count. `columns` adds what
-    one wants to see of each: facts, settings, metrics.
+    Pages stay consistent while jobs are added: `next_cursor` is a position in the order, not an offset. `columns` adds
+    properties, settings and metrics to each job.
     """
     query = queries.read_query(ListQuery)
     if query.format == "csv":
@@ -68,10 +70,10 @@ def show_list() -> Response:
 @blueprint.get("/jobs/columns")
 @documented(TAG, ColumnList, query=FilterQuery)
 def show_columns() -> Response:
-    """List what can be shown of jobs.
+    """List the available columns.
 
-    Every fact, and the settings and metrics that occur among the newest 2,000 of the jobs. A setting of which there
-    are several values (`values`) is what these jobs differ in.
+    These are all properties, and the settings and metrics of the newest 2,000 jobs. `values` of a setting lists the
+    values in which these jobs differ.
     """
     query = queries.read_query(FilterQuery)
     with services().database.read() as session:
@@ -84,8 +86,8 @@ def show_columns() -> Response:
 def show_groups() -> Response:
     """List jobs in groups.
 
-    Each with its number of jobs and the best value of each metric among `columns`. `query` of a group,
-    added to the other parameters, lists its jobs in `GET /jobs`. A job with several tags is in several groups.
+    Each group has its number of jobs and the best value of each metric in `columns`. Add `query` of a group to the
+    parameters of `GET /jobs` to list its jobs. A job with several tags is in several groups.
     """
     return as_json(group_jobs(queries.read_query(GroupQuery)))
 
@@ -130,7 +132,7 @@ def _as_csv(query: ListQuery) -> Response:
     unfit = query.model_fields_set & {"limit", "cursor", "counts"}
     if unfit:
         names = ", ".join(sorted(unfit))
-        raise Problem("invalid_parameter", f"{names}: CSV has all jobs at once; leave it out")
+        raise Problem("invalid_parameter", f"{names}: not allowed with format=csv, which returns all jobs")
     shown = [columns.parse(name) for name in dict.fromkeys([*_FIRST_IN_CSV, *(query.columns or _PLAIN_CSV)])]
     database = services().database
     with database.read() as session:

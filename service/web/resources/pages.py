@@ -57,7 +57,7 @@ _COMPARED: Final = {"id", "name", "kind", "status", "created_at", "tags", "start
 @blueprint.get("/")
 @documented(TAG, "text/html", query=IndexQuery)
 def index() -> Response:
-    """Show the jobs to a person."""
+    """Show the jobs page."""
     query = queries.read_query(IndexQuery)
     chosen = query.columns or _COLUMNS
     limit = query.limit if "limit" in query.model_fields_set else _FIRST
@@ -87,7 +87,7 @@ def index() -> Response:
 @blueprint.get("/ui")
 @documented(TAG, None, status=303)
 def start() -> Response:
-    """Go to the list of jobs."""
+    """Redirect to the jobs page."""
     queries.read_query(queries.NoQuery)
     return see_other("/")
 
@@ -95,7 +95,7 @@ def start() -> Response:
 @blueprint.get("/ui/new")
 @documented(TAG, "text/html", query=NewQuery)
 def new() -> Response:
-    """Let a person put a job together."""
+    """Show the form for a new job."""
     queries.read_query(NewQuery)
     return as_page("new.html", keys_required=services().settings.keys_required)
 
@@ -103,7 +103,7 @@ def new() -> Response:
 @blueprint.get("/ui/compare")
 @documented(TAG, "text/html", query=CompareQuery)
 def compare() -> Response:
-    """Show jobs beside each other."""
+    """Show the page that compares jobs."""
     asked = list(dict.fromkeys(queries.read_query(CompareQuery).jobs))
     if len(asked) > MAX_COMPARED:
         return as_page("compare.html", status=400, facts=[], asked=asked, too_many=len(asked), most=MAX_COMPARED)

@@ -30,10 +30,10 @@ _MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
     problems=("job_not_found", "not_yet"),
 )
 def plot(job_id: str, which: str, form: str) -> Response:
-    """Draw `curves` or `confusion`, as `.png` or `.svg`."""
+    """Draw a plot: `curves` or `confusion`, as `.png` or `.svg`."""
     queries.read_query(PictureQuery)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
     if which not in ("curves", "confusion") or form not in _MEDIA:
-        raise Problem("not_found", "there are curves and confusion, each as .png and .svg")
+        raise Problem("not_found", "there is no such plot; available: curves and confusion, as .png or .svg")
     return downloads.send_picture(services().drawings.plot(job, cast(Plot, which), cast(Format, form)), _MEDIA[form])

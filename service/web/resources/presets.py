@@ -24,7 +24,7 @@ TAG: Final = "Service"
 @blueprint.get("/presets")
 @documented(TAG, PresetList)
 def show_list() -> Response:
-    """List the presets, each explained, with what it reaches, and as a whole spec."""
+    """List the presets with a summary, measured results and the full spec."""
     queries.read_query(NoQuery)
     data = [
         PresetItem(
@@ -44,6 +44,6 @@ def show_list() -> Response:
 @blueprint.get("/schema.json")
 @documented(TAG, "application/schema+json")
 def schema() -> Response:
-    """Describe a spec as JSON Schema, as a person may send it: what is left out comes from the preset."""
+    """Return the JSON Schema of specs. Fields that are left out have the preset's values."""
     queries.read_query(NoQuery)
     return as_json(openapi.spec_schema(), headers={"Content-Type": "application/schema+json"})

@@ -28,9 +28,9 @@ TAG: Final = "Results"
 @blueprint.get("/jobs/<job_id>/results")
 @documented(TAG, Results, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.results)
 def results(job_id: str) -> Response:
-    """Show everything that a job has given so far; `final` says whether that is all.
+    """Show the results of a job so far; `final` says whether the job has ended.
 
-    `artifacts` is a page of its files: `limit` and `cursor` choose which.
+    `artifacts` is one page of its files, selected by `limit` and `cursor`.
     """
     query = queries.read_query(FilesQuery)
     with services().database.read() as session:
@@ -44,14 +44,14 @@ def results(job_id: str) -> Response:
     query=MetricsQuery,
     other_media=("text/csv",),
     also={
-        200: "With `format=csv`: a line an epoch, `epoch` first, then the metrics, `seconds`, `cpu_seconds` and "
+        200: "With `format=csv`: one line per epoch: `epoch`, then the metrics, `seconds`, `cpu_seconds` and "
         "`memory_bytes`; empty where a value is not finite or not known."
     },
     problems=("job_not_found",),
     page=job_pages.metrics,
 )
 def metrics(job_id: str) -> Response:
-    """Show every finished epoch's metrics."""
+    """Show the metrics of all finished epochs."""
     query = queries.read_query(MetricsQuery)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())

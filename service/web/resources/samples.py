@@ -1,4 +1,4 @@
-"""Pictures of samples, and the film of them."""
+"""Sample grids, and their animation."""
 
 from __future__ import annotations
 
@@ -47,10 +47,11 @@ def samples(job_id: str) -> Response:
     problems=(*downloads.PROBLEMS, "no_verdicts"),
 )
 def sample(job_id: str, which: str) -> Response:
-    """Show a picture of samples: `latest`, or the number of an epoch.
+    """Show a sample grid: `latest`, or an epoch number.
 
-    A GAN's is drawn from the same noise each time; with `verdicts=true` it says what the judge takes each sample for,
-    and how often it sees each class. A classifier's shows digits with its predictions in any case.
+    A GAN's grid is generated from the same latent points in every epoch. With `verdicts=true`, each sample has the
+    class predicted by the reference classifier, with the number of samples per class below. A classifier's grid always
+    shows images with their predictions.
     """
     query = queries.read_query(SampleQuery)
     database = services().database
@@ -78,9 +79,9 @@ def sample(job_id: str, which: str) -> Response:
     problems=downloads.PROBLEMS,
 )
 def film(job_id: str) -> Response:
-    """Show all pictures of samples, one after the other, as an animated GIF.
+    """Show all sample grids as an animated GIF.
 
-    Of more than 120 pictures, every n-th is left out. `samples.webp` has the same pixels in less than half the bytes.
+    It has at most 120 frames, evenly spaced. `samples.webp` has the same pixels in less than half the bytes.
     """
     return _film(job_id, "gif")
 
@@ -95,9 +96,9 @@ def film(job_id: str) -> Response:
     problems=downloads.PROBLEMS,
 )
 def small_film(job_id: str) -> Response:
-    """Show all pictures of samples, one after the other, as an animated WebP.
+    """Show all sample grids as an animated WebP.
 
-    The same pixels as `samples.gif` in a tenth to two fifths of its bytes; browsers show it like any other image.
+    It has the same pixels as `samples.gif` in 10% to 40% of the bytes.
     """
     return _film(job_id, "webp")
 

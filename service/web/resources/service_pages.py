@@ -73,7 +73,7 @@ def used() -> Response:
 
 
 def datasets() -> Response:
-    """The datasets that a spec may name."""
+    """The available datasets."""
     queries.read_query(NoQuery)
     found = [dataset_item(info) for info in services().shelf.catalogue(owner())]
     return as_page("datasets.html", datasets=found)

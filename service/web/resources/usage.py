@@ -22,9 +22,9 @@ blueprint: Final = Blueprint("usage", __name__)
 @blueprint.get("/usage")
 @documented("Administration", UsageList, page="/ui/usage")
 def show() -> Response:
-    """Show jobs, processor time, stored bytes and remaining quotas per owner.
+    """Show jobs, CPU time, stored bytes and remaining quotas per owner.
 
-    A key with the scope `admin` sees all owners, any other key its own owner.
+    Keys with the scope `admin` see all owners, other keys only their own.
     """
     queries.read_query(NoQuery)
     return as_json(list_usage())

@@ -23,7 +23,7 @@ TAG: Final = "Service"
 @blueprint.get("/workers")
 @documented(TAG, WorkerList, page="/ui/workers")
 def workers() -> Response:
-    """List the workers that were seen within the last minute, with the caller's jobs on them."""
+    """List the workers of the last minute, with the caller's running jobs."""
     queries.read_query(NoQuery)
     return as_json(list_workers())
 
@@ -33,7 +33,7 @@ def workers() -> Response:
 def waiting() -> Response:
     """List the queued jobs in the order in which workers claim them.
 
-    The list shows the caller's jobs; their positions count the jobs of all owners.
+    Only the caller's jobs are listed; their positions count the jobs of all owners.
     """
     return as_json(read_queue(queries.read_query(QueueQuery).limit))
 

@@ -69,7 +69,7 @@ def test_samples_that_all_look_alike_are_a_collapse_from_the_second_epoch_on() -
     finding = found(GAN, epochs)
     assert (finding.epoch, finding.severity) == (2, Severity.ERROR)
     assert finding.numbers == {"sample_diversity": 0.0012}
-    assert "vary by 0.1% of what real images do" in finding.message
+    assert "its samples have 0.1% of the diversity of real images" in finding.message
 
 
 def judged(coverage: float, distance: float) -> Epochs:

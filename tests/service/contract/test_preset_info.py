@@ -43,5 +43,5 @@ def test_what_a_preset_reaches_is_what_was_measured(kind: str, name: str, reache
         assert reached.dataset == "mnist-10k", "no row was measured"
         return
     value = median(row[FIELDS.get(reached.metric, reached.metric)] for row in rows)
-    assert reached.value == pytest.approx(value, rel=0.15 if value > 1 else 0.001)
+    assert reached.value == pytest.approx(value, rel=0.01 if value > 1 else 0.001)
     assert reached.seconds == pytest.approx(median(row["cpu_seconds"] for row in rows), rel=0.3)

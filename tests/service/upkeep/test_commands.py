@@ -83,7 +83,7 @@ def test_the_doctor_tells_what_uses_the_disk_and_which_command_frees_it(home: Ho
     of_kind = {kind: sum(size for path, size in stored.items() if f"/{kind}/" in path) for kind in ArtifactKind}
     assert space["kinds"]["checkpoints"] == of_kind["checkpoint"] - 5000
     assert space["kinds"]["samples"] == of_kind["sample"]
-    assert space["kinds"]["cached pictures"] == 600
+    assert space["kinds"]["cached images"] == 600
     assert space["kinds"]["orphaned files"] == space["reclaimable_bytes"] == 5000
     assert space["kinds"]["database"] > 50_000
     assert [item["id"] for item in space["largest_jobs"]] == [large, small]
@@ -105,4 +105,4 @@ def test_gc_calls_orphaned_files_so(home: House, tmp_path: Path) -> None:
     os.utime(home.store.root / lost, (time.time() - 86400,) * 2)
     shown = run(tmp_path / "home", "gc").output
     assert "     1 orphaned files (16 B)" in shown
-    assert "nothing was deleted; --delete frees 16 B" in shown
+    assert "nothing was deleted; --delete would free 16 B" in shown

@@ -106,10 +106,10 @@ def test_the_split_keeps_pictures_with_their_labels_and_a_share_of_each_class(ap
     ("fields", "parameter", "reason"),
     [
         ({}, "archive", "is missing"),
-        ({"archive": npz(x=IMAGES, y=LABELS, z=LABELS)}, "archive", "has an array 'z'"),
+        ({"archive": npz(x=IMAGES, y=LABELS, z=LABELS)}, "archive", "has an unknown array 'z'"),
         ({"archive": npz(x=IMAGES, y=LABELS), "validation_fraction": "2"}, "validation_fraction", "between 0 and 1"),
         ({"archive": npz(x=IMAGES, y=LABELS), "validation_fraction": "nan"}, "validation_fraction", "between 0 and 1"),
-        ({"archive": npz(x=IMAGES, y=LABELS), "colour": "red"}, "colour", "is not known"),
+        ({"archive": npz(x=IMAGES, y=LABELS), "colour": "red"}, "colour", "is unknown"),
         ({"archive": "text"}, "archive", "is no file"),
     ],
 )

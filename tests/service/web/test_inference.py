@@ -326,17 +326,17 @@ def test_what_is_transparent_is_background(client: FlaskClient, classifier: str,
 UNREADABLE: list[tuple[Any, str]] = [
     ("@@", "base64"),
     (base64.b64encode(b"GIF89a").decode(), "not a PNG"),
-    (png(np.zeros((28, 28), np.uint8))[:60], "broken PNG"),
-    (png(np.zeros((1, 2049), np.uint8)), "2048 along a side"),
-    ([[0.5] * 28] * 27 + [[0.5]], "same length"),
-    ([["0.5"] * 28] * 28, "numbers in rows"),
-    ([[True] * 28] * 28, "numbers in rows"),
+    (png(np.zeros((28, 28), np.uint8))[:60], "damaged PNG"),
+    (png(np.zeros((1, 2049), np.uint8)), "2048 per side"),
+    ([[0.5] * 28] * 27 + [[0.5]], "equal length"),
+    ([["0.5"] * 28] * 28, "rows of numbers"),
+    ([[True] * 28] * 28, "rows of numbers"),
     ([[0.5] * 28] * 27 + [[1.5] * 28], "[0, 1]"),
     ([0.5] * 783, "[783]"),
     ([[[0.5]]], "[1, 1, 1]"),
     ([], "[0]"),
-    (None, "numbers in rows"),
-    ({"a": 1}, "numbers in rows"),
+    (None, "rows of numbers"),
+    ({"a": 1}, "rows of numbers"),
 ]
 
 
@@ -367,7 +367,7 @@ def test_a_second_header_does_not_get_past_the_first(client: FlaskClient, classi
     for headers in ([small, large], [small, small]):
         bomb = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(b"IHDR", header) for header in headers) + rows
         problem = ask(client, classifier, "predict", 422, images=[base64.b64encode(bomb).decode()])
-        assert problem["errors"][0]["detail"] == "is a broken PNG"
+        assert problem["errors"][0]["detail"] == "is a damaged PNG"
 
 
 def test_a_palette_that_is_missing_is_a_broken_picture(client: FlaskClient, classifier: str) -> None:
@@ -378,7 +378,7 @@ def test_a_palette_that_is_missing_is_a_broken_picture(client: FlaskClient, clas
         + chunk(b"IEND", b"")
     )
     problem = ask(client, classifier, "predict", 422, images=[base64.b64encode(bare).decode()])
-    assert problem["errors"][0]["detail"] == "is a broken PNG"
+    assert problem["errors"][0]["detail"] == "is a damaged PNG"
 
 
 def test_a_drawing_too_faint_to_measure_is_an_empty_one(client: FlaskClient, classifier: str) -> None:
@@ -494,7 +494,7 @@ def test_a_job_without_a_checkpoint_says_so(client: FlaskClient, submit: Callabl
     job_id = submit(client)
     problem = ask(client, job_id, "predict", 404, images=[png(np.zeros((28, 28), np.uint8))])
     assert problem["code"] == "not_yet"
-    assert "end of an epoch" in problem["detail"]
+    assert "the first one follows its first epoch" in problem["detail"]
     assert client.get(f"/jobs/{job_id}/confusion").json["code"] == "not_yet"
     assert client.get(f"/jobs/{job_id}/mistakes").json["code"] == "not_yet"
 
@@ -503,7 +503,7 @@ def test_a_checkpoint_that_is_gone_names_those_that_are_there(client: FlaskClien
     image = png(np.zeros((28, 28), np.uint8))
     problem = ask(client, classifier, "predict", 404, images=[image], checkpoint=7)
     assert problem["code"] == "artifact_not_found"
-    assert "kept are 1" in problem["detail"]
+    assert "available epochs: 1" in problem["detail"]
     assert "keep_last" in problem["detail"]
     for which in ("best", "latest", 1):
         assert ask(client, classifier, "predict", images=[image], checkpoint=which)["checkpoint"] == 1

@@ -124,7 +124,7 @@ def test_dry_run_notes_that_a_data_set_has_to_be_downloaded(client: FlaskClient,
     spec = {"kind": "classifier", "dataset": "fashion-mnist"}
     told = client.post("/jobs?dry_run=true", json=spec).json["notes"]
     source = "fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-    assert told == [f"fashion-mnist is not on this machine; the job downloads 31 MB from {source} when it starts."]
+    assert told == [f"fashion-mnist is not downloaded yet; the job downloads 31 MB from {source} when it starts."]
     (listed,) = [item for item in client.get("/datasets").json["data"] if item["name"] == "fashion-mnist"]
     assert (listed["state"], listed["available"], listed["problem"]) == ("download", False, None)
     assert listed["download_bytes"] == 26_421_880 + 29_515 + 4_422_102 + 5_148

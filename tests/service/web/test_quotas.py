@@ -146,7 +146,7 @@ def test_upload_bytes_are_counted_by_the_day_and_a_refused_one_costs_nothing(
     here: Services = app.extensions[EXTENSION]
     here.quotas.upload("ann", 60)
     here.quotas.uploaded("ann", 60)
-    with pytest.raises(Exception, match="100 bytes in a day"):
+    with pytest.raises(Exception, match="daily limit of ann: 100 bytes"):
         here.quotas.upload("ann", 41)
     here.quotas.upload("ann", 40)
     here.quotas.upload("bob", 100)
