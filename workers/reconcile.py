@@ -77,6 +77,10 @@ def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, 
         for item in items:
             log.info("removed", what=what, name=item.name, size_bytes=item.size_bytes)
 
+    for upload_id in uploads.purge(database):
+        received.discard(upload_id)
+        log.info("removed", what="deleted dataset", name=upload_id)
+
     def uploaded() -> set[str]:
         with database.read() as session:
             return uploads.ids(session)

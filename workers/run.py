@@ -127,10 +127,9 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
             held=held,
             orders=orders,
             spec=resolved,
-            owner=job.owner,
             meter=meter,
         )
-        dataset = _load_data(run, settings)
+        dataset = _load_data(run, settings, job)
         limits.hold_to(costs.peak_bytes(resolved, _shape(dataset)))
         return _loop(run, build.trainer(resolved, dataset), dataset)
     except Stopped:
@@ -165,7 +164,7 @@ def _shape(dataset: Dataset) -> Shape:
     return Shape(rows=rows, columns=columns, classes=dataset.info.classes, train_count=dataset.info.train_count)
 
 
-def _load_data(run: Run, settings: Settings) -> Dataset:
+def _load_data(run: Run, settings: Settings, job: Job) -> Dataset:
     """Load the dataset; where it is downloaded first, the job's log tells how far it is."""
     told = 0.0
 
@@ -181,7 +180,7 @@ def _load_data(run: Run, settings: Settings) -> Dataset:
             run.insist(lambda: leases.log(run.database, run.held, "info", "downloading", message))
 
     shelf = Shelf(settings, run.database)
-    dataset = shelf.load(shelf.describe(run.spec.dataset.name, run.owner), progress=progress)
+    dataset = shelf.load(shelf.of_job(job), progress=progress)
     run.obey()
     return dataset
 

@@ -33,7 +33,6 @@ class Run:
     held: Claim
     orders: Orders
     spec: Spec
-    owner: str | None
     meter: OwnMeter
 
     def insist(self, ask: Callable[[], T]) -> T:

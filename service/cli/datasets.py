@@ -54,7 +54,7 @@ def list_datasets(target: Target) -> None:
 @service_options
 @click.pass_obj
 def upload(target: Target, name: str, files: tuple[Path, ...], validation_fraction: float | None) -> None:
-    """Upload a dataset from FILES and call it NAME.
+    """Upload a dataset from FILES and call it NAME, or a new version of NAME.
 
     FILES are one NPZ archive, or IDX files (plain or gzipped). File names tell IDX files apart: "label" marks labels;
     "t10k", "test" or "val" marks validation data.
@@ -72,6 +72,8 @@ def upload(target: Target, name: str, files: tuple[Path, ...], validation_fracti
     else:
         counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation images"
         click.echo(f"{name}: {counts}, {item['classes']} classes")
+        if len(item["versions"]) > 1:
+            click.echo(f"it is the newest of {len(item['versions'])} versions: {', '.join(item['versions'])}")
 
 
 def _row(item: Mapping[str, Any]) -> tuple[str, ...]:

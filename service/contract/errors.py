@@ -93,10 +93,10 @@ class InvalidCursor(ContractError, ValueError):
 
 
 class UploadExists(ContractError):
-    """The owner has a dataset of this name already."""
+    """The owner has the same data under this name already."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is already a dataset {name!r}; use another name, or delete it first")
+        super().__init__(f"there is already a dataset {name!r} with exactly these data")
         self.name = name
 
 

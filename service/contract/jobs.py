@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, Update, delete, func, insert, literal
 from sqlalchemy.orm import Session
 from ulid import ULID
 
-from service.contract import audit, events
+from service.contract import audit, events, uploads
 from service.contract.artifacts import MEDIA_TYPES, ArtifactKind, StoredFile
 from service.contract.audit import Actor, Deed
 from service.contract.changes import DEFAULT_PRIORITY, JobPatch
@@ -54,6 +54,10 @@ class Submission:
     id: str | None = None
     """Known before where files of the job are; else it gets one."""
     origin: Origin | None = None
+    upload_id: str | None = None
+    """The version of an upload that the spec's dataset is."""
+    dataset_sha256: str | None = None
+    """Of its data, where it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,7 @@ def submit(
     Raises:
         IdempotencyConflict: the key came before, with another body.
         JobNotFound: what it is to reproduce was deleted meanwhile.
+        SpecError: its dataset was deleted meanwhile.
     """
     # All that takes time comes before the transaction: in SQLite it is the only one that may write.
     job = _new_job(submission)
@@ -115,6 +120,8 @@ def submit(
                 if earlier.fingerprint != idempotency.fingerprint:
                     raise IdempotencyConflict(idempotency.key)
                 return earlier.answer, True
+        if job.upload_id is not None:
+            uploads.pin(session, job.upload_id, deleted=submission.origin is not None)
         _insert(session.connection(), job)
         if submission.origin is not None:
             _take_over(session, job, submission.origin)
@@ -157,6 +164,8 @@ def _new_job(submission: Submission) -> Job:
         health=[],
         extremes={},
         starred=False,
+        upload_id=submission.upload_id,
+        dataset_sha256=submission.dataset_sha256,
         size_bytes=start.size_bytes if start is not None else 0,
         last_seq=1,
     )

@@ -153,6 +153,8 @@ def begin(database: Database, held: Claim, provenance: Mapping[str, Any]) -> Job
             data = {"level": "warning", "code": "mixed_provenance", "message": note}
             events.append(session, job.id, [(EventType.LOG, data)])
         job.provenance = dict(provenance)
+        if job.dataset_sha256 is None:  # of a folder: from now on it must be these data
+            job.dataset_sha256 = provenance.get("dataset")
         session.flush()
         session.refresh(job)
         return job

@@ -136,8 +136,9 @@ Epsilon = Annotated[float, Field(gt=0, le=1)]
 class Data(Part):
     """The images to train on."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)]
-    """The dataset to train on. Its validation images are never trained on; they only measure."""
+    name: Annotated[str, Field(min_length=1, max_length=129)]
+    """The dataset to train on. `mine` is the newest version of an upload, `mine@1a2b3c4d` the one whose SHA-256 begins
+    with these digits. Its validation images are never trained on; they only measure."""
     scale: Annotated[
         list[Annotated[float, Field(ge=-1000, le=1000)]],
         Field(min_length=2, max_length=2, title="Pixel range"),

@@ -13,14 +13,14 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.contract import audit
 from service.contract.audit import Actor, Deed
 from service.contract.database import Database, now_ms
-from service.contract.errors import NoSpaceLeft, UploadExists, UploadInUse
+from service.contract.errors import Fault, NoSpaceLeft, SpecError, UploadExists, UploadInUse
 from service.contract.states import Status
 from service.contract.tables import Job, Upload
 
@@ -28,13 +28,30 @@ _NEEDING: Final = (Status.QUEUED, Status.RUNNING, Status.PAUSED)
 
 
 def find(session: Session, name: str, *, owner: str | None) -> Upload | None:
-    """An owner's dataset, where there is one of this name."""
-    return session.scalar(select(Upload).where(Upload.owner == (owner or ""), Upload.name == name))
+    """An owner's dataset: ``mine`` is its newest version, ``mine@1a2b3c`` the one whose SHA-256 begins so."""
+    return session.scalars(_versions(name, owner)).first()
+
+
+def versions(session: Session, name: str, *, owner: str | None) -> Sequence[Upload]:
+    """All versions of one name, the newest first."""
+    return session.scalars(_versions(name, owner)).all()
 
 
 def listed(session: Session, *, owner: str | None) -> Sequence[Upload]:
-    """All datasets of an owner, by name."""
-    return session.scalars(select(Upload).where(Upload.owner == (owner or "")).order_by(Upload.name)).all()
+    """All versions of an owner's datasets: by name, the newest first."""
+    return session.scalars(
+        select(Upload)
+        .where(Upload.owner == (owner or ""), Upload.deleted_ms.is_(None))
+        .order_by(Upload.name, Upload.created_ms.desc(), Upload.id.desc())
+    ).all()
+
+
+def _versions(name: str, owner: str | None) -> Select[Upload]:
+    name, _, digits = name.partition("@")
+    query = select(Upload).where(Upload.owner == (owner or ""), Upload.name == name, Upload.deleted_ms.is_(None))
+    if digits:
+        query = query.where(Upload.sha256.startswith(f"sha256:{digits}", autoescape=True))
+    return query.order_by(Upload.created_ms.desc(), Upload.id.desc())
 
 
 def used_bytes(session: Session, *, owner: str | None) -> int:
@@ -67,46 +84,100 @@ def check_space(session: Session, owner: str | None, more: int = 0, *, at_most: 
             raise NoSpaceLeft(owner, used, more, at_most)
 
 
-def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | None = None) -> None:
+def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | None = None) -> str:
     """Make an upload count: its files lie on disk by now.
+
+    Where the same data were deleted and jobs still keep them, those are there again.
 
     Args:
         at_most: bytes that the owner's datasets may take, this one included; 0: no limit.
 
+    Returns:
+        The id that counts; the files of another one are the caller's to remove.
+
     Raises:
-        UploadExists: the owner has one of this name.
+        UploadExists: the owner has the same data under this name.
         NoSpaceLeft: it is too large for what the owner has left.
     """
     try:
         with database.write() as session:
+            same = (Upload.owner == upload.owner, Upload.name == upload.name, Upload.sha256 == upload.sha256)
+            known = session.scalar(select(Upload).where(*same).with_for_update())
+            if known is not None:
+                if known.deleted_ms is None:
+                    raise UploadExists(upload.name)
+                known.deleted_ms, known.created_ms = None, session.scalars(select(now_ms())).one()
+                audit.record(session, by, Deed.UPLOAD, known.name, size_bytes=known.size_bytes, sha256=known.sha256)
+                return known.id
             check_space(session, upload.owner, upload.size_bytes, at_most=at_most)
             upload.created_ms = session.scalars(select(now_ms())).one()
             session.add(upload)
             audit.record(session, by, Deed.UPLOAD, upload.name, size_bytes=upload.size_bytes, sha256=upload.sha256)
+            return upload.id
     except IntegrityError as error:
         raise UploadExists(upload.name) from error
 
 
-def remove(database: Database, name: str, *, owner: str | None, by: Actor | None = None) -> str | None:
-    """Delete an owner's dataset; gives the id under which its files lie, ``None`` where there is no such one.
+def remove(database: Database, name: str, *, owner: str | None, by: Actor | None = None) -> list[str] | None:
+    """Delete an owner's dataset: all versions of a name, or the one that the name tells.
+
+    What jobs were trained on stays for as long as they do, though nothing new can be trained on it: ``purge``.
+
+    Returns:
+        The ids under which files lie that can go now; ``None`` where there is no such dataset.
 
     Raises:
         UploadInUse: jobs that have not ended need it.
     """
     with database.write() as session:
-        upload = find(session, name, owner=owner)
-        if upload is None:
+        found = {row.id: row for row in session.scalars(_versions(name, owner).with_for_update())}
+        if not found:
             return None
-        needing = select(Job.id).where(
-            Job.status.in_(_NEEDING),
-            Job.owner == owner if owner is not None else Job.owner.is_(None),
-            Job.resolved["dataset"]["name"].as_string() == name,
-        )
+        needing = select(Job.id).where(Job.upload_id.in_(found), Job.status.in_(_NEEDING))
         if jobs := session.scalars(needing.order_by(Job.id)).all():
             raise UploadInUse(name, jobs)
-        session.execute(delete(Upload).where(Upload.id == upload.id))
+        pinned = set(session.scalars(select(Job.upload_id).where(Job.upload_id.in_(found)).distinct()))
+        now = session.scalars(select(now_ms())).one()
+        for upload_id, row in found.items():
+            if upload_id in pinned:
+                row.deleted_ms = now
+            else:
+                session.delete(row)
         audit.record(session, by, Deed.DELETE_DATASET, name)
-        return upload.id
+        return [upload_id for upload_id in found if upload_id not in pinned]
+
+
+def purge(database: Database) -> list[str]:
+    """Remove deleted datasets that no job needs any more; gives the ids under which their files lie."""
+    unpinned = select(Upload).where(
+        Upload.deleted_ms.is_not(None), ~select(Job.id).where(Job.upload_id == Upload.id).exists()
+    )
+    with database.read() as session:
+        if session.scalars(unpinned.limit(1)).first() is None:
+            return []
+    with database.write() as session:
+        # Locked first, then asked once more: a job that pins it meanwhile has this lock, or waits for it.
+        locked = [row.id for row in session.scalars(unpinned.with_for_update())]
+        gone = list(session.scalars(unpinned.where(Upload.id.in_(locked)).with_only_columns(Upload.id)))
+        session.execute(delete(Upload).where(Upload.id.in_(gone)))
+        return gone
+
+
+def pin(session: Session, upload_id: str, *, deleted: bool) -> None:
+    """Hold the data that a new job is to train on until its row, which names them, is there.
+
+    Args:
+        deleted: whether deleted data will do: those of the job that it comes from.
+
+    Raises:
+        SpecError: they were deleted meanwhile.
+    """
+    query = select(Upload.id).where(Upload.id == upload_id)
+    if not deleted:
+        query = query.where(Upload.deleted_ms.is_(None))
+    if session.connection().scalar(query.with_for_update(read=True)) is None:
+        detail = "the dataset was deleted a moment ago"
+        raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="dataset_not_found")])
 
 
 class UploadFolder:

@@ -4,7 +4,7 @@ from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.cache import Dataset, load
 from service.datasets.catalogue import catalogue, describe, find_files
 from service.datasets.download import Progress
-from service.datasets.errors import DatasetBroken, DatasetError, DatasetNotFound, DatasetUnavailable
+from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetError, DatasetNotFound, DatasetUnavailable
 from service.datasets.idx import read_idx, write_idx
 from service.datasets.info import IDX_NAMES, DatasetInfo, DatasetState, content_sha256
 
@@ -14,6 +14,7 @@ __all__ = [
     "BuiltIn",
     "Dataset",
     "DatasetBroken",
+    "DatasetChanged",
     "DatasetError",
     "DatasetInfo",
     "DatasetNotFound",

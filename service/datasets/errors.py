@@ -42,6 +42,24 @@ class DatasetUnavailable(DatasetError):
         return f"the dataset {self.name!r} is not available: {self.reason}. {self.advice}"
 
 
+class DatasetChanged(DatasetError):
+    """The data are not those that the job began with."""
+
+    code = "dataset_changed"
+
+    def __init__(self, name: str, expected: str, found: str) -> None:
+        super().__init__(name, expected, found)
+        self.name = name
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"the data of {self.name!r} have changed: the job was trained on {self.expected[:19]}..., and now they are "
+            f"{self.found[:19]}.... Put the earlier files back, or train a new job"
+        )
+
+
 class DatasetBroken(DatasetError, ValueError):
     """A file is there, but it is not what it should be."""
 

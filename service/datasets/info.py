@@ -38,9 +38,16 @@ class DatasetInfo:
     available: bool  # can be had without a download
     problem: str | None = None  # what is wrong with its files, if something is
     upload_id: str | None = None  # of a dataset that a person sent
+    versions: tuple[str, ...] = ()  # of an upload's name, as `name@digits`, the newest first
+    pinned_sha256: str | None = None  # what it must be for one job, which began with it
     download_bytes: int = 0  # of the packed files that are not here
     download_from: tuple[str, ...] = ()  # hosts, tried in turn
     download_problem: str | None = None  # why a download would fail, as far as is known
+
+    @property
+    def version(self) -> str | None:
+        """The name of just these data, where it is an upload: ``mine@1a2b3c4d5e6f``."""
+        return None if self.upload_id is None or self.sha256 is None else version_name(self.name, self.sha256)
 
     @property
     def state(self) -> DatasetState:
@@ -62,6 +69,11 @@ class DatasetInfo:
         if self.download_problem is not None:
             return f"It is not downloaded yet, and {self.download_problem}."
         return f"It is not downloaded yet: the first job downloads {size}." if size else "It is not available."
+
+
+def version_name(name: str, sha256: str) -> str:
+    """The name of one version of an upload: ``mine@1a2b3c4d5e6f``."""
+    return f"{name}@{sha256.removeprefix('sha256:')[:12]}"
 
 
 def content_sha256(digests: Mapping[str, str]) -> str:

@@ -5,17 +5,26 @@ An upload's arrays are mapped from where they lie; nothing of them is in the cac
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Final
+
 from service.contract import uploads
 from service.contract.database import Database
 from service.contract.settings import Settings
-from service.contract.tables import Upload
+from service.contract.tables import Job, Upload
 from service.contract.uploads import UploadFolder
 from service.datasets import cache
 from service.datasets.cache import Dataset
 from service.datasets.catalogue import catalogue, closest, describe, may_be_named
 from service.datasets.download import Progress
-from service.datasets.errors import DatasetBroken, DatasetNotFound, DatasetUnavailable
-from service.datasets.info import DatasetInfo
+from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable
+from service.datasets.info import DatasetInfo, version_name
+
+_DIGITS: Final = re.compile(r"[0-9a-f]{6,64}")
+"""Of a SHA-256, after the name of a version."""
 
 
 class Shelf:
@@ -29,9 +38,10 @@ class Shelf:
         """All that ``owner`` may name: the built-in ones, the folders, then the uploads."""
         with self._database.read() as session:
             rows = uploads.listed(session, owner=owner)
-        taken = {row.name for row in rows}
-        others = [info for info in catalogue(self._settings.data) if info.name not in taken]
-        return [*others, *(_info(row) for row in rows)]
+        by_name = [list(versions) for _, versions in groupby(rows, key=lambda row: row.name)]
+        sent = [_info(versions[0], versions) for versions in by_name]
+        taken = {info.name for info in sent}
+        return [*(info for info in catalogue(self._settings.data) if info.name not in taken), *sent]
 
     def describe(self, name: str, owner: str | None) -> DatasetInfo:
         """One dataset; an upload comes before a folder of the same name.
@@ -40,14 +50,33 @@ class Shelf:
             DatasetNotFound: there is none of that name, or it is somebody else's.
             DatasetBroken: it is a folder whose files do not fit together.
         """
-        row = self._find(name, owner)
-        if row is not None:
-            return _info(row)
+        found = self._find(name, owner)
+        if found is not None:
+            return found
         try:
             return describe(name, self._settings.data)
         except DatasetNotFound as error:
             known = [info.name for info in self.catalogue(owner)]
             raise DatasetNotFound(name, known, closest(name, known)) from error
+
+    def of_job(self, job: Job) -> DatasetInfo:
+        """The data that a job is pinned to, also where its owner has deleted them or sent newer ones.
+
+        Raises:
+            DatasetNotFound, DatasetBroken: as ``describe`` has it.
+            DatasetChanged: the job began with other data.
+        """
+        if job.upload_id is not None:
+            with self._database.read() as session:
+                row = session.get(Upload, job.upload_id)
+            if row is not None:
+                return _info(row)
+        info = self.describe(str(job.resolved["dataset"]["name"]), job.owner)
+        if job.dataset_sha256 is None:
+            return info
+        if info.sha256 not in (None, job.dataset_sha256):
+            raise DatasetChanged(info.name, job.dataset_sha256, str(info.sha256))
+        return replace(info, pinned_sha256=job.dataset_sha256)
 
     def look_up(self, name: str, owner: str | None) -> DatasetInfo:
         """One dataset, also one whose files do not fit together: ``problem`` then says why.
@@ -67,25 +96,31 @@ class Shelf:
         """The arrays of a dataset that was described here; ``progress`` hears of a download.
 
         Raises:
+            DatasetChanged: they are not those that the job, whose dataset it is, began with.
             DatasetError: as ``cache.load`` has it.
         """
         if info.upload_id is None:
             here = self._settings
-            return cache.load(info.name, here.data, cache_root=here.datasets_cache, progress=progress)
+            dataset = cache.load(info.name, here.data, cache_root=here.datasets_cache, progress=progress)
+            if info.pinned_sha256 not in (None, dataset.sha256):
+                raise DatasetChanged(info.name, str(info.pinned_sha256), dataset.sha256)
+            return dataset
         try:
             return cache.open_arrays(self._files.arrays(info.upload_id), info)
         except (OSError, EOFError, ValueError, KeyError) as error:
             advice = "Put its folder back, or delete the dataset and send it again"
             raise DatasetUnavailable(info.name, f"the files of this upload cannot be read ({error})", advice) from error
 
-    def _find(self, name: str, owner: str | None) -> Upload | None:
-        if not may_be_named(name):
+    def _find(self, name: str, owner: str | None) -> DatasetInfo | None:
+        plain, at, digits = name.partition("@")
+        if not may_be_named(plain) or (at and _DIGITS.fullmatch(digits) is None):
             return None
         with self._database.read() as session:
-            return uploads.find(session, name, owner=owner)
+            row = uploads.find(session, name, owner=owner)
+            return _info(row, uploads.versions(session, plain, owner=owner)) if row is not None else None
 
 
-def _info(row: Upload) -> DatasetInfo:
+def _info(row: Upload, versions: Sequence[Upload] = ()) -> DatasetInfo:
     return DatasetInfo(
         name=row.name,
         title=row.name,
@@ -99,4 +134,5 @@ def _info(row: Upload) -> DatasetInfo:
         sha256=row.sha256,
         available=True,
         upload_id=row.id,
+        versions=tuple(version_name(one.name, one.sha256) for one in versions),
     )

@@ -66,8 +66,9 @@ def dataset_of(job: Job) -> DatasetInfo:
 
     Raises:
         DatasetNotFound: it is there no more.
+        DatasetChanged: it is another one by now.
     """
-    return services().shelf.describe(str(job.resolved["dataset"]["name"]), job.owner)
+    return services().shelf.of_job(job)
 
 
 def class_names(job: Job, count: int | None) -> list[str]:

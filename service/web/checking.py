@@ -9,7 +9,7 @@ from service.contract import architecture, plan, validation
 from service.contract.architecture import Shape
 from service.contract.errors import Fault, SpecError
 from service.contract.spec import Spec
-from service.datasets import DatasetState
+from service.datasets import DatasetInfo, DatasetState
 from service.web.representations import DryRun, NetworkItem, network_item
 from service.web.services import owner, services
 
@@ -17,18 +17,21 @@ DIGIT_SIDE: Final = 28
 """Rows and columns of the images that presets are written for."""
 
 
-def check(document: Any) -> tuple[Spec, Shape]:
-    """Check everything that can be wrong with a spec.
+def check(document: Any, data: DatasetInfo | None = None) -> tuple[Spec, DatasetInfo]:
+    """Check everything that can be wrong with a spec; gives what is known of its data, too.
+
+    Args:
+        data: the dataset, where the spec's name does not tell: that which an earlier job is pinned to.
 
     Raises:
         SpecError: names every fault.
     """
-    spec, fits = resolve(document)
-    check_fit(document, spec, fits)
-    return spec, fits
+    spec, data = resolve(document, data)
+    check_fit(document, spec, shape_of(data))
+    return spec, data
 
 
-def resolve(document: Any) -> tuple[Spec, Shape]:
+def resolve(document: Any, data: DatasetInfo | None = None) -> tuple[Spec, DatasetInfo]:
     """The spec with every value filled in, for its dataset; layers may still not fit each other.
 
     Raises:
@@ -43,18 +46,17 @@ def resolve(document: Any) -> tuple[Spec, Shape]:
         faults.extend(error.faults)
         undescribed = error.total - len(error.faults)
     name = spec.dataset.name if spec is not None else _dataset_name(document)
-    fits: Shape | None = None
-    if name is not None:
+    if data is None and name is not None:
         try:
-            fits = _shape_of(_described(name))
+            data = _described(name)
         except datasets.DatasetNotFound as error:
             known = f"available: {', '.join(error.known)}"
             faults.append(_dataset_fault(error.code, f"unknown dataset; {known}", error.suggestion))
         except datasets.DatasetBroken as error:
             faults.append(_dataset_fault(error.code, f"its files are damaged: {error.path.name}: {error.reason}"))
-    if faults or spec is None or fits is None:
+    if faults or spec is None or data is None:
         raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
-    return validation.suit(spec, document, fits), fits
+    return validation.suit(spec, document, shape_of(data)), data
 
 
 def check_fit(document: Any, spec: Spec, fits: Shape) -> None:
@@ -132,16 +134,8 @@ def _parts(resolved: dict[str, Any]) -> list[dict[str, Any]]:
     return [resolved] if "layers" in resolved else [resolved["generator"], resolved["discriminator"]]
 
 
-def shape(name: str) -> Shape | None:
-    """The shape of a dataset, ``None`` where it is gone by now."""
-    try:
-        info = services().shelf.describe(name, owner())
-    except datasets.DatasetError:
-        return None
-    return _shape_of(info)
-
-
-def _shape_of(info: datasets.DatasetInfo) -> Shape:
+def shape_of(info: DatasetInfo) -> Shape:
+    """What a spec has to fit."""
     rows, columns = info.image_shape
     return Shape(
         rows=rows,
@@ -152,7 +146,7 @@ def _shape_of(info: datasets.DatasetInfo) -> Shape:
     )
 
 
-def _described(name: str) -> datasets.DatasetInfo:
+def _described(name: str) -> DatasetInfo:
     """The dataset; of one that this package knows nobody needs to look at its files."""
     known = datasets.BUILT_IN.get(name)
     return known.info if known is not None else services().shelf.describe(name, owner())

@@ -67,7 +67,7 @@ class Drawings:
     def verdicts(self, job: Job, sample: Artifact) -> Picture:
         """A GAN's samples with what the judge takes them for: it said so when they were made, and they keep it."""
         png = self._artifacts.read(sample.path, sample.sha256)
-        info = self._shelf.describe(str(job.resolved["dataset"]["name"]), job.owner)
+        info = self._shelf.of_job(job)
         try:
             with _drawing:
                 data = grids.verdict_grid(png, classes=info.classes, class_names=info.class_names)
@@ -138,7 +138,7 @@ class Drawings:
 
     def _class_names(self, job: Job) -> tuple[str, ...] | None:
         try:
-            return self._shelf.describe(str(job.resolved["dataset"]["name"]), job.owner).class_names
+            return self._shelf.of_job(job).class_names
         except datasets.DatasetError:  # it may have been removed since; the numbers do
             return None
 

@@ -31,7 +31,7 @@ from service.contract.errors import (
     UploadInUse,
 )
 from service.contract.validation import MAX_FAULTS
-from service.datasets import DatasetBroken, DatasetNotFound, DatasetUnavailable
+from service.datasets import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable
 from service.datasets.intake import UploadRefused
 
 _log = structlog.get_logger("tapeline.web")
@@ -100,6 +100,11 @@ KINDS: Final[dict[str, Kind]] = {
     "method_not_allowed": Kind(405, "The method is not allowed here.", "`Allow` lists the allowed methods."),
     "too_slow": Kind(408, "The upload took too long.", "Use a faster connection, or send a smaller body."),
     "dataset_exists": Kind(409, "The name is already used.", "Use another name, or delete that dataset first."),
+    "dataset_changed": Kind(
+        409,
+        "The dataset has changed since the job was trained.",
+        "Put the earlier files back, or train a new job on the present ones.",
+    ),
     "dataset_space_exceeded": Kind(
         409,
         "The owner's datasets would take too much space.",
@@ -303,6 +308,10 @@ def register(app: Flask) -> None:
     def _(error: ArtifactDamaged) -> Response:
         _log.error("artifact damaged", path=error.path, reason=error.reason)
         return answer("artifact_damaged", "the file is registered, but cannot be read")
+
+    @app.errorhandler(DatasetChanged)
+    def _(error: DatasetChanged) -> Response:
+        return answer("dataset_changed", str(error))
 
     @app.errorhandler(DatasetUnavailable)
     @app.errorhandler(DatasetBroken)

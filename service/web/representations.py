@@ -356,6 +356,8 @@ class DatasetItem(Answer):
     source: str
     licence: str
     sha256: str | None
+    version: str | None = Field(description="Name of exactly these data, for specs: `mine@1a2b3c4d5e6f`.")
+    versions: list[str] = Field(description="All versions with this name, the newest first; `mine` names the newest.")
     available: bool = Field(
         description="Whether its files are available locally; otherwise a worker downloads them for the first job."
     )
@@ -707,6 +709,8 @@ def dataset_item(info: DatasetInfo) -> DatasetItem:
         source=info.source,
         licence=info.licence,
         sha256=info.sha256,
+        version=info.version,
+        versions=list(info.versions),
         available=info.available,
         state=info.state,
         state_reason=info.state_reason,

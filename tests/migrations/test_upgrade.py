@@ -90,6 +90,43 @@ def test_no_step_loses_a_row(database_url: str) -> None:
     database.close()
 
 
+def test_old_jobs_are_pinned_to_the_upload_that_they_were_trained_on(database_url: str) -> None:
+    """Not to one that came later under the same name, nor to one that is another owner's."""
+    database = Database(database_url)
+    upload = text(
+        "INSERT INTO uploads (id, owner, name, image_rows, image_columns, classes, train_count, validation_count,"
+        " sha256, size_bytes, created_ms) VALUES (:id, :owner, 'mine', 8, 8, 2, 10, 10, :sha256, 100, 50)"
+    )
+    job = text("UPDATE jobs SET owner = :owner, resolved = :resolved, provenance = :provenance, created_ms = :at")
+    cases = {  # owner, what it was trained on, when it was submitted, which upload it is pinned to
+        "waiting": (None, None, 60, "ds_own"),
+        "trained": (None, "sha256:own", 60, "ds_own"),
+        "others": (None, "sha256:gone", 60, None),
+        "earlier": (None, None, 40, None),
+        "ann": ("ann", "sha256:ann", 60, "ds_ann"),
+    }
+    with exclusively(database) as connection:
+        command.upgrade(config(connection), "0012")
+        connection.execute(upload, {"id": "ds_own", "owner": "", "sha256": "sha256:own"})
+        connection.execute(upload, {"id": "ds_ann", "owner": "ann", "sha256": "sha256:ann"})
+        for job_id, (owner, trained_on, at, _) in cases.items():
+            connection.execute(text(_JOB.replace("'job_a'", ":id")), {"id": job_id})
+            values = {
+                "owner": owner,
+                "resolved": json.dumps({"dataset": {"name": "mine"}}),
+                "provenance": json.dumps({"dataset": trained_on}) if trained_on else None,
+                "at": at,
+            }
+            connection.execute(text(f"{job} WHERE id = :id"), values | {"id": job_id})
+    upgrade(database)
+    with database.read() as session:
+        rows = session.execute(text("SELECT id, upload_id, dataset_sha256 FROM jobs")).all()
+    assert {row.id: row.upload_id for row in rows} == {job_id: case[3] for job_id, case in cases.items()}
+    digests = {job_id: case[1] for job_id, case in cases.items()} | {"waiting": "sha256:own"}
+    assert {row.id: row.dataset_sha256 for row in rows} == digests
+    database.close()
+
+
 def test_jobs_from_before_extremes_get_them(database_url: str) -> None:
     """Of one job all epochs are older, of the other the first; what newer code wrote of a third stays as it is."""
     database = Database(database_url)

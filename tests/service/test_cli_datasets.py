@@ -50,8 +50,8 @@ def test_what_is_sent_is_listed_and_trained_on(run: Run, archive: Path) -> None:
 
 
 def test_the_same_name_twice_is_refused(run: Run, archive: Path) -> None:
-    assert run("upload", "twice", str(archive)).exit_code == 0
-    again = run("upload", "twice", str(archive))
+    assert run("upload", "versioned", str(archive)).exit_code == 0
+    again = run("upload", "versioned", str(archive))
     assert again.exit_code != 0
     assert "twice" in again.stderr
 
@@ -63,6 +63,15 @@ def test_files_that_are_no_pictures_are_refused(run: Run, tmp_path: Path) -> Non
     assert refused.exit_code != 0
     assert "Traceback" not in refused.output
     assert "broken" not in run("datasets").stdout
+
+
+def test_a_second_upload_under_a_name_is_a_version(run: Run, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 6, 5)).astype(np.uint8)
+        np.savez(tmp_path / "a.npz", images=pixels, labels=(np.arange(40) % 4).astype(np.uint8))
+        done = run("upload", "versioned", str(tmp_path / "a.npz"))
+        assert done.exit_code == 0, done.output
+        assert ("newest of 2 versions: versioned@" in done.stdout) is (seed == 2)
 
 
 def test_two_files_for_one_place_are_named(run: Run, tmp_path: Path) -> None:

@@ -64,7 +64,10 @@ def show_list() -> Response:
     ),
 )
 def upload() -> Response:
-    """Upload a dataset.
+    """Upload a dataset, or a new version of one.
+
+    A name stands for its newest version, `name@1a2b3c4d` for the one whose SHA-256 begins so. A job keeps the version
+    that it was submitted with.
 
     Greyscale images with their classes, as one NPZ archive or as IDX files, plain or gzipped; see the fields of the
     form. The files are read in a sandbox. Other owners cannot see the dataset.
@@ -104,23 +107,25 @@ def _take_in(upload_id: str) -> str:
         files.discard(upload_id)
         raise
     try:
-        _store(upload_id, form.name, taken)
+        stored = _store(upload_id, form.name, taken)
     except (UploadExists, NoSpaceLeft):
         files.discard(upload_id)
         raise
+    if stored != upload_id:
+        files.discard(upload_id)
     # After any other error nobody knows whether the row was stored; the scheduler removes what no row names.
     return form.name
 
 
 def _check_name(name: str) -> None:
-    """Refuse a name that is used already, before the files are read."""
+    """Refuse the name of a dataset that is no upload, before the files are read."""
     shelf = services().shelf
-    if name in {info.name for info in shelf.catalogue(owner())}:
+    if name in {info.name for info in shelf.catalogue(owner()) if info.upload_id is None}:
         raise Problem("dataset_exists", f"there already is a dataset {name!r}; use another name")
 
 
-def _store(upload_id: str, name: str, taken: Taken) -> None:
-    uploads.store(
+def _store(upload_id: str, name: str, taken: Taken) -> str:
+    return uploads.store(
         services().database,
         Upload(
             id=upload_id,
@@ -152,15 +157,17 @@ def show(name: str) -> Response:
 def delete(name: str) -> Response:
     """Delete an uploaded dataset that no unfinished job uses.
 
-    Jobs that have ended keep their results. To continue one of them, upload the dataset again.
+    `mine` deletes all of its versions, `mine@1a2b3c4d` one. Jobs that were trained on it keep their results and their
+    data: they can be forked, reproduced and asked for predictions, and the files are deleted with the last of them.
     """
     queries.read_query(NoQuery)
     here = services()
-    upload_id = uploads.remove(here.database, name, owner=owner(), by=actor())
-    if upload_id is None:
-        services().shelf.look_up(name, owner())
+    gone = uploads.remove(here.database, name, owner=owner(), by=actor())
+    if gone is None:
+        here.shelf.look_up(name, owner())
         raise Problem("dataset_fixed", f"{name} is not an uploaded dataset")
-    here.uploads.discard(upload_id)
+    for upload_id in gone:
+        here.uploads.discard(upload_id)
     return Response(status=204)
 
 

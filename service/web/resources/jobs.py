@@ -19,7 +19,7 @@ from service.contract.jobs import Origin, Submission
 from service.contract.spec import Spec
 from service.contract.states import Action
 from service.contract.tables import Artifact, Job
-from service.contract.validation import Shape
+from service.datasets import DatasetError, DatasetInfo
 from service.web import checking, problems, queries
 from service.web.answers import as_json, tag_of, tagged_json
 from service.web.guard import actor, refused, still_open
@@ -61,7 +61,7 @@ def submit() -> Response:
     if query.dry_run:
         return _dry_run(document)
     try:
-        spec, shape = checking.check(document)
+        spec, data = checking.check(document)
         here.quotas.new_job(owner())
     except (SpecError, Problem):
         # What was accepted once is answered so again, whatever has changed since.
@@ -69,8 +69,14 @@ def submit() -> Response:
         if earlier is None:
             raise
         return earlier
-    steps = costs.total_steps(spec, shape.train_count)
-    submission = Submission(spec=document, resolved=spec, steps=steps, owner=owner())
+    submission = Submission(
+        spec=document,
+        resolved=spec,
+        steps=costs.total_steps(spec, data.train_count),
+        owner=owner(),
+        upload_id=data.upload_id,
+        dataset_sha256=data.sha256,
+    )
     answer, replayed = jobs.submit(here.database, submission, idempotency=idempotency, represent=_represent, by=actor())
     reach("submitted")
     if not replayed:
@@ -79,7 +85,8 @@ def submit() -> Response:
 
 
 def _dry_run(document: Any) -> Response:
-    spec, shape = checking.resolve(document)
+    spec, data = checking.resolve(document)
+    shape = checking.shape_of(data)
     try:
         checking.check_fit(document, spec, shape)
     except SpecError as error:
@@ -231,10 +238,15 @@ def fork(job_id: str) -> Response:
             checkpoint = jobs.checkpoint(session, parent, asked.checkpoint)
             name = names.of_fork(session, parent, owner=owner()) if "name" not in asked.overrides else None
         about = {"name": name, "tags": parent.tags, "priority": parent.priority}
-        spec, shape = _derived(parent, about, asked.overrides, epoch=checkpoint.epoch)
-        steps = costs.total_steps(spec, shape.train_count)
-        sent = spec.model_dump(mode="json")
-        new = Submission(spec=sent, resolved=spec, steps=steps, owner=owner())
+        spec, data = _derived(parent, about, asked.overrides, epoch=checkpoint.epoch)
+        new = Submission(
+            spec=spec.model_dump(mode="json"),
+            resolved=spec,
+            steps=costs.total_steps(spec, data.train_count),
+            owner=owner(),
+            upload_id=data.upload_id,
+            dataset_sha256=data.pinned_sha256 or data.sha256,
+        )
         try:
             return _submit_copy(new, parent, checkpoint, idempotency, reproduces=False)
         except ArtifactDamaged:
@@ -270,12 +282,19 @@ def reproduce(job_id: str) -> Response:
         name = names.of_reproduction(session, original, owner=owner())
     about = {"name": name, "tags": original.tags, "priority": original.priority}
     spec = validation.read_resolved(original.resolved | about)
-    again = Submission(spec=original.spec, resolved=spec, steps=original.steps, owner=owner())
+    again = Submission(
+        spec=original.spec,
+        resolved=spec,
+        steps=original.steps,
+        owner=owner(),
+        upload_id=original.upload_id,
+        dataset_sha256=original.dataset_sha256,
+    )
     return _submit_copy(again, original, start, idempotency, reproduces=True)
 
 
-def _derived(parent: Job, about: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -> tuple[Spec, Shape]:
-    """The spec of a fork, and the shape of its data, which must be that of its parent's data.
+def _derived(parent: Job, about: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -> tuple[Spec, DatasetInfo]:
+    """The spec of a fork, and its data: those of the parent, or others of the same shape.
 
     Args:
         about: the fork's name, tags and priority where the overrides do not say them.
@@ -285,18 +304,30 @@ def _derived(parent: Job, about: dict[str, Any], overrides: dict[str, Any], *, e
     """
     try:
         spec = validation.derive(parent.resolved | about, overrides, epoch=epoch)
-        spec, shape = checking.check(spec.model_dump(mode="json"))
-        before = checking.shape(parent.resolved["dataset"]["name"])
-        if before is not None and before.pixels != shape.pixels:
-            detail = f"its images have {shape.pixels} pixels; those of the checkpoint's dataset have {before.pixels}"
+        before = _data_of(parent)
+        same = "dataset" not in overrides
+        spec, data = checking.check(spec.model_dump(mode="json"), before if same else None)
+        if before is not None and before.image_shape != data.image_shape:
+            detail = f"its images are {_by(data)}; those of the checkpoint's dataset are {_by(before)}"
             raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="wrong_shape")])
-        return spec, shape
+        return spec, data
     except SpecError as error:
         sent = validation.as_sent(error, overrides)
         raise SpecError(
             [replace(fault, pointer="#/overrides" + fault.pointer.removeprefix("#")) for fault in sent.faults],
             total=sent.total,
         ) from error
+
+
+def _data_of(job: Job) -> DatasetInfo | None:
+    try:
+        return services().shelf.of_job(job)
+    except DatasetError:
+        return None
+
+
+def _by(data: DatasetInfo) -> str:
+    return " x ".join(map(str, data.image_shape))
 
 
 def _submit_copy(
@@ -322,7 +353,7 @@ def _submit_copy(
     new = replace(new, id=new_id, origin=Origin(parent=parent, start=start, reproduces=reproduces))
     try:
         answer, replayed = jobs.submit(here.database, new, idempotency=idempotency, represent=_represent, by=actor())
-    except (IdempotencyConflict, JobNotFound):
+    except (IdempotencyConflict, JobNotFound, SpecError):
         here.artifacts.remove_job(new_id)
         raise
     # After any other error nobody knows whether the job was stored; the scheduler removes what no row names.
