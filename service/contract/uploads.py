@@ -37,11 +37,6 @@ def listed(session: Session, *, owner: str | None) -> Sequence[Upload]:
     return session.scalars(select(Upload).where(Upload.owner == (owner or "")).order_by(Upload.name)).all()
 
 
-def used_bytes(session: Session, *, owner: str | None) -> int:
-    """What an owner's data sets take."""
-    return session.scalar(select(func.sum(Upload.size_bytes)).where(Upload.owner == (owner or ""))) or 0
-
-
 def total_bytes(session: Session) -> int:
     """What the data sets of all owners take."""
     return session.scalar(select(func.sum(Upload.size_bytes))) or 0
