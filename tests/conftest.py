@@ -17,7 +17,9 @@ from sqlalchemy import delete, text
 
 from migrations.upgrade import upgrade
 from service.contract.database import Database
+from service.contract.settings import Settings
 from service.contract.tables import Base
+from service.local import LocalStack
 
 _NUMBERS = itertools.count()
 
@@ -138,3 +140,12 @@ def database(either_url: str) -> Iterator[Database]:
     """A migrated database."""
     with closing(Database(either_url)) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """The whole service on this machine, one for each module that asks."""
+    home = tmp_path_factory.mktemp("home")
+    settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=2)
+    with LocalStack(settings) as running:
+        yield running

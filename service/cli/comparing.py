@@ -16,7 +16,7 @@ from rich.text import Text
 from service.cli.target import Target, complete_jobs, job_argument, service_options
 from service.cli.text import KEY_METRICS, differences, duration, short_ids, state, to_json, value_text
 from service.client import Job
-from service.contract.metric_info import Goal, describe, number
+from service.contract.metric_info import describe, number
 
 _ABOUT: Final = ("name", "tags", "priority")
 """Fields of a spec that change nothing about the training."""
@@ -136,11 +136,11 @@ def _at(spec: Mapping[str, Any], place: str) -> Any:
 
 def _best(name: str, values: Sequence[float | None]) -> int | None:
     """The place of the best value; ``None`` where neither way is better."""
-    goal = describe(name).goal
+    better = describe(name).better
     known = [(value, place) for place, value in enumerate(values) if value is not None]
-    if goal is None or len(known) < 2:
+    if better is None or len(known) < 2:
         return None
-    chosen = max(known) if goal is Goal.MAXIMIZE else min(known)
+    chosen = max(known) if better == "max" else min(known)
     return chosen[1]
 
 

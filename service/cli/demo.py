@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from rich.console import Console
 from service.cli.errors import Failure
 from service.cli.progress import Watched, display_of, explain, follow
 from service.cli.target import Target, service_options
-from service.cli.text import key_metrics
+from service.cli.text import duration_s, key_metrics
 from service.cli.up import cores, interrupt, say
 from service.client import ApiError, Client, ClientError
 from service.contract.metric_info import size
@@ -164,10 +163,5 @@ def _sum_up(
     if best and best["epoch"] != classifier["progress"]["epoch"]:
         accuracy += f" (best: {best['metrics']['val_accuracy']:.2%}, epoch {best['epoch']})"
     losses = ", ".join(f"{label} {value}" for label, value in key_metrics(gan))
-    console.print(f"\n  [bold]classifier[/]  {_seconds(classifier):>5} s  {accuracy}")
-    console.print(f"  [bold]gan[/]         {_seconds(gan):>5} s  {losses}\n")
-
-
-def _seconds(job: Mapping[str, Any]) -> str:
-    began, ended = (datetime.fromisoformat(job[name]) for name in ("started_at", "finished_at"))
-    return f"{(ended - began).total_seconds():.1f}"
+    console.print(f"\n  [bold]classifier[/]  {duration_s(classifier):>5.1f} s  {accuracy}")
+    console.print(f"  [bold]gan[/]         {duration_s(gan):>5.1f} s  {losses}\n")

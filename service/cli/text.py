@@ -14,6 +14,7 @@ from rich.text import Text
 
 from service.client import Client
 from service.client.lookup import age_s, age_text
+from service.contract import metric_info
 from service.contract.metric_info import describe, number
 
 KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
@@ -86,10 +87,8 @@ def clock(seconds: float) -> str:
 
 
 def about(seconds: float) -> str:
-    """An estimate: ``7 s``, ``2 min``, ``1.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """An estimate: ``7 s``, ``2 min``, ``1.5 h``; at least a second."""
+    return metric_info.duration(max(seconds, 1.0))
 
 
 def print_rows(rows: Sequence[tuple[str, Text]]) -> None:

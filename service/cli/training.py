@@ -172,26 +172,16 @@ def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
         *(("Settings", f"{name}: {value}") for name, value in changed_settings(client, spec).items()),
     ]
     shown = [(name, Text(value)) for name, value in rows]
-    shown += [("Notes", Text(_note_text(note), "yellow")) for note in cost.get("notes") or []]
+    shown += [("Notes", Text(note, "yellow")) for note in cost["notes"]]
     print_rows(shown)
     if sys.stdout.isatty():
         click.echo("Nothing was submitted. To submit the job, omit --dry-run.")
 
 
-def _note_text(note: Any) -> str:
-    """A note of a dry run, whether it is text or a document with a message."""
-    return str(note.get("message") or note.get("detail") or note) if isinstance(note, Mapping) else str(note)
-
-
 def _estimate(cost: Mapping[str, Any]) -> str:
     """The range of the estimate where there is one, and what it is based on."""
-    low, high = cost.get("estimated_seconds_low"), cost.get("estimated_seconds_high")
-    seconds = cost.get("estimated_seconds")
-    if low is not None and high is not None:
-        text = about(low) if about(low) == about(high) else f"{about(low)} to {about(high)}"
-    elif seconds is not None:
-        text = f"about {about(seconds)}"
-    else:
+    low, high = cost["estimated_seconds_low"], cost["estimated_seconds_high"]
+    if low is None or high is None:
         return "unknown until a job of this kind has ended"
-    basis = cost.get("estimate_basis")
-    return f"{text} (based on {basis})" if basis else text
+    text = about(low) if about(low) == about(high) else f"{about(low)} to {about(high)}"
+    return f"{text} (based on {cost['estimate_basis']})"

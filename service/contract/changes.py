@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from service.contract.keys import Scope
+from service.contract.keys import OWNER, Scope
 from service.contract.spec import Label, Part, PlainText
 
 DEFAULT_PRIORITY: Final = 5
@@ -50,7 +50,7 @@ class KeyRequest(Part):
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
     """For people: what uses it."""
-    owner: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+    owner: Annotated[str, Field(pattern=f"^{OWNER.pattern}$")]
     """Whose jobs and datasets it opens. Several keys may have one owner."""
     scope: Scope = Scope.SUBMIT
     lifetime_days: Annotated[float, Field(gt=0, le=3650)] | None = None

@@ -22,6 +22,7 @@ from service.contract.errors import (
     JobNotFound,
 )
 from service.contract.events import EventType
+from service.contract.queue import CLAIM_ORDER
 from service.contract.spec import Spec
 from service.contract.states import TERMINAL, Action, Request, Status, allowed_actions
 from service.contract.tables import (
@@ -439,12 +440,7 @@ def sample(session: Session, job: Job, which: str) -> Artifact:
 def forgotten(session: Session, *, waited_s: float, limit: int) -> Sequence[str]:
     """Ids of the jobs that are next in the queue and have waited for at least ``waited_s`` seconds."""
     old = Job.queued_ms < now_ms() - int(waited_s * 1000)
-    query = (
-        select(Job.id)
-        .where(Job.status == Status.QUEUED, old)
-        .order_by(Job.priority.desc(), Job.queued_ms, Job.id)
-        .limit(limit)
-    )
+    query = select(Job.id).where(Job.status == Status.QUEUED, old).order_by(*CLAIM_ORDER).limit(limit)
     return session.scalars(query).all()
 
 

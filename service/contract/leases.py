@@ -21,6 +21,7 @@ from service.contract.events import EventType
 from service.contract.extremes import extended
 from service.contract.failpoints import reach
 from service.contract.health import Finding
+from service.contract.queue import CLAIM_ORDER
 from service.contract.states import ErrorCode, Request, Status
 from service.contract.tables import Artifact, Epoch, ExpectedEpoch, Job, Worker
 from service.contract.validation import canonical
@@ -93,7 +94,7 @@ def claim(database: Database, worker: str, lease_s: float, *, max_running: int =
     best = (
         select(Job.id)
         .where(Job.status == Status.QUEUED, *_below(max_running))
-        .order_by(Job.priority.desc(), Job.queued_ms, Job.id)
+        .order_by(*CLAIM_ORDER)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()

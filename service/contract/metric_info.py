@@ -192,6 +192,13 @@ def size(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "B" or abs(count) >= 100 else f"{count:.1f} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """A length of time as a person reads it: ``7 s``, ``2 min``, ``1.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def documents() -> dict[str, dict[str, Any]]:
     """All of them for a browser."""
     return {name: asdict(info) for name, info in (METRICS | RESOURCES).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -11,6 +12,9 @@ from sqlalchemy.orm import Session
 from service.contract.database import now_ms
 from service.contract.states import Status
 from service.contract.tables import Job
+
+CLAIM_ORDER: Final = (Job.priority.desc(), Job.queued_ms, Job.id)
+"""In which order queued jobs are claimed; the index ``ix_jobs_waiting`` has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +39,16 @@ class Queue:
 
 def read(session: Session, *, owner: str | None = None, limit: int = 100) -> Queue:
     """The first queued jobs of an owner (``None``: of all), with their positions among everyone's."""
-    # The order of ``leases.claim``. Owners at their limit of running jobs are passed over when it comes to that.
-    order = (Job.priority.desc(), Job.queued_ms, Job.id)
+    # Owners at their limit of running jobs are passed over when it comes to that.
     queued = Job.status == Status.QUEUED
     total = session.scalar(select(func.count()).select_from(Job).where(queued)) or 0
     # First the ids alone, which an index has in this order: whole rows would be carried through the sort.
     if owner is None:
-        ids = session.scalars(select(Job.id).where(queued).order_by(*order).limit(limit)).all()
+        ids = session.scalars(select(Job.id).where(queued).order_by(*CLAIM_ORDER).limit(limit)).all()
         places = dict(zip(ids, range(1, len(ids) + 1), strict=True))
         own = total
     else:
-        place = func.row_number().over(order_by=order).label("position")
+        place = func.row_number().over(order_by=CLAIM_ORDER).label("position")
         everyone = select(Job.id, Job.owner, place).where(queued).subquery()
         query = select(everyone.c.id, everyone.c.position).where(everyone.c.owner == owner)
         places = {row.id: row.position for row in session.execute(query.order_by(everyone.c.position).limit(limit))}

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from service import datasets
-from service.contract import events, jobs
+from service.contract import events, jobs, listing
 from service.contract.artifacts import ArtifactKind, ArtifactStore
 from service.contract.database import Database
 from service.contract.errors import JobNotFound
@@ -86,7 +86,7 @@ class Drawings:
             raise Problem("not_found", f"a {job.kind} has no confusion matrix")
         if not rows:
             raise Problem("not_yet", "the job has not finished its first epoch")
-        title = job.name or f"{job.kind} …{job.id[-6:].lower()}"
+        title = listing.title(job.id, job.name, job.kind)
         if which == "curves":
             table = metric_table(job, rows, news)
 

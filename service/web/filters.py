@@ -16,8 +16,13 @@ _CODE: Final = re.compile(r"`([^`]+)`")
 
 def register(app: Flask) -> None:
     """Make the filters known to the app's templates."""
-    app.jinja_env.filters |= {"pretty": pretty, "code": code, "constraints": constraints, "duration": duration}
-    app.jinja_env.filters |= {"metric_label": metric_label, "metric_value": metric_value, "share": share}
+    app.jinja_env.filters |= {"pretty": pretty, "code": code, "constraints": constraints}
+    app.jinja_env.filters |= {
+        "duration": metric_info.duration,
+        "metric_label": metric_label,
+        "metric_value": metric_value,
+        "share": share,
+    }
     app.jinja_env.globals["metric_documents"] = metric_info.documents
 
 
@@ -32,13 +37,6 @@ def code(text: str) -> Markup:
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
     )
-
-
-def duration(seconds: float) -> str:
-    """A time as a person would say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def metric_label(name: str) -> str:

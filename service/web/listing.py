@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from service.contract import orders
+from service.contract import metric_info, orders
 from service.contract.columns import Column, Type
 from service.contract.listing import Group, GroupBy
 from service.contract.metric_info import Goal
@@ -92,7 +92,6 @@ def listed_job(job: Job, columns: Sequence[Column]) -> ListedJob:
 
 def column_item(column: Column, values: int | None = None) -> ColumnItem:
     """What a column is."""
-    goals = {"max": Goal.MAXIMIZE, "min": Goal.MINIMIZE}
     return ColumnItem(
         name=column.name,
         label=column.label,
@@ -100,7 +99,7 @@ def column_item(column: Column, values: int | None = None) -> ColumnItem:
         type=column.type,
         percent=column.percent,
         metric=column.metric,
-        goal=goals[column.better] if column.better is not None else None,
+        goal=metric_info.describe(column.metric).goal if column.metric and column.better else None,
         sort=orders.of_column(column.name),
         values=values,
     )

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from service.client import Client
-from service.contract.settings import Settings
 from service.local import LocalStack
 
 README = Path(__file__).parent.parent.parent / "README.md"
@@ -48,14 +46,6 @@ def session() -> str:
         for language, code in blocks:
             parts.append(code if language == "sh" else f"python - <<'END OF PYTHON'\n{code}END OF PYTHON\n")
     return "\n".join(parts)
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=2)
-    with LocalStack(settings) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

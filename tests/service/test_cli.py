@@ -7,9 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from service.cli import demo as demo_command
 from service.cli import main
 from service.cli.progress import sparkline
 from service.client import Client
-from service.contract.settings import Settings
 from service.local import LocalStack
 from tests.terminals import in_terminal, plain
 
@@ -40,32 +38,6 @@ DIVERGING = TINY | {
     "optimizer": {"name": "sgd", "learning_rate": 10},
     "schedule": {"name": "constant"},
 }
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=2)
-    with LocalStack(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def client(stack: LocalStack) -> Iterator[Client]:
-    with Client(stack.url) as made:
-        yield made
-
-
-@pytest.fixture
-def run(stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command as in a pipe, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, spec: dict[str, Any] | str | None = None) -> Result:
-        text = spec if isinstance(spec, str) or spec is None else json.dumps(spec)
-        return CliRunner().invoke(main, ["--server", stack.url, *arguments], input=text)
-
-    return run
 
 
 @pytest.fixture

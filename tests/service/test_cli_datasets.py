@@ -1,32 +1,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-
-from service.cli import main
-from service.contract.settings import Settings
-from service.local import LocalStack
+from click.testing import Result
 
 Run = Callable[..., Result]
 SPEC = {"kind": "classifier", "dataset": {"name": "stripes"}, "epochs": 1, "batch_size": 10}
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=1)
-    with LocalStack(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def run(stack: LocalStack) -> Run:
-    return lambda *arguments, spec=None: CliRunner().invoke(main, ["--server", stack.url, *arguments], input=spec)
 
 
 @pytest.fixture

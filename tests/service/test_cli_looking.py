@@ -9,17 +9,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from service.cli import main
 from service.client import Client
-from service.contract.settings import Settings
 from service.local import LocalStack
 from tests.terminals import in_terminal, plain
 
@@ -35,20 +34,6 @@ ADAM = {"name": "adam", "learning_rate": 0.005}
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=2)
-    with LocalStack(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def client(stack: LocalStack) -> Iterator[Client]:
-    with Client(stack.url) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def jobs(stack: LocalStack) -> dict[str, str]:
     """Ids by name: a job, its fork, its reproduction, and one with another optimizer."""
     with Client(stack.url) as client:
@@ -57,13 +42,6 @@ def jobs(stack: LocalStack) -> dict[str, str]:
         made.append(client.submit(TINY | {"name": "adam", "optimizer": ADAM}))
         assert {job.wait(timeout_s=60).status for job in made} == {"succeeded"}
         return {str(job.name): job.id for job in made}
-
-
-@pytest.fixture
-def run(stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command as in a pipe, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(main, ["--server", stack.url, *arguments])
 
 
 def rows(result: Result) -> dict[str, list[str]]:

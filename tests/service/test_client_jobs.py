@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from service.client import AmbiguousJob, ApiError, Client, Job
-from service.contract.settings import Settings
 from service.local import LocalStack
 
 TINY = {
@@ -21,20 +19,6 @@ TINY = {
     "checkpoint": {"keep_last": 2},
 }
 LONG = {"kind": "gan", "epochs": 1000}
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=2)
-    with LocalStack(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def client(stack: LocalStack) -> Iterator[Client]:
-    with Client(stack.url) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

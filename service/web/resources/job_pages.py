@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from flask import Response
 
-from service.contract import events, extremes, files, jobs
+from service.contract import events, extremes, files, jobs, listing
 from service.contract.artifacts import ArtifactKind
 from service.contract.events import EventType, Level, Wanted
 from service.contract.states import TERMINAL
@@ -140,7 +140,7 @@ def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQue
 
 
 def _page(template: str, job: Job, section: str, **values: Any) -> Response:
-    title = job.name or f"{job.kind} {job.id[-6:].lower()}"
+    title = listing.title(job.id, job.name, job.kind)
     sections = {
         "Overview": f"/ui/jobs/{job.id}",
         "Metrics": f"/jobs/{job.id}/metrics",
