@@ -33,8 +33,8 @@ def test_what_is_sent_is_listed_and_trained_on(run: Run, archive: Path) -> None:
 
 
 def test_the_same_name_twice_is_refused(run: Run, archive: Path) -> None:
-    assert run("upload", "versioned", str(archive)).exit_code == 0
-    again = run("upload", "versioned", str(archive))
+    assert run("upload", "twice", str(archive)).exit_code == 0
+    again = run("upload", "twice", str(archive))
     assert again.exit_code != 0
     assert "twice" in again.stderr
 
