@@ -5,6 +5,7 @@ import { Chart } from "./chart.js";
 import { Settings, drawSettings, renew } from "./compare-settings.js";
 import { Settings as ChartSettings, groupOf, places, rank, span } from "./curves.js";
 import { formatOf } from "./format.js";
+import { isOver, shortId, titleOf } from "./job-facts.js";
 import { Metrics } from "./metrics.js";
 import { Samples } from "./samples.js";
 import { Scatter } from "./scatter.js";
@@ -12,7 +13,6 @@ import { Scatter } from "./scatter.js";
 const DISTINCT = 10; // so many lines can be told apart; of more, one at a time is brought to the front
 const AT_A_TIME = 4; // requests for metrics
 const OBJECTIVES = ["val_accuracy", "val_loss", "frechet_distance"]; // what decides which job is the best
-const ENDED = ["succeeded", "failed", "cancelled"];
 
 const jobs = JSON.parse($("#jobs").textContent);
 const many = jobs.length > DISTINCT;
@@ -33,11 +33,9 @@ function colours() {
   }
 }
 
-const titleOf = (job) => job.name || `${job.kind} ${job.id.slice(-6).toLowerCase()}`;
-
 function name() {
   const names = Map.groupBy(jobs, titleOf);
-  for (const job of jobs) job.label = names.get(titleOf(job)).length > 1 ? `${titleOf(job)} (${job.id.slice(-6).toLowerCase()})` : titleOf(job);
+  for (const job of jobs) job.label = names.get(titleOf(job)).length > 1 ? `${titleOf(job)} (${shortId(job.id)})` : titleOf(job);
 }
 
 const swatch = (job) => (many ? null : h("span", { class: `swatch series-${(job.index % 8) + 1}` }));
@@ -194,7 +192,7 @@ function drawAll() {
 }
 
 function follow(scrubber, redraw) {
-  const running = jobs.filter((job) => !ENDED.includes(job.status));
+  const running = jobs.filter((job) => !isOver(job));
   const find = (news) => running.find((job) => job.id === news.job);
   const status = (news) => {
     find(news).status = news.status;
@@ -245,6 +243,6 @@ if (jobs.length) {
   const jobAt = (event) => event.target.closest("[data-job]")?.dataset.job ?? null;
   document.addEventListener("mouseover", (event) => event.target.closest(".plot") || light(jobAt(event)));
   document.addEventListener("focusin", (event) => jobAt(event) && light(jobAt(event)));
-  if (jobs.some((job) => !ENDED.includes(job.status))) follow(scrubber, redraw);
+  if (jobs.some((job) => !isOver(job))) follow(scrubber, redraw);
   await pool(jobs, (job) => job.metrics.load().catch(() => {}));
 }

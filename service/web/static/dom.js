@@ -18,6 +18,9 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 export const words = (name) => name.replaceAll("_", " ").replaceAll("/", " · ");
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+export const sentence = (text) => capital(text) + (/[.!?]$/.test(text) ? "" : ".");
+export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 // Label, unit, goal and colour of a metric: { label, description, percent, goal, series, unit }. One of a single layer, like
 // grad_norm/layers.0, is described by its base. The server's words: service/contract/metric_info.py.

@@ -1,7 +1,8 @@
 // A pad to draw on, and a classifier that answers while one draws.
 import { $, $$, announce } from "./dom.js";
 import { call } from "./api.js";
-import { latest, wireCheckpoints } from "./checkpoints.js";
+import { wireCheckpoints } from "./checkpoints.js";
+import { latest } from "./latest.js";
 
 const SIDE = 56; // sent are so many pixels along a side; the service fits the drawing into the data set's frame
 const job = JSON.parse($("#job").textContent);

@@ -2,7 +2,7 @@
 // asked for when they come into view, and again when there is a better checkpoint, but not often.
 import { $, h, throttle } from "./dom.js";
 import { call } from "./api.js";
-import { latest } from "./checkpoints.js";
+import { latest } from "./latest.js";
 import { view } from "./viewer.js";
 
 const FIRST = 24;

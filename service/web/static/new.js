@@ -1,5 +1,5 @@
 // A new job: the form, the JSON beside it, and what the service says of both while one types.
-import { $, $$, announce, debounce, h } from "./dom.js";
+import { $, announce, debounce, h } from "./dom.js";
 import { call } from "./api.js";
 import { showFault, showPlan } from "./form/cost.js";
 import { aboutDataset, datasetControl } from "./form/dataset.js";

@@ -2,7 +2,7 @@
 import { heights, place, smooth, steps, ticks } from "./align.js";
 import { seriesColor, seriesDash, token } from "./palette.js";
 
-export const GUTTER = 58; // of the vertical axis, in every chart: so that their epochs stand below each other
+const GUTTER = 58; // of the vertical axis, in every chart: so that their epochs stand below each other
 const ROOM_FOR_A_POINT = 9;
 const MUTED_ALPHA = 0.45;
 

@@ -138,13 +138,15 @@ export class JobTable {
 
   // Puts the keyboard on the row that lies so many rows further.
   move(by) {
-    const now = this.items.findIndex((item) => item.key === this.focusedKey());
+    const key = this.focusedKey() ?? this.movedTo; // a row that was scrolled away does not exist, but its place does
+    const now = this.items.findIndex((item) => item.key === key);
     const next = Math.max(0, Math.min(this.items.length - 1, now < 0 ? 0 : now + by));
     if (!this.items[next]) return;
     const place = this.body.getBoundingClientRect().top + scrollY + this.places()[next];
     if (place < scrollY + 140 || place > scrollY + innerHeight - 120) scrollTo({ top: place - innerHeight / 2 });
     this.draw();
-    const row = this.rows.get(this.items[next].key);
+    this.movedTo = this.items[next].key;
+    const row = this.rows.get(this.movedTo);
     (row?.name ?? row?.toggle)?.focus({ preventScroll: true });
   }
 

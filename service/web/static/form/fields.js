@@ -1,9 +1,8 @@
 // Fields with one value: a label, an input, its help, what is wrong with it, and the way back to the preset's value.
-import { h, words } from "../dom.js";
+import { capital, h, words } from "../dom.js";
 import { pointerOf } from "./document.js";
 
 export const idOf = (path) => `field${pointerOf(path).replaceAll("/", "-")}`;
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 // The schema's title where somebody chose it; pydantic makes one of each name, which we only write in small letters.
 export function labelOf(schema, name) {

@@ -1,5 +1,5 @@
 // What to train and where to start: the kinds, and a card for each preset with what it is, reaches and takes.
-import { $, $$, describe, duration, h, metric, words } from "../dom.js";
+import { $, $$, capital, describe, duration, h, metric, words } from "../dom.js";
 
 const KINDS = { classifier: "Classifier", gan: "GAN" };
 
@@ -49,5 +49,4 @@ export class PresetCards {
   }
 }
 
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const short = ({ metric: name, value }) => (describe(name).percent ? `${(100 * value).toFixed(1)}%` : metric(name, Number(value.toPrecision(2))));
