@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 import engine
 from service import networks
@@ -19,6 +20,7 @@ from service.contract.presets import PRESETS
 from service.contract.settings import Auth
 from service.contract.validation import read_resolved
 from tests.browser.conftest import Visit, only_with, until
+from tests.browser.held import hold
 from tests.browser.test_looks import serious
 
 EVERY_PRESET = [(kind.value, name) for kind, presets in PRESETS.items() for name in presets]
@@ -542,3 +544,58 @@ def test_form_is_for_everybody(
 def http_of() -> Any:
     """A client of the service that a window looks at."""
     return lambda visit: httpx.Client(base_url=visit.url, timeout=30)
+
+
+def test_a_job_is_submitted_once(form: Visit) -> None:
+    page = form.page
+    submitted = hold(page, r"POST /jobs$")
+    page.get_by_role("button", name="Start training").click()
+    submitted.wait(1)
+    page.locator("#field-epochs").fill("7")
+    checked(page)
+    page.wait_for_timeout(500)
+    expect(page.locator("#start")).to_be_disabled()
+    page.evaluate("document.querySelector('#new').requestSubmit()")
+    page.wait_for_timeout(200)
+    assert len(submitted.seen) == 1
+    submitted.stop()
+    page.wait_for_url("**/ui/jobs/job_*")
+
+
+def test_a_text_that_is_submitted_again_has_the_same_key(form: Visit) -> None:
+    page = form.page
+    form.watched.expected.append("net::ERR_FAILED")
+    used: list[str] = []
+
+    def lose(route: Route) -> None:
+        used.append(route.request.headers["idempotency-key"])
+        route.abort()
+
+    page.route(re.compile("/jobs$"), lose)
+    for epochs in ("5", "5", "6"):
+        page.locator("#field-epochs").fill(epochs)
+        page.wait_for_timeout(400)
+        ready(page)
+        page.get_by_role("button", name="Start training").click()
+        expect(page.locator("#toasts .error").last).to_contain_text("does not answer")
+        expect(page.locator("#start")).to_be_enabled()
+    assert len(used) == 3
+    assert used[0] == used[1] != used[2]
+
+
+def test_a_form_that_cannot_be_loaded_says_so(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Any]
+) -> None:
+    visit = open_window(serve_bare().url)
+    visit.watched.expected.append("net::ERR_FAILED")
+    visit.page.route("**/presets", lambda route: route.abort())
+    page = visit.open("/ui/new")
+    expect(page.locator("#verdict")).to_have_text("The form could not be loaded")
+    expect(page.locator("#faults")).to_contain_text("The service does not answer.")
+    page = visit.open("/ui/new?like=job_01J00000000000000000000000")
+    expect(page.locator("#verdict")).to_have_text("The form could not be loaded")
+    page.unroute("**/presets")
+    visit.watched.expected.append("status of 404")
+    page.get_by_role("button", name="Reload the page").click()
+    expect(page.locator("#toasts")).to_contain_text("The spec of the other job could not be loaded.")
+    ready(page)

@@ -187,3 +187,30 @@ def test_the_keyboard_goes_on_at_its_row_after_scrolling(open_window: Callable[.
     expect(page.get_by_text("run 2", exact=True)).to_have_count(0)
     page.keyboard.press("j")
     expect(page.get_by_text("run 3", exact=True)).to_be_focused()
+
+
+def test_a_column_too_many_is_not_checked(open_window: Callable[..., Visit], full: Bare) -> None:
+    known = [column["name"] for column in httpx.get(full.url + "/jobs/columns").json()["data"]]
+    names = [name for name in known if name not in ("name", "tags", "starred", "note")]
+    page = open_window(full.url).open(f"/?columns={','.join(names[:50])}")
+    page.get_by_role("button", name="Columns").click()
+    box = page.locator(f"#columns-pick input[name='{names[50]}']")
+    box.click()
+    expect(page.locator("#toasts")).to_contain_text("At most 50 columns fit.")
+    expect(box).not_to_be_checked()
+
+
+def test_the_documentation_opens_its_forms_where_the_service_does_not_answer(
+    open_window: Callable[..., Visit], full: Bare
+) -> None:
+    visit = open_window(full.url)
+    visit.watched.expected.append("net::ERR_FAILED")
+    page = visit.open("/docs/jobs")
+    page.route("**/jobs?limit=30", lambda route: route.abort())
+    operation = page.locator("details.operation:has(form.try [name=job_id])").first
+    operation.locator("summary").first.click()
+    page.wait_for_timeout(500)
+    page.unroute("**/jobs?limit=30")
+    operation = page.locator("details.operation:has(form.try [name=job_id])").nth(1)
+    operation.locator("summary").first.click()
+    expect(page.locator("#known-job_id option").first).to_be_attached()

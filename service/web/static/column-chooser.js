@@ -1,7 +1,8 @@
-// The dialog in which a person chooses the table's columns and their order. Each choice shows at once.
+// The dialog in which a person selects the table's columns and their order. Each change shows at once.
 import { $, $$, announce, h } from "./dom.js";
 import { call } from "./api.js";
 import { headingOf } from "./cells.js";
+import { turns } from "./latest.js";
 
 const ALWAYS_SHOWN = new Set(["name", "tags", "starred", "note"]); // beside each job, whatever the columns are
 const MOST = 50;
@@ -10,6 +11,7 @@ const MOST = 50;
 export function offerColumns({ columns, defaults, known, address, change }) {
   const dialog = $("#columns");
   const [search, pick, order] = [$("#columns-search"), $("#columns-pick"), $("#columns-shown")];
+  const turn = turns();
   let available = [];
   const headings = new Map();
   const headingFor = (name) => headings.get(name) ?? name;
@@ -20,19 +22,22 @@ export function offerColumns({ columns, defaults, known, address, change }) {
     draw();
     dialog.showModal();
     search.focus();
+    const isNewest = turn();
     try {
-      available = (await call(address())).data.filter((column) => !ALWAYS_SHOWN.has(column.name));
+      const { data } = await call(address());
+      if (!isNewest()) return;
+      available = data.filter((column) => !ALWAYS_SHOWN.has(column.name));
     } catch (error) {
-      announce(error.message, "error");
+      if (isNewest()) announce(error.message, "error");
     }
     for (const column of available) headings.set(column.name, headingOf(column));
     draw();
   }
 
   function choose(names) {
-    if (names.length > MOST) return announce(`At most ${MOST} columns fit.`, "error");
-    change(names.length ? names : [...defaults]);
-    draw();
+    if (names.length > MOST) announce(`At most ${MOST} columns fit.`, "error");
+    else change(names.length ? names : [...defaults]);
+    draw(); // a box that was refused is not checked
   }
 
   function draw() {

@@ -1,6 +1,6 @@
 // Jobs beside each other: curves on one chart, settings against metrics, the settings, samples of the same epoch.
 import { $, $$, describe, h, throttle } from "./dom.js";
-import { listen } from "./api.js";
+import { listen, pool } from "./api.js";
 import { Chart } from "./chart.js";
 import { Settings, drawSettings, renew } from "./compare-settings.js";
 import { Settings as ChartSettings, groupOf, places, rank, span } from "./curves.js";
@@ -119,7 +119,7 @@ function wireScatter() {
   scatter = new Scatter($("#dots"), { onlight: light });
   for (const select of [x, y, of]) {
     select.addEventListener("change", () => {
-      for (const [name_, { value }] of Object.entries({ x, y, of })) asked.set(name_, value);
+      asked.set(select.id.replace("scatter-", ""), select.value); // only this: another may wait for what is still loaded
       history.replaceState(null, "", `?${asked}`.replaceAll("%2C", ","));
       drawScatter();
     });
@@ -131,9 +131,9 @@ function drawScatter() {
   const metrics = [...new Set(jobs.flatMap((job) => Object.keys(job.metrics.table?.series ?? {})))].sort((a, b) => rank(groupOf(a)[0]) - rank(groupOf(b)[0]));
   $("#scatter").hidden = metrics.length === 0 || jobs.length < 2;
   if ($("#scatter").hidden) return;
-  const chosen = y.value || asked.get("y") || OBJECTIVES.find((metric) => metrics.includes(metric));
-  if (metrics.length !== y.options.length) y.replaceChildren(...metrics.map((metric) => h("option", { value: metric }, describe(metric).label)));
-  y.value = metrics.includes(chosen) ? chosen : metrics[0];
+  if (metrics.join() !== [...y.options].map((option) => option.value).join()) y.replaceChildren(...metrics.map((metric) => h("option", { value: metric }, describe(metric).label)));
+  // What the address names may come with a job whose metrics are still loaded.
+  y.value = [asked.get("y"), ...OBJECTIVES].find((metric) => metrics.includes(metric)) ?? metrics[0];
   const points = jobs
     .map((job) => ({ id: job.id, label: job.label, href: job.urls.page, x: settings.of(job, x.value), y: valueOf(job, y.value, of.value), index: many ? (job.top ? 1 : null) : job.index }))
     .filter((point) => point.x !== undefined && point.y !== undefined);
@@ -192,39 +192,33 @@ function drawAll() {
 }
 
 function follow(scrubber, redraw) {
-  const running = jobs.filter((job) => !isOver(job));
-  const find = (news) => running.find((job) => job.id === news.job);
-  const status = (news) => {
-    find(news).status = news.status;
+  const followed = jobs.filter((job) => !isOver(job));
+  const find = (id) => followed.find((job) => job.id === id);
+  const take = (job, status) => {
+    job.status = status;
+    if (followed.every(isOver)) stream.close();
     redraw();
   };
-  listen(() => `/stream?jobs=${running.map((job) => job.id).join(",")}`, {
+  const status = (news) => take(find(news.job), news.status);
+  const stream = listen(() => `/stream?jobs=${followed.map((job) => job.id).join(",")}`, {
     // After a break: what was missed is in the whole table.
     snapshot: (news) => {
       for (const shown of news.jobs) {
-        const job = running.find((one) => one.id === shown.id);
-        job.status = shown.status;
+        const job = find(shown.id);
         if (job.metrics.table && shown.progress.epoch > (job.metrics.last ?? shown.start_epoch)) job.metrics.load().catch(() => {});
+        take(job, shown.status);
       }
-      redraw();
     },
-    metrics: (news) => find(news).metrics.add(news),
+    metrics: (news) => find(news.job).metrics.add(news),
     sample: (news) => {
-      find(news).samples.push(news.epoch);
+      const job = find(news.job);
+      job.samples = [...new Set([...job.samples, news.epoch])].sort((a, b) => a - b); // some are told of twice
       $("#samples").hidden = false;
       scrubber.add(news.epoch);
     },
     status,
     end: status,
   });
-}
-
-async function pool(items, work) {
-  const left = [...items];
-  const one = async () => {
-    while (left.length) await work(left.shift());
-  };
-  await Promise.all(Array.from({ length: AT_A_TIME }, one));
 }
 
 if (jobs.length) {
@@ -244,5 +238,5 @@ if (jobs.length) {
   document.addEventListener("mouseover", (event) => event.target.closest(".plot") || light(jobAt(event)));
   document.addEventListener("focusin", (event) => jobAt(event) && light(jobAt(event)));
   if (jobs.some((job) => !isOver(job))) follow(scrubber, redraw);
-  await pool(jobs, (job) => job.metrics.load().catch(() => {}));
+  await pool(jobs, AT_A_TIME, (job) => job.metrics.load().catch(() => {}));
 }

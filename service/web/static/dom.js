@@ -42,15 +42,21 @@ export function metric(name, value) {
   return Number(value.toPrecision(4)).toString();
 }
 
+// The same as metric_info.size.
 export function bytes(count) {
-  const units = ["B", "KB", "MB", "GB", "TB"];
-  const power = Math.min(Math.floor(Math.log10(Math.max(count, 1)) / 3), units.length - 1);
-  return `${(count / 1000 ** power).toFixed(power && count / 1000 ** power < 100 ? 1 : 0)} ${units[power]}`;
+  const units = ["B", "kB", "MB", "GB"];
+  let power = 0;
+  let left = count;
+  while (left >= 1000 && power < units.length - 1) [left, power] = [left / 1000, power + 1];
+  return `${left.toFixed(power && left < 100 ? 1 : 0)} ${units[power]}`;
 }
 
+export const percent = (share) => `${(100 * share).toFixed(1)}%`;
+
+// The same as filters.duration.
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";
-  if (seconds < 0.95) return "under a second";
+  if (seconds > 0 && seconds < 0.95) return "under a second";
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172800) return `${(seconds / 3600).toFixed(1)} h`;

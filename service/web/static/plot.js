@@ -22,7 +22,7 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
   const drawn = (item, isRaw) => ({
     label: item.label,
     scale: "y",
-    show: !look.hidden.has(item.name),
+    show: Boolean(many) || !look.hidden.has(item.name), // of many lines there is no button that would show one again
     stroke: stroke(item),
     width: (isRaw || many ? 1 : 2) * scale,
     alpha: isRaw ? 0.3 : many ? MUTED_ALPHA : 1,

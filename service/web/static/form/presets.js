@@ -1,5 +1,5 @@
 // What to train and where to start: the kinds, and a card for each preset with what it is, reaches and takes.
-import { $, $$, capital, describe, duration, h, metric, words } from "../dom.js";
+import { $, $$, capital, describe, duration, h, metric, percent, words } from "../dom.js";
 
 const KINDS = { classifier: "Classifier", gan: "GAN" };
 
@@ -49,4 +49,4 @@ export class PresetCards {
   }
 }
 
-const short = ({ metric: name, value }) => (describe(name).percent ? `${(100 * value).toFixed(1)}%` : metric(name, Number(value.toPrecision(2))));
+const short = ({ metric: name, value }) => (describe(name).percent ? percent(value) : metric(name, Number(value.toPrecision(2))));
