@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, Final
 
@@ -11,12 +12,15 @@ from markupsafe import Markup, escape
 
 from service.contract import metric_info
 
+NOTHING: Final = "\N{EN DASH}"
+"""What a page shows where there is no value."""
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 
 def register(app: Flask) -> None:
     """Make the filters known to the app's templates."""
     app.jinja_env.filters |= {"pretty": pretty, "code": code, "constraints": constraints, "duration": duration}
+    app.jinja_env.filters |= {"size": metric_info.size}
     app.jinja_env.filters |= {"metric_label": metric_label, "metric_value": metric_value, "share": share}
     app.jinja_env.globals["metric_documents"] = metric_info.documents
 
@@ -35,10 +39,19 @@ def code(text: str) -> Markup:
 
 
 def duration(seconds: float) -> str:
-    """A time as a person would say it."""
+    """A time as a person would say it; the page's scripts (``dom.js``) say it in the same way."""
+    if 0 < seconds < 0.95:
+        return "under a second"
     if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{_rounded(seconds)} s"
+    if seconds < 5400:
+        return f"{_rounded(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{_rounded(seconds / 86_400)} days"
+
+
+def _rounded(value: float) -> int:
+    """Half a unit is rounded up, as JavaScript's ``Math.round`` does."""
+    return math.floor(value + 0.5)
 
 
 def metric_label(name: str) -> str:
@@ -48,12 +61,12 @@ def metric_label(name: str) -> str:
 
 def metric_value(value: float | None, name: str) -> str:
     """A metric's value in its unit."""
-    return metric_info.number(name, value)
+    return NOTHING if value is None else metric_info.number(name, value)
 
 
 def share(value: float | None) -> str:
     """A ratio as a percentage."""
-    return "-" if value is None else f"{value:.1%}"
+    return NOTHING if value is None else f"{value:.1%}"
 
 
 def constraints(schema: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from service.contract import extremes, metric_info
 from service.contract.metric_info import Goal
 from service.contract.tables import Epoch, Job
+from service.web.filters import duration
 from service.web.representations import finite
 
 METRICS: Final = (
@@ -80,18 +81,11 @@ def resource_tiles(job: Job, last: Epoch | None) -> list[Resource]:
     until_ms = job.finished_ms or (last.finished_ms if last is not None else None)
     if job.started_ms is not None and until_ms is not None and until_ms > job.started_ms:
         text = "From the start to the end, pauses included." if job.finished_ms else "From the start to the last epoch."
-        tiles.append(Resource("duration", "duration", text, seconds((until_ms - job.started_ms) / 1000)))
+        tiles.append(Resource("duration", "duration", text, duration((until_ms - job.started_ms) / 1000)))
     if job.cpu_seconds is not None:
         text = "Processor time of the training process, all attempts together."
-        tiles.append(Resource("cpu", "CPU time", text, seconds(job.cpu_seconds)))
+        tiles.append(Resource("cpu", "CPU time", text, duration(job.cpu_seconds)))
     if job.peak_memory_bytes is not None:
         text = "The most resident memory that the training process had."
         tiles.append(Resource("memory", "peak memory", text, metric_info.size(job.peak_memory_bytes)))
     return tiles
-
-
-def seconds(value: float) -> str:
-    """A span of time as a person reads it."""
-    if value < 90:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
