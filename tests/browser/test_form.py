@@ -486,20 +486,28 @@ def test_nothing_moves_when_the_verdict_changes(form: Visit) -> None:
 
 def test_the_estimate_is_a_range_where_one_is_known(form: Visit) -> None:
     page = form.page
-    told = page.evaluate(
-        """async () => {
-          const page = document.querySelector('script[src*="new.js"]').src;
-          const { timeOf } = await import(page.replace('new.js', 'form/cost.js'));
-          return [
-            { estimated_seconds: null }, { estimated_seconds: 21 },
-            { estimated_seconds: 50, estimated_seconds_low: 40, estimated_seconds_high: 70 },
-            { estimated_seconds: 50, estimated_seconds_low: 40, estimated_seconds_high: 200 },
-            { estimated_seconds: 50, estimated_seconds_low: 50.1, estimated_seconds_high: 50.2 },
-            { estimated_seconds: 2, estimated_seconds_low: 0.4, estimated_seconds_high: 8 },
-          ].map(timeOf);
-        }"""
-    )
-    assert told == ["not known yet", "about 21 s", "40 to 70 s", "40 s to 3 min", "about 50 s", "up to 8 s"]
+    said: dict[str, Any] = {}
+
+    def estimate(route: Route) -> None:
+        response = route.fetch()
+        nothing = dict.fromkeys(("estimated_seconds", "estimated_seconds_low", "estimated_seconds_high"))
+        route.fulfill(response=response, json=response.json() | nothing | said)
+
+    page.route("**/jobs?dry_run=true", estimate)
+    for epochs, (seconds, low, high, text) in enumerate(
+        (
+            (None, None, None, "not known yet"),
+            (21, None, None, "about 21 s"),
+            (50, 40, 70, "40 to 70 s"),
+            (50, 40, 200, "40 s to 3 min"),
+            (50, 50.1, 50.2, "about 50 s"),
+            (2, 0.4, 8, "up to 8 s"),
+        ),
+        20,
+    ):
+        said |= {"estimated_seconds": seconds, "estimated_seconds_low": low, "estimated_seconds_high": high}
+        page.locator("#field-epochs").fill(str(epochs))
+        expect(page.locator("#cost dd").first).to_have_text(text)
 
 
 def test_settings_are_found_by_a_word(form: Visit) -> None:

@@ -216,4 +216,5 @@ def test_mistakes_that_could_not_be_read_are_asked_for_again(service: Service, p
                 break
             page.wait_for_timeout(50)
         assert len(asked) == times
-        page.wait_for_timeout(300)
+        expect(page.locator("#mistakes-state")).not_to_have_text("Loading…")
+        page.wait_for_timeout(500)
