@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from playwright.sync_api import APIResponse, Page, Request, Route
+from playwright.sync_api import APIResponse, Error, Page, Request, Route
 
 
 @dataclass
@@ -46,7 +47,8 @@ class Held:
             return
         self.seen.append(request)
         if self.holding:
-            self.answers.append((route, route.fetch()))
+            with suppress(Error):  # the window was closed meanwhile
+                self.answers.append((route, route.fetch()))
         else:
             route.fallback()
 

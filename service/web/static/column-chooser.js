@@ -34,7 +34,7 @@ export function offerColumns({ columns, defaults, known, address, change }) {
     draw();
   }
 
-  function choose(names) {
+  function show(names) {
     if (names.length > MOST) announce(`At most ${MOST} columns fit.`, "error");
     else change(names.length ? names : [...defaults]);
     draw(); // a box that was refused is not checked
@@ -58,7 +58,7 @@ export function offerColumns({ columns, defaults, known, address, change }) {
 
   function box(column) {
     const shown = columns().includes(column.name);
-    const toggle = () => choose(shown ? columns().filter((name) => name !== column.name) : [...columns(), column.name]);
+    const toggle = () => show(shown ? columns().filter((name) => name !== column.name) : [...columns(), column.name]);
     return h(
       "label",
       { title: column.description },
@@ -78,9 +78,9 @@ export function offerColumns({ columns, defaults, known, address, change }) {
           "li",
           {},
           h("span", { class: "grow" }, headingFor(name)),
-          button("Move up", "↑", at === 0, () => choose(swapped(at - 1))),
-          button("Move down", "↓", at === names.length - 1, () => choose(swapped(at + 1))),
-          button("Remove", "✕", names.length === 1, () => choose(names.filter((other) => other !== name))),
+          button("Move up", "↑", at === 0, () => show(swapped(at - 1))),
+          button("Move down", "↓", at === names.length - 1, () => show(swapped(at + 1))),
+          button("Remove", "✕", names.length === 1, () => show(names.filter((other) => other !== name))),
         );
       }),
     );
@@ -94,6 +94,6 @@ export function offerColumns({ columns, defaults, known, address, change }) {
   }
 
   search.addEventListener("input", draw);
-  $("#columns-reset").addEventListener("click", () => choose([...defaults]));
+  $("#columns-reset").addEventListener("click", () => show([...defaults]));
   $("#choose-columns").addEventListener("click", open);
 }

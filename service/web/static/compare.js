@@ -163,7 +163,7 @@ function wireSamples() {
   $("#samples").hidden = epochs.length === 0;
   const frames = jobs.map((job) => ({ job, image: h("img", { class: "pixels", alt: "", loading: "lazy" }), text: h("span", { class: "small muted" }) }));
   $("#beside").replaceChildren(h("img", { hidden: true, alt: "" }), ...frames.map(({ job, image, text }) => h("figure", { "data-job": job.id }, image, h("figcaption", { class: "small" }, swatch(job), ` ${job.label} `, text))));
-  // The slider goes through all epochs that any job has; each shows its last picture up to there.
+  // The slider goes through all epochs that any job has; each shows its last image up to there.
   const scrubber = new Samples($("#samples"), [], () => "data:,");
   scrubber.listeners.push((epoch) => {
     for (const { job, image, text } of frames) {

@@ -74,7 +74,7 @@ export function ago(text) {
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" }); // made once: it is slow
 export const when = (text) => moment.format(new Date(text));
 
-// What a person chose on a page, kept for the next visit.
+// What a person set on a page, kept for the next visit.
 export const memory = {
   get(name, fallback) {
     try {

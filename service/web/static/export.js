@@ -1,4 +1,4 @@
-// A chart as a file: a picture with its title and legend, or the numbers.
+// A chart as a file: a image with its title and legend, or the numbers.
 /* global uPlot */
 import { capital, h } from "./dom.js";
 import { align } from "./align.js";

@@ -25,7 +25,7 @@ const jobs = new Map(); // by id
 const turn = turns(); // of questions: a change of the filter, the order, …
 const changed = new Set(); // ids of jobs that the stream told of since the last renewal
 const saving = new Map(); // id -> what is being saved of a job, and shown already
-const chosen = new Set();
+const selected = new Set();
 let sections = []; // one, or one for each group: { key, group, by, open, ids, cursor, loading }
 let isNewest = () => true; // whether what the page shows answers the last question
 let counts = {};
@@ -36,14 +36,14 @@ let lastSelected = null;
 let edits = 0; // what was asked for before an edit may not know of it
 
 const table = new JobTable($("#list table"), {
-  choose,
+  select,
   star,
   note,
   tag: (tag) => change({ tag: [...new Set([...asked.tag, tag])] }),
   toggle,
   sort: sortBy,
   all(on) {
-    for (const id of shownIds()) on ? chosen.add(id) : chosen.delete(id);
+    for (const id of shownIds()) on ? selected.add(id) : selected.delete(id);
     draw();
   },
   near: (section) => load(section),
@@ -173,7 +173,7 @@ function change(news) {
   Object.assign(asked, news);
   history.replaceState(null, "", asked.query ? `/?${asked.query}` : "/");
   showFilter();
-  if (!("columns" in news)) chosen.clear();
+  if (!("columns" in news)) selected.clear();
   isNewest = turn();
   if ("q" in news) findSoon(); // while one types
   else find();
@@ -192,7 +192,7 @@ function draw() {
   const wanted = asked.status.length ? asked.status.reduce((sum, status) => sum + (counts[status] ?? 0), 0) : total;
   const ids = shownIds();
   const loaded = ids.map((id) => jobs.get(id));
-  for (const id of chosen) if (!ids.includes(id)) chosen.delete(id);
+  for (const id of selected) if (!ids.includes(id)) selected.delete(id);
   const isEmpty = asked.group ? !sections.length : !ids.length;
   $("#view").hidden = total === 0 && !asked.isFiltered;
   $("#list").hidden = isEmpty;
@@ -209,7 +209,7 @@ function draw() {
   drawSelection();
   table.setColumns(columns, asked.sort);
   const [items, ends] = listed();
-  table.show(items, ends, jobs, chosen, bestOf(columns, loaded), parents);
+  table.show(items, ends, jobs, selected, bestOf(columns, loaded), parents);
 }
 
 function told(loaded, wanted) {
@@ -231,7 +231,7 @@ function listed() {
 }
 
 function drawSelection() {
-  const those = [...chosen].map((id) => jobs.get(id));
+  const those = [...selected].map((id) => jobs.get(id));
   const can = (action) => those.some((job) => job.allowed_actions.includes(action));
   const reasons = {
     compare: those.length < 2 ? "Select at least two jobs to compare." : those.length > COMPARED ? `Compare takes at most ${COMPARED} jobs.` : "",
@@ -250,11 +250,11 @@ function drawSelection() {
   table.all.indeterminate = those.length > 0 && those.length < all;
 }
 
-function choose(id, isRange) {
+function select(id, isRange) {
   const ids = shownIds();
-  const wanted = !chosen.has(id);
+  const wanted = !selected.has(id);
   const [from, to] = [ids.indexOf(isRange && lastSelected ? lastSelected : id), ids.indexOf(id)].sort((a, b) => a - b);
-  for (const item of ids.slice(Math.max(from, 0), to + 1)) wanted ? chosen.add(item) : chosen.delete(item);
+  for (const item of ids.slice(Math.max(from, 0), to + 1)) wanted ? selected.add(item) : selected.delete(item);
   lastSelected = id;
   draw();
 }
@@ -308,14 +308,14 @@ function showFilter() {
 }
 
 async function act(what) {
-  const those = [...chosen].map((id) => jobs.get(id)).filter((job) => what === "compare" || what === "none" || job.allowed_actions.includes(what));
-  if (what === "none") chosen.clear();
-  else if (what === "compare") return location.assign(`/ui/compare?jobs=${[...chosen].join(",")}`);
+  const those = [...selected].map((id) => jobs.get(id)).filter((job) => what === "compare" || what === "none" || job.allowed_actions.includes(what));
+  if (what === "none") selected.clear();
+  else if (what === "compare") return location.assign(`/ui/compare?jobs=${[...selected].join(",")}`);
   else if (what === "cancel") announce(`${await onEach(those, (job) => call(`${job.urls.self}/cancel`, { method: "POST" }))} cancelled`, "good");
-  else if (what === "delete" && (await confirmedDeletion(those, chosen.size - those.length))) {
+  else if (what === "delete" && (await confirmedDeletion(those, selected.size - those.length))) {
     const forget = (job) => sections.forEach((one) => (one.ids = one.ids.filter((id) => id !== job.id)));
     announce(`${await onEach(those, (job) => call(job.urls.self, { method: "DELETE" }).then(() => forget(job)))} deleted`, "good");
-    chosen.clear();
+    selected.clear();
   }
   draw();
   if (what === "cancel" || what === "delete") renew();
@@ -401,10 +401,10 @@ document.addEventListener("keydown", (event) => {
     n: () => onlyReads || location.assign("/ui/new"),
     j: () => table.move(1),
     k: () => table.move(-1),
-    x: () => here && choose(here, false),
+    x: () => here && select(here, false),
     s: () => here && !onlyReads && star(here),
     e: () => here && !onlyReads && note(here),
-    c: () => chosen.size > 1 && chosen.size <= COMPARED && act("compare"),
+    c: () => selected.size > 1 && selected.size <= COMPARED && act("compare"),
     "?": () => $("#keys").showModal(),
   };
   if (!(event.key in keys)) return;

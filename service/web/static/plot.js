@@ -1,4 +1,4 @@
-// What uPlot is told to draw: lines, axes, marks and bands. The same on the page and, larger, in a picture to download.
+// What uPlot is told to draw: lines, axes, marks and bands. The same on the page and, larger, in a image to download.
 import { heights, place, smooth, steps, ticks } from "./align.js";
 import { seriesColor, seriesDash, token } from "./palette.js";
 

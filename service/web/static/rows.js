@@ -10,7 +10,7 @@ export class JobRow {
   constructor(id, columns, on) {
     this.on = on;
     this.columns = columns;
-    this.choose = h("input", { type: "checkbox", onclick: (event) => on.choose(id, event.shiftKey) });
+    this.select = h("input", { type: "checkbox", onclick: (event) => on.select(id, event.shiftKey) });
     this.star = h("button", { class: "star quiet icon", type: "button", onclick: () => on.star(id) }, "★");
     this.name = h("a", { class: "name" });
     this.note = h("button", { class: "noted quiet icon", type: "button", onclick: () => on.note(id) }, "✎");
@@ -20,20 +20,20 @@ export class JobRow {
     this.element = h(
       "tr",
       { class: "job", dataset: { id } },
-      h("td", { class: "c-choose" }, this.choose),
+      h("td", { class: "c-choose" }, this.select),
       h("td", { class: "c-star" }, this.star),
       h("td", { class: "c-job" }, h("div", { class: "title" }, this.name, this.note), this.about),
       ...this.cells.map((item) => item.element),
     );
   }
 
-  update(job, chosen, best, parents) {
-    if (this.job === job && this.chosen === chosen && this.best === best && this.parents === parents) return;
-    Object.assign(this, { job, chosen, best, parents });
+  update(job, selected, best, parents) {
+    if (this.job === job && this.selected === selected && this.best === best && this.parents === parents) return;
+    Object.assign(this, { job, selected, best, parents });
     const title = titleOf(job);
-    this.element.classList.toggle("chosen", chosen);
-    this.choose.checked = chosen;
-    this.choose.setAttribute("aria-label", `Select ${title}`);
+    this.element.classList.toggle("chosen", selected);
+    this.select.checked = selected;
+    this.select.setAttribute("aria-label", `Select ${title}`);
     this.star.setAttribute("aria-pressed", job.starred);
     this.star.setAttribute("aria-label", `Star ${title}`);
     this.star.title = job.starred ? "Starred" : "Star";

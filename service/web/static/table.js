@@ -13,7 +13,7 @@ const MANY = 6; // so many columns get more of a large screen
 const breakable = (text) => text.split(/(?<=[._/])/).flatMap((part) => [part, h("wbr")]).slice(0, -1);
 
 export class JobTable {
-  // on: what happens to rows: choose, star, note, tag, toggle, sort, all, near (called with a section whose end comes near)
+  // on: what happens to rows: select, star, note, tag, toggle, sort, all, near (called with a section whose end comes near)
   constructor(table, on) {
     this.table = table;
     this.body = table.tBodies[0];
@@ -67,8 +67,8 @@ export class JobTable {
   }
 
   // items: { key, kind: "job", id } or { key, kind: "group", section }; ends: { index, section } of what may have more.
-  show(items, ends, jobs, chosen, best, parents) {
-    Object.assign(this, { items, ends, jobs, chosen, parents });
+  show(items, ends, jobs, selected, best, parents) {
+    Object.assign(this, { items, ends, jobs, selected, parents });
     if (JSON.stringify(best) !== JSON.stringify(this.best)) this.best = best;
     this.draw();
   }
@@ -119,7 +119,7 @@ export class JobTable {
     const isJob = item.kind === "job";
     if (!this.rows.has(item.key)) this.rows.set(item.key, isJob ? new JobRow(item.id, this.columns, this.on) : new GroupRow(this.columns, this.on));
     const row = this.rows.get(item.key);
-    if (isJob) row.update(this.jobs.get(item.id), this.chosen.has(item.id), this.best, this.parents);
+    if (isJob) row.update(this.jobs.get(item.id), this.selected.has(item.id), this.best, this.parents);
     else row.update(item.section);
   }
 

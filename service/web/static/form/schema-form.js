@@ -15,7 +15,7 @@ export class SchemaForm {
     this.onchange = onchange;
     this.root = null; // the schema of the document's kind
     this.base = {}; // the preset's values
-    this.sent = {}; // what the person chose
+    this.sent = {}; // what the person changed
     this.filled = {}; // the two together
     this.networks = new Map(); // pointer of layers -> what the service says of them
     this.fields = new Map(); // pointer -> { element, fault, sync }
