@@ -5,6 +5,7 @@ The page, the terminal and the plots all take them from here, so that one metric
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Literal
@@ -193,10 +194,19 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as a person reads it: ``7 s``, ``2 min``, ``1.5 h``."""
+    """A length of time as a person reads it: ``7 s``, ``2 min``, ``1.5 h``; the page's ``dom.js`` writes the same."""
+    if 0 < seconds < 0.95:
+        return "under a second"
     if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{_rounded(seconds)} s"
+    if seconds < 5400:
+        return f"{_rounded(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{_rounded(seconds / 86_400)} days"
+
+
+def _rounded(value: float) -> int:
+    """Half a unit is rounded up, as JavaScript's ``Math.round`` does."""
+    return math.floor(value + 0.5)
 
 
 def documents() -> dict[str, dict[str, Any]]:

@@ -11,18 +11,21 @@ from markupsafe import Markup, escape
 
 from service.contract import metric_info
 
+NOTHING: Final = "\N{EN DASH}"
+"""What a page shows where there is no value."""
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 
 def register(app: Flask) -> None:
     """Make the filters known to the app's templates."""
-    app.jinja_env.filters |= {"pretty": pretty, "code": code, "constraints": constraints}
     app.jinja_env.filters |= {
+        "pretty": pretty,
+        "code": code,
+        "constraints": constraints,
         "duration": metric_info.duration,
-        "metric_label": metric_label,
-        "metric_value": metric_value,
-        "share": share,
     }
+    app.jinja_env.filters |= {"size": metric_info.size}
+    app.jinja_env.filters |= {"metric_label": metric_label, "metric_value": metric_value, "share": share}
     app.jinja_env.globals["metric_documents"] = metric_info.documents
 
 
@@ -46,12 +49,12 @@ def metric_label(name: str) -> str:
 
 def metric_value(value: float | None, name: str) -> str:
     """A metric's value in its unit."""
-    return metric_info.number(name, value)
+    return NOTHING if value is None else metric_info.number(name, value)
 
 
 def share(value: float | None) -> str:
     """A ratio as a percentage."""
-    return "-" if value is None else f"{value:.1%}"
+    return NOTHING if value is None else f"{value:.1%}"
 
 
 def constraints(schema: dict[str, Any]) -> str:

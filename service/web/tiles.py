@@ -67,15 +67,11 @@ def resource_tiles(job: Job, last: Epoch | None) -> list[Resource]:
     until_ms = job.finished_ms or (last.finished_ms if last is not None else None)
     if job.started_ms is not None and until_ms is not None and until_ms > job.started_ms:
         text = "From the start to the end, pauses included." if job.finished_ms else "From the start to the last epoch."
-        tiles.append(Resource("duration", "duration", text, _seconds((until_ms - job.started_ms) / 1000)))
+        tiles.append(Resource("duration", "duration", text, metric_info.duration((until_ms - job.started_ms) / 1000)))
     if job.cpu_seconds is not None:
         text = "Processor time of the training process, all attempts together."
-        tiles.append(Resource("cpu", "CPU time", text, _seconds(job.cpu_seconds)))
+        tiles.append(Resource("cpu", "CPU time", text, metric_info.duration(job.cpu_seconds)))
     if job.peak_memory_bytes is not None:
         text = "The most resident memory that the training process had."
         tiles.append(Resource("memory", "peak memory", text, metric_info.size(job.peak_memory_bytes)))
     return tiles
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.1f} s" if value < 10 else metric_info.duration(value)

@@ -20,7 +20,7 @@ def read(locator: Locator) -> NDArray[np.int64]:
     try:
         picture = locator.screenshot()
     except Error as error:  # a chart that gains a line is made anew
-        if "not attached" not in str(error):
+        if "not attached" not in str(error) and "not visible" not in str(error):
             raise
         picture = locator.screenshot()
     with Image.open(io.BytesIO(picture)) as image:

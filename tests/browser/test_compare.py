@@ -9,8 +9,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Bare, Visit, until
+from tests.browser.held import hold
 from tests.browser.pixels import read, wait_for_dots, where
-from tests.browser.played import Service, canvas, metrics
+from tests.browser.played import Service, canvas, figure, metrics
 from tests.browser.test_looks import serious
 
 MANY = 13
@@ -201,3 +202,90 @@ def test_too_many_jobs_are_refused_with_a_page(service: Service, open_window: Ca
     page.get_by_role("link", name="Compare the first 200").click()
     expect(page.locator("main")).to_contain_text("do not exist, were deleted, or belong to another owner")
     until(page, "location.search.split(',').length === 200")
+
+
+KEEP_SOURCES = """
+  const Real = EventSource;
+  window.sources = [];
+  window.EventSource = class extends Real { constructor(...given) { super(...given); sources.push(this); } };
+  for (const name of ['CONNECTING', 'OPEN', 'CLOSED']) window.EventSource[name] = Real[name];
+"""
+
+
+def test_the_metric_in_the_address_is_shown_once_it_is_there(
+    service: Service, open_window: Callable[..., Visit]
+) -> None:
+    ids = [service.trained(2, name=name, seed=seed) for seed, name in enumerate(("first", "second", "third"))]
+    page = open_window(service.url).page
+    late = hold(page, "GET /jobs/.*/metrics")
+    page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}&y=train_accuracy&x=seed")
+    late.wait(3)
+    values = late.answers[0][1].json()
+    values["series"] = {"train_loss": values["series"]["train_loss"], "val_loss": values["series"]["val_loss"]}
+    route, _ = late.answers.pop(0)
+    route.fulfill(json=values)
+    expect(page.locator("#scatter-y")).to_have_value("val_loss")
+    page.locator("#scatter-of").select_option("last")
+    late.stop()
+    expect(page.locator("#scatter-y")).to_have_value("train_accuracy")
+    page.locator("#scatter-x").select_option("epochs")
+    assert "y=train_accuracy" in page.url
+
+
+def test_a_line_that_was_hidden_among_few_is_read_out_among_many(
+    service: Service, open_window: Callable[..., Visit], ids: list[str]
+) -> None:
+    page = compare(service, open_window, [ids[4], ids[5]])
+    figure(page, "val accuracy").get_by_role("button", name="run 4").click()
+    page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}")
+    wait_for_ink(page, "val accuracy", BEST, there=True)
+    told = set()
+    for top in range(16, 80, 6):  # somewhere there is the line of the best
+        figure(page, "val accuracy").locator(".plot").hover(position={"x": 300, "y": top})
+        told.add(figure(page, "val accuracy").locator(".readout strong + div .name").text_content(timeout=500))
+    assert "run 4" in told
+
+
+def test_samples_that_are_told_of_late_stay_in_order_and_the_stream_ends_with_the_jobs(
+    service: Service, open_window: Callable[..., Visit]
+) -> None:
+    ids = [service.submit(name=name) for name in ("first", "second")]
+    workers = [service.claim() for _ in ids]
+    visit = open_window(service.url)
+    visit.watched.expected.append("404")  # the samples are not there
+    page = visit.page
+    page.add_init_script(KEEP_SOURCES)
+    page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}")
+    until(page, "sources.length === 1 && sources[0].readyState === 1")
+    for epoch in (1, 3, 2, 3):
+        news = {"job": ids[0], "epoch": epoch}
+        page.evaluate(
+            "news => sources[0].dispatchEvent(new MessageEvent('sample', { data: JSON.stringify(news) }))", news
+        )
+    slider = page.locator("#samples input[type=range]")
+    assert slider.get_attribute("max") == "2"
+    slider.fill("2")
+    expect(page.locator("#beside figure").first).to_contain_text("epoch 3")
+    workers[0].succeed()
+    expect(page.locator("#compared .status.succeeded")).to_have_count(1)
+    assert page.evaluate("sources[0].readyState") == 1
+    workers[1].succeed()
+    until(page, "sources.length === 1 && sources[0].readyState === 2")
+
+
+def test_dots_are_reached_by_keyboard_in_their_order_and_keep_it(
+    service: Service, open_window: Callable[..., Visit], ids: list[str]
+) -> None:
+    running = service.submit(name="late")
+    page = compare(service, open_window, [*ids, running])
+    expect(page.locator("#dots a")).to_have_count(MANY)
+    page.locator("#dots a").first.focus()
+    reached = []
+    for _ in range(MANY):
+        reached.append(page.evaluate("document.activeElement.closest('.dot')?.dataset.job ?? null"))
+        page.keyboard.press("Tab")
+    assert reached == ids
+    page.locator("#dots a").nth(3).focus()
+    service.claim().epoch(1, metrics=metrics(1))
+    expect(page.locator("#dots a")).to_have_count(MANY + 1)
+    assert page.evaluate("document.activeElement.closest('.dot')?.dataset.job") == ids[3]

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 import engine
 from service import networks
@@ -19,6 +20,7 @@ from service.contract.presets import PRESETS
 from service.contract.settings import Auth
 from service.contract.validation import read_resolved
 from tests.browser.conftest import Visit, only_with, until
+from tests.browser.held import hold
 from tests.browser.test_looks import serious
 
 EVERY_PRESET = [(kind.value, name) for kind, presets in PRESETS.items() for name in presets]
@@ -484,20 +486,28 @@ def test_nothing_moves_when_the_verdict_changes(form: Visit) -> None:
 
 def test_the_estimate_is_a_range_where_one_is_known(form: Visit) -> None:
     page = form.page
-    told = page.evaluate(
-        """async () => {
-          const page = document.querySelector('script[src*="new.js"]').src;
-          const { timeOf } = await import(page.replace('new.js', 'form/cost.js'));
-          return [
-            { estimated_seconds: null }, { estimated_seconds: 21 },
-            { estimated_seconds: 50, estimated_seconds_low: 40, estimated_seconds_high: 70 },
-            { estimated_seconds: 50, estimated_seconds_low: 40, estimated_seconds_high: 200 },
-            { estimated_seconds: 50, estimated_seconds_low: 50.1, estimated_seconds_high: 50.2 },
-            { estimated_seconds: 2, estimated_seconds_low: 0.4, estimated_seconds_high: 8 },
-          ].map(timeOf);
-        }"""
-    )
-    assert told == ["not known yet", "about 21 s", "40 to 70 s", "40 s to 3 min", "about 50 s", "up to 8 s"]
+    said: dict[str, Any] = {}
+
+    def estimate(route: Route) -> None:
+        response = route.fetch()
+        nothing = dict.fromkeys(("estimated_seconds", "estimated_seconds_low", "estimated_seconds_high"))
+        route.fulfill(response=response, json=response.json() | nothing | said)
+
+    page.route("**/jobs?dry_run=true", estimate)
+    for epochs, (seconds, low, high, text) in enumerate(
+        (
+            (None, None, None, "not known yet"),
+            (21, None, None, "about 21 s"),
+            (50, 40, 70, "40 to 70 s"),
+            (50, 40, 200, "40 s to 3 min"),
+            (50, 50.1, 50.2, "about 50 s"),
+            (2, 0.4, 8, "up to 8 s"),
+        ),
+        20,
+    ):
+        said |= {"estimated_seconds": seconds, "estimated_seconds_low": low, "estimated_seconds_high": high}
+        page.locator("#field-epochs").fill(str(epochs))
+        expect(page.locator("#cost dd").first).to_have_text(text)
 
 
 def test_settings_are_found_by_a_word(form: Visit) -> None:
@@ -542,3 +552,58 @@ def test_form_is_for_everybody(
 def http_of() -> Any:
     """A client of the service that a window looks at."""
     return lambda visit: httpx.Client(base_url=visit.url, timeout=30)
+
+
+def test_a_job_is_submitted_once(form: Visit) -> None:
+    page = form.page
+    submitted = hold(page, r"POST /jobs$")
+    page.get_by_role("button", name="Start training").click()
+    submitted.wait(1)
+    page.locator("#field-epochs").fill("7")
+    checked(page)
+    page.wait_for_timeout(500)
+    expect(page.locator("#start")).to_be_disabled()
+    page.evaluate("document.querySelector('#new').requestSubmit()")
+    page.wait_for_timeout(200)
+    assert len(submitted.seen) == 1
+    submitted.stop()
+    page.wait_for_url("**/ui/jobs/job_*")
+
+
+def test_a_text_that_is_submitted_again_has_the_same_key(form: Visit) -> None:
+    page = form.page
+    form.watched.expected.append("net::ERR_FAILED")
+    used: list[str] = []
+
+    def lose(route: Route) -> None:
+        used.append(route.request.headers["idempotency-key"])
+        route.abort()
+
+    page.route(re.compile("/jobs$"), lose)
+    for epochs in ("5", "5", "6"):
+        page.locator("#field-epochs").fill(epochs)
+        page.wait_for_timeout(400)
+        ready(page)
+        page.get_by_role("button", name="Start training").click()
+        expect(page.locator("#toasts .error").last).to_contain_text("does not answer")
+        expect(page.locator("#start")).to_be_enabled()
+    assert len(used) == 3
+    assert used[0] == used[1] != used[2]
+
+
+def test_a_form_that_cannot_be_loaded_says_so(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Any]
+) -> None:
+    visit = open_window(serve_bare().url)
+    visit.watched.expected.append("net::ERR_FAILED")
+    visit.page.route("**/presets", lambda route: route.abort())
+    page = visit.open("/ui/new")
+    expect(page.locator("#verdict")).to_have_text("The form could not be loaded")
+    expect(page.locator("#faults")).to_contain_text("The service does not answer.")
+    page = visit.open("/ui/new?like=job_01J00000000000000000000000")
+    expect(page.locator("#verdict")).to_have_text("The form could not be loaded")
+    page.unroute("**/presets")
+    visit.watched.expected.append("status of 404")
+    page.get_by_role("button", name="Reload the page").click()
+    expect(page.locator("#toasts")).to_contain_text("The spec of the other job could not be loaded.")
+    ready(page)

@@ -79,3 +79,13 @@ def test_who_only_reads_is_offered_nothing_else(
     page = visit.open("/")
     expect(page.locator("tr.job").first).to_be_visible()
     expect(page.get_by_role("link", name="New job")).to_have_count(0)
+    page.locator("a.name").first.focus()
+    for key in ("n", "e", "s"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(300)
+    expect(page).to_have_url(stack.url + "/")
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    page.keyboard.press("?")
+    expect(page.locator("#keys dd:visible").first).to_have_text("Search")
+    for text in ("New job", "Star the job", "Edit the job's note"):
+        expect(page.locator("#keys").get_by_text(text)).to_be_hidden()

@@ -1,6 +1,7 @@
 // What may be done with a job: only what the service allows has a button.
-import { $, announce } from "./dom.js";
+import { $, announce, sentence } from "./dom.js";
 import { call } from "./api.js";
+import { confirmed, showFaults } from "./dialogs.js";
 
 const DONE = { cancel: "Cancelling", pause: "Pausing", resume: "Queued", retry: "Queued" };
 
@@ -8,11 +9,11 @@ const DONE = { cancel: "Cancelling", pause: "Pausing", resume: "Queued", retry: 
 export function wireActions(job, onedit, onchange) {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-action]");
-    if (!button) return;
+    if (!button || button.ariaDisabled === "true") return;
     const { action } = button.dataset;
     if (action === "fork") return openFork(job);
-    if (action === "delete" && !(await asked($("#delete")))) return;
-    button.disabled = true;
+    if (action === "delete" && !(await confirmed($("#delete")))) return;
+    button.ariaDisabled = "true"; // until the page is renewed; to disable it would take the keyboard away from it
     try {
       if (action === "delete") {
         await call(job.urls.self, { method: "DELETE" });
@@ -28,25 +29,13 @@ export function wireActions(job, onedit, onchange) {
       onchange();
     } catch (error) {
       announce(error.message, "error");
-      button.disabled = false;
+      button.ariaDisabled = null;
       onchange();
     }
   });
   wireFork(job);
   wireEdit(job, onedit);
   wireStar(job, onedit);
-}
-
-function asked(dialog) {
-  dialog.returnValue = "no";
-  dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
-}
-
-function told(element, error) {
-  const faults = (error.problem?.errors ?? []).map((fault) => `${(fault.pointer ?? "").replace("#/overrides", "")} ${fault.detail}`.trim());
-  element.textContent = faults.length ? faults.join(" · ") : error.message;
-  element.hidden = false;
 }
 
 async function openFork(job) {
@@ -63,39 +52,75 @@ async function openFork(job) {
   $("#fork-from").replaceChildren(...options);
   $("#fork-epochs").value = Math.max(detail.progress.epochs, detail.progress.epoch + 1) + (detail.progress.epoch >= detail.progress.epochs ? detail.progress.epochs - 1 : 0);
   $("#fork-rate").placeholder = String(detail.resolved.optimizer.learning_rate);
-  $("#fork-rate").value = "";
-  $("#fork-name").value = "";
+  $("#fork-overrides").value = JSON.stringify({ epochs: Number($("#fork-epochs").value) }, null, 2);
+  readOverrides();
   $("#fork-name").placeholder = detail.name ? "by default: the next free number, such as name-2" : "";
-  write();
   $("#fork").showModal();
 }
 
-// The fields write into the JSON; the JSON is what is sent.
-function write() {
-  let overrides;
+// The fields of the dialog that stand for an override: how each is read from the JSON, and written into it.
+const OVERRIDES = {
+  epochs: { read: (overrides) => overrides.epochs, write: (overrides, text) => put(overrides, "epochs", text && Number(text)) },
+  name: { read: (overrides) => overrides.name, write: (overrides, text) => put(overrides, "name", text) },
+  rate: {
+    read: ({ optimizer }) => optimizer?.learning_rate,
+    write(overrides, text) {
+      const { optimizer } = overrides;
+      const whole = typeof optimizer === "string" ? { name: optimizer } : { ...optimizer };
+      put(whole, "learning_rate", text && Number(text));
+      put(overrides, "optimizer", Object.keys(whole).length ? whole : "");
+    },
+  },
+};
+
+function put(object, name, value) {
+  if (value === "") delete object[name];
+  else object[name] = value;
+}
+
+// The overrides as they are written; while the JSON is not valid, null and a note.
+function parseOverrides() {
+  const note = $("#fork-error");
   try {
-    overrides = JSON.parse($("#fork-overrides").value || "{}");
-  } catch {
-    overrides = {};
+    const overrides = JSON.parse($("#fork-overrides").value || "{}");
+    if (typeof overrides !== "object" || overrides === null || Array.isArray(overrides)) throw new SyntaxError("Overrides are a JSON object.");
+    note.hidden = true;
+    return overrides;
+  } catch (error) {
+    showFaults(note, new Error(`The JSON of the overrides is not valid. ${sentence(error.message)}`));
+    return null;
   }
-  const [epochs, rate, name] = ["epochs", "rate", "name"].map((field) => $(`#fork-${field}`).value);
-  if (epochs) overrides.epochs = Number(epochs);
-  if (rate) overrides.optimizer = { ...overrides.optimizer, learning_rate: Number(rate) };
-  if (name) overrides.name = name;
+}
+
+// The JSON is what is sent. A field changes its own part of it, and what is typed there shows in the fields.
+function writeOverride(field) {
+  const overrides = parseOverrides();
+  if (overrides === null) return; // what a person has typed stays
+  OVERRIDES[field].write(overrides, $(`#fork-${field}`).value);
   $("#fork-overrides").value = JSON.stringify(overrides, null, 2);
 }
 
+function readOverrides() {
+  const overrides = parseOverrides();
+  if (overrides === null) return;
+  for (const [field, { read }] of Object.entries(OVERRIDES)) $(`#fork-${field}`).value = read(overrides) ?? "";
+}
+
 function wireFork(job) {
-  for (const field of ["epochs", "rate", "name"]) $(`#fork-${field}`).addEventListener("input", write);
+  for (const field of Object.keys(OVERRIDES)) $(`#fork-${field}`).addEventListener("input", () => writeOverride(field));
+  $("#fork-overrides").addEventListener("input", readOverrides);
   $("#fork form").addEventListener("submit", async (event) => {
     event.preventDefault();
+    const overrides = parseOverrides();
+    if (overrides === null) return;
     const button = $("#fork-go");
     button.disabled = true;
     try {
-      const body = { checkpoint: Number($("#fork-from").value), overrides: JSON.parse($("#fork-overrides").value) };
+      const body = { checkpoint: Number($("#fork-from").value), overrides };
       location.assign((await call(`${job.urls.self}/fork`, { method: "POST", body })).urls.page);
     } catch (error) {
-      told($("#fork-error"), error);
+      showFaults($("#fork-error"), error);
+    } finally {
       button.disabled = false;
     }
   });
@@ -128,21 +153,25 @@ function wireEdit(job, onedit) {
       $("#edit").close();
       onedit();
     } catch (error) {
-      told($("#edit-error"), error);
+      showFaults($("#edit-error"), error);
     }
   });
 }
 
 function wireStar(job, onedit) {
+  let busy = false;
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("#star");
-    if (!button) return;
-    const starred = button.getAttribute("aria-pressed") !== "true";
+    if (!button || busy) return;
+    busy = true;
     try {
-      await call(job.urls.self, { method: "PATCH", body: { starred } });
+      const now = await call(job.urls.self, { method: "PATCH", body: { starred: button.getAttribute("aria-pressed") !== "true" } });
+      $("#star").setAttribute("aria-pressed", String(now.starred)); // the button may have been replaced meanwhile
       onedit();
     } catch (error) {
       announce(error.message, "error");
+    } finally {
+      busy = false;
     }
   });
 }

@@ -1,6 +1,6 @@
 // Calls to the service. An answer that is a problem (RFC 9457) becomes an error that carries it.
 
-export class ProblemError extends Error {
+class ProblemError extends Error {
   constructor(status, problem) {
     super(problem.detail ?? `The service answered with status ${status}.`);
     this.status = status;
@@ -11,8 +11,9 @@ export class ProblemError extends Error {
 export async function call(path, { method = "GET", body, signal, headers = {} } = {}) {
   const options = { method, signal, headers: { Accept: "application/json", ...headers } };
   if (body !== undefined) {
-    options.body = typeof body === "string" ? body : JSON.stringify(body);
-    options.headers["Content-Type"] = "application/json";
+    const isForm = body instanceof FormData; // the browser names its type, with the boundary
+    options.body = isForm || typeof body === "string" ? body : JSON.stringify(body);
+    if (!isForm) options.headers["Content-Type"] = "application/json";
   }
   let answer;
   try {
@@ -25,6 +26,15 @@ export async function call(path, { method = "GET", body, signal, headers = {} } 
   return answer.status === 204 ? null : answer.json();
 }
 
+// Does something for each item, a few at a time.
+export async function pool(items, atOnce, work) {
+  const waiting = [...items];
+  const one = async () => {
+    while (waiting.length) await work(waiting.shift());
+  };
+  await Promise.all(Array.from({ length: atOnce }, one));
+}
+
 // One stream; what it says is handed to the listeners by type. A browser reconnects by itself where a connection breaks;
 // where the service refuses one (too many streams, a restart behind a proxy) it gives up, and we ask again, more rarely.
 // address(): asked at each new beginning, since what was heard need not come again.
@@ -32,6 +42,7 @@ export function listen(address, listeners) {
   let source = null;
   let later = null;
   let wait_ms = 2000;
+  let isOver = false;
   const open = () => {
     source = new EventSource(address());
     source.addEventListener("open", () => (wait_ms = 2000));
@@ -42,11 +53,22 @@ export function listen(address, listeners) {
     });
     for (const [type, heard] of Object.entries(listeners)) source.addEventListener(type, (event) => heard(JSON.parse(event.data)));
   };
-  const close = () => {
+  const pause = () => {
     clearTimeout(later);
     source.close();
   };
   open();
-  addEventListener("pagehide", close);
-  return { close };
+  addEventListener("pagehide", pause);
+  onRestored(() => isOver || open());
+  return {
+    close() {
+      isOver = true;
+      pause();
+    },
+  };
+}
+
+// A page to which one comes back may be as it was left: what it shows is old then, and it has no stream any more.
+export function onRestored(renew) {
+  addEventListener("pageshow", (event) => event.persisted && renew());
 }

@@ -1,5 +1,5 @@
 // How the value of a column is written, by what kind of column it is.
-import { ago, bytes, describe, duration, h, metric, when } from "./dom.js";
+import { ago, bytes, capital, describe, duration, h, metric, when } from "./dom.js";
 
 const SUMMARY = ["val_accuracy", "train_loss", "frechet_distance", "g_loss", "d_loss"];
 const WIDTHS = { status: 9, progress: 11, metrics: 15, created_at: 8, text: 6.5, number: 5, metric: 6, seconds: 5.5, bytes: 6, time: 7.5, flag: 5, job: 5.5, json: 11 };
@@ -13,10 +13,10 @@ export function widthOf(column) {
 // Facts begin with a capital, as headings do; settings and metrics are written as they are called.
 export function headingOf(column) {
   const isName = column.metric !== null || column.name.includes(".") || column.name.startsWith("/") || column.label.includes("_");
-  return isName ? column.label : column.label[0].toUpperCase() + column.label.slice(1);
+  return isName ? column.label : capital(column.label);
 }
 
-export const summaryOf = (metrics) => SUMMARY.filter((name) => name in metrics).slice(0, 2);
+const summaryOf = (metrics) => SUMMARY.filter((name) => name in metrics).slice(0, 2);
 
 // The columns of a file that has what the table shows: it has no bars, and one metric a column.
 export function csvColumns(columns, jobs) {

@@ -105,6 +105,7 @@ export class Chart {
 
   paint() {
     this.later = null;
+    this.painted = this.content; // what the drawing has columns for: until the next frame, the content may be ahead of it
     const { series, smoothing, axis, many } = this.content;
     const aligned = align(series);
     const data = [aligned.x, ...columns(aligned, smoothing)];
@@ -121,16 +122,16 @@ export class Chart {
   }
 
   options() {
-    const asked = options(this.content, this.look, { width: this.plot.clientWidth, height: HEIGHT }, () => this.content);
+    const asked = options(this.content, this.look, { width: this.plot.clientWidth, height: HEIGHT }, () => this.painted);
     const { smoothing, many } = this.content;
-    const item = (column) => this.content.series[Math.floor((column - 1) / (smoothing ? 2 : 1))];
+    const item = (column) => this.painted.series[Math.floor((column - 1) / (smoothing ? 2 : 1))];
     asked.hooks.setSelect = [(plot) => this.zoom(plot)];
-    asked.hooks.setCursor = [(plot) => this.readout.show(plot, this.content)];
+    asked.hooks.setCursor = [(plot) => this.readout.show(plot, this.painted)];
     asked.cursor = {
       y: false,
       drag: { x: true, y: true, uni: 30, dist: 5, setScale: false },
       bind: { dblclick: () => () => this.reset() },
-      dataIdx: (plot, column, index) => (column ? rowOf(plot, column, index, this.content.axis) : index),
+      dataIdx: (plot, column, index) => (column ? rowOf(plot, column, index, this.painted.axis) : index),
       points: {
         size: 9,
         width: 0,
@@ -157,9 +158,11 @@ export class Chart {
     if (!hidden.delete(name)) hidden.add(name);
     this.keys.get(name).setAttribute("aria-pressed", String(!hidden.has(name)));
     memory.set(`hidden.${this.id}`, [...hidden]);
-    const { series, smoothing } = this.content;
+    const { series, smoothing } = this.painted ?? this.content;
+    const at = series.findIndex((item) => item.name === name);
+    if (at < 0) return; // it is painted in the next frame, hidden or not
     const lines = smoothing ? 2 : 1;
-    const first = lines * series.findIndex((item) => item.name === name) + 1;
+    const first = lines * at + 1;
     for (let line = first; line < first + lines; line++) this.drawing?.setSeries(line, { show: !hidden.has(name) });
   }
 

@@ -1,4 +1,4 @@
-// The slider through a job's checkpoints, and requests of which only the latest counts.
+// The slider through a job's checkpoints.
 import { $ } from "./dom.js";
 
 export function wireCheckpoints(job, onchange) {
@@ -16,25 +16,4 @@ export function wireCheckpoints(job, onchange) {
   });
   show();
   return () => job.checkpoints[Number(slider.value)].epoch;
-}
-
-// Runs one at a time; of the calls that come meanwhile only the last is answered.
-export function latest(run) {
-  let busy = false;
-  let again = false;
-  return async () => {
-    if (busy) {
-      again = true;
-      return;
-    }
-    busy = true;
-    try {
-      do {
-        again = false;
-        await run();
-      } while (again);
-    } finally {
-      busy = false;
-    }
-  };
 }

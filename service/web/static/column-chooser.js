@@ -1,7 +1,8 @@
-// The dialog in which a person chooses the table's columns and their order. Each choice shows at once.
+// The dialog in which a person selects the table's columns and their order. Each change shows at once.
 import { $, $$, announce, h } from "./dom.js";
 import { call } from "./api.js";
 import { headingOf } from "./cells.js";
+import { turns } from "./latest.js";
 
 const ALWAYS_SHOWN = new Set(["name", "tags", "starred", "note"]); // beside each job, whatever the columns are
 const MOST = 50;
@@ -10,6 +11,7 @@ const MOST = 50;
 export function offerColumns({ columns, defaults, known, address, change }) {
   const dialog = $("#columns");
   const [search, pick, order] = [$("#columns-search"), $("#columns-pick"), $("#columns-shown")];
+  const turn = turns();
   let available = [];
   const headings = new Map();
   const headingFor = (name) => headings.get(name) ?? name;
@@ -20,19 +22,22 @@ export function offerColumns({ columns, defaults, known, address, change }) {
     draw();
     dialog.showModal();
     search.focus();
+    const isNewest = turn();
     try {
-      available = (await call(address())).data.filter((column) => !ALWAYS_SHOWN.has(column.name));
+      const { data } = await call(address());
+      if (!isNewest()) return;
+      available = data.filter((column) => !ALWAYS_SHOWN.has(column.name));
     } catch (error) {
-      announce(error.message, "error");
+      if (isNewest()) announce(error.message, "error");
     }
     for (const column of available) headings.set(column.name, headingOf(column));
     draw();
   }
 
-  function choose(names) {
-    if (names.length > MOST) return announce(`At most ${MOST} columns fit.`, "error");
-    change(names.length ? names : [...defaults]);
-    draw();
+  function show(names) {
+    if (names.length > MOST) announce(`At most ${MOST} columns fit.`, "error");
+    else change(names.length ? names : [...defaults]);
+    draw(); // a box that was refused is not checked
   }
 
   function draw() {
@@ -53,7 +58,7 @@ export function offerColumns({ columns, defaults, known, address, change }) {
 
   function box(column) {
     const shown = columns().includes(column.name);
-    const toggle = () => choose(shown ? columns().filter((name) => name !== column.name) : [...columns(), column.name]);
+    const toggle = () => show(shown ? columns().filter((name) => name !== column.name) : [...columns(), column.name]);
     return h(
       "label",
       { title: column.description },
@@ -73,9 +78,9 @@ export function offerColumns({ columns, defaults, known, address, change }) {
           "li",
           {},
           h("span", { class: "grow" }, headingFor(name)),
-          button("Move up", "↑", at === 0, () => choose(swapped(at - 1))),
-          button("Move down", "↓", at === names.length - 1, () => choose(swapped(at + 1))),
-          button("Remove", "✕", names.length === 1, () => choose(names.filter((other) => other !== name))),
+          button("Move up", "↑", at === 0, () => show(swapped(at - 1))),
+          button("Move down", "↓", at === names.length - 1, () => show(swapped(at + 1))),
+          button("Remove", "✕", names.length === 1, () => show(names.filter((other) => other !== name))),
         );
       }),
     );
@@ -89,6 +94,6 @@ export function offerColumns({ columns, defaults, known, address, change }) {
   }
 
   search.addEventListener("input", draw);
-  $("#columns-reset").addEventListener("click", () => choose([...defaults]));
+  $("#columns-reset").addEventListener("click", () => show([...defaults]));
   $("#choose-columns").addEventListener("click", open);
 }

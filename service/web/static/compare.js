@@ -1,10 +1,11 @@
 // Jobs beside each other: curves on one chart, settings against metrics, the settings, samples of the same epoch.
 import { $, $$, describe, h, throttle } from "./dom.js";
-import { listen } from "./api.js";
+import { listen, pool } from "./api.js";
 import { Chart } from "./chart.js";
 import { Settings, drawSettings, renew } from "./compare-settings.js";
 import { Settings as ChartSettings, groupOf, places, rank, span } from "./curves.js";
 import { formatOf } from "./format.js";
+import { isOver, shortId, titleOf } from "./job-facts.js";
 import { Metrics } from "./metrics.js";
 import { Samples } from "./samples.js";
 import { Scatter } from "./scatter.js";
@@ -12,7 +13,6 @@ import { Scatter } from "./scatter.js";
 const DISTINCT = 10; // so many lines can be told apart; of more, one at a time is brought to the front
 const AT_A_TIME = 4; // requests for metrics
 const OBJECTIVES = ["val_accuracy", "val_loss", "frechet_distance"]; // what decides which job is the best
-const ENDED = ["succeeded", "failed", "cancelled"];
 
 const jobs = JSON.parse($("#jobs").textContent);
 const many = jobs.length > DISTINCT;
@@ -33,11 +33,9 @@ function colours() {
   }
 }
 
-const titleOf = (job) => job.name || `${job.kind} ${job.id.slice(-6).toLowerCase()}`;
-
 function name() {
   const names = Map.groupBy(jobs, titleOf);
-  for (const job of jobs) job.label = names.get(titleOf(job)).length > 1 ? `${titleOf(job)} (${job.id.slice(-6).toLowerCase()})` : titleOf(job);
+  for (const job of jobs) job.label = names.get(titleOf(job)).length > 1 ? `${titleOf(job)} (${shortId(job.id)})` : titleOf(job);
 }
 
 const swatch = (job) => (many ? null : h("span", { class: `swatch series-${(job.index % 8) + 1}` }));
@@ -121,7 +119,7 @@ function wireScatter() {
   scatter = new Scatter($("#dots"), { onlight: light });
   for (const select of [x, y, of]) {
     select.addEventListener("change", () => {
-      for (const [name_, { value }] of Object.entries({ x, y, of })) asked.set(name_, value);
+      asked.set(select.id.replace("scatter-", ""), select.value); // only this: another may wait for what is still loaded
       history.replaceState(null, "", `?${asked}`.replaceAll("%2C", ","));
       drawScatter();
     });
@@ -133,9 +131,9 @@ function drawScatter() {
   const metrics = [...new Set(jobs.flatMap((job) => Object.keys(job.metrics.table?.series ?? {})))].sort((a, b) => rank(groupOf(a)[0]) - rank(groupOf(b)[0]));
   $("#scatter").hidden = metrics.length === 0 || jobs.length < 2;
   if ($("#scatter").hidden) return;
-  const chosen = y.value || asked.get("y") || OBJECTIVES.find((metric) => metrics.includes(metric));
-  if (metrics.length !== y.options.length) y.replaceChildren(...metrics.map((metric) => h("option", { value: metric }, describe(metric).label)));
-  y.value = metrics.includes(chosen) ? chosen : metrics[0];
+  if (metrics.join() !== [...y.options].map((option) => option.value).join()) y.replaceChildren(...metrics.map((metric) => h("option", { value: metric }, describe(metric).label)));
+  // What the address names may come with a job whose metrics are still loaded.
+  y.value = [asked.get("y"), ...OBJECTIVES].find((metric) => metrics.includes(metric)) ?? metrics[0];
   const points = jobs
     .map((job) => ({ id: job.id, label: job.label, href: job.urls.page, x: settings.of(job, x.value), y: valueOf(job, y.value, of.value), index: many ? (job.top ? 1 : null) : job.index }))
     .filter((point) => point.x !== undefined && point.y !== undefined);
@@ -165,7 +163,7 @@ function wireSamples() {
   $("#samples").hidden = epochs.length === 0;
   const frames = jobs.map((job) => ({ job, image: h("img", { class: "pixels", alt: "", loading: "lazy" }), text: h("span", { class: "small muted" }) }));
   $("#beside").replaceChildren(h("img", { hidden: true, alt: "" }), ...frames.map(({ job, image, text }) => h("figure", { "data-job": job.id }, image, h("figcaption", { class: "small" }, swatch(job), ` ${job.label} `, text))));
-  // The slider goes through all epochs that any job has; each shows its last picture up to there.
+  // The slider goes through all epochs that any job has; each shows its last image up to there.
   const scrubber = new Samples($("#samples"), [], () => "data:,");
   scrubber.listeners.push((epoch) => {
     for (const { job, image, text } of frames) {
@@ -194,39 +192,33 @@ function drawAll() {
 }
 
 function follow(scrubber, redraw) {
-  const running = jobs.filter((job) => !ENDED.includes(job.status));
-  const find = (news) => running.find((job) => job.id === news.job);
-  const status = (news) => {
-    find(news).status = news.status;
+  const followed = jobs.filter((job) => !isOver(job));
+  const find = (id) => followed.find((job) => job.id === id);
+  const take = (job, status) => {
+    job.status = status;
+    if (followed.every(isOver)) stream.close();
     redraw();
   };
-  listen(() => `/stream?jobs=${running.map((job) => job.id).join(",")}`, {
+  const status = (news) => take(find(news.job), news.status);
+  const stream = listen(() => `/stream?jobs=${followed.map((job) => job.id).join(",")}`, {
     // After a break: what was missed is in the whole table.
     snapshot: (news) => {
       for (const shown of news.jobs) {
-        const job = running.find((one) => one.id === shown.id);
-        job.status = shown.status;
+        const job = find(shown.id);
         if (job.metrics.table && shown.progress.epoch > (job.metrics.last ?? shown.start_epoch)) job.metrics.load().catch(() => {});
+        take(job, shown.status);
       }
-      redraw();
     },
-    metrics: (news) => find(news).metrics.add(news),
+    metrics: (news) => find(news.job).metrics.add(news),
     sample: (news) => {
-      find(news).samples.push(news.epoch);
+      const job = find(news.job);
+      job.samples = [...new Set([...job.samples, news.epoch])].sort((a, b) => a - b); // some are told of twice
       $("#samples").hidden = false;
       scrubber.add(news.epoch);
     },
     status,
     end: status,
   });
-}
-
-async function pool(items, work) {
-  const left = [...items];
-  const one = async () => {
-    while (left.length) await work(left.shift());
-  };
-  await Promise.all(Array.from({ length: AT_A_TIME }, one));
 }
 
 if (jobs.length) {
@@ -245,6 +237,6 @@ if (jobs.length) {
   const jobAt = (event) => event.target.closest("[data-job]")?.dataset.job ?? null;
   document.addEventListener("mouseover", (event) => event.target.closest(".plot") || light(jobAt(event)));
   document.addEventListener("focusin", (event) => jobAt(event) && light(jobAt(event)));
-  if (jobs.some((job) => !ENDED.includes(job.status))) follow(scrubber, redraw);
-  await pool(jobs, (job) => job.metrics.load().catch(() => {}));
+  if (jobs.some((job) => !isOver(job))) follow(scrubber, redraw);
+  await pool(jobs, AT_A_TIME, (job) => job.metrics.load().catch(() => {}));
 }

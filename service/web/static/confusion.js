@@ -1,22 +1,26 @@
 // The images behind a cell of the confusion matrix.
-import { $, announce, h } from "./dom.js";
+import { $, announce, h, percent } from "./dom.js";
 import { call } from "./api.js";
+import { turns } from "./latest.js";
 import { view } from "./viewer.js";
 
 export function wireConfusion(job) {
+  const turn = turns();
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-actual]");
     if (!button) return;
     const { actual, predicted } = button.dataset;
     const title = button.getAttribute("aria-label");
+    const isNewest = turn();
     try {
       const cell = await call(`${job.urls.self}/confusion/${actual}/${predicted}?checkpoint=latest&limit=60`);
-      const pictures = {
+      if (!isNewest()) return; // another cell was clicked meanwhile
+      const images = {
         count: () => cell.images.length,
         at: (place) => ({
           src: `data:image/png;base64,${cell.images[place]}`,
           title: title.split(":")[0],
-          about: `Validation image ${cell.indices[place]}. Probability of the predicted class: ${(100 * cell.confidences[place]).toFixed(1)}%.`,
+          about: `Validation image ${cell.indices[place]}. Probability of the predicted class: ${percent(cell.confidences[place])}.`,
           file: `image-${cell.indices[place]}.png`,
         }),
       };
@@ -27,15 +31,15 @@ export function wireConfusion(job) {
         ...cell.images.map((image, place) =>
           h(
             "button",
-            { type: "button", class: "thumb", "aria-label": `Validation image ${cell.indices[place]}`, onclick: () => view(pictures, place) },
+            { type: "button", class: "thumb", "aria-label": `Validation image ${cell.indices[place]}`, onclick: () => view(images, place) },
             h("img", { src: `data:image/png;base64,${image}`, alt: "" }),
             h("span", { class: "small muted" }, `${(100 * cell.confidences[place]).toFixed(0)}%`),
           ),
         ),
       );
-      $("#behind").showModal();
+      if (!$("#behind").open) $("#behind").showModal();
     } catch (error) {
-      announce(error.message, "error");
+      if (isNewest()) announce(error.message, "error");
     }
   });
 }

@@ -11,7 +11,7 @@ export class Exchange {
   constructor(form) {
     this.form = form;
     this.abort = null;
-    this.address = null; // of a picture or file that is shown
+    this.address = null; // of a image or file that is shown
   }
 
   fields(where) {

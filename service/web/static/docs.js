@@ -1,5 +1,7 @@
 // The documentation: a filter, anchors that open what they lead to, and a form that sends each operation's request.
-import { $, $$, announce, debounce, h } from "./dom.js";
+import { call } from "./api.js";
+import { confirmed, copy } from "./dialogs.js";
+import { $, $$, debounce, h } from "./dom.js";
 import { Exchange, data } from "./docs-try.js";
 
 // Filter
@@ -43,10 +45,12 @@ document.addEventListener("click", (event) => {
 // Ids that one would have to look up are offered: jobs and datasets of this service.
 let asked = null;
 function known() {
-  asked ??= Promise.all([$("[data-in=path][name=job_id]") && fetch("/jobs?limit=30"), $("[data-in=path][name=name]") && fetch("/datasets")]).then(async ([jobs, datasets]) => {
-    const found = jobs?.ok ? (await jobs.json()).data : [];
+  // Where the service does not answer there is nothing to offer; the next form that is opened asks again.
+  const list = (field, address) => $(`[data-in=path][name=${field}]`) && call(address);
+  asked ??= Promise.all([list("job_id", "/jobs?limit=30"), list("name", "/datasets")]).then(([jobs, datasets]) => {
+    const found = jobs?.data ?? [];
     $("#known-job_id").replaceChildren(...found.map((job) => h("option", { value: job.id }, job.name ?? job.kind)));
-    const sets = datasets?.ok ? (await datasets.json()).data : [];
+    const sets = datasets?.data ?? [];
     $("#known-name").replaceChildren(...sets.map((item) => h("option", { value: item.name }, item.title)));
     const best = (jobs) => jobs.find((job) => job.status === "succeeded") ?? jobs.find((job) => job.progress.epoch > 0) ?? jobs[0];
     if (!found.length) return;
@@ -57,7 +61,7 @@ function known() {
       field.value = (best(found.filter((job) => job.kind === (kind ?? job.kind))) ?? best(found)).id;
       field.form.dispatchEvent(new Event("input"));
     }
-  });
+  }).catch(() => (asked = null));
 }
 
 // Requests
@@ -76,18 +80,11 @@ for (const form of $$("form.try")) {
   });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (data(form, "destructive") && !(await confirmed(form, exchange))) return;
+    if (data(form, "destructive") && !(await agreed(form, exchange))) return;
     exchange.send();
   });
   $("[data-stop]", form).addEventListener("click", () => exchange.stop());
-  $("[data-copy]", form).addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(exchange.curl());
-      announce("Copied", "good");
-    } catch {
-      getSelection().selectAllChildren($("[data-curl]", form)); // no clipboard without TLS
-    }
-  });
+  $("[data-copy]", form).addEventListener("click", () => copy(exchange.curl(), $("[data-curl]", form)));
   for (const button of $$("[data-example]", form)) {
     button.addEventListener("click", () => {
       $("[name=body]", form).value = button.dataset.example;
@@ -97,11 +94,8 @@ for (const form of $$("form.try")) {
   show();
 }
 
-function confirmed(form, exchange) {
-  const dialog = $("#confirm");
+function agreed(form, exchange) {
   $("#confirm-title").textContent = `${data(form, "destructive")}?`;
   $("#confirm-what").textContent = `${data(form, "method")} ${exchange.path()}`;
-  dialog.returnValue = "no";
-  dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+  return confirmed($("#confirm"));
 }

@@ -18,6 +18,9 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 export const words = (name) => name.replaceAll("_", " ").replaceAll("/", " · ");
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+export const sentence = (text) => capital(text) + (/[.!?]$/.test(text) ? "" : ".");
+export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 // Label, unit, goal and colour of a metric: { label, description, percent, goal, series, unit }. One of a single layer, like
 // grad_norm/layers.0, is described by its base. The server's words: service/contract/metric_info.py.
@@ -39,15 +42,21 @@ export function metric(name, value) {
   return Number(value.toPrecision(4)).toString();
 }
 
+// The same as metric_info.size.
 export function bytes(count) {
-  const units = ["B", "KB", "MB", "GB", "TB"];
-  const power = Math.min(Math.floor(Math.log10(Math.max(count, 1)) / 3), units.length - 1);
-  return `${(count / 1000 ** power).toFixed(power && count / 1000 ** power < 100 ? 1 : 0)} ${units[power]}`;
+  const units = ["B", "kB", "MB", "GB"];
+  let power = 0;
+  let left = count;
+  while (left >= 1000 && power < units.length - 1) [left, power] = [left / 1000, power + 1];
+  return `${left.toFixed(power && left < 100 ? 1 : 0)} ${units[power]}`;
 }
 
+export const percent = (share) => `${(100 * share).toFixed(1)}%`;
+
+// The same as metric_info.duration.
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";
-  if (seconds < 0.95) return "under a second";
+  if (seconds > 0 && seconds < 0.95) return "under a second";
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172800) return `${(seconds / 3600).toFixed(1)} h`;
@@ -65,7 +74,7 @@ export function ago(text) {
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" }); // made once: it is slow
 export const when = (text) => moment.format(new Date(text));
 
-// What a person chose on a page, kept for the next visit.
+// What a person set on a page, kept for the next visit.
 export const memory = {
   get(name, fallback) {
     try {

@@ -1,9 +1,10 @@
 // A pad to draw on, and a classifier that answers while one draws.
-import { $, $$, announce } from "./dom.js";
+import { $, $$, announce, percent } from "./dom.js";
 import { call } from "./api.js";
-import { latest, wireCheckpoints } from "./checkpoints.js";
+import { wireCheckpoints } from "./checkpoints.js";
+import { latest, turns } from "./latest.js";
 
-const SIDE = 56; // sent are so many pixels along a side; the service fits the drawing into the data set's frame
+const SIDE = 56; // sent are so many pixels along a side; the service fits the drawing into the dataset's frame
 const job = JSON.parse($("#job").textContent);
 const pad = $("#pad");
 
@@ -14,10 +15,13 @@ if (pad) {
   let strokeAt = 0;
   let drawn = false;
   let last = null;
+  const turn = turns(); // of drawings: each begins where the pad is cleared
+  let isCurrent = turn();
 
   const epoch = wireCheckpoints(job, () => ask());
   const ask = latest(async () => {
     if (!drawn) return;
+    const isSame = isCurrent;
     const since = strokeAt;
     const images = [pixels()];
     let answer;
@@ -27,7 +31,7 @@ if (pad) {
       announce(error.message, "error");
       return;
     }
-    if (!drawn) return; // cleared meanwhile
+    if (!isSame()) return; // cleared meanwhile
     show(answer);
     if (since) {
       const took = Math.round(performance.now() - since);
@@ -47,7 +51,7 @@ if (pad) {
     rows.forEach((row, index) => {
       row.classList.toggle("winner", index === winner);
       $(".bar", row).style.transform = `scaleX(${shares[index]})`;
-      $(".share", row).textContent = `${(100 * shares[index]).toFixed(1)}%`;
+      $(".share", row).textContent = percent(shares[index]);
     });
     const text = `${names[winner]}, ${(100 * shares[winner]).toFixed(0)}%`;
     if (text !== last) $("#verdict").textContent = text;
@@ -79,6 +83,7 @@ if (pad) {
   }
 
   function clear() {
+    isCurrent = turn();
     drawn = false;
     last = null;
     pen.fillStyle = "#000";
@@ -129,16 +134,24 @@ if (pad) {
   $("#clear").addEventListener("click", clear);
   $("#explain").addEventListener("change", ask);
 
+  const opening = turns();
   async function open(file) {
-    const picture = await createImageBitmap(file).catch(() => null);
-    if (!picture) {
+    const isNewest = opening();
+    const [began, isSame] = [strokeAt, isCurrent];
+    const image = await createImageBitmap(file).catch(() => null);
+    if (!isNewest()) return;
+    if (!image) {
       announce("This browser cannot read that file as an image.", "error");
       return;
     }
+    if (strokeAt !== began || !isSame()) {
+      announce("The image was not opened, because you drew meanwhile. Open it again to replace the drawing.");
+      return;
+    }
     clear();
-    const scale = Math.min(pad.width / picture.width, pad.height / picture.height);
-    const [width, height] = [picture.width * scale, picture.height * scale];
-    pen.drawImage(picture, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
+    const scale = Math.min(pad.width / image.width, pad.height / image.height);
+    const [width, height] = [image.width * scale, image.height * scale];
+    pen.drawImage(image, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
     darken();
     drawn = true;
     strokeAt = performance.now();

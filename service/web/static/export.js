@@ -1,6 +1,6 @@
-// A chart as a file: a picture with its title and legend, or the numbers.
+// A chart as a file: a image with its title and legend, or the numbers.
 /* global uPlot */
-import { h } from "./dom.js";
+import { capital, h } from "./dom.js";
 import { align } from "./align.js";
 import { seriesColor, seriesDash, token } from "./palette.js";
 import { columns, options } from "./plot.js";
@@ -21,7 +21,7 @@ export async function savePng(title, content, look) {
   ctx.fillRect(0, 0, WIDTH, HEIGHT);
   ctx.fillStyle = token("ink");
   ctx.font = `600 ${18 * SCALE}px ${sans}`;
-  ctx.fillText(title[0].toUpperCase() + title.slice(1), MARGIN, MARGIN + 14 * SCALE);
+  ctx.fillText(capital(title), MARGIN, MARGIN + 14 * SCALE);
   const below = drawLegend(ctx, content, look, MARGIN + 38 * SCALE, sans);
   const ratio = devicePixelRatio;
   const size = { width: (WIDTH - MARGIN) / ratio, height: (HEIGHT - below - MARGIN) / ratio, scale: SCALE / ratio };

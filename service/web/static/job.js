@@ -1,6 +1,6 @@
 // The page of one job. Words and tables are the server's; curves, samples and progress move by themselves.
 import { $, $$, duration, throttle } from "./dom.js";
-import { listen } from "./api.js";
+import { listen, onRestored } from "./api.js";
 import { Curves } from "./curves.js";
 import { Samples } from "./samples.js";
 import { Split } from "./split.js";
@@ -82,6 +82,7 @@ function follow() {
       if (curves.table) curves.table.best_epoch = news.epoch;
     },
     status: (news) => {
+      if (news.status !== "running") $("#eta").textContent = ""; // nothing is left of what the last progress promised
       if (news.reason === "claimed" && news.epoch > 0) curves.resumed.push(news.epoch);
       change(news);
     },
@@ -115,3 +116,4 @@ wireActions(job, renew, () => {
 wireConfusion(job);
 for (const button of $$("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
 if (!job.over) follow();
+onRestored(renew);

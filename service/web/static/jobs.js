@@ -1,18 +1,20 @@
 // The list of jobs: one stream keeps it fresh, pages come as one scrolls.
-import { $, $$, announce, debounce, h, throttle } from "./dom.js";
-import { confirmed, onEach } from "./acting.js";
-import { call, listen } from "./api.js";
+import { $, $$, announce, capital, counted, debounce, h, throttle } from "./dom.js";
+import { confirmedDeletion, onEach } from "./acting.js";
+import { call, listen, onRestored, pool } from "./api.js";
 import { Asked } from "./asked.js";
 import { afterEpoch, bestOf, csvColumns } from "./cells.js";
 import { offerColumns } from "./column-chooser.js";
-import { editNote, toggleStar } from "./notes.js";
-import { isOver } from "./rows.js";
+import { isOver, shortId } from "./job-facts.js";
+import { latest, turns } from "./latest.js";
+import { editNote, saveStar } from "./notes.js";
 import { offerViews } from "./saved-views.js";
 import { JobTable } from "./table.js";
 
 const STATUSES = ["running", "queued", "paused", "succeeded", "failed", "cancelled"];
 const COMPARED = 200; // the most jobs that one comparison takes
 const GROUPS = 500;
+const SINGLY = 20; // of jobs that have changed behind the first page: more are renewed page by page
 const MOVED_MOST = 500; // so many rows are kept right where training moves jobs to other places
 const STAYS = /created_at|priority|name/; // orders in which it does not
 const TERMS = { tag: "Tag", name: "Name", preset: "Preset", dataset: "Dataset", spec: "Spec", parent: "Parent", without: "Without" };
@@ -20,33 +22,39 @@ const TERMS = { tag: "Tag", name: "Name", preset: "Preset", dataset: "Dataset", 
 const first = JSON.parse($("#first").textContent);
 const asked = new Asked(location.search, first.columns);
 const jobs = new Map(); // by id
-const chosen = new Set();
+const turn = turns(); // of questions: a change of the filter, the order, …
+const changed = new Set(); // ids of jobs that the stream told of since the last renewal
+const saving = new Map(); // id -> what is being saved of a job, and shown already
+const selected = new Set();
 let sections = []; // one, or one for each group: { key, group, by, open, ids, cursor, loading }
+let isNewest = () => true; // whether what the page shows answers the last question
 let counts = {};
 let columns = [];
 let parents = {};
 let moreGroups = false;
-let lastChosen = null;
+let lastSelected = null;
+let edits = 0; // what was asked for before an edit may not know of it
 
 const table = new JobTable($("#list table"), {
-  choose,
-  star: (id) => toggleStar(jobs.get(id), (news) => amend(id, news)),
+  select,
+  star,
   note,
   tag: (tag) => change({ tag: [...new Set([...asked.tag, tag])] }),
   toggle,
   sort: sortBy,
   all(on) {
-    for (const id of shownIds()) on ? chosen.add(id) : chosen.delete(id);
+    for (const id of shownIds()) on ? selected.add(id) : selected.delete(id);
     draw();
   },
   near: (section) => load(section),
 });
 
-const section = (group = null, by = "") => ({ key: group ? `${by}:${group.value ?? ""}:${group.value === null}` : "all", group, by, open: !group, ids: [], cursor: null, loading: false });
+// loading: what tells the request under way from those before it, whose answers are not taken any more
+const section = (group = null, by = "") => ({ key: group ? `${by}:${group.value ?? ""}:${group.value === null}` : "all", group, by, open: !group, ids: [], cursor: null, loading: null });
 const shownIds = () => [...new Set(sections.flatMap((one) => (one.open ? one.ids : [])))];
 
 function take(page) {
-  for (const job of page.data) jobs.set(job.id, job);
+  for (const job of page.data) jobs.set(job.id, { ...job, ...saving.get(job.id) });
   columns = page.columns;
   parents = { ...parents, ...page.parents };
   if (page.counts) counts = page.counts;
@@ -56,61 +64,79 @@ function take(page) {
 // One page more of a section; the answer to a question that was changed meanwhile is thrown away.
 async function load(one) {
   if (one.loading || one.cursor === null) return;
-  one.loading = true;
-  const sent = asked.query;
+  const mine = (one.loading = Symbol("request"));
   try {
     const page = await call(asked.list({ limit: 100, ...(one.cursor && { cursor: one.cursor }) }, one.group?.query));
-    if (sent !== asked.query) return;
+    if (one.loading !== mine) return;
     one.ids = [...new Set([...one.ids, ...take(page)])];
     one.cursor = page.next_cursor;
   } catch (error) {
+    if (one.loading !== mine) return;
     announce(error.message, "error");
     one.cursor = null;
-  } finally {
-    one.loading = false;
   }
+  one.loading = null;
   draw();
+}
+
+// Empties a section, to be loaded from its beginning where it is open.
+function restart(one) {
+  Object.assign(one, { ids: [], cursor: one.open ? "" : null, loading: null });
+  if (one.open) load(one);
 }
 
 function toggle(one) {
   one.open = !one.open;
-  if (one.open && !one.ids.length) one.cursor = ""; // from the beginning
-  if (one.open) load(one);
+  restart(one); // what was loaded before it was closed has not been kept up to date
   draw();
 }
 
 // The first page of a section anew, for what has come and what is gone; what lies behind it stays loaded.
-async function reload(one, sent) {
+async function reload(one, isCurrent) {
   const limit = Math.min(100, Math.max(50, one.ids.length));
-  const most = STAYS.test(asked.sort) ? limit : Math.min(one.ids.length, MOVED_MOST);
+  const isMany = one.ids.slice(limit).filter((id) => changed.has(id)).length > SINGLY;
+  const most = Math.max(STAYS.test(asked.sort) ? limit : Math.min(one.ids.length, MOVED_MOST), isMany ? one.ids.findLastIndex((id) => changed.has(id)) + 1 : 0);
   const ids = [];
   let page = null;
   do {
     const more = one.group ? {} : { counts: true };
     page = await call(asked.list({ limit, ...more, ...(page && { cursor: page.next_cursor }) }, one.group?.query)).catch(() => null);
-    if (page === null || sent !== asked.query) return false;
+    if (page === null || !isCurrent()) return false;
     ids.push(...take(page));
   } while (page.has_more && ids.length < most);
   const fresh = new Set(ids);
   const rest = page.has_more && one.ids.length > ids.length ? one.ids : [];
-  if (!rest.length) one.cursor = page.next_cursor;
-  one.ids = [...ids, ...rest.slice(rest.findLastIndex((id) => fresh.has(id)) + 1).filter((id) => !fresh.has(id))];
-  return true;
+  // A further page that is under way would not be the one after these.
+  if (!rest.length) Object.assign(one, { cursor: page.next_cursor, loading: null });
+  const behind = rest.slice(rest.findLastIndex((id) => fresh.has(id)) + 1).filter((id) => !fresh.has(id));
+  one.ids = [...ids, ...behind];
+  await pool(behind.filter((id) => changed.has(id)), 4, (id) => reloadJob(one, id, isCurrent));
+  return isCurrent();
 }
 
-const renew = throttle(700, async () => {
-  const sent = asked.query;
-  if (asked.group && !(await findGroups(sent))) return;
+// A job whose row lies behind the first page of its section; one that does not fit the filter any more is taken out.
+async function reloadJob(one, id, isCurrent) {
+  const page = await call(asked.list({ q: id, limit: 10 }, one.group?.query)).catch(() => null);
+  if (page === null || !isCurrent()) return;
+  if (!take(page).includes(id)) one.ids = one.ids.filter((other) => other !== id);
+}
+
+// The rows anew, one renewal at a time.
+const renew = throttle(700, latest(async () => {
+  const [isAsked, before, told] = [isNewest, edits, new Set(changed)];
+  const isCurrent = () => isAsked() && edits === before;
+  if (asked.group && !(await findGroups(isCurrent))) return;
   for (const one of sections) {
-    if (one.open && one.cursor !== "" && !(await reload(one, sent))) return;
+    if (one.open && one.cursor !== "" && !(await reload(one, isCurrent))) return;
   }
+  for (const id of told) changed.delete(id);
   draw();
-});
+}));
 
 // The groups anew; those that were open stay so.
-async function findGroups(sent) {
-  const [found, page] = await Promise.all([call(asked.groups(GROUPS)), call(asked.list({ limit: 1, counts: true }))]).catch((error) => (announce(error.message, "error"), []));
-  if (!page || sent !== asked.query) return false;
+async function findGroups(isCurrent) {
+  const [found, page] = await Promise.all([call(asked.groups(GROUPS)), call(asked.list({ limit: 1, counts: true }))]).catch((error) => (isCurrent() && announce(error.message, "error"), []));
+  if (!page || !isCurrent()) return false;
   counts = page.counts;
   takeGroups(found);
   return true;
@@ -128,16 +154,14 @@ function takeGroups(found) {
 }
 
 async function find() {
-  const sent = asked.query;
+  const isCurrent = (isNewest = turn());
+  for (const one of sections) one.loading = null; // what is under way answers an earlier question
   if (asked.group) {
-    if (!(await findGroups(sent))) return;
-    for (const one of sections) {
-      Object.assign(one, { ids: [], cursor: one.open ? "" : null });
-      if (one.open) load(one);
-    }
+    if (!(await findGroups(isCurrent))) return;
+    for (const one of sections) restart(one);
   } else {
-    const page = await call(asked.list({ limit: 50, counts: true })).catch((error) => announce(error.message, "error"));
-    if (!page || sent !== asked.query) return;
+    const page = await call(asked.list({ limit: 50, counts: true })).catch((error) => isCurrent() && announce(error.message, "error"));
+    if (!page || !isCurrent()) return;
     sections = [{ ...section(), ids: take(page), cursor: page.next_cursor }];
   }
   scrollTo(0, 0);
@@ -149,7 +173,8 @@ function change(news) {
   Object.assign(asked, news);
   history.replaceState(null, "", asked.query ? `/?${asked.query}` : "/");
   showFilter();
-  if (!("columns" in news)) chosen.clear();
+  if (!("columns" in news)) selected.clear();
+  isNewest = turn();
   if ("q" in news) findSoon(); // while one types
   else find();
 }
@@ -167,7 +192,7 @@ function draw() {
   const wanted = asked.status.length ? asked.status.reduce((sum, status) => sum + (counts[status] ?? 0), 0) : total;
   const ids = shownIds();
   const loaded = ids.map((id) => jobs.get(id));
-  for (const id of chosen) if (!ids.includes(id)) chosen.delete(id);
+  for (const id of selected) if (!ids.includes(id)) selected.delete(id);
   const isEmpty = asked.group ? !sections.length : !ids.length;
   $("#view").hidden = total === 0 && !asked.isFiltered;
   $("#list").hidden = isEmpty;
@@ -184,12 +209,12 @@ function draw() {
   drawSelection();
   table.setColumns(columns, asked.sort);
   const [items, ends] = listed();
-  table.show(items, ends, jobs, chosen, bestOf(columns, loaded), parents);
+  table.show(items, ends, jobs, selected, bestOf(columns, loaded), parents);
 }
 
 function told(loaded, wanted) {
-  const jobsOf = (count) => `${count} ${count === 1 ? "job" : "jobs"}`;
-  if (asked.group) return `${sections.length} ${sections.length === 1 ? "group" : "groups"}, ${jobsOf(wanted)}${moreGroups ? "; older groups are not shown: narrow the search" : ""}`;
+  const jobsOf = (count) => counted(count, "job");
+  if (asked.group) return `${counted(sections.length, "group")}, ${jobsOf(wanted)}${moreGroups ? "; older groups are not shown: narrow the search" : ""}`;
   return sections[0]?.cursor ? `${loaded} loaded of ${wanted}; more come as you scroll` : jobsOf(loaded);
 }
 
@@ -206,7 +231,7 @@ function listed() {
 }
 
 function drawSelection() {
-  const those = [...chosen].map((id) => jobs.get(id));
+  const those = [...selected].map((id) => jobs.get(id));
   const can = (action) => those.some((job) => job.allowed_actions.includes(action));
   const reasons = {
     compare: those.length < 2 ? "Select at least two jobs to compare." : those.length > COMPARED ? `Compare takes at most ${COMPARED} jobs.` : "",
@@ -225,12 +250,12 @@ function drawSelection() {
   table.all.indeterminate = those.length > 0 && those.length < all;
 }
 
-function choose(id, isRange) {
+function select(id, isRange) {
   const ids = shownIds();
-  const wanted = !chosen.has(id);
-  const [from, to] = [ids.indexOf(isRange && lastChosen ? lastChosen : id), ids.indexOf(id)].sort((a, b) => a - b);
-  for (const item of ids.slice(Math.max(from, 0), to + 1)) wanted ? chosen.add(item) : chosen.delete(item);
-  lastChosen = id;
+  const wanted = !selected.has(id);
+  const [from, to] = [ids.indexOf(isRange && lastSelected ? lastSelected : id), ids.indexOf(id)].sort((a, b) => a - b);
+  for (const item of ids.slice(Math.max(from, 0), to + 1)) wanted ? selected.add(item) : selected.delete(item);
+  lastSelected = id;
   draw();
 }
 
@@ -240,9 +265,27 @@ function amend(id, news) {
   draw();
 }
 
+// What the service has saved. Answers that are older than that are dropped, and asked for again.
+function saved(id, news) {
+  edits += 1;
+  amend(id, news);
+  renew();
+}
+
+async function star(id) {
+  if (saving.has(id)) return;
+  const job = jobs.get(id);
+  saving.set(id, { starred: !job.starred });
+  amend(id, saving.get(id)); // at once; the service's answer decides
+  const starred = await saveStar(job, !job.starred);
+  saving.delete(id);
+  saved(id, { starred });
+}
+
+
 async function note(id) {
   const text = await editNote(jobs.get(id));
-  if (text !== undefined) amend(id, { note: text });
+  if (text !== undefined) saved(id, { note: text });
 }
 
 function showFilter() {
@@ -257,7 +300,7 @@ function showFilter() {
   }
   $("#starred").setAttribute("aria-pressed", asked.starred === "true");
   const term = (name, value) => {
-    const shown = name === "parent" ? (parents[value] ?? value.slice(-6).toLowerCase()) : name === "spec" ? value.replace("sha256:", "").slice(0, 10) : value;
+    const shown = name === "parent" ? (parents[value] ?? shortId(value)) : name === "spec" ? value.replace("sha256:", "").slice(0, 10) : value;
     const clear = Array.isArray(asked[name]) ? () => asked[name].filter((other) => other !== value) : () => "";
     return h("button", { class: "slim", type: "button", "aria-label": `Remove the filter ${TERMS[name]}: ${shown}`, onclick: () => change({ [name]: clear() }) }, `${TERMS[name]}: ${shown} ✕`);
   };
@@ -265,14 +308,14 @@ function showFilter() {
 }
 
 async function act(what) {
-  const those = [...chosen].map((id) => jobs.get(id)).filter((job) => what === "compare" || what === "none" || job.allowed_actions.includes(what));
-  if (what === "none") chosen.clear();
-  else if (what === "compare") return location.assign(`/ui/compare?jobs=${[...chosen].join(",")}`);
+  const those = [...selected].map((id) => jobs.get(id)).filter((job) => what === "compare" || what === "none" || job.allowed_actions.includes(what));
+  if (what === "none") selected.clear();
+  else if (what === "compare") return location.assign(`/ui/compare?jobs=${[...selected].join(",")}`);
   else if (what === "cancel") announce(`${await onEach(those, (job) => call(`${job.urls.self}/cancel`, { method: "POST" }))} cancelled`, "good");
-  else if (what === "delete" && (await confirmed(those, chosen.size - those.length))) {
+  else if (what === "delete" && (await confirmedDeletion(those, selected.size - those.length))) {
     const forget = (job) => sections.forEach((one) => (one.ids = one.ids.filter((id) => id !== job.id)));
     announce(`${await onEach(those, (job) => call(job.urls.self, { method: "DELETE" }).then(() => forget(job)))} deleted`, "good");
-    chosen.clear();
+    selected.clear();
   }
   draw();
   if (what === "cancel" || what === "delete") renew();
@@ -287,7 +330,7 @@ function heard(news) {
     change.columns = afterEpoch(columns, job.columns, news.values);
     if (!STAYS.test(asked.sort)) renew();
   }
-  if ("fraction" in news) {
+  if ("fraction" in news && !isOver(job)) {
     const { epoch, epochs, step, steps, fraction, eta_seconds } = news;
     change.progress = { epoch, epochs, step, steps, fraction, eta_seconds };
   }
@@ -303,7 +346,7 @@ $("#statuses").append(
     h(
       "button",
       { type: "button", dataset: { status }, onclick: () => change({ status: status && !asked.status.includes(status) ? [status] : [] }) },
-      status ? status[0].toUpperCase() + status.slice(1) : "All",
+      status ? capital(status) : "All",
       h("span", { class: "count" }),
     ),
   ),
@@ -329,6 +372,8 @@ offerColumns({
   address: () => `/jobs/columns?${asked.parameters()}`,
   change: (names) => change({ columns: names }),
 });
+const onlyReads = document.body.classList.contains("only-reads");
+onRestored(() => $$("[data-start]").forEach((button) => (button.disabled = false)));
 for (const button of $$("[data-start]")) {
   button.addEventListener("click", async () => {
     button.disabled = true;
@@ -344,21 +389,22 @@ for (const button of $$("[data-start]")) {
 }
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  const isTyping = document.activeElement.matches("input:not([type=checkbox]), select, textarea");
   if (event.key === "Escape") {
-    if (document.activeElement.matches("input")) document.activeElement.blur();
+    if (isTyping) document.activeElement.blur();
     else act("none");
   }
-  if (document.activeElement.matches("input:not([type=checkbox]), select, textarea")) return;
+  if (isTyping) return;
   const here = table.current();
   const keys = {
     "/": () => $("#filters [name=q]").focus(),
-    n: () => location.assign("/ui/new"),
+    n: () => onlyReads || location.assign("/ui/new"),
     j: () => table.move(1),
     k: () => table.move(-1),
-    x: () => here && choose(here, false),
-    s: () => here && table.on.star(here),
-    e: () => here && note(here),
-    c: () => chosen.size > 1 && chosen.size <= COMPARED && act("compare"),
+    x: () => here && select(here, false),
+    s: () => here && !onlyReads && star(here),
+    e: () => here && !onlyReads && note(here),
+    c: () => selected.size > 1 && selected.size <= COMPARED && act("compare"),
     "?": () => $("#keys").showModal(),
   };
   if (!(event.key in keys)) return;
@@ -366,17 +412,25 @@ document.addEventListener("keydown", (event) => {
   keys[event.key]();
 });
 
+const renewJob = (news) => {
+  changed.add(news.job);
+  renew();
+};
 listen(() => "/stream", {
-  snapshot: renew,
-  status: renew,
-  end: renew,
-  health: renew,
+  // After a break: what has happened to jobs that had not ended is not known.
+  snapshot() {
+    for (const [id, job] of jobs) if (!isOver(job)) changed.add(id);
+    renew();
+  },
+  status: renewJob,
+  end: renewJob,
+  health: renewJob,
   metrics: heard,
   progress: heard,
 });
 setInterval(() => {
   // Times that are told as "so long ago" move on.
-  for (const id of shownIds()) if (!isOver(jobs.get(id))) jobs.set(id, { ...jobs.get(id) });
+  for (const id of shownIds()) jobs.set(id, { ...jobs.get(id) });
   table.later();
 }, 20_000);
 setInterval(async () => {

@@ -1,9 +1,12 @@
 // Creates and revokes API keys. A new key is shown once, in a dialog, and forgotten when that closes.
 import { $, announce } from "./dom.js";
-import { call } from "./api.js";
+import { call, onRestored } from "./api.js";
+import { confirmed, copy, showFaults } from "./dialogs.js";
 import { refresh } from "./live.js";
 
 const renew = () => refresh().catch(() => {}); // what was done is done, whether it can be shown or not
+
+onRestored(renew);
 
 $("#create").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -20,48 +23,30 @@ $("#create").addEventListener("submit", async (event) => {
     event.target.reset();
     await renew();
   } catch (error) {
-    const faults = (error.problem?.errors ?? []).map((fault) => `${fault.pointer.replace("#/", "")}: ${fault.detail}`);
-    $("#create-error").textContent = faults.join(" · ") || error.message;
-    $("#create-error").hidden = false;
+    showFaults($("#create-error"), error);
   } finally {
     button.disabled = false;
   }
 });
 
-$("#made-copy").addEventListener("click", async () => {
-  try {
-    await navigator.clipboard.writeText($("#made-key").textContent);
-    announce("Copied", "good");
-  } catch {
-    getSelection().selectAllChildren($("#made-key")); // no clipboard without TLS: select it for the reader
-  }
-});
+$("#made-copy").addEventListener("click", () => copy($("#made-key").textContent, $("#made-key")));
 $("#made").addEventListener("close", () => {
   $("#made-key").textContent = "";
 });
 
-document.addEventListener("click", (event) => {
+document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-revoke]");
   if (!button) return;
   const { revoke: id, name, own } = button.dataset;
-  const dialog = $("#revoke");
   $("#revoke-title").textContent = `Revoke ${name}?`;
   $("#revoke-own").hidden = !own;
-  dialog.returnValue = "no";
-  dialog.showModal();
-  dialog.addEventListener(
-    "close",
-    async () => {
-      if (dialog.returnValue !== "yes") return;
-      try {
-        await call(`/keys/${id}/revoke`, { method: "POST" });
-        announce(`${name} revoked`, "good");
-        if (own) location.assign("/ui/sign-in");
-        else await renew();
-      } catch (error) {
-        announce(error.message, "error");
-      }
-    },
-    { once: true },
-  );
+  if (!(await confirmed($("#revoke")))) return;
+  try {
+    await call(`/keys/${id}/revoke`, { method: "POST" });
+    announce(`${name} revoked`, "good");
+    if (own) location.assign("/ui/sign-in");
+    else await renew();
+  } catch (error) {
+    announce(error.message, "error");
+  }
 });

@@ -1,7 +1,8 @@
 // A GAN's latent space: a point and some directions, a walk between two points, and many points at once.
 import { $, $$, announce, debounce, h } from "./dom.js";
 import { call } from "./api.js";
-import { latest, wireCheckpoints } from "./checkpoints.js";
+import { wireCheckpoints } from "./checkpoints.js";
+import { latest } from "./latest.js";
 
 const DIRECTIONS = 6;
 const MANY = 30;

@@ -1,35 +1,48 @@
 // Replaces each [data-live] part of the page by what the server shows now; the server makes the HTML, so there is one
 // set of templates. Parts that have not changed, opened details, what was scrolled and the keyboard's place stay.
 import { $$ } from "./dom.js";
+import { latest } from "./latest.js";
 import { localize } from "./times.js";
 
 const SCROLLED = ".scroll, [tabindex='0']";
+const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
 
-export async function refresh() {
+// One question at a time: an older page never replaces a newer one.
+export const refresh = latest(async () => {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
   if (!answer.ok) throw new Error(`HTTP status ${answer.status}`);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   document.title = page.title;
   localize(page); // as the parts on the page already are: else each of them would differ
-  for (const now of page.querySelectorAll("[data-live]")) {
+  for (const now of $$("[data-live]", page)) {
     const before = document.getElementById(now.id);
-    if (!before) continue;
-    for (const details of before.querySelectorAll("details[id][open]")) {
-      now.querySelector(`#${details.id}`)?.setAttribute("open", "");
-    }
-    if (before.isEqualNode(now)) continue;
-    const focused = before.contains(document.activeElement) ? handle(document.activeElement) : null;
-    const places = $$(SCROLLED, before).map((part) => [part.scrollLeft, part.scrollTop]);
-    before.replaceWith(now);
-    $$(SCROLLED, now).forEach((part, index) => part.scrollTo(...(places[index] ?? [0, 0])));
-    if (focused) now.querySelector(focused)?.focus({ preventScroll: true });
+    if (before) replace(before, now);
   }
+});
+
+function replace(before, now) {
+  for (const details of $$("details[id][open]", before)) now.querySelector(`#${CSS.escape(details.id)}`)?.setAttribute("open", "");
+  if (before.isEqualNode(now)) return;
+  const focused = before.contains(document.activeElement) ? document.activeElement : null;
+  const places = $$(SCROLLED, before).map((part) => [part.scrollLeft, part.scrollTop]);
+  const again = focused && same(focused, before, now);
+  before.replaceWith(now);
+  $$(SCROLLED, now).forEach((part, index) => part.scrollTo(...(places[index] ?? [0, 0])));
+  again?.focus({ preventScroll: true });
 }
 
-function handle(element) {
+// The element that stands in the new part for one of the old part: it looks the same, and is the first, second, … that
+// does. Where there is none any more, the first one that takes the keyboard, so that it stays in its place on the page.
+function same(element, before, now) {
+  if (element === before) return now;
+  const twins = (root) => $$(FOCUSABLE, root).filter((other) => signature(other) === signature(element));
+  return twins(now)[twins(before).indexOf(element)] ?? $$(FOCUSABLE, now)[0] ?? null;
+}
+
+function signature(element) {
   if (element.id) return `#${element.id}`;
-  const { action, actual, predicted } = element.dataset;
-  if (action) return `[data-action="${action}"]`;
-  if (actual) return `[data-actual="${actual}"][data-predicted="${predicted}"]`;
-  return element.tagName === "SUMMARY" && element.parentElement.id ? `#${element.parentElement.id} > summary` : null;
+  if (element.tagName === "SUMMARY" && element.parentElement.id) return `#${element.parentElement.id} > summary`;
+  const data = Object.entries(element.dataset).sort();
+  const name = data.length ? "" : (element.getAttribute("aria-label") ?? element.textContent.trim());
+  return JSON.stringify([element.tagName, element.getAttribute("href"), data, name]);
 }

@@ -1,6 +1,7 @@
 // Appends new events to a job's log. The server selects and renders them, so filters are applied in one place.
 import { $, $$, throttle } from "./dom.js";
 import { listen } from "./api.js";
+import { latest } from "./latest.js";
 
 const MOST = 2000; // lines that a page keeps
 const facts = JSON.parse($("#facts").textContent);
@@ -9,7 +10,8 @@ let last = facts.last_seq;
 let rendered = last;
 let over = false;
 
-const renew = throttle(600, async () => {
+// One question at a time: two that overlap would both be answered with the same lines.
+const renew = throttle(600, latest(async () => {
   const address = new URL(location.href);
   address.searchParams.set("after", rendered);
   address.searchParams.set("limit", "1000");
@@ -30,7 +32,7 @@ const renew = throttle(600, async () => {
   if (lines.length && $("#follow")?.checked) list.lastElementChild.scrollIntoView({ block: "nearest" });
   if (more || rendered < last) renew();
   else if (over) $("#live").textContent = "The job has ended: the log is complete.";
-});
+}));
 
 if (facts.follows) {
   const heard = (news) => {

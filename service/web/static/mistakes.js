@@ -1,14 +1,13 @@
 // The most confident mistakes of the best checkpoint. The service evaluates the validation split for them: so they are
 // asked for when they come into view, and again when there is a better checkpoint, but not often.
-import { $, h, throttle } from "./dom.js";
+import { $, h, percent, throttle } from "./dom.js";
 import { call } from "./api.js";
-import { latest } from "./checkpoints.js";
+import { latest } from "./latest.js";
 import { view } from "./viewer.js";
 
 const FIRST = 24;
 const MOST = 192;
 const AGAIN_MS = 10_000;
-const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
 export function wireMistakes(job) {
   const root = $("#mistakes");
@@ -19,10 +18,11 @@ export function wireMistakes(job) {
   let found = null;
 
   const load = latest(async () => {
-    isStale = false;
+    isStale = false; // not after the answer: there may be a better checkpoint meanwhile
     try {
       found = await call(`${job.urls.self}/mistakes?checkpoint=best&limit=${limit}`);
     } catch (error) {
+      isStale = true; // asked for again when the images come into view, or there is a better checkpoint
       $("#mistakes-state").hidden = false;
       $("#mistakes-state").textContent = error.message;
       return;
@@ -53,14 +53,14 @@ export function wireMistakes(job) {
   function thumbnail(item, place) {
     return h(
       "button",
-      { type: "button", class: "thumb", dataset: { index: item.index }, "aria-label": `${about(item)}, ${percent(item.confidence)} confident`, onclick: () => view(pictures(), place) },
+      { type: "button", class: "thumb", dataset: { index: item.index }, "aria-label": `${about(item)}, ${percent(item.confidence)} confident`, onclick: () => view(images(), place) },
       h("img", { src: `data:image/png;base64,${item.image}`, alt: "" }),
       h("span", { class: "small" }, h("strong", {}, name(item.predicted_class)), ` ${(100 * item.confidence).toFixed(0)}%`),
       h("span", { class: "small muted" }, `true ${name(item.true_class)}`),
     );
   }
 
-  function pictures() {
+  function images() {
     const { data } = found;
     return {
       count: () => data.length,

@@ -1,6 +1,6 @@
 // A new job: the form, the JSON beside it, and what the service says of both while one types.
-import { $, $$, announce, debounce, h } from "./dom.js";
-import { call } from "./api.js";
+import { $, announce, counted, debounce, h } from "./dom.js";
+import { call, onRestored } from "./api.js";
 import { showFault, showPlan } from "./form/cost.js";
 import { aboutDataset, datasetControl } from "./form/dataset.js";
 import { Editor } from "./form/editor.js";
@@ -12,7 +12,7 @@ import { drawSections, filterFields, markSections } from "./form/sections.js";
 const ROOTS = { classifier: "ClassifierSpec", gan: "GanSpec" };
 const KEPT = ["name", "tags", "priority", "dataset", "seed"]; // by a change of preset
 
-const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([call("/schema.json"), call("/presets"), call("/datasets")]);
+const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([call("/schema.json"), call("/presets"), call("/datasets")]).catch(giveUp);
 const form = new SchemaForm(parts, {
   controls: { "/dataset/name": datasetControl(datasets) },
   pinned: ["/dataset/name", "/optimizer/learning_rate"],
@@ -23,6 +23,15 @@ const editor = new Editor({ changed: take, broken });
 const bases = new Map(); // preset and dataset -> the preset's spec for that dataset, once the service has told
 let turn = 0;
 let shown = null; // the kind whose fields are drawn
+let isSubmitting = false;
+
+// Without schema, presets and datasets there is no form: says why, and leaves the rest of this script waiting.
+function giveUp({ message }) {
+  showFault("The form could not be loaded");
+  $("#faults").hidden = false;
+  $("#faults").replaceChildren(h("li", {}, `${message} `, h("button", { type: "button", class: "slim", onclick: () => location.reload() }, "Reload the page")));
+  return new Promise(() => {});
+}
 
 // With another preset the rest begins anew, but for what it does not decide.
 function choose(kind, preset) {
@@ -97,6 +106,7 @@ const check = debounce(180, async () => {
   form.tell([], offer);
   $("#faults").hidden = true;
   showPlan(said);
+  $("#start").disabled = isSubmitting;
 });
 
 // What the service made of the spec: values, and the shapes of all layers.
@@ -115,7 +125,7 @@ function refuse({ message, problem }) {
   hear(problem ?? {});
   if (!problem?.networks && faults.length) form.networks.clear();
   const rest = form.tell(faults, offer);
-  showFault(faults.length ? `${faults.length} ${faults.length === 1 ? "field needs" : "fields need"} attention` : message);
+  showFault(faults.length ? `${counted(faults.length, "field")} ${faults.length === 1 ? "needs" : "need"} attention` : message);
   $("#faults").hidden = rest.length === 0;
   $("#faults").replaceChildren(...rest.map((fault) => h("li", {}, h("code", {}, fault.pointer ?? ""), ` ${fault.detail} `, ...offer(fault))));
 }
@@ -135,23 +145,40 @@ function broken() {
   showFault("The JSON is not valid");
 }
 
+// One text is submitted once: where an answer got lost, to try again with the same key makes no second job.
+const attempts = new Map(); // text -> idempotency key
 $("#new").addEventListener("submit", async (event) => {
   event.preventDefault();
-  if ($("#start").disabled) return;
+  if ($("#start").disabled || isSubmitting) return;
+  isSubmitting = true;
   $("#start").disabled = true;
+  const { text } = editor;
+  if (!attempts.has(text)) attempts.set(text, crypto.getRandomValues(new Uint32Array(4)).join("-"));
   try {
-    const job = await call("/jobs", { method: "POST", body: editor.text, headers: { "Idempotency-Key": crypto.getRandomValues(new Uint32Array(4)).join("-") } });
+    const job = await call("/jobs", { method: "POST", body: text, headers: { "Idempotency-Key": attempts.get(text) } });
+    attempts.delete(text); // who comes back and starts it again means another job
     location.assign(job.urls.page);
   } catch (error) {
-    if (error.problem?.errors) refuse(error);
+    isSubmitting = false;
+    if (text !== editor.text) check();
+    else if (error.problem?.errors) refuse(error);
     else $("#start").disabled = false;
     announce(error.message, "error");
   }
+});
+onRestored(() => {
+  isSubmitting = false;
+  check();
 });
 $("#find").addEventListener("input", () => filterFields($("#sections"), $("#find").value, $("#found")));
 
 const like = new URLSearchParams(location.search).get("like");
 if (like) {
-  const { spec } = await call(`/jobs/${encodeURIComponent(like)}`);
-  take(spec.name ? { ...spec, name: await distinctName(spec.name) } : spec);
+  try {
+    const { spec } = await call(`/jobs/${encodeURIComponent(like)}`);
+    take(spec.name ? { ...spec, name: await distinctName(spec.name) } : spec);
+  } catch (error) {
+    announce(`The spec of the other job could not be loaded. ${error.message}`, "error");
+    take({ kind: "classifier" });
+  }
 } else take({ kind: "classifier" });

@@ -1,17 +1,17 @@
 // A star and a note on a job: what a person marks one with.
 import { $, announce } from "./dom.js";
 import { call } from "./api.js";
-import { titleOf } from "./rows.js";
+import { titleOf } from "./job-facts.js";
 
 const change = (job, body) => call(job.urls.self, { method: "PATCH", body });
 
-export async function toggleStar(job, keep) {
-  keep({ starred: !job.starred }); // at once; taken back where the service refuses
+// Resolves to whether the job has a star then: as it had before where the service refuses the change.
+export async function saveStar(job, starred) {
   try {
-    await change(job, { starred: !job.starred });
+    return (await change(job, { starred })).starred;
   } catch (error) {
-    keep({ starred: job.starred });
     announce(error.message, "error");
+    return job.starred;
   }
 }
 

@@ -26,10 +26,10 @@ export function seriesIndexes(names) {
 
 // The line of a series as a legend shows it.
 export function lineSample(index) {
-  const [picture, line] = ["svg", "line"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
-  for (const [name, value] of Object.entries({ width: 20, height: 8, "aria-hidden": true })) picture.setAttribute(name, value);
+  const [image, line] = ["svg", "line"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
+  for (const [name, value] of Object.entries({ width: 20, height: 8, "aria-hidden": true })) image.setAttribute(name, value);
   for (const [name, value] of Object.entries({ x1: 0, x2: 20, y1: 4, y2: 4, "stroke-width": 2, "stroke-dasharray": seriesDash(index).join(" ") || "none" })) line.setAttribute(name, value);
   line.style.stroke = `var(--series-${(index % 8) + 1})`;
-  picture.append(line);
-  return picture;
+  image.append(line);
+  return image;
 }

@@ -1,8 +1,8 @@
-// What uPlot is told to draw: lines, axes, marks and bands. The same on the page and, larger, in a picture to download.
+// What uPlot is told to draw: lines, axes, marks and bands. The same on the page and, larger, in a image to download.
 import { heights, place, smooth, steps, ticks } from "./align.js";
 import { seriesColor, seriesDash, token } from "./palette.js";
 
-export const GUTTER = 58; // of the vertical axis, in every chart: so that their epochs stand below each other
+const GUTTER = 58; // of the vertical axis, in every chart: so that their epochs stand below each other
 const ROOM_FOR_A_POINT = 9;
 const MUTED_ALPHA = 0.45;
 
@@ -22,7 +22,7 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
   const drawn = (item, isRaw) => ({
     label: item.label,
     scale: "y",
-    show: !look.hidden.has(item.name),
+    show: Boolean(many) || !look.hidden.has(item.name), // of many lines there is no button that would show one again
     stroke: stroke(item),
     width: (isRaw || many ? 1 : 2) * scale,
     alpha: isRaw ? 0.3 : many ? MUTED_ALPHA : 1,

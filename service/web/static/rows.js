@@ -1,10 +1,8 @@
 // The rows of the jobs table: one for a job, one for a group. `update` writes what has changed and leaves the rest
 // alone, so that nothing loses its focus.
-import { $$, duration, h, metric, words } from "./dom.js";
+import { $$, counted, duration, h, metric, words } from "./dom.js";
 import { headingOf, summary, text, whole } from "./cells.js";
-
-export const isOver = (job) => ["succeeded", "failed", "cancelled"].includes(job.status);
-export const titleOf = (job) => job.name || `${job.kind} ${job.id.slice(-6).toLowerCase()}`;
+import { isOver, kindName, shortId, titleOf } from "./job-facts.js";
 
 const label = (column) => h("span", { class: "label" }, headingOf(column));
 
@@ -12,7 +10,7 @@ export class JobRow {
   constructor(id, columns, on) {
     this.on = on;
     this.columns = columns;
-    this.choose = h("input", { type: "checkbox", onclick: (event) => on.choose(id, event.shiftKey) });
+    this.select = h("input", { type: "checkbox", onclick: (event) => on.select(id, event.shiftKey) });
     this.star = h("button", { class: "star quiet icon", type: "button", onclick: () => on.star(id) }, "★");
     this.name = h("a", { class: "name" });
     this.note = h("button", { class: "noted quiet icon", type: "button", onclick: () => on.note(id) }, "✎");
@@ -22,20 +20,20 @@ export class JobRow {
     this.element = h(
       "tr",
       { class: "job", dataset: { id } },
-      h("td", { class: "c-choose" }, this.choose),
+      h("td", { class: "c-choose" }, this.select),
       h("td", { class: "c-star" }, this.star),
       h("td", { class: "c-job" }, h("div", { class: "title" }, this.name, this.note), this.about),
       ...this.cells.map((item) => item.element),
     );
   }
 
-  update(job, chosen, best, parents) {
-    if (this.job === job && this.chosen === chosen && this.best === best && this.parents === parents) return;
-    Object.assign(this, { job, chosen, best, parents });
+  update(job, selected, best, parents) {
+    if (this.job === job && this.selected === selected && this.best === best && this.parents === parents) return;
+    Object.assign(this, { job, selected, best, parents });
     const title = titleOf(job);
-    this.element.classList.toggle("chosen", chosen);
-    this.choose.checked = chosen;
-    this.choose.setAttribute("aria-label", `Select ${title}`);
+    this.element.classList.toggle("chosen", selected);
+    this.select.checked = selected;
+    this.select.setAttribute("aria-label", `Select ${title}`);
     this.star.setAttribute("aria-pressed", job.starred);
     this.star.setAttribute("aria-label", `Star ${title}`);
     this.star.title = job.starred ? "Starred" : "Star";
@@ -54,8 +52,8 @@ export class JobRow {
     if (look === this.look) return;
     this.look = look;
     this.about.replaceChildren(
-      h("span", {}, job.kind === "gan" ? "GAN" : job.kind),
-      h("code", {}, job.id.slice(-6).toLowerCase()),
+      h("span", {}, kindName(job.kind)),
+      h("code", {}, shortId(job.id)),
       job.parent_id ? lineage(job, parent) : "",
       job.error ? h("span", { class: "finding error" }, words(job.error.code)) : "",
       ...job.health.filter((item) => item.code !== job.error?.code).map((item) => h("span", { class: `finding ${item.severity}` }, `⚠ ${words(item.code)}`)),
@@ -66,7 +64,7 @@ export class JobRow {
 
 // Where a job comes from: a link to its parent, whose row stands out meanwhile.
 function lineage(job, parent) {
-  const of = parent ?? job.parent_id.slice(-6).toLowerCase();
+  const of = parent ?? shortId(job.parent_id);
   const { reproduction } = job;
   const outcome = reproduction?.match === true ? ": every bit is the same" : reproduction?.match === false ? ": not the same" : "";
   const words = reproduction ? `≡ reproduces ${of}` : `↳ fork of ${of}`;
@@ -107,7 +105,7 @@ const SPECIAL = {
         bar.value = at.fraction;
         bar.setAttribute("aria-label", `${title}: ${Math.round(100 * at.fraction)}%`);
         epoch.textContent = `${at.epoch} / ${at.epochs}`;
-        left.textContent = at.eta_seconds !== null ? `${duration(at.eta_seconds)} left` : took(job);
+        left.textContent = at.eta_seconds !== null && !isOver(job) ? `${duration(at.eta_seconds)} left` : took(job);
       },
     };
   },
@@ -127,13 +125,13 @@ function plain(column) {
   const element = h("td", { class: `c-plain ${column.type}`, dataset: { column: column.name } }, label(column), shown, said);
   return {
     element,
-    update(job, title, best, parents) {
+    update(job, title, best) {
       const value = job.columns[column.name];
       if (isTime && value) shown.dateTime = value;
       const isBest = column.goal && value !== null && value === best[column.name];
       element.classList.toggle("best", Boolean(isBest));
       shown.title = isBest ? `${whole(column, value)}: the best of the loaded jobs` : whole(column, value);
-      if (column.type === "job" && value) shown.replaceChildren(h("a", { href: `/ui/jobs/${value}` }, value.slice(-6).toLowerCase()));
+      if (column.type === "job" && value) shown.replaceChildren(h("a", { href: `/ui/jobs/${value}` }, shortId(value)));
       else shown.textContent = text(column, value);
       said.textContent = isBest ? "best" : "";
     },
@@ -159,7 +157,7 @@ export class GroupRow {
     this.toggle.replaceChildren(
       h("span", { class: "caret", "aria-hidden": true }, open ? "▾" : "▸"),
       h("strong", {}, group.label),
-      h("span", { class: "muted" }, ` ${group.count} ${group.count === 1 ? "job" : "jobs"}`),
+      h("span", { class: "muted" }, ` ${counted(group.count, "job")}`),
       section.by === "spec" && group.example ? h("span", { class: "muted" }, ` · ${group.example}`) : "",
     );
     this.columns.forEach((column, at) => {

@@ -1,8 +1,8 @@
-// Pictures of samples through all epochs: a slider, play, and never a jump under a person's hand.
+// Images of samples through all epochs: a slider, play, and never a jump under a person's hand.
 import { $, memory } from "./dom.js";
 
 export class Samples {
-  // find: gives the address of the picture of an epoch
+  // find: gives the address of the image of an epoch
   constructor(root, epochs, find) {
     this.epochs = epochs;
     this.find = find;
@@ -59,7 +59,7 @@ export class Samples {
     for (const listener of this.listeners) listener(this.epoch);
   }
 
-  // The same epoch once more: its picture may have become another.
+  // The same epoch once more: its image may have become another.
   again() {
     if (this.epochs.length) this.show(this.at);
   }

@@ -85,8 +85,11 @@ export class Scatter {
       svg("text", { x: LEFT + wide / 2, y: HEIGHT - 6, "text-anchor": "middle", class: "axis" }, `${setting}${x.isLog ? " (log scale)" : ""}`),
     ];
     this.dots = new Map(points.map((point) => [point.id, this.dot(point, place(point), { setting, name, word })]));
-    this.picture = svg("svg", { width, height: HEIGHT, role: "group", "aria-label": `${word} against ${setting}, ${points.length} jobs` }, svg("g", { class: "grid" }, grid), svg("g", { class: "words" }, words), [...this.dots.values()]);
-    this.element.replaceChildren(this.picture, this.note);
+    this.top = svg("g", { "pointer-events": "none", "aria-hidden": true });
+    const focused = document.activeElement?.closest?.(".dot")?.dataset.job;
+    this.image = svg("svg", { width, height: HEIGHT, role: "group", "aria-label": `${word} against ${setting}, ${points.length} jobs` }, svg("g", { class: "grid" }, grid), svg("g", { class: "words" }, words), [...this.dots.values()], this.top);
+    this.element.replaceChildren(this.image, this.note);
+    if (focused) this.dots.get(focused)?.focus({ preventScroll: true });
     this.light(this.lit);
     return undefined;
   }
@@ -116,7 +119,7 @@ export class Scatter {
   light(id) {
     this.lit = id;
     for (const [job, dot] of this.dots) dot.classList.toggle("lit", job === id);
-    const dot = this.dots.get(id);
-    if (dot && !dot.matches(":hover, :focus")) this.picture.append(dot); // above the others
+    // Above the others lies a copy: to move the dot itself would change the order in which the keyboard reaches them.
+    this.top?.replaceChildren(...(this.dots.has(id) ? [svg("g", { class: "above" }, this.dots.get(id).firstChild.cloneNode())] : []));
   }
 }

@@ -2,17 +2,17 @@
 import { $ } from "./dom.js";
 
 export class Split {
-  // samples: whose epochs and addresses of pictures these are
+  // samples: whose epochs and addresses of images these are
   constructor(root, samples) {
     this.root = root;
     this.samples = samples;
     this.stack = $(".stack", root);
     this.divider = $(".split-at", root);
-    this.chosen = { left: null, right: null }; // epochs, which stay when others come
+    this.selected = { left: null, right: null }; // epochs, which stay when others come
     this.divider.addEventListener("input", () => this.divide());
     for (const side of ["left", "right"]) {
       this.slider(side).addEventListener("input", ({ target }) => {
-        this.chosen[side] = this.samples.epochs[Number(target.value)];
+        this.selected[side] = this.samples.epochs[Number(target.value)];
         this.show();
       });
     }
@@ -29,8 +29,8 @@ export class Split {
 
   open() {
     const { epochs } = this.samples;
-    this.chosen.left ??= epochs[0];
-    this.chosen.right ??= epochs.at(-1);
+    this.selected.left ??= epochs[0];
+    this.selected.right ??= epochs.at(-1);
     this.root.hidden = false;
     this.show();
   }
@@ -43,7 +43,7 @@ export class Split {
     if (this.root.hidden) return;
     const { epochs, find } = this.samples;
     for (const side of ["left", "right"]) {
-      const epoch = this.chosen[side];
+      const epoch = this.selected[side];
       const slider = this.slider(side);
       slider.max = epochs.length - 1;
       slider.value = epochs.indexOf(epoch);
@@ -59,7 +59,7 @@ export class Split {
   divide() {
     const share = Number(this.divider.value);
     this.stack.style.setProperty("--split", `${share}%`);
-    this.divider.setAttribute("aria-valuetext", `${Math.round(share)}% epoch ${this.chosen.left}, the rest epoch ${this.chosen.right}`);
+    this.divider.setAttribute("aria-valuetext", `${Math.round(share)}% epoch ${this.selected.left}, the rest epoch ${this.selected.right}`);
   }
 
   drag(event) {

@@ -13,7 +13,7 @@ const MANY = 6; // so many columns get more of a large screen
 const breakable = (text) => text.split(/(?<=[._/])/).flatMap((part) => [part, h("wbr")]).slice(0, -1);
 
 export class JobTable {
-  // on: what happens to rows: choose, star, note, tag, toggle, sort, all, near (called with a section whose end comes near)
+  // on: what happens to rows: select, star, note, tag, toggle, sort, all, near (called with a section whose end comes near)
   constructor(table, on) {
     this.table = table;
     this.body = table.tBodies[0];
@@ -67,8 +67,8 @@ export class JobTable {
   }
 
   // items: { key, kind: "job", id } or { key, kind: "group", section }; ends: { index, section } of what may have more.
-  show(items, ends, jobs, chosen, best, parents) {
-    Object.assign(this, { items, ends, jobs, chosen, parents });
+  show(items, ends, jobs, selected, best, parents) {
+    Object.assign(this, { items, ends, jobs, selected, parents });
     if (JSON.stringify(best) !== JSON.stringify(this.best)) this.best = best;
     this.draw();
   }
@@ -119,7 +119,7 @@ export class JobTable {
     const isJob = item.kind === "job";
     if (!this.rows.has(item.key)) this.rows.set(item.key, isJob ? new JobRow(item.id, this.columns, this.on) : new GroupRow(this.columns, this.on));
     const row = this.rows.get(item.key);
-    if (isJob) row.update(this.jobs.get(item.id), this.chosen.has(item.id), this.best, this.parents);
+    if (isJob) row.update(this.jobs.get(item.id), this.selected.has(item.id), this.best, this.parents);
     else row.update(item.section);
   }
 
@@ -138,13 +138,15 @@ export class JobTable {
 
   // Puts the keyboard on the row that lies so many rows further.
   move(by) {
-    const now = this.items.findIndex((item) => item.key === this.focusedKey());
+    const key = this.focusedKey() ?? this.movedTo; // a row that was scrolled away does not exist, but its place does
+    const now = this.items.findIndex((item) => item.key === key);
     const next = Math.max(0, Math.min(this.items.length - 1, now < 0 ? 0 : now + by));
     if (!this.items[next]) return;
     const place = this.body.getBoundingClientRect().top + scrollY + this.places()[next];
     if (place < scrollY + 140 || place > scrollY + innerHeight - 120) scrollTo({ top: place - innerHeight / 2 });
     this.draw();
-    const row = this.rows.get(this.items[next].key);
+    this.movedTo = this.items[next].key;
+    const row = this.rows.get(this.movedTo);
     (row?.name ?? row?.toggle)?.focus({ preventScroll: true });
   }
 

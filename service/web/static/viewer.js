@@ -1,27 +1,27 @@
-// One dialog for all pictures of a page, as large as the window allows, with the one before and after it.
+// One dialog for all images of a page, as large as the window allows, with the one before and after it.
 import { $ } from "./dom.js";
 
 const dialog = $("#viewer");
 const image = $("img", dialog);
 let shown = null;
 
-// pictures: { count(), at(index) -> { src, title, about, file } }; file: the name of a download
-export function view(pictures, index, onmove = () => {}) {
-  shown = { pictures, index, onmove };
+// images: { count(), at(index) -> { src, title, about, file } }; file: the name of a download
+export function view(images, index, onmove = () => {}) {
+  shown = { images, index, onmove };
   show();
   if (!dialog.open) dialog.showModal();
 }
 
-// Something about the pictures has changed: there are more of them, or others.
-export function viewAgain(pictures, index) {
-  if (!dialog.open || shown?.pictures !== pictures) return;
+// Something about the images has changed: there are more of them, or others.
+export function viewAgain(images, index) {
+  if (!dialog.open || shown?.images !== images) return;
   shown.index = index;
   show();
 }
 
 function show() {
-  const { pictures, index } = shown;
-  const { src, title, about, file } = pictures.at(index);
+  const { images, index } = shown;
+  const { src, title, about, file } = images.at(index);
   if (image.getAttribute("src") !== src) image.src = src;
   image.alt = title;
   $("#viewer-title").textContent = title;
@@ -29,18 +29,18 @@ function show() {
   $("#viewer-file").href = src;
   $("#viewer-file").download = file;
   $("#viewer-previous").disabled = index === 0;
-  $("#viewer-next").disabled = index === pictures.count() - 1;
+  $("#viewer-next").disabled = index === images.count() - 1;
 }
 
 function move(by) {
   const index = shown.index + by;
-  if (index < 0 || index >= shown.pictures.count()) return;
+  if (index < 0 || index >= shown.images.count()) return;
   shown.index = index;
   show();
   shown.onmove(index);
 }
 
-// Whole multiples of the picture's pixels stay sharp. One that is larger than the window is scaled down, unless its
+// Whole multiples of the image's pixels stay sharp. One that is larger than the window is scaled down, unless its
 // actual size is asked for: then it is scrolled.
 function fit() {
   if (!image.naturalWidth || !dialog.open) return;

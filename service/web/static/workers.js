@@ -1,4 +1,5 @@
 // Keeps the workers and the queue fresh.
+import { onRestored } from "./api.js";
 import { refresh } from "./live.js";
 
 const EVERY_MS = 3000;
@@ -8,3 +9,4 @@ async function again() {
   setTimeout(again, EVERY_MS);
 }
 setTimeout(again, EVERY_MS);
+onRestored(() => refresh().catch(() => {}));

@@ -39,7 +39,7 @@ function notes(texts) {
   $("#cost-notes").replaceChildren(...texts.map((text) => h("li", {}, typeof text === "string" ? text : text.detail)));
 }
 
-export function timeOf({ estimated_seconds: seconds, estimated_seconds_low: low = null, estimated_seconds_high: high = null }) {
+function timeOf({ estimated_seconds: seconds, estimated_seconds_low: low = null, estimated_seconds_high: high = null }) {
   if (low !== null && high !== null) {
     const [from, to] = [duration(low), duration(high)];
     if (from === to) return low < 0.95 ? from : `about ${from}`;

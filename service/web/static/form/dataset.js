@@ -19,7 +19,7 @@ export function datasetControl(datasets) {
   };
 }
 
-// What the chosen one is, below its field.
+// What the selected one is, below its field.
 export function aboutDataset(item) {
   if (!item) return [];
   const facts = [`${item.title}: ${item.image_shape.slice(0, 2).join(" × ")} pixels, ${item.classes} classes, ${number(item.train_count)} training and ${number(item.validation_count)} validation images.`];

@@ -1,5 +1,6 @@
 // The spec as JSON, beside the form. While its text is not valid, nothing of the page claims to be what it says.
-import { $, $$, announce } from "../dom.js";
+import { copy } from "../dialogs.js";
+import { $, $$, sentence } from "../dom.js";
 import { curl, python } from "./snippets.js";
 
 export class Editor {
@@ -61,15 +62,10 @@ export class Editor {
     for (const panel of $$("[data-panel]")) panel.hidden = panel.dataset.panel !== tab;
   }
 
-  async copy() {
+  copy() {
     const panel = $$("[data-panel]").find((item) => !item.hidden);
-    const text = panel.dataset.panel === "json" ? this.area.value : panel.textContent;
-    try {
-      await navigator.clipboard.writeText(text);
-      announce("Copied", "good");
-    } catch {
-      announce("The browser does not allow this page to copy. Select the text and copy it yourself.", "error");
-    }
+    const shown = panel.dataset.panel === "json" ? this.area : panel;
+    return copy(shown.value ?? shown.textContent, shown);
   }
 }
 
@@ -84,6 +80,6 @@ function where(message, text) {
   }
   if (!place && /end of (JSON )?(input|data)/i.test(message)) place = [text.split("\n").length, text.split("\n").at(-1).length + 1];
   const plain = message.replace(/^JSON\.parse: /, "").replace(/ in JSON at position.*| at line \d+ column.*|, "?\.\.\..* is not valid JSON$/s, "");
-  const said = plain.charAt(0).toUpperCase() + plain.slice(1) + (plain.endsWith(".") ? "" : ".");
+  const said = sentence(plain);
   return place ? `Line ${place[0]}, column ${place[1]}: ${said}` : said;
 }

@@ -1,11 +1,10 @@
 // Fields with one value: a label, an input, its help, what is wrong with it, and the way back to the preset's value.
-import { h, words } from "../dom.js";
+import { capital, h, words } from "../dom.js";
 import { pointerOf } from "./document.js";
 
 export const idOf = (path) => `field${pointerOf(path).replaceAll("/", "-")}`;
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-// The schema's title where somebody chose it; pydantic makes one of each name, which we only write in small letters.
+// The schema's title where somebody wrote one; pydantic makes one of each name, which we only write in small letters.
 export function labelOf(schema, name) {
   const plain = words(String(name));
   return schema.title && schema.title.toLowerCase() !== plain ? schema.title : capital(plain);
@@ -32,11 +31,11 @@ function firstSentence(text) {
   return end < 0 ? [text, ""] : [text.slice(0, end + 1), text.slice(end + 2)];
 }
 
-export function leaf(form, schema, nullable, path, { label: chosen } = {}) {
+export function leaf(form, schema, nullable, path, { label: given } = {}) {
   const pointer = pointerOf(path);
   const id = idOf(path);
   const inRow = path.some((part) => typeof part === "number");
-  const name = chosen ?? labelOf(schema, path.at(-1));
+  const name = given ?? labelOf(schema, path.at(-1));
   const { element, sync } = (form.controls[pointer] ?? ((...values) => input(...values, schema, nullable)))(form, path, id);
   const { hint, toggle } = helpFor(schema, name, id, { inRow });
   const fault = h("p", { class: "fault", id: `${id}-fault`, hidden: true });
@@ -111,12 +110,12 @@ function textList(form, path, id, item) {
 // Any of a few words.
 export function several(form, schema, item, path) {
   const id = idOf(path);
-  const chosen = () => (Array.isArray(form.value(path)) ? form.value(path) : []);
+  const selected = () => (Array.isArray(form.value(path)) ? form.value(path) : []);
   const boxes = (schema["x-choices"] ?? item.enum).map((value) => h("input", { type: "checkbox", value, onchange: () => form.set(path, boxes.filter((box) => box.checked).map((box) => box.value)) }));
   const { hint, toggle } = helpFor(schema, labelOf(schema, path.at(-1)), id);
   const fault = h("p", { class: "fault", hidden: true });
   const element = h("fieldset", { class: "field several", id, "aria-describedby": hint?.id, dataset: { name: path.join(".") } },
     h("legend", {}, labelOf(schema, path.at(-1)), " ", toggle), hint, boxes.map((box) => h("label", { class: "inline small" }, box, words(box.value))), fault);
-  form.fields.set(pointerOf(path), { element, fault, sync: () => boxes.forEach((box) => (box.checked = chosen().includes(box.value))) });
+  form.fields.set(pointerOf(path), { element, fault, sync: () => boxes.forEach((box) => (box.checked = selected().includes(box.value))) });
   return element;
 }

@@ -3,6 +3,7 @@ import { $, h, words } from "../dom.js";
 import { pointerOf } from "./document.js";
 import { reorderable } from "./drag.js";
 import { helpFor, idOf, labelOf } from "./fields.js";
+import { variantFields } from "./objects.js";
 
 const shapeText = (shape) => shape.map((side) => side.toLocaleString("en")).join(" × ");
 
@@ -95,7 +96,7 @@ function layerRow(form, item, path, rows, { items, move, insert, change }) {
     help.setAttribute("aria-expanded", String(isOpen));
   });
   reorderable(handle, element, rows, (from, to) => move(from, to, "handle"));
-  let shown;
+  const drawFields = variantFields(form, byName, path, { about, inner });
   form.fields.set(pointerOf(path), { element: type, fault, sync: () => {} });
   const sync = (network) => {
     const now = form.value(path)?.type ?? "dense";
@@ -104,13 +105,7 @@ function layerRow(form, item, path, rows, { items, move, insert, change }) {
     const layer = told?.type === now ? told : null; // else the service has not answered yet
     shape.textContent = layer ? `→ ${shapeText(layer.output_shape)}` : "→ ?";
     parameters.textContent = layer ? ` ${layer.parameters.toLocaleString("en")} ${layer.parameters === 1 ? "parameter" : "parameters"}` : "";
-    if (now !== shown) {
-      shown = now;
-      form.forget(path);
-      const variant = byName.get(now);
-      about.textContent = variant?.description ?? "";
-      inner.replaceChildren(...(variant ? form.draw(variant, Object.keys(variant.properties), path) : []));
-    }
+    drawFields(now);
     form.syncBelow(path);
   };
   return { element, sync };

@@ -29,6 +29,21 @@ export function group(form, schema, nullable, path) {
   return element;
 }
 
+// Draws the fields of one of several kinds of object, and says what that kind is. Gives a function to call with the kind
+// that holds now; it draws only where that is another one, and tells whether it did.
+export function variantFields(form, byName, path, { about, inner }) {
+  let shown;
+  return (now) => {
+    if (now === shown) return false;
+    shown = now;
+    form.forget(path);
+    const variant = byName.get(now);
+    about.textContent = variant?.description ?? "";
+    inner.replaceChildren(...(variant ? form.draw(variant, Object.keys(variant.properties), path) : []));
+    return true;
+  };
+}
+
 // One of several kinds of object, told apart by a name.
 export function union(form, schema, nullable, path) {
   const { key, byName } = form.schemas.variants(schema);
@@ -44,27 +59,21 @@ export function union(form, schema, nullable, path) {
     const variant = byName.get(select.value);
     form.set(path, variant ? form.schemas.blank(variant, form.value(path)) : null);
   });
-  let shown;
+  const drawFields = variantFields(form, byName, path, { about, inner });
   form.fields.set(pointerOf(path), {
     element: select,
     fault,
     sync: () => {
       const now = form.value([...path, key]) ?? "";
       select.value = now;
-      if (now === shown) return;
-      shown = now;
-      form.forget(path);
-      const variant = byName.get(now);
-      about.textContent = variant?.description ?? "";
-      inner.replaceChildren(...(variant ? form.draw(variant, Object.keys(variant.properties), path) : []));
-      form.syncBelow(path);
+      if (drawFields(now)) form.syncBelow(path);
     },
   });
   return h("fieldset", { class: "field nested", dataset: { name: path.join(".") } },
     h("legend", { class: "visually-hidden" }, name), h("div", { class: "choice" }, h("label", { for: id }, name), select), hint, about, fault, inner);
 }
 
-// A field of an object that has several kinds, drawn apart from it: anew where another kind is chosen.
+// A field of an object that has several kinds, drawn apart from it: anew where another kind is selected.
 export function pinned(form, path, draw) {
   const holder = h("div", { class: "pinned" });
   let shown;

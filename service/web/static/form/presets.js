@@ -1,15 +1,15 @@
 // What to train and where to start: the kinds, and a card for each preset with what it is, reaches and takes.
-import { $, $$, describe, duration, h, metric, words } from "../dom.js";
+import { $, $$, capital, describe, duration, h, metric, percent, words } from "../dom.js";
 
 const KINDS = { classifier: "Classifier", gan: "GAN" };
 
 export class PresetCards {
-  // presets: as GET /presets lists them; chosen(kind, preset): somebody picked one.
-  constructor(presets, chosen) {
+  // presets: as GET /presets lists them; selected(kind, preset): somebody picked one.
+  constructor(presets, selected) {
     this.presets = presets;
-    this.chosen = chosen;
+    this.selected = selected;
     const kinds = [...new Set(presets.map((preset) => preset.kind))];
-    $("#kinds").append(...kinds.map((kind) => h("button", { type: "button", value: kind, onclick: () => chosen(kind, this.defaultOf(kind).name) }, KINDS[kind] ?? words(kind))));
+    $("#kinds").append(...kinds.map((kind) => h("button", { type: "button", value: kind, onclick: () => selected(kind, this.defaultOf(kind).name) }, KINDS[kind] ?? words(kind))));
   }
 
   defaultOf(kind) {
@@ -39,7 +39,7 @@ export class PresetCards {
     const [first] = reaches;
     const info = describe(first.metric);
     return h("div", { class: "preset" },
-      h("button", { type: "button", value: name, "aria-label": `Preset ${name}${is_default ? ", default" : ""}`, "aria-describedby": `preset-${name}`, onclick: () => this.chosen(kind, name) },
+      h("button", { type: "button", value: name, "aria-label": `Preset ${name}${is_default ? ", default" : ""}`, "aria-describedby": `preset-${name}`, onclick: () => this.selected(kind, name) },
         h("strong", {}, name), is_default ? h("span", { class: "tag" }, "default") : null),
       h("div", { class: "about", id: `preset-${name}` },
         h("p", {}, summary),
@@ -49,5 +49,4 @@ export class PresetCards {
   }
 }
 
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
-const short = ({ metric: name, value }) => (describe(name).percent ? `${(100 * value).toFixed(1)}%` : metric(name, Number(value.toPrecision(2))));
+const short = ({ metric: name, value }) => (describe(name).percent ? percent(value) : metric(name, Number(value.toPrecision(2))));

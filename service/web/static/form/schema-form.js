@@ -1,4 +1,5 @@
 // A form out of a JSON schema. It edits the document that will be sent, and shows beside it what holds without a change.
+import { sentence } from "../dom.js";
 import { applies, at, drop, isObject, merge, pointerOf, put, Schemas } from "./document.js";
 import { several, leaf } from "./fields.js";
 import { layerList } from "./layers.js";
@@ -14,7 +15,7 @@ export class SchemaForm {
     this.onchange = onchange;
     this.root = null; // the schema of the document's kind
     this.base = {}; // the preset's values
-    this.sent = {}; // what the person chose
+    this.sent = {}; // what the person changed
     this.filled = {}; // the two together
     this.networks = new Map(); // pointer of layers -> what the service says of them
     this.fields = new Map(); // pointer -> { element, fault, sync }
@@ -157,7 +158,6 @@ export class SchemaForm {
 }
 
 const isNumber = (schema) => schema.type === "integer" || schema.type === "number";
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 
 // Rows, columns and channels for so many numbers: the largest image that is square.
 function square(numbers) {

@@ -1,5 +1,5 @@
 // How the fields of a spec are laid out: what people change most comes first.
-import { $$, h } from "../dom.js";
+import { $$, counted, h } from "../dom.js";
 import { leaf } from "./fields.js";
 import { pinned } from "./objects.js";
 
@@ -73,7 +73,7 @@ export function filterFields(holder, text, found) {
     if (wanted && has && section.matches("details")) section.open = true;
   }
   const count = [...matches].filter((field) => !field.hidden).length;
-  found.textContent = wanted ? `${count} ${count === 1 ? "setting" : "settings"}` : "";
+  found.textContent = wanted ? counted(count, "setting") : "";
 }
 
 // What is to be read of a field itself; an object's fields speak for themselves.

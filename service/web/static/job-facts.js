@@ -1,0 +1,8 @@
+// What every page says of a job in the same way.
+
+const ENDED = new Set(["succeeded", "failed", "cancelled"]);
+
+export const isOver = (job) => ENDED.has(job.status);
+export const shortId = (id) => id.slice(-6).toLowerCase();
+export const kindName = (kind) => (kind === "gan" ? "GAN" : kind);
+export const titleOf = (job) => job.name || `${job.kind} ${shortId(job.id)}`;

@@ -1,0 +1,60 @@
+"""Answers on their way: a test holds them back, and lets them arrive in the order that it wants."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from playwright.sync_api import APIResponse, Error, Page, Request, Route
+
+
+@dataclass
+class Held:
+    """Requests of a page whose answers were made by the service at once, and arrive when the test says so."""
+
+    page: Page
+    pattern: re.Pattern[str]
+    """Of method and address, such as ``GET /jobs``."""
+    answers: list[tuple[Route, APIResponse]] = field(default_factory=list)
+    seen: list[Request] = field(default_factory=list)
+    holding: bool = True
+
+    def wait(self, count: int) -> None:
+        """Wait until so many answers are held."""
+        for _ in range(200):
+            if len(self.answers) >= count:
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"{len(self.answers)} of {count} requests came: {self.pattern.pattern}")
+
+    def arrive(self, at: int = 0) -> None:
+        """Let one answer arrive."""
+        route, response = self.answers.pop(at)
+        route.fulfill(response=response)
+
+    def stop(self) -> None:
+        """Let everything arrive, now and later."""
+        self.holding = False
+        while self.answers:
+            self.arrive()
+
+    def take(self, route: Route, request: Request) -> None:
+        """Hold a request's answer back, where it is one of those that are meant."""
+        path = "/" + request.url.split("/", 3)[3]
+        if not self.pattern.search(f"{request.method} {path}"):
+            route.fallback()
+            return
+        self.seen.append(request)
+        if self.holding:
+            with suppress(Error):  # the window was closed meanwhile
+                self.answers.append((route, route.fetch()))
+        else:
+            route.fallback()
+
+
+def hold(page: Page, pattern: str) -> Held:
+    """Hold back the answers to requests that match, until the test ends or lets them go."""
+    held = Held(page, re.compile(pattern))
+    page.route("**/*", held.take)
+    return held

@@ -1,0 +1,26 @@
+"""The server's templates and the page's scripts write the same value in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service.contract import metric_info
+from service.web import filters
+from tests.browser.conftest import Bare, Visit
+
+WRITTEN = """async ([name, values]) => {
+  const dom = await import(document.querySelector('link[href$="/dom.js"]').href);
+  return values.map((value) => dom[name](value));
+}"""
+
+
+def test_sizes_spans_and_shares_are_written_in_one_way(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+) -> None:
+    page = open_window(serve_bare().url).open("/")
+    sizes = [0, 1, 999, 1000, 1234, 99_949, 123_456, 1_000_000, 25_500_000, 999_999_999, 4_200_000_000, 3e12]
+    assert page.evaluate(WRITTEN, ["bytes", sizes]) == [metric_info.size(size) for size in sizes]
+    spans = [0, 0.4, 0.949, 0.95, 2.5, 89.4, 90, 150, 5399, 5400, 12_345, 172_799, 172_800, 216_000, 1e6]
+    assert page.evaluate(WRITTEN, ["duration", spans]) == [metric_info.duration(span) for span in spans]
+    shares = [0, 0.1234, 0.5, 0.987654, 1]
+    assert page.evaluate(WRITTEN, ["percent", shares]) == [filters.share(share) for share in shares]
