@@ -30,7 +30,8 @@ _METRICS: Final = {"val_accuracy": 0.98, "val_loss": 0.07, "train_loss": 0.05, "
 _SORT: Final = """sort => new Promise((resolve) => {
     const since = performance.now();
     const watch = new MutationObserver(() => { watch.disconnect(); resolve(performance.now() - since); });
-    watch.observe(document.querySelector("#list tbody"), { childList: true });
+    const head = document.querySelector("#list thead");  // drawn with the rows, also where their order stays
+    watch.observe(head, { attributes: true, attributeFilter: ["aria-sort"], subtree: true, childList: true });
     document.querySelector(`.sorter[data-sort="${sort}"]`).click();
 })"""
 

@@ -412,7 +412,7 @@ def test_a_file_that_is_no_picture_is_named(run: Run, trained: str, digits: list
     assert (
         "is not best, latest or an epoch number" in run("predict", trained, digits[0], "--checkpoint", "newest").stderr
     )
-    assert "kept are 1, 2" in run("predict", trained, digits[0], "--checkpoint", "9").stderr
+    assert "available epochs: 1, 2" in run("predict", trained, digits[0], "--checkpoint", "9").stderr
     assert f"/jobs/{trained}/predict" in run("generate", trained).stderr
 
 

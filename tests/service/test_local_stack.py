@@ -170,6 +170,7 @@ def test_ctrl_c_ends_it_with_everything_it_started(tmp_path: Path, up: Callable[
     assert processes_of(tmp_path / "home") == set()
 
 
+@pytest.mark.slow
 def test_kill_9_takes_everything_with_it_and_the_next_start_waits_for_that(
     tmp_path: Path, up: Callable[[], subprocess.Popen[str]]
 ) -> None:

@@ -124,9 +124,12 @@ def open_workshop(home: Path, url: str, *, data: Path | None = None) -> Workshop
     return Workshop(home, database, data=data)
 
 
-@pytest.fixture
-def workshop(tmp_path: Path, database_url: str) -> Iterator[Workshop]:
-    made = open_workshop(tmp_path / "home", database_url)
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def workshop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workshop]:
+    """On SQLite by default, on both databases in the whole suite."""
+    local = f"sqlite:///{tmp_path / 'tapeline.db'}"
+    url = local if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    made = open_workshop(tmp_path / "home", url)
     yield made
     made.stop()
     made.database.close()

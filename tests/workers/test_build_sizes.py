@@ -64,6 +64,7 @@ def test_a_generator_makes_images_of_the_datas_size(preset: str, rows: int, colu
     assert made.ndim == 2 or made.shape[1:] == (rows, columns, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "preset", "rows", "columns"),
     [

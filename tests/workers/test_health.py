@@ -35,6 +35,7 @@ def codes(job: Any) -> list[str]:
     return [finding["code"] for finding in job.health]
 
 
+@pytest.mark.slow
 def test_the_seeds_gan_is_caught_collapsing_in_its_first_epochs_and_stable_is_not(light: Workshop) -> None:
     seed = light.store({"kind": "gan", "preset": "seed", "epochs": 3})
     stable = light.store({"kind": "gan", "epochs": 3, "health": {"every_epochs": 2}, "samples": {"count": 9}})

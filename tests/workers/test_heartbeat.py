@@ -40,6 +40,7 @@ def until_well(home: Path, name: str) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_worker_and_a_scheduler_that_stand_still_do_not_look_healthy(light: Workshop) -> None:
     processes = {"worker": light.start(), "scheduler": light.start("workers.reconcile")}
     for name, process in processes.items():

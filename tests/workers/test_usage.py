@@ -39,6 +39,7 @@ def test_a_job_tells_what_it_used_as_a_whole_and_in_each_epoch(workshop: Worksho
     assert "cpu_seconds" not in job.metrics
 
 
+@pytest.mark.slow
 def test_a_job_that_needs_more_memory_shows_more(workshop: Workshop) -> None:
     small = workshop.submit(epochs=1)
     large = workshop.submit(

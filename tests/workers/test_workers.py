@@ -50,7 +50,9 @@ def all_end(pids: list[int], within_s: float) -> bool:
     return not any(map(is_alive, pids))
 
 
-@pytest.mark.parametrize(("spec", "kept"), [({}, 1), ({"keep_last": 3}, 3), ({"keep_last": 4}, 4)])
+@pytest.mark.parametrize(
+    ("spec", "kept"), [({}, 1), ({"keep_last": 3}, 3), pytest.param({"keep_last": 4}, 4, marks=pytest.mark.slow)]
+)
 def test_a_job_that_succeeded_keeps_as_many_checkpoints_as_its_spec_says_or_the_best_and_the_latest(
     workshop: Workshop, spec: dict[str, int], kept: int
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.routing import Rule
 from werkzeug.serving import make_server
 
 from service.contract import leases
@@ -105,6 +106,23 @@ def put_away(app: Flask) -> None:
     while (here.hub._thread is not None or here.feed.is_reading) and time.monotonic() < deadline:
         time.sleep(0.02)
     here.database.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_routes_once() -> Iterator[None]:
+    """Each app compiles two functions for each of its hundred routes, which takes longer than most tests do; they are
+    the same ones in every app."""
+    compile_one, compiled = Rule._compile_builder, dict[Any, Any]()
+
+    def remember(rule: Rule, append_unknown: bool = True) -> Any:
+        key = (rule.rule, repr(rule.defaults), repr(rule._trace), append_unknown)
+        if key not in compiled:
+            compiled[key] = compile_one(rule, append_unknown)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Rule, "_compile_builder", remember)
+        yield
 
 
 @pytest.fixture
