@@ -137,8 +137,8 @@ class Data(Part):
     """The images to train on."""
 
     name: Annotated[str, Field(min_length=1, max_length=129)]
-    """The dataset to train on. `mine` is the newest version of an upload, `mine@1a2b3c4d` the one whose SHA-256 begins
-    with these digits. Its validation images are never trained on; they only measure."""
+    """The dataset to train on. Its validation images are never trained on; they only measure. Of an upload this is the
+    newest version; `mine@1a2b3c4d` is the version of `mine` whose SHA-256 starts with these digits."""
     scale: Annotated[
         list[Annotated[float, Field(ge=-1000, le=1000)]],
         Field(min_length=2, max_length=2, title="Pixel range"),
