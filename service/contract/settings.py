@@ -22,6 +22,9 @@ class Auth(StrEnum):
     LOCAL = "local"
 
 
+MIN_KEY_LENGTH: Final = 16
+"""Of a key that an operator makes up: shorter ones can be guessed."""
+
 VARIABLES: Final = {
     "TAPELINE_HOME": "state folder of the embedded stack (default: .tapeline in the home folder)",
     "TAPELINE_HOST": "address that the web process binds to (default: 127.0.0.1)",
@@ -32,7 +35,7 @@ VARIABLES: Final = {
     "TAPELINE_ARTIFACTS": "folder for checkpoints and samples (default: artifacts in TAPELINE_HOME)",
     "TAPELINE_DATA": "folder of datasets, one subfolder each (default: data in TAPELINE_HOME)",
     "TAPELINE_AUTH": "API keys: auto (default; required unless bound to loopback), keys (required), local (off)",
-    "TAPELINE_API_KEYS": "accepted keys besides those of `tapeline keys`, comma-separated",
+    "TAPELINE_API_KEYS": "accepted keys besides those of `tapeline keys`, 16 characters or more, comma-separated",
     "TAPELINE_ALLOWED_HOSTS": "accepted host names besides local ones, comma-separated",
     "TAPELINE_OWNER_REQUESTS": "maximum requests per owner and minute (default: 100000; 0: no limit)",
     "TAPELINE_OWNER_QUEUED": "maximum queued jobs per owner (default: 200000; 0: no limit)",
@@ -159,6 +162,9 @@ class Settings:
         if auth not in list(Auth):
             faults.append(f"TAPELINE_AUTH must be auto, keys or local, not {auth!r}")
             auth = "auto"
+        api_keys = listed("TAPELINE_API_KEYS")
+        if any(len(key) < MIN_KEY_LENGTH for key in api_keys):
+            faults.append(f"each key in TAPELINE_API_KEYS must have at least {MIN_KEY_LENGTH} characters")
         portable = environ.get("TAPELINE_PORTABLE_BITS") or "0"
         if portable not in ("0", "1"):
             faults.append(f"TAPELINE_PORTABLE_BITS must be 0 or 1, not {portable!r}")
@@ -177,7 +183,7 @@ class Settings:
             artifacts=Path(environ.get("TAPELINE_ARTIFACTS") or home / "artifacts").expanduser().absolute(),
             data=Path(environ.get("TAPELINE_DATA") or home / "data").expanduser().absolute(),
             auth=Auth(auth),
-            api_keys=listed("TAPELINE_API_KEYS"),
+            api_keys=api_keys,
             allowed_hosts=listed("TAPELINE_ALLOWED_HOSTS"),
             quotas=Quotas(**quotas),
             lease_s=number("TAPELINE_LEASE_S", 15 if embedded else 30, low=3, high=3600),

@@ -47,9 +47,20 @@ def test_every_bad_value_is_named_at_once() -> None:
             TAPELINE_BROKER_URL="amqp://x",
             TAPELINE_LEASE_S="nan",
             TAPELINE_PORTABLE_BITS="yes",
+            TAPELINE_API_KEYS="long-enough-to-guess-for-ever,x",
             TAPELINE_WROKERS="2",
         )
-    for name in ("PORT", "WORKERS", "AUTH", "DATABASE_URL", "BROKER_URL", "LEASE_S", "PORTABLE_BITS", "WROKERS"):
+    for name in [
+        "PORT",
+        "WORKERS",
+        "AUTH",
+        "DATABASE_URL",
+        "BROKER_URL",
+        "LEASE_S",
+        "PORTABLE_BITS",
+        "API_KEYS",
+        "WROKERS",
+    ]:
         assert f"TAPELINE_{name}" in str(caught.value)
 
 

@@ -196,6 +196,26 @@ def test_several_processes_give_one_sum(start: Start, port: int, postgres_shared
             stream.close()
 
 
+def test_counters_of_a_killed_service_go_with_its_next_start(
+    start: Start, port: int, postgres_shared: str, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    there: list[set[str]] = []
+    for _ in range(2):
+        process = start(TAPELINE_DATABASE_URL=postgres_shared, TMPDIR=str(temporary))
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+            wait_for(http)
+        there.append({path.name for path in temporary.glob("tapeline-metrics-*")})
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in (process.pid, *map(int, children)):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+    first, second = there
+    assert len(first) == len(second) == 1
+    assert first != second
+
+
 ANSWERS = (
     "tapeline_http_request_seconds_count",
     frozenset({("method", "GET"), ("route", "/jobs"), ("status", "200")}),
