@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.target import Target, complete_jobs, job_argument, service_options
-from service.cli.text import KEY_METRICS, differences, duration, short_ids, state, to_json, value_text
+from service.cli.text import KEY_METRICS, differences, duration, short_ids, state, to_json, value_text, visible
 from service.client import Job
 from service.contract.metric_info import describe, number
 
@@ -111,7 +111,7 @@ def compare(target: Target, job_texts: Sequence[str]) -> None:
         )
         for name in measured
     ]
-    _print([job.name or job.kind for job in jobs], rows)
+    _print([visible(job.name or job.kind) for job in jobs], rows)
     if not settings:
         click.echo("all settings are identical", err=True)
 

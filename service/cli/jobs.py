@@ -17,7 +17,7 @@ from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
-from service.cli.text import STYLES, age, duration, duration_s, fitting, key_metrics, short_ids, state, to_json
+from service.cli.text import STYLES, age, duration, duration_s, fitting, key_metrics, short_ids, state, to_json, visible
 from service.contract.metric_info import size
 from service.contract.states import TERMINAL
 
@@ -145,7 +145,7 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
     }
     if width < _WITH_TIMES:
         del fixed["AGE"], fixed["TIME"]
-    names = [str(job["name"] or job["kind"]) for job in jobs]
+    names = [visible(str(job["name"] or job["kind"])) for job in jobs]
     taken = sum(max(cell_len(text) for text in (title, *column)) + 2 for title, column in fixed.items())
     room = width - taken - 2  # for the name, the metrics, and the gap between them
     name_width = max(min(max(map(cell_len, names)), _MAX_NAME, room - _MIN_METRICS), _MIN_NAME, 4)
@@ -184,7 +184,7 @@ def _line(job: Mapping[str, Any]) -> tuple[str, ...]:
         job["kind"],
         f"{job['status']}{requested}",
         f"{job['progress']['epoch']}/{job['progress']['epochs']}",
-        job["name"] or "",
+        visible(job["name"] or ""),
         str(job["error"]["code"]) if job["error"] else values,
         job["created_at"],
         "" if seconds is None else f"{seconds:.1f}",

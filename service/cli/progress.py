@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.table import Column
 from rich.text import Text
 
-from service.cli.text import STYLES, clock, key_metrics
+from service.cli.text import STYLES, clock, key_metrics, visible
 from service.client import Client, Event
 from service.contract.metric_info import describe, number
 
@@ -54,7 +54,7 @@ class Watched:
         watched = cls(
             id=job["id"],
             kind=job["kind"],
-            label=label or job.get("name") or job["kind"],
+            label=visible(label or job.get("name") or job["kind"]),
             epochs=job["progress"]["epochs"],
         )
         watched.take_job(job)

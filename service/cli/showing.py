@@ -21,6 +21,7 @@ from service.cli.text import (
     print_rows,
     state,
     to_json,
+    visible,
 )
 from service.client import ApiError, Client, Job
 from service.contract.metric_info import METRICS, describe, number, size
@@ -49,7 +50,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     spec = job.resolved
     rows = [("Job", Text(job.id))]
     if job.name:
-        rows.append(("Name", Text(("* " if job.get("starred") else "") + job.name)))
+        rows.append(("Name", Text(("* " if job.get("starred") else "") + visible(job.name))))
     rows.append(
         ("Spec", Text(f"{job.kind}, preset {spec['preset']}, dataset {spec['dataset']['name']}, seed {spec['seed']}"))
     )
@@ -69,9 +70,9 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     ]
     rows += [("Lineage", Text(line)) for line in _lineage(client, job)]
     if job.tags:
-        rows.append(("Tags", Text(", ".join(job.tags))))
+        rows.append(("Tags", Text(visible(", ".join(job.tags)))))
     if job.get("note"):
-        rows.append(("Note", Text(str(job["note"]))))
+        rows.append(("Note", Text(visible(str(job["note"])))))
     rows += [("Files", Text(line)) for line in _files(job, results)]
     rows.append(("Page", Text(job.page)))
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -25,7 +26,14 @@ KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
 SHORT_ID: Final = 6
 """Characters of a shortened id, its last ones: the first ones are the time, and alike for jobs of one day."""
 STYLES: Final = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "cyan"}
+_UNSEEN: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters besides the line feed (C0 and C1), line separators, and marks of direction."""
 _REQUESTED: Final = {"cancel": "cancelling", "pause": "pausing"}
+
+
+def visible(text: str) -> str:
+    """Text that somebody wrote, for a terminal: what would move its cursor or turn its direction becomes a box."""
+    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def key_metrics(job: Mapping[str, Any], names: Sequence[str] | None = None) -> list[tuple[str, str]]:

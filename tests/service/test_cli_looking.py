@@ -209,3 +209,15 @@ def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(run: Run) ->
     result = run("jbos")
     assert result.exit_code == 2
     assert "Did you mean 'jobs'?" in result.stderr
+
+
+def test_a_name_moves_no_cursor_and_turns_no_line(run: Run) -> None:
+    name = "up\x9b2Aside\u202edown\u2066"
+    done = run("train", "-", spec={"kind": "classifier", "name": name, "epochs": 1, "tags": ["a\x85b"]})
+    assert done.exit_code == 0, done.output
+    job_id = done.stdout.split()[0]
+    for command in (["jobs"], ["show", job_id], ["compare", job_id, job_id]):
+        shown = run(*command).stdout
+        assert "up\N{REPLACEMENT CHARACTER}2Aside" in shown.replace("\n", ""), command
+        assert not set(shown) & set("\x9b\x85\u202e\u2066"), command
+    assert run("cancel", job_id).exit_code == 0
