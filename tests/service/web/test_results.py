@@ -263,7 +263,7 @@ def test_pages_tell_what_a_job_used_and_link_both_films(client: FlaskClient, wor
     worker.succeed()
     html = {"Accept": "text/html"}
     page = client.get(f"/ui/jobs/{job_id}", headers=html).text
-    assert "<dt>CPU time</dt><dd>2.50 s</dd>" in page
+    assert "<dt>CPU time</dt><dd>3 s</dd>" in page
     assert "150 MB</dd>" in page
     size = client.get(f"/jobs/{job_id}").json["size_bytes"]
     for text in (page, client.get(f"/jobs/{job_id}/results", headers=html).text):
