@@ -82,6 +82,24 @@ def test_of_many_jobs_the_best_stands_out_and_the_one_that_is_pointed_at(
     expect(page.locator("#compared li.lit")).to_have_count(1)
 
 
+def test_a_chart_that_is_drawn_anew_keeps_what_is_pointed_at_in_the_list(
+    service: Service, open_window: Callable[..., Visit], ids: list[str]
+) -> None:
+    page = compare(service, open_window, ids)
+    wait_for_ink(page, "train loss", BEST, there=True)
+    page.locator("#compared li").nth(9).hover()
+    wait_for_ink(page, "train loss", POINTED_AT, there=True)
+    page.get_by_label("Smoothing").evaluate("""slider => {
+        slider.value = 0.3;
+        slider.dispatchEvent(new Event("input", { bubbles: true }));
+    }""")
+    page.wait_for_timeout(1000)
+    expect(page.locator("#compared li.lit")).to_have_count(1)
+    wait_for_ink(page, "train loss", POINTED_AT, there=True)
+    page.mouse.move(2, 2)
+    wait_for_ink(page, "train loss", POINTED_AT, there=False)
+
+
 def test_few_jobs_have_a_colour_each(service: Service, open_window: Callable[..., Visit], ids: list[str]) -> None:
     page = compare(service, open_window, ids[:8])
     places = page.locator("#compared .swatch").evaluate_all("items => items.map(item => item.className.slice(-1))")

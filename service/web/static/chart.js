@@ -94,7 +94,7 @@ export class Chart {
     this.look.lit = name;
     if (!this.content?.many) return;
     this.name(this.content.best, name);
-    this.drawing?.redraw(false);
+    queueMicrotask(() => this.drawing?.redraw(false)); // uPlot forgets it where it is drawing, and tells of the pointer
   }
 
   draw() {

@@ -25,6 +25,7 @@ export function rowOf(plot, column, index, axis) {
 export class Readout {
   constructor(onnear) {
     this.onnear = onnear; // among many lines: which one is under the pointer
+    this.near = null;
     this.element = h("div", { class: "readout", "aria-hidden": true, hidden: true });
   }
 
@@ -36,7 +37,7 @@ export class Readout {
     const { left, top, idx: index } = plot.cursor;
     const found = left < 0 || index === null || index === undefined ? [] : this.found(plot, content, index, top);
     const shown = content.many ? found.filter(({ item, off }) => item.name === content.best || off <= NEAR).slice(0, 3) : found.slice(0, MOST);
-    if (content.many) this.onnear(found.find(({ off }) => off <= NEAR)?.item.name ?? null);
+    if (content.many) this.tell(found.find(({ off }) => off <= NEAR)?.item.name ?? null);
     this.element.hidden = shown.length === 0;
     if (this.element.hidden) return;
     const at = place(content.axis, plot.data[0][index]);
@@ -51,6 +52,13 @@ export class Readout {
     const line = plot.valToPos(plot.data[0][index], "x");
     this.element.style.left = isRight ? "auto" : `${Math.max(0, line) + 12}px`;
     this.element.style.right = isRight ? `${Math.max(0, plot.over.clientWidth - line) + 12}px` : "auto";
+  }
+
+  // Only what has changed: a chart that is drawn anew says nothing about a line that is pointed at elsewhere.
+  tell(near) {
+    if (near === this.near) return;
+    this.near = near;
+    this.onnear(near);
   }
 
   // The lines that have a value here: of many the nearest to the pointer first, else in the legend's order.
