@@ -220,4 +220,3 @@ def test_a_name_moves_no_cursor_and_turns_no_line(run: Run) -> None:
         shown = run(*command).stdout
         assert "up\N{REPLACEMENT CHARACTER}2Aside" in shown.replace("\n", ""), command
         assert not set(shown) & set("\x9b\x85\u202e\u2066"), command
-    assert run("cancel", job_id).exit_code == 0
