@@ -7,6 +7,7 @@ always writable, and whoever keeps a copy of the files that go with the database
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Container, Sequence
@@ -24,17 +25,25 @@ from service.contract.errors import Fault, NoSpaceLeft, SpecError, UploadExists,
 from service.contract.states import Status
 from service.contract.tables import Job, Upload
 
+_DIGITS: Final = re.compile(r"[0-9a-f]{6,64}")
 _NEEDING: Final = (Status.QUEUED, Status.RUNNING, Status.PAUSED)
 
 
-def find(session: Session, name: str, *, owner: str | None) -> Upload | None:
-    """An owner's dataset: ``mine`` is its newest version, ``mine@1a2b3c`` the one whose SHA-256 begins so."""
-    return session.scalars(_versions(name, owner)).first()
+def parts(name: str) -> tuple[str, str]:
+    """A dataset's name, and the digits with which the SHA-256 of a version begins: ``mine@1a2b3c``; none for ``mine``.
+
+    Raises:
+        ValueError: what comes after the ``@`` is not 6 to 64 hexadecimal digits.
+    """
+    plain, at, digits = name.partition("@")
+    if at and _DIGITS.fullmatch(digits) is None:
+        raise ValueError(f"{name!r} names no version")
+    return plain, digits
 
 
 def versions(session: Session, name: str, *, owner: str | None) -> Sequence[Upload]:
     """All versions of one name, the newest first."""
-    return session.scalars(_versions(name, owner)).all()
+    return session.scalars(_versions(name, "", owner)).all()
 
 
 def listed(session: Session, *, owner: str | None) -> Sequence[Upload]:
@@ -46,11 +55,10 @@ def listed(session: Session, *, owner: str | None) -> Sequence[Upload]:
     ).all()
 
 
-def _versions(name: str, owner: str | None) -> Select[Upload]:
-    name, _, digits = name.partition("@")
+def _versions(name: str, digits: str, owner: str | None) -> Select[Upload]:
     query = select(Upload).where(Upload.owner == (owner or ""), Upload.name == name, Upload.deleted_ms.is_(None))
     if digits:
-        query = query.where(Upload.sha256.startswith(f"sha256:{digits}", autoescape=True))
+        query = query.where(Upload.sha256.startswith(f"sha256:{digits}"))
     return query.order_by(Upload.created_ms.desc(), Upload.id.desc())
 
 
@@ -129,8 +137,12 @@ def remove(database: Database, name: str, *, owner: str | None, by: Actor | None
     Raises:
         UploadInUse: jobs that have not ended need it.
     """
+    try:
+        plain, digits = parts(name)
+    except ValueError:
+        return None
     with database.write() as session:
-        found = {row.id: row for row in session.scalars(_versions(name, owner).with_for_update())}
+        found = {row.id: row for row in session.scalars(_versions(plain, digits, owner).with_for_update())}
         if not found:
             return None
         needing = select(Job.id).where(Job.upload_id.in_(found), Job.status.in_(_NEEDING))

@@ -5,11 +5,9 @@ An upload's arrays are mapped from where they lie; nothing of them is in the cac
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Final
 
 from service.contract import uploads
 from service.contract.database import Database
@@ -22,9 +20,6 @@ from service.datasets.catalogue import catalogue, closest, describe, may_be_name
 from service.datasets.download import Progress
 from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable
 from service.datasets.info import DatasetInfo, version_name
-
-_DIGITS: Final = re.compile(r"[0-9a-f]{6,64}")
-"""Of a SHA-256, after the name of a version."""
 
 
 class Shelf:
@@ -112,12 +107,16 @@ class Shelf:
             raise DatasetUnavailable(info.name, f"the files of this upload cannot be read ({error})", advice) from error
 
     def _find(self, name: str, owner: str | None) -> DatasetInfo | None:
-        plain, at, digits = name.partition("@")
-        if not may_be_named(plain) or (at and _DIGITS.fullmatch(digits) is None):
+        try:
+            plain, digits = uploads.parts(name)
+        except ValueError:
+            return None
+        if not may_be_named(plain):
             return None
         with self._database.read() as session:
-            row = uploads.find(session, name, owner=owner)
-            return _info(row, uploads.versions(session, plain, owner=owner)) if row is not None else None
+            rows = uploads.versions(session, plain, owner=owner)
+        row = next((row for row in rows if row.sha256.startswith(f"sha256:{digits}")), None)
+        return _info(row, rows) if row is not None else None
 
 
 def _info(row: Upload, versions: Sequence[Upload] = ()) -> DatasetInfo:

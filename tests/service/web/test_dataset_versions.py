@@ -137,6 +137,8 @@ def test_one_version_is_deleted_by_its_name(app: Flask, client: FlaskClient) -> 
     job_id = submit(client)
     refused = client.delete("/datasets/mine")
     assert (refused.status_code, refused.json["jobs"]) == (409, [job_id])
+    for malformed in ("mine@", "mine@1", "mine@%25%25%25%25%25%25"):
+        assert client.delete(f"/datasets/{malformed}").status_code == 404
     assert client.delete(f"/datasets/{first['version']}").status_code == 204
     assert client.delete(f"/datasets/{second['version']}").json["code"] == "dataset_in_use"
     assert client.get("/datasets/mine").json["versions"] == [second["version"]]
