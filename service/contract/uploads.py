@@ -188,7 +188,7 @@ def pin(session: Session, upload_id: str, *, deleted: bool) -> None:
     if not deleted:
         query = query.where(Upload.deleted_ms.is_(None))
     if session.connection().scalar(query.with_for_update(read=True)) is None:
-        detail = "the dataset was deleted a moment ago"
+        detail = "the dataset was deleted while the job was being submitted"
         raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="dataset_not_found")])
 
 

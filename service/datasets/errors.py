@@ -56,7 +56,7 @@ class DatasetChanged(DatasetError):
     def __str__(self) -> str:
         return (
             f"the data of {self.name!r} have changed: the job was trained on {self.expected[:19]}..., and now they are "
-            f"{self.found[:19]}.... Put the earlier files back, or train a new job"
+            f"{self.found[:19]}.... Restore the earlier files, or train a new job"
         )
 
 

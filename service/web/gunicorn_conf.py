@@ -91,7 +91,7 @@ def on_starting(server: Any) -> None:
 def when_ready(server: Any) -> None:
     """Refuse to listen where strangers are and no key is asked for, whatever `--bind` says, and to end TLS here."""
     if server.cfg.is_ssl:  # deadlines are kept by the plain socket, which a TLS connection replaces
-        sys.exit("tapeline: gunicorn's --certfile and --keyfile are not supported: put a proxy that ends TLS in front")
+        sys.exit("tapeline: gunicorn's --certfile and --keyfile are not supported: terminate TLS in a proxy")
     for listener in server.LISTENERS:
         name = listener.sock.getsockname()
         strangers = isinstance(name, tuple) and not is_loopback(name[0])

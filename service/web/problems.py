@@ -103,7 +103,7 @@ KINDS: Final[dict[str, Kind]] = {
     "dataset_changed": Kind(
         409,
         "The dataset has changed since the job was trained.",
-        "Put the earlier files back, or train a new job on the present ones.",
+        "Restore the earlier files, or train a new job on the current ones.",
     ),
     "dataset_space_exceeded": Kind(
         409,

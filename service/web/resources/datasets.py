@@ -66,8 +66,8 @@ def show_list() -> Response:
 def upload() -> Response:
     """Upload a dataset, or a new version of one.
 
-    A name stands for its newest version, `name@1a2b3c4d` for the one whose SHA-256 begins so. A job keeps the version
-    that it was submitted with.
+    A name stands for its newest version, `name@1a2b3c4d` for the version whose SHA-256 starts with these digits. A
+    job keeps the version that it was submitted with.
 
     Greyscale images with their classes, as one NPZ archive or as IDX files, plain or gzipped; see the fields of the
     form. The files are read in a sandbox. Other owners cannot see the dataset.
@@ -158,7 +158,7 @@ def delete(name: str) -> Response:
     """Delete an uploaded dataset that no unfinished job uses.
 
     `mine` deletes all of its versions, `mine@1a2b3c4d` one. Jobs that were trained on it keep their results and their
-    data: they can be forked, reproduced and asked for predictions, and the files are deleted with the last of them.
+    data: they can be forked, reproduced and used for predictions. The files are deleted with the last of these jobs.
     """
     queries.read_query(NoQuery)
     here = services()
