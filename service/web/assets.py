@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from flask import Flask, Response, request, send_from_directory
+from markupsafe import Markup
 from werkzeug.security import safe_join
 
 FOREVER: Final = "public, max-age=31536000, immutable"
@@ -22,10 +23,15 @@ def register(app: Flask) -> None:
     """
     folder = Path(app.static_folder or "")
     own = _version(folder)
+    drawing = (folder / "icon.svg").read_text(encoding="utf-8").replace("<svg ", '<svg aria-hidden="true" ', 1)
 
     @app.template_global()
     def asset(name: str) -> str:
         return f"/static/{own}/{name}"
+
+    @app.template_global()
+    def icon() -> Markup:  # within the page: as an image it would be a document of its own, and a request
+        return Markup(drawing)  # noqa: S704 - a file of ours
 
     @app.get("/static/<version>/<path:name>", endpoint="asset")
     def serve(version: str, name: str) -> Response:

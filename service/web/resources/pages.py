@@ -21,7 +21,7 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("pages", __name__)
 
 TAG: Final = "Pages"
-_FIRST: Final = 50
+_FIRST: Final = 30
 """Jobs that the list shows before its script asks for more."""
 _ORDERS: Final[dict[str, str]] = {
     "-created_at": "Newest first",

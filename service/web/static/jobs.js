@@ -14,6 +14,7 @@ import { JobTable } from "./table.js";
 const STATUSES = ["running", "queued", "paused", "succeeded", "failed", "cancelled"];
 const COMPARED = 200; // the most jobs that one comparison takes
 const GROUPS = 500;
+const FIRST_ROWS = 30; // fill a screen; as many come with the page itself
 const SINGLY = 20; // of jobs that have changed behind the first page: more are renewed page by page
 const MOVED_MOST = 500; // so many rows are kept right where training moves jobs to other places
 const STAYS = /created_at|priority|name/; // orders in which it does not
@@ -160,7 +161,7 @@ async function find() {
     if (!(await findGroups(isCurrent))) return;
     for (const one of sections) restart(one);
   } else {
-    const page = await call(asked.list({ limit: 50, counts: true })).catch((error) => isCurrent() && announce(error.message, "error"));
+    const page = await call(asked.list({ limit: FIRST_ROWS, counts: true })).catch((error) => isCurrent() && announce(error.message, "error"));
     if (!page || !isCurrent()) return;
     sections = [{ ...section(), ids: take(page), cursor: page.next_cursor }];
   }

@@ -94,10 +94,12 @@ export class JobTable {
   draw() {
     const { items } = this;
     const places = this.places();
-    const top = -this.body.getBoundingClientRect().top;
-    const first = Math.max(0, places.findIndex((_, at) => (places[at + 1] ?? Infinity) > top - BEYOND_PX));
+    // The first time, only the rows on the screen, and without a layout of the page that has none yet.
+    const isFirst = !this.rows.size && scrollY === 0;
+    const [top, beyond] = isFirst ? [0, 0] : [-this.body.getBoundingClientRect().top, BEYOND_PX];
+    const first = Math.max(0, places.findIndex((_, at) => (places[at + 1] ?? Infinity) > top - beyond));
     let last = first;
-    while (last < items.length && places[last] < top + innerHeight + BEYOND_PX) last += 1;
+    while (last < items.length && places[last] < top + innerHeight + beyond) last += 1;
     const visible = items.slice(first, last);
     const wanted = new Set(visible.map((item) => item.key));
     for (const key of this.rows.keys()) if (!wanted.has(key)) this.rows.delete(key);
@@ -111,7 +113,7 @@ export class JobTable {
       this.body.replaceChildren(this.above, ...visible.map((item) => this.rows.get(item.key).element), this.below);
       if (focused?.isConnected) focused.focus({ preventScroll: true });
     }
-    if (this.measure(visible)) this.later();
+    if (this.measure(visible) || isFirst) this.later();
     for (const { index, section } of this.ends) if (index >= first && index <= last) this.on.near(section);
   }
 
