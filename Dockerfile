@@ -1,4 +1,4 @@
-# One image for web, worker, scheduler and migrate; docker-compose.yml says which each container is.
+# One image for web, worker, scheduler, setup and migrate; docker-compose.yml says which each container is.
 
 # What we stand on: changes with the lock only.
 FROM python:3.13-slim AS dependencies
@@ -31,7 +31,8 @@ FROM python:3.13-slim
 RUN groupadd --gid 10001 tapeline \
  && useradd --uid 10001 --gid tapeline --home-dir /var/lib/tapeline --no-create-home --shell /usr/sbin/nologin tapeline \
  && install -d -o tapeline -g tapeline \
-      /var/lib/tapeline /var/lib/tapeline/artifacts /var/lib/tapeline/data /var/lib/tapeline/run
+      /var/lib/tapeline /var/lib/tapeline/artifacts /var/lib/tapeline/data /var/lib/tapeline/run \
+      /var/lib/tapeline/secrets /var/lib/tapeline/secrets/app /var/lib/tapeline/secrets/owner
 COPY --from=datasets /usr/share/datasets/fashion-mnist/*.gz /usr/share/datasets/fashion-mnist/
 COPY --from=datasets /usr/share/doc/dataset-fashion-mnist/copyright /usr/share/datasets/fashion-mnist/
 COPY --from=dependencies /opt/tapeline /opt/tapeline
