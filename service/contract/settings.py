@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from service.contract.errors import SettingsError
 
@@ -166,6 +166,8 @@ class Settings:
             database_url = _with_password(database_url, password)
         if broker_url and (password := _password(environ, "TAPELINE_BROKER_PASSWORD_FILE", faults)):
             broker_url = _with_password(broker_url, password)
+        if broker_url and broker_url.startswith("rediss://"):
+            broker_url = _verified(broker_url)
         auth = environ.get("TAPELINE_AUTH") or "auto"
         if auth not in list(Auth):
             faults.append(f"TAPELINE_AUTH must be auto, keys or local, not {auth!r}")
@@ -252,6 +254,15 @@ def _with_password(url: str, password: str) -> str:
     parts = urlsplit(url)
     user, _, place = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{place}").geturl()
+
+
+def _verified(url: str) -> str:
+    """Celery does not check the broker's certificate unless the URL says so."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    if "ssl_cert_reqs" in query:
+        return url
+    return parts._replace(query=urlencode(query | {"ssl_cert_reqs": ["required"]}, doseq=True)).geturl()
 
 
 def is_loopback(host: str) -> bool:

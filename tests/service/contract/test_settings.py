@@ -47,8 +47,21 @@ def test_passwords_come_from_files(tmp_path: Path) -> None:
     url = make_url(settings.database_url)
     assert (url.username, url.password, url.host, url.port) == ("user", "a/b@c:d", "db", 5432)
     assert (url.database, url.query) == ("tapeline", {"sslmode": "verify-full"})
-    assert settings.broker_url == "rediss://:e%25f%23g@broker:6379/0"
+    assert settings.broker_url == "rediss://:e%25f%23g@broker:6379/0?ssl_cert_reqs=required"
     assert Settings.from_env(settings.to_env(), cores=1) == settings
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("rediss://broker", "rediss://broker?ssl_cert_reqs=required"),
+        ("rediss://broker/0?ssl_ca_certs=/a/b", "rediss://broker/0?ssl_ca_certs=%2Fa%2Fb&ssl_cert_reqs=required"),
+        ("rediss://broker/0?ssl_cert_reqs=none", "rediss://broker/0?ssl_cert_reqs=none"),
+        ("redis://broker/0", "redis://broker/0"),
+    ],
+)
+def test_the_certificate_of_the_broker_is_verified_unless_the_url_says_otherwise(url: str, expected: str) -> None:
+    assert read(TAPELINE_BROKER_URL=url).broker_url == expected
 
 
 def test_a_password_file_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
