@@ -12,10 +12,11 @@ MINUTES ?= 30
 REQUESTS ?= 5000
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --strip-extras
+SBOM := requirements --pyproject pyproject.toml --spec-version 1.6 --output-format JSON --output-reproducible
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile soak browser screenshots compose bench bench-service bench-page results audit licences judge clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile soak browser screenshots compose bench bench-service bench-page results audit licences sbom pin-images judge clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -88,6 +89,13 @@ licences: $(VENV)/installed-dev  ## write docs/licences.md: what everything in r
 	$(BIN)/pip-licenses --format=markdown --from=mixed --with-urls --with-system --no-version \
 		--packages $$(sed -nE 's/^([a-z0-9-]+)==.*/\1/p' requirements.lock); \
 	printf '\nThe page brings uPlot (MIT), which draws its charts: see `service/web/static/lib`.\n'; } > docs/licences.md
+
+sbom: $(VENV)/installed-dev  ## write dist/tapeline.cdx.json, a CycloneDX list of everything in requirements.lock
+	@mkdir -p dist
+	@$(BIN)/python -W ignore -m cyclonedx_py $(SBOM) --output-file dist/tapeline.cdx.json requirements.lock
+
+pin-images: $(VENV)/installed  ## write the digests that the base images have in their registry today to .env
+	@$(BIN)/python .ci/pin_images.py
 
 format: $(VENV)/installed-dev  ## rewrite the code as the format check wants it
 	$(BIN)/ruff format .
