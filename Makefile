@@ -16,7 +16,7 @@ SBOM := requirements --pyproject pyproject.toml --spec-version 1.6 --output-form
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile soak browser screenshots compose bench bench-service bench-page results audit licences sbom pin-images judge clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile soak drill browser screenshots compose bench bench-service bench-page results audit licences sbom pin-images judge clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -53,6 +53,9 @@ hostile: $(VENV)/installed-dev  ## send files and bodies that mean harm, and mea
 
 soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and see that nothing is lost, doubled or different
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
+
+drill: $(VENV)/installed-dev  ## lose database and files, restore a backup, and measure the recovery: JOBS=20 in the backup
+	@PYTHONPATH=. $(BIN)/python -m tests.faults.drill $(if $(JOBS),--jobs $(JOBS))
 
 browser: $(VENV)/installed-dev  ## drive the pages in Chromium, which root gets from apt; skips where there is none
 	@command -v chromium google-chrome > /dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null \
