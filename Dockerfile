@@ -1,7 +1,10 @@
-# One image for web, worker, scheduler and migrate; docker-compose.yml says which each container is.
+# One image for web, worker, scheduler, setup and migrate; docker-compose.yml says which each container is.
+
+# `make pin-images` writes the digest of today's into .env.
+ARG PYTHON_IMAGE=python:3.13-slim
 
 # What we stand on: changes with the lock only.
-FROM python:3.13-slim AS dependencies
+FROM ${PYTHON_IMAGE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv --without-pip /opt/tapeline
 COPY requirements.lock /src/
@@ -13,7 +16,7 @@ RUN pip --python /opt/tapeline/bin/python install --quiet --require-hashes --onl
  && find . -name '*.pyi' -delete
 
 # Fashion-MNIST, as Debian packages it.
-FROM python:3.13-slim AS datasets
+FROM ${PYTHON_IMAGE} AS datasets
 RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends dataset-fashion-mnist >/dev/null
 
 # Our own code, which changes most often and weighs least.
@@ -27,11 +30,12 @@ COPY workers /src/workers
 RUN PYTHONPATH=/opt/build-tools pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheel /src \
  && pip --python /opt/tapeline/bin/python install --quiet --no-deps --prefix /install /wheel/*.whl
 
-FROM python:3.13-slim
+FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 tapeline \
  && useradd --uid 10001 --gid tapeline --home-dir /var/lib/tapeline --no-create-home --shell /usr/sbin/nologin tapeline \
  && install -d -o tapeline -g tapeline \
-      /var/lib/tapeline /var/lib/tapeline/artifacts /var/lib/tapeline/data /var/lib/tapeline/run
+      /var/lib/tapeline /var/lib/tapeline/artifacts /var/lib/tapeline/data /var/lib/tapeline/run \
+      /var/lib/tapeline/secrets /var/lib/tapeline/secrets/app /var/lib/tapeline/secrets/owner
 COPY --from=datasets /usr/share/datasets/fashion-mnist/*.gz /usr/share/datasets/fashion-mnist/
 COPY --from=datasets /usr/share/doc/dataset-fashion-mnist/copyright /usr/share/datasets/fashion-mnist/
 COPY --from=dependencies /opt/tapeline /opt/tapeline

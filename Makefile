@@ -12,10 +12,11 @@ MINUTES ?= 30
 REQUESTS ?= 5000
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --strip-extras
+SBOM := requirements --pyproject pyproject.toml --spec-version 1.6 --output-format JSON --output-reproducible
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile soak browser screenshots compose bench bench-service bench-page results audit licences judge clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile soak drill browser screenshots compose bench bench-service bench-page results audit licences sbom pin-images judge clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -53,6 +54,9 @@ hostile: $(VENV)/installed-dev  ## send files and bodies that mean harm, and mea
 soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and see that nothing is lost, doubled or different
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
 
+drill: $(VENV)/installed-dev  ## lose database and files, restore a backup, and measure the recovery: JOBS=20 in the backup
+	@PYTHONPATH=. $(BIN)/python -m tests.faults.drill $(if $(JOBS),--jobs $(JOBS))
+
 browser: $(VENV)/installed-dev  ## drive the pages in Chromium, which root gets from apt; skips where there is none
 	@command -v chromium google-chrome > /dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null \
 		|| { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium > /dev/null; } \
@@ -88,6 +92,13 @@ licences: $(VENV)/installed-dev  ## write docs/licences.md: what everything in r
 	$(BIN)/pip-licenses --format=markdown --from=mixed --with-urls --with-system --no-version \
 		--packages $$(sed -nE 's/^([a-z0-9-]+)==.*/\1/p' requirements.lock); \
 	printf '\nThe page brings uPlot (MIT), which draws its charts: see `service/web/static/lib`.\n'; } > docs/licences.md
+
+sbom: $(VENV)/installed-dev  ## write dist/tapeline.cdx.json, a CycloneDX list of everything in requirements.lock
+	@mkdir -p dist
+	@$(BIN)/python -W ignore -m cyclonedx_py $(SBOM) --output-file dist/tapeline.cdx.json requirements.lock
+
+pin-images: $(VENV)/installed  ## write the digests that the base images have in their registry today to .env
+	@$(BIN)/python .ci/pin_images.py
 
 format: $(VENV)/installed-dev  ## rewrite the code as the format check wants it
 	$(BIN)/ruff format .

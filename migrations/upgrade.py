@@ -1,7 +1,11 @@
-"""Bring a database to the schema that this code knows: ``python -m migrations.upgrade``."""
+"""Bring a database to the schema that this code knows: ``python -m migrations.upgrade [--grant-to ROLE]``.
+
+With ``--grant-to``, the role that runs this owns the schema, and that one gets what the service needs to run.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -15,6 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url
 
+from migrations import roles
 from service.contract.database import Database
 from service.contract.errors import SettingsError
 from service.contract.settings import Settings
@@ -64,10 +69,16 @@ def _without_cascades(database: Database, connection: Connection) -> Iterator[No
         bare.close()
 
 
-def upgrade(database: Database) -> None:
-    """Apply what is missing. Of several processes at once one migrates, and the others find nothing to do."""
+def upgrade(database: Database, *, grant_to: str | None = None) -> None:
+    """Apply what is missing. Of several processes at once one migrates, and the others find nothing to do.
+
+    Args:
+        grant_to: a PostgreSQL role that runs the service, but does not own the schema.
+    """
     with exclusively(database) as connection:
         command.upgrade(config(connection), "head")
+        if grant_to is not None and not database.is_sqlite:
+            roles.grant(connection, grant_to)
 
 
 def is_current(database: Database) -> bool:
@@ -79,12 +90,15 @@ def is_current(database: Database) -> bool:
 
 def main() -> int:
     """Migrate the database that the environment names."""
+    parser = argparse.ArgumentParser(prog="python -m migrations.upgrade", description=main.__doc__)
+    parser.add_argument("--grant-to", metavar="ROLE", help="PostgreSQL role that runs the service, if not the owner")
+    grant_to: str | None = parser.parse_args().grant_to
     try:
         settings = Settings.from_env(os.environ, cores=1)
     except SettingsError as error:
         sys.stderr.write(f"tapeline: {error}\n")
         return 2
-    upgrade(Database(settings.database_url, application="tapeline-migrate"))
+    upgrade(Database(settings.database_url, application="tapeline-migrate"), grant_to=grant_to)
     return 0
 
 

@@ -202,7 +202,8 @@ def _show_space(space: Space, settings: Settings) -> None:
 
 def _tell(done: str, report: copies.Report, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(asdict(report)), err=True)  # standard output may be the backup
+        # Standard output may be the backup. asdict() makes a Counter out of pairs, which counts these.
+        click.echo(json.dumps(asdict(report) | {"rows": report.rows}), err=True)
         return
     rows = sum(report.rows.values())
     click.echo(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from service.contract.errors import SettingsError
 
@@ -31,7 +32,9 @@ VARIABLES: Final = {
     "TAPELINE_PORT": "port of the web process (default: 8000)",
     "TAPELINE_WORKERS": "concurrent jobs per worker process (default: the number of cores)",
     "TAPELINE_DATABASE_URL": "SQLAlchemy URL, PostgreSQL or SQLite (default: a SQLite file in TAPELINE_HOME)",
+    "TAPELINE_DATABASE_PASSWORD_FILE": "file with the password for TAPELINE_DATABASE_URL (default: the URL's own)",
     "TAPELINE_BROKER_URL": "Redis or Valkey URL (default: an embedded broker in TAPELINE_HOME)",
+    "TAPELINE_BROKER_PASSWORD_FILE": "file with the password for TAPELINE_BROKER_URL (default: the URL's own)",
     "TAPELINE_ARTIFACTS": "folder for checkpoints and samples (default: artifacts in TAPELINE_HOME)",
     "TAPELINE_DATA": "folder of datasets, one subfolder each (default: data in TAPELINE_HOME)",
     "TAPELINE_AUTH": "API keys: auto (default; required unless bound to loopback), keys (required), local (off)",
@@ -158,6 +161,13 @@ class Settings:
         broker_url = environ.get("TAPELINE_BROKER_URL") or None
         if broker_url and not broker_url.startswith(("redis://", "rediss://", "redis+socket://")):
             faults.append("TAPELINE_BROKER_URL must begin with redis://, rediss:// or redis+socket://")
+        password = _password(environ, "TAPELINE_DATABASE_PASSWORD_FILE", faults)
+        if password and not database_url.startswith("sqlite"):
+            database_url = _with_password(database_url, password)
+        if broker_url and (password := _password(environ, "TAPELINE_BROKER_PASSWORD_FILE", faults)):
+            broker_url = _with_password(broker_url, password)
+        if broker_url and broker_url.startswith("rediss://"):
+            broker_url = _verified(broker_url)
         auth = environ.get("TAPELINE_AUTH") or "auto"
         if auth not in list(Auth):
             faults.append(f"TAPELINE_AUTH must be auto, keys or local, not {auth!r}")
@@ -224,6 +234,35 @@ class Settings:
 
 def _quota_variable(name: str) -> str:
     return f"TAPELINE_OWNER_{name.upper()}"
+
+
+def _password(environ: Mapping[str, str], name: str, faults: list[str]) -> str:
+    """The content of the file that a variable names; empty without one. Child processes get the whole URL instead."""
+    if not (path := environ.get(name)):
+        return ""
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{name}: cannot read {path}: {getattr(error, 'strerror', None) or error}")
+        return ""
+    if not text:
+        faults.append(f"{name}: {path} is empty")
+    return text
+
+
+def _with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    user, _, place = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{place}").geturl()
+
+
+def _verified(url: str) -> str:
+    """Celery does not check the broker's certificate unless the URL says so."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    if "ssl_cert_reqs" in query:
+        return url
+    return parts._replace(query=urlencode(query | {"ssl_cert_reqs": ["required"]}, doseq=True)).geturl()
 
 
 def is_loopback(host: str) -> bool:

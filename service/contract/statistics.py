@@ -24,6 +24,8 @@ class Now:
     """Status, kind, how many."""
     longest_wait_s: float
     """How long the job that waits longest has waited; 0 where none waits."""
+    expired_lease_s: float
+    """How long ago the first lease of a running job expired; 0 where none did. The scheduler requeues such jobs."""
     workers: Sequence[Worker]
     clock_ms: int
 
@@ -45,11 +47,13 @@ def now(session: Session) -> Now:
     """Count the jobs (by an index that has all that is asked for) and look at those who work."""
     counts = select(Job.status, Job.kind, func.count()).group_by(Job.status, Job.kind)
     oldest = select(func.min(Job.queued_ms)).where(Job.status == Status.QUEUED)
+    first_expiry = select(func.min(Job.lease_expires_ms)).where(Job.status == Status.RUNNING)
     clock_ms = session.scalar(select(now_ms())) or 0
     since_ms = session.scalar(oldest)
     return Now(
         jobs=[(status, kind, count) for status, kind, count in session.execute(counts)],
         longest_wait_s=max(0, clock_ms - since_ms) / 1000 if since_ms is not None else 0.0,
+        expired_lease_s=max(0, clock_ms - (session.scalar(first_expiry) or clock_ms)) / 1000,
         workers=leases.live_workers(session),
         clock_ms=clock_ms,
     )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import redis
@@ -33,6 +33,7 @@ _UPGRADE: Final = (
     "start the service (tapeline up upgrades it), or run `python -m migrations.upgrade` "
     "(compose: docker compose run --rm migrate)"
 )
+_TLS_ADVICE: Final = "check {} in {}: the authority must have issued the server's certificate, which names this host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,16 +88,21 @@ def _database(settings: Settings, database: Database) -> Finding:
     try:
         with database.engine.connect() as connection:
             connection.execute(text("SELECT 1"))
+            raw: Any = connection.connection.driver_connection
+            encrypted = ", over TLS" if not database.is_sqlite and raw.pgconn.ssl_in_use else ""
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
         return Finding(
             name="database",
             ok=False,
             detail=f"{shown} does not respond: {reason}",
-            advice="start it, and check host, password and TAPELINE_DATABASE_URL "
+            advice=_TLS_ADVICE.format("sslmode and sslrootcert", "TAPELINE_DATABASE_URL")
+            if "certificate" in reason
+            else "start it, and check host, password and TAPELINE_DATABASE_URL "
             "(compose: docker compose up -d postgres; docker compose logs postgres)",
         )
-    return Finding(name="database", ok=True, detail=f"{shown} answers in {1000 * (time.monotonic() - began):.0f} ms")
+    answered_ms = 1000 * (time.monotonic() - began)
+    return Finding(name="database", ok=True, detail=f"{shown} answers in {answered_ms:.0f} ms{encrypted}")
 
 
 def _schema(database: Database) -> Finding:
@@ -192,7 +198,9 @@ def _broker(broker_url: str | None) -> Finding:
             name="broker",
             ok=False,
             detail=f"{shown} accepts no messages: {error}",
-            advice="start it, and check TAPELINE_BROKER_URL (compose: docker compose up -d redis); "
+            advice=_TLS_ADVICE.format("ssl_ca_certs", "TAPELINE_BROKER_URL")
+            if "CERTIFICATE_VERIFY_FAILED" in str(error)
+            else "start it, and check TAPELINE_BROKER_URL (compose: docker compose up -d redis); "
             "until then workers poll every 5 s",
         )
     return Finding(name="broker", ok=True, detail=f"{shown} answers")

@@ -83,6 +83,7 @@ def create_app(settings: Settings) -> Flask:
     database = Database(settings.database_url, application="tapeline-web")
     folder = ArtifactFolder(settings.artifacts)
     shelf = Shelf(settings, database)
+    publisher = Publisher(settings.broker_url)
     app.extensions[EXTENSION] = Services(
         settings=settings,
         database=database,
@@ -92,10 +93,10 @@ def create_app(settings: Settings) -> Flask:
         shelf=shelf,
         uploads=UploadFolder(settings.artifacts),
         drawings=Drawings(shelf, database, folder),
-        publisher=Publisher(settings.broker_url),
+        publisher=publisher,
         hub=Hub(database),
         feed=Feed(database),
-        metrics=metrics.Metrics(database),
+        metrics=metrics.Metrics(database, publisher=publisher, artifacts=settings.artifacts),
     )
     request_log.register(app)  # first: whatever is refused has an id too
     metrics.register(app)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,7 @@ from service.contract import leases, statistics
 from service.contract.database import Database
 from service.contract.events import EventType, is_worker_lost
 from service.contract.statistics import Happened, Now
+from service.web.publisher import Publisher
 
 _LATE_MS: Final = 10_000
 """An event's time is taken before its transaction commits: so long after, all that has one is there."""
@@ -36,6 +38,7 @@ _LOOKBACK_MS: Final = 300_000
 """What happens while nobody scrapes for longer than this is not counted."""
 _SIZES_S: Final = 60.0
 """So long the sum of all files' sizes is used again."""
+_BROKER_TIMEOUT_S: Final = 1.0
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # else there would be a second series for each, which nobody asked for
@@ -98,10 +101,23 @@ def register(app: Flask) -> None:
 
 
 class Metrics:
-    """One web process's answer to Prometheus."""
+    """One web process's answer to Prometheus.
 
-    def __init__(self, database: Database, *, late_ms: int = _LATE_MS) -> None:
-        self._database, self._late_ms = database, late_ms
+    Args:
+        publisher: knows the broker.
+        artifacts: the folder whose disk is measured.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        publisher: Publisher | None = None,
+        artifacts: Path | None = None,
+        late_ms: int = _LATE_MS,
+    ) -> None:
+        self._database, self._publisher, self._artifacts = database, publisher, artifacts
+        self._late_ms = late_ms
         self._mark = _Mark()
         self._taking = threading.Lock()
         self._sizes: tuple[float, list[tuple[str, int]]] | None = None
@@ -119,6 +135,7 @@ class Metrics:
         except SQLAlchemyError as error:
             _log.warning("half of the metrics are missing: the database does not answer", error=str(error))
             standing = [_up(0)]
+        standing += [*self._broker(), *self._disk()]
         registry.register(_Again(lambda: standing))
         return generate_latest(registry)
 
@@ -136,6 +153,30 @@ class Metrics:
             if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_S:
                 self._sizes = (time.monotonic(), list(statistics.artifact_bytes(session)))
         return _families(now, self._sizes[1])
+
+    def _broker(self) -> Iterator[Metric]:
+        if self._publisher is None or not self._publisher.has_broker:
+            return
+        try:
+            self._publisher.check_broker(_BROKER_TIMEOUT_S)
+            value = 1
+        except Exception as error:  # noqa: BLE001 - each transport raises its own; all mean the same here
+            _log.warning("the broker does not answer", error=str(error))
+            value = 0
+        yield GaugeMetricFamily(
+            "tapeline_broker_up", "Whether the broker took a write during this scrape.", value=value
+        )
+
+    def _disk(self) -> Iterator[Metric]:
+        if self._artifacts is None:
+            return
+        try:
+            usage = shutil.disk_usage(self._artifacts)
+        except OSError as error:
+            _log.warning("the disk of the artifacts cannot be measured", error=str(error))
+            return
+        for name, what, value in (("free", "Free", usage.free), ("size", "Size", usage.total)):
+            yield GaugeMetricFamily(f"tapeline_disk_{name}_bytes", f"{what} bytes of the artifacts' disk.", value=value)
 
     @contextmanager
     def _taken_mark(self) -> Iterator[_Mark]:
@@ -199,6 +240,10 @@ def _families(now: Now, sizes: list[tuple[str, int]]) -> list[Metric]:
         jobs.add_metric([status, kind], count)
     wait = GaugeMetricFamily("tapeline_longest_wait_seconds", "How long the job that waits longest has waited.")
     wait.add_metric([], now.longest_wait_s)
+    expired = GaugeMetricFamily(
+        "tapeline_expired_lease_seconds", "Time since the first lease of a running job expired; 0 where none did."
+    )
+    expired.add_metric([], now.expired_lease_s)
     ages = GaugeMetricFamily(
         "tapeline_worker_heartbeat_age_seconds", "Time since a worker was seen.", labels=["worker"]
     )
@@ -213,4 +258,4 @@ def _families(now: Now, sizes: list[tuple[str, int]]) -> list[Metric]:
     held = GaugeMetricFamily("tapeline_artifact_bytes", "Bytes of stored files, a minute old at most.", labels=["kind"])
     for kind, size in sizes:
         held.add_metric([kind], size)
-    return [_up(1), jobs, wait, alive, ages, slots, busy, held]
+    return [_up(1), jobs, wait, expired, alive, ages, slots, busy, held]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,3 +48,26 @@ def test_the_licence_of_everything_that_is_installed_is_listed() -> None:
     licences = {name.lower().replace("_", "-"): licence for name, licence in listed}
     assert [name for name in names if name not in licences] == [], "run make licences"
     assert "UNKNOWN" not in licences.values()
+
+
+@pytest.mark.slow
+def test_the_software_bill_of_materials_is_valid_and_lists_the_lock(tmp_path: Path) -> None:
+    (line,) = re.findall(r"(?m)^SBOM := (.+)$", (ROOT / "Makefile").read_text())
+    path = tmp_path / "tapeline.cdx.json"
+    command = [sys.executable, "-W", "ignore", "-m", "cyclonedx_py", *line.split(), "--output-file", str(path)]
+    subprocess.run([*command, "requirements.lock"], cwd=ROOT, check=True, capture_output=True)
+    text = path.read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    document = json.loads(text)
+    pins = re.findall(r"(?m)^([a-z0-9-]+)==([^\s;]+)", (ROOT / "requirements.lock").read_text())
+    assert {(item["name"], item["version"]) for item in document["components"]} == set(pins)
+    assert all(item["externalReferences"][0]["hashes"] for item in document["components"])
+    assert document["metadata"]["component"]["name"] == "tapeline"
+
+
+def test_every_image_can_be_pinned() -> None:
+    module = runpy.run_path(str(ROOT / ".ci" / "pin_images.py"))
+    tags = {"python:3.13-slim", "redis:8-alpine", "postgres:17-alpine", "caddy:2-alpine"}
+    assert set(module["images"](ROOT).values()) == tags
+    stages = re.findall(r"(?m)^FROM (\S+)", (ROOT / "Dockerfile").read_text())
+    assert set(stages) == {"${PYTHON_IMAGE}", "dependencies"}

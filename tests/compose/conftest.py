@@ -53,6 +53,20 @@ class Service:
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=40, trust_env=False)
 
     def compose(self, *arguments: str, timeout_s: float = 300) -> str:
+        """Run `docker compose ...`, which must succeed; gives what it printed."""
+        command, done = self._run(*arguments, timeout_s=timeout_s)
+        if done.returncode != 0:
+            logs = subprocess.run([*command, "logs", "--tail=30"], cwd=self.folder, capture_output=True, text=True)
+            pytest.fail(f"docker compose {' '.join(arguments)}:\n{done.stderr}\n{logs.stdout[-8000:]}")
+        return done.stdout
+
+    def failure(self, *arguments: str) -> str:
+        """Run `docker compose ...`, which must fail; gives what it printed."""
+        _, done = self._run(*arguments)
+        assert done.returncode != 0, f"docker compose {' '.join(arguments)}:\n{done.stdout}"
+        return done.stdout + done.stderr
+
+    def _run(self, *arguments: str, timeout_s: float = 300) -> tuple[list[str], subprocess.CompletedProcess[str]]:
         known = {"TAPELINE_PORT": str(self.port), "TAPELINE_IMAGE": IMAGE, "TAPELINE_LEASE_S": str(LEASE_S)}
         command = ["docker", "compose", "--project-name", self.project]
         for name in self.files:
@@ -66,10 +80,7 @@ class Service:
             check=False,
             timeout=timeout_s,
         )
-        if done.returncode != 0:
-            logs = subprocess.run([*command, "logs", "--tail=30"], cwd=self.folder, capture_output=True, text=True)
-            pytest.fail(f"docker compose {' '.join(arguments)}:\n{done.stderr}\n{logs.stdout[-8000:]}")
-        return done.stdout
+        return command, done
 
     def containers(self, name: str) -> list[str]:
         return self.compose("ps", "--quiet", name).split()

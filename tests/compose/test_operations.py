@@ -45,9 +45,12 @@ def older(image: str, tmp_path: Path) -> Iterator[Service]:
         subprocess.run(["docker", "network", "rm", f"{made.project}_default"], check=False, capture_output=True)
 
 
+def psql(service: Service, query: str) -> str:
+    return service.compose("exec", "-T", "postgres", "psql", "-U", "tapeline", "-Atc", query).strip()
+
+
 def schema(service: Service) -> str:
-    command = ["exec", "-T", "postgres", "psql", "-U", "tapeline", "-Atc", "SELECT version_num FROM alembic_version"]
-    return service.compose(*command).strip()
+    return psql(service, "SELECT version_num FROM alembic_version")
 
 
 def test_a_newer_image_takes_over_from_an_older_one_and_its_database(older: Service) -> None:
@@ -77,6 +80,9 @@ def test_a_newer_image_takes_over_from_an_older_one_and_its_database(older: Serv
         assert [event["epoch"] for event in service.log(job_id) if event["type"] == "metrics"] == list(
             range(1, service.job(job_id)["progress"]["epochs"] + 1)
         )
+    # Its database belonged to the superuser, which every container connected as with a known password.
+    assert psql(service, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == "tapeline_owner"
+    assert psql(service, "SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'tapeline'") == "t"
     # Handed back; or taken back after its lease, where PostgreSQL, whose container is replaced too, was away just then.
     assert service.job(under_way)["attempt"] <= 2
 
@@ -84,6 +90,39 @@ def test_a_newer_image_takes_over_from_an_older_one_and_its_database(older: Serv
 def test_the_doctor_finds_nothing_in_a_service_that_is_well(service: Service) -> None:
     found = json.loads(service.compose("exec", "-T", "web", "tapeline", "doctor", "--json"))
     assert found["ok"], found
+
+
+def test_each_container_connects_as_the_role_that_it_needs(service: Service) -> None:
+    query = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name LIKE 'tapeline%'"
+    assert psql(service, query) == "tapeline_app"
+    create = "import os; from service.contract.settings import Settings; from sqlalchemy import create_engine, text\n"
+    create += "url = Settings.from_env(os.environ, cores=1).database_url\n"
+    create += "create_engine(url).connect().execute(text('CREATE TABLE mine (id int)')); print('made')"
+    failed = service.failure("exec", "-T", "web", "python", "-c", create)
+    assert "permission denied for schema public" in failed
+    assert "made" in service.compose("run", "--rm", "-T", "migrate", "python", "-c", create)  # and not committed
+
+
+def test_no_container_can_become_the_superuser_over_the_network(service: Service) -> None:
+    for password in ("", "tapeline"):
+        url = f"postgresql://tapeline:{password}@postgres/tapeline"
+        failed = service.failure("exec", "-T", "web", "python", "-c", f"import psycopg; psycopg.connect('{url}')")
+        assert "password authentication failed" in failed or "no password supplied" in failed, failed
+    for name in ("web", "worker", "scheduler"):
+        service.failure("exec", "-T", name, "ls", "/var/lib/tapeline/secrets/owner/database")
+        service.failure("exec", "-T", name, "sh", "-c", "echo mine > /var/lib/tapeline/secrets/app/database")
+
+
+def test_the_default_password_of_earlier_versions_is_refused(image: str) -> None:
+    exposed = Service(settings={"POSTGRES_PASSWORD": "tapeline", "TAPELINE_AUTH": "keys"})
+    try:
+        exposed.failure("up", "--detach", "--wait")
+        told = exposed.compose("logs", "setup")
+        assert "POSTGRES_PASSWORD must be printable, and not 'tapeline'" in told
+        assert "leave it out for a random one" in told
+        assert exposed.containers("web") == []
+    finally:
+        exposed.down()
 
 
 def test_metrics_of_all_processes_are_one_sum(service: Service) -> None:
@@ -114,6 +153,15 @@ def test_a_reload_ends_streams_cleanly_and_new_processes_answer(service: Service
     assert ended.is_set()
     assert service.job(job_id)["status"] == "running"  # the stream did not end with the job
     service.until_end(job_id)
+
+
+def test_the_operators_commands_work_as_the_role_of_their_container(service: Service, tmp_path: Path) -> None:
+    service.compose("exec", "-T", "web", "tapeline", "gc", "--keep-checkpoints", "1", "--delete")
+    service.compose("exec", "-T", "web", "tapeline", "audit")
+    made = service.compose("exec", "-T", "web", "tapeline", "keys", "create", "someone", "--scope", "read")
+    assert "tpl_" in made
+    for name in ("web", "migrate"):
+        service.compose("run", "--rm", "-T", name, "tapeline", "backup", "/tmp/saved.tar")
 
 
 def test_a_backup_is_read_back_into_an_empty_service(service: Service, tmp_path: Path) -> None:
@@ -155,7 +203,7 @@ def test_workers_of_another_machine_share_the_work(image: str) -> None:
         main.compose("up", "--detach", "--wait")
         remote.settings = {
             "TAPELINE_WORKERS": "1",
-            "TAPELINE_DATABASE_URL": f"postgresql+psycopg://tapeline:p-tried@{address}:{postgres}/tapeline",
+            "TAPELINE_DATABASE_URL": f"postgresql+psycopg://tapeline_app:p-tried@{address}:{postgres}/tapeline",
             "TAPELINE_BROKER_URL": f"redis://:r-tried@{address}:{redis}/0",
             "TAPELINE_SHARED_ARTIFACTS": docker(
                 "volume", "inspect", "--format={{.Mountpoint}}", f"{main.project}_artifacts"

@@ -63,6 +63,21 @@ def test_a_backup_of_one_home_is_restored_into_another(home: House, tmp_path: Pa
     assert "the database is not empty" in again.output
 
 
+def test_backup_and_restore_tell_what_they_did_as_json(home: House, tmp_path: Path) -> None:
+    home.train()
+    saved = str(tmp_path / "saved.tar")
+    for folder, *command in (
+        ("home", "backup", saved),
+        ("home", "backup", "--verify", saved),
+        ("new", "restore", saved),
+    ):
+        done = run(tmp_path / folder, *command, "--json")
+        assert done.exit_code == 0, done.output
+        report = json.loads(done.stderr)
+        assert (report["rows"]["jobs"], report["rows"]["epochs"], report["files"]) == (1, 5, 10)
+        assert report["damaged"] == []
+
+
 def test_where_no_service_is_the_commands_say_so_and_make_none(tmp_path: Path) -> None:
     for command in (("gc",), ("backup", str(tmp_path / "saved.tar"))):
         refused = run(tmp_path / "nowhere", *command)

@@ -1,0 +1,168 @@
+"""The PostgreSQL roles of a compose deployment, and the passwords of its containers: ``python -m migrations.roles``.
+
+The owner may change the schema: migrations and restores connect as it. The application role reads and writes rows:
+web, worker and scheduler connect as it. This program is the only one that connects as the superuser, over a socket
+that admits it without a password. It may be repeated: what exists is kept, and a database that belongs to the
+superuser, as in earlier versions, is handed to the owner.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from psycopg import sql
+from sqlalchemy import Connection
+
+from service.contract.database import Database
+from service.contract.errors import SettingsError
+from service.contract.settings import Settings
+
+OWNER: Final = "tapeline_owner"
+APPLICATION: Final = "tapeline_app"
+
+_ROWS: Final = sql.SQL("SELECT, INSERT, UPDATE, DELETE")
+_EXCEPTIONS: Final = {
+    "alembic_version": sql.SQL("SELECT"),
+    "audit": sql.SQL("SELECT, INSERT, DELETE"),  # retention deletes; the table's triggers have the last word
+}
+"""Tables on which the application role has fewer privileges."""
+_REFUSED_PASSWORD: Final = "tapeline"  # noqa: S105 - the default of earlier versions, which everybody knows
+
+
+def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, application: str) -> None:
+    """Create or update both roles, and hand the database and what is in it to the owner.
+
+    Args:
+        database: connects as a superuser. If it does so without a password, its role gets none.
+        passwords: of both roles.
+    """
+    with database.engine.begin() as connection:
+        raw: Any = connection.connection.driver_connection
+        names = {"owner": sql.Identifier(owner), "application": sql.Identifier(application), "rows": _ROWS}
+        names["database"] = sql.Identifier(raw.info.dbname)
+        for role in (owner, application):
+            if raw.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
+                raw.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+            # Hashed here: statements may be logged.
+            hashed = raw.pgconn.encrypt_password(passwords[role].encode(), role.encode(), b"scram-sha-256")
+            raw.execute(
+                sql.SQL(
+                    "ALTER ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}"
+                ).format(sql.Identifier(role), hashed.decode())
+            )
+        for statement in (
+            "ALTER DATABASE {database} OWNER TO {owner}",
+            "REVOKE ALL ON DATABASE {database} FROM PUBLIC",  # no temporary tables either
+            "GRANT CONNECT ON DATABASE {database} TO {application}",
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+            "REVOKE ALL ON SCHEMA public FROM {application}",
+            "GRANT USAGE, CREATE ON SCHEMA public TO {owner}",
+            "GRANT USAGE ON SCHEMA public TO {application}",
+            # Until the next ``grant``, which is exact: for tables that a restore makes.
+            "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT {rows} ON TABLES TO {application}",
+            "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT USAGE ON SEQUENCES TO {application}",
+        ):
+            raw.execute(sql.SQL(statement).format(**names))
+        _hand_over(raw, owner)
+        if not raw.pgconn.used_password:
+            raw.execute("ALTER ROLE CURRENT_USER PASSWORD NULL")
+
+
+def _hand_over(raw: Any, owner: str) -> None:
+    """Tables, with their indices and sequences, and the functions of triggers."""
+    tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tableowner <> %s"
+    for (name,) in raw.execute(tables, (owner,)).fetchall():
+        raw.execute(sql.SQL("ALTER TABLE public.{} OWNER TO {}").format(sql.Identifier(name), sql.Identifier(owner)))
+    functions = """SELECT proname, pg_get_function_identity_arguments(oid) FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace AND pg_get_userbyid(proowner) <> %s
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')"""
+    for name, arguments in raw.execute(functions, (owner,)).fetchall():
+        raw.execute(
+            sql.SQL("ALTER ROUTINE public.{}({}) OWNER TO {}").format(
+                sql.Identifier(name), sql.SQL(arguments), sql.Identifier(owner)
+            )
+        )
+
+
+def grant(connection: Connection, application: str) -> None:
+    """Give the application role its privileges on all tables, exactly: the owner does so after each migration."""
+    raw: Any = connection.connection.driver_connection
+    role = sql.Identifier(application)
+    raw.execute(sql.SQL("GRANT {} ON ALL TABLES IN SCHEMA public TO {}").format(_ROWS, role))
+    raw.execute(sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {}").format(role))
+    for name, privileges in _EXCEPTIONS.items():
+        table = sql.Identifier(name)
+        raw.execute(sql.SQL("REVOKE ALL ON public.{} FROM {}").format(table, role))
+        raw.execute(sql.SQL("GRANT {} ON public.{} TO {}").format(privileges, table, role))
+
+
+def write_passwords(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Write the passwords of roles and broker to files, random ones unless the operator chose them.
+
+    Args:
+        folder: gets ``owner/database``, for migrations; and ``app/database``, ``app/broker`` and ``app/redis.conf``.
+        environ: ``POSTGRES_PASSWORD``, of the application role, and ``REDIS_PASSWORD``; either may be missing.
+
+    Returns:
+        The passwords of both roles.
+
+    Raises:
+        SettingsError: a chosen password is not acceptable.
+    """
+    chosen = {name: environ.get(name, "") for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD")}
+    faults = [
+        f"{name} must be printable, and not {_REFUSED_PASSWORD!r}, the default of earlier versions: "
+        "choose another one, or leave it out for a random one"
+        for name, password in chosen.items()
+        if password == _REFUSED_PASSWORD or not password.isprintable() or password != password.strip()
+    ]
+    if faults:
+        raise SettingsError("; ".join(faults))
+    found = {
+        OWNER: _keep(folder / "owner" / "database", ""),
+        APPLICATION: _keep(folder / "app" / "database", chosen["POSTGRES_PASSWORD"]),
+    }
+    broker = _keep(folder / "app" / "broker", chosen["REDIS_PASSWORD"])
+    quoted = broker.replace("\\", "\\\\").replace('"', '\\"')
+    _write(folder / "app" / "redis.conf", f'requirepass "{quoted}"\n')
+    return found
+
+
+def _keep(path: Path, chosen: str) -> str:
+    """The password in the file, after writing it if it is new."""
+    found = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    password = chosen or found or secrets.token_urlsafe(24)
+    if password != found:
+        _write(path, password)
+    return password
+
+
+def _write(path: Path, text: str) -> None:
+    # Readable for every user: each container runs as another one, and sees only the folders it needs.
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    new.chmod(0o444)
+    new.rename(path)
+
+
+def main() -> int:
+    """Prepare the database that the environment names, and write passwords below ``TAPELINE_HOME``."""
+    try:
+        settings = Settings.from_env(os.environ, cores=1)
+        passwords = write_passwords(settings.home / "secrets", os.environ)
+    except SettingsError as error:
+        sys.stderr.write(f"tapeline: {error}\n")
+        return 2
+    with closing(Database(settings.database_url, application="tapeline-roles")) as database:
+        prepare(database, passwords, owner=OWNER, application=APPLICATION)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

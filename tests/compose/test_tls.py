@@ -1,0 +1,63 @@
+"""deploy/tls.yml: Caddy is all that is published, and the service behind it requires keys."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.compose.conftest import Service, docker, free_port
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
+
+
+@pytest.fixture(scope="module")
+def behind_caddy(image: str) -> Iterator[Service]:
+    try:
+        docker("image", "inspect", "caddy:2-alpine")
+    except AssertionError:
+        try:
+            docker("pull", "--quiet", "caddy:2-alpine", timeout_s=120)
+        except AssertionError as error:
+            pytest.skip(f"the image caddy:2-alpine is not to be had: {str(error)[-200:]}")
+    made = Service(
+        files=("docker-compose.yml", "deploy/tls.yml"),
+        settings={
+            "TAPELINE_DOMAIN": "localhost",
+            "TAPELINE_WORKERS": "1",
+            "CADDY_ADDRESS": "127.0.0.1",
+            "CADDY_HTTP_PORT": str(free_port()),
+            "CADDY_HTTPS_PORT": str(free_port()),
+        },
+    )
+    try:
+        yield made
+    finally:
+        made.down()
+
+
+def test_https_comes_up_with_a_key_and_nothing_else_is_published(behind_caddy: Service, tmp_path: Path) -> None:
+    service = behind_caddy
+    created = service.compose("run", "--rm", "-T", "web", "tapeline", "keys", "create", "ann", "--json")
+    key = json.loads(created)["key"]
+    service.compose("up", "--detach", "--wait")
+    published = {}
+    for container in service.compose("ps", "--quiet").split():
+        (shown,) = json.loads(docker("inspect", container))
+        assert shown["HostConfig"]["ReadonlyRootfs"], shown["Name"]
+        published[shown["Name"].split("-")[-2]] = sorted(shown["HostConfig"]["PortBindings"])
+    assert {name: ports for name, ports in published.items() if ports} == {"caddy": ["443/tcp", "443/udp", "80/tcp"]}
+    root = tmp_path / "root.crt"
+    service.compose("cp", "caddy:/data/caddy/pki/authorities/local/root.crt", str(root))
+    url = f"https://localhost:{service.settings['CADDY_HTTPS_PORT']}"
+    with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=root), trust_env=False) as http:
+        assert http.get("/jobs").status_code == 401
+        answer = http.get("/jobs", headers={"Authorization": f"Bearer {key}"})
+        assert answer.status_code == 200
+        assert answer.headers["Strict-Transport-Security"].startswith("max-age=")
+    redirect = httpx.get(f"http://localhost:{service.settings['CADDY_HTTP_PORT']}/ui", trust_env=False)
+    assert redirect.headers["Location"] == "https://localhost/ui"

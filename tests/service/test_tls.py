@@ -1,0 +1,256 @@
+"""Connections to database and broker over TLS: real servers, and certificates of an authority of this test's own.
+
+Each connection must refuse a certificate of another authority, and one of another host.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from limits.errors import StorageError
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from service.contract.database import Database
+from service.contract.settings import Settings
+from service.local import LocalStack
+from service.upkeep import doctor
+from service.web.publisher import Publisher
+from service.web.quotas import Quotas
+from tests.waiting import wait_until
+from workers.app import create_app
+
+PROGRAMS = {
+    "openssl": shutil.which("openssl"),
+    "redis-server": shutil.which("redis-server") or shutil.which("valkey-server"),
+    "postgres": next((str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))), None),
+}
+MISSING = [name for name, path in PROGRAMS.items() if path is None]
+
+pytestmark = [
+    pytest.mark.slow,
+    # The servers out of wheels, which other tests use, are built without TLS.
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
+
+PASSWORD = "of-this-test"
+
+
+def run(*command: str | Path, **options: Any) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Servers:
+    folder: Path
+    postgres: int
+    redis: int
+
+    def database_url(self, host: str = "localhost", **query: str) -> str:
+        asked = {"sslmode": "verify-full", "sslrootcert": str(self.folder / "ca.crt")} | query
+        shown = "&".join(f"{name}={value}" for name, value in asked.items() if value)
+        return f"postgresql+psycopg://postgres:{PASSWORD}@{host}:{self.postgres}/postgres?{shown}"
+
+    def broker_url(self, host: str = "localhost", authority: str | None = "ca.crt") -> str:
+        query = f"?ssl_ca_certs={self.folder / authority}" if authority else ""
+        return f"rediss://:{PASSWORD}@{host}:{self.redis}/0{query}"
+
+    def settings(self, **environ: str) -> Settings:
+        return Settings.from_env({"TAPELINE_HOME": str(self.folder / "home"), **environ}, cores=1)
+
+
+def make_certificates(folder: Path) -> None:
+    """Two authorities, and a server's certificate of the first, for `localhost` and not for its address."""
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    for name in ("ca", "other"):
+        run(*made, "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt", "-subj", f"/CN={name}")
+    signed = ["-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
+    files = ["-keyout", folder / "server.key", "-out", folder / "server.crt"]
+    run(*made, *signed, *files, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    folder = Path(f"/tmp/tapeline-tls-{os.getpid()}")  # the server's user may not enter pytest's folders
+    folder.mkdir()
+    user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+    made = Servers(folder, free_port(), free_port())
+    binaries = Path(str(PROGRAMS["postgres"])).parent
+    processes = []
+    try:
+        make_certificates(folder)
+        (folder / "password").write_text(PASSWORD)
+        if user:
+            for path in (folder, *folder.iterdir()):
+                shutil.chown(path, "postgres", "postgres")
+        data = folder / "data"
+        initdb = [binaries / "initdb", "-D", data, "-U", "postgres", f"--pwfile={folder / 'password'}", "--no-sync"]
+        run(*initdb, "--auth=scram-sha-256", **user)
+        (data / "pg_hba.conf").write_text("hostssl all all all scram-sha-256\n")
+        options = {
+            "port": made.postgres,
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "ssl": "on",
+            "ssl_cert_file": folder / "server.crt",
+            "ssl_key_file": folder / "server.key",
+        }
+        flags = [flag for name, value in options.items() for flag in ("-c", f"{name}={value}")]
+        with (folder / "log").open("wb") as log:
+            processes.append(
+                subprocess.Popen([binaries / "postgres", "-D", data, *flags], stdout=log, stderr=log, **user)
+            )
+            command = [str(PROGRAMS["redis-server"]), "--port", "0", "--tls-port", str(made.redis), "--save", ""]
+            command += ["--tls-cert-file", f"{folder}/server.crt", "--tls-key-file", f"{folder}/server.key"]
+            command += ["--tls-ca-cert-file", f"{folder}/ca.crt", "--tls-auth-clients", "no", "--requirepass", PASSWORD]
+            processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=folder))
+        wait_until(lambda: answers(made), f"the servers, see {folder / 'log'}", 20)
+        yield made
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def answers(servers: Servers) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", servers.redis), timeout=1).close()
+        psycopg.connect(servers.database_url().replace("+psycopg", ""), connect_timeout=2).close()
+    except OSError:
+        return False
+    except psycopg.OperationalError as error:
+        assert "refused" in str(error) or "starting up" in str(error), error
+        return False
+    return True
+
+
+def query(settings: Settings) -> None:
+    with closing(Database(settings.database_url)) as database, database.read() as session:
+        session.execute(text("SELECT 1"))
+
+
+def send_hint(settings: Settings) -> None:
+    Publisher(settings.broker_url).check_broker(3.0)
+
+
+def connect_worker(settings: Settings) -> None:
+    with create_app(str(settings.broker_url), lambda: None).connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        connection.default_channel.client.ping()
+
+
+def count(settings: Settings) -> None:
+    with closing(Database(settings.database_url)) as database:
+        meter: Any = Quotas(settings, database)._meter
+        try:
+            meter._counting_together(meter._redis_url).storage.incr("tried", 60)
+        except StorageError as error:
+            raise error.storage_error from error
+
+
+BROKER_CLIENTS = [send_hint, connect_worker, count]
+
+
+def diagnose(settings: Settings) -> dict[str, doctor.Finding]:
+    with closing(Database(settings.database_url)) as database:
+        return {item.name: item for item in doctor.examine(settings, database, broker_url=settings.broker_url)}
+
+
+def test_the_database_is_reached_with_a_certificate_of_its_authority(servers: Servers) -> None:
+    settings = servers.settings(TAPELINE_DATABASE_URL=servers.database_url())
+    query(settings)
+    found = diagnose(settings)["database"]
+    assert found.ok
+    assert found.detail.endswith("over TLS")
+    assert PASSWORD not in found.detail
+
+
+@pytest.mark.parametrize(
+    ("host", "changes", "reason"),
+    [
+        ("localhost", {"sslrootcert": "other.crt"}, "certificate verify failed"),
+        ("127.0.0.1", {}, "does not match host name"),
+        ("localhost", {"sslmode": "disable", "sslrootcert": ""}, "no encryption"),
+    ],
+)
+def test_the_database_is_refused(servers: Servers, host: str, changes: dict[str, str], reason: str) -> None:
+    changes = {
+        name: str(servers.folder / value) if value.endswith(".crt") else value for name, value in changes.items()
+    }
+    settings = servers.settings(TAPELINE_DATABASE_URL=servers.database_url(host, **changes))
+    with pytest.raises(OperationalError, match=reason):
+        query(settings)
+    found = diagnose(settings)["database"]
+    assert not found.ok
+    assert reason in found.detail
+    if "certificate" in found.detail:
+        assert "sslrootcert in TAPELINE_DATABASE_URL" in str(found.advice)
+
+
+@pytest.mark.parametrize("connect", BROKER_CLIENTS)
+def test_the_broker_is_reached_with_a_certificate_of_its_authority(
+    servers: Servers, connect: Callable[[Settings], None]
+) -> None:
+    settings = servers.settings(TAPELINE_DATABASE_URL=servers.database_url(), TAPELINE_BROKER_URL=servers.broker_url())
+    connect(settings)
+    assert diagnose(settings)["broker"].ok
+
+
+@pytest.mark.parametrize("connect", BROKER_CLIENTS)
+@pytest.mark.parametrize(
+    ("host", "authority"), [("localhost", "other.crt"), ("localhost", None), ("127.0.0.1", "ca.crt")]
+)
+def test_the_broker_is_refused(
+    servers: Servers, connect: Callable[[Settings], None], host: str, authority: str | None
+) -> None:
+    settings = servers.settings(
+        TAPELINE_DATABASE_URL=servers.database_url(), TAPELINE_BROKER_URL=servers.broker_url(host, authority)
+    )
+    with pytest.raises(Exception, match="CERTIFICATE_VERIFY_FAILED"):
+        connect(settings)
+    found = diagnose(settings)["broker"]
+    assert not found.ok
+    assert "CERTIFICATE_VERIFY_FAILED" in found.detail
+    assert "ssl_ca_certs in TAPELINE_BROKER_URL" in str(found.advice)
+
+
+def test_a_job_is_trained_over_tls_alone(servers: Servers) -> None:
+    settings = servers.settings(
+        TAPELINE_PORT="0", TAPELINE_DATABASE_URL=servers.database_url(), TAPELINE_BROKER_URL=servers.broker_url()
+    )
+    with LocalStack(settings) as stack, httpx.Client(base_url=stack.url, timeout=60, trust_env=False) as http:
+        job = http.post("/jobs", json={"kind": "classifier", "epochs": 1}, headers={"Prefer": "wait=30"}).json()
+        wait_until(lambda: http.get(f"/jobs/{job['id']}").json()["status"] == "succeeded", "the job", 60)
+        assert http.get("/readyz").json()["status"] == "ready"
+    with psycopg.connect(servers.database_url().replace("+psycopg", "")) as connection:
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (1,)

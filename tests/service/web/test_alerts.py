@@ -1,0 +1,98 @@
+"""The alerting rules use metrics that there are, and fire when they should."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
+
+from service.contract.database import Database, now_ms
+from service.contract.tables import Job
+from service.web.metrics import Metrics
+from service.web.publisher import Publisher
+from service.web.services import EXTENSION
+from tests.service.web.conftest import PlayedWorker
+
+ROOT = Path(__file__).parents[3]
+RULES = ROOT / "deploy" / "alerts.yml"
+NOT_METRICS = {"tapeline_app", "tapeline_owner", "tapeline_secrets"}  # roles of the database, and a volume
+SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",), "gauge": ("",)}
+
+
+def sample_names(text: str) -> set[str]:
+    """Everything that a rule may ask for, also of metrics that have no sample yet."""
+    return {family.name + suffix for family in text_string_to_metric_families(text) for suffix in SUFFIXES[family.type]}
+
+
+@pytest.fixture
+def exposed(either_app: Flask) -> str:
+    services = either_app.extensions[EXTENSION]
+    metrics = Metrics(
+        services.database, publisher=Publisher("redis://127.0.0.1:1/0"), artifacts=services.settings.artifacts.parent
+    )
+    return metrics.page().decode()
+
+
+@pytest.mark.parametrize("name", ["deploy/alerts.yml", "deploy/alerts_test.yml", "docs/operations.md"])
+def test_every_metric_that_is_named_is_exposed(exposed: str, name: str) -> None:
+    known = sample_names(exposed)
+    bases = {re.sub(r"_(bucket|count|sum)$", "", one) for one in known}  # the document's table names families
+    text = (ROOT / name).read_text()
+    named = set(re.findall(r"\btapeline_(?:[a-z]+_)*[a-z]+", text)) - NOT_METRICS
+    assert len(named) > 8
+    assert sorted(named - known - bases) == []
+
+
+def test_every_metric_is_documented(exposed: str) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    families = {family.name for family in text_string_to_metric_families(exposed)}
+    assert sorted(name for name in families if f"`{name}" not in text) == []
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.parametrize("command", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
+def test_promtool_accepts_the_rules_and_their_tests(command: tuple[str, ...]) -> None:
+    done = subprocess.run(["promtool", *command], cwd=RULES.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_test() -> None:
+    names = re.findall(r"- alert: (\w+)", RULES.read_text())
+    tested = (RULES.parent / "alerts_test.yml").read_text()
+    assert len(names) > 8
+    assert [name for name in names if name not in tested] == []
+
+
+def read(metrics: Metrics) -> dict[str, float]:
+    families = text_string_to_metric_families(metrics.page().decode())
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+def test_an_expired_lease_ages(
+    either_app: Flask, play: Callable[[Flask], PlayedWorker], submit: Callable[..., str]
+) -> None:
+    database: Database = either_app.extensions[EXTENSION].database
+    metrics = Metrics(database)
+    submit(either_app.test_client())
+    play(either_app).claim()
+    assert read(metrics)["tapeline_expired_lease_seconds"] == 0
+    with database.write() as session:
+        session.execute(update(Job).values(lease_expires_ms=now_ms() - 90_000))
+    assert 90 <= read(metrics)["tapeline_expired_lease_seconds"] < 120
+
+
+def test_broker_and_disk_are_measured(sqlite_url: str, tmp_path: Path) -> None:
+    with closing(Database(sqlite_url)) as database:
+        away = read(Metrics(database, publisher=Publisher("redis://127.0.0.1:1/0"), artifacts=tmp_path))
+        none = read(Metrics(database, publisher=Publisher(None), artifacts=tmp_path / "missing"))
+    assert away["tapeline_broker_up"] == 0
+    assert 0 < away["tapeline_disk_free_bytes"] < away["tapeline_disk_size_bytes"]
+    assert none.keys() & {"tapeline_broker_up", "tapeline_disk_free_bytes"} == set()
