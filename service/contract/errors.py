@@ -55,6 +55,14 @@ class KeyNotFound(ContractError, LookupError):
         self.which = which
 
 
+class AuditFileDamaged(ContractError, ValueError):
+    """A file is no exported audit log, or not the whole of one."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line}: {reason}")
+        self.line = line
+
+
 class JobNotFound(ContractError, LookupError):
     """No job has this id, or it belongs to somebody else."""
 
