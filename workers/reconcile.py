@@ -77,6 +77,8 @@ def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, 
     ):
         for item in items:
             log.info("removed", what=what, name=item.name, size_bytes=item.size_bytes)
+    if gone.audit_entries:
+        log.info("removed", what="audit entries", count=gone.audit_entries)
 
     for upload_id in uploads.purge(database):
         received.discard(upload_id)
