@@ -1,4 +1,4 @@
-"""The audit log is sealed by a chain of digests, and entries cannot be deleted except by retention."""
+"""Seals of the audit log, whose entries cannot be deleted except by retention; rotation and last use of keys."""
 
 from __future__ import annotations
 
@@ -114,6 +114,8 @@ EXECUTE FUNCTION audit_seals_are_append_only()
 
 def upgrade() -> None:
     """Apply. The scheduler seals the entries that are there."""
+    op.add_column("api_keys", sa.Column("last_used_ms", sa.BigInteger(), nullable=True))
+    op.add_column("api_keys", sa.Column("replaced_by", sa.String(length=40), nullable=True))
     op.create_table(
         "audit_seals",
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -144,6 +146,8 @@ def downgrade() -> None:
     op.drop_table("audit_seals")
     if _is_postgresql():
         op.execute("DROP FUNCTION audit_seals_are_append_only()")
+    op.drop_column("api_keys", "replaced_by")
+    op.drop_column("api_keys", "last_used_ms")
 
 
 def _is_postgresql() -> bool:

@@ -294,6 +294,10 @@ class ApiKey(Base):
     created_ms: Mapped[int] = mapped_column(BigInteger)
     expires_ms: Mapped[int | None] = mapped_column(BigInteger)
     revoked_ms: Mapped[int | None] = mapped_column(BigInteger)
+    last_used_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """Of any request, to about half a minute."""
+    replaced_by: Mapped[str | None] = mapped_column(String(40))
+    """The key that a rotation created in its place."""
 
 
 class BrowserSession(Base):
