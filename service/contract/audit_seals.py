@@ -79,14 +79,14 @@ def _seal_next(session: Session, *, is_sqlite: bool, settled_s: float) -> int:
         if oldest is not None and oldest > now:  # the clock was set back: no time tells what came before
             return 0
         settled_ms = min(settled_ms, now if oldest is None else oldest - 1)
-    last = session.execute(select(_SEALS).order_by(_SEALS.c.id.desc()).limit(1)).mappings().first()
+    last = next(iter(newest(session)), None)
     # One statement, so that one state of the table says which entry is the first that has not settled.
-    entries = _entries(session, _after(last["last_id"] if last is not None else None))
-    made = Range(last["digest"] if last is not None else GENESIS)
+    entries = _entries(session, _after(last.last_id if last is not None else None))
+    made = Range(last.digest if last is not None else GENESIS)
     for entry in takewhile(lambda entry: entry.columns["at_ms"] <= settled_ms, entries):
         made.add(entry)
     if made.count:
-        session.execute(insert(_SEALS), asdict(made.seal(last["id"] + 1 if last is not None else 1, now)))
+        session.execute(insert(_SEALS), asdict(made.seal(last.id + 1 if last is not None else 1, now)))
     return made.count
 
 
@@ -115,6 +115,25 @@ def items(database: Database) -> Iterator[Item]:
         if len(entries) < MAX_ENTRIES_PER_SEAL:
             return
         sealed_to = entries[-1].id
+
+
+def newest(session: Session, *, before: int | None = None, limit: int = 1) -> Sequence[Seal]:
+    """Seals, the newest first.
+
+    Args:
+        before: only seals with a lower ``id``.
+    """
+    query = select(_SEALS).order_by(_SEALS.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(_SEALS.c.id < before)
+    return [Seal(**row) for row in session.execute(query).mappings()]
+
+
+def unsealed_for_s(session: Session) -> float:
+    """The age of the first entry that is not sealed yet; 0 if all are."""
+    first = select(AUDIT.c.at_ms).where(AUDIT.c.id > _sealed_to()).order_by(AUDIT.c.id).limit(1)
+    at_ms, now = session.scalar(first), session.scalar(select(now_ms())) or 0
+    return 0.0 if at_ms is None else (now - at_ms) / 1000
 
 
 def remove_expired(database: Database, days: float) -> int:
@@ -162,8 +181,8 @@ def _expired(session: Session, now: int, days: float) -> list[ColumnElement[bool
     if days < MIN_DAYS:
         raise ValueError(f"the audit log is kept for at least {MIN_DAYS:g} day, not {days:g}")
     young = session.scalar(select(func.min(AUDIT.c.id)).where(AUDIT.c.at_ms > now - int(days * _DAY_MS)))
-    newest = select(func.max(_SEALS.c.id)).scalar_subquery()
-    conditions: list[ColumnElement[bool]] = [_SEALS.c.removed_ms.is_(None), _SEALS.c.id < newest]
+    last = select(func.max(_SEALS.c.id)).scalar_subquery()
+    conditions: list[ColumnElement[bool]] = [_SEALS.c.removed_ms.is_(None), _SEALS.c.id < last]
     return conditions if young is None else [*conditions, _SEALS.c.last_id < young]
 
 
