@@ -37,6 +37,7 @@ MAX_ENTRIES_PER_SEAL: Final = 1000
 MIN_DAYS: Final = 1.0
 """The triggers let nothing younger be removed."""
 
+_FUTURE_MS: Final = 60_000
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 _ENTRIES_PER_READ: Final = 2000
 _SEALS_PER_READ: Final = 500
@@ -83,11 +84,17 @@ def _seal_next(session: Session, *, is_sqlite: bool, settled_s: float) -> int:
     # One statement, so that one state of the table says which entry is the first that has not settled.
     entries = _entries(session, _after(last.last_id if last is not None else None))
     made = Range(last.digest if last is not None else GENESIS)
-    for entry in takewhile(lambda entry: entry.columns["at_ms"] <= settled_ms, entries):
+    for entry in takewhile(lambda entry: _is_settled(entry, settled_ms, now), entries):
         made.add(entry)
     if made.count:
         session.execute(insert(_SEALS), asdict(made.seal(last.id + 1 if last is not None else 1, now)))
     return made.count
+
+
+def _is_settled(entry: Entry, settled_ms: int, now: int) -> bool:
+    at_ms = entry.columns["at_ms"]
+    # What cannot be a time of now, after a clock was set back or by manipulation, must not hold up what follows.
+    return not isinstance(at_ms, int) or at_ms <= settled_ms or at_ms > now + _FUTURE_MS
 
 
 def items(database: Database) -> Iterator[Item]:

@@ -174,6 +174,16 @@ def test_an_entry_is_deleted_in_a_marked_range_only_and_only_when_a_day_old(data
     assert run(database, f"DELETE FROM audit WHERE id BETWEEN {first.first_id} AND {second.last_id}") == 6
 
 
+def test_an_impossible_time_holds_nothing_up(database: Database) -> None:
+    add(database, 1, days_ago=-1000)
+    if database.is_sqlite:
+        run(database, "INSERT INTO audit (at_ms, action, detail) VALUES ('soon', 'submit', '{}')")
+    add(database, 1)
+    assert audit_seals.seal(database) == (2 if database.is_sqlite else 1)
+    assert audit_seals.seal(database, settled_s=0) == 1
+    assert verified(database).fault is None
+
+
 @pytest.mark.parametrize("either_url", ["sqlite"], indirect=True)
 def test_sqlite_replaces_nothing_either(database: Database) -> None:
     """Its REPLACE deletes rows without a word to DELETE triggers."""
