@@ -116,7 +116,10 @@ def _show(found: Verification) -> None:
         raise Failure(f"the audit log does not match its seals: {found.fault}")
     click.echo(f"{found.entries} entries in {found.seals - found.removed_seals} sealed ranges match their seals")
     if found.removed_seals:
-        click.echo(f"{found.removed_entries} entries in {found.removed_seals} older ranges were removed by retention")
+        click.echo(
+            f"{found.removed_entries} entries in {found.removed_seals} older ranges were removed by retention; "
+            f"the oldest kept entry is of {time_text(found.oldest_ms)}"
+        )
     if found.unsealed:
         since = time_text(found.unsealed_since_ms)
         click.echo(f"{found.unsealed} entries since {since} are not sealed yet: the scheduler seals them within 30 s")

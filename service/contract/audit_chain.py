@@ -51,6 +51,9 @@ class Verification:
     removed_seals: int = 0
     removed_entries: int = 0
     """Entries that retention removed, by the counts in their seals."""
+    oldest_ms: int | None = None
+    """When the first entry that is there was written. Whether retention was to remove what came before, the chain does
+    not tell: compare with the retention period."""
     unsealed: int = 0
     """Entries after the last seal: nothing protects these yet."""
     unsealed_since_ms: int | None = None
@@ -135,9 +138,11 @@ class _Verifier:
             raise _Mismatch(f"entry {entry.id} follows entry {self._range.last_id}: ids must rise")
         if self._last is not None and entry.id <= self._last.last_id:
             raise _Mismatch(f"entry {entry.id} was added to a sealed range: seal {self._last.id} ends before it")
+        at_ms = entry.columns.get("at_ms")
         if not self._range.count:
-            at_ms = entry.columns.get("at_ms")
             self._since_ms = at_ms if isinstance(at_ms, int) else None
+        if self.found.oldest_ms is None:
+            self.found = replace(self.found, oldest_ms=self._since_ms)
         self._range.add(entry)
 
     def _seal(self, seal: Seal) -> None:
