@@ -43,7 +43,8 @@ BEGIN SELECT RAISE(ABORT, 'the seals of the audit are append-only'); END
 CREATE TRIGGER audit_seals_are_marked_once BEFORE UPDATE ON audit_seals
 WHEN OLD.removed_ms IS NOT NULL OR NEW.removed_ms IS NULL
     OR OLD.id IS NOT NEW.id OR OLD.first_id IS NOT NEW.first_id OR OLD.last_id IS NOT NEW.last_id
-    OR OLD.count IS NOT NEW.count OR OLD.digest IS NOT NEW.digest OR OLD.created_ms IS NOT NEW.created_ms
+    OR OLD.count IS NOT NEW.count OR OLD.entries_digest IS NOT NEW.entries_digest
+    OR OLD.digest IS NOT NEW.digest OR OLD.created_ms IS NOT NEW.created_ms
     OR OLD.id > 1 AND NOT EXISTS (SELECT 1 FROM audit_seals WHERE id = OLD.id - 1 AND removed_ms IS NOT NULL)
     OR NOT EXISTS (SELECT 1 FROM audit_seals WHERE id = OLD.id + 1)
     OR EXISTS (SELECT 1 FROM audit WHERE id BETWEEN OLD.first_id AND OLD.last_id
@@ -78,8 +79,9 @@ BEGIN
             INTO allowed USING NEW.first_id, NEW.last_id;
     ELSIF TG_OP = 'UPDATE' THEN
         IF OLD.removed_ms IS NULL AND NEW.removed_ms IS NOT NULL
-            AND (OLD.id, OLD.first_id, OLD.last_id, OLD.count, OLD.digest, OLD.created_ms)
-                IS NOT DISTINCT FROM (NEW.id, NEW.first_id, NEW.last_id, NEW.count, NEW.digest, NEW.created_ms)
+            AND (OLD.id, OLD.first_id, OLD.last_id, OLD.count, OLD.entries_digest, OLD.digest, OLD.created_ms)
+                IS NOT DISTINCT FROM
+                (NEW.id, NEW.first_id, NEW.last_id, NEW.count, NEW.entries_digest, NEW.digest, NEW.created_ms)
         THEN
             EXECUTE format('SELECT ($1 = 1 OR EXISTS (SELECT 1 FROM %1$I.audit_seals
                                                       WHERE id = $1 - 1 AND removed_ms IS NOT NULL))
@@ -122,6 +124,7 @@ def upgrade() -> None:
         sa.Column("first_id", sa.BigInteger(), nullable=False),
         sa.Column("last_id", sa.BigInteger(), nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("entries_digest", sa.String(length=64), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("removed_ms", sa.BigInteger(), nullable=True),

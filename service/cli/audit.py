@@ -63,10 +63,10 @@ def audit(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def verify(context: click.Context, source: IO[str] | None, head: str | None, as_json: bool) -> None:
-    """Verify the hash chain of the audit log, or of an exported FILE (-: standard input).
+    """Verify the audit log, or an exported FILE (-: standard input).
 
-    Prints the head digest: keep it elsewhere, since somebody with all rights to the database can rebuild the chain.
-    Exit code 1: the log does not match its seals, or the chain does not contain --head.
+    Recomputes the hash chain, and prints its head: keep it elsewhere, since somebody with all rights to the database
+    can rebuild the chain. Exit code 1: the log does not match its seals, or the chain does not contain --head.
     """
     if source is not None:
         found = verify_chain(audit_file.read(source), head=head)
@@ -85,7 +85,10 @@ def verify(context: click.Context, source: IO[str] | None, head: str | None, as_
     "-o", "--output", metavar="FILE", default="-", type=click.Path(dir_okay=False, allow_dash=True), help="Default: -."
 )
 def export(output: str) -> None:
-    """Export the audit log with its seals as JSON lines; `tapeline audit verify FILE` verifies the file."""
+    """Export the audit log as JSON lines.
+
+    The file has the seals too: `tapeline audit verify FILE` verifies it without the database.
+    """
     with open_database() as database, _written(output) as file:
         entries, seals = audit_file.write(audit_seals.items(database), file)
     click.echo(f"exported {entries} entries and {seals} seals", err=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 GENESIS: Final = "0" * 64
@@ -33,6 +33,7 @@ class Seal:
     first_id: int
     last_id: int
     count: int
+    entries_digest: str
     digest: str
     created_ms: int
     removed_ms: int | None = None
@@ -68,7 +69,8 @@ class Range:
     """Entries that become a seal."""
 
     def __init__(self, previous: str) -> None:
-        self._sha256 = hashlib.sha256(previous.encode())
+        self.previous = previous
+        self._sha256 = hashlib.sha256()
         self.count = 0
         self.first_id = self.last_id = 0
 
@@ -81,16 +83,26 @@ class Range:
 
     def seal(self, number: int, created_ms: int) -> Seal:
         """The seal over what was added."""
-        link: dict[str, Any] = {
-            "id": number,
-            "first_id": self.first_id,
-            "last_id": self.last_id,
-            "count": self.count,
-            "created_ms": created_ms,
-        }
-        sha256 = self._sha256.copy()
-        sha256.update(_canonical(link))
-        return Seal(**link, digest=sha256.hexdigest())
+        made = Seal(
+            id=number,
+            first_id=self.first_id,
+            last_id=self.last_id,
+            count=self.count,
+            entries_digest=self._sha256.hexdigest(),
+            digest="",
+            created_ms=created_ms,
+        )
+        return replace(made, digest=link_digest(self.previous, made))
+
+
+def link_digest(previous: str, seal: Seal) -> str:
+    """What a seal's digest must be. Needs no entries, so that the chain can be recomputed after their removal.
+
+    Args:
+        previous: the digest of the seal before it.
+    """
+    link = {name: value for name, value in asdict(seal).items() if name not in ("digest", "removed_ms")}
+    return hashlib.sha256(_canonical(link | {"previous": previous})).hexdigest()
 
 
 def verify(items: Iterable[Item], *, head: str | None = None) -> Verification:
@@ -163,6 +175,8 @@ class _Verifier:
             raise _Mismatch(f"{_shown(seal)} is marked as removed, but entry {self._range.first_id} is there")
         if self._last is not None and self._last.removed_ms is None:
             raise _Mismatch(f"{_shown(seal)} is marked as removed, but the older seal {self._last.id} is not")
+        if seal.digest != link_digest(self._range.previous, seal):
+            raise _Mismatch(f"{_shown(seal)}, whose entries were removed, was changed: the digest differs")
         self.found = replace(
             self.found,
             removed_seals=self.found.removed_seals + 1,

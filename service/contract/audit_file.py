@@ -13,7 +13,7 @@ from service.contract.errors import AuditFileDamaged
 FORMAT: Final = 1
 _MAX_LINE: Final = 16 * 1024 * 1024
 """Characters; far beyond any entry."""
-_SEAL: Final = {field.name: str if field.name == "digest" else int for field in fields(Seal)}
+_SEAL: Final = {field.name: str if field.name.endswith("digest") else int for field in fields(Seal)}
 
 
 def write(items: Iterable[Item], file: IO[str]) -> tuple[int, int]:

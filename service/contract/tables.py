@@ -343,8 +343,10 @@ class AuditSeal(Base):
     first_id: Mapped[int] = mapped_column(BigInteger)
     last_id: Mapped[int] = mapped_column(BigInteger, index=True)
     count: Mapped[int] = mapped_column(Integer)
+    entries_digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the entries; it stands for them once retention has removed them."""
     digest: Mapped[str] = mapped_column(String(64))
-    """SHA-256 over the previous digest, the entries and this row; ``audit_chain`` computes it."""
+    """SHA-256 over the previous digest and this row; ``audit_chain`` computes both."""
     created_ms: Mapped[int] = mapped_column(BigInteger)
     removed_ms: Mapped[int | None] = mapped_column(BigInteger)
     """When retention deleted the entries."""

@@ -422,7 +422,8 @@ class SealItem(Answer):
     first_id: int = Field(description="Id of the first entry.")
     last_id: int
     count: int = Field(description="Number of entries.")
-    digest: str = Field(description="SHA-256 over the previous seal's digest, the entries and this seal.")
+    entries_digest: str = Field(description="SHA-256 of the entries.")
+    digest: str = Field(description="SHA-256 over the previous seal's digest and this seal.")
     created_at: str
     removed_at: str | None = Field(description="When retention removed the entries; null: they are kept.")
 
@@ -831,6 +832,7 @@ def seal_item(seal: Seal) -> SealItem:
         first_id=seal.first_id,
         last_id=seal.last_id,
         count=seal.count,
+        entries_digest=seal.entries_digest,
         digest=seal.digest,
         created_at=at_time(seal.created_ms),
         removed_at=_maybe_at_time(seal.removed_ms),

@@ -85,15 +85,16 @@ def test_entries_are_sealed_in_order_once_they_have_settled(database: Database) 
 
 def test_many_entries_make_several_seals(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """And are read in pages, whose borders show nowhere."""
-    monkeypatch.setattr(audit_seals, "_ENTRIES_PER_READ", 1500)
-    add(database, 2300)
-    assert audit_seals.seal(database, settled_s=0) == 2300
-    assert [row.count for row in seals(database)] == [1000, 1000, 300]
-    add(database, 1001)
+    monkeypatch.setattr(audit_seals, "MAX_ENTRIES_PER_SEAL", 10)
+    monkeypatch.setattr(audit_seals, "_ENTRIES_PER_READ", 15)
+    add(database, 23)
+    assert audit_seals.seal(database, settled_s=0) == 23
+    assert [row.count for row in seals(database)] == [10, 10, 3]
+    add(database, 11)
     found = verified(database)
-    assert (found.seals, found.entries, found.unsealed, found.fault) == (3, 2300, 1001, None)
+    assert (found.seals, found.entries, found.unsealed, found.fault) == (3, 23, 11, None)
     kinds = [type(item) for item in audit_seals.items(database)]
-    assert [index for index, kind in enumerate(kinds) if kind is Seal] == [1000, 2001, 2302]
+    assert [index for index, kind in enumerate(kinds) if kind is Seal] == [10, 21, 25]
 
 
 @pytest.mark.parametrize("either_url", ["postgresql"], indirect=True)
@@ -142,11 +143,12 @@ def test_a_log_that_many_write_to_while_it_is_sealed_is_intact(database: Databas
         "DELETE FROM audit_seals",
         "DELETE FROM audit_seals WHERE id = 3",
         "UPDATE audit_seals SET digest = 'x'",
+        "UPDATE audit_seals SET removed_ms = 1, entries_digest = 'x' WHERE id = 1",
         "UPDATE audit_seals SET removed_ms = 1",  # the last range is kept
         "UPDATE audit_seals SET removed_ms = 1 WHERE id = 2",  # the oldest first
         "UPDATE audit_seals SET removed_ms = 1, last_id = last_id + 9 WHERE id = 1",
         "UPDATE audit_seals SET removed_ms = NULL WHERE id = 1",
-        "INSERT INTO audit_seals SELECT 9, min(id), max(id), 9, 'x', 1, 1 FROM audit",
+        "INSERT INTO audit_seals SELECT 9, min(id), max(id), 9, 'x', 'x', 1, 1 FROM audit",
     ],
 )
 def test_the_database_refuses_to_change_or_delete(database: Database, statement: str) -> None:
@@ -191,7 +193,7 @@ def test_sqlite_replaces_nothing_either(database: Database) -> None:
     for statement in (
         "INSERT OR REPLACE INTO audit SELECT id, at_ms, 'delete', NULL, NULL, NULL, NULL, NULL, '{}' FROM audit",
         "UPDATE OR REPLACE audit SET id = 1",
-        "INSERT OR REPLACE INTO audit_seals SELECT id, first_id, last_id, 1, 'x', 1, NULL FROM audit_seals",
+        "INSERT OR REPLACE INTO audit_seals SELECT id, first_id, last_id, 1, 'x', 'x', 1, NULL FROM audit_seals",
     ):
         with pytest.raises(DatabaseError, match="append-only"):
             run(database, statement)
@@ -208,7 +210,7 @@ def test_postgresql_truncates_nothing_and_is_not_misled_by_other_tables(database
         connection = session.connection()
         for statement in (
             "CREATE TEMPORARY TABLE audit_seals (LIKE public.audit_seals)",
-            "INSERT INTO pg_temp.audit_seals SELECT 1, 0, 1000000, 9, 'x', 1, 1",
+            "INSERT INTO pg_temp.audit_seals SELECT 1, 0, 1000000, 9, 'x', 'x', 1, 1",
             "SET LOCAL search_path = pg_temp, public",
         ):
             connection.exec_driver_sql(statement)
@@ -259,6 +261,7 @@ def test_a_range_with_one_younger_entry_stays(database: Database) -> None:
         ("UPDATE audit SET id = -5 WHERE id = {first}", "seal 1 .* added: there are 4 instead of 3"),
         ("UPDATE audit_seals SET digest = 'x' WHERE id = 2", "seal 2 .* changed"),
         ("UPDATE audit_seals SET created_ms = 5 WHERE id = 2", "seal 2 .* changed"),
+        ("UPDATE audit_seals SET entries_digest = 'x' WHERE id = 2", "seal 2 .* changed"),
         ("UPDATE audit_seals SET removed_ms = 5 WHERE id = 2", "seal 2 .* removed, but entry"),
         ("DELETE FROM audit_seals WHERE id = 2", "seal 2 is missing"),
         ("DELETE FROM audit_seals WHERE id = 1", "seal 1 is missing"),
