@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +15,12 @@ from flask.testing import FlaskClient
 
 from service.client import ApiError, Client
 from service.contract import audit, keys, leases
+from service.contract.database import Database
 from service.contract.keys import Scope
 from service.contract.settings import Auth, Quotas
 from service.contract.tables import Worker
 from service.web import last_use
+from service.web.last_use import LastUse
 from service.web.services import EXTENSION, Services
 
 Submit = Callable[..., str]
@@ -322,3 +325,27 @@ def test_a_dataset_names_the_jobs_that_use_it(keyed: Flask, bearer: Bearer) -> N
     assert page.index("newer") < page.index("older")
     assert "of bob" not in page
     assert "No job uses this dataset" in client.get("/datasets/mnist", headers=ann | BROWSER).text
+
+
+def test_a_use_that_cannot_be_recorded_fails_nothing(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_use, "WRITE_INTERVAL_S", 0.01)
+    with closing(Database(sqlite_url)) as database, database.engine.connect() as connection:
+        row, _ = keys.create(database, name="k", owner="ann", scope=Scope.READ)
+        recorder = LastUse(database)
+
+        def last_used_ms() -> int | None:
+            with database.read() as session:
+                return keys.find(session, row.id).last_used_ms
+
+        connection.exec_driver_sql("ALTER TABLE api_keys RENAME TO gone")
+        connection.commit()
+        recorder.note(row.id)
+        time.sleep(0.2)
+        connection.exec_driver_sql("ALTER TABLE gone RENAME TO api_keys")
+        connection.commit()
+        deadline = time.monotonic() + 10
+        while last_used_ms() is None and time.monotonic() < deadline:
+            recorder.note(row.id)
+            time.sleep(0.02)
+        recorder.close()
+        assert last_used_ms() is not None
