@@ -17,7 +17,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.contract import jobs, keys, leases, logs, uploads
+from service.contract import audit_seals, jobs, keys, leases, logs, uploads
 from service.contract.artifacts import ArtifactFolder, ArtifactStore
 from service.contract.database import Database
 from service.contract.errors import SettingsError
@@ -32,6 +32,7 @@ from workers.heartbeat import Heartbeat
 TICK_S: Final = 1.0
 FORGOTTEN_S: Final = 10.0
 """A job that waited so long may have lost its message."""
+SEAL_S: Final = 10.0
 SWEEP_S: Final = 600.0
 
 log = structlog.get_logger()
@@ -76,6 +77,8 @@ def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, 
     ):
         for item in items:
             log.info("removed", what=what, name=item.name, size_bytes=item.size_bytes)
+    if gone.audit_entries:
+        log.info("removed", what="audit entries", count=gone.audit_entries)
 
     for upload_id in uploads.purge(database):
         received.discard(upload_id)
@@ -87,6 +90,12 @@ def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, 
 
     for name in received.sweep(uploaded, older_than_s=retention.STALE_FILE_S):
         log.info("removed", what="upload", name=name)
+
+
+def seal(database: Database) -> None:
+    """Seal the entries of the audit log that have settled."""
+    if count := audit_seals.seal(database):
+        log.debug("sealed", what="audit entries", count=count)
 
 
 class _Beside:
@@ -145,6 +154,8 @@ def main() -> int:
             log.warning("the database does not answer", error=str(error))
         if rounds % round(FORGOTTEN_S / TICK_S) == 0:
             beside.start("remind", lambda: remind(database, sender))
+        if rounds % round(SEAL_S / TICK_S) == 0:
+            beside.start("seal the audit log", lambda: seal(database))
         if rounds % round(SWEEP_S / TICK_S) == 0:
             beside.start("sweep", lambda: sweep(database, artifacts, received, Policy.of(settings)))
         heartbeat.beat()

@@ -1,21 +1,31 @@
-"""``tapeline audit``: who did what, read from the database itself."""
+"""``tapeline audit``: the audit log, read from the database itself."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, Final
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from service.cli.errors import Failure
 from service.cli.keys import open_database, time_text
 from service.contract import audit as contract
+from service.contract import audit_file, audit_seals
 from service.contract.audit import Deed
+from service.contract.audit_chain import Verification
+from service.contract.audit_chain import verify as verify_chain
 from service.contract.tables import AuditEntry
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--owner", help="Only actions of this owner's keys.")
 @click.option("--action", type=click.Choice([deed.value for deed in Deed]), help="Only this action.")
 @click.option("--subject", metavar="ID", help="Only actions on this job, key or dataset.")
@@ -23,11 +33,16 @@ from service.contract.tables import AuditEntry
     "--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Maximum number of entries."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document per line.")
-def audit(owner: str | None, action: str | None, subject: str | None, limit: int, as_json: bool) -> None:
+@click.pass_context
+def audit(
+    context: click.Context, owner: str | None, action: str | None, subject: str | None, limit: int, as_json: bool
+) -> None:
     """Show the audit log: changes to jobs, datasets and keys, and sign-ins, newest last.
 
     Run it on the machine that hosts the service, with the same environment.
     """
+    if context.invoked_subcommand is not None:
+        return
     with open_database() as database, database.read() as session:
         rows = contract.read(session, owner=owner, action=action, subject=subject, limit=limit)[::-1]
     if as_json:
@@ -42,7 +57,76 @@ def audit(owner: str | None, action: str | None, subject: str | None, limit: int
     Console(highlight=False, markup=False).print(table)
 
 
+@audit.command()
+@click.argument("source", metavar="[FILE]", required=False, type=click.File("r", encoding="utf-8"))
+@click.option("--head", metavar="DIGEST", help="A head digest that was printed earlier: the chain must contain it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def verify(context: click.Context, source: IO[str] | None, head: str | None, as_json: bool) -> None:
+    """Verify the audit log, or an exported FILE (-: standard input).
+
+    Recomputes the hash chain, and prints its head: keep it elsewhere, since somebody with all rights to the database
+    can rebuild the chain. Exit code 1: the log does not match its seals, or the chain does not contain --head.
+    """
+    if source is not None:
+        found = verify_chain(audit_file.read(source), head=head)
+    else:
+        with open_database() as database:
+            found = verify_chain(audit_seals.items(database), head=head)
+    if as_json:
+        click.echo(json.dumps({"ok": found.fault is None, **asdict(found)}))
+    else:
+        _show(found)
+    context.exit(0 if found.fault is None else 1)
+
+
+@audit.command()
+@click.option(
+    "-o", "--output", metavar="FILE", default="-", type=click.Path(dir_okay=False, allow_dash=True), help="Default: -."
+)
+def export(output: str) -> None:
+    """Export the audit log as JSON lines.
+
+    The file has the seals too: `tapeline audit verify FILE` verifies it without the database.
+    """
+    with open_database() as database, _written(output) as file:
+        entries, seals = audit_file.write(audit_seals.items(database), file)
+    click.echo(f"exported {entries} entries and {seals} seals", err=True)
+
+
 COMMANDS: Final = (audit,)
+
+
+@contextmanager
+def _written(output: str) -> Iterator[IO[str]]:
+    """A file that appears when it is whole, or standard output."""
+    if output == "-":
+        yield sys.stdout
+        return
+    unfinished = Path(f"{output}.unfinished")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(output)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _show(found: Verification) -> None:
+    if found.fault is not None:
+        raise Failure(f"the audit log does not match its seals: {found.fault}")
+    click.echo(f"{found.entries} entries in {found.seals - found.removed_seals} sealed ranges match their seals")
+    if found.removed_seals:
+        click.echo(
+            f"{found.removed_entries} entries in {found.removed_seals} older ranges were removed by retention; "
+            f"the oldest kept entry is of {time_text(found.oldest_ms)}"
+        )
+    if found.unsealed:
+        since = time_text(found.unsealed_since_ms)
+        click.echo(f"{found.unsealed} entries since {since} are not sealed yet: the scheduler seals them within 30 s")
+    click.echo(f"head {found.head or 'none: nothing is sealed yet'}")
 
 
 def document(row: AuditEntry) -> dict[str, Any]:

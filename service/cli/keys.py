@@ -48,7 +48,7 @@ def keys() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def create(name: str, owner: str | None, scope: str, expires: str | None, as_json: bool) -> None:
     """Create a key and print it. It is shown only once."""
-    lifetime_s = _lifetime_s(expires)
+    lifetime_s = None if expires is None else _seconds("--expires", expires)
     owner = owner or name
     if not contract.OWNER.fullmatch(owner):
         what = "--owner" if owner != name else "NAME (the default of --owner)"
@@ -68,20 +68,58 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
     )
 
 
+@keys.command()
+@click.argument("which", metavar="ID-OR-NAME")
+@click.option(
+    "--overlap",
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="How long the old key stays valid: 0, or for example 7d, 12h or 30m (up to 30d).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def rotate(which: str, overlap: str, as_json: bool) -> None:
+    """Create a key in place of another and print it. It is shown only once.
+
+    It has the same name, owner, scope and lifetime. The old key stays valid for a while, but never longer than before.
+    """
+    overlap_s = _seconds("--overlap", overlap, or_zero=True)
+    if overlap_s > contract.MAX_OVERLAP_S:
+        raise click.UsageError("--overlap must be 30d at most")
+    with open_database() as database:
+        with database.read() as session:
+            key_id = contract.current_id(session, which)
+        row, old, key = contract.rotate(database, key_id, overlap_s=overlap_s, by=_operator())
+    if as_json:
+        replaces = _document(old, row.created_ms)
+        click.echo(json.dumps(_document(row, row.created_ms) | {"key": key, "replaces": replaces}))
+        return
+    click.echo(key)
+    click.echo(
+        f"\nThe key is shown only once: store it now, in a safe place. It replaces {old.id}, which expires "
+        f"{time_text(old.expires_ms)}; the new key, {row.id}, expires {time_text(row.expires_ms) or 'never'}.",
+        err=True,
+    )
+
+
 @keys.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(as_json: bool) -> None:
     """List all keys, including revoked ones. Secrets are not shown."""
     with open_database() as database, database.read() as session:
         rows, now = contract.every(session), session.scalar(select(now_ms())) or 0
+        recorded = contract.last_recorded(session)
+    used = {row.id: contract.last_used(row, recorded.get(row.id)) for row in rows}
     if as_json:
-        click.echo(json.dumps([_document(row, now) for row in rows]))
+        times = [{"last_used_at": time_text(used[row.id])} for row in rows]
+        click.echo(json.dumps([_document(row, now) | time for row, time in zip(rows, times, strict=True)]))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("ID", "NAME", "OWNER", "SCOPE", "STATE"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("ID", "SCOPE"))
-    for row in rows:
-        table.add_row(row.id, row.name, row.owner, row.scope, _state(row, now))
+    for column in ("ID", "NAME", "OWNER", "SCOPE", "USED", "STATE"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("ID", "SCOPE", "USED"))
+    for row in rows:  # the day: 80 columns have no room for the time, which --json has
+        day = (time_text(used[row.id]) or "never")[:10]
+        table.add_row(row.id, row.name, row.owner, row.scope, day, _state(row, now))
     Console(highlight=False, markup=False).print(table)
 
 
@@ -124,12 +162,12 @@ def _operator() -> Actor:
     return Actor(address=f"terminal of {who}"[:60])
 
 
-def _lifetime_s(text: str | None) -> float | None:
-    if text is None:
-        return None
+def _seconds(option: str, text: str, *, or_zero: bool = False) -> float:
+    if or_zero and text == "0":
+        return 0.0
     form = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
     if form is None:
-        raise click.UsageError(f"--expires is {text!r}: write it as 90d, 12h or 30m")
+        raise click.UsageError(f"{option} is {text!r}: write it as 90d, 12h or 30m")
     return float(int(form[1]) * _UNITS[form[2]])
 
 
@@ -153,6 +191,7 @@ def _document(row: ApiKey, now: int) -> dict[str, Any]:
         "expires_at": time_text(row.expires_ms),
         "revoked_at": time_text(row.revoked_ms),
         "state": contract.state_of(row, now=now),
+        "replaced_by": row.replaced_by,
     }
 
 

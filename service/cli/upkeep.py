@@ -81,13 +81,14 @@ def doctor(context: click.Context, as_json: bool) -> None:
 def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, as_json: bool) -> None:
     """Show or delete expired data.
 
-    This covers jobs and checkpoints past their retention period, cached animations and plots older than a week, and
-    orphaned files left by crashes. The scheduler deletes the same data every ten minutes.
+    This covers jobs, checkpoints and audit entries past their retention period, cached animations and plots older
+    than a week, and orphaned files left by crashes. The scheduler deletes the same data every ten minutes.
     """
     with _service() as (settings, database, store):
         policy = Policy(
             jobs_days=settings.keep_jobs_days if jobs_days is None else jobs_days,
             checkpoints_days=settings.keep_checkpoints_days if checkpoints_days is None else checkpoints_days,
+            audit_days=settings.keep_audit_days,
         )
         going = retention.plan(database, store, policy)
         if not dry_run:
@@ -174,6 +175,8 @@ def _show(going: Plan, *, deleted: bool) -> None:
             click.echo(f"         {item.name}  {size(item.size_bytes)}")
         if len(items) > _SHOWN:
             click.echo(f"         and {len(items) - _SHOWN} more")
+    if going.audit_entries:
+        click.echo(f"{going.audit_entries:6} audit entries")
     if deleted:
         click.echo(f"deleted: {size(going.size_bytes)} freed")
     else:

@@ -266,6 +266,21 @@ class Client:
         with self._connection.response("DELETE", f"/datasets/{name}"):
             pass
 
+    # Keys, for clients whose own key has the scope ``admin``.
+
+    def api_keys(self) -> Sequence[dict[str, Any]]:
+        """All API keys, without their secrets."""
+        found: Sequence[dict[str, Any]] = self._connection.json("GET", "/keys")["data"]
+        return found
+
+    def rotate_key(self, key_id: str, *, overlap_s: float = 24 * 60 * 60) -> dict[str, Any]:
+        """Create a key in place of another, which expires after ``overlap_s``.
+
+        Returns:
+            The new key: ``key`` is the secret, which cannot be had again; ``replaces`` is the old key.
+        """
+        return self._connection.json("POST", f"/keys/{key_id}/rotate", json={"overlap_s": overlap_s})
+
     def _handle(self, job: Job | str) -> Job:
         return Job(self._connection, {"id": job.id if isinstance(job, Job) else job})
 

@@ -31,6 +31,7 @@ class Deed(StrEnum):
     UPLOAD = "upload"
     DELETE_DATASET = "delete_dataset"
     CREATE_KEY = "create_key"
+    ROTATE_KEY = "rotate_key"
     REVOKE_KEY = "revoke_key"
     SIGN_IN = "sign_in"
     SIGN_IN_REFUSED = "sign_in_refused"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from service.contract.keys import OWNER, Scope
+from service.contract.keys import MAX_OVERLAP_S, OVERLAP_S, OWNER, Scope
 from service.contract.spec import Label, Part, PlainText
 
 DEFAULT_PRIORITY: Final = 5
@@ -55,6 +55,13 @@ class KeyRequest(Part):
     scope: Scope = Scope.SUBMIT
     lifetime_days: Annotated[float, Field(gt=0, le=3650)] | None = None
     """When it expires; null: never."""
+
+
+class KeyRotation(Part):
+    """How to rotate a key."""
+
+    overlap_s: Annotated[float, Field(ge=0, le=MAX_OVERLAP_S)] = OVERLAP_S
+    """How long the old key stays valid, in seconds; it never gets more time than it has. 0: it ends at once."""
 
 
 class JobPatch(Part):

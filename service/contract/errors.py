@@ -55,6 +55,25 @@ class KeyNotFound(ContractError, LookupError):
         self.which = which
 
 
+class KeyNotRotatable(ContractError):
+    """A key is not valid, or was rotated already."""
+
+    def __init__(self, key_id: str, state: str, replaced_by: str | None) -> None:
+        if state != "valid":
+            super().__init__(f"the key {key_id} is {state}: create a new key")
+        else:
+            super().__init__(f"the key {key_id} was rotated already: rotate its successor {replaced_by}")
+        self.key_id, self.state, self.replaced_by = key_id, state, replaced_by
+
+
+class AuditFileDamaged(ContractError, ValueError):
+    """A file is no exported audit log, or not the whole of one."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line}: {reason}")
+        self.line = line
+
+
 class JobNotFound(ContractError, LookupError):
     """No job has this id, or it belongs to somebody else."""
 

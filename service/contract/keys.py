@@ -11,18 +11,18 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import ColumnElement, delete, func, or_, select
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.contract import audit
 from service.contract.audit import Actor, Deed
 from service.contract.database import Database, now_ms
-from service.contract.errors import KeyNotFound, SettingsError
+from service.contract.errors import KeyNotFound, KeyNotRotatable, SettingsError
 from service.contract.settings import Settings
 from service.contract.tables import ApiKey, AuditEntry, BrowserSession
 
@@ -30,6 +30,10 @@ SESSION_S: Final = 12 * 60 * 60
 """How long a browser stays signed in."""
 MAX_SESSIONS: Final = 100
 """Of one key at a time."""
+OVERLAP_S: Final = 24 * 60 * 60
+"""How long a rotated key stays valid beside its successor, unless a request says otherwise."""
+MAX_OVERLAP_S: Final = 30 * 24 * 60 * 60
+LAST_USE_PRECISION_S: Final = 30.0
 OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 _KEY: Final = re.compile(r"tpl_([0-9a-f]{12})_[0-9a-f]{64}")
@@ -90,21 +94,56 @@ def create(
     """
     if not OWNER.fullmatch(owner):
         raise ValueError(f"an owner has up to 64 letters, digits and ._@-, and begins with one; not {owner!r}")
-    number, key = _make("tpl")
-    row = ApiKey(
-        id=f"key_{number}",
-        name=name,
-        owner=owner,
-        scope=scope,
-        digest=_digest(key),
-        created_ms=now_ms(),
-        expires_ms=None if lifetime_s is None else now_ms() + int(lifetime_s * 1000),
-    )
     with database.write() as session:
-        session.add(row)
-        session.flush()
-        session.refresh(row)
+        now = session.scalar(select(now_ms())) or 0
+        expires_ms = None if lifetime_s is None else now + int(lifetime_s * 1000)
+        row, key = _add(session, name=name, owner=owner, scope=scope, created_ms=now, expires_ms=expires_ms)
         audit.record(session, by, Deed.CREATE_KEY, row.id, name=name, key_owner=owner, scope=scope.value)
+    return row, key
+
+
+def rotate(
+    database: Database, key_id: str, *, overlap_s: float = OVERLAP_S, by: Actor | None = None
+) -> tuple[ApiKey, ApiKey, str]:
+    """Create a key in place of another, which expires after ``overlap_s``, or earlier if it would anyway.
+
+    The new key has the same name, owner and scope. If the old one expires, the new one does so after the same
+    lifetime, counted from now.
+
+    Returns:
+        The new row, the old one, and the new key itself.
+
+    Raises:
+        KeyNotFound: no key has this id.
+        KeyNotRotatable: it is expired, revoked, or was rotated before.
+    """
+    if not 0 <= overlap_s <= MAX_OVERLAP_S:
+        raise ValueError(f"an overlap takes 0 to {MAX_OVERLAP_S} seconds, not {overlap_s}")
+    with database.write() as session:
+        old = session.scalar(select(ApiKey).where(ApiKey.id == key_id).with_for_update())
+        if old is None:
+            raise KeyNotFound(key_id)
+        now = session.scalar(select(now_ms())) or 0
+        state = state_of(old, now=now)
+        if state != "valid" or old.replaced_by is not None:
+            raise KeyNotRotatable(key_id, state, old.replaced_by)
+        expires_ms = None if old.expires_ms is None else now + old.expires_ms - old.created_ms
+        new, key = _add(session, name=old.name, owner=old.owner, scope=old.scope, created_ms=now, expires_ms=expires_ms)
+        end_ms = now + int(overlap_s * 1000)
+        old.expires_ms = end_ms if old.expires_ms is None else min(old.expires_ms, end_ms)
+        old.replaced_by = new.id
+        session.flush()
+        detail = {"name": old.name, "key_owner": old.owner, "new_key": new.id, "overlap_s": overlap_s}
+        audit.record(session, by, Deed.ROTATE_KEY, old.id, **detail)
+    return new, old, key
+
+
+def _add(session: Session, **values: object) -> tuple[ApiKey, str]:
+    number, key = _make("tpl")
+    row = ApiKey(id=f"key_{number}", digest=_digest(key), **values)
+    session.add(row)
+    session.flush()
+    session.refresh(row)
     return row, key
 
 
@@ -132,6 +171,34 @@ def state_of(row: ApiKey, *, now: int) -> str:
     return "expired" if row.expires_ms is not None and row.expires_ms <= now else "valid"
 
 
+def current_id(session: Session, which: str) -> str:
+    """The id of a key by its id, or by its name if one key has that which is neither revoked, expired nor replaced.
+
+    Raises:
+        KeyNotFound: there is none such, or there are several.
+    """
+    if session.get(ApiKey, which) is not None:
+        return which
+    named = select(ApiKey.id).where(ApiKey.name == which, ApiKey.replaced_by.is_(None), *_opens())
+    found = session.scalars(named).all()
+    if len(found) != 1:
+        raise KeyNotFound(which, found)
+    return found[0]
+
+
+def record_use(database: Database, key_ids: Collection[str]) -> None:
+    """Record that keys were used just now; a use that was recorded moments ago stays."""
+    now = now_ms()
+    recently_ms = int(LAST_USE_PRECISION_S / 2 * 1000)
+    earlier = or_(ApiKey.last_used_ms.is_(None), ApiKey.last_used_ms < now - recently_ms)
+
+    def write(session: Session) -> None:
+        used = update(ApiKey).where(ApiKey.id.in_(key_ids), earlier).values(last_used_ms=now)
+        session.execute(used.execution_options(synchronize_session=False))
+
+    database.share(write)
+
+
 def last_recorded(session: Session, key_id: str | None = None) -> dict[str, int]:
     """When the last action of one key, or (``None``) of each, was audited, in milliseconds. Reads are not audited."""
     last = select(func.max(AuditEntry.at_ms)).where(AuditEntry.key_id == ApiKey.id).scalar_subquery()
@@ -139,6 +206,16 @@ def last_recorded(session: Session, key_id: str | None = None) -> dict[str, int]
     if key_id is not None:
         query = query.where(ApiKey.id == key_id)
     return {found: at_ms for found, at_ms in session.execute(query) if at_ms is not None}
+
+
+def last_used(row: ApiKey, recorded_ms: int | None) -> int | None:
+    """When a key was last used, in milliseconds.
+
+    Args:
+        recorded_ms: of its last action, as ``last_recorded`` gives it: a key that was used before uses were recorded
+            may have one.
+    """
+    return max((at_ms for at_ms in (row.last_used_ms, recorded_ms) if at_ms is not None), default=None)
 
 
 def revoke(database: Database, which: str, *, by: Actor | None = None) -> ApiKey:

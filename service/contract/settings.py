@@ -53,6 +53,7 @@ VARIABLES: Final = {
     "TAPELINE_KEEP_CHECKPOINTS_DAYS": (
         "checkpoint retention: days until only the best and the latest of an ended job are kept (default: 0, never)"
     ),
+    "TAPELINE_KEEP_AUDIT_DAYS": "audit log retention: days until entries are removed, 1 or more (default: 0, never)",
 }
 """Every setting, with the description in the README's table."""
 
@@ -91,6 +92,7 @@ class Settings:
     portable_bits: bool = False
     keep_jobs_days: float = 0.0
     keep_checkpoints_days: float = 0.0
+    keep_audit_days: float = 0.0
 
     @property
     def embedded_database(self) -> bool:
@@ -178,6 +180,9 @@ class Settings:
         portable = environ.get("TAPELINE_PORTABLE_BITS") or "0"
         if portable not in ("0", "1"):
             faults.append(f"TAPELINE_PORTABLE_BITS must be 0 or 1, not {portable!r}")
+        keep_audit_days = number("TAPELINE_KEEP_AUDIT_DAYS", 0, low=0, high=36500)
+        if 0 < keep_audit_days < 1:
+            faults.append("TAPELINE_KEEP_AUDIT_DAYS must be 0 or at least 1")
         quotas = {
             item.name: int(number(_quota_variable(item.name), float(getattr(Quotas(), item.name)), low=0, high=2**53))
             for item in fields(Quotas)
@@ -201,6 +206,7 @@ class Settings:
             proxies=int(number("TAPELINE_PROXIES", 0, low=0, high=10)),
             keep_jobs_days=number("TAPELINE_KEEP_JOBS_DAYS", 0, low=0, high=36500),
             keep_checkpoints_days=number("TAPELINE_KEEP_CHECKPOINTS_DAYS", 0, low=0, high=36500),
+            keep_audit_days=keep_audit_days,
         )
         if faults:
             raise SettingsError("; ".join(faults))
@@ -224,6 +230,7 @@ class Settings:
             "TAPELINE_PROXIES": str(self.proxies),
             "TAPELINE_KEEP_JOBS_DAYS": str(self.keep_jobs_days),
             "TAPELINE_KEEP_CHECKPOINTS_DAYS": str(self.keep_checkpoints_days),
+            "TAPELINE_KEEP_AUDIT_DAYS": str(self.keep_audit_days),
         }
         for item in fields(Quotas):
             environ[_quota_variable(item.name)] = str(getattr(self.quotas, item.name))

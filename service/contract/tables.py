@@ -45,6 +45,7 @@ _RUNNING = text("status = 'running'")
 _WITH_PARENT = text("parent_id IS NOT NULL")
 _PINNED = text("upload_id IS NOT NULL")
 _OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
+_KEPT = text("removed_ms IS NULL")
 
 
 class Job(Base):
@@ -293,6 +294,10 @@ class ApiKey(Base):
     created_ms: Mapped[int] = mapped_column(BigInteger)
     expires_ms: Mapped[int | None] = mapped_column(BigInteger)
     revoked_ms: Mapped[int | None] = mapped_column(BigInteger)
+    last_used_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """Of any request, to about half a minute."""
+    replaced_by: Mapped[str | None] = mapped_column(String(40))
+    """The key that a rotation created in its place."""
 
 
 class BrowserSession(Base):
@@ -309,7 +314,7 @@ class BrowserSession(Base):
 
 
 class AuditEntry(Base):
-    """Who did what. Rows are added, and never changed: a trigger sees to that."""
+    """Who did what. Rows are added and never changed; only retention deletes some. Triggers enforce both."""
 
     __tablename__ = "audit"
     __table_args__ = (Index("ix_audit_key", "key_id", "at_ms"),)
@@ -324,6 +329,27 @@ class AuditEntry(Base):
     address: Mapped[str | None] = mapped_column(String(60))
     request_id: Mapped[str | None] = mapped_column(String(128))
     detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class AuditSeal(Base):
+    """One link of the chain over the audit log: a range of entries and its digest. Triggers let only ``removed_ms``
+    change, once."""
+
+    __tablename__ = "audit_seals"
+    __table_args__ = (Index("ix_audit_seals_kept", "id", sqlite_where=_KEPT, postgresql_where=_KEPT),)
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """From 1, without gaps."""
+    first_id: Mapped[int] = mapped_column(BigInteger)
+    last_id: Mapped[int] = mapped_column(BigInteger, index=True)
+    count: Mapped[int] = mapped_column(Integer)
+    entries_digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the entries; it stands for them once retention has removed them."""
+    digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 over the previous digest and this row; ``audit_chain`` computes both."""
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    removed_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """When retention deleted the entries."""
 
 
 JOBS, JOB_TAGS, EVENTS, AUDIT = (Base.metadata.tables[name] for name in ("jobs", "job_tags", "events", "audit"))

@@ -17,7 +17,7 @@ from sqlalchemy import func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from migrations.upgrade import config
-from service.contract import leases, wire
+from service.contract import audit_seals, leases, wire
 from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database, now_ms
 from service.contract.settings import Settings
@@ -28,6 +28,7 @@ _APART_S: Final = 2.0
 _FREE_BYTES: Final = 1_000_000_000
 _FREE_SHARE: Final = 0.05
 _TIMEOUT_S: Final = 3.0
+_UNSEALED_S: Final = 300.0
 
 _UPGRADE: Final = (
     "start the service (tapeline up upgrades it), or run `python -m migrations.upgrade` "
@@ -60,6 +61,7 @@ def examine(settings: Settings, database: Database, *, broker_url: str | None) -
         if schema.ok:
             yield _guarded("workers", lambda: _workers(database))
             yield _guarded("scheduler", lambda: _scheduler(settings, database))
+            yield _guarded("audit log", lambda: _audit_log(settings, database))
         yield _guarded("clocks", lambda: _clocks(database))
     yield _guarded("broker", lambda: _broker(broker_url))
     yield _guarded("artifacts", lambda: _writable("artifacts", settings.artifacts))
@@ -159,6 +161,23 @@ def _scheduler(settings: Settings, database: Database) -> Finding:
             advice="start it: tapeline up, or python -m workers.reconcile (compose: docker compose up -d scheduler)",
         )
     return Finding(name="scheduler", ok=True, detail="no running job has an expired lease")
+
+
+def _audit_log(settings: Settings, database: Database) -> Finding:
+    with database.read() as session:
+        last, unsealed_for_s = audit_seals.newest(session), audit_seals.unsealed_for_s(session)
+    if unsealed_for_s > _UNSEALED_S:
+        return Finding(
+            name="audit log",
+            ok=False,
+            detail=f"entries have not been sealed for {unsealed_for_s / 60:.0f} minutes",
+            advice="start the scheduler, which seals them, or see its log: tapeline up, or python -m workers.reconcile "
+            "(compose: docker compose logs scheduler)",
+        )
+    sealed = f"sealed up to entry {last[0].last_id}" if last else "nothing is sealed yet"
+    days = settings.keep_audit_days
+    kept = f"for {days:g} days" if days else "forever"
+    return Finding(name="audit log", ok=True, detail=f"{sealed}; kept {kept} (TAPELINE_KEEP_AUDIT_DAYS)")
 
 
 def _clocks(database: Database) -> Finding:

@@ -1,4 +1,4 @@
-"""Retention: deletes expired jobs and checkpoints, cached pictures and orphaned files.
+"""Retention: deletes expired jobs, checkpoints and audit entries, cached pictures and orphaned files.
 
 ``plan`` only looks; ``carry_out`` checks each job again before it deletes, since it may have been retried since.
 """
@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
-from service.contract import jobs, leases
+from service.contract import audit_seals, jobs, leases
 from service.contract.artifacts import ArtifactKind, ArtifactStore, Stored
 from service.contract.database import Database
 from service.contract.errors import IllegalTransition, JobNotFound
@@ -30,15 +30,21 @@ _BATCH: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How long things are kept after a job's end, in days; 0 means for ever."""
+    """How long things are kept, in days; 0 means for ever."""
 
     jobs_days: float = 0.0
+    """From a job's end, as for checkpoints."""
     checkpoints_days: float = 0.0
+    audit_days: float = 0.0
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
         """What the settings say."""
-        return cls(jobs_days=settings.keep_jobs_days, checkpoints_days=settings.keep_checkpoints_days)
+        return cls(
+            jobs_days=settings.keep_jobs_days,
+            checkpoints_days=settings.keep_checkpoints_days,
+            audit_days=settings.keep_audit_days,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Plan:
     """Orphaned ones."""
     cached_bytes: int = 0
     """All cached pictures, of which most stay."""
+    audit_entries: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -98,7 +105,14 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
         for item in cached
         if item.age_s > CACHED_PICTURE_S and item.job_id not in doomed and item.path not in orphaned
     ]
-    return Plan(expired, checkpoints, pictures, files, cached_bytes=sum(item.size_bytes for item in cached))
+    return Plan(
+        expired,
+        checkpoints,
+        pictures,
+        files,
+        cached_bytes=sum(item.size_bytes for item in cached),
+        audit_entries=audit_seals.count_expired(database, policy.audit_days),
+    )
 
 
 def old_checkpoints(database: Database, policy: Policy) -> list[Going]:
@@ -117,7 +131,8 @@ def carry_out(database: Database, store: ArtifactStore, policy: Policy, going: P
     checkpoints = _remove_checkpoints(database, store, policy, now_ms, going.checkpoints)
     files = list(_still_orphaned(database, going.files))
     store.remove(item.name for item in (*going.pictures, *files))
-    return Plan(gone, checkpoints, going.pictures, files)
+    audit_entries = audit_seals.remove_expired(database, policy.audit_days)
+    return Plan(gone, checkpoints, going.pictures, files, audit_entries=audit_entries)
 
 
 def apply(database: Database, store: ArtifactStore, policy: Policy) -> Plan:

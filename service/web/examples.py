@@ -31,6 +31,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "KeyRequest": {
         "submit": {"name": "laptop of Ann", "owner": "ann", "scope": "submit", "lifetime_days": 90},
     },
+    "KeyRotation": {"a_day": {"overlap_s": 86400}, "at_once": {"overlap_s": 0}},
     "PredictRequest": {"digit": {"images": [_SEVEN]}, "explained": {"images": [_SEVEN], "explain": True}},
     "GenerateRequest": {"grid": {"count": 16, "seed": 7, "format": "grid", "scale": 4}, "images": {"count": 4}},
 }

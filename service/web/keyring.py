@@ -14,6 +14,7 @@ from service.contract import keys
 from service.contract.database import Database
 from service.contract.keys import Identity
 from service.contract.settings import Settings
+from service.web.last_use import LastUse
 
 FRESH_S: Final = 2.0
 """How long an answer of the database is believed: so late may a revoked key, or a sign-out, count."""
@@ -33,10 +34,15 @@ class Keyring:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._database = database
+        self._last_use = LastUse(database)
         self._of_settings = [(_digest(key), keys.of_settings(key)) for key in settings.api_keys]
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._refused: OrderedDict[bytes, float] = OrderedDict()
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Record no more uses of keys."""
+        self._last_use.close()
 
     def by_key(self, text: str) -> Identity | None:
         """Whose key this is, ``None`` where it opens nothing."""
@@ -86,6 +92,8 @@ class Keyring:
                 found = keys.identify_browser(session, text, [identity for _, identity in self._of_settings])
             else:
                 found = keys.identify(session, text)
+        if found is not None:
+            self._last_use.note(found.key_id)
         with self._lock:
             if found is None:
                 self._known.pop(digest, None)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
-from service.contract.changes import ForkRequest, JobPatch, KeyRequest, SignIn
+from service.contract.changes import ForkRequest, JobPatch, KeyRequest, KeyRotation, SignIn
 from service.contract.fields import choices_of, told_by_name
 from service.contract.inference import GenerateRequest, PredictRequest
 from service.contract.keys import Scope
@@ -236,7 +236,7 @@ def _schemas() -> dict[str, Any]:
     answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _answers(Answer)]
     _, made = models_json_schema(answers, ref_template=_REFERENCE)
     schemas: dict[str, Any] = made["$defs"]
-    taken = (ForkRequest, JobPatch, KeyRequest, SignIn, PredictRequest, GenerateRequest, UploadForm)
+    taken = (ForkRequest, JobPatch, KeyRequest, KeyRotation, SignIn, PredictRequest, GenerateRequest, UploadForm)
     bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in taken]
     schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
     for query in vars(queries).values():

@@ -24,6 +24,7 @@ from service.contract.errors import (
     InvalidCursor,
     JobNotFound,
     KeyNotFound,
+    KeyNotRotatable,
     MalformedJson,
     NoSpaceLeft,
     SpecError,
@@ -124,6 +125,12 @@ KINDS: Final[dict[str, Kind]] = {
         409,
         "This service does not require keys.",
         "Create the first key with `tapeline keys create NAME`, then start the service with `TAPELINE_AUTH=keys`.",
+    ),
+    "key_not_rotatable": Kind(
+        409,
+        "The key cannot be rotated.",
+        "Only a valid key can be rotated, and only once. `allowed_actions` lists the actions that are possible now; "
+        "`replaced_by` names its successor, if it has one.",
     ),
     "precondition_failed": Kind(
         412,
@@ -274,6 +281,13 @@ def register(app: Flask) -> None:
     @app.errorhandler(KeyNotFound)
     def _(error: KeyNotFound) -> Response:
         return answer("key_not_found", f"there is no key {error.which[:60]!r}")
+
+    @app.errorhandler(KeyNotRotatable)
+    def _(error: KeyNotRotatable) -> Response:
+        allowed = [] if error.state == "revoked" else ["revoke"]
+        return answer(
+            "key_not_rotatable", str(error), state=error.state, replaced_by=error.replaced_by, allowed_actions=allowed
+        )
 
     @app.errorhandler(UploadRefused)
     def _(error: UploadRefused) -> Response:

@@ -233,6 +233,13 @@ class AuditQuery(Query):
     limit: int = Field(100, ge=1, le=1000)
 
 
+class SealsQuery(Query):
+    """Which seals of the audit log to return."""
+
+    before: Seq | None = Field(None, description="`next_before` of the previous page.")
+    limit: int = Field(100, ge=1, le=1000)
+
+
 class QueueQuery(Query):
     """How much of the queue to return."""
 

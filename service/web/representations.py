@@ -13,6 +13,7 @@ from service.contract import jobs
 from service.contract.architecture import Network
 from service.contract.artifacts import ArtifactKind
 from service.contract.audit import Deed
+from service.contract.audit_chain import Seal
 from service.contract.keys import Scope
 from service.contract.spec import Kind
 from service.contract.states import Action, FindingCode, Request, Severity, Status
@@ -414,6 +415,26 @@ class AuditList(Answer):
     next_before: int | None = Field(description="`before` of the next page; null: this is the last page.")
 
 
+class SealItem(Answer):
+    """A seal of the audit log: one link of its hash chain."""
+
+    id: int
+    first_id: int = Field(description="Id of the first entry.")
+    last_id: int
+    count: int = Field(description="Number of entries.")
+    entries_digest: str = Field(description="SHA-256 of the entries.")
+    digest: str = Field(description="SHA-256 over the previous seal's digest and this seal.")
+    created_at: str
+    removed_at: str | None = Field(description="When retention removed the entries; null: they are kept.")
+
+
+class SealList(Answer):
+    """The seals of the audit log, newest first: the first digest is the head of the chain."""
+
+    data: list[SealItem]
+    next_before: int | None = Field(description="`before` of the next page; null: this is the last page.")
+
+
 class OwnerLimits(Answer):
     """The quotas of an owner; null: no limit."""
 
@@ -801,6 +822,20 @@ def audit_item(row: AuditEntry) -> AuditItem:
         address=row.address,
         request_id=row.request_id,
         detail=row.detail,
+    )
+
+
+def seal_item(seal: Seal) -> SealItem:
+    """A seal of the audit log."""
+    return SealItem(
+        id=seal.id,
+        first_id=seal.first_id,
+        last_id=seal.last_id,
+        count=seal.count,
+        entries_digest=seal.entries_digest,
+        digest=seal.digest,
+        created_at=at_time(seal.created_ms),
+        removed_at=_maybe_at_time(seal.removed_ms),
     )
 
 

@@ -87,12 +87,23 @@ class KeyItem(Answer):
     last_recorded_at: str | None = Field(
         description="The key's last action in the audit: a submission, a change, a sign-in. Reads are not recorded."
     )
+    last_used_at: str | None = Field(
+        description="The key's last request of any kind, accurate to about half a minute; null: none since the upgrade "
+        "to a version that records it."
+    )
+    replaced_by: str | None = Field(description="Id of the key that a rotation created in its place.")
 
 
 class NewKey(KeyItem):
     """A new API key, with its secret."""
 
     key: str = Field(description="The key itself. It is shown once and cannot be read again.")
+
+
+class RotatedKey(NewKey):
+    """The new API key after a rotation, with its secret."""
+
+    replaces: KeyItem = Field(description="The old key, with its new expiry.")
 
 
 class KeyList(Answer):
@@ -179,6 +190,7 @@ def key_item(row: ApiKey, *, now: int, last_ms: int | None = None) -> KeyItem:
         now: the database's clock, in milliseconds.
         last_ms: when its last action was recorded.
     """
+    used_ms = keys.last_used(row, last_ms)
     return KeyItem(
         id=row.id,
         name=row.name,
@@ -189,6 +201,8 @@ def key_item(row: ApiKey, *, now: int, last_ms: int | None = None) -> KeyItem:
         revoked_at=at_time(row.revoked_ms) if row.revoked_ms is not None else None,
         state=keys.state_of(row, now=now),
         last_recorded_at=at_time(last_ms) if last_ms is not None else None,
+        last_used_at=at_time(used_ms) if used_ms is not None else None,
+        replaced_by=row.replaced_by,
     )
 
 

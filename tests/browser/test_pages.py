@@ -209,6 +209,26 @@ def test_an_admin_creates_and_revokes_a_key(open_stack: Callable[..., Visit], st
 
 
 @only_with([Auth.KEYS])
+def test_an_admin_rotates_a_key(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
+    old = make_key(stack.settings, "erin")
+    visit = open_stack(key=make_key(stack.settings, "root", Scope.ADMIN))
+    page = visit.open("/ui/keys")
+    row = page.locator("#keys tr", has_text="erin")
+    row.get_by_role("button", name="Rotate").click()
+    page.locator("#rotate").get_by_label("The old key expires").select_option("in an hour")
+    page.locator("#rotate").get_by_role("button", name="Rotate").click()
+    expect(page.locator("#made")).to_be_visible()
+    key = page.locator("#made-key").inner_text()
+    for valid in (old, key):
+        assert httpx.get(f"{stack.url}/session", headers=bearer(valid)).json()["owner"] == "erin"
+    page.get_by_role("button", name="Done").click()
+    expect(row).to_have_count(2)
+    expect(row.last).to_contain_text("replaced by")
+    expect(row.last.get_by_role("button", name="Rotate")).to_have_count(0)
+    expect(row.first.get_by_role("button", name="Rotate")).to_have_count(1)
+
+
+@only_with([Auth.KEYS])
 def test_who_is_no_admin_is_told_so(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
     visit = open_stack()
     visit.watched.expected = ["403"]

@@ -9,6 +9,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import select, text
 
 from migrations.upgrade import config, exclusively, is_current, upgrade
+from service.contract import audit_seals
+from service.contract.audit_chain import verify
 from service.contract.database import Database
 from service.contract.extremes import Extremes, extended
 from service.contract.tables import Job
@@ -168,4 +170,18 @@ def test_jobs_from_before_extremes_get_them(database_url: str) -> None:
         "new": ("kept", written),
         "waiting": (None, {}),
     }
+    database.close()
+
+
+def test_entries_of_an_older_schema_are_sealed_and_stay_when_it_comes_back(database_url: str) -> None:
+    database = Database(database_url)
+    entry = text("INSERT INTO audit (at_ms, action, detail) VALUES (1, 'submit', '{}')")
+    for moved in (command.upgrade, command.downgrade):
+        with exclusively(database) as connection:
+            moved(config(connection), "0013")
+            connection.execute(entry)
+        upgrade(database)
+        assert audit_seals.seal(database) > 0
+        assert verify(audit_seals.items(database)).fault is None
+    assert verify(audit_seals.items(database)).entries == 2
     database.close()

@@ -14,11 +14,12 @@ import pytest
 import safetensors.numpy
 from sqlalchemy import text
 
-from service.contract import jobs, leases
+from service.contract import audit_seals, jobs, leases
 from service.contract.artifacts import ArtifactFolder, ArtifactKind
-from service.contract.database import Database
+from service.contract.audit_chain import verify
+from service.contract.database import Database, now_ms
 from service.contract.states import Status
-from service.contract.tables import Job
+from service.contract.tables import AuditEntry, Job
 from service.datasets import load
 from tests.workers.conftest import Workshop, children_of, is_alive, open_workshop
 
@@ -140,6 +141,17 @@ def test_a_killed_worker_takes_its_child_along_and_another_goes_on(light: Worksh
     job = light.until_end(job_id)
     assert (job.attempt, job.lease) == (2, 2)
     assert job.result_digest == undisturbed.result_digest
+
+
+@pytest.mark.slow
+def test_the_scheduler_seals_the_audit_log(light: Workshop) -> None:
+    with light.database.write() as session:
+        session.add(AuditEntry(at_ms=now_ms() - 60_000, action="submit", detail={}))
+    light.start("workers.reconcile")
+    deadline = time.monotonic() + 20
+    while (found := verify(audit_seals.items(light.database))).unsealed and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (found.fault, found.entries, found.unsealed) == (None, 1, 0)
 
 
 def test_a_stopped_worker_hands_its_job_back_at_once(light: Workshop, undisturbed: Job) -> None:

@@ -6,13 +6,13 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.contract import audit
+from service.contract import audit, audit_seals
 from service.contract.keys import Scope
 from service.web import queries
 from service.web.answers import as_json
 from service.web.operations import documented
-from service.web.queries import AuditQuery
-from service.web.representations import AuditList, audit_item
+from service.web.queries import AuditQuery, SealsQuery
+from service.web.representations import AuditList, SealList, audit_item, seal_item
 from service.web.services import services
 
 blueprint: Final = Blueprint("audit", __name__)
@@ -34,3 +34,18 @@ def show() -> Response:
         )
     shown = [audit_item(row) for row in rows[: query.limit]]
     return as_json(AuditList(data=shown, next_before=shown[-1].id if len(rows) > query.limit else None))
+
+
+@blueprint.get("/audit/seals")
+@documented("Administration", SealList, scope=Scope.ADMIN, query=SealsQuery)
+def show_seals() -> Response:
+    """Show the seals of the audit log, newest first. Requires the scope `admin`.
+
+    The digest of the newest seal is the head of the chain: kept elsewhere, it reveals that the chain was computed anew
+    (`tapeline audit verify --head`).
+    """
+    query = queries.read_query(SealsQuery)
+    with services().database.read() as session:
+        seals = audit_seals.newest(session, before=query.before, limit=query.limit + 1)
+    shown = [seal_item(seal) for seal in seals[: query.limit]]
+    return as_json(SealList(data=shown, next_before=shown[-1].id if len(seals) > query.limit else None))

@@ -1,4 +1,4 @@
-"""API keys: list, create and revoke them. Everything here needs the scope ``admin``."""
+"""API keys: list, create, rotate and revoke them. Everything here needs the scope ``admin``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 from sqlalchemy import select
 
 from service.contract import keys, validation
-from service.contract.changes import KeyRequest
+from service.contract.changes import KeyRequest, KeyRotation
 from service.contract.database import now_ms
 from service.contract.keys import Scope
 from service.contract.tables import ApiKey
@@ -18,7 +18,7 @@ from service.web.guard import actor
 from service.web.operations import documented
 from service.web.problems import Problem
 from service.web.queries import NoQuery
-from service.web.service_answers import KeyItem, KeyList, NewKey, key_item
+from service.web.service_answers import KeyItem, KeyList, NewKey, RotatedKey, key_item
 from service.web.services import services
 
 blueprint: Final = Blueprint("keys", __name__)
@@ -74,6 +74,33 @@ def show(key_id: str) -> Response:
     """Show an API key, without its secret."""
     queries.read_query(NoQuery)
     return as_json(_item(key_id))
+
+
+@blueprint.post("/keys/<key_id>/rotate")
+@documented(
+    TAG,
+    RotatedKey,
+    status=201,
+    scope=Scope.ADMIN,
+    takes=KeyRotation,
+    problems=(*_BODY, "key_not_found", "key_not_rotatable", "keys_not_required"),
+)
+def rotate(key_id: str) -> Response:
+    """Rotate an API key: create its successor, and let it expire after an overlap.
+
+    The new key has the same name, owner and scope; if the old one expires, the new one gets the same lifetime from now
+    on. The old key stays valid for `overlap_s`, but never longer than before, so that programs can be changed one by
+    one. A key is rotated once: afterwards rotate its successor. The new key itself is only in this response, which is
+    not stored: if it was lost, rotate the successor, `replaced_by`, with `overlap_s` 0.
+    """
+    queries.read_query(NoQuery)
+    asked = validation.read_body(KeyRotation, queries.read_json())
+    _require_keys()
+    here = services()
+    row, old, key = keys.rotate(here.database, key_id[:_MAX_ID], overlap_s=asked.overlap_s, by=actor())
+    replaces = _item(old.id)
+    item = RotatedKey(**key_item(row, now=row.created_ms).model_dump(), key=key, replaces=replaces)
+    return as_json(item, 201, headers={"Location": f"/keys/{row.id}"})
 
 
 @blueprint.post("/keys/<key_id>/revoke")

@@ -25,6 +25,7 @@ blueprint: Final = Blueprint("service_pages", __name__)
 TAG: Final = "Pages"
 _JOBS_OF_A_DATASET: Final = 20
 _LIFETIMES: Final = {"": "never", "7": "in 7 days", "30": "in 30 days", "90": "in 90 days", "365": "in a year"}
+_OVERLAPS: Final = {0: "at once", 3600: "in an hour", 86400: "in 24 hours", 604800: "in 7 days", 2592000: "in 30 days"}
 _SCOPES: Final = {
     Scope.READ: "read: see the owner's jobs and results",
     Scope.SUBMIT: "submit: also create and change jobs and datasets",
@@ -54,7 +55,7 @@ def workers() -> Response:
 def keys() -> Response:
     """Manage API keys."""
     queries.read_query(NoQuery)
-    return as_page("keys.html", keys=list_keys(), lifetimes=_LIFETIMES, scopes=_SCOPES)
+    return as_page("keys.html", keys=list_keys(), lifetimes=_LIFETIMES, scopes=_SCOPES, overlaps=_OVERLAPS)
 
 
 @blueprint.get("/ui/usage")

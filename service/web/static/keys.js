@@ -1,4 +1,4 @@
-// Creates and revokes API keys. A new key is shown once, in a dialog, and forgotten when that closes.
+// Creates, rotates and revokes API keys. A new key is shown once, in a dialog, and forgotten when that closes.
 import { $, announce } from "./dom.js";
 import { call, onRestored } from "./api.js";
 import { confirmed, copy, showFaults } from "./dialogs.js";
@@ -8,6 +8,12 @@ const renew = () => refresh().catch(() => {}); // what was done is done, whether
 
 onRestored(renew);
 
+function show(made) {
+  $("#made-key").textContent = made.key;
+  $("#made-about").textContent = `${made.name}: owner ${made.owner}, scope ${made.scope}.`;
+  $("#made").showModal();
+}
+
 $("#create").addEventListener("submit", async (event) => {
   event.preventDefault();
   const { name, owner, scope, lifetime_days: days } = event.target.elements;
@@ -16,10 +22,7 @@ $("#create").addEventListener("submit", async (event) => {
   $("#create-error").hidden = true;
   try {
     const body = { name: name.value, owner: owner.value, scope: scope.value, lifetime_days: days.value ? Number(days.value) : null };
-    const made = await call("/keys", { method: "POST", body });
-    $("#made-key").textContent = made.key;
-    $("#made-about").textContent = `${made.name}: owner ${made.owner}, scope ${made.scope}.`;
-    $("#made").showModal();
+    show(await call("/keys", { method: "POST", body }));
     event.target.reset();
     await renew();
   } catch (error) {
@@ -32,6 +35,21 @@ $("#create").addEventListener("submit", async (event) => {
 $("#made-copy").addEventListener("click", () => copy($("#made-key").textContent, $("#made-key")));
 $("#made").addEventListener("close", () => {
   $("#made-key").textContent = "";
+});
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-rotate]");
+  if (!button) return;
+  const { rotate: id, name } = button.dataset;
+  $("#rotate-title").textContent = `Rotate ${name}?`;
+  if (!(await confirmed($("#rotate")))) return;
+  try {
+    const overlap_s = Number($("#rotate select").value);
+    show(await call(`/keys/${id}/rotate`, { method: "POST", body: { overlap_s } }));
+    await renew();
+  } catch (error) {
+    announce(error.message, "error");
+  }
 });
 
 document.addEventListener("click", async (event) => {

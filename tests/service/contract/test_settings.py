@@ -30,6 +30,7 @@ def test_settings_survive_the_way_through_the_environment() -> None:
         TAPELINE_ALLOWED_HOSTS="a.example, b.example",
         TAPELINE_PORTABLE_BITS="1",
         TAPELINE_LEASE_S="7.5",
+        TAPELINE_KEEP_AUDIT_DAYS="365",
     )
     assert Settings.from_env(settings.to_env(), cores=1) == settings
 
@@ -92,6 +93,7 @@ def test_every_bad_value_is_named_at_once() -> None:
             TAPELINE_LEASE_S="nan",
             TAPELINE_PORTABLE_BITS="yes",
             TAPELINE_API_KEYS="long-enough-to-guess-for-ever,x",
+            TAPELINE_KEEP_AUDIT_DAYS="0.5",
             TAPELINE_WROKERS="2",
         )
     for name in [
@@ -103,6 +105,7 @@ def test_every_bad_value_is_named_at_once() -> None:
         "LEASE_S",
         "PORTABLE_BITS",
         "API_KEYS",
+        "KEEP_AUDIT_DAYS",
         "WROKERS",
     ]:
         assert f"TAPELINE_{name}" in str(caught.value)

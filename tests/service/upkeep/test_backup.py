@@ -12,18 +12,20 @@ from uuid import uuid4
 import psycopg
 import pytest
 from alembic import command
-from sqlalchemy import inspect, select, text
+from sqlalchemy import delete, inspect, select, text
+from sqlalchemy.exc import DatabaseError
 
 from migrations.upgrade import config, exclusively, is_current
-from service.contract import jobs, leases
+from service.contract import audit_seals, jobs, leases
 from service.contract.artifacts import ArtifactFolder
+from service.contract.audit_chain import verify
 from service.contract.database import Database, now_ms
 from service.contract.rescue import rescue
 from service.contract.tables import AuditEntry, Base, Upload
 from service.contract.uploads import UploadFolder
 from service.upkeep.backup import BackupError, backup, restore
 from service.upkeep.parts import PartWriter, read_parts
-from tests.service.upkeep.conftest import House
+from tests.service.upkeep.conftest import DAY_MS, House
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -111,7 +113,8 @@ def test_a_backup_of_an_older_schema_is_brought_up_to_date(house: House, empty: 
         saved.getvalue(),
         lambda name, data: (
             None
-            if name.split("/")[1:2] and name.split("/")[1] in ("audit", "api_keys", "browser_sessions", "uploads")
+            if name.split("/")[1:2]
+            and name.split("/")[1] in ("audit", "audit_seals", "api_keys", "browser_sessions", "uploads")
             else (name, of_older_schema(name, data, house.database, old))
         ),
     )
@@ -192,3 +195,23 @@ def test_data_sets_that_people_sent_come_back(house: House, empty: House) -> Non
     found = {name: path.read_bytes() for name, path in empty.received.files("ds_1").items()}
     assert found == {"train-images.npy": b"pixels" * 1000, "train-labels.npy": b"labels"}
     assert rows(empty.database)["uploads"] == rows(house.database)["uploads"]
+
+
+def test_a_restored_audit_log_is_verified_and_goes_on(house: House, empty: House) -> None:
+    """With the triggers in place, and with a range that retention has removed."""
+    for days in (40, 20, 0):
+        with house.database.write() as session:
+            session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={"days": days}))
+        audit_seals.seal(house.database, settled_s=0)
+    assert audit_seals.remove_expired(house.database, 30) == 1
+    restore(empty.database, empty.store, empty.received, copy(house))
+    kept = verify(audit_seals.items(house.database))
+    assert (kept.fault, kept.removed_entries, kept.entries) == (None, 1, 2)
+    assert verify(audit_seals.items(empty.database), head=kept.head) == kept
+    with empty.database.write() as session:
+        session.add(AuditEntry(at_ms=now_ms(), action="submit", detail={}))
+    assert audit_seals.seal(empty.database, settled_s=0) == 1
+    assert verify(audit_seals.items(empty.database), head=kept.head).entries == 3
+    with pytest.raises(DatabaseError, match="append-only"), empty.database.write() as session:
+        session.execute(delete(AuditEntry))
+    assert audit_seals.remove_expired(empty.database, 10) == 1

@@ -13,9 +13,11 @@ from click.testing import CliRunner, Result
 
 from migrations.upgrade import upgrade
 from service.cli import main
+from service.contract import audit_seals
 from service.contract.artifacts import ArtifactFolder, ArtifactKind
-from service.contract.database import Database
-from tests.service.upkeep.conftest import House
+from service.contract.database import Database, now_ms
+from service.contract.tables import AuditEntry
+from tests.service.upkeep.conftest import DAY_MS, House
 
 
 @pytest.fixture
@@ -45,6 +47,18 @@ def test_gc_shows_what_would_go_and_deletes_only_where_told_to(home: House, tmp_
     deleted = run(tmp_path / "home", "gc", "--keep-checkpoints", "7", "--delete")
     assert "deleted: 4.8 kB freed" in deleted.output
     assert home.epochs_kept(job_id) == [2, 5]
+
+
+def test_gc_removes_expired_audit_entries(home: House, tmp_path: Path) -> None:
+    for days in (40, 0):
+        with home.database.write() as session:
+            session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={}))
+        audit_seals.seal(home.database, settled_s=0)
+    environ = {"TAPELINE_HOME": str(tmp_path / "home"), "TAPELINE_KEEP_AUDIT_DAYS": "30"}
+    for option in ("--dry-run", "--delete"):
+        told = CliRunner().invoke(main, ["gc", option], env=environ)
+        assert "     1 audit entries\n" in told.output
+    assert "audit" not in CliRunner().invoke(main, ["gc"], env=environ).output
 
 
 def test_a_backup_of_one_home_is_restored_into_another(home: House, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,10 @@ from sqlalchemy import text
 
 from migrations.upgrade import config, exclusively
 from service.cli import main
-from service.contract import leases
-from service.contract.database import Database
+from service.contract import audit_seals, leases
+from service.contract.database import Database, now_ms
 from service.contract.settings import Settings
-from service.contract.tables import Worker
+from service.contract.tables import AuditEntry, Worker
 from service.local.broker import Broker
 from service.upkeep import doctor
 from service.upkeep.doctor import Finding
@@ -58,7 +59,9 @@ def test_a_service_that_is_well_is_said_to_be_well(settings: Settings, database:
     leases.check_in(database, Worker(id="w1", host="here", pid=7, slots=2, running=1, draining=False))
     found = examine(settings, broker.url)
     assert wrong(found) == set()
-    assert set(found) == {"database", "schema", "workers", "scheduler", "clocks", "broker", "artifacts", "disk"}
+    assert set(found) == {
+        *("database", "schema", "workers", "scheduler", "audit log", "clocks", "broker", "artifacts", "disk")
+    }
     assert "1 of 2 slots" in found["workers"].detail
 
 
@@ -133,3 +136,21 @@ def test_the_command_tells_people_and_machines_and_makes_no_database(tmp_path: P
     assert document["ok"] is False
     assert {check["name"] for check in document["checks"] if not check["ok"]} == {"database", "broker"}
     assert not (tmp_path / "tapeline.db").exists()
+
+
+def test_a_log_that_is_not_sealed_is_wrong(settings: Settings, database: Database) -> None:
+    def add(seconds_ago: int) -> None:
+        with database.write() as session:
+            session.add(AuditEntry(at_ms=now_ms() - 1000 * seconds_ago, action="submit", detail={}))
+
+    assert "nothing is sealed yet; kept forever" in examine(settings)["audit log"].detail
+    add(60)
+    audit_seals.seal(database)
+    with closing(Database(settings.database_url)) as opened:
+        kept = replace(settings, keep_audit_days=365.0)
+        found = {item.name: item for item in doctor.examine(kept, opened, broker_url=None)}
+    assert "sealed up to entry" in found["audit log"].detail
+    assert "kept for 365 days" in found["audit log"].detail
+    add(600)
+    assert "audit log" in wrong(examine(settings))
+    assert "for 10 minutes" in examine(settings)["audit log"].detail

@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
-from service.contract import jobs
+from service.contract import audit_seals, jobs, keys
 from service.contract.artifacts import ArtifactKind
 from service.contract.database import now_ms
 from service.contract.errors import JobNotFound
-from service.contract.tables import Artifact, Job
+from service.contract.tables import Artifact, AuditEntry, BrowserSession, Job
 from service.upkeep import restoring, retention
 from service.upkeep.retention import Plan, Policy
-from tests.service.upkeep.conftest import House
+from tests.service.upkeep.conftest import DAY_MS, House
 from workers.reconcile import sweep
 
 
@@ -162,3 +162,27 @@ def test_cached_pictures_go_after_a_week_and_a_job_keeps_everything_else(
     retention.carry_out(house.database, house.store, Policy(), Plan(pictures=plan.pictures))
     assert before - house.paths() == {old}
     assert house.store.recall(job_id, "samples", "000005.gif") is None
+
+
+def test_the_sweep_removes_expired_audit_entries_and_ended_sessions(house: House) -> None:
+    for days in (40, 0):
+        with house.database.write() as session:
+            session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={}))
+        audit_seals.seal(house.database, settled_s=0)
+    going_on, _ = keys.sign_in(house.database, keys.of_settings("chosen by the operator"))
+    keys.sign_in(house.database, keys.of_settings("another of the operator"))
+    with house.database.write() as session:
+        ended = update(BrowserSession).where(BrowserSession.id != going_on.session_id)
+        session.execute(ended.values(expires_ms=now_ms() - 1))
+
+    def entries() -> int | None:
+        with house.database.read() as session:
+            return session.scalar(select(func.count()).select_from(AuditEntry))
+
+    sweep(house.database, house.store, house.received, Policy())
+    assert entries() == 2
+    with house.database.read() as session:
+        assert session.scalars(select(BrowserSession.id)).all() == [going_on.session_id]
+    assert retention.plan(house.database, house.store, Policy(audit_days=30)).audit_entries == 1
+    sweep(house.database, house.store, house.received, Policy(audit_days=30))
+    assert entries() == 1

@@ -101,6 +101,7 @@ def put_away(app: Flask) -> None:
     """End an app's threads and close its connections."""
     here: Services = app.extensions[EXTENSION]
     here.hub.closing = here.feed.closing = True
+    here.keyring.close()
     deadline = time.monotonic() + 5
     # They may be using connections.
     while (here.hub._thread is not None or here.feed.is_reading) and time.monotonic() < deadline:

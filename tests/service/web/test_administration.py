@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service.client import ApiError, Client
 from service.contract import audit, keys, leases
+from service.contract.database import Database
 from service.contract.keys import Scope
 from service.contract.settings import Auth, Quotas
 from service.contract.tables import Worker
+from service.web import last_use
+from service.web.last_use import LastUse
 from service.web.services import EXTENSION, Services
 
 Submit = Callable[..., str]
@@ -56,6 +63,7 @@ def check_in(app: Flask, worker_id: str, **values: Any) -> None:
         ("POST", "/keys", Scope.ADMIN),
         ("GET", "/keys/key_0123456789ab", Scope.ADMIN),
         ("POST", "/keys/key_0123456789ab/revoke", Scope.ADMIN),
+        ("POST", "/keys/key_0123456789ab/rotate", Scope.ADMIN),
         ("GET", "/ui/keys", Scope.ADMIN),
     ],
 )
@@ -150,6 +158,89 @@ def test_a_key_is_created_shown_once_listed_and_revoked(keyed: Flask, bearer: Be
     assert actions["carol"] is None
 
 
+def test_a_rotated_key_ends_after_the_overlap_and_its_successor_goes_on(keyed: Flask, bearer: Bearer) -> None:
+    here: Services = keyed.extensions[EXTENSION]
+    client, admin = keyed.test_client(), bearer("operator", Scope.ADMIN)
+    asked = {"name": "laptop", "owner": "carol", "scope": "read", "lifetime_days": 30}
+    old = client.post("/keys", json=asked, headers=admin).json
+    answer = client.post(f"/keys/{old['id']}/rotate", json={"overlap_s": 3600}, headers=admin)
+    assert answer.status_code == 201
+    new = answer.json
+    assert answer.headers["Location"] == f"/keys/{new['id']}"
+    assert [new[name] for name in ("name", "owner", "scope", "state")] == ["laptop", "carol", "read", "valid"]
+    assert pytest.approx(seconds(new["created_at"], new["expires_at"]), abs=1) == 30 * 86400
+    assert new["replaces"] | {"last_used_at": None} == client.get(f"/keys/{old['id']}", headers=admin).json
+    assert (new["replaces"]["id"], new["replaces"]["replaced_by"]) == (old["id"], new["id"])
+    assert seconds(new["created_at"], new["replaces"]["expires_at"]) == pytest.approx(3600, abs=1)
+    for key in (old["key"], new["key"]):
+        assert client.get("/session", headers={"Authorization": f"Bearer {key}"}).json["owner"] == "carol"
+    again = client.post(f"/keys/{old['id']}/rotate", json={}, headers=admin)
+    assert (again.status_code, again.json["code"]) == (409, "key_not_rotatable")
+    assert (again.json["replaced_by"], again.json["allowed_actions"]) == (new["id"], ["revoke"])
+    for path in ("/keys", "/ui/keys", "/audit"):
+        assert new["key"] not in client.get(path, headers=admin).text
+    # At once: the old key of this rotation opens nothing from now on.
+    newest = client.post(f"/keys/{new['id']}/rotate", json={"overlap_s": 0}, headers=admin).json
+    assert newest["replaces"]["state"] == "expired"
+    with here.database.read() as session:
+        assert keys.identify(session, new["key"]) is None
+        assert keys.identify(session, newest["key"]) is not None
+        [told] = audit.read(session, subject=old["id"], action="rotate_key")
+    assert (told.owner, told.detail) == (
+        "operator",
+        {"name": "laptop", "key_owner": "carol", "new_key": new["id"], "overlap_s": 3600},
+    )
+
+
+def seconds(begin: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
+
+
+def test_the_client_rotates_keys(keyed: Flask, serve: Callable[[Flask], str]) -> None:
+    here: Services = keyed.extensions[EXTENSION]
+    old, _ = keys.create(here.database, name="laptop", owner="ann", scope=Scope.READ)
+    with Client(serve(keyed), key="chosen-by-the-operator") as client:
+        new = client.rotate_key(old.id, overlap_s=60)
+        assert (new["replaces"]["id"], new["key"][:4]) == (old.id, "tpl_")
+        assert {item["id"]: item["replaced_by"] for item in client.api_keys()} == {old.id: new["id"], new["id"]: None}
+        with pytest.raises(ApiError, match="rotated already"):
+            client.rotate_key(old.id)
+
+
+def test_an_overlap_gives_no_key_more_time_and_a_key_that_is_over_is_not_rotated(keyed: Flask, bearer: Bearer) -> None:
+    here: Services = keyed.extensions[EXTENSION]
+    client, admin = keyed.test_client(), bearer("operator", Scope.ADMIN)
+    rows = [keys.create(here.database, name="k", owner="ann", scope=Scope.READ, lifetime_s=s)[0] for s in (60, 0, 60)]
+    ending, expired, revoked = (row.id for row in rows)
+    new = client.post(f"/keys/{ending}/rotate", json={}, headers=admin).json
+    assert seconds(new["created_at"], new["replaces"]["expires_at"]) == pytest.approx(60, abs=5)
+    keys.revoke_id(here.database, revoked)
+    for key_id, state, allowed in ((expired, "expired", ["revoke"]), (revoked, "revoked", [])):
+        answer = client.post(f"/keys/{key_id}/rotate", json={}, headers=admin)
+        assert (answer.status_code, answer.json["state"], answer.json["allowed_actions"]) == (409, state, allowed)
+    for overlap_s in (-1, 30 * 86400 + 1, "1"):
+        answer = client.post(f"/keys/{new['id']}/rotate", json={"overlap_s": overlap_s}, headers=admin)
+        assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (422, "#/overlap_s")
+    with here.database.read() as session:
+        assert len(keys.every(session)) == 5  # of the refused requests none created a key
+
+
+def test_every_use_of_a_key_is_recorded_reads_too(
+    keyed: Flask, bearer: Bearer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_use, "WRITE_INTERVAL_S", 0.01)
+    client, admin = keyed.test_client(), bearer("operator", Scope.ADMIN)
+    key = client.post("/keys", json={"name": "reader", "owner": "carol", "scope": "read"}, headers=admin).json
+    assert key["last_used_at"] is None
+    client.get("/jobs", headers={"Authorization": f"Bearer {key['key']}"})
+    deadline = time.monotonic() + 10
+    while (shown := client.get(f"/keys/{key['id']}", headers=admin).json)["last_used_at"] is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    assert shown["last_recorded_at"] is None
+    assert 0 <= seconds(shown["created_at"], shown["last_used_at"]) < 15
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
@@ -167,14 +258,22 @@ def test_a_fault_of_a_new_key_is_pointed_at(keyed: Flask, bearer: Bearer, body: 
 
 def test_unknown_keys_are_not_found(keyed: Flask, bearer: Bearer) -> None:
     client, admin = keyed.test_client(), bearer(scope=Scope.ADMIN)
-    for method, path in (("GET", "/keys/key_000000000000"), ("POST", "/keys/key_000000000000/revoke")):
-        answer = client.open(path, method=method, headers=admin)
+    for method, path in (
+        ("GET", "/keys/key_000000000000"),
+        ("POST", "/keys/key_000000000000/revoke"),
+        ("POST", "/keys/key_000000000000/rotate"),
+    ):
+        answer = client.open(path, method=method, headers=admin, json=None if method == "GET" else {})
         assert (answer.status_code, answer.json["code"]) == (404, "key_not_found")
 
 
 def test_without_keys_nobody_can_plant_one(client: FlaskClient) -> None:
-    for path in ("/keys", "/keys/key_000000000000/revoke"):
-        answer = client.post(path, json={"name": "x", "owner": "ann"})
+    for path, body in (
+        ("/keys", {"name": "x", "owner": "ann"}),
+        ("/keys/key_000000000000/revoke", {}),
+        ("/keys/key_000000000000/rotate", {}),
+    ):
+        answer = client.post(path, json=body)
         assert (answer.status_code, answer.json["code"]) == (409, "keys_not_required")
     page = client.get("/ui/keys", headers=BROWSER).text
     assert "Keys are not required" in page
@@ -226,3 +325,27 @@ def test_a_dataset_names_the_jobs_that_use_it(keyed: Flask, bearer: Bearer) -> N
     assert page.index("newer") < page.index("older")
     assert "of bob" not in page
     assert "No job uses this dataset" in client.get("/datasets/mnist", headers=ann | BROWSER).text
+
+
+def test_a_use_that_cannot_be_recorded_fails_nothing(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_use, "WRITE_INTERVAL_S", 0.01)
+    with closing(Database(sqlite_url)) as database, database.engine.connect() as connection:
+        row, _ = keys.create(database, name="k", owner="ann", scope=Scope.READ)
+        recorder = LastUse(database)
+
+        def last_used_ms() -> int | None:
+            with database.read() as session:
+                return keys.find(session, row.id).last_used_ms
+
+        connection.exec_driver_sql("ALTER TABLE api_keys RENAME TO gone")
+        connection.commit()
+        recorder.note(row.id)
+        time.sleep(0.2)
+        connection.exec_driver_sql("ALTER TABLE gone RENAME TO api_keys")
+        connection.commit()
+        deadline = time.monotonic() + 10
+        while last_used_ms() is None and time.monotonic() < deadline:
+            recorder.note(row.id)
+            time.sleep(0.02)
+        recorder.close()
+        assert last_used_ms() is not None

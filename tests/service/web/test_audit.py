@@ -10,8 +10,9 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
-from service.contract import audit, keys
+from service.contract import audit, audit_seals, keys
 from service.contract.audit import Actor, Deed
+from service.contract.audit_chain import verify
 from service.contract.database import Database
 from service.contract.keys import Scope
 from service.contract.settings import Auth
@@ -88,6 +89,25 @@ def test_the_audit_is_for_admins_and_comes_in_pages(make_app: Callable[..., Flas
     assert second["next_before"] is None
     assert client.get("/audit?action=delete", headers=operator).json["data"] == []
     assert client.get("/audit?action=nothing", headers=operator).status_code == 400
+
+
+def test_the_seals_are_for_admins_and_their_head_can_be_kept(make_app: Callable[..., Flask], either_url: str) -> None:
+    app = make_app(either_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
+    here: Services = app.extensions[EXTENSION]
+    client = app.test_client()
+    _, key = keys.create(here.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
+    assert client.get("/audit/seals", headers={"Authorization": f"Bearer {key}"}).status_code == 403
+    operator = {"Authorization": "Bearer chosen-by-the-operator"}
+    assert client.get("/audit/seals", headers=operator).json == {"data": [], "next_before": None}
+    audit_seals.seal(here.database, settled_s=0)
+    client.post("/jobs", json={"kind": "classifier"}, headers=operator)
+    audit_seals.seal(here.database, settled_s=0)
+    first = client.get("/audit/seals?limit=1", headers=operator).json
+    second = client.get(f"/audit/seals?limit=1&before={first['next_before']}", headers=operator).json
+    assert [(page["data"][0]["id"], page["data"][0]["count"]) for page in (first, second)] == [(2, 1), (1, 1)]
+    assert second["next_before"] is None
+    head = first["data"][0]["digest"]
+    assert verify(audit_seals.items(here.database), head=head).head == head
 
 
 def test_rows_are_added_and_never_changed(database: Database) -> None:

@@ -50,6 +50,7 @@ ADDRESSES = (
     "/presets",
     "/session",
     "/audit",
+    "/audit/seals",
     "/readyz",
 )
 

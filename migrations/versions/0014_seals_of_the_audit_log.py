@@ -1,0 +1,157 @@
+"""Seals of the audit log, whose entries cannot be deleted except by retention; rotation and last use of keys."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0014"
+down_revision = "0013"
+branch_labels = None
+depends_on = None
+
+# A seal changes once: retention marks it as removed, the oldest first, never the newest, and only if each of its
+# entries is more than a day (86,400,000 ms) old. Then its entries may be deleted. A restore inserts marked seals: they
+# have no entries.
+_SQLITE: Final = (
+    """
+CREATE TRIGGER audit_keeps_entries BEFORE DELETE ON audit
+WHEN OLD.at_ms > CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) - 86400000 OR NOT COALESCE(
+    (SELECT removed_ms IS NOT NULL AND first_id <= OLD.id FROM audit_seals
+     WHERE last_id >= OLD.id ORDER BY last_id LIMIT 1), FALSE)
+BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END
+""",
+    # INSERT OR REPLACE deletes without a DELETE trigger.
+    """
+CREATE TRIGGER audit_replaces_nothing BEFORE INSERT ON audit
+WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)
+BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END
+""",
+    """
+CREATE TRIGGER audit_seals_keep_rows BEFORE DELETE ON audit_seals
+BEGIN SELECT RAISE(ABORT, 'the seals of the audit are append-only'); END
+""",
+    """
+CREATE TRIGGER audit_seals_replace_nothing BEFORE INSERT ON audit_seals
+WHEN EXISTS (SELECT 1 FROM audit_seals WHERE id = NEW.id)
+    OR NEW.removed_ms IS NOT NULL AND EXISTS (SELECT 1 FROM audit WHERE id BETWEEN NEW.first_id AND NEW.last_id)
+BEGIN SELECT RAISE(ABORT, 'the seals of the audit are append-only'); END
+""",
+    """
+CREATE TRIGGER audit_seals_are_marked_once BEFORE UPDATE ON audit_seals
+WHEN OLD.removed_ms IS NOT NULL OR NEW.removed_ms IS NULL
+    OR OLD.id IS NOT NEW.id OR OLD.first_id IS NOT NEW.first_id OR OLD.last_id IS NOT NEW.last_id
+    OR OLD.count IS NOT NEW.count OR OLD.entries_digest IS NOT NEW.entries_digest
+    OR OLD.digest IS NOT NEW.digest OR OLD.created_ms IS NOT NEW.created_ms
+    OR OLD.id > 1 AND NOT EXISTS (SELECT 1 FROM audit_seals WHERE id = OLD.id - 1 AND removed_ms IS NOT NULL)
+    OR NOT EXISTS (SELECT 1 FROM audit_seals WHERE id = OLD.id + 1)
+    OR EXISTS (SELECT 1 FROM audit WHERE id BETWEEN OLD.first_id AND OLD.last_id
+               AND at_ms > CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) - 86400000)
+BEGIN SELECT RAISE(ABORT, 'the seals of the audit are append-only'); END
+""",
+)
+
+# The tables are named with the schema of the trigger's own table, and the search path is fixed: otherwise a session
+# could put a temporary table of the same name in front.
+_POSTGRESQL: Final = (
+    """
+CREATE FUNCTION audit_keeps_entries() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE removed boolean;
+BEGIN
+    EXECUTE format('SELECT removed_ms IS NOT NULL AND first_id <= $1 FROM %I.audit_seals
+                    WHERE last_id >= $1 ORDER BY last_id LIMIT 1', TG_TABLE_SCHEMA) INTO removed USING OLD.id;
+    IF removed IS TRUE AND OLD.at_ms <= CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) - 86400000 THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION 'the audit is append-only';
+END $$
+""",
+    "CREATE TRIGGER audit_keeps_entries BEFORE DELETE ON audit FOR EACH ROW EXECUTE FUNCTION audit_keeps_entries()",
+    "CREATE TRIGGER audit_is_not_truncated BEFORE TRUNCATE ON audit EXECUTE FUNCTION audit_is_append_only()",
+    """
+CREATE FUNCTION audit_seals_are_append_only() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE allowed boolean := FALSE;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        EXECUTE format('SELECT NOT EXISTS (SELECT 1 FROM %I.audit WHERE id BETWEEN $1 AND $2)', TG_TABLE_SCHEMA)
+            INTO allowed USING NEW.first_id, NEW.last_id;
+    ELSIF TG_OP = 'UPDATE' THEN
+        IF OLD.removed_ms IS NULL AND NEW.removed_ms IS NOT NULL
+            AND (OLD.id, OLD.first_id, OLD.last_id, OLD.count, OLD.entries_digest, OLD.digest, OLD.created_ms)
+                IS NOT DISTINCT FROM
+                (NEW.id, NEW.first_id, NEW.last_id, NEW.count, NEW.entries_digest, NEW.digest, NEW.created_ms)
+        THEN
+            EXECUTE format('SELECT ($1 = 1 OR EXISTS (SELECT 1 FROM %1$I.audit_seals
+                                                      WHERE id = $1 - 1 AND removed_ms IS NOT NULL))
+                            AND EXISTS (SELECT 1 FROM %1$I.audit_seals WHERE id = $1 + 1)
+                            AND NOT EXISTS (SELECT 1 FROM %1$I.audit WHERE id BETWEEN $2 AND $3 AND at_ms > $4)',
+                           TG_TABLE_SCHEMA)
+                INTO allowed
+                USING OLD.id, OLD.first_id, OLD.last_id,
+                      CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) - 86400000;
+        END IF;
+    END IF;
+    IF allowed THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'the seals of the audit are append-only';
+END $$
+""",
+    """
+CREATE TRIGGER audit_seals_are_append_only BEFORE UPDATE OR DELETE ON audit_seals
+FOR EACH ROW EXECUTE FUNCTION audit_seals_are_append_only()
+""",
+    """
+CREATE TRIGGER audit_seals_are_inserted_unmarked BEFORE INSERT ON audit_seals
+FOR EACH ROW WHEN (NEW.removed_ms IS NOT NULL) EXECUTE FUNCTION audit_seals_are_append_only()
+""",
+    """
+CREATE TRIGGER audit_seals_are_not_truncated BEFORE TRUNCATE ON audit_seals
+EXECUTE FUNCTION audit_seals_are_append_only()
+""",
+)
+
+
+def upgrade() -> None:
+    """Apply. The scheduler seals the entries that are there."""
+    op.add_column("api_keys", sa.Column("last_used_ms", sa.BigInteger(), nullable=True))
+    op.add_column("api_keys", sa.Column("replaced_by", sa.String(length=40), nullable=True))
+    op.create_table(
+        "audit_seals",
+        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("first_id", sa.BigInteger(), nullable=False),
+        sa.Column("last_id", sa.BigInteger(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("entries_digest", sa.String(length=64), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("removed_ms", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_seals")),
+    )
+    op.create_index(op.f("ix_audit_seals_last_id"), "audit_seals", ["last_id"], unique=False)
+    kept = sa.text("removed_ms IS NULL")
+    op.create_index("ix_audit_seals_kept", "audit_seals", ["id"], sqlite_where=kept, postgresql_where=kept)
+    for statement in _POSTGRESQL if _is_postgresql() else _SQLITE:
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    """Take back: the entries stay, without their seals."""
+    if _is_postgresql():
+        op.execute("DROP TRIGGER audit_is_not_truncated ON audit")
+        op.execute("DROP TRIGGER audit_keeps_entries ON audit")
+        op.execute("DROP FUNCTION audit_keeps_entries()")
+    else:
+        op.execute("DROP TRIGGER audit_keeps_entries")
+        op.execute("DROP TRIGGER audit_replaces_nothing")
+    op.drop_table("audit_seals")
+    if _is_postgresql():
+        op.execute("DROP FUNCTION audit_seals_are_append_only()")
+    op.drop_column("api_keys", "replaced_by")
+    op.drop_column("api_keys", "last_used_ms")
+
+
+def _is_postgresql() -> bool:
+    return op.get_bind().dialect.name == "postgresql"

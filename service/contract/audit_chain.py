@@ -1,0 +1,203 @@
+"""The hash chain over the audit log: how a seal's digest is computed, and how a log is verified against its seals.
+
+Nothing here reads a database: ``verify`` takes a stream of entries and seals, from ``audit_seals`` or from an exported
+file. In the stream, the entries of a seal come right before it, and those that no seal covers yet come last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+GENESIS: Final = "0" * 64
+"""What takes the place of a previous digest in the first seal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the audit log."""
+
+    id: int
+    columns: dict[str, Any]
+    """All columns by name, ``id`` included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """One link of the chain, as in the table ``audit_seals``."""
+
+    id: int
+    first_id: int
+    last_id: int
+    count: int
+    entries_digest: str
+    digest: str
+    created_ms: int
+    removed_ms: int | None = None
+
+
+Item = Entry | Seal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What verifying a log found."""
+
+    seals: int = 0
+    entries: int = 0
+    """Sealed entries that match their seals."""
+    removed_seals: int = 0
+    removed_entries: int = 0
+    """Entries that retention removed, by the counts in their seals."""
+    oldest_ms: int | None = None
+    """When the first entry that is there was written. Whether retention was to remove what came before, the chain does
+    not tell: compare with the retention period."""
+    unsealed: int = 0
+    """Entries after the last seal: nothing protects these yet."""
+    unsealed_since_ms: int | None = None
+    """When the first unsealed entry was written."""
+    head: str | None = None
+    """Digest of the last seal."""
+    fault: str | None = None
+    """The first thing that does not match; the counts stop there."""
+
+
+class Range:
+    """Entries that become a seal."""
+
+    def __init__(self, previous: str) -> None:
+        self.previous = previous
+        self._sha256 = hashlib.sha256()
+        self.count = 0
+        self.first_id = self.last_id = 0
+
+    def add(self, entry: Entry) -> None:
+        """Add the next entry; ids rise."""
+        self._sha256.update(_canonical(entry.columns))
+        self.first_id = self.first_id if self.count else entry.id
+        self.last_id = entry.id
+        self.count += 1
+
+    def seal(self, number: int, created_ms: int) -> Seal:
+        """The seal over what was added."""
+        made = Seal(
+            id=number,
+            first_id=self.first_id,
+            last_id=self.last_id,
+            count=self.count,
+            entries_digest=self._sha256.hexdigest(),
+            digest="",
+            created_ms=created_ms,
+        )
+        return replace(made, digest=link_digest(self.previous, made))
+
+
+def link_digest(previous: str, seal: Seal) -> str:
+    """What a seal's digest must be. Needs no entries, so that the chain can be recomputed after their removal.
+
+    Args:
+        previous: the digest of the seal before it.
+    """
+    link = {name: value for name, value in asdict(seal).items() if name not in ("digest", "removed_ms")}
+    return hashlib.sha256(_canonical(link | {"previous": previous})).hexdigest()
+
+
+def verify(items: Iterable[Item], *, head: str | None = None) -> Verification:
+    """Recompute the chain up to the first fault.
+
+    Args:
+        head: a digest that was printed earlier and kept elsewhere; one of the seals must have it.
+    """
+    verifier = _Verifier(head)
+    try:
+        for item in items:
+            verifier.add(item)
+        return verifier.end()
+    except _Mismatch as mismatch:
+        return replace(verifier.found, fault=str(mismatch))
+
+
+class _Mismatch(Exception):
+    """The log does not match its seals."""
+
+
+class _Verifier:
+    def __init__(self, head: str | None) -> None:
+        self.found = Verification()
+        self._wanted = head
+        self._last: Seal | None = None
+        self._range = Range(GENESIS)
+        self._since_ms: int | None = None
+
+    def add(self, item: Item) -> None:
+        if isinstance(item, Seal):
+            self._seal(item)
+        else:
+            self._entry(item)
+
+    def end(self) -> Verification:
+        if self._last is not None and self._last.removed_ms is not None:
+            raise _Mismatch(f"seal {self._last.id} is marked as removed, but retention keeps the newest range")
+        if self._wanted is not None:
+            raise _Mismatch(f"no seal has the digest {self._wanted}: the chain was rebuilt, or it ends earlier")
+        return replace(self.found, unsealed=self._range.count, unsealed_since_ms=self._since_ms)
+
+    def _entry(self, entry: Entry) -> None:
+        if self._range.count and entry.id <= self._range.last_id:
+            raise _Mismatch(f"entry {entry.id} follows entry {self._range.last_id}: ids must rise")
+        if self._last is not None and entry.id <= self._last.last_id:
+            raise _Mismatch(f"entry {entry.id} was added to a sealed range: seal {self._last.id} ends before it")
+        at_ms = entry.columns.get("at_ms")
+        if not self._range.count:
+            self._since_ms = at_ms if isinstance(at_ms, int) else None
+        if self.found.oldest_ms is None:
+            self.found = replace(self.found, oldest_ms=self._since_ms)
+        self._range.add(entry)
+
+    def _seal(self, seal: Seal) -> None:
+        number = 1 if self._last is None else self._last.id + 1
+        if seal.id != number:
+            raise _Mismatch(f"seal {number} is missing: seal {seal.id} is in its place")
+        if seal.removed_ms is not None:
+            self._removed(seal)
+        else:
+            self._kept(seal)
+        if seal.digest == self._wanted:
+            self._wanted = None
+        self._last, self._range, self._since_ms = seal, Range(seal.digest), None
+        self.found = replace(self.found, seals=self.found.seals + 1, head=seal.digest)
+
+    def _removed(self, seal: Seal) -> None:
+        if self._range.count:
+            raise _Mismatch(f"{_shown(seal)} is marked as removed, but entry {self._range.first_id} is there")
+        if self._last is not None and self._last.removed_ms is None:
+            raise _Mismatch(f"{_shown(seal)} is marked as removed, but the older seal {self._last.id} is not")
+        if seal.digest != link_digest(self._range.previous, seal):
+            raise _Mismatch(f"{_shown(seal)}, whose entries were removed, was changed: the digest differs")
+        self.found = replace(
+            self.found,
+            removed_seals=self.found.removed_seals + 1,
+            removed_entries=self.found.removed_entries + seal.count,
+        )
+
+    def _kept(self, seal: Seal) -> None:
+        count = self._range.count
+        if count < seal.count:
+            raise _Mismatch(f"{_shown(seal)}: entries are missing: there are {count} of {seal.count}")
+        if count > seal.count:
+            raise _Mismatch(f"{_shown(seal)}: entries were added: there are {count} instead of {seal.count}")
+        if self._range.seal(seal.id, seal.created_ms) != seal:
+            raise _Mismatch(f"{_shown(seal)}: an entry or the seal was changed: the digest differs")
+        self.found = replace(self.found, entries=self.found.entries + count)
+
+
+def _shown(seal: Seal) -> str:
+    return f"seal {seal.id} (entries {seal.first_id} to {seal.last_id})"
+
+
+def _canonical(columns: dict[str, Any]) -> bytes:
+    # In ASCII: an unpaired surrogate has no UTF-8.
+    return json.dumps(columns, sort_keys=True, separators=(",", ":")).encode() + b"\n"
