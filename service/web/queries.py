@@ -110,7 +110,10 @@ class FilterQuery(Query):
     )
     name: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Exact name.")
     preset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
-    dataset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
+    dataset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
+        None,
+        description="Name of a dataset: selects all of its versions. `name@digits`: the version with this SHA-256.",
+    )
     spec: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
         None, description="A `spec_hash`: jobs with an equivalent spec."
     )
