@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.waiting import wait_until
@@ -39,8 +40,9 @@ def test_a_child_whose_reports_cannot_be_read_is_killed(monkeypatch: pytest.Monk
     monkeypatch.setattr(channel.json, "loads", refuse)
     child = Child()
     assert "gone" in child.report(60)
-    if is_alive(child.pid):
-        os.kill(child.pid, signal.SIGSTOP)  # or it would end by itself once its orders do
+    if is_alive(child.pid):  # it must not be: frozen, it would not end by itself once its orders do
+        os.kill(child.pid, signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_STOPPED, "its stop")
     child.close()
     wait_until(lambda: not is_alive(child.pid), "its end")
 
