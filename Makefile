@@ -7,6 +7,8 @@ BENCH_PYTHON ?= $(BIN)/python
 # Some parts of bench-service, and a folder of datasets with mnist for it: PARTS="post share" DATA=...
 PARTS ?=
 VIEWS ?=
+# Some of the attacks: ATTACKS="broker_errors slow_bodies".
+ATTACKS ?=
 # How long the soak takes; SEED=n repeats an earlier plan, DATABASE=postgresql takes another database.
 MINUTES ?= 30
 REQUESTS ?= 5000
@@ -16,7 +18,7 @@ SBOM := requirements --pyproject pyproject.toml --spec-version 1.6 --output-form
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile soak drill browser screenshots compose bench bench-service bench-page results audit licences sbom pin-images judge clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile attack soak drill browser screenshots compose bench bench-service bench-page results audit licences sbom pin-images judge clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -50,6 +52,9 @@ fuzz-api: $(VENV)/installed-dev  ## schemathesis over the whole stack: REQUESTS=
 
 hostile: $(VENV)/installed-dev  ## send files and bodies that mean harm, and measure time and memory
 	$(BIN)/pytest -m hostile tests/security
+
+attack: $(VENV)/installed-dev  ## attack a web process with what once hurt it; print its peak memory and the latency of others (3 minutes)
+	@PYTHONPATH=. $(BIN)/python -m tests.security.attacks $(ATTACKS)
 
 soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and see that nothing is lost, doubled or different
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))

@@ -21,7 +21,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Final
 
+import structlog
+
 from service.contract.states import Request
+from workers import forking
+
+log = structlog.get_logger()
 
 _REPORT_EVERY_S: Final = 0.1
 LAST_STEPS_S: Final = 5.0
@@ -42,10 +47,8 @@ _PORTABLE: Final = {
 
 
 _PROCESSES: Final[ForkServerContext | SpawnContext] = (
-    multiprocessing.get_context("forkserver") if sys.platform == "linux" else multiprocessing.get_context("spawn")
+    multiprocessing.get_context("forkserver") if forking.IS_FORKING else multiprocessing.get_context("spawn")
 )
-"""Where children come from: on Linux they are forked, in hundredths of a second, from a process that has loaded all
-that they need. Elsewhere each loads it by itself: macOS's BLAS does not survive a fork."""
 _TURN: Final = threading.Lock()
 """Whoever starts a process asks after all others too, and an exit code can be read only once: one thread at a time."""
 
@@ -53,11 +56,12 @@ _TURN: Final = threading.Lock()
 def prepare(*, portable_bits: bool) -> None:
     """Pin what children compute with. To be called before the first one: they have their environment from here."""
     os.environ.update(_PINNED | (_PORTABLE if portable_bits else {}))
-    _PROCESSES.set_forkserver_preload(["workers.run"])
+    forking.prepare()
 
 
 def _begin(orders: Connection, reports: Connection) -> None:
     """What a child does first."""
+    forking.begin_child()
     os.setsid()  # a Ctrl-C at the terminal is the supervisor's to pass on
     from workers.run import main  # not above: a supervisor has no need of NumPy
 
@@ -79,6 +83,7 @@ class Child:
         self._process = _PROCESSES.Process(target=_begin, args=(orders, reports), daemon=True)
         with orders, reports, _TURN:
             try:
+                forking.keep_reachable()
                 self._process.start()
             except EOFError as error:
                 raise OSError("the process that forks has ended") from error
@@ -124,6 +129,7 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self._ended.wait(LAST_STEPS_S)
+        forking.reap(self.pid)
         with self._ordering:  # a pipe that two threads close at once may be another one by the second time
             self._orders.close()
 
@@ -144,9 +150,15 @@ class Child:
     def _read(self, told: Connection) -> None:
         """Nobody else has the child's end of this pipe, and it says nothing more when it closes: so it has ended."""
         try:
-            with told, contextlib.suppress(EOFError, OSError):
+            with told:
                 while True:
                     self._reports.put(json.loads(told.recv_bytes()))
+        except EOFError:
+            pass
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody hears the child any more
+            log.error("the reports of a training process cannot be read; it is ended", error=repr(error))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         finally:
             self._ended.set()
             self._reports.put(None)

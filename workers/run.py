@@ -69,6 +69,7 @@ def main(orders: Orders) -> int:
     if "calibrate" in order:
         orders.calibrated(calibrate.measure())
         return 0
+    orders.preparing()  # from here on, this process's death is the job's
     held = Claim(**order)
     structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease, attempt=held.attempt)
     try:

@@ -145,13 +145,13 @@ class Supervisor:
         try:
             with contextlib.suppress(RuntimeError):  # no thread left: then the next job waits for its child
                 threading.Thread(target=self._restock, name="restock", daemon=True).start()
-            self._train(held, child, since=asked)
+            begun = self._train(held, child, since=asked)
             settled = True
         finally:
             with self._claiming:
                 self._held.discard(held)
                 self._unsure = self._unsure or not settled  # nobody watches it now, though it may be ours
-        return True
+        return begun  # where children die before they have their order, another worker may have more luck
 
     def _claim(self) -> Claim | None:
         with self._claiming:
@@ -176,7 +176,8 @@ class Supervisor:
                 log.warning("ours without our holding it; handed back", job=job_id)
             self._unsure = False
 
-    def _train(self, held: Claim, child: Child, *, since: float) -> None:
+    def _train(self, held: Claim, child: Child, *, since: float) -> bool:
+        """Watch a job until it is settled; whether the child had its order."""
         bound = structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease, attempt=held.attempt)
         log.info("training", child=child.pid)
         try:
@@ -184,6 +185,7 @@ class Supervisor:
             child.order(asdict(held))
             outcome = watch.until_the_end()
             log.info("let go", outcome=outcome)
+            return watch.has_begun
         except LeaseLost:
             log.warning("the lease is lost; the child is stopped")
         except Leaving:
@@ -191,6 +193,7 @@ class Supervisor:
         finally:
             child.close()
             structlog.contextvars.reset_contextvars(**bound)
+        return True
 
     def _take_child(self) -> Child | None:
         with self._spare_lock:

@@ -60,6 +60,8 @@ class JobWatch:
         self._renewed = since
         self._over = threading.Event()
         self._fenced = False
+        self.has_begun = False
+        """Whether the child has its order: where it dies before that, the job had no part in it."""
         self._next_renewal = now + RENEW_S
         self._next_look = now
         self._stop_sent: float | None = None
@@ -91,7 +93,10 @@ class JobWatch:
             if "gone" in report:
                 if self._fenced:
                     return self._hand_back("could not renew in time")
+                if not self.has_begun:
+                    return self._hand_back("the training process ended before it had its order")
                 return self._bury(f"the training process ended with code {report['gone']}")
+            self.has_begun = self.has_begun or bool(report)
             if "preparing" in report:
                 self._last_sign = time.monotonic()
             if "step" in report:

@@ -64,16 +64,18 @@ class Place:
         self.broker.wait_until_ready()
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, trust_env=False)
 
-    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, descriptors: int | None = None, **environ: str) -> subprocess.Popen[bytes]:
         with (self.home / f"{arguments[1]}.log").open("ab") as log:
-            command = [sys.executable, *arguments]
+            limit = [] if descriptors is None else ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"]
+            command = [*limit, sys.executable, *arguments]
             process = subprocess.Popen(command, env=self._environ | environ, stdout=log, stderr=log, cwd=self.home)
         self._processes.append(process)
         return process
 
-    def serve(self) -> None:
-        """The web process, as the service starts it."""
-        self.start("-m", "gunicorn", "-c", "python:service.web.gunicorn_conf", "service.web.wsgi:app")
+    def serve(self, *, descriptors: int | None = None) -> None:
+        """The web process, as the service starts it; with ``ulimit -n`` where ``descriptors`` are limited."""
+        application = ("-c", "python:service.web.gunicorn_conf", "service.web.wsgi:app")
+        self.start("-m", "gunicorn", *application, descriptors=descriptors)
 
         def answers() -> bool:
             with contextlib.suppress(httpx.TransportError):

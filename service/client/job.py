@@ -198,18 +198,16 @@ class Job(Mapping[str, Any]):
 
     def checkpoints(self) -> list[dict[str, Any]]:
         """The checkpoints that are kept, each with ``epoch``, ``best``, ``latest``, ``url``, ``size_bytes``."""
-        return list(self._connection.json("GET", f"{self._path}/checkpoints")["data"])
+        return self._items("checkpoints", None)
 
     # Files.
 
     def files(self) -> list[tuple[str, str]]:
         """All files, plots and the film of samples included: a name, and the address to download it from."""
         results = self.results()
-        items, cursor = list(results["artifacts"]), results.get("next_cursor")
-        while cursor is not None:
-            page = self._connection.json("GET", f"{self._path}/artifacts", params={"cursor": cursor})
-            items += page["data"]
-            cursor = page["next_cursor"]
+        items = list(results["artifacts"])
+        if results.get("next_cursor") is not None:
+            items += self._items("artifacts", results["next_cursor"])
         found = [(downloads.safe_name(item["name"]), str(item["url"])) for item in items]
         found += [(downloads.safe_name(f"{name}.png"), str(url)) for name, url in results["plots"].items()]
         if results["samples"]["film"]:
@@ -353,6 +351,17 @@ class Job(Mapping[str, Any]):
         if field not in self._document:
             self.refresh()
         return self._document[field]
+
+    def _items(self, of: str, cursor: str | None) -> list[dict[str, Any]]:
+        """What a list of the job's holds from this place on, page by page."""
+        items: list[dict[str, Any]] = []
+        while True:
+            params = {} if cursor is None else {"cursor": cursor}
+            page = self._connection.json("GET", f"{self._path}/{of}", params=params)
+            items += page["data"]
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return items
 
     def _act(self, verb: str) -> Self:
         return self._take(self._connection.json("POST", f"{self._path}/{verb}"))

@@ -71,6 +71,12 @@ def page(
     return FilePage(rows, cursors.write([rows[-1].kind, rows[-1].epoch]) if len(found) > limit else None)
 
 
+def latest_epoch(session: Session, job_id: str, kind: ArtifactKind) -> int:
+    """The epoch of a job's newest file of this kind; 0: it has none."""
+    query = select(func.max(Artifact.epoch)).where(Artifact.job_id == job_id, Artifact.kind == kind)
+    return session.scalar(query) or 0
+
+
 def totals(session: Session, job_id: str) -> FileTotals:
     """All files of a job together."""
     query = select(Artifact.kind, func.count(), func.sum(Artifact.size_bytes)).where(Artifact.job_id == job_id)

@@ -48,6 +48,7 @@ class JobFilter:
     """Exactly this one."""
     preset: str | None = None
     dataset: str | None = None
+    """A name: all of its versions; ``name@digits``: the one whose SHA-256 begins so."""
     spec: str | None = None
     """The spec's hash."""
     parent: str | None = None
@@ -224,7 +225,7 @@ def _conditions(wanted: JobFilter, owner: str | None, *, by_status: bool = True)
     if wanted.preset is not None:
         yield _GROUP_KEYS[GroupBy.PRESET] == wanted.preset
     if wanted.dataset is not None:
-        yield _GROUP_KEYS[GroupBy.DATASET] == wanted.dataset
+        yield from _trained_on(wanted.dataset)
     if wanted.spec is not None:
         yield Job.spec_hash == wanted.spec
     if wanted.parent is not None:
@@ -239,6 +240,17 @@ def _conditions(wanted: JobFilter, owner: str | None, *, by_status: bool = True)
         yield or_(*holds)
     for lacking in wanted.without:
         yield _LACKING[lacking]
+
+
+def _trained_on(dataset: str) -> Iterator[ColumnElement[bool]]:
+    """All versions of a dataset or, with ``name@digits``, the one version, however the job's spec names it."""
+    plain, at, digits = dataset.partition("@")
+    # One expression, and no LIKE, which ignores case on SQLite: a row's JSON is read once, as for an equality.
+    named = _GROUP_KEYS[GroupBy.DATASET].concat("@")
+    yield func.substr(named, 1, len(plain) + 1) == f"{plain}@"
+    if at:
+        version = f"sha256:{digits}"
+        yield func.substr(Job.dataset_sha256, 1, len(version)) == version
 
 
 def _tagged() -> Select[tuple[str]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import redis
 from alembic.runtime.migration import MigrationContext
@@ -17,7 +17,7 @@ from sqlalchemy import func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from migrations.upgrade import config
-from service.contract import audit_seals, leases, wire
+from service.contract import audit_seals, broker, leases
 from service.contract.artifacts import ArtifactFolder
 from service.contract.database import Database, now_ms
 from service.contract.settings import Settings
@@ -204,14 +204,8 @@ def _broker(broker_url: str | None) -> Finding:
         )
     parts = urlsplit(broker_url)
     shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
-    limits = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
     try:
-        if parts.scheme == "redis+socket":
-            client = redis.Redis(unix_socket_path=unquote(parts.path), **limits)  # type: ignore[arg-type]
-        else:
-            client = redis.Redis.from_url(broker_url, **limits)
-        with client:
-            client.set(wire.PROBE_KEY, "1", ex=60)  # a broker that is full or read-only still answers a ping
+        broker.probe(broker_url, timeout_s=_TIMEOUT_S)
     except redis.RedisError as error:
         return Finding(
             name="broker",

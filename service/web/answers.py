@@ -21,14 +21,10 @@ def as_json(
     return response
 
 
-def next_page(cursor: str, path: str | None = None) -> str:
-    """The address of the page after this one, with everything else as the request had it.
-
-    Args:
-        path: where that is another than the request's.
-    """
+def next_page(cursor: str) -> str:
+    """The address of the page after this one, with everything else as the request had it."""
     same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
-    return f"{path or request.path}?{urlencode([*same, ('cursor', cursor)])}"
+    return f"{request.path}?{urlencode([*same, ('cursor', cursor)])}"
 
 
 def next_link(cursor: str | None) -> dict[str, str]:

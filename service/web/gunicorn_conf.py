@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from contextlib import closing
-from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.contract import keys
+from service.contract import keys, temporary
 from service.contract.database import Database
 from service.contract.errors import SettingsError
 from service.contract.logs import Redacting
@@ -49,30 +47,10 @@ loglevel = "warning"
 control_socket_disable = True
 
 
-def _metrics_folder() -> str:
-    """A new folder of this process. Those of killed ones go."""
-    for left in Path(tempfile.gettempdir()).glob("tapeline-metrics-*-*"):
-        owner = left.name.split("-")[2]
-        # A container's first process has the same id after each restart.
-        if owner.isdigit() and (int(owner) == os.getpid() or not _is_alive(int(owner))):
-            shutil.rmtree(left, ignore_errors=True)
-    return tempfile.mkdtemp(prefix=f"tapeline-metrics-{os.getpid()}-")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
-
-
 if workers > 1:
     # Where the processes add up what they count. Already here: what comes next, the worker's class, imports the
     # library, which looks for the variable then and never again.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(temporary.new_folder("metrics"))
 
 
 def on_starting(server: Any) -> None:

@@ -20,6 +20,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from service.web.arrivals import ARRIVALS, BODY_S
 from service.web.descriptors import max_connections
 from service.web.services import EXTENSION
+from service.web.thread_pool import ThreadPool
 
 _SILENCE_S: Final = 30
 """How long a client may take to send or to read the next bytes; streams are written to every 15 s."""
@@ -53,6 +54,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 listener.sock.setsockopt(socket.SOL_SOCKET, option, limit)
         self._spare = _spare_descriptor()
         super().init_process()
+
+    def get_thread_pool(self) -> ThreadPool:
+        """Threads that end after a burst."""
+        return ThreadPool(self.cfg.threads)
 
     def init_signals(self) -> None:
         """Let SIGTERM end the streams first: they would hold the process until ``graceful_timeout``."""

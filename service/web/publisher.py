@@ -12,7 +12,7 @@ import structlog
 from celery import Celery
 
 from service import hints
-from service.contract import wire
+from service.contract import broker, wire
 
 _WAITING: Final = 1000
 """So many hints wait for a slow broker; more would tell the workers nothing new."""
@@ -50,11 +50,9 @@ class Publisher:
             _log.debug("hint dropped", job=job_id)
 
     def check_broker(self, timeout_s: float) -> None:
-        """Raise an exception of the transport's own where the broker does not answer, or takes no writes."""
-        limits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-        with self._app().connection_for_write(connect_timeout=timeout_s, transport_options=limits) as connection:
-            connection.ensure_connection(max_retries=1, timeout=timeout_s, interval_start=0, interval_step=0)
-            connection.default_channel.client.set(wire.PROBE_KEY, "1", ex=60)
+        """Raise ``redis.RedisError`` where the broker does not answer, or takes no writes; without one, do nothing."""
+        if self._broker_url is not None:
+            broker.probe(self._broker_url, timeout_s=timeout_s)
 
     @property
     def has_broker(self) -> bool:

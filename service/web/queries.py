@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
+from contextlib import nullcontext
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from flask import request
@@ -25,6 +27,10 @@ MAX_WAIT_S: Final = 60
 MAX_COMPARED: Final = 200
 """Jobs on one page; their ids fit into a request line of 8 KiB."""
 
+_LARGE_BODY_BYTES: Final = 64 * 1024
+"""Far more than a spec has."""
+_PARSING: Final = threading.Lock()
+"""Held while a large body is parsed: one at a time in this process."""
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
@@ -110,7 +116,10 @@ class FilterQuery(Query):
     )
     name: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Exact name.")
     preset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
-    dataset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
+    dataset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
+        None,
+        description="Name of a dataset: selects all of its versions. `name@digits`: the version with this SHA-256.",
+    )
     spec: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
         None, description="A `spec_hash`: jobs with an equivalent spec."
     )
@@ -343,7 +352,9 @@ def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> An
     arrivals.end()
     if len(body) > max_bytes:
         raise Problem("body_too_large", f"the body is larger than {max_bytes // 1024:,} KiB")
-    return validation.parse_json(body)
+    # Many at once would keep the interpreter from everybody else for as long as all of them take.
+    with _PARSING if len(body) > _LARGE_BODY_BYTES else nullcontext():
+        return validation.parse_json(body)
 
 
 def idempotency_key(body: Any) -> jobs.IdempotencyKey | None:

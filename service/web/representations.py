@@ -279,9 +279,11 @@ class Checkpoint(ArtifactItem):
 
 
 class CheckpointList(Answer):
-    """The stored checkpoints of a job."""
+    """A page of a job's stored checkpoints."""
 
-    data: list[Checkpoint]
+    data: list[Checkpoint] = Field(description="By epoch.")
+    has_more: bool
+    next_cursor: str | None
 
 
 class Films(Answer):
@@ -292,9 +294,11 @@ class Films(Answer):
 
 
 class SampleList(Answer):
-    """The sample grids of a job."""
+    """A page of a job's sample grids."""
 
-    data: list[ArtifactItem]
+    data: list[ArtifactItem] = Field(description="By epoch.")
+    has_more: bool
+    next_cursor: str | None
     film: str | None = Field(description="Animation of all sample grids, as a GIF.")
     films: Films | None
 

@@ -82,6 +82,30 @@ def test_a_worker_killed_alone_takes_its_children_along(yard: Yard, reference: R
     yard.check(None)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no other kernel tells of a parent's death")
+@pytest.mark.parametrize("frozen", ["child", "both", "adopted"])
+def test_frozen_processes_do_not_outlive_a_worker_that_was_killed(light: Yard, frozen: str) -> None:
+    """F02: they cannot read from the pipe that tells the others."""
+    light.submit()
+    light.arm("epoch_committed.1", "hang" if frozen == "adopted" else "stop")
+    worker = light.start()
+    child = light.until_struck("epoch_committed.1")
+    forking = parent_of(child)
+    spare = children_of(worker.pid)
+    if frozen == "both":
+        os.kill(forking, signal.SIGSTOP)
+    if frozen == "adopted":
+        os.kill(forking, signal.SIGKILL)
+        wait_until(lambda: parent_of(child) == worker.pid, "its adoption")
+        os.kill(child, signal.SIGSTOP)
+    worker.kill()
+    worker.wait()
+    wait_until(lambda: all_gone([child, forking, *spare]), "the end of all processes", 10)
+    light.start("workers.reconcile")
+    light.start()
+    light.until_all_end()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
 def test_without_the_process_that_forks_a_job_goes_on_and_the_next_begins(yard: Yard, reference: Reference) -> None:
     """Whoever runs out of memory may kill it, too."""
@@ -93,7 +117,7 @@ def test_without_the_process_that_forks_a_job_goes_on_and_the_next_begins(yard: 
     (forking,) = {parent_of(pid) for pid in children_of(worker.pid)}
     os.kill(forking, signal.SIGKILL)
     wait_until(lambda: all_gone([forking]), "the kill")
-    os.kill(child, signal.SIGCONT)
+    wait_until(lambda: all_gone([child]), "the child, which that death has woken")
     yard.until_all_end()
     assert yard.deaths() == 0
     yard.check(reference)
@@ -103,10 +127,13 @@ def test_without_the_process_that_forks_a_job_goes_on_and_the_next_begins(yard: 
 def test_a_frozen_child_is_ended_though_the_process_that_forked_it_is_gone(yard: Yard, reference: Reference) -> None:
     """I8: a worker that leaves takes it along, and another one does its job."""
     yard.submit()
-    yard.arm("epoch_committed.1", "stop")
+    yard.arm("epoch_committed.1", "hang")
     worker = yard.start(TAPELINE_WORKERS="2")
     child = yard.until_struck("epoch_committed.1")
-    os.kill(parent_of(child), signal.SIGKILL)
+    forking = parent_of(child)
+    os.kill(forking, signal.SIGKILL)
+    wait_until(lambda: parent_of(child) == worker.pid, "its adoption")
+    os.kill(child, signal.SIGSTOP)  # only now: its parent's death would wake it
     yard.until_end(yard.submit())  # for the spare child after that one, another process is there that forks
     wait_until(lambda: len(children_of(worker.pid)) == 1, "the next spare child")
     worker.terminate()

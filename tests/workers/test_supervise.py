@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -109,3 +111,23 @@ def test_an_idle_worker_looks_on_while_the_database_is_away(
     supervisor._looking.start()
     wait_until(lambda: len(looks) >= 3, "three looks")
     supervisor.close()
+
+
+def test_a_child_that_dies_before_it_has_its_order_is_no_death_of_the_job(
+    workshop: Workshop, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, claim, child = workshop.submit(), leases.claim, Child()
+    assert child.wait_until_ready(60)
+    supervisor._spare = child
+    monkeypatch.setattr(supervisor, "_restock", lambda: None)
+
+    def claim_late(*arguments: Any, **more: Any) -> Any:
+        os.kill(child.pid, signal.SIGKILL)
+        wait_until(lambda: not child.alive, "its end")
+        return claim(*arguments, **more)
+
+    monkeypatch.setattr(leases, "claim", claim_late)
+    assert not supervisor._train_one()  # another one would die as well, perhaps
+    job = workshop.job(job_id)
+    assert (job.status, job.deaths) == ("queued", 0)
+    assert "worker lost" not in " ".join(str(event.data.get("reason")) for event in workshop.log(job_id))

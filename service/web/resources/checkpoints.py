@@ -6,13 +6,13 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.contract import jobs
+from service.contract import files, jobs
 from service.contract.artifacts import ArtifactKind
 from service.contract.tables import Artifact
 from service.web import downloads, queries, representations
-from service.web.answers import as_json
+from service.web.answers import as_json, next_link
 from service.web.operations import documented
-from service.web.queries import NoQuery
+from service.web.queries import FilesQuery, NoQuery
 from service.web.representations import CheckpointList
 from service.web.resources import job_pages
 from service.web.services import owner, services
@@ -23,14 +23,19 @@ TAG: Final = "Files"
 
 
 @blueprint.get("/jobs/<job_id>/checkpoints")
-@documented(TAG, CheckpointList, problems=("job_not_found",), page=job_pages.checkpoints)
+@documented(
+    TAG, CheckpointList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.checkpoints
+)
 def checkpoints(job_id: str) -> Response:
     """List the stored checkpoints: the latest ones and the best."""
-    queries.read_query(NoQuery)
+    query = queries.read_query(FilesQuery)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
-        rows = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-    return as_json(CheckpointList(data=representations.checkpoint_items(job, rows)))
+        page = files.page(session, job_id, ArtifactKind.CHECKPOINT, limit=query.limit, cursor=query.cursor)
+        latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
+    data = [representations.checkpoint_item(job, row, latest=latest) for row in page.rows]
+    found = CheckpointList(data=data, has_more=page.next_cursor is not None, next_cursor=page.next_cursor)
+    return as_json(found, headers=next_link(page.next_cursor))
 
 
 @blueprint.get("/jobs/<job_id>/checkpoints/<which>")

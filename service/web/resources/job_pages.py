@@ -13,7 +13,7 @@ from service.contract.states import TERMINAL
 from service.contract.tables import Event, Job
 from service.web import queries, representations
 from service.web.answers import as_page, next_page
-from service.web.queries import EventQuery, FilesQuery, MetricsQuery, NoQuery
+from service.web.queries import EventQuery, FilesQuery, MetricsQuery
 from service.web.results import read_results
 from service.web.services import owner, services
 
@@ -90,19 +90,26 @@ def artifacts(job_id: str) -> Response:
 
 def checkpoints(job_id: str) -> Response:
     """The checkpoints of a job."""
-    queries.read_query(NoQuery)
-    return _files(job_id, "Checkpoints", ArtifactKind.CHECKPOINT, FilesQuery())
+    return _files(job_id, "Checkpoints", ArtifactKind.CHECKPOINT, queries.read_query(FilesQuery))
 
 
 def samples(job_id: str) -> Response:
     """The samples of a job, an image per epoch."""
-    queries.read_query(NoQuery)
+    query = queries.read_query(FilesQuery)
+    limit = min(query.limit, _SHOWN_SAMPLES)
     with services().database.read() as session:
         job = jobs.get(session, job_id, owner=owner())
-        rows = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
-    shown = [representations.sample_item(row) for row in rows[-_SHOWN_SAMPLES:]]
-    films = representations.film_urls(job_id, exists=bool(rows))
-    return _page("samples.html", job, "Samples", samples=shown[::-1], total=len(rows), films=films)
+        page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=limit, cursor=query.cursor, newest_first=True)
+        total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
+    return _page(
+        "samples.html",
+        job,
+        "Samples",
+        samples=[representations.sample_item(row) for row in page.rows],
+        total=total,
+        films=representations.film_urls(job_id, exists=total > 0),
+        older=next_page(page.next_cursor) if page.next_cursor is not None else None,
+    )
 
 
 def results(job_id: str) -> Response:
@@ -120,11 +127,11 @@ def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQue
         job = jobs.get(session, job_id, owner=owner())
         page = files.page(session, job_id, kind, limit=query.limit, cursor=query.cursor, newest_first=True)
         totals = files.totals(session, job_id)
-        latest = files.page(session, job_id, ArtifactKind.CHECKPOINT, limit=1, newest_first=True).rows
+        latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
     marks = {}
     for row in page.rows:
         if row.kind == ArtifactKind.CHECKPOINT:
-            item = representations.checkpoint_item(job, row, latest=latest[0].epoch)
+            item = representations.checkpoint_item(job, row, latest=latest)
             marks[row.id] = [word for word, holds in (("best", item.best), ("latest", item.latest)) if holds]
     return _page(
         "files.html",
@@ -134,8 +141,7 @@ def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQue
         marks=marks,
         total=totals.count(kind),
         size_bytes=totals.size_bytes(kind),
-        # Among all files, a job's older checkpoints come last.
-        older=next_page(page.next_cursor, f"/jobs/{job_id}/artifacts") if page.next_cursor is not None else None,
+        older=next_page(page.next_cursor) if page.next_cursor is not None else None,
     )
 
 

@@ -6,15 +6,15 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.contract import jobs
+from service.contract import files, jobs
 from service.contract.artifacts import ArtifactKind
 from service.contract.spec import Kind
 from service.contract.tables import Artifact
 from service.pictures.grids import FilmFormat
 from service.web import downloads, queries, representations
-from service.web.answers import as_json
+from service.web.answers import as_json, next_link
 from service.web.operations import documented
-from service.web.queries import NoQuery, PictureQuery, SampleQuery
+from service.web.queries import FilesQuery, PictureQuery, SampleQuery
 from service.web.representations import SampleList
 from service.web.resources import job_pages
 from service.web.services import owner, services
@@ -25,16 +25,23 @@ TAG: Final = "Files"
 
 
 @blueprint.get("/jobs/<job_id>/samples")
-@documented(TAG, SampleList, problems=("job_not_found",), page=job_pages.samples)
+@documented(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.samples)
 def samples(job_id: str) -> Response:
     """List the sample images, one per epoch."""
-    queries.read_query(NoQuery)
+    query = queries.read_query(FilesQuery)
     with services().database.read() as session:
         jobs.get(session, job_id, owner=owner())
-        rows = jobs.artifacts(session, job_id, ArtifactKind.SAMPLE)
-    data = [representations.sample_item(row) for row in rows]
-    films = representations.film_urls(job_id, exists=bool(rows))
-    return as_json(SampleList(data=data, film=films.gif if films else None, films=films))
+        page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
+        exists = files.latest_epoch(session, job_id, ArtifactKind.SAMPLE) > 0
+    films = representations.film_urls(job_id, exists=exists)
+    found = SampleList(
+        data=[representations.sample_item(row) for row in page.rows],
+        film=films.gif if films else None,
+        films=films,
+        has_more=page.next_cursor is not None,
+        next_cursor=page.next_cursor,
+    )
+    return as_json(found, headers=next_link(page.next_cursor))
 
 
 @blueprint.get("/jobs/<job_id>/samples/<which>.png")

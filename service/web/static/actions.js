@@ -1,6 +1,6 @@
 // What may be done with a job: only what the service allows has a button.
 import { $, announce, sentence } from "./dom.js";
-import { call } from "./api.js";
+import { call, callAll } from "./api.js";
 import { confirmed, showFaults } from "./dialogs.js";
 
 const DONE = { cancel: "Cancelling", pause: "Pausing", resume: "Queued", retry: "Queued" };
@@ -40,12 +40,12 @@ export function wireActions(job, onedit, onchange) {
 
 async function openFork(job) {
   $("#fork-error").hidden = true;
-  const [detail, list] = await Promise.all([call(job.urls.self), call(job.urls.checkpoints)]).catch((error) => {
+  const [detail, checkpoints] = await Promise.all([call(job.urls.self), callAll(job.urls.checkpoints)]).catch((error) => {
     announce(error.message, "error");
     return [];
   });
   if (!detail) return;
-  const options = list.data.toReversed().map((item) => {
+  const options = checkpoints.toReversed().map((item) => {
     const words = [item.best && "best", item.latest && "latest"].filter(Boolean).join(", ");
     return new Option(`epoch ${item.epoch}${words ? ` (${words})` : ""}`, item.epoch);
   });

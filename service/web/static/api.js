@@ -26,6 +26,17 @@ export async function call(path, { method = "GET", body, signal, headers = {} } 
   return answer.status === 204 ? null : answer.json();
 }
 
+// All items of a list that comes in pages.
+export async function callAll(path) {
+  const items = [];
+  for (let next = path; next; ) {
+    const page = await call(next);
+    items.push(...page.data);
+    next = page.next_cursor && `${path}?cursor=${encodeURIComponent(page.next_cursor)}`;
+  }
+  return items;
+}
+
 // Does something for each item, a few at a time.
 export async function pool(items, atOnce, work) {
   const waiting = [...items];

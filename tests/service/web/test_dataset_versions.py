@@ -200,3 +200,21 @@ def test_a_folder_that_was_changed_is_named_as_the_reason(make_app: MakeApp, eit
     assert (answer.status_code, answer.json["code"]) == (409, "dataset_changed")
     fill(1)
     assert client.get(f"/jobs/{job_id}/mistakes").status_code == 200
+
+
+def test_jobs_are_found_by_a_dataset_and_by_one_version_of_it(app: Flask, client: FlaskClient) -> None:
+    first = send(client, archive(seed=1))
+    by_name_before = submit(client)
+    second = send(client, archive(seed=2))
+    by_version, by_name = submit(client, dataset=first["version"]), submit(client)
+    for other in ("mine2", "min", "Mine"):
+        send(client, archive(seed=3), other)
+        submit(client, dataset=other)
+
+    def found(dataset: str) -> set[str]:
+        return {job["id"] for job in client.get("/jobs", query_string={"dataset": dataset}).json["data"]}
+
+    assert found("mine") == {by_name_before, by_version, by_name}
+    assert found(first["version"]) == found(first["version"][:-4]) == {by_name_before, by_version}
+    assert found(second["version"]) == {by_name}
+    assert found("mine@%") == found("m%") == found("mine2@" + first["sha256"][-12:]) == set()

@@ -182,6 +182,21 @@ def test_files_come_page_by_page(either_app: Flask, play: Any, submit: Submit) -
     assert client.get(first.headers["Link"].partition(">")[0].strip("<")).json["data"] == whole["data"][4:]
 
 
+@pytest.mark.parametrize("which", ["checkpoints", "samples"])
+def test_files_of_one_kind_come_in_pages_too(client: FlaskClient, address: str, which: str) -> None:
+    whole = client.get(f"{address}/{which}").json
+    assert ([item["epoch"] for item in whole["data"]], whole["has_more"]) == ([1, 2, 3], False)
+    first = client.get(f"{address}/{which}?limit=2")
+    assert (first.json["data"], first.json["has_more"]) == (whole["data"][:2], True)
+    link = first.headers["Link"].partition(">")[0].strip("<")
+    assert f"cursor={first.json['next_cursor']}" in link
+    last = client.get(link)
+    assert (last.json["data"], last.json["next_cursor"]) == (whole["data"][2:], None)
+    assert "Link" not in last.headers
+    assert first.json.get("films") == last.json.get("films")
+    assert client.get(f"{address}/{which}?cursor=x").json["code"] == "invalid_cursor"
+
+
 def test_results_are_whole_whichever_files_they_list(client: FlaskClient, address: str) -> None:
     whole = client.get(f"{address}/results").json
     part = client.get(f"{address}/results?limit=1").json
@@ -208,20 +223,28 @@ def test_a_browser_turns_the_pages_of_many_files(client: FlaskClient, address: s
         path = html.unescape(older[1]) if older else ""
     assert shown == ["3", "2", "1", "3", "2", "1"]
     assert "Older files" not in client.get(f"{address}/checkpoints", headers=browser).text
+    for which in ("checkpoints", "samples"):
+        page = client.get(f"{address}/{which}?limit=2", headers=browser).text
+        older = re.search(r'href="([^"]+)">Older ', page)
+        assert older is not None
+        rest = client.get(html.unescape(older[1]), headers=browser).text
+        assert ("poch 3" in page or ">3</td>" in page, "epoch 1" in rest or ">1</td>" in rest) == (True, True)
+        assert ">Older " not in rest
 
 
 def test_the_client_knows_every_file_of_a_job_with_many(app: Flask, address: str, serve: Serve) -> None:
     job_id = address.rpartition("/")[2]
     with app.extensions[EXTENSION].database.write() as session:
-        row = session.scalars(select(Artifact).where(Artifact.kind == "sample")).first()
-        same = {column.key: getattr(row, column.key) for column in Artifact.__table__.columns}
-        session.execute(
-            insert(Artifact), [same | {"id": f"art_{at}", "epoch": at, "name": f"{at}.png"} for at in range(10, 2010)]
-        )
+        for kind in ("sample", "checkpoint"):
+            row = session.scalars(select(Artifact).where(Artifact.kind == kind)).first()
+            same = {column.key: getattr(row, column.key) for column in Artifact.__table__.columns}
+            many = [{"id": f"art_{kind}{at}", "epoch": at, "name": f"{at}.{kind[0]}ng"} for at in range(10, 2010)]
+            session.execute(insert(Artifact), [same | item for item in many])
     with Client(serve(app)) as client:
         names = [name for name, _ in client.get(job_id).files()]
+        assert [item["epoch"] for item in client.get(job_id).checkpoints()] == [1, 2, 3, *range(10, 2010)]
     assert len(set(names)) == len(names)
-    assert {f"{at}.png" for at in range(10, 2010)} <= set(names)
+    assert {f"{at}.sng" for at in range(10, 2010)} <= set(names)
 
 
 def test_artifact_of_another_job_is_not_found(client: FlaskClient, address: str, submit: Submit) -> None:

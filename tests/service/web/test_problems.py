@@ -4,7 +4,10 @@ import gzip
 import io
 import json
 import re
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,9 @@ from flask.testing import FlaskClient
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
+from service.contract import validation
 from service.web import problems
+from tests.waiting import wait_until
 
 Submit = Callable[..., str]
 
@@ -32,6 +37,33 @@ def check_problem(response: TestResponse, status: int, code: str) -> dict[str, A
     assert "Traceback" not in response.text
     assert 'File "' not in response.text
     return document
+
+
+def test_large_bodies_are_parsed_one_at_a_time_and_small_ones_do_not_wait(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve large ones at once kept the interpreter from everybody else for half a second."""
+    parse, parsing, most, small_meanwhile = validation.parse_json, [0], [0], threading.Event()
+    large = json.dumps({"kind": "classifier", **{f"f{number}": 1 for number in range(9000)}}).encode()
+
+    def slowly(body: bytes) -> Any:
+        if len(body) < len(large):
+            small_meanwhile.set()
+            return parse(body)
+        parsing[0] += 1
+        most[0] = max(most[0], parsing[0])
+        assert small_meanwhile.wait(10)
+        parsing[0] -= 1
+        return parse(body)
+
+    monkeypatch.setattr(validation, "parse_json", slowly)
+    with ThreadPoolExecutor(5) as threads:
+        found = [threads.submit(post, app.test_client(), large) for _ in range(4)]
+        wait_until(lambda: parsing[0], "the first")
+        time.sleep(0.05)  # the others would begin
+        assert threads.submit(post, app.test_client(), b"{}").result(10).status_code == 422
+        assert [future.result(10).status_code for future in found] == [422] * 4
+    assert most == [1]
 
 
 def post(client: FlaskClient, body: bytes | str, content_type: str | None = "application/json") -> TestResponse:

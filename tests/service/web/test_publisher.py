@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
+import os
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -99,3 +103,22 @@ def test_a_broker_that_takes_no_messages_is_not_ready(
         with redis.Redis(unix_socket_path=str(socket_path)) as broker:
             broker.execute_command(*command)
         assert client.get("/readyz").json["checks"]["broker"]["status"] == "degraded"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def test_asking_a_broker_that_hangs_leaves_no_descriptor_open(socket_path: Path) -> None:
+    with ValkeyServer(unix_socket_path=socket_path, port=0) as server:
+        publisher = Publisher(f"redis+socket://{socket_path}?virtual_host=0")
+        publisher.check_broker(1)
+        before = len(os.listdir("/proc/self/fd"))
+        server._process.send_signal(signal.SIGSTOP)
+        gc.disable()  # it would close some of what was forgotten, sooner or later
+        try:
+            for _ in range(200):
+                with pytest.raises(redis.RedisError):
+                    publisher.check_broker(0.001)
+            assert len(os.listdir("/proc/self/fd")) == before
+        finally:
+            gc.enable()
+            server._process.send_signal(signal.SIGCONT)
+        publisher.check_broker(1)
