@@ -18,8 +18,8 @@ from benchmarks.service.__main__ import machine, table
 from benchmarks.service.parts import KINDS, Figures, spread
 from benchmarks.service.place import ROOT, Place, Places
 from benchmarks.service.rows import fill
-from service.contract.database import Database
-from service.contract.tables import JOBS
+from service.storage.database import Database
+from service.storage.tables import JOBS
 from tests.browser import chromium
 
 RESULTS: Final = ROOT / "benchmarks" / "results" / "page.json"

@@ -9,9 +9,9 @@ import warnings
 from alembic import context
 from sqlalchemy.engine import Connection
 
-from service.contract.database import Database
-from service.contract.settings import Settings
-from service.contract.tables import Base
+from service.runtime.settings import Settings
+from service.storage.database import Database
+from service.storage.tables import Base
 
 
 def _migrate(connection: Connection) -> None:

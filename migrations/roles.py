@@ -19,9 +19,9 @@ from typing import Any, Final
 from psycopg import sql
 from sqlalchemy import Connection
 
-from service.contract.database import Database
-from service.contract.errors import SettingsError
-from service.contract.settings import Settings
+from service.errors import SettingsError
+from service.runtime.settings import Settings
+from service.storage.database import Database
 
 OWNER: Final = "tapeline_owner"
 APPLICATION: Final = "tapeline_app"

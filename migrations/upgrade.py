@@ -20,9 +20,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url
 
 from migrations import roles
-from service.contract.database import Database
-from service.contract.errors import SettingsError
-from service.contract.settings import Settings
+from service.errors import SettingsError
+from service.runtime.settings import Settings
+from service.storage.database import Database
 
 _LOCK: Final = 7_267_001
 """An arbitrary number that means "Tapeline migrates" among PostgreSQL's advisory locks."""

@@ -16,10 +16,10 @@ import pytest
 from sqlalchemy import delete, text
 
 from migrations.upgrade import upgrade
-from service.contract.database import Database
-from service.contract.settings import Settings
-from service.contract.tables import Base
 from service.local import LocalStack
+from service.runtime.settings import Settings
+from service.storage.database import Database
+from service.storage.tables import Base
 
 _NUMBERS = itertools.count()
 

@@ -13,12 +13,12 @@ from typing import Final
 import structlog
 from celery import signals
 
-from service.contract import logs
-from service.contract.database import Database
-from service.contract.errors import SettingsError
-from service.contract.settings import Settings
+from service.errors import SettingsError
+from service.runtime import logs
+from service.runtime.settings import Settings
+from service.storage.database import Database
 from workers.app import create_app
-from workers.supervise import Supervisor
+from workers.supervisor.supervise import Supervisor
 
 log = structlog.get_logger()
 

@@ -9,8 +9,7 @@ from celery import Celery
 from celery.exceptions import InvalidTaskError
 from celery.worker import strategy
 
-from service import hints
-from service.contract import wire
+from service.runtime import task_names, wake_ups
 
 
 def create_app(broker_url: str, look: Callable[[], None] | None = None) -> Celery:
@@ -21,10 +20,10 @@ def create_app(broker_url: str, look: Callable[[], None] | None = None) -> Celer
             operators who read the queue: whichever job is first in the database is taken.
     """
     app = Celery("tapeline", broker=broker_url)
-    app.conf.update(wire.SENDER_OPTIONS if look is None else wire.CELERY_OPTIONS)
+    app.conf.update(task_names.SENDER_OPTIONS if look is None else task_names.CELERY_OPTIONS)
     if look is not None:
 
-        @app.task(name=wire.TRAIN_TASK, Strategy=f"{__name__}:{mistrust.__name__}")  # type: ignore[untyped-decorator]  # celery has no types
+        @app.task(name=task_names.TRAIN_TASK, Strategy=f"{__name__}:{mistrust.__name__}")  # type: ignore[untyped-decorator]  # celery has no types
         def train(job_id: str) -> None:
             look()
 
@@ -33,7 +32,7 @@ def create_app(broker_url: str, look: Callable[[], None] | None = None) -> Celer
 
 def wake(app: Celery, job_id: str) -> None:
     """Tell one idle worker to look."""
-    hints.send(app, [job_id])
+    wake_ups.send(app, [job_id])
 
 
 def mistrust(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:

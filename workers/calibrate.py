@@ -1,7 +1,7 @@
 """How fast this machine computes, measured with real steps of four small trainings.
 
 Each training spends most of its time in one kind of work: dense products, convolutions, elementwise work, calls. What
-the four took, against what the reference machine takes, gives a factor for each kind (``service.contract.work``).
+the four took, against what the reference machine takes, gives a factor for each kind (``service.spec.work``).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import BatchDone
-from service.contract import work
-from service.contract.architecture import Shape
-from service.contract.validation import resolve
 from service.datasets import BUILT_IN, Dataset
-from workers import build
+from service.spec import work
+from service.spec.layer_shapes import Shape
+from service.spec.validation import resolve
+from workers.training import build
 
 _SIDE: Final = 28
 _IMAGES: Final = 1000

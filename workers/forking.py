@@ -21,7 +21,7 @@ from contextlib import suppress
 from multiprocessing import forkserver, process
 from typing import Any, Final
 
-from service.contract import temporary
+from service.runtime import temporary
 
 IS_FORKING: Final = sys.platform == "linux"
 """Whether children are forked, from a process that has loaded all that they need. Elsewhere each loads it by itself:
@@ -35,7 +35,7 @@ _server: Final[Any] = forkserver._forkserver
 def prepare() -> None:
     """Have children forked from a process that is ready for it. To be called in the worker, before the first one."""
     if IS_FORKING:
-        forkserver.set_forkserver_preload(["workers.preload"])
+        forkserver.set_forkserver_preload(["workers.training.preload"])
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

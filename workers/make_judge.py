@@ -16,9 +16,9 @@ from engine import BatchDone, ClassifierTrainer, EpochDone, FeatureStatistics, c
 from engine.checkpoint import State
 from engine.judge import look
 from service import datasets
-from service.contract.validation import resolve
 from service.datasets import BUILT_IN, Dataset
-from workers import build
+from service.spec.validation import resolve
+from workers.training import build
 
 SPEC: Final[dict[str, Any]] = {
     "kind": "classifier",

@@ -17,15 +17,17 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.contract import audit_seals, jobs, keys, leases, logs, uploads
-from service.contract.artifacts import ArtifactFolder, ArtifactStore
-from service.contract.database import Database
-from service.contract.errors import SettingsError
-from service.contract.rescue import Patience, rescue
-from service.contract.settings import Settings
-from service.contract.uploads import UploadFolder
-from service.upkeep import restoring, retention
-from service.upkeep.retention import Policy
+from service.access import audit_seals, keys
+from service.errors import SettingsError
+from service.jobs import actions, leases, uploads
+from service.jobs.rescue import Patience, rescue
+from service.jobs.uploads import UploadFolder
+from service.maintenance import restoring, retention
+from service.maintenance.retention import Policy
+from service.runtime import logs
+from service.runtime.settings import Settings
+from service.storage.artifacts import ArtifactFolder, ArtifactStore
+from service.storage.database import Database
 from workers.app import create_app, wake
 from workers.heartbeat import Heartbeat
 
@@ -52,7 +54,7 @@ def remind(database: Database, sender: Celery | None) -> None:
         # No more hints than there are free slots, or they would pile up where nobody takes them.
         live = [worker for worker in leases.live_workers(session) if not worker.draining]
         free = sum(max(0, worker.slots - worker.running) for worker in live)
-        waiting = jobs.forgotten(session, waited_s=FORGOTTEN_S, limit=free)
+        waiting = actions.forgotten(session, waited_s=FORGOTTEN_S, limit=free)
     for job_id in waiting:
         try:
             wake(sender, job_id)
@@ -66,7 +68,7 @@ def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, 
     restore runs, whose files have no rows yet."""
     if restoring.is_running(received.artifacts):
         return
-    jobs.forget_old(database)
+    actions.forget_old(database)
     keys.forget_old(database)
     gone = retention.apply(database, artifacts, policy)
     for what, items in (

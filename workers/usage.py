@@ -14,7 +14,7 @@ from typing import Final
 
 import psutil
 
-from service.contract.leases import Claim, Usage
+from service.jobs.leases import Claim, Usage
 
 _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 """Bytes in one unit of ``ru_maxrss``."""

@@ -17,11 +17,11 @@ import numpy as np
 from engine import ClassifierTrainer, EpochDone, FeatureStatistics, Judge, checkpoint, initializers
 from engine.checkpoint import State
 from engine.judge import look
-from service import networks
-from service.contract.spec import ClassifierSpec
-from service.contract.validation import resolve, spec_hash
 from service.datasets import Dataset
-from workers import build
+from service.models import networks
+from service.spec.schema import ClassifierSpec
+from service.spec.validation import resolve, spec_hash
+from workers.training import build
 
 SPEC: dict[str, Any] = {"kind": "classifier", "preset": "conv", "dataset": {"name": "mnist"}, "seed": 1000}
 METRIC: Final = "independent_frechet_distance"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.contract.spec import Spec
-from service.contract.validation import resolve, spec_hash
 from service.datasets import BUILT_IN
+from service.spec.schema import Spec
+from service.spec.validation import resolve, spec_hash
 
 PLAN: tuple[tuple[str, str, str, int], ...] = (  # kind, preset, dataset, seeds from 0 on; quick ones first
     ("classifier", "fast", "mnist", 5),

@@ -22,11 +22,11 @@ from benchmarks.presets import independent
 from benchmarks.presets.rows import Row
 from engine import EpochDone, GanTrainer, checkpoint
 from service import datasets
-from service.contract.spec import GanSpec
 from service.datasets import Dataset
 from service.pictures import grids
-from workers import build
-from workers.health import Watch, make_samples
+from service.spec.schema import GanSpec
+from workers.training import build
+from workers.training.health import Watch, make_samples
 
 JUDGED = 5000
 """Samples that the independent reference classifier sees."""

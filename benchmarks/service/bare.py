@@ -10,8 +10,8 @@ from pathlib import Path
 
 from engine import ClassifierTrainer
 from service import datasets
-from service.contract.validation import resolve
-from workers import build
+from service.spec.validation import resolve
+from workers.training import build
 
 
 def main() -> None:

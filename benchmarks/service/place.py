@@ -19,10 +19,10 @@ import httpx
 import psycopg
 
 from migrations.upgrade import upgrade
-from service.contract.database import Database
-from service.contract.failpoints import VARIABLE
-from service.contract.settings import Settings
 from service.local.broker import Broker
+from service.runtime.failpoints import VARIABLE
+from service.runtime.settings import Settings
+from service.storage.database import Database
 
 ROOT = Path(__file__).parent.parent.parent
 _NUMBERS = itertools.count()

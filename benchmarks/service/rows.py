@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from service.contract import leases
-from service.contract.database import Database
-from service.contract.states import Status
-from service.contract.tables import EVENTS, JOB_TAGS, JOBS
-from service.contract.validation import resolve, spec_hash
+from service.jobs import leases
+from service.spec.validation import resolve, spec_hash
+from service.states import Status
+from service.storage.database import Database
+from service.storage.tables import EVENTS, JOB_TAGS, JOBS
 
 _AT_ONCE = 5000
 _STATES = [Status.QUEUED] * 90 + [Status.SUCCEEDED] * 8 + [Status.CANCELLED] + [Status.FAILED]

@@ -60,7 +60,7 @@ def _missing_extremes() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _extend(extremes: dict[str, Any], metrics: dict[str, float | None], epoch: int) -> None:
-    """What ``service.contract.extremes`` did when this was written: a migration does not change with the code."""
+    """What ``service.jobs.extremes`` did when this was written: a migration does not change with the code."""
     for name, value in metrics.items():
         if value is None or not math.isfinite(value):
             continue

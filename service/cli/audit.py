@@ -15,14 +15,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from service.access import audit as contract
+from service.access import audit_file, audit_seals
+from service.access.audit import Deed
+from service.access.audit_chain import Verification
+from service.access.audit_chain import verify as verify_chain
 from service.cli.errors import Failure
 from service.cli.keys import open_database, time_text
-from service.contract import audit as contract
-from service.contract import audit_file, audit_seals
-from service.contract.audit import Deed
-from service.contract.audit_chain import Verification
-from service.contract.audit_chain import verify as verify_chain
-from service.contract.tables import AuditEntry
+from service.storage.tables import AuditEntry
 
 
 @click.group(invoke_without_command=True)

@@ -16,7 +16,7 @@ from rich.text import Text
 from service.cli.target import Target, complete_jobs, job_argument, service_options
 from service.cli.text import KEY_METRICS, differences, duration, short_ids, state, to_json, value_text, visible
 from service.client import Job
-from service.contract.metric_info import describe, number
+from service.spec.metric_info import describe, number
 
 _ABOUT: Final = ("name", "tags", "priority")
 """Fields of a spec that change nothing about the training."""

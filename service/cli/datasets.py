@@ -14,7 +14,7 @@ from rich.text import Text
 from service.cli.errors import Failure
 from service.cli.target import Target, service_options
 from service.cli.text import to_json
-from service.contract.metric_info import size
+from service.spec.metric_info import size
 
 
 @click.command("datasets")

@@ -21,10 +21,10 @@ from service.cli.target import Target, service_options
 from service.cli.text import duration_s, key_metrics
 from service.cli.up import cores, interrupt, say
 from service.client import ApiError, Client, ClientError
-from service.contract.metric_info import size
-from service.contract.settings import Settings
-from service.contract.states import Status
 from service.local import HomeInUse, LocalStack, PortTaken
+from service.runtime.settings import Settings
+from service.spec.metric_info import size
+from service.states import Status
 
 SPECS: Final[tuple[dict[str, Any], ...]] = (
     {"kind": "classifier", "preset": "fast", "name": "classifier", "tags": ["demo"]},

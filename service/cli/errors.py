@@ -108,7 +108,7 @@ def _failure(error: Exception) -> Failure | None:
     """An error as a person should read it; ``None`` for a fault of the program."""
     # Here: their modules need not be loaded where nothing is wrong.
     from service.client import ClientError
-    from service.contract.errors import ContractError
+    from service.errors import ContractError
     from service.local import StackError
 
     if isinstance(error, ClientError):

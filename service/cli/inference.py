@@ -15,7 +15,7 @@ from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import to_json
 from service.client import ApiError, Which, Wish
-from service.contract.metric_info import size
+from service.spec.metric_info import size
 
 _SHOWN_CLASSES: Final = 5
 _BAR_WIDTH: Final = 30

@@ -18,8 +18,8 @@ from rich.text import Text
 from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import STYLES, age, duration, duration_s, fitting, key_metrics, short_ids, state, to_json, visible
-from service.contract.metric_info import size
-from service.contract.states import TERMINAL
+from service.spec.metric_info import size
+from service.states import TERMINAL
 
 _STATUSES: Final = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 _KINDS: Final = ("classifier", "gan")

@@ -18,13 +18,13 @@ from rich.table import Table
 from sqlalchemy import make_url, select
 
 from migrations.upgrade import is_current, upgrade
+from service.access import keys as contract
+from service.access.audit import Actor
+from service.access.keys import Scope
 from service.cli.errors import Failure
-from service.contract import keys as contract
-from service.contract.audit import Actor
-from service.contract.database import Database, now_ms
-from service.contract.keys import Scope
-from service.contract.settings import Settings
-from service.contract.tables import ApiKey
+from service.runtime.settings import Settings
+from service.storage.database import Database, now_ms
+from service.storage.tables import ApiKey
 
 _UNITS: Final = {"m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from service.cli.text import STYLES, clock, key_metrics, visible
 from service.client import Client, Event
-from service.contract.metric_info import describe, number
+from service.spec.metric_info import describe, number
 
 _SHOWN: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "train_loss", "val_loss"),

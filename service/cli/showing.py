@@ -24,7 +24,7 @@ from service.cli.text import (
     visible,
 )
 from service.client import ApiError, Client, Job
-from service.contract.metric_info import METRICS, describe, number, size
+from service.spec.metric_info import METRICS, describe, number, size
 
 
 @click.command()

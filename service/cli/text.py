@@ -15,8 +15,8 @@ from rich.text import Text
 
 from service.client import Client
 from service.client.lookup import age_s, age_text
-from service.contract import metric_info
-from service.contract.metric_info import describe, number
+from service.spec import metric_info
+from service.spec.metric_info import describe, number
 
 KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "val_loss", "train_loss"),

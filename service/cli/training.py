@@ -16,8 +16,8 @@ from service.cli.progress import Watched, display_of, explain, follow
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import about, changed_settings, print_rows, to_json
 from service.client import Client, Job
-from service.contract.metric_info import size
-from service.contract.states import Status
+from service.spec.metric_info import size
+from service.states import Status
 
 
 @click.command()

@@ -14,8 +14,8 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from service.contract.settings import Settings
 from service.local import LocalStack
+from service.runtime.settings import Settings
 
 
 @click.command()

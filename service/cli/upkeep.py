@@ -14,17 +14,17 @@ from typing import IO, Final
 import click
 
 from service.cli.errors import Failure
-from service.contract.artifacts import ArtifactFolder
-from service.contract.database import Database
-from service.contract.metric_info import size
-from service.contract.settings import Settings
-from service.contract.uploads import UploadFolder
+from service.jobs.uploads import UploadFolder
 from service.local.broker import running_url
-from service.upkeep import backup as copies
-from service.upkeep import doctor as doctors
-from service.upkeep import restoring, retention
-from service.upkeep.retention import Plan, Policy
-from service.upkeep.space import TRIAL_DAYS, Space, measure
+from service.maintenance import backup as copies
+from service.maintenance import doctor as doctors
+from service.maintenance import restoring, retention
+from service.maintenance.retention import Plan, Policy
+from service.maintenance.space import TRIAL_DAYS, Space, measure
+from service.runtime.settings import Settings
+from service.spec.metric_info import size
+from service.storage.artifacts import ArtifactFolder
+from service.storage.database import Database
 
 _SHOWN: Final = 10
 

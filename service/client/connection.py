@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpx
 
 from service.client.errors import ApiError, ClientError, ServerUnreachable
-from service.contract.settings import is_loopback
+from service.runtime.settings import is_loopback
 
 FIRST_PAUSE_S: Final = 0.1
 MAX_ATTEMPTS: Final = 4

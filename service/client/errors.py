@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.contract.settings import is_loopback
+from service.runtime.settings import is_loopback
 
 
 class ClientError(Exception):

@@ -15,7 +15,7 @@ from service.client.answers import Event, Generated, History, Picture, Predictio
 from service.client.connection import Connection, json_body
 from service.client.errors import ApiError, ServerUnreachable
 from service.client.images import encoded
-from service.contract.states import TERMINAL
+from service.states import TERMINAL
 
 
 class Job(Mapping[str, Any]):

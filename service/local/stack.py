@@ -18,10 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from service.contract.settings import Settings, is_loopback
 from service.local.broker import Broker, BrokerError
 from service.local.child import Child, describe_exit, rotate
 from service.local.guard import GRACE_S, Guard
+from service.runtime.settings import Settings, is_loopback
 
 _READY_S: Final = 30.0
 _MIGRATE_S: Final = 120.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from service.contract.metric_info import PALETTE, describe
+from service.spec.metric_info import PALETTE, describe
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from service.contract.metric_info import PALETTE
 from service.pictures.panels import DOTTED, HEALTH_PANELS, MAIN_PANELS, Line, Panel
+from service.spec.metric_info import PALETTE
 
 Format = Literal["png", "svg"]
 

@@ -8,44 +8,35 @@ from typing import Final
 from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from service.contract.artifacts import ArtifactFolder
-from service.contract.database import Database
-from service.contract.errors import ArtifactNotFound, JobNotFound
-from service.contract.settings import Settings
-from service.contract.uploads import UploadFolder
-from service.datasets.shelf import Shelf
-from service.web import assets, browsers, filters, guard, headers, metrics, problems, queries, request_log
-from service.web.drawings import Drawings
-from service.web.feed import Feed
-from service.web.keyring import Keyring
+from service.datasets.repository import Shelf
+from service.errors import ArtifactNotFound, JobNotFound
+from service.jobs.uploads import UploadFolder
+from service.runtime.settings import Settings
+from service.storage.artifacts import ArtifactFolder
+from service.storage.database import Database
+from service.web import assets, filters, metrics
+from service.web.files.drawings import Drawings
+from service.web.middleware import browsers, guard, headers, problems, request_log
+from service.web.middleware.keyring import Keyring
+from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
-from service.web.quotas import Quotas
-from service.web.resources import (
+from service.web.resources.jobs import (
     artifacts,
-    audit,
     checkpoints,
     confusion,
-    datasets,
-    documents,
     events,
-    health,
     inference,
-    job_view,
-    keys,
-    limits,
     lists,
-    pages,
     plots,
-    presets,
     results,
     samples,
-    service_pages,
-    sessions,
-    usage,
-    workers,
 )
+from service.web.resources.pages import documents, job_view, pages, service_pages
+from service.web.resources.service import audit, datasets, health, keys, limits, presets, sessions, usage, workers
+from service.web.schemas import queries
 from service.web.services import EXTENSION, Services
-from service.web.stream import Hub
+from service.web.streaming.feed import Feed
+from service.web.streaming.stream import Hub
 
 _BLUEPRINTS: Final = (
     lists.blueprint,  # with that of jobs

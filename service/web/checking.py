@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, Final, assert_never
 
 from service import datasets
-from service.contract import architecture, plan, validation
-from service.contract.architecture import Shape
-from service.contract.errors import Fault, SpecError
-from service.contract.spec import Spec
 from service.datasets import DatasetInfo, DatasetState
-from service.web.representations import DryRun, NetworkItem, network_item
+from service.errors import Fault, SpecError
+from service.jobs import estimates
+from service.spec import layer_shapes, validation
+from service.spec.layer_shapes import Shape
+from service.spec.schema import Spec
+from service.web.schemas.representations import DryRun, NetworkItem, network_item
 from service.web.services import owner, services
 
 DIGIT_SIDE: Final = 28
@@ -73,13 +74,13 @@ def check_fit(document: Any, spec: Spec, fits: Shape) -> None:
 
 def networks(spec: Spec, fits: Shape) -> list[NetworkItem]:
     """The layers of a spec's networks, as far as they fit."""
-    return [network_item(network) for network in architecture.networks(spec, fits.rows, fits.columns)]
+    return [network_item(network) for network in layer_shapes.networks(spec, fits.rows, fits.columns)]
 
 
 def dry_run(document: Any, spec: Spec, fits: Shape) -> DryRun:
     """What a checked spec would become and cost, and what is worth knowing before it is sent."""
     with services().database.read() as session:
-        cost = plan.plan(session, spec, fits, owner=owner())
+        cost = estimates.plan(session, spec, fits, owner=owner())
     estimate = cost.estimate
     return DryRun(
         resolved=spec.model_dump(mode="json"),

@@ -9,7 +9,7 @@ from typing import Any, Final
 from flask import Flask
 from markupsafe import Markup, escape
 
-from service.contract import metric_info
+from service.spec import metric_info
 
 NOTHING: Final = "\N{EN DASH}"
 """What a page shows where there is no value."""

@@ -10,14 +10,15 @@ from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.contract import keys, temporary
-from service.contract.database import Database
-from service.contract.errors import SettingsError
-from service.contract.logs import Redacting
-from service.contract.settings import Auth, Settings, is_loopback
-from service.web.arrivals import ARRIVALS, MAX_ARRIVALS
-from service.web.descriptors import raise_limit
-from service.web.stream import MAX_CLIENTS
+from service.access import keys
+from service.errors import SettingsError
+from service.runtime import temporary
+from service.runtime.logs import Redacting
+from service.runtime.settings import Auth, Settings, is_loopback
+from service.storage.database import Database
+from service.web.server.arrivals import ARRIVALS, MAX_ARRIVALS
+from service.web.server.descriptors import raise_limit
+from service.web.streaming.stream import MAX_CLIENTS
 
 _QUICK: Final = 56
 """Threads that no stream and no slow request can take."""
@@ -31,7 +32,7 @@ raise_limit()
 if _settings.proxies:
     ARRIVALS.trust_no_address()
 bind = [f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"]
-worker_class = "service.web.gunicorn_worker.Worker"
+worker_class = "service.web.server.gunicorn_worker.Worker"
 workers = 1 if _settings.embedded_database else min(4, os.cpu_count() or 1)
 threads = MAX_CLIENTS + MAX_ARRIVALS + _QUICK  # made when they are needed
 worker_connections = 1500

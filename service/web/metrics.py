@@ -26,10 +26,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.contract import leases, statistics
-from service.contract.database import Database
-from service.contract.events import EventType, is_worker_lost
-from service.contract.statistics import Happened, Now
+from service.jobs import leases
+from service.jobs.events import EventType, is_worker_lost
+from service.jobs.queries import statistics
+from service.jobs.queries.statistics import Happened, Now
+from service.storage.database import Database
 from service.web.publisher import Publisher
 
 _LATE_MS: Final = 10_000

@@ -11,8 +11,7 @@ from typing import Final
 import structlog
 from celery import Celery
 
-from service import hints
-from service.contract import broker, wire
+from service.runtime import broker, task_names, wake_ups
 
 _WAITING: Final = 1000
 """So many hints wait for a slow broker; more would tell the workers nothing new."""
@@ -63,7 +62,7 @@ class Publisher:
         with self._lock:
             if self._celery is None:
                 self._celery = Celery("tapeline-web", broker=self._broker_url, set_as_current=False)
-                self._celery.conf.update(wire.SENDER_OPTIONS)
+                self._celery.conf.update(task_names.SENDER_OPTIONS)
             return self._celery
 
     def _run(self) -> None:
@@ -71,7 +70,7 @@ class Publisher:
         while True:
             job_ids = self._waiting_hints()
             try:
-                hints.send(app, job_ids)
+                wake_ups.send(app, job_ids)
             except Exception as error:  # noqa: BLE001 - each transport raises its own; all mean the same here
                 if not self._failing:
                     _log.warning("the broker does not answer; workers find jobs by themselves", error=str(error))
@@ -87,7 +86,7 @@ class Publisher:
         """What waits to be sent, at least one."""
         found = [self._hints.get()]
         with suppress(queue.Empty):
-            while len(found) < wire.MAX_QUEUED:
+            while len(found) < task_names.MAX_QUEUED:
                 found.append(self._hints.get_nowait())
         return found
 

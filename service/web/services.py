@@ -7,18 +7,18 @@ from typing import Final, cast
 
 from flask import current_app, g
 
-from service.contract.artifacts import ArtifactStore
-from service.contract.database import Database
-from service.contract.settings import Settings
-from service.contract.uploads import UploadFolder
-from service.datasets.shelf import Shelf
-from service.web.drawings import Drawings
-from service.web.feed import Feed
-from service.web.keyring import Keyring
+from service.datasets.repository import Shelf
+from service.jobs.uploads import UploadFolder
+from service.runtime.settings import Settings
+from service.storage.artifacts import ArtifactStore
+from service.storage.database import Database
+from service.web.files.drawings import Drawings
 from service.web.metrics import Metrics
+from service.web.middleware.keyring import Keyring
+from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
-from service.web.quotas import Quotas
-from service.web.stream import MAX_CLIENTS, Hub
+from service.web.streaming.feed import Feed
+from service.web.streaming.stream import MAX_CLIENTS, Hub
 
 EXTENSION: Final = "tapeline"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from service.contract import extremes, metric_info
-from service.contract.tables import Epoch, Job
-from service.web.representations import finite
+from service.jobs import extremes
+from service.spec import metric_info
+from service.storage.tables import Epoch, Job
+from service.web.schemas.representations import finite
 
 METRICS: Final = (
     "val_accuracy", "val_loss", "train_accuracy", "train_loss", "frechet_distance", "mode_coverage", "sample_diversity",

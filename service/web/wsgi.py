@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from service.contract.errors import SettingsError
-from service.contract.settings import Settings
-from service.web import request_log
+from service.errors import SettingsError
+from service.runtime.settings import Settings
 from service.web.app import create_app
+from service.web.middleware import request_log
 
 try:
     _settings = Settings.from_env(os.environ, cores=os.cpu_count() or 1)

@@ -8,12 +8,12 @@ import sys
 import pytest
 
 CASES = {
-    "service.contract.jobs": {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "migrations"},
-    "workers.supervise": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
-    "workers.watching": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
+    "service.jobs.actions": {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "migrations"},
+    "workers.supervisor.supervise": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
+    "workers.supervisor.watching": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
     "workers.__main__": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
     "workers.reconcile": {"numpy", "flask", "matplotlib", "engine"},
-    "workers.run": {"flask", "celery", "matplotlib"},
+    "workers.training.run": {"flask", "celery", "matplotlib"},
     "engine": {"flask", "celery", "sqlalchemy", "pydantic", "matplotlib", "PIL", "service", "workers"},
     "service.web.app": {"workers", "engine", "matplotlib"},
     "service.cli": {"numpy", "matplotlib", "celery", "flask", "sqlalchemy"},

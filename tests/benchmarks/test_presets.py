@@ -14,12 +14,12 @@ from benchmarks.presets import independent, tables, training
 from benchmarks.presets.__main__ import Store
 from benchmarks.presets.rows import PLAN, Row, planned
 from engine import EpochDone, GanTrainer
-from service.contract.presets import PRESETS
-from service.contract.spec import Kind, Spec
-from service.contract.validation import resolve
 from service.datasets import Dataset, load
-from workers import build
-from workers.health import Watch
+from service.spec.presets import PRESETS
+from service.spec.schema import Kind, Spec
+from service.spec.validation import resolve
+from workers.training import build
+from workers.training.health import Watch
 
 FAST, BEST = Row("classifier", "fast", "mnist", 0), Row("gan", "best", "mnist-10k", 0)
 

@@ -21,10 +21,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from werkzeug.serving import make_server
 
 from migrations.upgrade import upgrade
-from service.contract import keys
-from service.contract.database import Database
-from service.contract.settings import Auth, Settings
+from service.access import keys
 from service.local import LocalStack
+from service.runtime.settings import Auth, Settings
+from service.storage.database import Database
 from service.web.app import create_app
 from service.web.services import EXTENSION, Services
 from tests.browser import chromium

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Error, Locator, Page
 
-from service.contract.metric_info import PALETTE
+from service.spec.metric_info import PALETTE
 
 _DOT = 4  # pixels: a dot's core is so wide, a line is not
 

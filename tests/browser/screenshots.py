@@ -18,8 +18,8 @@ import httpx
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from service.contract.settings import Settings
 from service.local import LocalStack
+from service.runtime.settings import Settings
 from tests.browser import chromium
 from tests.browser.conftest import until
 from tests.browser.test_playing import digits, paint

@@ -15,10 +15,10 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 import engine
-from service import networks
-from service.contract.presets import PRESETS
-from service.contract.settings import Auth
-from service.contract.validation import read_resolved
+from service.models import networks
+from service.runtime.settings import Auth
+from service.spec.presets import PRESETS
+from service.spec.validation import read_resolved
 from tests.browser.conftest import Visit, only_with, until
 from tests.browser.held import hold
 from tests.browser.test_looks import serious

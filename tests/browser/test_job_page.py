@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from service.contract import metric_info
-from service.contract.settings import Auth
+from service.runtime.settings import Auth
+from service.spec import metric_info
 from tests.browser.conftest import Finish, Visit, only_with, until
 from tests.browser.test_looks import serious
 

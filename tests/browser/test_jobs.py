@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import select
 
-from service.contract.states import Status
-from service.contract.tables import JOBS
+from service.states import Status
+from service.storage.tables import JOBS
 from tests.browser.conftest import Bare, Visit, until
 
 FIRST_ROWS_MS = 300

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from service.contract.keys import Scope
-from service.contract.settings import Auth
+from service.access.keys import Scope
 from service.local import LocalStack
+from service.runtime.settings import Auth
 from tests.browser.conftest import Visit, bearer, make_key, only_with, until
 
 pytestmark = only_with([Auth.KEYS])

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from service.contract.settings import Auth
+from service.runtime.settings import Auth
 from tests.browser.conftest import Bare, Visit, only_with
 
 PATHS = (

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from service.contract.keys import Scope
-from service.contract.settings import Auth
+from service.access.keys import Scope
 from service.local import LocalStack
+from service.runtime.settings import Auth
 from tests.browser.conftest import Visit, bearer, make_key, only_with, until
 
 CHROME: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"

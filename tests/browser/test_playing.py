@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from service.contract.settings import Auth
 from service.datasets import load
 from service.local import LocalStack
+from service.runtime.settings import Auth
 from tests.browser.conftest import Visit, only_with, until
 
 PEN_TO_BARS_MS = 50

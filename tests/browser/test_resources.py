@@ -7,7 +7,7 @@ from collections.abc import Callable
 import httpx
 from playwright.sync_api import Page, expect
 
-from service.contract.leases import Usage
+from service.jobs.leases import Usage
 from tests.browser.conftest import Bare, Visit
 from tests.browser.pixels import dots, wait_for_dots
 from tests.service.web.conftest import PlayedWorker

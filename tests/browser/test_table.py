@@ -12,9 +12,9 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from service.contract.states import Status
-from service.contract.tables import JOB_TAGS, JOBS
-from service.contract.validation import resolve, spec_hash
+from service.spec.validation import resolve, spec_hash
+from service.states import Status
+from service.storage.tables import JOB_TAGS, JOBS
 from tests.browser.conftest import Bare, Visit, until
 from tests.browser.test_looks import serious
 

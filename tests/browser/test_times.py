@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import httpx
 from playwright.sync_api import Page, expect
 
-from service.contract.settings import Auth
+from service.runtime.settings import Auth
 from tests.browser.conftest import Visit, only_with, until
 
 TOKYO = {"timezone_id": "Asia/Tokyo", "locale": "en-GB"}

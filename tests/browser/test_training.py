@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Page, expect
 
-from service.contract.settings import Auth
+from service.runtime.settings import Auth
 from tests.browser.conftest import Finish, Visit, only_with
 from tests.browser.pixels import dots, wait_for_dots
 

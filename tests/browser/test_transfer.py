@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.contract.settings import Auth
+from service.runtime.settings import Auth
 from tests.browser.conftest import Visit, only_with
 
 MOST = 500_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from service.contract import metric_info
+from service.spec import metric_info
 from service.web import filters
 from tests.browser.conftest import Bare, Visit
 

@@ -95,7 +95,7 @@ def test_the_doctor_finds_nothing_in_a_service_that_is_well(service: Service) ->
 def test_each_container_connects_as_the_role_that_it_needs(service: Service) -> None:
     query = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name LIKE 'tapeline%'"
     assert psql(service, query) == "tapeline_app"
-    create = "import os; from service.contract.settings import Settings; from sqlalchemy import create_engine, text\n"
+    create = "import os; from service.runtime.settings import Settings; from sqlalchemy import create_engine, text\n"
     create += "url = Settings.from_env(os.environ, cores=1).database_url\n"
     create += "create_engine(url).connect().execute(text('CREATE TABLE mine (id int)')); print('made')"
     failed = service.failure("exec", "-T", "web", "python", "-c", create)

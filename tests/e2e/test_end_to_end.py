@@ -18,10 +18,10 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from service.contract.settings import Settings
 from service.datasets import load
 from service.local import LocalStack
 from service.local.broker import Broker
+from service.runtime.settings import Settings
 
 CLASSIFIER = {"kind": "classifier", "epochs": 4, "name": "digits", "tags": ["e2e"]}
 GAN = {"kind": "gan", "epochs": 2, "samples": {"count": 16}}

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.contract.settings import Settings
 from service.local import LocalStack
+from service.runtime.settings import Settings
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("caddy") is None, reason="caddy is not installed")]

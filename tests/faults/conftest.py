@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 import threadpoolctl
 
-from service.contract import failpoints, leases
-from service.contract.artifacts import ArtifactFolder
-from service.contract.database import Database
-from service.contract.errors import LeaseLost
-from service.contract.leases import Claim
-from service.contract.states import Request
+from service.errors import LeaseLost
+from service.jobs import leases
+from service.jobs.leases import Claim
+from service.runtime import failpoints
+from service.states import Request
+from service.storage.artifacts import ArtifactFolder
+from service.storage.database import Database
 from tests.faults.oracle import Reference, check
 from tests.faults.yard import FEW, QUICK, Yard, few_digits, open_yard
 from tests.workers.conftest import Workshop, open_workshop
-from workers import limits, run
-from workers.channel import Orders
+from workers import limits
+from workers.messages import Orders
+from workers.training import run
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,9 +30,9 @@ import psutil
 import psycopg
 from sqlalchemy import select
 
-from service.contract.database import Database
-from service.contract.states import TERMINAL, Status
-from service.contract.tables import Job
+from service.states import TERMINAL, Status
+from service.storage.database import Database
+from service.storage.tables import Job
 from tests.conftest import create_database, serve_postgres
 
 SMALL: dict[str, Any] = {"kind": "classifier", "epochs": 10, "checkpoint": {"keep_last": 10}}

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import select
 
-from service.contract import events, jobs
-from service.contract.artifacts import ArtifactFolder, ArtifactKind
-from service.contract.database import Database
-from service.contract.states import TERMINAL, Status
-from service.contract.tables import Job
+from service.jobs import actions, events
+from service.states import TERMINAL, Status
+from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.database import Database
+from service.storage.tables import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +28,13 @@ class Reference:
     def of(cls, database: Database, job_id: str) -> Reference:
         """Take an undisturbed job for the reference."""
         with database.read() as session:
-            job = jobs.get(session, job_id)
+            job = actions.get(session, job_id)
             assert (job.status, job.lease) == (Status.SUCCEEDED, 1), "the reference itself was disturbed"
             assert job.result_digest is not None
             return cls(
-                epochs=[(row.epoch, row.metrics, row.samples_digest) for row in jobs.epochs(session, job_id)],
+                epochs=[(row.epoch, row.metrics, row.samples_digest) for row in actions.epochs(session, job_id)],
                 result_digest=job.result_digest,
-                final_sha256=jobs.checkpoint(session, job, "latest").sha256,
+                final_sha256=actions.checkpoint(session, job, "latest").sha256,
             )
 
 
@@ -65,7 +65,7 @@ def check(
             assert [event.seq for event in log] == list(range(1, job.last_seq + 1)), f"I7: {where} has holes in its log"
             codes = [event.data["code"] for event in log if event.type == "log"]
             assert "determinism_violation" not in codes, f"I10: {where} was trained again with other bits"
-            rows = jobs.epochs(session, job.id)
+            rows = actions.epochs(session, job.id)
             assert [row.epoch for row in rows] == list(range(1, job.epoch + 1)), (
                 f"I4: {where} lacks or repeats an epoch"
             )
@@ -77,19 +77,21 @@ def check(
                 mine = [(row.epoch, row.metrics, row.samples_digest) for row in rows]
                 assert mine == list(reference.epochs), f"I5: {where} gave other numbers"
                 assert job.result_digest == reference.result_digest, f"I6: {where} has another result"
-                assert jobs.checkpoint(session, job, "latest").sha256 == reference.final_sha256, f"I6: {where}: weights"
-            for row in jobs.artifacts(session, job.id):
+                assert actions.checkpoint(session, job, "latest").sha256 == reference.final_sha256, (
+                    f"I6: {where}: weights"
+                )
+            for row in actions.artifacts(session, job.id):
                 data = (artifacts.root / row.path).read_bytes()  # I9: no row without its file
                 assert hashlib.sha256(data).hexdigest() == row.sha256, (
                     f"I9: {where}: {row.path} is not what was written"
                 )
                 named.add(row.path)
-            kept = jobs.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
+            kept = actions.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
             assert kept or not job.epoch, f"I9: {where} has epochs and no checkpoint"
 
     def paths(job_ids: Sequence[str]) -> dict[str, set[str]]:
         with database.read() as session:
-            return jobs.paths(session, job_ids)
+            return actions.paths(session, job_ids)
 
     artifacts.sweep(paths, older_than_s=-1)
     left = {str(path.relative_to(artifacts.root)) for path in artifacts.root.rglob("*") if path.is_file()}

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.contract.states import TERMINAL, Status
+from service.states import TERMINAL, Status
 from tests.conftest import create_database, serve_postgres
 from tests.faults.oracle import Reference
 from tests.faults.yard import Yard, kill_group, open_yard
@@ -36,7 +36,7 @@ SUPERVISOR = "a worker with its children, at any moment"
 AT_RANDOM = "a child, at any moment"
 SPEC: dict[str, Any] = {"epochs": 12}
 LEASE_S = 6.0
-NOBODYS_FAULT = "from service.contract import leases\nleases.MAX_DEATHS = 10**9\n"
+NOBODYS_FAULT = "from service.jobs import leases\nleases.MAX_DEATHS = 10**9\n"
 """Three deaths without a new epoch fail a job; here they are nobody's fault."""
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url, text, update
 
-from service.contract import leases, wire
-from service.contract.states import Status
-from service.contract.tables import Job, Worker
+from service.jobs import leases
 from service.local.broker import Broker
+from service.runtime import task_names
+from service.states import Status
+from service.storage.tables import Job, Worker
 from tests.faults.oracle import Reference
 from tests.faults.proxy import Proxy
 from tests.faults.yard import Yard, open_yard, wait_until
@@ -233,7 +234,9 @@ def test_a_worker_outlives_a_celery_that_ends(light: Yard, broker: Broker, refer
     )
     worker = light.start(TAPELINE_WORKERS="2")
     light.until_end(light.submit())
-    wait_until(lambda: b":1" in ask(broker, b"SCARD _kombu.binding." + wire.TRAIN_QUEUE.encode()), "Celery again", 30)
+    wait_until(
+        lambda: b":1" in ask(broker, b"SCARD _kombu.binding." + task_names.TRAIN_QUEUE.encode()), "Celery again", 30
+    )
     light.until_end(light.submit())
     assert worker.poll() is None
     light.check(reference)
@@ -241,7 +244,7 @@ def test_a_worker_outlives_a_celery_that_ends(light: Yard, broker: Broker, refer
 
 def test_without_the_look_at_the_database_a_lost_message_is_found_out(light: Yard, broker: Broker) -> None:
     """F07 and F08 once more, the timer switched off: a job whose message was lost waits for ever."""
-    light.patch("from workers import supervise\nsupervise.LOOK_S = 3600.0\n")
+    light.patch("from workers.supervisor import supervise\nsupervise.LOOK_S = 3600.0\n")
     light.start()
     for pause in (2, 6, 12):  # until the looks at its start, and after a job, are over
         time.sleep(pause)
@@ -273,19 +276,23 @@ def feed_rubbish(light: Yard, broker: Broker, trace: Path) -> None:
         for number in range(300):
             producer.publish(
                 [[light.accepted[0]], {}, {}],
-                routing_key=wire.TRAIN_QUEUE,
-                headers={"task": wire.TRAIN_TASK, "id": str(number)},
+                routing_key=task_names.TRAIN_QUEUE,
+                headers={"task": task_names.TRAIN_TASK, "id": str(number)},
             )
         for body in ([["job_x"], {"a": 1}, {}], {"not": "a task"}, [[1, 2, 3], {}, {}], 5, "x", None, [], [1, 2, 3]):
-            producer.publish(body, routing_key=wire.TRAIN_QUEUE, headers={"task": wire.TRAIN_TASK, "id": "1"})
+            producer.publish(
+                body, routing_key=task_names.TRAIN_QUEUE, headers={"task": task_names.TRAIN_TASK, "id": "1"}
+            )
         producer.publish(
             pickle.dumps([[Evil(trace)], {}, {}]),
-            routing_key=wire.TRAIN_QUEUE,
+            routing_key=task_names.TRAIN_QUEUE,
             content_type="application/x-python-serialize",
             content_encoding="binary",
-            headers={"task": wire.TRAIN_TASK, "id": "2"},
+            headers={"task": task_names.TRAIN_TASK, "id": "2"},
         )
-    wait_until(lambda: ask(broker, b"LLEN " + wire.TRAIN_QUEUE.encode()).startswith(b":0\r"), "an empty queue", 60)
+    wait_until(
+        lambda: ask(broker, b"LLEN " + task_names.TRAIN_QUEUE.encode()).startswith(b":0\r"), "an empty queue", 60
+    )
 
 
 def test_repeated_foreign_and_evil_messages_do_nothing(light: Yard, broker: Broker, reference: Reference) -> None:
@@ -304,7 +311,9 @@ def test_repeated_foreign_and_evil_messages_do_nothing(light: Yard, broker: Brok
 
 def test_where_pickles_are_taken_the_evil_message_is_found_out(light: Yard, broker: Broker) -> None:
     """F11 once more, the check switched off: it must turn red."""
-    light.patch("from service.contract import wire\nwire.CELERY_OPTIONS['accept_content'] = ['json', 'pickle']\n")
+    light.patch(
+        "from service.runtime import task_names\ntask_names.CELERY_OPTIONS['accept_content'] = ['json', 'pickle']\n"
+    )
     light.submit()
     light.start(C_FORCE_ROOT="1", TAPELINE_WORKERS="4")  # Celery itself refuses to be root and unpickle
     light.until_all_end()

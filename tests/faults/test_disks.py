@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from service.contract import jobs
-from service.contract.artifacts import ArtifactFolder
-from service.contract.states import Status
+from service.jobs import actions
+from service.states import Status
+from service.storage.artifacts import ArtifactFolder
 from tests.faults.conftest import Bench
 from tests.faults.oracle import Reference
 from tests.faults.yard import Yard, open_yard
@@ -53,7 +53,7 @@ def test_a_full_disk_keeps_what_is_there_and_more_room_lets_the_job_go_on(
     assert (job.status, job.error["code"]) == (Status.FAILED, "storage")
     assert worker.poll() is None
     resize(small_disk, "8m")
-    jobs.retry(light.database, job_id)
+    actions.retry(light.database, job_id)
     light.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
     light.check(reference)
 
@@ -109,7 +109,7 @@ def test_a_database_without_room_is_an_outage(crowded: Yard, small_disk: Path, r
         if job.status == Status.FAILED:  # there was no room for its files either
             assert job.error is not None
             assert job.error["code"] == "storage"
-            jobs.retry(yard.database, job_id)
+            actions.retry(yard.database, job_id)
             yard.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
     assert yard.deaths() == 0
     yard.check(reference)

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from service.contract import failpoints, jobs, leases
-from service.contract.artifacts import ArtifactKind
-from service.contract.errors import LeaseLost
-from service.contract.states import Request, Status
-from service.contract.tables import Job
+from service.errors import LeaseLost
+from service.jobs import actions, leases
+from service.runtime import failpoints
+from service.states import Request, Status
+from service.storage.artifacts import ArtifactKind
+from service.storage.tables import Job
 from tests.faults.conftest import Bench, NoOrders
 from tests.faults.oracle import Reference
 
@@ -62,9 +63,9 @@ def test_a_child_that_dies_while_older_checkpoints_go_leaves_the_best_and_the_la
     job = bench.workshop.job(job_id)
     assert (job.status, job.result_digest) == (Status.SUCCEEDED, reference.result_digest)
     with bench.database.read() as session:
-        kept = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        kept = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
         assert {row.epoch for row in kept} == {job.best_epoch, 3}
-        assert job.size_bytes == sum(row.size_bytes for row in jobs.artifacts(session, job_id))
+        assert job.size_bytes == sum(row.size_bytes for row in actions.artifacts(session, job_id))
 
 
 def test_files_that_cannot_be_removed_at_the_end_do_not_undo_the_success(
@@ -132,7 +133,7 @@ def test_a_full_disk_fails_the_job_and_a_retry_goes_on_once_there_is_room(bench:
     assert job.error is not None
     assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "storage", 0)
     assert "No space left" in job.error["message"]
-    jobs.retry(bench.database, job_id)
+    actions.retry(bench.database, job_id)
     assert bench.train() == "succeeded"
     bench.check(reference)
 
@@ -163,14 +164,14 @@ def test_a_file_that_could_not_be_synced_or_named_never_becomes_a_checkpoint(
     assert job.error is not None
     assert (job.status, job.error["code"]) == (Status.FAILED, "storage")
     assert calls == 3
-    jobs.retry(bench.database, job_id)
+    actions.retry(bench.database, job_id)
     assert bench.train() == "succeeded"
     bench.check(reference)
 
 
 def newest_checkpoints(bench: Bench, job_id: str) -> list[Path]:
     with bench.database.read() as session:
-        rows = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)[::-1]
+        rows = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)[::-1]
     return [bench.artifacts.root / row.path for row in rows]
 
 
@@ -213,7 +214,7 @@ def test_a_cancel_wins_over_a_death(bench: Bench) -> None:
     bench.arm("epoch_committing.2")
     with pytest.raises(failpoints.Struck):
         bench.train(held)
-    jobs.cancel(bench.database, job_id)
+    actions.cancel(bench.database, job_id)
     leases.report_death(bench.database, held, "died")
     assert bench.workshop.job(job_id).status == Status.CANCELLED
     bench.check(None)
@@ -236,7 +237,7 @@ def test_memory_that_runs_out_fails_the_job_and_a_retry_goes_on(bench: Bench, re
     job = bench.workshop.job(job_id)
     assert job.error is not None
     assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "out_of_memory", 1)
-    jobs.retry(bench.database, job_id)
+    actions.retry(bench.database, job_id)
     assert bench.train() == "succeeded"
     bench.check(reference)
 
@@ -272,7 +273,7 @@ def test_checkpoints_that_cannot_be_read_now_are_kept_for_later(
     assert job.error is not None
     assert job.error["code"] == "storage"
     assert len(newest_checkpoints(bench, job_id)) == kept
-    jobs.retry(bench.database, job_id)
+    actions.retry(bench.database, job_id)
     assert bench.train() == "succeeded"
     bench.check(reference)
 
@@ -289,7 +290,7 @@ def test_without_the_checksum_a_flipped_bit_is_found_out(
     job_id = bench.submit()
     bench.die("epoch_trained.3")
     flip(newest_checkpoints(bench, job_id)[0])
-    monkeypatch.setattr("service.contract.artifacts.ArtifactFolder.read", read)
+    monkeypatch.setattr("service.storage.artifacts.ArtifactFolder.read", read)
     bench.train()
     with pytest.raises(AssertionError, match=r"I5|I6|I10"):
         bench.check(reference)

@@ -18,16 +18,16 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from sqlalchemy import event, select, update
 
 from migrations.upgrade import upgrade
-from service.contract import events, jobs, leases
-from service.contract.artifacts import ArtifactFolder, ArtifactKind
-from service.contract.database import Database
-from service.contract.errors import IllegalTransition, LeaseLost
-from service.contract.jobs import Submission
-from service.contract.leases import Claim, EpochRecord, Position
-from service.contract.rescue import rescue
-from service.contract.states import TERMINAL, Request, Status
-from service.contract.tables import Job
-from service.contract.validation import resolve
+from service.errors import IllegalTransition, LeaseLost
+from service.jobs import actions, events, leases
+from service.jobs.actions import Submission
+from service.jobs.leases import Claim, EpochRecord, Position
+from service.jobs.rescue import rescue
+from service.spec.validation import resolve
+from service.states import TERMINAL, Request, Status
+from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.database import Database
+from service.storage.tables import Job
 
 EPOCHS = 3
 SPEC = {"kind": "classifier", "epochs": EPOCHS}
@@ -75,7 +75,7 @@ class Protocol(RuleBasedStateMachine):
 
     def job(self, job_id: str) -> Job:
         with self.database.read() as session:
-            return jobs.get(session, job_id)
+            return actions.get(session, job_id)
 
     def heard(self, worker: Worker, write: Callable[[], Any]) -> bool:
         """Make a write of a worker: it must be heard if, and only if, the lease is live."""
@@ -92,7 +92,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(target=job_ids)
     def submit(self) -> str:
         submission = Submission(spec=SPEC, resolved=resolve(SPEC), steps=30)
-        answer, _ = jobs.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+        answer, _ = actions.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
         self.jobs[answer["id"]] = Expected()
         return str(answer["id"])
 
@@ -108,7 +108,7 @@ class Protocol(RuleBasedStateMachine):
         assert held.lease > max(expected.live, 0)
         expected.live = held.lease
         with self.database.read() as session:
-            kept = jobs.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)
+            kept = actions.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)
         return Worker(held, kept[-1].epoch if kept else 0)
 
     @rule(worker=workers)
@@ -198,12 +198,12 @@ class Protocol(RuleBasedStateMachine):
         self.jobs[job_id].live = 0
         self._count_end(job_id)
 
-    @rule(job_id=job_ids, verb=st.sampled_from([jobs.cancel, jobs.pause, jobs.resume, jobs.retry]))
+    @rule(job_id=job_ids, verb=st.sampled_from([actions.cancel, actions.pause, actions.resume, actions.retry]))
     def ask(self, job_id: str, verb: Callable[..., Job]) -> None:
         if job_id not in self.jobs:
             return
         before = self.job(job_id)
-        legal = verb.__name__ in jobs.actions_of(before)
+        legal = verb.__name__ in actions.actions_of(before)
         try:
             verb(self.database, job_id)
         except IllegalTransition:
@@ -216,9 +216,9 @@ class Protocol(RuleBasedStateMachine):
     def delete(self, job_id: str) -> None:
         if job_id not in self.jobs:
             return
-        legal = "delete" in jobs.actions_of(self.job(job_id))
+        legal = "delete" in actions.actions_of(self.job(job_id))
         try:
-            jobs.remove(self.database, job_id)
+            actions.remove(self.database, job_id)
         except IllegalTransition:
             assert not legal
             return
@@ -255,9 +255,9 @@ class Protocol(RuleBasedStateMachine):
                 retries = [item for item in log if item.type == "status" and item.data["reason"] == "retried"]
                 assert len(ends) - len(retries) == (job.status in TERMINAL)
                 assert not [item for item in log if item.data.get("code") == "determinism_violation"]
-                assert {row.epoch for row in jobs.epochs(session, job.id)} == expected.committed
+                assert {row.epoch for row in actions.epochs(session, job.id)} == expected.committed
                 assert job.epoch == max(expected.committed, default=0)
-                for row in jobs.artifacts(session, job.id):
+                for row in actions.artifacts(session, job.id):
                     assert (self.artifacts.root / row.path).exists()
 
 

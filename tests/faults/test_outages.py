@@ -13,17 +13,18 @@ import pytest
 from sqlalchemy import event, text, update
 from sqlalchemy.exc import OperationalError
 
-from service.contract import leases
-from service.contract.database import Database
-from service.contract.errors import LeaseLost
-from service.contract.leases import Claim
-from service.contract.rescue import Patience, rescue
-from service.contract.states import Status
-from service.contract.tables import Job
+from service.errors import LeaseLost
+from service.jobs import leases
+from service.jobs.leases import Claim
+from service.jobs.rescue import Patience, rescue
+from service.states import Status
+from service.storage.database import Database
+from service.storage.tables import Job
 from tests.faults.conftest import Bench, NoOrders
 from tests.faults.oracle import Reference
-from workers import insisting, supervise, watching
-from workers.insisting import insist
+from workers import retry
+from workers.retry import insist
+from workers.supervisor import supervise, watching
 
 
 def away() -> OperationalError:
@@ -32,7 +33,7 @@ def away() -> OperationalError:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(insisting, "PAUSE_S", 0.01)
+    monkeypatch.setattr(retry, "PAUSE_S", 0.01)
 
 
 def test_what_was_not_answered_is_asked_again() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from service.contract import jobs
-from service.contract.states import Status
+from service.jobs import actions
+from service.states import Status
 from tests.faults.oracle import Reference
 from tests.faults.yard import Yard, all_gone, kill_group, open_yard, wait_until
 from tests.workers.conftest import children_of, parent_of
@@ -76,7 +76,7 @@ def test_a_worker_killed_alone_takes_its_children_along(yard: Yard, reference: R
     yard.start("workers.reconcile")
     yard.start()
     yard.until(yard.accepted[0], lambda job: job.epoch > last)
-    jobs.cancel(yard.database, yard.accepted[0])
+    actions.cancel(yard.database, yard.accepted[0])
     yard.submit()
     yard.until_all_end()
     yard.check(None)
@@ -191,9 +191,9 @@ def test_a_worker_that_was_frozen_longer_than_its_lease_changes_nothing(
 
 
 UNFENCED = """
-from service.contract import leases
-from service.contract.errors import LeaseLost
-from service.contract.tables import Job
+from service.jobs import leases
+from service.errors import LeaseLost
+from service.storage.tables import Job
 
 def unfenced(session, held, **values):
     job = session.get(Job, held.job_id)
@@ -237,7 +237,7 @@ def test_a_drain_that_is_cut_short_loses_nothing(yard: Yard, reference: Referenc
 
 def test_a_child_that_has_just_ended_its_job_is_not_taken_for_one_that_lost_it(light: Yard) -> None:
     """Its worker looks after the commit, and before it has told."""
-    light.patch("from workers import watching\nwatching.LAST_WORD_S = 30.0\n")
+    light.patch("from workers.supervisor import watching\nwatching.LAST_WORD_S = 30.0\n")
     light.submit()
     light.arm("succeeded", "stop")
     light.start()
@@ -316,14 +316,14 @@ def test_a_job_that_kills_its_workers_is_given_up_and_the_next_one_runs(yard: Ya
     assert worker.poll() is None
     yard.submit()
     yard.until_all_end()
-    jobs.retry(yard.database, poison)  # nobody kills it any more
+    actions.retry(yard.database, poison)  # nobody kills it any more
     yard.until(poison, lambda job: job.status == Status.SUCCEEDED, 60)
     yard.check(reference)
 
 
 def test_a_child_that_hangs_is_ended_though_its_worker_renews_the_lease(light: Yard, reference: Reference) -> None:
     """F22: with a deadline of two seconds instead of two minutes."""
-    light.patch("from workers import watching\nwatching.BATCH_DEADLINE_S = 2.0\n")
+    light.patch("from workers.supervisor import watching\nwatching.BATCH_DEADLINE_S = 2.0\n")
     light.submit()
     light.arm("batch_done.2", "hang")
     light.start("workers.reconcile")

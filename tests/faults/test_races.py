@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from service.contract import jobs, leases
-from service.contract.errors import IdempotencyConflict, IllegalTransition, JobNotFound, LeaseLost
-from service.contract.jobs import IdempotencyKey, Submission
-from service.contract.rescue import rescue
-from service.contract.states import TERMINAL, Request, Status
-from service.contract.tables import Job
-from service.contract.validation import resolve
+from service.errors import IdempotencyConflict, IllegalTransition, JobNotFound, LeaseLost
+from service.jobs import actions, leases
+from service.jobs.actions import IdempotencyKey, Submission
+from service.jobs.rescue import rescue
+from service.spec.validation import resolve
+from service.states import TERMINAL, Request, Status
+from service.storage.tables import Job
 from tests.faults.conftest import Bench
 from tests.faults.yard import QUICK
 
@@ -62,11 +62,11 @@ def race(bench: Bench, seed: int, rounds: int) -> None:
                 lambda held=held: leases.fail(bench.database, held, {"code": "internal", "message": "m"}),
                 lambda held=held: leases.hand_back(bench.database, held, rng.choice([None, Request.PAUSE])),
                 lambda held=held: leases.report_death(bench.database, held, "died"),
-                lambda job_id=job_id: jobs.pause(bench.database, job_id),
+                lambda job_id=job_id: actions.pause(bench.database, job_id),
                 lambda job_id=job_id: run_out(bench, job_id),
             ]
         )
-        cancel = lambda job_id=job_id: jobs.cancel(bench.database, job_id)  # noqa: E731 - it is called twice
+        cancel = lambda job_id=job_id: actions.cancel(bench.database, job_id)  # noqa: E731 - it is called twice
         at_random(rng, cancel, against, cancel)
         job = bench.workshop.job(job_id)
         if job.status == Status.RUNNING:  # the worker hears of it at its next look
@@ -74,11 +74,11 @@ def race(bench: Bench, seed: int, rounds: int) -> None:
             leases.hand_back(bench.database, held, None)
             job = bench.workshop.job(job_id)
         if job.status not in TERMINAL:  # the cancel came first, to a job that was then handed back: it must count
-            jobs.cancel(bench.database, job_id)
+            actions.cancel(bench.database, job_id)
             job = bench.workshop.job(job_id)
         assert job.status in TERMINAL
         assert [event.type for event in bench.workshop.log(job_id)].count("end") == 1
-        assert jobs.actions_of(job) == tuple(action for action in jobs.actions_of(job) if action != "cancel")
+        assert actions.actions_of(job) == tuple(action for action in actions.actions_of(job) if action != "cancel")
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(1, 9))])
@@ -92,12 +92,12 @@ def test_of_two_deletions_and_a_retry_one_wins(bench: Bench) -> None:
         job_id = bench.submit()
         leases.fail(bench.database, bench.claim(), {"code": "internal", "message": "m"})
         bench.accepted.remove(job_id)
-        remove = lambda job_id=job_id: jobs.remove(bench.database, job_id)  # noqa: E731 - it is called twice
-        at_random(rng, remove, lambda job_id=job_id: jobs.retry(bench.database, job_id), remove)
+        remove = lambda job_id=job_id: actions.remove(bench.database, job_id)  # noqa: E731 - it is called twice
+        at_random(rng, remove, lambda job_id=job_id: actions.retry(bench.database, job_id), remove)
         with contextlib.suppress(JobNotFound):
             assert bench.workshop.job(job_id).status == Status.QUEUED
-            jobs.cancel(bench.database, job_id)
-            jobs.remove(bench.database, job_id)
+            actions.cancel(bench.database, job_id)
+            actions.remove(bench.database, job_id)
     bench.check(None)
 
 
@@ -115,7 +115,7 @@ def test_of_two_schedulers_one_rescues_and_the_silent_worker_is_not_heard(bench:
             leases.succeed(bench.database, held, "sha256:late")
         job = bench.workshop.job(job_id)
         assert (job.status, job.attempt, job.result_digest) == (Status.QUEUED, 2, None)
-        jobs.cancel(bench.database, job_id)
+        actions.cancel(bench.database, job_id)
     bench.check(None)
 
 
@@ -127,7 +127,7 @@ def post_at_once(bench: Bench, count: int) -> set[str]:
     def post(number: int) -> None:
         key = IdempotencyKey(key="one", fingerprint="other" if number % 5 == 4 else "same")
         submission = Submission(spec=QUICK, resolved=spec, steps=51)
-        answer, _ = jobs.submit(bench.database, submission, idempotency=key, represent=lambda job: {"id": job.id})
+        answer, _ = actions.submit(bench.database, submission, idempotency=key, represent=lambda job: {"id": job.id})
         told.add(answer["id"])
 
     post(0)
@@ -140,11 +140,11 @@ def test_fifty_requests_with_one_key_at_once_make_one_job(bench: Bench) -> None:
     told = post_at_once(bench, 50)
     assert len(told) == 1
     bench.accepted += told
-    jobs.cancel(bench.database, *told)
+    actions.cancel(bench.database, *told)
     bench.check(None)
 
 
 def test_where_keys_are_not_kept_fifty_requests_are_found_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """F24 once more, the check switched off: it must turn red."""
-    monkeypatch.setattr(jobs, "_take_key", lambda *_: None)
+    monkeypatch.setattr(actions, "_take_key", lambda *_: None)
     assert len(post_at_once(bench, 10)) > 1

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 
-from service.contract.failpoints import VARIABLE
+from service.runtime.failpoints import VARIABLE
 from tests.faults.oracle import Reference
 from tests.faults.yard import QUICK, Yard, wait_until
 

@@ -21,9 +21,9 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from service.contract.artifacts import ArtifactFolder
-from service.contract.failpoints import VARIABLE
 from service.datasets.builtins import BUILT_IN
+from service.runtime.failpoints import VARIABLE
+from service.storage.artifacts import ArtifactFolder
 from tests.faults.oracle import Reference, check
 from tests.workers.conftest import Workshop, children_of, is_alive, open_workshop
 

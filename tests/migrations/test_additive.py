@@ -10,7 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
 from migrations.upgrade import config, exclusively
-from service.contract.database import Database
+from service.storage.database import Database
 
 FIRST_WITH_RULE = "0003"
 """Older versions were never deployed."""

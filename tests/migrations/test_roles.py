@@ -15,13 +15,13 @@ from sqlalchemy.exc import ProgrammingError
 
 from migrations import roles
 from migrations.upgrade import is_current, upgrade
-from service.contract.artifacts import ArtifactFolder
-from service.contract.database import Database
-from service.contract.errors import SettingsError
-from service.upkeep import backup, retention
-from service.upkeep.retention import Policy
+from service.errors import SettingsError
+from service.maintenance import backup, retention
+from service.maintenance.retention import Policy
+from service.storage.artifacts import ArtifactFolder
+from service.storage.database import Database
 from tests.conftest import create_database
-from tests.service.upkeep.conftest import House
+from tests.service.maintenance.conftest import House
 
 _NUMBERS = itertools.count()  # roles belong to the server, which all tests share
 

@@ -9,11 +9,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import select, text
 
 from migrations.upgrade import config, exclusively, is_current, upgrade
-from service.contract import audit_seals
-from service.contract.audit_chain import verify
-from service.contract.database import Database
-from service.contract.extremes import Extremes, extended
-from service.contract.tables import Job
+from service.access import audit_seals
+from service.access.audit_chain import verify
+from service.jobs.extremes import Extremes, extended
+from service.storage.database import Database
+from service.storage.tables import Job
 
 
 def test_an_empty_database_is_brought_to_the_schema_of_the_code(database_url: str) -> None:

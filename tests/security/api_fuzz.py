@@ -20,8 +20,8 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from service.contract.settings import Settings
 from service.local import LocalStack
+from service.runtime.settings import Settings
 
 STREAMS: Final = ("/stream", "/jobs/{job_id}/stream")
 CHECKS: Final = (

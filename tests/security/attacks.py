@@ -31,7 +31,7 @@ import numpy as np
 import redis
 
 from benchmarks.service.place import Place, Places, wait_until
-from service.contract import wire
+from service.runtime import task_names
 
 MAX_PEAK_MB: Final = 400
 MAX_P99_MS: Final = 200
@@ -163,7 +163,7 @@ def broker_errors(attack: Attack) -> None:
         attack.many(8, work)
         mend()
         time.sleep(2)
-        longest = max(longest, int(broker.llen(wire.TRAIN_QUEUE)))  # type: ignore[arg-type]
+        longest = max(longest, int(broker.llen(task_names.TRAIN_QUEUE)))  # type: ignore[arg-type]
     broker.close()
     attack.note = f"{longest} messages in the queue afterwards"
 

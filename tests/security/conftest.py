@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.contract.settings import Settings
 from service.local import LocalStack
+from service.runtime.settings import Settings
 
 CHOSEN = "an-operator-chose-this-one"
 OWNERS = ("ann", "bob")

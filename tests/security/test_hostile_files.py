@@ -24,7 +24,7 @@ def processes(home: Path) -> dict[int, str]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes()
-            if b"service.datasets.quarantine" in command:
+            if b"service.datasets.sandbox" in command:
                 found[int(folder.name)] = "reader"
             elif b"gunicorn" in command and str(home).encode() in (folder / "environ").read_bytes():
                 found[int(folder.name)] = "web"

@@ -22,12 +22,12 @@ from limits.errors import StorageError
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from service.contract.database import Database
-from service.contract.settings import Settings
 from service.local import LocalStack
-from service.upkeep import doctor
+from service.maintenance import doctor
+from service.runtime.settings import Settings
+from service.storage.database import Database
+from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
-from service.web.quotas import Quotas
 from tests.waiting import wait_until
 from workers.app import create_app
 

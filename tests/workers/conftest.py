@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from migrations.upgrade import upgrade
-from service.contract import calibrations, costs, events, jobs
-from service.contract.database import Database
-from service.contract.jobs import Submission
-from service.contract.settings import Settings
-from service.contract.states import TERMINAL
-from service.contract.tables import Event, Job
-from service.contract.validation import resolve
+from service.jobs import actions, calibrations, events
+from service.jobs.actions import Submission
+from service.runtime.settings import Settings
+from service.spec import costs
+from service.spec.validation import resolve
+from service.states import TERMINAL
+from service.storage.database import Database
+from service.storage.tables import Event, Job
 
 STEADY = {
     "kind": "classifier",
@@ -79,12 +80,12 @@ class Workshop:
     def store(self, document: dict[str, Any]) -> str:
         resolved = resolve(document)
         submission = Submission(spec=document, resolved=resolved, steps=costs.total_steps(resolved, self.train_count))
-        answer, _ = jobs.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+        answer, _ = actions.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
         return str(answer["id"])
 
     def job(self, job_id: str) -> Job:
         with self.database.read() as session:
-            return jobs.get(session, job_id)
+            return actions.get(session, job_id)
 
     def log(self, job_id: str) -> list[Event]:
         with self.database.read() as session:

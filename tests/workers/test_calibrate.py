@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
-from service.contract import calibrations, work
-from service.contract.tables import Calibration
+from service.jobs import calibrations
+from service.spec import work
+from service.storage.tables import Calibration
 from tests.waiting import wait_until
 from tests.workers.conftest import Workshop
 from workers import calibrate
-from workers.supervise import Supervisor
+from workers.supervisor.supervise import Supervisor
 
 
 @pytest.fixture

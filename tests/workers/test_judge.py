@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from engine import Judge, checkpoint
-from service.contract.validation import read_resolved, resolve
 from service.datasets import BUILT_IN, Dataset, load
-from workers import build, make_judge
+from service.spec.validation import read_resolved, resolve
+from workers import make_judge
+from workers.training import build
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
-from service.contract import jobs
-from service.contract.leases import Claim
+from service.jobs import actions
+from service.jobs.leases import Claim
 from tests.workers.conftest import Workshop, children_of
 from workers.usage import ChildMeter, OwnMeter
 
@@ -24,7 +24,7 @@ def test_a_job_tells_what_it_used_as_a_whole_and_in_each_epoch(workshop: Worksho
     workshop.start()
     job = workshop.until_end(job_id)
     with workshop.database.read() as session:
-        epochs = jobs.epochs(session, job_id)
+        epochs = actions.epochs(session, job_id)
     each = [row.cpu_seconds or 0.0 for row in epochs]
     assert all(0 < seconds <= row.seconds + 0.5 for seconds, row in zip(each, epochs, strict=True))
     assert job.cpu_seconds is not None
@@ -65,7 +65,7 @@ def test_a_job_goes_on_counting_after_its_child_was_killed(workshop: Workshop) -
     assert after.cpu_seconds is not None
     assert before.cpu_seconds is not None
     with workshop.database.read() as session:
-        rows = jobs.epochs(session, job_id)
+        rows = actions.epochs(session, job_id)
     first = sum(row.cpu_seconds or 0 for row in rows if row.lease == 1)
     second = sum(row.cpu_seconds or 0 for row in rows if row.lease == 2 and row.epoch <= after.epoch)
     assert first > 0

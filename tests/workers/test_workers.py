@@ -14,13 +14,14 @@ import pytest
 import safetensors.numpy
 from sqlalchemy import text
 
-from service.contract import audit_seals, jobs, leases
-from service.contract.artifacts import ArtifactFolder, ArtifactKind
-from service.contract.audit_chain import verify
-from service.contract.database import Database, now_ms
-from service.contract.states import Status
-from service.contract.tables import AuditEntry, Job
+from service.access import audit_seals
+from service.access.audit_chain import verify
 from service.datasets import load
+from service.jobs import actions, leases
+from service.states import Status
+from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.database import Database, now_ms
+from service.storage.tables import AuditEntry, Job
 from tests.workers.conftest import Workshop, children_of, is_alive, open_workshop
 
 
@@ -61,7 +62,7 @@ def test_a_job_that_succeeded_keeps_as_many_checkpoints_as_its_spec_says_or_the_
     workshop.start()
     job = workshop.until_end(job_id)
     with workshop.database.read() as session:
-        files = jobs.artifacts(session, job_id)
+        files = actions.artifacts(session, job_id)
     epochs = {row.epoch for row in files if row.kind == ArtifactKind.CHECKPOINT}
     assert epochs == {4, 3, 2, 1} - set(range(1, 5 - kept)) | {job.best_epoch}
     workshop.stop()  # the files go after the rows
@@ -80,9 +81,9 @@ def test_a_job_leaves_metrics_samples_and_checkpoints(workshop: Workshop) -> Non
     assert job.provenance is not None
     assert job.provenance["threads"] == 1
     with workshop.database.read() as session:
-        epochs = jobs.epochs(session, job_id)
-        files = jobs.artifacts(session, job_id)
-        latest = jobs.checkpoint(session, job, "latest")
+        epochs = actions.epochs(session, job_id)
+        files = actions.artifacts(session, job_id)
+        latest = actions.checkpoint(session, job, "latest")
     assert [row.epoch for row in epochs] == [1, 2, 3]
     assert {row.epoch for row in files if row.kind == ArtifactKind.SAMPLE} == {1, 2, 3}
     assert {row.epoch for row in files if row.kind == ArtifactKind.CHECKPOINT} == {3, job.best_epoch}
@@ -110,7 +111,7 @@ def test_a_job_that_stops_early_succeeds_with_its_last_epoch_kept(light: Worksho
     assert job.stopped_early is not None
     assert (job.stopped_early["metric"], job.stopped_early["best_epoch"]) == ("val_accuracy", 1)
     with light.database.read() as session:
-        files = {(row.kind, row.epoch) for row in jobs.artifacts(session, job_id)}
+        files = {(row.kind, row.epoch) for row in actions.artifacts(session, job_id)}
     assert {(ArtifactKind.CHECKPOINT, 2), (ArtifactKind.SAMPLE, 2)} <= files
     assert [event.data["code"] for event in light.log(job_id) if event.type == "log"] == ["stopped_early"]
 
@@ -174,11 +175,11 @@ def test_a_pause_is_obeyed_within_a_second_and_costs_no_bit(light: Workshop, und
     job_id = light.submit()
     light.start()
     light.until(job_id, lambda job: job.epoch >= 1)
-    jobs.pause(light.database, job_id)
+    actions.pause(light.database, job_id)
     began = time.monotonic()
     light.until(job_id, lambda job: job.status == Status.PAUSED, 5)
     assert time.monotonic() - began < 2  # a second, and another one for a busy machine
-    jobs.resume(light.database, job_id)
+    actions.resume(light.database, job_id)
     job = light.until_end(job_id)
     assert job.result_digest == undisturbed.result_digest
 
@@ -187,10 +188,10 @@ def test_a_cancelled_job_keeps_what_it_has(light: Workshop) -> None:
     job_id = light.submit(epochs=500)
     light.start()
     light.until(job_id, lambda job: job.epoch >= 1)
-    jobs.cancel(light.database, job_id)
+    actions.cancel(light.database, job_id)
     job = light.until(job_id, lambda job: job.status == Status.CANCELLED, 5)
     with light.database.read() as session:
-        assert jobs.checkpoint(session, job, "latest").epoch == job.epoch
+        assert actions.checkpoint(session, job, "latest").epoch == job.epoch
 
 
 DIVERGING: dict[str, Any] = {
@@ -212,10 +213,10 @@ def test_a_loss_that_is_no_number_any_more_fails_the_job_with_advice(light: Work
     assert job.error["epoch"] == job.epoch + 1
     assert job.error["last_good_checkpoint"] == (job.epoch or None)
     assert "learning rate" in job.error["hint"]
-    assert "retry" not in jobs.actions_of(job)
+    assert "retry" not in actions.actions_of(job)
     if job.epoch:
         with light.database.read() as session:
-            assert jobs.checkpoint(session, job, "latest").epoch == job.epoch
+            assert actions.checkpoint(session, job, "latest").epoch == job.epoch
 
 
 def test_data_that_cannot_be_had_fail_the_job_and_say_what_to_do(light: Workshop) -> None:
@@ -232,13 +233,13 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(light: Workshop, undi
     job_id = light.submit()
     worker = light.start()
     light.until(job_id, lambda job: job.epoch >= 2)
-    jobs.pause(light.database, job_id)
+    actions.pause(light.database, job_id)
     light.until(job_id, lambda job: job.status == Status.PAUSED)
     with light.database.read() as session:
-        rows = jobs.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        rows = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
     damaged = ArtifactFolder(light.settings.artifacts).root / rows[-1].path
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    jobs.resume(light.database, job_id)
+    actions.resume(light.database, job_id)
     job = light.until_end(job_id)
     assert worker.poll() is None
     assert job.result_digest == undisturbed.result_digest

@@ -23,7 +23,7 @@ export const sentence = (text) => capital(text) + (/[.!?]$/.test(text) ? "" : ".
 export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 // Label, unit, goal and colour of a metric: { label, description, percent, goal, series, unit }. One of a single layer, like
-// grad_norm/layers.0, is described by its base. The server's words: service/contract/metric_info.py.
+// grad_norm/layers.0, is described by its base. The server's words: service/spec/metric_info.py.
 let known = null;
 export function describe(name) {
   known ??= JSON.parse($("#metric-info").textContent);

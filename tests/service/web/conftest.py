@@ -16,13 +16,13 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 from werkzeug.serving import make_server
 
-from service.contract import leases
-from service.contract.artifacts import ArtifactFolder, ArtifactKind
-from service.contract.database import Database
-from service.contract.health import Finding
-from service.contract.leases import Claim, EpochRecord, Position, Usage
-from service.contract.settings import Auth, Settings
+from service.jobs import leases
+from service.jobs.leases import Claim, EpochRecord, Position, Usage
 from service.pictures import grids
+from service.runtime.settings import Auth, Settings
+from service.spec.findings import Finding
+from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.database import Database
 from service.web.app import create_app
 from service.web.services import EXTENSION, Services
 

@@ -13,14 +13,15 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service.access import audit, keys
+from service.access.keys import Scope
 from service.client import ApiError, Client
-from service.contract import audit, keys, leases
-from service.contract.database import Database
-from service.contract.keys import Scope
-from service.contract.settings import Auth, Quotas
-from service.contract.tables import Worker
-from service.web import last_use
-from service.web.last_use import LastUse
+from service.jobs import leases
+from service.runtime.settings import Auth, Quotas
+from service.storage.database import Database
+from service.storage.tables import Worker
+from service.web.middleware import last_use
+from service.web.middleware.last_use import LastUse
 from service.web.services import EXTENSION, Services
 
 Submit = Callable[..., str]

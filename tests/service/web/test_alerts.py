@@ -14,8 +14,8 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
-from service.contract.database import Database, now_ms
-from service.contract.tables import Job
+from service.storage.database import Database, now_ms
+from service.storage.tables import Job
 from service.web.metrics import Metrics
 from service.web.publisher import Publisher
 from service.web.services import EXTENSION

@@ -10,13 +10,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
-from service.contract import audit, audit_seals, keys
-from service.contract.audit import Actor, Deed
-from service.contract.audit_chain import verify
-from service.contract.database import Database
-from service.contract.keys import Scope
-from service.contract.settings import Auth
-from service.contract.tables import AuditEntry
+from service.access import audit, audit_seals, keys
+from service.access.audit import Actor, Deed
+from service.access.audit_chain import verify
+from service.access.keys import Scope
+from service.runtime.settings import Auth
+from service.storage.database import Database
+from service.storage.tables import AuditEntry
 from service.web.services import EXTENSION, Services
 
 

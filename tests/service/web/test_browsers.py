@@ -10,8 +10,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.web.openapi import UNDOCUMENTED
-from service.web.operations import operation_of
+from service.web.openapi.builder import UNDOCUMENTED
+from service.web.openapi.operations import operation_of
 
 Submit = Callable[..., str]
 

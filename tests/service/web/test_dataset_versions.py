@@ -13,15 +13,16 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.contract import jobs, leases
-from service.contract.tables import Upload
 from service.datasets.idx import write_idx
-from service.upkeep.retention import Policy
+from service.jobs import actions, leases
+from service.maintenance.retention import Policy
+from service.storage.tables import Upload
 from service.web.services import EXTENSION, Services
 from tests.faults.conftest import NoOrders
 from tests.service.web.conftest import MakeApp
-from workers import limits, run
+from workers import limits
 from workers.reconcile import sweep
+from workers.training import run
 
 SMALL: dict[str, Any] = {
     "kind": "classifier",
@@ -63,7 +64,7 @@ def train(app: Flask, job_id: str) -> Any:
     finally:
         limits.let_go()
     with here.database.read() as session:
-        return jobs.get(session, job_id)
+        return actions.get(session, job_id)
 
 
 def tidy(app: Flask) -> list[str]:
@@ -167,7 +168,7 @@ def test_jobs_that_are_submitted_while_their_dataset_is_deleted_have_it_or_are_r
     tidy(app)
     with here.database.read() as session:
         for job_id in accepted:
-            pinned = jobs.get(session, job_id).upload_id
+            pinned = actions.get(session, job_id).upload_id
             assert pinned is not None
             assert session.get(Upload, pinned) is not None
             assert here.uploads.files(pinned)

@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
-from service.contract import uploads
 from service.datasets import content_sha256
 from service.datasets.idx import idx_header
+from service.jobs import uploads
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import MakeApp, PlayedWorker
 
@@ -158,7 +158,7 @@ def test_a_built_in_data_set_stays(client: FlaskClient) -> None:
 
 
 def test_an_upload_is_its_owners(make_app: MakeApp, sqlite_url: str) -> None:
-    from service.contract.settings import Auth
+    from service.runtime.settings import Auth
 
     app = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("one-key-of-some-length", "another-of-some-length"))
     one, other = app.test_client(), app.test_client()

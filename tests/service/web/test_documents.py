@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.web.openapi import UNDOCUMENTED
+from service.web.openapi.builder import UNDOCUMENTED
 
 Submit = Callable[..., str]
 

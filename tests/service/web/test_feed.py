@@ -16,12 +16,13 @@ from flask import Flask
 from httpx_sse import ServerSentEvent, connect_sse
 from sqlalchemy import event as database_event
 
-from service.contract import events as log
-from service.contract import jobs, leases, listing
-from service.contract.listing import JobFilter
-from service.contract.states import Status
-from service.web import feed
+from service.jobs import actions, leases
+from service.jobs import events as log
+from service.jobs.queries import listing
+from service.jobs.queries.listing import JobFilter
+from service.states import Status
 from service.web.services import EXTENSION
+from service.web.streaming import feed
 
 Submit = Callable[..., str]
 Serve = Callable[[Flask], str]
@@ -196,7 +197,7 @@ def test_what_took_very_long_to_be_committed_is_heard(
     with opened(base) as events:
         next(events)
         with app.extensions[EXTENSION].database.write() as session:
-            jobs.finish(session, jobs.get(session, job_id), Status.CANCELLED, reason="cancelled")
+            actions.finish(session, actions.get(session, job_id), Status.CANCELLED, reason="cancelled")
             session.flush()
             time.sleep(1.5)
         assert [event["seq"] for event in until(events, ends=1) if event["event"] == "end"] == [3]

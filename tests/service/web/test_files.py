@@ -21,9 +21,9 @@ from PIL import Image
 from sqlalchemy import insert, select
 
 from service.client import Client
-from service.contract.tables import Artifact
 from service.pictures.grids import Verdicts
-from service.web import drawings
+from service.storage.tables import Artifact
+from service.web.files import drawings
 from service.web.services import EXTENSION
 
 Submit = Callable[..., str]

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.contract import jobs, leases
+from service.jobs import actions, leases
 from service.web.services import EXTENSION
 
 Submit = Callable[..., str]
@@ -271,7 +271,7 @@ def test_what_is_deleted_before_it_is_copied_is_not_reproduced(
     client, worker = either_app.test_client(), play(either_app)
     original = trained(client, worker, submit)
     services = either_app.extensions[EXTENSION]
-    monkeypatch.setattr(services.quotas, "new_job", lambda _: jobs.remove(services.database, original))
+    monkeypatch.setattr(services.quotas, "new_job", lambda _: actions.remove(services.database, original))
     made = client.post(f"/jobs/{original}/reproduce")
     assert (made.status_code, made.json["code"]) == (404, "job_not_found")
     assert client.get("/jobs").json["data"] == []
@@ -405,4 +405,4 @@ def test_a_fork_of_somebody_elses_job_is_not_found(make_app: Any, sqlite_url: st
     ):
         assert call.json["code"] == "job_not_found"
     with app.extensions[EXTENSION].database.read() as session:
-        assert jobs.get(session, job_id).name is None
+        assert actions.get(session, job_id).name is None

@@ -7,9 +7,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.contract.keys import of_settings
-from service.contract.settings import Auth
-from service.web.guard import is_known_host
+from service.access.keys import of_settings
+from service.runtime.settings import Auth
+from service.web.middleware.guard import is_known_host
 
 Submit = Callable[..., str]
 

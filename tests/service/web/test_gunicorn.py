@@ -16,11 +16,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.contract import keys
-from service.contract.database import Database
-from service.contract.keys import Scope
-from service.web.arrivals import BODY_S, HEAD_S
-from service.web.receiving import PIECE_S
+from service.access import keys
+from service.access.keys import Scope
+from service.storage.database import Database
+from service.web.files.receiving import PIECE_S
+from service.web.server.arrivals import BODY_S, HEAD_S
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

@@ -15,7 +15,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.sock import TCPSocket
 
-from service.web.gunicorn_worker import Worker
+from service.web.server.gunicorn_worker import Worker
 
 
 @dataclass

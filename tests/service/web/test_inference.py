@@ -21,15 +21,15 @@ from PIL import Image
 
 from engine import EpochDone, checkpoint
 from service import datasets
-from service.contract import validation
-from service.contract.presets import DEFAULT_PRESET
-from service.contract.settings import Auth
 from service.datasets import Dataset
-from service.web import asking
-from service.web.inference import _Kept
+from service.runtime.settings import Auth
+from service.spec import validation
+from service.spec.presets import DEFAULT_PRESET
+from service.web.inference import loading
+from service.web.inference.answering import _Kept
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
-from workers import build
+from workers.training import build
 
 CONV = [
     {"type": "conv2d", "filters": 4, "activation": "linear"},
@@ -560,7 +560,7 @@ def test_networks_stay_ready_and_are_made_once(app: Flask, classifier: str, digi
     images = [png(image) for image in digits.validation_images[:5]]
     expected = ask(app.test_client(), classifier, "predict", images=images)
     reads.clear()
-    app.extensions.pop(asking._EXTENSION)
+    app.extensions.pop(loading._EXTENSION)
     with ThreadPoolExecutor(8) as pool:
         asked = [
             pool.submit(ask, app.test_client(), classifier, "predict", images=images, explain=number % 2 == 0)

@@ -12,11 +12,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event, update
 
-from service.contract import leases, lineage
-from service.contract.database import Database
-from service.contract.tables import Epoch, Event, Job
+from service.jobs import leases, lineage
+from service.storage.database import Database
+from service.storage.tables import Epoch, Event, Job
 from service.web.filters import NOTHING
-from service.web.resources import job_pages
+from service.web.resources.pages import job_pages
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
 

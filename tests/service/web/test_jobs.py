@@ -15,10 +15,11 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.contract import calibrations, work
-from service.contract.orders import SORTS
-from service.contract.tables import Job
 from service.datasets import failures
+from service.jobs import calibrations
+from service.jobs.queries.sorting import SORTS
+from service.spec import work
+from service.storage.tables import Job
 from service.web.services import EXTENSION
 
 Submit = Callable[..., str]

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.contract.tables import Job
+from service.storage.tables import Job
 from service.web.services import EXTENSION
 
 Submit = Callable[..., str]
@@ -244,9 +244,9 @@ def test_csv_is_read_in_parts_and_has_a_limit(
 ) -> None:
     for number in range(7):
         submit(client, name=f"n{number}")
-    monkeypatch.setattr("service.web.resources.lists._AT_ONCE", 2)
+    monkeypatch.setattr("service.web.resources.jobs.lists._AT_ONCE", 2)
     assert [row[1] for row in rows_of(client.get("/jobs?format=csv&sort=name"))[1:]] == [f"n{at}" for at in range(7)]
-    monkeypatch.setattr("service.web.resources.lists.MAX_CSV_ROWS", 3)
+    monkeypatch.setattr("service.web.resources.jobs.lists.MAX_CSV_ROWS", 3)
     answer = client.get("/jobs?format=csv")
     assert (len(rows_of(answer)), answer.headers["X-Total-Count"]) == (4, "7")
 

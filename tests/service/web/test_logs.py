@@ -11,9 +11,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.contract import leases
-from service.contract.health import Finding
-from service.contract.states import FindingCode, Severity
+from service.jobs import leases
+from service.spec.findings import Finding
+from service.states import FindingCode, Severity
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8"}
 
@@ -86,7 +86,7 @@ def test_a_log_is_read_backwards_without_gaps(client: FlaskClient, job_id: str) 
 
 
 def test_a_log_is_downloaded_as_json_lines(client: FlaskClient, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.web.resources.events._AT_ONCE", 3)
+    monkeypatch.setattr("service.web.resources.jobs.events._AT_ONCE", 3)
     answer = client.get(f"/jobs/{job_id}/events?format=jsonl", headers=BROWSER)
     assert answer.mimetype == "application/x-ndjson"
     assert answer.headers["Content-Disposition"].startswith("attachment")

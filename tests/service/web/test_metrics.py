@@ -10,10 +10,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.contract import leases
-from service.contract.database import Database
-from service.contract.leases import Usage
-from service.contract.tables import Worker
+from service.jobs import leases
+from service.jobs.leases import Usage
+from service.storage.database import Database
+from service.storage.tables import Worker
 from service.web.metrics import Metrics
 from service.web.services import EXTENSION
 from tests.service.web.conftest import PlayedWorker

@@ -4,8 +4,8 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from service.contract import health
-from service.contract.spec import Kind
+from service.spec.findings import CODES
+from service.spec.schema import Kind
 
 
 def whole(schema: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def test_fields_that_depend_on_others_say_when_they_apply(client: FlaskClient) -
 def test_findings_to_stop_on_are_those_of_the_kind(client: FlaskClient) -> None:
     parts = client.get("/schema.json").get_json(force=True)["$defs"]
     for part, kind in (("Health", Kind.CLASSIFIER), ("GanHealth", Kind.GAN)):
-        assert set(parts[part]["properties"]["stop_on"]["x-choices"]) == set(health.codes(kind))
+        assert set(parts[part]["properties"]["stop_on"]["x-choices"]) == set(CODES[kind])
 
 
 def test_presets_say_what_they_are_and_what_they_reach(client: FlaskClient) -> None:

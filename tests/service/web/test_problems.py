@@ -17,8 +17,8 @@ from flask.testing import FlaskClient
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
-from service.contract import validation
-from service.web import problems
+from service.spec import validation
+from service.web.middleware import problems
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]
@@ -312,7 +312,7 @@ def test_unexpected_error_shows_no_trace(client: FlaskClient, monkeypatch: pytes
     def explode(*args: Any, **options: Any) -> None:
         raise RuntimeError("the secret is 1234")
 
-    monkeypatch.setattr("service.web.resources.lists.listing.find", explode)
+    monkeypatch.setattr("service.web.resources.jobs.lists.listing.find", explode)
     answer = client.get("/jobs")
     check_problem(answer, 500, "internal")
     assert "1234" not in answer.text
@@ -322,7 +322,7 @@ def test_locked_database_is_a_passing_problem(client: FlaskClient, monkeypatch: 
     def locked(*args: Any, **options: Any) -> None:
         raise OperationalError("INSERT", {}, Exception("database is locked"))
 
-    monkeypatch.setattr("service.web.resources.jobs.jobs.submit", locked)
+    monkeypatch.setattr("service.web.resources.jobs.jobs.actions.submit", locked)
     check_problem(client.post("/jobs", json={"kind": "gan"}), 503, "database_unavailable")
 
 

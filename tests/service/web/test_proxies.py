@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from flask import Flask
 
-from service.contract import keys
-from service.contract.settings import Auth
+from service.access import keys
+from service.runtime.settings import Auth
 from service.web.services import EXTENSION
 
 MakeApp = Callable[..., Flask]

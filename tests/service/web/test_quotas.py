@@ -15,13 +15,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event
 
-from service.contract import keys, leases
-from service.contract.database import Database
-from service.contract.jobs import count_waiting
-from service.contract.keys import Scope
-from service.contract.settings import Auth, Quotas
+from service.access import keys
+from service.access.keys import Scope
+from service.jobs import leases
+from service.jobs.actions import count_waiting
 from service.local.broker import Broker
-from service.web.quotas import GUESSES
+from service.runtime.settings import Auth, Quotas
+from service.storage.database import Database
+from service.web.middleware.quotas import GUESSES
 from service.web.services import EXTENSION, Services
 
 MakeApp = Callable[..., Flask]

@@ -8,10 +8,10 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.contract import leases
-from service.contract.health import Finding
-from service.contract.leases import Usage
-from service.contract.states import FindingCode, Severity
+from service.jobs import leases
+from service.jobs.leases import Usage
+from service.spec.findings import Finding
+from service.states import FindingCode, Severity
 
 Submit = Callable[..., str]
 

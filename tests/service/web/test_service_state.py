@@ -12,8 +12,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.contract import leases, validation
-from service.contract.tables import Worker
+from service.jobs import leases
+from service.spec import validation
+from service.storage.tables import Worker
 from service.web.services import EXTENSION
 
 MakeApp = Callable[..., Flask]
@@ -108,7 +109,7 @@ def test_data_set_that_is_not_here_is_not_downloaded_for_a_picture(
 ) -> None:
     from dataclasses import replace
 
-    from service.datasets.shelf import Shelf
+    from service.datasets.repository import Shelf
 
     real = Shelf.describe
     gone = lambda shelf, name, owner: replace(real(shelf, "mnist-10k", owner), available=False)  # noqa: E731

@@ -9,11 +9,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.contract import keys
-from service.contract.keys import Scope
-from service.contract.settings import Auth
-from service.web.guard import COOKIE
-from service.web.quotas import SIGN_INS
+from service.access import keys
+from service.access.keys import Scope
+from service.runtime.settings import Auth
+from service.web.middleware.guard import COOKIE
+from service.web.middleware.quotas import SIGN_INS
 from service.web.services import EXTENSION, Services
 
 OWN = {"Origin": "http://localhost"}
@@ -148,7 +148,7 @@ def test_a_revoked_key_opens_nothing_after_two_seconds(
     assert program.get("/jobs", headers=bearer).status_code == browser.get("/jobs").status_code == 200
     keys.revoke(here.database, "k")
     now = __import__("time").monotonic() + 2.0
-    monkeypatch.setattr("service.web.keyring.time.monotonic", lambda: now)
+    monkeypatch.setattr("service.web.middleware.keyring.time.monotonic", lambda: now)
     assert program.get("/jobs", headers=bearer).status_code == browser.get("/jobs").status_code == 401
 
 

@@ -16,9 +16,9 @@ from flask.testing import FlaskClient
 from httpx_sse import ServerSentEvent, connect_sse
 from sqlalchemy.exc import OperationalError
 
-from service.web import stream
 from service.web.services import EXTENSION
-from service.web.stream import Hub
+from service.web.streaming import stream
+from service.web.streaming.stream import Hub
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]

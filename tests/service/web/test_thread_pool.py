@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.web.thread_pool import ThreadPool
+from service.web.server.thread_pool import ThreadPool
 from tests.waiting import wait_until
 
 MANY = 200

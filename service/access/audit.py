@@ -1,0 +1,87 @@
+"""Who did what: rows that are added with what they tell of, in its transaction, and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.storage.database import now_ms
+from service.storage.tables import AUDIT, AuditEntry
+
+_ADD: Final = AUDIT.insert().values(at_ms=now_ms())
+
+
+class Deed(StrEnum):
+    """What can have been done."""
+
+    SUBMIT = "submit"
+    FORK = "fork"
+    REPRODUCE = "reproduce"
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RETRY = "retry"
+    CHANGE = "change"
+    DELETE = "delete"
+    UPLOAD = "upload"
+    DELETE_DATASET = "delete_dataset"
+    CREATE_KEY = "create_key"
+    ROTATE_KEY = "rotate_key"
+    REVOKE_KEY = "revoke_key"
+    SIGN_IN = "sign_in"
+    SIGN_IN_REFUSED = "sign_in_refused"
+    SIGN_OUT = "sign_out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """On whose behalf something is done, and by which request."""
+
+    owner: str | None = None
+    key_id: str | None = None
+    address: str | None = None
+    request_id: str | None = None
+    recorded: list[dict[str, Any]] = field(default_factory=list)
+    """What was recorded, for the log, which is written once the transaction is over."""
+
+
+def record(session: Session, by: Actor | None, deed: Deed, subject: str | None, **detail: Any) -> None:
+    """Add a row, if somebody is named.
+
+    Args:
+        subject: the id of the job, key or session, or the name of the dataset.
+        detail: further facts; nothing secret.
+    """
+    if by is None:
+        return
+    row = {"action": deed.value, "subject": subject, "owner": by.owner, "key_id": by.key_id, "address": by.address}
+    session.execute(_ADD, row | {"request_id": by.request_id, "detail": detail})
+    by.recorded.append({"action": deed.value, "subject": subject, **detail})
+
+
+def read(
+    session: Session,
+    *,
+    owner: str | None = None,
+    action: str | None = None,
+    subject: str | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> Sequence[AuditEntry]:
+    """Rows, the newest first; ``None`` means any.
+
+    Args:
+        before: only rows with a lower ``id``.
+    """
+    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
+    for column, value in ((AuditEntry.owner, owner), (AuditEntry.action, action), (AuditEntry.subject, subject)):
+        if value is not None:
+            query = query.where(column == value)
+    if before is not None:
+        query = query.where(AuditEntry.id < before)
+    return session.scalars(query).all()

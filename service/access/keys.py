@@ -1,0 +1,373 @@
+"""API keys: their owners and scopes.
+
+A key is ``tpl_<id>_<secret>``: the id finds its row, and the row holds nothing but the SHA-256 of the whole. The
+secret has 256 random bits, so there is nothing to guess and no need for a slow hash. What a browser gets for a key
+(``tps_...``) is made and kept in the same way, and is worth nothing once its key is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.access import audit
+from service.access.audit import Actor, Deed
+from service.errors import KeyNotFound, KeyNotRotatable, SettingsError
+from service.runtime.settings import Settings
+from service.storage.database import Database, now_ms
+from service.storage.tables import ApiKey, AuditEntry, BrowserSession
+
+SESSION_S: Final = 12 * 60 * 60
+"""How long a browser stays signed in."""
+MAX_SESSIONS: Final = 100
+"""Of one key at a time."""
+OVERLAP_S: Final = 24 * 60 * 60
+"""How long a rotated key stays valid beside its successor, unless a request says otherwise."""
+MAX_OVERLAP_S: Final = 30 * 24 * 60 * 60
+LAST_USE_PRECISION_S: Final = 30.0
+OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+
+_KEY: Final = re.compile(r"tpl_([0-9a-f]{12})_[0-9a-f]{64}")
+_SESSION: Final = re.compile(r"tps_([0-9a-f]{12})_[0-9a-f]{64}")
+
+
+class Scope(StrEnum):
+    """What a key opens; each covers those before it."""
+
+    READ = "read"
+    """Look at one's own jobs, and what belongs to them."""
+    SUBMIT = "submit"
+    """Make jobs, and say what should become of them."""
+    ADMIN = "admin"
+    """What concerns all owners: keys, usage, the audit."""
+
+    def covers(self, needed: Scope) -> bool:
+        """Whether this scope is enough."""
+        order = list(Scope)
+        return order.index(self) >= order.index(needed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """In whose name a request comes."""
+
+    key_id: str
+    key_name: str
+    owner: str
+    scope: Scope
+    expires_ms: int | None = None
+    session_id: str | None = None
+    """Where it came with a browser's cookie instead of the key itself."""
+
+
+def of_settings(key: str) -> Identity:
+    """The identity of a key out of ``TAPELINE_API_KEYS``: an owner of its own, with every right."""
+    name = "key_" + _digest(key)[:12]
+    return Identity(key_id=name, key_name="TAPELINE_API_KEYS", owner=name, scope=Scope.ADMIN)
+
+
+def create(
+    database: Database,
+    *,
+    name: str,
+    owner: str,
+    scope: Scope,
+    lifetime_s: float | None = None,
+    by: Actor | None = None,
+) -> tuple[ApiKey, str]:
+    """Make a key.
+
+    Args:
+        lifetime_s: after so long it opens nothing any more; ``None``: it stays until it is revoked.
+
+    Returns:
+        Its row, and the key itself, which cannot be had again.
+    """
+    if not OWNER.fullmatch(owner):
+        raise ValueError(f"an owner has up to 64 letters, digits and ._@-, and begins with one; not {owner!r}")
+    with database.write() as session:
+        now = session.scalar(select(now_ms())) or 0
+        expires_ms = None if lifetime_s is None else now + int(lifetime_s * 1000)
+        row, key = _add(session, name=name, owner=owner, scope=scope, created_ms=now, expires_ms=expires_ms)
+        audit.record(session, by, Deed.CREATE_KEY, row.id, name=name, key_owner=owner, scope=scope.value)
+    return row, key
+
+
+def rotate(
+    database: Database, key_id: str, *, overlap_s: float = OVERLAP_S, by: Actor | None = None
+) -> tuple[ApiKey, ApiKey, str]:
+    """Create a key in place of another, which expires after ``overlap_s``, or earlier if it would anyway.
+
+    The new key has the same name, owner and scope. If the old one expires, the new one does so after the same
+    lifetime, counted from now.
+
+    Returns:
+        The new row, the old one, and the new key itself.
+
+    Raises:
+        KeyNotFound: no key has this id.
+        KeyNotRotatable: it is expired, revoked, or was rotated before.
+    """
+    if not 0 <= overlap_s <= MAX_OVERLAP_S:
+        raise ValueError(f"an overlap takes 0 to {MAX_OVERLAP_S} seconds, not {overlap_s}")
+    with database.write() as session:
+        old = session.scalar(select(ApiKey).where(ApiKey.id == key_id).with_for_update())
+        if old is None:
+            raise KeyNotFound(key_id)
+        now = session.scalar(select(now_ms())) or 0
+        state = state_of(old, now=now)
+        if state != "valid" or old.replaced_by is not None:
+            raise KeyNotRotatable(key_id, state, old.replaced_by)
+        expires_ms = None if old.expires_ms is None else now + old.expires_ms - old.created_ms
+        new, key = _add(session, name=old.name, owner=old.owner, scope=old.scope, created_ms=now, expires_ms=expires_ms)
+        end_ms = now + int(overlap_s * 1000)
+        old.expires_ms = end_ms if old.expires_ms is None else min(old.expires_ms, end_ms)
+        old.replaced_by = new.id
+        session.flush()
+        detail = {"name": old.name, "key_owner": old.owner, "new_key": new.id, "overlap_s": overlap_s}
+        audit.record(session, by, Deed.ROTATE_KEY, old.id, **detail)
+    return new, old, key
+
+
+def _add(session: Session, **values: object) -> tuple[ApiKey, str]:
+    number, key = _make("tpl")
+    row = ApiKey(id=f"key_{number}", digest=_digest(key), **values)
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    return row, key
+
+
+def every(session: Session) -> Sequence[ApiKey]:
+    """All keys, the oldest first."""
+    return session.scalars(select(ApiKey).order_by(ApiKey.created_ms, ApiKey.id)).all()
+
+
+def find(session: Session, key_id: str) -> ApiKey:
+    """One key, also a revoked one.
+
+    Raises:
+        KeyNotFound: no key has this id.
+    """
+    row = session.get(ApiKey, key_id)
+    if row is None:
+        raise KeyNotFound(key_id)
+    return row
+
+
+def state_of(row: ApiKey, *, now: int) -> str:
+    """``valid``, ``expired`` or ``revoked``, by the database's clock in milliseconds."""
+    if row.revoked_ms is not None:
+        return "revoked"
+    return "expired" if row.expires_ms is not None and row.expires_ms <= now else "valid"
+
+
+def current_id(session: Session, which: str) -> str:
+    """The id of a key by its id, or by its name if one key has that which is neither revoked, expired nor replaced.
+
+    Raises:
+        KeyNotFound: there is none such, or there are several.
+    """
+    if session.get(ApiKey, which) is not None:
+        return which
+    named = select(ApiKey.id).where(ApiKey.name == which, ApiKey.replaced_by.is_(None), *_opens())
+    found = session.scalars(named).all()
+    if len(found) != 1:
+        raise KeyNotFound(which, found)
+    return found[0]
+
+
+def record_use(database: Database, key_ids: Collection[str]) -> None:
+    """Record that keys were used just now; a use that was recorded moments ago stays."""
+    now = now_ms()
+    recently_ms = int(LAST_USE_PRECISION_S / 2 * 1000)
+    earlier = or_(ApiKey.last_used_ms.is_(None), ApiKey.last_used_ms < now - recently_ms)
+
+    def write(session: Session) -> None:
+        used = update(ApiKey).where(ApiKey.id.in_(key_ids), earlier).values(last_used_ms=now)
+        session.execute(used.execution_options(synchronize_session=False))
+
+    database.share(write)
+
+
+def last_recorded(session: Session, key_id: str | None = None) -> dict[str, int]:
+    """When the last action of one key, or (``None``) of each, was audited, in milliseconds. Reads are not audited."""
+    last = select(func.max(AuditEntry.at_ms)).where(AuditEntry.key_id == ApiKey.id).scalar_subquery()
+    query = select(ApiKey.id, last)
+    if key_id is not None:
+        query = query.where(ApiKey.id == key_id)
+    return {found: at_ms for found, at_ms in session.execute(query) if at_ms is not None}
+
+
+def last_used(row: ApiKey, recorded_ms: int | None) -> int | None:
+    """When a key was last used, in milliseconds.
+
+    Args:
+        recorded_ms: of its last action, as ``last_recorded`` gives it: a key that was used before uses were recorded
+            may have one.
+    """
+    return max((at_ms for at_ms in (row.last_used_ms, recorded_ms) if at_ms is not None), default=None)
+
+
+def revoke(database: Database, which: str, *, by: Actor | None = None) -> ApiKey:
+    """Let a key open nothing any more; every process hears of it within seconds.
+
+    Args:
+        which: its id, or its name where no other valid key has that.
+
+    Raises:
+        KeyNotFound: there is none such, or there are several.
+    """
+    with database.write() as session:
+        named = select(ApiKey).where(or_(ApiKey.id == which, ApiKey.name == which), ApiKey.revoked_ms.is_(None))
+        found = session.scalars(named.with_for_update()).all()
+        found = [row for row in found if row.id == which] or found  # a name may look like another key's id
+        if len(found) != 1:
+            raise KeyNotFound(which, [row.id for row in found])
+        return _revoke(session, found[0], by)
+
+
+def revoke_id(database: Database, key_id: str, *, by: Actor | None = None) -> ApiKey:
+    """The same by the id alone; a key that is revoked already stays as it is.
+
+    Raises:
+        KeyNotFound: no key has this id.
+    """
+    with database.write() as session:
+        row = session.scalar(select(ApiKey).where(ApiKey.id == key_id).with_for_update())
+        if row is None:
+            raise KeyNotFound(key_id)
+        return _revoke(session, row, by) if row.revoked_ms is None else row
+
+
+def _revoke(session: Session, row: ApiKey, by: Actor | None) -> ApiKey:
+    row.revoked_ms = now_ms()
+    session.execute(delete(BrowserSession).where(BrowserSession.key_id == row.id))
+    session.flush()
+    session.refresh(row)
+    audit.record(session, by, Deed.REVOKE_KEY, row.id, name=row.name, key_owner=row.owner)
+    return row
+
+
+def identify(session: Session, text: str) -> Identity | None:
+    """Whose key this is, if it is one of the database's and still opens."""
+    form = _KEY.fullmatch(text)
+    if form is None:
+        return None
+    row = _valid(session, f"key_{form[1]}")
+    # The id alone finds the row; what is secret is compared in constant time.
+    if row is None or not hmac.compare_digest(row.digest, _digest(text)):
+        return None
+    return _identity(row)
+
+
+def sign_in(database: Database, identity: Identity, *, by: Actor | None = None) -> tuple[Identity, str]:
+    """Begin a browser's session; gives what the cookie holds."""
+    number, token = _make("tps")
+    with database.write() as session:
+        now = session.scalar(select(now_ms())) or 0
+        expires = min(now + SESSION_S * 1000, identity.expires_ms or 2**62)
+        row = BrowserSession(
+            id=f"ses_{number}", digest=_digest(token), key_id=identity.key_id, created_ms=now, expires_ms=expires
+        )
+        session.add(row)
+        session.flush()
+        # The oldest make room: a program that signs in anew for each request must not fill the table.
+        kept = select(BrowserSession.id).where(BrowserSession.key_id == identity.key_id)
+        newest = kept.order_by(BrowserSession.created_ms.desc(), BrowserSession.id.desc()).limit(MAX_SESSIONS)
+        of_key = BrowserSession.key_id == identity.key_id
+        session.execute(delete(BrowserSession).where(of_key, BrowserSession.id.not_in(newest.scalar_subquery())))
+        audit.record(session, by, Deed.SIGN_IN, row.id)
+    return _in_session(identity, row), token
+
+
+def identify_browser(session: Session, token: str, of_settings: Sequence[Identity]) -> Identity | None:
+    """Whose session this cookie holds, if that still goes on and its key still opens.
+
+    Args:
+        of_settings: the keys that have no row.
+    """
+    form = _SESSION.fullmatch(token)
+    if form is None:
+        return None
+    going_on = BrowserSession.expires_ms > now_ms()
+    row = session.scalar(select(BrowserSession).where(BrowserSession.id == f"ses_{form[1]}", going_on))
+    if row is None or not hmac.compare_digest(row.digest, _digest(token)):
+        return None
+    for identity in of_settings:
+        if identity.key_id == row.key_id:
+            return _in_session(identity, row)
+    key = _valid(session, row.key_id)
+    return _in_session(_identity(key), row) if key is not None else None
+
+
+def sign_out(database: Database, session_id: str, *, by: Actor | None = None) -> None:
+    """End a browser's session."""
+    with database.write() as session:
+        session.execute(delete(BrowserSession).where(BrowserSession.id == session_id))
+        audit.record(session, by, Deed.SIGN_OUT, session_id)
+
+
+def refuse(database: Database, *, by: Actor) -> None:
+    """Put on record that somebody tried to sign in with what is no key."""
+    with database.write() as session:
+        audit.record(session, by, Deed.SIGN_IN_REFUSED, None)
+
+
+def forget_old(database: Database) -> None:
+    """Drop the sessions that are over."""
+    with database.write() as session:
+        session.execute(delete(BrowserSession).where(BrowserSession.expires_ms < now_ms()))
+
+
+def require_some(settings: Settings, database: Database) -> None:
+    """Make sure that somebody could call a service that asks for keys.
+
+    Raises:
+        SettingsError: keys are required, and there is none.
+    """
+    if not settings.keys_required or settings.api_keys:
+        return
+    with database.read() as session:
+        if session.scalar(select(ApiKey.id).where(*_opens()).limit(1)) is not None:
+            return
+    raise SettingsError(
+        f"keys are required (TAPELINE_AUTH={settings.auth}, TAPELINE_HOST={settings.host}) and there are none: "
+        "make one with `tapeline keys create NAME`, set TAPELINE_API_KEYS, or listen on 127.0.0.1"
+    )
+
+
+def _make(prefix: str) -> tuple[str, str]:
+    number = secrets.token_hex(6)
+    return number, f"{prefix}_{number}_{secrets.token_hex(32)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _opens() -> tuple[ColumnElement[bool], ...]:
+    return ApiKey.revoked_ms.is_(None), or_(ApiKey.expires_ms.is_(None), ApiKey.expires_ms > now_ms())
+
+
+def _valid(session: Session, key_id: str) -> ApiKey | None:
+    return session.scalar(select(ApiKey).where(ApiKey.id == key_id, *_opens()))
+
+
+def _identity(row: ApiKey) -> Identity:
+    return Identity(
+        key_id=row.id, key_name=row.name, owner=row.owner, scope=Scope(row.scope), expires_ms=row.expires_ms
+    )
+
+
+def _in_session(identity: Identity, row: BrowserSession) -> Identity:
+    return replace(identity, session_id=row.id, expires_ms=row.expires_ms)

@@ -1,0 +1,1 @@
+"""Use cases that the API, the page and the CLI share. No Flask."""

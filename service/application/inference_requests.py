@@ -1,0 +1,72 @@
+"""Inference requests: images to classify, or latent points to generate images from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.jobs.changes import Which
+from service.spec.schema import Part
+
+MAX_IMAGES: Final = 256
+"""The most images of one request, sent or made."""
+MAX_SIDE: Final = 2048
+"""The most pixels along a side of a picture that is sent."""
+
+MAX_PIXELS: Final = 2**24
+"""The most pixels of all pictures of one request together, sent or made."""
+MAX_NUMBERS: Final = 2**21
+"""The most pixels of a request that is answered in numbers."""
+
+Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+# One fault a point is enough: a body may hold half a million numbers.
+_Point = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(fail_fast=True)]
+
+
+class PredictRequest(Part):
+    """Images to classify."""
+
+    images: Annotated[list[Any], Field(min_length=1, max_length=MAX_IMAGES)]
+    """Each is a PNG in base64 (or a data URL), or numbers in [0, 1], where 0 is black, as rows or as one flat list."""
+    checkpoint: Which = "best"
+    fit: bool = False
+    """Crop a drawing, scale it and centre its centre of mass, like MNIST digits."""
+    invert: bool = False
+    """Invert the images: use it for dark drawings on a light background."""
+    explain: bool = False
+    """Also return a saliency map: the gradient of the predicted class's logit with respect to each pixel."""
+
+
+class GenerateRequest(Part):
+    """The latent points of generated images: of one seed, of several seeds, or given as numbers."""
+
+    count: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
+    """Number of images of ``seed`` (default: 16)."""
+    seed: Seed | None = None
+    """Seed of the latent points (default: 0). The job's own seed gives the images of its sample grids."""
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
+    latent: Annotated[list[_Point], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
+    """Latent points, each as a list of numbers."""
+    steps: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
+    """Interpolate from each point to the next in this many steps: along a great circle for normal noise, otherwise
+    along a straight line."""
+    format: Literal["png", "array", "grid", "film"] = "png"
+    """``png``: each image in base64; ``array``: numbers in [0, 1]; ``grid``: one PNG; ``film``: an animated GIF."""
+    scale: Annotated[int, Field(ge=1, le=16)] = 1
+    """Scale factor of PNGs and GIFs."""
+    with_latent: bool = False
+    """Also return the latent points."""
+    checkpoint: Which = "best"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("seed", "seeds", "latent") if getattr(self, name) is not None]
+        if self.count is not None and "seed" not in given:
+            given.append("count")
+        if len(given) > 1:
+            raise PydanticCustomError("two_sources", "{names} cannot go together", {"names": " and ".join(given)})
+        return self

@@ -1,0 +1,137 @@
+"""What somebody may train on: the built-in datasets, the folders beside them, and the uploads of one owner.
+
+An upload's arrays are mapped from where they lie; nothing of them is in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from service.datasets import cache
+from service.datasets.cache import Dataset
+from service.datasets.catalogue import catalogue, closest, describe, may_be_named
+from service.datasets.download import Progress
+from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable
+from service.datasets.info import DatasetInfo, version_name
+from service.jobs import uploads
+from service.jobs.uploads import UploadFolder
+from service.runtime.settings import Settings
+from service.storage.database import Database
+from service.storage.tables import Job, Upload
+
+
+class Shelf:
+    """All datasets of a deployment. Whoever asks sees those of one owner."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings, self._database = settings, database
+        self._files = UploadFolder(settings.artifacts)
+
+    def catalogue(self, owner: str | None) -> list[DatasetInfo]:
+        """All that ``owner`` may name: the built-in ones, the folders, then the uploads."""
+        with self._database.read() as session:
+            rows = uploads.listed(session, owner=owner)
+        by_name = [list(versions) for _, versions in groupby(rows, key=lambda row: row.name)]
+        sent = [_info(versions[0], versions) for versions in by_name]
+        taken = {info.name for info in sent}
+        return [*(info for info in catalogue(self._settings.data) if info.name not in taken), *sent]
+
+    def describe(self, name: str, owner: str | None) -> DatasetInfo:
+        """One dataset; an upload comes before a folder of the same name.
+
+        Raises:
+            DatasetNotFound: there is none of that name, or it is somebody else's.
+            DatasetBroken: it is a folder whose files do not fit together.
+        """
+        found = self._find(name, owner)
+        if found is not None:
+            return found
+        try:
+            return describe(name, self._settings.data)
+        except DatasetNotFound as error:
+            known = [info.name for info in self.catalogue(owner)]
+            raise DatasetNotFound(name, known, closest(name, known)) from error
+
+    def of_job(self, job: Job) -> DatasetInfo:
+        """The data that a job is pinned to, also where its owner has deleted them or sent newer ones.
+
+        Raises:
+            DatasetNotFound, DatasetBroken: as ``describe`` has it.
+            DatasetChanged: the job began with other data.
+        """
+        if job.upload_id is not None:
+            with self._database.read() as session:
+                row = session.get(Upload, job.upload_id)
+            if row is not None:
+                return _info(row)
+        info = self.describe(str(job.resolved["dataset"]["name"]), job.owner)
+        if job.dataset_sha256 is None:
+            return info
+        if info.sha256 not in (None, job.dataset_sha256):
+            raise DatasetChanged(info.name, job.dataset_sha256, str(info.sha256))
+        return replace(info, pinned_sha256=job.dataset_sha256)
+
+    def look_up(self, name: str, owner: str | None) -> DatasetInfo:
+        """One dataset, also one whose files do not fit together: ``problem`` then says why.
+
+        Raises:
+            DatasetNotFound: as ``describe`` has it.
+        """
+        try:
+            return self.describe(name, owner)
+        except DatasetBroken:
+            listed = {info.name: info for info in self.catalogue(owner)}
+            if name not in listed:
+                raise
+            return listed[name]
+
+    def load(self, info: DatasetInfo, *, progress: Progress | None = None) -> Dataset:
+        """The arrays of a dataset that was described here; ``progress`` hears of a download.
+
+        Raises:
+            DatasetChanged: they are not those that the job, whose dataset it is, began with.
+            DatasetError: as ``cache.load`` has it.
+        """
+        if info.upload_id is None:
+            here = self._settings
+            dataset = cache.load(info.name, here.data, cache_root=here.datasets_cache, progress=progress)
+            if info.pinned_sha256 not in (None, dataset.sha256):
+                raise DatasetChanged(info.name, str(info.pinned_sha256), dataset.sha256)
+            return dataset
+        try:
+            return cache.open_arrays(self._files.arrays(info.upload_id), info)
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            advice = "Put its folder back, or delete the dataset and send it again"
+            raise DatasetUnavailable(info.name, f"the files of this upload cannot be read ({error})", advice) from error
+
+    def _find(self, name: str, owner: str | None) -> DatasetInfo | None:
+        try:
+            plain, digits = uploads.parts(name)
+        except ValueError:
+            return None
+        if not may_be_named(plain):
+            return None
+        with self._database.read() as session:
+            rows = uploads.versions(session, plain, owner=owner)
+        row = next((row for row in rows if row.sha256.startswith(f"sha256:{digits}")), None)
+        return _info(row, rows) if row is not None else None
+
+
+def _info(row: Upload, versions: Sequence[Upload] = ()) -> DatasetInfo:
+    return DatasetInfo(
+        name=row.name,
+        title=row.name,
+        image_shape=(row.image_rows, row.image_columns),
+        classes=row.classes,
+        train_count=row.train_count,
+        validation_count=row.validation_count,
+        class_names=tuple(str(label) for label in range(row.classes)),
+        source="an upload",
+        licence="unknown",
+        sha256=row.sha256,
+        available=True,
+        upload_id=row.id,
+        versions=tuple(version_name(one.name, one.sha256) for one in versions),
+    )

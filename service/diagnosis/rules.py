@@ -1,0 +1,312 @@
+"""What is wrong with a training, found in its metrics: pure functions of the epochs so far.
+
+A chart is filled epoch by epoch; a job that goes on after a death fills it anew from the stored epochs and finds the
+same. Rules are made to be silent rather than shrill: what they say, they say of trainings that go nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from service.spec.findings import Finding
+from service.spec.schema import ClassifierSpec, Dropout, GanSpec, Kind, Spec, Uniform
+from service.states import FindingCode, Severity
+
+PATIENCE: Final = 3
+"""Epochs in a row that a rule must hold, where nothing else is said, and that it must not for a finding to be over."""
+
+Metrics = Mapping[str, float | None]
+Evidence = tuple[str, dict[str, float]]
+"""A sentence, and the numbers that it is drawn from."""
+
+
+@dataclass(slots=True)
+class _Course:
+    """What the rules look at of the epochs so far. It is of a fixed size, however long the training."""
+
+    recent: deque[Metrics] = field(default_factory=lambda: deque(maxlen=PATIENCE + 1))
+    judged: deque[Metrics] = field(default_factory=lambda: deque(maxlen=PATIENCE))
+    """Those of a GAN that the judge looked at."""
+    first: Metrics = field(default_factory=dict)
+    best: Metrics = field(default_factory=dict)
+    """The one with the lowest validation loss."""
+    lowest_loss: float = math.inf
+    """The training loss at its lowest."""
+
+    def add(self, epoch: Metrics) -> None:
+        self.first = self.first or epoch
+        self.recent.append(epoch)
+        if epoch.get("mode_coverage") is not None:
+            self.judged.append(epoch)
+        if not self.best or _value(epoch, "val_loss") < _value(self.best, "val_loss"):
+            self.best = epoch
+        if _value(epoch, "train_loss") < self.lowest_loss:
+            self.lowest_loss = _value(epoch, "train_loss")
+
+    def last(self, name: str, count: int = PATIENCE) -> list[float]:
+        """The values of the last ``count`` epochs; nothing unless they all have one."""
+        values = [value for epoch in list(self.recent)[-count:] if (value := epoch.get(name)) is not None]
+        return values if len(values) == count else []
+
+
+class Chart:
+    """The epochs of a training, and what is wrong with it after the last of them."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._course = _Course()
+        self._open: dict[FindingCode, Finding] = {}
+        self._quiet: dict[FindingCode, int] = {}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What is wrong now, the oldest first."""
+        return list(self._open.values())
+
+    def add(self, epoch: int, metrics: Metrics) -> None:
+        """Write down an epoch; they come in order."""
+        self._course.add({name: _finite(value) for name, value in metrics.items()})
+        for rule in _RULES[Kind(self._spec.kind)]:
+            evidence = rule.holds(self._course)
+            if evidence is None:
+                self._quiet[rule.code] = self._quiet.get(rule.code, 0) + 1
+                if self._quiet[rule.code] >= PATIENCE:
+                    self._open.pop(rule.code, None)
+                continue
+            self._quiet[rule.code] = 0
+            if rule.code not in self._open:
+                message, numbers = evidence
+                self._open[rule.code] = Finding(
+                    code=rule.code,
+                    severity=rule.severity,
+                    epoch=epoch,
+                    message=message,
+                    numbers=numbers,
+                    advice=rule.advice(self._spec),
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    code: FindingCode
+    severity: Severity
+    holds: Callable[[_Course], Evidence | None]
+    advice: Callable[[Any], list[str]]
+
+
+def _mode_collapse(course: _Course) -> Evidence | None:
+    """Samples that are all alike, or, with a reference classifier, that cover no more than half of the classes."""
+    spread = course.last("sample_diversity", 2)
+    numbers = {"sample_diversity": spread[-1]} if spread else {}
+    if course.judged:
+        numbers |= {name: _value(course.judged[-1], name) for name in ("mode_coverage", "frechet_distance")}
+    if spread and max(spread) < 0.1:
+        text = f"the generator makes nearly the same image for all inputs: its samples have {spread[-1]:.1%} of the"
+        return f"{text} diversity of real images", numbers
+    coverage = [_value(epoch, "mode_coverage") for epoch in course.judged]
+    distance = [_value(epoch, "frechet_distance") for epoch in course.judged]
+    # A generator at its beginning covers little too; but then it comes closer from look to look.
+    if len(coverage) == PATIENCE and max(coverage) <= 0.5 and distance[-1] > 0.95 * distance[0]:
+        text = f"the samples cover only {coverage[-1]:.0%} of the classes, and the Fréchet distance to real images"
+        return f"{text} no longer decreases", numbers
+    return None
+
+
+def _discriminator_wins(course: _Course) -> Evidence | None:
+    real, fake, loss = (course.last(name) for name in ("d_real", "d_fake", "g_loss"))
+    if real and fake and loss and min(real) > 0.8 and max(fake) < 0.02:
+        text = f"the discriminator rates real images {real[-1]:.0%} real and generated ones {fake[-1]:.1%}"
+        numbers = {"d_real": real[-1], "d_fake": fake[-1], "g_loss": loss[-1]}
+        return f"{text}: the generator gets no useful gradient", numbers
+    return None
+
+
+def _no_gradient_for_the_generator(course: _Course) -> Evidence | None:
+    made, judged = course.last("g_grad_norm"), course.last("d_grad_norm")
+    if made and judged and all(g < 0.01 * d for g, d in zip(made, judged, strict=True)):
+        text = f"the gradient norm of the generator is {made[-1]:.2g}, that of the discriminator {judged[-1]:.2g}"
+        return f"{text}: the generator hardly learns", {"g_grad_norm": made[-1], "d_grad_norm": judged[-1]}
+    return None
+
+
+def _no_gradient_below(course: _Course) -> Evidence | None:
+    """Gradients that die on their way down, in a network that learns nothing."""
+    loss, hits = course.last("train_loss", PATIENCE + 1), course.last("train_accuracy")
+    names = [name for name in course.recent[-1] if name.startswith("grad_norm/")]
+    norms = [course.last(name) for name in names]
+    if len(norms) < 2 or not all(norms) or not loss or not hits or loss[-1] < 0.99 * loss[0] or hits[-1] > 0.9:
+        return None
+    largest = [max(values) for values in zip(*norms, strict=True)]
+    if all(first < 1e-3 * most for first, most in zip(norms[0], largest, strict=True)):
+        text = f"the gradient norm of the first layer is {norms[0][-1]:.2g}, the largest one {largest[-1]:.2g}"
+        numbers = {names[0]: norms[0][-1], "largest": largest[-1], "train_loss": loss[-1]}
+        return f"{text}: the lower layers do not learn, and the loss does not decrease", numbers
+    return None
+
+
+def _overfitting(course: _Course) -> Evidence | None:
+    """A validation loss well above its best while the training loss fell, and no gain in accuracy."""
+    best, now = course.best, course.recent[-1]
+    loss, hits = course.last("val_loss"), course.last("val_accuracy")
+    lowest, began, ends = _value(best, "val_loss"), _value(best, "train_loss"), _value(now, "train_loss")
+    if not loss or not hits or min(loss) < 1.2 * lowest or ends > 0.8 * began:
+        return None
+    if max(hits) - _value(best, "val_accuracy") < 0.002:
+        text = f"the validation loss has risen from {lowest:.3g} to {loss[-1]:.3g}, while the training loss fell from"
+        numbers = {"val_loss": loss[-1], "lowest_val_loss": lowest, "train_loss": ends, "val_accuracy": hits[-1]}
+        return f"{text} {began:.3g} to {ends:.3g}: the network memorizes the training data", numbers
+    return None
+
+
+def _classifier_diverges(course: _Course) -> Evidence | None:
+    loss, first, lowest = course.last("train_loss", 2), _value(course.first, "train_loss"), course.lowest_loss
+    if loss and min(loss) > max(first, 2 * lowest):
+        text = f"the training loss has risen to {loss[-1]:.3g}, from {lowest:.3g} at its best"
+        numbers = {"train_loss": loss[-1], "lowest_train_loss": lowest, "first_train_loss": first}
+        return f"{text} and {first:.3g} in the first epoch", numbers
+    return None
+
+
+def _gan_diverges(course: _Course) -> Evidence | None:
+    d_loss, g_loss = course.last("d_loss", 2), course.last("g_loss", 2)
+    if d_loss and g_loss and (min(d_loss) > 2 or min(g_loss) > 15):
+        text = f"the losses diverge: discriminator {d_loss[-1]:.3g}, generator {g_loss[-1]:.3g}"
+        text += "; both are 0.69 when neither network has learned anything"
+        return text, {"d_loss": d_loss[-1], "g_loss": g_loss[-1]}
+    return None
+
+
+def _share(metric: str, what: str) -> Callable[[_Course], Evidence | None]:
+    def holds(course: _Course) -> Evidence | None:
+        for name in course.recent[-1]:
+            found = course.last(name) if name.startswith(f"{metric}/") else []
+            if found and min(found) >= 0.9:
+                return f"{found[-1]:.0%} of {name.partition('/')[2]} {what}", {name: found[-1]}
+        return None
+
+    return holds
+
+
+def _collapse_advice(spec: GanSpec) -> list[str]:
+    rate = spec.discriminator.optimizer or spec.optimizer
+    return _or_else(
+        [
+            (_tiny(spec), 'initializer: {"name": "glorot"}; with such small weights, all noise gives the same image'),
+            (rate.name == "sgd", 'optimizer: {"name": "adam", "learning_rate": 0.001, "beta1": 0.5}'),
+            (
+                not _has_dropout(spec.discriminator.layers),
+                "discriminator.layers: dropout with rate 0.3 after each hidden layer",
+            ),
+            (not spec.discriminator.label_smoothing, "discriminator.label_smoothing: 0.1"),
+        ],
+        f"discriminator.optimizer.learning_rate: {rate.learning_rate / 3:.2g} (it is {rate.learning_rate:g})",
+        'preset: "stable"',
+    )
+
+
+def _strong_discriminator_advice(spec: GanSpec) -> list[str]:
+    rate = spec.discriminator.optimizer or spec.optimizer
+    return _or_else(
+        [
+            (
+                not _has_dropout(spec.discriminator.layers),
+                "discriminator.layers: dropout with rate 0.3 after each hidden layer",
+            ),
+            (not spec.discriminator.label_smoothing, "discriminator.label_smoothing: 0.1"),
+            (spec.discriminator.skip_every is None, "discriminator.skip_every: 3"),
+        ],
+        f"discriminator.optimizer.learning_rate: {rate.learning_rate / 3:.2g} (it is {rate.learning_rate:g})",
+    )
+
+
+def _vanishing_advice(spec: Spec) -> list[str]:
+    layers = spec.layers if isinstance(spec, ClassifierSpec) else spec.generator.layers
+    flat = any(getattr(layer, "activation", None) == "sigmoid" for layer in layers[:-1])
+    rate = (spec.generator.optimizer if isinstance(spec, GanSpec) else None) or spec.optimizer
+    return _or_else(
+        [
+            (_tiny(spec), 'initializer: {"name": "glorot"}; such small weights suppress the signal'),
+            (flat, 'activation: "relu" instead of "sigmoid" in the hidden layers, with initializer {"name": "he"}'),
+            (rate.name == "sgd", 'optimizer: {"name": "adam", ...}: its steps do not depend on the gradient\'s size'),
+            (len(layers) > 4, f"fewer layers than {len(layers)}"),
+        ],
+    ) or ['initializer: {"name": "he"} for relu, {"name": "glorot"} for tanh', "a larger learning rate"]
+
+
+def _overfitting_advice(spec: ClassifierSpec) -> list[str]:
+    return _or_else(
+        [
+            (not _has_dropout(spec.layers), "layers: a dropout of 0.2 to 0.5 after each hidden one"),
+            (not spec.augmentation.max_shift, 'augmentation: {"max_shift": 2}'),
+            (spec.dataset.name == "mnist-10k", 'dataset.name: "mnist" has seven times the images'),
+            (spec.early_stopping is None, 'early_stopping: {"metric": "val_loss", "patience": 5}'),
+        ],
+        "fewer units or layers",
+    )
+
+
+def _divergence_advice(spec: Spec) -> list[str]:
+    rate = spec.optimizer.learning_rate
+    return _or_else(
+        [
+            (spec.loss.reduction == "sum", 'loss.reduction: "mean"'),
+            (spec.schedule.name == "constant", 'schedule: {"name": "one_cycle"}'),
+        ],
+        f"optimizer.learning_rate: {rate / 10:.2g} (it is {rate:g})",
+    )
+
+
+def _unit_advice(spec: Spec) -> list[str]:
+    rate = spec.optimizer.learning_rate
+    return [
+        f"optimizer.learning_rate: {rate / 10:.2g} (it is {rate:g})",
+        'initializer: {"name": "he"} for relu, {"name": "glorot"} for tanh and sigmoid',
+        'activation: "leaky_relu"',
+    ]
+
+
+def _or_else(choices: Sequence[tuple[bool, str]], *always: str) -> list[str]:
+    return [*(text for fits, text in choices if fits), *always]
+
+
+def _tiny(spec: Spec) -> bool:
+    return isinstance(spec.initializer, Uniform) and spec.initializer.scale < 0.02
+
+
+def _has_dropout(layers: Sequence[Any]) -> bool:
+    return any(isinstance(layer, Dropout) for layer in layers)
+
+
+_dead = _share("dead_units", "have gone silent: no image of the probe brings them above zero")
+_saturated = _share("saturation", "is saturated: its outputs lie at their ends, where the slope is nearly nothing")
+
+_RULES: Final[dict[Kind, tuple[_Rule, ...]]] = {
+    Kind.CLASSIFIER: (
+        _Rule(FindingCode.DIVERGING, Severity.ERROR, _classifier_diverges, _divergence_advice),
+        _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _no_gradient_below, _vanishing_advice),
+        _Rule(FindingCode.OVERFITTING, Severity.WARNING, _overfitting, _overfitting_advice),
+        _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead, _unit_advice),
+        _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated, _unit_advice),
+    ),
+    Kind.GAN: (
+        _Rule(FindingCode.MODE_COLLAPSE, Severity.ERROR, _mode_collapse, _collapse_advice),
+        _Rule(FindingCode.DISCRIMINATOR_WINS, Severity.ERROR, _discriminator_wins, _strong_discriminator_advice),
+        _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _no_gradient_for_the_generator, _vanishing_advice),
+        _Rule(FindingCode.DIVERGING, Severity.ERROR, _gan_diverges, _divergence_advice),
+        _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead, _unit_advice),
+        _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated, _unit_advice),
+    ),
+}
+
+
+def _value(epoch: Metrics, name: str) -> float:
+    value = epoch.get(name)
+    return math.nan if value is None else value
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,145 @@
+"""Errors of the contract. Each carries its facts as attributes; the web maps them to HTTP in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.states import Action, Status
+
+
+class ContractError(Exception):
+    """Base of all errors that the contract raises."""
+
+
+class SettingsError(ContractError, ValueError):
+    """The environment does not describe a service that could start."""
+
+
+class MalformedJson(ContractError, ValueError):
+    """The text is not the JSON that we accept."""
+
+    def __init__(self, detail: str, line: int, column: int) -> None:
+        super().__init__(f"{detail} (line {line}, column {column})")
+        self.detail, self.line, self.column = detail, line, column
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that is wrong with a spec, and where."""
+
+    pointer: str
+    """JSON pointer (RFC 6901) into the document as sent, as a URI fragment: ``#/layers/0/units``."""
+    detail: str
+    code: str
+    suggestion: str | None = None
+
+
+class SpecError(ContractError, ValueError):
+    """A spec is not valid; ``faults`` names every fault at once, or the first hundred of ``total``."""
+
+    def __init__(self, faults: Sequence[Fault], *, total: int | None = None) -> None:
+        super().__init__("; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults))
+        self.faults = tuple(faults)
+        self.total = len(faults) if total is None else total
+
+
+class KeyNotFound(ContractError, LookupError):
+    """No valid key has this id or name, or several have the name."""
+
+    def __init__(self, which: str, several: Sequence[str] = ()) -> None:
+        more = f"several match: use one of {', '.join(several)}" if several else "`tapeline keys list` shows all"
+        super().__init__(f"no unique valid key {which!r}; {more}")
+        self.which = which
+
+
+class KeyNotRotatable(ContractError):
+    """A key is not valid, or was rotated already."""
+
+    def __init__(self, key_id: str, state: str, replaced_by: str | None) -> None:
+        if state != "valid":
+            super().__init__(f"the key {key_id} is {state}: create a new key")
+        else:
+            super().__init__(f"the key {key_id} was rotated already: rotate its successor {replaced_by}")
+        self.key_id, self.state, self.replaced_by = key_id, state, replaced_by
+
+
+class AuditFileDamaged(ContractError, ValueError):
+    """A file is no exported audit log, or not the whole of one."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line}: {reason}")
+        self.line = line
+
+
+class JobNotFound(ContractError, LookupError):
+    """No job has this id, or it belongs to somebody else."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id!r}")
+        self.job_id = job_id
+
+
+class ArtifactNotFound(ContractError, LookupError):
+    """The job has no such checkpoint, sample or artifact (any more)."""
+
+    def __init__(self, job_id: str, what: str) -> None:
+        super().__init__(f"job {job_id} has no {what}")
+        self.job_id, self.what = job_id, what
+
+
+class IllegalTransition(ContractError):
+    """The job is not in a state from which this action is possible."""
+
+    def __init__(self, job_id: str, action: Action, status: Status, allowed: Sequence[Action]) -> None:
+        legal = ", ".join(allowed) or "none"
+        super().__init__(f"job {job_id} is {status} and cannot {action}; possible actions: {legal}")
+        self.job_id, self.action, self.status, self.allowed = job_id, action, status, tuple(allowed)
+
+
+class IdempotencyConflict(ContractError):
+    """An idempotency key was used before with another body."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the idempotency key {key!r} was used with another body; use a new key")
+        self.key = key
+
+
+class InvalidCursor(ContractError, ValueError):
+    """A list cursor is not one that we gave out."""
+
+
+class UploadExists(ContractError):
+    """The owner has the same data under this name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is already a dataset {name!r} with exactly these data")
+        self.name = name
+
+
+class NoSpaceLeft(ContractError):
+    """An owner's datasets would take more than they may."""
+
+    def __init__(self, owner: str, used: int, more: int, limit: int) -> None:
+        taken = f"the datasets of {owner} take {used:,} of {limit:,} bytes"
+        super().__init__(f"{taken}, and this one takes {more:,}" if more else taken)
+        self.used, self.limit = used, limit
+
+
+class UploadInUse(ContractError):
+    """Jobs that have not ended need the dataset."""
+
+    def __init__(self, name: str, jobs: Sequence[str]) -> None:
+        shown = ", ".join(jobs[:10]) + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
+        super().__init__(f"the dataset {name!r} is used by unfinished jobs: {shown}")
+        self.name, self.jobs = name, tuple(jobs)
+
+
+class LeaseLost(ContractError):
+    """The job no longer runs under this lease: stop, and leave nothing behind."""
+
+    def __init__(self, job_id: str, lease: int) -> None:
+        super().__init__(f"job {job_id} no longer runs under lease {lease}")
+        self.job_id, self.lease = job_id, lease

@@ -1,0 +1,1 @@
+"""The life of a job: user actions, leases, rescue, events."""

@@ -1,0 +1,77 @@
+"""What a person sends besides a spec: how to fork a job, what to change of one, and a key to sign in with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from service.access.keys import MAX_OVERLAP_S, OVERLAP_S, OWNER, Scope
+from service.spec.schema import Label, Part, PlainText
+
+DEFAULT_PRIORITY: Final = 5
+
+
+def _which(value: Any) -> str:
+    """``best``, ``latest`` or an epoch's number, as text."""
+    if value in ("best", "latest") or (type(value) is int and 1 <= value < 10**9):
+        return str(value)
+    raise PydanticCustomError("checkpoint_name", 'must be "best", "latest" or the number of an epoch')
+
+
+Which = Annotated[
+    str,
+    PlainValidator(_which),
+    WithJsonSchema({"anyOf": [{"enum": ["best", "latest"]}, {"type": "integer", "minimum": 1}]}),
+]
+
+
+Note = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00-\x09\x0b-\x1f\x7f]*$")]
+"""Text in lines: of the control characters, only the line feed."""
+
+
+class ForkRequest(Part):
+    """How to fork a job: from which checkpoint, and what to do otherwise from there on."""
+
+    checkpoint: Which = "latest"
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """Fields of a spec; objects merge with the parent's field by field, lists replace."""
+
+
+class SignIn(Part):
+    """A key, to be traded for a browser's cookie."""
+
+    key: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class KeyRequest(Part):
+    """A key to create."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+    """For people: what uses it."""
+    owner: Annotated[str, Field(pattern=f"^{OWNER.pattern}$")]
+    """Whose jobs and datasets it opens. Several keys may have one owner."""
+    scope: Scope = Scope.SUBMIT
+    lifetime_days: Annotated[float, Field(gt=0, le=3650)] | None = None
+    """When it expires; null: never."""
+
+
+class KeyRotation(Part):
+    """How to rotate a key."""
+
+    overlap_s: Annotated[float, Field(ge=0, le=MAX_OVERLAP_S)] = OVERLAP_S
+    """How long the old key stays valid, in seconds; it never gets more time than it has. 0: it ends at once."""
+
+
+class JobPatch(Part):
+    """What of a job may be changed at any time (a merge patch, RFC 7396): null clears a field."""
+
+    name: PlainText | None = None
+    tags: Annotated[list[Label], Field(max_length=20)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    """0 to 9, 9 first; it counts from the next time that the job waits."""
+    starred: bool | None = None
+    """Whether the job is marked with a star."""
+    note: Note | None = None
+    """Free text, up to 2,000 characters in any number of lines."""

@@ -1,0 +1,151 @@
+"""A job's log: appended in the transaction of the change it tells of, read by number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Text, and_, cast, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.states import ErrorCode, Status
+from service.storage.database import now_ms
+from service.storage.tables import Event, Job
+
+
+class EventType(StrEnum):
+    """What an event tells of."""
+
+    STATUS = "status"
+    METRICS = "metrics"
+    SAMPLE = "sample"
+    CHECKPOINT = "checkpoint"
+    HEALTH = "health"
+    LOG = "log"
+    END = "end"
+
+
+class Level(StrEnum):
+    """How severe an event is; each level includes those after it."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+MAX_SEQ: Final = 2**62
+"""No event has so high a number."""
+WORKER_LOST: Final = "worker lost"
+"""How the reason of a status begins that tells of a lost worker, after which the job waits again."""
+
+
+def append(session: Session, job_id: str, events: Sequence[tuple[EventType, Mapping[str, Any]]]) -> int:
+    """Add events to a job's log and give the number of the last one.
+
+    The numbers come from the job's row, which the transaction has locked or locks here: two writers cannot
+    get the same one, and a rolled back transaction leaves no hole.
+    """
+    last = session.scalar(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(last_seq=Job.last_seq + len(events))
+        .returning(Job.last_seq)
+        .execution_options(synchronize_session=False)
+    )
+    if last is None:
+        return 0
+    first = last - len(events) + 1
+    for seq, (kind, data) in enumerate(events, first):
+        session.add(Event(job_id=job_id, seq=seq, type=kind, data=dict(data), created_ms=now_ms()))
+    return last
+
+
+def read(session: Session, job_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Event]:
+    """Events with a number above ``after``, in order."""
+    query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(limit)
+    return session.scalars(query).all()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which events of a log to read; ``None`` and empty mean any."""
+
+    types: Sequence[EventType] = ()
+    level: Level | None = None
+    """At least this severe."""
+    text: str | None = None
+    """Part of what an event tells, letters of any case."""
+
+
+def select_from_log(
+    session: Session, job_id: str, wanted: Wanted, *, after: int = 0, before: int | None = None, limit: int = 500
+) -> Sequence[Event]:
+    """Some events of a job's log, in order: the first ``limit`` after a number, or the last ``limit`` before one."""
+    query = select(Event).where(Event.job_id == job_id, Event.seq > after)
+    if wanted.types:
+        query = query.where(Event.type.in_(wanted.types))
+    if wanted.level is not None and wanted.level is not Level.INFO:
+        query = query.where(_is_at_least(wanted.level))
+    if wanted.text:
+        # Stored as JSON, other letters than ASCII are escaped.
+        part = json.dumps(wanted.text.lower())[1:-1]
+        told = func.lower(cast(Event.data, Text))
+        query = query.where(or_(told.contains(part, autoescape=True), Event.type.contains(part, autoescape=True)))
+    if before is None:
+        return session.scalars(query.order_by(Event.seq).limit(limit)).all()
+    return session.scalars(query.where(Event.seq < before).order_by(Event.seq.desc()).limit(limit)).all()[::-1]
+
+
+def level_of(event: Event) -> Level:
+    """How severe an event is."""
+    data = event.data
+    match event.type:
+        case EventType.LOG:
+            return Level(data["level"]) if data.get("level") in list(Level) else Level.INFO
+        case EventType.HEALTH if data.get("state") == "found":
+            return Level.ERROR if data.get("severity") == Level.ERROR else Level.WARNING
+        case EventType.STATUS | EventType.END if data.get("status") == Status.FAILED:
+            return Level.ERROR
+        case EventType.STATUS if is_worker_lost(str(data.get("reason"))):
+            return Level.WARNING
+    return Level.INFO
+
+
+def is_worker_lost(reason: str) -> bool:
+    """Whether the reason of a status is a lost worker, the last that a job could bear included."""
+    return reason.startswith(WORKER_LOST) or reason == ErrorCode.WORKER_LOST
+
+
+def _is_at_least(level: Level) -> ColumnElement[bool]:
+    """``level_of`` in SQL, for warnings and errors."""
+
+    def told(name: str) -> ColumnElement[str]:
+        value: ColumnElement[str] = Event.data[name].as_string()
+        return value
+
+    failed = and_(Event.type.in_([EventType.STATUS, EventType.END]), told("status") == Status.FAILED)
+    logged = and_(Event.type == EventType.LOG, told("level") == Level.ERROR)
+    found = and_(Event.type == EventType.HEALTH, told("state") == "found")
+    errors = or_(failed, logged, and_(found, told("severity") == Level.ERROR))
+    if level is Level.ERROR:
+        return errors
+    lost = or_(told("reason").startswith(WORKER_LOST), told("reason") == ErrorCode.WORKER_LOST)
+    warned = and_(Event.type == EventType.LOG, told("level") == Level.WARNING)
+    return or_(errors, found, warned, and_(Event.type == EventType.STATUS, lost))
+
+
+def resumed(session: Session, job_id: str) -> list[int]:
+    """The epochs after which a job went on: on another worker, after a pause, or from another job's checkpoint."""
+    epoch = Event.data["epoch"].as_integer()
+    claimed = and_(Event.type == EventType.STATUS, Event.data["reason"].as_string() == "claimed")
+    query = select(epoch).where(Event.job_id == job_id, claimed, epoch > 0).order_by(Event.seq)
+    return list(session.scalars(query))
+
+
+def of_type(session: Session, job_id: str, kind: EventType) -> Sequence[Event]:
+    """All events of one type, in order."""
+    query = select(Event).where(Event.job_id == job_id, Event.type == kind).order_by(Event.seq)
+    return session.scalars(query).all()

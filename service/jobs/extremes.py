@@ -1,0 +1,42 @@
+"""Each metric's lowest and highest value of a job, kept with the job so that lists need not read its epochs.
+
+They are those of the job's own epochs: a fork and a reproduction start with none, as their curves do, so that a
+parent's best value is never shown as theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.spec import metric_info
+
+Extremes = dict[str, dict[str, Any]]
+"""``{"val_loss": {"min": 0.11, "min_epoch": 7, "max": 0.52, "max_epoch": 1}}``"""
+
+
+def extended(extremes: Extremes, metrics: Mapping[str, float | None], epoch: int) -> Extremes:
+    """The extremes after one more epoch; of equal values the first epoch stays.
+
+    Args:
+        metrics: ``None`` stands for a value that is not finite, which is no extreme.
+    """
+    after = dict(extremes)
+    for name, value in metrics.items():
+        if value is None:
+            continue
+        known = after.get(name, {"min": value, "min_epoch": epoch, "max": value, "max_epoch": epoch})
+        if value < known["min"]:
+            known = known | {"min": value, "min_epoch": epoch}
+        if value > known["max"]:
+            known = known | {"max": value, "max_epoch": epoch}
+        after[name] = known
+    return after
+
+
+def best(extremes: Extremes, name: str) -> tuple[float, int] | None:
+    """A metric's best value and its epoch; ``None`` where neither way is better, or no value is known."""
+    better, known = metric_info.describe(name).better, extremes.get(name)
+    if better is None or known is None:
+        return None
+    return known[better], known[f"{better}_epoch"]

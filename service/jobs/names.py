@@ -1,0 +1,71 @@
+"""Names of jobs that are made from other jobs: distinct, so that people can tell them apart.
+
+Distinctness is a convenience and no constraint: two requests at the same moment may choose the same name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import count
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.storage.tables import Job
+
+MAX_LENGTH: Final = 200
+"""Characters of the longest name that a spec may have."""
+
+_NUMBERED: Final = re.compile(r"(.+)-([1-9]\d{0,8})", re.DOTALL)
+_REPRODUCED: Final = re.compile(r"(.+) \(reproduced(?: [1-9]\d{0,8})?\)", re.DOTALL)
+
+
+def of_fork(session: Session, parent: Job, *, owner: str | None) -> str | None:
+    """The next free name for a fork: ``first`` makes ``first-2``, and ``first-2`` makes ``first-3``.
+
+    The fork of a job without a name has none.
+    """
+    if not parent.name:
+        return parent.name
+    base, start = _without_reproduced(parent), 2
+    # Only a fork's number is one of ours: a job of its own may be called mnist-10.
+    numbered = _NUMBERED.fullmatch(base) if parent.parent_id is not None else None
+    if numbered is not None:
+        base, start = numbered[1], int(numbered[2]) + 1
+    return _first_free(session, (_joined(base, f"-{number}") for number in count(start)), owner)
+
+
+def of_reproduction(session: Session, original: Job, *, owner: str | None) -> str | None:
+    """The next free name for a reproduction: ``first (reproduced)``, then ``first (reproduced 2)``."""
+    if not original.name:
+        return original.name
+    base = _without_reproduced(original)
+    suffixes = (" (reproduced)" if number == 1 else f" (reproduced {number})" for number in count(1))
+    return _first_free(session, (_joined(base, suffix) for suffix in suffixes), owner)
+
+
+def _without_reproduced(job: Job) -> str:
+    name = job.name or ""
+    found = _REPRODUCED.fullmatch(name) if job.reproduction is not None else None
+    return found[1] if found is not None else name
+
+
+def _joined(base: str, suffix: str) -> str:
+    return base[: MAX_LENGTH - len(suffix)].rstrip() + suffix
+
+
+def _first_free(session: Session, candidates: Iterator[str], owner: str | None) -> str:
+    """The first candidate that no job of the owner has; ``None`` as owner means all jobs."""
+    step = 20
+    while True:
+        names = [next(candidates) for _ in range(step)]
+        query = select(Job.name).where(Job.name.in_(names))
+        if owner is not None:
+            query = query.where(Job.owner == owner)
+        taken = set(session.scalars(query))
+        for name in names:
+            if name not in taken:
+                return name
+        step = min(2 * step, 500)  # SQLite's variables are limited

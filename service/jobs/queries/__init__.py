@@ -1,0 +1,1 @@
+"""Reading jobs: lists, their columns and orders, the queue, files, statistics."""

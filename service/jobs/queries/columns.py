@@ -1,0 +1,397 @@
+"""What a list can show of each job, by name: facts of the job, any setting of its spec, any metric last or best.
+
+- a fact: ``preset``, ``duration``, ``parent``, ... (``FACTS`` has all);
+- a setting: a dotted path or a JSON pointer into the resolved spec, ``optimizer.learning_rate``, ``/layers/0/units``;
+- a metric: ``val_accuracy`` of the last epoch, ``best:val_accuracy`` by its goal, ``min:`` or ``max:`` without one.
+
+A name is known or not whatever jobs there are: an address that a person shares does not break when jobs are deleted.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+from rapidfuzz import process
+from sqlalchemy import ColumnElement
+
+from service.spec import metric_info
+from service.spec.metric_info import METRICS
+from service.spec.schema import ClassifierSpec, GanSpec
+from service.storage.tables import Job
+
+MAX_COLUMNS: Final = 50
+_LIKELY: Final = 60
+"""Of 100: how alike a known name must be to be suggested."""
+_METRIC: Final = re.compile(r"(?:(last|best|min|max):)?([a-z][a-z0-9_]*(?:/[A-Za-z0-9_.]{1,60})?)")
+_NOT_SETTINGS: Final = {"kind", "preset", "name", "tags", "priority", "seed", "epochs"}
+"""Fields of a spec that are facts of the job by the same name."""
+
+Json = Any
+
+
+class Type(StrEnum):
+    """What kind of value a column has, and so how to write it."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    METRIC = "metric"
+    SECONDS = "seconds"
+    BYTES = "bytes"
+    TIME = "time"
+    """Milliseconds since 1970 here; RFC 3339 in answers."""
+    FLAG = "flag"
+    JOB = "job"
+    """A job's id."""
+    JSON = "json"
+    """A list or an object."""
+
+
+class UnknownColumn(ValueError):
+    """No column has this name."""
+
+    def __init__(self, name: str, why: str, suggestion: str | None = None) -> None:
+        super().__init__(why + (f"; did you mean {suggestion!r}?" if suggestion else ""))
+        self.name, self.suggestion = name, suggestion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One thing that a list can show of each job."""
+
+    name: str
+    label: str
+    description: str = ""
+    type: Type
+    value: Callable[[Job], Json]
+    expression: ColumnElement[Any] | None = None
+    """The same in SQL, to sort by; ``None``: a list cannot be sorted by it."""
+    metric: str | None = None
+    """The metric's name, without ``best:``."""
+    better: Literal["min", "max"] | None = None
+    """Which of several values is the best."""
+    percent: bool = False
+    needs_spec: bool = False
+    """Whether ``value`` looks into the resolved spec."""
+
+
+def parse(name: str) -> Column:
+    """The column of this name.
+
+    Raises:
+        UnknownColumn: there is none.
+    """
+    if name in FACTS:
+        return FACTS[name]
+    found = None if name.startswith("/") else _metric(name)
+    found = found or _setting(name)
+    if found is None:
+        close = process.extractOne(name, [*FACTS, *_metric_names(), *_setting_names()], score_cutoff=_LIKELY)
+        why = "no column has this name: it is no fact of a job, no setting and no metric"
+        raise UnknownColumn(name, why, close[0] if close else None)
+    return found
+
+
+def occurring(specs: Sequence[Mapping[str, Any]], metrics: set[str]) -> list[tuple[Column, int | None]]:
+    """Every fact, and the settings and metrics that some jobs have.
+
+    Args:
+        specs: resolved specs, each different one once.
+
+    Returns:
+        Columns; with a setting, how many different values it has among the specs, counting its absence as one.
+    """
+    facts: list[tuple[Column, int | None]] = [(column, None) for column in FACTS.values()]
+    shown: list[tuple[Column, int | None]] = []
+    order = list(METRICS)
+    for name in sorted(metrics, key=lambda name: (name.partition("/")[1], _place(order, name), name)):
+        last = _metric(name)
+        if last is not None:
+            extremes = ("best:",) if last.better else ("min:", "max:")
+            shown += [(parse(prefix + name), None) for prefix in extremes] + [(last, None)]
+    values: dict[str, list[Json]] = {}
+    for spec in specs:
+        for path, value in _leaves(spec):
+            if path.partition(".")[0] not in _NOT_SETTINGS:
+                values.setdefault(path, []).append(value)
+    for path, given in values.items():
+        column = _setting(path)
+        if column is not None:
+            different = len({repr(value) for value in given}) + (len(given) < len(specs))
+            shown.append((column, different))
+    return facts + shown
+
+
+def _place(order: Sequence[str], name: str) -> int:
+    base = name.partition("/")[0]
+    return order.index(base) if base in order else len(order)
+
+
+def _leaves(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
+    """Every value of a document that is no object, and no list of objects, with its dotted path."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves(item, f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}.{index}")
+    else:
+        yield path, value
+
+
+# Metrics
+
+
+def _metric(name: str) -> Column | None:
+    match = _METRIC.fullmatch(name)
+    if match is None or match[2].partition("/")[0] not in METRICS:
+        return None
+    which, metric = match[1] or "last", match[2]
+    side: Literal["min", "max"] = "max" if which == "max" else "min"
+    info = metric_info.describe(metric)
+    by_goal = info.better
+    if which == "last":
+        return Column(
+            name=name,
+            label=info.label,
+            description=f"{info.description} Last finished epoch.".strip(),
+            type=Type.METRIC,
+            value=lambda job: job.metrics.get(metric),
+            expression=Job.metrics[metric].as_float(),
+            metric=metric,
+            better=by_goal,
+            percent=info.percent,
+        )
+    if which == "best":
+        if by_goal is None:
+            raise UnknownColumn(name, f"{metric} has no best value: neither way is better", f"min:{metric}")
+        side, word = by_goal, "best"
+    else:
+        word = "lowest" if which == "min" else "highest"
+    return Column(
+        name=name,
+        label=f"{word} {info.label}",
+        description=f"{info.description} The {word} of all epochs.".strip(),
+        type=Type.METRIC,
+        value=lambda job: job.extremes.get(metric, {}).get(side),
+        expression=Job.extremes[(metric, side)].as_float(),
+        metric=metric,
+        better=by_goal if which == "best" or by_goal == side else None,
+        percent=info.percent,
+    )
+
+
+def _metric_names() -> Iterator[str]:
+    for name, info in METRICS.items():
+        yield name
+        yield from (f"best:{name}",) if info.goal else (f"min:{name}", f"max:{name}")
+
+
+# Settings
+
+
+def _setting(name: str) -> Column | None:
+    if name.startswith("/"):
+        parts = [part.replace("~1", "/").replace("~0", "~") for part in name[1:].split("/")]
+    else:
+        parts = name.split(".")
+    found = _schemas_at(tuple(parts))
+    if not found:
+        return None
+    path = tuple(int(part) if _is_index(part) else part for part in parts)
+    types = {type_ for schema in found for type_ in _types(schema)} - {"null"}
+    value = Job.resolved[path]
+    description = next((schema["description"] for schema in found if schema.get("description")), "")
+    if types and types <= {"number", "integer"}:
+        kind, expression = Type.NUMBER, value.as_float()
+    elif types == {"string"}:
+        kind, expression = Type.TEXT, value.as_string()
+    else:
+        kind, expression = (Type.FLAG if types == {"boolean"} else Type.JSON), None
+    return Column(
+        name=name,
+        label=".".join(parts),
+        description=" ".join(description.split()),
+        type=kind,
+        value=lambda job: _at(job.resolved, path),
+        expression=expression,
+        needs_spec=True,
+    )
+
+
+def _is_index(part: str) -> bool:
+    return part.isascii() and part.isdigit() and len(part) < 5
+
+
+def _at(document: Json, path: Sequence[str | int]) -> Json:
+    for part in path:
+        if isinstance(document, list) and isinstance(part, int) and part < len(document):
+            document = document[part]
+        elif isinstance(document, Mapping):
+            document = document.get(str(part))
+        else:
+            return None
+    return document
+
+
+@functools.lru_cache(maxsize=1)
+def _specs() -> tuple[dict[str, Any], ...]:
+    return tuple(model.model_json_schema() for model in (ClassifierSpec, GanSpec))
+
+
+@functools.lru_cache(maxsize=1000)
+def _schemas_at(parts: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
+    """What the schema says of a setting: one or several variants, none where no spec can have it."""
+    found: list[dict[str, Any]] = []
+    for spec in _specs():
+        level = [spec]
+        for part in parts:
+            level = [step for schema in level for step in _step(schema, part, spec)]
+        found += level
+    return tuple(found)
+
+
+def _step(schema: dict[str, Any], part: str, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for variant in _variants(schema, root):
+        if part in variant.get("properties", {}):
+            yield from _variants(variant["properties"][part], root)
+        elif isinstance(variant.get("items"), dict) and _is_index(part):
+            yield from _variants(variant["items"], root)
+
+
+def _variants(schema: dict[str, Any], root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schemas that one may stand for, references followed."""
+    if "$ref" in schema:
+        target = root["$defs"][schema["$ref"].rpartition("/")[2]]
+        about = {"description": schema["description"]} if "description" in schema else {}
+        yield from _variants(target | about, root)
+        return
+    options = schema.get("anyOf", schema.get("oneOf"))
+    if options is None:
+        yield schema
+        return
+    for option in options:
+        about = {"description": schema["description"]} if "description" in schema else {}
+        yield from _variants(about | option, root)
+
+
+def _types(schema: dict[str, Any]) -> set[str]:
+    if "const" in schema:
+        return {"string" if isinstance(schema["const"], str) else "number"}
+    found = schema.get("type", "string" if "enum" in schema else "object")
+    return {found} if isinstance(found, str) else set(found)
+
+
+@functools.lru_cache(maxsize=1)
+def _setting_names() -> tuple[str, ...]:
+    """All of them, of lists the first place only."""
+    names: dict[str, None] = {}
+    for spec in _specs():
+        for path in _paths(spec, spec):
+            names[path] = None
+    return tuple(names)
+
+
+def _paths(schema: dict[str, Any], root: dict[str, Any], path: str = "") -> Iterator[str]:
+    if path:
+        yield path
+    for variant in _variants(schema, root):
+        for name, field in variant.get("properties", {}).items():
+            yield from _paths(field, root, f"{path}.{name}" if path else name)
+        if isinstance(variant.get("items"), dict) and variant["items"].get("type") not in (
+            "integer",
+            "number",
+            "string",
+        ):
+            yield from _paths(variant["items"], root, f"{path}.0")
+
+
+# Facts
+
+
+def _fact(
+    name: str, kind: Type, value: Callable[[Job], Json], expression: ColumnElement[Any] | None = None, **more: Any
+) -> tuple[str, Column]:
+    label = more.pop("label", name.replace("_", " "))
+    return name, Column(name=name, label=label, type=kind, value=value, expression=expression, **more)
+
+
+def _duration(job: Job) -> float | None:
+    """Seconds from the first start to the end."""
+    return (job.finished_ms - job.started_ms) / 1000 if job.finished_ms and job.started_ms else None
+
+
+FACTS: Final[dict[str, Column]] = dict(
+    [
+        _fact("status", Type.TEXT, lambda job: job.status),
+        _fact(
+            "progress", Type.NUMBER, lambda job: round(min(job.step / job.steps, 1.0), 6) if job.steps else 0.0,
+            percent=True, description="Finished share of all batches.",
+        ),
+        _fact(
+            "metrics", Type.JSON, lambda job: job.metrics, label="metrics (last epoch)",
+            description="All metrics of the last finished epoch.",
+        ),
+        _fact("created_at", Type.TIME, lambda job: job.created_ms, label="created"),
+        _fact("kind", Type.TEXT, lambda job: job.kind, Job.kind.expression),
+        _fact(
+            "preset", Type.TEXT, lambda job: job.resolved["preset"], Job.resolved["preset"].as_string(),
+            needs_spec=True, description="Named starting point of the spec.",
+        ),
+        _fact(
+            "dataset", Type.TEXT, lambda job: job.resolved["dataset"]["name"],
+            Job.resolved[("dataset", "name")].as_string(), needs_spec=True,
+        ),
+        _fact(
+            "seed", Type.NUMBER, lambda job: job.resolved["seed"], Job.resolved["seed"].as_float(), needs_spec=True,
+            description="What all randomness comes from.",
+        ),
+        _fact("duration", Type.SECONDS, _duration, description="From the first start to the end, in seconds."),
+        _fact(
+            "parent", Type.JOB, lambda job: job.parent_id, Job.parent_id.expression,
+            description="The job that this one was forked from, or reproduces.",
+        ),
+        _fact("name", Type.TEXT, lambda job: job.name),
+        _fact("id", Type.TEXT, lambda job: job.id),
+        _fact("tags", Type.JSON, lambda job: job.tags),
+        _fact("note", Type.TEXT, lambda job: job.note),
+        _fact("starred", Type.FLAG, lambda job: job.starred),
+        _fact("epoch", Type.NUMBER, lambda job: job.epoch, description="Finished epochs."),
+        _fact("epochs", Type.NUMBER, lambda job: job.epochs, Job.epochs.expression, description="Total epochs."),
+        _fact(
+            "best_epoch", Type.NUMBER, lambda job: job.best_epoch, Job.best_epoch.expression,
+            description="The epoch whose checkpoint is called best.",
+        ),
+        _fact("priority", Type.NUMBER, lambda job: job.priority),
+        _fact("started_at", Type.TIME, lambda job: job.started_ms, label="started"),
+        _fact("finished_at", Type.TIME, lambda job: job.finished_ms, label="finished"),
+        _fact("attempt", Type.NUMBER, lambda job: job.attempt, Job.attempt.expression),
+        _fact(
+            "steps_per_second", Type.NUMBER, lambda job: job.steps_per_second, Job.steps_per_second.expression,
+            label="batches per second",
+        ),
+        _fact(
+            "cpu_seconds", Type.SECONDS, lambda job: job.cpu_seconds, Job.cpu_seconds.expression, label="CPU time",
+        ),
+        _fact(
+            "peak_memory_bytes", Type.BYTES, lambda job: job.peak_memory_bytes, Job.peak_memory_bytes.expression,
+            label="peak memory",
+        ),
+        _fact(
+            "size_bytes", Type.BYTES, lambda job: job.size_bytes, Job.size_bytes.expression, label="size of files",
+            description="Sum of the sizes of its checkpoints and samples.",
+        ),
+        _fact(
+            "spec", Type.TEXT, lambda job: job.spec_hash, Job.spec_hash.expression,
+            description="Hash of the spec: equal for jobs that compute the same.",
+        ),
+        _fact("result_digest", Type.TEXT, lambda job: job.result_digest, Job.result_digest.expression),
+        _fact("error", Type.TEXT, lambda job: (job.error or {}).get("code"), Job.error["code"].as_string()),
+        _fact("owner", Type.TEXT, lambda job: job.owner),
+    ]
+)  # fmt: skip
+"""By name, in the order in which a person would look for them."""

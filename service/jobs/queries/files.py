@@ -1,0 +1,93 @@
+"""A job's files, page by page: a job that keeps every checkpoint has more than two files for each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy.orm import Session
+
+from service.errors import InvalidCursor
+from service.storage import cursors
+from service.storage.artifacts import ArtifactKind
+from service.storage.tables import Artifact
+
+MAX_CURSOR: Final = 100
+"""Characters of the longest cursor."""
+_MAX_EPOCH: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class FilePage:
+    """One page of a job's files."""
+
+    rows: Sequence[Artifact]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileTotals:
+    """How many files a job has of each kind, and how many bytes they take."""
+
+    counts: Mapping[ArtifactKind, int]
+    sizes: Mapping[ArtifactKind, int]
+
+    def count(self, kind: ArtifactKind | None = None) -> int:
+        """Files of one kind, or all."""
+        return sum(self.counts.values()) if kind is None else self.counts[kind]
+
+    def size_bytes(self, kind: ArtifactKind | None = None) -> int:
+        """Their bytes."""
+        return sum(self.sizes.values()) if kind is None else self.sizes[kind]
+
+
+def page(
+    session: Session,
+    job_id: str,
+    kind: ArtifactKind | None = None,
+    *,
+    limit: int,
+    cursor: str | None = None,
+    newest_first: bool = False,
+) -> FilePage:
+    """A page of a job's files, by kind and epoch; a cursor is a place among them, for both directions.
+
+    Raises:
+        InvalidCursor: the cursor is not one of ours.
+    """
+    query = select(Artifact).where(Artifact.job_id == job_id)
+    if kind is not None:
+        query = query.where(Artifact.kind == kind)
+    if cursor is not None:
+        place, here = tuple_(Artifact.kind, Artifact.epoch), _place(cursor)
+        before = tuple_(literal(here[0], Artifact.kind.type), literal(here[1], Artifact.epoch.type))
+        query = query.where(place < before if newest_first else place > before)
+    falls = (Artifact.kind.desc(), Artifact.epoch.desc())
+    query = query.order_by(*(falls if newest_first else (Artifact.kind, Artifact.epoch)))
+    found = session.scalars(query.limit(limit + 1)).all()
+    rows = found[:limit]
+    return FilePage(rows, cursors.write([rows[-1].kind, rows[-1].epoch]) if len(found) > limit else None)
+
+
+def latest_epoch(session: Session, job_id: str, kind: ArtifactKind) -> int:
+    """The epoch of a job's newest file of this kind; 0: it has none."""
+    query = select(func.max(Artifact.epoch)).where(Artifact.job_id == job_id, Artifact.kind == kind)
+    return session.scalar(query) or 0
+
+
+def totals(session: Session, job_id: str) -> FileTotals:
+    """All files of a job together."""
+    query = select(Artifact.kind, func.count(), func.sum(Artifact.size_bytes)).where(Artifact.job_id == job_id)
+    counts, sizes = dict.fromkeys(ArtifactKind, 0), dict.fromkeys(ArtifactKind, 0)
+    for kind, count, size in session.execute(query.group_by(Artifact.kind)):
+        counts[ArtifactKind(kind)], sizes[ArtifactKind(kind)] = count, int(size)
+    return FileTotals(counts, sizes)
+
+
+def _place(cursor: str) -> tuple[str, int]:
+    kind, epoch = cursors.read(cursor, 2)
+    if kind not in list(ArtifactKind) or type(epoch) is not int or not 0 <= epoch <= _MAX_EPOCH:
+        raise InvalidCursor("the cursor belongs to another list; start again without it")
+    return kind, epoch

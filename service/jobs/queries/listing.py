@@ -1,0 +1,265 @@
+"""Lists of jobs: pages of them, how many there are, groups, and what can be shown of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy.orm import Session, defer
+
+from service.jobs.queries.columns import Column, occurring
+from service.jobs.queries.sorting import Order
+from service.states import Status
+from service.storage.tables import Job, JobTag
+
+LOOKED_AT: Final = 2000
+"""So many of the newest jobs say which settings and metrics occur."""
+
+
+class GroupBy(StrEnum):
+    """What jobs are put together by."""
+
+    TAG = "tag"
+    NAME = "name"
+    PRESET = "preset"
+    DATASET = "dataset"
+    SPEC = "spec"
+
+
+Lacking = Literal["tag", "name", "note", "parent"]
+"""What jobs may be without."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs a list shows; ``None`` means any."""
+
+    status: Sequence[Status] | None = None
+    kind: str | None = None
+    tags: Collection[str] = ()
+    """All of them."""
+    text: str | None = None
+    """Part of a name, an id, a tag or a note, letters of any case."""
+    name: str | None = None
+    """Exactly this one."""
+    preset: str | None = None
+    dataset: str | None = None
+    """A name: all of its versions; ``name@digits``: the one whose SHA-256 begins so."""
+    spec: str | None = None
+    """The spec's hash."""
+    parent: str | None = None
+    starred: bool | None = None
+    without: Collection[Lacking] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list. Of its jobs only what lists show is loaded."""
+
+    jobs: Sequence[Job]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Jobs that have something in common."""
+
+    value: str | None
+    """What they have in common; ``None``: that they have no name, or no tag."""
+    count: int
+    newest_ms: int
+    example: str | None
+    """One of their names."""
+    best: dict[str, float | None]
+    """The best value of each column that was asked for and has one."""
+
+
+def find(
+    session: Session,
+    wanted: JobFilter,
+    *,
+    owner: str | None = None,
+    sort: str = "-created_at",
+    limit: int = 20,
+    cursor: str | None = None,
+    specs: bool = False,
+) -> Page:
+    """A page of jobs, stable while new ones arrive: the cursor is a place in the order, not a count.
+
+    Args:
+        sort: as ``Order`` has it.
+        specs: load the resolved specs too.
+
+    Raises:
+        InvalidCursor: the cursor is not one of ours, or was made for another order.
+        UnknownColumn: there is no such order.
+    """
+    order = Order(sort)
+    query = select(Job.id, order.value).where(*_conditions(wanted, owner))
+    if cursor is not None:
+        query = query.where(order.behind(cursor))
+    # First the ids alone: where no index has the order, whole rows would be carried through the sort.
+    places = session.execute(query.order_by(*order.columns).limit(limit + 1)).all()
+    page = load(session, [job_id for job_id, _ in places[:limit]], specs=specs)
+    if len(places) <= limit:
+        return Page(page, None)
+    last_id, value = places[limit - 1]
+    return Page(page, order.cursor(value, last_id))
+
+
+def ids(session: Session, wanted: JobFilter, *, owner: str | None, sort: str, limit: int) -> Sequence[str]:
+    """The ids alone, in order.
+
+    Raises:
+        UnknownColumn: there is no such order.
+    """
+    query = select(Job.id).where(*_conditions(wanted, owner)).order_by(*Order(sort).columns)
+    return session.scalars(query.limit(limit)).all()
+
+
+def load(session: Session, job_ids: Sequence[str], *, specs: bool) -> list[Job]:
+    """These jobs in this order, without those that were deleted meanwhile."""
+    # What lists do not show is not read: specs are most of a row.
+    unread = [Job.spec, Job.provenance, *(() if specs else (Job.resolved,))]
+    query = select(Job).where(Job.id.in_(job_ids)).options(*(defer(column, raiseload=True) for column in unread))
+    found = {job.id: job for job in session.scalars(query)}
+    return [found[job_id] for job_id in job_ids if job_id in found]
+
+
+def counts(session: Session, wanted: JobFilter, *, owner: str | None = None) -> dict[Status, int]:
+    """How many of the jobs are in each state; which states are wanted makes no difference."""
+    query = select(Job.status, func.count()).where(*_conditions(wanted, owner, by_status=False)).group_by(Job.status)
+    return {Status(status): count for status, count in session.execute(query)}
+
+
+def titles(session: Session, jobs: Sequence[Job], *, owner: str | None = None) -> dict[str, str]:
+    """What to call the parents of these jobs, those of them that are still there."""
+    wanted = {job.parent_id for job in jobs if job.parent_id is not None}
+    if not wanted:
+        return {}
+    query = select(Job.id, Job.name, Job.kind).where(Job.id.in_(wanted), *_owned(owner))
+    return {job_id: title(job_id, name, kind) for job_id, name, kind in session.execute(query)}
+
+
+def title(job_id: str, name: str | None, kind: str) -> str:
+    """What to call a job that may have no name."""
+    return name or f"{kind} {job_id[-6:].lower()}"
+
+
+def groups(
+    session: Session,
+    wanted: JobFilter,
+    by: GroupBy,
+    columns: Sequence[Column] = (),
+    *,
+    owner: str | None = None,
+    limit: int = 100,
+) -> tuple[list[Group], bool]:
+    """The jobs in groups, the one with the newest job first, and whether there are more than ``limit`` groups.
+
+    A job with several tags is in several groups.
+    """
+    measured = [column for column in columns if column.better is not None and column.expression is not None]
+    # Inner and outer query, since PostgreSQL does not see that an expression with parameters is the same twice.
+    values = [column.expression.label(f"m{at}") for at, column in enumerate(measured) if column.expression is not None]
+    inner = select(_GROUP_KEYS[by].label("key"), Job.name, Job.created_ms, *values).where(*_conditions(wanted, owner))
+    if by is GroupBy.TAG:
+        inner = inner.outerjoin(JobTag, JobTag.job_id == Job.id)
+    rows = inner.subquery()
+    bests = [(func.max if column.better == "max" else func.min)(rows.c[f"m{at}"]) for at, column in enumerate(measured)]
+    newest = func.max(rows.c.created_ms)
+    query = (
+        select(rows.c.key, func.count(), newest, func.max(rows.c.name), *bests)
+        .group_by(rows.c.key)
+        .order_by(newest.desc(), rows.c.key)
+        .limit(limit + 1)
+    )
+    found = [
+        Group(key, count, newest_ms, example, {column.name: best for column, best in zip(measured, best, strict=True)})
+        for key, count, newest_ms, example, *best in session.execute(query)
+    ]
+    return found[:limit], len(found) > limit
+
+
+def columns_of(session: Session, wanted: JobFilter, *, owner: str | None = None) -> list[tuple[Column, int | None]]:
+    """Every fact, and the settings and metrics that occur among the newest of the jobs; as ``columns.occurring``."""
+    newest = select(Job.id).where(*_conditions(wanted, owner)).order_by(Job.created_ms.desc(), Job.id.desc())
+    some = newest.limit(LOOKED_AT).subquery()
+    distinct = select(func.min(Job.id)).join(some, some.c.id == Job.id).group_by(Job.spec_hash)
+    specs = session.scalars(select(Job.resolved).where(Job.id.in_(distinct))).all()
+    metrics = session.scalars(select(Job.metrics).join(some, some.c.id == Job.id)).all()
+    different = {json.dumps(spec, sort_keys=True): spec for spec in specs}
+    return occurring(list(different.values()), {name for found in metrics for name in found})
+
+
+_GROUP_KEYS: Final[dict[GroupBy, ColumnElement[Any]]] = {
+    GroupBy.TAG: JobTag.tag.expression,
+    GroupBy.NAME: Job.name.expression,
+    GroupBy.PRESET: Job.resolved["preset"].as_string(),
+    GroupBy.DATASET: Job.resolved[("dataset", "name")].as_string(),
+    GroupBy.SPEC: Job.spec_hash.expression,
+}
+
+
+def _owned(owner: str | None) -> Iterator[ColumnElement[bool]]:
+    if owner is not None:
+        yield Job.owner == owner
+
+
+def _conditions(wanted: JobFilter, owner: str | None, *, by_status: bool = True) -> Iterator[ColumnElement[bool]]:
+    yield from _owned(owner)
+    if by_status and wanted.status is not None:
+        # For one, an index has the order; for SQLite, a set of one is not one.
+        one = len(wanted.status) == 1
+        yield Job.status == wanted.status[0] if one else Job.status.in_(wanted.status)
+    if wanted.kind is not None:
+        yield Job.kind == wanted.kind
+    for tag in wanted.tags:
+        yield Job.id.in_(_tagged().where(JobTag.tag == tag))
+    if wanted.name is not None:
+        yield Job.name == wanted.name
+    if wanted.preset is not None:
+        yield _GROUP_KEYS[GroupBy.PRESET] == wanted.preset
+    if wanted.dataset is not None:
+        yield from _trained_on(wanted.dataset)
+    if wanted.spec is not None:
+        yield Job.spec_hash == wanted.spec
+    if wanted.parent is not None:
+        yield Job.parent_id == wanted.parent
+    if wanted.starred is not None:
+        yield Job.starred.is_(wanted.starred)
+    if wanted.text:
+        part = wanted.text.lower()
+        texts = (func.coalesce(Job.name, ""), Job.id, func.coalesce(Job.note, ""))
+        holds = [func.lower(text).contains(part, autoescape=True) for text in texts]
+        holds.append(Job.id.in_(_tagged().where(func.lower(JobTag.tag).contains(part, autoescape=True))))
+        yield or_(*holds)
+    for lacking in wanted.without:
+        yield _LACKING[lacking]
+
+
+def _trained_on(dataset: str) -> Iterator[ColumnElement[bool]]:
+    """All versions of a dataset or, with ``name@digits``, the one version, however the job's spec names it."""
+    plain, at, digits = dataset.partition("@")
+    # One expression, and no LIKE, which ignores case on SQLite: a row's JSON is read once, as for an equality.
+    named = _GROUP_KEYS[GroupBy.DATASET].concat("@")
+    yield func.substr(named, 1, len(plain) + 1) == f"{plain}@"
+    if at:
+        version = f"sha256:{digits}"
+        yield func.substr(Job.dataset_sha256, 1, len(version)) == version
+
+
+def _tagged() -> Select[tuple[str]]:
+    return select(JobTag.job_id)
+
+
+_LACKING: Final[dict[Lacking, ColumnElement[bool]]] = {
+    "tag": Job.id.not_in(_tagged()),
+    "name": Job.name.is_(None),
+    "note": Job.note.is_(None),
+    "parent": Job.parent_id.is_(None),
+}

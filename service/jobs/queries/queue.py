@@ -1,0 +1,76 @@
+"""The queue as people see it: which jobs wait, in the order in which workers claim them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.states import Status
+from service.storage.database import now_ms
+from service.storage.tables import Job
+
+CLAIM_ORDER: Final = (Job.priority.desc(), Job.queued_ms, Job.id)
+"""In which order queued jobs are claimed; the index ``ix_jobs_waiting`` has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A queued job; ``position`` counts from 1 across all owners."""
+
+    job: Job
+    position: int
+    waited_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """The head of the queue."""
+
+    waiting: Sequence[Waiting]
+    total: int
+    """Queued jobs of all owners."""
+    own: int
+    """Of these, how many the reader may see."""
+
+
+def read(session: Session, *, owner: str | None = None, limit: int = 100) -> Queue:
+    """The first queued jobs of an owner (``None``: of all), with their positions among everyone's."""
+    # Owners at their limit of running jobs are passed over when it comes to that.
+    queued = Job.status == Status.QUEUED
+    total = session.scalar(select(func.count()).select_from(Job).where(queued)) or 0
+    # First the ids alone, which an index has in this order: whole rows would be carried through the sort.
+    if owner is None:
+        ids = session.scalars(select(Job.id).where(queued).order_by(*CLAIM_ORDER).limit(limit)).all()
+        places = dict(zip(ids, range(1, len(ids) + 1), strict=True))
+        own = total
+    else:
+        place = func.row_number().over(order_by=CLAIM_ORDER).label("position")
+        everyone = select(Job.id, Job.owner, place).where(queued).subquery()
+        query = select(everyone.c.id, everyone.c.position).where(everyone.c.owner == owner)
+        places = {row.id: row.position for row in session.execute(query.order_by(everyone.c.position).limit(limit))}
+        own = session.scalar(select(func.count()).select_from(Job).where(queued, Job.owner == owner)) or 0
+    rows = session.execute(select(Job, now_ms() - Job.queued_ms).where(Job.id.in_(places))).all()
+    waiting = [Waiting(job=job, position=places[job.id], waited_s=max(0, ms) / 1000) for job, ms in rows]
+    return Queue(waiting=sorted(waiting, key=lambda item: item.position), total=total, own=own)
+
+
+def waiting_by_owner(session: Session) -> dict[str | None, int]:
+    """How many queued jobs each owner has, the most first."""
+    query = select(Job.owner, func.count()).where(Job.status == Status.QUEUED).group_by(Job.owner)
+    counts = {owner: int(count) for owner, count in session.execute(query)}
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def running(session: Session, *, owner: str | None = None) -> dict[str, list[Job]]:
+    """The running jobs of an owner (``None``: of all), by the id of their worker."""
+    query = select(Job).where(Job.status == Status.RUNNING).order_by(Job.started_ms, Job.id)
+    if owner is not None:
+        query = query.where(Job.owner == owner)
+    found: dict[str, list[Job]] = {}
+    for job in session.scalars(query):
+        found.setdefault(job.lease_owner or "", []).append(job)
+    return found

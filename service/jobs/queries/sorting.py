@@ -1,0 +1,151 @@
+"""The orders in which jobs are listed, and the cursors that name a place in them.
+
+A place is what a job is sorted by, then its id, so that no two jobs share one. Jobs that lack what they are sorted by
+(no name, not started, no such metric) come last, in rising and in falling order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, UnaryExpression, and_, case, func, literal, or_, tuple_
+
+from service.errors import InvalidCursor
+from service.jobs.queries import columns
+from service.jobs.queries.columns import Type, UnknownColumn
+from service.states import Status
+from service.storage import cursors
+from service.storage.tables import Job
+
+_BY_INTEREST: Final = (
+    Status.RUNNING,
+    Status.QUEUED,
+    Status.PAUSED,
+    Status.FAILED,
+    Status.SUCCEEDED,
+    Status.CANCELLED,
+)
+_MOST_CHARACTERS: Final = 400
+"""More than any name has, its capitals made small."""
+
+MAX_CURSOR: Final = 2400
+"""Characters of the longest cursor: one with so long a name, four bytes a letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What a job may be sorted by."""
+
+    value: ColumnElement[Any]
+    type: type[int] | type[float] | type[str] = int
+    may_lack: bool = True
+
+
+_KEYS: Final = {
+    "created_at": _Key(Job.created_ms.expression, may_lack=False),
+    "priority": _Key(Job.priority.expression, may_lack=False),
+    "name": _Key(func.lower(Job.name), str),
+    "status": _Key(case({status: at for at, status in enumerate(_BY_INTEREST)}, value=Job.status), may_lack=False),
+    "started_at": _Key(Job.started_ms.expression),
+    "finished_at": _Key(Job.finished_ms.expression),
+    "duration": _Key(Job.finished_ms - Job.started_ms),
+    "epoch": _Key(Job.epoch.expression, may_lack=False),
+}
+SORTS: Final = tuple(sign + name for name in _KEYS for sign in ("", "-"))
+"""The orders by facts of a job that are no columns, or that an index has; besides, there is one for each column."""
+_OF_TYPE: Final[dict[Type, type[int] | type[float] | type[str]]] = {
+    Type.TEXT: str, Type.JOB: str, Type.NUMBER: float, Type.METRIC: float, Type.SECONDS: float, Type.BYTES: int,
+}  # fmt: skip
+
+
+def of_column(name: str) -> str | None:
+    """The order by a column, rising; ``None``: a list cannot be sorted by it."""
+    if name in _KEYS:
+        return name
+    if name == "progress":
+        return "epoch"
+    return name if columns.parse(name).expression is not None else None
+
+
+def _key(name: str) -> _Key:
+    if name in _KEYS:
+        return _KEYS[name]
+    column = columns.parse(name)
+    if column.expression is None or column.type not in _OF_TYPE:
+        raise UnknownColumn(name, "a list cannot be sorted by this column")
+    return _Key(column.expression, _OF_TYPE[column.type])
+
+
+class Order:
+    """One order of jobs.
+
+    Args:
+        sort: what by, with ``-`` before it for falling: one of ``SORTS``, or a column's name.
+
+    Raises:
+        UnknownColumn: there is no such order.
+    """
+
+    def __init__(self, sort: str) -> None:
+        self._sort = sort
+        self._falls = sort.startswith("-")
+        self._key = _key(sort.removeprefix("-"))
+
+    @property
+    def value(self) -> ColumnElement[Any]:
+        """What jobs are sorted by; ``cursor`` needs it of a page's last job."""
+        return self._key.value
+
+    @property
+    def columns(self) -> Sequence[ColumnElement[Any] | UnaryExpression[Any]]:
+        """What ``ORDER BY`` needs."""
+        value = self._key.value
+        both = (value.desc(), Job.id.desc()) if self._falls else (value.asc(), Job.id.asc())
+        return (value.is_(None), *both) if self._key.may_lack else both
+
+    def cursor(self, value: Any, job_id: str) -> str:
+        """The place of the job with this value and id."""
+        return cursors.write([self._sort, value, job_id])
+
+    def behind(self, cursor: str) -> ColumnElement[bool]:
+        """Whether a job comes after a place.
+
+        Raises:
+            InvalidCursor: the cursor is not one of ours, or was made for another order.
+        """
+        value, last_id = self._read(cursor)
+        key, before = self._key, Job.id < last_id if self._falls else Job.id > last_id
+        if value is None:
+            return and_(key.value.is_(None), before)
+        # As a row, so that both databases find the place in an index instead of reading up to it.
+        here = tuple_(key.value, Job.id)
+        place = tuple_(literal(value, key.value.type), literal(last_id, Job.id.type))
+        after = here < place if self._falls else here > place
+        return or_(after, key.value.is_(None)) if key.may_lack else after
+
+    def _read(self, cursor: str) -> tuple[Any, str]:
+        made_for, value, job_id = cursors.read(cursor, 3)
+        if made_for != self._sort or not self._may_be(value) or not _is_plain(job_id):
+            raise InvalidCursor("the cursor belongs to another list; start again without it")
+        return value, job_id
+
+    def _may_be(self, value: Any) -> bool:
+        """Whether a cursor's value could come from us, and would do no harm to a database."""
+        if value is None:
+            return self._key.may_lack
+        if self._key.type is str:
+            return isinstance(value, str) and len(value) <= _MOST_CHARACTERS and _is_storable(value)
+        if self._key.type is float and type(value) is float:
+            return math.isfinite(value)
+        return type(value) is int and abs(value) < 2**63
+
+
+def _is_plain(text: Any) -> bool:
+    return isinstance(text, str) and text.isascii() and text.isprintable()
+
+
+def _is_storable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -1,0 +1,259 @@
+"""Datasets that people sent: their rows, which are the commit point, and the folders of their files.
+
+These lie in the folder of the artifacts, ``datasets/<id>``: web and workers share that one wherever they run, it is
+always writable, and whoever keeps a copy of the files that go with the database has them too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Select, delete, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.access import audit
+from service.access.audit import Actor, Deed
+from service.errors import Fault, NoSpaceLeft, SpecError, UploadExists, UploadInUse
+from service.states import Status
+from service.storage.database import Database, now_ms
+from service.storage.tables import Job, Upload
+
+_DIGITS: Final = re.compile(r"[0-9a-f]{6,64}")
+_NEEDING: Final = (Status.QUEUED, Status.RUNNING, Status.PAUSED)
+
+
+def parts(name: str) -> tuple[str, str]:
+    """A dataset's name, and the digits with which the SHA-256 of a version begins: ``mine@1a2b3c``; none for ``mine``.
+
+    Raises:
+        ValueError: what comes after the ``@`` is not 6 to 64 hexadecimal digits.
+    """
+    plain, at, digits = name.partition("@")
+    if at and _DIGITS.fullmatch(digits) is None:
+        raise ValueError(f"{name!r} names no version")
+    return plain, digits
+
+
+def versions(session: Session, name: str, *, owner: str | None) -> Sequence[Upload]:
+    """All versions of one name, the newest first."""
+    return session.scalars(_versions(name, "", owner)).all()
+
+
+def listed(session: Session, *, owner: str | None) -> Sequence[Upload]:
+    """All versions of an owner's datasets: by name, the newest first."""
+    return session.scalars(
+        select(Upload)
+        .where(Upload.owner == (owner or ""), Upload.deleted_ms.is_(None))
+        .order_by(Upload.name, Upload.created_ms.desc(), Upload.id.desc())
+    ).all()
+
+
+def _versions(name: str, digits: str, owner: str | None) -> Select[Upload]:
+    query = select(Upload).where(Upload.owner == (owner or ""), Upload.name == name, Upload.deleted_ms.is_(None))
+    if digits:
+        query = query.where(Upload.sha256.startswith(f"sha256:{digits}"))
+    return query.order_by(Upload.created_ms.desc(), Upload.id.desc())
+
+
+def used_bytes(session: Session, *, owner: str | None) -> int:
+    """What an owner's datasets take."""
+    return session.scalar(select(func.sum(Upload.size_bytes)).where(Upload.owner == (owner or ""))) or 0
+
+
+def total_bytes(session: Session) -> int:
+    """What the datasets of all owners take."""
+    return session.scalar(select(func.sum(Upload.size_bytes))) or 0
+
+
+def ids(session: Session) -> set[str]:
+    """The ids of all: whose folder has none of these belongs to nobody."""
+    return set(session.scalars(select(Upload.id)))
+
+
+def check_space(session: Session, owner: str | None, more: int = 0, *, at_most: int) -> None:
+    """Make sure that an owner may keep so much more.
+
+    Args:
+        at_most: bytes; 0: no limit. Without an owner there is none either.
+
+    Raises:
+        NoSpaceLeft: they may not.
+    """
+    if owner and at_most:
+        used = used_bytes(session, owner=owner)
+        if used + more > at_most or used == at_most:
+            raise NoSpaceLeft(owner, used, more, at_most)
+
+
+def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | None = None) -> str:
+    """Make an upload count: its files lie on disk by now.
+
+    Where the same data were deleted and jobs still keep them, those are there again.
+
+    Args:
+        at_most: bytes that the owner's datasets may take, this one included; 0: no limit.
+
+    Returns:
+        The id that counts; the files of another one are the caller's to remove.
+
+    Raises:
+        UploadExists: the owner has the same data under this name.
+        NoSpaceLeft: it is too large for what the owner has left.
+    """
+    try:
+        with database.write() as session:
+            same = (Upload.owner == upload.owner, Upload.name == upload.name, Upload.sha256 == upload.sha256)
+            known = session.scalar(select(Upload).where(*same).with_for_update())
+            if known is not None:
+                if known.deleted_ms is None:
+                    raise UploadExists(upload.name)
+                known.deleted_ms, known.created_ms = None, session.scalars(select(now_ms())).one()
+                audit.record(session, by, Deed.UPLOAD, known.name, size_bytes=known.size_bytes, sha256=known.sha256)
+                return known.id
+            check_space(session, upload.owner, upload.size_bytes, at_most=at_most)
+            upload.created_ms = session.scalars(select(now_ms())).one()
+            session.add(upload)
+            audit.record(session, by, Deed.UPLOAD, upload.name, size_bytes=upload.size_bytes, sha256=upload.sha256)
+            return upload.id
+    except IntegrityError as error:
+        raise UploadExists(upload.name) from error
+
+
+def remove(database: Database, name: str, *, owner: str | None, by: Actor | None = None) -> list[str] | None:
+    """Delete an owner's dataset: all versions of a name, or the one that the name tells.
+
+    What jobs were trained on stays for as long as they do, though nothing new can be trained on it: ``purge``.
+
+    Returns:
+        The ids under which files lie that can go now; ``None`` where there is no such dataset.
+
+    Raises:
+        UploadInUse: jobs that have not ended need it.
+    """
+    try:
+        plain, digits = parts(name)
+    except ValueError:
+        return None
+    with database.write() as session:
+        found = {row.id: row for row in session.scalars(_versions(plain, digits, owner).with_for_update())}
+        if not found:
+            return None
+        needing = select(Job.id).where(Job.upload_id.in_(found), Job.status.in_(_NEEDING))
+        if jobs := session.scalars(needing.order_by(Job.id)).all():
+            raise UploadInUse(name, jobs)
+        pinned = set(session.scalars(select(Job.upload_id).where(Job.upload_id.in_(found)).distinct()))
+        now = session.scalars(select(now_ms())).one()
+        for upload_id, row in found.items():
+            if upload_id in pinned:
+                row.deleted_ms = now
+            else:
+                session.delete(row)
+        audit.record(session, by, Deed.DELETE_DATASET, name)
+        return [upload_id for upload_id in found if upload_id not in pinned]
+
+
+def purge(database: Database) -> list[str]:
+    """Remove deleted datasets that no job needs any more; gives the ids under which their files lie."""
+    unpinned = select(Upload).where(
+        Upload.deleted_ms.is_not(None), ~select(Job.id).where(Job.upload_id == Upload.id).exists()
+    )
+    with database.read() as session:
+        if session.scalars(unpinned.limit(1)).first() is None:
+            return []
+    with database.write() as session:
+        # Locked first, then asked once more: a job that pins it meanwhile has this lock, or waits for it.
+        locked = [row.id for row in session.scalars(unpinned.with_for_update())]
+        gone = list(session.scalars(unpinned.where(Upload.id.in_(locked)).with_only_columns(Upload.id)))
+        session.execute(delete(Upload).where(Upload.id.in_(gone)))
+        return gone
+
+
+def pin(session: Session, upload_id: str, *, deleted: bool) -> None:
+    """Hold the data that a new job is to train on until its row, which names them, is there.
+
+    Args:
+        deleted: whether deleted data will do: those of the job that it comes from.
+
+    Raises:
+        SpecError: they were deleted meanwhile.
+    """
+    query = select(Upload.id).where(Upload.id == upload_id)
+    if not deleted:
+        query = query.where(Upload.deleted_ms.is_(None))
+    if session.connection().scalar(query.with_for_update(read=True)) is None:
+        detail = "the dataset was deleted while the job was being submitted"
+        raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="dataset_not_found")])
+
+
+class UploadFolder:
+    """The files of all uploads. Each upload has a folder, hidden until it is whole.
+
+    Args:
+        artifacts: the folder that web and workers share.
+    """
+
+    def __init__(self, artifacts: Path) -> None:
+        self.artifacts = artifacts
+        self._root = artifacts / "datasets"
+
+    def arrays(self, upload_id: str) -> Path:
+        """Where the arrays of an upload lie that has a row."""
+        return self._root / upload_id
+
+    def begin(self, upload_id: str) -> Path:
+        """A new folder for what arrives, and for what is made of it.
+
+        Raises:
+            OSError: there is no room, or no right to make one.
+        """
+        folder = self._unfinished(upload_id)
+        folder.mkdir(parents=True)
+        return folder
+
+    def finish(self, upload_id: str, arrays: Path) -> None:
+        """Give a folder of arrays, all written and synced, the name by which a row may refer to it."""
+        _sync(arrays)
+        arrays.rename(self.arrays(upload_id))
+        _sync(self._root)
+        shutil.rmtree(self._unfinished(upload_id), ignore_errors=True)
+
+    def files(self, upload_id: str) -> dict[str, Path]:
+        """The files of an upload by their names, in order."""
+        return {path.name: path for path in sorted(self.arrays(upload_id).glob("*")) if path.is_file()}
+
+    def discard(self, upload_id: str) -> None:
+        """Remove the files of an upload, whole or not."""
+        for folder in (self.arrays(upload_id), self._unfinished(upload_id)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self, named: Callable[[], Container[str]], *, older_than_s: float) -> list[str]:
+        """Remove old folders that no row names: of uploads that broke off, or were deleted halfway.
+
+        Args:
+            named: gives the ids of all uploads that have a row.
+        """
+        deadline = time.time() - older_than_s
+        old = [folder for folder in self._root.glob("*") if folder.lstat().st_mtime < deadline]
+        kept = named() if old else ()
+        gone = [folder for folder in old if folder.name not in kept]
+        for folder in gone:
+            shutil.rmtree(folder, ignore_errors=True)
+        return [folder.name for folder in gone]
+
+    def _unfinished(self, upload_id: str) -> Path:
+        return self._root / f".{upload_id}"
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

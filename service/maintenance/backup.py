@@ -1,0 +1,303 @@
+"""Back up a whole service into one tar file, verify such a file, and restore it into either database.
+
+In the file, in this order: ``manifest.json``, ``rows/<table>/<number>.jsonl``, and for uploads and artifacts, whose
+rows name files, each group's files (``uploads/<id>/<name>``, ``files/<path>``) before its rows. The rows are one state
+of the database. They are copied aside before anything is written, so that a slow reader of the pipe keeps no
+transaction open; a file that was removed since, as running jobs remove their older checkpoints, is left out together
+with its row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from migrations import upgrade as migrations
+from service.jobs.uploads import UploadFolder
+from service.maintenance import restoring
+from service.maintenance import rows as rows_of
+from service.maintenance.parts import BackupError, PartWriter, read_parts
+from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
+from service.storage.database import Database
+from service.storage.tables import Artifact, Base, Upload
+
+__all__ = ["BackupError", "Report", "backup", "restore", "verify"]
+
+FORMAT: Final = 2
+_ID: Final = r"[a-z]+_[0-9A-Za-z]+"
+_FILE: Final = re.compile(rf"files/(({_ID})/(?:{'|'.join(ArtifactKind)})/[0-9A-Za-z._-]+)", re.ASCII)
+_UPLOAD: Final = re.compile(rf"uploads/({_ID})/([0-9A-Za-z_-][0-9A-Za-z._-]*)", re.ASCII)
+_ROWS: Final = re.compile(r"rows/([a-z_]+)/[0-9]+\.jsonl", re.ASCII)
+
+
+@dataclass(slots=True)
+class Report:
+    """What was copied or verified."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    files: int = 0
+    size_bytes: int = 0
+    damaged: list[str] = field(default_factory=list)
+    """Files that rows name and that were not what was written: they are left out, and their rows too."""
+
+    def add_file(self, size_bytes: int) -> None:
+        """Count a file."""
+        self.files += 1
+        self.size_bytes += size_bytes
+
+
+def backup(database: Database, store: ArtifactStore, received: UploadFolder, target: IO[bytes]) -> Report:
+    """Write everything to a file or pipe. The rows lie in a temporary file among the artifacts meanwhile.
+
+    Raises:
+        BackupError: the schema is not this version's.
+    """
+    if not migrations.is_current(database):
+        raise BackupError("the database is of another version; bring it up to date: python -m migrations.upgrade")
+    report, numbers = Report(), Counter[str]()
+    received.artifacts.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=received.artifacts) as aside:
+        groups = []
+        for table, data in rows_of.read_groups(database):
+            groups.append((table, aside.write(data)))
+        aside.seek(0)
+        writer = PartWriter(target)
+        _add(writer, "manifest.json", json.dumps({"format": FORMAT, "schema": rows_of.current_schema()}).encode())
+        for table, size in groups:
+            rows = [json.loads(line) for line in aside.read(size).splitlines()]
+            if table == rows_of.UPLOADS:
+                rows = [row for row in rows if _add_upload(writer, database, received, row, report)]
+            elif table == rows_of.ARTIFACTS:
+                rows = [row for row in rows if _add_file(writer, database, store, row, report)]
+            if rows:
+                _add(writer, f"rows/{table}/{numbers[table]:06d}.jsonl", rows_of.encode(rows))
+                numbers[table] += 1
+                report.rows[table] += len(rows)
+        writer.finish()
+    return report
+
+
+def verify(source: IO[bytes]) -> Report:
+    """Read a backup to its end and check every byte, and every row against the schema; nothing is written.
+
+    Raises:
+        BackupError: it is damaged, not whole, or of another version; the text names the part.
+    """
+    report, _ = _read(source, None)
+    return report
+
+
+def restore(database: Database, store: ArtifactStore, received: UploadFolder, source: IO[bytes]) -> Report:
+    """Restore a backup into an empty database and an empty store, and bring the schema up to date.
+
+    All or nothing: the database is not touched before the last byte has been checked, and then in one transaction.
+    What a failure leaves is removed; what a killed process leaves, the next ``restore`` into the same place removes.
+
+    Raises:
+        BackupError: something is in the way, or the file is not a whole backup that this version can read.
+    """
+    rows_of.check_database_empty(database)
+    with _attempt(store, received) as attempt:
+        attempt.undo()
+        if next(store.stored(), None) is not None:
+            raise BackupError("there are artifacts already: restore into an empty folder")
+        if next((received.artifacts / "datasets").glob("*"), None) is not None:
+            raise BackupError("there are datasets already: restore into an empty folder")
+        try:
+            report, schema = _read(source, attempt)
+            attempt.finish_uploads()
+            rows_of.load(database, schema, attempt.rows())
+        except BaseException:
+            # Where a commit was not answered, the rows may be there, and then the files belong to them.
+            with suppress(SQLAlchemyError, BackupError):
+                rows_of.check_database_empty(database)
+                attempt.undo()
+            raise
+        attempt.keep()
+    return report
+
+
+def _add(writer: PartWriter, name: str, data: bytes) -> int:
+    return writer.add(name, io.BytesIO(data))
+
+
+def _add_upload(
+    writer: PartWriter, database: Database, received: UploadFolder, row: dict[str, Any], report: Report
+) -> bool:
+    """Add the files of an upload; says whether there are any."""
+    files = received.files(row["id"])
+    for name, path in files.items():
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            report.add_file(writer.add(f"uploads/{row['id']}/{name}", file))
+            continue
+        files = {}
+        break
+    if not files and _exists(database, Upload, row["id"]):
+        report.damaged.append(f"the dataset {row['name']} has no files")
+    return bool(files)
+
+
+def _add_file(
+    writer: PartWriter, database: Database, store: ArtifactStore, row: dict[str, Any], report: Report
+) -> bool:
+    """Add the file of an artifact; says whether it is what was stored."""
+    try:
+        data = store.read(row["path"], row["sha256"])
+    except ArtifactDamaged as error:
+        if _exists(database, Artifact, row["id"]):
+            report.damaged.append(str(error))
+        return False
+    report.add_file(_add(writer, f"files/{row['path']}", data))
+    return True
+
+
+def _exists(database: Database, table: type[Base], key: str) -> bool:
+    with database.read() as session:
+        return session.get(table, key) is not None
+
+
+def _read(source: IO[bytes], attempt: _Attempt | None) -> tuple[Report, str]:
+    """Check a backup, and hand its parts to an attempt to restore it; gives the schema too."""
+    report, files, datasets = Report(), dict[str, str](), set[str]()
+    parts = read_parts(source)
+    schema = _read_manifest(parts)
+    tables = rows_of.tables_of(schema)
+    for name, content in parts:
+        if found := _ROWS.fullmatch(name):
+            table, data = found[1], b"".join(content)
+            rows = rows_of.decode(name, tables.get(table), data)
+            _check_files(name, table, rows, files, datasets)
+            report.rows[table] += len(rows)
+            if attempt:
+                attempt.add_rows(name, table, data)
+        elif found := _FILE.fullmatch(name):
+            data = b"".join(content)
+            files[found[1]] = hashlib.sha256(data).hexdigest()
+            report.add_file(len(data))
+            if attempt:
+                attempt.add_file(found[2], found[1], data)
+        elif found := _UPLOAD.fullmatch(name):
+            datasets.add(found[1])
+            report.add_file(attempt.add_upload(found[1], found[2], content) if attempt else sum(map(len, content)))
+        else:
+            raise BackupError(f"{name!r} is no part of a backup")
+    return report, schema
+
+
+def _read_manifest(parts: Iterator[tuple[str, Iterator[bytes]]]) -> str:
+    name, content = next(parts, ("", iter(())))
+    try:
+        found = json.loads(b"".join(content))
+        made_by, schema = found["format"], str(found["schema"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise BackupError(f"this is no backup of Tapeline: {name!r} is not its manifest") from error
+    if name != "manifest.json" or made_by != FORMAT:
+        raise BackupError(
+            f"the backup was made by another version of Tapeline (format {made_by}): restore it with that one"
+        )
+    return schema
+
+
+def _check_files(part: str, table: str, rows: list[dict[str, Any]], files: dict[str, str], datasets: set[str]) -> None:
+    for row in rows:
+        if table == rows_of.ARTIFACTS and files.get(row["path"]) != row["sha256"]:
+            raise BackupError(f"{part}: the file {row['path']} is missing in the backup, or damaged")
+        if table == rows_of.UPLOADS and row["id"] not in datasets:
+            raise BackupError(f"{part}: the files of the dataset {row['name']} are missing in the backup")
+
+
+class _Attempt:
+    """One attempt to restore: its files, which lie in their final places, and its rows, which wait for the last byte.
+
+    The ids of jobs and uploads are noted in a journal before their first file: so whatever ends the attempt, its files
+    can be told from all others. Without a row in the database they are nobody's.
+    """
+
+    def __init__(self, store: ArtifactStore, received: UploadFolder, work: Path) -> None:
+        self._store, self._received, self._work = store, received, work
+        self._journal = work / "journal"
+        self._noted: set[str] = set()
+        self._uploads: dict[str, Path] = {}
+        self._parts: list[tuple[str, str, int]] = []
+
+    def add_file(self, job_id: str, path: str, data: bytes) -> None:
+        self._note(job_id)
+        self._store.put(path, data)
+
+    def add_upload(self, upload_id: str, name: str, content: Iterator[bytes]) -> int:
+        self._note(upload_id)
+        if upload_id not in self._uploads:
+            self._uploads[upload_id] = self._received.begin(upload_id)
+        with (self._uploads[upload_id] / name).open("xb") as file:
+            size = sum(file.write(data) for data in content)
+            file.flush()
+            os.fsync(file.fileno())
+        return size
+
+    def add_rows(self, part: str, table: str, data: bytes) -> None:
+        with (self._work / "rows").open("ab") as file:
+            file.write(data)
+        self._parts.append((part, table, len(data)))
+
+    def finish_uploads(self) -> None:
+        for upload_id, folder in self._uploads.items():
+            self._received.finish(upload_id, folder)
+
+    def rows(self) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+        """All rows, by part and table."""
+        if self._parts:
+            with (self._work / "rows").open("rb") as file:
+                for part, table, size in self._parts:
+                    yield part, table, [json.loads(line) for line in file.read(size).splitlines()]
+
+    def undo(self) -> None:
+        """Remove all that this attempt, or an earlier one that was killed, has put down."""
+        if self._journal.exists():
+            for noted in self._journal.read_text().splitlines():
+                if re.fullmatch(_ID, noted, re.ASCII):
+                    self._store.remove_job(noted)
+                    self._received.discard(noted)
+        self.keep()
+
+    def keep(self) -> None:
+        """Forget what was put down, now that rows name it."""
+        self._journal.unlink(missing_ok=True)
+        (self._work / "rows").unlink(missing_ok=True)
+
+    def _note(self, key: str) -> None:
+        if key not in self._noted:
+            with self._journal.open("a") as file:
+                file.write(f"{key}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._noted.add(key)
+
+
+@contextmanager
+def _attempt(store: ArtifactStore, received: UploadFolder) -> Iterator[_Attempt]:
+    """The one attempt to restore into a folder; leaves no folder behind that was not there and is empty."""
+    work = restoring.folder(received.artifacts)
+    made = [folder for folder in (received.artifacts / "datasets", work, *work.parents) if not folder.exists()]
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with restoring.lock(work):
+            try:
+                yield _Attempt(store, received, work)
+            finally:
+                for folder in dict.fromkeys((work, *made)):
+                    with suppress(OSError):
+                        folder.rmdir()
+    except BlockingIOError as error:
+        raise BackupError("another restore into this folder is running") from error

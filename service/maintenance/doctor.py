@@ -1,0 +1,253 @@
+"""Checks of everything that the service depends on: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import func, make_url, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from migrations.upgrade import config
+from service.access import audit_seals
+from service.jobs import leases
+from service.runtime import broker
+from service.runtime.settings import Settings
+from service.states import Status
+from service.storage.artifacts import ArtifactFolder
+from service.storage.database import Database, now_ms
+from service.storage.tables import Job
+
+_APART_S: Final = 2.0
+_FREE_BYTES: Final = 1_000_000_000
+_FREE_SHARE: Final = 0.05
+_TIMEOUT_S: Final = 3.0
+_UNSEALED_S: Final = 300.0
+
+_UPGRADE: Final = (
+    "start the service (tapeline up upgrades it), or run `python -m migrations.upgrade` "
+    "(compose: docker compose run --rm migrate)"
+)
+_TLS_ADVICE: Final = "check {} in {}: the authority must have issued the server's certificate, which names this host"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The result of one check."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str | None = None
+
+
+def examine(settings: Settings, database: Database, *, broker_url: str | None) -> Iterator[Finding]:
+    """Run the checks. One that depends on something broken is left out.
+
+    Args:
+        broker_url: the settings', or that of the embedded stack's own broker.
+    """
+    found = _guarded("database", lambda: _database(settings, database))
+    yield found
+    if found.ok:
+        schema = _guarded("schema", lambda: _schema(database))
+        yield schema
+        if schema.ok:
+            yield _guarded("workers", lambda: _workers(database))
+            yield _guarded("scheduler", lambda: _scheduler(settings, database))
+            yield _guarded("audit log", lambda: _audit_log(settings, database))
+        yield _guarded("clocks", lambda: _clocks(database))
+    yield _guarded("broker", lambda: _broker(broker_url))
+    yield _guarded("artifacts", lambda: _writable("artifacts", settings.artifacts))
+    yield from _disks(settings)
+
+
+def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
+        first = str(error).strip().partition("\n")[0]
+        return Finding(name=name, ok=False, detail=f"{type(error).__name__}: {first}", advice="see the detail")
+
+
+def _database(settings: Settings, database: Database) -> Finding:
+    url = make_url(settings.database_url)
+    shown = url.render_as_string(hide_password=True)
+    if database.is_sqlite and url.database and not Path(url.database).exists():
+        return Finding(
+            name="database",
+            ok=False,
+            detail=f"file {url.database} does not exist",
+            advice="start the service once (tapeline up), or set TAPELINE_HOME or TAPELINE_DATABASE_URL",
+        )
+    began = time.monotonic()
+    try:
+        with database.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+            raw: Any = connection.connection.driver_connection
+            encrypted = ", over TLS" if not database.is_sqlite and raw.pgconn.ssl_in_use else ""
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+        return Finding(
+            name="database",
+            ok=False,
+            detail=f"{shown} does not respond: {reason}",
+            advice=_TLS_ADVICE.format("sslmode and sslrootcert", "TAPELINE_DATABASE_URL")
+            if "certificate" in reason
+            else "start it, and check host, password and TAPELINE_DATABASE_URL "
+            "(compose: docker compose up -d postgres; docker compose logs postgres)",
+        )
+    answered_ms = 1000 * (time.monotonic() - began)
+    return Finding(name="database", ok=True, detail=f"{shown} answers in {answered_ms:.0f} ms{encrypted}")
+
+
+def _schema(database: Database) -> Finding:
+    with database.engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    script = ScriptDirectory.from_config(config())
+    head = script.get_current_head()
+    if found == head:
+        return Finding(name="schema", ok=True, detail=f"revision {found} is current")
+    if found is not None and found not in {revision.revision for revision in script.walk_revisions()}:
+        return Finding(
+            name="schema",
+            ok=False,
+            detail=f"the database is at revision {found}, which this version (at {head}) does not know",
+            advice="it was migrated by a newer version: install that version here too",
+        )
+    return Finding(
+        name="schema",
+        ok=False,
+        detail=f"the database is at revision {found or 'none'}; this version needs {head}",
+        advice=_UPGRADE,
+    )
+
+
+def _workers(database: Database) -> Finding:
+    with database.read() as session:
+        alive = leases.live_workers(session)
+        waiting = session.scalar(select(func.count()).where(Job.status == Status.QUEUED)) or 0
+    if not alive:
+        return Finding(
+            name="workers",
+            ok=False,
+            detail=f"no worker was seen within the last minute; jobs waiting: {waiting}",
+            advice="start one: tapeline up, or python -m workers (compose: docker compose up -d worker; "
+            "docker compose logs worker)",
+        )
+    slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
+    return Finding(
+        name="workers", ok=True, detail=f"{len(alive)} alive, {running} of {slots} slots busy; jobs waiting: {waiting}"
+    )
+
+
+def _scheduler(settings: Settings, database: Database) -> Finding:
+    """A scheduler has no row of its own; expired leases tell that it does not run."""
+    late = now_ms() - int(3 * settings.lease_s * 1000)
+    with database.read() as session:
+        query = select(func.count()).where(Job.status == Status.RUNNING, Job.lease_expires_ms < late)
+        left = session.scalar(query) or 0
+    if left:
+        return Finding(
+            name="scheduler",
+            ok=False,
+            detail=f"running jobs with an expired lease: {left}",
+            advice="start it: tapeline up, or python -m workers.reconcile (compose: docker compose up -d scheduler)",
+        )
+    return Finding(name="scheduler", ok=True, detail="no running job has an expired lease")
+
+
+def _audit_log(settings: Settings, database: Database) -> Finding:
+    with database.read() as session:
+        last, unsealed_for_s = audit_seals.newest(session), audit_seals.unsealed_for_s(session)
+    if unsealed_for_s > _UNSEALED_S:
+        return Finding(
+            name="audit log",
+            ok=False,
+            detail=f"entries have not been sealed for {unsealed_for_s / 60:.0f} minutes",
+            advice="start the scheduler, which seals them, or see its log: tapeline up, or python -m workers.reconcile "
+            "(compose: docker compose logs scheduler)",
+        )
+    sealed = f"sealed up to entry {last[0].last_id}" if last else "nothing is sealed yet"
+    days = settings.keep_audit_days
+    kept = f"for {days:g} days" if days else "forever"
+    return Finding(name="audit log", ok=True, detail=f"{sealed}; kept {kept} (TAPELINE_KEEP_AUDIT_DAYS)")
+
+
+def _clocks(database: Database) -> Finding:
+    before = time.time()
+    theirs = leases.clock(database) / 1000
+    apart = theirs - (before + time.time()) / 2
+    if abs(apart) > _APART_S:
+        return Finding(
+            name="clocks",
+            ok=False,
+            detail=f"the database's clock is {abs(apart):.1f} s {'ahead of' if apart > 0 else 'behind'} this machine's",
+            advice="synchronise both by NTP: leases use the database's clock alone, but displayed times disagree",
+        )
+    return Finding(name="clocks", ok=True, detail=f"{1000 * abs(apart):.0f} ms apart")
+
+
+def _broker(broker_url: str | None) -> Finding:
+    if broker_url is None:
+        return Finding(
+            name="broker",
+            ok=False,
+            detail="no broker is configured, and no embedded broker is running",
+            advice="start the service (tapeline up), or set TAPELINE_BROKER_URL; until then workers poll every 5 s",
+        )
+    parts = urlsplit(broker_url)
+    shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    try:
+        broker.probe(broker_url, timeout_s=_TIMEOUT_S)
+    except redis.RedisError as error:
+        return Finding(
+            name="broker",
+            ok=False,
+            detail=f"{shown} accepts no messages: {error}",
+            advice=_TLS_ADVICE.format("ssl_ca_certs", "TAPELINE_BROKER_URL")
+            if "CERTIFICATE_VERIFY_FAILED" in str(error)
+            else "start it, and check TAPELINE_BROKER_URL (compose: docker compose up -d redis); "
+            "until then workers poll every 5 s",
+        )
+    return Finding(name="broker", ok=True, detail=f"{shown} answers")
+
+
+def _writable(name: str, folder: Path) -> Finding:
+    try:
+        ArtifactFolder(folder).check_writable()
+    except OSError as error:
+        return Finding(
+            name=name,
+            ok=False,
+            detail=f"cannot write to {folder}: {error.strerror or error}",
+            advice="mount it, make it writable for this user, or set TAPELINE_ARTIFACTS to another folder",
+        )
+    return Finding(name=name, ok=True, detail=f"{folder} is writable")
+
+
+def _disks(settings: Settings) -> Iterator[Finding]:
+    seen: set[int] = set()
+    for folder in (settings.artifacts, settings.data, settings.home):
+        there = folder
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        device = there.stat().st_dev
+        if device in seen:
+            continue
+        seen.add(device)
+        usage = shutil.disk_usage(there)
+        detail = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free at {there}"
+        full = usage.free < max(_FREE_BYTES, _FREE_SHARE * usage.total) and usage.free < 20 * _FREE_BYTES
+        advice = (
+            "see what can be deleted: tapeline gc; keep less: TAPELINE_KEEP_CHECKPOINTS_DAYS, TAPELINE_KEEP_JOBS_DAYS"
+        )
+        yield Finding(name="disk", ok=not full, detail=detail, advice=advice if full else None)

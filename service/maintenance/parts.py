@@ -1,0 +1,149 @@
+"""Named parts in one tar file, written and read as a stream, in which every byte is checked.
+
+A part's header holds the SHA-256 of its content, so that a reader can refuse the content before using it. Everything
+else in the file follows from names, sizes and contents: a header is one that this module would write, padding is zero.
+The last part, ``end.json``, has the number of parts and a digest over their names and digests: a part that is missing,
+exchanged or doubled shows there. Any tar program lists and unpacks the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from io import BufferedReader, BytesIO
+from typing import IO, Final
+
+from service.errors import ContractError
+
+_BLOCK: Final = tarfile.BLOCKSIZE
+_HEADER: Final = 3 * _BLOCK
+"""An extended header, its records, and the plain header."""
+_MAX_SIZE: Final = 8**11 - 1
+"""The largest size that a plain header can hold."""
+_COPY: Final = 1 << 20
+_DIGEST: Final = "TAPELINE.sha256"
+_RECORD: Final = re.compile(rf"\d+ {re.escape(_DIGEST)}=([0-9a-f]{{64}})\n\0+".encode())
+_END: Final = "end.json"
+_TRAILER: Final = bytes(2 * _BLOCK)
+
+
+class BackupError(ContractError):
+    """A backup cannot be made or read back; the text says what to do."""
+
+
+class PartWriter:
+    """Writes parts to a file or pipe; without ``finish`` the result is refused as cut off."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+        self._chain = _Chain()
+
+    def add(self, name: str, content: BufferedReader | BytesIO) -> int:
+        """Add a part; gives its size. The content is read twice, once for the checksum."""
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+        size = content.seek(0, os.SEEK_END)
+        if size > _MAX_SIZE:
+            raise BackupError(f"{name} is too large for a backup: {size} bytes")
+        content.seek(0)
+        self._target.write(_header(name, size, digest))
+        while data := content.read(_COPY):
+            self._target.write(data)
+        self._target.write(bytes(-size % _BLOCK))
+        self._chain.add(name, digest)
+        return size
+
+    def finish(self) -> None:
+        """Write the end, which makes the file a whole one."""
+        data = self._chain.end()
+        self._target.write(_header(_END, len(data), hashlib.sha256(data).hexdigest()))
+        self._target.write(data + bytes(-len(data) % _BLOCK) + _TRAILER)
+
+
+def read_parts(source: IO[bytes]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The parts as names and contents. Whoever reads a content to its end has it checked; what is not read is checked
+    when the next part is asked for, and the whole file when there is none.
+
+    Raises:
+        BackupError: the file is damaged, cut off or no backup; the text names the part.
+    """
+    chain = _Chain()
+    place = "the start of the file"
+    while True:
+        name, size, digest = _read_header(source, place)
+        content = _read_content(source, name, size, digest)
+        if name == _END:
+            break
+        yield name, content
+        for _ in content:
+            pass
+        chain.add(name, digest)
+        place = f"the header after {name}"
+    if b"".join(content) != chain.end():
+        raise BackupError(f"{_END}: parts of the backup are missing, exchanged or doubled")
+    if source.read(len(_TRAILER) + 1) != _TRAILER:
+        raise BackupError(f"the end of the file, after {_END}, is damaged or cut off")
+
+
+class _Chain:
+    """What there is to say of all parts together."""
+
+    def __init__(self) -> None:
+        self._count, self._sha256 = 0, hashlib.sha256()
+
+    def add(self, name: str, digest: str) -> None:
+        self._count += 1
+        self._sha256.update(f"{digest}  {name}\n".encode())
+
+    def end(self) -> bytes:
+        return json.dumps({"parts": self._count, "sha256": self._sha256.hexdigest()}).encode()
+
+
+def _header(name: str, size: int, digest: str) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.pax_headers = {_DIGEST: digest}
+    made = info.tobuf(tarfile.PAX_FORMAT)
+    if len(made) != _HEADER:
+        raise BackupError(f"the name {name!r} is too long for a backup")
+    return made
+
+
+def _read_header(source: IO[bytes], place: str) -> tuple[str, int, str]:
+    block = source.read(_HEADER)
+    try:
+        first = tarfile.TarInfo.frombuf(block[:_BLOCK], "utf-8", "strict")
+        if first.name == "manifest.json" and first.isreg():
+            raise BackupError(
+                "the backup was made by an earlier version of Tapeline (format 1): restore it with that one"
+            )
+        info = tarfile.TarInfo.frombuf(block[2 * _BLOCK :], "utf-8", "strict")
+        record = _RECORD.fullmatch(block[_BLOCK : 2 * _BLOCK])
+    except (tarfile.HeaderError, UnicodeDecodeError):
+        record = None
+    if record is None or _header(info.name, info.size, record[1].decode()) != block:
+        if len(block) < _HEADER:
+            raise BackupError(f"the backup is cut off at {place}")
+        if place == "the start of the file":
+            raise BackupError("this is no backup of Tapeline, or the header of manifest.json is damaged")
+        raise BackupError(f"{place} is damaged")
+    return info.name, info.size, record[1].decode()
+
+
+def _read_content(source: IO[bytes], name: str, size: int, digest: str) -> Iterator[bytes]:
+    found, left = hashlib.sha256(), size
+    while left:
+        data = source.read(min(left, _COPY))
+        if not data:
+            raise BackupError(f"the backup is cut off in {name}")
+        found.update(data)
+        left -= len(data)
+        yield data
+    padding = source.read(-size % _BLOCK)
+    if len(padding) < -size % _BLOCK:
+        raise BackupError(f"the backup is cut off in {name}")
+    if found.hexdigest() != digest or padding.strip(b"\0"):
+        raise BackupError(f"{name} is damaged: its content is not what was written")

@@ -1,0 +1,227 @@
+"""Retention: deletes expired jobs, checkpoints and audit entries, cached pictures and orphaned files.
+
+``plan`` only looks; ``carry_out`` checks each job again before it deletes, since it may have been retried since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.orm import Session
+
+from service.access import audit_seals
+from service.errors import IllegalTransition, JobNotFound
+from service.jobs import actions, leases
+from service.runtime.settings import Settings
+from service.states import TERMINAL, Status
+from service.storage.artifacts import ArtifactKind, ArtifactStore, Stored
+from service.storage.database import Database
+from service.storage.tables import Artifact, Job
+
+STALE_FILE_S: Final = 3600.0
+"""A file without a row may be about to get one; after so long it is orphaned."""
+CACHED_PICTURE_S: Final = 7 * 24 * 3600.0
+"""Films and plots are made on request and cached; after so long they are made again."""
+_DAY_MS: Final = 24 * 60 * 60 * 1000
+_BATCH: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How long things are kept, in days; 0 means for ever."""
+
+    jobs_days: float = 0.0
+    """From a job's end, as for checkpoints."""
+    checkpoints_days: float = 0.0
+    audit_days: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        """What the settings say."""
+        return cls(
+            jobs_days=settings.keep_jobs_days,
+            checkpoints_days=settings.keep_checkpoints_days,
+            audit_days=settings.keep_audit_days,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """Something to delete."""
+
+    name: str
+    """A job's id, or a file's path."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything to delete."""
+
+    jobs: Sequence[Going] = ()
+    checkpoints: Sequence[Going] = ()
+    pictures: Sequence[Going] = ()
+    """Cached ones."""
+    files: Sequence[Going] = ()
+    """Orphaned ones."""
+    cached_bytes: int = 0
+    """All cached pictures, of which most stay."""
+    audit_entries: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """What it would free."""
+        parts = (self.jobs, self.checkpoints, self.pictures, self.files)
+        return sum(item.size_bytes for part in parts for item in part)
+
+
+def plan(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
+    """Look for what can be deleted; nothing is changed."""
+    now_ms = leases.clock(database)
+    with database.read() as session:
+        expired = _expired_jobs(session, policy, now_ms)
+    checkpoints = old_checkpoints(database, policy)
+    doomed = {item.name for item in expired}  # their pictures go with them
+
+    def named(job_ids: Sequence[str]) -> dict[str, set[str]]:
+        with database.read() as session:
+            return actions.paths(session, job_ids)
+
+    cached: list[Stored] = []
+
+    def stored() -> Iterator[Stored]:
+        for item in store.stored():
+            if item.is_derived:
+                cached.append(item)
+            yield item
+
+    orphans = store.orphans(named, older_than_s=STALE_FILE_S, among=stored())
+    files = [Going(item.path, item.size_bytes) for item in orphans]
+    orphaned = {item.name for item in files}
+    pictures = [
+        Going(item.path, item.size_bytes)
+        for item in cached
+        if item.age_s > CACHED_PICTURE_S and item.job_id not in doomed and item.path not in orphaned
+    ]
+    return Plan(
+        expired,
+        checkpoints,
+        pictures,
+        files,
+        cached_bytes=sum(item.size_bytes for item in cached),
+        audit_entries=audit_seals.count_expired(database, policy.audit_days),
+    )
+
+
+def old_checkpoints(database: Database, policy: Policy) -> list[Going]:
+    """Checkpoints that a policy would delete."""
+    now_ms = leases.clock(database)
+    with database.read() as session:
+        rows = _old_checkpoints(session, policy, now_ms)
+        return [Going(row.path, row.size_bytes) for row in rows]
+
+
+def carry_out(database: Database, store: ArtifactStore, policy: Policy, going: Plan) -> Plan:
+    """Delete what can still be deleted, and give what was."""
+    # Looking through the files may have taken long, and what had ended may have been retried, and ended anew.
+    now_ms = leases.clock(database)
+    gone = [item for item in going.jobs if _remove_job(database, store, policy, now_ms, item.name)]
+    checkpoints = _remove_checkpoints(database, store, policy, now_ms, going.checkpoints)
+    files = list(_still_orphaned(database, going.files))
+    store.remove(item.name for item in (*going.pictures, *files))
+    audit_entries = audit_seals.remove_expired(database, policy.audit_days)
+    return Plan(gone, checkpoints, going.pictures, files, audit_entries=audit_entries)
+
+
+def apply(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
+    """Look, and delete."""
+    return carry_out(database, store, policy, plan(database, store, policy))
+
+
+def _ended_before(moment_ms: int) -> ColumnElement[bool]:
+    return Job.status.in_(TERMINAL) & (Job.finished_ms < moment_ms)
+
+
+def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Going]:
+    if not policy.jobs_days:
+        return []
+    query = select(Job.id, Job.size_bytes).where(_ended_before(now_ms - int(policy.jobs_days * _DAY_MS)))
+    return [Going(job_id, size) for job_id, size in session.execute(query.order_by(Job.finished_ms))]
+
+
+def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[Artifact]:
+    """Checkpoints of jobs that ended long ago, but the best and the latest, and what a fork began with."""
+    if not policy.checkpoints_days:
+        return []
+    is_checkpoint = Artifact.kind == ArtifactKind.CHECKPOINT
+    latest = (
+        select(Artifact.job_id, func.max(Artifact.epoch).label("epoch"))
+        .where(is_checkpoint)
+        .group_by(Artifact.job_id)
+        .subquery()
+    )
+    query = (
+        select(Artifact)
+        .join(Job, Job.id == Artifact.job_id)
+        .join(latest, latest.c.job_id == Artifact.job_id)
+        .where(is_checkpoint, _ended_before(now_ms - int(policy.checkpoints_days * _DAY_MS)))
+        .where(Artifact.epoch < latest.c.epoch)
+        .where(Artifact.epoch != func.coalesce(Job.best_epoch, 0), Artifact.epoch != Job.start_epoch)
+        .order_by(Artifact.job_id, Artifact.epoch)
+    )
+    if policy.jobs_days:  # those go as a whole
+        query = query.where(Job.finished_ms >= now_ms - int(policy.jobs_days * _DAY_MS))
+    return session.scalars(query).all()
+
+
+class _StillWanted(Exception):
+    """The job ended again since it was looked at."""
+
+
+def _remove_job(database: Database, store: ArtifactStore, policy: Policy, now_ms: int, job_id: str) -> bool:
+    def check(job: Job) -> None:
+        if not _is_over(job, now_ms - int(policy.jobs_days * _DAY_MS)):
+            raise _StillWanted
+
+    try:
+        actions.remove(database, job_id, check=check)
+    except (JobNotFound, IllegalTransition, _StillWanted):  # deleted or retried since
+        return False
+    store.remove_job(job_id)
+    return True
+
+
+def _remove_checkpoints(
+    database: Database, store: ArtifactStore, policy: Policy, now_ms: int, going: Iterable[Going]
+) -> list[Going]:
+    by_job: dict[str, list[Going]] = {}
+    for item in going:
+        by_job.setdefault(item.name.partition("/")[0], []).append(item)
+    gone: list[Going] = []
+    for job_id, items in by_job.items():
+        with database.write() as session:
+            job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+            if job is None or not _is_over(job, now_ms - int(policy.checkpoints_days * _DAY_MS)):
+                continue
+            session.execute(delete(Artifact).where(Artifact.path.in_([item.name for item in items])))
+            actions.measure(session, job_id)
+        store.remove(item.name for item in items)
+        gone += items
+    return gone
+
+
+def _still_orphaned(database: Database, going: Sequence[Going]) -> Iterator[Going]:
+    """What no row names even now: a file that was in another's hands may have got its row since."""
+    for start in range(0, len(going), _BATCH):
+        batch = going[start : start + _BATCH]
+        with database.read() as session:
+            by_job = actions.paths(session, {item.name.partition("/")[0] for item in batch})
+        named = set().union(*by_job.values())
+        yield from (item for item in batch if item.name not in named)
+
+
+def _is_over(job: Job, moment_ms: int) -> bool:
+    return Status(job.status) in TERMINAL and job.finished_ms is not None and job.finished_ms < moment_ms

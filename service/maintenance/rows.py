@@ -1,0 +1,177 @@
+"""Rows of a backup: read from the database, checked against the schema that they are of, and inserted again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import JSON, Connection, MetaData, Table, func, insert, make_url, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from migrations import upgrade as migrations
+from service.jobs import actions
+from service.maintenance.parts import BackupError
+from service.storage.database import Database
+from service.storage.tables import Artifact, Base, Upload, Worker
+
+ARTIFACTS: Final = Artifact.__tablename__
+UPLOADS: Final = Upload.__tablename__
+_TRANSIENT: Final = frozenset({Worker.__tablename__})
+"""Tables that say what runs now: nothing of that is true of a copy."""
+_GROUP: Final = 500
+
+
+def encode(rows: Iterable[dict[str, Any]]) -> bytes:
+    """Rows as lines of JSON."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def read_groups(database: Database) -> Iterator[tuple[str, bytes]]:
+    """All rows as one state of the database, in groups: the table's name and lines of JSON. The tables whose rows name
+    files come last. A transaction is open until the last group was taken."""
+    tables = sorted(Base.metadata.sorted_tables, key=lambda table: (table.name == ARTIFACTS, table.name == UPLOADS))
+    with database.read() as session:
+        connection = session.connection().execution_options(stream_results=True)
+        for table in tables:
+            if table.name not in _TRANSIENT:
+                rows = (dict(row) for row in connection.execute(select(table)).mappings())
+                while group := list(islice(rows, _GROUP)):
+                    yield table.name, encode(group)
+
+
+def current_schema() -> str | None:
+    """The schema that this code knows."""
+    return ScriptDirectory.from_config(migrations.config()).get_current_head()
+
+
+@cache
+def tables_of(schema: str) -> dict[str, Table]:
+    """The tables that a backup of this schema has.
+
+    Raises:
+        BackupError: the schema is newer than the code.
+    """
+    if schema not in _revisions():
+        raise BackupError(f"the backup has the schema {schema!r}: restore it with a newer version of Tapeline")
+    with closing(Database("sqlite://")) as scratch, migrations.exclusively(scratch) as connection:
+        command.upgrade(migrations.config(connection), schema)
+        return {name: table for name, table in _reflect(connection).items() if name not in _TRANSIENT}
+
+
+def decode(part: str, table: Table | None, data: bytes) -> list[dict[str, Any]]:
+    """The rows of a part.
+
+    Raises:
+        BackupError: they do not have the columns of the table, or values that a column cannot have.
+    """
+    if table is None:
+        raise BackupError(f"{part}: the schema of this backup has no such table")
+    try:
+        rows = [json.loads(line) for line in data.splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise BackupError(f"{part}: a row is not JSON: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        if fault := _fault(table, row):
+            raise BackupError(f"{part}, line {number}: {fault}")
+    return rows
+
+
+def check_empty(connection: Connection) -> None:
+    """Raise BackupError where a table has rows."""
+    for name, table in _reflect(connection).items():
+        if name not in _TRANSIENT and connection.scalar(select(func.count()).select_from(table)):
+            raise BackupError(f"the database is not empty (table {name}): restore into a new one")
+
+
+def check_database_empty(database: Database) -> None:
+    """As ``check_empty``, without making the file of an SQLite database that is not there."""
+    if database.is_sqlite and not Path(make_url(database.url).database or "").exists():
+        return
+    with database.engine.connect() as connection:
+        check_empty(connection)
+
+
+def load(database: Database, schema: str, parts: Iterable[tuple[str, str, list[dict[str, Any]]]]) -> None:
+    """Insert rows (part, table, rows) into an empty database in one transaction, and bring its schema up to date.
+
+    Raises:
+        BackupError: the database is not empty, of a newer version, or refuses the rows.
+    """
+    with migrations.exclusively(database) as connection:
+        _prepare(connection, schema)
+        tables = _reflect(connection)
+        for part, name, rows in parts:
+            try:
+                connection.execute(insert(tables[name]), rows)
+            except SQLAlchemyError as error:
+                reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+                raise BackupError(f"{part}: the database refuses these rows: {reason}") from error
+        _go_on_counting(connection, tables.values())
+        command.upgrade(migrations.config(connection), "head")
+        connection.execute(actions.measurement())  # the rows of files that were left out are not there
+
+
+def _revisions() -> list[str]:
+    """All schemas that the code knows, the newest first."""
+    script = ScriptDirectory.from_config(migrations.config())
+    return [revision.revision for revision in script.walk_revisions()]
+
+
+def _prepare(connection: Connection, schema: str) -> None:
+    """Bring an empty database to the schema of the backup."""
+    known, found = _revisions(), MigrationContext.configure(connection).get_current_revision()
+    if found is not None:
+        check_empty(connection)
+        if found not in known:
+            raise BackupError(f"the database has the schema {found!r}, of a newer version: restore into a new one")
+    move = command.upgrade if found is None or known.index(found) > known.index(schema) else command.downgrade
+    move(migrations.config(connection), schema)
+
+
+def _reflect(connection: Connection) -> dict[str, Table]:
+    """The tables as they are in the database, which may be older than the code."""
+    metadata = MetaData()
+    metadata.reflect(connection)
+    return {name: table for name, table in metadata.tables.items() if name != "alembic_version"}
+
+
+def _fault(table: Table, row: object) -> str | None:
+    """Why this cannot be a row of the table; ``None`` where it can."""
+    if not isinstance(row, dict):
+        return "this is no row"
+    known = set(table.columns.keys())
+    if strange := row.keys() - known:
+        return f"the table {table.name} has no column {min(strange)!r}"
+    if missing := known - row.keys():
+        return f"the column {min(missing)!r} of the table {table.name} is missing"
+    for column in table.columns:
+        value = row[column.name]
+        if isinstance(column.type, JSON) or (value is None and column.nullable):
+            continue
+        kind = column.type.python_type
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            return f"{column.name!r} of the table {table.name} cannot be {json.dumps(value)[:40]}"
+    return None
+
+
+def _go_on_counting(connection: Connection, tables: Iterable[Table]) -> None:
+    """PostgreSQL numbers rows from a sequence, which knows nothing of rows that brought their number along."""
+    if connection.dialect.name != "postgresql":
+        return
+    for table in tables:
+        key = list(table.primary_key.columns)
+        if len(key) == 1 and key[0].identity is None and key[0].autoincrement is True:
+            name = {"table": table.name, "column": key[0].name}
+            highest = connection.scalar(select(func.max(key[0])))
+            if highest is not None:
+                connection.execute(
+                    text("SELECT setval(pg_get_serial_sequence(:table, :column), :n)"), name | {"n": highest}
+                )

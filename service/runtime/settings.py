@@ -1,0 +1,282 @@
+"""The environment, read once at the entry point of each process and passed down."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+
+from service.errors import SettingsError
+
+
+class Auth(StrEnum):
+    """Whether the API requires keys."""
+
+    AUTO = "auto"
+    KEYS = "keys"
+    LOCAL = "local"
+
+
+MIN_KEY_LENGTH: Final = 16
+"""Of a key that an operator makes up: shorter ones can be guessed."""
+
+VARIABLES: Final = {
+    "TAPELINE_HOME": "state folder of the embedded stack (default: .tapeline in the home folder)",
+    "TAPELINE_HOST": "address that the web process binds to (default: 127.0.0.1)",
+    "TAPELINE_PORT": "port of the web process (default: 8000)",
+    "TAPELINE_WORKERS": "concurrent jobs per worker process (default: the number of cores)",
+    "TAPELINE_DATABASE_URL": "SQLAlchemy URL, PostgreSQL or SQLite (default: a SQLite file in TAPELINE_HOME)",
+    "TAPELINE_DATABASE_PASSWORD_FILE": "file with the password for TAPELINE_DATABASE_URL (default: the URL's own)",
+    "TAPELINE_BROKER_URL": "Redis or Valkey URL (default: an embedded broker in TAPELINE_HOME)",
+    "TAPELINE_BROKER_PASSWORD_FILE": "file with the password for TAPELINE_BROKER_URL (default: the URL's own)",
+    "TAPELINE_ARTIFACTS": "folder for checkpoints and samples (default: artifacts in TAPELINE_HOME)",
+    "TAPELINE_DATA": "folder of datasets, one subfolder each (default: data in TAPELINE_HOME)",
+    "TAPELINE_AUTH": "API keys: auto (default; required unless bound to loopback), keys (required), local (off)",
+    "TAPELINE_API_KEYS": "accepted keys besides those of `tapeline keys`, 16 characters or more, comma-separated",
+    "TAPELINE_ALLOWED_HOSTS": "accepted host names besides local ones, comma-separated",
+    "TAPELINE_OWNER_REQUESTS": "maximum requests per owner and minute (default: 100000; 0: no limit)",
+    "TAPELINE_OWNER_QUEUED": "maximum queued jobs per owner (default: 200000; 0: no limit)",
+    "TAPELINE_OWNER_RUNNING": "maximum running jobs per owner (default: 0, no limit)",
+    "TAPELINE_OWNER_UPLOADS": "maximum uploaded bytes per owner and day (default: 10737418240; 0: no limit)",
+    "TAPELINE_OWNER_DATASETS": "maximum bytes of all datasets of an owner (default: 53687091200; 0: no limit)",
+    "TAPELINE_OWNER_STREAMS": "maximum open streams per owner and web process (default: 100; 0: no limit)",
+    "TAPELINE_PROXIES": "number of trusted proxies that set X-Forwarded-For, -Proto and -Host (default: 0)",
+    "TAPELINE_LEASE_S": "seconds until the jobs of a silent worker are taken over (default: 30; embedded: 15)",
+    "TAPELINE_PORTABLE_BITS": "1: use only the common instruction set, for workers with different CPUs (default: 0)",
+    "TAPELINE_KEEP_JOBS_DAYS": "job retention: days from the end of a job to its deletion (default: 0, never)",
+    "TAPELINE_KEEP_CHECKPOINTS_DAYS": (
+        "checkpoint retention: days until only the best and the latest of an ended job are kept (default: 0, never)"
+    ),
+    "TAPELINE_KEEP_AUDIT_DAYS": "audit log retention: days until entries are removed, 1 or more (default: 0, never)",
+}
+"""Every setting, with the description in the README's table."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quotas:
+    """Limits per owner; 0: no limit. Without API keys there are no owners."""
+
+    requests: int = 100_000
+    queued: int = 200_000
+    running: int = 0
+    uploads: int = 10 * 1024**3
+    datasets: int = 50 * 1024**3
+    streams: int = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """One deployment's settings. ``VARIABLES`` says what each means."""
+
+    home: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int
+    database_url: str
+    broker_url: str | None
+    """``None``: the embedded stack starts its own broker."""
+    artifacts: Path
+    data: Path
+    auth: Auth = Auth.AUTO
+    api_keys: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    quotas: Quotas = Quotas()
+    proxies: int = 0
+    lease_s: float
+    portable_bits: bool = False
+    keep_jobs_days: float = 0.0
+    keep_checkpoints_days: float = 0.0
+    keep_audit_days: float = 0.0
+
+    @property
+    def embedded_database(self) -> bool:
+        """Whether the database is a SQLite file."""
+        return self.database_url.startswith("sqlite")
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether requests need an API key."""
+        match self.auth:
+            case Auth.KEYS:
+                return True
+            case Auth.LOCAL:
+                return False
+            case Auth.AUTO:
+                return not is_loopback(self.host)
+
+    @property
+    def datasets_cache(self) -> Path:
+        """Folder of unpacked datasets: beside their sources, or in the home folder where those are read-only."""
+        try:
+            self.data.mkdir(parents=True, exist_ok=True)
+            # The bits too: root may write anywhere, but a folder without write bits is meant to stay as it is.
+            writable = self.data.stat().st_mode & stat.S_IWUSR and os.access(self.data, os.W_OK)
+        except OSError:
+            writable = False
+        return self.data / ".cache" if writable else self.home / "cache"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], *, cores: int) -> Self:
+        """Read the settings.
+
+        Args:
+            environ: usually ``os.environ``.
+            cores: the default number of concurrent jobs per worker.
+
+        Raises:
+            SettingsError: a value is not valid; the message names every such variable.
+        """
+        unknown = sorted(name for name in environ if name.startswith("TAPELINE_") and name not in VARIABLES)
+        faults = [f"{name} is not a setting of Tapeline" for name in unknown]
+
+        def number(name: str, default: float, *, low: float, high: float) -> float:
+            text = environ.get(name, "").strip()
+            if not text:
+                return default
+            try:
+                value = float(text)
+            except ValueError:
+                value = float("nan")
+            if not low <= value <= high:
+                faults.append(f"{name} must be a number from {low:g} to {high:g}, not {text!r}")
+                return default
+            return value
+
+        def listed(name: str) -> tuple[str, ...]:
+            return tuple(part.strip() for part in environ.get(name, "").split(",") if part.strip())
+
+        home = Path(environ.get("TAPELINE_HOME") or Path.home() / ".tapeline").expanduser().absolute()
+        if "?" in str(home):
+            faults.append("TAPELINE_HOME must not contain a question mark: it has a special meaning in database URLs")
+        database_url = environ.get("TAPELINE_DATABASE_URL") or f"sqlite:///{home / 'tapeline.db'}"
+        if not database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
+            faults.append("TAPELINE_DATABASE_URL must begin with sqlite:/// or postgresql+psycopg://")
+        if (path := database_url.removeprefix("sqlite:///")) != database_url:
+            # Processes run in folders of their own: a path must mean the same file in each.
+            database_url = f"sqlite:///{Path(path).absolute()}"
+        broker_url = environ.get("TAPELINE_BROKER_URL") or None
+        if broker_url and not broker_url.startswith(("redis://", "rediss://", "redis+socket://")):
+            faults.append("TAPELINE_BROKER_URL must begin with redis://, rediss:// or redis+socket://")
+        password = _password(environ, "TAPELINE_DATABASE_PASSWORD_FILE", faults)
+        if password and not database_url.startswith("sqlite"):
+            database_url = _with_password(database_url, password)
+        if broker_url and (password := _password(environ, "TAPELINE_BROKER_PASSWORD_FILE", faults)):
+            broker_url = _with_password(broker_url, password)
+        if broker_url and broker_url.startswith("rediss://"):
+            broker_url = _verified(broker_url)
+        auth = environ.get("TAPELINE_AUTH") or "auto"
+        if auth not in list(Auth):
+            faults.append(f"TAPELINE_AUTH must be auto, keys or local, not {auth!r}")
+            auth = "auto"
+        api_keys = listed("TAPELINE_API_KEYS")
+        if any(len(key) < MIN_KEY_LENGTH for key in api_keys):
+            faults.append(f"each key in TAPELINE_API_KEYS must have at least {MIN_KEY_LENGTH} characters")
+        portable = environ.get("TAPELINE_PORTABLE_BITS") or "0"
+        if portable not in ("0", "1"):
+            faults.append(f"TAPELINE_PORTABLE_BITS must be 0 or 1, not {portable!r}")
+        keep_audit_days = number("TAPELINE_KEEP_AUDIT_DAYS", 0, low=0, high=36500)
+        if 0 < keep_audit_days < 1:
+            faults.append("TAPELINE_KEEP_AUDIT_DAYS must be 0 or at least 1")
+        quotas = {
+            item.name: int(number(_quota_variable(item.name), float(getattr(Quotas(), item.name)), low=0, high=2**53))
+            for item in fields(Quotas)
+        }
+        embedded = database_url.startswith("sqlite")
+        settings = cls(
+            home=home,
+            host=environ.get("TAPELINE_HOST") or "127.0.0.1",
+            port=int(number("TAPELINE_PORT", 8000, low=0, high=65535)),
+            workers=int(number("TAPELINE_WORKERS", cores, low=1, high=1024)),
+            database_url=database_url,
+            broker_url=broker_url,
+            artifacts=Path(environ.get("TAPELINE_ARTIFACTS") or home / "artifacts").expanduser().absolute(),
+            data=Path(environ.get("TAPELINE_DATA") or home / "data").expanduser().absolute(),
+            auth=Auth(auth),
+            api_keys=api_keys,
+            allowed_hosts=listed("TAPELINE_ALLOWED_HOSTS"),
+            quotas=Quotas(**quotas),
+            lease_s=number("TAPELINE_LEASE_S", 15 if embedded else 30, low=3, high=3600),
+            portable_bits=portable == "1",
+            proxies=int(number("TAPELINE_PROXIES", 0, low=0, high=10)),
+            keep_jobs_days=number("TAPELINE_KEEP_JOBS_DAYS", 0, low=0, high=36500),
+            keep_checkpoints_days=number("TAPELINE_KEEP_CHECKPOINTS_DAYS", 0, low=0, high=36500),
+            keep_audit_days=keep_audit_days,
+        )
+        if faults:
+            raise SettingsError("; ".join(faults))
+        return settings
+
+    def to_env(self) -> dict[str, str]:
+        """The variables from which ``from_env`` restores these settings, for child processes."""
+        environ = {
+            "TAPELINE_HOME": str(self.home),
+            "TAPELINE_HOST": self.host,
+            "TAPELINE_PORT": str(self.port),
+            "TAPELINE_WORKERS": str(self.workers),
+            "TAPELINE_DATABASE_URL": self.database_url,
+            "TAPELINE_ARTIFACTS": str(self.artifacts),
+            "TAPELINE_DATA": str(self.data),
+            "TAPELINE_AUTH": str(self.auth),
+            "TAPELINE_API_KEYS": ",".join(self.api_keys),
+            "TAPELINE_ALLOWED_HOSTS": ",".join(self.allowed_hosts),
+            "TAPELINE_LEASE_S": str(self.lease_s),
+            "TAPELINE_PORTABLE_BITS": "1" if self.portable_bits else "0",
+            "TAPELINE_PROXIES": str(self.proxies),
+            "TAPELINE_KEEP_JOBS_DAYS": str(self.keep_jobs_days),
+            "TAPELINE_KEEP_CHECKPOINTS_DAYS": str(self.keep_checkpoints_days),
+            "TAPELINE_KEEP_AUDIT_DAYS": str(self.keep_audit_days),
+        }
+        for item in fields(Quotas):
+            environ[_quota_variable(item.name)] = str(getattr(self.quotas, item.name))
+        if self.broker_url:
+            environ["TAPELINE_BROKER_URL"] = self.broker_url
+        return environ
+
+
+def _quota_variable(name: str) -> str:
+    return f"TAPELINE_OWNER_{name.upper()}"
+
+
+def _password(environ: Mapping[str, str], name: str, faults: list[str]) -> str:
+    """The content of the file that a variable names; empty without one. Child processes get the whole URL instead."""
+    if not (path := environ.get(name)):
+        return ""
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{name}: cannot read {path}: {getattr(error, 'strerror', None) or error}")
+        return ""
+    if not text:
+        faults.append(f"{name}: {path} is empty")
+    return text
+
+
+def _with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    user, _, place = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{place}").geturl()
+
+
+def _verified(url: str) -> str:
+    """Celery does not check the broker's certificate unless the URL says so."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    if "ssl_cert_reqs" in query:
+        return url
+    return parts._replace(query=urlencode(query | {"ssl_cert_reqs": ["required"]}, doseq=True)).geturl()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is a loopback one."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,28 @@
+"""Messages that tell workers to look into the database; web and scheduler send them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from celery import Celery
+
+from service.runtime import task_names
+
+
+def send(app: Celery, job_ids: Sequence[str]) -> None:
+    """Send a hint for each job, as far as there is room in the queue: where it is full, every worker has plenty.
+
+    Raises:
+        Exception: of the transport's own, where the broker does not take them.
+    """
+    with app.producer_pool.acquire(block=True) as producer:
+        room = task_names.MAX_QUEUED - producer.channel.client.llen(task_names.TRAIN_QUEUE)
+        for job_id in job_ids[: max(room, 0)]:
+            app.send_task(
+                task_names.TRAIN_TASK,
+                args=[job_id],
+                queue=task_names.TRAIN_QUEUE,
+                producer=producer,
+                retry=False,
+                ignore_result=True,
+            )

@@ -1,0 +1,1 @@
+"""What a user may ask for: the schema of specs, presets, validation, layer shapes, costs."""

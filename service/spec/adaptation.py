@@ -1,0 +1,197 @@
+"""Presets for data of other shapes than the digits that they were made for.
+
+Presets are written for images of 28 x 28, and for those nothing changes here. For others, layers are added, left out or
+made smaller such that networks see about as much of an image as they do of a digit, and cost about as much where they
+can. Whatever a spec names itself stays as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar, assert_never
+
+from service.spec.layer_shapes import Shape
+from service.spec.schema import (
+    MAX_SHOWN_PIXELS,
+    BatchNorm,
+    ClassifierSpec,
+    Conv2D,
+    Dense,
+    Flatten,
+    GanSpec,
+    Layer,
+    MaxPool2D,
+    Part,
+    Reshape,
+    Spec,
+    Upsample2D,
+)
+
+MAX_LAYER_WEIGHTS: Final = 2**23
+"""The most weights that a preset gives one layer."""
+MAX_LAYER_NUMBERS: Final = 2**17
+"""The most numbers that a preset's convolution makes of one image, if it can make fewer."""
+SMALLEST_HALVED: Final = 8
+"""Images are halved while their smaller side has at least so many pixels: 28, 14, 7."""
+LARGEST_SEEN: Final = 15 * 15
+"""Convolutions go on halving until images are no larger than this."""
+LARGEST_BASE: Final = 8 * 8
+"""A generator begins with an image no larger than this, where the data's sides can be halved as often."""
+
+P = TypeVar("P", bound=Part)
+L = TypeVar("L", bound=Part)
+
+
+def suit(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
+    """The spec for data of this shape.
+
+    Args:
+        spec: resolved.
+        document: the spec as it was sent; what it names stays.
+    """
+    spec = _fewer_at_a_time(spec, document, shape)
+    match spec:
+        case ClassifierSpec():
+            if "layers" in document:
+                return spec
+            return _with(spec, layers=_classifier(spec.layers, shape))
+        case GanSpec():
+            generator, discriminator = spec.generator, spec.discriminator
+            if "layers" not in _object(document, "generator"):
+                generator = _with(generator, layers=_generator(generator.layers, shape))
+            if "layers" not in _object(document, "discriminator"):
+                discriminator = _with(discriminator, layers=_discriminator(discriminator.layers, shape))
+            return _with(spec, generator=generator, discriminator=discriminator)
+        case _:
+            assert_never(spec)
+
+
+def _fewer_at_a_time(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
+    """Batches no larger than the dataset, pictures of samples that can be looked at, shifts within an image."""
+    if "batch_size" not in document:
+        spec = _with(spec, batch_size=max(1, min(spec.batch_size, shape.train_count)))
+    if "count" not in _object(document, "samples"):
+        count = max(1, min(spec.samples.count, MAX_SHOWN_PIXELS // max(1, shape.pixels)))
+        spec = _with(spec, samples=_with(spec.samples, count=count))
+    if isinstance(spec, ClassifierSpec) and "max_shift" not in _object(document, "augmentation"):
+        shift = max(0, min(spec.augmentation.max_shift, min(shape.rows, shape.columns) - 1))
+        spec = _with(spec, augmentation=_with(spec.augmentation, max_shift=shift))
+    return spec
+
+
+def _classifier(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
+    ended = [*layers[:-1], _with(layers[-1], units=shape.classes)]
+    if not isinstance(layers[0], Conv2D):
+        return _narrowed(ended, shape.pixels)
+    pool, norm = next(_all(MaxPool2D, layers)), next(_all(BatchNorm, layers))
+    seen, numbers = _looking(list(_all(Conv2D, layers)), shape, pool=pool, norm=norm)
+    return [*seen, *_narrowed(ended[_flattened(layers) :], numbers)]
+
+
+def _discriminator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
+    if not isinstance(layers[0], Conv2D):
+        return _narrowed(layers, shape.pixels)
+    seen, numbers = _looking(list(_all(Conv2D, layers)), shape)
+    return [*seen, *_narrowed(layers[_flattened(layers) :], numbers)]
+
+
+def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
+    if isinstance(layers[-1], Dense):
+        return _narrowed([*layers[:-1], _with(layers[-1], units=shape.pixels)], 1)
+    hidden, laid_out = _all(Dense, layers)
+    norm, grow, (conv, drawn) = next(_all(BatchNorm, layers)), next(_all(Upsample2D, layers)), _all(Conv2D, layers)
+    rows, columns, doublings = shape.rows, shape.columns, 0
+    while rows * columns > LARGEST_BASE and rows % 2 == 0 and columns % 2 == 0:
+        rows, columns, doublings = rows // 2, columns // 2, doublings + 1
+    numbers = rows * columns
+    channels = _at_most(
+        next(_all(Reshape, layers)).shape[-1], MAX_LAYER_WEIGHTS // hidden.units, MAX_LAYER_NUMBERS // 4, each=numbers
+    )
+    laid_out = _with(laid_out, units=numbers * channels)
+    made: list[Layer] = [*_interleaved(_narrowed([hidden, laid_out], 1), norm)]
+    made.append(Reshape(type="reshape", shape=[rows, columns, channels]))
+    # A convolution after each doubling; the last one draws the image, and there is one before it in any case.
+    for left in range(max(doublings, 2), 0, -1):
+        if left <= doublings:
+            made.append(grow)
+            rows, columns = 2 * rows, 2 * columns
+        if left > 1:
+            filters = _at_most(conv.filters, MAX_LAYER_NUMBERS, each=rows * columns * (4 if doublings else 1))
+            made += [_with(conv, filters=filters, kernel=min(conv.kernel, rows, columns)), norm]
+    return [*made, _with(drawn, kernel=min(drawn.kernel, rows, columns))]
+
+
+def _looking(
+    convolutions: Sequence[Conv2D], shape: Shape, *, pool: Layer | None = None, norm: Layer | None = None
+) -> tuple[list[Layer], int]:
+    """Convolutions that halve an image until it is small, and the numbers that they make of it.
+
+    With ``pool``, it halves; where the sides are odd, so that its windows do not divide the image, the stride does.
+    """
+    rows, columns = shape.rows, shape.columns
+    made: list[Layer] = []
+    for number in itertools.count():
+        if number < len(convolutions):
+            conv = convolutions[number]
+        elif rows * columns > LARGEST_SEEN and min(rows, columns) >= SMALLEST_HALVED:
+            conv = _with(convolutions[-1], filters=2 * convolutions[-1].filters)
+        else:
+            return made, rows * columns * _last(Conv2D, made).filters
+        smaller_side, stride = min(rows, columns), 1
+        while -(-rows // stride) * -(-columns // stride) * conv.filters > MAX_LAYER_NUMBERS:
+            stride += 1
+        rows, columns = -(-rows // stride), -(-columns // stride)
+        pools = False
+        if min(rows, columns) >= SMALLEST_HALVED:
+            pools = pool is not None and rows % 2 == 0 and columns % 2 == 0
+            stride *= 1 if pools else 2
+            rows, columns = -(-rows // 2), -(-columns // 2)
+        kernel = min(max(conv.kernel, stride + 1), smaller_side)  # no pixel is left out
+        made.append(_with(conv, kernel=kernel, stride=stride))
+        made += [layer for layer in (pool if pools else None, norm) if layer is not None]
+    raise AssertionError("unreachable")
+
+
+def _narrowed(layers: Sequence[Layer], numbers: int) -> list[Layer]:
+    """Dense layers but the last with fewer units where they or what follows would have too many weights."""
+    ending = _last(Dense, layers).units
+    made = []
+    for layer in layers[:-1]:
+        if isinstance(layer, Dense):
+            layer = _with(layer, units=_at_most(layer.units, MAX_LAYER_WEIGHTS, each=max(numbers, ending)))
+            numbers = layer.units
+        made.append(layer)
+    return [*made, layers[-1]]
+
+
+def _at_most(count: int, *limits: int, each: int) -> int:
+    """As many as ``count``, or fewer, such that they and ``each`` stay within all limits; at least one."""
+    return max(1, min(count, *(limit // max(1, each) for limit in limits)))
+
+
+def _interleaved(layers: Sequence[Layer], norm: Layer) -> Iterator[Layer]:
+    for layer in layers:
+        yield from (layer, norm)
+
+
+def _flattened(layers: Sequence[Layer]) -> int:
+    """Where images become rows of numbers."""
+    return next(number for number, layer in enumerate(layers) if isinstance(layer, Flatten))
+
+
+def _all(kind: type[L], layers: Sequence[Layer]) -> Iterator[L]:
+    return (layer for layer in layers if isinstance(layer, kind))
+
+
+def _last(kind: type[L], layers: Sequence[Layer]) -> L:
+    return list(_all(kind, layers))[-1]
+
+
+def _with(part: P, **values: Any) -> P:
+    return part.model_copy(update=values)
+
+
+def _object(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,112 @@
+"""The estimated cost of a training, from its spec alone: parameters, bytes and floating-point operations."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from service.spec.layer_shapes import Network, Shape, networks
+from service.spec.schema import Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
+
+_EVALUATED: Final = 500
+_EVALUATED_NUMBERS: Final = 2**21
+"""The engine evaluates so many pictures at a time, or fewer, such that no layer makes more numbers."""
+_PROBED: Final = 128
+"""Pictures that a network's health is measured on."""
+
+
+def total_steps(spec: Spec, train_count: int) -> int:
+    """Batches of the whole run; the last of an epoch may be short."""
+    return spec.epochs * math.ceil(train_count / spec.batch_size)
+
+
+def parameters(spec: Spec, shape: Shape) -> int:
+    """How many weights and biases the networks have together."""
+    return sum(placed.weights for network in _networks(spec, shape) for placed in network.placed)
+
+
+def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
+    """The size of one checkpoint: weights, the optimizer's state, averages and running statistics."""
+    found = _networks(spec, shape)
+    weights = parameters(spec, shape)
+    match spec:
+        case ClassifierSpec():
+            slots = weights * _slots(spec.optimizer)
+            average_decay = spec.average_decay
+        case GanSpec():
+            made = spec.generator.optimizer or spec.optimizer
+            judged = spec.discriminator.optimizer or spec.optimizer
+            slots = weights * max(_slots(made), _slots(judged))
+            average_decay = spec.generator.average_decay
+    statistics = sum(placed.statistics for network in found for placed in network.placed)
+    if average_decay is not None:  # of the classifier, or of the generator
+        slots += sum(placed.weights + placed.statistics for placed in found[0].placed)
+    return _item(spec) * (weights + slots + statistics)
+
+
+def data_bytes(shape: Shape) -> int:
+    """The training pictures; the engine makes floats of a batch at a time."""
+    return shape.train_count * shape.pixels
+
+
+def activation_bytes(spec: Spec, shape: Shape) -> int:
+    """What the networks make of a batch, forward and backward, or of the pictures of an evaluation."""
+    return sum(_activations(spec, network) for network in _networks(spec, shape))
+
+
+def peak_bytes(spec: Spec, shape: Shape) -> int:
+    """Peak memory: the dataset's bytes, which are mapped, weights, gradients, optimizer and activations."""
+    gradients = _item(spec) * parameters(spec, shape)
+    return data_bytes(shape) + gradients + checkpoint_bytes(spec, shape) + activation_bytes(spec, shape)
+
+
+def operations(spec: Spec, shape: Shape) -> float:
+    """Floating-point operations of the whole run: two for each product, and twice as much backwards as forwards."""
+    a_picture = sum(
+        6 * looks(network) * placed.products for network in _networks(spec, shape) for placed in network.placed
+    )
+    return float(a_picture * shape.train_count * spec.epochs)
+
+
+def _networks(spec: Spec, shape: Shape) -> list[Network]:
+    return networks(spec, shape.rows, shape.columns)
+
+
+def _item(spec: Spec) -> int:
+    return 8 if spec.dtype is DType.FLOAT64 else 4
+
+
+def looks(network: Network) -> int:
+    """How many pictures a network works on in one step, for each of the batch: a discriminator sees fakes too."""
+    return 2 if network.where.startswith("discriminator") else 1
+
+
+def _activations(spec: Spec, network: Network) -> int:
+    if not network.placed:  # its first layer does not fit
+        return 0
+    made = [placed.outputs * (2 if isinstance(placed.layer, BatchNorm) else 1) for placed in network.placed]
+    numbers = looks(network) * (math.prod(network.input_size) + sum(made))
+    row = max(placed.patches for placed in network.placed)
+    largest = max(placed.outputs for placed in network.placed)
+    evaluated = min(_EVALUATED, max(1, _EVALUATED_NUMBERS // largest))
+    training = spec.batch_size * (2 * numbers + row)
+    # Looking keeps what a layer gets and makes, and a copy or two between them.
+    looking = max(evaluated, spec.samples.count) * (4 * largest + row)
+    return _item(spec) * max(training, looking, _PROBED * numbers)
+
+
+def optimizer_slots(spec: Spec) -> list[int]:
+    """How many numbers each network's optimizer keeps for a weight."""
+    match spec:
+        case ClassifierSpec():
+            return [_slots(spec.optimizer)]
+        case GanSpec():
+            return [_slots(part.optimizer or spec.optimizer) for part in (spec.generator, spec.discriminator)]
+
+
+def _slots(optimizer: Optimizer) -> int:
+    match optimizer:
+        case Adam() | AdamW():
+            return 2
+        case Sgd():
+            return 1 if optimizer.momentum else 0

@@ -1,0 +1,102 @@
+"""What is wrong with a document, in words: pydantic's errors as faults with pointers and suggestions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from service.errors import Fault
+from service.spec.fields import Fields, Model, closest, models_of, tags_of
+
+MAX_FAULTS: Final = 100
+"""Faults that are described; the others are only counted."""
+
+
+def not_one_of(pointer: str, value: Any, choices: Sequence[str], *, code: str = "unknown_value") -> Fault:
+    """The fault of a value that is none of its field's choices."""
+    suggestion = closest(value, choices)
+    hint = f"; did you mean {suggestion!r}?" if suggestion else ""
+    detail = f"must be one of {', '.join(choices)}, not {json.dumps(value)[:80]}{hint}"
+    return Fault(pointer=pointer, detail=detail, code=code, suggestion=suggestion)
+
+
+def describe(model: Model, error: ValidationError, document: Any, *, others: Sequence[Model] = ()) -> list[Fault]:
+    """The first ``MAX_FAULTS`` of the faults: describing one takes far longer than finding it.
+
+    Args:
+        model: that the document was read as.
+        document: what was read.
+        others: what it could be instead, by its ``kind``.
+    """
+    known = Fields(model, document, others)
+    return [_fault(model, detail, known) for detail in error.errors(include_url=False)[:MAX_FAULTS]]
+
+
+def _fault(model: Model, error: ErrorDetails, fields: Fields) -> Fault:
+    names, here = _locate(model, error["loc"])
+    pointer = "#" + "".join("/" + str(name).replace("~", "~0").replace("/", "~1") for name in names)
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            found = fields.suggest(names, here)
+            hint = found.sentence if found else f"known are {', '.join(_names(here))}"
+            suggestion = found.name if found else None
+            return Fault(pointer=pointer, detail=f"unknown field; {hint}", code="unknown_field", suggestion=suggestion)
+        case "missing":
+            return Fault(pointer=pointer, detail="is missing", code="missing")
+        case "model_type" | "model_attributes_type":
+            known = ", ".join(_names(_locate(model, (*error["loc"], ""))[1]))
+            return Fault(pointer=pointer, detail=f"must be an object; its fields are {known}", code="wrong_type")
+        case "string_pattern_mismatch":
+            detail = "has a character that is not allowed here: a control character, or a comma in a tag"
+            return Fault(pointer=pointer, detail=detail, code="out_of_range")
+        case "union_tag_not_found":
+            field = str(context.get("discriminator", "name")).strip("'")
+            return Fault(pointer=f"{pointer}/{field}", detail="is missing", code="missing")
+        case "union_tag_invalid":
+            field = str(context["discriminator"]).strip("'")
+            field = field if field.isidentifier() and field != "_tag" else "type"
+            tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
+            return not_one_of(f"{pointer}/{field}", context["tag"], tags)
+        case "enum" | "literal_error":
+            values = [value.strip(" '") for value in str(context["expected"]).replace(" or ", ", ").split(",")]
+            return not_one_of(pointer, error["input"], values)
+        case kind:
+            wrong_type = kind.endswith(("_type", "_parsing"))
+            detail = error["msg"].removeprefix("Input ").removeprefix("should ")
+            detail = detail if wrong_type or not detail.startswith("be ") else f"must {detail}"
+            return Fault(
+                pointer=pointer,
+                detail=f"must {detail}" if wrong_type else detail,
+                code="wrong_type" if wrong_type else "out_of_range",
+            )
+
+
+def _locate(model: Model, location: Sequence[int | str]) -> tuple[list[int | str], list[Model]]:
+    """The path into the document, without the tags that pydantic adds for variants, and the models of the object
+    in which the path ends."""
+    path: list[int | str] = []
+    here: list[Model] = [model]
+    for position, name in enumerate(location):
+        if isinstance(name, int):
+            path.append(name)
+            continue
+        fields = [found.model_fields[name].annotation for found in here if name in found.model_fields]
+        tagged = [found for found in here if name in tags_of(found)]
+        if fields:
+            path.append(name)
+            if position < len(location) - 1:
+                here = [found for annotation in fields for found in models_of(annotation)]
+        elif tagged:
+            here = tagged
+        else:
+            path.append(name)
+    return path, here
+
+
+def _names(models: Sequence[Model]) -> list[str]:
+    return sorted({name for model in models for name in model.model_fields})

@@ -1,0 +1,240 @@
+"""Where a spec has which fields: what a misplaced or misspelt name was probably meant to be."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from rapidfuzz import fuzz, process
+
+from service.spec.schema import Part
+
+Model = type[BaseModel]
+
+_SYNONYMS: Final = {"lr": "learning_rate", "wd": "weight_decay", "neurons": "units"}
+"""Short names from other libraries that no measure of similarity leads to their fields."""
+_TAGS: Final = frozenset({"name", "type"})
+"""Fields that tell variants apart: every object has one, so they lead nowhere."""
+_LONGEST: Final = 80
+"""Longer names resemble nothing."""
+_SIMILAR: Final = 70
+"""From 0 to 100: a name as similar as this to one that is known is taken for a misspelling of it."""
+_SIMILAR_ELSEWHERE: Final = 85
+"""The same, for a name that is known in another object only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A field of a spec.
+
+    Attributes:
+        path: names from the spec down; ``layers[]`` stands for each item of a list.
+        tags: the variants (``adam``, ``dense``) of the object that have the field; empty where all have it.
+        is_given: whether one of these variants is in the document.
+        values: of a field that tells variants apart, what it may be: ``("sgd", "adam", "adamw")``.
+    """
+
+    path: tuple[str, ...]
+    tags: tuple[str, ...]
+    is_given: bool
+    values: tuple[str, ...] = ()
+
+    @property
+    def dotted(self) -> str:
+        """As it is shown: ``optimizer.learning_rate``, ``layers[].units``."""
+        return ".".join(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What an unknown field was probably meant to be: its name, if it may stand there, and a sentence about it."""
+
+    name: str | None
+    sentence: str
+
+
+def closest(value: Any, choices: Sequence[str]) -> str | None:
+    """The choice that a value is probably meant to be; upper and lower case do not matter."""
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        return None
+    found = process.extractOne(value, choices, processor=str.casefold, score_cutoff=_SIMILAR)
+    return str(found[0]) if found else None
+
+
+class Fields:
+    """The fields that a document may have, for suggestions; they are looked up once, and only if needed.
+
+    Args:
+        root: the model of the whole document.
+        document: what was read.
+        others: what the whole document could be instead, by its ``kind``.
+    """
+
+    def __init__(self, root: Model, document: Any, others: Sequence[Model] = ()) -> None:
+        self._root, self._document, self._others = root, document, others
+
+    @functools.cached_property
+    def _everywhere(self) -> list[Place]:
+        return list(_places(self._root, self._document))
+
+    def suggest(self, path: Sequence[int | str], here: Sequence[Model]) -> Suggestion | None:
+        """What the unknown field at the end of ``path`` was probably meant to be.
+
+        Args:
+            path: into the document; its last name is the unknown one.
+            here: the models that the object at ``path[:-1]`` may have.
+        """
+        unknown = str(path[-1])
+        if len(unknown) > _LONGEST:
+            return None
+        name = _SYNONYMS.get(unknown, unknown)
+        siblings = {name for model in here for name in model.model_fields}
+        if name in siblings:
+            return _told(name)
+        inside = tuple(_shown(path[:-1]))
+        return self._exactly(name, inside) or self._nearly(unknown, inside, siblings)
+
+    def _exactly(self, name: str, inside: tuple[str, ...]) -> Suggestion | None:
+        """Where there is a field, or a value of one that tells variants apart, of this very name."""
+        if name in _TAGS:
+            return None
+        found = [place for place in self._everywhere if place.path[-1] == name]
+        # Deeper in the same object first, then what the document has already, then what is near the top.
+        found.sort(key=lambda place: (place.path[: len(inside)] != inside, not place.is_given, len(place.path)))
+        if found and found[0].path[:-1] == inside:
+            return Suggestion(None, f"only {_joined(found[0].tags)} has it")
+        if found:
+            return _told(found[0].dotted, () if found[0].is_given else found[0].tags)
+        teller = next((place.dotted for place in self._everywhere if name in place.values), None)
+        if teller:
+            return Suggestion(None, f"{name!r} is a value of {teller!r}")
+        for other in self._others:
+            if any(place.path[-1] == name for place in _places(other, {})):
+                return Suggestion(None, f"only a {get_args(other.model_fields['kind'].annotation)[0]} has it")
+        return None
+
+    def _nearly(self, unknown: str, inside: tuple[str, ...], siblings: set[str]) -> Suggestion | None:
+        """What looks like it: another field of the same object, or one elsewhere that looks more like it."""
+        similar = process.extractOne(unknown, sorted(siblings), processor=str.casefold, score_cutoff=_SIMILAR)
+        score = similar[1] if similar else 0.0
+        others = {
+            place: place.path[-1]
+            for place in self._everywhere
+            if place.path[:-1] != inside and place.path[-1] not in _TAGS
+        }
+        elsewhere = process.extractOne(
+            unknown,
+            others,
+            scorer=fuzz.ratio,
+            processor=str.casefold,
+            score_cutoff=max(_SIMILAR_ELSEWHERE, score),
+        )
+        if elsewhere and elsewhere[1] > score:
+            place = elsewhere[2]
+            return _told(place.dotted, () if place.is_given else place.tags)
+        return _told(str(similar[0])) if similar else None
+
+
+def shorthand(model: Model, document: Any) -> Any:
+    """The document with ``{"name": text}`` wherever a text stands for an object that is told by its name.
+
+    One rule: every variant of the object has a field ``name``. What is no text, or stands elsewhere, stays as it is.
+    """
+    if not isinstance(document, dict):
+        return document
+    written = dict(document)
+    for name, value in document.items():
+        field = model.model_fields.get(name)
+        if field is None:
+            continue
+        below = models_of(field.annotation)
+        if isinstance(value, str) and told_by_name(field.annotation):
+            written[name] = {"name": value}
+        elif isinstance(value, dict) and len(below) == 1:
+            written[name] = shorthand(below[0], value)
+    return written
+
+
+def told_by_name(annotation: Any) -> bool:
+    """Whether a field of this type holds an object that a text may stand for."""
+    below = models_of(annotation)
+    return bool(below) and get_origin(annotation) is not list and all("name" in found.model_fields for found in below)
+
+
+def models_of(annotation: Any) -> list[Model]:
+    """The objects of a spec that a field of this type may hold, or its list."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in models_of(argument)]
+
+
+def choices_of(annotation: Any) -> list[str]:
+    """The names that may stand for the object of a field; none where any text may be one."""
+    found = []
+    for model in models_of(annotation):
+        name = model.model_fields["name"].annotation
+        if isinstance(name, type) and issubclass(name, StrEnum):
+            found += [member.value for member in name]
+        else:
+            found += tags_of(model)
+    return found
+
+
+def tags_of(model: Model) -> tuple[str, ...]:
+    """The names of a variant in its union: ``("adam",)``."""
+    for name in ("name", "type"):
+        field = model.model_fields.get(name)
+        if field is not None and get_origin(field.annotation) is Literal:
+            return get_args(field.annotation)
+    return ()
+
+
+def _places(root: Model, document: Any) -> Iterator[Place]:
+    """All fields of a document's model, those near the top first."""
+    waiting: deque[tuple[tuple[str, ...], list[Model], list[Any]]] = deque([((), [root], [document])])
+    while waiting:
+        path, variants, given = waiting.popleft()
+        by_name: dict[str, list[Model]] = {}
+        for model in variants:
+            for name in model.model_fields:
+                by_name.setdefault(name, []).append(model)
+        for name, models in by_name.items():
+            tags = tuple(tag for model in models for tag in tags_of(model)) if len(models) < len(variants) else ()
+            is_given = not tags or any(_tag(item) in tags for item in given)
+            values = tuple(tag for model in models for tag in tags_of(model)) if name in _TAGS else ()
+            yield Place(path=(*path, name), tags=tags, is_given=is_given, values=values)
+            annotation = models[0].model_fields[name].annotation
+            below = models_of(annotation)
+            if below:
+                is_list = get_origin(annotation) is list
+                inner = [item.get(name) for item in given if isinstance(item, dict)]
+                if is_list:
+                    inner = [one for value in inner if isinstance(value, list) for one in value]
+                waiting.append(((*path, name + "[]" if is_list else name), below, inner))
+
+
+def _tag(value: Any) -> Any:
+    return value.get("name", value.get("type", "dense")) if isinstance(value, dict) else None
+
+
+def _shown(path: Sequence[int | str]) -> Iterator[str]:
+    """A path into a document as one into its model: an index becomes the list's mark."""
+    for position, step in enumerate(path):
+        if isinstance(step, int):
+            continue
+        follows = path[position + 1] if position + 1 < len(path) else None
+        yield f"{step}[]" if isinstance(follows, int) else step
+
+
+def _told(dotted: str, tags: Sequence[str] = ()) -> Suggestion:
+    which = f" ({_joined(tags)} only)" if tags else ""
+    return Suggestion(dotted, f"did you mean {dotted!r}{which}?")
+
+
+def _joined(tags: Sequence[str]) -> str:
+    return " and ".join([", ".join(tags[:-1]), tags[-1]] if len(tags) > 1 else tags)

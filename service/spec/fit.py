@@ -1,0 +1,147 @@
+"""Whether a spec fits its data: layers, losses, and what one job may take."""
+
+from __future__ import annotations
+
+from service.errors import Fault, SpecError
+from service.spec import costs
+from service.spec.findings import CODES
+from service.spec.layer_shapes import Network, Shape, Size, networks, shown
+from service.spec.schema import (
+    MAX_MEMORY_BYTES,
+    MAX_OPERATIONS,
+    MAX_PARAMETERS,
+    MAX_SHOWN_PIXELS,
+    Activation,
+    ClassifierSpec,
+    Conv2D,
+    Dense,
+    GanSpec,
+    Kind,
+    LossName,
+    Optimizer,
+    Sgd,
+    Spec,
+)
+
+
+def check_fit(spec: Spec, shape: Shape) -> None:
+    """Check that layers fit each other, end in the data's shape, and suit the losses.
+
+    Raises:
+        SpecError: names every fault.
+    """
+    found = networks(spec, shape.rows, shape.columns)
+    faults = [fault for network in found for fault in network.faults]
+    match spec:
+        case ClassifierSpec():
+            why = f"one for each class of {spec.dataset.name}"
+            faults += _check_end(found[0], (shape.classes,), (1, 1, shape.classes), why)
+            match spec.loss.name:
+                case LossName.SOFTMAX_CROSS_ENTROPY:
+                    faults += _check_activation(found[0], Activation.SOFTMAX, "required by softmax_cross_entropy")
+                case LossName.BINARY_CROSS_ENTROPY:
+                    faults += _check_activation(found[0], Activation.SIGMOID, "required by binary_cross_entropy")
+                case LossName.SQUARED_ERROR:
+                    pass
+            side = min(shape.rows, shape.columns)
+            if spec.augmentation.max_shift >= side:
+                detail = f"must be less than {side}, the shorter side of the images of {spec.dataset.name}"
+                faults.append(Fault(pointer="#/augmentation/max_shift", detail=detail, code="out_of_range"))
+        case GanSpec():
+            made, judged = found
+            why = f"one for each pixel of {spec.dataset.name}"
+            faults += _check_end(made, (shape.pixels,), (shape.rows, shape.columns, 1), why)
+            faults += _check_end(judged, (1,), (1, 1, 1), "the output of a discriminator")
+            faults += _check_activation(judged, Activation.SIGMOID, "required by binary_cross_entropy")
+    for pointer, optimizer in optimizers(spec):
+        if isinstance(optimizer, Sgd) and optimizer.nesterov and not optimizer.momentum:
+            detail = "needs a momentum above 0"
+            faults.append(Fault(pointer=f"{pointer}/nesterov", detail=detail, code="unsuitable"))
+    looked_for = CODES[Kind(spec.kind)]
+    for number, code in enumerate(spec.health.stop_on):
+        if code not in looked_for:
+            detail = f"is not a finding of a {spec.kind} job; findings are {', '.join(looked_for)}"
+            faults.append(Fault(pointer=f"#/health/stop_on/{number}", detail=detail, code="unsuitable"))
+    low, high = spec.dataset.scale
+    if low >= high:
+        faults.append(
+            Fault(pointer="#/dataset/scale", detail="must be [low, high] with low < high", code="out_of_range")
+        )
+    if spec.batch_size > shape.train_count:
+        detail = f"must be at most {shape.train_count}, the number of training images of {spec.dataset.name}"
+        faults.append(Fault(pointer="#/batch_size", detail=detail, code="out_of_range"))
+    faults += _too_costly(spec, shape)
+    if faults:
+        raise SpecError(faults)
+
+
+def optimizers(spec: Spec) -> list[tuple[str, Optimizer]]:
+    """All optimizers that a spec names, each with its pointer."""
+    found = [("#/optimizer", spec.optimizer)]
+    if isinstance(spec, GanSpec):
+        parts = {
+            "#/generator/optimizer": spec.generator.optimizer,
+            "#/discriminator/optimizer": spec.discriminator.optimizer,
+        }
+        found += [(pointer, optimizer) for pointer, optimizer in parts.items() if optimizer is not None]
+    return found
+
+
+def _too_costly(spec: Spec, shape: Shape) -> list[Fault]:
+    """What goes beyond what one job may take, each with the field that makes the most of it."""
+    faults = []
+    parameters = costs.parameters(spec, shape)
+    if parameters > MAX_PARAMETERS:
+        detail = f"the networks have {parameters:,} parameters; at most {MAX_PARAMETERS:,} are allowed"
+        faults.append(Fault(pointer="#", detail=detail, code="too_large"))
+    peak = costs.peak_bytes(spec, shape)
+    if peak > MAX_MEMORY_BYTES:
+        shares = {"#/dataset/name": costs.data_bytes(shape), "#/batch_size": costs.activation_bytes(spec, shape)}
+        most = max(shares, key=lambda pointer: shares[pointer])
+        pointer = most if shares[most] > peak / 2 else "#"
+        detail = f"would take {peak / 2**30:,.1f} GiB of memory; at most {MAX_MEMORY_BYTES / 2**30:.0f} are allowed"
+        faults.append(Fault(pointer=pointer, detail=detail, code="too_large"))
+    operations = costs.operations(spec, shape)
+    if operations > MAX_OPERATIONS:
+        detail = f"would take {operations:.1e} floating-point operations; at most {MAX_OPERATIONS:.0e} are allowed"
+        faults.append(Fault(pointer="#/epochs", detail=detail, code="too_large"))
+    shown = spec.samples.count * shape.pixels
+    if shown > MAX_SHOWN_PIXELS:
+        most_shown = max(1, MAX_SHOWN_PIXELS // shape.pixels)
+        detail = f"must be at most {most_shown} for images of {shape.rows} x {shape.columns}"
+        faults.append(Fault(pointer="#/samples/count", detail=detail, code="too_large", suggestion=str(most_shown)))
+    return faults
+
+
+def _check_end(network: Network, row: Size, image: Size, why: str) -> list[Fault]:
+    """What is wrong with a network's last layer: dense must end in ``row``, conv2d in ``image``."""
+    last = network.layers[-1]
+    pointer = f"#/{network.where}/{len(network.layers) - 1}"
+    match last:
+        case Dense():
+            if last.units == row[0]:
+                return []
+            detail, suggestion = f"must be {row[0]}, {why}; it is {last.units}", str(row[0])
+            return [Fault(pointer=f"{pointer}/units", detail=detail, code="wrong_shape", suggestion=suggestion)]
+        case Conv2D():
+            size = network.placed[-1].size if len(network.placed) == len(network.layers) else image
+            if size == image:
+                return []
+            detail = f"must end in {shown(image)}, {why}; it ends in {shown(size)}"
+            return [Fault(pointer=pointer, detail=detail, code="wrong_shape")]
+        case _:
+            return [Fault(pointer=pointer, detail="the last layer must be dense or conv2d", code="wrong_shape")]
+
+
+def _check_activation(network: Network, activation: Activation, why: str) -> list[Fault]:
+    last = network.layers[-1]
+    if not isinstance(last, Dense | Conv2D) or last.activation is activation:
+        return []
+    return [
+        Fault(
+            pointer=f"#/{network.where}/{len(network.layers) - 1}/activation",
+            detail=f"must be {activation}, {why}; it is {last.activation}",
+            code="wrong_activation",
+            suggestion=str(activation),
+        )
+    ]

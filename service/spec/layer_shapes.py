@@ -1,0 +1,227 @@
+"""What flows through a network: the size of each layer's output, what it costs, and where layers do not fit.
+
+A *size* is that of one input, (numbers,) or (rows, columns, channels).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, assert_never
+
+from service.errors import Fault
+from service.spec.schema import (
+    MAX_OUTPUTS,
+    MAX_SCALE,
+    BatchNorm,
+    ClassifierSpec,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GanSpec,
+    Layer,
+    MaxPool2D,
+    Padding,
+    Reshape,
+    Spec,
+    Upsample2D,
+)
+
+Size: TypeAlias = tuple[int, ...]
+
+_CHANNELS: Final = 1
+"""Pictures are grey."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a spec must fit: the rows and columns of a dataset's pictures, its classes, its pictures."""
+
+    rows: int
+    columns: int
+    classes: int
+    train_count: int
+    validation_count: int = 0
+    """0 where it is not known."""
+
+    @property
+    def pixels(self) -> int:
+        """Of one picture."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A layer in its place, for one input.
+
+    Attributes:
+        size: of the output.
+        weights: trainable numbers.
+        statistics: further numbers that a checkpoint holds.
+        products: multiplications of the forward pass.
+        patches: numbers that a convolution copies side by side for one row of its output.
+    """
+
+    layer: Layer
+    size: Size
+    weights: int = 0
+    statistics: int = 0
+    products: int = 0
+    patches: int = 0
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers come out."""
+        return math.prod(self.size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """One network of a spec, walked through from its input.
+
+    Attributes:
+        where: pointer to its layers, without the leading ``#/``.
+        input_size: of what it is given.
+        placed: its layers, up to one behind which nothing can be told.
+        faults: where layers do not fit.
+    """
+
+    where: str
+    layers: Sequence[Layer]
+    input_size: Size
+    placed: Sequence[Placed]
+    faults: Sequence[Fault]
+
+
+def networks(spec: Spec, rows: int, columns: int) -> list[Network]:
+    """The networks of a spec for pictures of this size: one, or generator and discriminator."""
+    match spec:
+        case ClassifierSpec():
+            return [_walk("layers", spec.layers, picture_size(spec.layers, rows, columns))]
+        case GanSpec():
+            judged = spec.discriminator.layers
+            return [
+                _walk("generator/layers", spec.generator.layers, (spec.latent.dim,)),
+                _walk("discriminator/layers", judged, picture_size(judged, rows, columns)),
+            ]
+        case _:
+            assert_never(spec)
+
+
+def picture_size(layers: Sequence[Layer], rows: int, columns: int) -> Size:
+    """What a network that is given pictures sees: images where its first layer asks for them, else rows of pixels."""
+    first = next((layer for layer in layers if not isinstance(layer, Dropout)), None)
+    images = isinstance(first, Conv2D | MaxPool2D | Upsample2D)
+    return (rows, columns, _CHANNELS) if images else (rows * columns,)
+
+
+def shown(size: Size) -> str:
+    """A size in words."""
+    return f"{size[0]:,} numbers" if len(size) == 1 else "images of " + " x ".join(f"{side:,}" for side in size)
+
+
+def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
+    """Follow the sizes; behind a layer that does not fit, go on with what was probably meant, to find more."""
+    placed: list[Placed] = []
+    faults: list[Fault] = []
+    size = input_size
+    for number, layer in enumerate(layers):
+        pointer = f"#/{where}/{number}"
+        faults += _misfits(layer, size, pointer)
+        if isinstance(layer, Conv2D | MaxPool2D | Upsample2D) and len(size) != 3:
+            break
+        found = _place(layer, size)
+        if found.outputs > MAX_OUTPUTS:
+            detail = (
+                f"makes {shown(found.size)}, more than {MAX_OUTPUTS:,} numbers; use smaller images or a smaller layer"
+            )
+            faults.append(Fault(pointer=pointer, detail=detail, code="too_large"))
+            break
+        placed.append(found)
+        size = found.size
+    return Network(where=where, layers=layers, input_size=input_size, placed=placed, faults=faults)
+
+
+def _misfits(layer: Layer, size: Size, pointer: str) -> list[Fault]:
+    """Why a layer cannot take inputs of this size."""
+    field, detail, suggestion = "", "", None
+    match layer:
+        case Dense():
+            if len(size) != 1:
+                detail = (
+                    f'takes rows of numbers, but its input is {shown(size)}; insert {{"type": "flatten"}} before it'
+                )
+                suggestion = "flatten"
+        case Conv2D() | MaxPool2D() | Upsample2D() if len(size) != 3:
+            detail = (
+                f"takes images, but its input is {shown(size)}; insert a reshape layer before it, or remove flatten"
+            )
+            suggestion = "reshape"
+        case Conv2D():
+            smaller = min(size[:2])
+            if layer.kernel > smaller:
+                detail = f"must be at most {smaller} for {shown(size)}; it is {layer.kernel}"
+                field, suggestion = "/kernel", str(smaller)
+        case MaxPool2D():
+            if size[0] % layer.size or size[1] % layer.size:
+                fitting = [str(n) for n in range(2, MAX_SCALE + 1) if not (size[0] % n or size[1] % n)]
+                offer = f"; use {' or '.join(fitting)}" if fitting else "; change the size of the image before it"
+                detail = f"must divide the rows and columns of {shown(size)}{offer}"
+                field, suggestion = "/size", fitting[0] if fitting else None
+        case Reshape():
+            wanted, given = math.prod(layer.shape), math.prod(size)
+            if wanted != given:
+                field, detail = (
+                    "/shape",
+                    f"must have {given:,} numbers, as many as its input ({shown(size)}); it has {wanted:,}",
+                )
+        case Dropout() | Upsample2D() | BatchNorm() | Flatten():
+            pass
+        case _:
+            assert_never(layer)
+    return [Fault(pointer=pointer + field, detail=detail, code="wrong_shape", suggestion=suggestion)] if detail else []
+
+
+def _place(layer: Layer, size: Size) -> Placed:
+    numbers, channels = math.prod(size), size[-1]
+    match layer:
+        case Dense():
+            products = numbers * layer.units
+            return Placed(layer=layer, size=(layer.units,), weights=products + layer.units, products=products)
+        case Conv2D():
+            rows, columns = (_positions(side, layer) for side in size[:2])
+            patch = layer.kernel**2 * channels
+            return Placed(
+                layer=layer,
+                size=(rows, columns, layer.filters),
+                weights=(patch + 1) * layer.filters,
+                products=rows * columns * patch * layer.filters,
+                patches=columns * patch,
+            )
+        case MaxPool2D():
+            return Placed(layer=layer, size=(max(size[0] // layer.size, 1), max(size[1] // layer.size, 1), channels))
+        case Upsample2D():
+            return Placed(layer=layer, size=(size[0] * layer.size, size[1] * layer.size, channels))
+        case BatchNorm():
+            return Placed(layer=layer, size=size, weights=2 * channels, statistics=2 * channels)
+        case Flatten():
+            return Placed(layer=layer, size=(numbers,))
+        case Reshape():
+            return Placed(layer=layer, size=tuple(layer.shape))
+        case Dropout():
+            return Placed(layer=layer, size=size)
+        case _:
+            assert_never(layer)
+
+
+def _positions(side: int, layer: Conv2D) -> int:
+    """Where a kernel can stand along a side."""
+    match layer.padding:
+        case Padding.SAME:
+            return -(-side // layer.stride)
+        case Padding.VALID:
+            return max(side - layer.kernel, 0) // layer.stride + 1
+        case _:
+            assert_never(layer.padding)

@@ -1,0 +1,82 @@
+"""Summary and measured results of each preset, to select one by.
+
+All measured numbers that the page shows are here and nowhere else. Those on ``mnist``, ``fashion-mnist`` and of GANs
+are the medians of ``benchmarks/results/presets.json``, which a test compares; those of classifiers on ``mnist-10k``
+are of ``python -m benchmarks.presets.training``, the median of seeds 0 to 2 (``seed``: of seed 0). After new
+measurements, change them here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from service.spec.schema import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What a preset reaches at its last epoch."""
+
+    dataset: str
+    metric: str
+    value: float
+    seconds: float
+    """Training time on one core."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresetInfo:
+    """Summary and results of a preset."""
+
+    summary: str
+    reaches: tuple[Reached, ...]
+
+
+PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
+    Kind.CLASSIFIER: {
+        "fast": PresetInfo(
+            "One hidden layer, trained with momentum and a one-cycle schedule. Gives a first result in seconds.",
+            (
+                Reached("mnist-10k", "val_accuracy", 0.961, 0.4),
+                Reached("mnist", "val_accuracy", 0.986, 3.5),
+                Reached("fashion-mnist", "val_accuracy", 0.851, 3.7),
+            ),
+        ),
+        "best": PresetInfo(
+            "Two hidden layers with batch normalization and dropout. The highest accuracy with dense layers only.",
+            (
+                Reached("mnist-10k", "val_accuracy", 0.984, 11.8),
+                Reached("mnist", "val_accuracy", 0.993, 109),
+                Reached("fashion-mnist", "val_accuracy", 0.908, 113),
+            ),
+        ),
+        "conv": PresetInfo(
+            "A small convolutional network. The highest accuracy, with the fewest parameters.",
+            (
+                Reached("mnist-10k", "val_accuracy", 0.989, 22),
+                Reached("mnist", "val_accuracy", 0.994, 150),
+                Reached("fashion-mnist", "val_accuracy", 0.924, 161),
+            ),
+        ),
+        "seed": PresetInfo(
+            "The historical baseline, for comparison: sigmoid units, squared error and plain gradient descent.",
+            (Reached("mnist-10k", "val_accuracy", 0.961, 68),),
+        ),
+    },
+    Kind.GAN: {
+        "stable": PresetInfo(
+            "Dense networks, tuned to avoid mode collapse. The samples include all ten digits.",
+            (Reached("mnist-10k", "frechet_distance", 92, 82),),
+        ),
+        "best": PresetInfo(
+            "Convolutional networks. The sharpest and most varied samples, with four times the training time of "
+            "stable.",
+            (Reached("mnist-10k", "frechet_distance", 38, 316),),
+        ),
+        "seed": PresetInfo(
+            "The historical baseline, for comparison: it collapses, and all samples soon show the same digit.",
+            (Reached("mnist-10k", "frechet_distance", 1200, 32),),
+        ),
+    },
+}

@@ -1,0 +1,100 @@
+"""JSON as RFC 8259 has it and no more, and the one text that equal documents have."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final
+
+from service.errors import MalformedJson
+
+MAX_DEPTH: Final = 32
+MAX_NAMES: Final = 10_000
+"""Fields of all objects of a document together; the largest spec has some hundreds."""
+_SHOWN_NAME: Final = 80
+
+
+def parse_json(body: bytes) -> Any:
+    """Read JSON as RFC 8259 has it and no more: no NaN, no repeated keys, no number beyond a float.
+
+    Raises:
+        MalformedJson: with the line and the column, counted from 1.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = body[: error.start].decode("utf-8", "replace")
+        raise MalformedJson("the body is not UTF-8", *_position(before, len(before))) from error
+
+    def refuse(detail: str, shown: str) -> MalformedJson:
+        return MalformedJson(detail, *_position(text, max(text.find(shown), 0)))
+
+    def number(literal: str) -> float:
+        value = float(literal)
+        if not math.isfinite(value):
+            raise refuse(f"{literal} is too large for a number", literal)
+        return value
+
+    def constant(literal: str) -> float:
+        raise refuse(f"{literal} is not JSON; leave the field out or use null", literal)
+
+    def integer(literal: str) -> int:
+        if len(literal) > 20:
+            raise refuse("an integer has more than 20 digits", literal)
+        return int(literal)
+
+    names_left = MAX_NAMES
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal names_left
+        names_left -= len(pairs)
+        if names_left < 0:
+            raise MalformedJson(f"the document has more than {MAX_NAMES:,} fields", 1, 1)
+        document: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in document:
+                shown = name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
+                raise refuse(f"the key {shown!r} appears twice in one object", json.dumps(name))
+            document[name] = value
+        return document
+
+    try:
+        document = json.loads(
+            text,
+            parse_float=number,
+            parse_constant=constant,
+            parse_int=integer,
+            object_pairs_hook=unique,
+        )
+    except json.JSONDecodeError as error:
+        raise MalformedJson(f"not valid JSON: {error.msg}", error.lineno, error.colno) from error
+    except RecursionError as error:
+        raise MalformedJson(f"nested more than {MAX_DEPTH} deep", 1, 1) from error
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise refuse("a string holds half of a surrogate pair", "\\ud") from error
+    if _depth(document) > MAX_DEPTH:
+        raise MalformedJson(f"nested more than {MAX_DEPTH} deep", 1, 1)
+    return document
+
+
+def canonical(document: Any) -> str:
+    """The one JSON text of a document: keys sorted, no blanks, so that equal documents have equal text."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _position(text: str, offset: int) -> tuple[int, int]:
+    line = text.count("\n", 0, offset) + 1
+    return line, offset - (text.rfind("\n", 0, offset) + 1) + 1
+
+
+def _depth(document: Any) -> int:
+    depth, level = 0, [document]
+    while level:
+        depth += 1
+        below: list[Any] = []
+        for item in level:
+            below.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+        level = below
+    return depth - 1

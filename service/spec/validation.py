@@ -1,0 +1,228 @@
+"""From a document that a person sent to a spec with every value filled in, or to all faults at once.
+
+What else belongs to it is named here too, so that others need to know one module: JSON, data that a spec must fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+
+from service.errors import Fault, SpecError
+from service.spec.adaptation import suit
+from service.spec.faults import MAX_FAULTS, describe, not_one_of
+from service.spec.fields import closest, shorthand
+from service.spec.fit import check_fit, optimizers
+from service.spec.layer_shapes import Shape
+from service.spec.presets import DEFAULT_PRESET, PRESETS
+from service.spec.schema import ADDED_LATER, KEEP_LAST, ClassifierSpec, GanSpec, Kind, Part, Spec
+from service.spec.strict_json import MAX_DEPTH, canonical, parse_json
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_FAULTS",
+    "Shape",
+    "as_sent",
+    "canonical",
+    "check_fit",
+    "derive",
+    "optimizers",
+    "parse_json",
+    "read_body",
+    "read_resolved",
+    "resolve",
+    "spec_hash",
+    "suit",
+]
+
+_MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
+    Kind.CLASSIFIER: ClassifierSpec,
+    Kind.GAN: GanSpec,
+}
+_FIELDS: Final = frozenset(name for model in _MODELS.values() for name in model.model_fields)
+_NOT_HASHED: Final = {"name", "tags", "priority", "preset"}
+"""Fields that do not change what is computed."""
+_WITHOUT_WEIGHTS: Final = {"activation", "negative_slope", "rate", "momentum", "epsilon"}
+"""Fields of a layer that may change while its weights stay."""
+
+B = TypeVar("B", bound=Part)
+
+
+def resolve(document: Any) -> Spec:
+    """Fill a spec's gaps from its preset and check every field.
+
+    Args:
+        document: parsed JSON, as sent.
+
+    Raises:
+        SpecError: names every fault, each with a pointer into the document.
+    """
+    if not isinstance(document, dict):
+        raise SpecError([Fault(pointer="#", detail="must be a JSON object", code="wrong_type")])
+    faults: list[Fault] = []
+    if "kind" not in document:
+        detail = f"is missing; one of {', '.join(Kind)}"
+        meant = next((name for name in document if closest(name, ["kind"]) and name not in _FIELDS), None)
+        detail += f"; did you mean 'kind' by {meant!r}?" if meant else ""
+        raise SpecError([Fault(pointer="#/kind", detail=detail, code="missing")])
+    found = document["kind"]
+    if found not in list(Kind):
+        faults.append(not_one_of("#/kind", found, list(Kind), code="unknown_kind"))
+        if faults[0].suggestion is None:
+            raise SpecError(faults)
+        found = faults[0].suggestion  # so that the other faults can be found too
+    kind = Kind(found)
+    preset = document.get("preset", DEFAULT_PRESET[kind])
+    if not isinstance(preset, str) or preset not in PRESETS[kind]:
+        faults.append(not_one_of("#/preset", preset, list(PRESETS[kind]), code="unknown_preset"))
+        preset = DEFAULT_PRESET[kind]
+    model = _MODELS[kind]
+    merged = _merge({**PRESETS[kind][preset]}, shorthand(model, document)) | {"kind": kind, "preset": preset}
+    try:
+        # By way of JSON, since strict mode takes lists and enumerations from JSON only.
+        spec = model.model_validate_json(json.dumps(merged))
+    except ValidationError as error:
+        others = [other for other in _MODELS.values() if other is not model]
+        total = len(faults) + error.error_count()
+        faults += describe(model, error, merged, others=others)
+        raise as_sent(SpecError(faults, total=total), document) from error
+    if faults:
+        raise SpecError(faults)
+    return spec
+
+
+def read_resolved(document: dict[str, Any]) -> Spec:
+    """A resolved spec back from the database."""
+    return _MODELS[Kind(document["kind"])].model_validate_json(json.dumps(document))
+
+
+def read_body(model: type[B], document: Any) -> B:
+    """A request's body that is no spec.
+
+    Raises:
+        SpecError: names every fault.
+    """
+    if not isinstance(document, dict):
+        raise SpecError([Fault(pointer="#", detail="must be a JSON object", code="wrong_type")])
+    try:
+        return model.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise SpecError(describe(model, error, document), total=error.error_count()) from error
+
+
+def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -> Spec:
+    """The spec of a fork: its parent's, with other values here and there.
+
+    The networks must stay as they are, since the checkpoint's weights go into them; what has no weights
+    (activations, rates of dropout, losses, optimizers, data of the same shape) may change.
+
+    Args:
+        resolved: the parent's resolved spec.
+        epoch: the fork goes on after this one.
+
+    Raises:
+        SpecError: names every fault, each with a pointer into ``overrides``.
+    """
+    faults = [
+        Fault(pointer=f"#/{name}", detail="cannot be changed in a fork", code="unsuitable")
+        for name in ("kind", "preset")
+        if overrides.get(name, resolved[name]) != resolved[name]
+    ]
+    if faults:
+        raise SpecError(faults)
+    try:
+        spec = resolve(_merge(resolved, shorthand(_MODELS[Kind(resolved["kind"])], overrides)))
+    except SpecError as error:
+        raise as_sent(error, overrides) from error
+    if spec.epochs <= epoch:
+        detail = f"must be greater than {epoch}, the epoch that the fork continues from; it is {spec.epochs}"
+        faults.append(Fault(pointer="#/epochs", detail=detail, code="out_of_range"))
+    faults += _changed_networks(read_resolved(resolved), spec)
+    if faults:
+        raise SpecError(faults)
+    return spec
+
+
+def as_sent(error: SpecError, document: Any) -> SpecError:
+    """The error with pointers into the document as it was sent: to the text that stands for an object."""
+    found = [replace(fault, pointer=_existing(fault.pointer, document)) for fault in error.faults]
+    return SpecError(found, total=error.total)
+
+
+def _existing(pointer: str, document: Any) -> str:
+    above, _, last = pointer.rpartition("/")
+    if last != "name":
+        return pointer
+    here = document
+    for step in above.split("/")[1:]:
+        here = here.get(step) if isinstance(here, dict) else None
+    return above if isinstance(here, str) else pointer
+
+
+def spec_hash(spec: Spec) -> str:
+    """SHA-256 over everything in a spec that changes what is computed; it outlives the fields that come later."""
+    document = _without_later_defaults(spec, spec.model_dump(mode="json", exclude=_NOT_HASHED))
+    if document["checkpoint"]["keep_last"] is None:  # the default was a number once
+        document["checkpoint"]["keep_last"] = KEEP_LAST
+    return "sha256:" + hashlib.sha256(canonical(document).encode()).hexdigest()
+
+
+def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
+    """What of the networks differs, so that weights of one do not go into the other."""
+
+    def flat(spec: Spec) -> dict[str, Any]:
+        document = spec.model_dump(mode="json")
+        found: dict[str, Any] = {"dtype": document["dtype"]}
+        if "latent" in document:
+            found["latent/dim"] = document["latent"]["dim"]
+        for where in ("", "generator/", "discriminator/"):
+            holder = document.get(where.rstrip("/"), {}) if where else document
+            for place, layer in enumerate(holder.get("layers", [])):
+                shaped = {name: value for name, value in layer.items() if name not in _WITHOUT_WEIGHTS}
+                found |= {f"{where}layers/{place}/{name}": value for name, value in shaped.items()}
+        return found
+
+    old, new = flat(before), flat(after)
+    detail = "must stay {}, as in the checkpoint that the fork continues from; it is {}"
+    return [
+        Fault(
+            pointer=f"#/{name}",
+            detail=detail.format(json.dumps(old.get(name)), json.dumps(new.get(name))),
+            code="wrong_shape",
+            suggestion=str(old[name]) if old.get(name) is not None else None,
+        )
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _without_later_defaults(part: Any, dumped: Any) -> Any:
+    """``part`` as it was ``dumped``, without fields that were added later and have their defaults."""
+    if isinstance(part, list):
+        return [_without_later_defaults(*pair) for pair in zip(part, dumped, strict=True)]
+    if not isinstance(part, Part):
+        return dumped
+    fields = type(part).model_fields
+    return {
+        name: _without_later_defaults(getattr(part, name), value)
+        for name, value in dumped.items()
+        if ADDED_LATER not in fields[name].metadata or getattr(part, name) != fields[name].default
+    }
+
+
+def _merge(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Overlay ``given``, object by object. An object that names another variant replaces the preset's whole:
+    the options of Adam are no options of SGD."""
+    merged = dict(preset)
+    for name, value in given.items():
+        below = preset.get(name)
+        if isinstance(value, dict) and isinstance(below, dict):
+            other_variant = name != "dataset" and "name" in value and value["name"] != below.get("name")
+            merged[name] = value if other_variant else _merge(below, value)
+        else:
+            merged[name] = value
+    return merged

@@ -1,0 +1,356 @@
+"""The tables. The database is the one truth; everything else can be lost and made again from it.
+
+Times are integers, milliseconds since 1970 UTC, always from the database's own clock: they compare and add
+the same way in SQLite and PostgreSQL, and no client's clock gets into a decision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from service.states import Status
+
+
+class Base(DeclarativeBase):
+    """Base of all tables; constraint names are fixed, so that migrations can name them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+_RUNNING = text("status = 'running'")
+_WITH_PARENT = text("parent_id IS NOT NULL")
+_PINNED = text("upload_id IS NOT NULL")
+_OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
+_KEPT = text("removed_ms IS NULL")
+
+
+class Job(Base):
+    """One training: what was asked, where it stands, and who holds it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_leases", "lease_expires_ms", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+        Index("ix_jobs_created", "created_ms", "id"),
+        Index("ix_jobs_owner", "owner", "created_ms", "id"),
+        Index("ix_jobs_quota", "owner", "status", sqlite_where=_OWNED_AND_QUEUED, postgresql_where=_OWNED_AND_QUEUED),
+        Index("ix_jobs_counts", "status", "kind"),  # all that counting them needs
+        Index("ix_jobs_status", "status", "created_ms", "id"),
+        Index("ix_jobs_priority", "priority", "id"),
+        Index("ix_jobs_name", "name", "owner", "created_ms", "id"),
+        Index("ix_jobs_upload", "upload_id", sqlite_where=_PINNED, postgresql_where=_PINNED),
+        Index("ix_jobs_parent", "parent_id", "created_ms", sqlite_where=_WITH_PARENT, postgresql_where=_WITH_PARENT),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str | None] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(20))
+    name: Mapped[str | None] = mapped_column(String(200))
+    tags: Mapped[list[str]] = mapped_column(JSON)
+    priority: Mapped[int] = mapped_column(Integer)
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
+    resolved: Mapped[dict[str, Any]] = mapped_column(JSON)
+    spec_hash: Mapped[str] = mapped_column(String(80))
+    parent_id: Mapped[str | None] = mapped_column(String(40))
+    """The job that this one was forked from or reproduces; it may be deleted by now."""
+    start_epoch: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    """The epoch of the checkpoint that the job begins with, a file of its own; 0: it begins with nothing."""
+    reproduction: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """What came of comparing this job with the one that it reproduces."""
+
+    status: Mapped[str] = mapped_column(String(20), default=Status.QUEUED)
+    requested: Mapped[str | None] = mapped_column(String(20))
+    attempt: Mapped[int] = mapped_column(Integer, default=1)
+    """For people: 1, and one more for each lost worker and each retry."""
+    deaths: Mapped[int] = mapped_column(Integer, default=0)
+    """Workers lost since the last new epoch."""
+    lease: Mapped[int] = mapped_column(BigInteger, default=0)
+    """The fence: one more at each claim, never reset; every write of a worker names it."""
+    lease_owner: Mapped[str | None] = mapped_column(String(80))
+    lease_expires_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+    epoch: Mapped[int] = mapped_column(Integer, default=0)
+    """Finished epochs."""
+    epochs: Mapped[int] = mapped_column(Integer)
+    step: Mapped[int] = mapped_column(BigInteger, default=0)
+    steps: Mapped[int] = mapped_column(BigInteger)
+    steps_per_second: Mapped[float | None] = mapped_column(Float)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    best_epoch: Mapped[int | None] = mapped_column(Integer)
+    health: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    stopped_early: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """Why the job ended before its last epoch; then ``steps`` are those that it took."""
+    result_digest: Mapped[str | None] = mapped_column(String(80))
+    last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+
+    extremes: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default=text("'{}'"))
+    """Each metric's lowest and highest finite value so far and their epochs, so that lists need not read epochs:
+    ``{"val_loss": {"min": 0.11, "min_epoch": 7, "max": 0.52, "max_epoch": 1}}``. Forks and reproductions start empty.
+    """
+    starred: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    note: Mapped[str | None] = mapped_column(Text)
+    """Free text by a person."""
+    cpu_seconds: Mapped[float | None] = mapped_column(Float)
+    """Processor time of the job's children, all attempts together, as their supervisors measured it."""
+    peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """The most resident memory that a child of the job had."""
+    upload_id: Mapped[str | None] = mapped_column(String(40))
+    """The version of an upload that the job trains on, which stays for as long as the job does."""
+    dataset_sha256: Mapped[str | None] = mapped_column(String(80))
+    """Of the data that the job trains on: known at submission, or, of a folder, when the first worker has read it."""
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    """Sum over the job's rows of ``artifacts``, kept here so that lists need not read them."""
+
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    queued_ms: Mapped[int] = mapped_column(BigInteger)
+    started_ms: Mapped[int | None] = mapped_column(BigInteger)
+    finished_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+Index(
+    # All states, not one: to a planner, a state that is bound later might be any.
+    "ix_jobs_waiting",
+    Job.status,
+    Job.priority.desc(),
+    Job.queued_ms,
+    Job.id,
+)
+
+
+class JobTag(Base):
+    """A job's tags once more, for the filter."""
+
+    __tablename__ = "job_tags"
+
+    tag: Mapped[str] = mapped_column(String(50), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class Epoch(Base):
+    """What one finished epoch gave. Epochs are counted from 1."""
+
+    __tablename__ = "epochs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer, primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """Name to float; equal from run to run, bit for bit."""
+    confusion: Mapped[list[list[int]] | None] = mapped_column(JSON)
+    samples_digest: Mapped[str | None] = mapped_column(String(80))
+    """SHA-256 of the sample arrays, not of the picture drawn from them."""
+    seconds: Mapped[float] = mapped_column(Float)
+    cpu_seconds: Mapped[float | None] = mapped_column(Float)
+    """Processor time of the child during this epoch; outside ``metrics``, which must be equal from run to run."""
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Resident memory of the child at the end of this epoch."""
+    lease: Mapped[int] = mapped_column(BigInteger)
+    finished_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class ExpectedEpoch(Base):
+    """What an epoch of a reproduction should give: the original's, kept here since that may be deleted."""
+
+    __tablename__ = "expected_epochs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer, primary_key=True)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    samples_digest: Mapped[str | None] = mapped_column(String(80))
+
+
+class Event(Base):
+    """A job's log, numbered without holes."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_created", "created_ms"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    type: Mapped[str] = mapped_column(String(20))
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class Artifact(Base):
+    """A file of a job. The row is the commit point: a file without a row does not exist."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (UniqueConstraint("job_id", "kind", "epoch"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(20))
+    epoch: Mapped[int] = mapped_column(Integer)
+    lease: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(String(200))
+    path: Mapped[str] = mapped_column(Text)
+    """Relative to the artifact root; made by us, never named by a client."""
+    media_type: Mapped[str] = mapped_column(String(100))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class Idempotency(Base):
+    """What was answered to a request that carried a key, so that its repetition gets the same answer."""
+
+    __tablename__ = "idempotency"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(80))
+    job_id: Mapped[str] = mapped_column(String(40))
+    answer: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class Upload(Base):
+    """A dataset that a person sent. Its arrays lie in a folder named after its id."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (UniqueConstraint("owner", "name", "sha256"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64))
+    """Empty where no keys are asked for: NULL would not be unique."""
+    name: Mapped[str] = mapped_column(String(64))
+    image_rows: Mapped[int] = mapped_column(Integer)
+    image_columns: Mapped[int] = mapped_column(Integer)
+    classes: Mapped[int] = mapped_column(Integer)
+    train_count: Mapped[int] = mapped_column(Integer)
+    validation_count: Mapped[int] = mapped_column(Integer)
+    sha256: Mapped[str] = mapped_column(String(80))
+    """Of the unpacked content, as for every dataset."""
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    deleted_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """When it was deleted; jobs that were trained on it keep it until they go themselves."""
+
+
+class Worker(Base):
+    """A worker process that was seen lately."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int] = mapped_column(Integer)
+    slots: Mapped[int] = mapped_column(Integer)
+    running: Mapped[int] = mapped_column(Integer)
+    draining: Mapped[bool] = mapped_column(Boolean)
+    started_ms: Mapped[int] = mapped_column(BigInteger)
+    seen_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class Calibration(Base):
+    """How fast a machine computes, as a worker on it measured."""
+
+    __tablename__ = "calibrations"
+
+    host: Mapped[str] = mapped_column(String(255), primary_key=True)
+    factors: Mapped[dict[str, float]] = mapped_column(JSON)
+    """Of each group in ``work.GROUPS``: 1 as fast as the reference machine, 2 half as fast."""
+    measured_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class ApiKey(Base):
+    """What opens the service to one owner. The key itself is told once, and kept nowhere."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    """A part of the key that is no secret: it finds the row, and names the key in lists and logs."""
+    name: Mapped[str] = mapped_column(String(100))
+    owner: Mapped[str] = mapped_column(String(64), index=True)
+    scope: Mapped[str] = mapped_column(String(20))
+    digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the whole key: it is long and random, so a slow hash would protect nothing."""
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    expires_ms: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_ms: Mapped[int | None] = mapped_column(BigInteger)
+    last_used_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """Of any request, to about half a minute."""
+    replaced_by: Mapped[str | None] = mapped_column(String(40))
+    """The key that a rotation created in its place."""
+
+
+class BrowserSession(Base):
+    """A browser that traded a key for a cookie; it ends with its time, with a sign-out, or with the key."""
+
+    __tablename__ = "browser_sessions"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    key_id: Mapped[str] = mapped_column(String(40))
+    """A row of ``api_keys``, or a key of the settings, which has no row."""
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    expires_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class AuditEntry(Base):
+    """Who did what. Rows are added and never changed; only retention deletes some. Triggers enforce both."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_key", "key_id", "at_ms"),)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    at_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+    action: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str | None] = mapped_column(String(100), index=True)
+    """The id of the job or key that it was done to."""
+    owner: Mapped[str | None] = mapped_column(String(64))
+    key_id: Mapped[str | None] = mapped_column(String(40))
+    address: Mapped[str | None] = mapped_column(String(60))
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class AuditSeal(Base):
+    """One link of the chain over the audit log: a range of entries and its digest. Triggers let only ``removed_ms``
+    change, once."""
+
+    __tablename__ = "audit_seals"
+    __table_args__ = (Index("ix_audit_seals_kept", "id", sqlite_where=_KEPT, postgresql_where=_KEPT),)
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """From 1, without gaps."""
+    first_id: Mapped[int] = mapped_column(BigInteger)
+    last_id: Mapped[int] = mapped_column(BigInteger, index=True)
+    count: Mapped[int] = mapped_column(Integer)
+    entries_digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the entries; it stands for them once retention has removed them."""
+    digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 over the previous digest and this row; ``audit_chain`` computes both."""
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    removed_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """When retention deleted the entries."""
+
+
+JOBS, JOB_TAGS, EVENTS, AUDIT = (Base.metadata.tables[name] for name in ("jobs", "job_tags", "events", "audit"))
+"""The bare tables, for the one place where the session's bookkeeping costs too much."""

@@ -1,0 +1,1 @@
+"""Files over HTTP: uploads, downloads, and pictures made on request."""

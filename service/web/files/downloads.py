@@ -1,0 +1,159 @@
+"""Files over HTTP: whole, in part, or not at all where the client has them (RFC 9110, sections 13 and 14)."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+from urllib.parse import quote
+
+from flask import Response, request
+from pydantic import BaseModel
+
+from service.storage.artifacts import ArtifactDamaged, ArtifactStore
+from service.storage.tables import Artifact
+from service.web.files.drawings import Picture
+from service.web.middleware.problems import Problem
+
+_CHUNK: Final = 256 * 1024
+_RANGE: Final = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
+_DIGITS: Final = 18
+
+HEADERS: Final = ("Range", "If-Range", "If-None-Match", "If-Match")
+ALSO: Final[dict[int, str | type[BaseModel]]] = {206: "The part that `Range` names.", 304: "The client has it."}
+PROBLEMS: Final = (
+    "job_not_found",
+    "artifact_not_found",
+    "precondition_failed",
+    "range_not_satisfiable",
+    "artifact_damaged",
+)
+"""What the documentation says of every download."""
+
+FOREVER: Final = "private, max-age=31536000, immutable"
+ASK: Final = "private, no-cache"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    start: int
+    length: int
+
+
+def send_artifact(
+    folder: ArtifactStore, find: Callable[[], Artifact], *, name: Callable[[Artifact], str] | None, cache: str
+) -> Response:
+    """A stored file as the answer.
+
+    Args:
+        find: gives the file's row. It is asked again where the file has just been removed, since a running job
+            removes its older checkpoints; the same row twice means that the file is lost.
+        name: makes the name under which a client saves it; ``None`` to show it instead.
+        cache: ``FOREVER`` where the address will always mean this file, else ``ASK``.
+
+    Raises:
+        ArtifactDamaged: the row is there, but not the file.
+    """
+    row = find()
+    while True:
+        try:
+            file = _open(folder, row)
+            break
+        except ArtifactDamaged:
+            gone, row = row, find()
+            if row.id == gone.id:
+                raise
+    try:
+        return _respond(row, file, name=name(row) if name is not None else None, cache=cache)
+    except BaseException:
+        file.close()
+        raise
+
+
+def send_picture(picture: Picture, media_type: str) -> Response:
+    """A picture that was drawn for this answer, or for one before."""
+    headers = {"ETag": f'"{picture.etag}"', "Cache-Control": ASK}
+    if request.if_none_match.contains_weak(picture.etag):
+        response = Response(status=304, headers=headers)
+        response.headers.pop("Content-Type", None)
+        return response
+    return Response(picture.data, headers=headers, content_type=media_type)
+
+
+def attachment(name: str) -> str:
+    """``Content-Disposition`` for a file to be saved: its name in ASCII and, where that is less, whole (RFC 6266)."""
+    name = re.sub(r"[\x00-\x1f\x7f/\\\\]", "_", name).lstrip(".") or "download"
+    plain = re.sub(r'[^\x20-\x7e]|["%;]', "_", name)
+    whole = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{plain}"{whole}'
+
+
+def _open(folder: ArtifactStore, row: Artifact) -> BinaryIO:
+    file = folder.open(row.path)
+    size = file.seek(0, os.SEEK_END)
+    if size != row.size_bytes:
+        file.close()
+        raise ArtifactDamaged(row.path, f"has {size} bytes instead of {row.size_bytes}")
+    return file
+
+
+def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> Response:
+    etag, size = row.sha256, row.size_bytes
+    headers = {
+        "ETag": f'"{etag}"',
+        "Accept-Ranges": "bytes",
+        "Cache-Control": cache,
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(row.sha256)).decode()}:",
+    }
+    if request.if_match and not request.if_match.contains(etag):
+        raise Problem("precondition_failed", "the file has changed: its ETag does not match If-Match", headers=headers)
+    if request.if_none_match.contains_weak(etag):
+        file.close()
+        response = Response(status=304, headers=headers)
+        response.headers.pop("Content-Type", None)
+        return response
+    if name is not None:
+        headers["Content-Disposition"] = attachment(name)
+    wanted = _wanted(size, etag, headers)
+    part = wanted or _Part(start=0, length=size)
+    status = 200
+    if wanted is not None:
+        status = 206
+        headers["Content-Range"] = f"bytes {part.start}-{part.start + part.length - 1}/{size}"
+    if request.method == "HEAD":  # Werkzeug drops the content of such an answer without closing it
+        file.close()
+        response = Response(status=status, headers=headers, content_type=row.media_type)
+    else:
+        content = _read(file, part)
+        response = Response(content, status, headers=headers, content_type=row.media_type)
+        response.call_on_close(file.close)
+    response.content_length = part.length
+    return response
+
+
+def _wanted(size: int, etag: str, headers: dict[str, str]) -> _Part | None:
+    """The one part that is asked for, if any: what is not understood is ignored, as the RFC has it."""
+    condition = request.headers.get("If-Range", "").strip()
+    found = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if request.method != "GET" or found is None or (condition and condition != f'"{etag}"'):
+        return None
+    first, last = found.groups()
+    if not (first or last) or max(len(first), len(last)) > _DIGITS or (first and last and int(last) < int(first)):
+        return None
+    start = int(first) if first else max(size - int(last), 0)
+    stop = min(int(last) + 1, size) if first and last else size
+    if start >= size or (not first and int(last) == 0):
+        headers = headers | {"Content-Range": f"bytes */{size}"}
+        raise Problem("range_not_satisfiable", f"the file has {size} bytes", headers=headers)
+    return _Part(start=start, length=stop - start)
+
+
+def _read(file: BinaryIO, part: _Part) -> Iterator[bytes]:
+    file.seek(part.start)
+    left = part.length
+    while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+        left -= len(chunk)
+        yield chunk

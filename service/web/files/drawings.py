@@ -1,0 +1,200 @@
+"""Pictures made on request out of a job's rows and files, and kept beside the files for the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import structlog
+
+from service import datasets
+from service.datasets.repository import Shelf
+from service.errors import JobNotFound
+from service.jobs import actions, events
+from service.jobs.events import EventType
+from service.jobs.queries import listing
+from service.pictures import grids
+from service.spec.schema import Kind
+from service.states import Severity
+from service.storage.artifacts import ArtifactKind, ArtifactStore
+from service.storage.database import Database
+from service.storage.tables import Artifact, Job
+from service.web.middleware.problems import Problem
+from service.web.schemas.representations import metric_table
+
+Format = Literal["png", "svg"]
+Plot = Literal["curves", "confusion"]
+
+_PREVIEWS: Final = 32
+"""So many pictures of datasets are kept in memory."""
+_drawing: Final = threading.Lock()
+"""One picture at a time: drawing takes a core, and requests for the same one wait for the first."""
+
+_log = structlog.get_logger("tapeline.web")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawn picture and the tag of its content."""
+
+    data: bytes
+    etag: str
+
+
+class Drawings:
+    """Draws, and keeps what was drawn by the epoch that it shows, in the job's own folder."""
+
+    def __init__(self, shelf: Shelf, database: Database, artifacts: ArtifactStore) -> None:
+        self._shelf, self._database, self._artifacts = shelf, database, artifacts
+        self._previews: OrderedDict[str, Picture] = OrderedDict()
+
+    def film(self, job: Job, fmt: grids.FilmFormat) -> Picture:
+        """All samples of a job, one after the other."""
+        with self._database.read() as session:
+            rows = actions.artifacts(session, job.id, ArtifactKind.SAMPLE)
+        if not rows:
+            raise Problem("not_yet", "the job has no samples yet: the first ones are made at the end of an epoch")
+
+        def draw() -> bytes:
+            return grids.film(_Files(self._artifacts, rows), epochs=[row.epoch for row in rows], fmt=fmt)
+
+        return self._kept(job.id, "samples", rows[-1].epoch, fmt, draw)
+
+    def verdicts(self, job: Job, sample: Artifact) -> Picture:
+        """A GAN's samples with what the judge takes them for: it said so when they were made, and they keep it."""
+        png = self._artifacts.read(sample.path, sample.sha256)
+        info = self._shelf.of_job(job)
+        try:
+            with _drawing:
+                data = grids.verdict_grid(png, classes=info.classes, class_names=info.class_names)
+        except grids.NoVerdicts as error:
+            raise Problem(
+                "no_verdicts", f"the samples of epoch {sample.epoch} were not scored by a reference classifier"
+            ) from error
+        return picture(data)
+
+    def plot(self, job: Job, which: Plot, fmt: Format) -> Picture:
+        """What a job measured, drawn by matplotlib."""
+        with self._database.read() as session:
+            rows = actions.epochs(session, job.id)
+            news = events.of_type(session, job.id, EventType.HEALTH)
+        if which == "confusion" and job.kind != Kind.CLASSIFIER:
+            raise Problem("not_found", f"a {job.kind} has no confusion matrix")
+        if not rows:
+            raise Problem("not_yet", "the job has not finished its first epoch")
+        title = listing.title(job.id, job.name, job.kind)
+        if which == "curves":
+            table = metric_table(job, rows, news)
+
+            def draw() -> bytes:
+                plots = _plots()
+                marks = [
+                    plots.Mark(
+                        label=item.code.replace("_", " "),
+                        since=item.since,
+                        until=item.until,
+                        is_error=item.severity is Severity.ERROR,
+                    )
+                    for item in table.findings
+                ]
+                options = {"title": title, "fmt": fmt, "best_epoch": job.best_epoch, "marks": marks}
+                return bytes(plots.curves(job.kind, table.epochs, table.series, **options))
+
+            return self._kept(job.id, which, rows[-1].epoch, fmt, draw)
+        measured = [row for row in rows if row.confusion is not None]
+        if not measured:
+            raise Problem("not_yet", "the job has no confusion matrix yet: it is computed at the end of an epoch")
+        last = measured[-1]
+        names = self._class_names(job)
+
+        def draw_confusion() -> bytes:
+            matrix = last.confusion or []
+            fitting = names if names is not None and len(names) == len(matrix) else None
+            return bytes(_plots().confusion(matrix, class_names=fitting, title=f"{title}, epoch {last.epoch}", fmt=fmt))
+
+        return self._kept(job.id, which, last.epoch, fmt, draw_confusion)
+
+    def preview(self, info: datasets.DatasetInfo) -> Picture:
+        """A few pictures of each class of a dataset that is here."""
+        require_here(info)
+        key = info.upload_id or info.name  # an upload never changes, and its id is never used again
+        with _drawing:
+            if key not in self._previews:
+                self._previews[key] = picture(grids.preview_png(self._shelf.load(info), scale=2))
+            self._previews.move_to_end(key)
+            if len(self._previews) > _PREVIEWS:
+                self._previews.popitem(last=False)
+            return self._previews[key]
+
+    def validation_picture(self, info: datasets.DatasetInfo, index: int) -> Picture:
+        """One picture of the validation split, as it is."""
+        require_here(info)
+        dataset = self._shelf.load(info)
+        return picture(grids.image_png(dataset.validation_images[index]))
+
+    def _class_names(self, job: Job) -> tuple[str, ...] | None:
+        try:
+            return self._shelf.of_job(job).class_names
+        except datasets.DatasetError:  # it may have been removed since; the numbers do
+            return None
+
+    def _kept(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
+        version = f"{epoch:06d}.{suffix}"
+        with _drawing:
+            data = self._artifacts.recall(job_id, name, version)
+            if data is None:
+                data = draw()
+                self._keep(job_id, name, version, data)
+        return picture(data)
+
+    def _keep(self, job_id: str, name: str, version: str, data: bytes) -> None:
+        try:
+            self._artifacts.keep(job_id, name, version, data)
+        except OSError as error:  # the picture is here all the same; the next request draws it again
+            _log.warning("picture not kept", job=job_id, error=str(error))
+        try:
+            with self._database.read() as session:
+                actions.get(session, job_id)
+        except JobNotFound:  # deleted while this was drawn: leave nothing behind
+            self._artifacts.remove_job(job_id)
+
+
+def require_here(info: datasets.DatasetInfo) -> None:
+    """Downloads are the workers' work.
+
+    Raises:
+        Problem: the dataset would have to be downloaded first.
+    """
+    if not info.available:
+        raise Problem(
+            "not_yet", "the dataset is not downloaded yet: a worker downloads it for the first job that uses it"
+        )
+
+
+class _Files(Sequence[bytes]):
+    """Files that are read when they are looked at."""
+
+    def __init__(self, artifacts: ArtifactStore, rows: Sequence[Artifact]) -> None:
+        self._artifacts, self._rows = artifacts, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        row = self._rows[index]
+        return self._artifacts.read(row.path, row.sha256)
+
+
+def _plots() -> Any:
+    """Matplotlib takes most of a second to load: a process that draws nothing does without."""
+    return importlib.import_module("service.pictures.plots")
+
+
+def picture(data: bytes) -> Picture:
+    """What was drawn, with the tag of its content."""
+    return Picture(data, hashlib.sha256(data).hexdigest()[:32])

@@ -1,0 +1,202 @@
+"""Forms with files, written to disk while they arrive: however large a file is, memory holds a piece of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Any, Final, cast
+
+from flask import request
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+
+from service.datasets.importer import DEFAULT_FRACTION, FIELDS, UploadRefused
+from service.web.middleware.problems import Problem
+from service.web.server import arrivals
+
+MAX_UPLOAD_BYTES: Final = 256 * 2**20
+"""Of the whole body."""
+MAX_RECEIVE_S: Final = 900.0
+PIECE_S: Final = 10.0
+"""How long each 64 KiB may take: whoever sends less than 6.5 KiB a second does not keep a slot."""
+_MAX_PARTS: Final = 16
+_MAX_TEXT_BYTES: Final = 256 * 1024
+"""Of one field that is no file; also what the parser holds at a time, which is 64 KiB and more."""
+_OF_OWNER: Final = 4
+_AT_A_TIME: Final = 32
+
+_File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "binary"})]
+
+
+class UploadForm(BaseModel):
+    """A dataset: one NPZ archive, or IDX files, plain or gzipped."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        description="The dataset's name in specs: 1 to 64 letters, digits, dots, dashes and underscores."
+    )
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Share of each class to set aside for validation, if there are no validation images "
+        f"(default: {DEFAULT_FRACTION}).",
+    )
+    archive: _File = Field(
+        None,
+        description="NPZ with the arrays `images` and `labels`, and optionally `validation_images` and "
+        "`validation_labels`; names such as `x_train` and `y_test` are accepted. Images have the shape (count, rows, "
+        "columns) and are integers from 0 to 255, or floats in [0, 1]. Labels are integers from 0 to 255.",
+    )
+    images: _File = Field(None, description="IDX file with the shape (count, rows, columns).")
+    labels: _File = Field(None, description="IDX file with the shape (count).")
+    validation_images: _File = None
+    validation_labels: _File = None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that were sent, by field."""
+        return {field: path for field in FIELDS if (path := getattr(self, field)) is not None}
+
+
+class UploadSlots:
+    """Lets few uploads in at a time, and fewer of one owner: each holds a thread for as long as its sender takes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: Counter[str | None] = Counter()
+
+    @contextmanager
+    def acquire(self, owner: str | None) -> Iterator[None]:
+        """Be let in, or not.
+
+        Raises:
+            Problem: too many are.
+        """
+        with self._lock:
+            if self._taken[owner] >= _OF_OWNER:
+                raise _too_many(f"{_OF_OWNER} of your uploads are in progress")
+            if self._taken.total() >= _AT_A_TIME:
+                raise _too_many(f"{_AT_A_TIME} uploads are in progress")
+            self._taken[owner] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken[owner] -= 1
+                if not self._taken[owner]:
+                    del self._taken[owner]
+
+
+def _too_many(detail: str) -> Problem:
+    return Problem("too_many_uploads", detail, headers={"Retry-After": "5"})
+
+
+def receive(folder: Path, *, max_bytes: int, count: Callable[[int], None]) -> UploadForm:
+    """Read the request's form; its files go into ``folder``, under names of our own.
+
+    Args:
+        count: is told how many bytes came, however it ends.
+
+    Raises:
+        Problem: it is no form, too large, or too slow.
+        UploadRefused: fields are missing, unknown, twice there or not valid.
+        OSError: ``folder`` cannot be written.
+    """
+    if request.mimetype != "multipart/form-data":
+        shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
+        raise Problem("unsupported_media_type", f"the content type must be multipart/form-data; it is {shown}")
+    request.max_content_length = max_bytes
+    incoming = _Incoming()
+    opened: list[IO[bytes]] = []
+
+    def new_file(
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        opened.append((folder / f"part-{len(opened)}").open("xb"))
+        return opened[-1]
+
+    parser = FormDataParser(new_file, max_form_memory_size=_MAX_TEXT_BYTES, max_form_parts=_MAX_PARTS, silent=False)
+    try:
+        stream = cast("IO[bytes]", incoming)
+        _, texts, files = parser.parse(stream, request.mimetype, request.content_length, request.mimetype_params)
+    except RequestEntityTooLarge as error:
+        detail = f"an upload has at most {max_bytes:,} bytes, {_MAX_PARTS} fields and {_MAX_TEXT_BYTES:,} bytes of text"
+        raise Problem("body_too_large", detail) from error
+    except (ValueError, UnicodeError) as error:
+        raise Problem("malformed_form", f"the form cannot be read ({str(error)[:200]})") from error
+    finally:
+        arrivals.end()
+        count(incoming.received)
+        for part in opened:
+            part.close()
+    given: dict[str, Any] = {}
+    faults: dict[str, str] = {}
+    for name, value in texts.items(multi=True):
+        _put(given, faults, name, value)
+    for name, file in files.items(multi=True):
+        path = Path(file.stream.name)
+        if file.filename or path.stat().st_size:  # a browser sends fields that were left empty, too
+            _put(given, faults, name, path)
+    return _checked(given, faults)
+
+
+def _put(given: dict[str, Any], faults: dict[str, str], name: str, value: str | Path) -> None:
+    if name in given:
+        faults[name[:80]] = "is there twice"
+    elif name in FIELDS and not isinstance(value, Path):
+        faults[name] = "is no file: send it with a file name"
+    elif name not in FIELDS and isinstance(value, Path):
+        faults[name[:80]] = f"is a file; those that may be sent are {', '.join(FIELDS)}"
+    elif value != "" or name == "name":
+        given[name] = value
+
+
+def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
+    try:
+        form = UploadForm.model_validate(given)
+    except ValidationError as error:
+        for item in error.errors():
+            name = str(item["loc"][0])
+            match item["type"]:
+                case "extra_forbidden":
+                    detail = f"is unknown; allowed: {', '.join(UploadForm.model_fields)}"
+                case "missing":
+                    detail = "is missing"
+                case "string_pattern_mismatch":
+                    detail = "must be 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
+                case _:
+                    detail = f"must be a number between 0 and 1: {item['msg']}"
+            faults.setdefault(name[:80], detail)
+    if faults:
+        raise UploadRefused(faults)
+    if not form.files:
+        raise UploadRefused({"archive": "is missing: send an NPZ file, or IDX files as images and labels"})
+    return form
+
+
+class _Incoming:
+    """The body: it is counted, and read for as long as it comes fast enough."""
+
+    def __init__(self) -> None:
+        self._deadline = time.monotonic() + MAX_RECEIVE_S
+        self.received = 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; the parser asks for 64 KiB at a time."""
+        began = time.monotonic()
+        arrivals.admit(PIECE_S)
+        data = request.stream.read(size)
+        self.received += len(data)
+        if len(data) < size and time.monotonic() - began >= PIECE_S:  # it was cut off
+            raise Problem("too_slow", f"64 KiB did not arrive within {PIECE_S:.0f} seconds")
+        if time.monotonic() > self._deadline:
+            raise Problem("too_slow", f"the body did not arrive within {MAX_RECEIVE_S:.0f} seconds")
+        return data

@@ -1,0 +1,245 @@
+"""Answers from checkpoints: the one place of the web process that uses the engine, loaded when somebody first asks.
+
+Networks are kept ready: a checkpoint's file never changes, so its artifact's id says all. What they compute is what
+the trainers' own evaluation computes: averaged weights where the spec has them, dropout off, running statistics.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final, Generic, TypeVar, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from engine import EngineError, GradientTape, Sequential, Tensor, checkpoint, generator_for, ops
+from service.datasets import Dataset
+from service.models import networks
+from service.spec.schema import ClassifierSpec, Distribution, GanSpec, Spec
+from service.spec.validation import read_resolved
+from service.storage.artifacts import ArtifactDamaged, ArtifactStore
+from service.storage.tables import Artifact
+
+Array = NDArray[Any]
+
+_KEPT_BYTES: Final = 256 * 2**20
+"""Of networks that are ready: hundreds of the presets', or three of the largest that a spec may ask for."""
+_KEPT_TABLES_BYTES: Final = 64 * 2**20
+_AT_A_TIME: Final = 4
+"""Requests that compute: more would only share the cores, and need memory each."""
+_BATCH: Final = 500
+_NUMBERS: Final = 2**21
+"""No layer makes more numbers than these at a time, as in the trainers' evaluation."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A network with the weights of a checkpoint, and the spec that it was trained by."""
+
+    spec: Spec
+    network: Sequential
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory."""
+        return sum(array.nbytes for array in (*self.network.parameters, *self.network.buffers))
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a classifier makes of images.
+
+    Attributes:
+        probabilities: (n, classes) in [0, 1]; of a softmax they add up to 1, sigmoids speak each for itself.
+        classes: int64 (n,).
+    """
+
+    probabilities: Array
+    classes: Array
+
+
+class Inference:
+    """Uses networks for any number of threads.
+
+    Args:
+        artifacts: where the checkpoints lie.
+    """
+
+    def __init__(self, artifacts: ArtifactStore) -> None:
+        # For products this small BLAS's threads would wait for each other, and take the cores from the trainings.
+        threadpool_limits(1, user_api="blas")
+        self._artifacts = artifacts
+        self._ready: _Kept[Ready] = _Kept(_KEPT_BYTES, lambda ready: ready.size_bytes)
+        self._tables: _Kept[Predictions] = _Kept(_KEPT_TABLES_BYTES, lambda table: table.probabilities.nbytes)
+        self._computing = threading.BoundedSemaphore(_AT_A_TIME)
+
+    def ready(self, row: Artifact, image_shape: Sequence[int]) -> Ready:
+        """The network of a checkpoint.
+
+        Args:
+            image_shape: (rows, columns) of the dataset's pictures.
+
+        Raises:
+            ArtifactDamaged: the file is missing, is not what was written, or does not fit such pictures.
+        """
+        return self._ready.get(row.id, lambda: self._load(row, image_shape))
+
+    def predict(self, ready: Ready, levels: Array) -> Predictions:
+        """What a classifier takes pictures (n, rows, columns) of levels from 0 to 255 for."""
+        with self._computing, _overflowing():
+            outputs = [ready.network(inputs) for inputs in _parts(ready, levels)]
+        raw = np.nan_to_num(np.concatenate([np.asarray(part) for part in outputs]))
+        # Squared error also trains networks without a last activation, towards 0 and 1.
+        return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
+
+    def saliency(self, ready: Ready, levels: Array, classes: Array) -> Array:
+        """How the logit of each picture's class changes with each pixel (n, rows, columns), black being 0 and white 1.
+
+        Simonyan et al. 2014 (arXiv:1312.6034), section 3: the gradient with respect to the input, here with its sign.
+        """
+        low, high = ready.spec.dataset.scale
+        gradients, start = [], 0
+        with self._computing, _overflowing():
+            for inputs in _parts(ready, levels):
+                x = Tensor(inputs, watch=True)
+                chosen = np.zeros((len(inputs), ready.network.units), inputs.dtype)
+                chosen[np.arange(len(inputs)), classes[start : start + len(inputs)]] = 1
+                with GradientTape() as tape:
+                    total = np.sum(ops.multiply(ready.network.logits(x), chosen))
+                (gradient,) = tape.gradient(total, [x])
+                gradients.append(np.asarray(gradient) * (high - low))
+                start += len(inputs)
+        return np.nan_to_num(np.concatenate(gradients)).reshape(levels.shape)
+
+    def generate(self, ready: Ready, latent: Array) -> Array:
+        """Levels from 0 to 255 (n, pixels) that a generator makes of points (n, dim) of the latent space."""
+        low, high = ready.spec.dataset.scale
+        noise = latent.astype(ready.network.dtype)
+        with self._computing, _overflowing():
+            made = [np.asarray(ready.network(noise[part])) for part in _slices(ready.network, len(noise))]
+        return np.nan_to_num(np.clip((np.concatenate(made) - low) * (255 / (high - low)), 0, 255))
+
+    def validation(self, row: Artifact, ready: Ready, dataset: Dataset) -> Predictions:
+        """What a classifier takes the validation pictures for, kept for the next time."""
+        return self._tables.get(row.id, lambda: self.predict(ready, dataset.validation_images))
+
+    def _load(self, row: Artifact, image_shape: Sequence[int]) -> Ready:
+        state = checkpoint.loads(self._artifacts.read(row.path, row.sha256))
+        try:
+            spec = read_resolved(state.spec)
+            match spec:
+                case ClassifierSpec():
+                    network, prefix = networks.classifier(spec, image_shape, _empty), ""
+                case GanSpec():
+                    network, prefix = networks.generator(spec, _empty), "generator."
+                    if network.units != math.prod(image_shape):
+                        raise ArtifactDamaged(row.path, f"it makes {network.units} pixels, not {image_shape}")
+                case _:
+                    assert_never(spec)
+            # Under these names lie the averages, where weights are averaged.
+            network.load_state_dict(state.tensors, prefix)
+        except EngineError as error:
+            raise ArtifactDamaged(row.path, str(error)) from error
+        return Ready(spec, network)
+
+
+def _empty(shape: tuple[int, ...], rng: np.random.Generator, dtype: Any) -> Array:
+    """For weights that a checkpoint is about to fill."""
+    return np.zeros(shape, dtype)
+
+
+def draw(spec: GanSpec, seed: int, count: int) -> Array:
+    """The first points (count, dim) of a seed: those of the job's own are what its pictures of samples are made of."""
+    return networks.latent(spec).draw(generator_for(seed, "samples"), count, spec.dtype.value)
+
+
+def walk(spec: GanSpec, points: Array, steps: int) -> Array:
+    """From each point to the next in ``steps`` steps, both ends included: (1 + (n - 1) * steps, dim).
+
+    Where the noise is normal, along great circles (White 2016, arXiv:1609.04468): between two points lies the middle
+    of space, where no noise comes from and no generator has been trained. In a cube there is no such place.
+    """
+    shares = np.arange(1, steps + 1) / steps
+    path = [points[:1]]
+    for start, end in pairwise(points):
+        if spec.latent.distribution is Distribution.NORMAL:
+            path.append(_on_a_circle(start, end, shares))
+        else:
+            path.append((1 - shares[:, None]) * start + shares[:, None] * end)
+    return np.concatenate(path)
+
+
+def _on_a_circle(start: Array, end: Array, shares: Array) -> Array:
+    """The direction turns evenly, and the length, which need not be the same at both ends, changes evenly."""
+    from_length, to_length = float(np.linalg.norm(start)), float(np.linalg.norm(end))
+    cosine = float(start @ end) / max(from_length * to_length, 1e-12)
+    angle = math.acos(min(max(cosine, -1), 1))
+    weights = shares[:, None]
+    if min(from_length, to_length, math.sin(angle)) < 1e-6:  # no circle, or every one, leads from one to the other
+        return np.asarray((1 - weights) * start + weights * end)
+    directions = np.sin((1 - weights) * angle) * (start / from_length) + np.sin(weights * angle) * (end / to_length)
+    lengths = (1 - weights) * from_length + weights * to_length
+    return np.asarray(directions / math.sin(angle) * lengths)
+
+
+def _overflowing() -> np.errstate:
+    """The last checkpoint of a training that diverges may give numbers that are none: they become 0, and no error."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
+def _parts(ready: Ready, levels: Array) -> Iterator[Array]:
+    """Pictures as the network is given them, so many at a time, by the same operations as in training."""
+    low, high = ready.spec.dataset.scale
+    rows = levels.reshape(len(levels), -1)
+    for part in _slices(ready.network, len(rows)):
+        inputs = rows[part].astype(ready.network.dtype)
+        inputs *= (high - low) / 255
+        if low:
+            inputs += low
+        yield inputs
+
+
+def _slices(network: Sequential, count: int) -> Iterator[slice]:
+    largest = max(math.prod(shape) for shape in network.layer_shapes)
+    size = max(1, min(_BATCH, _NUMBERS // largest))
+    for start in range(0, count, size):
+        yield slice(start, start + size)
+
+
+class _Kept(Generic[T]):
+    """What was asked for last, up to a size; each made once, however many ask at the same moment."""
+
+    def __init__(self, most: int, size: Callable[[T], int]) -> None:
+        self._most, self._size = most, size
+        self._items: OrderedDict[str, T] = OrderedDict()
+        self._lock = threading.Lock()
+        self._making: dict[str, threading.Lock] = {}
+
+    def get(self, name: str, make: Callable[[], T]) -> T:
+        with self._lock:
+            if name in self._items:
+                self._items.move_to_end(name)
+                return self._items[name]
+            making = self._making.setdefault(name, threading.Lock())
+        with making:
+            with self._lock:
+                if name in self._items:  # somebody else made it meanwhile
+                    return self._items[name]
+            try:
+                made = make()
+            finally:
+                with self._lock:
+                    self._making.pop(name, None)
+            with self._lock:
+                self._items[name] = made
+                while len(self._items) > 1 and sum(map(self._size, self._items.values())) > self._most:
+                    self._items.popitem(last=False)
+        return made

@@ -1,0 +1,1 @@
+"""What surrounds every request: access, origin, quotas, errors, headers, content negotiation, logging."""

@@ -1,0 +1,98 @@
+"""Content negotiation: at one address a program gets JSON, and a browser a page.
+
+An endpoint names its page in ``documented(page=...)``. Any other JSON, and every problem, becomes a plain page here.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+from urllib.parse import quote
+
+from flask import Flask, Response, current_app, render_template, request
+
+from service.web.answers import prefers_html, see_other
+from service.web.middleware import problems
+from service.web.middleware.guard import SAFE
+from service.web.openapi.operations import Operation, has_page, operation_of
+
+_JSON: Final = "application/json"
+_PROBLEM: Final = "application/problem+json"
+_HTML: Final = "text/html"
+
+
+def register(app: Flask) -> None:
+    """Answer browsers with pages. Register this after the guard, which decides first who may see them."""
+
+    @app.before_request
+    def show_page() -> Response | None:
+        operation = _operation()
+        if operation is None or operation.page is None or not _wants_page():
+            return None
+        if callable(operation.page):
+            return operation.page(**(request.view_args or {}))
+        return _redirected(operation.page)
+
+    @app.after_request
+    def translate(response: Response) -> Response:
+        operation = _operation()
+        negotiated = response.mimetype == _JSON or (operation is not None and _has_two_forms(operation))
+        if response.mimetype == _PROBLEM or (request.method in SAFE and negotiated):
+            response.vary.add("Accept")
+        if response.mimetype == _PROBLEM and prefers_html():
+            _become(response, _problem_page(json.loads(response.get_data())))
+        elif _wants_page() and operation is not None and response.mimetype == _JSON and has_page(operation):
+            _become(response, _plain_page(operation, json.loads(response.get_data())))
+        return response
+
+
+def _operation() -> Operation | None:
+    view = current_app.view_functions.get(request.endpoint or "")
+    return operation_of(view) if view is not None else None
+
+
+def _has_two_forms(operation: Operation) -> bool:
+    return operation.page is not None or has_page(operation)
+
+
+def _wants_page() -> bool:
+    # Who names a format in the URL means that one, whatever the browser adds about what it likes.
+    return request.method in ("GET", "HEAD") and "format" not in request.args and prefers_html()
+
+
+def _redirected(page: str) -> Response:
+    values = {name: quote(str(value), safe="") for name, value in (request.view_args or {}).items()}
+    query = request.query_string.decode("ascii", "replace")
+    address = page.format(**values) + (f"?{query}" if query else "")
+    return see_other(address)
+
+
+def _become(response: Response, page: str) -> None:
+    response.set_data(page)
+    response.content_type = f"{_HTML}; charset=utf-8"
+    del response.headers["ETag"]
+
+
+def _problem_page(document: dict[str, Any]) -> str:
+    if document["code"] == "key_required":
+        return render_template("sign_in.html")
+    shown = {"type", "title", "status", "detail", "instance", "code", "request_id", "errors"}
+    if document.get("error_count") == len(document.get("errors") or ()):
+        shown.add("error_count")
+    return render_template(
+        "problem.html",
+        problem=document,
+        remedy=problems.KINDS[document["code"]].meaning,
+        more={name: value for name, value in document.items() if name not in shown and value not in (None, [])},
+        passes=document["status"] in (429, 503) and request.method in ("GET", "HEAD"),
+        again="/" + request.path.lstrip("/"),
+    )
+
+
+def _plain_page(operation: Operation, document: Any) -> str:
+    view = current_app.view_functions[request.endpoint or ""]
+    summary = (view.__doc__ or "").strip().partition("\n")[0]
+    args = request.view_args or {}
+    return render_template(
+        "document.html", document=document, summary=summary, tag=operation.tag, job_id=args.get("job_id")
+    )

@@ -1,0 +1,195 @@
+"""Access checks: host name, origin and API key. Loopback is not authentication."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from flask import Flask, current_app, g, request
+
+from service.access.audit import Actor
+from service.access.keys import Identity, Scope
+from service.runtime.settings import Settings, is_loopback
+from service.web.middleware.problems import Problem
+from service.web.openapi.operations import PUBLIC, operation_of
+from service.web.services import services
+
+COOKIE: Final = "tapeline_session"
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+_OWN_SITES: Final = frozenset({"same-origin", "none"})
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Check every request before its view runs."""
+    names = {*settings.allowed_hosts, settings.host}
+    allowed_hosts = frozenset(name.lower().rstrip(".") for name in names) - {"", "0.0.0.0", "::"}  # noqa: S104
+
+    @app.context_processor
+    def signed_in() -> dict[str, object]:
+        found = identity()
+        return {
+            "signed_in": found if found is not None and found.session_id is not None else None,
+            "is_admin": sees_all(),
+            "only_reads": found is not None and not found.scope.covers(Scope.SUBMIT),
+        }
+
+    @app.before_request
+    def check() -> None:
+        host = request.environ.get("HTTP_HOST", "")
+        if not is_known_host(host, allowed_hosts):
+            raise Problem("foreign_host", f"this service does not accept the host name {host[:100]!r}")
+        bearer = _bearer()
+        if bearer is None and request.method not in SAFE:
+            _check_origin(host)
+        needed = _needed()
+        if not settings.keys_required or needed == PUBLIC:
+            return
+        cookie = request.cookies.get(COOKIE) if bearer is None else None
+        g.identity = _identify(bearer, cookie)
+        g.owner = g.identity.owner
+        services().quotas.request(g.owner)
+        if g.identity.session_id is not None and request.method not in SAFE:
+            _demand_origin()
+        if not g.identity.scope.covers(needed):
+            detail = f"this needs a key with the scope {needed}; this key has the scope {g.identity.scope}"
+            raise Problem("scope_missing", detail, needed=needed, scope=g.identity.scope)
+
+
+def is_known_host(host: str, allowed: frozenset[str]) -> bool:
+    """Whether a ``Host`` header names this machine or one of the allowed names; any port will do."""
+    if host.lower() in allowed:
+        return True
+    form = _HOST.fullmatch(host)
+    if form is None:
+        return False
+    name = form[1].lower().rstrip(".")
+    return name in allowed or name.strip("[]") in allowed or name.endswith(".localhost") or is_loopback(name)
+
+
+def identity() -> Identity | None:
+    """The identity behind the current request; ``None`` where no keys are required."""
+    found = g.get("identity")
+    return found if isinstance(found, Identity) else None
+
+
+def sees_all() -> bool:
+    """Whether the current request may see numbers of all owners: the scope ``admin``, or no keys required."""
+    found = identity()
+    return found is None or found.scope.covers(Scope.ADMIN)
+
+
+def actor() -> Actor | None:
+    """The current request's actor for the audit; ``None`` where no keys are required."""
+    found = identity()
+    return named_actor(found) if found is not None else None
+
+
+def named_actor(found: Identity | None) -> Actor:
+    """The actor of a request that signs in, or fails to."""
+    by = Actor(
+        owner=found.owner if found is not None else None,
+        key_id=found.key_id if found is not None else None,
+        address=request.remote_addr,
+        request_id=g.get("request_id"),
+    )
+    g.recorded = by.recorded
+    return by
+
+
+def still_open(scope: Scope = Scope.READ) -> Callable[[], bool]:
+    """Asks whether whoever sends the current request might send it again, for answers that last: keys are revoked,
+    expire, and sessions end while a stream is open. Can be called when the request is over."""
+    here, asked_for_keys = services(), identity() is not None
+    bearer, cookie = _bearer(), request.cookies.get(COOKIE)
+
+    def ask() -> bool:
+        if not asked_for_keys:
+            return True
+        found = here.keyring.by_key(bearer) if bearer is not None else here.keyring.by_cookie(cookie or "")
+        return found is not None and found.scope.covers(scope)
+
+    return ask
+
+
+def refused(detail: str, *, error: str | None = None) -> Problem:
+    """The response to a missing or invalid key."""
+    challenge = 'Bearer realm="tapeline"' + (f', error="{error}"' if error else "")
+    return Problem("key_required", detail, headers={"WWW-Authenticate": challenge})
+
+
+def checked_key(text: str) -> Identity:
+    """The identity of a key.
+
+    Raises:
+        Problem: the key is not valid, or this address has sent too many invalid ones.
+    """
+    here, address = services(), request.remote_addr or ""
+    wrong = refused("the key is not one of this service's, or it has expired", error="invalid_token")
+    if here.keyring.was_refused(text):  # a program that repeats its mistake must not lock its neighbours out
+        raise wrong
+    if not here.keyring.was_known(text):  # those who are known must not suffer for a neighbour's guesses
+        here.quotas.guess(address)
+    found = here.keyring.by_key(text)
+    if found is None:
+        here.quotas.wrong_guess(address)
+        raise wrong
+    return found
+
+
+def _needed() -> Scope | str:
+    """The scope that this request needs. An unknown address needs a key too: strangers learn nothing."""
+    if request.endpoint in ("static", "asset", "favicon"):
+        return PUBLIC
+    view = current_app.view_functions.get(request.endpoint or "")
+    operation = operation_of(view) if view is not None else None
+    if operation is not None and operation.scope is not None:
+        return operation.scope
+    return Scope.READ if request.method in SAFE or request.endpoint is None else Scope.SUBMIT
+
+
+def _bearer() -> str | None:
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" and value.strip() else None
+
+
+def _identify(bearer: str | None, cookie: str | None) -> Identity:
+    if bearer is not None:
+        return checked_key(bearer)
+    if cookie is None:
+        raise refused("send a key as Authorization: Bearer <key>")
+    found = services().keyring.by_cookie(cookie)
+    if found is None:
+        raise refused("the session has ended: sign in again")
+    return found
+
+
+def _check_origin(host: str) -> None:
+    """A page of another site cannot set ``Authorization``, but it can send forms and simple requests here."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None and site not in _OWN_SITES:
+        raise Problem("foreign_origin", f"according to Sec-Fetch-Site, the request comes from a {site[:40]} page")
+    origin = request.headers.get("Origin")
+    if origin is not None and not _is_own(origin, host):
+        raise Problem("foreign_origin", f"the origin {origin[:100]!r} is not this service's own")
+
+
+def _demand_origin() -> None:
+    """A cookie comes from a browser, and browsers say for whom they speak: silence is no answer here."""
+    if "Sec-Fetch-Site" not in request.headers and "Origin" not in request.headers:
+        raise Problem(
+            "foreign_origin",
+            "a request with a cookie needs an Origin or Sec-Fetch-Site header; programs send a key instead",
+        )
+
+
+def _is_own(origin: str, host: str) -> bool:
+    # The scheme is not compared: behind a proxy that ends TLS, this service sees http where the browser says https.
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()

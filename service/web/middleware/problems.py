@@ -1,0 +1,368 @@
+"""All errors that a client can see, as problem documents (RFC 9457). ``browsers`` renders them as pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from flask import Flask, Response, g, request
+from gunicorn.http.errors import ParseException
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from service.datasets import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable
+from service.datasets.importer import UploadRefused
+from service.errors import (
+    ArtifactNotFound,
+    Fault,
+    IdempotencyConflict,
+    IllegalTransition,
+    InvalidCursor,
+    JobNotFound,
+    KeyNotFound,
+    KeyNotRotatable,
+    MalformedJson,
+    NoSpaceLeft,
+    SpecError,
+    UploadExists,
+    UploadInUse,
+)
+from service.spec.validation import MAX_FAULTS
+from service.storage.artifacts import ArtifactDamaged
+
+_log = structlog.get_logger("tapeline.web")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem; ``meaning`` is the remedy."""
+
+    status: int
+    title: str
+    meaning: str
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "bad_request": Kind(400, "The request could not be parsed.", "Send a valid HTTP request."),
+    "malformed_json": Kind(
+        400,
+        "The body is not valid JSON.",
+        "`line` and `column` (from 1) locate the error. NaN, Infinity and repeated keys are not valid JSON.",
+    ),
+    "malformed_form": Kind(
+        400, "The body is not a valid form.", "Send complete `multipart/form-data` with its boundary."
+    ),
+    "invalid_parameter": Kind(
+        400, "A parameter is not valid.", "`errors` lists each URL parameter or header with its allowed values."
+    ),
+    "invalid_cursor": Kind(400, "The cursor is not valid.", "Start the list again without a cursor."),
+    "key_required": Kind(401, "An API key is required.", "Send a key as `Authorization: Bearer <key>`, or sign in."),
+    "scope_missing": Kind(
+        403,
+        "The key's scope does not allow this.",
+        "Use a key with the scope in `needed`: `read`, `submit` or `admin`.",
+    ),
+    "foreign_origin": Kind(
+        403,
+        "The request comes from another website.",
+        "Browsers may send requests from this service's own pages only. Programs: omit `Origin`, or send a key.",
+    ),
+    "not_found": Kind(
+        404, "Page not found.", "Check the URL. `detail` says what is missing; `/docs` lists every endpoint."
+    ),
+    "job_not_found": Kind(
+        404, "There is no such job.", "Check the id. The job may have been deleted, or belong to another owner."
+    ),
+    "artifact_not_found": Kind(
+        404,
+        "There is no such file.",
+        "Older checkpoints are deleted as a job continues. `GET /jobs/{job_id}/artifacts` lists the files.",
+    ),
+    "dataset_not_found": Kind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
+    "key_not_found": Kind(404, "There is no such key.", "`GET /keys` lists all keys."),
+    "not_yet": Kind(
+        404,
+        "This does not exist yet.",
+        "Try again later. A job's results appear when it has finished an epoch; a dataset's images when a worker has "
+        "downloaded it for a job.",
+    ),
+    "no_verdicts": Kind(
+        404,
+        "These samples have no predicted classes.",
+        "Omit `verdicts`. Predicted classes need a dataset with a reference classifier (`mnist`, `mnist-10k`), and "
+        "samples "
+        "created by a version that has it.",
+    ),
+    "method_not_allowed": Kind(405, "The method is not allowed here.", "`Allow` lists the allowed methods."),
+    "too_slow": Kind(408, "The upload took too long.", "Use a faster connection, or send a smaller body."),
+    "dataset_exists": Kind(409, "The name is already used.", "Use another name, or delete that dataset first."),
+    "dataset_changed": Kind(
+        409,
+        "The dataset has changed since the job was trained.",
+        "Restore the earlier files, or train a new job on the current ones.",
+    ),
+    "dataset_space_exceeded": Kind(
+        409,
+        "The owner's datasets would take too much space.",
+        "Delete datasets that are no longer needed (`GET /datasets` lists their sizes).",
+    ),
+    "dataset_in_use": Kind(
+        409, "Unfinished jobs use this dataset.", "Cancel the jobs listed in `jobs`, or wait until they have ended."
+    ),
+    "dataset_fixed": Kind(409, "This dataset cannot be deleted.", "Only uploaded datasets can be deleted."),
+    "illegal_transition": Kind(
+        409, "The job's state does not allow this.", "`allowed_actions` lists the actions that are possible now."
+    ),
+    "wrong_kind": Kind(
+        409, "Jobs of this kind do not support this.", "Use `predict` for classifiers and `generate` for GANs."
+    ),
+    "keys_not_required": Kind(
+        409,
+        "This service does not require keys.",
+        "Create the first key with `tapeline keys create NAME`, then start the service with `TAPELINE_AUTH=keys`.",
+    ),
+    "key_not_rotatable": Kind(
+        409,
+        "The key cannot be rotated.",
+        "Only a valid key can be rotated, and only once. `allowed_actions` lists the actions that are possible now; "
+        "`replaced_by` names its successor, if it has one.",
+    ),
+    "precondition_failed": Kind(
+        412,
+        "The resource has changed since you read it.",
+        "Its current `ETag` does not match `If-Match`. Read it again, then repeat the change.",
+    ),
+    "body_too_large": Kind(413, "The body is too large.", "`GET /limits` gives the maximum size."),
+    "unsupported_media_type": Kind(
+        415,
+        "The content type is not supported.",
+        "Send `Content-Type: application/json`, or `multipart/form-data` for an upload.",
+    ),
+    "range_not_satisfiable": Kind(416, "The range is outside the file.", "`Content-Range` gives the size of the file."),
+    "foreign_host": Kind(
+        421,
+        "This service does not accept that host name.",
+        "Use a local name in the address, or add the name to `TAPELINE_ALLOWED_HOSTS`.",
+    ),
+    "invalid_spec": Kind(
+        422,
+        "The spec is not valid.",
+        "`errors` lists every fault: a JSON pointer, the reason, a code and often a suggestion.",
+    ),
+    "invalid_input": Kind(
+        422, "The input cannot be used.", "`errors` lists every fault: a JSON pointer, the reason and a code."
+    ),
+    "invalid_upload": Kind(
+        422,
+        "These files could not be read as a dataset.",
+        "`errors` lists each form field that must change, and why.",
+    ),
+    "idempotency_conflict": Kind(
+        422, "The idempotency key was used with another body.", "Use a new `Idempotency-Key` for a new request."
+    ),
+    "quota_exceeded": Kind(
+        429, "The owner's quota is exhausted.", "`GET /limits` shows the quotas; `Retry-After` says when to try again."
+    ),
+    "rate_limited": Kind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
+    "internal": Kind(500, "Internal error.", "The service's log has the details under this `request_id`."),
+    "artifact_damaged": Kind(500, "The file cannot be read.", "The file is missing or damaged. Run `tapeline doctor`."),
+    "database_unavailable": Kind(
+        503,
+        "The database is not responding.",
+        "Try again. With the same `Idempotency-Key`, a repeated request creates one job.",
+    ),
+    "dataset_unavailable": Kind(
+        503, "The dataset is not available.", "`detail` gives the reason; try again after `Retry-After` seconds."
+    ),
+    "too_many_uploads": Kind(503, "Too many simultaneous uploads.", "Try again in a few seconds."),
+    "storage_full": Kind(507, "There is not enough storage.", "The operator has to free disk space."),
+    "too_many_streams": Kind(503, "Too many streams are open.", "Close some streams, or try again later."),
+}
+"""All problems by their ``code``."""
+
+_BY_STATUS: Final = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+
+
+class Problem(Exception):
+    """Ends a request with one of ``KINDS``."""
+
+    def __init__(self, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> None:
+        super().__init__(detail)
+        self.code, self.detail, self.headers, self.members = code, detail, dict(headers or {}), members
+
+
+def answer(
+    code: str, detail: str, *, headers: Mapping[str, str] | None = None, status: int | None = None, **members: Any
+) -> Response:
+    """The response for a problem.
+
+    Args:
+        status: where it is not the kind's own.
+        members: further fields, such as ``errors``.
+    """
+    kind = KINDS[code]
+    if "errors" in members:
+        faults = members["errors"]
+        members = {"error_count": len(faults), **members, "errors": faults[:MAX_FAULTS]}
+    document = {
+        "type": f"/docs#problem-{code}",
+        "title": kind.title,
+        "status": status or kind.status,
+        "detail": detail,
+        "instance": request.path,
+        "code": code,
+        "request_id": g.get("request_id"),
+        **members,
+    }
+    response = Response(
+        json.dumps(document, ensure_ascii=False) + "\n", status or kind.status, content_type="application/problem+json"
+    )
+    response.headers.update(headers or {})
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def invalid_spec(error: SpecError, **members: Any) -> Response:
+    """The response for a spec with faults.
+
+    Args:
+        members: further fields.
+    """
+    faults = [fault_document(fault) for fault in error.faults]
+    count = "1 field needs" if error.total == 1 else f"{error.total:,} fields need"
+    detail = f"{count} attention: {error}"[:1000]
+    return answer("invalid_spec", detail, errors=faults, error_count=error.total, **members)
+
+
+def fault_document(fault: Fault) -> dict[str, Any]:
+    """A fault of a spec as an entry of ``errors``."""
+    document = {"pointer": fault.pointer, "detail": fault.detail, "code": fault.code}
+    return document | ({"suggestion": fault.suggestion} if fault.suggestion else {})
+
+
+def register(app: Flask) -> None:
+    """Make every error that leaves a view a problem."""
+
+    @app.errorhandler(Problem)
+    def _(error: Problem) -> Response:
+        return answer(error.code, error.detail, headers=error.headers, **error.members)
+
+    @app.errorhandler(MalformedJson)
+    def _(error: MalformedJson) -> Response:
+        return answer("malformed_json", str(error), line=error.line, column=error.column)
+
+    @app.errorhandler(SpecError)
+    def _(error: SpecError) -> Response:
+        return invalid_spec(error)
+
+    @app.errorhandler(JobNotFound)
+    def _(error: JobNotFound) -> Response:
+        return answer("job_not_found", str(error)[:200])
+
+    @app.errorhandler(ArtifactNotFound)
+    def _(error: ArtifactNotFound) -> Response:
+        return answer("artifact_not_found", str(error)[:200])
+
+    @app.errorhandler(DatasetNotFound)
+    def _(error: DatasetNotFound) -> Response:
+        return answer("dataset_not_found", str(error)[:500])
+
+    @app.errorhandler(KeyNotFound)
+    def _(error: KeyNotFound) -> Response:
+        return answer("key_not_found", f"there is no key {error.which[:60]!r}")
+
+    @app.errorhandler(KeyNotRotatable)
+    def _(error: KeyNotRotatable) -> Response:
+        allowed = [] if error.state == "revoked" else ["revoke"]
+        return answer(
+            "key_not_rotatable", str(error), state=error.state, replaced_by=error.replaced_by, allowed_actions=allowed
+        )
+
+    @app.errorhandler(UploadRefused)
+    def _(error: UploadRefused) -> Response:
+        faults = [{"parameter": field, "detail": why, "code": error.code} for field, why in error.faults.items()]
+        return answer("invalid_upload", str(error)[:1000], errors=faults)
+
+    @app.errorhandler(UploadExists)
+    def _(error: UploadExists) -> Response:
+        return answer("dataset_exists", str(error))
+
+    @app.errorhandler(NoSpaceLeft)
+    def _(error: NoSpaceLeft) -> Response:
+        return answer("dataset_space_exceeded", str(error))
+
+    @app.errorhandler(UploadInUse)
+    def _(error: UploadInUse) -> Response:
+        return answer("dataset_in_use", str(error), jobs=list(error.jobs[:100]))
+
+    @app.errorhandler(IllegalTransition)
+    def _(error: IllegalTransition) -> Response:
+        return answer("illegal_transition", str(error), job_status=error.status, allowed_actions=list(error.allowed))
+
+    @app.errorhandler(IdempotencyConflict)
+    def _(error: IdempotencyConflict) -> Response:
+        return answer("idempotency_conflict", str(error))
+
+    @app.errorhandler(InvalidCursor)
+    def _(error: InvalidCursor) -> Response:
+        return answer("invalid_cursor", str(error))
+
+    @app.errorhandler(ArtifactDamaged)
+    def _(error: ArtifactDamaged) -> Response:
+        _log.error("artifact damaged", path=error.path, reason=error.reason)
+        return answer("artifact_damaged", "the file is registered, but cannot be read")
+
+    @app.errorhandler(DatasetChanged)
+    def _(error: DatasetChanged) -> Response:
+        return answer("dataset_changed", str(error))
+
+    @app.errorhandler(DatasetUnavailable)
+    @app.errorhandler(DatasetBroken)
+    def _(error: DatasetUnavailable | DatasetBroken) -> Response:
+        _log.warning("dataset cannot be read", error=str(error))
+        return answer(
+            "dataset_unavailable", f"the dataset cannot be read: {error.reason}", headers={"Retry-After": "60"}
+        )
+
+    @app.errorhandler(OperationalError)
+    @app.errorhandler(InterfaceError)
+    @app.errorhandler(InternalError)
+    @app.errorhandler(PoolTimeout)
+    def _(error: Exception) -> Response:
+        _log.error("database unavailable", error=str(getattr(error, "orig", error)))
+        return answer("database_unavailable", "the database is not responding", headers={"Retry-After": "5"})
+
+    @app.errorhandler(ParseException)
+    def _(error: ParseException) -> Response:
+        return answer("bad_request", "the chunked body is malformed", headers={"Connection": "close"})
+
+    @app.errorhandler(HTTPException)
+    def _(error: HTTPException) -> Response:
+        status = error.code or 500
+        if status < 400:  # a redirect is no problem
+            return Response(status=status, headers=dict(error.get_headers()))
+        code = _BY_STATUS.get(status, "internal" if status >= 500 else "bad_request")
+        allow = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
+        details = {
+            "not_found": f"there is no page or endpoint {request.path[:200]}",
+            "method_not_allowed": f"{request.method} is not allowed here; use {allow.get('Allow', 'another address')}",
+            "body_too_large": f"the body is larger than {(request.max_content_length or 0) // 1024:,} KiB",
+        }
+        detail = details.get(code, HTTPStatus(status).phrase)
+        return answer(code, detail, headers=allow, status=status)
+
+    @app.errorhandler(Exception)
+    def _(error: Exception) -> Response:
+        _log.exception("request failed", path=request.path, exc_info=error)
+        return answer("internal", "an unexpected error; the service's log has the details under this request_id")

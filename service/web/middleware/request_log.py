@@ -1,0 +1,82 @@
+"""One line a request, as JSON, each with the request's id; the id also goes back to the client."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Collection
+from typing import Final, TextIO, cast
+
+import structlog
+from flask import Flask, Response, g, request
+from ulid import ULID
+
+from service.runtime.logs import Unfailing, redactor
+
+_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_MADE: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
+_QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+
+_log = structlog.get_logger("tapeline.web")
+
+
+def configure(secrets: Collection[str] = ()) -> None:
+    """Send the log of this process to its standard error, as JSON, without what is secret."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+            redactor(secrets),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger("INFO"),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", Unfailing(sys.stderr))),
+        cache_logger_on_first_use=True,
+    )
+
+
+def register(app: Flask) -> None:
+    """Give each request an id and a line in the log."""
+
+    @app.before_request
+    def begin() -> None:
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if _ID.fullmatch(given) else f"req_{ULID()}"
+        g.began = time.perf_counter()
+        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        if "request_id" in g:
+            response.headers["X-Request-Id"] = g.request_id
+            if request.path not in _QUIET or response.status_code >= 400:
+                _log.info(
+                    "request",
+                    method=request.method,
+                    path=request.path,
+                    status=response.status_code,
+                    ms=round(1000 * (time.perf_counter() - g.began), 1),
+                    owner=g.get("owner"),
+                    job=_job(response),
+                )
+            for deed in g.get("recorded", ()):  # committed by now, unless the answer is an error
+                if response.status_code < 400 or deed["subject"] is None:
+                    _log.info("audit", owner=g.get("owner"), address=request.remote_addr, **deed)
+        return response
+
+    @app.teardown_request
+    def forget(error: BaseException | None) -> None:
+        structlog.contextvars.unbind_contextvars("request_id")
+
+
+def _job(response: Response) -> str | None:
+    """The job that the request was about, or has made."""
+    if request.method == "POST" and response.status_code == 201 and response.location:
+        made = _MADE.search(response.location)
+        if made is not None:
+            return made[1]
+    named = (request.view_args or {}).get("job_id")
+    return str(named) if named is not None else None

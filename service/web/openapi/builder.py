@@ -1,0 +1,313 @@
+"""The OpenAPI 3.1 document, made of the same models and routes that answer."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from flask import Flask
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from werkzeug.routing import Rule
+
+from service.access.keys import Scope
+from service.application.inference_requests import GenerateRequest, PredictRequest
+from service.jobs.changes import ForkRequest, JobPatch, KeyRequest, KeyRotation, SignIn
+from service.spec.fields import choices_of, told_by_name
+from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
+from service.web.files.receiving import UploadForm
+from service.web.middleware import problems
+from service.web.middleware.guard import COOKIE
+from service.web.openapi import examples
+from service.web.openapi.operations import PUBLIC, Operation, has_page, operation_of
+from service.web.schemas import queries
+from service.web.schemas.queries import NoQuery
+from service.web.schemas.representations import Answer
+
+UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
+"""Endpoints that are no part of the API."""
+
+_REFERENCE: Final = "#/components/schemas/{model}"
+_ANYWHERE: Final = ("invalid_parameter", "foreign_host", "internal", "database_unavailable")
+_WITH_A_KEY: Final = ("key_required", "scope_missing", "rate_limited")
+_ON_WRITES: Final = ("foreign_origin",)
+_COMPLETE: Final = frozenset({"Dense", "Dropout"})
+"""Parts of a spec that stand in lists: no preset can fill their gaps."""
+
+SHORTHAND: Final = "Shorthand"
+"""The title of a text that may stand for an object; the form leaves it out."""
+
+_HEADERS: Final = {
+    "Idempotency-Key": "A name for this request, 1 to 255 printable characters. Repeating it creates no second job.",
+    "If-None-Match": "The `ETag` of the client's cached copy.",
+    "If-Match": "The expected `ETag`; if it differs, nothing is changed.",
+    "If-Range": "Send the range only if the file still has this `ETag`; otherwise send the whole file.",
+    "Range": "One part of the file: `bytes=0-1023`, `bytes=1024-` or `bytes=-1024`.",
+    "Prefer": "`wait=30` delays the response until it changes, for at most this many seconds (up to 60).",
+    "Last-Event-ID": "The `id` of the last event that the client has.",
+}
+_PATHS: Final = {
+    "job_id": "A job's id.",
+    "which": "`latest`, `best` (checkpoints only), an epoch number, or the name of a plot.",
+    "section": "A section of the documentation: a tag in lower case, or `schemas`.",
+    "form": "`png` or `svg`.",
+    "true": "Index of the true class.",
+    "predicted": "Index of the predicted class.",
+    "artifact_id": "A file's id.",
+    "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
+    "name": "A dataset's name.",
+    "index": "The image's index, from 0.",
+}
+_TAGS: Final = {
+    "Jobs": "Submit, list, change and control jobs.",
+    "Results": "Metrics, events and results of a job.",
+    "Inference": "Classify images with a classifier or generate images with a GAN, also while the job is running.",
+    "Files": "Checkpoints, samples and plots.",
+    "Datasets": "List, upload and delete datasets.",
+    "Service": "Health, workers, the queue, limits and presets.",
+    "Administration": "Keys, usage and the audit log.",
+    "Pages": "The web pages.",
+}
+
+
+@functools.lru_cache(maxsize=1)  # a process has one app, whose routes do not change
+def document(app: Flask) -> dict[str, Any]:
+    """Describe every endpoint of an app."""
+    paths: dict[str, dict[str, Any]] = {}
+    for rule in sorted(app.url_map.iter_rules(), key=_order):
+        operation = operation_of(app.view_functions[rule.endpoint])
+        if operation is None:
+            continue
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            view = app.view_functions[rule.endpoint]
+            paths.setdefault(path, {})[method.lower()] = _operation(rule, method, view, operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tapeline",
+            "version": _version(),
+            "summary": "Train neural networks as asynchronous jobs.",
+            "description": "Errors are `application/problem+json` (RFC 9457). Times are RFC 3339 in UTC. Every "
+            "response has an `X-Request-Id`: the client's own, if it sent one. With `Accept: text/html`, as browsers "
+            "send it, the response is an HTML page.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "security": [{}, {"key": []}, {"cookie": []}],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key. Not required by a service that is bound to loopback only.",
+                },
+                "cookie": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": COOKIE,
+                    "description": "The session cookie that `POST /session` returns in exchange for a key.",
+                },
+            },
+        },
+    }
+
+
+def _order(rule: Rule) -> tuple[int, str]:
+    """As a reader would want it: jobs first, the rest by name."""
+    first = ["/jobs", "/datasets", "/"]
+    place = next((index for index, start in enumerate(first) if rule.rule.startswith(start)), len(first))
+    return place, rule.rule
+
+
+def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict[str, Any]:
+    summary, _, rest = inspect.cleandoc(view.__doc__ or rule.endpoint).partition("\n")
+    described: dict[str, Any] = {
+        "operationId": rule.endpoint.replace(".", "_"),
+        "tags": [operation.tag],
+        "summary": summary.rstrip("."),
+        "parameters": _parameters(rule, operation),
+        "responses": _responses(method, operation),
+    }
+    needed = Scope.READ if method == "GET" else Scope.SUBMIT
+    described["x-scope"] = str(operation.scope or needed)
+    if operation.scope == PUBLIC:
+        described["security"] = []
+    if rest.strip():
+        described["description"] = " ".join(rest.split())
+    if operation.takes_spec:
+        described["requestBody"] = _body("SpecAsSent", "application/json")
+    elif operation.takes is not None:
+        described["requestBody"] = _body(operation.takes.__name__, operation.takes_as)
+    return described
+
+
+def _body(model: str, media_type: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"$ref": _REFERENCE.format(model=model)}}
+    if model in examples.BODIES:
+        content["examples"] = {name: {"value": value} for name, value in examples.BODIES[model].items()}
+    return {"required": True, "content": {media_type: content}}
+
+
+def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATHS[name],
+            "schema": {"type": "string"},
+            "example": examples.which(rule.rule) if name == "which" else examples.PATHS[name],
+        }
+        for name in sorted(rule.arguments, key=rule.rule.index)
+    ]
+    schema = operation.query.model_json_schema(ref_template=_REFERENCE)
+    for name, field in schema.get("properties", {}).items():
+        field = {key: value for key, value in field.items() if key != "title"}
+        parameter = {"name": name, "in": "query", "required": False, "schema": field}
+        if "description" in field:
+            parameter["description"] = field.pop("description")
+        found.append(parameter)
+    for name in operation.headers:
+        text = _HEADERS[name]
+        found.append(
+            {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+        )
+    return found
+
+
+def _responses(method: str, operation: Operation) -> dict[str, Any]:
+    found: dict[str, Any] = {str(operation.status): _answer(operation.answers)}
+    for media_type in operation.other_media:
+        found[str(operation.status)]["content"] |= _answer(media_type)["content"]
+    if method == "GET" and has_page(operation):
+        found[str(operation.status)]["content"] |= _answer("text/html")["content"]
+    elif method == "GET" and isinstance(operation.page, str):
+        found["303"] = {"description": f"With `Accept: text/html`: see the page `{operation.page}`."}
+    if operation.query is not NoQuery:
+        found["414"] = {"description": "The request line is longer than 8,190 bytes; the web server says so itself."}
+    for status, what in operation.also.items():
+        key = str(status)
+        if isinstance(what, str) and key in found:
+            found[key]["description"] += f" {what}"
+        elif isinstance(what, str):
+            found[key] = {"description": what}
+        else:
+            found[key] = _answer(what)
+    codes = [*operation.problems, *_ANYWHERE, *(_ON_WRITES if method != "GET" else ())]
+    codes += [code for code in _WITH_A_KEY if operation.scope != PUBLIC]
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(problems.KINDS[code].status, []).append(code)
+    for status, same in sorted(by_status.items()):
+        text = " ".join(f"`{code}`: {problems.KINDS[code].title}" for code in same)
+        content = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="ProblemDocument")}}}
+        if str(status) in found:
+            found[str(status)]["description"] += f" {text}"
+            found[str(status)].setdefault("content", {}).update(content)
+        else:
+            found[str(status)] = {"description": text, "content": content}
+    return found
+
+
+def _answer(what: Any) -> dict[str, Any]:
+    if what is None:
+        return {"description": "Done."}
+    if isinstance(what, str):
+        schema: dict[str, Any] = (
+            {"type": "string"} if what.startswith("text/") else {"type": "string", "format": "binary"}
+        )
+        if what.endswith("json"):
+            schema = {"type": "object"}
+        return {"description": what, "content": {what: {"schema": schema}}}
+    text = (what.__doc__ or what.__name__).strip().splitlines()[0]
+    return {
+        "description": text,
+        "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model=what.__name__)}}},
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _answers(Answer)]
+    _, made = models_json_schema(answers, ref_template=_REFERENCE)
+    schemas: dict[str, Any] = made["$defs"]
+    taken = (ForkRequest, JobPatch, KeyRequest, KeyRotation, SignIn, PredictRequest, GenerateRequest, UploadForm)
+    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in taken]
+    schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
+    for query in vars(queries).values():
+        if isinstance(query, type) and issubclass(query, queries.Query):
+            schemas |= query.model_json_schema(ref_template=_REFERENCE).get("$defs", {})
+    either, parts = _specs(_REFERENCE)
+    schemas = parts | schemas | {"SpecAsSent": either}
+    return dict(sorted(schemas.items()))
+
+
+def _answers(base: type[Answer]) -> Iterator[type[Answer]]:
+    """All models of answers, in whichever module they are."""
+    for model in base.__subclasses__():
+        yield model
+        yield from _answers(model)
+
+
+def spec_schema() -> dict[str, Any]:
+    """The JSON Schema of a spec as a person may send it."""
+    either, parts = _specs("#/$defs/{model}")
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, "title": "Spec", **either, "$defs": dict(sorted(parts.items()))}
+
+
+def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of a spec, and those of its parts."""
+    specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ClassifierSpec, "validation"), (GanSpec, "validation")]
+    _, sent = models_json_schema(specs, ref_template=reference)
+    parts = {name: part if name in _COMPLETE else _with_gaps(part, name) for name, part in sent["$defs"].items()}
+    for model in (ClassifierSpec, GanSpec, Generator, Discriminator):
+        _add_shorthands(model, parts[model.__name__]["properties"])
+    text = "What to train. Only `kind` is required; the preset supplies every other field."
+    return {
+        "description": text,
+        "anyOf": [{"$ref": reference.format(model=model.__name__)} for model, _ in specs],
+    }, parts
+
+
+def _with_gaps(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a spec as a person may send it: its gaps are filled from the preset."""
+    opened = {key: value for key, value in schema.items() if key != "required"}
+    if name in (ClassifierSpec.__name__, GanSpec.__name__):
+        opened["required"] = ["kind"]
+    opened["properties"] = {field: _any_of(value) for field, value in schema.get("properties", {}).items()}
+    return opened if schema.get("type") == "object" else schema
+
+
+def _add_shorthands(model: type[BaseModel], properties: dict[str, Any]) -> None:
+    """A text may stand for an object that is told by its name: ``"adam"`` for ``{"name": "adam"}``."""
+    for name, field in model.model_fields.items():
+        if told_by_name(field.annotation):
+            choices = choices_of(field.annotation)
+            text = {"type": "string", "title": SHORTHAND, "description": 'Short for `{"name": …}`.'}
+            schema = properties[name]
+            options = schema.get("anyOf", [{key: schema[key] for key in ("$ref",) if key in schema}])
+            rest = {key: value for key, value in schema.items() if key not in ("anyOf", "$ref")}
+            properties[name] = {"anyOf": [*options, text | ({"enum": choices} if choices else {})], **rest}
+
+
+def _any_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without its required name, an object may fit several variants: that is no contradiction."""
+    if "oneOf" not in schema:
+        return schema
+    rest = {key: value for key, value in schema.items() if key not in ("oneOf", "discriminator")}
+    return {"anyOf": schema["oneOf"], **rest}
+
+
+def _version() -> str:
+    try:
+        return version("tapeline")
+    except PackageNotFoundError:
+        return "0"

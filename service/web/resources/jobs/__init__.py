@@ -1,0 +1,1 @@
+"""Routes of jobs and of what belongs to a job."""

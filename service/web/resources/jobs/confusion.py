@@ -1,0 +1,176 @@
+"""The confusion matrix, the images behind each of its numbers, and the most confident mistakes."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from flask import Blueprint, Response
+from numpy.typing import NDArray
+
+from service.datasets import DatasetInfo
+from service.pictures import grids
+from service.spec.schema import Kind
+from service.storage.tables import Artifact, Epoch
+from service.web.answers import as_json
+from service.web.files import downloads
+from service.web.files.drawings import picture, require_here
+from service.web.inference import loading
+from service.web.inference.loading import class_names, dataset_of, inference, job_of, with_network
+from service.web.middleware.problems import Problem
+from service.web.openapi.operations import documented
+from service.web.schemas import queries
+from service.web.schemas.classification import ConfusionCell, ConfusionMatrix, Mistake, MistakeList
+from service.web.schemas.queries import CellQuery, EpochQuery, MistakesQuery
+from service.web.services import services
+
+if TYPE_CHECKING:
+    from service.web.inference.answering import Ready
+
+blueprint: Final = Blueprint("confusion", __name__)
+
+TAG: Final = "Inference"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cell:
+    """The images of one cell, by descending confidence; on the diagonal by ascending confidence."""
+
+    epoch: int
+    count: int
+    indices: NDArray[np.int64]
+    confidences: NDArray[Any]
+    images: NDArray[np.uint8]
+
+
+@blueprint.get("/jobs/<job_id>/confusion")
+@documented(TAG, ConfusionMatrix, query=EpochQuery, problems=("job_not_found", "wrong_kind", "not_yet"))
+def matrix(job_id: str) -> Response:
+    """Show the confusion matrix of an epoch, with precision, recall and F1 of each class."""
+    query = queries.read_query(EpochQuery)
+    job = job_of(job_id, Kind.CLASSIFIER)
+    with services().database.read() as session:
+        row = session.get(Epoch, (job_id, query.epoch or job.epoch))
+    if row is None or row.confusion is None:
+        raise Problem("not_yet", f"there is no confusion matrix of this epoch: the job has finished {job.epoch} epochs")
+    return as_json(ConfusionMatrix.of(row.epoch, class_names(job, len(row.confusion)), row.confusion))
+
+
+@blueprint.get("/jobs/<job_id>/confusion/<int:true>/<int:predicted>")
+@documented(TAG, ConfusionCell, query=CellQuery, problems=(*loading.PROBLEMS, "dataset_unavailable"))
+def cell(job_id: str, true: int, predicted: int) -> Response:
+    """Show the validation images in one cell of the confusion matrix.
+
+    Mistakes are in descending order of confidence, correct predictions in ascending order. The first request for a
+    checkpoint evaluates the whole validation split.
+    """
+    query = queries.read_query(CellQuery)
+    found = _find(job_id, true, predicted, query)
+    images = [base64.b64encode(grids.image_png(image)).decode() for image in found.images]
+    return as_json(
+        ConfusionCell(
+            checkpoint=found.epoch,
+            count=found.count,
+            indices=found.indices.tolist(),
+            confidences=found.confidences.tolist(),
+            images=images,
+        )
+    )
+
+
+@blueprint.get("/jobs/<job_id>/confusion/<int:true>/<int:predicted>.png")
+@documented(
+    TAG,
+    "image/png",
+    query=CellQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=(*loading.PROBLEMS, "dataset_unavailable", "not_found"),
+)
+def cell_picture(job_id: str, true: int, predicted: int) -> Response:
+    """Draw the images of one cell, each with the confidence of its prediction."""
+    query = queries.read_query(CellQuery)
+    found = _find(job_id, true, predicted, query)
+    if not found.count:
+        raise Problem("not_found", f"no validation image of class {true} is predicted as class {predicted}")
+    shown = len(found.images)
+    names = dataset_of(job_of(job_id, Kind.CLASSIFIER)).class_names
+    data = grids.prediction_grid(
+        found.images, [true] * shown, [predicted] * shown, found.confidences, class_names=names
+    )
+    return downloads.send_picture(picture(data), "image/png")
+
+
+@blueprint.get("/jobs/<job_id>/mistakes")
+@documented(TAG, MistakeList, query=MistakesQuery, problems=(*loading.PROBLEMS, "dataset_unavailable"))
+def mistakes(job_id: str) -> Response:
+    """Show the validation images that a checkpoint misclassifies, most confident first.
+
+    The first request for a checkpoint evaluates the whole validation split.
+    """
+    query = queries.read_query(MistakesQuery)
+    job = job_of(job_id, Kind.CLASSIFIER)
+    info = dataset_of(job)
+    require_here(info)
+
+    def answer(ready: Ready, row: Artifact) -> MistakeList:
+        return _mistakes(ready, row, info, query.limit)
+
+    return as_json(with_network(job, query.checkpoint, info, answer))
+
+
+def _mistakes(ready: Ready, row: Artifact, info: DatasetInfo, limit: int) -> MistakeList:
+    dataset = services().shelf.load(info)
+    found = inference().validation(row, ready, dataset)
+    labels = dataset.validation_labels
+    wrong = np.flatnonzero(found.classes != labels)
+    confidences = found.probabilities[wrong, found.classes[wrong]]
+    shown = wrong[np.argsort(-confidences, kind="stable")[:limit]]
+    return MistakeList(
+        checkpoint=row.epoch,
+        count=len(wrong),
+        validation_count=len(labels),
+        class_names=list(info.class_names),
+        data=[
+            Mistake(
+                index=int(index),
+                true_class=int(labels[index]),
+                predicted_class=int(found.classes[index]),
+                confidence=float(found.probabilities[index, found.classes[index]]),
+                true_confidence=float(found.probabilities[index, labels[index]]),
+                image=base64.b64encode(grids.image_png(dataset.validation_images[index])).decode(),
+            )
+            for index in shown
+        ],
+    )
+
+
+def _find(job_id: str, true: int, predicted: int, query: CellQuery) -> _Cell:
+    job = job_of(job_id, Kind.CLASSIFIER)
+    info = dataset_of(job)
+    require_here(info)
+    if max(true, predicted) >= info.classes:
+        raise Problem("not_found", f"there is no such class: the dataset has the classes 0 to {info.classes - 1}")
+
+    def look(ready: Ready, row: Artifact) -> _Cell:
+        return _look(ready, row, info, true, predicted, query.limit)
+
+    return with_network(job, query.checkpoint, info, look)
+
+
+def _look(ready: Ready, row: Artifact, info: DatasetInfo, true: int, predicted: int, limit: int) -> _Cell:
+    dataset = services().shelf.load(info)
+    found = inference().validation(row, ready, dataset)
+    inside = np.flatnonzero((dataset.validation_labels == true) & (found.classes == predicted))
+    sure = found.probabilities[inside, predicted]
+    order = np.argsort(sure if true == predicted else -sure, kind="stable")[:limit]
+    indices = inside[order]
+    return _Cell(
+        epoch=row.epoch,
+        count=len(inside),
+        indices=indices,
+        confidences=sure[order],
+        images=dataset.validation_images[indices],
+    )

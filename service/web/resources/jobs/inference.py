@@ -1,0 +1,269 @@
+"""Inference: classify images with a classifier, generate images with a GAN."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import importlib
+import math
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import numpy as np
+from flask import Blueprint, Response
+from numpy.typing import NDArray
+
+from service.access.keys import Scope
+from service.application.inference_requests import (
+    MAX_IMAGES,
+    MAX_NUMBERS,
+    MAX_PIXELS,
+    MAX_SIDE,
+    GenerateRequest,
+    PredictRequest,
+)
+from service.datasets import DatasetInfo
+from service.errors import Fault, SpecError
+from service.pictures import grids, reading
+from service.spec import validation
+from service.spec.schema import GanSpec, Kind, Part
+from service.storage.tables import Artifact
+from service.web.answers import as_json
+from service.web.inference import loading
+from service.web.inference.loading import dataset_of, inference, job_of, with_network
+from service.web.middleware import problems
+from service.web.middleware.problems import Problem
+from service.web.openapi.operations import documented
+from service.web.schemas import queries
+from service.web.schemas.queries import NoQuery
+from service.web.schemas.representations import GenerateAnswer, PredictAnswer
+
+if TYPE_CHECKING:
+    from service.web.inference.answering import Ready
+
+blueprint: Final = Blueprint("inference", __name__)
+
+TAG: Final = "Inference"
+_PROBLEMS: Final = (
+    *loading.PROBLEMS,
+    "malformed_json",
+    "body_too_large",
+    "unsupported_media_type",
+    "invalid_input",
+)
+_DEFAULT_COUNT: Final = 16
+_decoding: Final = threading.BoundedSemaphore(2)
+"""Requests whose pictures are unpacked at a time: one takes up to 70 MB for the largest picture."""
+
+Levels = NDArray[np.float64]
+B = TypeVar("B", bound=Part)
+
+
+@blueprint.post("/jobs/<job_id>/predict")
+@documented(TAG, PredictAnswer, takes=PredictRequest, problems=_PROBLEMS, scope=Scope.READ)
+def predict(job_id: str) -> Response:
+    """Classify images.
+
+    `images` are PNGs in base64, or numbers in [0, 1], where 0 is black. PNGs are converted to greyscale and scaled to
+    the image size of the dataset. `fit` crops and centres a drawing like MNIST digits; `invert` is for dark drawings
+    on a light background. `checkpoint` is `best`, `latest` or an epoch number; `GET /jobs/{job_id}/checkpoints` lists
+    the stored ones. To keep all checkpoints, set `"checkpoint": {"keep_last": 1000}` in the spec.
+    """
+    queries.read_query(NoQuery)
+    job = job_of(job_id, Kind.CLASSIFIER)
+    asked = _read(PredictRequest)
+    info = dataset_of(job)
+    levels = _levels(asked, info)
+    if asked.explain and levels.size > MAX_NUMBERS:
+        raise _too_much("#/explain", f"{len(levels)} images have {levels.size} pixels", MAX_NUMBERS)
+
+    def answer(ready: Ready, row: Artifact) -> Response:
+        found = inference().predict(ready, levels)
+        seen = saliency = None
+        if asked.explain:
+            seen = _rounded(levels / 255, 3)
+            saliency = _rounded(inference().saliency(ready, levels, found.classes), 5)
+        return as_json(
+            PredictAnswer(
+                probabilities=found.probabilities.tolist(),
+                classes=found.classes.tolist(),
+                class_names=list(info.class_names),
+                checkpoint=row.epoch,
+                seen=seen,
+                saliency=saliency,
+            )
+        )
+
+    return with_network(job, asked.checkpoint, info, answer)
+
+
+@blueprint.post("/jobs/<job_id>/generate")
+@documented(
+    TAG,
+    GenerateAnswer,
+    takes=GenerateRequest,
+    problems=_PROBLEMS,
+    scope=Scope.READ,
+    other_media=("image/png", "image/gif"),
+    also={200: "A PNG with `format=grid`, a GIF with `format=film`."},
+)
+def generate(job_id: str) -> Response:
+    """Generate images.
+
+    The latent points are `count` points of a `seed` (the same for every checkpoint), the first point of each of several
+    `seeds`, or given as `latent`; `with_latent` returns them. With `steps`, the images interpolate from each point to
+    the next. `format` is `png` (each image in base64), `array` (numbers in [0, 1]), `grid` (the response is one PNG) or
+    `film` (the response is an animated GIF).
+    """
+    queries.read_query(NoQuery)
+    job = job_of(job_id, Kind.GAN)
+    asked = _read(GenerateRequest)
+    info = dataset_of(job)
+
+    def answer(ready: Ready, row: Artifact) -> Response:
+        points = _points(asked, cast(GanSpec, ready.spec))
+        _check_size(asked, len(points), info)
+        levels = inference().generate(ready, points).reshape(-1, *info.image_shape)
+        pictures = np.rint(levels).astype(np.uint8)
+        headers = {"Tapeline-Checkpoint": str(row.epoch)}
+        match asked.format:
+            case "grid":
+                data = grids.sample_grid(pictures, scale=asked.scale)
+                return Response(data, content_type="image/png", headers=headers)
+            case "film":
+                data = grids.walk_gif(pictures, scale=asked.scale)
+                return Response(data, content_type="image/gif", headers=headers)
+            case "png":
+                images: Any = [
+                    base64.b64encode(grids.image_png(picture, scale=asked.scale)).decode() for picture in pictures
+                ]
+            case "array":
+                images = _rounded(levels / 255, 5)
+        return as_json(
+            GenerateAnswer(images=images, latent=points.tolist() if asked.with_latent else None, checkpoint=row.epoch)
+        )
+
+    return with_network(job, asked.checkpoint, info, answer)
+
+
+def _read(model: type[B]) -> B:
+    """The body.
+
+    Raises:
+        Problem: it has faults.
+    """
+    try:
+        return validation.read_body(model, queries.read_json())
+    except SpecError as error:
+        raise _invalid(error.faults, error.total) from error
+
+
+def _invalid(faults: Sequence[Fault], total: int | None = None) -> Problem:
+    listed = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
+    shown = [problems.fault_document(fault) for fault in faults]
+    return Problem("invalid_input", listed[:1000], errors=shown, error_count=total or len(faults))
+
+
+def _too_much(pointer: str, what: str, most: int) -> Problem:
+    return _invalid([Fault(pointer=pointer, detail=f"{what}; the maximum is {most}", code="out_of_range")])
+
+
+def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
+    """Refuse what would take too much memory, before it is made."""
+    pixels = count * math.prod(info.image_shape)
+    if asked.format == "array":
+        if pixels > MAX_NUMBERS:
+            raise _too_much("#/format", f"{count} images are {pixels} numbers", MAX_NUMBERS)
+    elif pixels * asked.scale**2 > MAX_PIXELS:
+        what = f"{count} images have {pixels * asked.scale**2} pixels at scale {asked.scale}"
+        raise _too_much("#/scale", what, MAX_PIXELS)
+
+
+def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:
+    """The images as levels from 0 to 255 (n, rows, columns) of the dataset's size.
+
+    Raises:
+        Problem: some cannot be read; every one is named.
+    """
+    shape = (info.image_shape[0], info.image_shape[1])
+    fit = reading.fitted if asked.fit else reading.resized
+    levels, faults, pixels = [], [], 0
+    with _decoding:
+        for number, image in enumerate(asked.images):
+            try:
+                data = _decoded(image) if isinstance(image, str) else image
+                # Counted by the headers, before anything is unpacked.
+                pixels += math.prod(reading.png_size(data, max_side=MAX_SIDE)) if isinstance(data, bytes) else 0
+                if pixels > MAX_PIXELS:
+                    raise _too_much("#/images", f"the first {number + 1} have {pixels:,} pixels", MAX_PIXELS)
+                levels.append(fit(_sent(data, asked, shape), shape))
+            except reading.UnreadablePicture as error:
+                faults.append(Fault(pointer=f"#/images/{number}", detail=str(error), code="unreadable_picture"))
+    if faults:
+        raise _invalid(faults)
+    return np.stack(levels)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.removeprefix("data:image/png;base64,"), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise reading.UnreadablePicture("is not base64") from error
+
+
+def _sent(image: Any, asked: PredictRequest, shape: tuple[int, int]) -> reading.Levels:
+    if isinstance(image, bytes):
+        return reading.read_png(image, max_side=MAX_SIDE, invert=asked.invert)
+    return _from_numbers(image, asked, shape)
+
+
+def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> Levels:
+    try:
+        numbers = np.asarray(sent)
+    except ValueError:  # ragged
+        numbers = np.asarray(None)
+    if numbers.dtype.kind not in "iuf":
+        raise reading.UnreadablePicture("must be a PNG in base64, or rows of numbers of equal length")
+    if numbers.ndim == 1 and numbers.size == shape[0] * shape[1]:
+        numbers = numbers.reshape(shape)
+    if numbers.ndim != 2 or not numbers.size or max(numbers.shape) > MAX_SIDE:
+        size = f"{shape[0]} rows of {shape[1]} numbers, or all in one list"
+        raise reading.UnreadablePicture(f"must have {size}; it has the shape {list(numbers.shape)}")
+    if not (numbers.min() >= 0 and numbers.max() <= 1):
+        raise reading.UnreadablePicture("must have numbers in [0, 1], where 0 is black and 1 is white")
+    levels = numbers.astype(np.float64) * 255
+    return 255 - levels if asked.invert else levels
+
+
+def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
+    """The points of the latent space that are asked for."""
+    module = importlib.import_module("service.web.inference.answering")
+    if asked.latent is not None:
+        wrong = [
+            Fault(
+                pointer=f"#/latent/{number}",
+                detail=f"must have {spec.latent.dim} numbers; it has {len(point)}",
+                code="wrong_shape",
+            )
+            for number, point in enumerate(asked.latent)
+            if len(point) != spec.latent.dim
+        ]
+        if wrong:
+            raise _invalid(wrong)
+        points = np.asarray(asked.latent, np.float64)
+    elif asked.seeds is not None:
+        points = np.concatenate([module.draw(spec, seed, 1) for seed in asked.seeds])
+    else:
+        count = asked.count or _DEFAULT_COUNT
+        points = module.draw(spec, asked.seed or 0, count)
+    if asked.steps is None:
+        return cast(NDArray[Any], points)
+    images = 1 + (len(points) - 1) * asked.steps
+    if images > MAX_IMAGES:
+        raise _too_much("#/steps", f"{asked.steps} steps between {len(points)} points make {images} images", MAX_IMAGES)
+    return cast(NDArray[Any], module.walk(spec, points, asked.steps))
+
+
+def _rounded(numbers: NDArray[Any], digits: int) -> list[Any]:
+    return cast(list[Any], np.round(numbers.astype(np.float64), digits).tolist())

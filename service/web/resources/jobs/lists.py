@@ -1,0 +1,159 @@
+"""Lists of jobs: pages, groups, columns, and all of it as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from flask import Response
+
+from service.jobs.queries import columns, listing
+from service.jobs.queries.columns import Column
+from service.storage.database import Database
+from service.storage.tables import Job
+from service.web.answers import as_json, next_link
+from service.web.files import downloads
+from service.web.middleware.problems import Problem
+from service.web.openapi.operations import documented
+from service.web.resources.jobs import jobs as job_resources
+from service.web.resources.jobs.jobs import TAG
+from service.web.schemas import queries
+from service.web.schemas.listing import (
+    MAX_CSV_ROWS,
+    ColumnList,
+    JobGroupList,
+    JobList,
+    column_item,
+    csv_lines,
+    job_group,
+    listed_job,
+)
+from service.web.schemas.queries import FilterQuery, GroupQuery, ListQuery, PageQuery
+from service.web.services import owner, services
+
+blueprint: Final = job_resources.blueprint
+"""The same: an operation's name in the API begins with its blueprint's."""
+
+_FIRST_IN_CSV: Final = ("id", "name")
+_PLAIN_CSV: Final = (
+    "kind", "status", "tags", "preset", "dataset", "epoch", "epochs", "train_loss", "val_loss", "val_accuracy",
+    "frechet_distance", "created_at", "duration", "parent",
+)  # fmt: skip
+_AT_ONCE: Final = 500
+"""Jobs of a CSV file that are read in one transaction."""
+
+
+@blueprint.get("/jobs")
+@documented(
+    TAG,
+    JobList,
+    query=ListQuery,
+    other_media=("text/csv",),
+    also={
+        200: "With `format=csv`: `id`, `name` and the selected columns; `X-Total-Count` is the number of matching jobs."
+    },
+    problems=("invalid_cursor",),
+    page="/",
+)
+def show_list() -> Response:
+    """List jobs.
+
+    Pages stay consistent while jobs are added: `next_cursor` is a position in the order, not an offset. `columns` adds
+    properties, settings and metrics to each job.
+    """
+    query = queries.read_query(ListQuery)
+    if query.format == "csv":
+        return _as_csv(query)
+    page = list_jobs(query)
+    return as_json(page, headers=next_link(page.next_cursor))
+
+
+@blueprint.get("/jobs/columns")
+@documented(TAG, ColumnList, query=FilterQuery)
+def show_columns() -> Response:
+    """List the available columns.
+
+    These are all properties, and the settings and metrics of the newest 2,000 jobs. `values` of a setting lists the
+    values in which these jobs differ.
+    """
+    query = queries.read_query(FilterQuery)
+    with services().database.read() as session:
+        found = listing.columns_of(session, query.wanted, owner=owner())
+    return as_json(ColumnList(data=[column_item(column, values) for column, values in found]))
+
+
+@blueprint.get("/jobs/groups")
+@documented(TAG, JobGroupList, query=GroupQuery)
+def show_groups() -> Response:
+    """List jobs in groups.
+
+    Each group has its number of jobs and the best value of each metric in `columns`. Add `query` of a group to the
+    parameters of `GET /jobs` to list its jobs. A job with several tags is in several groups.
+    """
+    return as_json(group_jobs(queries.read_query(GroupQuery)))
+
+
+def list_jobs(query: PageQuery) -> JobList:
+    """A page of the jobs that a query asks for.
+
+    Raises:
+        InvalidCursor: it is not one of ours, or was made for another order.
+    """
+    shown = [columns.parse(name) for name in query.columns]
+    with services().database.read() as session:
+        page = listing.find(
+            session,
+            query.wanted,
+            owner=owner(),
+            sort=query.sort,
+            limit=query.limit,
+            cursor=query.cursor,
+            specs=_need_specs(shown),
+        )
+        return JobList(
+            data=[listed_job(job, shown) for job in page.jobs],
+            has_more=page.next_cursor is not None,
+            next_cursor=page.next_cursor,
+            counts=listing.counts(session, query.wanted, owner=owner()) if query.counts else None,
+            columns=[column_item(column) for column in shown],
+            parents=listing.titles(session, page.jobs, owner=owner()),
+        )
+
+
+def group_jobs(query: GroupQuery) -> JobGroupList:
+    """The groups that a query asks for."""
+    shown = [columns.parse(name) for name in query.columns]
+    with services().database.read() as session:
+        found, more = listing.groups(session, query.wanted, query.by, shown, owner=owner(), limit=query.limit)
+    data = [job_group(group, query.by) for group in found]
+    return JobGroupList(by=query.by, data=data, has_more=more, columns=[column_item(column) for column in shown])
+
+
+def _as_csv(query: ListQuery) -> Response:
+    unfit = query.model_fields_set & {"limit", "cursor", "counts"}
+    if unfit:
+        names = ", ".join(sorted(unfit))
+        raise Problem("invalid_parameter", f"{names}: not allowed with format=csv, which returns all jobs")
+    shown = [columns.parse(name) for name in dict.fromkeys([*_FIRST_IN_CSV, *(query.columns or _PLAIN_CSV)])]
+    database = services().database
+    with database.read() as session:
+        counts = listing.counts(session, query.wanted, owner=owner())
+        job_ids = listing.ids(session, query.wanted, owner=owner(), sort=query.sort, limit=MAX_CSV_ROWS)
+    rows = _rows(database, job_ids, shown)
+    response = Response(csv_lines(shown, rows), content_type="text/csv; charset=utf-8")
+    response.headers["Content-Disposition"] = downloads.attachment("tapeline-jobs.csv")
+    total = sum(count for status, count in counts.items() if not query.status or status in query.status)
+    response.headers["X-Total-Count"] = str(total)
+    return response
+
+
+def _rows(database: Database, job_ids: Sequence[str], shown: Sequence[Column]) -> Iterator[Job]:
+    """Some at a time, so that neither memory nor one transaction holds them all."""
+    for first in range(0, len(job_ids), _AT_ONCE):
+        with database.read() as session:
+            jobs = listing.load(session, job_ids[first : first + _AT_ONCE], specs=_need_specs(shown))
+        yield from jobs
+
+
+def _need_specs(shown: Sequence[Column]) -> bool:
+    return any(column.needs_spec for column in shown)

@@ -1,0 +1,40 @@
+"""Curves and confusion matrix, drawn when somebody asks."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+from flask import Blueprint, Response
+
+from service.jobs import actions
+from service.web.files import downloads
+from service.web.files.drawings import Format, Plot
+from service.web.middleware.problems import Problem
+from service.web.openapi.operations import documented
+from service.web.schemas import queries
+from service.web.schemas.queries import PictureQuery
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("plots", __name__)
+
+TAG: Final = "Files"
+_MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
+
+
+@blueprint.get("/jobs/<job_id>/plots/<which>.<form>")
+@documented(
+    TAG,
+    "image/png",
+    query=PictureQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=("job_not_found", "not_yet"),
+)
+def plot(job_id: str, which: str, form: str) -> Response:
+    """Draw a plot: `curves` or `confusion`, as `.png` or `.svg`."""
+    queries.read_query(PictureQuery)
+    with services().database.read() as session:
+        job = actions.get(session, job_id, owner=owner())
+    if which not in ("curves", "confusion") or form not in _MEDIA:
+        raise Problem("not_found", "there is no such plot; available: curves and confusion, as .png or .svg")
+    return downloads.send_picture(services().drawings.plot(job, cast(Plot, which), cast(Format, form)), _MEDIA[form])

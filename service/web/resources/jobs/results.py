@@ -1,0 +1,77 @@
+"""What a job has given so far: results and metrics."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.jobs import actions, events
+from service.jobs.events import EventType
+from service.web.answers import as_json
+from service.web.files import downloads
+from service.web.openapi.operations import documented
+from service.web.resources.pages import job_pages
+from service.web.schemas import queries, representations
+from service.web.schemas.queries import FilesQuery, MetricsQuery
+from service.web.schemas.representations import MetricTable, Results
+from service.web.schemas.results import read_results
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("results", __name__)
+
+TAG: Final = "Results"
+
+
+@blueprint.get("/jobs/<job_id>/results")
+@documented(TAG, Results, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.results)
+def results(job_id: str) -> Response:
+    """Show the results of a job so far; `final` says whether the job has ended.
+
+    `artifacts` is one page of its files, selected by `limit` and `cursor`.
+    """
+    query = queries.read_query(FilesQuery)
+    with services().database.read() as session:
+        return as_json(read_results(session, actions.get(session, job_id, owner=owner()), query))
+
+
+@blueprint.get("/jobs/<job_id>/metrics")
+@documented(
+    TAG,
+    MetricTable,
+    query=MetricsQuery,
+    other_media=("text/csv",),
+    also={
+        200: "With `format=csv`: one line per epoch: `epoch`, then the metrics, `seconds`, `cpu_seconds` and "
+        "`memory_bytes`; empty where a value is not finite or not known."
+    },
+    problems=("job_not_found",),
+    page=job_pages.metrics,
+)
+def metrics(job_id: str) -> Response:
+    """Show the metrics of all finished epochs."""
+    query = queries.read_query(MetricsQuery)
+    with services().database.read() as session:
+        job = actions.get(session, job_id, owner=owner())
+        news = events.of_type(session, job_id, EventType.HEALTH)
+        table = representations.metric_table(job, actions.epochs(session, job_id), news)
+    if query.format == "json":
+        return as_json(table)
+    response = Response(_csv(table), content_type="text/csv; charset=utf-8")
+    response.headers["Content-Disposition"] = downloads.attachment(f"{job_id}-metrics.csv")
+    return response
+
+
+def _csv(table: MetricTable) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns: dict[str, Sequence[float | None]] = {**table.series, "seconds": table.seconds}
+    columns |= table.resources.model_dump()
+    writer.writerow(["epoch", *columns])
+    for row, epoch in enumerate(table.epochs):
+        values = [column[row] for column in columns.values()]
+        writer.writerow([epoch, *("" if value is None else repr(value) for value in values)])
+    return text.getvalue()

@@ -1,0 +1,119 @@
+"""Sample grids, and their animation."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.jobs import actions
+from service.jobs.queries import files
+from service.pictures.grids import FilmFormat
+from service.spec.schema import Kind
+from service.storage.artifacts import ArtifactKind
+from service.storage.tables import Artifact
+from service.web.answers import as_json, next_link
+from service.web.files import downloads
+from service.web.openapi.operations import documented
+from service.web.resources.pages import job_pages
+from service.web.schemas import queries, representations
+from service.web.schemas.queries import FilesQuery, PictureQuery, SampleQuery
+from service.web.schemas.representations import SampleList
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("samples", __name__)
+
+TAG: Final = "Files"
+
+
+@blueprint.get("/jobs/<job_id>/samples")
+@documented(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.samples)
+def samples(job_id: str) -> Response:
+    """List the sample images, one per epoch."""
+    query = queries.read_query(FilesQuery)
+    with services().database.read() as session:
+        actions.get(session, job_id, owner=owner())
+        page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
+        exists = files.latest_epoch(session, job_id, ArtifactKind.SAMPLE) > 0
+    films = representations.film_urls(job_id, exists=exists)
+    found = SampleList(
+        data=[representations.sample_item(row) for row in page.rows],
+        film=films.gif if films else None,
+        films=films,
+        has_more=page.next_cursor is not None,
+        next_cursor=page.next_cursor,
+    )
+    return as_json(found, headers=next_link(page.next_cursor))
+
+
+@blueprint.get("/jobs/<job_id>/samples/<which>.png")
+@documented(
+    TAG,
+    "image/png",
+    query=SampleQuery,
+    headers=downloads.HEADERS,
+    also=downloads.ALSO,
+    problems=(*downloads.PROBLEMS, "no_verdicts"),
+)
+def sample(job_id: str, which: str) -> Response:
+    """Show a sample grid: `latest`, or an epoch number.
+
+    A GAN's grid is generated from the same latent points in every epoch. With `verdicts=true`, each sample has the
+    class predicted by the reference classifier, with the number of samples per class below. A classifier's grid always
+    shows images with their predictions.
+    """
+    query = queries.read_query(SampleQuery)
+    database = services().database
+
+    def find() -> Artifact:
+        with database.read() as session:
+            return actions.sample(session, actions.get(session, job_id, owner=owner()), which)
+
+    if query.verdicts:
+        with database.read() as session:
+            job = actions.get(session, job_id, owner=owner())
+        if job.kind == Kind.GAN:
+            return downloads.send_picture(services().drawings.verdicts(job, find()), "image/png")
+    cache = downloads.FOREVER if which.isdigit() else downloads.ASK
+    return downloads.send_artifact(services().artifacts, find, name=None, cache=cache)
+
+
+@blueprint.get("/jobs/<job_id>/samples.gif")
+@documented(
+    TAG,
+    "image/gif",
+    query=PictureQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=downloads.PROBLEMS,
+)
+def film(job_id: str) -> Response:
+    """Show all sample grids as an animated GIF.
+
+    It has at most 120 frames, evenly spaced. `samples.webp` has the same pixels in less than half the bytes.
+    """
+    return _film(job_id, "gif")
+
+
+@blueprint.get("/jobs/<job_id>/samples.webp")
+@documented(
+    TAG,
+    "image/webp",
+    query=PictureQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=downloads.PROBLEMS,
+)
+def small_film(job_id: str) -> Response:
+    """Show all sample grids as an animated WebP.
+
+    It has the same pixels as `samples.gif` in 10% to 40% of the bytes.
+    """
+    return _film(job_id, "webp")
+
+
+def _film(job_id: str, fmt: FilmFormat) -> Response:
+    queries.read_query(PictureQuery)
+    with services().database.read() as session:
+        job = actions.get(session, job_id, owner=owner())
+    return downloads.send_picture(services().drawings.film(job, fmt), f"image/{fmt}")

@@ -1,0 +1,141 @@
+"""The documentation: for programs, and for people."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flask import Blueprint, Response, current_app, request
+
+from service.web.answers import as_json, as_page
+from service.web.middleware import problems
+from service.web.middleware.problems import Problem
+from service.web.openapi import builder
+from service.web.openapi.operations import documented
+from service.web.schemas import queries
+from service.web.schemas.queries import NoQuery
+from service.web.services import services
+
+blueprint: Final = Blueprint("documents", __name__)
+
+TAG: Final = "Service"
+_SCHEMAS: Final = "schemas"
+_DESTRUCTIVE: Final = ("/cancel", "/revoke")
+"""Ends of paths whose ``POST`` cannot be undone."""
+
+
+@blueprint.get("/openapi.json")
+@documented(TAG, "application/json")
+def machine() -> Response:
+    """Describe this API as OpenAPI 3.1."""
+    queries.read_query(NoQuery)
+    return as_json(builder.document(current_app))
+
+
+@blueprint.get("/docs")
+@documented("Pages", "text/html")
+def human() -> Response:
+    """Show the documentation: an overview, and what each problem means."""
+    queries.read_query(NoQuery)
+    document = builder.document(current_app)
+    return as_page(
+        "docs.html",
+        document=document,
+        sections=_sections(document),
+        problems=problems.KINDS,
+        address=request.host_url.rstrip("/"),
+        keys_required=services().settings.keys_required,
+    )
+
+
+@blueprint.get("/docs/<section>")
+@documented("Pages", "text/html", problems=("not_found",))
+def part(section: str) -> Response:
+    """Show one section of the documentation, with a form to try each operation."""
+    queries.read_query(NoQuery)
+    document = builder.document(current_app)
+    sections = _sections(document)
+    if section == _SCHEMAS:
+        return as_page("docs_schemas.html", document=document, sections=sections, here=section)
+    found = next((item for item in sections if item["slug"] == section), None)
+    if found is None:
+        raise Problem("not_found", f"the documentation has no section {section[:60]!r}; /docs lists all sections")
+    return as_page(
+        "docs_section.html",
+        document=document,
+        sections=sections,
+        section=found,
+        here=section,
+        keys_required=services().settings.keys_required,
+    )
+
+
+def _sections(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The endpoints by tag, in the order of the tags."""
+    schemas = document["components"]["schemas"]
+    sections: dict[str, dict[str, Any]] = {
+        tag["name"]: tag | {"slug": tag["name"].lower(), "operations": []} for tag in document["tags"]
+    }
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            shown = operation | {
+                "path": path,
+                "method": method.upper(),
+                "fields": [_field(parameter, schemas) for parameter in operation["parameters"]],
+                "body": _body(operation, schemas),
+                "media": _media(operation),
+                "destructive": method == "delete" or path.endswith(_DESTRUCTIVE),
+            }
+            sections[operation["tags"][0]]["operations"].append(shown)
+    return list(sections.values())
+
+
+def _field(parameter: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """A parameter as a field of a form: with its options, where there are only so many."""
+    return {
+        "name": parameter["name"],
+        "in": parameter["in"],
+        "required": parameter["required"],
+        "example": parameter.get("example", ""),
+        **_input(parameter["schema"], schemas),
+    }
+
+
+def _input(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """Which input a schema asks for."""
+    kind, options = "text", []
+    for option in [schema, *schema.get("anyOf", [])]:
+        if "$ref" in option:
+            option = schemas.get(option["$ref"].rpartition("/")[2], {})
+        if "enum" in option:
+            options = [str(value) for value in option["enum"]]
+        elif option.get("type") in ("integer", "number"):
+            kind = "number"
+        elif option.get("type") == "boolean":
+            options = ["true", "false"]
+        elif option.get("format") == "binary":
+            kind = "file"
+    default = schema.get("default")
+    shown = "" if default in (None, [], "") else str(default).lower() if isinstance(default, bool) else str(default)
+    return {"kind": kind, "options": options, "default": shown}
+
+
+def _body(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any] | None:
+    """The body that an operation takes: examples of JSON, or the fields of a form."""
+    content = operation.get("requestBody", {}).get("content", {})
+    for media, what in content.items():
+        model = what["schema"]["$ref"].rpartition("/")[2]
+        fields = [
+            {"name": name, "description": field.get("description", ""), **_input(field, schemas)}
+            for name, field in schemas[model].get("properties", {}).items()
+        ]
+        examples = {name: example["value"] for name, example in what.get("examples", {}).items()}
+        is_form = media == "multipart/form-data"
+        return {"media": media, "model": model, "fields": fields if is_form else [], "examples": examples}
+    return None
+
+
+def _media(operation: dict[str, Any]) -> list[str]:
+    """The media types of an operation's good answers."""
+    answers = [what for status, what in operation["responses"].items() if status.startswith("2")]
+    found = dict.fromkeys(media for what in answers for media in what.get("content", {}))
+    return [media for media in found if media != "application/problem+json"]

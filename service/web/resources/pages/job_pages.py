@@ -1,0 +1,180 @@
+"""Pages about parts of a job: its log, metrics, files and results. ``browsers`` shows them at the API's addresses."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flask import Response
+
+from service.jobs import actions, events, extremes
+from service.jobs.events import EventType, Level, Wanted
+from service.jobs.queries import files, listing
+from service.states import TERMINAL
+from service.storage.artifacts import ArtifactKind
+from service.storage.tables import Event, Job
+from service.web.answers import as_page, next_page
+from service.web.schemas import queries, representations
+from service.web.schemas.queries import EventQuery, FilesQuery, MetricsQuery
+from service.web.schemas.results import read_results
+from service.web.services import owner, services
+
+_SHOWN_EPOCHS: Final = 1000
+_SHOWN_SAMPLES: Final = 240
+_VIEWS: Final[dict[str, Wanted]] = {
+    "All": Wanted(),
+    "Status": Wanted(types=(EventType.STATUS, EventType.END)),
+    "Metrics": Wanted(types=(EventType.METRICS,)),
+    "Files": Wanted(types=(EventType.SAMPLE, EventType.CHECKPOINT)),
+    "Warnings and errors": Wanted(level=Level.WARNING),
+    "Errors": Wanted(level=Level.ERROR),
+}
+"""The filters of the log's page."""
+
+
+def wanted_events(query: EventQuery) -> Wanted:
+    """What a request selects from a log."""
+    return Wanted(types=query.type, level=query.level, text=query.q)
+
+
+def log(job_id: str) -> Response:
+    """The log of a job: by default its end."""
+    query = queries.read_query(EventQuery)
+    wanted = wanted_events(query)
+    before = query.before or (None if query.after else events.MAX_SEQ)
+    with services().database.read() as session:
+        job = actions.get(session, job_id, owner=owner())
+        rows = events.select_from_log(session, job_id, wanted, after=query.after, before=before, limit=query.limit + 1)
+    is_cut = len(rows) > query.limit
+    kept = rows[: query.limit] if before is None else rows[-query.limit :]
+    selected = {"type": [kind.value for kind in query.type], "level": query.level, "q": query.q}
+    return _page(
+        "log.html",
+        job,
+        "Log",
+        events=[_line(row, job_id) for row in kept],
+        views=[(name, _parameters(view, query.q), _same(view, wanted)) for name, view in _VIEWS.items()],
+        selected={name: value for name, value in selected.items() if value},
+        q=query.q or "",
+        older=kept[0].seq if is_cut and before is not None else None,
+        newer=kept[-1].seq if is_cut and before is None else None,
+        facts={
+            "stream": f"/jobs/{job_id}/stream",
+            "last_seq": max(job.last_seq, kept[-1].seq if kept else 0),
+            "follows": job.status not in TERMINAL and query.before is None and not (is_cut and query.after),
+        },
+    )
+
+
+def metrics(job_id: str) -> Response:
+    """The metrics of every epoch as a table, the newest first."""
+    queries.read_query(MetricsQuery)
+    with services().database.read() as session:
+        job = actions.get(session, job_id, owner=owner())
+        rows = actions.epochs(session, job_id, last=_SHOWN_EPOCHS)
+        total = actions.count_epochs(session, job_id)
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    return _page(
+        "metrics.html",
+        job,
+        "Metrics",
+        rows=rows[::-1],
+        total=total,
+        names=names,
+        best={name: _best_epoch(job, name) for name in names},
+    )
+
+
+def artifacts(job_id: str) -> Response:
+    """The files of a job."""
+    return _files(job_id, "Files", None, queries.read_query(FilesQuery))
+
+
+def checkpoints(job_id: str) -> Response:
+    """The checkpoints of a job."""
+    return _files(job_id, "Checkpoints", ArtifactKind.CHECKPOINT, queries.read_query(FilesQuery))
+
+
+def samples(job_id: str) -> Response:
+    """The samples of a job, an image per epoch."""
+    query = queries.read_query(FilesQuery)
+    limit = min(query.limit, _SHOWN_SAMPLES)
+    with services().database.read() as session:
+        job = actions.get(session, job_id, owner=owner())
+        page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=limit, cursor=query.cursor, newest_first=True)
+        total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
+    return _page(
+        "samples.html",
+        job,
+        "Samples",
+        samples=[representations.sample_item(row) for row in page.rows],
+        total=total,
+        films=representations.film_urls(job_id, exists=total > 0),
+        older=next_page(page.next_cursor) if page.next_cursor is not None else None,
+    )
+
+
+def results(job_id: str) -> Response:
+    """What a job has produced so far."""
+    query = queries.read_query(FilesQuery)
+    with services().database.read() as session:
+        job = actions.get(session, job_id, owner=owner())
+        found = read_results(session, job, query)
+    return _page("results.html", job, "Results", results=found)
+
+
+def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
+    """Files with the newest first, a page of them."""
+    with services().database.read() as session:
+        job = actions.get(session, job_id, owner=owner())
+        page = files.page(session, job_id, kind, limit=query.limit, cursor=query.cursor, newest_first=True)
+        totals = files.totals(session, job_id)
+        latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
+    marks = {}
+    for row in page.rows:
+        if row.kind == ArtifactKind.CHECKPOINT:
+            item = representations.checkpoint_item(job, row, latest=latest)
+            marks[row.id] = [word for word, holds in (("best", item.best), ("latest", item.latest)) if holds]
+    return _page(
+        "files.html",
+        job,
+        section,
+        files=[representations.artifact_item(row) for row in page.rows],
+        marks=marks,
+        total=totals.count(kind),
+        size_bytes=totals.size_bytes(kind),
+        older=next_page(page.next_cursor) if page.next_cursor is not None else None,
+    )
+
+
+def _page(template: str, job: Job, section: str, **values: Any) -> Response:
+    title = listing.title(job.id, job.name, job.kind)
+    sections = {
+        "Overview": f"/ui/jobs/{job.id}",
+        "Metrics": f"/jobs/{job.id}/metrics",
+        "Log": f"/jobs/{job.id}/events",
+        "Checkpoints": f"/jobs/{job.id}/checkpoints",
+        "Samples": f"/jobs/{job.id}/samples",
+        "Files": f"/jobs/{job.id}/artifacts",
+        "Results": f"/jobs/{job.id}/results",
+    }
+    shown = representations.job_detail(job)
+    return as_page(template, job=shown, title=title, section=section, sections=sections, **values)
+
+
+def _line(row: Event, job_id: str) -> dict[str, Any]:
+    return representations.event_document(row, job_id=job_id) | {"level": events.level_of(row).value}
+
+
+def _parameters(view: Wanted, q: str | None) -> dict[str, str]:
+    given = {"type": ",".join(view.types), "level": view.level.value if view.level is not None else "", "q": q or ""}
+    return {name: value for name, value in given.items() if value}
+
+
+def _same(view: Wanted, wanted: Wanted) -> bool:
+    return set(view.types) == set(wanted.types) and view.level == wanted.level
+
+
+def _best_epoch(job: Job, name: str) -> int | None:
+    """The epoch in which a metric was best; ``None`` where neither way is better."""
+    found = extremes.best(job.extremes, name)
+    return found[1] if found is not None else None

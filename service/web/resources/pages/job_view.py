@@ -1,0 +1,151 @@
+"""The pages of one job: what it did and does, and its network to play with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from flask import Blueprint, Response
+
+from service.datasets import BUILT_IN
+from service.jobs import actions, events, lineage
+from service.jobs.events import EventType, Wanted
+from service.spec.schema import Kind
+from service.states import TERMINAL
+from service.storage.artifacts import ArtifactKind
+from service.storage.tables import Epoch, Job
+from service.web import tiles
+from service.web.answers import as_page
+from service.web.inference.loading import class_names
+from service.web.openapi.operations import documented
+from service.web.schemas import queries
+from service.web.schemas.classification import ConfusionMatrix
+from service.web.schemas.representations import artifact_item, checkpoint_items, event_document, job_detail
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("job_view", __name__)
+
+TAG: Final = "Pages"
+_HISTORY: Final = 60
+"""Events that a job's page shows; the log has all."""
+_CHILDREN: Final = 12
+"""Forks and reproductions that a job's page names."""
+_REASONS: Final = {
+    "claimed": "started by a worker",
+    "done": "training finished",
+    "changed": "edited",
+    "handed back": "released by its worker",
+}
+"""Reasons of events that are made for programs, in words."""
+_TOLD: Final = (EventType.STATUS, EventType.LOG, EventType.HEALTH)
+_HEATS: Final = 5
+_FEW_CLASSES: Final = 12
+"""The matrix of so many classes fits on a phone."""
+
+
+@blueprint.get("/ui/jobs/<job_id>")
+@documented(TAG, "text/html", problems=("job_not_found",))
+def job(job_id: str) -> Response:
+    """Show the page of a job, updated live."""
+    queries.read_query(queries.NoQuery)
+    with services().database.read() as session:
+        row = actions.get(session, job_id, owner=owner())
+        checkpoints = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        samples = actions.artifacts(session, job_id, ArtifactKind.SAMPLE)
+        last = session.get(Epoch, (job_id, row.epoch))
+        history = events.select_from_log(session, job_id, Wanted(types=_TOLD), before=events.MAX_SEQ, limit=_HISTORY)
+        resumed = events.resumed(session, job_id)
+        parent = lineage.parent(session, row, owner=owner())
+        children, children_count = lineage.children(session, job_id, owner=owner(), limit=_CHILDREN)
+    shown = job_detail(row)
+    facts = {
+        "id": job_id,
+        "kind": row.kind,
+        "urls": shown.urls.model_dump(),
+        "over": row.status in TERMINAL,
+        "epoch": row.epoch,
+        "last_seq": row.last_seq,
+        "samples": [sample.epoch for sample in samples],
+        "resumed": resumed,
+        "judged": _is_judged(row),
+        "checkpoints": len(checkpoints),
+    }
+    return as_page(
+        "job.html",
+        job=shown,
+        starred=row.starred,
+        note=row.note,
+        facts=facts,
+        took=(row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
+        tiles=tiles.metric_tiles(row),
+        resources=tiles.resource_tiles(row, last),
+        checkpoints=checkpoint_items(row, checkpoints)[::-1],
+        artifacts=[artifact_item(artifact) for artifact in (*checkpoints, *samples)],
+        confusion=_confusion(row, last),
+        history=[event_document(event, job_id=job_id) for event in reversed(history)],
+        reasons=_REASONS,
+        resumed=resumed,
+        parent=parent,
+        children=children,
+        children_count=children_count,
+    )
+
+
+@blueprint.get("/ui/play/<job_id>")
+@documented(TAG, "text/html", problems=("job_not_found",))
+def play(job_id: str) -> Response:
+    """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
+    queries.read_query(queries.NoQuery)
+    with services().database.read() as session:
+        row = actions.get(session, job_id, owner=owner())
+        files = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+    shown = job_detail(row)
+    checkpoints = [
+        {"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in checkpoint_items(row, files)
+    ]
+    facts = {
+        "urls": shown.urls.model_dump(),
+        "checkpoints": checkpoints,
+        "start": next((place for place, item in enumerate(checkpoints) if item["best"]), 0),
+        "seed": row.resolved["seed"],
+        "latent": row.resolved.get("latent"),
+        "class_names": class_names(row, None),
+    }
+    return as_page("play.html", job=shown, facts=facts)
+
+
+def _is_judged(row: Job) -> bool:
+    known = BUILT_IN.get(str(row.resolved["dataset"]["name"]))
+    return row.kind == Kind.GAN and known is not None and known.judge is not None
+
+
+def _confusion(row: Job, last: Epoch | None) -> dict[str, Any] | None:
+    """The matrix and the scores of the last epoch, and how strongly to tint each cell."""
+    if last is None or last.confusion is None:
+        return None
+    names = class_names(row, len(last.confusion))
+    rows = [
+        {"index": actual, "name": names[actual], "cells": _cells(actual, counts, names)}
+        for actual, counts in enumerate(last.confusion)
+    ]
+    scores = ConfusionMatrix.of(last.epoch, names, last.confusion)
+    return {
+        "epoch": last.epoch,
+        "names": names,
+        "rows": rows,
+        "is_small": len(names) <= _FEW_CLASSES,
+        "scores": scores,
+        "total": sum(map(sum, last.confusion)),
+    }
+
+
+def _cells(actual: int, counts: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+    # Mistakes are tinted among themselves: beside what is right, none of them would show.
+    most = max((count for predicted, count in enumerate(counts) if predicted != actual), default=0)
+    cells = []
+    for predicted, count in enumerate(counts):
+        right = predicted == actual
+        share = count / (sum(counts) if right else max(most, 5)) if count else 0.0
+        heat = 0 if not count else max(1, round(_HEATS * share))
+        cells.append({"count": count, "right": right, "heat": heat, "name": names[predicted]})
+    return cells

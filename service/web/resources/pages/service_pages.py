@@ -1,0 +1,91 @@
+"""Pages about the service: workers and the queue, keys, usage, the audit log, and datasets."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response, request
+
+from service.access.keys import Scope
+from service.jobs.queries import listing
+from service.jobs.queries.listing import JobFilter
+from service.states import Status
+from service.web.answers import as_page
+from service.web.openapi.operations import documented
+from service.web.resources.service.keys import list_keys
+from service.web.resources.service.usage import list_usage
+from service.web.resources.service.workers import list_workers, read_queue
+from service.web.schemas import queries
+from service.web.schemas.queries import NoQuery, QueueQuery
+from service.web.schemas.representations import dataset_item, job_summary
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("service_pages", __name__)
+
+TAG: Final = "Pages"
+_JOBS_OF_A_DATASET: Final = 20
+_LIFETIMES: Final = {"": "never", "7": "in 7 days", "30": "in 30 days", "90": "in 90 days", "365": "in a year"}
+_OVERLAPS: Final = {0: "at once", 3600: "in an hour", 86400: "in 24 hours", 604800: "in 7 days", 2592000: "in 30 days"}
+_SCOPES: Final = {
+    Scope.READ: "read: see the owner's jobs and results",
+    Scope.SUBMIT: "submit: also create and change jobs and datasets",
+    Scope.ADMIN: "admin: also manage keys, usage and the audit log",
+}
+
+
+@blueprint.get("/ui/workers")
+@documented(TAG, "text/html", query=QueueQuery)
+def workers() -> Response:
+    """Show the workers and the queue."""
+    query = queries.read_query(QueueQuery)
+    alive, queue = list_workers(), read_queue(query.limit)
+    return as_page(
+        "workers.html",
+        workers=alive.data,
+        queue=queue,
+        slots=sum(worker.slots for worker in alive.data if not worker.draining),
+        busy=sum(worker.running for worker in alive.data),
+        running_limit=services().settings.quotas.running if services().settings.keys_required else 0,
+        keys_required=services().settings.keys_required,
+    )
+
+
+@blueprint.get("/ui/keys")
+@documented(TAG, "text/html", scope=Scope.ADMIN)
+def keys() -> Response:
+    """Manage API keys."""
+    queries.read_query(NoQuery)
+    return as_page("keys.html", keys=list_keys(), lifetimes=_LIFETIMES, scopes=_SCOPES, overlaps=_OVERLAPS)
+
+
+@blueprint.get("/ui/usage")
+@documented(TAG, "text/html")
+def used() -> Response:
+    """Show usage per owner."""
+    queries.read_query(NoQuery)
+    settings = services().settings
+    return as_page(
+        "usage.html",
+        usage=list_usage().data,
+        statuses=list(Status),
+        quotas=settings.quotas if settings.keys_required else None,
+        keys_required=settings.keys_required,
+    )
+
+
+def datasets() -> Response:
+    """The available datasets."""
+    queries.read_query(NoQuery)
+    found = [dataset_item(info) for info in services().shelf.catalogue(owner())]
+    return as_page("datasets.html", datasets=found)
+
+
+def dataset(name: str) -> Response:
+    """One dataset."""
+    queries.read_query(NoQuery)
+    here = services()
+    info = here.shelf.look_up(name, owner())
+    with here.database.read() as session:
+        page = listing.find(session, JobFilter(dataset=name), owner=owner(), limit=_JOBS_OF_A_DATASET)
+        jobs = [job_summary(job) for job in page.jobs]
+    return as_page("dataset.html", dataset=dataset_item(info), jobs=jobs, address=request.host_url.rstrip("/"))

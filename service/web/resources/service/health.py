@@ -1,0 +1,95 @@
+"""Health checks and Prometheus metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from flask import Blueprint, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy import select
+
+from service.jobs import leases
+from service.storage.tables import Job
+from service.web.answers import as_json
+from service.web.openapi.operations import PUBLIC, documented
+from service.web.schemas.representations import Check, Liveness, Readiness
+from service.web.services import services
+
+blueprint: Final = Blueprint("health", __name__)
+
+TAG: Final = "Service"
+_BROKER_TIMEOUT_S: Final = 1.0
+
+_log = structlog.get_logger("tapeline.web")
+
+
+@blueprint.get("/healthz")
+@documented(TAG, Liveness, scope=PUBLIC)
+def healthz() -> Response:
+    """Report that this web process is running; checks nothing else."""
+    return as_json(Liveness(status="ok"))
+
+
+@blueprint.get("/readyz")
+@documented(TAG, Readiness, scope=PUBLIC, also={503: Readiness})
+def readyz() -> Response:
+    """Report whether the service can work.
+
+    `down` (503): the database or the storage does not respond. `degraded`: there is no broker or no worker; jobs are
+    accepted and wait.
+    """
+    checks = {
+        "database": _check("down", _database),
+        "storage": _check("down", services().artifacts.check_writable),
+        "broker": _broker(),
+    }
+    if checks["database"].status == "ok":
+        checks["workers"] = _workers()
+    states = {check.status for check in checks.values()}
+    status = "down" if "down" in states else "degraded" if "degraded" in states else "ready"
+    return as_json(Readiness(status=status, checks=checks), 503 if status == "down" else 200)
+
+
+@blueprint.get("/metrics")
+@documented(TAG, "text/plain")
+def metrics() -> Response:
+    """Export metrics for Prometheus, in its text format.
+
+    Jobs by status and kind, queue waits, run times, epoch times, workers and heartbeats, open streams, responses by
+    route, stored bytes. If the database does not respond, `tapeline_database_up` is 0 and part of them is missing.
+    """
+    return Response(services().metrics.page(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _check(otherwise: str, look: Callable[[], None]) -> Check:
+    try:
+        look()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+        # Anyone may ask this: what exactly is wrong stands in the log.
+        _log.warning("not ready", error=str(error))
+        return Check(status=otherwise, detail=type(error).__name__)
+    return Check(status="ok")
+
+
+def _database() -> None:
+    with services().database.read() as session:
+        session.execute(select(Job.id).limit(1)).first()
+
+
+def _broker() -> Check:
+    publisher = services().publisher
+    if not publisher.has_broker:
+        return Check(status="degraded", detail="no broker is configured; workers look for jobs by themselves")
+    return _check("degraded", lambda: publisher.check_broker(_BROKER_TIMEOUT_S))
+
+
+def _workers() -> Check:
+    with services().database.read() as session:
+        alive = leases.live_workers(session)
+    if not alive:
+        return Check(status="degraded", detail="no worker is alive: jobs wait")
+    slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
+    noun = "worker" if len(alive) == 1 else "workers"
+    return Check(status="ok", detail=f"{len(alive)} {noun}, {running} of {slots} slots busy")

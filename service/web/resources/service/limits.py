@@ -1,0 +1,92 @@
+"""Limits and quotas."""
+
+from __future__ import annotations
+
+from typing import Any, Final, get_args
+
+from flask import Blueprint, Response
+
+from service.datasets import importer
+from service.spec import schema, validation
+from service.spec.presets import DEFAULT_PRESET, PRESETS
+from service.web.answers import as_json
+from service.web.files import receiving
+from service.web.openapi.operations import documented
+from service.web.schemas import queries
+from service.web.schemas.queries import NoQuery
+from service.web.schemas.representations import Limits, OwnerLimits
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("limits", __name__)
+
+TAG: Final = "Service"
+
+
+@blueprint.get("/limits")
+@documented(TAG, Limits)
+def limits() -> Response:
+    """Show the limits of specs and uploads, the names that are valid in specs, and the owner's quotas."""
+    queries.read_query(NoQuery)
+    return as_json(
+        Limits(
+            owner=_of_owner(),
+            max_body_bytes=queries.MAX_BODY_BYTES,
+            max_upload_bytes=receiving.MAX_UPLOAD_BYTES,
+            max_unpacked_bytes=importer.MAX_UNPACKED_BYTES,
+            max_image_side=importer.MAX_SIDE,
+            max_images=importer.MAX_PICTURES,
+            max_label=importer.MAX_LABEL,
+            max_json_depth=validation.MAX_DEPTH,
+            max_layers=schema.MAX_LAYERS,
+            max_units=schema.MAX_UNITS,
+            max_filters=schema.MAX_FILTERS,
+            max_kernel=schema.MAX_KERNEL,
+            max_outputs=schema.MAX_OUTPUTS,
+            max_parameters=schema.MAX_PARAMETERS,
+            max_memory_bytes=schema.MAX_MEMORY_BYTES,
+            max_operations=schema.MAX_OPERATIONS,
+            max_shown_pixels=schema.MAX_SHOWN_PIXELS,
+            max_epochs=schema.MAX_EPOCHS,
+            max_batch_size=schema.MAX_BATCH,
+            max_samples=_bound(schema.Sampling, "count", "le"),
+            max_tags=_bound(schema.Common, "tags", "max_length"),
+            priorities=[_bound(schema.Common, "priority", "ge"), _bound(schema.Common, "priority", "le")],
+            kinds=list(schema.Kind),
+            presets={kind: list(presets) for kind, presets in PRESETS.items()},
+            default_presets=dict(DEFAULT_PRESET.items()),
+            layers=_names(schema.Layer, "type"),
+            activations=list(schema.Activation),
+            losses=list(schema.LossName),
+            optimizers=_names(schema.Optimizer),
+            schedules=_names(schema.Schedule),
+            initializers=_names(schema.Initializer),
+            datasets=[info.name for info in services().shelf.catalogue(owner()) if info.problem is None],
+        )
+    )
+
+
+def _of_owner() -> OwnerLimits | None:
+    here = services()
+    if not here.settings.keys_required:
+        return None
+    quotas = here.settings.quotas
+    return OwnerLimits(
+        requests_per_minute=quotas.requests or None,
+        queued_jobs=quotas.queued or None,
+        running_jobs=quotas.running or None,
+        upload_bytes_per_day=quotas.uploads or None,
+        dataset_bytes=quotas.datasets or None,
+        streams=quotas.streams or None,
+    )
+
+
+def _bound(model: type[schema.Part], field: str, name: str) -> int:
+    """A field's limit, from the model that checks it: one truth."""
+    found = [getattr(item, name) for item in model.model_fields[field].metadata if hasattr(item, name)]
+    return int(found[0])
+
+
+def _names(union: Any, field: str = "name") -> list[str]:
+    """The names of a union's variants, which ``field`` tells."""
+    members = [getattr(member, "__origin__", member) for member in get_args(get_args(union)[0])]  # without tags
+    return [get_args(member.model_fields[field].annotation)[0] for member in members]

@@ -1,0 +1,96 @@
+"""Sign-in: a browser exchanges a key for a session cookie that scripts cannot read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response, request
+
+from service.access import keys
+from service.access.keys import Identity
+from service.jobs.changes import SignIn
+from service.spec import validation
+from service.web.answers import as_json, as_page
+from service.web.middleware.guard import COOKIE, checked_key, identity, named_actor
+from service.web.middleware.problems import Problem
+from service.web.openapi.operations import PUBLIC, documented
+from service.web.schemas import queries
+from service.web.schemas.queries import NoQuery
+from service.web.schemas.representations import SessionItem, at_time
+from service.web.services import services
+
+blueprint: Final = Blueprint("sessions", __name__)
+
+TAG: Final = "Service"
+_MAX_SIGN_IN_BYTES: Final = 4096
+"""A key has less than a hundred characters, and anybody may send this body."""
+_BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "invalid_spec")
+
+
+@blueprint.post("/session")
+@documented(TAG, SessionItem, status=201, scope=PUBLIC, takes=SignIn, problems=(*_BODY, "key_required", "rate_limited"))
+def sign_in() -> Response:
+    """Sign a browser in.
+
+    The key is exchanged for a session cookie with the key's scope. It expires after twelve hours, or with the key.
+    """
+    queries.read_query(NoQuery)
+    asked = validation.read_body(SignIn, queries.read_json(max_bytes=_MAX_SIGN_IN_BYTES))
+    here, key = services(), asked.key.strip()
+    is_new = not here.keyring.was_refused(key)
+    try:
+        found = checked_key(key)
+    except Problem as problem:
+        if problem.code == "key_required" and is_new:  # once: strangers must not fill the audit
+            keys.refuse(here.database, by=named_actor(None))
+        raise
+    here.quotas.sign_in(found.key_id)
+    signed_in, token = keys.sign_in(here.database, found, by=named_actor(found))
+    response = as_json(_item(signed_in), 201)
+    response.set_cookie(
+        COOKIE, token, max_age=keys.SESSION_S, httponly=True, samesite="Strict", secure=_is_behind_tls(), path="/"
+    )
+    return response
+
+
+@blueprint.get("/session")
+@documented(TAG, SessionItem)
+def show() -> Response:
+    """Show the owner, scope and name of the key behind this request."""
+    queries.read_query(NoQuery)
+    return as_json(_item(identity()))
+
+
+@blueprint.delete("/session")
+@documented(TAG, None, status=204, scope=PUBLIC)
+def sign_out() -> Response:
+    """Sign a browser out: its session ends."""
+    queries.read_query(NoQuery)
+    here, token = services(), request.cookies.get(COOKIE)
+    found = here.keyring.by_cookie(token) if token is not None else None
+    if token is not None and found is not None and found.session_id is not None:
+        keys.sign_out(here.database, found.session_id, by=named_actor(found))
+        here.keyring.forget(token)
+    response = Response(status=204)
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
+    return response
+
+
+@blueprint.get("/ui/sign-in")
+@documented("Pages", "text/html", scope=PUBLIC)
+def page() -> Response:
+    """Show the sign-in form."""
+    queries.read_query(NoQuery)
+    return as_page("sign_in.html")
+
+
+def _item(found: Identity | None) -> SessionItem:
+    if found is None:
+        return SessionItem(owner=None, scope=keys.Scope.ADMIN, key=None, expires_at=None)
+    expires_at = at_time(found.expires_ms) if found.expires_ms is not None else None
+    return SessionItem(owner=found.owner, scope=found.scope, key=found.key_name, expires_at=expires_at)
+
+
+def _is_behind_tls() -> bool:
+    # Where a proxy ends TLS, only the browser knows: its origin was compared with the host name already.
+    return request.is_secure or request.headers.get("Origin", "").startswith("https://")

@@ -1,0 +1,47 @@
+"""What each owner uses."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.access import usage
+from service.access.usage import Usage
+from service.web.answers import as_json
+from service.web.middleware.guard import sees_all
+from service.web.openapi.operations import documented
+from service.web.schemas import queries
+from service.web.schemas.queries import NoQuery
+from service.web.schemas.service_answers import UsageItem, UsageList, usage_item
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("usage", __name__)
+
+
+@blueprint.get("/usage")
+@documented("Administration", UsageList, page="/ui/usage")
+def show() -> Response:
+    """Show jobs, CPU time, stored bytes and remaining quotas per owner.
+
+    Keys with the scope `admin` see all owners, other keys only their own.
+    """
+    queries.read_query(NoQuery)
+    return as_json(list_usage())
+
+
+def list_usage() -> UsageList:
+    """The usage that the caller may see."""
+    with services().database.read() as session:
+        return UsageList(data=[_item(item) for item in usage.read(session, owner=None if sees_all() else owner())])
+
+
+def _item(item: Usage) -> UsageItem:
+    quotas = services().quotas
+    if item.owner is None or not services().settings.keys_required:
+        return usage_item(item, requests_left=None, upload_bytes_left=None)
+    return usage_item(
+        item,
+        requests_left=quotas.requests_left(item.owner),
+        upload_bytes_left=quotas.upload_bytes_left(item.owner),
+    )

@@ -1,0 +1,53 @@
+"""Workers and the queue in front of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.jobs import leases
+from service.jobs.queries import queue
+from service.web.answers import as_json
+from service.web.middleware.guard import sees_all
+from service.web.openapi.operations import documented
+from service.web.schemas import queries
+from service.web.schemas.queries import NoQuery, QueueQuery
+from service.web.schemas.service_answers import QueueList, WorkerList, queue_list, worker_item
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("workers", __name__)
+
+TAG: Final = "Service"
+
+
+@blueprint.get("/workers")
+@documented(TAG, WorkerList, page="/ui/workers")
+def workers() -> Response:
+    """List the workers of the last minute, with the caller's running jobs."""
+    queries.read_query(NoQuery)
+    return as_json(list_workers())
+
+
+@blueprint.get("/queue")
+@documented(TAG, QueueList, query=QueueQuery, page="/ui/workers")
+def waiting() -> Response:
+    """List the queued jobs in the order in which workers claim them.
+
+    Only the caller's jobs are listed; their positions count the jobs of all owners.
+    """
+    return as_json(read_queue(queries.read_query(QueueQuery).limit))
+
+
+def list_workers() -> WorkerList:
+    """The workers that are alive."""
+    with services().database.read() as session:
+        running = queue.running(session, owner=owner())
+        return WorkerList(data=[worker_item(row, running.get(row.id, [])) for row in leases.live_workers(session)])
+
+
+def read_queue(limit: int) -> QueueList:
+    """The head of the queue."""
+    with services().database.read() as session:
+        head = queue.read(session, owner=owner(), limit=limit)
+        return queue_list(head, queue.waiting_by_owner(session) if sees_all() else None)

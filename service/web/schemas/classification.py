@@ -1,0 +1,84 @@
+"""What the API answers about a classifier's predictions for the validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from service.diagnosis.class_scores import class_scores
+from service.web.schemas.representations import Answer
+
+
+class ClassScoreItem(Answer):
+    """How well one class is recognised."""
+
+    class_name: str
+    support: int = Field(description="Validation images of this class.")
+    precision: float | None = Field(description="Null: no image was predicted as this class.")
+    recall: float | None = Field(description="Null: there is no image of this class.")
+    f1: float | None = Field(description="Null: the class is neither present nor predicted.")
+
+
+class ConfusionMatrix(Answer):
+    """How often images of each class were predicted as each class, and what follows from it."""
+
+    epoch: int
+    class_names: list[str]
+    matrix: list[list[int]] = Field(description="A row for each true class, a column for each predicted one.")
+    per_class: list[ClassScoreItem] = Field(description="In the order of `class_names`.")
+    macro_precision: float | None = Field(
+        description="Mean precision of the classes that are present or predicted; 0 for one that is never predicted."
+    )
+    macro_f1: float | None = Field(description="Mean F1 of the classes that are present or predicted.")
+    balanced_accuracy: float | None = Field(description="Mean recall of the classes that are present.")
+
+    @classmethod
+    def of(cls, epoch: int, class_names: Sequence[str], matrix: Sequence[Sequence[int]]) -> ConfusionMatrix:
+        """The answer for one epoch's matrix."""
+        scores = class_scores(matrix)
+        return cls(
+            epoch=epoch,
+            class_names=list(class_names),
+            matrix=[list(row) for row in matrix],
+            per_class=[
+                ClassScoreItem(
+                    class_name=name, support=item.support, precision=item.precision, recall=item.recall, f1=item.f1
+                )
+                for name, item in zip(class_names, scores.classes, strict=True)
+            ],
+            macro_precision=scores.macro_precision,
+            macro_f1=scores.macro_f1,
+            balanced_accuracy=scores.balanced_accuracy,
+        )
+
+
+class ConfusionCell(Answer):
+    """The validation images of one class that a checkpoint predicts as one class."""
+
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    count: int = Field(description="Number of images in the cell; at most `limit` are returned.")
+    indices: list[int] = Field(description="Indices in the validation split, from 0.")
+    confidences: list[float] = Field(description="Probability of the predicted class.")
+    images: list[str] = Field(description="PNGs in base64.")
+
+
+class Mistake(Answer):
+    """A validation image that a checkpoint classifies wrongly."""
+
+    index: int = Field(description="Index in the validation split, from 0.")
+    true_class: int
+    predicted_class: int
+    confidence: float = Field(description="Probability of the predicted class, in [0, 1].")
+    true_confidence: float = Field(description="Probability of the true class.")
+    image: str = Field(description="A PNG in base64.")
+
+
+class MistakeList(Answer):
+    """The mistakes of a checkpoint, the most confident first."""
+
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    count: int = Field(description="Number of misclassified images; at most `limit` are in `data`.")
+    validation_count: int = Field(description="Images in the validation split.")
+    class_names: list[str]
+    data: list[Mistake]

@@ -1,0 +1,1 @@
+"""gunicorn's worker and its limits on connections and slow requests."""

@@ -1,0 +1,1 @@
+"""Server-sent events: of one job, and of all jobs."""

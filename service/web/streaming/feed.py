@@ -1,0 +1,245 @@
+"""What happens to all jobs, for a page that shows many: one reader a process, as for the streams of single jobs.
+
+There is no number over all jobs that a client could go on from. So whoever comes, or comes back, gets a snapshot,
+and then every event that is not in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import func, or_, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from service.jobs import events
+from service.states import Status
+from service.storage.database import Database, now_ms
+from service.storage.tables import Event, Job
+from service.web.schemas.representations import event_document
+from service.web.streaming.stream import LOOK_S, PING_S, PULSE_COLUMNS, RETRY_MS, Permission, Pulse, dump, is_closed
+
+_KEPT: Final = 2000
+"""So many events are kept for slow clients; whoever is slower gets a new snapshot."""
+_LATE_MS: Final = 3000
+"""An event's time is taken before its transaction commits: so long after, it is still looked for."""
+_VERY_LATE_MS: Final = 35_000
+"""In some looks, so long: no transaction waits longer for a disk, or for others."""
+_WIDE_LOOK: Final = 10
+"""Every so many looks."""
+_REMEMBERED_MS: Final = 60_000
+_WAIT_S: Final = 1.0
+
+_log = structlog.get_logger("tapeline.web.feed")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An event, or a running job's progress, and whose job it is."""
+
+    job_id: str
+    owner: str | None
+    type: str
+    seq: int
+    """0: progress, which is passing."""
+    data: dict[str, Any]
+
+
+class Feed:
+    """Reads the log of all jobs, and only while somebody listens."""
+
+    def __init__(self, database: Database, *, look_s: float = LOOK_S, ping_s: float = PING_S) -> None:
+        self.ping_s = ping_s
+        self.closing = False
+        self._database, self._look_s = database, look_s
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._bells: set[threading.Event] = set()
+        self._kept: list[Heard] = []
+        self._dropped = 0
+        """How many came before the first that is kept."""
+        self._hurry = threading.Event()
+
+    @property
+    def clients(self) -> int:
+        """How many listen now."""
+        return len(self._bells)
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the reader's thread runs; it ends by itself after the last client."""
+        return self._thread is not None
+
+    @contextmanager
+    def listen(self) -> Iterator[threading.Event]:
+        """Gives a bell that rings when something new is there."""
+        bell = threading.Event()
+        with self._lock:
+            self._bells.add(bell)
+            if self._thread is None:
+                started = threading.Event()
+                self._thread = threading.Thread(target=self._run, args=(started,), name="feed", daemon=True)
+                self._thread.start()
+            else:
+                started = None
+        if started is not None:
+            started.wait(5)  # what happens from here on is heard
+        try:
+            yield bell
+        finally:
+            with self._lock:
+                self._bells.discard(bell)
+            self._hurry.set()
+
+    @property
+    def end(self) -> int:
+        """The place after the newest event."""
+        with self._lock:
+            return self._dropped + len(self._kept)
+
+    def since(self, place: int) -> tuple[Sequence[Heard], int] | None:
+        """What came after a place, and the place after it; ``None`` where not all of that is kept any more."""
+        with self._lock:
+            if place < self._dropped:
+                return None
+            return self._kept[place - self._dropped :], self._dropped + len(self._kept)
+
+    def _run(self, started: threading.Event) -> None:
+        known: dict[str, tuple[int, int]] = {}  # job -> the last number that was heard, and when
+        pulses: dict[str, Pulse] = {}
+        since: int | None = None
+        failing = False
+        for looks in itertools.count():
+            with self._lock:
+                if not self._bells:
+                    self._thread = None
+                    return
+            try:
+                late_ms = _LATE_MS if since is not None and looks % _WIDE_LOOK else _VERY_LATE_MS
+                since, news = self._look(since, known, pulses, late_ms)
+                failing = False
+                self._tell(news)
+                started.set()
+            except SQLAlchemyError as error:
+                if not failing:
+                    _log.warning("the feed stands still: the database does not answer", error=str(error))
+                failing = True
+            self._hurry.wait(self._look_s)
+            self._hurry.clear()
+
+    def _tell(self, news: list[Heard]) -> None:
+        if not news:
+            return
+        with self._lock:
+            self._kept += news
+            spare = max(0, len(self._kept) - _KEPT)
+            del self._kept[:spare]
+            self._dropped += spare
+            bells = list(self._bells)
+        for bell in bells:
+            bell.set()
+
+    def _look(
+        self, since: int | None, known: dict[str, tuple[int, int]], pulses: dict[str, Pulse], late_ms: int
+    ) -> tuple[int, list[Heard]]:
+        """What is new since the last look; the first only takes note of where everything stands.
+
+        New are the events of late and, whatever their time, those of jobs that run or ran at the last look: a worker
+        may be held up for long between an event and its commit.
+        """
+        with self._database.read() as session:
+            now: int = session.scalar(select(now_ms())) or 0
+            late = select(Event.job_id, func.min(Event.seq), func.max(Event.seq)).where(
+                Event.created_ms > (now if since is None else since) - late_ms
+            )
+            found = {job_id: (first - 1, last) for job_id, first, last in session.execute(late.group_by(Event.job_id))}
+            news: list[Heard] = []
+            running: dict[str, Pulse] = {}
+            watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(pulses)))
+            for job_id, owner, *values in session.execute(select(Job.id, Job.owner, *PULSE_COLUMNS).where(watched)):
+                pulse = Pulse.from_row(values)
+                before = pulses.get(job_id)
+                first = before.last_seq if before else found.get(job_id, (pulse.last_seq - 1,))[0]
+                found[job_id] = (first, pulse.last_seq)
+                if pulse.status == Status.RUNNING:
+                    running[job_id] = pulse
+                    if before is not None and before.step != pulse.step:
+                        data = {"job": job_id, **pulse.progress.model_dump()}
+                        news.append(Heard(job_id, owner, "progress", 0, data))
+            for job_id, (first, last) in found.items():
+                heard = known[job_id][0] if job_id in known else first
+                if since is not None and last > heard:
+                    news += self._events(session, job_id, heard, last)
+                known[job_id] = (max(last, heard), now)
+        pulses.clear()
+        pulses.update(running)
+        for job_id in [job_id for job_id, (_, when) in known.items() if when < now - _REMEMBERED_MS]:
+            del known[job_id]
+        return now, news
+
+    def _events(self, session: Session, job_id: str, after: int, last: int) -> list[Heard]:
+        owner = session.scalar(select(Job.owner).where(Job.id == job_id))
+        rows = events.read(session, job_id, after=after, limit=last - after)
+        return [Heard(job_id, owner, row.type, row.seq, event_document(row, job_id=job_id)) for row in rows]
+
+
+def follow_all(
+    feed: Feed,
+    snapshot: Callable[[], tuple[dict[str, Any], dict[str, int]]],
+    *,
+    owner: str | None,
+    only: frozenset[str] | None,
+    connection: socket.socket | None,
+    may_go_on: Callable[[], bool],
+) -> Iterator[str]:
+    """The text of one client's stream.
+
+    Args:
+        snapshot: gives the document that shows where the jobs stand, and each one's last event.
+        owner: whose jobs; ``None`` means all.
+        only: ids of the jobs to tell of; ``None`` means all.
+        may_go_on: the stream ends some seconds after it says no.
+    """
+    allowed = Permission(may_go_on)
+    with feed.listen() as bell:
+        yield f"retry: {RETRY_MS}\n\n"
+        written = time.monotonic()
+        place: int | None = None
+        last: dict[str, int] = {}
+        while not feed.closing and allowed:
+            news = feed.since(place) if place is not None else None
+            try:
+                if news is None:
+                    place = feed.end  # before the snapshot: what is in both is left out below
+                    document, last = snapshot()
+                    yield f"event: snapshot\ndata: {dump(document)}\n\n"
+                    written = time.monotonic()
+                    continue
+            except SQLAlchemyError:  # the reader's thread says so in the log
+                place = None
+                bell.wait(_WAIT_S)
+                continue
+            heard, place = news
+            for item in heard:
+                wanted = (only is None or item.job_id in only) and (owner is None or item.owner == owner)
+                if not wanted or (item.seq and item.seq <= last.get(item.job_id, 0)):
+                    continue
+                if item.seq:
+                    last[item.job_id] = item.seq
+                yield f"event: {item.type}\ndata: {dump(item.data)}\n\n"
+                written = time.monotonic()
+            if time.monotonic() - written >= feed.ping_s:
+                yield ": ping\n\n"
+                written = time.monotonic()
+            bell.wait(_WAIT_S)
+            bell.clear()
+            if is_closed(connection):
+                return

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import hashlib
+import time
+
+import pytest
+from sqlalchemy import event, select
+
+from service.access import keys
+from service.access.keys import Identity, Scope
+from service.errors import KeyNotFound
+from service.runtime.logs import redactor
+from service.storage.database import Database
+from service.storage.tables import ApiKey, AuditEntry
+
+
+def make(database: Database, **changes: object) -> tuple[ApiKey, str]:
+    values: dict[str, object] = {"name": "laptop", "owner": "ann", "scope": Scope.SUBMIT}
+    return keys.create(database, **(values | changes))  # type: ignore[arg-type]
+
+
+def identify(database: Database, text: str) -> Identity | None:
+    with database.read() as session:
+        return keys.identify(session, text)
+
+
+def test_a_key_opens_what_it_was_made_for_and_is_not_kept(database: Database) -> None:
+    _, key = make(database)
+    assert key.startswith("tpl_")
+    assert redactor()(None, "", f"see {key}!") == f"see {key[:16]}_...!"
+    found = identify(database, key)
+    assert found is not None
+    assert (found.owner, found.scope, found.key_name) == ("ann", Scope.SUBMIT, "laptop")
+    with database.read() as session:
+        stored = session.scalars(select(ApiKey)).one()
+    assert stored.digest == hashlib.sha256(key.encode()).hexdigest()
+    assert key.rpartition("_")[2] not in str([getattr(stored, column.key) for column in ApiKey.__table__.columns])
+
+
+def test_what_is_not_the_whole_key_opens_nothing(database: Database) -> None:
+    _, key = make(database)
+    _, other = make(database)
+    head, _, secret = key.rpartition("_")
+    mixed = f"{head}_{other.rpartition('_')[2]}"
+    for text in ("", head, secret, key[:-1], key + "0", key.upper(), key + "\n", mixed, key.replace("tpl", "tps")):
+        assert identify(database, text) is None
+
+
+def test_a_key_ends_with_its_time_and_with_its_revocation(database: Database) -> None:
+    _, key = make(database, lifetime_s=0.3)
+    _, kept = make(database, name="other")
+    assert identify(database, key) is not None
+    time.sleep(0.35)
+    assert identify(database, key) is None
+    assert identify(database, kept) is not None
+    keys.revoke(database, "other")
+    assert identify(database, kept) is None
+    with pytest.raises(KeyNotFound):
+        keys.revoke(database, "other")
+    with database.read() as session:
+        assert [found.revoked_ms is None for found in keys.every(session)] == [True, False]
+
+
+def test_a_name_that_two_keys_have_revokes_neither(database: Database) -> None:
+    first, key = make(database)
+    make(database)
+    with pytest.raises(KeyNotFound, match=first.id):
+        keys.revoke(database, "laptop")
+    keys.revoke(database, first.id)
+    assert identify(database, key) is None
+    keys.revoke(database, "laptop")
+
+
+def test_an_id_revokes_its_own_key_and_none_that_is_named_like_it(database: Database) -> None:
+    first, _ = make(database)
+    _, other = make(database, name=first.id)
+    revoked = keys.revoke_id(database, first.id)
+    assert revoked.revoked_ms is not None
+    assert keys.revoke_id(database, first.id).revoked_ms == revoked.revoked_ms
+    assert identify(database, other) is not None
+    with pytest.raises(KeyNotFound):
+        keys.revoke_id(database, "laptop")
+
+
+def test_the_last_action_of_a_key_is_found_without_reading_the_audit(database: Database) -> None:
+    (ann, _), (bob, _), (_, _) = (make(database, owner=owner) for owner in ("ann", "bob", "idle"))
+    with database.write() as session:
+        for row, at_ms in ((ann, 3000), (bob, 5000), (ann, 2000)):
+            session.add(AuditEntry(at_ms=at_ms, action="submit", key_id=row.id, detail={}))
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda c, cur, sql, *_: statements.append(sql))
+    with database.read() as session:
+        assert keys.last_recorded(session) == {ann.id: 3000, bob.id: 5000}
+        assert keys.last_recorded(session, bob.id) == {bob.id: 5000}
+        if database.is_sqlite:
+            asked = next(sql for sql in statements if "max(" in sql)
+            plan = str(session.connection().exec_driver_sql("EXPLAIN QUERY PLAN " + asked).all())
+            assert "ix_audit_key" in plan
+
+
+@pytest.mark.parametrize("owner", ["", "a b", "-a", "a/b", "ä", "a" * 65, "a\n"])
+def test_an_owner_has_a_plain_name(database: Database, owner: str) -> None:
+    with pytest.raises(ValueError, match="owner"):
+        make(database, owner=owner)
+
+
+def test_each_scope_covers_those_before_it() -> None:
+    covered = [[scope.covers(needed) for needed in Scope] for scope in Scope]
+    assert covered == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+def test_a_session_ends_with_its_key_and_with_a_sign_out(database: Database) -> None:
+    row, key = make(database, lifetime_s=60)
+    found = identify(database, key)
+    assert found is not None
+    tokens = [keys.sign_in(database, found)[1] for _ in range(2)]
+
+    def browser(token: str) -> Identity | None:
+        with database.read() as session:
+            return keys.identify_browser(session, token, [])
+
+    first = browser(tokens[0])
+    assert first is not None
+    assert first.session_id is not None
+    assert (first.owner, first.scope, first.expires_ms) == ("ann", Scope.SUBMIT, row.expires_ms)
+    assert identify(database, tokens[0]) is None
+    assert browser(key) is None
+    keys.sign_out(database, first.session_id)
+    assert browser(tokens[0]) is None
+    assert browser(tokens[1]) is not None
+    keys.revoke(database, row.id)
+    assert browser(tokens[1]) is None
+
+
+def test_a_session_of_a_key_of_the_settings_ends_when_the_settings_lose_it(database: Database) -> None:
+    identity = keys.of_settings("chosen by the operator")
+    _, token = keys.sign_in(database, identity)
+    with database.read() as session:
+        assert keys.identify_browser(session, token, [identity]) is not None
+        assert keys.identify_browser(session, token, []) is None

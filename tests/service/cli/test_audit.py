@@ -1,0 +1,142 @@
+"""``tapeline audit verify`` and ``export``, as an operator types them, on both databases."""
+
+from __future__ import annotations
+
+import json
+import time
+import tracemalloc
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import insert, text
+
+from service.access import audit_file, audit_seals
+from service.access.audit_chain import verify
+from service.cli import main
+from service.storage.database import Database, now_ms
+from service.storage.tables import AUDIT
+
+Run = Callable[..., Result]
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+
+@pytest.fixture
+def run(either_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url}
+    return lambda *arguments, **options: CliRunner().invoke(main, list(arguments), env=environ, **options)
+
+
+def add(database: Database, *days_ago: float) -> None:
+    """Two entries of each age, sealed together."""
+    for days in days_ago:
+        with database.write() as session:
+            values = {"at_ms": now_ms() - int(days * DAY_MS), "action": "submit", "owner": "ann", "detail": {"n": 1}}
+            for subject in ("job_ä", "job_b"):
+                session.execute(insert(AUDIT).values(**values, subject=subject))
+        audit_seals.seal(database, settled_s=0)
+
+
+def tamper(database: Database, statement: str) -> None:
+    with database.write() as session:
+        if database.is_sqlite:
+            session.execute(text("DROP TRIGGER audit_is_append_only"))
+        else:
+            session.execute(text("SET LOCAL session_replication_role = replica"))
+        session.execute(text(statement))
+
+
+def test_the_log_is_verified_and_its_head_printed(database: Database, run: Run) -> None:
+    assert "head none" in run("audit", "verify").output
+    add(database, 40, 1)
+    first = json.loads(run("audit", "verify", "--json").output)
+    assert (first["ok"], first["entries"], first["seals"]) == (True, 4, 2)
+    assert audit_seals.remove_expired(database, 30) == 2
+    add(database, 0)
+    shown = run("audit", "verify", "--head", first["head"])
+    assert shown.exit_code == 0, shown.output
+    assert "4 entries in 2 sealed ranges match" in shown.output
+    words = " ".join(shown.output.split())
+    oldest = datetime.fromtimestamp(time.time() - 86400, UTC).strftime("%Y-%m-%dT")
+    assert f"2 entries in 1 older ranges were removed by retention; the oldest kept entry is of {oldest}" in words
+    assert f"head {audit_seals_head(database)}" in shown.output
+    missed = run("audit", "verify", "--head", "f" * 64)
+    assert missed.exit_code == 1
+    assert "no seal has the digest" in missed.output
+    tamper(database, "UPDATE audit SET owner = 'bob' WHERE id = (SELECT max(id) FROM audit)")
+    refused = run("audit", "verify")
+    assert refused.exit_code == 1
+    assert "seal 3" in refused.output
+    assert json.loads(run("audit", "verify", "--json").output)["ok"] is False
+    assert len(run("audit", "--json").output.splitlines()) == 4  # the log itself is still shown
+
+
+def audit_seals_head(database: Database) -> str:
+    return str(verify(audit_seals.items(database)).head)
+
+
+def test_an_exported_log_is_verified_without_the_database(database: Database, run: Run, tmp_path: Path) -> None:
+    add(database, 40, 1, 0)
+    audit_seals.remove_expired(database, 30)
+    with database.write() as session:
+        session.execute(insert(AUDIT).values(at_ms=now_ms(), action="submit", detail={}))
+    told = run("audit", "export", "-o", "audit.jsonl")
+    assert told.exit_code == 0, told.output
+    assert "exported 5 entries and 3 seals" in told.output
+    assert sorted(path.name for path in tmp_path.glob("audit*")) == ["audit.jsonl"]
+    lines = (tmp_path / "audit.jsonl").read_text().splitlines()
+    assert [next(iter(json.loads(line))) for line in lines] == [
+        *("format", "seal", "entry", "entry", "seal", "entry", "entry", "seal", "entry", "end")
+    ]
+    assert run("audit", "export").stdout.splitlines() == lines
+    away = {"env": {"TAPELINE_DATABASE_URL": "postgresql+psycopg://nobody@127.0.0.1:1/none"}}
+    found = CliRunner().invoke(main, ["audit", "verify", "audit.jsonl", "--json"], **away)  # type: ignore[arg-type]
+    expected = json.loads(run("audit", "verify", "--json").output)
+    assert (found.exit_code, json.loads(found.output)) == (0, expected)
+    piped = run("audit", "verify", "-", "--head", expected["head"], input="\n".join(lines) + "\n")
+    assert (piped.exit_code, expected["unsealed"]) == (0, 1)
+    for number, damage, why in [
+        (3, lambda line: line.replace("ann", "bob"), "seal 2"),
+        (3, lambda line: "", "entries are missing"),
+        (8, lambda line: "", "the right counts"),
+        (1, lambda line: line.replace('"count":2', '"count":"2"'), "no entry, seal or end"),
+        (4, lambda line: line[:-2], "line 5: not JSON"),
+        (2, lambda line: line.replace('"owner"', '"owner":"x","owner"'), "a key is repeated"),
+        (9, lambda line: "", "not whole"),
+        (9, lambda line: line + "\n" + line, "more after the end"),
+        (0, lambda line: "", "no exported audit log"),
+    ]:
+        changed = [*lines[:number], *filter(None, [damage(lines[number])]), *lines[number + 1 :]]
+        (tmp_path / "damaged.jsonl").write_text("\n".join(changed) + "\n")
+        refused = run("audit", "verify", "damaged.jsonl")
+        assert refused.exit_code == 1, (number, refused.output)
+        assert why in " ".join(refused.output.split()), (number, refused.output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("either_url", ["sqlite"], indirect=True)
+def test_export_and_verification_take_constant_memory(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_seals, "MAX_ENTRIES_PER_SEAL", 100)
+    monkeypatch.setattr(audit_seals, "_ENTRIES_PER_READ", 200)
+    row = {"at_ms": 1, "action": "submit", "owner": "ann", "detail": {"text": "x" * 500}}
+    with database.write() as session:
+        session.execute(insert(AUDIT), [row] * 8000)
+    audit_seals.seal(database, settled_s=0)
+    tracemalloc.start()
+    try:
+        with (tmp_path / "audit.jsonl").open("w") as file:
+            assert audit_file.write(audit_seals.items(database), file) == (8000, 80)
+        with (tmp_path / "audit.jsonl").open() as file:
+            assert verify(audit_file.read(file)).entries == 8000
+        assert verify(audit_seals.items(database)).entries == 8000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "audit.jsonl").stat().st_size > 5_000_000
+    assert peak < 2_500_000

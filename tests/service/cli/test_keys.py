@@ -1,0 +1,67 @@
+"""``tapeline keys``, as an operator types it, on both databases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from service.access import audit, keys
+from service.access.keys import Scope
+from service.cli import main
+from service.storage.database import Database
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(either_url: str, tmp_path: Path) -> Run:
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url}
+    return lambda *arguments: CliRunner().invoke(main, ["keys", *arguments], env=environ)
+
+
+def opens(database: Database, key: str) -> bool:
+    with database.read() as session:
+        return keys.identify(session, key) is not None
+
+
+def test_a_key_is_rotated_by_its_id_and_by_its_name(database: Database, run: Run) -> None:
+    old = json.loads(run("create", "laptop", "--scope", "read", "--expires", "90d", "--json").output)
+    told = run("rotate", old["id"])
+    assert told.exit_code == 0, told.output
+    key = told.stdout.strip()
+    assert f"replaces {old['id']}" in told.stderr
+    assert opens(database, key)
+    assert opens(database, old["key"])
+    new = json.loads(run("rotate", "laptop", "--overlap", "0", "--json").output)
+    assert (new["owner"], new["scope"], new["replaces"]["state"]) == ("laptop", "read", "expired")
+    assert not opens(database, key)
+    assert opens(database, new["key"])
+    again = run("rotate", old["id"])
+    assert again.exit_code == 1
+    assert f"rotate its successor {new['replaces']['id']}" in " ".join(again.output.split())
+    with database.read() as session:
+        found = [(row.subject, row.detail["overlap_s"]) for row in audit.read(session, action="rotate_key")]
+    assert found == [(new["replaces"]["id"], 0), (old["id"], 86400)]
+
+
+@pytest.mark.parametrize("overlap", ["31d", "1", "-1h", "never"])
+def test_an_overlap_is_up_to_thirty_days(database: Database, run: Run, overlap: str) -> None:
+    run("create", "laptop")
+    refused = run("rotate", "laptop", "--overlap", overlap)
+    assert refused.exit_code == 2
+    assert "--overlap" in refused.output
+
+
+def test_the_list_shows_when_a_key_was_last_used(database: Database, run: Run) -> None:
+    used, _ = keys.create(database, name="used", owner="ann", scope=Scope.READ)
+    keys.create(database, name="idle", owner="ann", scope=Scope.READ)
+    keys.record_use(database, {used.id})
+    first, second = sorted(json.loads(run("list", "--json").output), key=lambda item: item["name"], reverse=True)
+    assert second["last_used_at"] is None
+    lines = {name: line for line in run("list").output.splitlines() for name in ("used", "idle") if f" {name} " in line}
+    assert first["last_used_at"][:10] in lines["used"]
+    assert "never" in lines["idle"]

@@ -1,0 +1,222 @@
+"""The commands that show what jobs came to: show, open, metrics, compare, and what a shell completes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import Result
+
+from service.cli import main
+from service.client import Client
+from service.local import LocalStack
+from tests.terminals import in_terminal, plain
+
+Run = Callable[..., Result]
+
+TINY = {
+    "kind": "classifier",
+    "epochs": 2,
+    "layers": [{"units": 10, "activation": "softmax"}],
+    "checkpoint": {"keep_last": 2},
+}
+ADAM = {"name": "adam", "learning_rate": 0.005}
+
+
+@pytest.fixture(scope="module")
+def jobs(stack: LocalStack) -> dict[str, str]:
+    """Ids by name: a job, its fork, its reproduction, and one with another optimizer."""
+    with Client(stack.url) as client:
+        plain = client.submit(TINY | {"name": "plain", "tags": ["kept"]}).wait(timeout_s=60)
+        made = [plain, plain.fork({"epochs": 3}), plain.reproduce()]
+        made.append(client.submit(TINY | {"name": "adam", "optimizer": ADAM}))
+        assert {job.wait(timeout_s=60).status for job in made} == {"succeeded"}
+        return {str(job.name): job.id for job in made}
+
+
+def rows(result: Result) -> dict[str, list[str]]:
+    """Lines of title and value."""
+    assert result.exit_code == 0, result.output
+    found: dict[str, list[str]] = {}
+    for line in result.stdout.splitlines():
+        title, _, value = line.partition("\t")
+        found.setdefault(title, []).append(value)
+    return found
+
+
+def test_show_tells_all_about_a_job(run: Run, jobs: dict[str, str], client: Client) -> None:
+    shown = rows(run("show", "adam"))
+    assert shown["Job"] == [jobs["adam"]]
+    assert shown["Spec"] == ["classifier, preset fast, dataset mnist-10k, seed 0"]
+    assert shown["Status"] == ["succeeded, epoch 2/2"]
+    job = client.job("adam")
+    accuracy = f"{job.metrics['val_accuracy']:.2%}"
+    (line,) = (line for line in shown["Metrics"] if line.startswith("val accuracy"))
+    assert accuracy in line.split()
+    assert shown["Settings"][0].startswith("optimizer: adam (learning_rate 0.005")
+    assert "(preset: sgd" in shown["Settings"][0]
+    assert "epochs: 2 (preset: 3)" in shown["Settings"]
+    assert shown["Page"] == [job.page]
+    assert "checkpoints of epochs 1, 2; best: " in shown["Files"][1]
+    assert "Lineage" not in shown
+    document = json.loads(run("show", "adam", "--json").stdout)
+    assert (document["id"], document["results"]["final"]) == (jobs["adam"], True)
+
+
+def test_show_tells_where_a_job_comes_from(run: Run, jobs: dict[str, str]) -> None:
+    assert rows(run("show", "plain-2"))["Lineage"] == [f"fork of plain ({jobs['plain']}) after epoch 2"]
+    again = rows(run("show", "plain (reproduced)"))["Lineage"]
+    assert again == [f"reproduction of plain ({jobs['plain']}): bit-identical"]
+
+
+def test_show_tells_why_a_job_failed(run: Run, client: Client) -> None:
+    diverging: dict[str, Any] = {
+        "layers": [{"units": 10, "activation": "linear"}],
+        "loss": {"name": "squared_error", "reduction": "sum"},
+        "optimizer": {"name": "sgd", "learning_rate": 10},
+        "schedule": {"name": "constant"},
+    }
+    client.submit(TINY | diverging | {"name": "lost"}).wait(timeout_s=60)
+    shown = rows(run("show", "lost"))
+    assert shown["Status"][0].startswith("failed")
+    assert "learning rate" in shown["Error"][0]
+    assert run("show", "nothing").exit_code == 1
+
+
+def test_metrics_are_written_as_csv_with_every_digit(run: Run, jobs: dict[str, str], client: Client) -> None:
+    history = client.job("plain").history()
+    result = run("metrics", "plain", "--csv")
+    table = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [int(row["epoch"]) for row in table] == [1, 2]
+    assert [float(row["val_loss"]) for row in table] == history["series"]["val_loss"]
+    assert set(table[0]) == {"epoch", *history["series"], "seconds"}
+    assert run("metrics", "plain", "-o", "plain.csv").exit_code == 0
+    assert Path("plain.csv").read_text() == result.stdout
+    one = json.loads(run("metrics", "plain", "--metric", "val_loss", "--json").stdout)
+    assert one["series"] == {"val_loss": history["series"]["val_loss"]}
+    lines = run("metrics", "plain").stdout.splitlines()
+    assert lines[0].split() == ["EPOCH", "val", "accuracy", "val", "loss", "train", "loss", "seconds"]
+    unknown = run("metrics", "plain", "--metric", "accuracy")
+    assert (unknown.exit_code, "val_accuracy" in unknown.stderr) == (2, True)
+
+
+def test_compare_shows_what_differs_and_nothing_else(run: Run, jobs: dict[str, str]) -> None:
+    result = run("compare", "plain", "adam", "plain-2")
+    assert result.exit_code == 0, result.output
+    table = {row[0]: row[1:] for row in (line.split("\t") for line in result.stdout.splitlines())}
+    assert table[""] == ["plain", "adam", "plain-2"]
+    assert table["epochs"] == ["2", "2", "3"]
+    assert table["optimizer"][1].startswith("adam (learning_rate 0.005")
+    assert "batch_size" not in table
+    assert all(cell.endswith("%") for cell in table["val accuracy"])
+    document = json.loads(run("compare", "plain", "adam", "--json").stdout)
+    assert [job["id"] for job in document["jobs"]] == [jobs["plain"], jobs["adam"]]
+    assert list(document["settings"]) == ["optimizer"]
+    assert run("compare", "plain").exit_code == 2
+
+
+def test_compare_of_many_jobs_fits_into_a_terminal(stack: LocalStack, jobs: dict[str, str]) -> None:
+    names = [*jobs, *jobs]
+    environ = {"COLUMNS": "80", "TERM": "xterm"}
+    code, shown = in_terminal("--server", stack.url, "compare", *names, environ=environ)
+    assert code == 0
+    lines = plain(shown).splitlines()
+    assert max(map(len, lines)) <= 80
+    ids = [word for line in lines if line.startswith("id ") for word in line.split()[1:]]
+    assert [jobs[name] for name in names] == [next(one for one in jobs.values() if one.endswith(word)) for word in ids]
+
+
+def test_open_prints_the_address_of_the_page(run: Run, jobs: dict[str, str], client: Client) -> None:
+    assert run("open", "adam").stdout == f"{client.server}/ui/jobs/{jobs['adam']}\n"
+    assert json.loads(run("open", "adam", "--json").stdout)["url"].endswith(jobs["adam"])
+
+
+def test_download_says_what_to_do_before_the_first_epoch(run: Run, client: Client) -> None:
+    job = client.submit({"kind": "gan", "name": "waiting", "epochs": 1000, "batch_size": 1})
+    early = run("download", "waiting")
+    assert early.exit_code == 0
+    assert "tapeline watch" in early.stderr
+    assert list(Path().iterdir()) == []
+    job.cancel().wait(timeout_s=30)
+
+
+def test_ctrl_c_leaves_a_watched_job_running_and_says_so(stack: LocalStack, client: Client) -> None:
+    job = client.submit({"kind": "gan", "epochs": 1000})
+    command = [sys.executable, "-c", "from service.cli import main; main()", "--server", stack.url, "watch", job.id]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "queued\n"
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (130, f"job {job.id} continues; stop it with: tapeline cancel {job.id}\n")
+    assert job.refresh().status in ("queued", "running")
+    job.cancel().wait(timeout_s=30)
+
+
+def completions(stack: LocalStack, words: str, number: int) -> list[str]:
+    """What bash would offer for the last of the words."""
+    environ = os.environ | {"_TAPELINE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
+    environ["TAPELINE_PORT"] = stack.url.rpartition(":")[2]
+    command = [sys.executable, "-c", "import sys; sys.argv = ['tapeline']; from service.cli import main; main()"]
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=60)
+    return [line.partition(",")[2] for line in result.stdout.splitlines()]
+
+
+def test_a_shell_completes_commands_and_names_of_jobs(stack: LocalStack, jobs: dict[str, str]) -> None:
+    assert completions(stack, "tapeline re", 1) == ["reproduce", "resume", "retry", "restore"]
+    assert set(completions(stack, "tapeline show pl", 2)) == {"plain", "plain-2", "plain (reproduced)"}
+    assert "--checkpoint" in completions(stack, "tapeline fork --ch", 2)
+    assert completions(stack, "tapeline compare plain ad", 3) == ["adam"]
+
+
+HEAVY = (
+    *("numpy", "PIL", "matplotlib", "pydantic", "sqlalchemy", "flask", "celery", "httpx", "rich"),
+    *("service.client", "service.jobs", "service.storage", "service.local"),
+)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_loads_next_to_nothing(arguments: list[str]) -> None:
+    program = (
+        "import sys; from service.cli import main\n"
+        f"try: main({arguments!r})\n"
+        f"finally: print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stderr == "[]\n"
+
+
+def test_the_list_of_commands_says_what_the_commands_say() -> None:
+    for name, (_, summary) in main._later.items():
+        command = main.get_command(click.Context(main), name)
+        assert command is not None, name
+        assert command.get_short_help_str(200).split()[0] == summary.split()[0], name
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert "--json" in options or name in ("up", "keys"), f"{name} has no --json"
+
+
+def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(run: Run) -> None:
+    result = run("jbos")
+    assert result.exit_code == 2
+    assert "Did you mean 'jobs'?" in result.stderr
+
+
+def test_a_name_moves_no_cursor_and_turns_no_line(run: Run) -> None:
+    name = "up\x9b2Aside\u202edown\u2066"
+    done = run("train", "-", spec={"kind": "classifier", "name": name, "epochs": 1, "tags": ["a\x85b"]})
+    assert done.exit_code == 0, done.output
+    job_id = done.stdout.split()[0]
+    for command in (["jobs"], ["show", job_id], ["compare", job_id, job_id]):
+        shown = run(*command).stdout
+        assert "up\N{REPLACEMENT CHARACTER}2Aside" in shown.replace("\n", ""), command
+        assert not set(shown) & set("\x9b\x85\u202e\u2066"), command

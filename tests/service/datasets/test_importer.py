@@ -1,0 +1,76 @@
+"""What becomes of a person's files, without HTTP and without the process that reads them there."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.datasets.idx import idx_header
+from service.datasets.importer import UploadRefused, take_in
+
+RNG = np.random.default_rng(3)
+IMAGES = RNG.integers(0, 256, (60, 9, 7)).astype(np.uint8)
+LABELS = (np.arange(60) % 5).astype(np.uint8)
+
+
+def idx(array: np.ndarray[Any, Any]) -> bytes:
+    return idx_header(array.shape) + array.tobytes()
+
+
+def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameter", "reason"),
+    [
+        ({"images": idx(IMAGES)}, "labels", "is missing"),
+        (
+            {"images": idx(IMAGES), "labels": idx(LABELS), "validation_images": idx(IMAGES)},
+            "validation_labels",
+            "are required together",
+        ),
+        ({"images": idx(LABELS), "labels": idx(LABELS)}, "images", "has the shape (60,)"),
+        ({"images": idx(IMAGES), "labels": idx(LABELS[:59])}, "labels", "59 labels for 60 images"),
+        ({"archive": npz(x=IMAGES, y=LABELS), "images": idx(IMAGES)}, "archive", "must be the only file"),
+        ({"archive": npz(x=IMAGES)}, "archive", "has no labels"),
+        ({"archive": npz(x=IMAGES, y=LABELS.astype(float))}, "archive", "labels are of an integer type"),
+        ({"archive": npz(x=IMAGES.astype(float), y=LABELS)}, "archive", "floats must lie in 0 to 1"),
+        ({"archive": npz(x=np.full((60, 4, 4), np.nan), y=LABELS)}, "archive", "none NaN"),
+        ({"archive": npz(x=IMAGES.astype("<i2") + 300, y=LABELS)}, "archive", "must lie in 0 to 255"),
+        ({"archive": npz(x=IMAGES, y=LABELS.astype("<i8") * -1)}, "archive", "holds the label -4"),
+        ({"archive": npz(x=IMAGES, y=LABELS.astype("<i8") + 300)}, "archive", "holds the label 304"),
+        ({"archive": npz(x=np.zeros((2, 3, 3, 3), np.uint8), y=LABELS[:2])}, "archive", "greyscale images have"),
+        ({"archive": npz(x=np.zeros((2, 3, 513), np.uint8), y=LABELS[:2])}, "archive", "sides of 1 to 512"),
+        ({"archive": npz(x=np.asfortranarray(IMAGES), y=LABELS)}, "archive", "C order"),
+        ({"archive": npz(x=IMAGES[:2], y=LABELS[:2])}, "validation_fraction", "leaves no image"),
+        (
+            {"archive": npz(x=IMAGES, y=LABELS, x_test=IMAGES[:9], y_test=LABELS[:9] + 9)},
+            "archive",
+            "the training labels end at 4",
+        ),
+    ],
+)
+def test_what_is_no_data_set_is_refused_with_its_field(
+    tmp_path: Path, fields: dict[str, bytes], parameter: str, reason: str
+) -> None:
+    for field, content in fields.items():
+        (tmp_path / field).write_bytes(content)
+    (tmp_path / "arrays").mkdir()
+    with pytest.raises(UploadRefused) as caught:
+        take_in({field: tmp_path / field for field in fields}, tmp_path / "arrays", fraction=None)
+    assert reason in caught.value.faults.get(parameter, ""), caught.value
+
+
+def test_a_damaged_value_is_found_at_the_end_by_its_checksum(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, images=IMAGES, labels=LABELS)
+    damaged = buffer.getvalue().replace(IMAGES.tobytes(), IMAGES.tobytes()[:-1] + bytes([IMAGES[-1, -1, -1] ^ 1]))
+    (tmp_path / "archive").write_bytes(damaged)
+    (tmp_path / "arrays").mkdir()
+    with pytest.raises(UploadRefused, match="archive: is damaged"):
+        take_in({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.jobs import actions
+from service.jobs.actions import Submission
+from service.spec.validation import resolve
+from service.storage.database import Database
+
+Submit = Callable[..., str]
+
+
+@pytest.fixture
+def submit(database: Database) -> Submit:
+    """Store a job and give its id."""
+
+    def submit(owner: str | None = None, **spec: Any) -> str:
+        document = {"kind": "classifier", "epochs": 4, **spec}
+        submission = Submission(spec=document, resolved=resolve(document), steps=40, owner=owner)
+        answer, _ = actions.submit(database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+        return str(answer["id"])
+
+    return submit

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from service.errors import ArtifactNotFound, IdempotencyConflict, IllegalTransition, InvalidCursor, JobNotFound
+from service.jobs import actions, leases, names
+from service.jobs.actions import IdempotencyKey, Submission
+from service.jobs.estimates import plan
+from service.jobs.queries import listing
+from service.jobs.queries.listing import JobFilter
+from service.jobs.queries.sorting import SORTS
+from service.spec.validation import Shape, resolve
+from service.states import Action, Request, Status
+from service.storage.database import Database
+
+Submit = Callable[..., str]
+VERBS = {
+    Action.CANCEL: actions.cancel,
+    Action.PAUSE: actions.pause,
+    Action.RESUME: actions.resume,
+    Action.RETRY: actions.retry,
+    Action.FORK: lambda *asked, **owner: required(Action.FORK, *asked, **owner),
+    Action.REPRODUCE: lambda *asked, **owner: required(Action.REPRODUCE, *asked, **owner),
+    Action.DELETE: actions.remove,
+}
+CRAFTED = [
+    base64.urlsafe_b64encode(json.dumps(["-created_at", 5, text]).encode()).decode().rstrip("=")
+    for text in ("\ud800", "\0", "é")
+]
+DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
+
+
+def required(action: Action, database: Database, job_id: str, owner: str | None = None) -> None:
+    """What makes a new job asks only whether it may."""
+    with database.read() as session:
+        actions.require(actions.get(session, job_id, owner=owner), action)
+
+
+def bring_to(database: Database, job_id: str, status: Status) -> None:
+    """Lead a queued job, the only one, to a state by the ways that there are."""
+    if status is Status.QUEUED:
+        return
+    held = leases.claim(database, "w", 30)
+    assert held is not None
+    assert held.job_id == job_id
+    match status:
+        case Status.RUNNING:
+            pass
+        case Status.PAUSED:
+            leases.hand_back(database, held, Request.PAUSE)
+        case Status.SUCCEEDED:
+            leases.succeed(database, held, "sha256:x")
+        case Status.FAILED:
+            leases.fail(database, held, {"code": "internal", "message": "m"})
+        case Status.CANCELLED:
+            leases.hand_back(database, held, Request.CANCEL)
+
+
+@pytest.mark.parametrize(("status", "action"), list(itertools.product(Status, Action)))
+def test_every_action_is_legal_where_it_is_offered_and_nowhere_else(
+    database: Database, submit: Submit, status: Status, action: Action
+) -> None:
+    job_id = submit()
+    bring_to(database, job_id, status)
+    with database.read() as session:
+        offered = actions.actions_of(actions.get(session, job_id))
+    if action in offered:
+        VERBS[action](database, job_id)
+    else:
+        with pytest.raises(IllegalTransition) as caught:
+            VERBS[action](database, job_id)
+        assert caught.value.allowed == offered
+
+
+def test_what_is_asked_of_a_waiting_job_happens_at_once(database: Database, submit: Submit) -> None:
+    assert actions.cancel(database, submit()).status == Status.CANCELLED
+    assert leases.claim(database, "w", 15) is None
+
+
+def test_a_resumed_job_waits_again(database: Database, submit: Submit) -> None:
+    job_id = submit()
+    bring_to(database, job_id, Status.PAUSED)
+    assert actions.resume(database, job_id).status == Status.QUEUED
+    held = leases.claim(database, "w", 15)
+    assert held is not None
+    assert held.lease == 2
+
+
+def test_a_deleted_job_is_gone_with_everything(database: Database, submit: Submit) -> None:
+    job_id = submit(tags=["a"])
+    actions.cancel(database, job_id)
+    actions.remove(database, job_id)
+    with database.read() as session:
+        with pytest.raises(JobNotFound):
+            actions.get(session, job_id)
+        assert listing.find(session, JobFilter(tags=["a"])).jobs == []
+
+
+def test_another_owners_job_does_not_exist(database: Database, submit: Submit) -> None:
+    job_id = submit(owner="ann")
+    with database.read() as session:
+        assert actions.get(session, job_id, owner="ann").owner == "ann"
+        assert actions.get(session, job_id).owner == "ann"
+        assert listing.find(session, JobFilter(), owner="bob").jobs == []
+        with pytest.raises(JobNotFound):
+            actions.get(session, job_id, owner="bob")
+    for verb in VERBS.values():
+        with pytest.raises(JobNotFound):
+            verb(database, job_id, owner="bob")
+
+
+def test_a_repeated_key_gives_the_first_answer(database: Database) -> None:
+    document = {"kind": "classifier"}
+    submission = Submission(spec=document, resolved=resolve(document), steps=1)
+
+    def submit(key: str, fingerprint: str) -> tuple[dict[str, object], bool]:
+        idempotency = IdempotencyKey(key=key, fingerprint=fingerprint)
+        return actions.submit(database, submission, idempotency=idempotency, represent=lambda job: {"id": job.id})
+
+    first, replayed = submit("k", "f")
+    assert not replayed
+    assert submit("k", "f") == (first, True)
+    with pytest.raises(IdempotencyConflict):
+        submit("k", "other")
+    assert submit("k2", "f")[0] != first
+    with database.read() as session:
+        assert len(listing.find(session, JobFilter()).jobs) == 2
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_pages_show_each_job_once_though_new_ones_arrive(database: Database, submit: Submit, sort: str) -> None:
+    wanted = [submit(priority=number % 3) for number in range(10)]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        with database.read() as session:
+            page = listing.find(session, JobFilter(), sort=sort, limit=3, cursor=cursor)
+        seen += [job.id for job in page.jobs]
+        if page.next_cursor is None:
+            break
+        cursor = page.next_cursor
+        if sort == "-created_at" and len(seen) < 20:
+            submit()
+    assert len(seen) == len(set(seen))
+    assert set(wanted) <= set(seen)
+
+
+def test_filters_work_together(database: Database, submit: Submit) -> None:
+    submit(name="Alpha", tags=["x"])
+    wanted = submit(name="alphabet 100%", tags=["x", "y"], kind="gan")
+    submit(name="beta", tags=["y"])
+    with database.read() as session:
+        found = listing.find(session, JobFilter(tags=["x"], kind="gan", text="ALPHA", status=[Status.QUEUED])).jobs
+        assert [job.id for job in found] == [wanted]
+        assert [job.id for job in listing.find(session, JobFilter(text="100%")).jobs] == [wanted]
+        assert listing.find(session, JobFilter(text="1_0")).jobs == []
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "!!!!", "bnVsbA", "WzEsMl0", "WyItY3JlYXRlZF9hdCIsICJ4IiwgInkiXQ", "é", *CRAFTED]
+)
+def test_a_foreign_cursor_is_refused(database: Database, cursor: str) -> None:
+    with database.read() as session, pytest.raises(InvalidCursor):
+        listing.find(session, JobFilter(), cursor=cursor)
+
+
+@pytest.mark.parametrize("which", ["best", "latest", "7", "-1", "../x", "9" * 30, "²"])
+def test_a_checkpoint_that_is_not_there_is_not_found(database: Database, submit: Submit, which: str) -> None:
+    job_id = submit()
+    with database.read() as session, pytest.raises(ArtifactNotFound):
+        actions.checkpoint(session, actions.get(session, job_id), which)
+
+
+def test_an_average_takes_as_much_as_the_network_that_it_is_of(database: Database) -> None:
+    layers = [{"units": 20, "activation": "linear"}, {"type": "batch_norm"}, {"units": 784, "activation": "tanh"}]
+    generator = 100 * 20 + 20 + 2 * 20 + 20 * 784 + 784
+    statistics = 2 * 20
+    for spec, average, numbers in (
+        ({"kind": "classifier"}, {"average_decay": 0.9}, 311_650),
+        (
+            {"kind": "gan", "generator": {"layers": layers, "average_decay": None}},
+            {"generator": {"layers": layers, "average_decay": 0.9}},
+            generator + statistics,
+        ),
+    ):
+        with database.read() as session:
+            without, with_average = (plan(session, resolve(one), DIGITS) for one in (spec, spec | average))
+        assert with_average.checkpoint_bytes - without.checkpoint_bytes == 4 * numbers
+        assert with_average.estimated_bytes - without.estimated_bytes == 4 * numbers
+
+
+@pytest.mark.parametrize("owner", [None, "ann"])
+def test_a_name_is_looked_up_in_an_index(database: Database, submit: Submit, owner: str | None) -> None:
+    first, last = submit(owner, name="twice"), submit(owner, name="twice")
+    submit("bob" if owner else None, name="once")
+    asked: list[tuple[str, Any]] = []
+    event.listen(database.engine, "before_cursor_execute", lambda c, cur, sql, values, *_: asked.append((sql, values)))
+    with database.read() as session:
+        found = listing.find(session, JobFilter(name="twice"), owner=owner, limit=5)
+        assert [job.id for job in found.jobs] == [last, first]
+        assert names.of_fork(session, found.jobs[0], owner=owner) == "twice-2"
+        if database.is_sqlite:
+            by_name = [given for given in asked if "jobs.name =" in given[0] or "jobs.name IN" in given[0]]
+            plans = [
+                str(session.connection().exec_driver_sql("EXPLAIN QUERY PLAN " + sql, v).all()) for sql, v in by_name
+            ]
+            assert ["ix_jobs_name" in plan for plan in plans] == [True, True]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import LeaseLost
+from service.jobs import actions, leases
+from service.jobs.actions import Origin, Submission
+from service.jobs.extremes import Extremes, extended
+from service.jobs.leases import Claim, EpochRecord, Position
+from service.spec.validation import resolve
+from service.storage.database import Database
+
+Submit = Callable[..., str]
+
+
+def claim(database: Database) -> Claim:
+    held = leases.claim(database, "w", 30)
+    assert held is not None
+    return held
+
+
+def commit(database: Database, held: Claim, epoch: int, **metrics: float) -> None:
+    position = Position(step=10 * epoch, steps=40)
+    done = EpochRecord(
+        epoch=epoch, position=position, metrics=metrics, confusion=None, samples_digest=None, seconds=1.0,
+        is_best=False, files=(),
+    )  # fmt: skip
+    leases.commit_epoch(database, held, done, keep_last=1)
+
+
+def stored(database: Database, job_id: str) -> Extremes:
+    with database.read() as session:
+        return actions.get(session, job_id).extremes
+
+
+def test_each_epoch_extends_the_extremes(database: Database, submit: Submit) -> None:
+    job_id = submit()
+    assert stored(database, job_id) == {}
+    held = claim(database)
+    for epoch, loss in enumerate((0.5, 0.2, 0.9, 0.2), 1):
+        commit(database, held, epoch, val_loss=loss, val_accuracy=math.nan if epoch == 1 else 0.1 * epoch)
+    assert stored(database, job_id) == {
+        "val_loss": {"min": 0.2, "min_epoch": 2, "max": 0.9, "max_epoch": 3},
+        "val_accuracy": {"min": 0.2, "min_epoch": 2, "max": 0.4, "max_epoch": 4},
+    }
+
+
+def test_an_epoch_that_is_trained_again_changes_no_extreme(database: Database, submit: Submit) -> None:
+    job_id = submit()
+    held = claim(database)
+    commit(database, held, 1, val_loss=0.5)
+    before = stored(database, job_id)
+    leases.hand_back(database, held, None)
+    again = claim(database)
+    commit(database, again, 1, val_loss=0.1)  # a violation of determinism: the stored epoch stays, and so do these
+    assert stored(database, job_id) == before
+    with pytest.raises(LeaseLost):
+        commit(database, held, 2, val_loss=0.0)
+    assert stored(database, job_id) == before
+
+
+def test_a_fork_starts_without_its_parents_extremes(database: Database, submit: Submit) -> None:
+    parent_id = submit()
+    held = claim(database)
+    commit(database, held, 1, val_loss=0.1)
+    leases.succeed(database, held, "sha256:x")
+    with database.read() as session:
+        parent = actions.get(session, parent_id)
+    document = {"kind": "classifier", "epochs": 4}
+    for reproduces in (False, True):
+        origin = Origin(parent=parent, reproduces=reproduces)
+        new = Submission(spec=document, resolved=resolve(document), steps=40, origin=origin)
+        answer, _ = actions.submit(database, new, idempotency=None, represent=lambda job: {"id": job.id})
+        assert stored(database, str(answer["id"])) == {}
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("ab"), st.none() | st.floats(allow_nan=False, allow_infinity=False))))
+def test_extremes_are_those_of_all_values(epochs: list[dict[str, float | None]]) -> None:
+    found: Extremes = {}
+    for epoch, metrics in enumerate(epochs, 1):
+        found = extended(found, metrics, epoch)
+    for name in "ab":
+        values = [(epoch[name], at) for at, epoch in enumerate(epochs, 1) if epoch.get(name) is not None]
+        if not values:
+            assert name not in found
+            continue
+        numbers = [value for value, _ in values]
+        assert found[name] == {
+            "min": min(numbers),
+            "min_epoch": next(at for value, at in values if value == min(numbers)),
+            "max": max(numbers),
+            "max_epoch": next(at for value, at in values if value == max(numbers)),
+        }

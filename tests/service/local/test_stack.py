@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.client import Client
+from service.local import HomeInUse, LocalStack, PortTaken, StackError
+from service.runtime.settings import Settings
+
+UP = [sys.executable, "-c", "from service.cli import main; main()", "up"]
+
+
+def settings_for(home: Path, **environ: str) -> Settings:
+    return Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"} | environ, cores=1)
+
+
+def processes_of(home: Path) -> set[int]:
+    """Whatever runs with this state folder in its environment or its command line: a scan of all processes."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+                if os.fsencode(home) in told:
+                    found.add(int(entry.name))
+    return found
+
+
+def wait_until(condition: Callable[[], bool], within_s: float = 20) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+def answers(url: str) -> bool:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts ``tapeline up`` as a process of its own, and gives it once it has said where it is."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        environ = os.environ | {"TAPELINE_HOME": str(tmp_path / "home"), "TAPELINE_PORT": "0", "TAPELINE_WORKERS": "1"}
+        process = subprocess.Popen(UP, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    wait_until(lambda: not processes_of(tmp_path / "home"))
+
+
+def url_from(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "page" in line:
+            return line.split()[-1]
+    pytest.fail(f"it ended: {said}")
+
+
+@pytest.mark.parametrize(("auth", "hint"), [("local", "TAPELINE_AUTH"), ("auto", "tapeline keys create")])
+def test_nobody_is_let_in_from_the_network_without_a_key(tmp_path: Path, auth: str, hint: str) -> None:
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_PORT": "0", "TAPELINE_HOST": "0.0.0.0", "TAPELINE_AUTH": auth}
+    stack = LocalStack(Settings.from_env(environ, cores=1))
+    with pytest.raises(StackError, match=hint):
+        stack.start()
+    assert not [child for child in stack._children if child.exit_code() is None]
+
+
+def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        stack = LocalStack(replace(settings_for(tmp_path / "home"), port=port))
+        with pytest.raises(PortTaken, match=f"port {port} .* is taken(?s:.*)TAPELINE_PORT={port + 1} tapeline up"):
+            stack.start()
+    assert stack.pids == {}
+    assert list((tmp_path / "home" / "logs").iterdir()) == []
+
+
+def test_an_address_of_another_machine_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match=r"192\.0\.2\.1"):
+        LocalStack(replace(settings_for(tmp_path), host="192.0.2.1")).start()
+
+
+def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StackError, match=r"state folder .*/file/home cannot be used: Not a directory"):
+        LocalStack(settings_for(tmp_path / "file" / "home")).start()
+
+
+def test_a_database_that_does_not_answer_is_an_error_with_its_log(tmp_path: Path) -> None:
+    nowhere = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
+    stack = LocalStack(settings_for(tmp_path / "home", TAPELINE_DATABASE_URL=nowhere))
+    with pytest.raises(StackError, match=r"could not be migrated(?s:.*)refused(?s:.*)migrate\.log"):
+        stack.start()
+    assert processes_of(tmp_path / "home") == set()
+
+
+def test_the_whole_stack_runs_refuses_a_second_one_mends_itself_and_ends(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    damaged = home / "broker" / "appendonlydir"  # of an earlier run, cut by a loss of power
+    damaged.mkdir(parents=True)
+    (damaged / "appendonly.aof.manifest").write_text("nonsense\n")
+    notes: list[str] = []
+    with LocalStack(settings_for(home), notify=notes.append) as stack:
+        assert answers(stack.url)
+        assert set(stack.pids) == {"broker", "web", "worker", "scheduler"}
+
+        with pytest.raises(HomeInUse, match=f"already runs on {home} at {stack.url}") as caught:
+            LocalStack(settings_for(home)).start()
+        assert caught.value.pid == os.getpid()
+        assert answers(stack.url)
+
+        before = stack.pids
+        for pid in before.values():
+            os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: all(stack.pids[name] != pid for name, pid in before.items()))
+        assert wait_until(lambda: answers(stack.url))
+        assert sorted(note.split("\n")[0].rstrip(":") for note in notes) == [
+            f"the {name} process exited (SIGKILL); it restarts in 0.5 s"
+            for name in ("broker", "scheduler", "web", "worker")
+        ]
+
+        with Client(stack.url) as client:
+            job = client.submit({"kind": "classifier", "epochs": 1})
+            assert client.wait(job["id"], timeout_s=60)["status"] == "succeeded"
+    assert processes_of(home) == set()
+    assert not answers(stack.url)
+    assert not (home / "broker.sock").exists()
+
+
+def test_ctrl_c_ends_it_with_everything_it_started(tmp_path: Path, up: Callable[[], subprocess.Popen[str]]) -> None:
+    process = up()
+    assert answers(url_from(process))
+    assert len(processes_of(tmp_path / "home")) >= 6  # itself, guard, broker, web, worker, scheduler
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert rest.splitlines()[-1] == "stopped"
+    assert "\x1b" not in rest
+    assert processes_of(tmp_path / "home") == set()
+
+
+@pytest.mark.slow
+def test_kill_9_takes_everything_with_it_and_the_next_start_waits_for_that(
+    tmp_path: Path, up: Callable[[], subprocess.Popen[str]]
+) -> None:
+    process = up()
+    url_from(process)
+    left = processes_of(tmp_path / "home") - {process.pid}
+    process.kill()
+    process.wait()
+    again = up()
+    url = url_from(again)
+    assert left & processes_of(tmp_path / "home") == set()
+    assert answers(url)
+    again.terminate()  # SIGTERM is as good as Ctrl-C
+    assert again.wait(30) == 0
+    assert processes_of(tmp_path / "home") == set()

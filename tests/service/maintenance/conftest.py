@@ -1,0 +1,113 @@
+"""A service's database and files, with jobs that were trained through the contract as a worker would."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from migrations.upgrade import upgrade
+from service.jobs import actions, leases
+from service.jobs.actions import Submission
+from service.jobs.leases import EpochRecord, Position
+from service.jobs.uploads import UploadFolder
+from service.spec import costs
+from service.spec.validation import resolve
+from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.database import Database, now_ms
+from service.storage.tables import Job
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+
+@dataclass
+class House:
+    database: Database
+    store: ArtifactFolder
+
+    @property
+    def received(self) -> UploadFolder:
+        return UploadFolder(self.store.root)
+
+    def train(self, epochs: int = 5, *, best: int = 2, ended_days_ago: float | None = 0.0) -> str:
+        """A job with ``epochs`` checkpoints; ``None``: it is still running."""
+        document = {"kind": "classifier", "epochs": epochs, "tags": ["kept"]}
+        resolved = resolve(document)
+        submission = Submission(spec=document, resolved=resolved, steps=costs.total_steps(resolved, 8500))
+        answer, _ = actions.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+        held = leases.claim(self.database, "played", 600.0)
+        assert held is not None
+        leases.begin(self.database, held, {"numpy": "2"})
+        for epoch in range(1, epochs + 1):
+            data = f"{held.job_id} {epoch}".encode() * 50
+            files = [
+                self.store.write(held.job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, data),
+                self.store.write(held.job_id, ArtifactKind.SAMPLE, epoch, held.lease, data[:99]),
+            ]
+            record = EpochRecord(
+                epoch=epoch,
+                position=Position(step=epoch, steps=epochs),
+                metrics={"train_loss": 0.1 / epoch},
+                confusion=None,
+                samples_digest=None,
+                seconds=0.5,
+                is_best=epoch <= best,
+                files=files,
+            )
+            leases.commit_epoch(self.database, held, record, keep_last=1000)
+        if ended_days_ago is not None:
+            leases.succeed(self.database, held, "sha256:done")
+            with self.database.write() as session:
+                at = now_ms() - int(ended_days_ago * DAY_MS)
+                session.execute(update(Job).where(Job.id == held.job_id).values(finished_ms=at))
+        return str(answer["id"])
+
+    def epochs_kept(self, job_id: str) -> list[int]:
+        with self.database.read() as session:
+            rows = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        for row in rows:
+            self.store.read(row.path, row.sha256)
+        return [row.epoch for row in rows]
+
+    def paths(self) -> set[str]:
+        return {item.path for item in self.store.stored()}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Damaged backups of one database are restored into the other in the slow suite; whole ones always are."""
+    for item in items:
+        if item.path.name == "test_damaged_backup.py" and isinstance(item, pytest.Function):
+            params = item.callspec.params if hasattr(item, "callspec") else {}
+            if params.get("empty", params.get("database_url")) != params.get("database_url"):
+                item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated database that nobody shares: some of these tests change its schema."""
+    with closing(Database(database_url)) as made:
+        upgrade(made)
+        yield made
+
+
+@pytest.fixture
+def house(database: Database, tmp_path: Path) -> House:
+    return House(database, ArtifactFolder(tmp_path / "artifacts"))
+
+
+@pytest.fixture
+def age(house: House) -> Callable[..., None]:
+    """Make files look a day old."""
+
+    def make_old(*paths: str) -> None:
+        for path in paths:
+            os.utime(house.store.root / path, (time.time() - 86400,) * 2)
+
+    return make_old

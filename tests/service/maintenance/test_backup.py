@@ -1,0 +1,218 @@
+"""A service that is gone, and comes back from its backup: from either database into either."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from alembic import command
+from sqlalchemy import delete, inspect, select, text
+from sqlalchemy.exc import DatabaseError
+
+from migrations.upgrade import config, exclusively, is_current
+from service.access import audit_seals
+from service.access.audit_chain import verify
+from service.jobs import actions, leases
+from service.jobs.rescue import rescue
+from service.jobs.uploads import UploadFolder
+from service.maintenance.backup import BackupError, backup, restore
+from service.maintenance.parts import PartWriter, read_parts
+from service.storage.artifacts import ArtifactFolder
+from service.storage.database import Database, now_ms
+from service.storage.tables import AuditEntry, Base, Upload
+from tests.service.maintenance.conftest import DAY_MS, House
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+    """Where nothing is yet, not even a schema."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'new' / 'tapeline.db'}"
+    else:
+        name, server = f"empty_{uuid4().hex}", request.getfixturevalue("postgres_server")
+        with psycopg.connect(f"user=postgres dbname=postgres host={server}", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        url = f"postgresql+psycopg://postgres:@/{name}?host={server}"
+    made = House(Database(url), ArtifactFolder(tmp_path / "new" / "artifacts"))
+    yield made
+    made.database.close()
+
+
+def rows(database: Database) -> dict[str, list[dict[str, Any]]]:
+    with database.read() as session:
+        return {
+            table.name: sorted((dict(row) for row in session.execute(select(table)).mappings()), key=repr)
+            for table in Base.metadata.sorted_tables
+            if table.name != "workers"
+        }
+
+
+def copy(house: House) -> io.BytesIO:
+    target = io.BytesIO()
+    assert backup(house.database, house.store, house.received, target).damaged == []
+    target.seek(0)
+    return target
+
+
+def rewritten(data: bytes, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> bytes:
+    """The same backup with other parts in it, whose checksums are right."""
+    made = io.BytesIO()
+    writer = PartWriter(made)
+    for name, content in read_parts(io.BytesIO(data)):
+        if (part := change(name, b"".join(content))) is not None:
+            writer.add(part[0], io.BytesIO(part[1]))
+    writer.finish()
+    return made.getvalue()
+
+
+def of_older_schema(name: str, data: bytes, database: Database, schema: str) -> bytes:
+    """A part as a version of Tapeline would have written it that had the schema which the database has now."""
+    if name == "manifest.json":
+        return json.dumps({"format": 2, "schema": schema}).encode()
+    if not name.startswith("rows/"):
+        return data
+    columns = {column["name"] for column in inspect(database.engine).get_columns(name.split("/")[1])}
+    lines = [{key: value for key, value in json.loads(line).items() if key in columns} for line in data.splitlines()]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def test_everything_comes_back(house: House, empty: House) -> None:
+    ended, running = house.train(), house.train(ended_days_ago=None)
+    saved = copy(house)
+    report = restore(empty.database, empty.store, empty.received, saved)
+    assert report.files == 20
+    assert is_current(empty.database)
+    assert rows(empty.database) == rows(house.database)
+    assert empty.paths() == house.paths()
+    assert empty.epochs_kept(ended) == [1, 2, 3, 4, 5]
+    # And it goes on: what ran is taken back, and the log goes on without a hole.
+    with empty.database.write() as session:
+        session.execute(text("UPDATE jobs SET lease_expires_ms = 1 WHERE status = 'running'"))
+    assert rescue(empty.database) == [running]
+    held = leases.claim(empty.database, "another", 60.0)
+    assert held is not None
+    assert (held.job_id, held.lease) == (running, 2)
+    with empty.database.read() as session:
+        assert actions.get(session, running).epoch == 5
+
+
+def test_a_backup_of_an_older_schema_is_brought_up_to_date(house: House, empty: House) -> None:
+    job_id = house.train()
+    saved = copy(house)
+    old = "0003"
+    with exclusively(house.database) as connection:
+        command.downgrade(config(connection), old)
+        reflected = {row[0] for row in connection.execute(text("SELECT id FROM jobs"))}
+    assert reflected == {job_id}
+    changed = rewritten(
+        saved.getvalue(),
+        lambda name, data: (
+            None
+            if name.split("/")[1:2]
+            and name.split("/")[1] in ("audit", "audit_seals", "api_keys", "browser_sessions", "uploads")
+            else (name, of_older_schema(name, data, house.database, old))
+        ),
+    )
+    report = restore(empty.database, empty.store, empty.received, io.BytesIO(changed))
+    assert report.rows["jobs"] == 1
+    assert is_current(empty.database)
+    assert empty.epochs_kept(job_id) == [1, 2, 3, 4, 5]
+
+
+def test_a_file_that_was_pruned_meanwhile_is_left_out_with_its_row(house: House, empty: House) -> None:
+    job_id = house.train()
+    with house.database.read() as session:
+        first, *_ = actions.artifacts(session, job_id)
+
+    class Pruning(ArtifactFolder):
+        """Removes a checkpoint, as a running job does, between the rows and the files."""
+
+        def read(self, path: str, sha256: str) -> bytes:
+            if path == first.path and (self.root / path).exists():
+                with house.database.write() as session:
+                    session.delete(session.get_one(type(first), first.id))
+                self.remove([path])
+            return super().read(path, sha256)
+
+    target = io.BytesIO()
+    report = backup(house.database, Pruning(house.store.root), house.received, target)
+    assert (report.files, report.damaged) == (9, [])
+    target.seek(0)
+    restore(empty.database, empty.store, empty.received, target)
+    assert empty.epochs_kept(job_id) == [2, 3, 4, 5]
+
+
+def test_a_damaged_file_is_told_of(house: House) -> None:
+    job_id = house.train(1)
+    with house.database.read() as session:
+        first, _ = actions.artifacts(session, job_id)
+    (house.store.root / first.path).write_bytes(b"another")
+    report = backup(house.database, house.store, house.received, io.BytesIO())
+    assert len(report.damaged) == 1
+    assert first.path in report.damaged[0]
+
+
+def test_nothing_is_restored_over_something(house: House, empty: House, tmp_path: Path) -> None:
+    house.train(1)
+    saved = copy(house)
+    with pytest.raises(BackupError, match="artifacts already"):
+        restore(empty.database, house.store, house.received, saved)
+    with pytest.raises(BackupError, match="not empty"):
+        restore(house.database, ArtifactFolder(tmp_path / "other"), UploadFolder(tmp_path / "other"), saved)
+    assert not (tmp_path / "other").exists()
+    (empty.store.root / "datasets" / "ds_1").mkdir(parents=True)
+    with pytest.raises(BackupError, match="datasets already"):
+        restore(empty.database, empty.store, empty.received, saved)
+
+
+def test_the_audit_goes_on_with_new_numbers(house: House, empty: House) -> None:
+    for _ in range(3):
+        with house.database.write() as session:
+            session.add(AuditEntry(at_ms=now_ms(), action="tried", detail={}))
+    restore(empty.database, empty.store, empty.received, copy(house))
+    with empty.database.write() as session:
+        session.add(AuditEntry(at_ms=now_ms(), action="tried again", detail={}))
+    assert len(rows(empty.database)["audit"]) == 4
+
+
+def test_data_sets_that_people_sent_come_back(house: House, empty: House) -> None:
+    folder = house.received.begin("ds_1")
+    arrays = folder / "whole"
+    arrays.mkdir()
+    (arrays / "train-images.npy").write_bytes(b"pixels" * 1000)
+    (arrays / "train-labels.npy").write_bytes(b"labels")
+    house.received.finish("ds_1", arrays)
+    values = {"image_rows": 2, "image_columns": 3, "classes": 4, "train_count": 5, "validation_count": 6}
+    with house.database.write() as session:
+        session.add(Upload(id="ds_1", owner="", name="mine", sha256="sha256:1", size_bytes=7, created_ms=8, **values))
+    report = restore(empty.database, empty.store, empty.received, copy(house))
+    assert report.files == 2
+    found = {name: path.read_bytes() for name, path in empty.received.files("ds_1").items()}
+    assert found == {"train-images.npy": b"pixels" * 1000, "train-labels.npy": b"labels"}
+    assert rows(empty.database)["uploads"] == rows(house.database)["uploads"]
+
+
+def test_a_restored_audit_log_is_verified_and_goes_on(house: House, empty: House) -> None:
+    """With the triggers in place, and with a range that retention has removed."""
+    for days in (40, 20, 0):
+        with house.database.write() as session:
+            session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={"days": days}))
+        audit_seals.seal(house.database, settled_s=0)
+    assert audit_seals.remove_expired(house.database, 30) == 1
+    restore(empty.database, empty.store, empty.received, copy(house))
+    kept = verify(audit_seals.items(house.database))
+    assert (kept.fault, kept.removed_entries, kept.entries) == (None, 1, 2)
+    assert verify(audit_seals.items(empty.database), head=kept.head) == kept
+    with empty.database.write() as session:
+        session.add(AuditEntry(at_ms=now_ms(), action="submit", detail={}))
+    assert audit_seals.seal(empty.database, settled_s=0) == 1
+    assert verify(audit_seals.items(empty.database), head=kept.head).entries == 3
+    with pytest.raises(DatabaseError, match="append-only"), empty.database.write() as session:
+        session.execute(delete(AuditEntry))
+    assert audit_seals.remove_expired(empty.database, 10) == 1

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from service.runtime import temporary
+
+MAKE_AND_DIE = """
+import os, signal
+from service.runtime import temporary
+print(temporary.new_folder("worker"), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_folders_of_killed_processes_go_with_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environ = os.environ | {"TMPDIR": str(tmp_path)}
+    killed = subprocess.run([sys.executable, "-c", MAKE_AND_DIE], env=environ, capture_output=True, text=True)
+    left = Path(killed.stdout.strip())
+    assert (left.parent, left.is_dir()) == (tmp_path, True)
+    parents = tmp_path / f"tapeline-worker-{os.getppid()}-x"
+    for other in (parents, tmp_path / "tapeline-worker-x-y", tmp_path / f"tapeline-metrics-{2**30}-x"):
+        other.mkdir()
+    made = temporary.new_folder("worker")
+    assert made.is_dir()
+    assert not left.exists()
+    assert parents.is_dir()
+    assert len(list(tmp_path.iterdir())) == 4

@@ -1,0 +1,72 @@
+"""Presets fit images of any size that may be uploaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from service.spec import costs
+from service.spec.layer_shapes import networks
+from service.spec.presets import PRESETS
+from service.spec.schema import ClassifierSpec, GanSpec, Kind
+from service.spec.validation import Shape, check_fit, resolve, spec_hash, suit
+
+EVERY = [(kind, preset) for kind in PRESETS for preset in PRESETS[kind]]
+
+
+def suited(kind: str, preset: str, shape: Shape, **more: Any) -> Any:
+    document = {"kind": kind, "preset": preset, **more}
+    return suit(resolve(document), document, shape)
+
+
+@pytest.mark.parametrize(("kind", "preset"), EVERY)
+def test_for_digits_a_preset_is_as_it_is_written(kind: Kind, preset: str) -> None:
+    spec = suited(kind, preset, Shape(rows=28, columns=28, classes=10, train_count=8500))
+    assert spec == resolve({"kind": kind, "preset": preset})
+    assert spec_hash(spec) == spec_hash(resolve({"kind": kind, "preset": preset}))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sampled_from(EVERY),
+    st.integers(1, 512) | st.sampled_from([1, 2, 3, 7, 8, 16, 64, 512]),
+    st.integers(1, 512) | st.sampled_from([1, 2, 3, 7, 8, 16, 64, 512]),
+    st.integers(2, 255),
+    st.integers(1, 70_000),
+)
+@example((Kind.GAN, "best"), 16, 16, 2, 100)
+@example((Kind.GAN, "best"), 20, 30, 3, 1000)
+@example((Kind.GAN, "best"), 512, 512, 10, 3000)
+@example((Kind.GAN, "best"), 446, 388, 10, 1000)
+@example((Kind.GAN, "stable"), 509, 509, 10, 3000)
+@example((Kind.CLASSIFIER, "conv"), 8, 8, 4, 1000)
+@example((Kind.CLASSIFIER, "conv"), 1, 1, 2, 50)
+@example((Kind.CLASSIFIER, "conv"), 512, 512, 255, 3000)
+def test_every_preset_fits_every_size(
+    which: tuple[Kind, str], rows: int, columns: int, classes: int, count: int
+) -> None:
+    most = 2**30 // (rows * columns)  # as an upload may hold
+    shape = Shape(rows=rows, columns=columns, classes=classes, train_count=min(count, most))
+    spec = suited(*which, shape)
+    check_fit(spec, shape)
+    made = networks(spec, rows, columns)[0]
+    match spec:
+        case GanSpec():
+            assert made.placed[-1].outputs == rows * columns
+        case ClassifierSpec():
+            assert made.placed[-1].size == (classes,)
+    assert costs.parameters(spec, shape) < 20_000_000
+
+
+def test_what_a_spec_names_itself_stays() -> None:
+    small = Shape(rows=8, columns=8, classes=4, train_count=30)
+    layers = [{"units": 64, "activation": "tanh"}]
+    spec = suited("gan", "best", small, generator={"layers": layers}, samples={"count": 9}, batch_size=500)
+    assert [layer.units for layer in spec.generator.layers] == [64]
+    assert spec.discriminator != resolve({"kind": "gan", "preset": "best"}).discriminator
+    assert (spec.batch_size, spec.samples.count) == (500, 9)
+    kept = suited("classifier", "conv", small, augmentation={"max_shift": 3}, epochs=2)
+    assert (kept.augmentation.max_shift, kept.epochs, kept.batch_size) == (3, 2, 30)

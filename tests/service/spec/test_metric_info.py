@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import service.web
+from service.spec import metric_info
+from service.spec.metric_info import METRICS, describe, number
+from service.web import tiles
+
+
+def test_a_layers_metric_is_described_by_its_base() -> None:
+    assert describe("grad_norm/layers.0").label == "gradient norm · layers.0"
+    assert describe("dead_units/generator.layers.2").percent
+    assert describe("something_new").label == "something new"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("val_accuracy", 0.96066, "96.07%"),
+        ("saturation/layers.0", 0.5, "50.00%"),
+        ("train_loss", 0.48284, "0.4828"),
+        ("grad_norm", 0.00001234, "1.23e-05"),
+        ("frechet_distance", 0.0, "0"),
+        ("val_loss", None, "-"),
+        ("cpu_seconds", 1.2345, "1.23 s"),
+        ("cpu_seconds", 3600.4, "3600 s"),
+        ("memory_bytes", 112_345_678, "112 MB"),
+        ("memory_bytes", 2_500_000_000, "2.5 GB"),
+        ("memory_bytes", 12, "12 B"),
+    ],
+)
+def test_a_value_is_written_in_its_unit(name: str, value: float | None, text: str) -> None:
+    assert number(name, value) == text
+
+
+def test_every_metric_that_a_page_singles_out_is_described() -> None:
+    assert set(tiles.METRICS) <= METRICS.keys()
+
+
+def test_the_palette_has_a_colour_for_each() -> None:
+    assert {info.series for info in METRICS.values()} <= set(range(1, 9))
+    json.dumps(metric_info.documents())
+
+
+def test_the_palette_is_that_of_the_page() -> None:
+    css = (Path(service.web.__file__).parent / "static" / "app.css").read_text()
+    light = css.partition('[data-theme="dark"]')[0]
+    assert tuple(re.findall(r"--series-\d: (#[0-9a-f]{6});", light)) == metric_info.PALETTE
+
+
+def test_metrics_that_share_a_chart_differ_in_colour() -> None:
+    for names in (
+        ("train_loss", "val_loss"),
+        ("train_accuracy", "val_accuracy"),
+        ("d_loss", "g_loss"),
+        ("d_real", "d_fake"),
+        ("mode_coverage", "class_entropy", "min_class_share", "confidence", "sample_diversity"),
+        ("d_learning_rate", "g_learning_rate"),
+        ("d_grad_norm", "g_grad_norm"),
+        ("dead_units", "saturation"),
+        ("d_dead_units", "g_dead_units", "d_saturation", "g_saturation"),
+    ):
+        assert len({describe(name).series for name in names}) == len(names), names

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from service.spec import metric_info
+from service.spec.preset_info import PRESET_INFO, Reached
+from service.spec.presets import DEFAULT_PRESET, PRESETS
+
+MEASURED = json.loads((Path(__file__).parents[3] / "benchmarks/results/presets.json").read_text(encoding="utf-8"))
+FIELDS = {"val_accuracy": "accuracy"}
+"""Metrics that have another name in the benchmark's rows."""
+REACHED = [
+    pytest.param(kind, name, reached, id=f"{kind}-{name}-{reached.dataset}")
+    for kind, presets in PRESET_INFO.items()
+    for name, info in presets.items()
+    for reached in info.reaches
+]
+
+
+def test_every_preset_is_explained() -> None:
+    assert {kind: set(presets) for kind, presets in PRESET_INFO.items()} == {
+        kind: set(presets) for kind, presets in PRESETS.items()
+    }
+    for kind, presets in PRESET_INFO.items():
+        assert next(iter(presets)) == DEFAULT_PRESET[kind]
+        for info in presets.values():
+            assert info.summary.endswith(".")
+            assert info.reaches
+
+
+@pytest.mark.parametrize(("kind", "name", "reached"), REACHED)
+def test_what_a_preset_reaches_is_what_was_measured(kind: str, name: str, reached: Reached) -> None:
+    assert reached.metric in metric_info.METRICS
+    assert reached.value > 0
+    assert reached.seconds > 0
+    place = {"kind": kind, "preset": name, "dataset": reached.dataset}
+    rows = [row for row in MEASURED["rows"] if place.items() <= row.items()]
+    if not rows:
+        assert reached.dataset == "mnist-10k", "no row was measured"
+        return
+    value = median(row[FIELDS.get(reached.metric, reached.metric)] for row in rows)
+    assert reached.value == pytest.approx(value, rel=0.01 if value > 1 else 0.001)
+    assert reached.seconds == pytest.approx(median(row["cpu_seconds"] for row in rows), rel=0.3)

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import Fault, MalformedJson, SpecError
+from service.spec import costs
+from service.spec.presets import PRESETS
+from service.spec.schema import Adam, ClassifierSpec, GanSpec, Kind, Sgd
+from service.spec.validation import Shape, canonical, check_fit, parse_json, read_resolved, resolve, spec_hash
+
+DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def faults(document: Any) -> dict[str, Fault]:
+    with pytest.raises(SpecError) as caught:
+        check_fit(resolve(document), DIGITS)
+    return {fault.pointer: fault for fault in caught.value.faults}
+
+
+@given(json_values)
+def test_json_comes_back_as_it_was_sent(document: Any) -> None:
+    assert parse_json(json.dumps(document).encode()) == document
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_give_a_document_or_one_clear_error(body: bytes) -> None:
+    try:
+        parse_json(body)
+    except MalformedJson as error:
+        assert error.line >= 1
+        assert error.column >= 1
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "column", "words"),
+    [
+        (b'{"a": 1,\n  "b": x}', 2, 8, "Expecting value"),
+        (b'{"a": 1, "a": 2}', 1, 2, "appears twice"),
+        (b'{"a": NaN}', 1, 7, "not JSON"),
+        (b'{\n"a": 1e999}', 2, 6, "too large"),
+        (b'{"a": 123456789012345678901234567890}', 1, 7, "more than 20 digits"),
+        (b'{"a": "\xff"}', 1, 8, "UTF-8"),
+        (b"[" * 40 + b"]" * 40, 1, 1, "nested"),
+        (b"[" * 100_000, 1, 1, "nested"),
+        (b'{"a": "\\ud800"}', 1, 8, "surrogate"),
+        (b"", 1, 1, "Expecting value"),
+    ],
+)
+def test_what_is_not_json_is_refused_with_its_place(body: bytes, line: int, column: int, words: str) -> None:
+    with pytest.raises(MalformedJson, match=words) as caught:
+        parse_json(body)
+    assert (caught.value.line, caught.value.column) == (line, column)
+
+
+@pytest.mark.parametrize(("kind", "preset"), [(kind, name) for kind in PRESETS for name in PRESETS[kind]])
+def test_every_preset_is_a_spec_that_fits_the_digits(kind: Kind, preset: str) -> None:
+    spec = resolve({"kind": kind, "preset": preset})
+    check_fit(spec, DIGITS)
+    assert spec.dataset.name == "mnist-10k"
+    assert read_resolved(spec.model_dump(mode="json")) == spec
+
+
+def test_the_kind_alone_is_a_whole_spec() -> None:
+    assert resolve({"kind": "classifier"}).preset == "fast"
+    assert resolve({"kind": "gan"}).preset == "stable"
+
+
+def test_a_given_field_overrides_the_presets() -> None:
+    spec = resolve(
+        {"kind": "classifier", "epochs": 3, "optimizer": {"learning_rate": 0.5}, "dataset": {"name": "mnist"}}
+    )
+    assert isinstance(spec, ClassifierSpec)
+    assert spec.epochs == 3
+    assert isinstance(spec.optimizer, Sgd)
+    assert (spec.optimizer.learning_rate, spec.optimizer.momentum) == (0.5, 0.9)
+    assert (spec.dataset.name, spec.dataset.scale) == ("mnist", resolve({"kind": "classifier"}).dataset.scale)
+
+
+def test_another_variant_replaces_the_presets_options() -> None:
+    spec = resolve({"kind": "classifier", "optimizer": {"name": "adam", "learning_rate": 0.1}})
+    assert spec.optimizer == Adam(name="adam", learning_rate=0.1)
+
+
+def test_a_network_of_a_gan_can_be_overridden_in_part() -> None:
+    spec = resolve({"kind": "gan", "discriminator": {"skip_every": 3}})
+    assert isinstance(spec, GanSpec)
+    assert spec.discriminator.skip_every == 3
+    assert len(spec.discriminator.layers) == 5
+
+
+def test_all_faults_come_at_once_each_with_its_pointer() -> None:
+    found = faults(
+        {
+            "kind": "classifier",
+            "optimzer": {},
+            "epochs": 0,
+            "batch_size": "many",
+            "shuffle": 1,
+            "tags": ["fine", 2],
+            "optimizer": {"name": "adam", "learning_rat": 1},
+            "layers": [{"units": 5, "activation": "rel"}, {"type": "dropuot"}, {"type": "dropout", "rat": 0.1}],
+        }
+    )
+    assert {pointer: fault.code for pointer, fault in found.items()} == {
+        "#/optimzer": "unknown_field",
+        "#/epochs": "out_of_range",
+        "#/batch_size": "wrong_type",
+        "#/shuffle": "wrong_type",
+        "#/tags/1": "wrong_type",
+        "#/optimizer/learning_rat": "unknown_field",
+        "#/layers/0/activation": "unknown_value",
+        "#/layers/1/type": "unknown_value",
+        "#/layers/2/rate": "missing",
+        "#/layers/2/rat": "unknown_field",
+    }
+    assert found["#/optimzer"].suggestion == "optimizer"
+    assert found["#/optimizer/learning_rat"].suggestion == "learning_rate"
+    assert found["#/layers/1/type"].suggestion == "dropout"
+
+
+def test_an_unknown_preset_hides_no_other_fault() -> None:
+    found = faults({"kind": "gan", "preset": "sable", "epochs": -1, "foo": 2})
+    assert set(found) == {"#/preset", "#/epochs", "#/foo"}
+    assert found["#/preset"].suggestion == "stable"
+
+
+@pytest.mark.parametrize(
+    ("document", "pointer", "code"),
+    [
+        ([], "#", "wrong_type"),
+        ({}, "#/kind", "missing"),
+        ({"kind": "classifer"}, "#/kind", "unknown_kind"),
+        ({"kind": ["gan"]}, "#/kind", "unknown_kind"),
+        ({"kind": "gan", "preset": "stabel"}, "#/preset", "unknown_preset"),
+        ({"kind": "gan", "preset": None}, "#/preset", "unknown_preset"),
+        ({"kind": "classifier", "optimizer": {"name": "admm"}}, "#/optimizer/name", "unknown_value"),
+        ({"kind": "classifier", "optimizer": None}, "#/optimizer", "wrong_type"),
+        ({"kind": "classifier", "layers": []}, "#/layers", "out_of_range"),
+        ({"kind": "classifier", "layers": [{"units": 9, "activation": "softmax"}]}, "#/layers/0/units", "wrong_shape"),
+        ({"kind": "classifier", "layers": [{"type": "dropout", "rate": 0.1}]}, "#/layers/0", "wrong_shape"),
+        ({"kind": "classifier", "dataset": {"scale": [1, 0]}}, "#/dataset/scale", "out_of_range"),
+        ({"kind": "classifier", "dataset": {"scale": [0]}}, "#/dataset/scale", "out_of_range"),
+        ({"kind": "classifier", "name": "two\nlines"}, "#/name", "out_of_range"),
+        ({"kind": "classifier", "seed": -1}, "#/seed", "out_of_range"),
+        ({"kind": "classifier", "seed": True}, "#/seed", "wrong_type"),
+        ({"kind": "classifier", "priority": 10}, "#/priority", "out_of_range"),
+        ({"kind": "classifier", "a/b~c": 1}, "#/a~1b~0c", "unknown_field"),
+        ({"kind": "classifier", "optimizer": {"momentum": 0, "nesterov": True}}, "#/optimizer/nesterov", "unsuitable"),
+        ({"kind": "gan", "generator": {"optimizer": {"name": "sgd", "learning_rate": 0.1, "nesterov": True}}},
+         "#/generator/optimizer/nesterov", "unsuitable"),
+        ({"kind": "classifier", "optimizer": {"weight_decay": -1}}, "#/optimizer/weight_decay", "out_of_range"),
+        ({"kind": "classifier", "optimizer": {"clip_norm": 0}}, "#/optimizer/clip_norm", "out_of_range"),
+        ({"kind": "classifier", "optimizer": {"name": "adam", "weight_decay": 0.1}},
+         "#/optimizer/weight_decay", "unknown_field"),
+        ({"kind": "classifier", "schedule": {"name": "cosine", "warmup_fraction": 1}},
+         "#/schedule/warmup_fraction", "out_of_range"),
+        ({"kind": "classifier", "augmentation": {"max_shift": 1.5}}, "#/augmentation/max_shift", "wrong_type"),
+        ({"kind": "classifier", "augmentation": {"shift": 1}}, "#/augmentation/shift", "unknown_field"),
+        ({"kind": "classifier", "average_decay": 1}, "#/average_decay", "out_of_range"),
+        ({"kind": "classifier", "early_stopping": {}}, "#/early_stopping/patience", "missing"),
+        ({"kind": "classifier", "early_stopping": {"patience": 0}}, "#/early_stopping/patience", "out_of_range"),
+        ({"kind": "classifier", "early_stopping": {"patience": 1, "metric": "loss"}},
+         "#/early_stopping/metric", "unknown_value"),
+        ({"kind": "gan", "early_stopping": {"patience": 1}}, "#/early_stopping", "unknown_field"),
+        ({"kind": "gan", "latent": {"dim": 0}}, "#/latent/dim", "out_of_range"),
+        ({"kind": "gan", "discriminator": {"layers": [{"units": 2, "activation": "sigmoid"}]}},
+         "#/discriminator/layers/0/units", "wrong_shape"),
+        ({"kind": "gan", "generator": {"layers": [{"units": 10, "activation": "tanh"}]}},
+         "#/generator/layers/0/units", "wrong_shape"),
+        ({"kind": "gan", "loss": {"name": "softmax_cross_entropy"}}, "#/loss/name", "unknown_value"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_named_where_it_is(document: Any, pointer: str, code: str) -> None:
+    assert faults(document)[pointer].code == code
+
+
+def test_pictures_are_not_moved_out_of_sight() -> None:
+    spec = resolve({"kind": "classifier", "augmentation": {"max_shift": 8}})
+    check_fit(spec, DIGITS)
+    with pytest.raises(SpecError) as caught:
+        check_fit(spec, replace(DIGITS, rows=8))
+    assert [fault.pointer for fault in caught.value.faults] == ["#/augmentation/max_shift"]
+
+
+def test_a_network_beyond_the_limit_is_refused() -> None:
+    wide = [{"units": 4096, "activation": "relu"}] * 4 + [{"units": 10, "activation": "softmax"}]
+    assert faults({"kind": "classifier", "layers": wide})["#"].code == "too_large"
+
+
+@given(json_values)
+def test_no_document_brings_the_check_down(document: Any) -> None:
+    for sent in (document, {"kind": "classifier", "optimizer": document}, {"kind": "gan", "generator": document}):
+        try:
+            check_fit(resolve(sent), DIGITS)
+        except SpecError as error:
+            assert error.faults
+
+
+def test_parameters_are_weights_and_biases() -> None:
+    assert costs.parameters(resolve({"kind": "classifier"}), DIGITS) == 784 * 392 + 392 + 392 * 10 + 10
+
+
+def test_the_hash_hangs_on_what_is_computed_and_on_nothing_else() -> None:
+    plain = spec_hash(resolve({"kind": "classifier"}))
+    assert spec_hash(resolve({"kind": "classifier", "name": "n", "tags": ["t"], "priority": 9})) == plain
+    assert spec_hash(resolve({"kind": "classifier", "seed": 1})) != plain
+
+
+def test_fields_that_came_later_leave_the_hashes_of_older_specs_alone() -> None:
+    """The two specs are as they were before any field was added; so must their hashes be."""
+    for kind, known in (
+        ("classifier", "sha256:a290905e1bb7cbcf74d0e0682b7129bbe16850d7131739c4913daf4662ee4617"),
+        ("gan", "sha256:69fa3dd61ca501e765c6f65e43eb57258e512e79303d0514aee001cf1dbfbeaf"),
+    ):
+        assert spec_hash(resolve({"kind": kind, "preset": "seed"})) == known
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"optimizer": {"weight_decay": 0.1}},
+        {"augmentation": {"max_shift": 1}},
+        {"average_decay": 0.9},
+        {"early_stopping": {"patience": 2}},
+    ],
+    ids=str,
+)
+def test_a_field_that_came_later_counts_where_it_is_used(later: dict[str, Any]) -> None:
+    spec = {"kind": "classifier", "preset": "seed"}
+    assert spec_hash(resolve(spec | later)) != spec_hash(resolve(spec))
+
+
+def test_a_spec_that_was_stored_before_a_field_came_is_still_read() -> None:
+    spec = resolve({"kind": "classifier", "preset": "seed"})
+    stored = spec.model_dump(mode="json")
+    for name in ("augmentation", "average_decay", "early_stopping"):
+        del stored[name]
+    del stored["optimizer"]["nesterov"], stored["optimizer"]["clip_norm"]
+    assert read_resolved(stored) == spec
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers(), max_size=5))
+def test_equal_documents_have_one_canonical_text(document: dict[str, int]) -> None:
+    assert canonical(document) == canonical(dict(reversed(document.items())))
+
+
+def test_the_specs_of_the_readme_are_valid() -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    inline = re.findall(r"-d '(\{\"kind\".*?\})'", text)
+    (networks,) = re.findall(r"```js\n(.*?)```", text, re.DOTALL)
+    convolutional = re.findall(r"^\{.*?\}$(?=\n\{|\n*\Z)", networks, re.DOTALL | re.MULTILINE)
+    assert [len(found) for found in (blocks, inline, convolutional)] == [1, 3, 2]
+    for sent in (*blocks, *inline, *convolutional):
+        check_fit(resolve(parse_json(sent.encode())), DIGITS)

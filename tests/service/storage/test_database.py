@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import Session
+
+from service.storage import database as module
+from service.storage.database import Database
+from service.storage.tables import Worker
+
+
+def add(name: str, fails: bool = False) -> Callable[[Session], str]:
+    def work(session: Session) -> str:
+        session.add(Worker(id=name, host="h", pid=1, slots=1, running=0, draining=False, started_ms=0, seen_ms=0))
+        session.flush()
+        if fails:
+            raise KeyError(name)
+        return name
+
+    return work
+
+
+def names(database: Database) -> set[str]:
+    with database.read() as session:
+        return set(session.scalars(select(Worker.id)))
+
+
+def at_once(works: list[Callable[[], Any]]) -> list[Any]:
+    """Do all of them in threads of their own; gives what each gave or raised."""
+    found: list[Any] = [None] * len(works)
+
+    def run(place: int) -> None:
+        try:
+            found[place] = works[place]()
+        except Exception as error:  # noqa: BLE001 - it is looked at below
+            found[place] = error
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_works_that_share_a_commit_fail_one_by_one(database: Database) -> None:
+    works = [(f"w{number}", number % 3 == 0) for number in range(24)]
+    with database.write() if database.is_sqlite else closing(database):  # so that they pile up
+
+        def run() -> None:
+            found.extend(at_once([lambda w=work: database.share(add(*w)) for work in works]))  # type: ignore[misc]
+
+        found: list[Any] = []
+        thread = threading.Thread(target=run)
+        thread.start()
+        time.sleep(0.3)
+    thread.join()
+    for (name, fails), answer in zip(works, found, strict=True):
+        assert isinstance(answer, KeyError) if fails else answer == name
+    assert names(database) == {name for name, fails in works if not fails}
+
+
+def test_a_work_sees_what_the_one_before_it_did(database: Database) -> None:
+    found = at_once([lambda: database.share(add("same")) for _ in range(6)])
+    assert found.count("same") == 1
+    assert sum(isinstance(answer, IntegrityError) for answer in found) == 5
+
+
+def test_few_commits_serve_many_works(tmp_path: Any, database: Database) -> None:
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL's commits wait for the disk together by themselves")
+    commits: list[int] = []
+    module.event.listen(database.engine, "commit", lambda _: commits.append(1))
+    with database.write():
+        thread = threading.Thread(target=at_once, args=([lambda n=n: database.share(add(f"w{n}")) for n in range(16)],))  # type: ignore[misc]
+        thread.start()
+        time.sleep(0.3)
+        commits.clear()
+    thread.join()
+    assert len(names(database)) == 16
+    assert sum(commits) <= 3, "one for the lock's holder, one for all who waited"
+
+
+def test_where_the_commit_fails_all_hear_of_it(database: Database) -> None:
+    if not database.is_sqlite:
+        pytest.skip("nothing is shared in PostgreSQL")
+
+    def refuse(_: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise OperationalError("COMMIT", None, Exception("disk full"))
+
+    module.event.listen(database.engine, "commit", refuse)
+    found: list[Any] = []
+    works: list[Callable[[], Any]] = [lambda n=n: database.share(add(f"w{n}")) for n in range(5)]  # type: ignore[misc]
+    with database.write():
+        thread = threading.Thread(target=lambda: found.extend(at_once(works)))
+        thread.start()
+        time.sleep(0.3)
+    thread.join()
+    module.event.remove(database.engine, "commit", refuse)
+    assert [type(answer) for answer in found] == [OperationalError] * 5
+    assert names(database) == set()
+
+
+def test_where_sqlite_takes_everything_back_all_who_share_hear_of_it(database: Database) -> None:
+    if not database.is_sqlite:
+        pytest.skip("nothing is shared in PostgreSQL")
+
+    def filling(session: Session) -> str:
+        connection = session.connection()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {connection.scalar(text('PRAGMA page_count'))}")
+        try:
+            return add("x" * 100_000)(session)
+        finally:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+
+    found: list[Any] = []
+    works: list[Callable[[], Any]] = [
+        lambda: database.share(add("before")),
+        lambda: database.share(filling),
+        lambda: database.share(add("after")),
+    ]
+    with database.write() as session:
+        session.execute(text("SELECT 1"))
+        threads = []
+        for work in works:  # in this order
+            threads.append(threading.Thread(target=lambda work=work: found.extend(at_once([work]))))  # type: ignore[misc]
+            threads[-1].start()
+            time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    stored = names(database)
+    assert {answer for answer in found if isinstance(answer, str)} == stored
+    assert any(isinstance(answer, OperationalError) for answer in found)
+
+
+def test_a_new_file_is_waited_for_that_another_process_turns_to_its_log(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")  # what PRAGMA journal_mode=WAL takes, too; the file is not there before
+        with (
+            closing(sqlite3.connect(path, timeout=5)) as plain,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            plain.execute("PRAGMA journal_mode=WAL")  # SQLite alone would not wait
+        release = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+        release.start()
+        with closing(Database(f"sqlite:///{path}")) as database, database.read() as session:
+            assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+        release.join()
+
+
+def test_whoever_has_waited_long_for_a_turn_gives_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL has no such turn")
+    monkeypatch.setattr(module, "_BUSY_S", 0.1)
+    with database.write():
+        (found,) = at_once([lambda: database.share(add("late"))])
+    assert isinstance(found, module.PoolTimeout)
+    assert names(database) == set(), "and what it wanted is not done later"
+    assert database.share(add("next")) == "next"

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from service.jobs import leases
+from tests.waiting import wait_until
+from tests.workers.conftest import Workshop
+from workers.messages import Child
+from workers.supervisor import supervise
+from workers.supervisor.supervise import Supervisor
+
+
+@pytest.fixture
+def supervisor(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    """One that looks, and finds nothing."""
+    made = Supervisor(workshop.settings, workshop.database)
+    monkeypatch.setattr(made, "look", lambda: None)
+    return made
+
+
+def listed(workshop: Workshop) -> Sequence[bool]:
+    """Of each worker that is listed, whether it drains."""
+    with workshop.database.read() as session:
+        return [worker.draining for worker in leases.live_workers(session)]
+
+
+def test_a_worker_that_stops_says_so_and_then_is_gone(workshop: Workshop, supervisor: Supervisor) -> None:
+    supervisor._looking.start()
+    wait_until(lambda: listed(workshop) == [False], "the worker's first word")
+    supervisor.drain()
+    wait_until(lambda: listed(workshop) == [True], "its word that it drains")
+    supervisor.close()
+    assert listed(workshop) == []
+
+
+def test_a_worker_that_checks_in_while_it_stops_is_gone_all_the_same(
+    workshop: Workshop, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_in, begun, go_on = leases.check_in, threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any) -> None:
+        begun.set()
+        go_on.wait()
+        check_in(*arguments)
+
+    monkeypatch.setattr(leases, "check_in", slowly)
+    supervisor._looking.start()
+    begun.wait()
+    closing = threading.Thread(target=supervisor.close)
+    closing.start()
+    wait_until(lambda: any(thread.name == "goodbye" for thread in threading.enumerate()), "its goodbye")
+    go_on.set()
+    closing.join()
+    assert listed(workshop) == []
+
+
+def test_a_silent_database_does_not_keep_a_worker_from_leaving(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(leases, "sign_off", lambda *_: answers.wait())
+    monkeypatch.setattr(supervise, "GOODBYE_S", 0.1)
+    began = time.monotonic()
+    supervisor.close()
+    assert time.monotonic() - began < 5
+    answers.set()
+
+
+def test_a_worker_does_not_leave_while_a_child_begins(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would end that child: Python's own exit, which did not know of it yet, hung."""
+    begun, go_on, made = threading.Event(), threading.Event(), []
+
+    def spawn() -> Child:
+        begun.set()
+        go_on.wait()
+        made.append(Child())
+        return made[0]
+
+    monkeypatch.setattr(supervisor, "_spawn", spawn)
+    threading.Thread(target=supervisor._restock).start()
+    begun.wait()
+    closing = threading.Thread(target=supervisor.close)
+    closing.start()
+    closing.join(0.5)
+    assert closing.is_alive()
+    go_on.set()
+    closing.join()
+    assert not made[0].alive
+
+
+def test_an_idle_worker_looks_on_while_the_database_is_away(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is well, which the look shows: it beats the heart once it has a child."""
+    looks: list[None] = []
+
+    def away(*_: Any) -> None:
+        raise OperationalError("", {}, ConnectionError("refused"))
+
+    monkeypatch.setattr(leases, "check_in", away)
+    monkeypatch.setattr(supervise, "LOOK_S", 0.01)
+    monkeypatch.setattr(supervisor, "look", lambda: looks.append(None))
+    supervisor._looking.start()
+    wait_until(lambda: len(looks) >= 3, "three looks")
+    supervisor.close()
+
+
+def test_a_child_that_dies_before_it_has_its_order_is_no_death_of_the_job(
+    workshop: Workshop, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, claim, child = workshop.submit(), leases.claim, Child()
+    assert child.wait_until_ready(60)
+    supervisor._spare = child
+    monkeypatch.setattr(supervisor, "_restock", lambda: None)
+
+    def claim_late(*arguments: Any, **more: Any) -> Any:
+        os.kill(child.pid, signal.SIGKILL)
+        wait_until(lambda: not child.alive, "its end")
+        return claim(*arguments, **more)
+
+    monkeypatch.setattr(leases, "claim", claim_late)
+    assert not supervisor._train_one()  # another one would die as well, perhaps
+    job = workshop.job(job_id)
+    assert (job.status, job.deaths) == ("queued", 0)
+    assert "worker lost" not in " ".join(str(event.data.get("reason")) for event in workshop.log(job_id))

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import engine
+from service.datasets import Dataset, load
+from service.models import networks
+from service.spec import layer_shapes
+from service.spec.presets import PRESETS
+from service.spec.schema import Activation, ClassifierSpec, Kind, StopMetric
+from service.spec.validation import Shape, check_fit, resolve
+from workers.training import build
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder: Path = tmp_path_factory.mktemp("data")
+    return load("mnist-10k", folder, cache_root=folder / "cache")
+
+
+@pytest.mark.parametrize(("kind", "preset"), [(kind, name) for kind in PRESETS for name in PRESETS[kind]])
+def test_every_preset_becomes_a_trainer_that_takes_a_step(digits: Dataset, kind: Kind, preset: str) -> None:
+    trainer = build.trainer(resolve({"kind": kind, "preset": preset}), digits)
+    report = next(iter(trainer.run()))
+    assert isinstance(report, engine.BatchDone)
+    assert report.step == 1
+
+
+@pytest.mark.parametrize("activation", Activation)
+def test_every_activation_of_the_spec_is_one_of_the_engine(digits: Dataset, activation: Activation) -> None:
+    layers = [{"units": 4, "activation": activation}, {"units": 10, "activation": "softmax"}]
+    trainer = build.trainer(resolve({"kind": "classifier", "layers": layers}), digits)
+    assert isinstance(trainer, engine.ClassifierTrainer)
+    first = trainer.model.layers[0]
+    assert isinstance(first, engine.Dense)
+    assert (first.activation or "linear") == activation.value
+
+
+PARTS: list[dict[str, Any]] = [
+    {"loss": {"name": "squared_error", "reduction": "sum"}},
+    {"loss": {"name": "binary_cross_entropy"}, "layers": [{"units": 10, "activation": "sigmoid"}]},
+    {"optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}},
+    {"schedule": {"name": "step", "at_epochs": [1], "factor": 0.5}},
+    {"schedule": {"name": "constant"}},
+    {"initializer": {"name": "uniform", "scale": 0.1}},
+    {"initializer": {"name": "glorot"}},
+    {"loss": {"name": "squared_error", "label_smoothing": 0.1}},
+    {"optimizer": {"nesterov": True, "weight_decay": 0.001, "decay_biases": False, "clip_norm": 1.0}},
+    {"optimizer": {"name": "adam", "clip_norm": 1.0}},
+    {"optimizer": {"name": "adamw"}},
+    {"schedule": {"name": "cosine", "warmup_fraction": 0.1}},
+    {"augmentation": {"max_shift": 2}},
+    {"average_decay": 0.99},
+    {"early_stopping": {"patience": 3}},
+    {"dtype": "float64"},
+    {"dataset": {"scale": [-1, 1]}},
+]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=str)
+def test_every_part_of_a_spec_can_be_trained_with(digits: Dataset, part: dict[str, Any]) -> None:
+    spec = resolve({"kind": "classifier", "epochs": 1, "batch_size": 500, **part})
+    reports = list(build.trainer(spec, digits).run())
+    done = reports[-1]
+    assert isinstance(done, engine.EpochDone)
+    assert np.isfinite(list(done.metrics.values())).all()
+    assert len(reports) == 17 + 1
+
+
+CONVOLUTIONS: dict[Kind, dict[str, Any]] = {
+    Kind.CLASSIFIER: {
+        "layers": [
+            {"type": "conv2d", "filters": 3, "kernel": 5, "stride": 2, "activation": "linear"},
+            {"type": "batch_norm", "activation": "leaky_relu", "momentum": 0.8, "negative_slope": 0.1},
+            {"type": "max_pool2d"},
+            {"type": "dropout", "rate": 0.1},
+            {"type": "conv2d", "filters": 4, "kernel": 2, "padding": "valid", "activation": "relu"},
+            {"type": "flatten"},
+            {"units": 10, "activation": "softmax"},
+        ]
+    },
+    Kind.GAN: {
+        "latent": {"dim": 8},
+        "generator": {
+            "layers": [
+                {"units": 98, "activation": "linear"},
+                {"type": "batch_norm", "activation": "relu"},
+                {"type": "reshape", "shape": [7, 7, 2]},
+                {"type": "upsample2d", "size": 4},
+                {"type": "conv2d", "filters": 1, "activation": "tanh"},
+            ]
+        },
+        "discriminator": {
+            "layers": [
+                {"type": "conv2d", "filters": 2, "stride": 4, "activation": "leaky_relu"},
+                {"type": "flatten"},
+                {"units": 1, "activation": "sigmoid"},
+            ]
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_networks_for_images_have_the_sizes_that_the_spec_says(digits: Dataset, kind: Kind) -> None:
+    spec = resolve({"kind": kind, "epochs": 1, "batch_size": 500, **CONVOLUTIONS[kind]})
+    check_fit(spec, Shape(rows=28, columns=28, classes=10, train_count=8500))
+    trainer = build.trainer(spec, digits)
+    report = next(iter(trainer.run()))
+    assert isinstance(report, engine.BatchDone)
+    built = [trainer.model] if isinstance(trainer, engine.ClassifierTrainer) else [
+        trainer.generator, trainer.discriminator
+    ]  # fmt: skip
+    for network, model in zip(layer_shapes.networks(spec, 28, 28), built, strict=True):
+        assert network.input_size == model.input_shape
+        outputs = model.layer_outputs(np.zeros((2, model.inputs), np.float32))
+        sizes = [output.shape[1:] for output in outputs[:-1]]
+        assert [placed.size for placed in network.placed[:-1]] == sizes
+        assert network.placed[-1].outputs == model.units
+        assert sum(placed.weights for placed in network.placed) == sum(p.size for p in model.parameters)
+        assert sum(placed.statistics for placed in network.placed) == sum(b.size for b in model.buffers)
+
+
+SIDES = st.integers(2, 5)
+ANY_LAYER = st.one_of(
+    st.fixed_dictionaries({"units": st.integers(1, 20), "activation": st.just("relu")}),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("conv2d"),
+            "filters": st.integers(1, 3),
+            "kernel": SIDES,
+            "stride": st.integers(1, 3),
+            "padding": st.sampled_from(["same", "valid"]),
+            "activation": st.just("linear"),
+        }
+    ),
+    st.fixed_dictionaries({"type": st.sampled_from(["max_pool2d", "upsample2d"]), "size": SIDES}),
+    st.fixed_dictionaries({"type": st.just("reshape"), "shape": st.lists(SIDES, min_size=3, max_size=3)}),
+    st.sampled_from([{"type": "flatten"}, {"type": "batch_norm"}, {"type": "dropout", "rate": 0.5}]),
+)
+
+
+@hypothesis.given(layers=st.lists(ANY_LAYER, max_size=4))
+@hypothesis.settings(deadline=None)
+def test_what_the_check_lets_pass_can_be_built_and_nothing_else(layers: list[dict[str, Any]]) -> None:
+    spec = resolve({"kind": "classifier", "layers": [*layers, {"units": 3, "activation": "softmax"}]})
+    assert isinstance(spec, ClassifierSpec)
+    (network,) = layer_shapes.networks(spec, 6, 8)
+    try:
+        model = networks.classifier(spec, (6, 8), engine.initializers.he_normal)
+    except engine.ShapeError:
+        assert network.faults
+        return
+    assert not network.faults
+    assert [placed.size for placed in network.placed] == model.layer_shapes
+    assert model(np.zeros((2, 48), np.float32)).shape == (2, 3)
+
+
+def test_the_settings_of_a_layer_arrive(digits: Dataset) -> None:
+    trainer = build.trainer(resolve({"kind": "classifier", **CONVOLUTIONS[Kind.CLASSIFIER]}), digits)
+    assert isinstance(trainer, engine.ClassifierTrainer)
+    conv, norm, *_, last_conv, _, _ = trainer.model.layers
+    assert isinstance(conv, engine.Conv2D)
+    assert (conv.kernel, conv.stride, conv.padding, conv.activation) == (5, 2, "same", None)
+    assert isinstance(norm, engine.BatchNorm)
+    assert (norm.momentum, norm.activation, norm.negative_slope) == (0.8, "leaky_relu", 0.1)
+    assert isinstance(last_conv, engine.Conv2D)
+    assert last_conv.padding == "valid"
+    assert "layers.1.running_variance" in trainer.model.state_dict()
+
+
+@pytest.mark.parametrize("metric", StopMetric)
+def test_a_spec_says_when_to_stop_early(digits: Dataset, metric: StopMetric) -> None:
+    stopping = {"metric": metric, "patience": 1, "min_delta": 10}  # no accuracy rises so far, and no loss falls
+    spec = resolve({"kind": "classifier", "epochs": 4, "batch_size": 4096, "early_stopping": stopping})
+    trainer = build.trainer(spec, digits)
+    epochs = [report for report in trainer.run() if isinstance(report, engine.EpochDone)]
+    assert [report.is_last for report in epochs] == [False, True]
+    assert trainer.stopped_early is not None
+    assert trainer.stopped_early.best == epochs[0].metrics[metric]
+
+
+def test_every_setting_of_an_optimizer_reaches_it() -> None:
+    sgd = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.8, "nesterov": True, "weight_decay": 0.3}
+    adam = {"name": "adam", "learning_rate": 0.2, "beta1": 0.5, "beta2": 0.6, "epsilon": 0.1, "clip_norm": 2.0}
+    decay = {"weight_decay": 0.4, "decay_biases": False}
+    for settings in (sgd | {"decay_biases": False, "clip_norm": 3.0}, adam, adam | {"name": "adamw"} | decay):
+        built = build._optimizer(resolve({"kind": "classifier", "optimizer": settings}).optimizer)
+        assert {name: getattr(built, name) for name in settings if name != "name"} == {
+            name: value for name, value in settings.items() if name != "name"
+        }
+        assert type(built).__name__.lower() == settings["name"]
+
+
+def test_the_seed_decides_the_first_weights(digits: Dataset) -> None:
+    def weights(seed: int) -> bytes:
+        trainer = build.trainer(resolve({"kind": "classifier", "seed": seed}), digits)
+        return trainer.state_dict().tensors["layers.0.weight"].tobytes()
+
+    assert weights(1) == weights(1)
+    assert weights(1) != weights(2)
+
+
+def test_a_layers_place_in_the_spec_is_its_place_in_the_checkpoint(digits: Dataset) -> None:
+    trainer = build.trainer(resolve({"kind": "gan"}), digits)
+    names = set(trainer.state_dict().tensors)
+    assert {"generator.layers.0.weight", "discriminator.layers.0.weight", "discriminator.layers.2.weight"} <= names
+    assert "discriminator.layers.1.weight" not in names  # a dropout

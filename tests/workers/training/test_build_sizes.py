@@ -1,0 +1,88 @@
+"""Presets are trained on images of other sizes than the digits', by the engine itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import engine
+from service.datasets import BUILT_IN, Dataset
+from service.models import networks
+from service.spec.presets import PRESETS
+from service.spec.schema import GanSpec, Kind, Spec
+from service.spec.validation import Shape, check_fit, resolve, suit
+from workers.training import build
+
+CLASSES = 3
+GANS = sorted(PRESETS[Kind.GAN])
+EVERY = [(kind, preset) for kind in PRESETS for preset in PRESETS[kind]]
+
+
+def images(rows: int, columns: int, count: int = 60) -> Dataset:
+    """Noise in the place of images."""
+    rng = np.random.default_rng(7)
+    pixels = rng.integers(0, 256, (count, rows, columns), np.uint8)
+    labels = (np.arange(count) % CLASSES).astype(np.uint8)
+    info = replace(
+        BUILT_IN["mnist-10k"].info,
+        name="noise",
+        image_shape=(rows, columns),
+        classes=CLASSES,
+        train_count=count,
+        validation_count=count,
+    )
+    return Dataset(info, pixels, labels, pixels, labels, sha256="sha256:none")
+
+
+def suited(kind: str, preset: str, dataset: Dataset, **more: Any) -> Spec:
+    document = {"kind": kind, "preset": preset, **more}
+    rows, columns = dataset.info.image_shape
+    shape = Shape(rows=rows, columns=columns, classes=CLASSES, train_count=dataset.info.train_count)
+    spec = suit(resolve(document), document, shape)
+    check_fit(spec, shape)
+    return spec
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(st.sampled_from(GANS), st.integers(1, 70), st.integers(1, 70))
+@hypothesis.example("best", 16, 16)
+@hypothesis.example("best", 20, 30)
+@hypothesis.example("best", 64, 64)
+@hypothesis.example("stable", 96, 100)
+def test_a_generator_makes_images_of_the_datas_size(preset: str, rows: int, columns: int) -> None:
+    spec = suited("gan", preset, images(rows, columns, count=2))
+    assert isinstance(spec, GanSpec)
+    generator = networks.generator(spec, engine.initializers.glorot_uniform)
+    noise = np.zeros((2, spec.latent.dim), np.float32)
+    made = np.asarray(generator(noise))
+    assert made.reshape(2, -1).shape == (2, rows * columns)
+    assert made.ndim == 2 or made.shape[1:] == (rows, columns, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "preset", "rows", "columns"),
+    [
+        *((kind, preset, 16, 16) for kind, preset in EVERY),
+        *((kind, preset, 9, 6) for kind, preset in EVERY),
+        (Kind.GAN, "best", 20, 30),
+        (Kind.GAN, "best", 64, 64),
+        (Kind.CLASSIFIER, "conv", 8, 8),
+        (Kind.CLASSIFIER, "conv", 1, 3),
+        (Kind.CLASSIFIER, "conv", 200, 150),
+    ],
+)
+def test_a_preset_trains_an_epoch_on_images_of_another_size(kind: Kind, preset: str, rows: int, columns: int) -> None:
+    dataset = images(rows, columns)
+    trainer = build.trainer(suited(kind, preset, dataset, epochs=1), dataset)
+    done = list(trainer.run())[-1]
+    assert isinstance(done, engine.EpochDone)
+    assert np.isfinite(list(done.metrics.values())).all()
+    if isinstance(trainer, engine.GanTrainer):
+        noise = trainer.latent.draw(engine.generator_for(0, "test"), 3, trainer.dtype)
+        assert trainer.generate(noise).shape == (3, rows, columns)

@@ -1,7 +1,0 @@
-"""What the process that forks children loads first: everything that they need."""
-
-from workers import forking, run
-
-__all__ = ["run"]
-
-forking.wake_at_parents_death()

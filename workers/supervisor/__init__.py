@@ -1,0 +1,1 @@
+"""The supervising process: claims jobs, renews leases, watches the processes that train. No NumPy."""

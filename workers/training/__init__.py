@@ -1,0 +1,1 @@
+"""The child process: loads the engine, trains one job, commits its epochs."""

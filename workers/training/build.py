@@ -1,0 +1,186 @@
+"""From a checked spec to the engine's objects. Two lists of names meet here, and the type checker holds them equal:
+``assert_never`` fails where the spec gains a name that the engine lacks."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+import engine
+from engine.initializers import Initializer
+from engine.losses import Loss
+from engine.optimizers import Optimizer
+from engine.schedules import Schedule
+from service.datasets import BUILT_IN, Dataset
+from service.models import networks
+from service.spec import schema
+from service.spec.schema import ClassifierSpec, GanSpec, Spec
+from service.spec.validation import read_resolved
+
+Bytes = NDArray[np.uint8]
+Trainer = engine.ClassifierTrainer | engine.GanTrainer
+
+
+def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
+    """The trainer of a spec, at its start."""
+    match resolved:
+        case ClassifierSpec():
+            return _classifier(resolved, dataset)
+        case GanSpec():
+            return _gan(resolved, dataset)
+        case _:
+            assert_never(resolved)
+
+
+def judge(dataset: Dataset) -> engine.Judge | None:
+    """The judge of a dataset's kind of images, where this package has one."""
+    known = BUILT_IN.get(dataset.info.name)
+    if known is None or known.judge is None:
+        return None
+    kept = engine.checkpoint.load(known.judge)
+    resolved = read_resolved(kept.spec)
+    if not isinstance(resolved, ClassifierSpec):
+        raise TypeError(f"{known.judge} holds a {resolved.kind}, and a judge is a classifier")
+    model = networks.classifier(resolved, dataset.info.image_shape, _initializer(resolved.initializer))
+    model.load_state_dict(kept.tensors)
+    low, high = resolved.dataset.scale
+    real = engine.FeatureStatistics(kept.tensors["real.mean"], kept.tensors["real.covariance"])
+    return engine.Judge(model, real, (low, high))
+
+
+def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.ClassifierTrainer:
+    return engine.ClassifierTrainer(
+        networks.classifier(resolved, dataset.info.image_shape, _initializer(resolved.initializer)),
+        _classifier_loss(resolved.loss),
+        _optimizer(resolved.optimizer),
+        _schedule(resolved.schedule),
+        train=_images(dataset, dataset.train_images, dataset.train_labels, resolved),
+        validation=_images(dataset, dataset.validation_images, dataset.validation_labels, resolved),
+        epochs=resolved.epochs,
+        batch_size=resolved.batch_size,
+        shuffle=resolved.shuffle,
+        seed=resolved.seed,
+        max_shift=resolved.augmentation.max_shift,
+        average_decay=resolved.average_decay,
+        early_stopping=_early_stopping(resolved.early_stopping),
+        dtype=np.dtype(resolved.dtype.value),
+    )
+
+
+def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
+    made, judged, initializer = resolved.generator, resolved.discriminator, _initializer(resolved.initializer)
+    return engine.GanTrainer(
+        networks.generator(resolved, initializer),
+        networks.discriminator(resolved, dataset.info.image_shape, initializer),
+        _optimizer(made.optimizer or resolved.optimizer),
+        _optimizer(judged.optimizer or resolved.optimizer),
+        _schedule(made.schedule or resolved.schedule),
+        _schedule(judged.schedule or resolved.schedule),
+        latent=networks.latent(resolved),
+        skip_every=judged.skip_every,
+        label_smoothing=judged.label_smoothing,
+        reduction=resolved.loss.reduction.value,
+        train=_images(dataset, dataset.train_images, dataset.train_labels, resolved),
+        epochs=resolved.epochs,
+        batch_size=resolved.batch_size,
+        shuffle=resolved.shuffle,
+        seed=resolved.seed,
+        average_decay=made.average_decay,
+        dtype=np.dtype(resolved.dtype.value),
+    )
+
+
+def _images(dataset: Dataset, images: Bytes, labels: Bytes, whole: Spec) -> engine.ImageData:
+    low, high = whole.dataset.scale
+    return engine.ImageData(images, labels, scale=(low, high), classes=dataset.info.classes)
+
+
+def _classifier_loss(loss: schema.ClassifierLoss) -> Loss:
+    match loss.name:
+        case schema.LossName.SQUARED_ERROR:
+            return engine.SquaredError(loss.reduction.value, loss.label_smoothing)
+        case schema.LossName.BINARY_CROSS_ENTROPY:
+            return engine.BinaryCrossEntropy(loss.reduction.value, loss.label_smoothing)
+        case schema.LossName.SOFTMAX_CROSS_ENTROPY:
+            return engine.SoftmaxCrossEntropy(loss.reduction.value, loss.label_smoothing)
+        case _:
+            assert_never(loss.name)
+
+
+def _early_stopping(wanted: schema.EarlyStopping | None) -> engine.EarlyStopping | None:
+    if wanted is None:
+        return None
+    match wanted.metric:
+        case schema.StopMetric.VAL_LOSS | schema.StopMetric.TRAIN_LOSS:
+            higher_is_better = False
+        case schema.StopMetric.VAL_ACCURACY | schema.StopMetric.TRAIN_ACCURACY:
+            higher_is_better = True
+        case _:
+            assert_never(wanted.metric)
+    return engine.EarlyStopping(
+        wanted.metric.value,
+        higher_is_better=higher_is_better,
+        patience=wanted.patience,
+        min_delta=wanted.min_delta,
+    )
+
+
+def _initializer(initializer: schema.Initializer) -> Initializer:
+    match initializer:
+        case schema.Uniform():
+            return engine.initializers.uniform(initializer.scale)
+        case schema.Glorot():
+            return engine.initializers.glorot_uniform
+        case schema.He():
+            return engine.initializers.he_normal
+        case _:
+            assert_never(initializer)
+
+
+def _optimizer(optimizer: schema.Optimizer) -> Optimizer:
+    match optimizer:
+        case schema.Sgd():
+            return engine.SGD(
+                optimizer.learning_rate,
+                optimizer.momentum,
+                nesterov=optimizer.nesterov,
+                weight_decay=optimizer.weight_decay,
+                decay_biases=optimizer.decay_biases,
+                clip_norm=optimizer.clip_norm,
+            )
+        case schema.Adam():
+            return engine.Adam(
+                optimizer.learning_rate,
+                optimizer.beta1,
+                optimizer.beta2,
+                optimizer.epsilon,
+                clip_norm=optimizer.clip_norm,
+            )
+        case schema.AdamW():
+            return engine.AdamW(
+                optimizer.learning_rate,
+                optimizer.beta1,
+                optimizer.beta2,
+                optimizer.epsilon,
+                weight_decay=optimizer.weight_decay,
+                decay_biases=optimizer.decay_biases,
+                clip_norm=optimizer.clip_norm,
+            )
+        case _:
+            assert_never(optimizer)
+
+
+def _schedule(schedule: schema.Schedule) -> Schedule:
+    match schedule:
+        case schema.Constant():
+            return engine.schedules.constant()
+        case schema.Step():
+            return engine.schedules.step(schedule.at_epochs, schedule.factor)
+        case schema.OneCycle():
+            return engine.schedules.one_cycle(schedule.warmup_fraction, schedule.start_factor, schedule.end_factor)
+        case schema.Cosine():
+            return engine.schedules.cosine(schedule.warmup_fraction, schedule.start_factor, schedule.end_factor)
+        case _:
+            assert_never(schedule)

@@ -1,0 +1,112 @@
+"""What an epoch leaves behind: its files, and the transaction that makes it count."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine import ClassifierTrainer, EpochDone, GanTrainer, checkpoint
+from engine.checkpoint import State
+from service.errors import LeaseLost
+from service.jobs import leases
+from service.jobs.leases import EpochRecord, Position
+from service.pictures import grids
+from service.runtime.failpoints import reach
+from service.spec.schema import KEEP_LAST
+from service.storage.artifacts import ArtifactKind, StoredFile
+from workers.training.build import Trainer
+from workers.training.health import Watch
+from workers.training.session import Run
+
+
+def commit_epoch(
+    run: Run,
+    trainer: Trainer,
+    done: EpochDone,
+    watch: Watch,
+    *,
+    steps: int,
+    seconds: float,
+    class_names: Sequence[str],
+) -> None:
+    """Write the epoch's files, then make it count. Without the lease, the files go again."""
+    cpu_seconds = run.meter.epoch_seconds()
+    files: list[StoredFile] = []
+    samples_digest = None
+    try:
+        if done.is_last or done.is_best or done.epoch % run.spec.checkpoint.every_epochs == 0:
+            state = trainer.state_dict()
+            state.spec = run.spec.model_dump(mode="json")
+            files.append(_write(run, ArtifactKind.CHECKPOINT, done.epoch, checkpoint.dumps(state)))
+        if done.is_last or done.epoch % run.spec.samples.every_epochs == 0:
+            picture, samples_digest = _samples(trainer, watch, run.spec.samples.count, class_names)
+            files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
+    except OSError:
+        run.discard(file.path for file in files)
+        raise
+    record = EpochRecord(
+        epoch=done.epoch,
+        position=Position(step=done.step, steps=steps),
+        metrics=done.metrics,
+        confusion=done.confusion.tolist() if done.confusion is not None else None,
+        samples_digest=samples_digest,
+        seconds=seconds,
+        is_best=done.is_best,
+        files=files,
+        health=watch.findings,
+        cpu_seconds=round(cpu_seconds, 6),
+        memory_bytes=run.meter.memory_bytes(),
+        used=run.meter.total(),
+    )
+    reach("files_stored", done.epoch)
+    asked = 0
+
+    def write() -> list[str]:
+        nonlocal asked
+        asked += 1
+        return leases.commit_epoch(run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
+
+    try:
+        unnamed = run.insist(write)
+    except LeaseLost:
+        if asked == 1:  # of a commit that was cut off, nobody knows whether it landed: then rows may name the files
+            run.discard(file.path for file in files)
+        raise
+    reach("epoch_committed", done.epoch)
+    run.discard(unnamed)
+
+
+def _write(run: Run, kind: ArtifactKind, epoch: int, data: bytes) -> StoredFile:
+    return run.artifacts.write(run.held.job_id, kind, epoch, run.held.lease, data)
+
+
+def _samples(trainer: Trainer, watch: Watch, count: int, class_names: Sequence[str]) -> tuple[bytes, str]:
+    """A picture of what the network does now, and the digest of the arrays that it shows."""
+    match trainer:
+        case ClassifierTrainer():
+            shown = trainer.samples(count)
+            picture = grids.prediction_grid(
+                shown.images, shown.labels, shown.predictions, shown.confidences, class_names=class_names
+            )
+            return picture, _digest_arrays([shown.predictions, shown.confidences])
+        case GanTrainer():
+            images = trainer.samples(count)
+            return grids.sample_grid(images, verdicts=watch.verdicts(images)), _digest_arrays([images])
+
+
+def weights_digest(state: State) -> str:
+    """SHA-256 over the names and bits of all tensors."""
+    names = sorted(state.tensors)
+    text = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return text + _digest_arrays([state.tensors[name] for name in names])
+
+
+def _digest_arrays(arrays: Sequence[np.ndarray[Any, Any]]) -> str:
+    summed = hashlib.sha256()
+    for array in arrays:
+        summed.update(f"{array.dtype.str}{array.shape}".encode())
+        summed.update(np.ascontiguousarray(array).tobytes())
+    return "sha256:" + summed.hexdigest()

@@ -1,0 +1,52 @@
+"""What a fork takes over from its parent's checkpoint: the weights, and the state of an optimizer that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+from engine.checkpoint import State
+from service.spec.schema import ClassifierSpec, GanSpec, Optimizer, Sgd, Spec
+
+
+def adapt(state: State, spec: Spec) -> tuple[State, list[str]]:
+    """The state that a fork begins with.
+
+    The best so far is not taken over: under another spec it may mean nothing.
+
+    Args:
+        state: the parent's checkpoint, which tells its spec too.
+        spec: the fork's.
+
+    Returns:
+        The state, and the networks whose optimizer begins anew ("" is a classifier's only one).
+    """
+    anew = [name for name, optimizer in _optimizers(spec).items() if _kind(optimizer) != _parent_kind(state.spec, name)]
+    dropped = tuple(f"optimizer.{name}." if name else "optimizer." for name in anew)
+    tensors = {name: array for name, array in state.tensors.items() if not name.startswith(dropped)}
+    kept: dict[str, Any] = {name: state.state[name] for name in ("trainer", "epoch") if name in state.state}
+    return State(tensors, kept, state.spec), anew
+
+
+def _optimizers(spec: Spec) -> dict[str, Optimizer]:
+    match spec:
+        case ClassifierSpec():
+            return {"": spec.optimizer}
+        case GanSpec():
+            return {
+                "generator": spec.generator.optimizer or spec.optimizer,
+                "discriminator": spec.discriminator.optimizer or spec.optimizer,
+            }
+        case _:
+            assert_never(spec)
+
+
+def _kind(optimizer: Optimizer) -> tuple[str, bool]:
+    """What decides whether an optimizer's state means the same to another one: the rates may differ."""
+    return optimizer.name, isinstance(optimizer, Sgd) and optimizer.momentum > 0
+
+
+def _parent_kind(spec: Mapping[str, Any], name: str) -> tuple[str, bool]:
+    found = (spec.get(name) or {}).get("optimizer") if name else None
+    found = found or spec.get("optimizer") or {}
+    return str(found.get("name")), bool(found.get("momentum"))
