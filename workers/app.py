@@ -23,7 +23,7 @@ def create_app(broker_url: str, look: Callable[[], None] | None = None) -> Celer
     app.conf.update(task_names.SENDER_OPTIONS if look is None else task_names.CELERY_OPTIONS)
     if look is not None:
 
-        @app.task(name=task_names.TRAIN_TASK, Strategy=f"{__name__}:{mistrust.__name__}")  # type: ignore[untyped-decorator]  # celery has no types
+        @app.task(name=task_names.TRAIN_TASK, Strategy=f"{__name__}:{drop_malformed_messages.__name__}")  # type: ignore[untyped-decorator]  # celery has no types
         def train(job_id: str) -> None:
             look()
 
@@ -35,7 +35,7 @@ def wake(app: Celery, job_id: str) -> None:
     wake_ups.send(app, [job_id])
 
 
-def mistrust(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:
+def drop_malformed_messages(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:
     """Celery's way to take a message, behind a look at whether it is one of ours; any other is dropped.
 
     Celery itself stops the whole worker over a body that is no task's although its headers say so, puts the message

@@ -17,7 +17,7 @@ _SPARE_BYTES: Final = 512 * 2**20
 """Allowance beyond the estimated memory of a job: BLAS buffers, sample grids, the reference classifier."""
 
 
-def step_back() -> None:
+def lower_priority() -> None:
     """Let everything else on the machine go first; for good, and before the job is known."""
     os.nice(NICENESS)
     _bound(resource.RLIMIT_CORE, 0)
@@ -30,7 +30,7 @@ def step_back() -> None:
             pass
 
 
-def hold_to(estimated_bytes: int) -> None:
+def limit_memory(estimated_bytes: int) -> None:
     """Let this process map twice the estimated memory of its job beyond what it has mapped now, plus an allowance.
 
     What goes beyond gets a MemoryError, here, instead of the machine's memory. Only Linux keeps such a limit.
@@ -43,7 +43,7 @@ def hold_to(estimated_bytes: int) -> None:
     _bound(resource.RLIMIT_AS, mapped + 2 * estimated_bytes + _SPARE_BYTES)
 
 
-def let_go() -> None:
+def lift_memory_limit() -> None:
     """Lift the bound on memory: what is left to do is to say what happened."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))

@@ -65,7 +65,7 @@ def _begin(orders: Connection, reports: Connection) -> None:
     os.setsid()  # a Ctrl-C at the terminal is the supervisor's to pass on
     from workers.training.run import main  # not above: a supervisor has no need of NumPy
 
-    sys.exit(main(Orders(orders, reports)))
+    sys.exit(main(ChildEndpoint(orders, reports)))
 
 
 class Child:
@@ -164,7 +164,7 @@ class Child:
             self._reports.put(None)
 
 
-class Orders:
+class ChildEndpoint:
     """The child's end. The process ends when the supervisor's end closes: nobody trains unsupervised."""
 
     def __init__(self, orders: Connection, reports: Connection) -> None:

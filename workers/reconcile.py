@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.access import audit_seals, keys
 from service.errors import SettingsError
 from service.jobs import actions, leases, uploads
-from service.jobs.rescue import Patience, rescue
+from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.jobs.uploads import UploadFolder
 from service.maintenance import restoring, retention
 from service.maintenance.retention import Policy
@@ -31,8 +31,8 @@ from service.storage.database import Database
 from workers.app import create_app, wake
 from workers.heartbeat import Heartbeat
 
-TICK_S: Final = 1.0
-FORGOTTEN_S: Final = 10.0
+ROUND_INTERVAL_S: Final = 1.0
+STALE_QUEUED_S: Final = 10.0
 """A job that waited so long may have lost its message."""
 SEAL_S: Final = 10.0
 SWEEP_S: Final = 600.0
@@ -40,9 +40,9 @@ SWEEP_S: Final = 600.0
 log = structlog.get_logger()
 
 
-def take_back(database: Database, patience: Patience) -> None:
+def take_back(database: Database, policy: LeaseExpiryPolicy) -> None:
     """Rescue the jobs of silent workers."""
-    for job_id in rescue(database, patience):
+    for job_id in rescue(database, policy):
         log.warning("taken back from a silent worker", job=job_id)
 
 
@@ -54,7 +54,7 @@ def remind(database: Database, sender: Celery | None) -> None:
         # No more hints than there are free slots, or they would pile up where nobody takes them.
         live = [worker for worker in leases.live_workers(session) if not worker.draining]
         free = sum(max(0, worker.slots - worker.running) for worker in live)
-        waiting = actions.forgotten(session, waited_s=FORGOTTEN_S, limit=free)
+        waiting = actions.stale_queued(session, waited_s=STALE_QUEUED_S, limit=free)
     for job_id in waiting:
         try:
             wake(sender, job_id)
@@ -68,8 +68,8 @@ def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, 
     restore runs, whose files have no rows yet."""
     if restoring.is_running(received.artifacts):
         return
-    actions.forget_old(database)
-    keys.forget_old(database)
+    actions.purge_expired(database)
+    keys.purge_expired(database)
     gone = retention.apply(database, artifacts, policy)
     for what, items in (
         ("job", gone.jobs),
@@ -100,7 +100,7 @@ def seal(database: Database) -> None:
         log.debug("sealed", what="audit entries", count=count)
 
 
-class _Beside:
+class _BackgroundTasks:
     """Works that may take long, each in a thread of its own: a silent worker does not wait for them to be noticed."""
 
     def __init__(self) -> None:
@@ -146,22 +146,26 @@ def main() -> int:
     database = Database(settings.database_url, application="tapeline-scheduler")
     sender = create_app(settings.broker_url) if settings.broker_url else None
     artifacts, received = ArtifactFolder(settings.artifacts), UploadFolder(settings.artifacts)
-    patience, heartbeat, beside = Patience(settings.lease_s), Heartbeat(settings.home, "scheduler"), _Beside()
+    policy, heartbeat, background = (
+        LeaseExpiryPolicy(settings.lease_s),
+        Heartbeat(settings.home, "scheduler"),
+        _BackgroundTasks(),
+    )
     for rounds in itertools.count():
         if stopping:
             break
         try:
-            take_back(database, patience)
+            take_back(database, policy)
         except SQLAlchemyError as error:
             log.warning("the database does not answer", error=str(error))
-        if rounds % round(FORGOTTEN_S / TICK_S) == 0:
-            beside.start("remind", lambda: remind(database, sender))
-        if rounds % round(SEAL_S / TICK_S) == 0:
-            beside.start("seal the audit log", lambda: seal(database))
-        if rounds % round(SWEEP_S / TICK_S) == 0:
-            beside.start("sweep", lambda: sweep(database, artifacts, received, Policy.of(settings)))
+        if rounds % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
+            background.start("remind", lambda: remind(database, sender))
+        if rounds % round(SEAL_S / ROUND_INTERVAL_S) == 0:
+            background.start("seal the audit log", lambda: seal(database))
+        if rounds % round(SWEEP_S / ROUND_INTERVAL_S) == 0:
+            background.start("sweep", lambda: sweep(database, artifacts, received, Policy.of(settings)))
         heartbeat.beat()
-        time.sleep(TICK_S)
+        time.sleep(ROUND_INTERVAL_S)
     return 0
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-def insist(ask: Callable[[], T], *, patience_s: float, between: Callable[[], None] = lambda: None) -> T:
+def retry_on_outage(ask: Callable[[], T], *, patience_s: float, between: Callable[[], None] = lambda: None) -> T:
     """Ask until there is an answer.
 
     Args:

@@ -26,7 +26,7 @@ from service.datasets import Dataset
 from service.pictures import grids
 from service.spec.schema import GanSpec
 from workers.training import build
-from workers.training.health import Watch, make_samples
+from workers.training.health import TrainingDiagnostics, make_samples
 
 JUDGED = 5000
 """Samples that the independent reference classifier sees."""
@@ -62,7 +62,7 @@ def train(row: Row, dataset: Dataset, work: Path) -> dict[str, Any]:
     spec = row.spec()
     wall, processor = time.perf_counter(), time.process_time()
     trainer = build.trainer(spec, dataset)
-    watch = Watch(spec, build.judge(dataset) if isinstance(trainer, GanTrainer) else None)
+    watch = TrainingDiagnostics(spec, build.judge(dataset) if isinstance(trainer, GanTrainer) else None)
     metrics: dict[str, float] = {}
     found: dict[str, int] = {}
     for report in trainer.run():

@@ -16,7 +16,7 @@ from service.storage.tables import AUDIT, AuditEntry
 _ADD: Final = AUDIT.insert().values(at_ms=now_ms())
 
 
-class Deed(StrEnum):
+class AuditAction(StrEnum):
     """What can have been done."""
 
     SUBMIT = "submit"
@@ -50,7 +50,7 @@ class Actor:
     """What was recorded, for the log, which is written once the transaction is over."""
 
 
-def record(session: Session, by: Actor | None, deed: Deed, subject: str | None, **detail: Any) -> None:
+def record(session: Session, by: Actor | None, action: AuditAction, subject: str | None, **detail: Any) -> None:
     """Add a row, if somebody is named.
 
     Args:
@@ -59,9 +59,9 @@ def record(session: Session, by: Actor | None, deed: Deed, subject: str | None, 
     """
     if by is None:
         return
-    row = {"action": deed.value, "subject": subject, "owner": by.owner, "key_id": by.key_id, "address": by.address}
+    row = {"action": action.value, "subject": subject, "owner": by.owner, "key_id": by.key_id, "address": by.address}
     session.execute(_ADD, row | {"request_id": by.request_id, "detail": detail})
-    by.recorded.append({"action": deed.value, "subject": subject, **detail})
+    by.recorded.append({"action": action.value, "subject": subject, **detail})
 
 
 def read(

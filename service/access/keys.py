@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.access import audit
-from service.access.audit import Actor, Deed
+from service.access.audit import Actor, AuditAction
 from service.errors import KeyNotFound, KeyNotRotatable, SettingsError
 from service.runtime.settings import Settings
 from service.storage.database import Database, now_ms
@@ -98,7 +98,7 @@ def create(
         now = session.scalar(select(now_ms())) or 0
         expires_ms = None if lifetime_s is None else now + int(lifetime_s * 1000)
         row, key = _add(session, name=name, owner=owner, scope=scope, created_ms=now, expires_ms=expires_ms)
-        audit.record(session, by, Deed.CREATE_KEY, row.id, name=name, key_owner=owner, scope=scope.value)
+        audit.record(session, by, AuditAction.CREATE_KEY, row.id, name=name, key_owner=owner, scope=scope.value)
     return row, key
 
 
@@ -134,7 +134,7 @@ def rotate(
         old.replaced_by = new.id
         session.flush()
         detail = {"name": old.name, "key_owner": old.owner, "new_key": new.id, "overlap_s": overlap_s}
-        audit.record(session, by, Deed.ROTATE_KEY, old.id, **detail)
+        audit.record(session, by, AuditAction.ROTATE_KEY, old.id, **detail)
     return new, old, key
 
 
@@ -196,7 +196,7 @@ def record_use(database: Database, key_ids: Collection[str]) -> None:
         used = update(ApiKey).where(ApiKey.id.in_(key_ids), earlier).values(last_used_ms=now)
         session.execute(used.execution_options(synchronize_session=False))
 
-    database.share(write)
+    database.group_commit(write)
 
 
 def last_recorded(session: Session, key_id: str | None = None) -> dict[str, int]:
@@ -254,7 +254,7 @@ def _revoke(session: Session, row: ApiKey, by: Actor | None) -> ApiKey:
     session.execute(delete(BrowserSession).where(BrowserSession.key_id == row.id))
     session.flush()
     session.refresh(row)
-    audit.record(session, by, Deed.REVOKE_KEY, row.id, name=row.name, key_owner=row.owner)
+    audit.record(session, by, AuditAction.REVOKE_KEY, row.id, name=row.name, key_owner=row.owner)
     return row
 
 
@@ -286,7 +286,7 @@ def sign_in(database: Database, identity: Identity, *, by: Actor | None = None) 
         newest = kept.order_by(BrowserSession.created_ms.desc(), BrowserSession.id.desc()).limit(MAX_SESSIONS)
         of_key = BrowserSession.key_id == identity.key_id
         session.execute(delete(BrowserSession).where(of_key, BrowserSession.id.not_in(newest.scalar_subquery())))
-        audit.record(session, by, Deed.SIGN_IN, row.id)
+        audit.record(session, by, AuditAction.SIGN_IN, row.id)
     return _in_session(identity, row), token
 
 
@@ -314,16 +314,16 @@ def sign_out(database: Database, session_id: str, *, by: Actor | None = None) ->
     """End a browser's session."""
     with database.write() as session:
         session.execute(delete(BrowserSession).where(BrowserSession.id == session_id))
-        audit.record(session, by, Deed.SIGN_OUT, session_id)
+        audit.record(session, by, AuditAction.SIGN_OUT, session_id)
 
 
 def refuse(database: Database, *, by: Actor) -> None:
     """Put on record that somebody tried to sign in with what is no key."""
     with database.write() as session:
-        audit.record(session, by, Deed.SIGN_IN_REFUSED, None)
+        audit.record(session, by, AuditAction.SIGN_IN_REFUSED, None)
 
 
-def forget_old(database: Database) -> None:
+def purge_expired(database: Database) -> None:
     """Drop the sessions that are over."""
     with database.write() as session:
         session.execute(delete(BrowserSession).where(BrowserSession.expires_ms < now_ms()))

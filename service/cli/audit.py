@@ -17,7 +17,7 @@ from rich.table import Table
 
 from service.access import audit as contract
 from service.access import audit_file, audit_seals
-from service.access.audit import Deed
+from service.access.audit import AuditAction
 from service.access.audit_chain import Verification
 from service.access.audit_chain import verify as verify_chain
 from service.cli.errors import Failure
@@ -27,7 +27,7 @@ from service.storage.tables import AuditEntry
 
 @click.group(invoke_without_command=True)
 @click.option("--owner", help="Only actions of this owner's keys.")
-@click.option("--action", type=click.Choice([deed.value for deed in Deed]), help="Only this action.")
+@click.option("--action", type=click.Choice([action.value for action in AuditAction]), help="Only this action.")
 @click.option("--subject", metavar="ID", help="Only actions on this job, key or dataset.")
 @click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Maximum number of entries."

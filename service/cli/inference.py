@@ -14,7 +14,7 @@ from rich.text import Text
 from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import to_json
-from service.client import ApiError, Which, Wish
+from service.client import ApiError, GenerateOptions, Which
 from service.spec.metric_info import size
 
 _SHOWN_CLASSES: Final = 5
@@ -107,18 +107,18 @@ def generate(
 
     With --json, print the images as numbers in [0, 1].
     """
-    wish: Wish = {"checkpoint": checkpoint, "scale": scale}
+    options: GenerateOptions = {"checkpoint": checkpoint, "scale": scale}
     if film:
         points = count or _FILM_POINTS
-        wish |= {"seeds": [*range(seed, seed + points), seed], "steps": _FILM_STEPS}
+        options |= {"seeds": [*range(seed, seed + points), seed], "steps": _FILM_STEPS}
     else:
-        wish |= {"seed": seed, "count": count or 16}
+        options |= {"seed": seed, "count": count or 16}
     with target.client() as client:
         job = target.find(client, job_text)
         if target.as_json:
-            click.echo(to_json(job.generate(**wish)))
+            click.echo(to_json(job.generate(**options)))
             return
-        made = job.generate_picture(format="film" if film else "grid", **wish)
+        made = job.generate_picture(format="film" if film else "grid", **options)
     path = output or Path(f"{job.id}.gif" if film else f"{job.id}.png")
     path.write_bytes(made.data)
     click.echo(f"{path}  {size(len(made.data))}  checkpoint of epoch {made.checkpoint}")

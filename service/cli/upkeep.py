@@ -19,7 +19,7 @@ from service.local.broker import running_url
 from service.maintenance import backup as copies
 from service.maintenance import doctor as doctors
 from service.maintenance import restoring, retention
-from service.maintenance.retention import Plan, Policy
+from service.maintenance.retention import Policy, RetentionPlan
 from service.maintenance.space import TRIAL_DAYS, Space, measure
 from service.runtime.settings import Settings
 from service.spec.metric_info import size
@@ -161,7 +161,7 @@ def _service() -> Iterator[tuple[Settings, Database, ArtifactFolder]]:
         yield settings, database, ArtifactFolder(settings.artifacts)
 
 
-def _show(going: Plan, *, deleted: bool) -> None:
+def _show(going: RetentionPlan, *, deleted: bool) -> None:
     parts = (
         ("jobs", going.jobs),
         ("checkpoints", going.checkpoints),

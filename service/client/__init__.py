@@ -3,7 +3,7 @@
 ``Client("http://127.0.0.1:8000").submit({"kind": "classifier"}).wait().metrics``
 """
 
-from service.client.answers import Event, Generated, History, Picture, Prediction, Which, Wish
+from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
 from service.client.client import Client
 from service.client.downloads import safe_name
 from service.client.errors import (
@@ -25,6 +25,7 @@ __all__ = [
     "DownloadDamaged",
     "Event",
     "Found",
+    "GenerateOptions",
     "Generated",
     "History",
     "Job",
@@ -33,6 +34,5 @@ __all__ = [
     "ServerUnreachable",
     "UnreadableImage",
     "Which",
-    "Wish",
     "safe_name",
 ]

@@ -11,7 +11,7 @@ Which = Literal["best", "latest"] | int
 """A checkpoint: the best, the latest, or that of an epoch."""
 
 
-class Wish(TypedDict, total=False):
+class GenerateOptions(TypedDict, total=False):
     """What a GAN makes images from; see ``POST /jobs/{id}/generate``."""
 
     count: int

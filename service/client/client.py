@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self, Unpack
 from uuid import uuid4
 
 from service.client import downloads, lookup
-from service.client.answers import Event, Generated, History, Picture, Prediction, Which, Wish
+from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
 from service.client.connection import Connection, json_body
 from service.client.job import Job
 from service.client.lookup import Found
@@ -193,20 +193,20 @@ class Client:
         *,
         format: Literal["png", "array"] = "array",  # noqa: A002 - the API's name for it
         with_latent: bool = False,
-        **wish: Unpack[Wish],
+        **options: Unpack[GenerateOptions],
     ) -> Generated:
         """See ``Job.generate``."""
-        return self._handle(job).generate(format=format, with_latent=with_latent, **wish)
+        return self._handle(job).generate(format=format, with_latent=with_latent, **options)
 
     def generate_picture(
         self,
         job: Job | str,
         *,
         format: Literal["grid", "film"] = "grid",  # noqa: A002 - the API's name for it
-        **wish: Unpack[Wish],
+        **options: Unpack[GenerateOptions],
     ) -> Picture:
         """See ``Job.generate_picture``."""
-        return self._handle(job).generate_picture(format=format, **wish)
+        return self._handle(job).generate_picture(format=format, **options)
 
     def wait(self, job: Job | str, *, timeout_s: float | None = None, patience_s: float = 60.0) -> Job:
         """See ``Job.wait``."""

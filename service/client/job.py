@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, Unpack, cast
 from uuid import uuid4
 
 from service.client import downloads, streams
-from service.client.answers import Event, Generated, History, Picture, Prediction, Which, Wish
+from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
 from service.client.connection import Connection, json_body
 from service.client.errors import ApiError, ServerUnreachable
 from service.client.images import encoded
@@ -264,14 +264,14 @@ class Job(Mapping[str, Any]):
         *,
         format: Literal["png", "array"] = "array",  # noqa: A002 - the API's name for it
         with_latent: bool = False,
-        **wish: Unpack[Wish],
+        **options: Unpack[GenerateOptions],
     ) -> Generated:
         """Generate images with a GAN, as rows of numbers in [0, 1], or as PNGs in base64.
 
         Args:
             with_latent: also the points that they were made from, as ``latent``.
         """
-        body = {"format": format, "with_latent": with_latent, **wish}
+        body = {"format": format, "with_latent": with_latent, **options}
         answer = self._connection.json("POST", f"{self._path}/generate", repeatable=True, **json_body(body))
         return cast("Generated", answer)
 
@@ -279,11 +279,11 @@ class Job(Mapping[str, Any]):
         self,
         *,
         format: Literal["grid", "film"] = "grid",  # noqa: A002 - the API's name for it
-        **wish: Unpack[Wish],
+        **options: Unpack[GenerateOptions],
     ) -> Picture:
         """Generate images with a GAN, all in one PNG, or one after the other in a GIF."""
-        options = json_body({"format": format, **wish})
-        with self._connection.response("POST", f"{self._path}/generate", repeatable=True, **options) as response:
+        body = json_body({"format": format, **options})
+        with self._connection.response("POST", f"{self._path}/generate", repeatable=True, **body) as response:
             return Picture(response.read(), int(response.headers.get("Tapeline-Checkpoint", 0)))
 
     # New jobs from this one.

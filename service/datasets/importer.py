@@ -67,7 +67,7 @@ class UploadRefused(DatasetError, ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class ImportedDataset:
     """What was taken in."""
 
     rows: int
@@ -80,7 +80,7 @@ class Taken:
     """Of the unpacked arrays."""
 
 
-def take_in(files: Mapping[str, Path], folder: Path, *, fraction: float | None) -> Taken:
+def import_dataset(files: Mapping[str, Path], folder: Path, *, fraction: float | None) -> ImportedDataset:
     """Check a person's files and write the arrays into an empty ``folder``.
 
     Args:
@@ -93,13 +93,13 @@ def take_in(files: Mapping[str, Path], folder: Path, *, fraction: float | None) 
         OSError: ``folder`` cannot be written.
     """
     try:
-        return _take_in(files, folder, fraction)
+        return _import_dataset(files, folder, fraction)
     except DatasetBroken as error:  # also from a checksum at a file's end, which comes when the files are closed
         field = next((field for field, path in files.items() if path == error.path), ARCHIVE)
         raise UploadRefused({field: error.reason}) from error
 
 
-def _take_in(files: Mapping[str, Path], folder: Path, fraction: float | None) -> Taken:
+def _import_dataset(files: Mapping[str, Path], folder: Path, fraction: float | None) -> ImportedDataset:
     with ExitStack() as opened:
         stored, field_of = _open(files, opened)
         _check_shapes(stored, field_of, fraction)
@@ -139,7 +139,7 @@ def _take_in(files: Mapping[str, Path], folder: Path, fraction: float | None) ->
     digests = {output.name: output.digest.hexdigest() for output in outputs.values()}
     sha256 = content_sha256(digests)
     _write_meta(folder, {"sha256": sha256, "files": digests})
-    return Taken(
+    return ImportedDataset(
         rows=shape[0],
         columns=shape[1],
         classes=int(max(values.max() for values in labels.values())) + 1,
@@ -343,6 +343,6 @@ def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def as_document(taken: Taken) -> dict[str, Any]:
+def as_document(taken: ImportedDataset) -> dict[str, Any]:
     """For the way out of a child process."""
     return asdict(taken)

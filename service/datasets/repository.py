@@ -22,7 +22,7 @@ from service.storage.database import Database
 from service.storage.tables import Job, Upload
 
 
-class Shelf:
+class DatasetRepository:
     """All datasets of a deployment. Whoever asks sees those of one owner."""
 
     def __init__(self, settings: Settings, database: Database) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import structlog
 
-from service.datasets.importer import MAX_UNPACKED_BYTES, Taken, UploadRefused, as_document, take_in
+from service.datasets.importer import MAX_UNPACKED_BYTES, ImportedDataset, UploadRefused, as_document, import_dataset
 
 MEMORY_BYTES: Final = 48 * 2**20
 """What the process may map beyond what it has once NumPy is loaded."""
@@ -31,8 +31,8 @@ _PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIB
 _log = structlog.get_logger("tapeline.web")
 
 
-def take_in_apart(files: Mapping[str, Path], folder: Path, *, fraction: float | None) -> Taken:
-    """As ``intake.take_in``, in a process of its own.
+def import_in_sandbox(files: Mapping[str, Path], folder: Path, *, fraction: float | None) -> ImportedDataset:
+    """As ``importer.import_dataset``, in a process of its own.
 
     Raises:
         UploadRefused: the files are no dataset, or took more memory or time than a dataset does.
@@ -56,7 +56,7 @@ def take_in_apart(files: Mapping[str, Path], folder: Path, *, fraction: float | 
         answer = json.loads(done.stdout)
         if "faults" in answer:
             raise UploadRefused(answer["faults"])
-        return Taken(**answer["taken"])
+        return ImportedDataset(**answer["taken"])
     if done.returncode == _STORAGE:
         raise OSError(*json.loads(done.stdout))
     _log.error("an upload could not be read", code=done.returncode, said=done.stderr.decode("utf-8", "replace")[-2000:])
@@ -70,7 +70,7 @@ def main() -> int:
     files = {field: Path(path) for field, path in order["files"].items()}
     answer: Any
     try:
-        answer = {"taken": as_document(take_in(files, Path(order["folder"]), fraction=order["fraction"]))}
+        answer = {"taken": as_document(import_dataset(files, Path(order["folder"]), fraction=order["fraction"]))}
     except UploadRefused as error:
         answer = {"faults": error.faults}
     except OSError as error:

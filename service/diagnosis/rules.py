@@ -25,11 +25,11 @@ Evidence = tuple[str, dict[str, float]]
 
 
 @dataclass(slots=True)
-class _Course:
+class MetricHistory:
     """What the rules look at of the epochs so far. It is of a fixed size, however long the training."""
 
     recent: deque[Metrics] = field(default_factory=lambda: deque(maxlen=PATIENCE + 1))
-    judged: deque[Metrics] = field(default_factory=lambda: deque(maxlen=PATIENCE))
+    evaluated: deque[Metrics] = field(default_factory=lambda: deque(maxlen=PATIENCE))
     """Those of a GAN that the judge looked at."""
     first: Metrics = field(default_factory=dict)
     best: Metrics = field(default_factory=dict)
@@ -38,10 +38,11 @@ class _Course:
     """The training loss at its lowest."""
 
     def add(self, epoch: Metrics) -> None:
+        """Take note of one more epoch."""
         self.first = self.first or epoch
         self.recent.append(epoch)
         if epoch.get("mode_coverage") is not None:
-            self.judged.append(epoch)
+            self.evaluated.append(epoch)
         if not self.best or _value(epoch, "val_loss") < _value(self.best, "val_loss"):
             self.best = epoch
         if _value(epoch, "train_loss") < self.lowest_loss:
@@ -53,12 +54,12 @@ class _Course:
         return values if len(values) == count else []
 
 
-class Chart:
+class DiagnosticsTracker:
     """The epochs of a training, and what is wrong with it after the last of them."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
-        self._course = _Course()
+        self._history = MetricHistory()
         self._open: dict[FindingCode, Finding] = {}
         self._quiet: dict[FindingCode, int] = {}
 
@@ -69,9 +70,9 @@ class Chart:
 
     def add(self, epoch: int, metrics: Metrics) -> None:
         """Write down an epoch; they come in order."""
-        self._course.add({name: _finite(value) for name, value in metrics.items()})
+        self._history.add({name: _finite(value) for name, value in metrics.items()})
         for rule in _RULES[Kind(self._spec.kind)]:
-            evidence = rule.holds(self._course)
+            evidence = rule.holds(self._history)
             if evidence is None:
                 self._quiet[rule.code] = self._quiet.get(rule.code, 0) + 1
                 if self._quiet[rule.code] >= PATIENCE:
@@ -94,21 +95,21 @@ class Chart:
 class _Rule:
     code: FindingCode
     severity: Severity
-    holds: Callable[[_Course], Evidence | None]
+    holds: Callable[[MetricHistory], Evidence | None]
     advice: Callable[[Any], list[str]]
 
 
-def _mode_collapse(course: _Course) -> Evidence | None:
+def _mode_collapse(history: MetricHistory) -> Evidence | None:
     """Samples that are all alike, or, with a reference classifier, that cover no more than half of the classes."""
-    spread = course.last("sample_diversity", 2)
+    spread = history.last("sample_diversity", 2)
     numbers = {"sample_diversity": spread[-1]} if spread else {}
-    if course.judged:
-        numbers |= {name: _value(course.judged[-1], name) for name in ("mode_coverage", "frechet_distance")}
+    if history.evaluated:
+        numbers |= {name: _value(history.evaluated[-1], name) for name in ("mode_coverage", "frechet_distance")}
     if spread and max(spread) < 0.1:
         text = f"the generator makes nearly the same image for all inputs: its samples have {spread[-1]:.1%} of the"
         return f"{text} diversity of real images", numbers
-    coverage = [_value(epoch, "mode_coverage") for epoch in course.judged]
-    distance = [_value(epoch, "frechet_distance") for epoch in course.judged]
+    coverage = [_value(epoch, "mode_coverage") for epoch in history.evaluated]
+    distance = [_value(epoch, "frechet_distance") for epoch in history.evaluated]
     # A generator at its beginning covers little too; but then it comes closer from look to look.
     if len(coverage) == PATIENCE and max(coverage) <= 0.5 and distance[-1] > 0.95 * distance[0]:
         text = f"the samples cover only {coverage[-1]:.0%} of the classes, and the Fréchet distance to real images"
@@ -116,8 +117,8 @@ def _mode_collapse(course: _Course) -> Evidence | None:
     return None
 
 
-def _discriminator_wins(course: _Course) -> Evidence | None:
-    real, fake, loss = (course.last(name) for name in ("d_real", "d_fake", "g_loss"))
+def _discriminator_wins(history: MetricHistory) -> Evidence | None:
+    real, fake, loss = (history.last(name) for name in ("d_real", "d_fake", "g_loss"))
     if real and fake and loss and min(real) > 0.8 and max(fake) < 0.02:
         text = f"the discriminator rates real images {real[-1]:.0%} real and generated ones {fake[-1]:.1%}"
         numbers = {"d_real": real[-1], "d_fake": fake[-1], "g_loss": loss[-1]}
@@ -125,19 +126,19 @@ def _discriminator_wins(course: _Course) -> Evidence | None:
     return None
 
 
-def _no_gradient_for_the_generator(course: _Course) -> Evidence | None:
-    made, judged = course.last("g_grad_norm"), course.last("d_grad_norm")
-    if made and judged and all(g < 0.01 * d for g, d in zip(made, judged, strict=True)):
-        text = f"the gradient norm of the generator is {made[-1]:.2g}, that of the discriminator {judged[-1]:.2g}"
-        return f"{text}: the generator hardly learns", {"g_grad_norm": made[-1], "d_grad_norm": judged[-1]}
+def _no_gradient_for_the_generator(history: MetricHistory) -> Evidence | None:
+    made, evaluated = history.last("g_grad_norm"), history.last("d_grad_norm")
+    if made and evaluated and all(g < 0.01 * d for g, d in zip(made, evaluated, strict=True)):
+        text = f"the gradient norm of the generator is {made[-1]:.2g}, that of the discriminator {evaluated[-1]:.2g}"
+        return f"{text}: the generator hardly learns", {"g_grad_norm": made[-1], "d_grad_norm": evaluated[-1]}
     return None
 
 
-def _no_gradient_below(course: _Course) -> Evidence | None:
+def _no_gradient_below(history: MetricHistory) -> Evidence | None:
     """Gradients that die on their way down, in a network that learns nothing."""
-    loss, hits = course.last("train_loss", PATIENCE + 1), course.last("train_accuracy")
-    names = [name for name in course.recent[-1] if name.startswith("grad_norm/")]
-    norms = [course.last(name) for name in names]
+    loss, hits = history.last("train_loss", PATIENCE + 1), history.last("train_accuracy")
+    names = [name for name in history.recent[-1] if name.startswith("grad_norm/")]
+    norms = [history.last(name) for name in names]
     if len(norms) < 2 or not all(norms) or not loss or not hits or loss[-1] < 0.99 * loss[0] or hits[-1] > 0.9:
         return None
     largest = [max(values) for values in zip(*norms, strict=True)]
@@ -148,10 +149,10 @@ def _no_gradient_below(course: _Course) -> Evidence | None:
     return None
 
 
-def _overfitting(course: _Course) -> Evidence | None:
+def _overfitting(history: MetricHistory) -> Evidence | None:
     """A validation loss well above its best while the training loss fell, and no gain in accuracy."""
-    best, now = course.best, course.recent[-1]
-    loss, hits = course.last("val_loss"), course.last("val_accuracy")
+    best, now = history.best, history.recent[-1]
+    loss, hits = history.last("val_loss"), history.last("val_accuracy")
     lowest, began, ends = _value(best, "val_loss"), _value(best, "train_loss"), _value(now, "train_loss")
     if not loss or not hits or min(loss) < 1.2 * lowest or ends > 0.8 * began:
         return None
@@ -162,8 +163,8 @@ def _overfitting(course: _Course) -> Evidence | None:
     return None
 
 
-def _classifier_diverges(course: _Course) -> Evidence | None:
-    loss, first, lowest = course.last("train_loss", 2), _value(course.first, "train_loss"), course.lowest_loss
+def _classifier_diverges(history: MetricHistory) -> Evidence | None:
+    loss, first, lowest = history.last("train_loss", 2), _value(history.first, "train_loss"), history.lowest_loss
     if loss and min(loss) > max(first, 2 * lowest):
         text = f"the training loss has risen to {loss[-1]:.3g}, from {lowest:.3g} at its best"
         numbers = {"train_loss": loss[-1], "lowest_train_loss": lowest, "first_train_loss": first}
@@ -171,8 +172,8 @@ def _classifier_diverges(course: _Course) -> Evidence | None:
     return None
 
 
-def _gan_diverges(course: _Course) -> Evidence | None:
-    d_loss, g_loss = course.last("d_loss", 2), course.last("g_loss", 2)
+def _gan_diverges(history: MetricHistory) -> Evidence | None:
+    d_loss, g_loss = history.last("d_loss", 2), history.last("g_loss", 2)
     if d_loss and g_loss and (min(d_loss) > 2 or min(g_loss) > 15):
         text = f"the losses diverge: discriminator {d_loss[-1]:.3g}, generator {g_loss[-1]:.3g}"
         text += "; both are 0.69 when neither network has learned anything"
@@ -180,10 +181,10 @@ def _gan_diverges(course: _Course) -> Evidence | None:
     return None
 
 
-def _share(metric: str, what: str) -> Callable[[_Course], Evidence | None]:
-    def holds(course: _Course) -> Evidence | None:
-        for name in course.recent[-1]:
-            found = course.last(name) if name.startswith(f"{metric}/") else []
+def _share(metric: str, what: str) -> Callable[[MetricHistory], Evidence | None]:
+    def holds(history: MetricHistory) -> Evidence | None:
+        for name in history.recent[-1]:
+            found = history.last(name) if name.startswith(f"{metric}/") else []
             if found and min(found) >= 0.9:
                 return f"{found[-1]:.0%} of {name.partition('/')[2]} {what}", {name: found[-1]}
         return None

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from ulid import ULID
 
 from service.access import audit
-from service.access.audit import Actor, Deed
+from service.access.audit import Actor, AuditAction
 from service.errors import ArtifactNotFound, IdempotencyConflict, IllegalTransition, JobNotFound
 from service.jobs import events, uploads
 from service.jobs.changes import DEFAULT_PRIORITY, JobPatch
@@ -125,7 +125,7 @@ def submit(
         _record_new(session, by, job, submission.origin)
         return answer, False
 
-    return database.share(store)
+    return database.group_commit(store)
 
 
 def _new_job(submission: Submission) -> Job:
@@ -180,10 +180,10 @@ def _insert(connection: Connection, job: Job) -> None:
 
 def _record_new(session: Session, by: Actor | None, job: Job, origin: Origin | None) -> None:
     if origin is None:
-        audit.record(session, by, Deed.SUBMIT, job.id)
+        audit.record(session, by, AuditAction.SUBMIT, job.id)
     else:
-        deed = Deed.REPRODUCE if origin.reproduces else Deed.FORK
-        audit.record(session, by, deed, job.id, parent=origin.parent.id)
+        action = AuditAction.REPRODUCE if origin.reproduces else AuditAction.FORK
+        audit.record(session, by, action, job.id, parent=origin.parent.id)
 
 
 def _take_over(session: Session, job: Job, origin: Origin) -> None:
@@ -256,7 +256,7 @@ def cancel(database: Database, job_id: str, *, owner: str | None = None, by: Act
     """
     with database.write() as session:
         job = _claim_for(session, job_id, Action.CANCEL, owner)
-        audit.record(session, by, Deed.CANCEL, job_id)
+        audit.record(session, by, AuditAction.CANCEL, job_id)
         if job.status == Status.RUNNING:
             job.requested = Request.CANCEL
             record_status(session, job, reason="cancel requested")
@@ -273,7 +273,7 @@ def pause(database: Database, job_id: str, *, owner: str | None = None, by: Acto
     """
     with database.write() as session:
         job = _claim_for(session, job_id, Action.PAUSE, owner)
-        audit.record(session, by, Deed.PAUSE, job_id)
+        audit.record(session, by, AuditAction.PAUSE, job_id)
         job.requested = Request.PAUSE
         record_status(session, job, reason="pause requested")
         return job
@@ -287,7 +287,7 @@ def resume(database: Database, job_id: str, *, owner: str | None = None, by: Act
     """
     with database.write() as session:
         job = _claim_for(session, job_id, Action.RESUME, owner)
-        audit.record(session, by, Deed.RESUME, job_id)
+        audit.record(session, by, AuditAction.RESUME, job_id)
         _requeue(session, job, reason="resumed")
         return job
 
@@ -300,7 +300,7 @@ def retry(database: Database, job_id: str, *, owner: str | None = None, by: Acto
     """
     with database.write() as session:
         job = _claim_for(session, job_id, Action.RETRY, owner)
-        audit.record(session, by, Deed.RETRY, job_id)
+        audit.record(session, by, AuditAction.RETRY, job_id)
         job.attempt += 1
         job.deaths = 0
         job.error = None
@@ -346,7 +346,7 @@ def change(
         if "note" in given:
             job.note = patch.note or None
         if _changeable(job) != before:
-            audit.record(session, by, Deed.CHANGE, job_id, fields=sorted(given))
+            audit.record(session, by, AuditAction.CHANGE, job_id, fields=sorted(given))
             # Without the note: the log is never cut, and a person who deletes a note expects it to be gone.
             told = {"name": job.name, "tags": job.tags, "priority": job.priority, "starred": job.starred}
             record_status(session, job, reason="changed", **told)
@@ -375,7 +375,7 @@ def remove(
     """
     with database.write() as session:
         check(_claim_for(session, job_id, Action.DELETE, owner))
-        audit.record(session, by, Deed.DELETE, job_id)
+        audit.record(session, by, AuditAction.DELETE, job_id)
         for table in (Event, Epoch, ExpectedEpoch, Artifact, JobTag):
             session.execute(delete(table).where(table.job_id == job_id))
         session.execute(delete(Idempotency).where(Idempotency.job_id == job_id))
@@ -433,7 +433,7 @@ def sample(session: Session, job: Job, which: str) -> Artifact:
     return _of_epoch(session, job, ArtifactKind.SAMPLE, which)
 
 
-def forgotten(session: Session, *, waited_s: float, limit: int) -> Sequence[str]:
+def stale_queued(session: Session, *, waited_s: float, limit: int) -> Sequence[str]:
     """Ids of the jobs that are next in the queue and have waited for at least ``waited_s`` seconds."""
     old = Job.queued_ms < now_ms() - int(waited_s * 1000)
     query = select(Job.id).where(Job.status == Status.QUEUED, old).order_by(*CLAIM_ORDER).limit(limit)
@@ -471,7 +471,7 @@ def measure(session: Session, job_id: str) -> None:
     session.execute(measurement().where(Job.id == job_id).execution_options(synchronize_session=False))
 
 
-def forget_old(database: Database) -> None:
+def purge_expired(database: Database) -> None:
     """Drop idempotency keys and workers that nobody can ask about any more."""
     before = now_ms() - _DAY_MS
     with database.write() as session:

@@ -50,7 +50,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrainingCost:
     """The size of a training."""
 
     parameters: int
@@ -77,13 +77,13 @@ class _Finished:
     used_s: float
 
 
-def plan(session: Session, spec: Spec, shape: Shape, *, owner: str | None = None) -> Plan:
+def plan(session: Session, spec: Spec, shape: Shape, *, owner: str | None = None) -> TrainingCost:
     """Estimate what a checked spec will cost.
 
     Args:
         owner: rest the estimate on this owner's jobs only; ``None`` means all.
     """
-    return Plan(
+    return TrainingCost(
         parameters=costs.parameters(spec, shape),
         steps=total_steps(spec, shape.train_count),
         estimated_bytes=costs.peak_bytes(spec, shape),

@@ -366,10 +366,10 @@ def report_death(database: Database, held: Claim, message: str, *, used: Usage |
         LeaseLost: as it says.
     """
     with database.write() as session:
-        bury(session, _guard(session, held, **_used(used)), message)
+        record_worker_loss(session, _guard(session, held, **_used(used)), message)
 
 
-def disown(database: Database, worker: str, known: Collection[Claim]) -> list[str]:
+def release_unacknowledged_claims(database: Database, worker: str, known: Collection[Claim]) -> list[str]:
     """Put back jobs that run in this worker's name without its knowing; gives their ids.
 
     The claim of such a job was committed, but the answer got lost: it is nobody's death.
@@ -566,7 +566,7 @@ def _let_go(session: Session, job: Job, request: Request | None, *, reason: str)
     actions.record_status(session, job, reason=reason)
 
 
-def bury(session: Session, job: Job, message: str) -> None:
+def record_worker_loss(session: Session, job: Job, message: str) -> None:
     """Count a worker of this job, whose row is locked, as lost: the job waits again, or has failed."""
     job.deaths += 1
     if job.requested is None and job.deaths >= MAX_DEATHS:

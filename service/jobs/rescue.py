@@ -23,7 +23,7 @@ _GAP_MS: Final = 3000
 """No round for so long is an outage, not a busy machine."""
 
 
-class Patience:
+class LeaseExpiryPolicy:
     """Whether a lease that is over means a silent worker; one for all rounds of a scheduler.
 
     Where the database, this process or the whole machine stood still, nobody could renew, and every lease seems to
@@ -58,16 +58,16 @@ class Patience:
         self._calls = {(job.id, job.lease): (self.called_ms(job) or now_ms, _end_ms(job)) for job in called}
 
 
-def rescue(database: Database, patience: Patience | None = None) -> list[str]:
+def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[str]:
     """Take back the jobs of workers that fell silent; gives their ids.
 
     Args:
-        patience: without any, a lease that is over is over.
+        policy: without any, a lease that is over is over.
     """
     ends = Job.lease_expires_ms
     late = ends < now_ms()
-    if patience:  # a lease that is far from its end was given before the clock was set back
-        late = or_(ends < now_ms() + CALL_MS, ends > now_ms() + 2 * patience.lease_ms)
+    if policy:  # a lease that is far from its end was given before the clock was set back
+        late = or_(ends < now_ms() + CALL_MS, ends > now_ms() + 2 * policy.lease_ms)
     due = select(Job).where(Job.status == Status.RUNNING, late).with_for_update(skip_locked=True)
     silent, called = [], []
     with database.write() as session:
@@ -75,22 +75,22 @@ def rescue(database: Database, patience: Patience | None = None) -> list[str]:
         # Asked once the rows are locked: the transaction may have waited long for others to write, and then workers
         # could not renew either, though reading went on.
         now = session.scalar(select(now_ms())) or 0
-        if patience and not patience.allows_rescue(now):
+        if policy and not policy.allows_rescue(now):
             return []
         for job in found:
-            if patience and _end_ms(job) > now + CALL_MS:
-                job.lease_expires_ms = now + patience.lease_ms
+            if policy and _end_ms(job) > now + CALL_MS:
+                job.lease_expires_ms = now + policy.lease_ms
                 continue
-            since = patience.called_ms(job) if patience else 0
+            since = policy.called_ms(job) if policy else 0
             if since is None:
                 job.lease_expires_ms = _end_ms(job) + 1
             if since is not None and _end_ms(job) < now and now - since >= _ANSWER_MS:
-                leases.bury(session, job, f"worker {job.lease_owner} fell silent")
+                leases.record_worker_loss(session, job, f"worker {job.lease_owner} fell silent")
                 silent.append(job.id)
             else:
                 called.append(job)
-    if patience:
-        patience.settle(called, now)
+    if policy:
+        policy.settle(called, now)
     return silent
 
 

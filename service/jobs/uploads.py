@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.access import audit
-from service.access.audit import Actor, Deed
+from service.access.audit import Actor, AuditAction
 from service.errors import Fault, NoSpaceLeft, SpecError, UploadExists, UploadInUse
 from service.states import Status
 from service.storage.database import Database, now_ms
@@ -115,12 +115,16 @@ def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | N
                 if known.deleted_ms is None:
                     raise UploadExists(upload.name)
                 known.deleted_ms, known.created_ms = None, session.scalars(select(now_ms())).one()
-                audit.record(session, by, Deed.UPLOAD, known.name, size_bytes=known.size_bytes, sha256=known.sha256)
+                audit.record(
+                    session, by, AuditAction.UPLOAD, known.name, size_bytes=known.size_bytes, sha256=known.sha256
+                )
                 return known.id
             check_space(session, upload.owner, upload.size_bytes, at_most=at_most)
             upload.created_ms = session.scalars(select(now_ms())).one()
             session.add(upload)
-            audit.record(session, by, Deed.UPLOAD, upload.name, size_bytes=upload.size_bytes, sha256=upload.sha256)
+            audit.record(
+                session, by, AuditAction.UPLOAD, upload.name, size_bytes=upload.size_bytes, sha256=upload.sha256
+            )
             return upload.id
     except IntegrityError as error:
         raise UploadExists(upload.name) from error
@@ -155,7 +159,7 @@ def remove(database: Database, name: str, *, owner: str | None, by: Actor | None
                 row.deleted_ms = now
             else:
                 session.delete(row)
-        audit.record(session, by, Deed.DELETE_DATASET, name)
+        audit.record(session, by, AuditAction.DELETE_DATASET, name)
         return [upload_id for upload_id in found if upload_id not in pinned]
 
 

@@ -20,7 +20,7 @@ GRACE_S: Final = 12.0
 """So long a process may take to end by itself: a worker hands its jobs back, the web ends its streams."""
 
 
-class Guard:
+class OrphanGuard:
     """The stack's end of the pipe."""
 
     def __init__(self, lock: int, *, grace_s: float = GRACE_S) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from service.local.broker import Broker, BrokerError
 from service.local.child import Child, describe_exit, rotate
-from service.local.guard import GRACE_S, Guard
+from service.local.guard import GRACE_S, OrphanGuard
 from service.runtime.settings import Settings, is_loopback
 
 _READY_S: Final = 30.0
@@ -86,10 +86,10 @@ class LocalStack:
         self._lock = self._listener = -1
         self._broker: Broker | None = None
         self._children: list[Child] = []
-        self._guard: Guard | None = None
+        self._guard: OrphanGuard | None = None
         self._watcher: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._hurry = threading.Event()
+        self._wake_up = threading.Event()
 
     @property
     def url(self) -> str:
@@ -120,7 +120,7 @@ class LocalStack:
             self._refuse_strangers()
             self._claim_folder()
             self._claim_port()
-            self._guard = Guard(self._lock)
+            self._guard = OrphanGuard(self._lock)
             self._start_broker()
             self._migrate()
             for child in self._make_children():
@@ -138,7 +138,7 @@ class LocalStack:
             try:
                 self._stop()
             except KeyboardInterrupt:
-                self._hurry.set()
+                self._wake_up.set()
             else:
                 return
 
@@ -156,7 +156,7 @@ class LocalStack:
                 child.ask_to_stop()
             deadline = time.monotonic() + GRACE_S
             for child in part:
-                while child.exit_code() is None and time.monotonic() < deadline and not self._hurry.is_set():
+                while child.exit_code() is None and time.monotonic() < deadline and not self._wake_up.is_set():
                     time.sleep(0.02)
             for child in part:
                 child.end(0)
@@ -329,7 +329,7 @@ class LocalStack:
         while not self._stopping.wait(_TICK_S):
             now = time.monotonic()
             if self._guard is not None and not self._guard.alive:
-                self._guard = Guard(self._lock)
+                self._guard = OrphanGuard(self._lock)
                 for child in self._children:
                     self._guard.watch(child.pid)
             for child in self._children:

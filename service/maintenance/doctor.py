@@ -40,7 +40,7 @@ _TLS_ADVICE: Final = "check {} in {}: the authority must have issued the server'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Diagnosis:
     """The result of one check."""
 
     name: str
@@ -49,7 +49,7 @@ class Finding:
     advice: str | None = None
 
 
-def examine(settings: Settings, database: Database, *, broker_url: str | None) -> Iterator[Finding]:
+def examine(settings: Settings, database: Database, *, broker_url: str | None) -> Iterator[Diagnosis]:
     """Run the checks. One that depends on something broken is left out.
 
     Args:
@@ -70,19 +70,19 @@ def examine(settings: Settings, database: Database, *, broker_url: str | None) -
     yield from _disks(settings)
 
 
-def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
+def _guarded(name: str, look: Callable[[], Diagnosis]) -> Diagnosis:
     try:
         return look()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
         first = str(error).strip().partition("\n")[0]
-        return Finding(name=name, ok=False, detail=f"{type(error).__name__}: {first}", advice="see the detail")
+        return Diagnosis(name=name, ok=False, detail=f"{type(error).__name__}: {first}", advice="see the detail")
 
 
-def _database(settings: Settings, database: Database) -> Finding:
+def _database(settings: Settings, database: Database) -> Diagnosis:
     url = make_url(settings.database_url)
     shown = url.render_as_string(hide_password=True)
     if database.is_sqlite and url.database and not Path(url.database).exists():
-        return Finding(
+        return Diagnosis(
             name="database",
             ok=False,
             detail=f"file {url.database} does not exist",
@@ -96,7 +96,7 @@ def _database(settings: Settings, database: Database) -> Finding:
             encrypted = ", over TLS" if not database.is_sqlite and raw.pgconn.ssl_in_use else ""
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
-        return Finding(
+        return Diagnosis(
             name="database",
             ok=False,
             detail=f"{shown} does not respond: {reason}",
@@ -106,24 +106,24 @@ def _database(settings: Settings, database: Database) -> Finding:
             "(compose: docker compose up -d postgres; docker compose logs postgres)",
         )
     answered_ms = 1000 * (time.monotonic() - began)
-    return Finding(name="database", ok=True, detail=f"{shown} answers in {answered_ms:.0f} ms{encrypted}")
+    return Diagnosis(name="database", ok=True, detail=f"{shown} answers in {answered_ms:.0f} ms{encrypted}")
 
 
-def _schema(database: Database) -> Finding:
+def _schema(database: Database) -> Diagnosis:
     with database.engine.connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
     script = ScriptDirectory.from_config(config())
     head = script.get_current_head()
     if found == head:
-        return Finding(name="schema", ok=True, detail=f"revision {found} is current")
+        return Diagnosis(name="schema", ok=True, detail=f"revision {found} is current")
     if found is not None and found not in {revision.revision for revision in script.walk_revisions()}:
-        return Finding(
+        return Diagnosis(
             name="schema",
             ok=False,
             detail=f"the database is at revision {found}, which this version (at {head}) does not know",
             advice="it was migrated by a newer version: install that version here too",
         )
-    return Finding(
+    return Diagnosis(
         name="schema",
         ok=False,
         detail=f"the database is at revision {found or 'none'}; this version needs {head}",
@@ -131,12 +131,12 @@ def _schema(database: Database) -> Finding:
     )
 
 
-def _workers(database: Database) -> Finding:
+def _workers(database: Database) -> Diagnosis:
     with database.read() as session:
         alive = leases.live_workers(session)
         waiting = session.scalar(select(func.count()).where(Job.status == Status.QUEUED)) or 0
     if not alive:
-        return Finding(
+        return Diagnosis(
             name="workers",
             ok=False,
             detail=f"no worker was seen within the last minute; jobs waiting: {waiting}",
@@ -144,32 +144,32 @@ def _workers(database: Database) -> Finding:
             "docker compose logs worker)",
         )
     slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
-    return Finding(
+    return Diagnosis(
         name="workers", ok=True, detail=f"{len(alive)} alive, {running} of {slots} slots busy; jobs waiting: {waiting}"
     )
 
 
-def _scheduler(settings: Settings, database: Database) -> Finding:
+def _scheduler(settings: Settings, database: Database) -> Diagnosis:
     """A scheduler has no row of its own; expired leases tell that it does not run."""
     late = now_ms() - int(3 * settings.lease_s * 1000)
     with database.read() as session:
         query = select(func.count()).where(Job.status == Status.RUNNING, Job.lease_expires_ms < late)
         left = session.scalar(query) or 0
     if left:
-        return Finding(
+        return Diagnosis(
             name="scheduler",
             ok=False,
             detail=f"running jobs with an expired lease: {left}",
             advice="start it: tapeline up, or python -m workers.reconcile (compose: docker compose up -d scheduler)",
         )
-    return Finding(name="scheduler", ok=True, detail="no running job has an expired lease")
+    return Diagnosis(name="scheduler", ok=True, detail="no running job has an expired lease")
 
 
-def _audit_log(settings: Settings, database: Database) -> Finding:
+def _audit_log(settings: Settings, database: Database) -> Diagnosis:
     with database.read() as session:
         last, unsealed_for_s = audit_seals.newest(session), audit_seals.unsealed_for_s(session)
     if unsealed_for_s > _UNSEALED_S:
-        return Finding(
+        return Diagnosis(
             name="audit log",
             ok=False,
             detail=f"entries have not been sealed for {unsealed_for_s / 60:.0f} minutes",
@@ -179,26 +179,26 @@ def _audit_log(settings: Settings, database: Database) -> Finding:
     sealed = f"sealed up to entry {last[0].last_id}" if last else "nothing is sealed yet"
     days = settings.keep_audit_days
     kept = f"for {days:g} days" if days else "forever"
-    return Finding(name="audit log", ok=True, detail=f"{sealed}; kept {kept} (TAPELINE_KEEP_AUDIT_DAYS)")
+    return Diagnosis(name="audit log", ok=True, detail=f"{sealed}; kept {kept} (TAPELINE_KEEP_AUDIT_DAYS)")
 
 
-def _clocks(database: Database) -> Finding:
+def _clocks(database: Database) -> Diagnosis:
     before = time.time()
     theirs = leases.clock(database) / 1000
     apart = theirs - (before + time.time()) / 2
     if abs(apart) > _APART_S:
-        return Finding(
+        return Diagnosis(
             name="clocks",
             ok=False,
             detail=f"the database's clock is {abs(apart):.1f} s {'ahead of' if apart > 0 else 'behind'} this machine's",
             advice="synchronise both by NTP: leases use the database's clock alone, but displayed times disagree",
         )
-    return Finding(name="clocks", ok=True, detail=f"{1000 * abs(apart):.0f} ms apart")
+    return Diagnosis(name="clocks", ok=True, detail=f"{1000 * abs(apart):.0f} ms apart")
 
 
-def _broker(broker_url: str | None) -> Finding:
+def _broker(broker_url: str | None) -> Diagnosis:
     if broker_url is None:
-        return Finding(
+        return Diagnosis(
             name="broker",
             ok=False,
             detail="no broker is configured, and no embedded broker is running",
@@ -209,7 +209,7 @@ def _broker(broker_url: str | None) -> Finding:
     try:
         broker.probe(broker_url, timeout_s=_TIMEOUT_S)
     except redis.RedisError as error:
-        return Finding(
+        return Diagnosis(
             name="broker",
             ok=False,
             detail=f"{shown} accepts no messages: {error}",
@@ -218,23 +218,23 @@ def _broker(broker_url: str | None) -> Finding:
             else "start it, and check TAPELINE_BROKER_URL (compose: docker compose up -d redis); "
             "until then workers poll every 5 s",
         )
-    return Finding(name="broker", ok=True, detail=f"{shown} answers")
+    return Diagnosis(name="broker", ok=True, detail=f"{shown} answers")
 
 
-def _writable(name: str, folder: Path) -> Finding:
+def _writable(name: str, folder: Path) -> Diagnosis:
     try:
         ArtifactFolder(folder).check_writable()
     except OSError as error:
-        return Finding(
+        return Diagnosis(
             name=name,
             ok=False,
             detail=f"cannot write to {folder}: {error.strerror or error}",
             advice="mount it, make it writable for this user, or set TAPELINE_ARTIFACTS to another folder",
         )
-    return Finding(name=name, ok=True, detail=f"{folder} is writable")
+    return Diagnosis(name=name, ok=True, detail=f"{folder} is writable")
 
 
-def _disks(settings: Settings) -> Iterator[Finding]:
+def _disks(settings: Settings) -> Iterator[Diagnosis]:
     seen: set[int] = set()
     for folder in (settings.artifacts, settings.data, settings.home):
         there = folder
@@ -250,4 +250,4 @@ def _disks(settings: Settings) -> Iterator[Finding]:
         advice = (
             "see what can be deleted: tapeline gc; keep less: TAPELINE_KEEP_CHECKPOINTS_DAYS, TAPELINE_KEEP_JOBS_DAYS"
         )
-        yield Finding(name="disk", ok=not full, detail=detail, advice=advice if full else None)
+        yield Diagnosis(name="disk", ok=not full, detail=detail, advice=advice if full else None)

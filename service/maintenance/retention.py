@@ -49,7 +49,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Going:
+class Removable:
     """Something to delete."""
 
     name: str
@@ -58,14 +58,14 @@ class Going:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RetentionPlan:
     """Everything to delete."""
 
-    jobs: Sequence[Going] = ()
-    checkpoints: Sequence[Going] = ()
-    pictures: Sequence[Going] = ()
+    jobs: Sequence[Removable] = ()
+    checkpoints: Sequence[Removable] = ()
+    pictures: Sequence[Removable] = ()
     """Cached ones."""
-    files: Sequence[Going] = ()
+    files: Sequence[Removable] = ()
     """Orphaned ones."""
     cached_bytes: int = 0
     """All cached pictures, of which most stay."""
@@ -78,7 +78,7 @@ class Plan:
         return sum(item.size_bytes for part in parts for item in part)
 
 
-def plan(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
+def plan(database: Database, store: ArtifactStore, policy: Policy) -> RetentionPlan:
     """Look for what can be deleted; nothing is changed."""
     now_ms = leases.clock(database)
     with database.read() as session:
@@ -99,14 +99,14 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
             yield item
 
     orphans = store.orphans(named, older_than_s=STALE_FILE_S, among=stored())
-    files = [Going(item.path, item.size_bytes) for item in orphans]
+    files = [Removable(item.path, item.size_bytes) for item in orphans]
     orphaned = {item.name for item in files}
     pictures = [
-        Going(item.path, item.size_bytes)
+        Removable(item.path, item.size_bytes)
         for item in cached
         if item.age_s > CACHED_PICTURE_S and item.job_id not in doomed and item.path not in orphaned
     ]
-    return Plan(
+    return RetentionPlan(
         expired,
         checkpoints,
         pictures,
@@ -116,15 +116,15 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
     )
 
 
-def old_checkpoints(database: Database, policy: Policy) -> list[Going]:
+def old_checkpoints(database: Database, policy: Policy) -> list[Removable]:
     """Checkpoints that a policy would delete."""
     now_ms = leases.clock(database)
     with database.read() as session:
         rows = _old_checkpoints(session, policy, now_ms)
-        return [Going(row.path, row.size_bytes) for row in rows]
+        return [Removable(row.path, row.size_bytes) for row in rows]
 
 
-def carry_out(database: Database, store: ArtifactStore, policy: Policy, going: Plan) -> Plan:
+def carry_out(database: Database, store: ArtifactStore, policy: Policy, going: RetentionPlan) -> RetentionPlan:
     """Delete what can still be deleted, and give what was."""
     # Looking through the files may have taken long, and what had ended may have been retried, and ended anew.
     now_ms = leases.clock(database)
@@ -133,10 +133,10 @@ def carry_out(database: Database, store: ArtifactStore, policy: Policy, going: P
     files = list(_still_orphaned(database, going.files))
     store.remove(item.name for item in (*going.pictures, *files))
     audit_entries = audit_seals.remove_expired(database, policy.audit_days)
-    return Plan(gone, checkpoints, going.pictures, files, audit_entries=audit_entries)
+    return RetentionPlan(gone, checkpoints, going.pictures, files, audit_entries=audit_entries)
 
 
-def apply(database: Database, store: ArtifactStore, policy: Policy) -> Plan:
+def apply(database: Database, store: ArtifactStore, policy: Policy) -> RetentionPlan:
     """Look, and delete."""
     return carry_out(database, store, policy, plan(database, store, policy))
 
@@ -145,11 +145,11 @@ def _ended_before(moment_ms: int) -> ColumnElement[bool]:
     return Job.status.in_(TERMINAL) & (Job.finished_ms < moment_ms)
 
 
-def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Going]:
+def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Removable]:
     if not policy.jobs_days:
         return []
     query = select(Job.id, Job.size_bytes).where(_ended_before(now_ms - int(policy.jobs_days * _DAY_MS)))
-    return [Going(job_id, size) for job_id, size in session.execute(query.order_by(Job.finished_ms))]
+    return [Removable(job_id, size) for job_id, size in session.execute(query.order_by(Job.finished_ms))]
 
 
 def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[Artifact]:
@@ -195,12 +195,12 @@ def _remove_job(database: Database, store: ArtifactStore, policy: Policy, now_ms
 
 
 def _remove_checkpoints(
-    database: Database, store: ArtifactStore, policy: Policy, now_ms: int, going: Iterable[Going]
-) -> list[Going]:
-    by_job: dict[str, list[Going]] = {}
+    database: Database, store: ArtifactStore, policy: Policy, now_ms: int, going: Iterable[Removable]
+) -> list[Removable]:
+    by_job: dict[str, list[Removable]] = {}
     for item in going:
         by_job.setdefault(item.name.partition("/")[0], []).append(item)
-    gone: list[Going] = []
+    gone: list[Removable] = []
     for job_id, items in by_job.items():
         with database.write() as session:
             job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
@@ -213,7 +213,7 @@ def _remove_checkpoints(
     return gone
 
 
-def _still_orphaned(database: Database, going: Sequence[Going]) -> Iterator[Going]:
+def _still_orphaned(database: Database, going: Sequence[Removable]) -> Iterator[Removable]:
     """What no row names even now: a file that was in another's hands may have got its row since."""
     for start in range(0, len(going), _BATCH):
         batch = going[start : start + _BATCH]

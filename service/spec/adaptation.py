@@ -43,7 +43,7 @@ P = TypeVar("P", bound=Part)
 L = TypeVar("L", bound=Part)
 
 
-def suit(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
+def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
     """The spec for data of this shape.
 
     Args:

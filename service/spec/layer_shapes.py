@@ -53,7 +53,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class LayerShape:
     """A layer in its place, for one input.
 
     Attributes:
@@ -91,7 +91,7 @@ class Network:
     where: str
     layers: Sequence[Layer]
     input_size: Size
-    placed: Sequence[Placed]
+    placed: Sequence[LayerShape]
     faults: Sequence[Fault]
 
 
@@ -124,12 +124,12 @@ def shown(size: Size) -> str:
 
 def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
     """Follow the sizes; behind a layer that does not fit, go on with what was probably meant, to find more."""
-    placed: list[Placed] = []
+    placed: list[LayerShape] = []
     faults: list[Fault] = []
     size = input_size
     for number, layer in enumerate(layers):
         pointer = f"#/{where}/{number}"
-        faults += _misfits(layer, size, pointer)
+        faults += _shape_errors(layer, size, pointer)
         if isinstance(layer, Conv2D | MaxPool2D | Upsample2D) and len(size) != 3:
             break
         found = _place(layer, size)
@@ -144,7 +144,7 @@ def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
     return Network(where=where, layers=layers, input_size=input_size, placed=placed, faults=faults)
 
 
-def _misfits(layer: Layer, size: Size, pointer: str) -> list[Fault]:
+def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
     """Why a layer cannot take inputs of this size."""
     field, detail, suggestion = "", "", None
     match layer:
@@ -184,16 +184,16 @@ def _misfits(layer: Layer, size: Size, pointer: str) -> list[Fault]:
     return [Fault(pointer=pointer + field, detail=detail, code="wrong_shape", suggestion=suggestion)] if detail else []
 
 
-def _place(layer: Layer, size: Size) -> Placed:
+def _place(layer: Layer, size: Size) -> LayerShape:
     numbers, channels = math.prod(size), size[-1]
     match layer:
         case Dense():
             products = numbers * layer.units
-            return Placed(layer=layer, size=(layer.units,), weights=products + layer.units, products=products)
+            return LayerShape(layer=layer, size=(layer.units,), weights=products + layer.units, products=products)
         case Conv2D():
             rows, columns = (_positions(side, layer) for side in size[:2])
             patch = layer.kernel**2 * channels
-            return Placed(
+            return LayerShape(
                 layer=layer,
                 size=(rows, columns, layer.filters),
                 weights=(patch + 1) * layer.filters,
@@ -201,17 +201,19 @@ def _place(layer: Layer, size: Size) -> Placed:
                 patches=columns * patch,
             )
         case MaxPool2D():
-            return Placed(layer=layer, size=(max(size[0] // layer.size, 1), max(size[1] // layer.size, 1), channels))
+            return LayerShape(
+                layer=layer, size=(max(size[0] // layer.size, 1), max(size[1] // layer.size, 1), channels)
+            )
         case Upsample2D():
-            return Placed(layer=layer, size=(size[0] * layer.size, size[1] * layer.size, channels))
+            return LayerShape(layer=layer, size=(size[0] * layer.size, size[1] * layer.size, channels))
         case BatchNorm():
-            return Placed(layer=layer, size=size, weights=2 * channels, statistics=2 * channels)
+            return LayerShape(layer=layer, size=size, weights=2 * channels, statistics=2 * channels)
         case Flatten():
-            return Placed(layer=layer, size=(numbers,))
+            return LayerShape(layer=layer, size=(numbers,))
         case Reshape():
-            return Placed(layer=layer, size=tuple(layer.shape))
+            return LayerShape(layer=layer, size=tuple(layer.shape))
         case Dropout():
-            return Placed(layer=layer, size=size)
+            return LayerShape(layer=layer, size=size)
         case _:
             assert_never(layer)
 

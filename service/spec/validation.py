@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from service.errors import Fault, SpecError
-from service.spec.adaptation import suit
+from service.spec.adaptation import match_output_to_dataset
 from service.spec.faults import MAX_FAULTS, describe, not_one_of
 from service.spec.fields import closest, shorthand
 from service.spec.fit import check_fit, optimizers
@@ -30,13 +30,13 @@ __all__ = [
     "canonical",
     "check_fit",
     "derive",
+    "match_output_to_dataset",
     "optimizers",
     "parse_json",
     "read_body",
     "read_resolved",
     "resolve",
     "spec_hash",
-    "suit",
 ]
 
 _MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {

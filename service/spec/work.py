@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
-from service.spec.costs import looks, optimizer_slots, total_steps
+from service.spec.costs import optimizer_slots, passes_per_sample, total_steps
 from service.spec.layer_shapes import Network, Shape, networks
 from service.spec.schema import ClassifierSpec, Conv2D, DType, GanSpec, Spec
 
@@ -103,10 +103,10 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
         dense=twice * sum(images * _products(network, convolutions=False) for network, images in seen),
         convolution=twice * sum(images * _products(network, convolutions=True) for network, images in seen),
         patches=twice * sum(images * _patches(network) for network, images in seen),
-        outputs=twice * sum(images * looks(network) * _outputs(network) for network, images in seen),
+        outputs=twice * sum(images * passes_per_sample(network) * _outputs(network) for network, images in seen),
         weights=twice * updates * steps,
         pixels=twice * pixels * shape.pixels,
-        calls=steps * sum(looks(network) * len(network.placed) for network in found),
+        calls=steps * sum(passes_per_sample(network) * len(network.placed) for network in found),
         epochs=float(epochs),
         starts=1.0 if epochs else 0.0,
     )
@@ -135,11 +135,13 @@ def _weights(network: Network) -> int:
 
 def _products(network: Network, *, convolutions: bool) -> int:
     chosen = (placed for placed in network.placed if isinstance(placed.layer, Conv2D) is convolutions)
-    return looks(network) * sum(placed.products for placed in chosen)
+    return passes_per_sample(network) * sum(placed.products for placed in chosen)
 
 
 def _patches(network: Network) -> int:
-    return looks(network) * sum(placed.patches * placed.size[0] for placed in network.placed if placed.patches)
+    return passes_per_sample(network) * sum(
+        placed.patches * placed.size[0] for placed in network.placed if placed.patches
+    )
 
 
 def _outputs(network: Network) -> int:

@@ -80,7 +80,7 @@ class Database:
         self._writing = self.engine.execution_options(tapeline_write=True)
         self._sharing = threading.Lock()
         self._shared: list[_Shared[Any]] = []
-        self._writer = _Turn() if self.is_sqlite else nullcontext()
+        self._writer = TimedLock() if self.is_sqlite else nullcontext()
 
     def insert(self, table: type[Base]) -> sqlite.Insert:
         """An INSERT that knows ``ON CONFLICT``, which both makes spell alike and plain SQLAlchemy does not know."""
@@ -99,7 +99,7 @@ class Database:
         with self._writer, Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
 
-    def share(self, work: Callable[[Session], T]) -> T:
+    def group_commit(self, work: Callable[[Session], T]) -> T:
         """Do a small work in a transaction that it may share with others that wait at the same moment.
 
         In SQLite each commit waits for the disk, and no two can wait at once: so whoever's turn it is does the work
@@ -171,7 +171,7 @@ def _undoes_one(error: Exception) -> bool:
     return isinstance(error, IntegrityError) or not isinstance(error, SQLAlchemyError)
 
 
-class _Turn:
+class TimedLock:
     """A lock that is not waited for without end: behind a file that others keep locked, a queue of threads would
     wait for ``_BUSY_S`` each, one after the other."""
 

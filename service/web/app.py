@@ -8,7 +8,7 @@ from typing import Final
 from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from service.datasets.repository import Shelf
+from service.datasets.repository import DatasetRepository
 from service.errors import ArtifactNotFound, JobNotFound
 from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
@@ -35,7 +35,7 @@ from service.web.resources.pages import documents, job_view, pages, service_page
 from service.web.resources.service import audit, datasets, health, keys, limits, presets, sessions, usage, workers
 from service.web.schemas import queries
 from service.web.services import EXTENSION, Services
-from service.web.streaming.feed import Feed
+from service.web.streaming.feed import AllJobsStream
 from service.web.streaming.stream import Hub
 
 _BLUEPRINTS: Final = (
@@ -73,7 +73,7 @@ def create_app(settings: Settings) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     database = Database(settings.database_url, application="tapeline-web")
     folder = ArtifactFolder(settings.artifacts)
-    shelf = Shelf(settings, database)
+    shelf = DatasetRepository(settings, database)
     publisher = Publisher(settings.broker_url)
     app.extensions[EXTENSION] = Services(
         settings=settings,
@@ -86,7 +86,7 @@ def create_app(settings: Settings) -> Flask:
         drawings=Drawings(shelf, database, folder),
         publisher=publisher,
         hub=Hub(database),
-        feed=Feed(database),
+        feed=AllJobsStream(database),
         metrics=metrics.Metrics(database, publisher=publisher, artifacts=settings.artifacts),
     )
     request_log.register(app)  # first: whatever is refused has an id too

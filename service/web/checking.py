@@ -57,7 +57,7 @@ def resolve(document: Any, data: DatasetInfo | None = None) -> tuple[Spec, Datas
             faults.append(_dataset_fault(error.code, f"its files are damaged: {error.path.name}: {error.reason}"))
     if faults or spec is None or data is None:
         raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
-    return validation.suit(spec, document, shape_of(data)), data
+    return validation.match_output_to_dataset(spec, document, shape_of(data)), data
 
 
 def check_fit(document: Any, spec: Spec, fits: Shape) -> None:

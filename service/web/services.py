@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from flask import current_app, g
 
-from service.datasets.repository import Shelf
+from service.datasets.repository import DatasetRepository
 from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactStore
@@ -17,7 +17,7 @@ from service.web.metrics import Metrics
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
-from service.web.streaming.feed import Feed
+from service.web.streaming.feed import AllJobsStream
 from service.web.streaming.stream import MAX_CLIENTS, Hub
 
 EXTENSION: Final = "tapeline"
@@ -32,12 +32,12 @@ class Services:
     keyring: Keyring
     quotas: Quotas
     artifacts: ArtifactStore
-    shelf: Shelf
+    shelf: DatasetRepository
     uploads: UploadFolder
     drawings: Drawings
     publisher: Publisher
     hub: Hub
-    feed: Feed
+    feed: AllJobsStream
     metrics: Metrics
     max_clients: int = MAX_CLIENTS
 

@@ -19,7 +19,7 @@ from service.spec.presets import PRESETS
 from service.spec.schema import Kind, Spec
 from service.spec.validation import resolve
 from workers.training import build
-from workers.training.health import Watch
+from workers.training.health import TrainingDiagnostics
 
 FAST, BEST = Row("classifier", "fast", "mnist", 0), Row("gan", "best", "mnist-10k", 0)
 
@@ -81,7 +81,7 @@ def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently
 
     trainer = build.trainer(row.spec(), digits)
     assert isinstance(trainer, GanTrainer)
-    watch = Watch(row.spec(), build.judge(digits))
+    watch = TrainingDiagnostics(row.spec(), build.judge(digits))
     metrics = [watch.look(trainer, report).metrics for report in trainer.run() if isinstance(report, EpochDone)][-1]
     assert done["frechet_distance"] == round(metrics["frechet_distance"], 5)
 

@@ -18,11 +18,11 @@ from service.runtime import failpoints
 from service.states import Request
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
-from tests.faults.oracle import Reference, check
-from tests.faults.yard import FEW, QUICK, Yard, few_digits, open_yard
-from tests.workers.conftest import Workshop, open_workshop
+from tests.faults.harness import FEW, QUICK, FaultHarness, few_digits, open_yard
+from tests.faults.invariants import Reference, check
+from tests.workers.conftest import WorkerHarness, open_worker_harness
 from workers import limits
-from workers.messages import Orders
+from workers.messages import ChildEndpoint
 from workers.training import run
 
 
@@ -33,7 +33,7 @@ def _one_blas_thread() -> Iterator[None]:
         yield
 
 
-class NoOrders(Orders):
+class NoSupervisor(ChildEndpoint):
     """The child's end of a pipe that nobody else holds."""
 
     def __init__(self) -> None:
@@ -55,39 +55,39 @@ class NoOrders(Orders):
 
 
 @dataclass
-class Bench:
+class InProcess:
     """Trains in this very process, so that a death costs milliseconds."""
 
-    workshop: Workshop
+    workers: WorkerHarness
     points: Path
     accepted: list[str] = field(default_factory=list)
 
     @property
     def database(self) -> Database:
-        return self.workshop.database
+        return self.workers.database
 
     @property
     def artifacts(self) -> ArtifactFolder:
-        return ArtifactFolder(self.workshop.settings.artifacts)
+        return ArtifactFolder(self.workers.settings.artifacts)
 
     def submit(self, **spec: Any) -> str:
-        self.accepted.append(self.workshop.submit(**QUICK | spec))
+        self.accepted.append(self.workers.submit(**QUICK | spec))
         return self.accepted[-1]
 
     def arm(self, name: str, how: str = "abandon") -> None:
         (self.points / name).write_text(how)
 
     def claim(self, lease_s: float = 30) -> Claim:
-        held = leases.claim(self.database, "bench", lease_s)
+        held = leases.claim(self.database, "process", lease_s)
         assert held is not None, "no job waits"
         return held
 
-    def train(self, held: Claim | None = None, orders: NoOrders | None = None) -> str:
+    def train(self, held: Claim | None = None, orders: NoSupervisor | None = None) -> str:
         """What a child does with its order."""
         try:
-            return run._train(self.workshop.settings, self.database, held or self.claim(), orders or NoOrders())
+            return run._train(self.workers.settings, self.database, held or self.claim(), orders or NoSupervisor())
         finally:
-            limits.let_go()  # this process has other things to do
+            limits.lift_memory_limit()  # this process has other things to do
 
     def die(self, place: str, how: str = "abandon") -> None:
         """Train until the failpoint strikes; then the supervisor finds the child dead."""
@@ -103,19 +103,19 @@ class Bench:
         check(self.database, self.artifacts, self.accepted, reference)
 
 
-def _bench(home: Path, url: str) -> Iterator[Bench]:
+def _bench(home: Path, url: str) -> Iterator[InProcess]:
     points = home.parent / f"{home.name}-points"
     points.mkdir()
-    workshop = open_workshop(home, url, data=few_digits())
-    workshop.train_count = FEW
+    workers = open_worker_harness(home, url, data=few_digits())
+    workers.train_count = FEW
     failpoints.arm(points)
-    yield Bench(workshop, points)
+    yield InProcess(workers, points)
     failpoints.arm(None)
-    workshop.database.close()
+    workers.database.close()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[InProcess]:
     """On SQLite by default, on both databases in the whole suite."""
     local = f"sqlite:///{tmp_path / 'tapeline.db'}"
     yield from _bench(
@@ -127,18 +127,18 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """The QUICK job as it ends when nobody disturbs it."""
     home = tmp_path_factory.mktemp("reference") / "home"
-    opened: Callable[..., Iterator[Bench]] = _bench
-    bench = next(iterator := opened(home, f"sqlite:///{home.parent / 'tapeline.db'}"))
-    job_id = bench.submit()
-    assert bench.train() == "succeeded"
-    found = Reference.of(bench.database, job_id)
-    bench.check(found)
+    opened: Callable[..., Iterator[InProcess]] = _bench
+    process = next(iterator := opened(home, f"sqlite:///{home.parent / 'tapeline.db'}"))
+    job_id = process.submit()
+    assert process.train() == "succeeded"
+    found = Reference.of(process.database, job_id)
+    process.check(found)
     next(iterator, None)
     return found
 
 
 @pytest.fixture
-def yard(tmp_path: Path, database_url: str) -> Iterator[Yard]:
+def harness(tmp_path: Path, database_url: str) -> Iterator[FaultHarness]:
     """Real processes, on each database."""
     made = open_yard(tmp_path / "home", database_url)
     yield made
@@ -147,7 +147,7 @@ def yard(tmp_path: Path, database_url: str) -> Iterator[Yard]:
 
 
 @pytest.fixture
-def light(tmp_path: Path) -> Iterator[Yard]:
+def light(tmp_path: Path) -> Iterator[FaultHarness]:
     """On SQLite alone, for what does not hang on the database."""
     made = open_yard(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
     yield made

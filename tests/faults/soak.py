@@ -23,8 +23,8 @@ from typing import Any
 
 from service.states import TERMINAL, Status
 from tests.conftest import create_database, serve_postgres
-from tests.faults.oracle import Reference
-from tests.faults.yard import Yard, kill_group, open_yard
+from tests.faults.harness import FaultHarness, kill_group, open_yard
+from tests.faults.invariants import Reference
 from tests.workers.conftest import children_of, is_alive
 
 PLACES = (
@@ -44,7 +44,7 @@ NOBODYS_FAULT = "from service.jobs import leases\nleases.MAX_DEATHS = 10**9\n"
 class Soak:
     """Some workers, a queue that never runs dry, and one strike after the other."""
 
-    yard: Yard
+    harness: FaultHarness
     rng: random.Random
     count: int
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -53,31 +53,31 @@ class Soak:
 
     def run(self, seconds: float, wanted: int) -> None:
         """Strike until the time is over or so many kills counted; then let every job come to its end."""
-        self.yard.lease_s = LEASE_S
-        self.yard.patch(NOBODYS_FAULT)
-        self.yard.start("workers.reconcile")
-        self.workers = [self.yard.start() for _ in range(self.count)]
+        self.harness.lease_s = LEASE_S
+        self.harness.patch(NOBODYS_FAULT)
+        self.harness.start("workers.reconcile")
+        self.workers = [self.harness.start() for _ in range(self.count)]
         began = told = time.monotonic()
         while not self.stopping and time.monotonic() - began < seconds and self.total < wanted:
             self._fill()
             self._strike()
             if time.monotonic() - told > 60:
                 told = time.monotonic()
-                ended = len(self.yard.accepted) - len(self.open_jobs)
+                ended = len(self.harness.accepted) - len(self.open_jobs)
                 print(f"  after {(told - began) / 60:.0f} min: {self.total} kills, {ended} jobs ended", flush=True)
         for place in PLACES:
-            (self.yard.points / place).unlink(missing_ok=True)
+            (self.harness.points / place).unlink(missing_ok=True)
         self._revive()
-        self.yard.until_all_end(600)
+        self.harness.until_all_end(600)
 
     @property
     def total(self) -> int:
         return sum(count for place, count in self.kills.items() if place != "succeeded")
 
     def _fill(self) -> None:
-        self.open_jobs = [job_id for job_id in self.open_jobs if self.yard.job(job_id).status not in TERMINAL]
+        self.open_jobs = [job_id for job_id in self.open_jobs if self.harness.job(job_id).status not in TERMINAL]
         while len(self.open_jobs) < self.count + 2:
-            self.open_jobs.append(self.yard.submit(**SPEC))
+            self.open_jobs.append(self.harness.submit(**SPEC))
 
     def _strike(self) -> None:
         how = self.rng.choice([*PLACES, *[AT_RANDOM] * 3, SUPERVISOR])
@@ -91,17 +91,17 @@ class Soak:
             busy = [worker.pid for worker in self.workers if self._holds_a_job(worker.pid)]
             self.kills[how] += bool(busy) and kill_training_child(self.rng.choice(busy))
         else:
-            self.yard.arm(how)
+            self.harness.arm(how)
             with contextlib.suppress(AssertionError):  # nobody came by; it stays armed, and the next one is due
-                self.yard.until_struck(how, 60)
+                self.harness.until_struck(how, 60)
                 self.kills[how] += 1
         self._revive()
 
     def _revive(self) -> None:
-        self.workers = [worker if worker.poll() is None else self.yard.start() for worker in self.workers]
+        self.workers = [worker if worker.poll() is None else self.harness.start() for worker in self.workers]
 
     def _holds_a_job(self, pid: int) -> bool:
-        jobs = [self.yard.job(job_id) for job_id in self.open_jobs]
+        jobs = [self.harness.job(job_id) for job_id in self.open_jobs]
         return any(job.status == Status.RUNNING and f"-{pid}-" in (job.lease_owner or "") for job in jobs)
 
 
@@ -144,8 +144,8 @@ def main() -> int:
 
 
 def _strike_and_look(home: Path, url: str, seed: int, chosen: argparse.Namespace) -> None:
-    yard = open_yard(home / "soak", url)
-    soak = Soak(yard, random.Random(seed), chosen.workers)
+    harness = open_yard(home / "soak", url)
+    soak = Soak(harness, random.Random(seed), chosen.workers)
 
     def stop(*_: object) -> None:
         soak.stopping = True  # a soak that is stopped early is looked at all the same
@@ -157,29 +157,29 @@ def _strike_and_look(home: Path, url: str, seed: int, chosen: argparse.Namespace
         began = time.monotonic()
         soak.run(chosen.minutes * 60, chosen.kills)
         minutes = (time.monotonic() - began) / 60
-        yard.check(reference)
+        harness.check(reference)
     except BaseException:
         print(f"RED with seed {seed}; everything lies in {home}", flush=True)
-        yard.stop()
+        harness.stop()
         raise
     for place, count in sorted(soak.kills.items()):
         print(f"  {count:5d}  {place}" + (", just before which its job had ended" if place == "succeeded" else ""))
-    leases = sum(yard.job(job_id).lease for job_id in yard.accepted)
+    leases = sum(harness.job(job_id).lease for job_id in harness.accepted)
     print(
-        f"{soak.total} kills in {minutes:.0f} minutes that struck a process with a running job, {yard.deaths()} lost "
-        f"workers in the jobs' logs; {len(yard.accepted)} jobs, {leases} leases: 0 lost, 0 doubled, 0 bits different "
-        f"(seed {seed})"
+        f"{soak.total} kills in {minutes:.0f} minutes that struck a process with a running job, {harness.deaths()} "
+        f"lost workers in the jobs' logs; {len(harness.accepted)} jobs, {leases} leases: 0 lost, 0 doubled, 0 bits "
+        f"different (seed {seed})"
     )
-    yard.database.close()
+    harness.database.close()
 
 
 def _reference(home: Path) -> Reference:
-    yard = open_yard(home / "reference", f"sqlite:///{home / 'reference.db'}")
-    yard.submit(**SPEC)
-    yard.start()
-    yard.until_all_end(600)
-    found = Reference.of(yard.database, yard.accepted[0])
-    yard.check(found)
+    harness = open_yard(home / "reference", f"sqlite:///{home / 'reference.db'}")
+    harness.submit(**SPEC)
+    harness.start()
+    harness.until_all_end(600)
+    found = Reference.of(harness.database, harness.accepted[0])
+    harness.check(found)
     return found
 
 

@@ -21,9 +21,9 @@ from service.local.broker import Broker
 from service.runtime import task_names
 from service.states import Status
 from service.storage.tables import Job, Worker
-from tests.faults.oracle import Reference
+from tests.faults.harness import FaultHarness, open_yard, wait_until
+from tests.faults.invariants import Reference
 from tests.faults.proxy import Proxy
-from tests.faults.yard import Yard, open_yard, wait_until
 from workers.app import create_app, wake
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
@@ -47,7 +47,7 @@ def postgres_proxy(url: str) -> tuple[Proxy, str]:
 
 
 @pytest.fixture
-def proxied(tmp_path: Path, postgres_url: str) -> Iterator[tuple[Yard, Proxy]]:
+def proxied(tmp_path: Path, postgres_url: str) -> Iterator[tuple[FaultHarness, Proxy]]:
     """Workers that reach PostgreSQL by way of a proxy; the test itself goes straight there."""
     made = open_yard(tmp_path / "home", postgres_url)
     proxy, url = postgres_proxy(postgres_url)
@@ -59,67 +59,67 @@ def proxied(tmp_path: Path, postgres_url: str) -> Iterator[tuple[Yard, Proxy]]:
     made.database.close()
 
 
-def test_a_connection_killed_inside_an_epochs_commit(proxied: tuple[Yard, Proxy], reference: Reference) -> None:
+def test_a_connection_killed_inside_an_epochs_commit(proxied: tuple[FaultHarness, Proxy], reference: Reference) -> None:
     """F13."""
-    yard, _ = proxied
-    yard.submit()
-    yard.arm("epoch_committing.2", "stop")
-    yard.start()
-    child = yard.until_struck("epoch_committing.2")
-    with yard.database.write() as session:
+    harness, _ = proxied
+    harness.submit()
+    harness.arm("epoch_committing.2", "stop")
+    harness.start()
+    child = harness.until_struck("epoch_committing.2")
+    with harness.database.write() as session:
         cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tapeline-child'"
         assert session.execute(text(cut)).all()
     os.kill(child, signal.SIGCONT)
-    yard.until_all_end()
-    assert yard.deaths() == 0, "the child asked again"
-    yard.check(reference)
+    harness.until_all_end()
+    assert harness.deaths() == 0, "the child asked again"
+    harness.check(reference)
 
 
 @pytest.mark.parametrize("place", ["epoch_committing.2", "succeeding"])
 def test_a_commit_of_which_nobody_hears_counts_once(
-    proxied: tuple[Yard, Proxy], reference: Reference, place: str
+    proxied: tuple[FaultHarness, Proxy], reference: Reference, place: str
 ) -> None:
     """F15: the proxy passes COMMIT on and cuts the connection."""
-    yard, proxy = proxied
-    yard.submit()
-    yard.arm(place, "stop")
-    yard.start()
-    child = yard.until_struck(place)
+    harness, proxy = proxied
+    harness.submit()
+    harness.arm(place, "stop")
+    harness.start()
+    child = harness.until_struck(place)
     proxy.cut_after = b"COMMIT"
     os.kill(child, signal.SIGCONT)
-    yard.until_all_end()
+    harness.until_all_end()
     assert proxy.cuts == 1
-    assert yard.deaths() == 0
-    yard.check(reference)
+    assert harness.deaths() == 0
+    harness.check(reference)
 
 
 @pytest.mark.parametrize("how", ["refused", "silent"])
 def test_an_outage_longer_than_the_lease_is_nobodys_death(
-    proxied: tuple[Yard, Proxy], reference: Reference, how: str
+    proxied: tuple[FaultHarness, Proxy], reference: Reference, how: str
 ) -> None:
     """F14: no mass rescue afterwards, and each job is claimed at most once more."""
-    yard, proxy = proxied
+    harness, proxy = proxied
     for _ in range(2):
-        yard.submit()
-    yard.arm("batch_done.2", "stop")
-    yard.start("workers.reconcile")
-    workers = [yard.start() for _ in range(2)]
-    child = yard.until_struck("batch_done.2")
+        harness.submit()
+    harness.arm("batch_done.2", "stop")
+    harness.start("workers.reconcile")
+    workers = [harness.start() for _ in range(2)]
+    child = harness.until_struck("batch_done.2")
     setattr(proxy, "refusing" if how == "refused" else "silent", True)
     if how == "refused":
         proxy.drop()
     os.kill(child, signal.SIGCONT)
-    time.sleep(3 * yard.lease_s)
+    time.sleep(3 * harness.lease_s)
     proxy.refusing = proxy.silent = False
     proxy.drop()
-    yard.until_all_end()
+    harness.until_all_end()
     assert all(worker.poll() is None for worker in workers)
-    assert yard.deaths() == 0
-    assert max(yard.job(job_id).lease for job_id in yard.accepted) <= 3
-    yard.check(reference)
+    assert harness.deaths() == 0
+    assert max(harness.job(job_id).lease for job_id in harness.accepted) <= 3
+    harness.check(reference)
 
 
-def test_a_sqlite_file_locked_longer_than_the_lease(light: Yard, reference: Reference) -> None:
+def test_a_sqlite_file_locked_longer_than_the_lease(light: FaultHarness, reference: Reference) -> None:
     """F16."""
     job_id = light.submit()
     light.arm("batch_done.2", "stop")
@@ -140,7 +140,7 @@ def test_a_sqlite_file_locked_longer_than_the_lease(light: Yard, reference: Refe
 
 
 @pytest.fixture
-def broker(light: Yard) -> Iterator[Broker]:
+def broker(light: FaultHarness) -> Iterator[Broker]:
     made = Broker(light.home, log=light.home / "broker.log", environ=os.environ)
     start(made)
     light.extra["TAPELINE_BROKER_URL"] = made.url
@@ -167,7 +167,9 @@ def ask(broker: Broker, command: bytes) -> bytes:
         return raw.recv(100)
 
 
-def test_a_broker_killed_ten_times_delays_jobs_and_no_more(light: Yard, broker: Broker, reference: Reference) -> None:
+def test_a_broker_killed_ten_times_delays_jobs_and_no_more(
+    light: FaultHarness, broker: Broker, reference: Reference
+) -> None:
     """F07: two children busy, one job more waits, and the broker dies and comes back at random moments."""
     rng = random.Random(7)
     worker = light.start(TAPELINE_WORKERS="2")
@@ -200,7 +202,7 @@ def test_a_broker_killed_ten_times_delays_jobs_and_no_more(light: Yard, broker: 
     ids=["read-only", "full", "no permission to take", "no permission to write"],
 )
 def test_a_broker_that_answers_with_errors_delays_jobs_and_no_more(
-    light: Yard, broker: Broker, reference: Reference, breaks: bytes, mends: bytes
+    light: FaultHarness, broker: Broker, reference: Reference, breaks: bytes, mends: bytes
 ) -> None:
     """Celery takes the broker's errors for its own end; a worker must not."""
     worker = light.start(TAPELINE_WORKERS="2")
@@ -222,7 +224,7 @@ def test_a_broker_that_answers_with_errors_delays_jobs_and_no_more(
     light.check(reference)
 
 
-def test_a_worker_outlives_a_celery_that_ends(light: Yard, broker: Broker, reference: Reference) -> None:
+def test_a_worker_outlives_a_celery_that_ends(light: FaultHarness, broker: Broker, reference: Reference) -> None:
     light.patch(
         "from celery.worker.consumer import Consumer\n"
         "start, failures = Consumer.start, iter(range(2))\n"
@@ -242,9 +244,9 @@ def test_a_worker_outlives_a_celery_that_ends(light: Yard, broker: Broker, refer
     light.check(reference)
 
 
-def test_without_the_look_at_the_database_a_lost_message_is_found_out(light: Yard, broker: Broker) -> None:
+def test_without_the_look_at_the_database_a_lost_message_is_found_out(light: FaultHarness, broker: Broker) -> None:
     """F07 and F08 once more, the timer switched off: a job whose message was lost waits for ever."""
-    light.patch("from workers.supervisor import supervise\nsupervise.LOOK_S = 3600.0\n")
+    light.patch("from workers.supervisor import supervise\nsupervise.DATABASE_POLL_INTERVAL_S = 3600.0\n")
     light.start()
     for pause in (2, 6, 12):  # until the looks at its start, and after a job, are over
         time.sleep(pause)
@@ -268,7 +270,7 @@ class Evil:
         return open, (str(self.path), "w")
 
 
-def feed_rubbish(light: Yard, broker: Broker, trace: Path) -> None:
+def feed_rubbish(light: FaultHarness, broker: Broker, trace: Path) -> None:
     """Hundreds of hints that are out of date, hints that are none, and one that is a program."""
     sender = create_app(broker.url)
     with sender.connection_for_write() as connection:
@@ -295,7 +297,9 @@ def feed_rubbish(light: Yard, broker: Broker, trace: Path) -> None:
     )
 
 
-def test_repeated_foreign_and_evil_messages_do_nothing(light: Yard, broker: Broker, reference: Reference) -> None:
+def test_repeated_foreign_and_evil_messages_do_nothing(
+    light: FaultHarness, broker: Broker, reference: Reference
+) -> None:
     """F11 and F12."""
     light.submit()
     worker = light.start(TAPELINE_WORKERS="4")  # with one slot, Celery takes two messages a second
@@ -309,7 +313,7 @@ def test_repeated_foreign_and_evil_messages_do_nothing(light: Yard, broker: Brok
     light.check(reference)
 
 
-def test_where_pickles_are_taken_the_evil_message_is_found_out(light: Yard, broker: Broker) -> None:
+def test_where_pickles_are_taken_the_evil_message_is_found_out(light: FaultHarness, broker: Broker) -> None:
     """F11 once more, the check switched off: it must turn red."""
     light.patch(
         "from service.runtime import task_names\ntask_names.CELERY_OPTIONS['accept_content'] = ['json', 'pickle']\n"
@@ -322,7 +326,9 @@ def test_where_pickles_are_taken_the_evil_message_is_found_out(light: Yard, brok
     wait_until(trace.exists, "the evil message's trace", 20)
 
 
-def test_messages_that_were_all_lost_delay_jobs_and_no_more(light: Yard, broker: Broker, reference: Reference) -> None:
+def test_messages_that_were_all_lost_delay_jobs_and_no_more(
+    light: FaultHarness, broker: Broker, reference: Reference
+) -> None:
     """F08."""
     sender = create_app(broker.url)
     for _ in range(8):
@@ -333,7 +339,7 @@ def test_messages_that_were_all_lost_delay_jobs_and_no_more(light: Yard, broker:
     light.check(reference)
 
 
-def test_a_broker_that_says_nothing_holds_nobody_up(light: Yard, broker: Broker, reference: Reference) -> None:
+def test_a_broker_that_says_nothing_holds_nobody_up(light: FaultHarness, broker: Broker, reference: Reference) -> None:
     """F10: half-open. The connection stands, and nothing comes; then it does again."""
 
     def connect() -> socket.socket:
@@ -358,7 +364,7 @@ def test_a_broker_that_says_nothing_holds_nobody_up(light: Yard, broker: Broker,
     light.check(reference)
 
 
-def test_a_silent_broker_keeps_no_dead_workers_job(light: Yard, reference: Reference) -> None:
+def test_a_silent_broker_keeps_no_dead_workers_job(light: FaultHarness, reference: Reference) -> None:
     """F10: the scheduler has hints to send, and each waits for the broker."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -16,9 +16,9 @@ import pytest
 from service.jobs import actions
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder
-from tests.faults.conftest import Bench
-from tests.faults.oracle import Reference
-from tests.faults.yard import Yard, open_yard
+from tests.faults.conftest import InProcess
+from tests.faults.harness import FaultHarness, open_yard
+from tests.faults.invariants import Reference
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -41,7 +41,7 @@ def resize(disk: Path, size: str) -> None:
 
 
 def test_a_full_disk_keeps_what_is_there_and_more_room_lets_the_job_go_on(
-    light: Yard, small_disk: Path, reference: Reference
+    light: FaultHarness, small_disk: Path, reference: Reference
 ) -> None:
     """F17: no room for checkpoints."""
     light.settings.artifacts.parent.mkdir(parents=True, exist_ok=True)
@@ -58,9 +58,9 @@ def test_a_full_disk_keeps_what_is_there_and_more_room_lets_the_job_go_on(
     light.check(reference)
 
 
-def test_files_that_cannot_be_removed_fail_no_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_removed_fail_no_job(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """F17: each epoch's older checkpoints stay until the sweep."""
-    bench.submit(checkpoint={"keep_last": 1})
+    process.submit(checkpoint={"keep_last": 1})
 
     def refuse(store: ArtifactFolder, paths: Iterable[str]) -> None:
         if list(paths):
@@ -68,12 +68,12 @@ def test_files_that_cannot_be_removed_fail_no_job(bench: Bench, monkeypatch: pyt
 
     with monkeypatch.context() as patched:
         patched.setattr(ArtifactFolder, "remove", refuse)
-        assert bench.train() == "succeeded"
-    bench.check(None)
+        assert process.train() == "succeeded"
+    process.check(None)
 
 
 @pytest.fixture
-def crowded(small_disk: Path) -> Iterator[Yard]:
+def crowded(small_disk: Path) -> Iterator[FaultHarness]:
     """With its database on the small disk."""
     resize(small_disk, "8m")
     made = open_yard(small_disk / "home", f"sqlite:///{small_disk / 'tapeline.db'}")
@@ -82,15 +82,15 @@ def crowded(small_disk: Path) -> Iterator[Yard]:
     made.database.close()
 
 
-def test_a_database_without_room_is_an_outage(crowded: Yard, small_disk: Path, reference: Reference) -> None:
+def test_a_database_without_room_is_an_outage(crowded: FaultHarness, small_disk: Path, reference: Reference) -> None:
     """F17: no room for the database, for longer than the lease."""
-    yard = crowded
-    yard.submit()
-    yard.submit()
-    yard.arm("batch_done.2", "stop")
-    yard.start("workers.reconcile")
-    worker = yard.start()
-    child = yard.until_struck("batch_done.2")
+    harness = crowded
+    harness.submit()
+    harness.submit()
+    harness.arm("batch_done.2", "stop")
+    harness.start("workers.reconcile")
+    worker = harness.start()
+    child = harness.until_struck("batch_done.2")
     os.kill(worker.pid, signal.SIGSTOP)
     ballast = small_disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
@@ -101,15 +101,15 @@ def test_a_database_without_room_is_an_outage(crowded: Yard, small_disk: Path, r
             pass
     os.kill(child, signal.SIGCONT)
     os.kill(worker.pid, signal.SIGCONT)
-    time.sleep(2 * yard.lease_s)
+    time.sleep(2 * harness.lease_s)
     assert worker.poll() is None
     ballast.unlink()
-    for job_id in yard.accepted:
-        job = yard.until_end(job_id)
+    for job_id in harness.accepted:
+        job = harness.until_end(job_id)
         if job.status == Status.FAILED:  # there was no room for its files either
             assert job.error is not None
             assert job.error["code"] == "storage"
-            actions.retry(yard.database, job_id)
-            yard.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
-    assert yard.deaths() == 0
-    yard.check(reference)
+            actions.retry(harness.database, job_id)
+            harness.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
+    assert harness.deaths() == 0
+    harness.check(reference)

@@ -16,8 +16,8 @@ from service.runtime import failpoints
 from service.states import Request, Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
-from tests.faults.conftest import Bench, NoOrders
-from tests.faults.oracle import Reference
+from tests.faults.conftest import InProcess, NoSupervisor
+from tests.faults.invariants import Reference
 
 EACH_EPOCH = ("batch_done", "epoch_trained", "files_stored", "epoch_committing", "epoch_committed")
 EACH_FILE = ("file_written", "file_renamed")
@@ -39,40 +39,40 @@ QUICK_ONES = ("files_stored", "epoch_committing", "epoch_committed", "succeeding
         for name, schedule in SCHEDULES.items()
     ],
 )
-def test_a_child_that_dies_there_changes_nothing(bench: Bench, reference: Reference, schedule: list[str]) -> None:
-    job_id = bench.submit()
+def test_a_child_that_dies_there_changes_nothing(process: InProcess, reference: Reference, schedule: list[str]) -> None:
+    job_id = process.submit()
     for place in schedule:
-        bench.die(place)
-    if bench.workshop.job(job_id).status == Status.QUEUED:
-        assert bench.train() == "succeeded"
-    bench.check(reference)
-    assert bench.workshop.job(job_id).attempt == 1 + len(schedule) - (schedule == ["succeeded"])
+        process.die(place)
+    if process.workers.job(job_id).status == Status.QUEUED:
+        assert process.train() == "succeeded"
+    process.check(reference)
+    assert process.workers.job(job_id).attempt == 1 + len(schedule) - (schedule == ["succeeded"])
 
 
 @pytest.mark.parametrize("place", ["succeeding", "succeeded"])
 def test_a_child_that_dies_while_older_checkpoints_go_leaves_the_best_and_the_latest(
-    bench: Bench, reference: Reference, place: str
+    process: InProcess, reference: Reference, place: str
 ) -> None:
     """The spec says nothing of retention: the rows go with the end, the files after it."""
-    job_id = bench.submit(checkpoint={})
-    bench.die(place)
+    job_id = process.submit(checkpoint={})
+    process.die(place)
     if place == "succeeding":  # rolled back: nothing is gone, and the next one goes on from the newest
-        assert len(newest_checkpoints(bench, job_id)) == 3
-        assert bench.train() == "succeeded"
-    bench.check(None)  # what the dead one left is removed as orphaned, and each row has its file
-    job = bench.workshop.job(job_id)
+        assert len(newest_checkpoints(process, job_id)) == 3
+        assert process.train() == "succeeded"
+    process.check(None)  # what the dead one left is removed as orphaned, and each row has its file
+    job = process.workers.job(job_id)
     assert (job.status, job.result_digest) == (Status.SUCCEEDED, reference.result_digest)
-    with bench.database.read() as session:
+    with process.database.read() as session:
         kept = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
         assert {row.epoch for row in kept} == {job.best_epoch, 3}
         assert job.size_bytes == sum(row.size_bytes for row in actions.artifacts(session, job_id))
 
 
 def test_files_that_cannot_be_removed_at_the_end_do_not_undo_the_success(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = bench.submit(checkpoint={})
-    held = bench.claim()
+    job_id = process.submit(checkpoint={})
+    held = process.claim()
     unlink, refused = Path.unlink, []
 
     def refuse(path: Path, *arguments: Any, **named: Any) -> None:
@@ -83,38 +83,40 @@ def test_files_that_cannot_be_removed_at_the_end_do_not_undo_the_success(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", refuse)
-        assert bench.train(held) == "succeeded"
+        assert process.train(held) == "succeeded"
     assert refused
-    assert bench.workshop.job(job_id).status == Status.SUCCEEDED
-    bench.check(None)
+    assert process.workers.job(job_id).status == Status.SUCCEEDED
+    process.check(None)
 
 
 @pytest.mark.parametrize("place", ["handing_back", "handed_back"])
-def test_a_worker_that_dies_while_it_hands_back_loses_no_job(bench: Bench, reference: Reference, place: str) -> None:
-    bench.submit()
-    bench.arm(place)
-    held, orders = bench.claim(), NoOrders()
+def test_a_worker_that_dies_while_it_hands_back_loses_no_job(
+    process: InProcess, reference: Reference, place: str
+) -> None:
+    process.submit()
+    process.arm(place)
+    held, orders = process.claim(), NoSupervisor()
     orders.after_batches = 20
     with pytest.raises(failpoints.Struck):
-        bench.train(held, orders)
+        process.train(held, orders)
     if place == "handing_back":  # its transaction was rolled back
-        leases.report_death(bench.database, held, "died")
-    assert bench.train() == "succeeded"
-    bench.check(reference)
+        leases.report_death(process.database, held, "died")
+    assert process.train() == "succeeded"
+    process.check(reference)
 
 
 @pytest.mark.parametrize(
     "batches", [1, pytest.param(17, marks=pytest.mark.faults), 18, pytest.param(50, marks=pytest.mark.faults)]
 )
 def test_a_job_handed_back_after_any_batch_ends_as_if_it_had_not_been(
-    bench: Bench, reference: Reference, batches: int
+    process: InProcess, reference: Reference, batches: int
 ) -> None:
-    bench.submit()
-    orders = NoOrders()
+    process.submit()
+    orders = NoSupervisor()
     orders.after_batches = batches
-    assert bench.train(orders=orders) == "handed back"
-    assert bench.train() == "succeeded"
-    bench.check(reference)
+    assert process.train(orders=orders) == "handed back"
+    assert process.train() == "succeeded"
+    process.check(reference)
 
 
 def test_every_place_is_tried_somewhere() -> None:
@@ -124,29 +126,31 @@ def test_every_place_is_tried_somewhere() -> None:
     assert tried == set(failpoints.PLACES)
 
 
-def test_a_full_disk_fails_the_job_and_a_retry_goes_on_once_there_is_room(bench: Bench, reference: Reference) -> None:
-    job_id = bench.submit()
-    bench.arm("file_written.checkpoint", "error")
-    held = bench.claim()
-    bench.train(held)
-    job = bench.workshop.job(job_id)
+def test_a_full_disk_fails_the_job_and_a_retry_goes_on_once_there_is_room(
+    process: InProcess, reference: Reference
+) -> None:
+    job_id = process.submit()
+    process.arm("file_written.checkpoint", "error")
+    held = process.claim()
+    process.train(held)
+    job = process.workers.job(job_id)
     assert job.error is not None
     assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "storage", 0)
     assert "No space left" in job.error["message"]
-    actions.retry(bench.database, job_id)
-    assert bench.train() == "succeeded"
-    bench.check(reference)
+    actions.retry(process.database, job_id)
+    assert process.train() == "succeeded"
+    process.check(reference)
 
 
 @pytest.mark.parametrize("broken", ["fsync", "rename"])
 def test_a_file_that_could_not_be_synced_or_named_never_becomes_a_checkpoint(
-    bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch, broken: str
+    process: InProcess, reference: Reference, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     """F18: the pages may be lost although the next sync succeeds, so that file is given up."""
-    job_id = bench.submit()
-    orders, calls = NoOrders(), 0
+    job_id = process.submit()
+    orders, calls = NoSupervisor(), 0
     orders.after_batches = 1
-    assert bench.train(orders=orders) == "handed back"  # the dataset's own files are written by now
+    assert process.train(orders=orders) == "handed back"  # the dataset's own files are written by now
 
     def fail(*arguments: Any) -> Any:
         nonlocal calls
@@ -158,21 +162,21 @@ def test_a_file_that_could_not_be_synced_or_named_never_becomes_a_checkpoint(
     target: Any = os if broken == "fsync" else Path
     real = getattr(target, broken)
     monkeypatch.setattr(target, broken, fail)
-    bench.train()
+    process.train()
     monkeypatch.undo()
-    job = bench.workshop.job(job_id)
+    job = process.workers.job(job_id)
     assert job.error is not None
     assert (job.status, job.error["code"]) == (Status.FAILED, "storage")
     assert calls == 3
-    actions.retry(bench.database, job_id)
-    assert bench.train() == "succeeded"
-    bench.check(reference)
+    actions.retry(process.database, job_id)
+    assert process.train() == "succeeded"
+    process.check(reference)
 
 
-def newest_checkpoints(bench: Bench, job_id: str) -> list[Path]:
-    with bench.database.read() as session:
+def newest_checkpoints(process: InProcess, job_id: str) -> list[Path]:
+    with process.database.read() as session:
         rows = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)[::-1]
-    return [bench.artifacts.root / row.path for row in rows]
+    return [process.artifacts.root / row.path for row in rows]
 
 
 def flip(path: Path) -> None:
@@ -196,68 +200,68 @@ def cut(path: Path) -> None:
     ],
 )
 def test_damaged_checkpoints_cost_time_and_no_bit(
-    bench: Bench, reference: Reference, damage: Any, how_many: int
+    process: InProcess, reference: Reference, damage: Any, how_many: int
 ) -> None:
-    job_id = bench.submit()
-    bench.die("epoch_trained.3")
-    for path in newest_checkpoints(bench, job_id)[:how_many]:
+    job_id = process.submit()
+    process.die("epoch_trained.3")
+    for path in newest_checkpoints(process, job_id)[:how_many]:
         damage(path)
-    assert bench.train() == "succeeded"
-    bench.check(reference)
-    codes = [event.data["code"] for event in bench.workshop.log(job_id) if event.type == "log"]
+    assert process.train() == "succeeded"
+    process.check(reference)
+    codes = [event.data["code"] for event in process.workers.log(job_id) if event.type == "log"]
     assert codes == ["checkpoint_damaged"] * min(how_many, 2)
 
 
-def test_a_cancel_wins_over_a_death(bench: Bench) -> None:
-    job_id = bench.submit()
-    held = bench.claim()
-    bench.arm("epoch_committing.2")
+def test_a_cancel_wins_over_a_death(process: InProcess) -> None:
+    job_id = process.submit()
+    held = process.claim()
+    process.arm("epoch_committing.2")
     with pytest.raises(failpoints.Struck):
-        bench.train(held)
-    actions.cancel(bench.database, job_id)
-    leases.report_death(bench.database, held, "died")
-    assert bench.workshop.job(job_id).status == Status.CANCELLED
-    bench.check(None)
+        process.train(held)
+    actions.cancel(process.database, job_id)
+    leases.report_death(process.database, held, "died")
+    assert process.workers.job(job_id).status == Status.CANCELLED
+    process.check(None)
 
 
-def test_three_deaths_without_an_epoch_between_them_are_the_jobs_own_fault(bench: Bench) -> None:
-    job_id = bench.submit()
+def test_three_deaths_without_an_epoch_between_them_are_the_jobs_own_fault(process: InProcess) -> None:
+    job_id = process.submit()
     for place in ("epoch_committed.1", "batch_done.2", "batch_done.2"):
-        bench.die(place)
-    job = bench.workshop.job(job_id)
+        process.die(place)
+    job = process.workers.job(job_id)
     assert (job.status, job.deaths) == (Status.FAILED, 3)
-    bench.check(None)
+    process.check(None)
 
 
-def test_memory_that_runs_out_fails_the_job_and_a_retry_goes_on(bench: Bench, reference: Reference) -> None:
+def test_memory_that_runs_out_fails_the_job_and_a_retry_goes_on(process: InProcess, reference: Reference) -> None:
     """F21, where the allocation itself is refused: the same spec may fit once there is more."""
-    job_id = bench.submit()
-    bench.arm("epoch_trained.2", "memory")
-    assert bench.train() == "failed"
-    job = bench.workshop.job(job_id)
+    job_id = process.submit()
+    process.arm("epoch_trained.2", "memory")
+    assert process.train() == "failed"
+    job = process.workers.job(job_id)
     assert job.error is not None
     assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "out_of_memory", 1)
-    actions.retry(bench.database, job_id)
-    assert bench.train() == "succeeded"
-    bench.check(reference)
+    actions.retry(process.database, job_id)
+    assert process.train() == "succeeded"
+    process.check(reference)
 
 
-def test_deaths_behind_an_epoch_that_is_trained_again_count_too(bench: Bench) -> None:
+def test_deaths_behind_an_epoch_that_is_trained_again_count_too(process: InProcess) -> None:
     """With a checkpoint every third epoch, the first two are trained again each time: no progress, for ever."""
-    job_id = bench.submit(checkpoint={"every_epochs": 3, "keep_last": 2}, early_stopping=None)
+    job_id = process.submit(checkpoint={"every_epochs": 3, "keep_last": 2}, early_stopping=None)
     for _ in range(3):
-        bench.die("epoch_trained.2")
-    job = bench.workshop.job(job_id)
+        process.die("epoch_trained.2")
+    job = process.workers.job(job_id)
     assert (job.status, job.epoch, job.deaths) == (Status.FAILED, 1, 3)
 
 
 def test_checkpoints_that_cannot_be_read_now_are_kept_for_later(
-    bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch
+    process: InProcess, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A share that is away, or rights that are missing, say nothing about the bytes."""
-    job_id = bench.submit()
-    bench.die("epoch_trained.3")
-    kept = len(newest_checkpoints(bench, job_id))
+    job_id = process.submit()
+    process.die("epoch_trained.3")
+    kept = len(newest_checkpoints(process, job_id))
 
     opened = os.open
 
@@ -268,87 +272,89 @@ def test_checkpoints_that_cannot_be_read_now_are_kept_for_later(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", stale)
-        assert bench.train() == "failed"
-    job = bench.workshop.job(job_id)
+        assert process.train() == "failed"
+    job = process.workers.job(job_id)
     assert job.error is not None
     assert job.error["code"] == "storage"
-    assert len(newest_checkpoints(bench, job_id)) == kept
-    actions.retry(bench.database, job_id)
-    assert bench.train() == "succeeded"
-    bench.check(reference)
+    assert len(newest_checkpoints(process, job_id)) == kept
+    actions.retry(process.database, job_id)
+    assert process.train() == "succeeded"
+    process.check(reference)
 
 
 # The expected failures: with a check switched off, the same schedules must go red.
 
 
 def test_without_the_checksum_a_flipped_bit_is_found_out(
-    bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch
+    process: InProcess, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(self: Any, path: str, sha256: str) -> bytes:
         return bytes((self.root / path).read_bytes())
 
-    job_id = bench.submit()
-    bench.die("epoch_trained.3")
-    flip(newest_checkpoints(bench, job_id)[0])
+    job_id = process.submit()
+    process.die("epoch_trained.3")
+    flip(newest_checkpoints(process, job_id)[0])
     monkeypatch.setattr("service.storage.artifacts.ArtifactFolder.read", read)
-    bench.train()
+    process.train()
     with pytest.raises(AssertionError, match=r"I5|I6|I10"):
-        bench.check(reference)
+        process.check(reference)
 
 
-def test_a_disk_that_lies_is_found_out(bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_lies_is_found_out(
+    process: InProcess, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F18 once more: the sync loses half of a file's pages and says nothing, and nobody looks before the end."""
 
     def lose(descriptor: int) -> None:
         if os.fstat(descriptor).st_size > 1000 and os.readlink(f"/proc/self/fd/{descriptor}").endswith(".tmp"):
             os.truncate(os.readlink(f"/proc/self/fd/{descriptor}"), 1000)
 
-    bench.submit()
+    process.submit()
     monkeypatch.setattr(os, "fsync", lose)
-    assert bench.train() == "succeeded"
+    assert process.train() == "succeeded"
     monkeypatch.undo()
     with pytest.raises(AssertionError, match="I9"):
-        bench.check(reference)
+        process.check(reference)
 
 
 def test_a_row_without_its_file_is_found_out(
-    bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch
+    process: InProcess, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a power cut would leave it if rows were committed before their files are synced."""
-    bench.submit()
-    bench.die("epoch_committed.3")
-    assert bench.train() == "succeeded"
-    bench.check(reference)
-    newest_checkpoints(bench, bench.accepted[0])[0].unlink()
+    process.submit()
+    process.die("epoch_committed.3")
+    assert process.train() == "succeeded"
+    process.check(reference)
+    newest_checkpoints(process, process.accepted[0])[0].unlink()
     with pytest.raises((AssertionError, FileNotFoundError)):
-        bench.check(reference)
+        process.check(reference)
 
 
 def test_a_worker_without_the_fence_is_found_out(
-    bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch
+    process: InProcess, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that was away longer than its lease comes back, and another one has the job: once with the fence, once
     without."""
 
     def zombie() -> None:
-        bench.submit()
-        stale = bench.claim()
-        bench.arm("files_stored.2")
+        process.submit()
+        stale = process.claim()
+        process.arm("files_stored.2")
         with pytest.raises(failpoints.Struck):
-            bench.train(stale)
-        leases.report_death(bench.database, stale, "silent")
-        orders = NoOrders()
+            process.train(stale)
+        leases.report_death(process.database, stale, "silent")
+        orders = NoSupervisor()
         orders.after_batches = 20
-        bench.train(orders=orders)  # another one trains on, and hands back
-        fresh = bench.claim()
+        process.train(orders=orders)  # another one trains on, and hands back
+        fresh = process.claim()
         with contextlib.suppress(LeaseLost):  # the zombie's last words
-            leases.hand_back(bench.database, stale, Request.PAUSE)
-        assert bench.train(fresh) == "succeeded"
+            leases.hand_back(process.database, stale, Request.PAUSE)
+        assert process.train(fresh) == "succeeded"
         with contextlib.suppress(LeaseLost):
-            leases.succeed(bench.database, stale, "sha256:stale")
+            leases.succeed(process.database, stale, "sha256:stale")
 
     zombie()
-    bench.check(reference)
+    process.check(reference)
 
     def unfenced(session: Any, held: Any, **values: Any) -> Job:
         job = session.get_one(Job, held.job_id)
@@ -359,4 +365,4 @@ def test_a_worker_without_the_fence_is_found_out(
     monkeypatch.setattr(leases, "_guard", unfenced)
     with pytest.raises(AssertionError):  # noqa: PT012 - wherever it turns red
         zombie()
-        bench.check(reference)
+        process.check(reference)

@@ -16,14 +16,14 @@ from sqlalchemy.exc import OperationalError
 from service.errors import LeaseLost
 from service.jobs import leases
 from service.jobs.leases import Claim
-from service.jobs.rescue import Patience, rescue
+from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.states import Status
 from service.storage.database import Database
 from service.storage.tables import Job
-from tests.faults.conftest import Bench, NoOrders
-from tests.faults.oracle import Reference
+from tests.faults.conftest import InProcess, NoSupervisor
+from tests.faults.invariants import Reference
 from workers import retry
-from workers.retry import insist
+from workers.retry import retry_on_outage
 from workers.supervisor import supervise, watching
 
 
@@ -45,7 +45,7 @@ def test_what_was_not_answered_is_asked_again() -> None:
             raise answer
         return str(answer)
 
-    assert insist(ask, patience_s=5) == "done"
+    assert retry_on_outage(ask, patience_s=5) == "done"
 
 
 def test_patience_has_an_end_and_so_has_a_wish_to_leave() -> None:
@@ -56,107 +56,107 @@ def test_patience_has_an_end_and_so_has_a_wish_to_leave() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(OperationalError):
-        insist(ask, patience_s=0.05)
+        retry_on_outage(ask, patience_s=0.05)
     with pytest.raises(KeyboardInterrupt):
-        insist(ask, patience_s=60, between=leave)
+        retry_on_outage(ask, patience_s=60, between=leave)
 
 
 def test_the_living_get_one_lease_time_after_everything_stood_still() -> None:
-    patience = Patience(lease_s=15)
+    policy = LeaseExpiryPolicy(lease_s=15)
     rounds = [(0, False), (1, False), (14, False), (15, True), (16, True)]  # at its own start
     rounds += [(40, False), (41, False), (54, False), (55, True), (56, True)]  # 24 seconds without a round
     now = 1_800_000_000_000
-    assert [patience.allows_rescue(now + 1000 * s) for s, _ in _every_second(rounds)] == [
+    assert [policy.allows_rescue(now + 1000 * s) for s, _ in _every_second(rounds)] == [
         allowed for _, allowed in _every_second(rounds)
     ]
 
 
 def test_the_living_get_one_lease_time_after_the_databases_clock_was_set_back() -> None:
-    patience = Patience(lease_s=15)
+    policy = LeaseExpiryPolicy(lease_s=15)
     hour = 3_600_000
-    assert [patience.allows_rescue(now) for now in (0, hour, hour + 1000)] == [False] * 3
-    rounds = [(second, patience.allows_rescue(1000 * second)) for second in range(20)]
+    assert [policy.allows_rescue(now) for now in (0, hour, hour + 1000)] == [False] * 3
+    rounds = [(second, policy.allows_rescue(1000 * second)) for second in range(20)]
     assert rounds == [(second, second >= 15) for second in range(20)]
 
 
-def test_a_rescue_that_waited_for_its_turn_to_write_takes_nobody(bench: Bench) -> None:
+def test_a_rescue_that_waited_for_its_turn_to_write_takes_nobody(process: InProcess) -> None:
     """Reading may go on while others hold the write lock for longer than a lease, so only the wait tells."""
-    job_id = bench.submit()
-    patience = Patience(lease_s=2)
-    patience.allows_rescue(leases.clock(bench.database) - 2500)  # it came round before, and no lease was over
-    held = bench.claim(lease_s=2)
+    job_id = process.submit()
+    policy = LeaseExpiryPolicy(lease_s=2)
+    policy.allows_rescue(leases.clock(process.database) - 2500)  # it came round before, and no lease was over
+    held = process.claim(lease_s=2)
     time.sleep(0.1)
-    assert rescue(bench.database, patience) == [], "called, but not over"
-    with closing(Database(bench.database.url)) as other, other.write() as session:
+    assert rescue(process.database, policy) == [], "called, but not over"
+    with closing(Database(process.database.url)) as other, other.write() as session:
         session.execute(text("SELECT 1" if other.is_sqlite else "LOCK TABLE jobs IN EXCLUSIVE MODE"))
         rescued: list[str] = []
-        waiting = threading.Thread(target=lambda: rescued.extend(rescue(bench.database, patience)))
+        waiting = threading.Thread(target=lambda: rescued.extend(rescue(process.database, policy)))
         waiting.start()
         time.sleep(3.5)
         assert waiting.is_alive()
     waiting.join()
     assert rescued == []
-    leases.renew(bench.database, held, None)
-    assert bench.workshop.job(job_id).deaths == 0
+    leases.renew(process.database, held, None)
+    assert process.workers.job(job_id).deaths == 0
 
 
-def test_a_lease_that_ran_out_while_nothing_could_be_written_is_nobodys_silence(bench: Bench) -> None:
+def test_a_lease_that_ran_out_while_nothing_could_be_written_is_nobodys_silence(process: InProcess) -> None:
     """The database answers, but its disk is full: no round is missed, and the worker cannot renew."""
-    job_id = bench.submit()
-    patience = Patience(lease_s=2)
-    held = bench.claim(lease_s=2)
-    patience.allows_rescue(leases.clock(bench.database) - 2500)
+    job_id = process.submit()
+    policy = LeaseExpiryPolicy(lease_s=2)
+    held = process.claim(lease_s=2)
+    policy.allows_rescue(leases.clock(process.database) - 2500)
 
     def refuse(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         if statement.startswith("UPDATE"):
             raise away()
 
-    event.listen(bench.database.engine, "before_cursor_execute", refuse)
+    event.listen(process.database.engine, "before_cursor_execute", refuse)
     full_until = time.monotonic() + 3
     failed = 0
     while time.monotonic() < full_until:
         try:
-            assert rescue(bench.database, patience) == []
+            assert rescue(process.database, policy) == []
         except OperationalError:
             failed += 1
         time.sleep(0.2)
     assert failed > 5
-    event.remove(bench.database.engine, "before_cursor_execute", refuse)
-    assert rescue(bench.database, patience) == [], "the worker had no time to renew"
+    event.remove(process.database.engine, "before_cursor_execute", refuse)
+    assert rescue(process.database, policy) == [], "the worker had no time to renew"
     began = time.monotonic()
-    leases.renew(bench.database, held, None)
-    while not rescue(bench.database, patience):
+    leases.renew(process.database, held, None)
+    while not rescue(process.database, policy):
         time.sleep(0.1)
     assert 2 <= time.monotonic() - began < 4, "whoever is silent then is taken when the lease is over"
-    job = bench.workshop.job(job_id)
+    job = process.workers.job(job_id)
     assert (job.status, job.deaths) == (Status.QUEUED, 1)
 
 
-def until_taken(bench: Bench, *schedulers: Patience) -> float:
+def until_taken(process: InProcess, *schedulers: LeaseExpiryPolicy) -> float:
     """Let the schedulers come round in turns; gives how many seconds it took to take a job back."""
     began = time.monotonic()
     while time.monotonic() - began < 15:
-        for patience in schedulers:
-            if rescue(bench.database, patience):
+        for policy in schedulers:
+            if rescue(process.database, policy):
                 return time.monotonic() - began
             time.sleep(0.2)
     raise AssertionError("never taken")
 
 
-def test_two_schedulers_that_call_the_same_worker_take_its_job_back(bench: Bench) -> None:
-    bench.submit()
-    bench.claim(lease_s=3)
-    assert until_taken(bench, Patience(lease_s=1), Patience(lease_s=1)) < 6
+def test_two_schedulers_that_call_the_same_worker_take_its_job_back(process: InProcess) -> None:
+    process.submit()
+    process.claim(lease_s=3)
+    assert until_taken(process, LeaseExpiryPolicy(lease_s=1), LeaseExpiryPolicy(lease_s=1)) < 6
 
 
-def test_a_clock_that_was_set_back_does_not_prolong_a_dead_workers_lease(bench: Bench) -> None:
+def test_a_clock_that_was_set_back_does_not_prolong_a_dead_workers_lease(process: InProcess) -> None:
     """F25: the lease was given before, and its end is far away now."""
-    job_id = bench.submit()
-    bench.claim(lease_s=3)
-    with bench.database.write() as session:
+    job_id = process.submit()
+    process.claim(lease_s=3)
+    with process.database.write() as session:
         session.execute(update(Job).values(lease_expires_ms=Job.lease_expires_ms + 3_600_000))
-    assert until_taken(bench, Patience(lease_s=3)) < 12
-    assert bench.workshop.job(job_id).deaths == 1
+    assert until_taken(process, LeaseExpiryPolicy(lease_s=3)) < 12
+    assert process.workers.job(job_id).deaths == 1
 
 
 def _every_second(rounds: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
@@ -185,52 +185,52 @@ class Cut:
 
 @pytest.mark.parametrize("write", ["begin", "commit_epoch"])
 def test_a_commit_whose_answer_is_lost_is_asked_for_again_and_counts_once(
-    bench: Bench,
+    process: InProcess,
     reference: Reference,
     monkeypatch: pytest.MonkeyPatch,
     write: str,
 ) -> None:
-    bench.submit()
+    process.submit()
     monkeypatch.setattr(leases, write, Cut(getattr(leases, write)))
-    assert bench.train() == "succeeded"
-    bench.check(reference)
+    assert process.train() == "succeeded"
+    process.check(reference)
 
 
 def test_an_end_whose_answer_is_lost_is_one_end(
-    bench: Bench,
+    process: InProcess,
     reference: Reference,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench.submit()
+    process.submit()
     monkeypatch.setattr(leases, "succeed", Cut(leases.succeed))
     with pytest.raises(LeaseLost):  # it finds its work done
-        bench.train()
-    bench.check(reference)
+        process.train()
+    process.check(reference)
 
 
 def test_files_of_a_commit_that_may_have_landed_are_not_removed(
-    bench: Bench,
+    process: InProcess,
     reference: Reference,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The answer is lost, and before the second try somebody else has the job: the first may name the files."""
-    job_id = bench.submit()
-    held = bench.claim()
+    job_id = process.submit()
+    held = process.claim()
     commit = leases.commit_epoch
 
     def commit_and_lose(*arguments: Any, **named: Any) -> Any:
         commit(*arguments, **named)
-        leases.report_death(bench.database, held, "silent")
+        leases.report_death(process.database, held, "silent")
         monkeypatch.setattr(leases, "commit_epoch", commit)
         raise away()
 
     monkeypatch.setattr(leases, "commit_epoch", commit_and_lose)
     with pytest.raises(LeaseLost):
-        bench.train(held)
-    assert bench.workshop.job(job_id).epoch == 1
-    assert bench.train() == "succeeded"
-    bench.check(reference)
-    assert not [event for event in bench.workshop.log(job_id) if event.type == "log"], "no checkpoint was missing"
+        process.train(held)
+    assert process.workers.job(job_id).epoch == 1
+    assert process.train() == "succeeded"
+    process.check(reference)
+    assert not [event for event in process.workers.log(job_id) if event.type == "log"], "no checkpoint was missing"
 
 
 class PlayedChild:
@@ -257,12 +257,12 @@ def watch(database: Database, held: Claim, child: PlayedChild, draining: threadi
 
 
 def test_a_worker_that_could_not_renew_stops_in_time_and_hands_back_once_it_can(
-    bench: Bench,
+    process: InProcess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An outage longer than the lease is nobody's death."""
-    job_id = bench.submit()
-    held, child = bench.claim(lease_s=2), PlayedChild()
+    job_id = process.submit()
+    held, child = process.claim(lease_s=2), PlayedChild()
     broken = time.monotonic() + 3
 
     def unless_away(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -276,16 +276,16 @@ def test_a_worker_that_could_not_renew_stops_in_time_and_hands_back_once_it_can(
 
     for name in ("renew", "requested", "hand_back"):
         monkeypatch.setattr(leases, name, unless_away(getattr(leases, name)))
-    assert watch(bench.database, held, child, threading.Event()) == "could not renew in time; handed back"
-    job = bench.workshop.job(job_id)
+    assert watch(process.database, held, child, threading.Event()) == "could not renew in time; handed back"
+    job = process.workers.job(job_id)
     assert (job.status, job.attempt, job.deaths) == (Status.QUEUED, 1, 0)
 
 
 def test_a_question_that_hangs_does_not_keep_the_child_beyond_its_lease(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = bench.submit()
-    held, child = bench.claim(lease_s=2), PlayedChild()
+    job_id = process.submit()
+    held, child = process.claim(lease_s=2), PlayedChild()
     renew, ended = leases.renew, []
 
     def hang(*arguments: Any) -> Any:
@@ -298,28 +298,28 @@ def test_a_question_that_hangs_does_not_keep_the_child_beyond_its_lease(
 
     monkeypatch.setattr(leases, "renew", hang)
     began = time.monotonic()
-    assert watch(bench.database, held, child, threading.Event()) == "could not renew in time; handed back"
+    assert watch(process.database, held, child, threading.Event()) == "could not renew in time; handed back"
     assert len(ended) == 1
     assert time.monotonic() - began < held.lease_s
-    assert bench.workshop.job(job_id).deaths == 0
+    assert process.workers.job(job_id).deaths == 0
 
 
-def test_a_lease_is_as_old_as_the_question_for_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_as_old_as_the_question_for_it(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the claim's answer came late, there is that much less of the lease left."""
     monkeypatch.setattr(watching, "BATCH_DEADLINE_S", -1.0)  # nor is it the child's fault that it said nothing
-    bench.submit()
-    held, child = bench.claim(lease_s=600), PlayedChild()
+    process.submit()
+    held, child = process.claim(lease_s=600), PlayedChild()
     played: Any = child
-    late = watching.JobWatch(bench.database, held, played, threading.Event(), since=time.monotonic() - 500)
+    late = watching.JobWatch(process.database, held, played, threading.Event(), since=time.monotonic() - 500)
     assert late.until_the_end() == "could not renew in time; handed back"
 
 
 def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(
-    bench: Bench,
+    process: InProcess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench.submit()
-    held, draining = bench.claim(lease_s=0.5), threading.Event()
+    process.submit()
+    held, draining = process.claim(lease_s=0.5), threading.Event()
     draining.set()
 
     def call(*_: Any, **__: Any) -> Any:
@@ -329,14 +329,14 @@ def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(
         monkeypatch.setattr(leases, name, call)
     began = time.monotonic()
     with pytest.raises(watching.Leaving):
-        watch(bench.database, held, PlayedChild(), draining)
+        watch(process.database, held, PlayedChild(), draining)
     assert time.monotonic() - began < 5
 
 
-def test_a_worker_that_is_to_stop_asks_more_than_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_to_stop_asks_more_than_once(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hiccup of the database while workers are replaced is nobody's death."""
-    job_id = bench.submit()
-    held, draining = bench.claim(), threading.Event()
+    job_id = process.submit()
+    held, draining = process.claim(), threading.Event()
     draining.set()
     hand_back, failures = leases.hand_back, [away()] * 3
 
@@ -347,51 +347,51 @@ def test_a_worker_that_is_to_stop_asks_more_than_once(bench: Bench, monkeypatch:
 
     monkeypatch.setattr(leases, "hand_back", call)
     monkeypatch.setattr(watching, "STOP_GRACE_S", 0.1)
-    assert "did not let go" in watch(bench.database, held, PlayedChild(), draining)
+    assert "did not let go" in watch(process.database, held, PlayedChild(), draining)
     assert not failures
-    assert (bench.workshop.job(job_id).status, bench.workshop.job(job_id).deaths) == (Status.QUEUED, 0)
+    assert (process.workers.job(job_id).status, process.workers.job(job_id).deaths) == (Status.QUEUED, 0)
 
 
-def test_a_claim_of_which_nobody_heard_is_handed_back_and_is_no_death(bench: Bench) -> None:
-    first, second = bench.submit(), bench.submit()
-    unheard, known = bench.claim(), bench.claim()
-    assert leases.disown(bench.database, "bench", [known]) == [unheard.job_id]
-    jobs = [bench.workshop.job(job_id) for job_id in (first, second)]
+def test_a_claim_of_which_nobody_heard_is_handed_back_and_is_no_death(process: InProcess) -> None:
+    first, second = process.submit(), process.submit()
+    unheard, known = process.claim(), process.claim()
+    assert leases.release_unacknowledged_claims(process.database, "process", [known]) == [unheard.job_id]
+    jobs = [process.workers.job(job_id) for job_id in (first, second)]
     assert [(job.status, job.attempt) for job in jobs] == [(Status.QUEUED, 1), (Status.RUNNING, 1)]
-    assert leases.disown(bench.database, "another", []) == []
+    assert leases.release_unacknowledged_claims(process.database, "another", []) == []
 
 
 def test_a_supervisor_whose_claim_was_cut_off_looks_for_it_before_the_next(
-    bench: Bench,
+    process: InProcess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job_id = bench.submit()
-    supervisor = supervise.Supervisor(bench.workshop.settings, bench.database)
+    job_id = process.submit()
+    supervisor = supervise.Supervisor(process.workers.settings, process.database)
     monkeypatch.setattr(leases, "claim", Cut(leases.claim))
     with pytest.raises(OperationalError):
         supervisor._claim()
-    assert bench.workshop.job(job_id).status == Status.RUNNING
+    assert process.workers.job(job_id).status == Status.RUNNING
     held = supervisor._claim()
     assert held is not None
-    job: Job = bench.workshop.job(job_id)
+    job: Job = process.workers.job(job_id)
     assert (held.job_id, held.lease, job.attempt) == (job_id, 2, 1)
 
 
 def test_a_child_that_is_told_to_stop_while_it_asks_again_stops(
-    bench: Bench,
+    process: InProcess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench.submit()
-    orders, commit = NoOrders(), leases.commit_epoch
+    process.submit()
+    orders, commit = NoSupervisor(), leases.commit_epoch
 
     def fail(*_: Any, **__: Any) -> Any:
         orders.stop(None)
         raise away()
 
     monkeypatch.setattr(leases, "commit_epoch", fail)
-    assert bench.train(orders=orders) == "handed back"
+    assert process.train(orders=orders) == "handed back"
     monkeypatch.setattr(leases, "commit_epoch", commit)
-    assert bench.train() == "succeeded"
+    assert process.train() == "succeeded"
 
 
 class HungChild(PlayedChild):
@@ -416,30 +416,32 @@ class TalkativeChild(PlayedChild):
         return self.reports.pop(0)
 
 
-def test_reports_do_not_pile_up_behind_a_slow_database(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.submit()
-    held, asked = bench.claim(lease_s=600), []
+def test_reports_do_not_pile_up_behind_a_slow_database(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    process.submit()
+    held, asked = process.claim(lease_s=600), []
 
     def slow(*_: Any) -> None:
         asked.append(True)
-        time.sleep(2 * watching.TICK_S)
+        time.sleep(2 * watching.REPORT_POLL_INTERVAL_S)
 
     for name in ("renew", "requested"):
         monkeypatch.setattr(leases, name, slow)
-    assert watch(bench.database, held, TalkativeChild(), threading.Event()) == "so"
+    assert watch(process.database, held, TalkativeChild(), threading.Event()) == "so"
     assert len(asked) < 10  # and not a hundred
 
 
-def test_a_child_that_hangs_is_ended_though_its_lease_is_renewed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_hangs_is_ended_though_its_lease_is_renewed(
+    process: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F22."""
     monkeypatch.setattr(watching, "BATCH_DEADLINE_S", 0.3)
-    job_id = bench.submit()
-    held, child = bench.claim(), HungChild()
-    assert "no batch was finished" in watch(bench.database, held, child, threading.Event())
-    job = bench.workshop.job(job_id)
+    job_id = process.submit()
+    held, child = process.claim(), HungChild()
+    assert "no batch was finished" in watch(process.database, held, child, threading.Event())
+    job = process.workers.job(job_id)
     assert child.closed
     assert (job.status, job.deaths, job.attempt) == (Status.QUEUED, 1, 2)
-    assert bench.train() == "succeeded"
+    assert process.train() == "succeeded"
 
 
 class StuckChild(PlayedChild):
@@ -456,27 +458,27 @@ class StuckChild(PlayedChild):
 
 
 def test_a_child_that_never_begins_is_ended_but_not_while_it_prepares(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F22: it hangs in a read, and its lease is renewed."""
     monkeypatch.setattr(watching, "START_DEADLINE_S", 0.5)
-    bench.submit()
-    held, child = bench.claim(), StuckChild(words=30)
-    assert "no batch was finished" in watch(bench.database, held, child, threading.Event())
+    process.submit()
+    held, child = process.claim(), StuckChild(words=30)
+    assert "no batch was finished" in watch(process.database, held, child, threading.Event())
     assert child.words < 0
     assert child.closed
-    assert bench.train() == "succeeded"
+    assert process.train() == "succeeded"
 
 
 @pytest.mark.parametrize("jump_s", [3600, -3600])
 def test_a_workers_own_clock_decides_nothing(
-    bench: Bench, reference: Reference, monkeypatch: pytest.MonkeyPatch, jump_s: int
+    process: InProcess, reference: Reference, monkeypatch: pytest.MonkeyPatch, jump_s: int
 ) -> None:
     """F25: the wall clock of one process jumps by an hour while it trains."""
-    bench.submit()
+    process.submit()
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + jump_s)
-    assert bench.train() == "succeeded"
-    assert rescue(bench.database) == []
+    assert process.train() == "succeeded"
+    assert rescue(process.database) == []
     monkeypatch.undo()
-    bench.check(reference)
+    process.check(reference)

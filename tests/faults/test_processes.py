@@ -14,8 +14,8 @@ import pytest
 
 from service.jobs import actions
 from service.states import Status
-from tests.faults.oracle import Reference
-from tests.faults.yard import Yard, all_gone, kill_group, open_yard, wait_until
+from tests.faults.harness import FaultHarness, all_gone, kill_group, open_yard, wait_until
+from tests.faults.invariants import Reference
 from tests.workers.conftest import children_of, parent_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
@@ -27,64 +27,64 @@ BEFORE_THE_COMMIT = [
 ]
 
 
-def test_children_killed_at_every_point_of_every_epoch_cost_no_bit(yard: Yard, reference: Reference) -> None:
+def test_children_killed_at_every_point_of_every_epoch_cost_no_bit(harness: FaultHarness, reference: Reference) -> None:
     """F01. Each kill before an epoch's commit is followed by one right after it: three in a row would be poison."""
     points = []
     for places in BEFORE_THE_COMMIT:
-        yard.submit()
+        harness.submit()
         for epoch, place in enumerate(places, 1):
             in_epoch = place in ("batch_done", "epoch_trained", "files_stored", "epoch_committing")
             points += [f"{place}.{epoch}" if in_epoch else place, f"epoch_committed.{epoch}"]
         points.append("succeeding")
-    yard.arm(points[0], "stop")
-    yard.start()
+    harness.arm(points[0], "stop")
+    harness.start()
     for point, following in itertools.zip_longest(points, points[1:]):
-        yard.kill_at(point, then=following)
-    yard.until_all_end()
-    assert yard.deaths() == len(points) == 21
-    yard.check(reference)
+        harness.kill_at(point, then=following)
+    harness.until_all_end()
+    assert harness.deaths() == len(points) == 21
+    harness.check(reference)
 
 
 @pytest.mark.parametrize("place", ["claimed", "succeeded"])
-def test_a_worker_killed_there_is_replaced_by_another(yard: Yard, reference: Reference, place: str) -> None:
+def test_a_worker_killed_there_is_replaced_by_another(harness: FaultHarness, reference: Reference, place: str) -> None:
     """F02."""
-    yard.submit()
-    yard.arm(place)
-    worker = yard.start()
-    pid = yard.until_struck(place)
+    harness.submit()
+    harness.arm(place)
+    worker = harness.start()
+    pid = harness.until_struck(place)
     children = [pid, *children_of(worker.pid)]
     kill_group(worker)
     wait_until(lambda: all_gone(children), "the end of all children", 5)
-    yard.start("workers.reconcile")
-    yard.start()
-    yard.until_all_end()
-    assert yard.job(yard.accepted[0]).lease == (2 if place == "claimed" else 1)
-    yard.check(reference)
+    harness.start("workers.reconcile")
+    harness.start()
+    harness.until_all_end()
+    assert harness.job(harness.accepted[0]).lease == (2 if place == "claimed" else 1)
+    harness.check(reference)
 
 
-def test_a_worker_killed_alone_takes_its_children_along(yard: Yard, reference: Reference) -> None:
+def test_a_worker_killed_alone_takes_its_children_along(harness: FaultHarness, reference: Reference) -> None:
     """F02: nobody but the pipe tells them."""
-    yard.submit(epochs=400)
-    worker = yard.start()
-    yard.until(yard.accepted[0], lambda job: job.epoch >= 1)
+    harness.submit(epochs=400)
+    worker = harness.start()
+    harness.until(harness.accepted[0], lambda job: job.epoch >= 1)
     children = children_of(worker.pid)
     assert children
     worker.kill()
     worker.wait()
     wait_until(lambda: all_gone(children), "the end of all children", 5)
-    last = yard.job(yard.accepted[0]).epoch
-    yard.start("workers.reconcile")
-    yard.start()
-    yard.until(yard.accepted[0], lambda job: job.epoch > last)
-    actions.cancel(yard.database, yard.accepted[0])
-    yard.submit()
-    yard.until_all_end()
-    yard.check(None)
+    last = harness.job(harness.accepted[0]).epoch
+    harness.start("workers.reconcile")
+    harness.start()
+    harness.until(harness.accepted[0], lambda job: job.epoch > last)
+    actions.cancel(harness.database, harness.accepted[0])
+    harness.submit()
+    harness.until_all_end()
+    harness.check(None)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other kernel tells of a parent's death")
 @pytest.mark.parametrize("frozen", ["child", "both", "adopted"])
-def test_frozen_processes_do_not_outlive_a_worker_that_was_killed(light: Yard, frozen: str) -> None:
+def test_frozen_processes_do_not_outlive_a_worker_that_was_killed(light: FaultHarness, frozen: str) -> None:
     """F02: they cannot read from the pipe that tells the others."""
     light.submit()
     light.arm("epoch_committed.1", "hang" if frozen == "adopted" else "stop")
@@ -107,87 +107,91 @@ def test_frozen_processes_do_not_outlive_a_worker_that_was_killed(light: Yard, f
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
-def test_without_the_process_that_forks_a_job_goes_on_and_the_next_begins(yard: Yard, reference: Reference) -> None:
+def test_without_the_process_that_forks_a_job_goes_on_and_the_next_begins(
+    harness: FaultHarness, reference: Reference
+) -> None:
     """Whoever runs out of memory may kill it, too."""
-    yard.submit()
-    yard.submit()
-    yard.arm("epoch_committed.1", "stop")
-    worker = yard.start()
-    child = yard.until_struck("epoch_committed.1")
+    harness.submit()
+    harness.submit()
+    harness.arm("epoch_committed.1", "stop")
+    worker = harness.start()
+    child = harness.until_struck("epoch_committed.1")
     (forking,) = {parent_of(pid) for pid in children_of(worker.pid)}
     os.kill(forking, signal.SIGKILL)
     wait_until(lambda: all_gone([forking]), "the kill")
     wait_until(lambda: all_gone([child]), "the child, which that death has woken")
-    yard.until_all_end()
-    assert yard.deaths() == 0
-    yard.check(reference)
+    harness.until_all_end()
+    assert harness.deaths() == 0
+    harness.check(reference)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
-def test_a_frozen_child_is_ended_though_the_process_that_forked_it_is_gone(yard: Yard, reference: Reference) -> None:
+def test_a_frozen_child_is_ended_though_the_process_that_forked_it_is_gone(
+    harness: FaultHarness, reference: Reference
+) -> None:
     """I8: a worker that leaves takes it along, and another one does its job."""
-    yard.submit()
-    yard.arm("epoch_committed.1", "hang")
-    worker = yard.start(TAPELINE_WORKERS="2")
-    child = yard.until_struck("epoch_committed.1")
+    harness.submit()
+    harness.arm("epoch_committed.1", "hang")
+    worker = harness.start(TAPELINE_WORKERS="2")
+    child = harness.until_struck("epoch_committed.1")
     forking = parent_of(child)
     os.kill(forking, signal.SIGKILL)
     wait_until(lambda: parent_of(child) == worker.pid, "its adoption")
     os.kill(child, signal.SIGSTOP)  # only now: its parent's death would wake it
-    yard.until_end(yard.submit())  # for the spare child after that one, another process is there that forks
+    harness.until_end(harness.submit())  # for the spare child after that one, another process is there that forks
     wait_until(lambda: len(children_of(worker.pid)) == 1, "the next spare child")
     worker.terminate()
     worker.wait(60)
     wait_until(lambda: all_gone([child]), "the end of the frozen child", 5)
-    yard.start()
-    yard.until_all_end()
-    assert yard.deaths() == 0
-    yard.check(reference)
+    harness.start()
+    harness.until_all_end()
+    assert harness.deaths() == 0
+    harness.check(reference)
 
 
-def test_a_power_cut_of_all_workers_with_jobs_under_way(yard: Yard, reference: Reference) -> None:
+def test_a_power_cut_of_all_workers_with_jobs_under_way(harness: FaultHarness, reference: Reference) -> None:
     """F03."""
     for _ in range(4):
-        yard.submit()
-    workers = [yard.start() for _ in range(2)]
-    yard.until(yard.accepted[0], lambda job: job.epoch >= 1)
+        harness.submit()
+    workers = [harness.start() for _ in range(2)]
+    harness.until(harness.accepted[0], lambda job: job.epoch >= 1)
     for worker in workers:
         kill_group(worker)
-    yard.start("workers.reconcile")
+    harness.start("workers.reconcile")
     for _ in range(2):
-        yard.start()
-    yard.until_all_end()
-    yard.check(reference)
+        harness.start()
+    harness.until_all_end()
+    harness.check(reference)
 
 
-def freeze(yard: Yard, reference: Reference, place: str) -> None:
+def freeze(harness: FaultHarness, reference: Reference, place: str) -> None:
     """A worker stands still at some point, and comes back once somebody else has done its job."""
-    job_id = yard.submit()
-    yard.arm(place, "stop")
-    worker = yard.start()
-    child = yard.until_struck(place)
-    yard.freeze(worker)
-    yard.start("workers.reconcile")
-    yard.start()
-    yard.until_end(job_id)
-    before = [(event.seq, event.type) for event in yard.log(job_id)]
+    job_id = harness.submit()
+    harness.arm(place, "stop")
+    worker = harness.start()
+    child = harness.until_struck(place)
+    harness.freeze(worker)
+    harness.start("workers.reconcile")
+    harness.start()
+    harness.until_end(job_id)
+    before = [(event.seq, event.type) for event in harness.log(job_id)]
     os.kill(child, signal.SIGCONT)
     os.kill(worker.pid, signal.SIGCONT)
     if child != worker.pid:
         wait_until(lambda: all_gone([child]), "the frozen child's end", 20)
-    yard.submit()  # it works as before
-    yard.until_all_end()
-    assert [(event.seq, event.type) for event in yard.log(job_id)] == before, "F04: the frozen worker wrote"
-    assert yard.job(job_id).lease == 2
-    yard.check(reference)
+    harness.submit()  # it works as before
+    harness.until_all_end()
+    assert [(event.seq, event.type) for event in harness.log(job_id)] == before, "F04: the frozen worker wrote"
+    assert harness.job(job_id).lease == 2
+    harness.check(reference)
 
 
 @pytest.mark.parametrize("place", ["claimed", "began", "files_stored.2", "epoch_committed.3"])
 def test_a_worker_that_was_frozen_longer_than_its_lease_changes_nothing(
-    yard: Yard, reference: Reference, place: str
+    harness: FaultHarness, reference: Reference, place: str
 ) -> None:
     """F04: after the claim, before an epoch's commit, and before the end's."""
-    freeze(yard, reference, place)
+    freeze(harness, reference, place)
 
 
 UNFENCED = """
@@ -209,7 +213,7 @@ leases.requested = lambda database, held: None
 """
 
 
-def test_without_the_fence_the_frozen_worker_is_found_out(light: Yard, reference: Reference) -> None:
+def test_without_the_fence_the_frozen_worker_is_found_out(light: FaultHarness, reference: Reference) -> None:
     """F04 once more, the fence switched off: it must turn red."""
     light.patch(UNFENCED)
     with pytest.raises(AssertionError, match=r"F04|end"):
@@ -217,25 +221,25 @@ def test_without_the_fence_the_frozen_worker_is_found_out(light: Yard, reference
 
 
 @pytest.mark.parametrize("place", ["handing_back", "handed_back"])
-def test_a_drain_that_is_cut_short_loses_nothing(yard: Yard, reference: Reference, place: str) -> None:
+def test_a_drain_that_is_cut_short_loses_nothing(harness: FaultHarness, reference: Reference, place: str) -> None:
     """F06: SIGTERM, and the child dies while it hands back."""
-    job_id = yard.submit(epochs=3)
-    yard.arm("batch_done.2", "stop")
-    worker = yard.start()
-    child = yard.until_struck("batch_done.2")
-    yard.arm(place)
+    job_id = harness.submit(epochs=3)
+    harness.arm("batch_done.2", "stop")
+    worker = harness.start()
+    child = harness.until_struck("batch_done.2")
+    harness.arm(place)
     worker.send_signal(signal.SIGTERM)
     time.sleep(2)  # the order to stop is in the pipe by then
     os.kill(child, signal.SIGCONT)
-    yard.until_struck(place)
+    harness.until_struck(place)
     assert worker.wait(20) == 0
-    assert yard.job(job_id).status == Status.QUEUED
-    yard.start()
-    yard.until_all_end()
-    yard.check(reference)
+    assert harness.job(job_id).status == Status.QUEUED
+    harness.start()
+    harness.until_all_end()
+    harness.check(reference)
 
 
-def test_a_child_that_has_just_ended_its_job_is_not_taken_for_one_that_lost_it(light: Yard) -> None:
+def test_a_child_that_has_just_ended_its_job_is_not_taken_for_one_that_lost_it(light: FaultHarness) -> None:
     """Its worker looks after the commit, and before it has told."""
     light.patch("from workers.supervisor import watching\nwatching.LAST_WORD_S = 30.0\n")
     light.submit()
@@ -260,7 +264,9 @@ JobWatch.until_the_end = fail
 """
 
 
-def test_a_job_that_nobody_watches_any_more_is_handed_back_and_is_no_death(light: Yard, reference: Reference) -> None:
+def test_a_job_that_nobody_watches_any_more_is_handed_back_and_is_no_death(
+    light: FaultHarness, reference: Reference
+) -> None:
     light.patch(FAILING_WATCH)
     job_id = light.submit()
     light.start()
@@ -271,7 +277,7 @@ def test_a_job_that_nobody_watches_any_more_is_handed_back_and_is_no_death(light
 
 
 def test_copies_of_a_running_service_taken_at_any_moment_go_on_to_the_same_end(
-    light: Yard, reference: Reference, tmp_path: Path
+    light: FaultHarness, reference: Reference, tmp_path: Path
 ) -> None:
     """F20, a power cut approximated: all processes stand still, the disk is copied, and the copy is started."""
     light.submit()
@@ -303,25 +309,29 @@ def test_copies_of_a_running_service_taken_at_any_moment_go_on_to_the_same_end(
         second.database.close()
 
 
-def test_a_job_that_kills_its_workers_is_given_up_and_the_next_one_runs(yard: Yard, reference: Reference) -> None:
+def test_a_job_that_kills_its_workers_is_given_up_and_the_next_one_runs(
+    harness: FaultHarness, reference: Reference
+) -> None:
     """F21: as the kernel kills a process for its memory; the supervisor lives on."""
-    poison = yard.submit()
-    yard.arm("batch_done.2", "stop")
-    worker = yard.start()
+    poison = harness.submit()
+    harness.arm("batch_done.2", "stop")
+    worker = harness.start()
     for following in ("batch_done.2", "batch_done.2", None):
-        yard.kill_at("batch_done.2", then=following)
-    job = yard.until_end(poison)
+        harness.kill_at("batch_done.2", then=following)
+    job = harness.until_end(poison)
     assert job.error is not None
     assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "worker_lost", 1)
     assert worker.poll() is None
-    yard.submit()
-    yard.until_all_end()
-    actions.retry(yard.database, poison)  # nobody kills it any more
-    yard.until(poison, lambda job: job.status == Status.SUCCEEDED, 60)
-    yard.check(reference)
+    harness.submit()
+    harness.until_all_end()
+    actions.retry(harness.database, poison)  # nobody kills it any more
+    harness.until(poison, lambda job: job.status == Status.SUCCEEDED, 60)
+    harness.check(reference)
 
 
-def test_a_child_that_hangs_is_ended_though_its_worker_renews_the_lease(light: Yard, reference: Reference) -> None:
+def test_a_child_that_hangs_is_ended_though_its_worker_renews_the_lease(
+    light: FaultHarness, reference: Reference
+) -> None:
     """F22: with a deadline of two seconds instead of two minutes."""
     light.patch("from workers.supervisor import watching\nwatching.BATCH_DEADLINE_S = 2.0\n")
     light.submit()
@@ -337,41 +347,41 @@ def test_a_child_that_hangs_is_ended_though_its_worker_renews_the_lease(light: Y
 
 @pytest.mark.parametrize("hours", [1, -1])
 def test_an_hour_on_the_clock_of_one_worker_and_the_scheduler_decides_nothing(
-    yard: Yard, reference: Reference, hours: int
+    harness: FaultHarness, reference: Reference, hours: int
 ) -> None:
     """F25: no early rescue, no lease that stands for ever, no file taken for an old one."""
-    yard.lease_s = 15  # a worker that gets no processor for two seconds would fence its own child: no death
+    harness.lease_s = 15  # a worker that gets no processor for two seconds would fence its own child: no death
     for _ in range(3):
-        yard.submit()
-    yard.arm("batch_done.2", "kill")
+        harness.submit()
+    harness.arm("batch_done.2", "kill")
     shifted = f"import time\nreal = time.time\ntime.time = lambda: real() + {3600 * hours}\n"
-    right = yard.start()
-    yard.patch(shifted)
-    yard.start("workers.reconcile")
-    yard.start()
-    yard.until_struck("batch_done.2")
-    yard.until_all_end()
+    right = harness.start()
+    harness.patch(shifted)
+    harness.start("workers.reconcile")
+    harness.start()
+    harness.until_struck("batch_done.2")
+    harness.until_all_end()
     assert right.poll() is None
-    assert yard.deaths() == 1, yard.logs()
-    yard.check(reference)
+    assert harness.deaths() == 1, harness.logs()
+    harness.check(reference)
 
 
-def test_two_schedulers_and_many_workers_claim_each_job_once(yard: Yard) -> None:
+def test_two_schedulers_and_many_workers_claim_each_job_once(harness: FaultHarness) -> None:
     """F26."""
-    yard.lease_s = 15  # what is slow here is no death
+    harness.lease_s = 15  # what is slow here is no death
     tiny = {"epochs": 1, "batch_size": 400, "layers": [{"units": 10, "activation": "softmax"}]}
     for _ in range(24):
-        yard.submit(**tiny)
+        harness.submit(**tiny)
     for _ in range(2):
-        yard.start("workers.reconcile")
+        harness.start("workers.reconcile")
     for _ in range(3):
-        yard.start(TAPELINE_WORKERS="2")
-    yard.until_all_end(200)
-    assert [yard.job(job_id).lease for job_id in yard.accepted] == [1] * 24
-    yard.check(Reference.of(yard.database, yard.accepted[0]))
+        harness.start(TAPELINE_WORKERS="2")
+    harness.until_all_end(200)
+    assert [harness.job(job_id).lease for job_id in harness.accepted] == [1] * 24
+    harness.check(Reference.of(harness.database, harness.accepted[0]))
 
 
-def test_another_kind_of_processor_is_put_on_record(light: Yard) -> None:
+def test_another_kind_of_processor_is_put_on_record(light: FaultHarness) -> None:
     """F27."""
     job_id = light.submit()
     light.arm("batch_done.2", "stop")

@@ -19,8 +19,8 @@ from service.jobs.rescue import rescue
 from service.spec.validation import resolve
 from service.states import TERMINAL, Request, Status
 from service.storage.tables import Job
-from tests.faults.conftest import Bench
-from tests.faults.yard import QUICK
+from tests.faults.conftest import InProcess
+from tests.faults.harness import QUICK
 
 ROUNDS = 12
 """More of them where the whole suite runs."""
@@ -43,83 +43,83 @@ def at_random(rng: random.Random, *works: Callable[[], Any]) -> None:
         thread.join()
 
 
-def run_out(bench: Bench, job_id: str) -> None:
+def run_out(process: InProcess, job_id: str) -> None:
     """The lease is over, and the scheduler comes by."""
-    with bench.database.write() as session:
+    with process.database.write() as session:
         session.execute(update(Job).where(Job.id == job_id, Job.status == "running").values(lease_expires_ms=1))
-    rescue(bench.database)
+    rescue(process.database)
 
 
-def race(bench: Bench, seed: int, rounds: int) -> None:
+def race(process: InProcess, seed: int, rounds: int) -> None:
     """F23: a cancel against everything that a worker, the scheduler and another person may do."""
     rng = random.Random(seed)
     for _ in range(rounds):
-        job_id = bench.submit()
-        held = bench.claim()
+        job_id = process.submit()
+        held = process.claim()
         against = rng.choice(
             [
-                lambda held=held: leases.succeed(bench.database, held, "sha256:x"),
-                lambda held=held: leases.fail(bench.database, held, {"code": "internal", "message": "m"}),
-                lambda held=held: leases.hand_back(bench.database, held, rng.choice([None, Request.PAUSE])),
-                lambda held=held: leases.report_death(bench.database, held, "died"),
-                lambda job_id=job_id: actions.pause(bench.database, job_id),
-                lambda job_id=job_id: run_out(bench, job_id),
+                lambda held=held: leases.succeed(process.database, held, "sha256:x"),
+                lambda held=held: leases.fail(process.database, held, {"code": "internal", "message": "m"}),
+                lambda held=held: leases.hand_back(process.database, held, rng.choice([None, Request.PAUSE])),
+                lambda held=held: leases.report_death(process.database, held, "died"),
+                lambda job_id=job_id: actions.pause(process.database, job_id),
+                lambda job_id=job_id: run_out(process, job_id),
             ]
         )
-        cancel = lambda job_id=job_id: actions.cancel(bench.database, job_id)  # noqa: E731 - it is called twice
+        cancel = lambda job_id=job_id: actions.cancel(process.database, job_id)  # noqa: E731 - it is called twice
         at_random(rng, cancel, against, cancel)
-        job = bench.workshop.job(job_id)
+        job = process.workers.job(job_id)
         if job.status == Status.RUNNING:  # the worker hears of it at its next look
-            assert leases.requested(bench.database, held) == Request.CANCEL
-            leases.hand_back(bench.database, held, None)
-            job = bench.workshop.job(job_id)
+            assert leases.requested(process.database, held) == Request.CANCEL
+            leases.hand_back(process.database, held, None)
+            job = process.workers.job(job_id)
         if job.status not in TERMINAL:  # the cancel came first, to a job that was then handed back: it must count
-            actions.cancel(bench.database, job_id)
-            job = bench.workshop.job(job_id)
+            actions.cancel(process.database, job_id)
+            job = process.workers.job(job_id)
         assert job.status in TERMINAL
-        assert [event.type for event in bench.workshop.log(job_id)].count("end") == 1
+        assert [event.type for event in process.workers.log(job_id)].count("end") == 1
         assert actions.actions_of(job) == tuple(action for action in actions.actions_of(job) if action != "cancel")
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(1, 9))])
-def test_a_cancel_against_everything_else_gives_one_end(bench: Bench, seed: int) -> None:
-    race(bench, seed, ROUNDS)
+def test_a_cancel_against_everything_else_gives_one_end(process: InProcess, seed: int) -> None:
+    race(process, seed, ROUNDS)
 
 
-def test_of_two_deletions_and_a_retry_one_wins(bench: Bench) -> None:
+def test_of_two_deletions_and_a_retry_one_wins(process: InProcess) -> None:
     rng = random.Random(0)
     for _ in range(4):
-        job_id = bench.submit()
-        leases.fail(bench.database, bench.claim(), {"code": "internal", "message": "m"})
-        bench.accepted.remove(job_id)
-        remove = lambda job_id=job_id: actions.remove(bench.database, job_id)  # noqa: E731 - it is called twice
-        at_random(rng, remove, lambda job_id=job_id: actions.retry(bench.database, job_id), remove)
+        job_id = process.submit()
+        leases.fail(process.database, process.claim(), {"code": "internal", "message": "m"})
+        process.accepted.remove(job_id)
+        remove = lambda job_id=job_id: actions.remove(process.database, job_id)  # noqa: E731 - it is called twice
+        at_random(rng, remove, lambda job_id=job_id: actions.retry(process.database, job_id), remove)
         with contextlib.suppress(JobNotFound):
-            assert bench.workshop.job(job_id).status == Status.QUEUED
-            actions.cancel(bench.database, job_id)
-            actions.remove(bench.database, job_id)
-    bench.check(None)
+            assert process.workers.job(job_id).status == Status.QUEUED
+            actions.cancel(process.database, job_id)
+            actions.remove(process.database, job_id)
+    process.check(None)
 
 
-def test_of_two_schedulers_one_rescues_and_the_silent_worker_is_not_heard(bench: Bench) -> None:
+def test_of_two_schedulers_one_rescues_and_the_silent_worker_is_not_heard(process: InProcess) -> None:
     rng = random.Random(1)
     for _ in range(4):
-        job_id = bench.submit()
-        held = bench.claim(lease_s=0)
+        job_id = process.submit()
+        held = process.claim(lease_s=0)
         time.sleep(0.01)
         rescued: list[str] = []
-        take = lambda rescued=rescued: rescued.extend(rescue(bench.database))  # noqa: E731 - it is called twice
+        take = lambda rescued=rescued: rescued.extend(rescue(process.database))  # noqa: E731 - it is called twice
         at_random(rng, take, take)
         assert rescued == [job_id]
         with pytest.raises(LeaseLost):
-            leases.succeed(bench.database, held, "sha256:late")
-        job = bench.workshop.job(job_id)
+            leases.succeed(process.database, held, "sha256:late")
+        job = process.workers.job(job_id)
         assert (job.status, job.attempt, job.result_digest) == (Status.QUEUED, 2, None)
-        actions.cancel(bench.database, job_id)
-    bench.check(None)
+        actions.cancel(process.database, job_id)
+    process.check(None)
 
 
-def post_at_once(bench: Bench, count: int) -> set[str]:
+def post_at_once(process: InProcess, count: int) -> set[str]:
     """So many requests with one key, every fifth of them with another body; gives the ids in the answers."""
     spec = resolve(QUICK)
     told: set[str] = set()
@@ -127,7 +127,7 @@ def post_at_once(bench: Bench, count: int) -> set[str]:
     def post(number: int) -> None:
         key = IdempotencyKey(key="one", fingerprint="other" if number % 5 == 4 else "same")
         submission = Submission(spec=QUICK, resolved=spec, steps=51)
-        answer, _ = actions.submit(bench.database, submission, idempotency=key, represent=lambda job: {"id": job.id})
+        answer, _ = actions.submit(process.database, submission, idempotency=key, represent=lambda job: {"id": job.id})
         told.add(answer["id"])
 
     post(0)
@@ -135,16 +135,18 @@ def post_at_once(bench: Bench, count: int) -> set[str]:
     return told
 
 
-def test_fifty_requests_with_one_key_at_once_make_one_job(bench: Bench) -> None:
+def test_fifty_requests_with_one_key_at_once_make_one_job(process: InProcess) -> None:
     """F24."""
-    told = post_at_once(bench, 50)
+    told = post_at_once(process, 50)
     assert len(told) == 1
-    bench.accepted += told
-    actions.cancel(bench.database, *told)
-    bench.check(None)
+    process.accepted += told
+    actions.cancel(process.database, *told)
+    process.check(None)
 
 
-def test_where_keys_are_not_kept_fifty_requests_are_found_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_keys_are_not_kept_fifty_requests_are_found_out(
+    process: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """F24 once more, the check switched off: it must turn red."""
     monkeypatch.setattr(actions, "_take_key", lambda *_: None)
-    assert len(post_at_once(bench, 10)) > 1
+    assert len(post_at_once(process, 10)) > 1

@@ -18,24 +18,24 @@ import pytest
 from httpx_sse import connect_sse
 
 from service.runtime.failpoints import VARIABLE
-from tests.faults.oracle import Reference
-from tests.faults.yard import QUICK, Yard, wait_until
+from tests.faults.harness import QUICK, FaultHarness, wait_until
+from tests.faults.invariants import Reference
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def web(yard: Yard) -> Iterator[httpx.Client]:
+def web(harness: FaultHarness) -> Iterator[httpx.Client]:
     """A web process whose broker is nowhere."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "gunicorn", "-c", "python:service.web.gunicorn_conf", "service.web.wsgi:app"]
-    environ = os.environ | yard.settings.to_env() | {"TAPELINE_PORT": str(port), VARIABLE: str(yard.points)}
-    environ |= yard.extra
-    with (yard.home / "web.log").open("w") as log:
+    environ = os.environ | harness.settings.to_env() | {"TAPELINE_PORT": str(port), VARIABLE: str(harness.points)}
+    environ |= harness.extra
+    with (harness.home / "web.log").open("w") as log:
         process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
-    yard.processes.append(process)
+    harness.processes.append(process)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as http:
         wait_until(lambda: answers(http), "the server")
         yield http
@@ -48,49 +48,51 @@ def answers(http: httpx.Client) -> bool:
         return False
 
 
-def submit(http: httpx.Client, yard: Yard, **headers: str) -> str:
+def submit(http: httpx.Client, harness: FaultHarness, **headers: str) -> str:
     answer = http.post("/jobs", json=QUICK, headers=headers)
     assert answer.status_code == 201, answer.text
-    yard.accepted.append(answer.json()["id"])
-    return yard.accepted[-1]
+    harness.accepted.append(answer.json()["id"])
+    return harness.accepted[-1]
 
 
 def test_without_a_broker_posts_are_quick_jobs_run_and_streams_tell(
-    web: httpx.Client, yard: Yard, reference: Reference
+    web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:
     """F09."""
     times = []
     for _ in range(10):
         began = time.perf_counter()
-        submit(web, yard)
+        submit(web, harness)
         times.append(time.perf_counter() - began)
     assert sorted(times)[5] < 0.25, "a POST waited for the broker"
-    yard.start(TAPELINE_WORKERS="2")
-    with connect_sse(web, "GET", f"/jobs/{yard.accepted[-1]}/stream") as source:
+    harness.start(TAPELINE_WORKERS="2")
+    with connect_sse(web, "GET", f"/jobs/{harness.accepted[-1]}/stream") as source:
         assert [event.event for event in source.iter_sse()][-1] == "end"
-    yard.until_all_end()
-    yard.check(reference)
+    harness.until_all_end()
+    harness.check(reference)
 
 
 def test_an_api_killed_after_the_commit_gives_the_same_job_to_the_second_try(
-    web: httpx.Client, yard: Yard, reference: Reference
+    web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:
     """F24."""
-    yard.arm("submitted")
+    harness.arm("submitted")
     key = {"Idempotency-Key": "once"}
     with pytest.raises(httpx.TransportError):
         web.post("/jobs", json=QUICK, headers=key)
-    yard.until_struck("submitted")
+    harness.until_struck("submitted")
     wait_until(lambda: answers(web), "the server's new process")  # gunicorn starts another one
     answer = web.post("/jobs", json=QUICK, headers=key)
     assert (answer.status_code, answer.headers["Idempotency-Replayed"]) == (201, "true")
-    yard.accepted.append(answer.json()["id"])
-    yard.start()
-    yard.until_all_end()
-    yard.check(reference)
+    harness.accepted.append(answer.json()["id"])
+    harness.start()
+    harness.until_all_end()
+    harness.check(reference)
 
 
-def test_fifty_requests_with_one_key_at_once_make_one_job(web: httpx.Client, yard: Yard, reference: Reference) -> None:
+def test_fifty_requests_with_one_key_at_once_make_one_job(
+    web: httpx.Client, harness: FaultHarness, reference: Reference
+) -> None:
     """F24."""
     found: list[httpx.Response] = []
 
@@ -106,18 +108,18 @@ def test_fifty_requests_with_one_key_at_once_make_one_job(web: httpx.Client, yar
         thread.join()
     assert sorted(answer.status_code for answer in found) == [201] * 40 + [422] * 10
     (job_id,) = {answer.json()["id"] for answer in found if answer.status_code == 201}
-    yard.accepted.append(job_id)
-    yard.start()
-    yard.until_all_end()
-    yard.check(reference)
+    harness.accepted.append(job_id)
+    harness.start()
+    harness.until_all_end()
+    harness.check(reference)
 
 
 def test_a_client_cut_a_hundred_times_hears_each_event_once(
-    web: httpx.Client, yard: Yard, reference: Reference
+    web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:
     """F28: the connection breaks in the middle of an event, too."""
-    job_id = yard.submit(epochs=50, samples={"count": 1, "every_epochs": 10})
-    yard.start()
+    job_id = harness.submit(epochs=50, samples={"count": 1, "every_epochs": 10})
+    harness.start()
     seen: list[dict[str, Any]] = []
     cuts = 0
     while not seen or seen[-1]["type"] != "end":
@@ -133,4 +135,4 @@ def test_a_client_cut_a_hundred_times_hears_each_event_once(
     logged = web.get(f"/jobs/{job_id}/events", params={"limit": 1000}).json()["data"]
     assert [event["seq"] for event in seen] == [event["seq"] for event in logged]
     assert cuts >= 100
-    yard.check(None)
+    harness.check(None)

@@ -23,7 +23,7 @@ import numpy as np
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.idx import idx_header, read_idx
-from service.datasets.importer import UploadRefused, take_in
+from service.datasets.importer import UploadRefused, import_dataset
 
 INTERESTING = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"PK\1\2")
 TEXTS = (b"True", b"|O", b"<f8", b"9999999999", b"'shape'", b"(", b"),", b"-1", b".npy", b"../", b"\x93NUMPY")
@@ -83,7 +83,7 @@ def read(folder: Path, field: str, data: bytes, good: dict[str, bytes]) -> str:
     arrays = folder / "arrays"
     arrays.mkdir()
     try:
-        take_in(files, arrays, fraction=None)
+        import_dataset(files, arrays, fraction=None)
     except UploadRefused:
         return "refused"
     else:

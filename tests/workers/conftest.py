@@ -40,7 +40,7 @@ STEADY = {
 
 
 @dataclass
-class Workshop:
+class WorkerHarness:
     """A database, a folder of artifacts, and the workers on them."""
 
     home: Path
@@ -118,19 +118,19 @@ class Workshop:
                 raise
 
 
-def open_workshop(home: Path, url: str, *, data: Path | None = None) -> Workshop:
+def open_worker_harness(home: Path, url: str, *, data: Path | None = None) -> WorkerHarness:
     home.mkdir(exist_ok=True)
     database = Database(url)
     upgrade(database)
-    return Workshop(home, database, data=data)
+    return WorkerHarness(home, database, data=data)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def workshop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workshop]:
+def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerHarness]:
     """On SQLite by default, on both databases in the whole suite."""
     local = f"sqlite:///{tmp_path / 'tapeline.db'}"
     url = local if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    made = open_workshop(tmp_path / "home", url)
+    made = open_worker_harness(tmp_path / "home", url)
     yield made
     made.stop()
     made.database.close()
@@ -140,7 +140,7 @@ def workshop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worksho
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The STEADY job as it ends when nobody disturbs it."""
     home = tmp_path_factory.mktemp("undisturbed")
-    made = open_workshop(home, f"sqlite:///{home / 'tapeline.db'}")
+    made = open_worker_harness(home, f"sqlite:///{home / 'tapeline.db'}")
     job_id = made.submit()
     made.start()
     job = made.until_end(job_id)

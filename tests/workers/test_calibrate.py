@@ -14,17 +14,17 @@ from service.jobs import calibrations
 from service.spec import work
 from service.storage.tables import Calibration
 from tests.waiting import wait_until
-from tests.workers.conftest import Workshop
+from tests.workers.conftest import WorkerHarness
 from workers import calibrate
 from workers.supervisor.supervise import Supervisor
 
 
 @pytest.fixture
-def workshop(workshop: Workshop) -> Workshop:
+def workers(workers: WorkerHarness) -> WorkerHarness:
     """One whose machine nobody has measured yet."""
-    with workshop.database.write() as session:
+    with workers.database.write() as session:
         session.execute(delete(Calibration))
-    return workshop
+    return workers
 
 
 NAMES = {*work.GROUPS, work.CONTENTION}
@@ -46,29 +46,31 @@ def test_factors_are_found_from_what_trainings_took(machine: list[float], whole:
     np.testing.assert_allclose(expected @ found, expected @ factors, rtol=0.5)  # ties to one factor pull each a little
 
 
-def test_a_worker_measures_its_machine_and_the_next_one_need_not(workshop: Workshop) -> None:
+def test_a_worker_measures_its_machine_and_the_next_one_need_not(workers: WorkerHarness) -> None:
     def measured() -> dict[str, float] | None:
-        with workshop.database.read() as session:
+        with workers.database.read() as session:
             return calibrations.factors(session)
 
-    first = Supervisor(workshop.settings, workshop.database)
+    first = Supervisor(workers.settings, workers.database)
     first.start()
     wait_until(lambda: measured() is not None, "its measurement", timeout_s=60)
     first.close()
     assert set(measured() or ()) == NAMES
-    assert calibrations.is_fresh(workshop.database, socket.gethostname())
+    assert calibrations.is_fresh(workers.database, socket.gethostname())
 
-    calibrations.store(workshop.database, socket.gethostname(), {"dense": 7.0})
-    second = Supervisor(workshop.settings, workshop.database)
+    calibrations.store(workers.database, socket.gethostname(), {"dense": 7.0})
+    second = Supervisor(workers.settings, workers.database)
     second._calibrate()
     second.close()
     assert measured() == {"dense": 7.0}
 
 
-def test_a_worker_that_cannot_measure_works_all_the_same(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    supervisor = Supervisor(workshop.settings, workshop.database)
+def test_a_worker_that_cannot_measure_works_all_the_same(
+    workers: WorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = Supervisor(workers.settings, workers.database)
     monkeypatch.setattr(supervisor, "_spawn", lambda: None)
     supervisor._begin()
     supervisor.close()
-    with workshop.database.read() as session:
+    with workers.database.read() as session:
         assert calibrations.factors(session) is None

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.workers.conftest import Workshop, open_workshop
+from tests.workers.conftest import WorkerHarness, open_worker_harness
 from workers.heartbeat import SILENCE_S, Heartbeat, silence_s
 
 
 @pytest.fixture
-def light(tmp_path: Path) -> Iterator[Workshop]:
+def light(tmp_path: Path) -> Iterator[WorkerHarness]:
     home = tmp_path / "home"
-    made = open_workshop(home, f"sqlite:///{tmp_path / 'tapeline.db'}")
+    made = open_worker_harness(home, f"sqlite:///{tmp_path / 'tapeline.db'}")
     yield made
     made.stop()
     made.database.close()
@@ -41,7 +41,7 @@ def until_well(home: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_and_a_scheduler_that_stand_still_do_not_look_healthy(light: Workshop) -> None:
+def test_a_worker_and_a_scheduler_that_stand_still_do_not_look_healthy(light: WorkerHarness) -> None:
     processes = {"worker": light.start(), "scheduler": light.start("workers.reconcile")}
     for name, process in processes.items():
         until_well(light.home, name)
@@ -53,7 +53,7 @@ def test_a_worker_and_a_scheduler_that_stand_still_do_not_look_healthy(light: Wo
         until_well(light.home, name)
 
 
-def test_a_worker_whose_children_end_at_once_never_looks_healthy(light: Workshop, tmp_path: Path) -> None:
+def test_a_worker_whose_children_end_at_once_never_looks_healthy(light: WorkerHarness, tmp_path: Path) -> None:
     broken = tmp_path / "broken" / "numpy.py"
     broken.parent.mkdir()
     broken.write_text("raise SystemExit('no NumPy here')")

@@ -7,22 +7,22 @@ import os
 import signal
 from pathlib import Path
 
-from tests.workers.conftest import children_of, open_workshop
+from tests.workers.conftest import children_of, open_worker_harness
 
 
 def test_lines_about_a_job_name_it_its_lease_and_its_attempt(tmp_path: Path) -> None:
-    workshop = open_workshop(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
+    workers = open_worker_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
     try:
-        job_id = workshop.submit(epochs=4)
-        worker = workshop.start()
-        workshop.until(job_id, lambda job: job.epoch >= 1)
+        job_id = workers.submit(epochs=4)
+        worker = workers.start()
+        workers.until(job_id, lambda job: job.epoch >= 1)
         for child in children_of(worker.pid):
             os.kill(child, signal.SIGKILL)
-        workshop.until_end(job_id)
+        workers.until_end(job_id)
     finally:
-        workshop.stop()
-        workshop.database.close()
-    written = (workshop.home / "workers.log").read_text().splitlines()
+        workers.stop()
+        workers.database.close()
+    written = (workers.home / "workers.log").read_text().splitlines()
     # Celery says this by itself, in a signal handler that no logger reaches.
     lines = [json.loads(line) for line in written if line not in ("", "worker: Warm shutdown (MainProcess)")]
     mine = [line for line in lines if line.get("job") == job_id]

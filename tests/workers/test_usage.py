@@ -13,17 +13,17 @@ import pytest
 
 from service.jobs import actions
 from service.jobs.leases import Claim
-from tests.workers.conftest import Workshop, children_of
+from tests.workers.conftest import WorkerHarness, children_of
 from workers.usage import ChildMeter, OwnMeter
 
 HELD = Claim(job_id="job_1", lease=2, lease_s=15.0, cpu_seconds=100.0)
 
 
-def test_a_job_tells_what_it_used_as_a_whole_and_in_each_epoch(workshop: Workshop) -> None:
-    job_id = workshop.submit(epochs=3)
-    workshop.start()
-    job = workshop.until_end(job_id)
-    with workshop.database.read() as session:
+def test_a_job_tells_what_it_used_as_a_whole_and_in_each_epoch(workers: WorkerHarness) -> None:
+    job_id = workers.submit(epochs=3)
+    workers.start()
+    job = workers.until_end(job_id)
+    with workers.database.read() as session:
         epochs = actions.epochs(session, job_id)
     each = [row.cpu_seconds or 0.0 for row in epochs]
     assert all(0 < seconds <= row.seconds + 0.5 for seconds, row in zip(each, epochs, strict=True))
@@ -33,46 +33,46 @@ def test_a_job_tells_what_it_used_as_a_whole_and_in_each_epoch(workshop: Worksho
     assert all(20e6 < (row.memory_bytes or 0) < 1e9 for row in epochs)
     assert job.peak_memory_bytes is not None
     assert max(row.memory_bytes or 0 for row in epochs) <= job.peak_memory_bytes < 1e9
-    news = [event.data for event in workshop.log(job_id) if event.type == "metrics"]
+    news = [event.data for event in workers.log(job_id) if event.type == "metrics"]
     assert [item["cpu_seconds"] for item in news] == each
     assert [item["memory_bytes"] for item in news] == [row.memory_bytes for row in epochs]
     assert "cpu_seconds" not in job.metrics
 
 
 @pytest.mark.slow
-def test_a_job_that_needs_more_memory_shows_more(workshop: Workshop) -> None:
-    small = workshop.submit(epochs=1)
-    large = workshop.submit(
+def test_a_job_that_needs_more_memory_shows_more(workers: WorkerHarness) -> None:
+    small = workers.submit(epochs=1)
+    large = workers.submit(
         epochs=1,
         batch_size=4000,
         layers=[{"units": 4000, "activation": "relu"}, {"units": 10, "activation": "softmax"}],
     )
-    workshop.start()
-    less, more = (workshop.until_end(job_id).peak_memory_bytes for job_id in (small, large))
+    workers.start()
+    less, more = (workers.until_end(job_id).peak_memory_bytes for job_id in (small, large))
     assert less is not None
     assert more is not None
     # Its weights and activations, each with a gradient: 2 x (4000 x 784 + 4000 x 4000) numbers of four bytes.
     assert more > less + 60e6
 
 
-def test_a_job_goes_on_counting_after_its_child_was_killed(workshop: Workshop) -> None:
-    job_id = workshop.submit(epochs=100)
-    worker = workshop.start()
-    before = workshop.until(job_id, lambda job: job.epoch >= 2 and (job.cpu_seconds or 0) > 0)
+def test_a_job_goes_on_counting_after_its_child_was_killed(workers: WorkerHarness) -> None:
+    job_id = workers.submit(epochs=100)
+    worker = workers.start()
+    before = workers.until(job_id, lambda job: job.epoch >= 2 and (job.cpu_seconds or 0) > 0)
     (trains,) = [pid for pid in children_of(worker.pid) if psutil.Process(pid).cpu_times().user > 0.3]
     os.kill(trains, signal.SIGKILL)
-    after = workshop.until(job_id, lambda job: job.attempt == 2 and job.epoch > before.epoch + 1)
+    after = workers.until(job_id, lambda job: job.attempt == 2 and job.epoch > before.epoch + 1)
     assert after.cpu_seconds is not None
     assert before.cpu_seconds is not None
-    with workshop.database.read() as session:
+    with workers.database.read() as session:
         rows = actions.epochs(session, job_id)
     first = sum(row.cpu_seconds or 0 for row in rows if row.lease == 1)
     second = sum(row.cpu_seconds or 0 for row in rows if row.lease == 2 and row.epoch <= after.epoch)
     assert first > 0
     assert second > 0
     # What the first child did after the supervisor's last look, a second at most, is lost with it.
-    assert workshop.job(job_id).cpu_seconds >= first + second - 1.5
-    workshop.stop()
+    assert workers.job(job_id).cpu_seconds >= first + second - 1.5
+    workers.stop()
 
 
 def test_a_supervisor_sees_the_processor_time_and_memory_of_another_process() -> None:

@@ -22,14 +22,14 @@ from service.states import Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database, now_ms
 from service.storage.tables import AuditEntry, Job
-from tests.workers.conftest import Workshop, children_of, is_alive, open_workshop
+from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_worker_harness
 
 
 @pytest.fixture
-def light(tmp_path: Path) -> Iterator[Workshop]:
-    """A workshop on SQLite alone, for what does not hang on the database."""
+def light(tmp_path: Path) -> Iterator[WorkerHarness]:
+    """Workers on SQLite alone, for what does not hang on the database."""
     home = tmp_path / "home"
-    made = open_workshop(home, f"sqlite:///{tmp_path / 'tapeline.db'}")
+    made = open_worker_harness(home, f"sqlite:///{tmp_path / 'tapeline.db'}")
     yield made
     made.stop()
     made.database.close()
@@ -56,43 +56,43 @@ def all_end(pids: list[int], within_s: float) -> bool:
     ("spec", "kept"), [({}, 1), ({"keep_last": 3}, 3), pytest.param({"keep_last": 4}, 4, marks=pytest.mark.slow)]
 )
 def test_a_job_that_succeeded_keeps_as_many_checkpoints_as_its_spec_says_or_the_best_and_the_latest(
-    workshop: Workshop, spec: dict[str, int], kept: int
+    workers: WorkerHarness, spec: dict[str, int], kept: int
 ) -> None:
-    job_id = workshop.submit(epochs=4, checkpoint=spec)
-    workshop.start()
-    job = workshop.until_end(job_id)
-    with workshop.database.read() as session:
+    job_id = workers.submit(epochs=4, checkpoint=spec)
+    workers.start()
+    job = workers.until_end(job_id)
+    with workers.database.read() as session:
         files = actions.artifacts(session, job_id)
     epochs = {row.epoch for row in files if row.kind == ArtifactKind.CHECKPOINT}
     assert epochs == {4, 3, 2, 1} - set(range(1, 5 - kept)) | {job.best_epoch}
-    workshop.stop()  # the files go after the rows
-    on_disk = [path for path in workshop.settings.artifacts.glob("job_*/*/*") if path.is_file()]
-    assert {path.relative_to(workshop.settings.artifacts).as_posix() for path in on_disk} == {row.path for row in files}
+    workers.stop()  # the files go after the rows
+    on_disk = [path for path in workers.settings.artifacts.glob("job_*/*/*") if path.is_file()]
+    assert {path.relative_to(workers.settings.artifacts).as_posix() for path in on_disk} == {row.path for row in files}
     assert job.size_bytes == sum(path.stat().st_size for path in on_disk)
 
 
-def test_a_job_leaves_metrics_samples_and_checkpoints(workshop: Workshop) -> None:
-    job_id = workshop.submit(epochs=3, checkpoint={"keep_last": 1})
-    workshop.start()
-    job = workshop.until_end(job_id)
+def test_a_job_leaves_metrics_samples_and_checkpoints(workers: WorkerHarness) -> None:
+    job_id = workers.submit(epochs=3, checkpoint={"keep_last": 1})
+    workers.start()
+    job = workers.until_end(job_id)
     assert (job.status, job.epoch, job.error) == (Status.SUCCEEDED, 3, None)
     assert job.step == job.steps == 3 * 170
     assert job.result_digest is not None
     assert job.provenance is not None
     assert job.provenance["threads"] == 1
-    with workshop.database.read() as session:
+    with workers.database.read() as session:
         epochs = actions.epochs(session, job_id)
         files = actions.artifacts(session, job_id)
         latest = actions.checkpoint(session, job, "latest")
     assert [row.epoch for row in epochs] == [1, 2, 3]
     assert {row.epoch for row in files if row.kind == ArtifactKind.SAMPLE} == {1, 2, 3}
     assert {row.epoch for row in files if row.kind == ArtifactKind.CHECKPOINT} == {3, job.best_epoch}
-    kinds = [event.type for event in workshop.log(job_id)]
+    kinds = [event.type for event in workers.log(job_id)]
     assert kinds == ["status", "status", *["metrics", "checkpoint", "sample"] * 3, "status", "end"]
 
     # The checkpoint opens with nothing but safetensors, and NumPy alone gives the reported accuracy.
-    weights = safetensors.numpy.load((workshop.settings.artifacts / latest.path).read_bytes())
-    data = load("mnist-10k", workshop.home, cache_root=workshop.home / "cache")
+    weights = safetensors.numpy.load((workers.settings.artifacts / latest.path).read_bytes())
+    data = load("mnist-10k", workers.home, cache_root=workers.home / "cache")
     x = data.validation_images.reshape(-1, 784).astype(np.float32) / 255
     hidden = np.maximum(x @ weights["layers.0.weight"] + weights["layers.0.bias"], 0)
     logits = hidden @ weights["layers.2.weight"] + weights["layers.2.bias"]
@@ -100,7 +100,7 @@ def test_a_job_leaves_metrics_samples_and_checkpoints(workshop: Workshop) -> Non
     assert accuracy == pytest.approx(job.metrics["val_accuracy"], abs=1e-3)
 
 
-def test_a_job_that_stops_early_succeeds_with_its_last_epoch_kept(light: Workshop) -> None:
+def test_a_job_that_stops_early_succeeds_with_its_last_epoch_kept(light: WorkerHarness) -> None:
     never = {"metric": "val_accuracy", "patience": 1, "min_delta": 1}
     rarely = {"checkpoint": {"every_epochs": 9}, "samples": {"every_epochs": 9, "count": 9}}
     job_id = light.submit(early_stopping=never, **rarely)
@@ -116,19 +116,19 @@ def test_a_job_that_stops_early_succeeds_with_its_last_epoch_kept(light: Worksho
     assert [event.data["code"] for event in light.log(job_id) if event.type == "log"] == ["stopped_early"]
 
 
-def test_a_killed_child_changes_nothing_not_one_bit(workshop: Workshop, undisturbed: Job) -> None:
-    job_id = workshop.submit()
-    worker = workshop.start()
-    workshop.until(job_id, lambda job: job.epoch >= 1)
+def test_a_killed_child_changes_nothing_not_one_bit(workers: WorkerHarness, undisturbed: Job) -> None:
+    job_id = workers.submit()
+    worker = workers.start()
+    workers.until(job_id, lambda job: job.epoch >= 1)
     os.kill(training_child(worker.pid), signal.SIGKILL)
-    job = workshop.until_end(job_id)
+    job = workers.until_end(job_id)
     assert (job.status, job.attempt) == (Status.SUCCEEDED, 2)
     assert job.result_digest == undisturbed.result_digest
-    assert not [event for event in workshop.log(job_id) if event.type == "log"]
+    assert not [event for event in workers.log(job_id) if event.type == "log"]
 
 
 @pytest.mark.slow
-def test_a_killed_worker_takes_its_child_along_and_another_goes_on(light: Workshop, undisturbed: Job) -> None:
+def test_a_killed_worker_takes_its_child_along_and_another_goes_on(light: WorkerHarness, undisturbed: Job) -> None:
     job_id = light.submit()
     worker = light.start()
     light.until(job_id, lambda job: job.epoch >= 1)
@@ -145,7 +145,7 @@ def test_a_killed_worker_takes_its_child_along_and_another_goes_on(light: Worksh
 
 
 @pytest.mark.slow
-def test_the_scheduler_seals_the_audit_log(light: Workshop) -> None:
+def test_the_scheduler_seals_the_audit_log(light: WorkerHarness) -> None:
     with light.database.write() as session:
         session.add(AuditEntry(at_ms=now_ms() - 60_000, action="submit", detail={}))
     light.start("workers.reconcile")
@@ -155,7 +155,7 @@ def test_the_scheduler_seals_the_audit_log(light: Workshop) -> None:
     assert (found.fault, found.entries, found.unsealed) == (None, 1, 0)
 
 
-def test_a_stopped_worker_hands_its_job_back_at_once(light: Workshop, undisturbed: Job) -> None:
+def test_a_stopped_worker_hands_its_job_back_at_once(light: WorkerHarness, undisturbed: Job) -> None:
     job_id = light.submit()
     worker = light.start()
     light.until(job_id, lambda job: job.epoch >= 1)
@@ -171,7 +171,7 @@ def test_a_stopped_worker_hands_its_job_back_at_once(light: Workshop, undisturbe
     assert job.result_digest == undisturbed.result_digest
 
 
-def test_a_pause_is_obeyed_within_a_second_and_costs_no_bit(light: Workshop, undisturbed: Job) -> None:
+def test_a_pause_is_obeyed_within_a_second_and_costs_no_bit(light: WorkerHarness, undisturbed: Job) -> None:
     job_id = light.submit()
     light.start()
     light.until(job_id, lambda job: job.epoch >= 1)
@@ -184,7 +184,7 @@ def test_a_pause_is_obeyed_within_a_second_and_costs_no_bit(light: Workshop, und
     assert job.result_digest == undisturbed.result_digest
 
 
-def test_a_cancelled_job_keeps_what_it_has(light: Workshop) -> None:
+def test_a_cancelled_job_keeps_what_it_has(light: WorkerHarness) -> None:
     job_id = light.submit(epochs=500)
     light.start()
     light.until(job_id, lambda job: job.epoch >= 1)
@@ -203,7 +203,7 @@ DIVERGING: dict[str, Any] = {
 }
 
 
-def test_a_loss_that_is_no_number_any_more_fails_the_job_with_advice(light: Workshop) -> None:
+def test_a_loss_that_is_no_number_any_more_fails_the_job_with_advice(light: WorkerHarness) -> None:
     job_id = light.submit(**DIVERGING)
     light.start()
     job = light.until_end(job_id)
@@ -219,7 +219,7 @@ def test_a_loss_that_is_no_number_any_more_fails_the_job_with_advice(light: Work
             assert actions.checkpoint(session, job, "latest").epoch == job.epoch
 
 
-def test_data_that_cannot_be_had_fail_the_job_and_say_what_to_do(light: Workshop) -> None:
+def test_data_that_cannot_be_had_fail_the_job_and_say_what_to_do(light: WorkerHarness) -> None:
     job_id = light.submit(dataset={"name": "gone"})
     light.start()
     job = light.until_end(job_id)
@@ -229,7 +229,7 @@ def test_data_that_cannot_be_had_fail_the_job_and_say_what_to_do(light: Workshop
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(light: Workshop, undisturbed: Job) -> None:
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(light: WorkerHarness, undisturbed: Job) -> None:
     job_id = light.submit()
     worker = light.start()
     light.until(job_id, lambda job: job.epoch >= 2)
@@ -248,7 +248,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(light: Workshop, undi
 
 
 @pytest.mark.slow
-def test_a_job_that_kills_its_worker_is_given_up_after_three(light: Workshop) -> None:
+def test_a_job_that_kills_its_worker_is_given_up_after_three(light: WorkerHarness) -> None:
     wide = {"units": 2000, "activation": "relu"}
     job_id = light.submit(epochs=1, batch_size=1, layers=[wide, wide, {"units": 10, "activation": "softmax"}])
     worker = light.start()
@@ -262,21 +262,21 @@ def test_a_job_that_kills_its_worker_is_given_up_after_three(light: Workshop) ->
 
 
 def test_a_connection_that_the_database_drops_costs_no_bit(tmp_path: Path, postgres_url: str, undisturbed: Job) -> None:
-    workshop = open_workshop(tmp_path / "home", postgres_url)
-    job_id = workshop.submit()
-    workshop.start()
-    workshop.until(job_id, lambda job: job.epoch >= 1)
-    with workshop.database.write() as session:
+    workers = open_worker_harness(tmp_path / "home", postgres_url)
+    job_id = workers.submit()
+    workers.start()
+    workers.until(job_id, lambda job: job.epoch >= 1)
+    with workers.database.write() as session:
         cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tapeline-child'"
         assert session.execute(text(cut)).all()
-    job = workshop.until_end(job_id)
-    workshop.stop()
-    workshop.database.close()
+    job = workers.until_end(job_id)
+    workers.stop()
+    workers.database.close()
     assert (job.status, job.error) == (Status.SUCCEEDED, None)
     assert job.result_digest == undisturbed.result_digest
 
 
-def test_a_worker_that_cannot_start_a_child_claims_nothing(light: Workshop, tmp_path: Path) -> None:
+def test_a_worker_that_cannot_start_a_child_claims_nothing(light: WorkerHarness, tmp_path: Path) -> None:
     (tmp_path / "threadpoolctl.py").write_text("raise ImportError('broken')\n")
     job_id = light.submit()
     light.start(PYTHONPATH=str(tmp_path))
@@ -287,7 +287,7 @@ def test_a_worker_that_cannot_start_a_child_claims_nothing(light: Workshop, tmp_
     assert (light.job(job_id).status, light.job(job_id).lease) == (Status.QUEUED, 0)
 
 
-def test_no_process_is_left_after_a_stop(light: Workshop) -> None:
+def test_no_process_is_left_after_a_stop(light: WorkerHarness) -> None:
     light.submit(epochs=500)
     worker = light.start()
     deadline = time.monotonic() + 10
@@ -299,7 +299,7 @@ def test_no_process_is_left_after_a_stop(light: Workshop) -> None:
     assert not any(map(is_alive, children))
 
 
-def test_a_worker_checks_in(light: Workshop) -> None:
+def test_a_worker_checks_in(light: WorkerHarness) -> None:
     light.start()
     deadline = time.monotonic() + 10
     while not workers_of(light.database):
@@ -313,7 +313,7 @@ def workers_of(database: Database) -> list[int]:
         return [worker.slots for worker in leases.live_workers(session)]
 
 
-def test_a_job_that_wants_too_much_memory_fails_and_nothing_else(light: Workshop, tmp_path: Path) -> None:
+def test_a_job_that_wants_too_much_memory_fails_and_nothing_else(light: WorkerHarness, tmp_path: Path) -> None:
     struck = tmp_path / "failpoints"
     struck.mkdir()
     (struck / "batch_done.2").write_text("hoard")

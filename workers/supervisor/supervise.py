@@ -26,7 +26,7 @@ from workers.messages import Child, prepare
 from workers.supervisor import watching
 from workers.supervisor.watching import JobWatch, Leaving
 
-LOOK_S: Final = 5.0
+DATABASE_POLL_INTERVAL_S: Final = 5.0
 """How often a worker looks into the database without having been told to."""
 GOODBYE_S: Final = 3.0
 """How long a worker that stops may take to say that it is gone."""
@@ -116,7 +116,7 @@ class Supervisor:
     def _say_goodbye(self) -> None:
         try:
             with self._claiming:
-                self._disown()
+                self._release_unacknowledged_claims()
             if self._looking.is_alive():
                 self._looking.join()  # or it would check in afterwards
             leases.sign_off(self._database, self._id)
@@ -155,7 +155,7 @@ class Supervisor:
 
     def _claim(self) -> Claim | None:
         with self._claiming:
-            self._disown()
+            self._release_unacknowledged_claims()
             self._unsure = True
             held = leases.claim(
                 self._database,
@@ -169,15 +169,15 @@ class Supervisor:
                 self._held.add(held)
             return held
 
-    def _disown(self) -> None:
+    def _release_unacknowledged_claims(self) -> None:
         """Hand back what runs in our name without our holding it."""
         if self._unsure:
-            for job_id in leases.disown(self._database, self._id, self._held):
+            for job_id in leases.release_unacknowledged_claims(self._database, self._id, self._held):
                 log.warning("ours without our holding it; handed back", job=job_id)
             self._unsure = False
 
     def _train(self, held: Claim, child: Child, *, since: float) -> bool:
-        """Watch a job until it is settled; whether the child had its order."""
+        """TrainingDiagnostics a job until it is settled; whether the child had its order."""
         bound = structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease, attempt=held.attempt)
         log.info("training", child=child.pid)
         try:
@@ -255,7 +255,7 @@ class Supervisor:
             child.order({"calibrate": True})
             deadline = time.monotonic() + CALIBRATION_S
             while not self._draining.is_set() and time.monotonic() < deadline:
-                if report := child.report(watching.TICK_S):
+                if report := child.report(watching.REPORT_POLL_INTERVAL_S):
                     return dict(report.get("calibrated", {}))
         return {}
 
@@ -278,7 +278,7 @@ class Supervisor:
                 log.warning("could not look", error=str(error))
             if self._held:
                 self._heartbeat.beat()
-            self._draining.wait(LOOK_S)
+            self._draining.wait(DATABASE_POLL_INTERVAL_S)
         with contextlib.suppress(SQLAlchemyError):
             self._check_in()  # as one that takes no more jobs
 

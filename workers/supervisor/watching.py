@@ -16,10 +16,10 @@ from service.jobs import leases
 from service.jobs.leases import Claim, Position
 from service.storage.database import Database
 from workers.messages import Child
-from workers.retry import insist
+from workers.retry import retry_on_outage
 from workers.usage import ChildMeter
 
-TICK_S: Final = 0.25
+REPORT_POLL_INTERVAL_S: Final = 0.25
 """How often a request to cancel or pause is looked for."""
 RENEW_S: Final = 1.0
 STOP_GRACE_S: Final = 8.0
@@ -85,7 +85,7 @@ class JobWatch:
 
     def _until_the_end(self) -> str:
         while True:
-            report = self._child.report(TICK_S)
+            report = self._child.report(REPORT_POLL_INTERVAL_S)
             if "done" in report:
                 return str(report["done"])
             if "gave_up" in report:
@@ -95,7 +95,7 @@ class JobWatch:
                     return self._hand_back("could not renew in time")
                 if not self.has_begun:
                     return self._hand_back("the training process ended before it had its order")
-                return self._bury(f"the training process ended with code {report['gone']}")
+                return self._record_worker_loss(f"the training process ended with code {report['gone']}")
             self.has_begun = self.has_begun or bool(report)
             if "preparing" in report:
                 self._last_sign = time.monotonic()
@@ -105,7 +105,7 @@ class JobWatch:
             if self._is_overdue():  # the fence may not have come to it yet
                 return self._hand_back("could not renew in time")
             if now - self._last_sign > self._deadline_s:
-                return self._bury(f"no batch was finished for {self._deadline_s:.0f} seconds")
+                return self._record_worker_loss(f"no batch was finished for {self._deadline_s:.0f} seconds")
             if self._stop_sent is not None and now - self._stop_sent > STOP_GRACE_S:
                 return self._take_from_child()
             if now >= self._next_look:
@@ -114,11 +114,11 @@ class JobWatch:
                 except LeaseLost as error:
                     return self._last_word(error)
                 # From now on: where answers are slow, reports would pile up if each waited for one.
-                self._next_look = time.monotonic() + TICK_S
+                self._next_look = time.monotonic() + REPORT_POLL_INTERVAL_S
 
     def _fence(self) -> None:
         """End the child before the lease does. In a thread of its own: a question to the database may hang."""
-        while not self._over.wait(TICK_S):
+        while not self._over.wait(REPORT_POLL_INTERVAL_S):
             if self._is_overdue():
                 self._fenced = True
                 self._child.close()
@@ -161,7 +161,7 @@ class JobWatch:
         deadline = time.monotonic() + LAST_WORD_S
         report: dict[str, Any] = {}
         while "gone" not in report and time.monotonic() < deadline:
-            report = self._child.report(TICK_S)
+            report = self._child.report(REPORT_POLL_INTERVAL_S)
             if "done" in report:
                 return str(report["done"])
         raise lost
@@ -181,7 +181,7 @@ class JobWatch:
         handed_back = self._settle(lambda: leases.hand_back(self._database, self._held, None, used=used))
         return f"{why}; {'handed back' if handed_back else 'in other hands by now'}"
 
-    def _bury(self, message: str) -> str:
+    def _record_worker_loss(self, message: str) -> str:
         used = self._meter.sample()
         self._child.close()
         if not self._settle(lambda: leases.report_death(self._database, self._held, message, used=used)):
@@ -204,7 +204,7 @@ class JobWatch:
                     raise Leaving
 
         try:
-            insist(write, patience_s=math.inf, between=leave)
+            retry_on_outage(write, patience_s=math.inf, between=leave)
         except LeaseLost:
             return False
         return True

@@ -18,7 +18,7 @@ from service.runtime.failpoints import reach
 from service.spec.schema import KEEP_LAST
 from service.storage.artifacts import ArtifactKind, StoredFile
 from workers.training.build import Trainer
-from workers.training.health import Watch
+from workers.training.health import TrainingDiagnostics
 from workers.training.session import Run
 
 
@@ -26,7 +26,7 @@ def commit_epoch(
     run: Run,
     trainer: Trainer,
     done: EpochDone,
-    watch: Watch,
+    watch: TrainingDiagnostics,
     *,
     steps: int,
     seconds: float,
@@ -70,7 +70,7 @@ def commit_epoch(
         return leases.commit_epoch(run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
 
     try:
-        unnamed = run.insist(write)
+        unnamed = run.retry_on_outage(write)
     except LeaseLost:
         if asked == 1:  # of a commit that was cut off, nobody knows whether it landed: then rows may name the files
             run.discard(file.path for file in files)
@@ -83,7 +83,7 @@ def _write(run: Run, kind: ArtifactKind, epoch: int, data: bytes) -> StoredFile:
     return run.artifacts.write(run.held.job_id, kind, epoch, run.held.lease, data)
 
 
-def _samples(trainer: Trainer, watch: Watch, count: int, class_names: Sequence[str]) -> tuple[bytes, str]:
+def _samples(trainer: Trainer, watch: TrainingDiagnostics, count: int, class_names: Sequence[str]) -> tuple[bytes, str]:
     """A picture of what the network does now, and the digest of the arrays that it shows."""
     match trainer:
         case ClassifierTrainer():

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import EpochDone, GanTrainer, Judge, generator_for
-from service.diagnosis.rules import Chart
+from service.diagnosis.rules import DiagnosticsTracker
 from service.pictures.grids import Verdicts
 from service.spec.findings import Finding
 from service.spec.schema import GanSpec, Spec
@@ -19,11 +19,11 @@ from service.storage.tables import Epoch
 from workers.training.build import Trainer
 
 Images = NDArray[np.uint8]
-_AT_A_TIME: Final = 100
+SAMPLES_PER_BATCH: Final = 100
 """Samples made at a time: no more memory than a batch of the training takes."""
 
 
-class Watch:
+class TrainingDiagnostics:
     """Watches one training from its first epoch on.
 
     Args:
@@ -33,7 +33,7 @@ class Watch:
     def __init__(self, spec: Spec, judge: Judge | None) -> None:
         self._spec = spec
         self._judge = judge
-        self._chart = Chart(spec)
+        self._chart = DiagnosticsTracker(spec)
         self._closest = math.inf
         """The lowest Fréchet distance so far."""
 
@@ -82,5 +82,5 @@ class Watch:
 def make_samples(trainer: GanTrainer, seed: int, purpose: str, count: int) -> Images:
     """Samples from noise that is the same in every epoch."""
     noise = trainer.latent.draw(generator_for(seed, purpose), count, trainer.dtype)
-    starts = range(0, count, _AT_A_TIME)
-    return np.concatenate([trainer.generate(noise[start : start + _AT_A_TIME]) for start in starts])
+    starts = range(0, count, SAMPLES_PER_BATCH)
+    return np.concatenate([trainer.generate(noise[start : start + SAMPLES_PER_BATCH]) for start in starts])

@@ -16,7 +16,7 @@ import structlog
 
 from engine import BatchDone, CheckpointError, DivergedError, EpochDone, GanTrainer, checkpoint
 from service.datasets import Dataset, DatasetError
-from service.datasets.repository import Shelf
+from service.datasets.repository import DatasetRepository
 from service.errors import LeaseLost
 from service.jobs import actions, leases
 from service.jobs.leases import Claim
@@ -31,13 +31,13 @@ from service.storage.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactU
 from service.storage.database import Database
 from service.storage.tables import Epoch, Job
 from workers import calibrate, limits
-from workers.messages import Orders
+from workers.messages import ChildEndpoint
 from workers.provenance import machine, provenance
-from workers.retry import NO_ANSWER, insist
+from workers.retry import NO_ANSWER, retry_on_outage
 from workers.training import build, forks
 from workers.training.build import Trainer
 from workers.training.epochs import commit_epoch, weights_digest
-from workers.training.health import Watch
+from workers.training.health import TrainingDiagnostics
 from workers.training.session import Run, Stopped
 from workers.usage import OwnMeter
 
@@ -56,14 +56,14 @@ class _Unhealthy(Exception):
         self.finding = finding
 
 
-def main(orders: Orders) -> int:
+def main(orders: ChildEndpoint) -> int:
     """Wait for an order, train, end."""
     logs.configure("child")
-    limits.step_back()
+    limits.lower_priority()
     settings = Settings.from_env(os.environ, cores=1)
     database = Database(settings.database_url, application="tapeline-child")
     orders.ready()
-    _rehearse(database)
+    _warm_up(database)
     order = orders.first()
     if "calibrate" in order:
         orders.calibrated(calibrate.measure())
@@ -82,7 +82,7 @@ def main(orders: Orders) -> int:
     return 0
 
 
-def _rehearse(database: Database) -> None:
+def _warm_up(database: Database) -> None:
     """Ask once what every job asks, of one that does not exist: so the connection and the statements are there when an
     order comes, which is then followed in half the time."""
     nobody = Claim(job_id="", lease=0, lease_s=0)
@@ -107,18 +107,18 @@ def _read_epochs(database: Database, held: Claim) -> Sequence[Epoch]:
         return actions.epochs(session, held.job_id)
 
 
-def _train(settings: Settings, database: Database, held: Claim, orders: Orders) -> str:
+def _train(settings: Settings, database: Database, held: Claim, orders: ChildEndpoint) -> str:
     """Train a job from where it stands; whatever goes wrong in the training itself fails the job."""
 
     meter = OwnMeter(held)
 
     def fail(error: dict[str, Any]) -> str:
         log.warning("the job failed", **error)
-        insist(lambda: leases.fail(database, held, error, used=meter.total()), patience_s=held.lease_s)
+        retry_on_outage(lambda: leases.fail(database, held, error, used=meter.total()), patience_s=held.lease_s)
         return "failed"
 
     try:
-        job = insist(lambda: _read_job(database, held), patience_s=held.lease_s)
+        job = retry_on_outage(lambda: _read_job(database, held), patience_s=held.lease_s)
         resolved = read_resolved(job.resolved)
         artifacts = ArtifactFolder(settings.artifacts)
         run = Run(
@@ -130,10 +130,12 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
             meter=meter,
         )
         dataset = _load_data(run, settings, job)
-        limits.hold_to(costs.peak_bytes(resolved, _shape(dataset)))
+        limits.limit_memory(costs.peak_bytes(resolved, _shape(dataset)))
         return _loop(run, build.trainer(resolved, dataset), dataset)
     except Stopped:
-        insist(lambda: leases.hand_back(database, held, orders.request, used=meter.total()), patience_s=held.lease_s)
+        retry_on_outage(
+            lambda: leases.hand_back(database, held, orders.request, used=meter.total()), patience_s=held.lease_s
+        )
         reach("handed_back")
         return "handed back"
     except (LeaseLost, *NO_ANSWER):
@@ -148,7 +150,7 @@ def _train(settings: Settings, database: Database, held: Claim, orders: Orders) 
         hint = "fork the parent once more, or put the file back and retry"
         return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
     except MemoryError as error:
-        limits.let_go()
+        limits.lift_memory_limit()
         hint = "make the networks or the batch smaller, or give the worker more memory"
         return fail({"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint})
     except (OSError, ArtifactUnreadable) as error:
@@ -177,9 +179,9 @@ def _load_data(run: Run, settings: Settings, job: Job) -> Dataset:
             run.orders.preparing()
             of = f" of {total / 1e6:.1f}" if total else ""
             message = f"downloading {run.spec.dataset.name}: {received / 1e6:.1f}{of} MB"
-            run.insist(lambda: leases.log(run.database, run.held, "info", "downloading", message))
+            run.retry_on_outage(lambda: leases.log(run.database, run.held, "info", "downloading", message))
 
-    shelf = Shelf(settings, run.database)
+    shelf = DatasetRepository(settings, run.database)
     dataset = shelf.load(shelf.of_job(job), progress=progress)
     run.obey()
     return dataset
@@ -187,7 +189,7 @@ def _load_data(run: Run, settings: Settings, job: Job) -> Dataset:
 
 def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
     where = provenance(dataset, judged=isinstance(trainer, GanTrainer))
-    job = run.insist(lambda: leases.begin(run.database, run.held, where))
+    job = run.retry_on_outage(lambda: leases.begin(run.database, run.held, where))
     reach("began")
     _restore(run, trainer, job.start_epoch)
     reach("restored")
@@ -212,11 +214,11 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
                 run.meter.begin_epoch()
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
     why = asdict(stopped) if stopped else None
-    digest = run.insist(lambda: leases.digest(run.database, run.held, weights))
+    digest = run.retry_on_outage(lambda: leases.digest(run.database, run.held, weights))
     used = run.meter.total()
     # Without a word on it in the spec, a job that can only be looked at and forked needs its two ends.
     keep_last = 1 if run.spec.checkpoint.keep_last is None else None
-    unnamed = run.insist(
+    unnamed = run.retry_on_outage(
         lambda: leases.succeed(run.database, run.held, digest, stopped_early=why, used=used, keep_last=keep_last)
     )
     reach("succeeded")
@@ -231,14 +233,14 @@ def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
         _CannotStart: the job is a fork, and what it began with cannot be read.
         ArtifactUnreadable: the folder cannot be read now; a checkpoint that may be whole is not dropped.
     """
-    for row in run.insist(lambda: leases.checkpoints(run.database, run.held)):
+    for row in run.retry_on_outage(lambda: leases.checkpoints(run.database, run.held)):
         try:
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
             if row.epoch == start_epoch:
                 state, anew = forks.adapt(state, run.spec)
                 told = f"goes on after epoch {start_epoch} of its parent"
                 told += "; another optimizer, which begins anew" if anew else ""
-                run.insist(functools.partial(leases.log, run.database, run.held, "info", "forked", told))
+                run.retry_on_outage(functools.partial(leases.log, run.database, run.held, "info", "forked", told))
             trainer.load_state_dict(state)
         except ArtifactUnreadable:
             raise
@@ -246,7 +248,7 @@ def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
             if row.epoch == start_epoch:
                 raise _CannotStart(f"the checkpoint that this job begins with cannot be used: {error}") from error
             log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
-            run.insist(functools.partial(leases.drop_checkpoint, run.database, run.held, row, str(error)))
+            run.retry_on_outage(functools.partial(leases.drop_checkpoint, run.database, run.held, row, str(error)))
         else:
             log.info("resumed", epoch=row.epoch)
             return
@@ -254,16 +256,16 @@ def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
         raise _CannotStart("the checkpoint that this job begins with is gone")
 
 
-def _watch(run: Run, trainer: Trainer, dataset: Dataset) -> Watch:
+def _watch(run: Run, trainer: Trainer, dataset: Dataset) -> TrainingDiagnostics:
     """The watch over this training, as it was after the epoch that it goes on from."""
-    watch = Watch(run.spec, build.judge(dataset) if isinstance(trainer, GanTrainer) else None)
-    finished = run.insist(lambda: _read_epochs(run.database, run.held))
+    watch = TrainingDiagnostics(run.spec, build.judge(dataset) if isinstance(trainer, GanTrainer) else None)
+    finished = run.retry_on_outage(lambda: _read_epochs(run.database, run.held))
     watch.recall([row for row in finished if row.epoch <= trainer.epoch])
     _stop_where_asked(watch)  # it may have died between the commit and the stop
     return watch
 
 
-def _stop_where_asked(watch: Watch) -> None:
+def _stop_where_asked(watch: TrainingDiagnostics) -> None:
     if watch.reason_to_stop is not None:
         raise _Unhealthy(watch.reason_to_stop)
 
@@ -294,5 +296,5 @@ def _unhealthy(run: Run, finding: Finding) -> dict[str, Any]:
 
 def _last_good_checkpoint(run: Run) -> int | None:
     """Its epoch; asked for although the job is told to stop, since this is its last word."""
-    kept = insist(lambda: leases.checkpoints(run.database, run.held), patience_s=run.held.lease_s)
+    kept = retry_on_outage(lambda: leases.checkpoints(run.database, run.held), patience_s=run.held.lease_s)
     return kept[0].epoch if kept else None

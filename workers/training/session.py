@@ -12,8 +12,8 @@ from service.jobs.leases import Claim
 from service.spec.schema import Spec
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
-from workers.messages import Orders
-from workers.retry import insist
+from workers.messages import ChildEndpoint
+from workers.retry import retry_on_outage
 from workers.usage import OwnMeter
 
 T = TypeVar("T")
@@ -31,13 +31,13 @@ class Run:
     database: Database
     artifacts: ArtifactStore
     held: Claim
-    orders: Orders
+    orders: ChildEndpoint
     spec: Spec
     meter: OwnMeter
 
-    def insist(self, ask: Callable[[], T]) -> T:
+    def retry_on_outage(self, ask: Callable[[], T]) -> T:
         """Ask the database until it answers, the supervisor wants us to let go, or the lease cannot hold any more."""
-        return insist(ask, patience_s=self.held.lease_s, between=self.obey)
+        return retry_on_outage(ask, patience_s=self.held.lease_s, between=self.obey)
 
     def discard(self, paths: Iterable[str]) -> None:
         """Remove files that no row names. Where that fails the job goes on: the scheduler removes orphaned files."""

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session, defer
 
 from service.jobs.queries.columns import Column, occurring
-from service.jobs.queries.sorting import Order
+from service.jobs.queries.sorting import SortOrder
 from service.states import Status
 from service.storage.tables import Job, JobTag
 
@@ -91,17 +91,17 @@ def find(
     """A page of jobs, stable while new ones arrive: the cursor is a place in the order, not a count.
 
     Args:
-        sort: as ``Order`` has it.
+        sort: as ``SortOrder`` has it.
         specs: load the resolved specs too.
 
     Raises:
         InvalidCursor: the cursor is not one of ours, or was made for another order.
         UnknownColumn: there is no such order.
     """
-    order = Order(sort)
+    order = SortOrder(sort)
     query = select(Job.id, order.value).where(*_conditions(wanted, owner))
     if cursor is not None:
-        query = query.where(order.behind(cursor))
+        query = query.where(order.after(cursor))
     # First the ids alone: where no index has the order, whole rows would be carried through the sort.
     places = session.execute(query.order_by(*order.columns).limit(limit + 1)).all()
     page = load(session, [job_id for job_id, _ in places[:limit]], specs=specs)
@@ -117,7 +117,7 @@ def ids(session: Session, wanted: JobFilter, *, owner: str | None, sort: str, li
     Raises:
         UnknownColumn: there is no such order.
     """
-    query = select(Job.id).where(*_conditions(wanted, owner)).order_by(*Order(sort).columns)
+    query = select(Job.id).where(*_conditions(wanted, owner)).order_by(*SortOrder(sort).columns)
     return session.scalars(query.limit(limit)).all()
 
 

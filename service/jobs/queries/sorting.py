@@ -79,7 +79,7 @@ def _key(name: str) -> _Key:
     return _Key(column.expression, _OF_TYPE[column.type])
 
 
-class Order:
+class SortOrder:
     """One order of jobs.
 
     Args:
@@ -110,7 +110,7 @@ class Order:
         """The place of the job with this value and id."""
         return cursors.write([self._sort, value, job_id])
 
-    def behind(self, cursor: str) -> ColumnElement[bool]:
+    def after(self, cursor: str) -> ColumnElement[bool]:
         """Whether a job comes after a place.
 
         Raises:

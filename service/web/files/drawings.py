@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from service import datasets
-from service.datasets.repository import Shelf
+from service.datasets.repository import DatasetRepository
 from service.errors import JobNotFound
 from service.jobs import actions, events
 from service.jobs.events import EventType
@@ -49,7 +49,7 @@ class Picture:
 class Drawings:
     """Draws, and keeps what was drawn by the epoch that it shows, in the job's own folder."""
 
-    def __init__(self, shelf: Shelf, database: Database, artifacts: ArtifactStore) -> None:
+    def __init__(self, shelf: DatasetRepository, database: Database, artifacts: ArtifactStore) -> None:
         self._shelf, self._database, self._artifacts = shelf, database, artifacts
         self._previews: OrderedDict[str, Picture] = OrderedDict()
 

@@ -28,7 +28,7 @@ _MAX_PARTS: Final = 16
 _MAX_TEXT_BYTES: Final = 256 * 1024
 """Of one field that is no file; also what the parser holds at a time, which is 64 KiB and more."""
 _OF_OWNER: Final = 4
-_AT_A_TIME: Final = 32
+MAX_CONCURRENT_UPLOADS: Final = 32
 
 _File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "binary"})]
 
@@ -80,8 +80,8 @@ class UploadSlots:
         with self._lock:
             if self._taken[owner] >= _OF_OWNER:
                 raise _too_many(f"{_OF_OWNER} of your uploads are in progress")
-            if self._taken.total() >= _AT_A_TIME:
-                raise _too_many(f"{_AT_A_TIME} uploads are in progress")
+            if self._taken.total() >= MAX_CONCURRENT_UPLOADS:
+                raise _too_many(f"{MAX_CONCURRENT_UPLOADS} uploads are in progress")
             self._taken[owner] += 1
         try:
             yield

@@ -31,7 +31,7 @@ Array = NDArray[Any]
 _KEPT_BYTES: Final = 256 * 2**20
 """Of networks that are ready: hundreds of the presets', or three of the largest that a spec may ask for."""
 _KEPT_TABLES_BYTES: Final = 64 * 2**20
-_AT_A_TIME: Final = 4
+MAX_CONCURRENT_PREDICTIONS: Final = 4
 """Requests that compute: more would only share the cores, and need memory each."""
 _BATCH: Final = 500
 _NUMBERS: Final = 2**21
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class LoadedModel:
     """A network with the weights of a checkpoint, and the spec that it was trained by."""
 
     spec: Spec
@@ -77,11 +77,11 @@ class Inference:
         # For products this small BLAS's threads would wait for each other, and take the cores from the trainings.
         threadpool_limits(1, user_api="blas")
         self._artifacts = artifacts
-        self._ready: _Kept[Ready] = _Kept(_KEPT_BYTES, lambda ready: ready.size_bytes)
+        self._ready: _Kept[LoadedModel] = _Kept(_KEPT_BYTES, lambda ready: ready.size_bytes)
         self._tables: _Kept[Predictions] = _Kept(_KEPT_TABLES_BYTES, lambda table: table.probabilities.nbytes)
-        self._computing = threading.BoundedSemaphore(_AT_A_TIME)
+        self._computing = threading.BoundedSemaphore(MAX_CONCURRENT_PREDICTIONS)
 
-    def ready(self, row: Artifact, image_shape: Sequence[int]) -> Ready:
+    def ready(self, row: Artifact, image_shape: Sequence[int]) -> LoadedModel:
         """The network of a checkpoint.
 
         Args:
@@ -92,7 +92,7 @@ class Inference:
         """
         return self._ready.get(row.id, lambda: self._load(row, image_shape))
 
-    def predict(self, ready: Ready, levels: Array) -> Predictions:
+    def predict(self, ready: LoadedModel, levels: Array) -> Predictions:
         """What a classifier takes pictures (n, rows, columns) of levels from 0 to 255 for."""
         with self._computing, _overflowing():
             outputs = [ready.network(inputs) for inputs in _parts(ready, levels)]
@@ -100,7 +100,7 @@ class Inference:
         # Squared error also trains networks without a last activation, towards 0 and 1.
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
-    def saliency(self, ready: Ready, levels: Array, classes: Array) -> Array:
+    def saliency(self, ready: LoadedModel, levels: Array, classes: Array) -> Array:
         """How the logit of each picture's class changes with each pixel (n, rows, columns), black being 0 and white 1.
 
         Simonyan et al. 2014 (arXiv:1312.6034), section 3: the gradient with respect to the input, here with its sign.
@@ -119,7 +119,7 @@ class Inference:
                 start += len(inputs)
         return np.nan_to_num(np.concatenate(gradients)).reshape(levels.shape)
 
-    def generate(self, ready: Ready, latent: Array) -> Array:
+    def generate(self, ready: LoadedModel, latent: Array) -> Array:
         """Levels from 0 to 255 (n, pixels) that a generator makes of points (n, dim) of the latent space."""
         low, high = ready.spec.dataset.scale
         noise = latent.astype(ready.network.dtype)
@@ -127,11 +127,11 @@ class Inference:
             made = [np.asarray(ready.network(noise[part])) for part in _slices(ready.network, len(noise))]
         return np.nan_to_num(np.clip((np.concatenate(made) - low) * (255 / (high - low)), 0, 255))
 
-    def validation(self, row: Artifact, ready: Ready, dataset: Dataset) -> Predictions:
+    def validation(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
         """What a classifier takes the validation pictures for, kept for the next time."""
         return self._tables.get(row.id, lambda: self.predict(ready, dataset.validation_images))
 
-    def _load(self, row: Artifact, image_shape: Sequence[int]) -> Ready:
+    def _load(self, row: Artifact, image_shape: Sequence[int]) -> LoadedModel:
         state = checkpoint.loads(self._artifacts.read(row.path, row.sha256))
         try:
             spec = read_resolved(state.spec)
@@ -148,7 +148,7 @@ class Inference:
             network.load_state_dict(state.tensors, prefix)
         except EngineError as error:
             raise ArtifactDamaged(row.path, str(error)) from error
-        return Ready(spec, network)
+        return LoadedModel(spec, network)
 
 
 def _empty(shape: tuple[int, ...], rng: np.random.Generator, dtype: Any) -> Array:
@@ -195,7 +195,7 @@ def _overflowing() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def _parts(ready: Ready, levels: Array) -> Iterator[Array]:
+def _parts(ready: LoadedModel, levels: Array) -> Iterator[Array]:
     """Pictures as the network is given them, so many at a time, by the same operations as in training."""
     low, high = ready.spec.dataset.scale
     rows = levels.reshape(len(levels), -1)

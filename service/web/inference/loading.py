@@ -19,7 +19,7 @@ from service.web.middleware.problems import Problem
 from service.web.services import owner, services
 
 if TYPE_CHECKING:
-    from service.web.inference.answering import Inference, Ready
+    from service.web.inference.answering import Inference, LoadedModel
 
 PROBLEMS: Final = (
     "job_not_found",
@@ -84,7 +84,7 @@ def class_names(job: Job, count: int | None) -> list[str]:
     return names if count is None or len(names) == count else [str(number) for number in range(count)]
 
 
-def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[Ready, Artifact], T]) -> T:
+def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[LoadedModel, Artifact], T]) -> T:
     """Answer from a checkpoint. A running job removes its older ones: what is gone may have a successor.
 
     Raises:

@@ -62,9 +62,9 @@ def register(app: Flask) -> None:
                     owner=g.get("owner"),
                     job=_job(response),
                 )
-            for deed in g.get("recorded", ()):  # committed by now, unless the answer is an error
-                if response.status_code < 400 or deed["subject"] is None:
-                    _log.info("audit", owner=g.get("owner"), address=request.remote_addr, **deed)
+            for action in g.get("recorded", ()):  # committed by now, unless the answer is an error
+                if response.status_code < 400 or action["subject"] is None:
+                    _log.info("audit", owner=g.get("owner"), address=request.remote_addr, **action)
         return response
 
     @app.teardown_request

@@ -12,7 +12,7 @@ from flask import request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
-from service.access.audit import Deed
+from service.access.audit import AuditAction
 from service.jobs import actions
 from service.jobs.events import MAX_SEQ, EventType, Level
 from service.jobs.queries import columns, files, sorting
@@ -63,7 +63,7 @@ def _column(name: str) -> str:
 
 def _order(sort: str) -> str:
     try:
-        sorting.Order(sort)
+        sorting.SortOrder(sort)
     except UnknownColumn as error:
         raise _refused(sort, error) from error
     return sort
@@ -238,7 +238,7 @@ class AuditQuery(Query):
     """Which part of the audit log to return."""
 
     owner: Text | None = Field(None, description="Only actions with this owner's keys.")
-    action: Deed | None = None
+    action: AuditAction | None = None
     subject: Text | None = Field(None, description="Only actions on this job, key or dataset.")
     before: Seq | None = Field(None, description="`next_before` of the previous page.")
     limit: int = Field(100, ge=1, le=1000)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.access.audit import Deed
+from service.access.audit import AuditAction
 from service.access.audit_chain import Seal
 from service.access.keys import Scope
 from service.datasets import DatasetInfo, DatasetState
@@ -403,7 +403,7 @@ class AuditItem(Answer):
 
     id: int
     at: str
-    action: Deed
+    action: AuditAction
     subject: str | None = Field(description="The id of the job, key or session, or the name of the dataset.")
     owner: str | None
     key: str | None = Field(description="Id of the key that was used.")
@@ -819,7 +819,7 @@ def audit_item(row: AuditEntry) -> AuditItem:
     return AuditItem(
         id=row.id,
         at=at_time(row.at_ms),
-        action=Deed(row.action),
+        action=AuditAction(row.action),
         subject=row.subject,
         owner=row.owner,
         key=row.key_id,

@@ -25,7 +25,16 @@ from service.states import Status
 from service.storage.database import Database, now_ms
 from service.storage.tables import Event, Job
 from service.web.schemas.representations import event_document
-from service.web.streaming.stream import LOOK_S, PING_S, PULSE_COLUMNS, RETRY_MS, Permission, Pulse, dump, is_closed
+from service.web.streaming.stream import (
+    DATABASE_POLL_INTERVAL_S,
+    PING_S,
+    PROGRESS_COLUMNS,
+    RETRY_MS,
+    JobProgress,
+    Permission,
+    dump,
+    is_closed,
+)
 
 _KEPT: Final = 2000
 """So many events are kept for slow clients; whoever is slower gets a new snapshot."""
@@ -42,7 +51,7 @@ _log = structlog.get_logger("tapeline.web.feed")
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class FeedEvent:
     """An event, or a running job's progress, and whose job it is."""
 
     job_id: str
@@ -53,25 +62,27 @@ class Heard:
     data: dict[str, Any]
 
 
-class Feed:
+class AllJobsStream:
     """Reads the log of all jobs, and only while somebody listens."""
 
-    def __init__(self, database: Database, *, look_s: float = LOOK_S, ping_s: float = PING_S) -> None:
+    def __init__(
+        self, database: Database, *, poll_interval_s: float = DATABASE_POLL_INTERVAL_S, ping_s: float = PING_S
+    ) -> None:
         self.ping_s = ping_s
         self.closing = False
-        self._database, self._look_s = database, look_s
+        self._database, self._look_s = database, poll_interval_s
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._bells: set[threading.Event] = set()
-        self._kept: list[Heard] = []
+        self._listeners: set[threading.Event] = set()
+        self._kept: list[FeedEvent] = []
         self._dropped = 0
         """How many came before the first that is kept."""
-        self._hurry = threading.Event()
+        self._wake_up = threading.Event()
 
     @property
     def clients(self) -> int:
         """How many listen now."""
-        return len(self._bells)
+        return len(self._listeners)
 
     @property
     def is_reading(self) -> bool:
@@ -80,10 +91,10 @@ class Feed:
 
     @contextmanager
     def listen(self) -> Iterator[threading.Event]:
-        """Gives a bell that rings when something new is there."""
-        bell = threading.Event()
+        """Gives an event that is set when something new is there."""
+        wake_up = threading.Event()
         with self._lock:
-            self._bells.add(bell)
+            self._listeners.add(wake_up)
             if self._thread is None:
                 started = threading.Event()
                 self._thread = threading.Thread(target=self._run, args=(started,), name="feed", daemon=True)
@@ -93,11 +104,11 @@ class Feed:
         if started is not None:
             started.wait(5)  # what happens from here on is heard
         try:
-            yield bell
+            yield wake_up
         finally:
             with self._lock:
-                self._bells.discard(bell)
-            self._hurry.set()
+                self._listeners.discard(wake_up)
+            self._wake_up.set()
 
     @property
     def end(self) -> int:
@@ -105,7 +116,7 @@ class Feed:
         with self._lock:
             return self._dropped + len(self._kept)
 
-    def since(self, place: int) -> tuple[Sequence[Heard], int] | None:
+    def since(self, place: int) -> tuple[Sequence[FeedEvent], int] | None:
         """What came after a place, and the place after it; ``None`` where not all of that is kept any more."""
         with self._lock:
             if place < self._dropped:
@@ -114,17 +125,17 @@ class Feed:
 
     def _run(self, started: threading.Event) -> None:
         known: dict[str, tuple[int, int]] = {}  # job -> the last number that was heard, and when
-        pulses: dict[str, Pulse] = {}
+        progresses: dict[str, JobProgress] = {}
         since: int | None = None
         failing = False
         for looks in itertools.count():
             with self._lock:
-                if not self._bells:
+                if not self._listeners:
                     self._thread = None
                     return
             try:
                 late_ms = _LATE_MS if since is not None and looks % _WIDE_LOOK else _VERY_LATE_MS
-                since, news = self._look(since, known, pulses, late_ms)
+                since, news = self._look(since, known, progresses, late_ms)
                 failing = False
                 self._tell(news)
                 started.set()
@@ -132,10 +143,10 @@ class Feed:
                 if not failing:
                     _log.warning("the feed stands still: the database does not answer", error=str(error))
                 failing = True
-            self._hurry.wait(self._look_s)
-            self._hurry.clear()
+            self._wake_up.wait(self._look_s)
+            self._wake_up.clear()
 
-    def _tell(self, news: list[Heard]) -> None:
+    def _tell(self, news: list[FeedEvent]) -> None:
         if not news:
             return
         with self._lock:
@@ -143,13 +154,13 @@ class Feed:
             spare = max(0, len(self._kept) - _KEPT)
             del self._kept[:spare]
             self._dropped += spare
-            bells = list(self._bells)
-        for bell in bells:
-            bell.set()
+            listeners = list(self._listeners)
+        for wake_up in listeners:
+            wake_up.set()
 
     def _look(
-        self, since: int | None, known: dict[str, tuple[int, int]], pulses: dict[str, Pulse], late_ms: int
-    ) -> tuple[int, list[Heard]]:
+        self, since: int | None, known: dict[str, tuple[int, int]], progresses: dict[str, JobProgress], late_ms: int
+    ) -> tuple[int, list[FeedEvent]]:
         """What is new since the last look; the first only takes note of where everything stands.
 
         New are the events of late and, whatever their time, those of jobs that run or ran at the last look: a worker
@@ -161,38 +172,38 @@ class Feed:
                 Event.created_ms > (now if since is None else since) - late_ms
             )
             found = {job_id: (first - 1, last) for job_id, first, last in session.execute(late.group_by(Event.job_id))}
-            news: list[Heard] = []
-            running: dict[str, Pulse] = {}
-            watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(pulses)))
-            for job_id, owner, *values in session.execute(select(Job.id, Job.owner, *PULSE_COLUMNS).where(watched)):
-                pulse = Pulse.from_row(values)
-                before = pulses.get(job_id)
+            news: list[FeedEvent] = []
+            running: dict[str, JobProgress] = {}
+            watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(progresses)))
+            for job_id, owner, *values in session.execute(select(Job.id, Job.owner, *PROGRESS_COLUMNS).where(watched)):
+                pulse = JobProgress.from_row(values)
+                before = progresses.get(job_id)
                 first = before.last_seq if before else found.get(job_id, (pulse.last_seq - 1,))[0]
                 found[job_id] = (first, pulse.last_seq)
                 if pulse.status == Status.RUNNING:
                     running[job_id] = pulse
                     if before is not None and before.step != pulse.step:
                         data = {"job": job_id, **pulse.progress.model_dump()}
-                        news.append(Heard(job_id, owner, "progress", 0, data))
+                        news.append(FeedEvent(job_id, owner, "progress", 0, data))
             for job_id, (first, last) in found.items():
                 heard = known[job_id][0] if job_id in known else first
                 if since is not None and last > heard:
                     news += self._events(session, job_id, heard, last)
                 known[job_id] = (max(last, heard), now)
-        pulses.clear()
-        pulses.update(running)
+        progresses.clear()
+        progresses.update(running)
         for job_id in [job_id for job_id, (_, when) in known.items() if when < now - _REMEMBERED_MS]:
             del known[job_id]
         return now, news
 
-    def _events(self, session: Session, job_id: str, after: int, last: int) -> list[Heard]:
+    def _events(self, session: Session, job_id: str, after: int, last: int) -> list[FeedEvent]:
         owner = session.scalar(select(Job.owner).where(Job.id == job_id))
         rows = events.read(session, job_id, after=after, limit=last - after)
-        return [Heard(job_id, owner, row.type, row.seq, event_document(row, job_id=job_id)) for row in rows]
+        return [FeedEvent(job_id, owner, row.type, row.seq, event_document(row, job_id=job_id)) for row in rows]
 
 
 def follow_all(
-    feed: Feed,
+    feed: AllJobsStream,
     snapshot: Callable[[], tuple[dict[str, Any], dict[str, int]]],
     *,
     owner: str | None,
@@ -209,7 +220,7 @@ def follow_all(
         may_go_on: the stream ends some seconds after it says no.
     """
     allowed = Permission(may_go_on)
-    with feed.listen() as bell:
+    with feed.listen() as wake_up:
         yield f"retry: {RETRY_MS}\n\n"
         written = time.monotonic()
         place: int | None = None
@@ -225,7 +236,7 @@ def follow_all(
                     continue
             except SQLAlchemyError:  # the reader's thread says so in the log
                 place = None
-                bell.wait(_WAIT_S)
+                wake_up.wait(_WAIT_S)
                 continue
             heard, place = news
             for item in heard:
@@ -239,7 +250,7 @@ def follow_all(
             if time.monotonic() - written >= feed.ping_s:
                 yield ": ping\n\n"
                 written = time.monotonic()
-            bell.wait(_WAIT_S)
-            bell.clear()
+            wake_up.wait(_WAIT_S)
+            wake_up.clear()
             if is_closed(connection):
                 return

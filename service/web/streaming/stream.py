@@ -27,7 +27,7 @@ from service.storage.database import Database
 from service.storage.tables import Job
 from service.web.schemas.representations import JobDetail, Progress, event_document
 
-LOOK_S: Final = 0.2
+DATABASE_POLL_INTERVAL_S: Final = 0.2
 PING_S: Final = 15.0
 MAX_CLIENTS: Final = 600
 """Of one web process, all kinds of streams and of answers that are held back together: each takes a thread."""
@@ -44,7 +44,7 @@ _log = structlog.get_logger("tapeline.web.stream")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pulse:
+class JobProgress:
     """What of a job changes while it is watched."""
 
     last_seq: int
@@ -62,7 +62,7 @@ class Pulse:
 
     @classmethod
     def from_row(cls, values: Sequence[Any]) -> Self:
-        """The same from the values of ``PULSE_COLUMNS``."""
+        """The same from the values of ``PROGRESS_COLUMNS``."""
         return cls(**dict(zip(cls.__dataclass_fields__, values, strict=True)))
 
     @property
@@ -78,28 +78,28 @@ class Pulse:
         )
 
 
-PULSE_COLUMNS: Final = [getattr(Job, name) for name in Pulse.__dataclass_fields__]
+PROGRESS_COLUMNS: Final = [getattr(Job, name) for name in JobProgress.__dataclass_fields__]
 
 
 @dataclass(slots=True)
 class _Watched:
     """A job that somebody watches."""
 
-    pulse: Pulse | None = None
+    pulse: JobProgress | None = None
     gone: bool = False
     recent: tuple[dict[str, Any], ...] = ()
     """The last events without a hole, so that a hundred clients of one job cost one query."""
     clients: set[threading.Event] = field(default_factory=set)
 
 
-class Watch:
+class JobWatch:
     """One client's view of one job."""
 
-    def __init__(self, watched: _Watched, bell: threading.Event) -> None:
-        self._watched, self._bell = watched, bell
+    def __init__(self, watched: _Watched, wake_up: threading.Event) -> None:
+        self._watched, self._wake_up = watched, wake_up
 
     @property
-    def pulse(self) -> Pulse | None:
+    def pulse(self) -> JobProgress | None:
         """The newest that the reader has seen, ``None`` before its first look."""
         return self._watched.pulse
 
@@ -110,8 +110,8 @@ class Watch:
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until something has changed, or the time is over."""
-        self._bell.wait(timeout_s)
-        self._bell.clear()
+        self._wake_up.wait(timeout_s)
+        self._wake_up.clear()
 
     def recent(self, after: int) -> list[dict[str, Any]] | None:
         """The events above ``after``, or ``None`` where only the database has them all."""
@@ -124,14 +124,16 @@ class Watch:
 class Hub:
     """Looks into the database for all clients of this process, and only while there are any."""
 
-    def __init__(self, database: Database, *, look_s: float = LOOK_S, ping_s: float = PING_S) -> None:
+    def __init__(
+        self, database: Database, *, poll_interval_s: float = DATABASE_POLL_INTERVAL_S, ping_s: float = PING_S
+    ) -> None:
         self.ping_s = ping_s
-        self._database, self._look_s = database, look_s
+        self._database, self._look_s = database, poll_interval_s
         self._lock = threading.Lock()
         self._watched: dict[str, _Watched] = {}
         self._thread: threading.Thread | None = None
         self._clients = 0
-        self._hurry = threading.Event()
+        self._wake_up = threading.Event()
         self.closing = False
         """Set when the process stops: every stream ends, and its client comes back to another process."""
 
@@ -141,23 +143,23 @@ class Hub:
         return self._clients
 
     @contextmanager
-    def watch(self, job_id: str) -> Iterator[Watch]:
+    def watch(self, job_id: str) -> Iterator[JobWatch]:
         """Be told when a job changes."""
-        bell = threading.Event()
+        wake_up = threading.Event()
         with self._lock:
             watched = self._watched.setdefault(job_id, _Watched())
-            watched.clients.add(bell)
+            watched.clients.add(wake_up)
             self._clients += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="stream-hub", daemon=True)
                 self._thread.start()
-        self._hurry.set()
+        self._wake_up.set()
         try:
-            yield Watch(watched, bell)
+            yield JobWatch(watched, wake_up)
         finally:
             with self._lock:
                 self._clients -= 1
-                watched.clients.discard(bell)
+                watched.clients.discard(wake_up)
                 if not watched.clients:
                     self._watched.pop(job_id, None)
 
@@ -176,14 +178,14 @@ class Hub:
                 if not failing:
                     _log.warning("streams stand still: the database does not answer", error=str(error))
                 failing = True
-            self._hurry.wait(self._look_s)
-            self._hurry.clear()
+            self._wake_up.wait(self._look_s)
+            self._wake_up.clear()
 
     def _look(self, watched: Mapping[str, _Watched]) -> None:
         with self._database.read() as session:
             found = {
-                row[0]: Pulse.from_row(row[1:])
-                for row in session.execute(select(Job.id, *PULSE_COLUMNS).where(Job.id.in_(list(watched))))
+                row[0]: JobProgress.from_row(row[1:])
+                for row in session.execute(select(Job.id, *PROGRESS_COLUMNS).where(Job.id.in_(list(watched))))
             }
             recent = {
                 job_id: self._recent(session, job_id, item, found.get(job_id)) for job_id, item in watched.items()
@@ -195,11 +197,13 @@ class Hub:
             if now != item.pulse or now is None:
                 item.pulse, item.gone = now, now is None
                 with self._lock:
-                    bells = list(item.clients)
-                for bell in bells:
-                    bell.set()
+                    listeners = list(item.clients)
+                for wake_up in listeners:
+                    wake_up.set()
 
-    def _recent(self, session: Session, job_id: str, item: _Watched, now: Pulse | None) -> tuple[dict[str, Any], ...]:
+    def _recent(
+        self, session: Session, job_id: str, item: _Watched, now: JobProgress | None
+    ) -> tuple[dict[str, Any], ...]:
         """The events to keep: those kept so far, and what is new up to this look."""
         before = item.pulse
         if before is None or now is None or now.last_seq == before.last_seq:
@@ -231,7 +235,7 @@ def follow(
     allowed = Permission(may_go_on)
     with hub.watch(job.id) as watch:
         yield f"retry: {RETRY_MS}\nevent: snapshot\ndata: {dump(snapshot.model_dump(mode='json'))}\n\n"
-        pulse, sent, step = Pulse.of(job), min(after, job.last_seq), job.step
+        pulse, sent, step = JobProgress.of(job), min(after, job.last_seq), job.step
         written = time.monotonic()
         while not hub.closing and allowed:
             seen = watch.pulse
@@ -289,7 +293,9 @@ def is_closed(connection: socket.socket | None) -> bool:
         return True
 
 
-def _unsent(watch: Watch, database: Database, job_id: str, sent: int, pulse: Pulse) -> Sequence[dict[str, Any]]:
+def _unsent(
+    watch: JobWatch, database: Database, job_id: str, sent: int, pulse: JobProgress
+) -> Sequence[dict[str, Any]]:
     if sent >= pulse.last_seq:
         return []
     known = watch.recent(sent)
@@ -307,7 +313,7 @@ def _unsent(watch: Watch, database: Database, job_id: str, sent: int, pulse: Pul
     ]
 
 
-def _ends(database: Database, pulse: Pulse, document: Mapping[str, Any]) -> bool:
+def _ends(database: Database, pulse: JobProgress, document: Mapping[str, Any]) -> bool:
     """Whether the job ended there: no retry followed, though its name may have been changed since."""
     if pulse.status not in TERMINAL or document["seq"] == pulse.last_seq:
         return pulse.status in TERMINAL

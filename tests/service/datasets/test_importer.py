@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.datasets.idx import idx_header
-from service.datasets.importer import UploadRefused, take_in
+from service.datasets.importer import UploadRefused, import_dataset
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.integers(0, 256, (60, 9, 7)).astype(np.uint8)
@@ -62,7 +62,7 @@ def test_what_is_no_data_set_is_refused_with_its_field(
         (tmp_path / field).write_bytes(content)
     (tmp_path / "arrays").mkdir()
     with pytest.raises(UploadRefused) as caught:
-        take_in({field: tmp_path / field for field in fields}, tmp_path / "arrays", fraction=None)
+        import_dataset({field: tmp_path / field for field in fields}, tmp_path / "arrays", fraction=None)
     assert reason in caught.value.faults.get(parameter, ""), caught.value
 
 
@@ -73,4 +73,4 @@ def test_a_damaged_value_is_found_at_the_end_by_its_checksum(tmp_path: Path) -> 
     (tmp_path / "archive").write_bytes(damaged)
     (tmp_path / "arrays").mkdir()
     with pytest.raises(UploadRefused, match="archive: is damaged"):
-        take_in({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)
+        import_dataset({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)

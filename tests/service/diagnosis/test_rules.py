@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.diagnosis import rules
-from service.diagnosis.rules import Chart
+from service.diagnosis.rules import DiagnosticsTracker
 from service.spec.findings import CODES, Finding
 from service.spec.presets import PRESETS
 from service.spec.schema import Kind, Spec
@@ -20,7 +20,7 @@ CLASSIFIER, GAN = resolve({"kind": "classifier"}), resolve({"kind": "gan"})
 
 def history(spec: Spec, epochs: Epochs) -> list[list[str]]:
     """The codes of what was wrong after each epoch."""
-    chart = Chart(spec)
+    chart = DiagnosticsTracker(spec)
     after = []
     for number, metrics in enumerate(epochs, 1):
         chart.add(number, metrics)
@@ -30,7 +30,7 @@ def history(spec: Spec, epochs: Epochs) -> list[list[str]]:
 
 def found(spec: Spec, epochs: Epochs) -> Finding:
     """The one thing that is wrong at the end."""
-    chart = Chart(spec)
+    chart = DiagnosticsTracker(spec)
     for number, metrics in enumerate(epochs, 1):
         chart.add(number, metrics)
     (finding,) = chart.findings
@@ -159,10 +159,10 @@ def test_a_finding_is_over_when_its_rule_has_been_quiet_for_a_while() -> None:
 
 def test_a_chart_that_is_filled_anew_finds_the_same() -> None:
     epochs = playing(3, sample_diversity=0.01) + playing(4, d_real=0.99, d_fake=0.001, g_loss=7.0) + playing(3)
-    whole = Chart(GAN)
+    whole = DiagnosticsTracker(GAN)
     for number, metrics in enumerate(epochs, 1):
         whole.add(number, metrics)
-        again = Chart(GAN)
+        again = DiagnosticsTracker(GAN)
         for earlier, kept in enumerate(json.loads(json.dumps(epochs[:number])), 1):
             again.add(earlier, kept)
         assert [finding.document() for finding in again.findings] == [finding.document() for finding in whole.findings]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service.errors import InvalidCursor
 from service.jobs.queries import listing
 from service.jobs.queries.listing import JobFilter
-from service.jobs.queries.sorting import MAX_CURSOR, SORTS, Order
+from service.jobs.queries.sorting import MAX_CURSOR, SORTS, SortOrder
 from service.spec.validation import resolve, spec_hash
 from service.states import Status
 from service.storage.database import Database
@@ -151,4 +151,4 @@ def test_a_place_that_cannot_be_is_refused(sort: str, value: Any) -> None:
     text = json.dumps([sort, value, "job_1"])
     cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
     with pytest.raises(InvalidCursor):
-        Order(sort).behind(cursor)
+        SortOrder(sort).after(cursor)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 HOLDER = """
 import os, subprocess, sys, time
-from service.local.guard import Guard
+from service.local.guard import OrphanGuard
 lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
-guard = Guard(lock, grace_s=0.5)
+guard = OrphanGuard(lock, grace_s=0.5)
 for command in sys.argv[2:]:
     child = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, process_group=0)
     child.stdout.readline()  # it is ready

@@ -22,7 +22,7 @@ from service.cli import main
 from service.jobs import leases
 from service.local.broker import Broker
 from service.maintenance import doctor
-from service.maintenance.doctor import Finding
+from service.maintenance.doctor import Diagnosis
 from service.runtime.settings import Settings
 from service.storage.database import Database, now_ms
 from service.storage.tables import AuditEntry, Worker
@@ -45,12 +45,12 @@ def broker(settings: Settings) -> Iterator[Broker]:
     made.child.end(5)
 
 
-def examine(settings: Settings, broker_url: str | None = None) -> dict[str, Finding]:
+def examine(settings: Settings, broker_url: str | None = None) -> dict[str, Diagnosis]:
     with closing(Database(settings.database_url)) as database:
         return {found.name: found for found in doctor.examine(settings, database, broker_url=broker_url)}
 
 
-def wrong(found: dict[str, Finding]) -> set[str]:
+def wrong(found: dict[str, Diagnosis]) -> set[str]:
     for item in found.values():
         assert item.ok or item.advice, item
     return {name for name, item in found.items() if not item.ok}

@@ -12,7 +12,7 @@ from service.access import audit_seals, keys
 from service.errors import JobNotFound
 from service.jobs import actions
 from service.maintenance import restoring, retention
-from service.maintenance.retention import Plan, Policy
+from service.maintenance.retention import Policy, RetentionPlan
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
@@ -20,7 +20,7 @@ from tests.service.maintenance.conftest import DAY_MS, House
 from workers.reconcile import sweep
 
 
-def names(plan: Plan) -> tuple[set[str], set[str], set[str]]:
+def names(plan: RetentionPlan) -> tuple[set[str], set[str], set[str]]:
     return ({x.name for x in plan.jobs}, {x.name for x in plan.checkpoints}, {x.name for x in plan.files})
 
 
@@ -160,7 +160,7 @@ def test_cached_pictures_go_after_a_week_and_a_job_keeps_everything_else(
     plan = retention.plan(house.database, house.store, Policy(jobs_days=30))
     assert [item.name for item in plan.pictures] == [old]
     assert names(plan) == ({expired}, set(), set())  # its film goes with it
-    retention.carry_out(house.database, house.store, Policy(), Plan(pictures=plan.pictures))
+    retention.carry_out(house.database, house.store, Policy(), RetentionPlan(pictures=plan.pictures))
     assert before - house.paths() == {old}
     assert house.store.recall(job_id, "samples", "000005.gif") is None
 

@@ -12,14 +12,14 @@ from service.spec import costs
 from service.spec.layer_shapes import networks
 from service.spec.presets import PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind
-from service.spec.validation import Shape, check_fit, resolve, spec_hash, suit
+from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve, spec_hash
 
 EVERY = [(kind, preset) for kind in PRESETS for preset in PRESETS[kind]]
 
 
 def suited(kind: str, preset: str, shape: Shape, **more: Any) -> Any:
     document = {"kind": kind, "preset": preset, **more}
-    return suit(resolve(document), document, shape)
+    return match_output_to_dataset(resolve(document), document, shape)
 
 
 @pytest.mark.parametrize(("kind", "preset"), EVERY)

@@ -57,7 +57,7 @@ def test_works_that_share_a_commit_fail_one_by_one(database: Database) -> None:
     with database.write() if database.is_sqlite else closing(database):  # so that they pile up
 
         def run() -> None:
-            found.extend(at_once([lambda w=work: database.share(add(*w)) for work in works]))  # type: ignore[misc]
+            found.extend(at_once([lambda w=work: database.group_commit(add(*w)) for work in works]))  # type: ignore[misc]
 
         found: list[Any] = []
         thread = threading.Thread(target=run)
@@ -70,7 +70,7 @@ def test_works_that_share_a_commit_fail_one_by_one(database: Database) -> None:
 
 
 def test_a_work_sees_what_the_one_before_it_did(database: Database) -> None:
-    found = at_once([lambda: database.share(add("same")) for _ in range(6)])
+    found = at_once([lambda: database.group_commit(add("same")) for _ in range(6)])
     assert found.count("same") == 1
     assert sum(isinstance(answer, IntegrityError) for answer in found) == 5
 
@@ -81,7 +81,9 @@ def test_few_commits_serve_many_works(tmp_path: Any, database: Database) -> None
     commits: list[int] = []
     module.event.listen(database.engine, "commit", lambda _: commits.append(1))
     with database.write():
-        thread = threading.Thread(target=at_once, args=([lambda n=n: database.share(add(f"w{n}")) for n in range(16)],))  # type: ignore[misc]
+        thread = threading.Thread(
+            target=at_once, args=([lambda n=n: database.group_commit(add(f"w{n}")) for n in range(16)],)
+        )  # type: ignore[misc]
         thread.start()
         time.sleep(0.3)
         commits.clear()
@@ -100,7 +102,7 @@ def test_where_the_commit_fails_all_hear_of_it(database: Database) -> None:
 
     module.event.listen(database.engine, "commit", refuse)
     found: list[Any] = []
-    works: list[Callable[[], Any]] = [lambda n=n: database.share(add(f"w{n}")) for n in range(5)]  # type: ignore[misc]
+    works: list[Callable[[], Any]] = [lambda n=n: database.group_commit(add(f"w{n}")) for n in range(5)]  # type: ignore[misc]
     with database.write():
         thread = threading.Thread(target=lambda: found.extend(at_once(works)))
         thread.start()
@@ -125,9 +127,9 @@ def test_where_sqlite_takes_everything_back_all_who_share_hear_of_it(database: D
 
     found: list[Any] = []
     works: list[Callable[[], Any]] = [
-        lambda: database.share(add("before")),
-        lambda: database.share(filling),
-        lambda: database.share(add("after")),
+        lambda: database.group_commit(add("before")),
+        lambda: database.group_commit(filling),
+        lambda: database.group_commit(add("after")),
     ]
     with database.write() as session:
         session.execute(text("SELECT 1"))
@@ -164,7 +166,7 @@ def test_whoever_has_waited_long_for_a_turn_gives_up(database: Database, monkeyp
         pytest.skip("PostgreSQL has no such turn")
     monkeypatch.setattr(module, "_BUSY_S", 0.1)
     with database.write():
-        (found,) = at_once([lambda: database.share(add("late"))])
+        (found,) = at_once([lambda: database.group_commit(add("late"))])
     assert isinstance(found, module.PoolTimeout)
     assert names(database) == set(), "and what it wanted is not done later"
-    assert database.share(add("next")) == "next"
+    assert database.group_commit(add("next")) == "next"

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from service.access import audit, audit_seals, keys
-from service.access.audit import Actor, Deed
+from service.access.audit import Actor, AuditAction
 from service.access.audit_chain import verify
 from service.access.keys import Scope
 from service.runtime.settings import Auth
@@ -112,18 +112,18 @@ def test_the_seals_are_for_admins_and_their_head_can_be_kept(make_app: Callable[
 
 def test_rows_are_added_and_never_changed(database: Database) -> None:
     with database.write() as session:
-        audit.record(session, Actor(owner="ann"), Deed.DELETE, "job_1")
+        audit.record(session, Actor(owner="ann"), AuditAction.DELETE, "job_1")
     with pytest.raises(DatabaseError, match="append-only"), database.write() as session:
         session.execute(update(AuditEntry).values(owner="bob"))
 
 
 def test_what_was_rolled_back_was_not_done(database: Database) -> None:
     def fail(session: Session) -> None:
-        audit.record(session, Actor(owner="ann"), Deed.DELETE, "job_1")
+        audit.record(session, Actor(owner="ann"), AuditAction.DELETE, "job_1")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        database.share(fail)
+        database.group_commit(fail)
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(AuditEntry)) == 0
 

@@ -18,7 +18,7 @@ from service.jobs import actions, leases
 from service.maintenance.retention import Policy
 from service.storage.tables import Upload
 from service.web.services import EXTENSION, Services
-from tests.faults.conftest import NoOrders
+from tests.faults.conftest import NoSupervisor
 from tests.service.web.conftest import MakeApp
 from workers import limits
 from workers.reconcile import sweep
@@ -60,9 +60,9 @@ def train(app: Flask, job_id: str) -> Any:
     assert held is not None
     assert held.job_id == job_id
     try:
-        run._train(here.settings, here.database, held, NoOrders())
+        run._train(here.settings, here.database, held, NoSupervisor())
     finally:
-        limits.let_go()
+        limits.lift_memory_limit()
     with here.database.read() as session:
         return actions.get(session, job_id)
 

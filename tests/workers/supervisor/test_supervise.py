@@ -12,37 +12,37 @@ from sqlalchemy.exc import OperationalError
 
 from service.jobs import leases
 from tests.waiting import wait_until
-from tests.workers.conftest import Workshop
+from tests.workers.conftest import WorkerHarness
 from workers.messages import Child
 from workers.supervisor import supervise
 from workers.supervisor.supervise import Supervisor
 
 
 @pytest.fixture
-def supervisor(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+def supervisor(workers: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     """One that looks, and finds nothing."""
-    made = Supervisor(workshop.settings, workshop.database)
+    made = Supervisor(workers.settings, workers.database)
     monkeypatch.setattr(made, "look", lambda: None)
     return made
 
 
-def listed(workshop: Workshop) -> Sequence[bool]:
+def listed(workers: WorkerHarness) -> Sequence[bool]:
     """Of each worker that is listed, whether it drains."""
-    with workshop.database.read() as session:
+    with workers.database.read() as session:
         return [worker.draining for worker in leases.live_workers(session)]
 
 
-def test_a_worker_that_stops_says_so_and_then_is_gone(workshop: Workshop, supervisor: Supervisor) -> None:
+def test_a_worker_that_stops_says_so_and_then_is_gone(workers: WorkerHarness, supervisor: Supervisor) -> None:
     supervisor._looking.start()
-    wait_until(lambda: listed(workshop) == [False], "the worker's first word")
+    wait_until(lambda: listed(workers) == [False], "the worker's first word")
     supervisor.drain()
-    wait_until(lambda: listed(workshop) == [True], "its word that it drains")
+    wait_until(lambda: listed(workers) == [True], "its word that it drains")
     supervisor.close()
-    assert listed(workshop) == []
+    assert listed(workers) == []
 
 
 def test_a_worker_that_checks_in_while_it_stops_is_gone_all_the_same(
-    workshop: Workshop, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+    workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check_in, begun, go_on = leases.check_in, threading.Event(), threading.Event()
 
@@ -59,7 +59,7 @@ def test_a_worker_that_checks_in_while_it_stops_is_gone_all_the_same(
     wait_until(lambda: any(thread.name == "goodbye" for thread in threading.enumerate()), "its goodbye")
     go_on.set()
     closing.join()
-    assert listed(workshop) == []
+    assert listed(workers) == []
 
 
 def test_a_silent_database_does_not_keep_a_worker_from_leaving(
@@ -106,7 +106,7 @@ def test_an_idle_worker_looks_on_while_the_database_is_away(
         raise OperationalError("", {}, ConnectionError("refused"))
 
     monkeypatch.setattr(leases, "check_in", away)
-    monkeypatch.setattr(supervise, "LOOK_S", 0.01)
+    monkeypatch.setattr(supervise, "DATABASE_POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(supervisor, "look", lambda: looks.append(None))
     supervisor._looking.start()
     wait_until(lambda: len(looks) >= 3, "three looks")
@@ -114,9 +114,9 @@ def test_an_idle_worker_looks_on_while_the_database_is_away(
 
 
 def test_a_child_that_dies_before_it_has_its_order_is_no_death_of_the_job(
-    workshop: Workshop, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+    workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id, claim, child = workshop.submit(), leases.claim, Child()
+    job_id, claim, child = workers.submit(), leases.claim, Child()
     assert child.wait_until_ready(60)
     supervisor._spare = child
     monkeypatch.setattr(supervisor, "_restock", lambda: None)
@@ -128,6 +128,6 @@ def test_a_child_that_dies_before_it_has_its_order_is_no_death_of_the_job(
 
     monkeypatch.setattr(leases, "claim", claim_late)
     assert not supervisor._train_one()  # another one would die as well, perhaps
-    job = workshop.job(job_id)
+    job = workers.job(job_id)
     assert (job.status, job.deaths) == ("queued", 0)
-    assert "worker lost" not in " ".join(str(event.data.get("reason")) for event in workshop.log(job_id))
+    assert "worker lost" not in " ".join(str(event.data.get("reason")) for event in workers.log(job_id))

@@ -15,7 +15,7 @@ from service.datasets import BUILT_IN, Dataset
 from service.models import networks
 from service.spec.presets import PRESETS
 from service.spec.schema import GanSpec, Kind, Spec
-from service.spec.validation import Shape, check_fit, resolve, suit
+from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve
 from workers.training import build
 
 CLASSES = 3
@@ -43,7 +43,7 @@ def suited(kind: str, preset: str, dataset: Dataset, **more: Any) -> Spec:
     document = {"kind": kind, "preset": preset, **more}
     rows, columns = dataset.info.image_shape
     shape = Shape(rows=rows, columns=columns, classes=CLASSES, train_count=dataset.info.train_count)
-    spec = suit(resolve(document), document, shape)
+    spec = match_output_to_dataset(resolve(document), document, shape)
     check_fit(spec, shape)
     return spec
 

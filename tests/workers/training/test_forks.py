@@ -18,14 +18,14 @@ from service.spec.validation import resolve
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.tables import ExpectedEpoch
-from tests.workers.conftest import Workshop, open_workshop
+from tests.workers.conftest import WorkerHarness, open_worker_harness
 from workers.training.forks import adapt
 
 
 @pytest.fixture
-def light(tmp_path: Path) -> Iterator[Workshop]:
+def light(tmp_path: Path) -> Iterator[WorkerHarness]:
     home = tmp_path / "home"
-    made = open_workshop(home, f"sqlite:///{tmp_path / 'tapeline.db'}")
+    made = open_worker_harness(home, f"sqlite:///{tmp_path / 'tapeline.db'}")
     yield made
     made.stop()
     made.database.close()
@@ -67,13 +67,13 @@ def test_each_network_of_a_gan_has_its_own_optimizer() -> None:
     assert anew == ["discriminator"]
 
 
-def child_of(workshop: Workshop, parent_id: str, *, which: str | None = None, **overrides: Any) -> str:
+def child_of(workers: WorkerHarness, parent_id: str, *, which: str | None = None, **overrides: Any) -> str:
     """A fork from a checkpoint, or a reproduction where none is named."""
-    parent, artifacts = workshop.job(parent_id), ArtifactFolder(workshop.settings.artifacts)
+    parent, artifacts = workers.job(parent_id), ArtifactFolder(workers.settings.artifacts)
     new_id, start = actions.new_id("job"), None
     spec = validation.read_resolved(parent.resolved)
     if which is not None:
-        with workshop.database.read() as session:
+        with workers.database.read() as session:
             row = actions.checkpoint(session, parent, which)
         start = artifacts.copy(row.path, row.sha256, job_id=new_id, kind=ArtifactKind.CHECKPOINT, epoch=row.epoch)
         spec = validation.derive(parent.resolved, overrides, epoch=row.epoch)
@@ -85,15 +85,15 @@ def child_of(workshop: Workshop, parent_id: str, *, which: str | None = None, **
         steps=costs.total_steps(spec, 8500),
         origin=origin,
     )
-    actions.submit(workshop.database, submission, idempotency=None, represent=lambda job: {})
+    actions.submit(workers.database, submission, idempotency=None, represent=lambda job: {})
     return new_id
 
 
-def codes(workshop: Workshop, job_id: str) -> list[str]:
-    return [event.data["code"] for event in workshop.log(job_id) if event.type == "log"]
+def codes(workers: WorkerHarness, job_id: str) -> list[str]:
+    return [event.data["code"] for event in workers.log(job_id) if event.type == "log"]
 
 
-def test_a_fork_that_changes_nothing_ends_as_its_parent_and_a_reproduction_matches(light: Workshop) -> None:
+def test_a_fork_that_changes_nothing_ends_as_its_parent_and_a_reproduction_matches(light: WorkerHarness) -> None:
     parent = light.submit(epochs=3, checkpoint={"keep_last": 3})
     light.start()
     ended = light.until_end(parent)
@@ -125,7 +125,7 @@ def test_a_fork_that_changes_nothing_ends_as_its_parent_and_a_reproduction_match
 
 
 @pytest.mark.slow
-def test_a_fork_whose_beginning_is_damaged_fails_and_does_not_begin_with_nothing(light: Workshop) -> None:
+def test_a_fork_whose_beginning_is_damaged_fails_and_does_not_begin_with_nothing(light: WorkerHarness) -> None:
     parent = light.submit(epochs=1)
     light.start()
     light.until_end(parent)

@@ -12,7 +12,7 @@ from service.jobs import actions
 from service.pictures import grids
 from service.states import Action, Status
 from service.storage.artifacts import ArtifactFolder
-from tests.workers.conftest import Workshop, open_workshop
+from tests.workers.conftest import WorkerHarness, open_worker_harness
 
 DYING: dict[str, Any] = {
     "layers": [{"units": 50, "activation": "relu"}, {"units": 10, "activation": "softmax"}],
@@ -24,8 +24,8 @@ DYING: dict[str, Any] = {
 
 
 @pytest.fixture
-def light(tmp_path: Path) -> Iterator[Workshop]:
-    made = open_workshop(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
+def light(tmp_path: Path) -> Iterator[WorkerHarness]:
+    made = open_worker_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
     yield made
     made.stop()
     made.database.close()
@@ -36,7 +36,7 @@ def codes(job: Any) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_seeds_gan_is_caught_collapsing_in_its_first_epochs_and_stable_is_not(light: Workshop) -> None:
+def test_the_seeds_gan_is_caught_collapsing_in_its_first_epochs_and_stable_is_not(light: WorkerHarness) -> None:
     seed = light.store({"kind": "gan", "preset": "seed", "epochs": 3})
     stable = light.store({"kind": "gan", "epochs": 3, "health": {"every_epochs": 2}, "samples": {"count": 9}})
     light.start()
@@ -62,7 +62,7 @@ def test_the_seeds_gan_is_caught_collapsing_in_its_first_epochs_and_stable_is_no
     assert len(grids._from_grid(grid)[1].labels) == 9
 
 
-def test_a_job_stops_where_its_spec_asks_and_can_be_forked(light: Workshop) -> None:
+def test_a_job_stops_where_its_spec_asks_and_can_be_forked(light: WorkerHarness) -> None:
     job_id = light.submit(**DYING, health={"stop_on": ["dead_units"]}, checkpoint={"every_epochs": 100})
     light.start()
     job = light.until_end(job_id)
@@ -80,7 +80,7 @@ def test_a_job_stops_where_its_spec_asks_and_can_be_forked(light: Workshop) -> N
     assert types[-2:] == ["status", "end"]
 
 
-def test_a_training_that_goes_on_elsewhere_finds_what_it_had_found(light: Workshop) -> None:
+def test_a_training_that_goes_on_elsewhere_finds_what_it_had_found(light: WorkerHarness) -> None:
     undisturbed, job_id = (
         light.submit(**DYING),
         light.submit(**(DYING | {"epochs": 40}), checkpoint={"every_epochs": 3}),

@@ -27,7 +27,7 @@ from service.web.schemas.queries import CellQuery, EpochQuery, MistakesQuery
 from service.web.services import services
 
 if TYPE_CHECKING:
-    from service.web.inference.answering import Ready
+    from service.web.inference.answering import LoadedModel
 
 blueprint: Final = Blueprint("confusion", __name__)
 
@@ -115,13 +115,13 @@ def mistakes(job_id: str) -> Response:
     info = dataset_of(job)
     require_here(info)
 
-    def answer(ready: Ready, row: Artifact) -> MistakeList:
+    def answer(ready: LoadedModel, row: Artifact) -> MistakeList:
         return _mistakes(ready, row, info, query.limit)
 
     return as_json(with_network(job, query.checkpoint, info, answer))
 
 
-def _mistakes(ready: Ready, row: Artifact, info: DatasetInfo, limit: int) -> MistakeList:
+def _mistakes(ready: LoadedModel, row: Artifact, info: DatasetInfo, limit: int) -> MistakeList:
     dataset = services().shelf.load(info)
     found = inference().validation(row, ready, dataset)
     labels = dataset.validation_labels
@@ -154,13 +154,13 @@ def _find(job_id: str, true: int, predicted: int, query: CellQuery) -> _Cell:
     if max(true, predicted) >= info.classes:
         raise Problem("not_found", f"there is no such class: the dataset has the classes 0 to {info.classes - 1}")
 
-    def look(ready: Ready, row: Artifact) -> _Cell:
+    def look(ready: LoadedModel, row: Artifact) -> _Cell:
         return _look(ready, row, info, true, predicted, query.limit)
 
     return with_network(job, query.checkpoint, info, look)
 
 
-def _look(ready: Ready, row: Artifact, info: DatasetInfo, true: int, predicted: int, limit: int) -> _Cell:
+def _look(ready: LoadedModel, row: Artifact, info: DatasetInfo, true: int, predicted: int, limit: int) -> _Cell:
     dataset = services().shelf.load(info)
     found = inference().validation(row, ready, dataset)
     inside = np.flatnonzero((dataset.validation_labels == true) & (found.classes == predicted))

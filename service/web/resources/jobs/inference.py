@@ -40,7 +40,7 @@ from service.web.schemas.queries import NoQuery
 from service.web.schemas.representations import GenerateAnswer, PredictAnswer
 
 if TYPE_CHECKING:
-    from service.web.inference.answering import Ready
+    from service.web.inference.answering import LoadedModel
 
 blueprint: Final = Blueprint("inference", __name__)
 
@@ -78,7 +78,7 @@ def predict(job_id: str) -> Response:
     if asked.explain and levels.size > MAX_NUMBERS:
         raise _too_much("#/explain", f"{len(levels)} images have {levels.size} pixels", MAX_NUMBERS)
 
-    def answer(ready: Ready, row: Artifact) -> Response:
+    def answer(ready: LoadedModel, row: Artifact) -> Response:
         found = inference().predict(ready, levels)
         seen = saliency = None
         if asked.explain:
@@ -121,7 +121,7 @@ def generate(job_id: str) -> Response:
     asked = _read(GenerateRequest)
     info = dataset_of(job)
 
-    def answer(ready: Ready, row: Artifact) -> Response:
+    def answer(ready: LoadedModel, row: Artifact) -> Response:
         points = _points(asked, cast(GanSpec, ready.spec))
         _check_size(asked, len(points), info)
         levels = inference().generate(ready, points).reshape(-1, *info.image_shape)

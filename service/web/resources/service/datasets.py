@@ -8,8 +8,8 @@ from typing import Final
 import structlog
 from flask import Blueprint, Response, request
 
-from service.datasets.importer import Taken
-from service.datasets.sandbox import take_in_apart
+from service.datasets.importer import ImportedDataset
+from service.datasets.sandbox import import_in_sandbox
 from service.errors import NoSpaceLeft, UploadExists
 from service.jobs import actions, uploads
 from service.storage.tables import Upload
@@ -79,12 +79,12 @@ def upload() -> Response:
         here.quotas.upload(owner(), request.content_length or 1)
         with here.database.read() as session:
             uploads.check_space(session, owner(), at_most=here.quotas.limits.datasets)
-        name = _take_in(actions.new_id("ds"))
+        name = _import_dataset(actions.new_id("ds"))
     info = services().shelf.describe(name, owner())
     return as_json(dataset_item(info), 201, headers={"Location": f"/datasets/{info.name}"})
 
 
-def _take_in(upload_id: str) -> str:
+def _import_dataset(upload_id: str) -> str:
     """Receive, read and keep an upload; gives its name."""
     files = services().uploads
     try:
@@ -98,7 +98,7 @@ def _take_in(upload_id: str) -> str:
         arrays = folder / "arrays"
         arrays.mkdir()
         with _reading:
-            taken = take_in_apart(form.files, arrays, fraction=form.validation_fraction)
+            taken = import_in_sandbox(form.files, arrays, fraction=form.validation_fraction)
         files.finish(upload_id, arrays)
     except OSError as error:
         files.discard(upload_id)
@@ -125,7 +125,7 @@ def _check_name(name: str) -> None:
         raise Problem("dataset_exists", f"there already is a dataset {name!r}; use another name")
 
 
-def _store(upload_id: str, name: str, taken: Taken) -> str:
+def _store(upload_id: str, name: str, taken: ImportedDataset) -> str:
     return uploads.store(
         services().database,
         Upload(

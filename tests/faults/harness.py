@@ -24,8 +24,8 @@ from sqlalchemy.exc import OperationalError
 from service.datasets.builtins import BUILT_IN
 from service.runtime.failpoints import VARIABLE
 from service.storage.artifacts import ArtifactFolder
-from tests.faults.oracle import Reference, check
-from tests.workers.conftest import Workshop, children_of, is_alive, open_workshop
+from tests.faults.invariants import Reference, check
+from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_worker_harness
 
 QUICK: dict[str, Any] = {
     "kind": "classifier",
@@ -77,8 +77,8 @@ def all_gone(pids: Sequence[int]) -> bool:
 
 
 @dataclass
-class Yard(Workshop):
-    """A workshop whose processes can be struck at failpoints."""
+class FaultHarness(WorkerHarness):
+    """Workers whose processes can be struck at failpoints."""
 
     accepted: list[str] = field(default_factory=list)
     extra: dict[str, str] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class Yard(Workshop):
         super().stop()
 
     def check(self, reference: Reference | None) -> None:
-        """The common oracle, once everything has come to rest."""
+        """The common invariants, once everything has come to rest."""
         self.stop()
         for process in self.processes:
             assert not children_of(process.pid), "I8: a child outlived its worker"
@@ -184,9 +184,9 @@ def _can(ask: Callable[[], object]) -> bool:
     return True
 
 
-def open_yard(home: Path, url: str) -> Yard:
-    made = open_workshop(home, url, data=few_digits())
-    return Yard(made.home, made.database, data=made.data, train_count=FEW)
+def open_yard(home: Path, url: str) -> FaultHarness:
+    made = open_worker_harness(home, url, data=few_digits())
+    return FaultHarness(made.home, made.database, data=made.data, train_count=FEW)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
