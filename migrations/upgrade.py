@@ -20,7 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url
 
 from migrations import roles
-from service.errors import SettingsError
+from service.errors import SettingsError, UnknownSchema
 from service.runtime.settings import Settings
 from service.storage.database import Database
 
@@ -74,11 +74,22 @@ def upgrade(database: Database, *, grant_to: str | None = None) -> None:
 
     Args:
         grant_to: a PostgreSQL role that runs the service, but does not own the schema.
+
+    Raises:
+        UnknownSchema: the database has a revision that this code does not have.
     """
     with exclusively(database) as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+        if found is not None and found not in known_revisions():
+            raise UnknownSchema(found)
         command.upgrade(config(connection), "head")
         if grant_to is not None and not database.is_sqlite:
             roles.grant(connection, grant_to)
+
+
+def known_revisions() -> set[str]:
+    """The revisions that this code can upgrade from."""
+    return {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
 
 
 def is_current(database: Database) -> bool:
@@ -98,7 +109,14 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"tapeline: {error}\n")
         return 2
-    upgrade(Database(settings.database_url, application="tapeline-migrate"), grant_to=grant_to)
+    database = Database(settings.database_url, application="tapeline-migrate")
+    try:
+        upgrade(database, grant_to=grant_to)
+    except UnknownSchema as error:
+        sys.stderr.write(f"tapeline: {error}\n")
+        return 2
+    finally:
+        database.close()
     return 0
 
 

@@ -18,6 +18,17 @@ class SettingsError(ContractError, ValueError):
     """The environment does not describe a service that could start."""
 
 
+class UnknownSchema(SettingsError):
+    """The database has a schema that this version cannot upgrade."""
+
+    def __init__(self, revision: str) -> None:
+        self.revision = revision
+        super().__init__(
+            f"the database is at revision {revision}, which this version of Tapeline cannot upgrade: a newer version, "
+            "or one from before the first release, made it; use that version, or an empty database"
+        )
+
+
 class MalformedJson(ContractError, ValueError):
     """The text is not the JSON that we accept."""
 

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from migrations.upgrade import config
+from migrations.upgrade import config, known_revisions
 from service.access import audit_seals
 from service.jobs import leases
 from service.runtime import broker
@@ -116,12 +116,12 @@ def _schema(database: Database) -> Diagnosis:
     head = script.get_current_head()
     if found == head:
         return Diagnosis(name="schema", ok=True, detail=f"revision {found} is current")
-    if found is not None and found not in {revision.revision for revision in script.walk_revisions()}:
+    if found is not None and found not in known_revisions():
         return Diagnosis(
             name="schema",
             ok=False,
             detail=f"the database is at revision {found}, which this version (at {head}) does not know",
-            advice="it was migrated by a newer version: install that version here too",
+            advice="a newer version, or one from before the first release, made it: install that version here too",
         )
     return Diagnosis(
         name="schema",

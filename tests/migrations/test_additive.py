@@ -12,8 +12,8 @@ from sqlalchemy import inspect
 from migrations.upgrade import config, exclusively
 from service.storage.database import Database
 
-FIRST_WITH_RULE = "0003"
-"""Older versions were never deployed."""
+BASE = "0014"
+"""Revisions before this one were never released."""
 
 
 def schema(database: Database) -> dict[str, dict[str, Any]]:
@@ -55,7 +55,7 @@ def test_each_migration_leaves_old_code_what_it_knows(database_url: str) -> None
     database = Database(database_url)
     revisions = [item.revision for item in ScriptDirectory.from_config(config()).walk_revisions()][::-1]
     before: dict[str, dict[str, Any]] | None = None
-    for revision in revisions[revisions.index(FIRST_WITH_RULE) :]:
+    for revision in revisions[revisions.index(BASE) :]:
         with exclusively(database) as connection:
             command.upgrade(config(connection), revision)
         after = schema(database)
@@ -80,7 +80,7 @@ def test_each_migration_leaves_old_code_what_it_knows(database_url: str) -> None
 def test_the_rule_finds_what_takes_away(postgres_url: str, statement: str, missed: str) -> None:
     database = Database(postgres_url)
     with exclusively(database) as connection:
-        command.upgrade(config(connection), FIRST_WITH_RULE)
+        command.upgrade(config(connection), BASE)
     before = schema(database)
     with database.engine.begin() as connection:
         connection.exec_driver_sql(statement)

@@ -1,21 +1,17 @@
-"""Seals of the audit log, whose entries cannot be deleted except by retention; rotation and last use of keys."""
+"""The triggers that keep the audit log and its seals append-only."""
 
 from __future__ import annotations
 
 from typing import Final
 
-import sqlalchemy as sa
-from alembic import op
-
-revision = "0014"
-down_revision = "0013"
-branch_labels = None
-depends_on = None
-
 # A seal changes once: retention marks it as removed, the oldest first, never the newest, and only if each of its
 # entries is more than a day (86,400,000 ms) old. Then its entries may be deleted. A restore inserts marked seals: they
 # have no entries.
-_SQLITE: Final = (
+SQLITE: Final = (
+    """
+CREATE TRIGGER audit_is_append_only BEFORE UPDATE ON audit
+BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END
+""",
     """
 CREATE TRIGGER audit_keeps_entries BEFORE DELETE ON audit
 WHEN OLD.at_ms > CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) - 86400000 OR NOT COALESCE(
@@ -55,7 +51,12 @@ BEGIN SELECT RAISE(ABORT, 'the seals of the audit are append-only'); END
 
 # The tables are named with the schema of the trigger's own table, and the search path is fixed: otherwise a session
 # could put a temporary table of the same name in front.
-_POSTGRESQL: Final = (
+POSTGRESQL: Final = (
+    """
+CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'the audit is append-only'; END $$
+""",
+    "CREATE TRIGGER audit_is_append_only BEFORE UPDATE ON audit EXECUTE FUNCTION audit_is_append_only()",
     """
 CREATE FUNCTION audit_keeps_entries() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE removed boolean;
@@ -113,45 +114,5 @@ EXECUTE FUNCTION audit_seals_are_append_only()
 """,
 )
 
-
-def upgrade() -> None:
-    """Apply. The scheduler seals the entries that are there."""
-    op.add_column("api_keys", sa.Column("last_used_ms", sa.BigInteger(), nullable=True))
-    op.add_column("api_keys", sa.Column("replaced_by", sa.String(length=40), nullable=True))
-    op.create_table(
-        "audit_seals",
-        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("first_id", sa.BigInteger(), nullable=False),
-        sa.Column("last_id", sa.BigInteger(), nullable=False),
-        sa.Column("count", sa.Integer(), nullable=False),
-        sa.Column("entries_digest", sa.String(length=64), nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("removed_ms", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_seals")),
-    )
-    op.create_index(op.f("ix_audit_seals_last_id"), "audit_seals", ["last_id"], unique=False)
-    kept = sa.text("removed_ms IS NULL")
-    op.create_index("ix_audit_seals_kept", "audit_seals", ["id"], sqlite_where=kept, postgresql_where=kept)
-    for statement in _POSTGRESQL if _is_postgresql() else _SQLITE:
-        op.execute(statement)
-
-
-def downgrade() -> None:
-    """Take back: the entries stay, without their seals."""
-    if _is_postgresql():
-        op.execute("DROP TRIGGER audit_is_not_truncated ON audit")
-        op.execute("DROP TRIGGER audit_keeps_entries ON audit")
-        op.execute("DROP FUNCTION audit_keeps_entries()")
-    else:
-        op.execute("DROP TRIGGER audit_keeps_entries")
-        op.execute("DROP TRIGGER audit_replaces_nothing")
-    op.drop_table("audit_seals")
-    if _is_postgresql():
-        op.execute("DROP FUNCTION audit_seals_are_append_only()")
-    op.drop_column("api_keys", "replaced_by")
-    op.drop_column("api_keys", "last_used_ms")
-
-
-def _is_postgresql() -> bool:
-    return op.get_bind().dialect.name == "postgresql"
+FUNCTIONS: Final = ("audit_keeps_entries", "audit_is_append_only", "audit_seals_are_append_only")
+"""PostgreSQL's, which outlive their tables."""
