@@ -60,7 +60,7 @@ for _module, _commands in {
     },
     "keys": {"keys": "Manage API keys."},
     "audit": {"audit": "Show the audit log."},
-    "upkeep": {
+    "maintenance": {
         "doctor": "Diagnose the service: problems, remedies and disk usage.",
         "gc": "Show or delete expired data.",
         "backup": "Back up all rows and files.",
@@ -68,4 +68,4 @@ for _module, _commands in {
     },
 }.items():
     for _name, _help in _commands.items():
-        main.add_later(_name, f"service.cli.{_module}", _help)
+        main.add_later(_name, f"service.cli.commands.{_module}", _help)
