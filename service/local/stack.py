@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import http.client
 import json
 import os
 import socket
@@ -18,8 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from service.local.addresses import is_healthy, url_of
 from service.local.broker import Broker, BrokerError
 from service.local.child import Child, describe_exit, rotate
+from service.local.errors import HomeInUse, PortTaken, StackError
 from service.local.guard import GRACE_S, OrphanGuard
 from service.runtime.settings import Settings, is_loopback
 
@@ -30,43 +31,6 @@ _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 _STEADY_S: Final = 60.0
 """A process that ran so long starts at once again when it ends, as at its first crash."""
-
-
-def _another(port: int) -> int:
-    return port + 1 if port < 65535 else 8000
-
-
-def _again() -> str:
-    """How the person who reads this has started us."""
-    return "make up" if "MAKELEVEL" in os.environ else "tapeline up"
-
-
-class StackError(Exception):
-    """The stack does not start; the text says what to do."""
-
-
-class PortTaken(StackError):
-    """Another program listens on the port."""
-
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__(
-            f"port {port} on {host} is taken; use another one:\n  TAPELINE_PORT={_another(port)} {_again()}"
-        )
-        self.host, self.port = host, port
-
-
-class HomeInUse(StackError):
-    """Another stack runs on the same state folder."""
-
-    def __init__(self, home: Path, pid: int | None, url: str | None) -> None:
-        port = _another(int(url.rpartition(":")[2])) if url else 8001
-        where = f" at {url}" if url else ""
-        who = f" (process {pid})" if pid else ""
-        super().__init__(
-            f"Tapeline already runs on {home}{where}{who}; use it, stop it, or start a second one beside it:\n"
-            f"  TAPELINE_HOME=/another/folder TAPELINE_PORT={port} {_again()}"
-        )
-        self.home, self.pid, self.url = home, pid, url
 
 
 class LocalStack:
@@ -362,25 +326,6 @@ class LocalStack:
             self._tell_guard(child)
         except OSError as error:  # no processes or descriptors left: the next round tries again
             self._notify(f"the {child.name} process does not start: {error.strerror}")
-
-
-def url_of(host: str, port: int) -> str:
-    """Where a web process that listens on this address is found from this machine."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
-
-
-def is_healthy(host: str, port: int, *, timeout_s: float) -> bool:
-    """Whether a web process of ours answers there."""
-    name = url_of(host, port).removeprefix("http://").rpartition(":")[0].strip("[]")
-    connection = http.client.HTTPConnection(name, port, timeout=timeout_s)
-    try:
-        connection.request("GET", "/healthz", headers={"Host": f"localhost:{port}"})
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _indented(text: str) -> str:
