@@ -27,7 +27,7 @@ CLASSIFIER = {"kind": "classifier", "epochs": 4, "name": "digits", "tags": ["e2e
 GAN = {"kind": "gan", "epochs": 2, "samples": {"count": 16}}
 
 
-@pytest.fixture(scope="module", params=["embedded", "outside"])
+@pytest.fixture(scope="module", params=["embedded", pytest.param("outside", marks=pytest.mark.slow)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     home = tmp_path_factory.mktemp("home")
     environ = {"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0", "TAPELINE_WORKERS": "2"}

@@ -313,6 +313,7 @@ def workers_of(database: Database) -> list[int]:
         return [worker.slots for worker in leases.live_workers(session)]
 
 
+@pytest.mark.slow
 def test_a_job_that_wants_too_much_memory_fails_and_nothing_else(light: WorkerHarness, tmp_path: Path) -> None:
     struck = tmp_path / "failpoints"
     struck.mkdir()
