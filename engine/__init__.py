@@ -1,7 +1,10 @@
 """A deep-learning library on NumPy: tensors, a gradient tape, layers, trainers."""
 
 from engine import checkpoint, initializers, ops, schedules
-from engine.batches import ImageData, batches, generator_for
+from engine.autograd.gradcheck import gradcheck
+from engine.autograd.tape import GradientTape
+from engine.autograd.tensor import Tensor
+from engine.data import ImageData, batches, generator_for
 from engine.errors import (
     CheckpointError,
     DataError,
@@ -11,15 +14,12 @@ from engine.errors import (
     SettingError,
     ShapeError,
 )
-from engine.gradcheck import gradcheck
 from engine.judge import FeatureStatistics, Judge
 from engine.layers import Activation, Dense, Dropout, Flatten, Reshape, Sequential
 from engine.layers_images import BatchNorm, Conv2D, MaxPool2D, Upsample2D
 from engine.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from engine.metrics import accuracy, confusion_matrix
 from engine.optimizers import SGD, Adam, AdamW
-from engine.tape import GradientTape
-from engine.tensor import Tensor
 from engine.trainers.classifier import ClassifierSamples, ClassifierTrainer
 from engine.trainers.gan import GanTrainer, Latent
 from engine.trainers.reports import BatchDone, EpochDone

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from engine.autograd.graph import Array
 from engine.errors import SettingError
 from engine.layers import Sequential
 from engine.optimizers import blocks
-from engine.recording import Array
 
 _PREFIX = "training."
 

@@ -18,8 +18,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from engine.autograd.graph import Array
 from engine.errors import CheckpointError
-from engine.recording import Array
 
 FORMAT = "1"
 

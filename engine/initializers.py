@@ -13,8 +13,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
+from engine.autograd.graph import Array
 from engine.errors import SettingError
-from engine.recording import Array
 
 Initializer: TypeAlias = Callable[[tuple[int, ...], np.random.Generator, DTypeLike], Array]
 

@@ -12,10 +12,10 @@ from typing import Self
 
 import numpy as np
 
-from engine.batches import ImageData
+from engine.autograd.graph import Array
+from engine.data import ImageData
 from engine.errors import DataError, ShapeError
 from engine.layers import Sequential
-from engine.recording import Array
 
 _BATCH = 500
 _COVERED = 0.3

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import memory, ops
+from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.initializers import Initializer, glorot_uniform
-from engine.recording import Array
-from engine.tensor import Tensor
 
 Shape: TypeAlias = tuple[int, ...]
 """The shape of one input, without the batch axis: (features,) or (height, width, channels)."""
@@ -233,7 +233,7 @@ class Dropout(Parameterless):
 
 
 def _draw(rng: np.random.Generator, shape: Shape) -> Array:
-    """16 random bits for each number; those of images lie in memory as the images do (:mod:`engine.convolution`)."""
+    """16 random bits for each number; those of images lie in memory as planes (:mod:`engine.ops.convolution`)."""
     if len(shape) != 4:
         return rng.integers(0, 2**16, shape, np.uint16)
     batch, height, width, channels = shape

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import memory, ops
-from engine.convolution import Padding, window
+from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor
 from engine.errors import SettingError
 from engine.initializers import Initializer, glorot_uniform
 from engine.layers import Activation, Parameterless, Shape, activation_function, as_activation, misfit
-from engine.ops_norm import follow
-from engine.recording import Array
-from engine.tensor import Tensor
+from engine.ops.convolution import Padding, window
+from engine.ops.normalization import update_running_average
 
 _IMAGES = "images (height, width, channels)"
 
@@ -26,7 +26,7 @@ class Conv2D:
         channels, filters: sizes of the last axis before and after.
         kernel: rows and columns of each filter.
         stride: pixels from one position of the filter to the next.
-        padding: ``same`` or ``valid``; see :func:`engine.convolution.window`.
+        padding: ``same`` or ``valid``; see :func:`engine.ops.convolution.window`.
         activation: an Activation or its name; None for none.
         initializer: draws weight (kernel, kernel, channels, filters), then bias (filters,).
         rng: where the initializer draws from.
@@ -206,8 +206,8 @@ class BatchNorm:
         if training:
             y, mean, variance = ops.batch_norm(x, self.scale, self.shift, self.epsilon)
             count = x.size // self.features
-            follow(self.running_mean, mean, self.momentum)
-            follow(self.running_variance, variance * (count / max(count - 1, 1)), self.momentum)
+            update_running_average(self.running_mean, mean, self.momentum)
+            update_running_average(self.running_variance, variance * (count / max(count - 1, 1)), self.momentum)
         else:
             factor = ops.multiply(self.scale, 1 / np.sqrt(self.running_variance + self.epsilon))
             shift = ops.subtract(self.shift, ops.multiply(self.running_mean, factor))

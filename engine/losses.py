@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import ops
+from engine.autograd.graph import Array
+from engine.data import check_labels, one_hot
 from engine.errors import DataError, SettingError, ShapeError
-from engine.labels import check_labels, one_hot
 from engine.layers import Activation
-from engine.recording import Array
 
 Reduction: TypeAlias = Literal["mean", "sum"]
 

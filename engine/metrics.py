@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.autograd.graph import Array
 from engine.errors import DataError, ShapeError
-from engine.recording import Array
 
 
 def accuracy(labels: Array, predictions: Array) -> float:

@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 
 from engine import memory
+from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor
 from engine.errors import CheckpointError, SettingError, ShapeError
-from engine.recording import Array
-from engine.tensor import Tensor
 
 _BLOCK = 2**15
 """Elements worked on at a time: the operands of one block stay in a core's second-level cache."""

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.autograd.graph import Array
 from engine.memory import LINE
-from engine.recording import Array
 from engine.traced import Call, NotReplayableError, Place, Recording, map_kind
 
 

@@ -21,9 +21,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from engine import memory
+from engine.autograd.graph import Array
 from engine.errors import EngineError
 from engine.program import Program
-from engine.recording import Array
 from engine.traced import Recording, Traced, TracedGenerator, is_recording, owner
 
 Step: TypeAlias = Callable[..., Sequence[Array]]

@@ -19,10 +19,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from engine.autograd.graph import Array, running
+from engine.autograd.numpy_dispatch import WRITERS
+from engine.autograd.tensor import Tensor
 from engine.errors import EngineError
 from engine.memory import address
-from engine.recording import Array, running
-from engine.tensor import WRITERS, Tensor
 
 
 class NotReplayableError(EngineError):

@@ -10,19 +10,18 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import memory
+from engine.autograd.graph import Array
+from engine.autograd.tape import GradientTape
 from engine.averaging import AveragedWeights
-from engine.batches import ImageData, batch_count, batches, draw_shifts, generator_for
 from engine.checkpoint import State
+from engine.data import ImageData, batch_count, batches, check_labels, draw_shifts, generator_for
 from engine.errors import CheckpointError, DataError, SettingError, ShapeError
-from engine.labels import check_labels
 from engine.layers import Sequential
 from engine.losses import Loss
 from engine.metrics import accuracy, confusion_matrix
 from engine.optimizers import Optimizer
-from engine.recording import Array
 from engine.replay import Replay
 from engine.schedules import Schedule
-from engine.tape import GradientTape
 from engine.trainers.health import GradientNorms, activation_metrics, activations, probe
 from engine.trainers.progress import Progress, check_dtype, under_prefix, with_prefix
 from engine.trainers.reports import BatchDone, EpochDone

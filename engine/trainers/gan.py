@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import memory, ops
+from engine.autograd.graph import Array
+from engine.autograd.tape import GradientTape
 from engine.averaging import AveragedWeights
-from engine.batches import ImageData, batch_count, batches, generator_for
 from engine.checkpoint import State
+from engine.data import ImageData, batch_count, batches, generator_for
 from engine.errors import DataError, SettingError, ShapeError
 from engine.layers import Sequential
 from engine.losses import BinaryCrossEntropy, Reduction
 from engine.optimizers import Optimizer
-from engine.recording import Array
 from engine.replay import Replay
 from engine.schedules import Schedule
-from engine.tape import GradientTape
 from engine.trainers.health import PROBED, GradientNorms, activation_metrics, activations, probe, variety
 from engine.trainers.progress import Progress, check_dtype, under_prefix, with_prefix
 from engine.trainers.reports import BatchDone, EpochDone

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.batches import ImageData
+from engine.autograd.graph import Array
+from engine.data import ImageData
 from engine.layers import Activation, Sequential
-from engine.recording import Array
 
 PROBED = 64
 """Images that activations are measured on: the same ones after every epoch."""

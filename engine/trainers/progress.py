@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from engine.autograd.graph import Array
 from engine.checkpoint import State
 from engine.errors import CheckpointError, DivergedError, EngineError, SettingError
 from engine.layers import Sequential
-from engine.recording import Array
 from engine.trainers.reports import EpochDone
 from engine.trainers.stopping import EarlyStopping, StoppedEarly
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.recording import Array
+from engine.autograd.graph import Array
 
 
 @dataclass(frozen=True, slots=True)

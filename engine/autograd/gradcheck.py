@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.autograd.tape import GradientTape
+from engine.autograd.tensor import Tensor
 from engine.errors import GradientError
-from engine.tape import GradientTape
-from engine.tensor import Tensor
 
 
 def gradcheck(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import DataError, ImageData, SettingError, batches, generator_for
-from engine.batches import batch_count, draw_shifts, shifted
+from engine.data import batch_count, draw_shifts, shifted
 
 sizes = st.integers(1, 50)
 seeds = st.integers(0, 2**64)

@@ -1,15 +1,13 @@
 """Tensor: an ``np.ndarray`` whose operations a running tape can record.
 
-NumPy itself tells us what is being done: ufuncs arrive in ``__array_ufunc__``, other functions in
-``__array_function__``. Outside a tape both do what NumPy would have done. Inside a tape, and only when an input
-depends on something watched, they are looked up in the tables that :mod:`engine.ops` fills.
+NumPy calls ``__array_ufunc__`` for ufuncs and operators, and ``__array_function__`` for its other functions. Outside a
+tape both do what NumPy does. Inside a tape, and only when an input depends on a watched tensor, they look up the
+primitive in the tables of :mod:`engine.autograd.numpy_dispatch`.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Self, cast
 from weakref import ref
@@ -17,30 +15,22 @@ from weakref import ref
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from engine.autograd.graph import Node, Recorder, running
+from engine.autograd.numpy_dispatch import (
+    FUNCTIONS,
+    METHODS,
+    NO_GRADIENT,
+    REDUCTIONS,
+    UFUNCS,
+    WRITERS,
+    no_gradient,
+    out_position,
+)
 from engine.errors import GradientError
-from engine.recording import Node, Recorder, running
-
-UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
-"""Ufunc -> primitive, for ``np.add(x, y)`` and for the operators."""
-
-REDUCTIONS: dict[np.ufunc, Callable[..., Any]] = {}
-"""Ufunc -> primitive, for its ``reduce``: ``np.add.reduce`` is a sum."""
-
-FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
-"""NumPy function -> primitive, or a function made of primitives."""
-
-METHODS: dict[str, Callable[..., Any]] = {}
-"""Name of an ndarray method -> primitive, or a function made of primitives."""
-
-NO_GRADIENT: set[Callable[..., Any]] = set()
-"""Functions and ufuncs whose result is constant almost everywhere: allowed on a tape, never recorded."""
-
-WRITERS: set[Callable[..., Any]] = {np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis}
-"""NumPy functions that write into their first argument."""
 
 
 class Tensor(np.ndarray[Any, Any]):
-    """An array that a :class:`~engine.tape.GradientTape` can follow.
+    """An array that a :class:`~engine.autograd.tape.GradientTape` can follow.
 
     ``np.asarray(tensor)`` is the way off the tape: the same memory, without the tape's knowledge.
 
@@ -89,7 +79,7 @@ class Tensor(np.ndarray[Any, Any]):
             primitive = table.get(ufunc)
             name = f"np.{ufunc.__name__}" if method == "__call__" else f"np.{ufunc.__name__}.{method}"
             if primitive is None:
-                raise _no_gradient(name)
+                raise no_gradient(name)
             if out is not None:
                 raise GradientError(f"{name}: out= cannot be recorded; use the value it returns", operation=name)
             if method == "__call__" and kwargs:
@@ -112,14 +102,14 @@ class Tensor(np.ndarray[Any, Any]):
             operands = [*args, *kwargs.values()]  # the target comes first
             refuse_write(operands[0], func.__name__)
             refuse_tracked(operands[1:], name)
-        position = _out_position(func)
+        position = out_position(func)
         refuse_write(kwargs.get("out", args[position] if position < len(args) else None), func.__name__)
         if is_tracked(args) or is_tracked(kwargs.values()):
             if func in WRITERS or func in NO_GRADIENT:
                 return func(*plain_tree(args), **plain_tree(kwargs))
             primitive = FUNCTIONS.get(func)
             if primitive is None:
-                raise _no_gradient(name)
+                raise no_gradient(name)
             return _record(primitive, name, args, kwargs)
         return super().__array_function__(func, cast(Any, types), args, kwargs)
 
@@ -136,14 +126,14 @@ class Tensor(np.ndarray[Any, Any]):
     def view(self, *args: Any, **kwargs: Any) -> Any:
         """As in NumPy; on a tape only ``view(np.ndarray)``, which leaves it."""
         if args != (np.ndarray,) and is_tracked((self,)):
-            raise _no_gradient("ndarray.view")
+            raise no_gradient("ndarray.view")
         return super().view(*args, **kwargs)
 
     @property
     def flat(self) -> Any:
         """As in NumPy, but not while a tape knows the tensor: the iterator reads and writes unseen."""
         if is_tracked((self,)):
-            raise _no_gradient("ndarray.flat")
+            raise no_gradient("ndarray.flat")
         refuse_write(self, "flat")
         return super().flat
 
@@ -165,7 +155,7 @@ class Tensor(np.ndarray[Any, Any]):
     def __deepcopy__(self, memo: dict[int, Any] | None) -> Self:
         """A copy that is watched if this tensor is: a copied model can be trained."""
         if self._node is not None and not self._node.leaf and is_tracked((self,)):
-            raise _no_gradient("copy.deepcopy")
+            raise no_gradient("copy.deepcopy")
         return type(self)(np.array(self), watch=self.watched)
 
     def __repr__(self) -> str:
@@ -266,23 +256,6 @@ def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) ->
         raise
 
 
-@functools.cache
-def _out_position(function: Callable[..., Any]) -> int:
-    """Where a NumPy function takes ``out`` when it is given without its name."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except ValueError:  # some are written in C
-        return sys.maxsize
-    named = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-    return named.index("out") if "out" in named else sys.maxsize
-
-
-def _no_gradient(name: str) -> GradientError:
-    return GradientError(
-        f"{name} has no gradient; call it on np.asarray(tensor) if none should flow through it", operation=name
-    )
-
-
 def _follow(name: str) -> None:
     """Make the method ``name`` of ndarray visible to tapes: methods pass by NumPy's protocols."""
     original = getattr(np.ndarray, name)
@@ -293,7 +266,7 @@ def _follow(name: str) -> None:
             return original(self, *args, **kwargs)
         function = METHODS.get(name)
         if function is None:
-            raise _no_gradient(f"ndarray.{name}")
+            raise no_gradient(f"ndarray.{name}")
         return _record(function, f"ndarray.{name}", (self, *args), kwargs)
 
     setattr(Tensor, name, functools.wraps(original)(method))

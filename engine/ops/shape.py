@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from engine.primitives import Primitive, VariadicPrimitive, unbroadcast
-from engine.recording import Array, Vjp
-from engine.tensor import plain_tree
+from engine.autograd.graph import Array, Vjp
+from engine.autograd.primitive import Primitive, VariadicPrimitive, sum_to_shape
+from engine.autograd.tensor import plain_tree
+from engine.errors import ShapeError
 
 
 def _reshape(x: Array, shape: Any) -> Array:
@@ -46,7 +48,7 @@ def _broadcast_to(x: Array, shape: Any) -> Array:
 
 def _broadcast_back(y: Array, x: Array, shape: Any) -> Vjp:
     original = x.shape
-    return lambda g: unbroadcast(g, original)
+    return lambda g: sum_to_shape(g, original)
 
 
 broadcast_to = Primitive("broadcast_to", _broadcast_to, _broadcast_back, doc="``x`` repeated to ``shape``, a view.")
@@ -124,6 +126,25 @@ _stack_all = VariadicPrimitive("stack", _stack, _stack_back)
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     """Join arrays of one shape along a new axis."""
     return _stack_all(*arrays, axis=axis)
+
+
+def _flatten(x: Array) -> Array:
+    if x.ndim < 2:
+        raise ShapeError(f"flatten: {x.shape} has no batch axis and others after it", operation="flatten")
+    inner = (*range(1, x.ndim), 0)
+    columns = np.empty_like(x, order="C", shape=[x.shape[axis] for axis in inner])
+    columns[...] = x.transpose(inner)
+    return columns.reshape(math.prod(x.shape[1:]), len(x)).T  # -1 would be anything in an empty batch
+
+
+def _flatten_back(y: Array, x: Array) -> Vjp:
+    shape = x.shape
+    return lambda g: np.reshape(g, shape)
+
+
+flatten = Primitive(
+    "flatten", _flatten, _flatten_back, doc="Images, or whatever has a batch axis, as rows: (batch, features)."
+)
 
 
 # Composed of the above: they need no rules of their own.

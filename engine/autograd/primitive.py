@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from engine.autograd.graph import Array, Node, Record, Vjp, running
+from engine.autograd.tensor import Tensor, is_tracked, keep_constant
 from engine.errors import EngineError, GradientError, ShapeError
-from engine.recording import Array, Node, Record, Vjp, running
-from engine.tensor import Tensor, is_tracked, keep_constant
 
 _view = np.ndarray.view  # Tensor's own refuses to leave a tape in silence
 
@@ -120,8 +120,8 @@ class VariadicPrimitive(Primitive):
         return lambda output, *arrays, **options: shared(argument, output, *arrays, **options)
 
 
-def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
-    """Undo broadcasting: sum ``gradient`` over the axes along which an array of ``shape`` was repeated."""
+def sum_to_shape(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Sum ``gradient`` over the axes along which an array of ``shape`` was broadcast."""
     if gradient.shape == shape:
         return gradient
     extra = gradient.ndim - len(shape)
@@ -132,9 +132,9 @@ def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
     return summed.reshape(shape)
 
 
-def undo(output: Array, argument: Array, vjp: Vjp) -> Vjp:
-    """``vjp`` followed by :func:`unbroadcast` to the shape of ``argument``, where the output has another one."""
+def unbroadcast(output: Array, argument: Array, vjp: Vjp) -> Vjp:
+    """``vjp`` followed by :func:`sum_to_shape` with the shape of ``argument``, where the output has another one."""
     shape = argument.shape
     if output.shape == shape:
         return vjp
-    return lambda gradient: unbroadcast(vjp(gradient), shape)
+    return lambda gradient: sum_to_shape(vjp(gradient), shape)

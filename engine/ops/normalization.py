@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from engine.autograd.graph import Array, Vjp, running
+from engine.autograd.primitive import Primitive
+from engine.autograd.tensor import plain
 from engine.errors import DataError, ShapeError
-from engine.primitives import Primitive
-from engine.recording import Array, Vjp, running
-from engine.tensor import plain
+from engine.ops.convolution import as_matrix, from_planes
 
 
 def _as_rows(x: Array) -> Array:
-    order = (3, 1, 2, 0) if x.ndim == 4 else (x.ndim - 1, *range(x.ndim - 1))
-    return np.reshape(x.transpose(order), (x.shape[-1], -1))
+    return as_matrix(x) if x.ndim == 4 else np.reshape(x.transpose(x.ndim - 1, *range(x.ndim - 1)), (x.shape[-1], -1))
 
 
 def _from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
     if len(shape) == 4:
         batch, height, width, channels = shape
-        return rows.reshape(channels, height, width, batch).transpose(3, 1, 2, 0)
+        return from_planes(rows.reshape(channels, height, width, batch))
     return rows.reshape(shape[-1], *shape[:-1]).transpose(*range(1, len(shape)), 0)
 
 
@@ -103,8 +103,8 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
     return y, np.reshape(mean, -1), variance
 
 
-def follow(average: Array, value: Array, momentum: float) -> None:
-    """Move a running average towards ``value``, in place: ``momentum * average + (1 - momentum) * value``."""
-    target = average.view(running.array_class)  # such that a replay writes it down
+def update_running_average(average: Array, value: Array, momentum: float) -> None:
+    """``average = momentum * average + (1 - momentum) * value``, in place; all of shape (channels,)."""
+    target = average.view(running.array_class)  # a traced view, so that a replay repeats the update
     np.multiply(target, momentum, out=target)
     np.add(target, np.multiply(value, 1 - momentum), out=target)

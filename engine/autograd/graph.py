@@ -1,6 +1,6 @@
-"""What a tape writes down: nodes, records, and which tape is running in this thread.
+"""The graph that a tape records: nodes, records, and which tape is running in this thread.
 
-Both :mod:`engine.tensor` (which records) and :mod:`engine.tape` (which reads the records back) stand on this.
+:mod:`engine.autograd.tensor` appends to it and :mod:`engine.autograd.tape` reads it backwards.
 """
 
 from __future__ import annotations
@@ -84,5 +84,5 @@ class _Running(threading.local):
 running = _Running()
 """The tape that is running in this thread, as ``running.recorder``. Threads do not see each other's tapes.
 
-``running.array_class`` is what primitives compute on: plain arrays, or those that :mod:`engine.traced` follows.
+``running.array_class`` is what primitives compute on: plain arrays, or the traced ones of :mod:`engine.replay`.
 """

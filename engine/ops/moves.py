@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from engine.autograd.graph import Array, Vjp
+from engine.autograd.primitive import Primitive
+from engine.autograd.tensor import plain_tree
 from engine.errors import GradientError
-from engine.ops_shape import concatenate, ravel, reshape
-from engine.primitives import Primitive
-from engine.recording import Array, Vjp
-from engine.tensor import plain_tree
+from engine.ops.shape import concatenate, ravel, reshape
 
 Move = Callable[[Array], Array]
 

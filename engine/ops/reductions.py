@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from engine.primitives import Primitive
-from engine.recording import Array, Vjp
+from engine.autograd.graph import Array, Vjp
+from engine.autograd.primitive import Primitive
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 

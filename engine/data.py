@@ -1,4 +1,4 @@
-"""Data for a trainer, in batches, and the random generators of a run.
+"""Data for a trainer: images as bytes, labels, batches, and the random generators of a run.
 
 Everything random in a run comes from :func:`generator_for`, keyed by (seed, purpose, epoch). No generator lives
 longer than an epoch, so a run that continues after any epoch draws the same numbers as one that never stopped.
@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from engine.errors import DataError, SettingError
-from engine.labels import check_labels
-from engine.recording import Array
+from engine.autograd.graph import Array
+from engine.errors import DataError, SettingError, ShapeError
 
-_GATHERED = 64
-"""Images converted at a time."""
+_CONVERSION_BLOCK_IMAGES = 64
+"""Images converted from bytes to floats at a time."""
 
 
 def generator_for(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
@@ -89,6 +88,36 @@ def shifted(images: Array, shifts: Array) -> Array:
     return moved
 
 
+def one_hot(labels: Array, classes: int, dtype: Any) -> Array:
+    """Rows of zeros with a one at each label: (batch,) integers to (batch, classes)."""
+    rows: Array = np.zeros((len(labels), classes), dtype)
+    rows[np.arange(len(labels)), labels] = 1
+    return rows
+
+
+def check_labels(labels: Array, count: int, classes: int) -> None:
+    """Raise unless ``labels`` are ``count`` integers in [0, classes), at least one.
+
+    Raises:
+        DataError: empty, not integers, or out of range.
+        ShapeError: not of shape (count,).
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (count,):
+        raise ShapeError(
+            f"labels of shape {labels.shape} for a batch of {count}",
+            operation="labels",
+            shapes=(labels.shape, (count,)),
+        )
+    if count == 0:
+        raise DataError("an empty batch has no loss")
+    if labels.dtype.kind not in "ui":
+        raise DataError(f"labels must be integers, not {labels.dtype}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(f"labels range from {low} to {high}, but there are {classes} classes: 0 to {classes - 1}")
+
+
 class ImageData:
     """Images as bytes, with labels where there are any.
 
@@ -149,13 +178,15 @@ class ImageData:
         low, high = self.scale
         chosen = np.arange(len(self))[indices] if isinstance(indices, slice) else indices
         floats: Array = np.empty((len(chosen), self.features), dtype) if out is None else out
-        for start in range(0, len(chosen), _GATHERED):  # in pieces: bytes and floats of one stay in the cache
-            rows = floats[start : start + _GATHERED]
-            part = chosen[start : start + _GATHERED]
+        for start in range(
+            0, len(chosen), _CONVERSION_BLOCK_IMAGES
+        ):  # in pieces: bytes and floats of one stay in the cache
+            rows = floats[start : start + _CONVERSION_BLOCK_IMAGES]
+            part = chosen[start : start + _CONVERSION_BLOCK_IMAGES]
             if shifts is None:
                 np.copyto(rows, self._rows[part])
             else:
-                moved = shifted(self.images[part], shifts[start : start + _GATHERED])
+                moved = shifted(self.images[part], shifts[start : start + _CONVERSION_BLOCK_IMAGES])
                 np.copyto(rows, moved.reshape(len(part), -1))
             rows *= (high - low) / 255
             if low:

@@ -10,32 +10,32 @@ from typing import Any
 
 import numpy as np
 
-from engine.primitives import Primitive, undo
-from engine.recording import Array
+from engine.autograd.graph import Array
+from engine.autograd.primitive import Primitive, unbroadcast
 
 add = Primitive(
     "add",
     np.add,
-    lambda y, a, b: undo(y, a, lambda g: g),
-    lambda y, a, b: undo(y, b, lambda g: g),
+    lambda y, a, b: unbroadcast(y, a, lambda g: g),
+    lambda y, a, b: unbroadcast(y, b, lambda g: g),
 )
 subtract = Primitive(
     "subtract",
     np.subtract,
-    lambda y, a, b: undo(y, a, lambda g: g),
-    lambda y, a, b: undo(y, b, np.negative),
+    lambda y, a, b: unbroadcast(y, a, lambda g: g),
+    lambda y, a, b: unbroadcast(y, b, np.negative),
 )
 multiply = Primitive(
     "multiply",
     np.multiply,
-    lambda y, a, b: undo(y, a, lambda g: g * b),
-    lambda y, a, b: undo(y, b, lambda g: g * a),
+    lambda y, a, b: unbroadcast(y, a, lambda g: g * b),
+    lambda y, a, b: unbroadcast(y, b, lambda g: g * a),
 )
 divide = Primitive(
     "divide",
     np.true_divide,
-    lambda y, a, b: undo(y, a, lambda g: g / b),
-    lambda y, a, b: undo(y, b, lambda g: -g * y / b),
+    lambda y, a, b: unbroadcast(y, a, lambda g: g / b),
+    lambda y, a, b: unbroadcast(y, b, lambda g: -g * y / b),
 )
 negative = Primitive("negative", np.negative, lambda y, x: np.negative)
 square = Primitive("square", np.square, lambda y, x: lambda g: 2 * g * x)
@@ -64,21 +64,21 @@ cbrt = Primitive("cbrt", np.cbrt, lambda y, x: lambda g: g / (3 * y * y))
 arctan2 = Primitive(
     "arctan2",
     np.arctan2,
-    lambda y, a, b: undo(y, a, lambda g: g * b / (np.square(a) + np.square(b))),
-    lambda y, a, b: undo(y, b, lambda g: -g * a / (np.square(a) + np.square(b))),
+    lambda y, a, b: unbroadcast(y, a, lambda g: g * b / (np.square(a) + np.square(b))),
+    lambda y, a, b: unbroadcast(y, b, lambda g: -g * a / (np.square(a) + np.square(b))),
 )
 hypot = Primitive(
     "hypot",
     np.hypot,
-    lambda y, a, b: undo(y, a, lambda g: g * a / np.where(np.equal(y, 0), 1, y)),
-    lambda y, a, b: undo(y, b, lambda g: g * b / np.where(np.equal(y, 0), 1, y)),
+    lambda y, a, b: unbroadcast(y, a, lambda g: g * a / np.where(np.equal(y, 0), 1, y)),
+    lambda y, a, b: unbroadcast(y, b, lambda g: g * b / np.where(np.equal(y, 0), 1, y)),
     doc="``sqrt(a**2 + b**2)``; slope 0 where both are 0.",
 )
 logaddexp = Primitive(
     "logaddexp",
     np.logaddexp,
-    lambda y, a, b: undo(y, a, lambda g: g * np.exp(np.subtract(a, y))),
-    lambda y, a, b: undo(y, b, lambda g: g * np.exp(np.subtract(b, y))),
+    lambda y, a, b: unbroadcast(y, a, lambda g: g * np.exp(np.subtract(a, y))),
+    lambda y, a, b: unbroadcast(y, b, lambda g: g * np.exp(np.subtract(b, y))),
 )
 
 
@@ -99,8 +99,8 @@ def _power_exponent(g: Array, y: Array, a: Any) -> Any:
 power = Primitive(
     "power",
     np.power,
-    lambda y, a, b: undo(y, a, lambda g: _power_base(g, a, b)),
-    lambda y, a, b: undo(y, b, lambda g: _power_exponent(g, y, a)),
+    lambda y, a, b: unbroadcast(y, a, lambda g: _power_base(g, a, b)),
+    lambda y, a, b: unbroadcast(y, b, lambda g: _power_exponent(g, y, a)),
 )
 
 
@@ -112,14 +112,14 @@ def _share(chosen: Any, other: Any, y: Array) -> Any:
 maximum = Primitive(
     "maximum",
     np.maximum,
-    lambda y, a, b: undo(y, a, lambda g: g * _share(a, b, y)),
-    lambda y, a, b: undo(y, b, lambda g: g * _share(b, a, y)),
+    lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
+    lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
 )
 minimum = Primitive(
     "minimum",
     np.minimum,
-    lambda y, a, b: undo(y, a, lambda g: g * _share(a, b, y)),
-    lambda y, a, b: undo(y, b, lambda g: g * _share(b, a, y)),
+    lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
+    lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
 )
 
 
@@ -131,8 +131,8 @@ where = Primitive(
     "where",
     _where,
     None,
-    lambda y, condition, a, b: undo(y, a, lambda g: np.where(condition, g, np.zeros((), g.dtype))),
-    lambda y, condition, a, b: undo(y, b, lambda g: np.where(condition, np.zeros((), g.dtype), g)),
+    lambda y, condition, a, b: unbroadcast(y, a, lambda g: np.where(condition, g, np.zeros((), g.dtype))),
+    lambda y, condition, a, b: unbroadcast(y, b, lambda g: np.where(condition, np.zeros((), g.dtype), g)),
     doc="``a`` where ``condition`` holds, else ``b``.",
 )
 
@@ -152,11 +152,13 @@ def _above(x: Array, high: Any) -> Any:
 clip = Primitive(
     "clip",
     _clip,
-    lambda y, x, low=None, high=None: undo(y, x, lambda g: g * ~np.logical_or(_below(x, low), _above(x, high))),
-    lambda y, x, low=None, high=None: undo(
+    lambda y, x, low=None, high=None: unbroadcast(y, x, lambda g: g * ~np.logical_or(_below(x, low), _above(x, high))),
+    lambda y, x, low=None, high=None: unbroadcast(
         y, low, lambda g: g * np.logical_and(_below(x, low), np.logical_not(_above(low, high)))
     ),
-    lambda y, x, low=None, high=None: undo(y, high, lambda g: g * np.logical_or(_above(x, high), _above(low, high))),
+    lambda y, x, low=None, high=None: unbroadcast(
+        y, high, lambda g: g * np.logical_or(_above(x, high), _above(low, high))
+    ),
     doc="``x`` limited to [low, high]; the gradient passes inside and on the bounds. ``high`` wins over ``low``.",
 )
 

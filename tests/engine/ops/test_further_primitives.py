@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import engine
 from engine import ops
-from engine.primitives import Primitive
+from engine.autograd.primitive import Primitive
 from tests.engine.arrays import (
     Case,
     axes_of,
@@ -113,7 +113,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
 
 
 def test_every_primitive_has_a_case() -> None:
-    modules = [importlib.import_module(f"engine.{module.name}") for module in pkgutil.iter_modules(engine.__path__)]
+    modules = [importlib.import_module(module.name) for module in pkgutil.walk_packages(engine.__path__, "engine.")]
     found = {value.name for module in modules for value in vars(module).values() if isinstance(value, Primitive)}
     assert found - {*ops.__all__} == set(CASES)
 

@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from engine.autograd.graph import Array, Node, Recorder, running
+from engine.autograd.tensor import Tensor
 from engine.errors import GradientError, ShapeError
-from engine.recording import Array, Node, Recorder, running
-from engine.tensor import Tensor
 
 
 class GradientTape(Recorder):
