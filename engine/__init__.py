@@ -1,6 +1,6 @@
 """A deep-learning library on NumPy: tensors, a gradient tape, layers, trainers."""
 
-from engine import checkpoint, initializers, ops, schedules
+from engine import checkpoint, ops, schedules
 from engine.autograd.gradcheck import gradcheck
 from engine.autograd.tape import GradientTape
 from engine.autograd.tensor import Tensor
@@ -15,10 +15,17 @@ from engine.errors import (
     ShapeError,
 )
 from engine.judge import FeatureStatistics, Judge
-from engine.layers import Activation, Dense, Dropout, Flatten, Reshape, Sequential
-from engine.layers_images import BatchNorm, Conv2D, MaxPool2D, Upsample2D
-from engine.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from engine.metrics import accuracy, confusion_matrix
+from engine.nn import initializers
+from engine.nn.activations import Activation
+from engine.nn.containers import Sequential
+from engine.nn.convolution import Conv2D
+from engine.nn.dropout import Dropout
+from engine.nn.linear import Dense
+from engine.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from engine.nn.normalization import BatchNorm
+from engine.nn.pooling import MaxPool2D, Upsample2D
+from engine.nn.shape import Flatten, Reshape
 from engine.optimizers import SGD, Adam, AdamW
 from engine.trainers.classifier import ClassifierSamples, ClassifierTrainer
 from engine.trainers.gan import GanTrainer, Latent

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.autograd.graph import Array
 from engine.errors import SettingError
-from engine.layers import Sequential
+from engine.nn.containers import Sequential
 from engine.optimizers import blocks
 
 _PREFIX = "training."

@@ -15,7 +15,7 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.data import ImageData
 from engine.errors import DataError, ShapeError
-from engine.layers import Sequential
+from engine.nn.containers import Sequential
 
 _BATCH = 500
 _COVERED = 0.3

@@ -12,8 +12,8 @@ from typing import assert_never
 import numpy as np
 
 import engine
-from engine.initializers import Initializer
-from engine.layers import Layer
+from engine.nn.initializers import Initializer
+from engine.nn.layer import Layer
 from service.contract import spec
 from service.contract.architecture import Size, picture_size
 from service.contract.spec import ClassifierSpec, GanSpec, Spec

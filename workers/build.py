@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import engine
-from engine.initializers import Initializer
-from engine.losses import Loss
+from engine.nn.initializers import Initializer
+from engine.nn.losses import Loss
 from engine.optimizers import Optimizer
 from engine.schedules import Schedule
 from service import networks

@@ -16,9 +16,9 @@ from engine.averaging import AveragedWeights
 from engine.checkpoint import State
 from engine.data import ImageData, batch_count, batches, check_labels, draw_shifts, generator_for
 from engine.errors import CheckpointError, DataError, SettingError, ShapeError
-from engine.layers import Sequential
-from engine.losses import Loss
 from engine.metrics import accuracy, confusion_matrix
+from engine.nn.containers import Sequential
+from engine.nn.losses import Loss
 from engine.optimizers import Optimizer
 from engine.replay import Replay
 from engine.schedules import Schedule

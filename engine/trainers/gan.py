@@ -16,8 +16,8 @@ from engine.averaging import AveragedWeights
 from engine.checkpoint import State
 from engine.data import ImageData, batch_count, batches, generator_for
 from engine.errors import DataError, SettingError, ShapeError
-from engine.layers import Sequential
-from engine.losses import BinaryCrossEntropy, Reduction
+from engine.nn.containers import Sequential
+from engine.nn.losses import BinaryCrossEntropy, Reduction
 from engine.optimizers import Optimizer
 from engine.replay import Replay
 from engine.schedules import Schedule

@@ -13,7 +13,8 @@ import numpy as np
 
 from engine.autograd.graph import Array
 from engine.data import ImageData
-from engine.layers import Activation, Sequential
+from engine.nn.activations import Activation
+from engine.nn.containers import Sequential
 
 PROBED = 64
 """Images that activations are measured on: the same ones after every epoch."""

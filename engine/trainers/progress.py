@@ -11,7 +11,7 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.checkpoint import State
 from engine.errors import CheckpointError, DivergedError, EngineError, SettingError
-from engine.layers import Sequential
+from engine.nn.containers import Sequential
 from engine.trainers.reports import EpochDone
 from engine.trainers.stopping import EarlyStopping, StoppedEarly
 

@@ -31,7 +31,7 @@ from engine import (
     generator_for,
     schedules,
 )
-from engine.layers import Layer
+from engine.nn.layer import Layer
 from engine.ops.convolution import window
 
 torch = pytest.importorskip("torch")

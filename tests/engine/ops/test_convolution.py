@@ -59,9 +59,7 @@ def test_patches_may_be_made_in_pieces(monkeypatch: pytest.MonkeyPatch, rows: in
     shapes = (3, 7, 5, channels), (3, 3, channels, filters), (filters,)
     arrays = [rng.standard_normal(shape) for shape in shapes]
     whole = losses(*arrays)
-    monkeypatch.setattr(
-        convolution, "CACHE_BLOCK_BYTES", rows * 8 * 3 * 3 * 2 * 5 * 3
-    )  # 7 rows: the last piece is short
+    monkeypatch.setattr(convolution, "CACHE_BLOCK_BYTES", rows * 8 * 3 * 3 * 2 * 5 * 3)  # the last one is short
     for ours, expected in zip(losses(*arrays), whole, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
     replay = Replay([])

@@ -18,7 +18,7 @@ from engine import ops
 from engine.autograd.graph import Array
 from engine.data import check_labels, one_hot
 from engine.errors import DataError, SettingError, ShapeError
-from engine.layers import Activation
+from engine.nn.activations import Activation
 
 Reduction: TypeAlias = Literal["mean", "sum"]
 
