@@ -1,6 +1,6 @@
 """A deep-learning library on NumPy: tensors, a gradient tape, layers, trainers."""
 
-from engine import checkpoint, ops, schedules
+from engine import checkpoint, ops
 from engine.autograd.gradcheck import gradcheck
 from engine.autograd.tape import GradientTape
 from engine.autograd.tensor import Tensor
@@ -26,7 +26,9 @@ from engine.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredErr
 from engine.nn.normalization import BatchNorm
 from engine.nn.pooling import MaxPool2D, Upsample2D
 from engine.nn.shape import Flatten, Reshape
-from engine.optimizers import SGD, Adam, AdamW
+from engine.optim import schedules
+from engine.optim.adam import Adam, AdamW
+from engine.optim.sgd import SGD
 from engine.trainers.classifier import ClassifierSamples, ClassifierTrainer
 from engine.trainers.gan import GanTrainer, Latent
 from engine.trainers.reports import BatchDone, EpochDone

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 import engine
 from engine.nn.initializers import Initializer
 from engine.nn.losses import Loss
-from engine.optimizers import Optimizer
-from engine.schedules import Schedule
+from engine.optim.optimizer import Optimizer
+from engine.optim.schedules import Schedule
 from service import networks
 from service.contract import spec
 from service.contract.spec import ClassifierSpec, GanSpec, Spec

@@ -12,16 +12,16 @@ from numpy.typing import DTypeLike
 from engine import memory
 from engine.autograd.graph import Array
 from engine.autograd.tape import GradientTape
-from engine.averaging import AveragedWeights
 from engine.checkpoint import State
 from engine.data import ImageData, batch_count, batches, check_labels, draw_shifts, generator_for
 from engine.errors import CheckpointError, DataError, SettingError, ShapeError
 from engine.metrics import accuracy, confusion_matrix
 from engine.nn.containers import Sequential
 from engine.nn.losses import Loss
-from engine.optimizers import Optimizer
+from engine.optim.averaging import AveragedWeights
+from engine.optim.optimizer import Optimizer
+from engine.optim.schedules import Schedule
 from engine.replay import Replay
-from engine.schedules import Schedule
 from engine.trainers.health import GradientNorms, activation_metrics, activations, probe
 from engine.trainers.progress import Progress, check_dtype, under_prefix, with_prefix
 from engine.trainers.reports import BatchDone, EpochDone
@@ -59,8 +59,8 @@ class ClassifierTrainer:
         seed: with the epoch, the source of all that is random.
         max_shift: pixels; each time that a training image is shown it is moved at random by up to as many in each
             direction, zeros moving in. 0: not at all.
-        average_decay: validate and predict with an average of the weights (:mod:`engine.averaging`); None: with the
-            last.
+        average_decay: validate and predict with an average of the weights (:mod:`engine.optim.averaging`); None: with
+            the last weights.
         early_stopping: ends the run when a metric no longer becomes better; None: never.
         dtype: of the inputs; the model's own dtype.
         replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.

@@ -12,15 +12,15 @@ from numpy.typing import DTypeLike
 from engine import memory, ops
 from engine.autograd.graph import Array
 from engine.autograd.tape import GradientTape
-from engine.averaging import AveragedWeights
 from engine.checkpoint import State
 from engine.data import ImageData, batch_count, batches, generator_for
 from engine.errors import DataError, SettingError, ShapeError
 from engine.nn.containers import Sequential
 from engine.nn.losses import BinaryCrossEntropy, Reduction
-from engine.optimizers import Optimizer
+from engine.optim.averaging import AveragedWeights
+from engine.optim.optimizer import Optimizer
+from engine.optim.schedules import Schedule
 from engine.replay import Replay
-from engine.schedules import Schedule
 from engine.trainers.health import PROBED, GradientNorms, activation_metrics, activations, probe, variety
 from engine.trainers.progress import Progress, check_dtype, under_prefix, with_prefix
 from engine.trainers.reports import BatchDone, EpochDone
@@ -70,8 +70,8 @@ class GanTrainer:
             the whole run. None: update it always.
         label_smoothing: s; the target for real images is 1 - s (one-sided, Salimans et al. 2016, section 3.4).
         seed: with the epoch, the source of all that is random.
-        average_decay: make samples with an average of the generator's weights (:mod:`engine.averaging`); None: with
-            the last.
+        average_decay: make samples with an average of the generator's weights (:mod:`engine.optim.averaging`);
+            None: with the last weights.
         early_stopping: ends the run when a metric no longer becomes better; None: never.
         replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
 

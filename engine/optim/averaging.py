@@ -13,7 +13,7 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.errors import SettingError
 from engine.nn.containers import Sequential
-from engine.optimizers import blocks
+from engine.optim.optimizer import blocks
 
 _PREFIX = "training."
 

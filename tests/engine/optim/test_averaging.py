@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from engine import BatchNorm, Dense, Sequential, SettingError, generator_for
-from engine.averaging import AveragedWeights
+from engine.optim.averaging import AveragedWeights
 
 
 def network(seed: int = 0) -> Sequential:

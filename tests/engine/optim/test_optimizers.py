@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_arrays
 
-from engine import SGD, Adam, AdamW, CheckpointError, SettingError, ShapeError, Tensor, optimizers
-from engine.optimizers import Optimizer, clip_by_global_norm, global_norm
+from engine import SGD, Adam, AdamW, CheckpointError, SettingError, ShapeError, Tensor
+from engine.optim import optimizer as optimizer_module
+from engine.optim.clipping import clip_by_global_norm, global_norm
+from engine.optim.optimizer import Optimizer
 
 OPTIMIZERS = [
     lambda: SGD(0.1),
@@ -177,7 +179,7 @@ def test_a_sum_that_fades_away_is_dropped_before_it_is_denormal(make, monkeypatc
     (kept, faded), *_ = [array for name, array in optimizer.state_dict().items() if array.shape]
     assert kept > 0.5
     assert faded == 0
-    monkeypatch.setattr(optimizers, "_FADED", 0)
+    monkeypatch.setattr(optimizer_module, "UNDERFLOW", 0)
     unaware, optimizer = fade()
     (_, faded), *_ = [array for name, array in optimizer.state_dict().items() if array.shape]
     assert 0 < faded < 1e-38
