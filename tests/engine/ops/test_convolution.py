@@ -67,7 +67,7 @@ def test_patches_may_be_made_in_pieces(monkeypatch: pytest.MonkeyPatch, rows: in
         changed = [factor * array for array in arrays]
         for ours, expected in zip(replay(losses, *changed), losses(*changed), strict=True):
             assert ours.tobytes() == expected.tobytes()
-    assert len(replay.programs) == 1
+    assert len(replay.plans) == 1
 
 
 def test_patches_are_not_kept() -> None:

@@ -323,7 +323,7 @@ def test_a_replay_gives_the_same_bits_on_other_numbers_or_refuses(name: str, dat
         for got, expected in zip(replay(step, *arrays), step(*arrays, rng=None), strict=True):
             assert got.tobytes() == expected.tobytes()
     if name in REPLAYED:
-        assert len(replay.programs) == 1
+        assert len(replay.plans) == 1
 
 
 def test_sigmoid_is_exact_at_both_ends() -> None:

@@ -1,12 +1,12 @@
-"""Replay: a training step recorded once and played again, without the tape and without allocating.
+"""Replay: a training step traced once and played again, without the tape and without allocating.
 
-A step does the same calls every time, as long as the shapes stay. So the first one is run on the plain tape, by arrays
-that write down every NumPy call of the forward pass and of the VJPs (:mod:`engine.traced`). Those calls, laid out in
-one block of memory (:mod:`engine.program`), are the following steps: the same functions on the same numbers, hence
-the same bits. What tinygrad's TinyJit does with kernels.
+A step makes the same calls every time, as long as the shapes stay. So the first one runs on the plain tape, on arrays
+that append every NumPy call of the forward pass and of the VJPs to a trace (:mod:`engine.replay.trace`). Those calls,
+laid out in one block of memory (:mod:`engine.replay.plan`), are the following steps: the same functions on the same
+numbers, hence the same bits. tinygrad's TinyJit does the same with kernels.
 
-The second step is run both ways. Only a program that gives every bit of the plain tape there is used from then on: a
-value that left the recording unseen (``float(np.asarray(x)[0])``) is a constant in the program, and shows itself.
+The second step runs both ways. Only a plan that gives every bit of the plain tape there is used from then on: a value
+that left the trace unseen (``float(np.asarray(x)[0])``) is a constant in the plan, and shows itself.
 """
 
 from __future__ import annotations
@@ -23,24 +23,26 @@ import numpy as np
 from engine import memory
 from engine.autograd.graph import Array
 from engine.errors import EngineError
-from engine.program import Program
-from engine.traced import Recording, Traced, TracedGenerator, is_recording, owner
+from engine.replay.calls import owner
+from engine.replay.plan import Plan
+from engine.replay.trace import Trace, is_tracing
+from engine.replay.traced_array import TracedArray, TracedGenerator, tracing
 
 Step: TypeAlias = Callable[..., Sequence[Array]]
 """``step(*inputs, rng=...) -> results``. It changes nothing, and depends on nothing else that changes but residents.
 
-What it reads from Python objects (a rate, a switch) stays what it was when the step was recorded.
+What it reads from Python objects (a rate, a switch) stays what it was when the step was traced.
 """
 
-_MOST_PROGRAMS = 64
+MAX_PLANS = 64
 """Steps of more shapes than these run plainly. A function made anew for each call is a new step each time."""
 
 
 @dataclass(slots=True)
 class _Prepared:
-    """A program with what goes in and comes out."""
+    """A plan with what goes in and comes out."""
 
-    program: Program
+    plan: Plan
     inputs: list[Array | None]  # memory to copy an input to; None for resident ones
     generator: TracedGenerator
     results: list[Array]
@@ -51,7 +53,7 @@ class _Prepared:
 class Replay:
     """Runs steps: the first two times on the plain tape, then by replay.
 
-    Each combination of a step and its inputs' shapes becomes a program; all use the same memory. A step that cannot
+    Each combination of a step and its inputs' shapes becomes a plan; all use the same memory. A step that cannot
     be replayed is run plainly every time. One thread at a time.
 
     Args:
@@ -72,13 +74,13 @@ class Replay:
         self._in_use = threading.RLock()
 
     @property
-    def programs(self) -> list[Program]:
-        """What has been recorded so far."""
-        return [prepared.program for prepared in self._prepared.values() if prepared is not None]
+    def plans(self) -> list[Plan]:
+        """What has been traced so far."""
+        return [prepared.plan for prepared in self._prepared.values() if prepared is not None]
 
     @property
     def size_bytes(self) -> int:
-        """The memory that all programs share."""
+        """The memory that all plans share."""
         return self._memory.nbytes
 
     def __call__(self, step: Step, *inputs: Array, rng: np.random.Generator | None = None) -> Sequence[Array]:
@@ -94,21 +96,21 @@ class Replay:
         try:
             key = (step, rng is None, *map(self._kind, inputs))
             prepared = self._prepared.get(key)
-            if is_recording():  # inside the step of another replay: part of its recording
+            if is_tracing():  # inside the step of another replay: part of its trace
                 return step(*inputs, rng=rng)
             if prepared is not None and prepared.checked:
                 self._play(prepared, inputs, rng)
                 return prepared.results
             if prepared is not None:
                 return self._check(key, prepared, step, inputs, rng)
-            if key in self._prepared or None in key or len(self._prepared) >= _MOST_PROGRAMS:
+            if key in self._prepared or None in key or len(self._prepared) >= MAX_PLANS:
                 return step(*inputs, rng=rng)
-            return self._record(key, step, inputs, rng)
+            return self._trace(key, step, inputs, rng)
         finally:
             self._in_use.release()
 
     def _kind(self, array: Array) -> Any:
-        """What a program depends on of an input: its place if it is resident, else only its shape and dtype.
+        """What a plan depends on of an input: its place if it is resident, else only its shape and dtype.
 
         None for scattered memory: NumPy may sum it in another order than a copy, and then the bits differ.
         """
@@ -126,33 +128,32 @@ class Replay:
                 np.copyto(target, given)
         prepared.generator.generator = rng
         with np.errstate(over="ignore"):  # as the sigmoid does, whose calls are among these
-            prepared.program.play()
+            prepared.plan.play()
 
-    def _record(
-        self, key: Any, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None
-    ) -> Sequence[Array]:
+    def _trace(self, key: Any, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None) -> Sequence[Array]:
         resident = [id(owner(array)) in self._owners for array in inputs]
         own = [array if stays else np.array(array) for array, stays in zip(inputs, resident, strict=True)]
         generator = TracedGenerator(rng)
         before = self._state(rng)
         try:
-            with Recording([*self._resident, *own], self._changing) as recording:
-                traced = step(*(array.view(Traced) for array in own), rng=rng and generator)
+            trace = Trace([*self._resident, *own], self._changing)
+            with tracing(trace):
+                traced = step(*(array.view(TracedArray) for array in own), rng=rng and generator)
                 results = [np.asarray(array) for array in traced]
-                program = Program(recording, results)
+                plan = Plan(trace, results)
         except Exception:  # noqa: BLE001 - not replayable, or a fault of the step: the plain run says which
             self._restore(rng, before)
             plain_results = step(*inputs, rng=rng)
             self._prepared[key] = None
             return plain_results
         copies = [None if stays else array for array, stays in zip(own, resident, strict=True)]
-        self._prepared[key] = _Prepared(program, copies, generator, [])
+        self._prepared[key] = _Prepared(plan, copies, generator, [])
         return results
 
     def _check(
         self, key: Any, prepared: _Prepared, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None
     ) -> Sequence[Array]:
-        """Play the program, then run the step plainly; keep the program if not a bit differs."""
+        """Play the plan, then run the step plainly; keep the plan if not a bit differs."""
         before = self._state(rng)
         self._play(prepared, inputs, rng)
         played = self._digests(prepared.results, rng)
@@ -184,17 +185,17 @@ class Replay:
         return [position, *((array.shape, array.dtype, sum_) for array, sum_ in zip(arrays, sums, strict=True))]
 
     def _bind(self, prepared: _Prepared) -> None:
-        """Give a program memory: what the largest needs serves them all, one at a time."""
-        if prepared.program.size_bytes > self._memory.nbytes:
+        """Give a plan memory: what the largest needs serves them all, one at a time."""
+        if prepared.plan.size_bytes > self._memory.nbytes:
             self._release()
-            needed = max(program.size_bytes for program in self.programs)
+            needed = max(plan.size_bytes for plan in self.plans)
             self._memory = memory.empty((needed,), np.uint8)
-        prepared.results = prepared.program.bind(self._memory)
+        prepared.results = prepared.plan.bind(self._memory)
         prepared.bound = True
 
     def _release(self) -> None:
-        """Take the memory from all programs: the next use binds them again."""
+        """Take the memory from all plans: the next use binds them again."""
         for prepared in self._prepared.values():
             if prepared is not None and prepared.bound:
-                prepared.results, prepared.bound = prepared.program.release(), False
+                prepared.results, prepared.bound = prepared.plan.release(), False
         self._memory = np.empty(0, np.uint8)

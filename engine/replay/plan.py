@@ -1,6 +1,6 @@
-"""Programs: the calls of a recording, laid out in one block of memory and ready to be played.
+"""Plan: the calls of a trace, laid out in one block of memory and ready to be played.
 
-In a recording each result has memory of its own. A program knows from which call to which each result is needed, and
+In a trace each result has memory of its own. A plan knows from which call to which each result is needed, and
 lets results that are never needed together share memory, as a compiler does with registers: the layout is "greedy by
 size" of Pisarchyk & Lee 2020 (arXiv:2001.03288).
 """
@@ -17,7 +17,8 @@ import numpy as np
 
 from engine.autograd.graph import Array
 from engine.memory import LINE
-from engine.traced import Call, NotReplayableError, Place, Recording, map_kind
+from engine.replay.calls import Call, NotReplayableError, Place, map_kind
+from engine.replay.trace import Trace
 
 
 @dataclass(slots=True)
@@ -29,24 +30,24 @@ class _Buffer:
     last: int = -1
 
 
-class Program:
-    """What a recorded function does, as calls on memory that :meth:`bind` provides.
+class Plan:
+    """What a traced function does, as calls on memory that :meth:`bind` provides.
 
     Args:
-        results: what the function gave back: arrays that the recording knows.
+        results: what the function gave back: arrays that the trace knows.
 
     Attributes:
         calls: with places instead of arrays.
         size_bytes: how much memory :meth:`bind` needs.
     """
 
-    def __init__(self, recording: Recording, results: Sequence[Array]) -> None:
+    def __init__(self, trace: Trace, results: Sequence[Array]) -> None:
         for result in results:
-            if not recording.knows(result):
+            if not trace.knows(result):
                 raise NotReplayableError(f"a result of unknown origin {result.shape}")
-        self.calls = recording.calls
-        self._results = [recording.place(result) for result in results]
-        self._buffers = [_Buffer(size) for size in recording.sizes]
+        self.calls = trace.calls
+        self._results = [trace.place(result) for result in results]
+        self._buffers = [_Buffer(size) for size in trace.sizes]
         _find_lifetimes(self.calls, self._results, self._buffers)
         aliases = _overwrite_dead_arguments(self.calls, self._buffers)
         offsets, self.size_bytes = _lay_out(self._buffers)
@@ -54,7 +55,7 @@ class Program:
         self._bound: list[Callable[[], Any]] = []
 
     def bind(self, memory: Array) -> list[Array]:
-        """Put the program onto ``memory``, at least ``size_bytes`` bytes; gives the arrays where results will lie."""
+        """Put the plan onto ``memory``, at least ``size_bytes`` bytes; gives the arrays where results will lie."""
 
         def array_at(place: Place) -> Array:
             if 0 in place.shape:  # a view of nothing may begin beyond its buffer's end

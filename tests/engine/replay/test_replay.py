@@ -81,7 +81,7 @@ def test_what_cannot_be_written_down_runs_plainly(leak: Any) -> None:
     for x in (np.array([1.0, 2.0, 3.0]), np.array([3.0, 1.0, 7.0]), np.array([2.0, 3.0, 1.0])):
         for got, expected in zip(replay(step, x.copy(), rng=rngs[0]), step(x.copy(), rng=rngs[1]), strict=True):
             assert got.tobytes() == expected.tobytes()
-    assert not replay.programs
+    assert not replay.plans
     assert rngs[0].random() == rngs[1].random()
 
 
@@ -119,7 +119,7 @@ def test_what_can_be_written_down_gives_the_same_bits(name: str, shape: tuple[in
         x = numbers.standard_normal(shape)
         for got, expected in zip(replay(step, x.copy(), rng=rngs[0]), step(x, rng=rngs[1]), strict=True):
             assert (got.shape, got.dtype, got.tobytes()) == (expected.shape, expected.dtype, expected.tobytes())
-    assert len(replay.programs) == 1
+    assert len(replay.plans) == 1
 
 
 def test_empty_arrays_and_arrays_without_axes_are_replayed() -> None:
@@ -130,7 +130,7 @@ def test_empty_arrays_and_arrays_without_axes_are_replayed() -> None:
     for x in (np.zeros((0, 3)), np.array(0.5), np.zeros((0, 3)), np.array(1.5), np.zeros((0, 3)), np.array(2.5)):
         for got, expected in zip(replay(step, x), step(x, rng=None), strict=True):
             assert (got.shape, got.tobytes()) == (expected.shape, expected.tobytes())
-    assert len(replay.programs) == 2
+    assert len(replay.plans) == 2
 
 
 def test_a_step_that_counts_its_calls_is_found_out_and_run_once_a_call() -> None:
@@ -199,7 +199,7 @@ def test_a_write_to_a_resident_array_is_made_once_by_the_plain_tape() -> None:
     for i in range(1, 4):
         replay(step, np.ones(2))
         assert mean.tolist() == [i, i]
-    assert not replay.programs
+    assert not replay.plans
 
 
 @pytest.mark.parametrize("seen", [True, False])
@@ -217,7 +217,7 @@ def test_what_a_step_may_change_is_compared_too(seen: bool) -> None:
         assert replay(step, np.array([1.0, i]))[0].tolist() == [2, 2 * i]
         expected = expected * 0.5 + [1.0, i]
         assert mean.tolist() == expected.tolist()
-    assert len(replay.programs) == seen
+    assert len(replay.plans) == seen
 
 
 def test_steps_with_and_without_a_generator_are_different_steps() -> None:
@@ -253,20 +253,20 @@ def test_methods_of_objects_that_are_equal_are_different_steps() -> None:
         assert [replay(scale.step, np.ones(1))[0].tolist() for scale in scales] == [[2], [3]]
 
 
-def test_dtypes_and_shapes_have_programs_of_their_own() -> None:
+def test_dtypes_and_shapes_have_plans_of_their_own() -> None:
     replay = Replay([])
     for _ in range(3):
         for x in (np.ones(3), np.ones(3, np.float32), np.ones((3, 1)), np.ones(3, np.int64)):
             result = replay(doubled, x)[0]
             assert (result.dtype, result.shape, result.tolist()) == (x.dtype, x.shape, (2 * x).tolist())
-    assert len(replay.programs) == 4
+    assert len(replay.plans) == 4
 
 
 def test_functions_made_anew_for_each_call_do_not_pile_up() -> None:
     replay = Replay([])
     for i in range(100):
         assert replay(lambda x, rng, i=i: [x * i], np.ones(1))[0].tolist() == [i]
-    assert len(replay.programs) == 64
+    assert len(replay.plans) == 64
 
 
 def test_a_replay_inside_the_step_of_another_is_part_of_it() -> None:
@@ -277,7 +277,7 @@ def test_a_replay_inside_the_step_of_another_is_part_of_it() -> None:
 
     for i in range(4):
         assert outer(step, np.array([1.0, i]))[0].tolist() == [3, 3 * i]
-    assert (len(outer.programs), len(inner.programs)) == (1, 1)  # the inner one from the check of the outer
+    assert (len(outer.plans), len(inner.plans)) == (1, 1)  # the inner one from the check of the outer
 
 
 def test_two_threads_do_not_share_a_replay() -> None:
@@ -299,7 +299,7 @@ def test_two_threads_do_not_share_a_replay() -> None:
     assert errors == ["a Replay is used by two threads at once; give each its own"]
 
 
-def test_a_fault_in_the_middle_of_a_recording_leaves_no_trace() -> None:
+def test_a_fault_in_the_middle_of_a_trace_leaves_no_trace() -> None:
     faulty = [True]
 
     def step(x: np.ndarray, *, rng: np.random.Generator) -> list[np.ndarray]:
@@ -315,10 +315,10 @@ def test_a_fault_in_the_middle_of_a_recording_leaves_no_trace() -> None:
     for seed in range(4):
         expected = generator_for(seed, "test").random(2)
         assert replay(step, np.ones(2), rng=generator_for(seed, "test"))[0].tolist() == expected.tolist()
-    assert len(replay.programs) == 1
+    assert len(replay.plans) == 1
 
 
-def test_recording_keeps_no_array_that_the_step_has_dropped() -> None:
+def test_a_trace_keeps_no_array_that_the_step_has_dropped() -> None:
     def chain(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         for _ in range(50):
             x = np.tanh(x)
@@ -343,10 +343,10 @@ def test_random_numbers_are_drawn_anew() -> None:
     for seed in range(3):
         expected = step(x, rng=generator_for(seed, "test"))[0]
         assert replay(step, x, rng=generator_for(seed, "test"))[0].tolist() == expected.tolist()
-    assert len(replay.programs) == 1
+    assert len(replay.plans) == 1
 
 
-def test_an_error_of_the_step_ends_the_recording() -> None:
+def test_an_error_of_the_step_ends_the_trace() -> None:
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         raise ZeroDivisionError
 
@@ -380,5 +380,5 @@ def test_a_result_lies_where_nothing_else_is_needed() -> None:
         x = rng.random((8, 8))
         for got, expected in zip(replay(step, x), step(x, rng=None), strict=True):
             assert got.tobytes() == expected.tobytes()
-    assert len(replay.programs) == 1
+    assert len(replay.plans) == 1
     assert replay.size_bytes < 60 * x.nbytes  # of some 200 results
