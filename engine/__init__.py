@@ -14,8 +14,8 @@ from engine.errors import (
     SettingError,
     ShapeError,
 )
-from engine.judge import FeatureStatistics, Judge
-from engine.metrics import accuracy, confusion_matrix
+from engine.evaluation.gan_metrics import FeatureStatistics, ReferenceClassifier
+from engine.evaluation.metrics import accuracy, confusion_matrix
 from engine.nn import initializers
 from engine.nn.activations import Activation
 from engine.nn.containers import Sequential
@@ -30,9 +30,9 @@ from engine.optim import schedules
 from engine.optim.adam import Adam, AdamW
 from engine.optim.sgd import SGD
 from engine.trainers.classifier import ClassifierSamples, ClassifierTrainer
+from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
 from engine.trainers.gan import GanTrainer, Latent
 from engine.trainers.reports import BatchDone, EpochDone
-from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 __all__ = [
     "SGD",
@@ -59,9 +59,9 @@ __all__ = [
     "GradientError",
     "GradientTape",
     "ImageData",
-    "Judge",
     "Latent",
     "MaxPool2D",
+    "ReferenceClassifier",
     "Reshape",
     "Sequential",
     "SettingError",

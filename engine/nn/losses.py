@@ -88,6 +88,16 @@ class _Reduced:
         return total if self.reduction == "sum" else ops.multiply(total, 1 / batch)
 
 
+def per_image(loss: Array, reduction: Reduction, batch: int) -> float:
+    """A loss as the mean over its ``batch``, whatever its reduction, so that runs can be compared."""
+    return float(loss) / batch if reduction == "sum" else float(loss)
+
+
+def mean_gradient_scale(reduction: Reduction, batch: int) -> float:
+    """The factor that makes gradients of a loss those of its mean over the ``batch``."""
+    return 1 / batch if reduction == "sum" else 1.0
+
+
 class SquaredError(_Reduced):
     """``sum (output - target) ** 2``; integer labels stand for one-hot rows, ``(1 - s) one_hot + s / classes``."""
 

@@ -15,17 +15,17 @@ from engine.autograd.tape import GradientTape
 from engine.checkpoint import State
 from engine.data import ImageData, batch_count, batches, check_labels, draw_shifts, generator_for
 from engine.errors import CheckpointError, DataError, SettingError, ShapeError
-from engine.metrics import accuracy, confusion_matrix
+from engine.evaluation.diagnostics import GradientNorms, activation_metrics, activations, probe
+from engine.evaluation.metrics import accuracy, confusion_matrix
 from engine.nn.containers import Sequential
-from engine.nn.losses import Loss
+from engine.nn.losses import Loss, mean_gradient_scale, per_image
 from engine.optim.averaging import AveragedWeights
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
 from engine.replay import Replay
-from engine.trainers.health import GradientNorms, activation_metrics, activations, probe
+from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
 from engine.trainers.progress import Progress, check_dtype, under_prefix, with_prefix
 from engine.trainers.reports import BatchDone, EpochDone
-from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 _EVALUATION_BATCH = 500
 """Images at a time: large enough for the matrix products, small enough for the cache."""
@@ -154,10 +154,10 @@ class ClassifierTrainer:
                 inputs = self.train.inputs(batch, self.dtype, x if len(batch) == len(x) else x[: len(batch)], shifts)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss says it better
                     loss, outputs, *gradients = replay(self._losses, inputs, self._train_targets[batch], rng=dropout)
-                    value = self._per_image(loss, len(batch))
+                    value = per_image(loss, self.loss.reduction, len(batch))
                     progress.check_finite("train_loss", value, step)
                     if norms.is_due(step - progress.step):
-                        norms.add(gradients, 1 / len(batch) if self.loss.reduction == "sum" else 1.0)
+                        norms.add(gradients, mean_gradient_scale(self.loss.reduction, len(batch)))
                     rate = self.optimizer.learning_rate * self.schedule(step, progress.steps_per_epoch, progress.steps)
                     self.optimizer.apply(parameters, gradients, rate)
                     self._average.update(step)
@@ -177,7 +177,7 @@ class ClassifierTrainer:
                 "val_loss": validation_loss,
                 "val_accuracy": accuracy(self._validation_labels, predictions),
                 "learning_rate": rate,
-            } | self._health(norms)
+            } | self._diagnostics(norms)
             confusion = confusion_matrix(self._validation_labels, predictions, self.model.units)
             is_best = self.best_accuracy is None or metrics["val_accuracy"] > self.best_accuracy
             if is_best:
@@ -245,18 +245,15 @@ class ClassifierTrainer:
             targets = self._validation_targets[part]
             with np.errstate(over="ignore", invalid="ignore"):
                 outputs = np.asarray(self._outputs(self.validation.inputs(part, self.dtype), training=False))
-                total += self._per_image(self.loss(outputs, targets), len(targets)) * len(targets)
+                loss = self.loss(outputs, targets)
+            total += per_image(loss, self.loss.reduction, len(targets)) * len(targets)
             predictions.append(outputs.argmax(axis=1))
         return total / len(self.validation), np.concatenate(predictions)
 
-    def _health(self, norms: GradientNorms) -> dict[str, float]:
-        """What the epoch did to the inside of the model (:mod:`engine.trainers.health`)."""
+    def _diagnostics(self, norms: GradientNorms) -> dict[str, float]:
+        """What the epoch did to the inside of the model (:mod:`engine.evaluation.diagnostics`)."""
         outputs = activations(self.model, self.validation.inputs(probe(self.validation), self.dtype))
         return norms.metrics() | activation_metrics(self.model, outputs)
-
-    def _per_image(self, loss: Array, batch: int) -> float:
-        """The loss as a mean over the batch, whatever its reduction, so that runs can be compared."""
-        return float(loss) / batch if self.loss.reduction == "sum" else float(loss)
 
 
 def _is_a_best(accuracy: object, epoch: object, epochs: int) -> bool:

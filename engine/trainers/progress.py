@@ -12,8 +12,8 @@ from engine.autograd.graph import Array
 from engine.checkpoint import State
 from engine.errors import CheckpointError, DivergedError, EngineError, SettingError
 from engine.nn.containers import Sequential
+from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
 from engine.trainers.reports import EpochDone
-from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 
 class Progress:
@@ -54,7 +54,7 @@ class Progress:
         """Why the run is over before its last epoch, if it is."""
         if self.early_stopping is None or self.epoch >= self.epochs:
             return None
-        return self.early_stopping.verdict
+        return self.early_stopping.stopped
 
     @property
     def over(self) -> bool:

@@ -1,8 +1,17 @@
 import numpy as np
 import pytest
 
-from engine import DataError, Dense, Dropout, FeatureStatistics, Judge, Sequential, ShapeError, generator_for
-from engine.judge import frechet_distance, symmetric_root
+from engine import (
+    DataError,
+    Dense,
+    Dropout,
+    FeatureStatistics,
+    ReferenceClassifier,
+    Sequential,
+    ShapeError,
+    generator_for,
+)
+from engine.evaluation.gan_metrics import frechet_distance, symmetric_root
 
 RNG = np.random.default_rng(0)
 
@@ -12,7 +21,7 @@ def normal(features: int, seed: int) -> FeatureStatistics:
     return FeatureStatistics.of(rows + seed)
 
 
-def brightest() -> Judge:
+def brightest() -> ReferenceClassifier:
     """Takes an image of four pixels for the class of its brightest one, the surer the more it stands out."""
     rng = generator_for(0, "init")
     model = Sequential([Dense(4, 4, "relu", rng=rng), Dropout(0.5), Dense(4, 4, "softmax", rng=rng)])
@@ -20,7 +29,7 @@ def brightest() -> Judge:
     for layer, weight in ((first, 1.0), (last, 10.0)):
         assert isinstance(layer, Dense)
         layer.weight[...], layer.bias[...] = np.eye(4) * weight, 0
-    return Judge(model, FeatureStatistics.of(images([0, 1, 2, 3] * 5).reshape(-1, 4) / 255))
+    return ReferenceClassifier(model, FeatureStatistics.of(images([0, 1, 2, 3] * 5).reshape(-1, 4) / 255))
 
 
 def images(classes: list[int]) -> np.ndarray:
@@ -80,11 +89,11 @@ def test_other_features_cannot_be_compared() -> None:
         frechet_distance(normal(5, 1), normal(6, 1))
 
 
-def test_the_judge_names_classes_and_its_confidence() -> None:
-    verdicts = brightest().look(images([2, 0, 3] * 300))
-    assert verdicts.labels.tolist() == [2, 0, 3] * 300
-    assert verdicts.confidences == pytest.approx(1 / (1 + 3 * np.exp(-10)))
-    np.testing.assert_allclose(verdicts.features, images([2, 0, 3] * 300).reshape(-1, 4) / 255)
+def test_a_reference_classifier_names_classes_and_its_confidence() -> None:
+    found = brightest().evaluate(images([2, 0, 3] * 300))
+    assert found.labels.tolist() == [2, 0, 3] * 300
+    assert found.confidences == pytest.approx(1 / (1 + 3 * np.exp(-10)))
+    np.testing.assert_allclose(found.features, images([2, 0, 3] * 300).reshape(-1, 4) / 255)
 
 
 def test_images_like_the_real_ones_get_the_best_scores() -> None:
@@ -112,8 +121,8 @@ def test_a_class_is_covered_from_three_tenths_of_an_equal_share_on(rare: int, co
     assert (1 - scores["class_entropy"]) * np.log(4) == pytest.approx(divergence)
 
 
-def test_the_judge_refuses_other_images() -> None:
-    with pytest.raises(ShapeError, match="the judge sees 4 pixels, not 9"):
-        brightest().look(np.zeros((1, 3, 3), np.uint8))
+def test_a_reference_classifier_refuses_other_images() -> None:
+    with pytest.raises(ShapeError, match="the reference classifier takes 4 pixels, not 9"):
+        brightest().evaluate(np.zeros((1, 3, 3), np.uint8))
     with pytest.raises(DataError):
-        brightest().look(np.zeros((1, 2, 2), np.float32))
+        brightest().evaluate(np.zeros((1, 2, 2), np.float32))

@@ -22,8 +22,9 @@ from engine import (
     generator_for,
     schedules,
 )
-from engine.trainers import classifier, gan, health
-from engine.trainers.health import GradientNorms, activation_metrics, activations, probe, variety
+from engine.evaluation import diagnostics
+from engine.evaluation.diagnostics import GradientNorms, activation_metrics, activations, probe, sample_diversity
+from engine.trainers import classifier, gan
 
 RNG = np.random.default_rng(0)
 DATA = ImageData(RNG.integers(0, 256, (40, 4, 4), dtype=np.uint8), RNG.integers(0, 3, 40))
@@ -152,17 +153,17 @@ def test_layers_are_counted_under_their_numbers_and_together() -> None:
     assert metrics["d_dead_units"] == pytest.approx((6 * first + 2) / 8)
 
 
-def test_variety_is_nothing_for_copies_and_one_for_the_real_thing() -> None:
+def test_sample_diversity_is_nothing_for_copies_and_one_for_the_real_thing() -> None:
     real = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
-    assert variety(np.repeat(real[:1], 50, axis=0), real) < 1e-5
-    assert variety(real, real) == pytest.approx(1)
-    assert variety(real / 2, real) == pytest.approx(0.5)
-    assert np.isfinite(variety(real, np.zeros_like(real)))
+    assert sample_diversity(np.repeat(real[:1], 50, axis=0), real) < 1e-5
+    assert sample_diversity(real, real) == pytest.approx(1)
+    assert sample_diversity(real / 2, real) == pytest.approx(0.5)
+    assert np.isfinite(sample_diversity(real, np.zeros_like(real)))
 
 
 def test_the_probe_is_spread_over_data_sorted_by_class() -> None:
     images = np.zeros((5000, 2, 2), np.uint8)
-    assert len(probe(ImageData(images, None))) == health.PROBED
+    assert len(probe(ImageData(images, None))) == diagnostics.PROBE_IMAGES
     assert (probe(ImageData(images, None))[0], probe(ImageData(images, None))[-1]) == (0, 4999)
     assert probe(DATA).tolist() == list(range(40))
 

@@ -1,4 +1,4 @@
-"""The judge that the package ships: it knows digits, and tells real ones from made ones."""
+"""The reference classifier that the package ships: it knows digits, and tells real ones from made ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import Judge, checkpoint
+from engine import ReferenceClassifier, checkpoint
 from service.contract.validation import read_resolved, resolve
 from service.datasets import BUILT_IN, Dataset, load
 from workers import build, make_judge
@@ -20,36 +20,36 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def judge(digits: Dataset) -> Judge:
-    found = build.judge(digits)
+def reference(digits: Dataset) -> ReferenceClassifier:
+    found = build.reference_classifier(digits)
     assert found is not None
     return found
 
 
-def test_it_knows_digits(digits: Dataset, judge: Judge) -> None:
-    verdicts = judge.look(digits.validation_images)  # among those that it was trained on; of others it misses 0.9%
-    assert np.mean(verdicts.labels == digits.validation_labels) > 0.995
-    assert verdicts.confidences.mean() > 0.98
+def test_it_knows_digits(digits: Dataset, reference: ReferenceClassifier) -> None:
+    found = reference.evaluate(digits.validation_images)  # among those that it was trained on; of others it misses 0.9%
+    assert np.mean(found.labels == digits.validation_labels) > 0.995
+    assert found.confidences.mean() > 0.98
 
 
-def test_real_digits_get_the_best_scores(digits: Dataset, judge: Judge) -> None:
-    scores = judge.score(digits.validation_images)
+def test_real_digits_get_the_best_scores(digits: Dataset, reference: ReferenceClassifier) -> None:
+    scores = reference.score(digits.validation_images)
     assert scores["mode_coverage"] == 1
     assert scores["class_entropy"] > 0.99
     assert scores["frechet_distance"] < 20
 
 
-def test_noise_and_copies_get_bad_ones(digits: Dataset, judge: Judge) -> None:
-    real = judge.score(digits.validation_images[:500])["frechet_distance"]
+def test_noise_and_copies_get_bad_ones(digits: Dataset, reference: ReferenceClassifier) -> None:
+    real = reference.score(digits.validation_images[:500])["frechet_distance"]
     noise = np.random.default_rng(0).integers(0, 256, (500, 28, 28)).astype(np.uint8)
     copies = np.repeat(digits.validation_images[:1], 500, axis=0)
-    assert judge.score(noise)["frechet_distance"] > 20 * real
-    assert judge.score(copies)["frechet_distance"] > 20 * real
-    assert judge.score(copies)["mode_coverage"] == 0.1
+    assert reference.score(noise)["frechet_distance"] > 20 * real
+    assert reference.score(copies)["frechet_distance"] > 20 * real
+    assert reference.score(copies)["mode_coverage"] == 0.1
     blurred = (digits.validation_images[:500] // 2 + np.roll(digits.validation_images[:500], 1, axis=0) // 2).astype(
         np.uint8
     )
-    assert judge.score(blurred)["frechet_distance"] > 5 * real
+    assert reference.score(blurred)["frechet_distance"] > 5 * real
 
 
 def test_it_is_what_its_command_makes() -> None:

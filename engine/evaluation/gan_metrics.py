@@ -1,7 +1,7 @@
-"""A classifier as the judge of made images: which classes there are, how sure it is, how far they are from real ones.
+"""Metrics of generated images: coverage of the classes, confidence, and distance to real images.
 
-Accuracy says how well a classifier does, but a generator has no such number of its own. A classifier that was trained
-on the same kind of images gives it some: what it takes them for, and what its last hidden layer makes of them.
+Accuracy measures a classifier, but a generator has no such number of its own. A *reference classifier*, trained on the
+same kind of images, provides some: the class that it predicts for each image, and the outputs of its last hidden layer.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from engine.data import ImageData
 from engine.errors import DataError, ShapeError
 from engine.nn.containers import Sequential
 
-_BATCH = 500
-_COVERED = 0.3
+_BATCH_IMAGES = 500
+"""Images classified at a time."""
+_COVERED_SHARE = 0.3
 """A class counts as covered with this share of what would be its equal share: 3% of the images for ten classes."""
 
 
@@ -81,13 +82,13 @@ def symmetric_root(matrix: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
-    """What the judge says of images.
+class Classifications:
+    """Predictions of a classifier.
 
     Attributes:
-        labels: int64 (n,), the class that it takes each for.
-        confidences: (n,) in [0, 1], the probability that it gives this class.
-        features: (n, features), what its last hidden layer makes of them.
+        labels: int64 (n,), the class predicted for each image.
+        confidences: (n,) in [0, 1], the predicted probability of that class.
+        features: (n, features), the outputs of the last hidden layer.
     """
 
     labels: Array
@@ -95,12 +96,12 @@ class Verdicts:
     features: Array
 
 
-def look(model: Sequential, images: Array, scale: tuple[float, float] = (0.0, 1.0)) -> Verdicts:
-    """What a classifier makes of uint8 images (n, ...), one by one.
+def classify(model: Sequential, images: Array, scale: tuple[float, float] = (0.0, 1.0)) -> Classifications:
+    """Classify uint8 images (n, ...).
 
     Args:
         model: ends with a softmax, after at least one hidden layer: the last one's outputs are the features.
-        scale: what it was trained to see the bytes 0 and 255 as.
+        scale: the values of the bytes 0 and 255 that it was trained with.
 
     Raises:
         ShapeError: the images do not have the model's number of pixels.
@@ -108,22 +109,22 @@ def look(model: Sequential, images: Array, scale: tuple[float, float] = (0.0, 1.
     """
     data = ImageData(images, None, scale)
     if data.features != model.inputs:
-        raise ShapeError(f"the judge sees {model.inputs} pixels, not {data.features}")
+        raise ShapeError(f"the reference classifier takes {model.inputs} pixels, not {data.features}")
     labels, confidences, features = [], [], []
-    for start in range(0, len(data), _BATCH):
-        outputs = model.layer_outputs(data.inputs(slice(start, start + _BATCH), model.dtype))
+    for start in range(0, len(data), _BATCH_IMAGES):
+        outputs = model.layer_outputs(data.inputs(slice(start, start + _BATCH_IMAGES), model.dtype))
         probabilities = np.asarray(outputs[-1])
         labels.append(probabilities.argmax(axis=1))
         confidences.append(probabilities.max(axis=1))
         features.append(np.asarray(outputs[-2]).reshape(len(probabilities), -1))
-    return Verdicts(*map(np.concatenate, (labels, confidences, features)))
+    return Classifications(*map(np.concatenate, (labels, confidences, features)))
 
 
-class Judge:
+class ReferenceClassifier:
     """A classifier with the statistics of its features on real images.
 
     Args:
-        model, scale: as :func:`look` has them.
+        model, scale: as for :func:`classify`.
         real: of the features on real images.
     """
 
@@ -132,29 +133,29 @@ class Judge:
         self.real = real
         self.scale = scale
 
-    def look(self, images: Array) -> Verdicts:
-        """Judge uint8 images (n, ...) one by one; raises as :func:`look` does."""
-        return look(self.model, images, self.scale)
+    def evaluate(self, images: Array) -> Classifications:
+        """Classify uint8 images (n, ...); raises as :func:`classify` does."""
+        return classify(self.model, images, self.scale)
 
     def score(self, images: Array) -> dict[str, float]:
-        """Judge images (n, ...) together, n at least 2.
+        """Metrics of uint8 images (n, ...) together, n at least 2.
 
         - ``mode_coverage``: share of the classes with at least 0.3 of an equal share of the images, which is 3% of
           them for ten classes.
         - ``min_class_share``: share of the images in the rarest class.
         - ``class_entropy``: of the classes' shares, 1 where all are equal, 0 where there is only one. The
           Kullback-Leibler divergence to equal shares is ``(1 - class_entropy) * ln(classes)``.
-        - ``confidence``: mean probability of the class that each image was taken for.
+        - ``confidence``: mean predicted probability of the predicted class.
         - ``frechet_distance``: of the features to those of real images (:func:`frechet_distance`).
         """
-        verdicts = self.look(images)
-        counts = np.bincount(verdicts.labels, minlength=self.model.units)
+        found = self.evaluate(images)
+        counts = np.bincount(found.labels, minlength=self.model.units)
         shares = counts / len(images)
         some = shares[shares > 0]
         return {
-            "mode_coverage": float(np.mean(counts * len(counts) >= _COVERED * len(images))),
+            "mode_coverage": float(np.mean(counts * len(counts) >= _COVERED_SHARE * len(images))),
             "min_class_share": float(shares.min()),
             "class_entropy": abs(float((some * np.log(some)).sum())) / math.log(len(shares)),
-            "confidence": float(np.mean(verdicts.confidences, dtype=np.float64)),
-            "frechet_distance": frechet_distance(self.real, FeatureStatistics.of(verdicts.features)),
+            "confidence": float(np.mean(found.confidences, dtype=np.float64)),
+            "frechet_distance": frechet_distance(self.real, FeatureStatistics.of(found.features)),
         }

@@ -1,7 +1,7 @@
-"""What training does to a network's inside, in numbers: gradient norms, dead and saturated units, variety of samples.
+"""Diagnostics of a training: gradient norms, dead and saturated units, diversity of samples.
 
-All of it is looked at, nothing is drawn and nothing is written: the training has the same bits with and without.
-Two things keep it cheap: gradients are measured in a few steps of an epoch, and activations on a few images after it.
+Measuring draws no random number and writes nothing: the training has the same bits with and without. It is cheap
+because gradients are measured in a few steps of an epoch, and activations on a few images after it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from engine.data import ImageData
 from engine.nn.activations import Activation
 from engine.nn.containers import Sequential
 
-PROBED = 64
+PROBE_IMAGES = 64
 """Images that activations are measured on: the same ones after every epoch."""
 
-_STEPS = 8
+_MEASURED_STEPS = 8
 """Steps of an epoch whose gradients are measured, evenly spaced."""
-_FLAT = 0.05
+_FLAT_SLOPE_SHARE = 0.05
 """A sigmoid or tanh is saturated where its slope is below this share of its steepest."""
 
 
@@ -37,14 +37,14 @@ class GradientNorms:
 
     def __init__(self, network: Sequential, steps: int) -> None:
         self._layers = [name.rpartition(".")[0] for name in network.named_parameters()]
-        self._due = [(2 * i + 1) * steps // (2 * _STEPS) for i in range(_STEPS)]
+        self._due = [(2 * i + 1) * steps // (2 * _MEASURED_STEPS) for i in range(_MEASURED_STEPS)]
         self._sums = dict.fromkeys(self._layers, 0.0)
         self._total = 0.0
         self._count = 0
 
     def is_due(self, step: int) -> bool:
         """Whether to measure in this step of the epoch, counted from 0, or in the next one that has gradients."""
-        return self._count < _STEPS and step >= self._due[self._count]
+        return self._count < _MEASURED_STEPS and step >= self._due[self._count]
 
     def add(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
         """Measure, before an optimizer uses the gradients up; ``scale`` makes them those of the mean loss."""
@@ -108,19 +108,19 @@ def _count(activation: Activation | None, y: Array) -> tuple[str, int, int] | No
         case Activation.RELU | Activation.LEAKY_RELU:
             return "dead_units", int(np.count_nonzero(~(y > 0).any(axis=tuple(range(y.ndim - 1))))), y.shape[-1]
         case Activation.TANH:
-            return "saturation", int(np.count_nonzero(1 - y * y < _FLAT)), y.size
+            return "saturation", int(np.count_nonzero(1 - y * y < _FLAT_SLOPE_SHARE)), y.size
         case Activation.SIGMOID:
-            return "saturation", int(np.count_nonzero(4 * y * (1 - y) < _FLAT)), y.size
+            return "saturation", int(np.count_nonzero(4 * y * (1 - y) < _FLAT_SLOPE_SHARE)), y.size
         case Activation.SOFTMAX | None:
             return None
 
 
 def probe(data: ImageData) -> Array:
     """Indices of the images that activations are measured on: spread over all, in case they lie sorted by class."""
-    return np.linspace(0, len(data) - 1, min(PROBED, len(data))).astype(np.int64)
+    return np.linspace(0, len(data) - 1, min(PROBE_IMAGES, len(data))).astype(np.int64)
 
 
-def variety(made: Array, real: Array) -> float:
+def sample_diversity(made: Array, real: Array) -> float:
     """How much made images (n, pixels) differ from each other, beside how much real ones do.
 
     The deviation of the pixels around their mean image, over that of the real ones: near 0 where all images are the

@@ -13,8 +13,8 @@ def stopped_after(values: list[float], **settings) -> tuple[int, StoppedEarly] |
     stopping = EarlyStopping("metric", **settings)
     for epoch, value in enumerate(values, 1):
         stopping.update(epoch, {"metric": value, "other": 0.0})
-        if stopping.verdict:
-            return epoch, stopping.verdict
+        if stopping.stopped:
+            return epoch, stopping.stopped
     return None
 
 
@@ -48,21 +48,21 @@ def test_a_resumed_count_stops_in_the_same_epoch(values, patience, min_delta, hi
             state = json.loads(json.dumps(parts.state_dict()))
             parts = make()
             parts.load_state_dict(state, cut)
-            assert parts.verdict == whole.verdict
+            assert parts.stopped == whole.stopped
         for stopping in (whole, parts):
             stopping.update(epoch, {"metric": value})
-        assert parts.verdict == whole.verdict
+        assert parts.stopped == whole.stopped
 
 
 @pytest.mark.parametrize("state", [None, {"metric": "other"}, {"metric": "metric", "patience": 3, "min_delta": 0.0}])
 def test_without_a_count_of_its_own_it_begins_where_the_run_stands(state) -> None:
     stopping = EarlyStopping("metric", higher_is_better=True, patience=2)
     stopping.load_state_dict(state, 7)
-    assert stopping.verdict is None
+    assert stopping.stopped is None
     for epoch, value in ((8, 0.5), (9, 0.4), (10, 0.5)):
-        assert stopping.verdict is None
+        assert stopping.stopped is None
         stopping.update(epoch, {"metric": value})
-    assert stopping.verdict == StoppedEarly("metric", 0.5, 8, 2)
+    assert stopping.stopped == StoppedEarly("metric", 0.5, 8, 2)
 
 
 def test_what_makes_no_sense_is_refused() -> None:

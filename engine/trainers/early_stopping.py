@@ -74,7 +74,7 @@ class EarlyStopping:
         return value - best if self.higher_is_better else best - value
 
     @property
-    def verdict(self) -> StoppedEarly | None:
+    def stopped(self) -> StoppedEarly | None:
         """Why the run is over; None while it is not."""
         if self._best is None or self._epoch - self._best_epoch < self.patience:
             return None
