@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from engine.errors import GradientError
+
 Array: TypeAlias = np.ndarray[Any, Any]
 
 Vjp: TypeAlias = Callable[[Array], Array]
@@ -76,13 +78,29 @@ class Recorder:
         self.reference: weakref.ref[Recorder] = weakref.ref(self)
 
 
+def _as_it_is(array: Array) -> Array:
+    return array
+
+
 class _Running(threading.local):
     recorder: Recorder | None = None
     array_class: type[Array] = np.ndarray
+    constant: Callable[[Array], Array] = staticmethod(_as_it_is)
+
+
+def refuse_in_trace(what: str) -> None:
+    """Raise if a replay is tracing the step that this thread is in: what Python objects keep would change unseen.
+
+    Raises:
+        GradientError: a step is being traced; a replay then runs it plainly each time.
+    """
+    if running.array_class is not np.ndarray:
+        raise GradientError(f"{what} cannot be part of a step that is replayed; call it on the step's results")
 
 
 running = _Running()
 """The tape that is running in this thread, as ``running.recorder``. Threads do not see each other's tapes.
 
-``running.array_class`` is what primitives compute on: plain arrays, or the traced ones of :mod:`engine.replay`.
+``running.array_class`` is what primitives compute on: plain arrays, or the traced ones of :mod:`engine.replay`; and
+``running.constant`` makes such an array of one that is the same in each run of a step.
 """

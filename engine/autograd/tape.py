@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from engine.autograd.graph import Array, Node, Recorder, running
-from engine.autograd.tensor import Tensor
+from engine.autograd.tensor import Tensor, plain
 from engine.errors import GradientError, ShapeError
 
 
@@ -113,8 +113,11 @@ class GradientTape(Recorder):
 
 def _seed(target: Tensor, output_gradients: Any) -> Array:
     if output_gradients is None:
-        return np.ones(target.shape, target.dtype)
-    seed = np.array(output_gradients, target.dtype)
+        return running.constant(np.ones(target.shape, target.dtype))
+    if isinstance(output_gradients, np.ndarray):
+        seed: Array = plain(output_gradients).astype(target.dtype)
+    else:
+        seed = np.array(output_gradients, target.dtype)
     if seed.shape != target.shape:
         raise ShapeError(
             f"gradient: output_gradients {seed.shape} for a target {target.shape}: the shapes must be equal",

@@ -87,13 +87,13 @@ def _power_base(g: Array, a: Any, b: Any) -> Any:
     if np.ndim(b) == 0 and b != 0:
         return g * (b * np.power(a, b - 1))
     constant = np.equal(b, 0)
-    return np.where(constant, np.zeros((), g.dtype), g * b * np.power(a, np.where(constant, b, b - 1)))
+    return np.where(constant, 0, g * b * np.power(a, np.where(constant, b, b - 1)))
 
 
 def _power_exponent(g: Array, y: Array, a: Any) -> Any:
     """``g * y * log a``, and its limit 0 where a is 0 and the exponent is not negative."""
     zero = np.logical_and(np.equal(a, 0), np.isfinite(y))
-    return np.where(zero, np.zeros((), g.dtype), g * y * np.log(np.where(zero, np.ones_like(a), a)))
+    return np.where(zero, 0, g * y * np.log(np.where(zero, np.ones_like(a), a)))
 
 
 power = Primitive(
@@ -131,8 +131,8 @@ where = Primitive(
     "where",
     _where,
     None,
-    lambda y, condition, a, b: unbroadcast(y, a, lambda g: np.where(condition, g, np.zeros((), g.dtype))),
-    lambda y, condition, a, b: unbroadcast(y, b, lambda g: np.where(condition, np.zeros((), g.dtype), g)),
+    lambda y, condition, a, b: unbroadcast(y, a, lambda g: np.where(condition, g, 0)),
+    lambda y, condition, a, b: unbroadcast(y, b, lambda g: np.where(condition, 0, g)),
     doc="``a`` where ``condition`` holds, else ``b``.",
 )
 

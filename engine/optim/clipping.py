@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.autograd.graph import Array
+from engine.autograd.graph import Array, refuse_in_trace
 
 
 def global_norm(gradients: Sequence[Array]) -> float:
@@ -33,6 +33,7 @@ def clip_by_global_norm(gradients: Sequence[Array], bound: float) -> float:
     Returns:
         The norm before.
     """
+    refuse_in_trace("clip_by_global_norm")
     norm = global_norm(gradients)
     factor = bound / (norm + 1e-6)
     if factor < 1:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from engine import memory
-from engine.autograd.graph import Array
+from engine.autograd.graph import Array, refuse_in_trace
 from engine.autograd.tensor import Tensor
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.optim.clipping import clip_by_global_norm
@@ -64,6 +64,7 @@ class Descent:
         self._steps = 0
 
     def _prepare(self, parameters: Sequence[Tensor], gradients: Sequence[Array]) -> None:
+        refuse_in_trace("an optimizer's step")
         if len(parameters) != len(gradients):
             raise ShapeError(f"{len(parameters)} parameters but {len(gradients)} gradients", operation="apply")
         for p, g in zip(parameters, gradients, strict=True):

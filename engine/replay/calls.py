@@ -16,6 +16,10 @@ class NotReplayableError(EngineError):
     """This computation cannot be written down as calls on fixed memory; the plain tape can still run it."""
 
 
+class ShapeChangedError(EngineError):
+    """A call gives another shape than in the trace: it depends on the data."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where an array lay: in which buffer, how far from its beginning, and how it was read."""
@@ -36,6 +40,7 @@ class Call:
     Attributes:
         elementwise: each element of ``out`` depends on the same element of the arguments only, so that an argument
             that nobody needs any more may be overwritten.
+        stores: the function has no ``out=``; its result is copied, and its shape may depend on the data.
     """
 
     function: Callable[..., Any]
@@ -43,6 +48,7 @@ class Call:
     options: dict[str, Any]
     out: Any
     elementwise: bool = False
+    stores: bool = False
 
 
 def owner(array: Array) -> Array:
@@ -50,6 +56,21 @@ def owner(array: Array) -> Array:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
+
+
+def read_only(array: Array) -> Array:
+    """A view that cannot be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def writeable(view: Array) -> Array:
+    """The same view, no longer read-only if its memory is not and no element of it lies under two positions."""
+    repeated = view.size > 0 and any(s == 0 and n > 1 for s, n in zip(view.strides, view.shape, strict=True))
+    if owner(view).flags.writeable and not repeated:
+        view.flags.writeable = True
+    return view
 
 
 def plain(value: Any) -> Any:
@@ -68,7 +89,7 @@ def arrays_in(value: Any) -> Iterator[Array]:
         yield from arrays_in(list(value.values()))
 
 
-def map_kind(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+def map_kind(value: Any, kind: type | tuple[type, ...], function: Callable[[Any], Any]) -> Any:
     """``value`` with ``function`` applied to all that is of this kind in nested tuples, lists and dicts."""
     if isinstance(value, kind):
         return function(value)

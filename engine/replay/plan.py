@@ -39,12 +39,15 @@ class Plan:
     Attributes:
         calls: with places instead of arrays.
         size_bytes: how much memory :meth:`bind` needs.
+        may_fail: whether :meth:`play` may raise ShapeChangedError.
     """
 
     def __init__(self, trace: Trace, results: Sequence[Array]) -> None:
         for result in results:
             if not trace.knows(result):
                 raise NotReplayableError(f"a result of unknown origin {result.shape}")
+            if trace.is_constant(result):
+                raise NotReplayableError("a result that is a constant: a caller may write into results")
         self.calls = trace.calls
         self._results = [trace.place(result) for result in results]
         self._buffers = [_Buffer(size) for size in trace.sizes]
@@ -53,6 +56,7 @@ class Plan:
         offsets, self.size_bytes = _lay_out(self._buffers)
         self._offsets = [offsets[alias] for alias in aliases]
         self._bound: list[Callable[[], Any]] = []
+        self.may_fail = any(call.stores for call in self.calls)
 
     def bind(self, memory: Array) -> list[Array]:
         """Put the plan onto ``memory``, at least ``size_bytes`` bytes; gives the arrays where results will lie."""

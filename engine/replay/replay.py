@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,10 +24,10 @@ import numpy as np
 from engine import memory
 from engine.autograd.graph import Array
 from engine.errors import EngineError
-from engine.replay.calls import owner
+from engine.replay.calls import ShapeChangedError, owner, writeable
 from engine.replay.plan import Plan
 from engine.replay.trace import Trace, is_tracing
-from engine.replay.traced_array import TracedArray, TracedGenerator, tracing
+from engine.replay.traced_array import TracedGenerator, traced, tracing
 
 Step: TypeAlias = Callable[..., Sequence[Array]]
 """``step(*inputs, rng=...) -> results``. It changes nothing, and depends on nothing else that changes but residents.
@@ -50,6 +51,19 @@ class _Prepared:
     checked: bool = False  # against the plain tape
 
 
+@contextmanager
+def _read_only(arrays: Sequence[Array]) -> Iterator[None]:
+    """No write to these arrays inside, not even by way of ``np.asarray``; views from before can still write."""
+    writeable = [array for array in arrays if array.flags.writeable]
+    for array in writeable:
+        array.flags.writeable = False
+    try:
+        yield
+    finally:
+        for array in writeable:
+            array.flags.writeable = True
+
+
 class Replay:
     """Runs steps: the first two times on the plain tape, then by replay.
 
@@ -64,8 +78,8 @@ class Replay:
     """
 
     def __init__(self, resident: Iterable[Array], *, changing: Iterable[Array] = (), enabled: bool = True) -> None:
-        self._changing = list(changing)
-        self._resident = [*resident, *self._changing]
+        self._changing, self._unchanging = list(changing), list(resident)
+        self._resident = [*self._unchanging, *self._changing]
         self._whole = {id(array) for array in self._resident}
         self._owners = {id(owner(array)) for array in self._resident}
         self._enabled = enabled
@@ -99,7 +113,13 @@ class Replay:
             if is_tracing():  # inside the step of another replay: part of its trace
                 return step(*inputs, rng=rng)
             if prepared is not None and prepared.checked:
-                self._play(prepared, inputs, rng)
+                before = self._state(rng) if prepared.plan.may_fail else None
+                try:
+                    self._play(prepared, inputs, rng)
+                except ShapeChangedError:
+                    self._restore(rng, before)
+                    self._prepared[key] = None
+                    return step(*inputs, rng=rng)
                 return prepared.results
             if prepared is not None:
                 return self._check(key, prepared, step, inputs, rng)
@@ -134,18 +154,26 @@ class Replay:
         resident = [id(owner(array)) in self._owners for array in inputs]
         own = [array if stays else np.array(array) for array, stays in zip(inputs, resident, strict=True)]
         generator = TracedGenerator(rng)
-        before = self._state(rng)
+        before, kept = self._state(rng), self._digests([*self._unchanging, *own], None)
         try:
             trace = Trace([*self._resident, *own], self._changing)
-            with tracing(trace):
-                traced = step(*(array.view(TracedArray) for array in own), rng=rng and generator)
-                results = [np.asarray(array) for array in traced]
+            with _read_only([*self._unchanging, *own]), tracing(trace):
+                answers = step(*map(traced, own), rng=rng and generator)
+                results = [np.asarray(array) for array in answers]
                 plan = Plan(trace, results)
-        except Exception:  # noqa: BLE001 - not replayable, or a fault of the step: the plain run says which
+        except Exception as error:  # not replayable, or a fault of the step: the plain run says which
+            if self._digests([*self._unchanging, *own], None) != kept:  # it would be changed a second time
+                raise EngineError(
+                    f"a step that is replayed changed a resident array, and then failed: {error}"
+                ) from error
             self._restore(rng, before)
             plain_results = step(*inputs, rng=rng)
             self._prepared[key] = None
             return plain_results
+        results = [writeable(array) for array in results]
+        if self._digests([*self._unchanging, *own], None) != kept:
+            self._prepared[key] = None  # what the step does to it unseen, a plan would not
+            return results
         copies = [None if stays else array for array, stays in zip(own, resident, strict=True)]
         self._prepared[key] = _Prepared(plan, copies, generator, [])
         return results
@@ -155,12 +183,21 @@ class Replay:
     ) -> Sequence[Array]:
         """Play the plan, then run the step plainly; keep the plan if not a bit differs."""
         before = self._state(rng)
-        self._play(prepared, inputs, rng)
-        played = self._digests(prepared.results, rng)
+        # A result of another plan is overwritten as this one is played: both runs are to get what was given.
+        inputs = [
+            array if memory_of is None else array.copy()
+            for array, memory_of in zip(inputs, prepared.inputs, strict=True)
+        ]
+        try:
+            self._play(prepared, inputs, rng)
+        except ShapeChangedError:
+            played = None
+        else:
+            played = self._digests([*prepared.results, *self._resident], rng)
         self._release()  # while the tape runs, so that this step needs no more than a plain one
         self._restore(rng, before)
         results = step(*inputs, rng=rng)
-        if played == self._digests(results, rng):
+        if played == self._digests([*results, *self._resident], rng):
             prepared.checked = True
         else:
             self._prepared[key] = None
@@ -170,16 +207,17 @@ class Replay:
         """What a step changes: the generator, and the arrays that it may."""
         return None if rng is None else rng.bit_generator.state, [array.copy() for array in self._changing]
 
-    def _restore(self, rng: np.random.Generator | None, state: tuple[Any, list[Array]]) -> None:
+    def _restore(self, rng: np.random.Generator | None, state: tuple[Any, list[Array]] | None) -> None:
+        if state is None:
+            return
         if rng is not None:
             rng.bit_generator.state = state[0]
         for array, value in zip(self._changing, state[1], strict=True):
             np.copyto(array, value)
 
-    def _digests(self, results: Sequence[Array], rng: np.random.Generator | None) -> list[Any]:
-        """What a step gave and changed, in few bytes."""
+    def _digests(self, arrays: Sequence[Array], rng: np.random.Generator | None) -> list[Any]:
+        """Arrays, and the position of a generator, in few bytes."""
         position = None if rng is None else json.dumps(rng.bit_generator.state, default=lambda array: array.tolist())
-        arrays = [*results, *self._changing]
         buffers: list[Any] = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays]
         sums = [hashlib.blake2b(buffer).digest() for buffer in buffers]
         return [position, *((array.shape, array.dtype, sum_) for array, sum_ in zip(arrays, sums, strict=True))]

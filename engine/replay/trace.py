@@ -10,6 +10,7 @@ filled, and writes to memory that outlives the trace.
 
 from __future__ import annotations
 
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,17 @@ import numpy as np
 
 from engine.autograd.graph import Array
 from engine.memory import address
-from engine.replay.calls import Call, NotReplayableError, Place, arrays_in, map_kind, owner, plain
+from engine.replay.calls import (
+    Call,
+    NotReplayableError,
+    Place,
+    ShapeChangedError,
+    arrays_in,
+    map_kind,
+    owner,
+    plain,
+    read_only,
+)
 
 
 class Trace:
@@ -38,10 +49,11 @@ class Trace:
     def __init__(self, resident: Iterable[Array], changing: Iterable[Array] = ()) -> None:
         self.calls: list[Call] = []
         self.sizes: list[int] = []
-        # Owners of all known memory by their ids: resident ones, kept alive here, and the numbers of buffers, which
-        # are forgotten when their owners die. So ids are unique.
+        # Owners of all known memory by their ids: resident ones and constants, kept alive here, and the numbers of
+        # buffers, which are forgotten when their owners die. So ids are unique.
         self._resident = {id(array): array for array in map(owner, resident)}
         self._changing = {id(array) for array in map(owner, changing)}
+        self._constants: set[int] = set()
         self._buffers: dict[int, int] = {}
         self._watchers: dict[int, weakref.ref[Array]] = {}
 
@@ -50,19 +62,20 @@ class Trace:
         key = id(owner(array))
         return key in self._buffers or key in self._resident
 
-    def place(self, array: Array) -> Any:
+    def place(self, array: Array | np.generic) -> Any:
         """Where ``array`` lies, or the array itself if it is resident or a constant.
 
         Raises:
-            NotReplayableError: its memory is neither resident nor filled by a call before.
+            NotReplayableError: its memory is neither resident nor filled by a call before; or a NumPy scalar, which a
+                value that left the trace would be.
         """
+        if isinstance(array, np.generic):
+            raise NotReplayableError(f"a NumPy scalar of unknown origin, {array!r}")
         whole = owner(array)
         number = self._buffers.get(id(whole))
         if number is not None:
             return Place(number, address(array) - address(whole), array.shape, array.strides, array.dtype)
-        # What has no axes is taken for a constant, such as the 1 that a backward pass starts from. A value that left
-        # through np.asarray can look like one: that is why a plan is compared with the plain tape before its use.
-        if array.ndim and id(whole) not in self._resident:
+        if id(whole) not in self._resident:
             raise NotReplayableError(f"an array of unknown origin {array.shape}")
         return array
 
@@ -79,6 +92,18 @@ class Trace:
 
     def _forget(self, key: int) -> None:
         del self._buffers[key], self._watchers[key]
+
+    def constant(self, array: Array) -> Array:
+        """``array``, which is the same in each run, such as the 1 that a backward pass starts from."""
+        whole = owner(array)
+        self._resident[id(whole)] = whole
+        self._constants.add(id(whole))
+        return array
+
+    def is_constant(self, operands: Any) -> bool:
+        """Whether all arrays in ``operands`` are constants, and there are some."""
+        arrays = list(arrays_in(operands))
+        return bool(arrays) and all(id(owner(array)) in self._constants for array in arrays)
 
     def refuse_resident(self, target: Array) -> None:
         """Raise NotReplayableError if ``target`` outlives the trace and is not one of those that may change."""
@@ -113,16 +138,24 @@ class Trace:
         Raises:
             NotReplayableError: it reads memory that is neither resident nor filled by a call before.
         """
-        args, options, place = map_kind((args, options, out), np.ndarray, self.place)
-        self.calls.append(Call(function, args, options, place, elementwise))
+        args, options, place = map_kind((args, options, out), (np.ndarray, np.generic), self.place)
+        self.calls.append(Call(function, args, options, place, elementwise, stores=function is _store))
 
     def store(self, function: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Array:
-        """Run a function that has no ``out=``, and append a call that stores its result."""
+        """Run a function that has no ``out=``, and append a call that stores its result.
+
+        Raises:
+            ValueError: the function writes into an argument. All of them are read-only here: NumPy's functions take
+                targets in many ways (``out`` by position, ``copy=False``), and a call can have one only.
+        """
         args, options = plain(tuple(args)), plain(options)
-        result = function(*args, **options)
+        read_args, read_options = map_kind((args, options), np.ndarray, read_only)
+        result = function(*read_args, **read_options)
         if not isinstance(result, (np.ndarray, np.generic)):
             raise NotReplayableError(f"{_name(function)} gives {type(result).__name__}, not an array")
         if isinstance(result, np.ndarray) and self.knows(result):
+            if function not in _VIEWS:  # np.trim_zeros: which part it is depends on the data
+                raise NotReplayableError(f"{_name(function)} gives a view that may depend on the data")
             return result  # a view: nothing was computed
         out = self.keep(result)
         self.add(_store, (function, out, *args), options, out)
@@ -153,8 +186,22 @@ def running_trace() -> Trace:
     return running.trace
 
 
+_VIEWS = {
+    operator.getitem,  # whose indices are looked at, see accept_row_numbers
+    *(np.reshape, np.ravel, np.squeeze, np.expand_dims, np.atleast_1d, np.atleast_2d, np.atleast_3d),
+    *(np.transpose, np.matrix_transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.rot90),
+    *(np.flip, np.fliplr, np.flipud, np.diag, np.diagonal, np.real, np.broadcast_to),
+}
+"""Functions that may give views, of a part that depends on shapes and options only."""
+
+
 def _store(function: Callable[..., Any], out: Array, *args: Any, **options: Any) -> None:
-    out[...] = function(*args, **options)
+    result = np.asanyarray(function(*args, **options))
+    if result.shape != out.shape or result.dtype != out.dtype:
+        raise ShapeChangedError(
+            f"{_name(function)} gives {result.dtype} {result.shape}, but gave {out.dtype} {out.shape} in the trace"
+        )
+    out[...] = result
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -20,7 +20,7 @@ from engine.autograd import graph
 from engine.autograd.graph import Array
 from engine.autograd.numpy_dispatch import WRITERS
 from engine.autograd.tensor import Tensor
-from engine.replay.calls import NotReplayableError, plain
+from engine.replay.calls import NotReplayableError, plain, read_only, writeable
 from engine.replay.trace import Trace, running, running_trace
 
 
@@ -28,14 +28,19 @@ from engine.replay.trace import Trace, running, running_trace
 def tracing(trace: Trace) -> Iterator[None]:
     """Inside, what this thread computes from traced arrays is appended to ``trace``, and primitives compute on such."""
     running.trace, graph.running.array_class = trace, TracedArray
+    graph.running.constant = lambda array: traced(trace.constant(array))
     try:
         yield
     finally:
         running.trace, graph.running.array_class = None, np.ndarray
+        del graph.running.constant
 
 
 class TracedArray(np.ndarray[Any, Any]):
-    """An array on the memory of the trace that is running in this thread."""
+    """An array on the memory of the trace that is running in this thread.
+
+    It is read-only, and so is ``np.asarray`` of it: only what is appended to the trace may write. See :func:`traced`.
+    """
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if any(isinstance(value, Tensor) for value in inputs):
@@ -46,12 +51,15 @@ class TracedArray(np.ndarray[Any, Any]):
         (given,) = kwargs.pop("out", None) or (None,)
         inputs, kwargs = plain(inputs), plain(kwargs)
         if given is None:
-            target = running_trace().keep(function(*inputs, **kwargs)).view(TracedArray)
+            result = function(*inputs, **kwargs)
+            if result.size == 1 and running_trace().is_constant((inputs, kwargs)):
+                return traced(running_trace().constant(np.asarray(result)))
+            target = traced(running_trace().keep(result))
         else:
             target = given
             running_trace().refuse_resident(given)
-            function(*inputs, out=plain(given), **kwargs)
-        out = plain(target)
+            function(*inputs, out=writeable(plain(given)), **kwargs)
+        out = writeable(plain(target))
         elementwise = method == "__call__" and ufunc.signature is None and "where" not in kwargs
         running_trace().add(function, inputs, kwargs | {"out": out}, out, elementwise)
         return target
@@ -62,20 +70,20 @@ class TracedArray(np.ndarray[Any, Any]):
         if func in (np.shape, np.ndim, np.size):
             return func(*plain(args), **plain(kwargs))
         if func is np.empty_like:  # how primitives get memory that later calls fill, in pieces
-            return running_trace().keep(func(*plain(args), **plain(kwargs))).view(TracedArray)
+            return traced(running_trace().keep(func(*plain(args), **plain(kwargs))))
         if func in WRITERS or "out" in kwargs:
             raise NotReplayableError(f"np.{func.__name__} with a target is not supported")
-        return running_trace().store(func, args, kwargs).view(TracedArray)
+        return traced(running_trace().store(func, args, kwargs))
 
     def __getitem__(self, index: Any) -> Any:
         running_trace().accept_row_numbers(index)
-        return running_trace().store(operator.getitem, (self, index), {}).view(TracedArray)
+        return traced(running_trace().store(operator.getitem, (self, index), {}))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         running_trace().refuse_resident(self)
         running_trace().accept_row_numbers(index)
         target, index, value = plain((self, index, value))
-        target[index] = value
+        writeable(target)[index] = value
         running_trace().add(operator.setitem, (target, index, value), {}, target)
 
     def astype(self, dtype: Any) -> Any:  # type: ignore[override]  # other options are refused by Python
@@ -88,18 +96,17 @@ class TracedArray(np.ndarray[Any, Any]):
 
     def reshape(self, *shape: Any, **options: Any) -> Any:
         """A view where the layout in memory allows it, else a copy, traced."""
-        return (
-            running_trace().store(np.reshape, (self, shape[0] if len(shape) == 1 else shape), options).view(TracedArray)
-        )
+        sizes = shape[0] if len(shape) == 1 else shape
+        return traced(running_trace().store(np.reshape, (self, sizes), options))
 
     def ravel(self, order: Any = "C") -> Any:
         """As :meth:`reshape` to one axis."""
-        return running_trace().store(np.ravel, (self, order), {}).view(TracedArray)
+        return traced(running_trace().store(np.ravel, (self, order), {}))
 
     def _copied(self, result: Array) -> Any:
         out = running_trace().keep(result)
         running_trace().add(np.copyto, (out, plain(self)), {"casting": "unsafe"}, out)
-        return out.view(TracedArray)
+        return traced(out)
 
     @property
     def flat(self) -> Any:
@@ -118,6 +125,11 @@ class TracedArray(np.ndarray[Any, Any]):
         return super().__rpow__(other)
 
 
+def traced(array: Array) -> TracedArray:
+    """An array of the running trace as a read-only traced one."""
+    return read_only(array).view(TracedArray)
+
+
 class TracedGenerator:
     """Stands for a random generator: what is drawn from it in a trace is drawn anew by each replay."""
 
@@ -134,7 +146,7 @@ class TracedGenerator:
         def trace(*args: Any, **options: Any) -> Any:
             if "out" in options:
                 raise NotReplayableError(f"Generator.{distribution} with a target is not supported")
-            return running_trace().store(draw, args, options).view(TracedArray)
+            return traced(running_trace().store(draw, args, options))
 
         return trace
 
