@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,19 +29,51 @@ METHODS: dict[str, Callable[..., Any]] = {}
 NO_GRADIENT: set[Callable[..., Any]] = set()
 """Functions and ufuncs whose result is constant almost everywhere: allowed on a tape, never recorded."""
 
-WRITERS: set[Callable[..., Any]] = {np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis}
-"""NumPy functions that write into their first argument."""
+WRITERS: dict[Callable[..., Any], str] = {
+    np.copyto: "dst",
+    np.fill_diagonal: "a",
+    np.place: "arr",
+    np.put: "a",
+    np.put_along_axis: "arr",
+    np.putmask: "a",
+}
+"""NumPy functions that write into their first argument, and what they call it."""
+
+
+def written(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The arguments of a call that a NumPy function, or a method of ndarray, writes into."""
+    positions = _positions(function)
+
+    def argument(name: str, default: Any = None) -> Any:
+        position = positions.get(name, len(args))
+        return args[position] if position < len(args) else kwargs.get(name, default)
+
+    targets = [argument("out")]
+    if function in WRITERS:
+        targets.append(argument(WRITERS[function]))
+    if function is np.nan_to_num and not argument("copy", True):
+        targets.append(argument("x"))
+    if "overwrite_input" in positions and argument("overwrite_input"):
+        targets.append(argument("a"))
+    return targets
 
 
 @functools.cache
-def out_position(function: Callable[..., Any]) -> int:
-    """Where a NumPy function takes ``out`` when it is given without its name."""
+def _positions(function: Callable[..., Any]) -> dict[str, int]:
+    """Where a function takes its arguments when they are given without their names."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except ValueError:  # some are written in C
-        return sys.maxsize
-    named = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-    return named.index("out") if "out" in named else sys.maxsize
+    except ValueError:  # written in C, and without a signature before NumPy 2.4
+        known = {"out": _OUT_POSITIONS.get(function.__name__), WRITERS.get(function, ""): 0}
+        return {name: position for name, position in known.items() if position is not None}
+    return {parameter.name: i for i, parameter in enumerate(parameters) if parameter.kind is not parameter.KEYWORD_ONLY}
+
+
+_OUT_POSITIONS = {
+    **dict.fromkeys(("all", "any", "argmax", "argmin", "choose", "concatenate", "dot", "max", "min", "round"), 2),
+    **dict.fromkeys(("clip", "compress", "cumprod", "cumsum", "mean", "prod", "std", "sum", "take", "var"), 3),
+    "trace": 5,
+}
 
 
 def no_gradient(name: str) -> GradientError:

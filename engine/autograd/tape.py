@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from engine.autograd.graph import Array, Node, Recorder, running
 from engine.autograd.tensor import Tensor, plain
-from engine.errors import GradientError, ShapeError
+from engine.errors import GradientError, SettingError, ShapeError
 
 
 class GradientTape(Recorder):
@@ -44,30 +44,42 @@ class GradientTape(Recorder):
             running.recorder = None
 
     def gradient(
-        self, target: Tensor, sources: Sequence[Tensor] | Tensor, output_gradients: Array | float | None = None
+        self,
+        target: Tensor,
+        sources: Sequence[Tensor] | Tensor,
+        output_gradients: Array | float | None = None,
+        *,
+        unconnected: Literal["raise", "zero"] = "raise",
     ) -> list[Tensor]:
         """The gradient of ``target`` with respect to each of ``sources``, in their order.
 
-        A target of several elements counts as their sum, unless ``output_gradients`` weighs them. A source that
-        the target does not depend on gets zeros. Each answer is an array of its own, with its source's dtype.
+        A target of several elements counts as their sum, unless ``output_gradients`` weighs them. Each answer is an
+        array of its own, with its source's shape and dtype.
 
         Args:
             target: computed inside this tape.
             sources: watched tensors, or values computed inside this tape.
             output_gradients: gradient of some further value with respect to ``target``; same shape.
+            unconnected: what a source gets that the target does not depend on: an error, or zeros.
 
         Raises:
-            GradientError: the tape is spent, or ``target`` or a source is unknown to it.
+            GradientError: the tape is spent, ``target`` or a source is unknown to it, the target does not depend on a
+                source, or a source has another shape than when it was recorded.
             ShapeError: ``output_gradients`` does not have the target's shape.
         """
+        if unconnected not in ("raise", "zero"):
+            raise SettingError(f"unconnected {unconnected!r} is neither raise nor zero", setting="unconnected")
         if isinstance(sources, np.ndarray):  # would be taken for the sequence of its rows
             raise GradientError("gradient: sources must be a list of tensors, as in tape.gradient(y, [x])")
         if self._spent:
             raise GradientError("this tape has given its gradient already; use GradientTape(persistent=True)")
         end = self._node_of(target, "the target")
         starts = [self._node_of(source, f"source {i}") for i, source in enumerate(sources)]
-        gradients: dict[Node, Array] = {end: _seed(target, output_gradients)}
+        seed = _seed(target, output_gradients)
+        gradients: dict[Node, Array] = {end: seed}
         wanted = self._depending_on(starts)
+        if unconnected == "raise":
+            self._require_connected(end, starts, wanted, sources)
         if not self.persistent:
             self._spent = True
             if running.recorder is self:
@@ -89,7 +101,7 @@ class GradientTape(Recorder):
                     before = gradients.get(node)
                     # Add, never assign: x * x gives x two gradients.
                     gradients[node] = share if before is None else before + share
-        return _own([gradients.get(node) for node in starts], sources)
+        return _own([gradients.get(node) for node in starts], sources, seed)
 
     def _node_of(self, tensor: Tensor, role: str) -> Node:
         node = tensor._node if isinstance(tensor, Tensor) else None
@@ -99,6 +111,23 @@ class GradientTape(Recorder):
                 "something that is"
             )
         return node
+
+    def _require_connected(
+        self, end: Node, starts: Sequence[Node], wanted: set[Node], sources: Sequence[Tensor]
+    ) -> None:
+        """Raise GradientError if no path of records leads from a source to the target."""
+        reached = {end}
+        for record in reversed(self.records):
+            if record.output in reached:
+                reached.update(node for node, _ in record.edges if node in wanted)
+        for number, (node, source) in enumerate(zip(starts, sources, strict=True)):
+            if node not in reached:
+                raise GradientError(
+                    f"gradient: the target does not depend on source {number}, of shape {source.shape}. Usual causes: "
+                    "it was not used; it was used before the tape or after the target; or its value left the tape, as "
+                    "by np.asarray(tensor), float(tensor), array[...] = tensor, or a NumPy function that was given a "
+                    'list of tensors (use np.stack). unconnected="zero" gives zeros instead.'
+                )
 
     def _depending_on(self, starts: Sequence[Node]) -> set[Node]:
         """The nodes on some path that begins at ``starts``: only these need gradients."""
@@ -132,14 +161,16 @@ def _is_view(array: Array) -> bool:
     return array.base is not None and (type(array) is np.ndarray or type(array.base) is not np.ndarray)
 
 
-def _own(gradients: Sequence[Array | None], sources: Sequence[Tensor]) -> list[Tensor]:
+def _own(gradients: Sequence[Array | None], sources: Sequence[Tensor], seed: Array) -> list[Tensor]:
     """Gradients as tensors that share memory with nothing else."""
     answers: list[Tensor] = []
-    given: set[int] = set()
+    given = {id(seed)}
     for gradient, source in zip(gradients, sources, strict=True):
         if gradient is None:
             array = np.zeros(source.shape, source.dtype)
         else:
+            if gradient.shape != source.shape:
+                raise GradientError(f"gradient: a source of shape {source.shape} was recorded as {gradient.shape}")
             array = np.asanyarray(gradient, source.dtype)
             if _is_view(array) or id(array) in given:
                 array = array.copy()

@@ -7,6 +7,7 @@ primitive in the tables of :mod:`engine.autograd.numpy_dispatch`.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Self, cast
@@ -24,7 +25,7 @@ from engine.autograd.numpy_dispatch import (
     UFUNCS,
     WRITERS,
     no_gradient,
-    out_position,
+    written,
 )
 from engine.errors import GradientError
 
@@ -98,12 +99,11 @@ class Tensor(np.ndarray[Any, Any]):
 
     def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
         name = f"np.{func.__name__}"
+        targets = written(func, args, kwargs)
+        for target in targets:
+            refuse_write(target, func.__name__)
         if func in WRITERS:
-            operands = [*args, *kwargs.values()]  # the target comes first
-            refuse_write(operands[0], func.__name__)
-            refuse_tracked(operands[1:], name)
-        position = out_position(func)
-        refuse_write(kwargs.get("out", args[position] if position < len(args) else None), func.__name__)
+            refuse_tracked((value for value in (*args, *kwargs.values()) if value is not targets[-1]), name)
         if is_tracked(args) or is_tracked(kwargs.values()):
             if func in WRITERS or func in NO_GRADIENT:
                 return func(*plain_tree(args), **plain_tree(kwargs))
@@ -154,9 +154,21 @@ class Tensor(np.ndarray[Any, Any]):
 
     def __deepcopy__(self, memo: dict[int, Any] | None) -> Self:
         """A copy that is watched if this tensor is: a copied model can be trained."""
-        if self._node is not None and not self._node.leaf and is_tracked((self,)):
-            raise no_gradient("copy.deepcopy")
+        self._refuse_to_leave("copy.deepcopy")
         return type(self)(np.array(self), watch=self.watched)
+
+    def __copy__(self) -> Any:
+        """As for :func:`copy.deepcopy`; on a tape that follows this tensor, a recorded copy."""
+        return self.copy() if is_tracked((self,)) else self.__deepcopy__(None)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """What travels between processes: the numbers, and whether they are watched."""
+        self._refuse_to_leave("pickle")
+        return type(self), (np.array(self), self.watched)
+
+    def _refuse_to_leave(self, name: str) -> None:
+        if self._node is not None and not self._node.leaf and is_tracked((self,)):
+            raise no_gradient(name)
 
     def __repr__(self) -> str:
         body = np.array2string(np.asarray(self), separator=", ", prefix="Tensor(")
@@ -199,6 +211,23 @@ def plain_tree(value: Any) -> Any:
     return plain(value)
 
 
+def snapshot(value: Any) -> Any:
+    """What a VJP may keep of an option or an index that a caller may change: arrays as copies, also in lists.
+
+    Traced arrays (:mod:`engine.replay`) stay: nobody can write to those. Outside a tape nothing is kept, or copied.
+    """
+    if running.recorder is None:
+        return plain_tree(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(snapshot, value))
+    if isinstance(value, dict):
+        return {key: snapshot(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        array = plain(value)
+        return array.copy() if type(array) is np.ndarray else array
+    return copy.copy(value)
+
+
 def wrap(value: Any) -> Any:
     """Arrays and NumPy scalars as tensors; None and Python objects as they are."""
     if isinstance(value, (np.ndarray, np.generic)):
@@ -217,7 +246,8 @@ def refuse_write(target: Any, operation: str) -> None:
         if any(node is not None and node.is_held() for node in (tensor._node, tensor._constant)):
             raise GradientError(
                 f"{operation}: in-place write to a tensor of shape {target.shape} that a tape has recorded; "
-                "make a new tensor (y = y + 1, not y += 1), or take the gradient first",
+                "make a new tensor (y = y + 1, not y += 1), or take the gradient first; a persistent tape holds it "
+                "until it is deleted (del tape)",
                 operation=operation,
             )
         tensor = tensor.base
@@ -256,12 +286,37 @@ def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) ->
         raise
 
 
-def _follow(name: str) -> None:
-    """Make the method ``name`` of ndarray visible to tapes: methods pass by NumPy's protocols."""
+def _guard_target(name: str) -> None:
+    """Make the method ``name``, whose result is constant almost everywhere, respect tapes in what it writes into."""
     original = getattr(np.ndarray, name)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        refuse_write(kwargs.get("out"), name)
+        for target in written(original, (self, *args), kwargs):
+            refuse_write(target, name)
+        return original(self, *args, **kwargs)
+
+    setattr(Tensor, name, functools.wraps(original)(method))
+
+
+def _guard_attribute(name: str) -> None:
+    """Make the attribute ``name``, which says how memory is read, constant while a tape holds the tensor."""
+    original = getattr(np.ndarray, name)
+
+    def change(self: Tensor, value: Any) -> None:
+        refuse_write(self, f"ndarray.{name}")
+        original.__set__(self, value)
+
+    setattr(Tensor, name, property(original.__get__, change, doc=original.__doc__))
+
+
+def _follow(name: str) -> None:
+    """Make the method ``name`` of ndarray visible to tapes: methods bypass NumPy's protocols."""
+    original = getattr(np.ndarray, name)
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs:
+            for target in written(original, (self, *args), kwargs):
+                refuse_write(target, name)
         if not (is_tracked((self, *args)) or is_tracked(kwargs.values())):
             return original(self, *args, **kwargs)
         function = METHODS.get(name)
@@ -287,10 +342,14 @@ def _guard(name: str) -> None:
 # Every method of ndarray that gives back an array computed from the elements: either it has an entry in METHODS,
 # or a tape refuses it. Silence would be a wrong gradient.
 for _name in (
-    *("__copy__", "__getitem__", "astype", "choose", "clip", "compress", "copy", "cumprod", "cumsum"),
+    *("__getitem__", "astype", "choose", "clip", "compress", "copy", "cumprod", "cumsum"),
     *("diagonal", "dot", "flatten", "max", "mean", "min", "prod", "ravel", "repeat", "reshape", "squeeze", "std"),
     *("sum", "swapaxes", "take", "trace", "transpose", "var"),
 ):
     _follow(_name)
 for _name in ("__setitem__", "byteswap", "fill", "partition", "put", "resize", "setfield", "sort"):
     _guard(_name)
+for _name in ("all", "any", "argmax", "argmin", "round"):
+    _guard_target(_name)
+for _name in ("dtype", "shape", "strides"):
+    _guard_attribute(_name)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from engine import memory
 from engine.autograd.graph import Array
-from engine.autograd.tensor import Tensor
+from engine.autograd.tensor import Tensor, refuse_write
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.nn.activations import Activation
 from engine.nn.dropout import Dropout
@@ -30,7 +31,7 @@ class Sequential:
             parameters is Dense.
 
     Raises:
-        SettingError: no layers, another last one, or no input shape where it is needed.
+        SettingError: no layers, another last one, two that share a parameter, or no input shape where it is needed.
         ShapeError: a layer does not take what the one before it gives.
     """
 
@@ -42,6 +43,7 @@ class Sequential:
         self.input_shape = _first_shape(layers) if input_shape is None else tuple(input_shape)
         self.layer_shapes = _walk(layers, self.input_shape)
         self.output_shape = self.layer_shapes[-1]
+        _refuse_shared(layers)
         self.inputs = math.prod(self.input_shape)
         self.units = math.prod(self.output_shape)
 
@@ -126,10 +128,25 @@ class Sequential:
             CheckpointError: one is missing, is left over under ``prefix + "layers."``, has another shape or dtype, or
                 holds a number that is not finite. Nothing is changed then.
         """
+        for tensor in self.parameters:
+            refuse_write(tensor, "load_state_dict")
         copy_tensors({prefix + name: a for name, a in self._named_arrays().items()}, tensors, prefix + "layers.")
 
     def _named_arrays(self) -> dict[str, Array]:
         return {name: np.asarray(array) for name, array in (self.named_parameters() | self.named_buffers()).items()}
+
+
+def _refuse_shared(layers: Sequence[Layer]) -> None:
+    """Raise SettingError if two layers share a parameter: an optimizer would update it twice."""
+    owners: dict[int, int] = {}
+    for number, layer in enumerate(layers):
+        for name, array in (layer.parameters | layer.buffers).items():
+            first = owners.setdefault(memory.address(np.asarray(array)), number)
+            if first != number:
+                raise SettingError(
+                    f"Sequential: layers {first} and {number} share the {name}; make a layer for each place",
+                    setting="layers",
+                )
 
 
 def _first_shape(layers: Sequence[Layer]) -> Shape:

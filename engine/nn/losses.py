@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from engine import ops
 from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor, snapshot
 from engine.data import check_labels, one_hot
 from engine.errors import DataError, SettingError, ShapeError
 from engine.nn.activations import Activation
@@ -74,7 +75,7 @@ class _Reduced:
                 raise DataError(f"an empty batch has no loss: outputs and targets {targets.shape}")
             if not np.isfinite(targets).all():
                 raise DataError(f"loss: targets {targets.shape} hold values that are not finite")
-            return targets
+            return _kept(given)
         if targets.ndim == 1 and targets.dtype.kind in "ui":
             check_labels(targets, len(outputs), outputs.shape[-1])
             return self.targets(targets, outputs.shape[-1], outputs.dtype)
@@ -86,6 +87,12 @@ class _Reduced:
 
     def _reduce(self, total: Any, batch: int) -> Any:
         return total if self.reduction == "sum" else ops.multiply(total, 1 / batch)
+
+
+def _kept(targets: Any) -> Array:
+    """Targets that stay as they are until the gradient is taken: tensors, which a tape watches, or a copy."""
+    kept: Array = targets if isinstance(targets, Tensor) else snapshot(np.asanyarray(targets))
+    return kept
 
 
 def per_image(loss: Array, reduction: Reduction, batch: int) -> float:
@@ -129,7 +136,8 @@ class BinaryCrossEntropy(_Reduced):
             targets = self._rows(outputs, targets)
         elif len(outputs) == 0:
             raise DataError(f"an empty batch has no loss: outputs {outputs.shape}")
-        if not (np.min(targets) >= 0 and np.max(targets) <= 1):
+        values = np.asarray(targets)
+        if not (np.min(values) >= 0 and np.max(values) <= 1):
             raise DataError("binary cross-entropy: targets must lie in [0, 1]")
         return self._reduce(ops.sigmoid_cross_entropy(outputs, targets), len(outputs))
 
@@ -156,7 +164,7 @@ class SoftmaxCrossEntropy(_Reduced):
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Logits (batch, classes); integer labels (batch,)."""
-        total = ops.softmax_cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
+        total = ops.softmax_cross_entropy(outputs, _kept(targets), label_smoothing=self.label_smoothing)
         return self._reduce(total, len(outputs))
 
 

@@ -238,6 +238,12 @@ def _prefer_adjoint(geometry: Convolution) -> bool:
 
 def _conv2d(x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Array:
     geometry = Convolution.of(x, w, stride, padding)
+    if np.shape(b) != (geometry.filters,):
+        raise ShapeError(
+            f"conv2d: weight {w.shape} and bias {np.shape(b)}: the bias must be ({geometry.filters},)",
+            operation="conv2d",
+            shapes=(w.shape, np.shape(b)),
+        )
     if _prefer_adjoint(geometry):
         return geometry.mirrored().scatter(x, mirror(w), b)
     return geometry.gather(x, w, b)

@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.autograd.graph import Array
 from engine.autograd.primitive import Primitive, unbroadcast
+from engine.autograd.tensor import snapshot
 
 add = Primitive(
     "add",
@@ -123,18 +124,22 @@ minimum = Primitive(
 )
 
 
-def _where(condition: Any, a: Any, b: Any) -> Any:
+def _choose(condition: Any, a: Any, b: Any) -> Any:
     return np.where(condition, a, b)
 
 
-where = Primitive(
+_where = Primitive(
     "where",
-    _where,
+    _choose,
     None,
     lambda y, condition, a, b: unbroadcast(y, a, lambda g: np.where(condition, g, 0)),
     lambda y, condition, a, b: unbroadcast(y, b, lambda g: np.where(condition, 0, g)),
-    doc="``a`` where ``condition`` holds, else ``b``.",
 )
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """``a`` where ``condition`` holds, else ``b``."""
+    return _where(snapshot(condition), a, b)
 
 
 def _clip(x: Array, low: Any = None, high: Any = None) -> Any:

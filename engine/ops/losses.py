@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from engine.autograd.graph import Array, Vjp
-from engine.autograd.primitive import Primitive
+from engine.autograd.primitive import Primitive, sum_to_shape
 from engine.data import check_labels
 from engine.errors import ShapeError
 from engine.ops.activations import log_softmax, sigmoid, softmax
@@ -28,6 +28,7 @@ squared_error = Primitive(
     "squared_error",
     _squared_error,
     lambda y, x, target: lambda g: np.multiply(np.subtract(x, target), 2 * g),
+    lambda y, x, target: lambda g: sum_to_shape(np.multiply(np.subtract(x, target), -2 * g), np.shape(target)),
     doc="Sum of ``(x - target) ** 2`` over all entries; the target has the shape of x, or broadcasts to it.",
 )
 
@@ -53,6 +54,7 @@ sigmoid_cross_entropy = Primitive(
     "sigmoid_cross_entropy",
     _sigmoid_cross_entropy,
     _sigmoid_cross_entropy_back,
+    lambda y, x, target: lambda g: sum_to_shape(np.multiply(x, -g), np.shape(target)),
     doc="""Sum over all entries of ``-t log s(x) - (1 - t) log(1 - s(x))``, s the sigmoid, x the logits.
 
     Computed as ``max(x, 0) - x t + log(1 + exp(-|x|))``, which neither overflows nor takes the log of 0.

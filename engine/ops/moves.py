@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive
-from engine.autograd.tensor import plain_tree
+from engine.autograd.tensor import plain_tree, snapshot
 from engine.errors import GradientError
 from engine.ops.shape import concatenate, ravel, reshape
 
@@ -43,7 +43,7 @@ def moving(function: Callable[..., Any]) -> Callable[..., Any]:
     """What stands on a tape for a NumPy function whose first argument is the array, and whose result is an array."""
 
     def on_tape(x: Any, *args: Any, **options: Any) -> Any:
-        args, options = plain_tree(args), plain_tree(options)
+        args, options = snapshot(args), snapshot(options)
         return _moved(x, move=lambda array: function(array, *args, **options))
 
     return on_tape
@@ -53,6 +53,7 @@ def splitting(function: Callable[..., Any]) -> Callable[..., Any]:
     """As :func:`moving`, for functions whose result is a list of arrays."""
 
     def on_tape(x: Any, *args: Any, **options: Any) -> Any:
+        args, options = snapshot(args), snapshot(options)
         parts = function(np.empty(x.shape, np.bool_), *args, **options)
         return [_moved(x, move=lambda array, i=i: function(array, *args, **options)[i]) for i in range(len(parts))]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.autograd import numpy_dispatch
-from engine.autograd.tensor import is_tracked, plain
+from engine.autograd.tensor import is_tracked, plain, plain_tree
 from engine.errors import GradientError
 from engine.ops import activations, elementwise, linalg, moves, reductions, shape
 
@@ -53,7 +53,13 @@ def _dot(a: Any, b: Any) -> Any:
 def _where(condition: Any, *choices: Any) -> Any:
     if len(choices) != 2:
         raise GradientError("np.where(condition) gives positions, which have no gradient", operation="np.where")
-    return elementwise.where(plain(condition) if is_tracked((condition,)) else condition, *choices)
+    return elementwise.where(condition, *choices)
+
+
+def _full_like(x: Any, fill_value: Any, dtype: Any = None, **options: Any) -> Any:
+    if not is_tracked((fill_value,)):
+        return np.full_like(plain(x), plain_tree(fill_value), dtype, **options)
+    return elementwise.multiply(np.ones_like(plain(x), dtype, **options), fill_value)
 
 
 def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002
@@ -158,6 +164,7 @@ _FUNCTIONS: dict[Any, Any] = {
     np.dot: _dot,
     np.einsum: linalg.einsum,
     np.expand_dims: shape.expand_dims,
+    np.full_like: _full_like,
     np.hstack: moves.hstack,
     np.inner: _inner,
     np.linalg.norm: _norm,
@@ -183,7 +190,6 @@ _FUNCTIONS: dict[Any, Any] = {
     np.where: _where,
 }
 _METHODS: dict[str, Any] = {
-    "__copy__": _positive,
     "__getitem__": shape.getitem,
     "astype": _cast_method,
     "clip": _clip,
@@ -215,6 +221,6 @@ _NO_GRADIENT: set[Any] = {
     *(np.logical_and, np.logical_or, np.logical_not, np.logical_xor),
     *(np.all, np.any, np.argmax, np.argmin, np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.round),
     *(np.count_nonzero, np.searchsorted, np.allclose, np.array_equal, np.isclose, np.array_equiv),
-    *(np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.result_type),
+    *(np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.result_type),
     *(np.may_share_memory, np.shares_memory, np.array_repr, np.array_str, np.array2string, np.iscomplexobj),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, VariadicPrimitive, sum_to_shape
-from engine.autograd.tensor import plain_tree
+from engine.autograd.tensor import snapshot
 from engine.errors import ShapeError
 
 
@@ -61,11 +62,17 @@ def _take(x: Array, index: Any) -> Array:
 def _repeats(index: Any) -> bool:
     """Whether an index can name an element twice: only arrays of integers can."""
     parts = index if isinstance(index, tuple) else (index,)
-    return any(np.ndim(part) > 0 and np.asarray(part).dtype != np.bool_ for part in parts if _is_sequence(part))
+    return any(isinstance(part, np.ndarray) and part.ndim > 0 and part.dtype != np.bool_ for part in parts)
 
 
-def _is_sequence(part: Any) -> bool:
-    return isinstance(part, (np.ndarray, list, tuple))
+def _as_index(part: Any) -> Any:
+    """A part of an index as a VJP may keep it: an integer, a slice, None, Ellipsis, or an array of its own."""
+    if part is None or part is Ellipsis or isinstance(part, (slice, int, np.integer, np.bool_)):
+        return part
+    if not isinstance(part, np.ndarray) and hasattr(part, "__index__"):
+        return operator.index(part)
+    array = snapshot(part) if isinstance(part, np.ndarray) else np.array(part)
+    return array if array.size else array.astype(np.intp if array.dtype != np.bool_ else np.bool_)
 
 
 def _take_back(y: Array, x: Array, index: Any) -> Vjp:
@@ -87,7 +94,7 @@ _getitem = Primitive("getitem", _take, _take_back)
 
 def getitem(x: Any, index: Any) -> Any:
     """``x[index]``: integers, slices, None, Ellipsis, integer arrays with repeats, masks."""
-    return _getitem(x, index=plain_tree(index))
+    return _getitem(x, index=tuple(map(_as_index, index)) if isinstance(index, tuple) else _as_index(index))
 
 
 def _concatenate(*arrays: Array, axis: int = 0) -> Array:

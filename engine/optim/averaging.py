@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from engine.autograd.graph import Array
+from engine.autograd.tensor import refuse_write
 from engine.errors import SettingError
 from engine.nn.containers import Sequential
 from engine.optim.optimizer import blocks
@@ -64,6 +65,8 @@ class AveragedWeights:
             self._swap()
 
     def _swap(self) -> None:
+        for tensor in self.network.parameters:
+            refuse_write(tensor, "AveragedWeights")
         for average, weights in zip(self._averages, self._weights, strict=True):
             kept = weights.copy()
             np.copyto(weights, average)

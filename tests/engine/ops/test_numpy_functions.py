@@ -70,6 +70,11 @@ CASES: dict[Any, list[Case]] = {
     np.flip: [(lambda x, a=a: np.flip(x, a), [CUBE]) for a in (None, 1, (0, -1))],
     np.fliplr: [(np.fliplr, [MATRIX])],
     np.flipud: [(np.flipud, [MATRIX])],
+    np.full_like: [
+        (lambda x, y: np.full_like(y, x) * y, [ROW, MATRIX]),
+        (lambda x: np.full_like(x, 2.0) * x, [ROW]),
+        (lambda x: np.full_like(x, x[0], shape=(2, 3)) * np.max(x), [ROW]),
+    ],
     np.hsplit: [(lambda x: np.hsplit(x, [1, 3])[1], [MATRIX])],
     np.hstack: [(lambda x, y: np.hstack([x, y, x]), [ROW, ROW[:2]]), (lambda x: np.hstack([x, x]), [MATRIX])],
     np.inner: [(np.inner, [MATRIX, MATRIX]), (np.inner, [ROW, MATRIX]), (lambda x: np.inner(x, 2.0), [ROW])],

@@ -142,6 +142,7 @@ def test_one_step_follows_the_losses_as_written(reduction: str) -> None:
     expected_d = [
         w - scale * grad for w, grad in zip(d_before.values(), tape.gradient(d_loss, d.parameters), strict=True)
     ]
+    del tape  # which holds the weights
     metrics = finish(run.run())[0].metrics
     for got, expected in zip(g.parameters + d.parameters, expected_g + expected_d, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-14)
