@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from engine.autograd.graph import Array, Node, Record, Vjp, running
-from engine.autograd.tensor import Tensor, is_tracked, keep_constant
+from engine.autograd.tensor import Tensor, has_gradients, is_tracked, keep_constant
 from engine.errors import EngineError, GradientError, ShapeError
 
 _view = np.ndarray.view  # Tensor's own refuses to leave a tape in silence
@@ -84,7 +84,7 @@ class Primitive:
         tensor = output.view(Tensor)
         if recorder is None or reference is None or not tracked:
             return tensor
-        if output.dtype.kind != "f":
+        if not has_gradients(output.dtype):
             raise GradientError(f"{self.name}: a result of dtype {output.dtype} has no gradient", operation=self.name)
         edges: list[tuple[Node, Vjp]] = []
         for position, node in tracked:

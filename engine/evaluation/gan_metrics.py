@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.autograd.graph import Array
 from engine.data import ImageData
-from engine.errors import DataError, ShapeError
+from engine.errors import DataError, SettingError, ShapeError
 from engine.nn.containers import Sequential
 
 _BATCH_IMAGES = 500
@@ -30,21 +30,34 @@ class FeatureStatistics:
     Attributes:
         mean: (features,) float64.
         covariance: (features, features) float64.
+
+    Raises:
+        ShapeError: the shapes do not belong together.
+        DataError: a number is not finite: a distance to it would be none.
     """
 
     mean: Array
     covariance: Array
+
+    def __post_init__(self) -> None:
+        if self.mean.ndim != 1 or self.covariance.shape != (len(self.mean),) * 2:
+            shapes = (self.mean.shape, self.covariance.shape)
+            raise ShapeError(f"statistics: mean {shapes[0]} and covariance {shapes[1]} do not fit", shapes=shapes)
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.covariance).all()):
+            raise DataError("statistics of features that are not finite")
 
     @classmethod
     def of(cls, features: Array) -> Self:
         """Of rows (n, features), n at least 2; computed in float64.
 
         Raises:
-            DataError: fewer than two rows.
+            DataError: fewer than two rows, or features that are not finite.
         """
         if len(features) < 2:
             raise DataError(f"statistics need at least two rows of features, not {len(features)}")
         rows = np.asarray(features, np.float64)
+        if not np.isfinite(rows).all():
+            raise DataError(f"features {rows.shape} hold numbers that are not finite")
         mean = rows.mean(axis=0)
         rows = rows - mean
         return cls(mean, rows.T @ rows / (len(rows) - 1))
@@ -124,11 +137,13 @@ class ReferenceClassifier:
     """A classifier with the statistics of its features on real images.
 
     Args:
-        model, scale: as for :func:`classify`.
+        model, scale: as for :func:`classify`; of at least two classes.
         real: of the features on real images.
     """
 
     def __init__(self, model: Sequential, real: FeatureStatistics, scale: tuple[float, float] = (0.0, 1.0)) -> None:
+        if model.units < 2:
+            raise SettingError("a reference classifier of one class tells nothing apart", setting="model")
         self.model = model
         self.real = real
         self.scale = scale

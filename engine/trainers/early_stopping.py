@@ -29,7 +29,8 @@ class StoppedEarly:
 class EarlyStopping:
     """Counts epochs without progress. It belongs to one trainer, and its count is part of the trainer's state.
 
-    Nothing is restored when it stops: weights are those of the last epoch.
+    Nothing is restored when it stops: weights are those of the last epoch. A NaN is no progress, and a metric that has
+    been NaN from the first epoch on stops nothing.
 
     Args:
         metric: one of those that the trainer reports after an epoch.
@@ -67,6 +68,8 @@ class EarlyStopping:
                 f"early stopping: no metric {self.metric!r}; there are {', '.join(sorted(metrics))}", setting="metric"
             )
         value, self._epoch = metrics[self.metric], epoch
+        if math.isnan(value):
+            return  # no progress, and nothing that could be surpassed
         if self._best is None or self._gain(value, self._best) > self.min_delta:
             self._best, self._best_epoch = value, epoch
 
@@ -82,7 +85,12 @@ class EarlyStopping:
 
     @property
     def _settings(self) -> dict[str, Any]:
-        return {"metric": self.metric, "patience": self.patience, "min_delta": self.min_delta}
+        return {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "patience": self.patience,
+            "min_delta": self.min_delta,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """The count and the settings that it belongs to, as JSON knows it."""
@@ -94,6 +102,8 @@ class EarlyStopping:
         Raises:
             CheckpointError: the state makes no sense.
         """
+        if isinstance(state, dict) and "higher_is_better" not in state:  # from before it was saved
+            state = {"higher_is_better": self.higher_is_better} | state
         if not isinstance(state, dict) or state | self._settings != state:
             self._best, self._best_epoch, self._epoch = None, epoch, epoch
             return

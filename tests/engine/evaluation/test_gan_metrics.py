@@ -8,6 +8,7 @@ from engine import (
     FeatureStatistics,
     ReferenceClassifier,
     Sequential,
+    SettingError,
     ShapeError,
     generator_for,
 )
@@ -126,3 +127,24 @@ def test_a_reference_classifier_refuses_other_images() -> None:
         brightest().evaluate(np.zeros((1, 3, 3), np.uint8))
     with pytest.raises(DataError):
         brightest().evaluate(np.zeros((1, 2, 2), np.float32))
+
+
+def test_statistics_of_what_is_not_finite_are_refused() -> None:
+    for value in (np.nan, np.inf):
+        with pytest.raises(DataError, match="not finite"):
+            FeatureStatistics.of(np.array([[1.0, 2.0], [value, 3.0], [2.0, 1.0]]))
+        with pytest.raises(DataError, match="not finite"):
+            FeatureStatistics(np.array([value]), np.ones((1, 1)))
+    with pytest.raises(ShapeError, match="do not fit"):
+        FeatureStatistics(np.zeros(2), np.ones((3, 3)))
+    broken = brightest()
+    np.asarray(broken.model.layers[0].weight)[...] = np.nan
+    with pytest.raises(DataError, match="not finite"), np.errstate(invalid="ignore"):
+        broken.score(images([0, 1, 2]))
+
+
+def test_a_classifier_of_one_class_is_no_reference() -> None:
+    rng = generator_for(0, "init")
+    model = Sequential([Dense(4, 4, rng=rng), Dense(4, 1, "softmax", rng=rng)])
+    with pytest.raises(SettingError, match="of one class"):
+        ReferenceClassifier(model, FeatureStatistics.of(np.eye(4)))

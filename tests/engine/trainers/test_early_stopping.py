@@ -76,3 +76,28 @@ def test_what_makes_no_sense_is_refused() -> None:
     for change in ({"best": "much"}, {"best_epoch": 9}, {"best_epoch": None}):
         with pytest.raises(CheckpointError, match="makes no sense"):
             stopping.load_state_dict(stopping.state_dict() | change, 8)
+
+
+def test_a_value_that_is_no_number_is_never_the_best() -> None:
+    settings = {"higher_is_better": False, "patience": 2}
+    values = [math.nan, 3.0, 2.0, math.nan, math.nan]
+    assert stopped_after(values, **settings) == (5, StoppedEarly("metric", 2.0, 3, 2))
+    assert stopped_after([math.nan, math.nan, 1.0, 0.5, 0.2, 0.1], **settings) is None
+    assert stopped_after([math.nan] * 9, **settings) is None
+
+
+def test_a_count_of_the_other_direction_is_another_count() -> None:
+    falling = EarlyStopping("metric", higher_is_better=False, patience=2)
+    for epoch, value in enumerate([3.0, 2.0, 2.5], 1):
+        falling.update(epoch, {"metric": value})
+    state = json.loads(json.dumps(falling.state_dict()))
+    rising, again = (EarlyStopping("metric", higher_is_better=up, patience=2) for up in (True, False))
+    for stopping in (rising, again):
+        stopping.load_state_dict(state, 3)
+        stopping.update(4, {"metric": 2.4})
+    assert (rising.stopped, again.stopped) == (None, StoppedEarly("metric", 2.0, 2, 2))
+    older = {name: value for name, value in state.items() if name != "higher_is_better"}
+    goes_on = EarlyStopping("metric", higher_is_better=False, patience=2)
+    goes_on.load_state_dict(older, 3)
+    goes_on.update(4, {"metric": 2.4})
+    assert goes_on.stopped == again.stopped
