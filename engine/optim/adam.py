@@ -95,6 +95,10 @@ class Adam(Descent):
     def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
         """Continue from ``state``."""
         first, second = load_moments(state, "first_sum", parameters), load_moments(state, "second_sum", parameters)
+        for number, moment in enumerate(second):
+            if moment.size and np.min(moment) < 0:
+                name = f"second_sum.{number}"
+                raise CheckpointError(f"{name} is a sum of squares, but negative in the checkpoint", tensor=name)
         steps = load_step_count(state)
         check_rest(state, len(first) + len(second) + ("steps" in state))
         if (steps > 0) != bool(first) or bool(first) != bool(second):

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import numpy as np
 
 from engine.autograd.graph import Array
-from engine.autograd.tensor import refuse_write
 from engine.errors import SettingError
 from engine.nn.containers import Sequential
 from engine.optim.optimizer import blocks
@@ -44,6 +43,11 @@ class AveragedWeights:
         self._weights = [np.asarray(array) for array in arrays]
         self._averages = [weights.copy() for weights in self._weights]
 
+    @property
+    def arrays(self) -> list[Array]:
+        """What :meth:`load_state_dict` changes: weights, running statistics, and the averages of both."""
+        return [*self.network.parameters, *self.network.buffers, *self._averages]
+
     def update(self, step: int) -> None:
         """Take in the weights after ``step``, counted from 0 over the whole run."""
         if self.decay is None:
@@ -65,8 +69,6 @@ class AveragedWeights:
             self._swap()
 
     def _swap(self) -> None:
-        for tensor in self.network.parameters:
-            refuse_write(tensor, "AveragedWeights")
         for average, weights in zip(self._averages, self._weights, strict=True):
             kept = weights.copy()
             np.copyto(weights, average)

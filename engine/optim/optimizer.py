@@ -139,6 +139,8 @@ def load_moments(state: Mapping[str, Array], kind: str, parameters: Sequence[Ten
                 f"{parameter.dtype} {parameter.shape}",
                 tensor=name,
             )
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{name} holds numbers in the checkpoint that are not finite", tensor=name)
         moments.append(memory.copy(array))
     return moments
 

@@ -24,7 +24,15 @@ from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
 from engine.replay import Replay
 from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
-from engine.trainers.progress import Progress, check_dtype, under_prefix, with_prefix
+from engine.trainers.progress import (
+    Progress,
+    check_dtype,
+    check_parts,
+    held_parts,
+    unchanged_on_error,
+    under_prefix,
+    with_prefix,
+)
 from engine.trainers.reports import BatchDone, EpochDone
 
 _EVALUATION_BATCH = 500
@@ -193,14 +201,19 @@ class ClassifierTrainer:
         self._progress.require_whole_epoch("state_dict")
         tensors = self._average.state_dict() | with_prefix("optimizer.", self.optimizer.state_dict())
         best = {"best_accuracy": self.best_accuracy, "best_epoch": self.best_epoch}
-        return State(tensors, self._progress.state_dict("classifier") | best)
+        return State(tensors, self._progress.state_dict("classifier") | best | held_parts(tensors, self._parts))
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a state that a trainer with the same settings made.
 
         Raises:
-            CheckpointError: it does not fit. The trainer should not be used then.
+            CheckpointError: it does not fit. The trainer is what it was.
         """
+        check_parts(state, ["layers."], self._parts, ignored=["training.layers."])
+        with unchanged_on_error(self._average.arrays, self.optimizer, *self._progress.parts):
+            self._load_state_dict(state)
+
+    def _load_state_dict(self, state: State) -> None:
         self._progress.load(state.state, "classifier")
         best_accuracy, best_epoch = state.state.get("best_accuracy"), state.state.get("best_epoch")
         if not _is_a_best(best_accuracy, best_epoch, self.epoch):
@@ -210,6 +223,11 @@ class ClassifierTrainer:
         self._average.load_state_dict(state.tensors)
         self.optimizer.load_state_dict(under_prefix("optimizer.", state), self.model.parameters)
         self.best_accuracy, self.best_epoch = best_accuracy, best_epoch
+
+    @property
+    def _parts(self) -> list[str]:
+        """What is in a state beside the weights, by the prefixes of its names."""
+        return ["optimizer."] if self._average.decay is None else ["optimizer.", "training.layers."]
 
     def samples(self, count: int) -> ClassifierSamples:
         """What the model makes of the first ``count`` validation images (all, if there are fewer)."""

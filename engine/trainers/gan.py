@@ -30,7 +30,15 @@ from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
 from engine.replay import Replay
 from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
-from engine.trainers.progress import Progress, check_dtype, under_prefix, with_prefix
+from engine.trainers.progress import (
+    Progress,
+    check_dtype,
+    check_parts,
+    held_parts,
+    unchanged_on_error,
+    under_prefix,
+    with_prefix,
+)
 from engine.trainers.reports import BatchDone, EpochDone
 
 
@@ -291,19 +299,34 @@ class GanTrainer:
             | with_prefix("optimizer.generator.", self.g_optimizer.state_dict())
             | with_prefix("optimizer.discriminator.", self.d_optimizer.state_dict())
         )
-        return State(tensors, self._progress.state_dict("gan"))
+        return State(tensors, self._progress.state_dict("gan") | held_parts(tensors, self._parts))
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a state that a trainer with the same settings made.
 
         Raises:
-            CheckpointError: it does not fit. The trainer should not be used then.
+            CheckpointError: it does not fit. The trainer is what it was.
         """
-        self._progress.load(state.state, "gan")
-        self._average.load_state_dict(state.tensors, "generator.")
-        self.discriminator.load_state_dict(state.tensors, "discriminator.")
-        self.g_optimizer.load_state_dict(under_prefix("optimizer.generator.", state), self.generator.parameters)
-        self.d_optimizer.load_state_dict(under_prefix("optimizer.discriminator.", state), self.discriminator.parameters)
+        check_parts(
+            state,
+            ["generator.layers.", "discriminator.layers."],
+            self._parts,
+            ignored=["generator.training.layers."],
+        )
+        g, d = self.generator, self.discriminator
+        arrays = [*self._average.arrays, *d.parameters, *d.buffers]
+        with unchanged_on_error(arrays, self.g_optimizer, self.d_optimizer, *self._progress.parts):
+            self._progress.load(state.state, "gan")
+            self._average.load_state_dict(state.tensors, "generator.")
+            d.load_state_dict(state.tensors, "discriminator.")
+            self.g_optimizer.load_state_dict(under_prefix("optimizer.generator.", state), g.parameters)
+            self.d_optimizer.load_state_dict(under_prefix("optimizer.discriminator.", state), d.parameters)
+
+    @property
+    def _parts(self) -> list[str]:
+        """What is in a state beside the weights, by the prefixes of its names."""
+        parts = ["optimizer.generator.", "optimizer.discriminator."]
+        return parts if self._average.decay is None else [*parts, "generator.training.layers."]
 
     def samples(self, count: int) -> Array:
         """Images uint8 (count, height, width) from noise that is the same in every epoch."""
