@@ -42,7 +42,8 @@ WRITERS: dict[Callable[..., Any], str] = {
 
 def written(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """The arguments of a call that a NumPy function, or a method of ndarray, writes into."""
-    positions = _positions(function)
+    # The first argument is never a target by position, but of writers; and signatures take time.
+    positions = _positions(function) if len(args) > 1 else {}
 
     def argument(name: str, default: Any = None) -> Any:
         position = positions.get(name, len(args))
@@ -50,11 +51,11 @@ def written(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[s
 
     targets = [argument("out")]
     if function in WRITERS:
-        targets.append(argument(WRITERS[function]))
+        targets.append(args[0] if args else kwargs.get(WRITERS[function]))
+    if argument("overwrite_input"):
+        targets.append(args[0] if args else kwargs.get("a"))
     if function is np.nan_to_num and not argument("copy", True):
-        targets.append(argument("x"))
-    if "overwrite_input" in positions and argument("overwrite_input"):
-        targets.append(argument("a"))
+        targets.append(args[0] if args else kwargs.get("x"))
     return targets
 
 
@@ -64,8 +65,8 @@ def _positions(function: Callable[..., Any]) -> dict[str, int]:
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except ValueError:  # written in C, and without a signature before NumPy 2.4
-        known = {"out": _OUT_POSITIONS.get(function.__name__), WRITERS.get(function, ""): 0}
-        return {name: position for name, position in known.items() if position is not None}
+        position = _OUT_POSITIONS.get(function.__name__)
+        return {} if position is None else {"out": position}
     return {parameter.name: i for i, parameter in enumerate(parameters) if parameter.kind is not parameter.KEYWORD_ONLY}
 
 
