@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd.graph import Array, Vjp
+from engine.autograd.graph import Array, Vjp, running
 from engine.autograd.primitive import Primitive, VariadicPrimitive, sum_to_shape
 from engine.errors import GradientError, ShapeError
+
+SUMMED_ROWS = 512
+"""Rows of one product: most batches need no second one."""
 
 
 def _matmul_back_left(y: Array, a: Array, b: Any) -> Vjp:
@@ -126,11 +129,32 @@ def _affine_back_weight(y: Array, x: Array, w: Array, b: Array) -> Vjp:
     return lambda g: rows.T @ g.reshape(count, g.shape[-1])
 
 
+def _affine_back_bias(y: Array, x: Array, w: Array, b: Array) -> Vjp:
+    return lambda g: sum_over_rows(np.reshape(g, (math.prod(g.shape[:-1]), g.shape[-1])))
+
+
+def sum_over_rows(matrix: Array) -> Array:
+    """The sum of the rows of a matrix (rows, columns): (columns,).
+
+    As products with ones, of ``SUMMED_ROWS`` at a time, whose sums are summed alike. NumPy adds pairwise only along
+    memory; down the columns it adds one row after the other, which takes twice as long, and its error grows with their
+    number: with 100,000 float32 rows of 10,000 plus noise of deviation 1, the mean was wrong by 7 deviations.
+    """
+    count, columns = matrix.shape
+    blocks, rest = divmod(count, SUMMED_ROWS)
+    if blocks == 0 or count == SUMMED_ROWS:
+        total: Array = np.vecmat(running.constant(np.ones(count, matrix.dtype)), matrix)
+        return total
+    whole = np.reshape(matrix[: count - rest], (blocks, SUMMED_ROWS, columns))
+    total = sum_over_rows(np.vecmat(running.constant(np.ones(SUMMED_ROWS, matrix.dtype)), whole))
+    return np.add(total, sum_over_rows(matrix[count - rest :])) if rest else total
+
+
 affine = Primitive(
     "affine",
     _affine,
     _affine_back_input,
     _affine_back_weight,
-    lambda y, x, w, b: lambda g: g.sum(axis=tuple(range(g.ndim - 1))),
+    _affine_back_bias,
     doc="``x @ w + b`` with x (..., inputs), w (inputs, units), b (units,).",
 )

@@ -14,6 +14,7 @@ from engine.autograd.primitive import Primitive
 from engine.autograd.tensor import plain
 from engine.errors import DataError, ShapeError
 from engine.ops.convolution import as_matrix, from_planes
+from engine.ops.linalg import sum_over_rows
 
 
 def _as_rows(x: Array) -> Array:
@@ -25,6 +26,14 @@ def _from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
         batch, height, width, channels = shape
         return from_planes(rows.reshape(channels, height, width, batch))
     return rows.reshape(shape[-1], *shape[:-1]).transpose(*range(1, len(shape)), 0)
+
+
+def _sums(rows: Array) -> Array:
+    """The sum of each row: (channels, 1)."""
+    if rows.strides[1] == rows.itemsize:  # images: NumPy adds pairwise along memory
+        sums: Array = np.sum(rows, axis=1, keepdims=True)
+        return sums
+    return _column(sum_over_rows(rows.T))
 
 
 def _column(vector: Array) -> Array:
@@ -49,7 +58,7 @@ def _normalize_back_input(y: Array, x: Array, scale: Array, shift: Array, centre
         pull *= -1 / count
         gradient = np.multiply(centred, pull)
         gradient += rows
-        gradient -= np.multiply(np.sum(rows, axis=1, keepdims=True), 1 / count)
+        gradient -= np.multiply(_sums(rows), 1 / count)
         gradient *= factor
         return _from_rows(gradient, shape)
 
@@ -65,7 +74,7 @@ _normalized = Primitive(
     _normalize,
     _normalize_back_input,
     _normalize_back_scale,
-    lambda y, x, scale, shift, centred, inverse: lambda g: np.sum(_as_rows(g), axis=1),
+    lambda y, x, scale, shift, centred, inverse: lambda g: np.reshape(_sums(_as_rows(g)), -1),
 )
 
 
@@ -95,7 +104,7 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
         raise DataError(f"batch_norm: an empty batch {values.shape} has no mean")
     rows = _as_rows(values)
     share = 1 / rows.shape[1]
-    mean = np.multiply(np.sum(rows, axis=1, keepdims=True), share)
+    mean = np.multiply(_sums(rows), share)
     centred = np.subtract(rows, mean)
     variance = np.multiply(np.vecdot(centred, centred), share)
     inverse = np.divide(1, np.sqrt(np.add(_column(variance), epsilon)))

@@ -19,6 +19,7 @@ from engine import (
     Sequential,
     SettingError,
     ShapeError,
+    Tensor,
     Upsample2D,
     generator_for,
     gradcheck,
@@ -194,3 +195,26 @@ def test_settings_out_of_range_are_refused() -> None:
     ):
         with pytest.raises(SettingError, match=message):
             make()
+
+
+@pytest.mark.parametrize("shape", [(100_000, 3), (1_000, 10, 10, 3)])
+def test_batch_norm_is_exact_far_from_zero(shape: tuple[int, ...]) -> None:
+    numbers = np.random.default_rng(0)
+    x = (1e4 + numbers.standard_normal(shape)).astype(np.float32)
+    exact = x.astype(np.float64)
+    axes = tuple(range(x.ndim - 1))
+    expected = (exact - exact.mean(axes)) / np.sqrt(exact.var(axes) + 1e-5)
+    layer = BatchNorm(3)
+    np.testing.assert_allclose(layer(x, training=True), expected, atol=0.01)  # PyTorch: 0.04
+    np.testing.assert_allclose(layer.running_mean, 0.1 * exact.mean(axes), rtol=1e-6)
+
+
+def test_gradients_of_biases_and_shifts_add_many_rows_exactly() -> None:
+    numbers = np.random.default_rng(0)
+    g = (1e3 + numbers.standard_normal((100_001, 3))).astype(np.float32)
+    b = Tensor(np.ones(3, np.float32), watch=True)
+    for layer in (lambda: ops.affine(g[:, :1], g[:1], b), lambda: ops.batch_norm(g, np.ones(3, np.float32), b)[0]):
+        with GradientTape() as tape:
+            y = layer()
+        (gradient,) = tape.gradient(y, [b], output_gradients=g)
+        np.testing.assert_allclose(gradient, g.astype(np.float64).sum(axis=0), rtol=1e-6)
