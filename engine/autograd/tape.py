@@ -78,8 +78,6 @@ class GradientTape(Recorder):
         seed = _seed(target, output_gradients)
         gradients: dict[Node, Array] = {end: seed}
         wanted = self._depending_on(starts)
-        if unconnected == "raise":
-            self._require_connected(end, starts, wanted, sources)
         if not self.persistent:
             self._spent = True
             if running.recorder is self:
@@ -101,7 +99,12 @@ class GradientTape(Recorder):
                     before = gradients.get(node)
                     # Add, never assign: x * x gives x two gradients.
                     gradients[node] = share if before is None else before + share
-        return _own([gradients.get(node) for node in starts], sources, seed)
+        found = [gradients.get(node) for node in starts]
+        if unconnected == "raise":
+            for number, gradient in enumerate(found):
+                if gradient is None:
+                    raise _unconnected(number, sources[number])
+        return _own(found, sources, seed)
 
     def _node_of(self, tensor: Tensor, role: str) -> Node:
         node = tensor._node if isinstance(tensor, Tensor) else None
@@ -111,23 +114,6 @@ class GradientTape(Recorder):
                 "something that is"
             )
         return node
-
-    def _require_connected(
-        self, end: Node, starts: Sequence[Node], wanted: set[Node], sources: Sequence[Tensor]
-    ) -> None:
-        """Raise GradientError if no path of records leads from a source to the target."""
-        reached = {end}
-        for record in reversed(self.records):
-            if record.output in reached:
-                reached.update(node for node, _ in record.edges if node in wanted)
-        for number, (node, source) in enumerate(zip(starts, sources, strict=True)):
-            if node not in reached:
-                raise GradientError(
-                    f"gradient: the target does not depend on source {number}, of shape {source.shape}. Usual causes: "
-                    "it was not used; it was used before the tape or after the target; or its value left the tape, as "
-                    "by np.asarray(tensor), float(tensor), array[...] = tensor, or a NumPy function that was given a "
-                    'list of tensors (use np.stack). unconnected="zero" gives zeros instead.'
-                )
 
     def _depending_on(self, starts: Sequence[Node]) -> set[Node]:
         """The nodes on some path that begins at ``starts``: only these need gradients."""
@@ -154,6 +140,15 @@ def _seed(target: Tensor, output_gradients: Any) -> Array:
             shapes=(seed.shape, target.shape),
         )
     return seed
+
+
+def _unconnected(number: int, source: Tensor) -> GradientError:
+    return GradientError(
+        f"gradient: the target does not depend on source {number}, of shape {source.shape}. Usual causes: it was not "
+        "used; it was used before the tape or after the target; or its value left the tape, as by np.asarray(tensor), "
+        "float(tensor), array[...] = tensor, or a NumPy function that was given a list of tensors (use np.stack). "
+        'unconnected="zero" gives zeros instead.'
+    )
 
 
 def _is_view(array: Array) -> bool:

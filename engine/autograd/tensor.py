@@ -249,7 +249,8 @@ def refuse_write(target: Any, operation: str) -> None:
     """
     tensor = target
     while isinstance(tensor, Tensor):
-        if any(node is not None and node.is_held() for node in (tensor._node, tensor._constant)):
+        node, constant = tensor._node, tensor._constant
+        if (node is not None and node.is_held()) or (constant is not None and constant.is_held()):
             raise GradientError(
                 f"{operation}: in-place write to a tensor of shape {target.shape} that a tape has recorded; "
                 "make a new tensor (y = y + 1, not y += 1), or take the gradient first; a persistent tape holds it "

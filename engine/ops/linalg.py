@@ -5,6 +5,7 @@ The gradients of a product are those of Giles 2008 ("Collected matrix derivative
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -130,6 +131,8 @@ def _affine_back_weight(y: Array, x: Array, w: Array, b: Array) -> Vjp:
 
 
 def _affine_back_bias(y: Array, x: Array, w: Array, b: Array) -> Vjp:
+    if x.ndim == 2:
+        return sum_over_rows
     return lambda g: sum_over_rows(np.reshape(g, (math.prod(g.shape[:-1]), g.shape[-1])))
 
 
@@ -143,11 +146,18 @@ def sum_over_rows(matrix: Array) -> Array:
     count, columns = matrix.shape
     blocks, rest = divmod(count, SUMMED_ROWS)
     if blocks == 0 or count == SUMMED_ROWS:
-        total: Array = np.vecmat(running.constant(np.ones(count, matrix.dtype)), matrix)
+        total: Array = np.vecmat(running.constant(_ones(count, matrix.dtype)), matrix)
         return total
     whole = np.reshape(matrix[: count - rest], (blocks, SUMMED_ROWS, columns))
-    total = sum_over_rows(np.vecmat(running.constant(np.ones(SUMMED_ROWS, matrix.dtype)), whole))
+    total = sum_over_rows(np.vecmat(running.constant(_ones(SUMMED_ROWS, matrix.dtype)), whole))
     return np.add(total, sum_over_rows(matrix[count - rest :])) if rest else total
+
+
+@functools.lru_cache(maxsize=16)
+def _ones(count: int, dtype: np.dtype[Any]) -> Array:
+    ones: Array = np.ones(count, dtype)
+    ones.flags.writeable = False
+    return ones
 
 
 affine = Primitive(

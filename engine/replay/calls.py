@@ -40,7 +40,7 @@ class Call:
     Attributes:
         elementwise: each element of ``out`` depends on the same element of the arguments only, so that an argument
             that nobody needs any more may be overwritten.
-        stores: the function has no ``out=``; its result is copied, and its shape may depend on the data.
+        may_fail: the call may raise ShapeChangedError.
     """
 
     function: Callable[..., Any]
@@ -48,7 +48,7 @@ class Call:
     options: dict[str, Any]
     out: Any
     elementwise: bool = False
-    stores: bool = False
+    may_fail: bool = False
 
 
 def owner(array: Array) -> Array:

@@ -56,7 +56,7 @@ class Plan:
         offsets, self.size_bytes = _lay_out(self._buffers)
         self._offsets = [offsets[alias] for alias in aliases]
         self._bound: list[Callable[[], Any]] = []
-        self.may_fail = any(call.stores for call in self.calls)
+        self.may_fail = any(call.may_fail for call in self.calls)
 
     def bind(self, memory: Array) -> list[Array]:
         """Put the plan onto ``memory``, at least ``size_bytes`` bytes; gives the arrays where results will lie."""

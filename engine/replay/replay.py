@@ -117,6 +117,8 @@ class Replay:
                 try:
                     self._play(prepared, inputs, rng)
                 except ShapeChangedError:
+                    if before is None:
+                        raise
                     self._restore(rng, before)
                     self._prepared[key] = None
                     return step(*inputs, rng=rng)
@@ -207,9 +209,7 @@ class Replay:
         """What a step changes: the generator, and the arrays that it may."""
         return None if rng is None else rng.bit_generator.state, [array.copy() for array in self._changing]
 
-    def _restore(self, rng: np.random.Generator | None, state: tuple[Any, list[Array]] | None) -> None:
-        if state is None:
-            return
+    def _restore(self, rng: np.random.Generator | None, state: tuple[Any, list[Array]]) -> None:
         if rng is not None:
             rng.bit_generator.state = state[0]
         for array, value in zip(self._changing, state[1], strict=True):

@@ -132,6 +132,7 @@ class Trace:
         options: dict[str, Any],
         out: Array,
         elementwise: bool = False,
+        may_fail: bool = False,
     ) -> None:
         """Append a call.
 
@@ -139,10 +140,20 @@ class Trace:
             NotReplayableError: it reads memory that is neither resident nor filled by a call before.
         """
         args, options, place = map_kind((args, options, out), (np.ndarray, np.generic), self.place)
-        self.calls.append(Call(function, args, options, place, elementwise, stores=function is _store))
+        self.calls.append(Call(function, args, options, place, elementwise, may_fail))
 
-    def store(self, function: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Array:
+    def store(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        options: dict[str, Any],
+        *,
+        shape_is_given: bool = False,
+    ) -> Array:
         """Run a function that has no ``out=``, and append a call that stores its result.
+
+        Args:
+            shape_is_given: by the arguments' shapes and by options. Elsewhere it may depend on the data.
 
         Raises:
             ValueError: the function writes into an argument. All of them are read-only here: NumPy's functions take
@@ -158,7 +169,8 @@ class Trace:
                 raise NotReplayableError(f"{_name(function)} gives a view that may depend on the data")
             return result  # a view: nothing was computed
         out = self.keep(result)
-        self.add(_store, (function, out, *args), options, out)
+        fixed = shape_is_given or function in _VIEWS or function in _SHAPED
+        self.add(_store, (function, out, *args), options, out, may_fail=not fixed)
         return out
 
 
@@ -193,6 +205,10 @@ _VIEWS = {
     *(np.flip, np.fliplr, np.flipud, np.diag, np.diagonal, np.real, np.broadcast_to),
 }
 """Functions that may give views, of a part that depends on shapes and options only."""
+
+
+_SHAPED = {np.concatenate, np.stack, np.full_like, np.zeros_like, np.ones_like, np.argmax, np.argmin, np.mean, np.var}
+"""Functions without ``out=`` here, whose results have a shape that follows from shapes and options."""
 
 
 def _store(function: Callable[..., Any], out: Array, *args: Any, **options: Any) -> None:

@@ -20,7 +20,7 @@ from engine.autograd import graph
 from engine.autograd.graph import Array
 from engine.autograd.numpy_dispatch import WRITERS
 from engine.autograd.tensor import Tensor
-from engine.replay.calls import NotReplayableError, plain, read_only, writeable
+from engine.replay.calls import NotReplayableError, arrays_in, plain, read_only, writeable
 from engine.replay.trace import Trace, running, running_trace
 
 
@@ -146,7 +146,8 @@ class TracedGenerator:
         def trace(*args: Any, **options: Any) -> Any:
             if "out" in options:
                 raise NotReplayableError(f"Generator.{distribution} with a target is not supported")
-            return traced(running_trace().store(draw, args, options))
+            given = next(arrays_in((args, options)), None) is None
+            return traced(running_trace().store(draw, args, options, shape_is_given=given))
 
         return trace
 

@@ -278,15 +278,6 @@ def test_a_gradient_that_was_lost_is_an_error_that_says_why(program: Any) -> Non
         tape.gradient(y, [x], unconnected="none")  # type: ignore[arg-type]
 
 
-def test_a_target_without_a_path_is_found_also_on_a_tape_that_is_spent_afterwards() -> None:
-    x, unused = watched([1.0]), watched([1.0])
-    with GradientTape() as tape:
-        y = np.sum(x * 2)
-    with pytest.raises(GradientError, match="source 1"):
-        tape.gradient(y, [x, unused])
-    assert tape.gradient(y, [x])[0].tolist() == [2]  # nothing was spent
-
-
 def test_half_precision_is_refused_where_gradients_would_be_wrong() -> None:
     with pytest.raises(GradientError, match="cannot watch a tensor of dtype float16"):
         Tensor(np.ones(3, np.float16), watch=True)
