@@ -48,7 +48,9 @@ class Node:
 
     def is_held(self) -> bool:
         """Whether a tape still keeps records that this node is part of."""
-        return self.tape is not None and any(map(_keeps_records, (self.tape, *self.earlier)))
+        if self.tape is None:
+            return False
+        return _keeps_records(self.tape) or any(map(_keeps_records, self.earlier))
 
 
 def _keeps_records(reference: weakref.ref[Recorder]) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, cast
 from weakref import ref
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from engine.autograd.graph import Node, Recorder, running
+from engine.autograd.graph import Node, Recorder, refuse_in_trace, running
 from engine.autograd.numpy_dispatch import (
     FUNCTIONS,
     METHODS,
@@ -258,6 +258,26 @@ def refuse_write(target: Any, operation: str) -> None:
                 operation=operation,
             )
         tensor = tensor.base
+
+
+def refuse_update(parameters: Sequence[Tensor], operation: str) -> None:
+    """Raise if parameters cannot be updated in place now; quick where the tapes that recorded them are gone.
+
+    Raises:
+        GradientError: a tape holds a record of one, or a replay is tracing the step that this is part of.
+    """
+    if running.array_class is not np.ndarray:
+        refuse_in_trace(operation)
+    for tensor in parameters:
+        node = tensor._node
+        if (
+            node is None
+            or (node.tape is not None and node.tape() is not None)
+            or node.earlier
+            or tensor._constant
+            or (type(tensor.base) is Tensor)
+        ):
+            refuse_write(tensor, operation)
 
 
 def refuse_tracked(values: Iterable[Any], operation: str) -> None:

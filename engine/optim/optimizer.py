@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from engine import memory
-from engine.autograd.graph import Array, refuse_in_trace
-from engine.autograd.tensor import Tensor, refuse_write
+from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor, refuse_update
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.optim.clipping import clip_by_global_norm
 
@@ -64,13 +64,12 @@ class Descent:
         self._steps = 0
 
     def _prepare(self, parameters: Sequence[Tensor], gradients: Sequence[Array]) -> None:
-        refuse_in_trace("an optimizer's step")
+        refuse_update(parameters, "an optimizer's step")
         if len(parameters) != len(gradients):
             raise ShapeError(f"{len(parameters)} parameters but {len(gradients)} gradients", operation="apply")
-        if len(set(map(id, parameters))) < len(parameters):
+        if len({*map(id, parameters)}) < len(parameters):
             raise SettingError("apply: a parameter is given twice, and would be updated twice", setting="parameters")
         for p, g in zip(parameters, gradients, strict=True):
-            refuse_write(p, "apply")
             if p.shape != g.shape:
                 raise ShapeError(
                     f"apply: parameter {p.shape} and gradient {g.shape} differ",

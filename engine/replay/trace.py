@@ -170,7 +170,7 @@ class Trace:
             return result  # a view: nothing was computed
         out = self.keep(result)
         fixed = shape_is_given or function in _VIEWS or function in _SHAPED
-        self.add(_store, (function, out, *args), options, out, may_fail=not fixed)
+        self.add(_store if fixed else _store_checked, (function, out, *args), options, out, may_fail=not fixed)
         return out
 
 
@@ -207,11 +207,19 @@ _VIEWS = {
 """Functions that may give views, of a part that depends on shapes and options only."""
 
 
-_SHAPED = {np.concatenate, np.stack, np.full_like, np.zeros_like, np.ones_like, np.argmax, np.argmin, np.mean, np.var}
+_SHAPED = {
+    *(np.dot, np.inner, np.outer, np.einsum, np.linalg.norm, np.concatenate, np.stack, np.hstack, np.vstack),
+    *(np.full_like, np.zeros_like, np.ones_like, np.mean, np.var, np.std, np.prod, np.cumsum, np.trace),
+    *(np.argmax, np.argmin, np.sort, np.argsort, np.clip, np.roll, np.tile, np.tril, np.triu, np.take_along_axis),
+}
 """Functions without ``out=`` here, whose results have a shape that follows from shapes and options."""
 
 
 def _store(function: Callable[..., Any], out: Array, *args: Any, **options: Any) -> None:
+    out[...] = function(*args, **options)
+
+
+def _store_checked(function: Callable[..., Any], out: Array, *args: Any, **options: Any) -> None:
     result = np.asanyarray(function(*args, **options))
     if result.shape != out.shape or result.dtype != out.dtype:
         raise ShapeChangedError(
