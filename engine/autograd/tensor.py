@@ -220,7 +220,7 @@ def plain_tree(value: Any) -> Any:
 def snapshot(value: Any) -> Any:
     """What a VJP may keep of an option or an index that a caller may change: arrays as copies, also in lists.
 
-    Traced arrays (:mod:`engine.replay`) stay: nobody can write to those. Outside a tape nothing is kept, or copied.
+    Traced arrays (:mod:`engine.replay`) stay: they are read-only. Outside a tape nothing is kept, or copied.
     """
     if running.recorder is None:
         return plain_tree(value)

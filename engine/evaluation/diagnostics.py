@@ -71,7 +71,7 @@ class GradientNorms:
 
 
 def activations(network: Sequential, x: Array) -> list[Array]:
-    """What each layer makes of ``x`` (n, inputs) at inference, the last one with its activation."""
+    """The output of each layer for ``x`` (n, inputs) at inference, the last one with its activation."""
     with np.errstate(over="ignore", invalid="ignore"):
         return [np.asarray(output) for output in network.layer_outputs(x)]
 

@@ -93,7 +93,7 @@ class Sequential:
         return as_inputs(self._last_logits(x, training, rng), (self.units,))
 
     def layer_outputs(self, x: Any) -> list[Any]:
-        """What each layer makes of ``x`` (batch, inputs) at inference; the last one's as rows (batch, units)."""
+        """The output of each layer for ``x`` (batch, inputs) at inference; the last one's as (batch, units)."""
         outputs: list[Any] = []
         for layer in self.layers:
             outputs.append(layer(outputs[-1] if outputs else self._first_input(x)))

@@ -3,8 +3,8 @@
 ``reduction`` is one convention for all: ``sum`` adds over batch and outputs; ``mean`` divides that sum by the batch
 size only, so that a learning rate does not depend on the batch size and an output more does not weaken the others.
 
-``label_smoothing`` s in [0, 1) moves what integer labels stand for (Szegedy et al. 2016, section 7): a share of s is
-spread evenly. Targets that are given as numbers are taken as they are.
+``label_smoothing`` s in [0, 1) changes the targets that integer labels stand for (Szegedy et al. 2016, section 7): a
+share of s is spread evenly over the classes. Targets given as floats are not changed.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class SquaredError(_Reduced):
     on_logits = False
 
     def check_activation(self, activation: Activation | None) -> None:
-        """Any end will do."""
+        """Accepts every activation."""
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Outputs (batch, units); targets the same shape, or labels (batch,)."""

@@ -19,9 +19,10 @@ from engine.ops.normalization import update_running_average
 class BatchNorm:
     """Batch normalization over all axes but the last (Ioffe & Szegedy 2015), and an activation after it.
 
-    While training it uses the statistics of the batch and follows them with running ones, which it uses at
-    inference: the answer for an image does not depend on its neighbours then. The running variance follows the
-    unbiased one (Algorithm 2, line 10). The layer before wants no activation; its bias has no effect.
+    While training it normalizes by the statistics of the batch and updates running averages of them, by which it
+    normalizes at inference: there the output for an image does not depend on the rest of the batch. The running
+    variance averages the unbiased one (Algorithm 2, line 10). The layer before should be linear, and its bias has no
+    effect.
 
     Args:
         features: size of the last axis.

@@ -14,7 +14,7 @@ from engine.nn.layer import Parameterless, Shape, misfit
 
 
 class Flatten(Parameterless):
-    """Images as rows of numbers: what Dense takes. Rows stay as they are."""
+    """Images to vectors, as Dense takes them: (batch, height, width, channels) to (batch, features)."""
 
     def output_shape(self, shape: Shape) -> Shape:
         """(height, width, channels) becomes (height * width * channels,)."""
@@ -26,7 +26,7 @@ class Flatten(Parameterless):
 
 
 class Reshape(Parameterless):
-    """Inputs of one shape as inputs of another: rows of numbers as images.
+    """Inputs of one shape to another of as many numbers: vectors to images.
 
     Raises:
         SettingError: a size that is not positive.

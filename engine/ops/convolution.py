@@ -3,7 +3,7 @@
 Images have the shape (batch, height, width, channels), but lie in memory as *planes*: (channels, height, width, batch),
 the order of Krizhevsky's cuda-convnet. One row of a plane, all images of the batch side by side, is one run of memory,
 and so is all that a convolution copies, multiplies and adds up. NumPy's elementwise functions keep that order; arrays
-in any other are taken too. What is made has the dtype of the weights.
+in any other are taken too. The output has the dtype of the weights.
 
 A convolution multiplies the patches under its kernel (im2col, Chellapilla et al. 2006, section 3). They are made a few
 rows at a time, where a product reads them or writes them, and never kept: nine times the image would have to go to
@@ -23,7 +23,7 @@ from engine.autograd.primitive import Primitive
 from engine.errors import SettingError, ShapeError
 
 Padding: TypeAlias = Literal["same", "valid"]
-"""``same``: zeros around the image, such that stride 1 keeps its size; ``valid``: none."""
+"""``same``: zeros around the image, so that stride 1 keeps its size; ``valid``: none."""
 
 CACHE_BLOCK_BYTES = 2**20
 """Bytes of patches or planes worked on at a time: from one call to the next they stay in a core's second-level cache.

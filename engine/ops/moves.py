@@ -1,7 +1,7 @@
-"""What NumPy functions that only move, repeat or drop elements do on a tape: one rule serves them all.
+"""NumPy functions that only move, repeat or drop elements: one VJP serves them all.
 
-Such a function does to the numbers of the elements what it does to the elements. So the backward pass applies it to
-1, 2, 3, ... and knows for each element of the result where it came from; 0 stands for elements that it made.
+Such a function moves the positions of elements as it moves the elements. So the backward pass applies it to the
+positions 1, 2, 3, ... and finds for each element of the result where it came from; 0 stands for padding.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _moved = Primitive("move", _move, _move_back)
 
 
 def moving(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What stands on a tape for a NumPy function whose first argument is the array, and whose result is an array."""
+    """The differentiable form of a NumPy function whose first argument is the array, and whose result is an array."""
 
     def on_tape(x: Any, *args: Any, **options: Any) -> Any:
         args, options = snapshot(args), snapshot(options)
@@ -74,14 +74,14 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
 
 
 def sort(x: Any, axis: int | None = -1) -> Any:
-    """As ``np.sort``: the gradient goes where each element came from."""
+    """As ``np.sort``; the gradient is permuted back."""
     if axis is None:
         x, axis = ravel(x), -1
     return moving(np.take_along_axis)(x, np.argsort(plain_tree(x), axis, kind="stable"), axis)
 
 
 def at_least(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What stands on a tape for ``np.atleast_1d`` and its like, with one argument."""
+    """The differentiable form of ``np.atleast_1d`` and its like, with one argument."""
     return lambda x: reshape(x, shape=function(np.empty(np.shape(x), np.bool_)).shape)
 
 

@@ -1,4 +1,4 @@
-"""Averages of a network's weights over the steps of a run: often better than the last weights, and far calmer.
+"""Moving averages of a network's weights over the steps of a run: often better than the last weights, with less noise.
 
 Polyak & Juditsky 1992; with exponential weights for the generator of a GAN: Yazici et al. 2019 (arXiv:1806.04498).
 """
@@ -27,8 +27,8 @@ class AveragedWeights:
 
     Args:
         network: whose weights are averaged. It has the training's weights but within :meth:`in_use`.
-        decay: in [0, 1): an average looks back over some ``1 / (1 - decay)`` steps. None: the training's weights
-            are used, there is no average, and nothing here costs anything.
+        decay: in [0, 1): an average looks back over some ``1 / (1 - decay)`` steps. None: no average is
+            kept, and :meth:`in_use` changes nothing.
 
     Raises:
         SettingError: the decay is out of range.
@@ -49,7 +49,7 @@ class AveragedWeights:
         return [*self.network.parameters, *self.network.buffers, *self._averages]
 
     def update(self, step: int) -> None:
-        """Take in the weights after ``step``, counted from 0 over the whole run."""
+        """Update the averages after ``step``, counted from 0 over the whole run."""
         if self.decay is None:
             return
         share = 1 - min(self.decay, (1 + step) / (10 + step))
@@ -61,7 +61,7 @@ class AveragedWeights:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """The network has the averages as its weights inside."""
+        """Inside, the network has the averages as its weights."""
         self._swap()
         try:
             yield
@@ -77,7 +77,7 @@ class AveragedWeights:
     def state_dict(self) -> dict[str, Array]:
         """The averages under the names of the network's weights, and the weights under ``training.`` and these names.
 
-        So who only wants to use the network finds it where it is without averages.
+        So inference reads the same names with and without averages.
         """
         if self.decay is None:
             return self.network.state_dict()

@@ -59,7 +59,9 @@ class SGD(Descent):
         if not self.momentum:
             for p, g in in_step(parameters, gradients):
                 if decay := self._decay_of(p):
-                    np.multiply(p, 1 - learning_rate * decay, out=p)  # without momentum the coupling makes no odds
+                    np.multiply(
+                        p, 1 - learning_rate * decay, out=p
+                    )  # without momentum, coupled and decoupled decay are equal
                 np.multiply(g, learning_rate, out=g)
                 np.subtract(p, g, out=p)
             return

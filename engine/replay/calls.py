@@ -39,7 +39,7 @@ class Call:
 
     Attributes:
         elementwise: each element of ``out`` depends on the same element of the arguments only, so that an argument
-            that nobody needs any more may be overwritten.
+            that no later call reads may be overwritten.
         may_fail: the call may raise ShapeChangedError.
     """
 

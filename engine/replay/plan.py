@@ -114,7 +114,7 @@ def _overwrite_dead_arguments(calls: Sequence[Call], buffers: Sequence[_Buffer])
 
 
 def _lay_out(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
-    """Offsets for buffers such that those that live together do not overlap, and the size of the whole."""
+    """Offsets at which no two buffers with overlapping lifetimes overlap, and the size of the whole."""
     offsets = [0] * len(buffers)
     placed: list[int] = []
     total = 0

@@ -36,7 +36,7 @@ What it reads from Python objects (a rate, a switch) stays what it was when the 
 """
 
 MAX_PLANS = 64
-"""Steps of more shapes than these run plainly. A function made anew for each call is a new step each time."""
+"""Steps of more shapes than these run on the tape. A function that is created for each call is a new step each time."""
 
 
 @dataclass(slots=True)

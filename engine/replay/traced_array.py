@@ -131,7 +131,7 @@ def traced(array: Array) -> TracedArray:
 
 
 class TracedGenerator:
-    """Stands for a random generator: what is drawn from it in a trace is drawn anew by each replay."""
+    """Replaces a random generator in a trace: each replay repeats the draws with a generator of its own."""
 
     def __init__(self, generator: np.random.Generator | None) -> None:
         self.generator = generator  # the one to draw from: each replay sets its own
@@ -153,7 +153,7 @@ class TracedGenerator:
 
 
 _AS_UFUNCS = {np.sum, np.max, np.min, np.amax, np.amin}
-"""Functions that NumPy makes of a ufunc's reduce, which takes ``out=``."""
+"""Functions that NumPy implements by a ufunc's ``reduce``, which takes ``out=``."""
 
 
 def _refuse(name: str) -> None:

@@ -43,7 +43,7 @@ _EVALUATED_NUMBERS = 2**21
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSamples:
-    """The first validation images, and what the model makes of them.
+    """The first validation images, and the model's predictions for them.
 
     Attributes:
         images: uint8 (n, height, width).
@@ -65,8 +65,8 @@ class ClassifierTrainer:
         schedule: multiplies the optimizer's learning rate, step by step.
         train, validation: images with labels.
         seed: with the epoch, the source of all that is random.
-        max_shift: pixels; each time that a training image is shown it is moved at random by up to as many in each
-            direction, zeros moving in. 0: not at all.
+        max_shift: augmentation: each time it is drawn, a training image is shifted at random by up to this many pixels
+            in each direction, and padded with zeros. 0: no shift.
         average_decay: validate and predict with an average of the weights (:mod:`engine.optim.averaging`); None: with
             the last weights.
         early_stopping: ends the run when a metric no longer becomes better; None: never.
@@ -230,7 +230,7 @@ class ClassifierTrainer:
         return ["optimizer."] if self._average.decay is None else ["optimizer.", "training.layers."]
 
     def samples(self, count: int) -> ClassifierSamples:
-        """What the model makes of the first ``count`` validation images (all, if there are fewer)."""
+        """Predictions for the first ``count`` validation images (all, if there are fewer)."""
         chosen = slice(0, count)
         with self._average.in_use():
             outputs = np.asarray(self.model(self.validation.inputs(chosen, self.dtype)))
