@@ -69,15 +69,37 @@ class Record:
         self.edges = edges
 
 
+SAMPLED_ELEMENTS = 64
+"""About how many elements of an operand are compared; of one that has no more, all are."""
+
+
 class Recorder:
-    """The part of a tape that operations see: the list they append to."""
+    """The part of a tape that operations see: the list they append to.
 
-    __slots__ = ("__weakref__", "records", "reference")
+    Args:
+        verify: whether operations add to ``operands``.
 
-    def __init__(self) -> None:
+    Attributes:
+        operands: arrays that others may write to unseen, by a weak reference, with the operation that they went into
+            and a sample of their numbers.
+    """
+
+    __slots__ = ("__weakref__", "operands", "records", "reference", "verify")
+
+    def __init__(self, verify: bool) -> None:
+        self.verify = verify
         self.records: list[Record] = []
+        self.operands: list[tuple[weakref.ref[Array], str, bytes]] = []
         # One weak reference a tape, shared by all its nodes: nodes know their tape without keeping it alive.
         self.reference: weakref.ref[Recorder] = weakref.ref(self)
+
+
+def sample(array: Array) -> bytes:
+    """Some elements of an array, evenly spread: enough to notice that it was overwritten, and too few to cost time."""
+    if array.size > SAMPLED_ELEMENTS:
+        an_axis = max(1, int(SAMPLED_ELEMENTS ** (1 / array.ndim)))
+        array = array[tuple([slice(None, None, -(-size // an_axis)) for size in array.shape])]
+    return array.tobytes()
 
 
 def _as_it_is(array: Array) -> Array:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
+from weakref import ref
 
 import numpy as np
 
-from engine.autograd.graph import Array, Node, Record, Vjp, running
+from engine.autograd.graph import Array, Node, Record, Vjp, running, sample
 from engine.autograd.tensor import Tensor, has_gradients, is_tracked, keep_constant
 from engine.errors import EngineError, GradientError, ShapeError
 
@@ -56,6 +57,7 @@ class Primitive:
         arrays: list[Any] = []
         tracked: list[tuple[int, Node]] = []
         constants: list[Tensor] = []
+        exposed: list[Array] = []  # memory that a plain array may share: all but results of recorded operations
         saw_tensor = False
         for position, value in enumerate(args):
             if isinstance(value, Tensor):
@@ -66,12 +68,17 @@ class Primitive:
                     continue
                 if node is not None and (node.leaf or node.tape is reference):
                     tracked.append((position, node))
+                    if node.leaf:
+                        exposed.append(value)
                 else:
                     constants.append(value)
+                    exposed.append(value)
             elif recorder is not None and isinstance(value, (list, tuple)) and is_tracked(value):
                 raise GradientError(f"{self.name}: a list of tensors; np.stack them first", operation=self.name)
             else:
                 arrays.append(value)
+                if recorder is not None and isinstance(value, np.ndarray):
+                    exposed.append(value)
         if options and is_tracked(options.values()):
             raise GradientError(f"{self.name}: pass tracked tensors as positional arguments", operation=self.name)
         try:
@@ -95,6 +102,8 @@ class Primitive:
             edges.append((node, rule(output, *arrays, **options)))
         for constant in constants:
             keep_constant(constant, reference)
+        if recorder.verify and running.array_class is np.ndarray:
+            recorder.operands.extend([(ref(a), self.name, sample(_view(a, np.ndarray))) for a in exposed])
         tensor._node = node = Node(False, reference)
         recorder.records.append(Record(self.name, node, edges))
         return tensor

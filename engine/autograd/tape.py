@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from engine.autograd.graph import Array, Node, Recorder, running
+from engine.autograd.graph import Array, Node, Recorder, running, sample
 from engine.autograd.tensor import Tensor, plain
 from engine.errors import GradientError, SettingError, ShapeError
 
@@ -21,12 +21,14 @@ class GradientTape(Recorder):
 
     Args:
         persistent: keep the records after :meth:`gradient`, so that it can be asked again.
+        verify: have :meth:`gradient` find operands that were overwritten in memory that a plain array shares. It takes
+            some 5% of a small step; without it, the caller must see to it that no operand changes.
     """
 
     __slots__ = ("_spent", "persistent")
 
-    def __init__(self, persistent: bool = False) -> None:
-        super().__init__()
+    def __init__(self, persistent: bool = False, *, verify: bool = True) -> None:
+        super().__init__(verify)
         self.persistent = persistent
         self._spent = False
 
@@ -64,7 +66,8 @@ class GradientTape(Recorder):
 
         Raises:
             GradientError: the tape is spent, ``target`` or a source is unknown to it, the target does not depend on a
-                source, or a source has another shape than when it was recorded.
+                source, a source has another shape than when it was recorded, or an array that went into an operation
+                has been overwritten (of large arrays, a sample is compared).
             ShapeError: ``output_gradients`` does not have the target's shape.
         """
         if unconnected not in ("raise", "zero"):
@@ -75,6 +78,7 @@ class GradientTape(Recorder):
             raise GradientError("this tape has given its gradient already; use GradientTape(persistent=True)")
         end = self._node_of(target, "the target")
         starts = [self._node_of(source, f"source {i}") for i, source in enumerate(sources)]
+        self._refuse_overwritten()
         seed = _seed(target, output_gradients)
         gradients: dict[Node, Array] = {end: seed}
         wanted = self._depending_on(starts)
@@ -114,6 +118,19 @@ class GradientTape(Recorder):
                 "something that is"
             )
         return node
+
+    def _refuse_overwritten(self) -> None:
+        """Raise GradientError if an operand has changed since it was used: a plain array may share its memory."""
+        for reference, operation, numbers in self.operands:
+            array = reference()
+            if array is not None and sample(np.ndarray.view(array, np.ndarray)) != numbers:
+                raise GradientError(
+                    f"gradient: an array of shape {array.shape} was overwritten after {operation} had used it; "
+                    "give the operation a copy, or take the gradient first",
+                    operation=operation,
+                )
+        if not self.persistent:
+            self.operands = []
 
     def _depending_on(self, starts: Sequence[Node]) -> set[Node]:
         """The nodes on some path that begins at ``starts``: only these need gradients."""

@@ -3,6 +3,7 @@
 import array
 import copy
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -289,3 +290,48 @@ def test_half_precision_is_refused_where_gradients_would_be_wrong() -> None:
     with GradientTape() as tape:
         y = np.sum(x * Tensor(np.ones(2, np.float16)))
     assert tape.gradient(y, [x])[0].tolist() == [1, 1]
+
+
+SHARED: dict[str, Callable[[Any, Any], Any]] = {
+    "the memory of a watched tensor": lambda x, w: w * w,
+    "an operand": lambda x, w: w * 2 * x,
+    "the memory of a constant": lambda x, w: w * Tensor(x),
+    "a matrix": lambda x, w: ops.reshape(w, (1, -1)) @ np.reshape(x, (-1, 1)),
+}
+
+
+@pytest.mark.parametrize("size", [3, 64, 65, 10_000])
+@pytest.mark.parametrize("program", SHARED.values(), ids=SHARED)
+def test_memory_that_a_plain_array_shares_is_not_overwritten_unseen(program: Any, size: int) -> None:
+    numbers = np.arange(1.0, size + 1)
+    x, w = numbers, Tensor(numbers, watch=True)
+    for persistent in (False, True):
+        with GradientTape(persistent=persistent) as tape:
+            y = np.sum(program(x, w))
+        kept = numbers.copy()
+        numbers[...] = 5
+        with pytest.raises(GradientError, match=r"was overwritten after .* had used it"):
+            tape.gradient(y, [w])
+        numbers[...] = kept
+        expected = tape.gradient(y, [w])[0].tolist()
+        numbers[...] = 5  # the gradient is taken
+        assert (
+            expected
+            == (kept if program in (SHARED["a matrix"], SHARED["the memory of a constant"]) else 2 * kept).tolist()
+        )
+        numbers[...] = kept
+        del tape
+
+
+def test_an_operand_that_nobody_holds_is_not_kept_for_comparison() -> None:
+    w = watched(np.ones(100_000))
+    tracemalloc.start()
+    try:
+        with GradientTape() as tape:
+            y = w * 1.0
+            for _ in range(20):
+                y = y + np.ones(100_000)  # whose VJP needs it not
+        assert tracemalloc.get_traced_memory()[0] < 5 * w.nbytes
+    finally:
+        tracemalloc.stop()
+    assert tape.gradient(y, [w])[0].sum() == 100_000
