@@ -23,7 +23,7 @@ from engine import (
     ops,
     schedules,
 )
-from engine.optimizers import Optimizer
+from engine.optim.optimizer import Optimizer
 
 try:
     from benchmarks import pytorch

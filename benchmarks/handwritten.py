@@ -46,6 +46,7 @@ class Layer:
         self.positive = np.empty(self.y.shape, np.bool_)
         self.dx = np.empty((batch, weight.shape[0]), np.float32)
         self.dw, self.db = np.empty_like(weight), np.empty_like(bias)
+        self.ones = np.ones(batch, np.float32)
 
     def logits(self, x: Array) -> Array:
         self.x = x
@@ -85,7 +86,7 @@ class Layer:
 
     def back_to_parameters(self, g: Array) -> None:
         np.matmul(self.x.T, g, out=self.dw)
-        np.add.reduce(g, axis=0, out=self.db)
+        np.vecmat(self.ones, g, out=self.db)
 
 
 def sigmoid(x: Array, out: Array) -> None:

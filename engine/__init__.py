@@ -1,7 +1,10 @@
 """A deep-learning library on NumPy: tensors, a gradient tape, layers, trainers."""
 
-from engine import checkpoint, initializers, ops, schedules
-from engine.batches import ImageData, batches, generator_for
+from engine import checkpoint, ops
+from engine.autograd.gradcheck import gradcheck
+from engine.autograd.tape import GradientTape
+from engine.autograd.tensor import Tensor
+from engine.data import ImageData, batches, generator_for
 from engine.errors import (
     CheckpointError,
     DataError,
@@ -11,19 +14,25 @@ from engine.errors import (
     SettingError,
     ShapeError,
 )
-from engine.gradcheck import gradcheck
-from engine.judge import FeatureStatistics, Judge
-from engine.layers import Activation, Dense, Dropout, Flatten, Reshape, Sequential
-from engine.layers_images import BatchNorm, Conv2D, MaxPool2D, Upsample2D
-from engine.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
-from engine.metrics import accuracy, confusion_matrix
-from engine.optimizers import SGD, Adam, AdamW
-from engine.tape import GradientTape
-from engine.tensor import Tensor
+from engine.evaluation.gan_metrics import FeatureStatistics, ReferenceClassifier
+from engine.evaluation.metrics import accuracy, confusion_matrix
+from engine.nn import initializers
+from engine.nn.activations import Activation
+from engine.nn.containers import Sequential
+from engine.nn.convolution import Conv2D
+from engine.nn.dropout import Dropout
+from engine.nn.linear import Dense
+from engine.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from engine.nn.normalization import BatchNorm
+from engine.nn.pooling import MaxPool2D, Upsample2D
+from engine.nn.shape import Flatten, Reshape
+from engine.optim import schedules
+from engine.optim.adam import Adam, AdamW
+from engine.optim.sgd import SGD
 from engine.trainers.classifier import ClassifierSamples, ClassifierTrainer
+from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
 from engine.trainers.gan import GanTrainer, Latent
 from engine.trainers.reports import BatchDone, EpochDone
-from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 __all__ = [
     "SGD",
@@ -50,9 +59,9 @@ __all__ = [
     "GradientError",
     "GradientTape",
     "ImageData",
-    "Judge",
     "Latent",
     "MaxPool2D",
+    "ReferenceClassifier",
     "Reshape",
     "Sequential",
     "SettingError",

@@ -18,12 +18,13 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from engine.autograd.graph import Array
 from engine.errors import CheckpointError
-from engine.recording import Array
 
 FORMAT = "1"
 
-_DTYPES = ("float16", "float32", "float64", "int64")
+_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "I64": "int64"}
+"""What tensors may be: the format's names, and NumPy's."""
 _HEADER_LIMIT = 2**20
 """Bytes. A header names a few dozen tensors; one that claims more is hostile or not ours."""
 
@@ -44,23 +45,19 @@ class State:
 
 
 def dumps(state: State) -> bytes:
-    """The bytes of a checkpoint: equal states give equal bytes.
+    """The bytes of a checkpoint: equal states give equal bytes, and :func:`loads` reads them.
 
     Raises:
-        CheckpointError: a tensor of a dtype that checkpoints do not have; state or spec that JSON cannot say.
+        CheckpointError: a tensor of a dtype or name that checkpoints do not have; state or spec that JSON cannot say,
+            or that is too large for a header.
     """
     for name, array in state.tensors.items():
-        if array.dtype.name not in _DTYPES:
-            raise CheckpointError(f"{name} has dtype {array.dtype}; checkpoints hold {', '.join(_DTYPES)}", tensor=name)
-    try:
-        metadata = {
-            "tapeline.format": FORMAT,
-            "spec": json.dumps(state.spec, sort_keys=True, allow_nan=False),
-            "state": json.dumps(state.state, sort_keys=True, allow_nan=False),
-        }
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"state or spec is not JSON: {error}") from error
-    tensors = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in state.tensors.items()}
+        _check_name(name)
+        if array.dtype.name not in _DTYPES.values():
+            raise _wrong_dtype(name, array.dtype.name)
+    texts = {"spec": _to_json("spec", state.spec), "state": _to_json("state", state.state)}
+    metadata = {"tapeline.format": FORMAT} | texts
+    tensors = {name: _in_order(array) for name, array in state.tensors.items()}
     data = safetensors.numpy.save(tensors, metadata)
     # safetensors writes the metadata in the order of a hash map, another one each time: write it sorted.
     size = 8 + int.from_bytes(data[:8], "little")
@@ -68,7 +65,32 @@ def dumps(state: State) -> bytes:
     header["__metadata__"] = dict(sorted(metadata.items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[size:]
+    whole = len(text).to_bytes(8, "little") + text + data[size:]
+    _metadata(whole[: 8 + len(text)], len(whole))
+    return whole
+
+
+def _check_name(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{name!r} is no name for a tensor: {error}", tensor=name) from error
+    if name == "__metadata__":
+        raise CheckpointError("__metadata__ is no name for a tensor: the format uses it", tensor=name)
+
+
+def _to_json(key: str, value: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(value, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"state or spec is not JSON: {error}") from error
+    _json_object({key: text}, key)  # what cannot be read is not written
+    return text
+
+
+def _in_order(array: Array) -> Array:
+    """Row-major and in the machine's byte order, as safetensors takes it for granted."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
 
 
 def save(target: str | os.PathLike[str] | BinaryIO, state: State) -> None:
@@ -81,14 +103,19 @@ def save(target: str | os.PathLike[str] | BinaryIO, state: State) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> State:
-    """Read a checkpoint from a file.
+    """Read a checkpoint from a file; the rest is read only if the header is in order.
 
     Raises:
         CheckpointError: as :func:`loads`, with the path.
         OSError: the file cannot be read.
     """
     try:
-        return loads(Path(path).read_bytes())
+        with Path(path).open("rb") as file:
+            start = file.read(8)
+            length = min(int.from_bytes(start, "little"), _HEADER_LIMIT + 1)
+            _metadata(start + file.read(length), os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            return loads(file.read())
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}", tensor=error.tensor) from error
 
@@ -97,16 +124,14 @@ def loads(data: bytes) -> State:
     """Read a checkpoint.
 
     Raises:
-        CheckpointError: truncated, not safetensors, another format, or tensors of a strange dtype.
+        CheckpointError: truncated, not safetensors, another format, tensors of a strange dtype, or a key that is given
+            twice.
     """
-    metadata = _metadata(data)
+    metadata = _metadata(data, len(data))
     try:
         loaded: Mapping[str, Array] = safetensors.numpy.load(data)
     except (SafetensorError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise CheckpointError(f"not a whole safetensors file: {error}") from error
-    for name, array in loaded.items():
-        if array.dtype.name not in _DTYPES:
-            raise CheckpointError(f"{name} has dtype {array.dtype}; checkpoints hold {', '.join(_DTYPES)}", tensor=name)
     return State(
         tensors={name: np.array(array) for name, array in sorted(loaded.items())},
         state=_json_object(metadata, "state"),
@@ -114,15 +139,16 @@ def loads(data: bytes) -> State:
     )
 
 
-def _metadata(data: bytes) -> dict[str, Any]:
-    """The ``__metadata__`` of a safetensors file, its format checked."""
+def _metadata(data: bytes, size: int) -> dict[str, Any]:
+    """The ``__metadata__`` of a safetensors file that begins with ``data`` and has ``size`` bytes; all of the header is
+    checked that can be without the tensors."""
     length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > len(data) - 8:
-        raise CheckpointError(f"truncated: {len(data)} bytes, and the header alone claims {length}")
+    if len(data) < 8 or length > size - 8:
+        raise CheckpointError(f"truncated: {size} bytes, and the header alone claims {length}")
     if length > _HEADER_LIMIT:
-        raise CheckpointError(f"the header claims {length} bytes; at most {_HEADER_LIMIT} are read")
+        raise CheckpointError(f"the header claims {length} bytes; at most {_HEADER_LIMIT} are read and written")
     try:
-        header = json.loads(data[8 : 8 + length])
+        header = json.loads(data[8 : 8 + length], object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"the header is not JSON: {error}") from error
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
@@ -130,7 +156,31 @@ def _metadata(data: bytes) -> dict[str, Any]:
         raise CheckpointError("not a checkpoint of this engine: the metadata has no tapeline.format")
     if metadata["tapeline.format"] != FORMAT:
         raise CheckpointError(f"format {metadata['tapeline.format']!r}, but this engine reads {FORMAT!r}")
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        try:
+            dtype, (_, end) = entry["dtype"], entry["data_offsets"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"not a whole safetensors file: {name} is described as {entry!r}") from error
+        if dtype not in _DTYPES:
+            raise _wrong_dtype(name, str(dtype))
+        if not isinstance(end, int) or end > size - 8 - length:
+            raise CheckpointError(f"not a whole safetensors file: {name} ends at {end} of {size - 8 - length} bytes")
     return metadata
+
+
+def _wrong_dtype(name: str, dtype: str) -> CheckpointError:
+    return CheckpointError(f"{name} has dtype {dtype}; checkpoints hold {', '.join(_DTYPES.values())}", tensor=name)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{repeated!r} is given twice")
+    return found
 
 
 def _no_number(name: str) -> Any:
@@ -146,7 +196,9 @@ def _finite(text: str) -> float:
 
 def _json_object(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
     try:
-        value = json.loads(metadata[key], parse_constant=_no_number, parse_float=_finite)
+        value = json.loads(
+            metadata[key], parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_without_repeats
+        )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"the metadata has no JSON under {key!r}: {error}") from error
     if not isinstance(value, dict):

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike
 
-from engine.recording import Array
+from engine.autograd.graph import Array
 
 LINE = 64
 """Bytes of a cache line, and of the widest vector register."""

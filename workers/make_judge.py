@@ -1,4 +1,4 @@
-"""Makes the judge of handwritten digits: ``python -m workers.make_judge FOLDER``, or ``make judge DATA=FOLDER``.
+"""Makes the reference classifier of digits: ``python -m workers.make_judge FOLDER``, or ``make judge DATA=FOLDER``.
 
 A classifier of ours, trained by our own trainer on the whole of MNIST, and the statistics of its last hidden layer's
 outputs on the training images. The same machine gives the same bytes; ``--check`` compares them with those that are
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from engine import BatchDone, ClassifierTrainer, EpochDone, FeatureStatistics, checkpoint
 from engine.checkpoint import State
-from engine.judge import look
+from engine.evaluation.gan_metrics import classify
 from service import datasets
 from service.datasets import BUILT_IN, Dataset
 from service.spec.validation import resolve
@@ -55,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     target = BUILT_IN["mnist"].judge
     if target is None:
-        raise SystemExit("the dataset mnist has no judge")
+        raise SystemExit("the dataset mnist has no reference classifier")
     made = checkpoint.dumps(make(datasets.load("mnist", options.data, cache_root=options.cache)))
     if not options.check:
         target.parent.mkdir(exist_ok=True)
@@ -66,11 +66,11 @@ def main() -> None:
 
 
 def make(dataset: Dataset) -> State:
-    """Train the judge, and let it see the training images."""
+    """Train the reference classifier, and take the statistics of its features on the training images."""
     resolved = resolve(SPEC)
     trainer = build.trainer(resolved, dataset)
     if not isinstance(trainer, ClassifierTrainer):
-        raise TypeError("a judge is a classifier")
+        raise TypeError("the reference classifier must be a classifier")
     accuracy = 0.0
     for report in trainer.run():
         match report:
@@ -80,7 +80,7 @@ def make(dataset: Dataset) -> State:
             case BatchDone():
                 pass
     low, high = resolved.dataset.scale
-    real = FeatureStatistics.of(look(trainer.model, dataset.train_images, (low, high)).features)
+    real = FeatureStatistics.of(classify(trainer.model, dataset.train_images, (low, high)).features)
     tensors = trainer.model.state_dict() | {"real.mean": real.mean, "real.covariance": real.covariance}
     return State(tensors, {"val_accuracy": accuracy}, resolved.model_dump(mode="json"))
 

@@ -14,14 +14,14 @@ import threadpoolctl
 from service.datasets import BUILT_IN, Dataset
 
 
-def provenance(dataset: Dataset, *, judged: bool) -> dict[str, Any]:
+def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
     """Equal here means: the same spec gives the same bits.
 
     Args:
-        judged: whether the judge's scores are among the metrics, where the dataset has one.
+        evaluated: whether the reference classifier's scores are among the metrics, where the dataset has one.
     """
     known = BUILT_IN.get(dataset.info.name)
-    judge = known.judge if judged and known is not None else None
+    judge = known.judge if evaluated and known is not None else None
     scored = {"judge": f"sha256:{hashlib.sha256(judge.read_bytes()).hexdigest()}"} if judge is not None else {}
     return {**machine(), "dataset": dataset.sha256, **scored}
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine import ClassifierTrainer, EpochDone, FeatureStatistics, Judge, checkpoint, initializers
+from engine import ClassifierTrainer, EpochDone, FeatureStatistics, ReferenceClassifier, checkpoint, initializers
 from engine.checkpoint import State
-from engine.judge import look
+from engine.evaluation.gan_metrics import classify
 from service.datasets import Dataset
 from service.models import networks
 from service.spec.schema import ClassifierSpec
@@ -43,31 +43,33 @@ def make(mnist: Dataset, say: Callable[[dict[str, Any]], None]) -> State:
             accuracy = report.metrics["val_accuracy"]
             say({"epoch": report.epoch, "epochs": report.epochs})
     low, high = resolved.dataset.scale
-    real = FeatureStatistics.of(look(trainer.model, mnist.train_images, (low, high)).features)
+    real = FeatureStatistics.of(classify(trainer.model, mnist.train_images, (low, high)).features)
     tensors = trainer.model.state_dict() | {"real.mean": real.mean, "real.covariance": real.covariance}
     return State(tensors, {"accuracy": accuracy}, resolved.model_dump(mode="json"))
 
 
-def load(path: Path) -> Judge:
+def load(path: Path) -> ReferenceClassifier:
     """The classifier with the statistics of real digits."""
     kept, resolved = checkpoint.load(path), resolve(SPEC)
     assert isinstance(resolved, ClassifierSpec)
     model = networks.classifier(resolved, IMAGE_SHAPE, initializers.he_normal)
     model.load_state_dict(kept.tensors)
     low, high = resolved.dataset.scale
-    return Judge(model, FeatureStatistics(kept.tensors["real.mean"], kept.tensors["real.covariance"]), (low, high))
+    return ReferenceClassifier(
+        model, FeatureStatistics(kept.tensors["real.mean"], kept.tensors["real.covariance"]), (low, high)
+    )
 
 
-def score(judge: Judge, images: np.ndarray[Any, Any]) -> float:
+def score(reference: ReferenceClassifier, images: np.ndarray[Any, Any]) -> float:
     """The independent Fréchet distance of uint8 images."""
-    return round(judge.score(images)["frechet_distance"], 5)
+    return round(reference.score(images)["frechet_distance"], 5)
 
 
 def calibrate(path: Path, mnist: Dataset, count: int) -> dict[str, Any]:
     """What real digits score that the classifier was not trained on: as many as are made by a GAN, and all."""
-    judge, real = load(path), mnist.validation_images
+    reference, real = load(path), mnist.validation_images
     return {
         "fingerprint": fingerprint(),
         "accuracy": checkpoint.load(path).state["accuracy"],
-        "test digits": {str(n): score(judge, real[:n]) for n in (count, len(real))},
+        "test digits": {str(n): score(reference, real[:n]) for n in (count, len(real))},
     }

@@ -62,7 +62,7 @@ def train(row: Row, dataset: Dataset, work: Path) -> dict[str, Any]:
     spec = row.spec()
     wall, processor = time.perf_counter(), time.process_time()
     trainer = build.trainer(spec, dataset)
-    watch = TrainingDiagnostics(spec, build.judge(dataset) if isinstance(trainer, GanTrainer) else None)
+    watch = TrainingDiagnostics(spec, build.reference_classifier(dataset) if isinstance(trainer, GanTrainer) else None)
     metrics: dict[str, float] = {}
     found: dict[str, int] = {}
     for report in trainer.run():

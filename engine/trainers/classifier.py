@@ -10,23 +10,30 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import memory
-from engine.averaging import AveragedWeights
-from engine.batches import ImageData, batch_count, batches, draw_shifts, generator_for
+from engine.autograd.graph import Array
+from engine.autograd.tape import GradientTape
 from engine.checkpoint import State
+from engine.data import ImageData, batch_count, batches, check_labels, draw_shifts, generator_for
 from engine.errors import CheckpointError, DataError, SettingError, ShapeError
-from engine.labels import check_labels
-from engine.layers import Sequential
-from engine.losses import Loss
-from engine.metrics import accuracy, confusion_matrix
-from engine.optimizers import Optimizer
-from engine.recording import Array
+from engine.evaluation.diagnostics import GradientNorms, activation_metrics, activations, probe
+from engine.evaluation.metrics import accuracy, confusion_matrix
+from engine.nn.containers import Sequential
+from engine.nn.losses import Loss, mean_gradient_scale, per_image
+from engine.optim.averaging import AveragedWeights
+from engine.optim.optimizer import Optimizer
+from engine.optim.schedules import Schedule
 from engine.replay import Replay
-from engine.schedules import Schedule
-from engine.tape import GradientTape
-from engine.trainers.health import GradientNorms, activation_metrics, activations, probe
-from engine.trainers.progress import Progress, check_dtype, under_prefix, with_prefix
+from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
+from engine.trainers.progress import (
+    Progress,
+    check_dtype,
+    check_parts,
+    held_parts,
+    unchanged_on_error,
+    under_prefix,
+    with_prefix,
+)
 from engine.trainers.reports import BatchDone, EpochDone
-from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 _EVALUATION_BATCH = 500
 """Images at a time: large enough for the matrix products, small enough for the cache."""
@@ -36,7 +43,7 @@ _EVALUATED_NUMBERS = 2**21
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSamples:
-    """The first validation images, and what the model makes of them.
+    """The first validation images, and the model's predictions for them.
 
     Attributes:
         images: uint8 (n, height, width).
@@ -58,10 +65,10 @@ class ClassifierTrainer:
         schedule: multiplies the optimizer's learning rate, step by step.
         train, validation: images with labels.
         seed: with the epoch, the source of all that is random.
-        max_shift: pixels; each time that a training image is shown it is moved at random by up to as many in each
-            direction, zeros moving in. 0: not at all.
-        average_decay: validate and predict with an average of the weights (:mod:`engine.averaging`); None: with the
-            last.
+        max_shift: augmentation: each time it is drawn, a training image is shifted at random by up to this many pixels
+            in each direction, and padded with zeros. 0: no shift.
+        average_decay: validate and predict with an average of the weights (:mod:`engine.optim.averaging`); None: with
+            the last weights.
         early_stopping: ends the run when a metric no longer becomes better; None: never.
         dtype: of the inputs; the model's own dtype.
         replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
@@ -155,10 +162,10 @@ class ClassifierTrainer:
                 inputs = self.train.inputs(batch, self.dtype, x if len(batch) == len(x) else x[: len(batch)], shifts)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss says it better
                     loss, outputs, *gradients = replay(self._losses, inputs, self._train_targets[batch], rng=dropout)
-                    value = self._per_image(loss, len(batch))
+                    value = per_image(loss, self.loss.reduction, len(batch))
                     progress.check_finite("train_loss", value, step)
                     if norms.is_due(step - progress.step):
-                        norms.add(gradients, 1 / len(batch) if self.loss.reduction == "sum" else 1.0)
+                        norms.add(gradients, mean_gradient_scale(self.loss.reduction, len(batch)))
                     rate = self.optimizer.learning_rate * self.schedule(step, progress.steps_per_epoch, progress.steps)
                     self.optimizer.apply(parameters, gradients, rate)
                     self._average.update(step)
@@ -178,7 +185,7 @@ class ClassifierTrainer:
                 "val_loss": validation_loss,
                 "val_accuracy": accuracy(self._validation_labels, predictions),
                 "learning_rate": rate,
-            } | self._health(norms)
+            } | self._diagnostics(norms)
             confusion = confusion_matrix(self._validation_labels, predictions, self.model.units)
             is_best = self.best_accuracy is None or metrics["val_accuracy"] > self.best_accuracy
             if is_best:
@@ -194,14 +201,19 @@ class ClassifierTrainer:
         self._progress.require_whole_epoch("state_dict")
         tensors = self._average.state_dict() | with_prefix("optimizer.", self.optimizer.state_dict())
         best = {"best_accuracy": self.best_accuracy, "best_epoch": self.best_epoch}
-        return State(tensors, self._progress.state_dict("classifier") | best)
+        return State(tensors, self._progress.state_dict("classifier") | best | held_parts(tensors, self._parts))
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a state that a trainer with the same settings made.
 
         Raises:
-            CheckpointError: it does not fit. The trainer should not be used then.
+            CheckpointError: it does not fit. The trainer is what it was.
         """
+        check_parts(state, ["layers."], self._parts, ignored=["training.layers."])
+        with unchanged_on_error(self._average.arrays, self.optimizer, *self._progress.parts):
+            self._load_state_dict(state)
+
+    def _load_state_dict(self, state: State) -> None:
         self._progress.load(state.state, "classifier")
         best_accuracy, best_epoch = state.state.get("best_accuracy"), state.state.get("best_epoch")
         if not _is_a_best(best_accuracy, best_epoch, self.epoch):
@@ -212,8 +224,13 @@ class ClassifierTrainer:
         self.optimizer.load_state_dict(under_prefix("optimizer.", state), self.model.parameters)
         self.best_accuracy, self.best_epoch = best_accuracy, best_epoch
 
+    @property
+    def _parts(self) -> list[str]:
+        """What is in a state beside the weights, by the prefixes of its names."""
+        return ["optimizer."] if self._average.decay is None else ["optimizer.", "training.layers."]
+
     def samples(self, count: int) -> ClassifierSamples:
-        """What the model makes of the first ``count`` validation images (all, if there are fewer)."""
+        """Predictions for the first ``count`` validation images (all, if there are fewer)."""
         chosen = slice(0, count)
         with self._average.in_use():
             outputs = np.asarray(self.model(self.validation.inputs(chosen, self.dtype)))
@@ -226,7 +243,7 @@ class ClassifierTrainer:
 
     def _losses(self, x: Array, targets: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """The loss, the outputs, and the gradient of each parameter: what a step does before the update."""
-        with GradientTape() as tape:
+        with GradientTape(verify=False) as tape:
             outputs = self._outputs(x, training=True, rng=rng)
             loss = self.loss(outputs, targets)
         return [np.asarray(array) for array in (loss, outputs, *tape.gradient(loss, self.model.parameters))]
@@ -246,18 +263,15 @@ class ClassifierTrainer:
             targets = self._validation_targets[part]
             with np.errstate(over="ignore", invalid="ignore"):
                 outputs = np.asarray(self._outputs(self.validation.inputs(part, self.dtype), training=False))
-                total += self._per_image(self.loss(outputs, targets), len(targets)) * len(targets)
+                loss = self.loss(outputs, targets)
+            total += per_image(loss, self.loss.reduction, len(targets)) * len(targets)
             predictions.append(outputs.argmax(axis=1))
         return total / len(self.validation), np.concatenate(predictions)
 
-    def _health(self, norms: GradientNorms) -> dict[str, float]:
-        """What the epoch did to the inside of the model (:mod:`engine.trainers.health`)."""
+    def _diagnostics(self, norms: GradientNorms) -> dict[str, float]:
+        """What the epoch did to the inside of the model (:mod:`engine.evaluation.diagnostics`)."""
         outputs = activations(self.model, self.validation.inputs(probe(self.validation), self.dtype))
         return norms.metrics() | activation_metrics(self.model, outputs)
-
-    def _per_image(self, loss: Array, batch: int) -> float:
-        """The loss as a mean over the batch, whatever its reduction, so that runs can be compared."""
-        return float(loss) / batch if self.loss.reduction == "sum" else float(loss)
 
 
 def _is_a_best(accuracy: object, epoch: object, epochs: int) -> bool:

@@ -10,21 +10,36 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import memory, ops
-from engine.averaging import AveragedWeights
-from engine.batches import ImageData, batch_count, batches, generator_for
+from engine.autograd.graph import Array
+from engine.autograd.tape import GradientTape
 from engine.checkpoint import State
+from engine.data import ImageData, batch_count, batches, generator_for
 from engine.errors import DataError, SettingError, ShapeError
-from engine.layers import Sequential
-from engine.losses import BinaryCrossEntropy, Reduction
-from engine.optimizers import Optimizer
-from engine.recording import Array
+from engine.evaluation.diagnostics import (
+    PROBE_IMAGES,
+    GradientNorms,
+    activation_metrics,
+    activations,
+    probe,
+    sample_diversity,
+)
+from engine.nn.containers import Sequential
+from engine.nn.losses import BinaryCrossEntropy, Reduction, mean_gradient_scale, per_image
+from engine.optim.averaging import AveragedWeights
+from engine.optim.optimizer import Optimizer
+from engine.optim.schedules import Schedule
 from engine.replay import Replay
-from engine.schedules import Schedule
-from engine.tape import GradientTape
-from engine.trainers.health import PROBED, GradientNorms, activation_metrics, activations, probe, variety
-from engine.trainers.progress import Progress, check_dtype, under_prefix, with_prefix
+from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
+from engine.trainers.progress import (
+    Progress,
+    check_dtype,
+    check_parts,
+    held_parts,
+    unchanged_on_error,
+    under_prefix,
+    with_prefix,
+)
 from engine.trainers.reports import BatchDone, EpochDone
-from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +85,8 @@ class GanTrainer:
             the whole run. None: update it always.
         label_smoothing: s; the target for real images is 1 - s (one-sided, Salimans et al. 2016, section 3.4).
         seed: with the epoch, the source of all that is random.
-        average_decay: make samples with an average of the generator's weights (:mod:`engine.averaging`); None: with
-            the last.
+        average_decay: make samples with an average of the generator's weights (:mod:`engine.optim.averaging`);
+            None: with the last weights.
         early_stopping: ends the run when a metric no longer becomes better; None: never.
         replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
 
@@ -107,7 +122,7 @@ class GanTrainer:
         if sizes != (latent.dim, train.features, train.features, 1):
             raise ShapeError(
                 f"generator {sizes[0]} -> {sizes[1]} and discriminator {sizes[2]} -> {sizes[3]} do not fit "
-                f"{latent.dim} latent numbers, images of {train.features} pixels and one verdict"
+                f"{latent.dim} latent numbers, images of {train.features} pixels and one probability"
             )
         if skip_every is not None and skip_every < 2:
             raise SettingError(
@@ -195,11 +210,11 @@ class GanTrainer:
 
             progress.check_weights(self.generator, step, "generator.")
             progress.check_weights(self.discriminator, step, "discriminator.")
-            yield progress.finish_epoch(means.result() | {"learning_rate": rate} | self._health(norms))
+            yield progress.finish_epoch(means.result() | {"learning_rate": rate} | self._diagnostics(norms))
 
     def _generator_loss(self, noise: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """The generator's loss, the logits of the fakes, and the gradients of the generator."""
-        with GradientTape() as tape:
+        with GradientTape(verify=False) as tape:
             fake_logits = self.discriminator.logits(
                 self.generator(noise, training=True, rng=rng), training=True, rng=rng
             )
@@ -208,7 +223,7 @@ class GanTrainer:
 
     def _both_losses(self, noise: Array, reals: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """As :meth:`_generator_loss`, then the discriminator's loss, the logits of the reals, and its gradients."""
-        with GradientTape(persistent=True) as tape:
+        with GradientTape(persistent=True, verify=False) as tape:
             fake_logits = self.discriminator.logits(
                 self.generator(noise, training=True, rng=rng), training=True, rng=rng
             )
@@ -238,36 +253,36 @@ class GanTrainer:
             (self.discriminator, self.d_optimizer, d_rate, "d_loss", "d_real", norms[1]),
         )
         updates = []
-        for network, optimizer, rate, loss_name, verdict_name, measured in parts:
+        for network, optimizer, rate, loss_name, probability_name, measured in parts:
             if not losses:
                 break
             parameters = network.parameters
             loss, logits, *rest = losses
             gradients, losses = rest[: len(parameters)], rest[len(parameters) :]
             self._report(means, loss_name, loss, batch, step)
-            means.add(verdict_name, _mean_verdict(logits), batch)
+            means.add(probability_name, _mean_probability(logits), batch)
             if measured.is_due(step - self._progress.step):
-                measured.add(gradients, 1 / batch if self._loss.reduction == "sum" else 1.0)
+                measured.add(gradients, mean_gradient_scale(self._loss.reduction, batch))
             updates.append((optimizer, parameters, gradients, rate))
         for optimizer, parameters, gradients, rate in updates:
             optimizer.apply(parameters, gradients, rate)
 
-    def _health(self, norms: Sequence[GradientNorms]) -> dict[str, float]:
-        """What the epoch did to the inside of the networks (:mod:`engine.trainers.health`)."""
-        noise = self.latent.draw(generator_for(self.seed, "probe"), PROBED, self.dtype)
+    def _diagnostics(self, norms: Sequence[GradientNorms]) -> dict[str, float]:
+        """What the epoch did to the inside of the networks (:mod:`engine.evaluation.diagnostics`)."""
+        noise = self.latent.draw(generator_for(self.seed, "probe"), PROBE_IMAGES, self.dtype)
         reals = self.train.inputs(probe(self.train), self.dtype)
         made = activations(self.generator, noise)
-        judged = activations(self.discriminator, np.concatenate([reals, made[-1]]))
+        evaluated = activations(self.discriminator, np.concatenate([reals, made[-1]]))
         return (
             norms[0].metrics("g_", "generator.")
             | norms[1].metrics("d_", "discriminator.")
             | activation_metrics(self.generator, made, "g_", "generator.")
-            | activation_metrics(self.discriminator, judged, "d_", "discriminator.")
-            | {"sample_diversity": variety(made[-1], reals)}
+            | activation_metrics(self.discriminator, evaluated, "d_", "discriminator.")
+            | {"sample_diversity": sample_diversity(made[-1], reals)}
         )
 
     def _report(self, means: _Means, name: str, loss: Array, batch: int, step: int) -> None:
-        value = float(loss) / batch if self._loss.reduction == "sum" else float(loss)
+        value = per_image(loss, self._loss.reduction, batch)
         self._progress.check_finite(name, value, step)
         means.add(name, value, batch)
 
@@ -284,19 +299,34 @@ class GanTrainer:
             | with_prefix("optimizer.generator.", self.g_optimizer.state_dict())
             | with_prefix("optimizer.discriminator.", self.d_optimizer.state_dict())
         )
-        return State(tensors, self._progress.state_dict("gan"))
+        return State(tensors, self._progress.state_dict("gan") | held_parts(tensors, self._parts))
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a state that a trainer with the same settings made.
 
         Raises:
-            CheckpointError: it does not fit. The trainer should not be used then.
+            CheckpointError: it does not fit. The trainer is what it was.
         """
-        self._progress.load(state.state, "gan")
-        self._average.load_state_dict(state.tensors, "generator.")
-        self.discriminator.load_state_dict(state.tensors, "discriminator.")
-        self.g_optimizer.load_state_dict(under_prefix("optimizer.generator.", state), self.generator.parameters)
-        self.d_optimizer.load_state_dict(under_prefix("optimizer.discriminator.", state), self.discriminator.parameters)
+        check_parts(
+            state,
+            ["generator.layers.", "discriminator.layers."],
+            self._parts,
+            ignored=["generator.training.layers."],
+        )
+        g, d = self.generator, self.discriminator
+        arrays = [*self._average.arrays, *d.parameters, *d.buffers]
+        with unchanged_on_error(arrays, self.g_optimizer, self.d_optimizer, *self._progress.parts):
+            self._progress.load(state.state, "gan")
+            self._average.load_state_dict(state.tensors, "generator.")
+            d.load_state_dict(state.tensors, "discriminator.")
+            self.g_optimizer.load_state_dict(under_prefix("optimizer.generator.", state), g.parameters)
+            self.d_optimizer.load_state_dict(under_prefix("optimizer.discriminator.", state), d.parameters)
+
+    @property
+    def _parts(self) -> list[str]:
+        """What is in a state beside the weights, by the prefixes of its names."""
+        parts = ["optimizer.generator.", "optimizer.discriminator."]
+        return parts if self._average.decay is None else [*parts, "generator.training.layers."]
 
     def samples(self, count: int) -> Array:
         """Images uint8 (count, height, width) from noise that is the same in every epoch."""
@@ -329,7 +359,7 @@ def _arrays(*tensors: Any) -> list[Array]:
     return [np.asarray(tensor) for tensor in tensors]
 
 
-def _mean_verdict(logits: Array) -> float:
+def _mean_probability(logits: Array) -> float:
     return float(np.mean(ops.sigmoid(np.asarray(logits))))
 
 

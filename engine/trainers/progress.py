@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from engine.autograd.graph import Array
 from engine.checkpoint import State
 from engine.errors import CheckpointError, DivergedError, EngineError, SettingError
-from engine.layers import Sequential
-from engine.recording import Array
+from engine.nn.containers import Sequential
+from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
 from engine.trainers.reports import EpochDone
-from engine.trainers.stopping import EarlyStopping, StoppedEarly
 
 
 class Progress:
@@ -40,6 +41,11 @@ class Progress:
         _keep_freed_memory()
 
     @property
+    def parts(self) -> list[object]:
+        """The objects that :meth:`load` changes."""
+        return [self] if self.early_stopping is None else [self, self.early_stopping]
+
+    @property
     def steps(self) -> int:
         """Steps of the whole run."""
         return self.epochs * self.steps_per_epoch
@@ -54,7 +60,7 @@ class Progress:
         """Why the run is over before its last epoch, if it is."""
         if self.early_stopping is None or self.epoch >= self.epochs:
             return None
-        return self.early_stopping.verdict
+        return self.early_stopping.stopped
 
     @property
     def over(self) -> bool:
@@ -120,6 +126,54 @@ def check_dtype(dtype: np.dtype[Any], *models: Sequential) -> None:
     for model in models:
         if model.dtype != dtype:
             raise SettingError(f"dtype {dtype} for a model whose weights are {model.dtype}", setting="dtype")
+
+
+def held_parts(tensors: Mapping[str, Array], parts: Sequence[str]) -> dict[str, list[str]]:
+    """Which ``parts`` of a state, given by the prefixes of their names, there are: for :func:`check_parts`."""
+    return {"parts": [part for part in parts if any(name.startswith(part) for name in tensors)]}
+
+
+def check_parts(state: State, weights: Sequence[str], parts: Sequence[str], ignored: Sequence[str] = ()) -> None:
+    """Raise unless a state has the parts that it had when it was made, and no others.
+
+    A state that does not say which (a fork's, or one from before they were listed) may leave parts out.
+
+    Args:
+        weights: prefixes of the names of weights.
+        parts: prefixes of all else that the trainer goes on with.
+        ignored: those that it has no use for, if the state does not list them.
+
+    Raises:
+        CheckpointError: a part is missing or unknown, or a tensor belongs to none.
+    """
+    listed = state.state.get("parts", [])
+    if not isinstance(listed, list):
+        raise CheckpointError(f"the state's parts are {listed!r}, not a list")
+    for part in listed:
+        if part not in parts:
+            raise CheckpointError(f"the state has a part {part!r}, which this trainer would not go on with")
+        if not any(name.startswith(part) for name in state.tensors):
+            raise CheckpointError(f"the state's part {part!r} is missing from the checkpoint")
+    known = (*weights, *parts, *ignored)
+    for name in state.tensors:
+        if not name.startswith(known):
+            raise CheckpointError(f"{name} is in the checkpoint, but this trainer has no use for it", tensor=name)
+
+
+@contextmanager
+def unchanged_on_error(arrays: Sequence[Array], *objects: object) -> Iterator[None]:
+    """If an error leaves the block, arrays have their numbers and objects their attributes from before."""
+    numbers = [array.copy() for array in arrays]
+    attributes = [dict(vars(one)) for one in objects]
+    try:
+        yield
+    except BaseException:
+        for array, before in zip(arrays, numbers, strict=True):
+            np.copyto(np.asarray(array), before)
+        for one, values in zip(objects, attributes, strict=True):
+            vars(one).clear()
+            vars(one).update(values)
+        raise
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.recording import Array
+from engine.autograd.graph import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class EpochDone:
         metrics: numbers by name.
         confusion: (classes, classes) counts on the validation images, rows are labels; None for a GAN.
         is_best: whether no earlier epoch was as good.
-        is_last: whether the run ends with it, be it that it is stopped early.
+        is_last: whether the run ends with it, also by early stopping.
     """
 
     epoch: int

@@ -12,8 +12,8 @@ from typing import assert_never
 import numpy as np
 
 import engine
-from engine.initializers import Initializer
-from engine.layers import Layer
+from engine.nn.initializers import Initializer
+from engine.nn.layer import Layer
 from service.spec import schema
 from service.spec.estimation.layer_shapes import Size, picture_size
 from service.spec.schema import ClassifierSpec, GanSpec, Spec

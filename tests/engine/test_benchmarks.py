@@ -18,17 +18,17 @@ def data() -> ImageData:
 
 @pytest.fixture
 def products(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
-    """The shapes of the matrix products in each program that is recorded."""
+    """The shapes of the matrix products in each plan."""
     recorded: list[list[Any]] = []
-    original = Replay._record
+    original = Replay._trace
 
     def spy(self: Replay, *args: Any) -> Any:
         results = original(self, *args)
-        calls = self.programs[-1].calls
+        calls = self.plans[-1].calls
         recorded.append([tuple(a.shape for a in call.args) for call in calls if call.function is np.matmul])
         return results
 
-    monkeypatch.setattr(Replay, "_record", spy)
+    monkeypatch.setattr(Replay, "_trace", spy)
     return recorded
 
 

@@ -1,7 +1,9 @@
 import contextlib
+import functools
 import io
 import json
 import pickle
+import tracemalloc
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -117,13 +119,79 @@ def test_a_changed_byte_is_refused_or_read_as_it_stands(position: int, value: in
         (edit(lambda header: header["__metadata__"].update({"state": '{"loss": -1e400}'})), "-1e400 is too large"),
         (edit(lambda header: header["layers.0.weight"].update(data_offsets=[0, 8])), "not a whole safetensors file"),
         (edit(lambda header: header["layers.0.weight"].update(shape=[2**40, 2**40])), "not a whole safetensors file"),
-        (edit(lambda header: header["layers.0.weight"].update(dtype="I32", shape=[12])), "has dtype int32"),
+        (edit(lambda header: header["layers.0.weight"].update(dtype="I32", shape=[12])), "has dtype I32"),
         (edit(lambda header: header["layers.0.weight"].update(dtype="BF16", shape=[24])), "dtype|safetensors"),
     ],
 )
 def test_a_hostile_or_foreign_file_is_refused_with_its_reason(data: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         checkpoint.loads(data)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (State({}, {}, {"note": "x" * 2**20}), "at most 1048576 are read and written"),
+        (State({"__metadata__": np.ones(1)}), "__metadata__ is no name"),
+        (State({"\ud800": np.ones(1)}), "no name for a tensor"),
+        (State({}, {"deep": functools.reduce(lambda inner, _: [inner], range(100_000), [])}), "not JSON"),
+    ],
+)
+def test_what_could_not_be_read_is_not_written(state: State, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.dumps(state)
+
+
+def test_lone_surrogates_in_specs_go_round() -> None:
+    assert checkpoint.loads(checkpoint.dumps(State({}, {}, {"name": "\ud800"}))).spec == {"name": "\ud800"}
+
+
+def test_the_order_of_bytes_in_memory_does_not_matter() -> None:
+    array = np.arange(3.0)
+    assert checkpoint.dumps(State({"a": array.astype(">f8")})) == checkpoint.dumps(State({"a": array}))
+
+
+def twice(old: bytes, new: bytes) -> bytes:
+    data = checkpoint.dumps(example())
+    size = 8 + int.from_bytes(data[:8], "little")
+    text = data[8:size].replace(old, new)
+    return len(text).to_bytes(8, "little") + text + data[size:]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"layers.0.weight":', b'"layers.0.weight":{"dtype":"F64"},"layers.0.weight":'),
+        (b'"__metadata__":', b'"__metadata__":{"tapeline.format":"1"},"__metadata__":'),
+        (b'"dtype":', b'"dtype":"F32","dtype":'),
+        (rb'{\"epoch\": 3}', rb'{\"epoch\": 3, \"epoch\": 4}'),
+        (rb'{\"kind\": \"classifier\"}', rb'{\"kind\": {\"a\": 1, \"a\": 1}}'),
+    ],
+)  # fmt: skip
+def test_a_key_that_is_given_twice_is_refused(old: bytes, new: bytes) -> None:
+    data = twice(old, new)
+    assert data != checkpoint.dumps(example())
+    with pytest.raises(CheckpointError, match="given twice"):
+        checkpoint.loads(data)
+
+
+def test_a_file_is_not_read_beyond_a_header_that_is_out_of_order(tmp_path) -> None:
+    path = tmp_path / "large"
+    for data, message in (
+        (twice(b'"F64"', b'"F8"'), "has dtype F8"),
+        (twice(b"[0,48]", b"[0,9000000000]"), "not a whole safetensors file"),
+        (twice(b'"1"', b'"9"'), "format '9'"),
+        ((2**30).to_bytes(8, "little"), "the header claims 1073741824 bytes"),
+    ):
+        with path.open("wb") as file:
+            file.write(data)
+            file.truncate(2**32)  # a hole: to read it would take seconds, and gigabytes
+        tracemalloc.start()
+        with pytest.raises(CheckpointError, match=f"large: .*{message}"):
+            checkpoint.load(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**23
 
 
 def test_the_message_names_the_file(tmp_path) -> None:

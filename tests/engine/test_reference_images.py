@@ -31,8 +31,8 @@ from engine import (
     generator_for,
     schedules,
 )
-from engine.convolution import window
-from engine.layers import Layer
+from engine.nn.layer import Layer
+from engine.ops.convolution import window
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore:Detected call of")]

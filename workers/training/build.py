@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import engine
-from engine.initializers import Initializer
-from engine.losses import Loss
-from engine.optimizers import Optimizer
-from engine.schedules import Schedule
+from engine.nn.initializers import Initializer
+from engine.nn.losses import Loss
+from engine.optim.optimizer import Optimizer
+from engine.optim.schedules import Schedule
 from service.datasets import BUILT_IN, Dataset
 from service.models import networks
 from service.spec import schema
@@ -34,20 +34,20 @@ def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
             assert_never(resolved)
 
 
-def judge(dataset: Dataset) -> engine.Judge | None:
-    """The judge of a dataset's kind of images, where this package has one."""
+def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
+    """The reference classifier for a dataset's kind of images, where this package has one."""
     known = BUILT_IN.get(dataset.info.name)
     if known is None or known.judge is None:
         return None
     kept = engine.checkpoint.load(known.judge)
     resolved = read_resolved(kept.spec)
     if not isinstance(resolved, ClassifierSpec):
-        raise TypeError(f"{known.judge} holds a {resolved.kind}, and a judge is a classifier")
+        raise TypeError(f"{known.judge} holds a {resolved.kind}, not a classifier")
     model = networks.classifier(resolved, dataset.info.image_shape, _initializer(resolved.initializer))
     model.load_state_dict(kept.tensors)
     low, high = resolved.dataset.scale
     real = engine.FeatureStatistics(kept.tensors["real.mean"], kept.tensors["real.covariance"])
-    return engine.Judge(model, real, (low, high))
+    return engine.ReferenceClassifier(model, real, (low, high))
 
 
 def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.ClassifierTrainer:
@@ -70,24 +70,28 @@ def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.Classifier
 
 
 def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
-    made, judged, initializer = resolved.generator, resolved.discriminator, _initializer(resolved.initializer)
+    generator, discriminator, initializer = (
+        resolved.generator,
+        resolved.discriminator,
+        _initializer(resolved.initializer),
+    )
     return engine.GanTrainer(
         networks.generator(resolved, initializer),
         networks.discriminator(resolved, dataset.info.image_shape, initializer),
-        _optimizer(made.optimizer or resolved.optimizer),
-        _optimizer(judged.optimizer or resolved.optimizer),
-        _schedule(made.schedule or resolved.schedule),
-        _schedule(judged.schedule or resolved.schedule),
+        _optimizer(generator.optimizer or resolved.optimizer),
+        _optimizer(discriminator.optimizer or resolved.optimizer),
+        _schedule(generator.schedule or resolved.schedule),
+        _schedule(discriminator.schedule or resolved.schedule),
         latent=networks.latent(resolved),
-        skip_every=judged.skip_every,
-        label_smoothing=judged.label_smoothing,
+        skip_every=discriminator.skip_every,
+        label_smoothing=discriminator.label_smoothing,
         reduction=resolved.loss.reduction.value,
         train=_images(dataset, dataset.train_images, dataset.train_labels, resolved),
         epochs=resolved.epochs,
         batch_size=resolved.batch_size,
         shuffle=resolved.shuffle,
         seed=resolved.seed,
-        average_decay=made.average_decay,
+        average_decay=generator.average_decay,
         dtype=np.dtype(resolved.dtype.value),
     )
 

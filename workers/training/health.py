@@ -1,4 +1,4 @@
-"""Health as the child sees it: the judge's scores into the epoch's metrics, findings out of them."""
+"""Health as the child sees it: the reference classifier's scores into the epoch's metrics, findings out of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import EpochDone, GanTrainer, Judge, generator_for
+from engine import EpochDone, GanTrainer, ReferenceClassifier, generator_for
 from service.diagnosis.rules import DiagnosticsTracker
 from service.pictures.grids import Verdicts
 from service.spec.findings import Finding
@@ -27,12 +27,12 @@ class TrainingDiagnostics:
     """Watches one training from its first epoch on.
 
     Args:
-        judge: of the dataset's kind of images, if there is one; looks at a GAN's samples only.
+        reference: classifier of the dataset's kind of images, if there is one; it evaluates a GAN's samples only.
     """
 
-    def __init__(self, spec: Spec, judge: Judge | None) -> None:
+    def __init__(self, spec: Spec, reference: ReferenceClassifier | None) -> None:
         self._spec = spec
-        self._judge = judge
+        self._reference = reference
         self._chart = DiagnosticsTracker(spec)
         self._closest = math.inf
         """The lowest Fréchet distance so far."""
@@ -48,10 +48,10 @@ class TrainingDiagnostics:
         return next((finding for finding in self.findings if finding.code in self._spec.health.stop_on), None)
 
     def verdicts(self, images: Images) -> Verdicts | None:
-        """What the judge takes samples (count, rows, columns) for, where there is one."""
-        if self._judge is None:
+        """The reference classifier's predictions for samples (count, rows, columns), where there is one."""
+        if self._reference is None:
             return None
-        seen = self._judge.look(images)
+        seen = self._reference.evaluate(images)
         return Verdicts(seen.labels.tolist(), seen.confidences.tolist())
 
     def recall(self, epochs: Sequence[Epoch]) -> None:
@@ -65,13 +65,13 @@ class TrainingDiagnostics:
     def look(self, trainer: Trainer, done: EpochDone) -> EpochDone:
         """See a new epoch.
 
-        Gives it back with the judge's scores where it is time for them; the best one of a GAN is that of which the
-        judge finds the samples closest to real images. It is the last one where the job is to stop on what is found.
+        Gives it back with the reference classifier's scores where it is time for them; the best one of a GAN is that
+        with the samples closest to real images. It is the last one where the job is to stop on what is found.
         """
-        if self._judge is not None and isinstance(trainer, GanTrainer) and isinstance(self._spec, GanSpec):
+        if self._reference is not None and isinstance(trainer, GanTrainer) and isinstance(self._spec, GanSpec):
             health = self._spec.health
             if done.is_last or done.epoch % health.every_epochs == 0:
-                scores = self._judge.score(make_samples(trainer, self._spec.seed, "judge", health.samples))
+                scores = self._reference.score(make_samples(trainer, self._spec.seed, "judge", health.samples))
                 is_best = scores["frechet_distance"] < self._closest
                 self._closest = min(scores["frechet_distance"], self._closest)
                 done = dataclasses.replace(done, metrics=done.metrics | scores, is_best=is_best)

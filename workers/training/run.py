@@ -188,7 +188,7 @@ def _load_data(run: Run, settings: Settings, job: Job) -> Dataset:
 
 
 def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
-    where = provenance(dataset, judged=isinstance(trainer, GanTrainer))
+    where = provenance(dataset, evaluated=isinstance(trainer, GanTrainer))
     job = run.retry_on_outage(lambda: leases.begin(run.database, run.held, where))
     reach("began")
     _restore(run, trainer, job.start_epoch)
@@ -258,7 +258,9 @@ def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
 
 def _watch(run: Run, trainer: Trainer, dataset: Dataset) -> TrainingDiagnostics:
     """The watch over this training, as it was after the epoch that it goes on from."""
-    watch = TrainingDiagnostics(run.spec, build.judge(dataset) if isinstance(trainer, GanTrainer) else None)
+    watch = TrainingDiagnostics(
+        run.spec, build.reference_classifier(dataset) if isinstance(trainer, GanTrainer) else None
+    )
     finished = run.retry_on_outage(lambda: _read_epochs(run.database, run.held))
     watch.recall([row for row in finished if row.epoch <= trainer.epoch])
     _stop_where_asked(watch)  # it may have died between the commit and the stop

@@ -114,7 +114,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
 def test_replay_and_tape_give_the_same_bits(make: Any, dtype: Any, replays: list[Replay]) -> None:
     assert finished(make(dtype=dtype)) == finished(make(dtype=dtype, replay=False))
     # Whole batches and the short last one; a GAN also has whole batches that leave its discriminator alone.
-    assert [len(replay.programs) for replay in replays] == [2 if make is classifier else 3, 0]
+    assert [len(replay.plans) for replay in replays] == [2 if make is classifier else 3, 0]
 
 
 @pytest.mark.parametrize("make", [classifier, gan])

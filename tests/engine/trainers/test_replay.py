@@ -108,7 +108,7 @@ def test_a_classifier_trains_to_the_same_bits(
     make, end = LOSSES[loss]
     runs = [whole_run(classifier(on, make(reduction), end, optimizer, "tanh", schedule)) for on in (True, False)]
     assert runs[0] == runs[1]
-    assert [len(replay.programs) for replay in replays] == [2, 0]  # whole batches, and the short one
+    assert [len(replay.plans) for replay in replays] == [2, 0]  # whole batches, and the short one
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -121,7 +121,7 @@ def test_each_activation_trains_to_the_same_bits(replays: list[Replay], hidden: 
     for pair in pairs:
         replayed, plain = map(whole_run, pair)
         assert replayed == plain
-    assert all(len(replay.programs) >= 2 for replay in replays[::2])
+    assert all(len(replay.plans) >= 2 for replay in replays[::2])
 
 
 ON, SGD_MOMENTUM = (True, False), OPTIMIZERS["momentum"]
@@ -138,13 +138,13 @@ def test_a_gan_trains_to_the_same_bits(
         whole_run(gan(on, optimizer, "leaky_relu", schedule, reduction, skip_every=skip_every)) for on in (True, False)
     ]
     assert runs[0] == runs[1]
-    assert len(replays[0].programs) >= 2
+    assert len(replays[0].plans) >= 2
 
 
 def test_all_programs_share_the_memory_of_the_largest(replays: list[Replay]) -> None:
     whole_run(gan(True, OPTIMIZERS["sgd"], "tanh", schedules.constant(), "sum", epochs=8))
-    assert len(replays[0].programs) == 4  # with and without the discriminator's update, whole batch and short
-    assert replays[0].size_bytes == max(program.size_bytes for program in replays[0].programs)
+    assert len(replays[0].plans) == 4  # with and without the discriminator's update, whole batch and short
+    assert replays[0].size_bytes == max(plan.size_bytes for plan in replays[0].plans)
 
 
 def test_threads_may_train_at_the_same_time() -> None:

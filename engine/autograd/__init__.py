@@ -1,0 +1,1 @@
+"""Reverse-mode differentiation of NumPy programs: tensors, the tape, primitives."""

@@ -1,0 +1,84 @@
+"""What a tape does with a NumPy function: the tables that tensors look into, filled by :mod:`engine.ops`.
+
+A function in none of them is refused on a tape: NumPy would give a value without a gradient.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.errors import GradientError
+
+UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
+"""Ufunc -> primitive, for ``np.add(x, y)`` and for the operators."""
+
+REDUCTIONS: dict[np.ufunc, Callable[..., Any]] = {}
+"""Ufunc -> primitive, for its ``reduce``: ``np.add.reduce`` is a sum."""
+
+FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""NumPy function -> primitive, or a function made of primitives."""
+
+METHODS: dict[str, Callable[..., Any]] = {}
+"""Name of an ndarray method -> primitive, or a function made of primitives."""
+
+NO_GRADIENT: set[Callable[..., Any]] = set()
+"""Functions and ufuncs whose result is constant almost everywhere: allowed on a tape, never recorded."""
+
+WRITERS: dict[Callable[..., Any], str] = {
+    np.copyto: "dst",
+    np.fill_diagonal: "a",
+    np.place: "arr",
+    np.put: "a",
+    np.put_along_axis: "arr",
+    np.putmask: "a",
+}
+"""NumPy functions that write into their first argument, and what they call it."""
+
+
+def written(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The arguments of a call that a NumPy function, or a method of ndarray, writes into."""
+    # The first argument is never a target by position, but of writers; and signatures take time.
+    positions = _positions(function) if len(args) > 1 else {}
+
+    def argument(name: str, default: Any = None) -> Any:
+        position = positions.get(name, len(args))
+        return args[position] if position < len(args) else kwargs.get(name, default)
+
+    targets = [argument("out")]
+    if function in WRITERS:
+        targets.append(args[0] if args else kwargs.get(WRITERS[function]))
+    if argument("overwrite_input"):
+        targets.append(args[0] if args else kwargs.get("a"))
+    if function is np.nan_to_num and not argument("copy", True):
+        targets.append(args[0] if args else kwargs.get("x"))
+    return targets
+
+
+@functools.cache
+def _positions(function: Callable[..., Any]) -> dict[str, int]:
+    """Where a function takes its arguments when they are given without their names."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:  # written in C, and without a signature before NumPy 2.4
+        position = _OUT_POSITIONS.get(function.__name__)
+        return {} if position is None else {"out": position}
+    return {parameter.name: i for i, parameter in enumerate(parameters) if parameter.kind is not parameter.KEYWORD_ONLY}
+
+
+_OUT_POSITIONS = {
+    **dict.fromkeys(("all", "any", "argmax", "argmin", "choose", "concatenate", "dot", "max", "min", "round"), 2),
+    **dict.fromkeys(("clip", "compress", "cumprod", "cumsum", "mean", "prod", "std", "sum", "take", "var"), 3),
+    "trace": 5,
+}
+
+
+def no_gradient(name: str) -> GradientError:
+    """The error for a function, here called ``name``, that has no gradient."""
+    return GradientError(
+        f"{name} has no gradient; call it on np.asarray(tensor) if none should flow through it", operation=name
+    )

@@ -1,0 +1,149 @@
+"""Primitive: a function on arrays beside the rules for its gradients.
+
+A rule (one per argument) sees the output and the arguments of one call and answers with the VJP for that argument::
+
+    exp = Primitive("exp", np.exp, lambda y, x: lambda g: g * y)
+
+The outer function runs during the forward pass and must compute nothing; the inner one keeps exactly the arrays it
+needs (here the output, not the input), so everything else is freed. A tape asks only for rules of arguments that
+are tracked, and calls only those VJPs that lie between the target and the sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+from weakref import ref
+
+import numpy as np
+
+from engine.autograd.graph import Array, Node, Record, Vjp, running, sample
+from engine.autograd.tensor import Tensor, has_gradients, is_tracked, keep_constant
+from engine.errors import EngineError, GradientError, ShapeError
+
+_view = np.ndarray.view  # Tensor's own refuses to leave a tape in silence
+
+Rule: TypeAlias = Callable[..., Vjp]
+"""``rule(output, *arguments, **options) -> vjp``."""
+
+
+class Primitive:
+    """A differentiable function of arrays.
+
+    Args:
+        name: what errors call it.
+        forward: plain arrays in, one plain array out.
+        rules: one per positional argument; None where no gradient exists.
+    """
+
+    def __init__(self, name: str, forward: Callable[..., Any], *rules: Rule | None, doc: str | None = None) -> None:
+        self.name = name
+        self.forward = forward
+        self.rules = rules
+        self.__name__ = name
+        self.__doc__ = doc or forward.__doc__
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def rule(self, argument: int) -> Rule | None:
+        """The rule for the argument at this position."""
+        return self.rules[argument] if argument < len(self.rules) else None
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Apply to arrays and tensors; record on the running tape if an argument is tracked."""
+        recorder = running.recorder
+        reference = None if recorder is None else recorder.reference
+        arrays: list[Any] = []
+        tracked: list[tuple[int, Node]] = []
+        constants: list[Tensor] = []
+        exposed: list[Array] = []  # memory that a plain array may share: all but results of recorded operations
+        saw_tensor = False
+        for position, value in enumerate(args):
+            if isinstance(value, Tensor):
+                saw_tensor = True
+                arrays.append(_view(value, running.array_class))
+                node = value._node
+                if reference is None:
+                    continue
+                if node is not None and (node.leaf or node.tape is reference):
+                    tracked.append((position, node))
+                    if node.leaf:
+                        exposed.append(value)
+                else:
+                    constants.append(value)
+                    exposed.append(value)
+            elif recorder is not None and isinstance(value, (list, tuple)) and is_tracked(value):
+                raise GradientError(f"{self.name}: a list of tensors; np.stack them first", operation=self.name)
+            else:
+                arrays.append(value)
+                if recorder is not None and isinstance(value, np.ndarray):
+                    exposed.append(value)
+        if options and is_tracked(options.values()):
+            raise GradientError(f"{self.name}: pass tracked tensors as positional arguments", operation=self.name)
+        try:
+            output = self.forward(*arrays, **options)
+        except ValueError as error:
+            raise self._misfit(arrays, error) from error
+        if not saw_tensor:
+            return output
+        output = np.asanyarray(output)  # NumPy gives scalars for arrays without axes
+        tensor = output.view(Tensor)
+        if recorder is None or reference is None or not tracked:
+            return tensor
+        if not has_gradients(output.dtype):
+            raise GradientError(f"{self.name}: a result of dtype {output.dtype} has no gradient", operation=self.name)
+        edges: list[tuple[Node, Vjp]] = []
+        for position, node in tracked:
+            rule = self.rule(position)
+            if rule is None:
+                raise GradientError(f"{self.name}: argument {position} has no gradient", operation=self.name)
+            node.hold(reference)
+            edges.append((node, rule(output, *arrays, **options)))
+        for constant in constants:
+            keep_constant(constant, reference)
+        if recorder.verify and running.array_class is np.ndarray:
+            recorder.operands.extend([(ref(a), self.name, sample(_view(a, np.ndarray))) for a in exposed])
+        tensor._node = node = Node(False, reference)
+        recorder.records.append(Record(self.name, node, edges))
+        return tensor
+
+    def _misfit(self, arrays: Sequence[Any], error: ValueError) -> Exception:
+        if isinstance(error, EngineError):
+            return error
+        shapes = tuple(np.shape(array) for array in arrays)
+        listed = " and ".join(map(str, shapes))
+        return ShapeError(f"{self.name}: shapes {listed} do not fit: {error}", operation=self.name, shapes=shapes)
+
+
+class VariadicPrimitive(Primitive):
+    """A primitive of any number of arguments, all treated alike.
+
+    Its one rule also gets the position: ``rule(position, output, *arguments, **options) -> vjp``.
+    """
+
+    def rule(self, argument: int) -> Rule:
+        """The one rule, told which argument is meant."""
+        shared = self.rules[0]
+        assert shared is not None  # noqa: S101 - a promise of the constructor's caller, not input
+        return lambda output, *arrays, **options: shared(argument, output, *arrays, **options)
+
+
+def sum_to_shape(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Sum ``gradient`` over the axes along which an array of ``shape`` was broadcast."""
+    if gradient.shape == shape:
+        return gradient
+    extra = gradient.ndim - len(shape)
+    repeated = tuple(range(extra)) + tuple(
+        axis + extra for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis + extra] != 1
+    )
+    summed: Array = gradient.sum(axis=repeated, keepdims=True)
+    return summed.reshape(shape)
+
+
+def unbroadcast(output: Array, argument: Array, vjp: Vjp) -> Vjp:
+    """``vjp`` followed by :func:`sum_to_shape` with the shape of ``argument``, where the output has another one."""
+    shape = argument.shape
+    if output.shape == shape:
+        return vjp
+    return lambda gradient: sum_to_shape(vjp(gradient), shape)

@@ -1,0 +1,382 @@
+"""Tensor: an ``np.ndarray`` whose operations a running tape can record.
+
+NumPy calls ``__array_ufunc__`` for ufuncs and operators, and ``__array_function__`` for its other functions. Outside a
+tape both do what NumPy does. Inside a tape, and only when an input depends on a watched tensor, they look up the
+primitive in the tables of :mod:`engine.autograd.numpy_dispatch`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self, cast
+from weakref import ref
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from engine.autograd.graph import Node, Recorder, refuse_in_trace, running
+from engine.autograd.numpy_dispatch import (
+    FUNCTIONS,
+    METHODS,
+    NO_GRADIENT,
+    REDUCTIONS,
+    UFUNCS,
+    WRITERS,
+    no_gradient,
+    written,
+)
+from engine.errors import GradientError
+
+
+class Tensor(np.ndarray[Any, Any]):
+    """An array that a :class:`~engine.autograd.tape.GradientTape` can follow.
+
+    ``np.asarray(tensor)`` is the way off the tape: the same memory, without the tape's knowledge.
+
+    Args:
+        data: anything array-like. An array shares its memory and keeps its dtype; Python floats become float32.
+        watch: record what is computed from this tensor inside a tape. Only float32 and float64: in float16 a mean over
+            70,000 elements has the gradient 0, and Adam divides by 0.
+        dtype: overrides the above.
+
+    Raises:
+        GradientError: ``watch`` with a dtype that has no gradients.
+    """
+
+    # Class-level default: views and results are born without a node, at no cost.
+    _node: Node | None = None
+    # Tapes that know this tensor, or a view of it, as a constant.
+    _constant: Node | None = None
+
+    def __new__(cls, data: ArrayLike, watch: bool = False, dtype: DTypeLike | None = None) -> Self:
+        """Make a tensor; the class describes the arguments."""
+        array = np.asarray(data, dtype)
+        if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
+            array = array.astype(np.float32)
+        tensor = array.view(cls)
+        if watch:
+            if not has_gradients(array.dtype):
+                raise GradientError(
+                    f"cannot watch a tensor of dtype {array.dtype}: only float32 and float64 have gradients"
+                )
+            tensor._node = Node(leaf=True)
+        return tensor
+
+    @property
+    def watched(self) -> bool:
+        """Whether this tensor was made with ``watch=True``."""
+        return self._node is not None and self._node.leaf
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        out = kwargs.get("out")
+        if out is not None:
+            for target in out:
+                refuse_write(target, ufunc.__name__)
+        if method == "at":
+            refuse_write(inputs[0], f"{ufunc.__name__}.at")
+        if is_tracked(inputs) and ufunc not in NO_GRADIENT:
+            table = UFUNCS if method == "__call__" else REDUCTIONS if method == "reduce" else {}
+            primitive = table.get(ufunc)
+            name = f"np.{ufunc.__name__}" if method == "__call__" else f"np.{ufunc.__name__}.{method}"
+            if primitive is None:
+                raise no_gradient(name)
+            if out is not None:
+                raise GradientError(f"{name}: out= cannot be recorded; use the value it returns", operation=name)
+            if method == "__call__" and kwargs:
+                raise GradientError(f"{name} has no gradient with {', '.join(kwargs)}=", operation=name)
+            if method == "reduce":
+                kwargs.setdefault("axis", 0)  # a ufunc's reduce and np.sum disagree about the default
+            return _record(primitive, name, inputs, kwargs)
+        if out is not None:
+            kwargs["out"] = tuple(map(plain, out))
+        if "where" in kwargs:
+            kwargs["where"] = plain(kwargs["where"])
+        result = getattr(ufunc, method)(*map(plain, inputs), **kwargs)
+        if out is not None:
+            return out[0] if len(out) == 1 else out
+        return tuple(map(wrap, result)) if isinstance(result, tuple) else wrap(result)
+
+    def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
+        name = f"np.{func.__name__}"
+        targets = written(func, args, kwargs)
+        for target in targets:
+            refuse_write(target, func.__name__)
+        if func in WRITERS:
+            refuse_tracked((value for value in (*args, *kwargs.values()) if value is not targets[-1]), name)
+        if is_tracked(args) or is_tracked(kwargs.values()):
+            if func in WRITERS or func in NO_GRADIENT:
+                return func(*plain_tree(args), **plain_tree(kwargs))
+            primitive = FUNCTIONS.get(func)
+            if primitive is None:
+                raise no_gradient(name)
+            return _record(primitive, name, args, kwargs)
+        return super().__array_function__(func, cast(Any, types), args, kwargs)
+
+    @property
+    def T(self) -> Any:  # noqa: N802 - NumPy's name
+        """The transpose, recorded like any other view."""
+        return self.transpose()
+
+    @property
+    def mT(self) -> Any:  # noqa: N802 - NumPy's name
+        """The matrix transpose: the last two axes swapped."""
+        return self.swapaxes(-1, -2)
+
+    def view(self, *args: Any, **kwargs: Any) -> Any:
+        """As in NumPy; on a tape only ``view(np.ndarray)``, which leaves it."""
+        if args != (np.ndarray,) and is_tracked((self,)):
+            raise no_gradient("ndarray.view")
+        return super().view(*args, **kwargs)
+
+    @property
+    def flat(self) -> Any:
+        """As in NumPy, but not while a tape knows the tensor: the iterator reads and writes unseen."""
+        if is_tracked((self,)):
+            raise no_gradient("ndarray.flat")
+        refuse_write(self, "flat")
+        return super().flat
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        refuse_write(self, "flat")
+        refuse_tracked((value,), "ndarray.flat")
+        np.asarray(self).flat[:] = value
+
+    @property
+    def real(self) -> Any:
+        """As in NumPy."""
+        return super().real
+
+    @real.setter
+    def real(self, value: Any) -> None:
+        self[...] = value
+
+    def __deepcopy__(self, memo: dict[int, Any] | None) -> Self:
+        """A copy that is watched if this tensor is: a copied model can be trained."""
+        self._refuse_to_leave("copy.deepcopy")
+        return type(self)(np.array(self), watch=self.watched)
+
+    def __copy__(self) -> Any:
+        """As for :func:`copy.deepcopy`; on a tape that follows this tensor, a recorded copy."""
+        return self.copy() if is_tracked((self,)) else self.__deepcopy__(None)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """What travels between processes: the numbers, and whether they are watched."""
+        self._refuse_to_leave("pickle")
+        return type(self), (np.array(self), self.watched)
+
+    def _refuse_to_leave(self, name: str) -> None:
+        if self._node is not None and not self._node.leaf and is_tracked((self,)):
+            raise no_gradient(name)
+
+    def __repr__(self) -> str:
+        body = np.array2string(np.asarray(self), separator=", ", prefix="Tensor(")
+        # float32 is what Tensor([...]) gives, so that is what need not be said.
+        return f"Tensor({body})" if self.dtype == np.float32 else f"Tensor({body}, dtype={self.dtype})"
+
+    def __str__(self) -> str:
+        return str(np.asarray(self))
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if self.ndim == 0 else np.asarray(self), spec)
+
+
+def has_gradients(dtype: np.dtype[Any]) -> bool:
+    """Whether tensors of this dtype can be on a tape."""
+    return dtype.kind == "f" and dtype.itemsize >= 4
+
+
+def is_tracked(values: Iterable[Any]) -> bool:
+    """Whether a tape is running that must know about one of ``values`` (sequences are looked into)."""
+    recorder = running.recorder
+    if recorder is None:
+        return False
+    for value in values:
+        if isinstance(value, Tensor):
+            node = value._node
+            if node is not None and (node.leaf or node.tape is recorder.reference):
+                return True
+        elif isinstance(value, (list, tuple)) and is_tracked(value):
+            return True
+    return False
+
+
+def plain(value: Any) -> Any:
+    """The array behind a tensor, without a copy; anything else as it is."""
+    return np.ndarray.view(value, running.array_class) if isinstance(value, Tensor) else value
+
+
+def plain_tree(value: Any) -> Any:
+    """As :func:`plain`, through lists, tuples and dicts."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain_tree, value))
+    if isinstance(value, dict):
+        return {key: plain_tree(item) for key, item in value.items()}
+    return plain(value)
+
+
+def snapshot(value: Any) -> Any:
+    """What a VJP may keep of an option or an index that a caller may change: arrays as copies, also in lists.
+
+    Traced arrays (:mod:`engine.replay`) stay: they are read-only. Outside a tape nothing is kept, or copied.
+    """
+    if running.recorder is None:
+        return plain_tree(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(snapshot, value))
+    if isinstance(value, dict):
+        return {key: snapshot(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        array = plain(value)
+        return array.copy() if type(array) is np.ndarray else array
+    return copy.copy(value)
+
+
+def wrap(value: Any) -> Any:
+    """Arrays and NumPy scalars as tensors; None and Python objects as they are."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return np.asarray(value).view(Tensor)
+    return value
+
+
+def refuse_write(target: Any, operation: str) -> None:
+    """Raise if writing into ``target`` would falsify a gradient that a tape may still be asked for.
+
+    Raises:
+        GradientError: a tape holds a record of ``target``, or of what it is a view of.
+    """
+    tensor = target
+    while isinstance(tensor, Tensor):
+        node, constant = tensor._node, tensor._constant
+        if (node is not None and node.is_held()) or (constant is not None and constant.is_held()):
+            raise GradientError(
+                f"{operation}: in-place write to a tensor of shape {target.shape} that a tape has recorded; "
+                "make a new tensor (y = y + 1, not y += 1), or take the gradient first; a persistent tape holds it "
+                "until it is deleted (del tape)",
+                operation=operation,
+            )
+        tensor = tensor.base
+
+
+def refuse_update(parameters: Sequence[Tensor], operation: str) -> None:
+    """Raise if parameters cannot be updated in place now; quick where the tapes that recorded them are gone.
+
+    Raises:
+        GradientError: a tape holds a record of one, or a replay is tracing the step that this is part of.
+    """
+    if running.array_class is not np.ndarray:
+        refuse_in_trace(operation)
+    for tensor in parameters:
+        node = tensor._node
+        if (
+            node is None
+            or (node.tape is not None and node.tape() is not None)
+            or node.earlier
+            or tensor._constant
+            or (type(tensor.base) is Tensor)
+        ):
+            refuse_write(tensor, operation)
+
+
+def refuse_tracked(values: Iterable[Any], operation: str) -> None:
+    """Raise if values that a tape follows are about to be written into an array, where it would lose them.
+
+    Raises:
+        GradientError: one of ``values`` is tracked.
+    """
+    if is_tracked(values):
+        raise GradientError(
+            f"{operation}: a tape cannot follow values written into an array; join them by np.stack, np.concatenate "
+            "or np.where, or write np.asarray(tensor) if no gradient should flow through it",
+            operation=operation,
+        )
+
+
+def keep_constant(tensor: Tensor, tape: ref[Recorder]) -> None:
+    """Note that ``tape`` needs this tensor as it is, and so all that shares its memory."""
+    while isinstance(tensor.base, Tensor):
+        tensor = tensor.base
+    if tensor._constant is None:
+        tensor._constant = Node(leaf=False)
+    tensor._constant.hold(tape)
+
+
+def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
+    try:
+        return primitive(*args, **kwargs)
+    except TypeError as error:
+        # Python's own words for a call that a signature does not allow: an option such as dtype= or where=.
+        if "unexpected keyword argument" in str(error) or "positional argument" in str(error):
+            raise GradientError(f"{name} has no gradient when called like this: {error}", operation=name) from error
+        raise
+
+
+def _guard_target(name: str) -> None:
+    """Make the method ``name``, whose result is constant almost everywhere, respect tapes in what it writes into."""
+    original = getattr(np.ndarray, name)
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        for target in written(original, (self, *args), kwargs):
+            refuse_write(target, name)
+        return original(self, *args, **kwargs)
+
+    setattr(Tensor, name, functools.wraps(original)(method))
+
+
+def _guard_attribute(name: str) -> None:
+    """Make the attribute ``name``, which says how memory is read, constant while a tape holds the tensor."""
+    original = getattr(np.ndarray, name)
+
+    def change(self: Tensor, value: Any) -> None:
+        refuse_write(self, f"ndarray.{name}")
+        original.__set__(self, value)
+
+    setattr(Tensor, name, property(original.__get__, change, doc=original.__doc__))
+
+
+def _follow(name: str) -> None:
+    """Make the method ``name`` of ndarray visible to tapes: methods bypass NumPy's protocols."""
+    original = getattr(np.ndarray, name)
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs:
+            for target in written(original, (self, *args), kwargs):
+                refuse_write(target, name)
+        if not (is_tracked((self, *args)) or is_tracked(kwargs.values())):
+            return original(self, *args, **kwargs)
+        function = METHODS.get(name)
+        if function is None:
+            raise no_gradient(f"ndarray.{name}")
+        return _record(function, f"ndarray.{name}", (self, *args), kwargs)
+
+    setattr(Tensor, name, functools.wraps(original)(method))
+
+
+def _guard(name: str) -> None:
+    """Make the method ``name``, which writes into the array, refuse while a tape holds it."""
+    original = getattr(np.ndarray, name)
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        refuse_write(self, name)
+        refuse_tracked((*args, *kwargs.values()), f"ndarray.{name}")
+        return original(self, *args, **kwargs)
+
+    setattr(Tensor, name, functools.wraps(original)(method))
+
+
+# Every method of ndarray that gives back an array computed from the elements: either it has an entry in METHODS,
+# or a tape refuses it. Silence would be a wrong gradient.
+for _name in (
+    *("__getitem__", "astype", "choose", "clip", "compress", "copy", "cumprod", "cumsum"),
+    *("diagonal", "dot", "flatten", "max", "mean", "min", "prod", "ravel", "repeat", "reshape", "squeeze", "std"),
+    *("sum", "swapaxes", "take", "trace", "transpose", "var"),
+):
+    _follow(_name)
+for _name in ("__setitem__", "byteswap", "fill", "partition", "put", "resize", "setfield", "sort"):
+    _guard(_name)
+for _name in ("all", "any", "argmax", "argmin", "round"):
+    _guard_target(_name)
+for _name in ("dtype", "shape", "strides"):
+    _guard_attribute(_name)

@@ -1,0 +1,1 @@
+"""Evaluation: metrics of classifiers, metrics of generated images, diagnostics of a training."""

@@ -1,0 +1,176 @@
+"""Metrics of generated images: coverage of the classes, confidence, and distance to real images.
+
+Accuracy measures a classifier, but a generator has no such number of its own. A *reference classifier*, trained on the
+same kind of images, provides some: the class that it predicts for each image, and the outputs of its last hidden layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from engine.autograd.graph import Array
+from engine.data import ImageData
+from engine.errors import DataError, SettingError, ShapeError
+from engine.nn.containers import Sequential
+
+_BATCH_IMAGES = 500
+"""Images classified at a time."""
+_COVERED_SHARE = 0.3
+"""A class counts as covered with this share of what would be its equal share: 3% of the images for ten classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureStatistics:
+    """Mean and covariance of features, as a normal distribution has them.
+
+    Attributes:
+        mean: (features,) float64.
+        covariance: (features, features) float64.
+
+    Raises:
+        ShapeError: the shapes do not belong together.
+        DataError: a number is not finite: a distance to it would be none.
+    """
+
+    mean: Array
+    covariance: Array
+
+    def __post_init__(self) -> None:
+        if self.mean.ndim != 1 or self.covariance.shape != (len(self.mean),) * 2:
+            shapes = (self.mean.shape, self.covariance.shape)
+            raise ShapeError(f"statistics: mean {shapes[0]} and covariance {shapes[1]} do not fit", shapes=shapes)
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.covariance).all()):
+            raise DataError("statistics of features that are not finite")
+
+    @classmethod
+    def of(cls, features: Array) -> Self:
+        """Of rows (n, features), n at least 2; computed in float64.
+
+        Raises:
+            DataError: fewer than two rows, or features that are not finite.
+        """
+        if len(features) < 2:
+            raise DataError(f"statistics need at least two rows of features, not {len(features)}")
+        rows = np.asarray(features, np.float64)
+        if not np.isfinite(rows).all():
+            raise DataError(f"features {rows.shape} hold numbers that are not finite")
+        mean = rows.mean(axis=0)
+        rows = rows - mean
+        return cls(mean, rows.T @ rows / (len(rows) - 1))
+
+
+def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
+    """``|m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2))``: equation 6 of Heusel et al. 2017 (arXiv:1706.08500).
+
+    The squared Fréchet distance of two normal distributions (Dowson & Landau 1982); 0 where they are equal. Only
+    the trace of the root is needed: C1 C2 has the eigenvalues of the symmetric ``C1^(1/2) C2 C1^(1/2)``, so it is
+    the sum of their roots, and no root of a matrix that is not symmetric has to be found.
+
+    Raises:
+        ShapeError: not the same number of features.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise ShapeError(
+            f"frechet_distance: {a.mean.shape[0]} and {b.mean.shape[0]} features", shapes=(a.mean.shape, b.mean.shape)
+        )
+    root = symmetric_root(a.covariance)
+    eigenvalues = np.linalg.eigvalsh(root @ b.covariance @ root)
+    trace = np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.sqrt(np.maximum(eigenvalues, 0)).sum()
+    # Rounding can take a distance of nothing a little below it.
+    return max(float(np.sum((a.mean - b.mean) ** 2) + trace), 0.0)
+
+
+def symmetric_root(matrix: Array) -> Array:
+    """The root of a symmetric matrix without negative eigenvalues: ``V sqrt(L) V^T`` for ``V L V^T``.
+
+    Golub & Van Loan 2013, section 9.4.2. Eigenvalues that rounding took below 0 count as 0.
+    """
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    root: Array = (vectors * np.sqrt(np.maximum(eigenvalues, 0))) @ vectors.T
+    return root
+
+
+@dataclass(frozen=True, slots=True)
+class Classifications:
+    """Predictions of a classifier.
+
+    Attributes:
+        labels: int64 (n,), the class predicted for each image.
+        confidences: (n,) in [0, 1], the predicted probability of that class.
+        features: (n, features), the outputs of the last hidden layer.
+    """
+
+    labels: Array
+    confidences: Array
+    features: Array
+
+
+def classify(model: Sequential, images: Array, scale: tuple[float, float] = (0.0, 1.0)) -> Classifications:
+    """Classify uint8 images (n, ...).
+
+    Args:
+        model: ends with a softmax, after at least one hidden layer: the last one's outputs are the features.
+        scale: the values of the bytes 0 and 255 that it was trained with.
+
+    Raises:
+        ShapeError: the images do not have the model's number of pixels.
+        DataError: they are not uint8, or there are none.
+    """
+    data = ImageData(images, None, scale)
+    if data.features != model.inputs:
+        raise ShapeError(f"the reference classifier takes {model.inputs} pixels, not {data.features}")
+    labels, confidences, features = [], [], []
+    for start in range(0, len(data), _BATCH_IMAGES):
+        outputs = model.layer_outputs(data.inputs(slice(start, start + _BATCH_IMAGES), model.dtype))
+        probabilities = np.asarray(outputs[-1])
+        labels.append(probabilities.argmax(axis=1))
+        confidences.append(probabilities.max(axis=1))
+        features.append(np.asarray(outputs[-2]).reshape(len(probabilities), -1))
+    return Classifications(*map(np.concatenate, (labels, confidences, features)))
+
+
+class ReferenceClassifier:
+    """A classifier with the statistics of its features on real images.
+
+    Args:
+        model, scale: as for :func:`classify`; of at least two classes.
+        real: of the features on real images.
+    """
+
+    def __init__(self, model: Sequential, real: FeatureStatistics, scale: tuple[float, float] = (0.0, 1.0)) -> None:
+        if model.units < 2:
+            raise SettingError("a reference classifier of one class tells nothing apart", setting="model")
+        self.model = model
+        self.real = real
+        self.scale = scale
+
+    def evaluate(self, images: Array) -> Classifications:
+        """Classify uint8 images (n, ...); raises as :func:`classify` does."""
+        return classify(self.model, images, self.scale)
+
+    def score(self, images: Array) -> dict[str, float]:
+        """Metrics of uint8 images (n, ...) together, n at least 2.
+
+        - ``mode_coverage``: share of the classes with at least 0.3 of an equal share of the images, which is 3% of
+          them for ten classes.
+        - ``min_class_share``: share of the images in the rarest class.
+        - ``class_entropy``: of the classes' shares, 1 where all are equal, 0 where there is only one. The
+          Kullback-Leibler divergence to equal shares is ``(1 - class_entropy) * ln(classes)``.
+        - ``confidence``: mean predicted probability of the predicted class.
+        - ``frechet_distance``: of the features to those of real images (:func:`frechet_distance`).
+        """
+        found = self.evaluate(images)
+        counts = np.bincount(found.labels, minlength=self.model.units)
+        shares = counts / len(images)
+        some = shares[shares > 0]
+        return {
+            "mode_coverage": float(np.mean(counts * len(counts) >= _COVERED_SHARE * len(images))),
+            "min_class_share": float(shares.min()),
+            "class_entropy": abs(float((some * np.log(some)).sum())) / math.log(len(shares)),
+            "confidence": float(np.mean(found.confidences, dtype=np.float64)),
+            "frechet_distance": frechet_distance(self.real, FeatureStatistics.of(found.features)),
+        }

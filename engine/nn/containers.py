@@ -1,0 +1,204 @@
+"""Sequential: layers applied one after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine import memory
+from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor, refuse_write
+from engine.errors import CheckpointError, SettingError, ShapeError
+from engine.nn.activations import Activation
+from engine.nn.dropout import Dropout
+from engine.nn.layer import Layer, OutputLayer, Shape
+from engine.nn.linear import Dense
+from engine.nn.shape import Reshape, as_inputs
+
+
+class Sequential:
+    """Layers applied one after the other; parameters are named ``layers.0.weight``, ``layers.0.bias``, ...
+
+    The number counts every layer, Dropout too. Outside, a network deals in rows of numbers: it takes (batch, inputs)
+    or (batch, *input_shape), and gives (batch, units), also where its last layer makes images.
+
+    Args:
+        layers: the last one must be Dense or Conv2D.
+        input_shape: of one input; images are (height, width, channels). May be left out where the first layer with
+            parameters is Dense.
+
+    Raises:
+        SettingError: no layers, another last one, two that share a parameter, or no input shape where it is needed.
+        ShapeError: a layer does not take what the one before it gives.
+    """
+
+    def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int] | None = None) -> None:
+        if not layers or not isinstance(layers[-1], OutputLayer):
+            raise SettingError("Sequential: the last layer must be Dense or Conv2D", setting="layers")
+        self.layers = list(layers)
+        self.last: OutputLayer = layers[-1]
+        self.input_shape = _first_shape(layers) if input_shape is None else tuple(input_shape)
+        self.layer_shapes = _walk(layers, self.input_shape)
+        self.output_shape = self.layer_shapes[-1]
+        _refuse_shared(layers)
+        self.inputs = math.prod(self.input_shape)
+        self.units = math.prod(self.output_shape)
+
+    @property
+    def activation(self) -> Activation | None:
+        """The activation of the last layer."""
+        return self.last.activation
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the weights."""
+        dtype: np.dtype[Any] = self.last.weight.dtype
+        return dtype
+
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Trainable tensors by name, in the order of the layers."""
+        return {
+            f"layers.{number}.{name}": tensor
+            for number, layer in enumerate(self.layers)
+            for name, tensor in layer.parameters.items()
+        }
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Trainable tensors in the order of the layers."""
+        return list(self.named_parameters().values())
+
+    def named_buffers(self) -> dict[str, Array]:
+        """Running statistics by name, in the order of the layers."""
+        return {
+            f"layers.{number}.{name}": array
+            for number, layer in enumerate(self.layers)
+            for name, array in layer.buffers.items()
+        }
+
+    @property
+    def buffers(self) -> list[Array]:
+        """Running statistics in the order of the layers: what a pass with ``training=True`` changes in place."""
+        return list(self.named_buffers().values())
+
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply all layers to ``x`` (batch, inputs); gives (batch, units)."""
+        return as_inputs(self.last.activate(self._last_logits(x, training, rng)), (self.units,))
+
+    def logits(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply all layers but the last activation: what losses on logits take."""
+        return as_inputs(self._last_logits(x, training, rng), (self.units,))
+
+    def layer_outputs(self, x: Any) -> list[Any]:
+        """The output of each layer for ``x`` (batch, inputs) at inference; the last one's as (batch, units)."""
+        outputs: list[Any] = []
+        for layer in self.layers:
+            outputs.append(layer(outputs[-1] if outputs else self._first_input(x)))
+        outputs[-1] = as_inputs(outputs[-1], (self.units,))
+        return outputs
+
+    def _first_input(self, x: Any) -> Any:
+        x = np.asanyarray(x)
+        if x.ndim == 0 or x.shape[1:] not in (self.input_shape, (self.inputs,)):
+            # Dense would take more axes: the last one is all it looks at.
+            raise ShapeError(
+                f"Sequential takes (batch, {', '.join(map(str, self.input_shape))}), not {x.shape}",
+                operation="Sequential",
+                shapes=(x.shape,),
+            )
+        return x if len(self.input_shape) == 1 else as_inputs(x, self.input_shape)
+
+    def _last_logits(self, x: Any, training: bool, rng: np.random.Generator | None) -> Any:
+        x = self._first_input(x)
+        for layer in self.layers[:-1]:
+            x = layer(x, training=training, rng=rng)
+        return self.last.logits(x)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and running statistics by name."""
+        return {name: np.array(array) for name, array in self._named_arrays().items()}
+
+    def load_state_dict(self, tensors: Mapping[str, Array], prefix: str = "") -> None:
+        """Copy the tensors named ``prefix + name`` into parameters and running statistics; others are ignored.
+
+        Raises:
+            CheckpointError: one is missing, is left over under ``prefix + "layers."``, has another shape or dtype, or
+                holds a number that is not finite. Nothing is changed then.
+        """
+        for tensor in self.parameters:
+            refuse_write(tensor, "load_state_dict")
+        copy_tensors({prefix + name: a for name, a in self._named_arrays().items()}, tensors, prefix + "layers.")
+
+    def _named_arrays(self) -> dict[str, Array]:
+        return {name: np.asarray(array) for name, array in (self.named_parameters() | self.named_buffers()).items()}
+
+
+def _refuse_shared(layers: Sequence[Layer]) -> None:
+    """Raise SettingError if two layers share a parameter: an optimizer would update it twice."""
+    owners: dict[int, int] = {}
+    for number, layer in enumerate(layers):
+        for name, array in (layer.parameters | layer.buffers).items():
+            first = owners.setdefault(memory.address(np.asarray(array)), number)
+            if first != number:
+                raise SettingError(
+                    f"Sequential: layers {first} and {number} share the {name}; make a layer for each place",
+                    setting="layers",
+                )
+
+
+def _first_shape(layers: Sequence[Layer]) -> Shape:
+    """The input shape, as far as the layers tell it."""
+    for layer in layers:
+        if isinstance(layer, Dense):
+            return (layer.inputs,)
+        if isinstance(layer, Reshape):
+            return (math.prod(layer.shape),)
+        if not isinstance(layer, Dropout):
+            break
+    raise SettingError(
+        "Sequential: say what one input is: input_shape=(height, width, channels)", setting="input_shape"
+    )
+
+
+def _walk(layers: Sequence[Layer], shape: Shape) -> list[Shape]:
+    """The shape after each layer."""
+    if not shape or min(shape) < 1:
+        raise SettingError(f"Sequential: the sizes of input_shape {shape} must be positive", setting="input_shape")
+    before, shapes = "the input", [shape]
+    for number, layer in enumerate(layers):
+        here = f"layer {number} ({type(layer).__name__})"
+        try:
+            shapes.append(layer.output_shape(shapes[-1]))
+        except ShapeError as error:
+            raise ShapeError(
+                f"Sequential: {here} does not fit {before}: {error}", operation="Sequential", shapes=error.shapes
+            ) from error
+        before = here
+    return shapes[1:]
+
+
+def copy_tensors(into: Mapping[str, Array], tensors: Mapping[str, Array], prefix: str) -> None:
+    """Copy ``tensors`` into the arrays of the same names, all or nothing.
+
+    Raises:
+        CheckpointError: names under ``prefix``, shapes or dtypes differ, or a number is not finite.
+    """
+    for name in tensors:
+        if name.startswith(prefix) and name not in into:
+            raise CheckpointError(f"{name} is in the checkpoint but not in this model", tensor=name)
+    for name, array in into.items():
+        if name not in tensors:
+            raise CheckpointError(f"{name} is missing from the checkpoint", tensor=name)
+        given = tensors[name]
+        if given.shape != array.shape or given.dtype != array.dtype:
+            raise CheckpointError(
+                f"{name} is {given.dtype} {given.shape} in the checkpoint but {array.dtype} {array.shape} here",
+                tensor=name,
+            )
+        if not np.isfinite(given).all():
+            raise CheckpointError(f"{name} holds numbers in the checkpoint that are not finite", tensor=name)
+    for name, array in into.items():
+        np.copyto(array, tensors[name])

@@ -1,0 +1,55 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine import ops
+from engine.autograd.graph import Array
+from engine.errors import SettingError
+from engine.nn.layer import Parameterless, Shape
+from engine.ops.convolution import from_planes
+
+
+class Dropout(Parameterless):
+    """Zeroes each element with probability ``rate`` while training, and scales the others by 1 / (1 - rate).
+
+    Srivastava et al. 2014, in the inverted form: at inference it does nothing. The rate is rounded to a multiple of
+    2**-16, because 16 random bits an element cost half of what a float does.
+
+    Raises:
+        SettingError: ``rate`` is not in [0, 1).
+    """
+
+    def __init__(self, rate: float) -> None:
+        if not 0 <= rate < 1:
+            raise SettingError(f"Dropout: rate {rate} is not in [0, 1)", setting="rate")
+        self.rate = rate
+        self._threshold = min(round(rate * 2**16), 2**16 - 1)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The same, whatever it is."""
+        return shape
+
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply to ``x`` of any shape; needs ``rng`` while training."""
+        if not training or self._threshold == 0:
+            return x
+        if rng is None:
+            raise SettingError(
+                "Dropout: training needs a random generator: layer(x, training=True, rng=...)", setting="rng"
+            )
+        kept = _draw(rng, x.shape) >= self._threshold
+        mask = kept.astype(x.dtype)
+        mask *= 2**16 / (2**16 - self._threshold)
+        return ops.multiply(x, mask)
+
+
+def _draw(rng: np.random.Generator, shape: Shape) -> Array:
+    """16 random bits for each number; those of images lie in memory as planes (:mod:`engine.ops.convolution`)."""
+    if len(shape) != 4:
+        return rng.integers(0, 2**16, shape, np.uint16)
+    batch, height, width, channels = shape
+    return from_planes(rng.integers(0, 2**16, (channels, height, width, batch), np.uint16))

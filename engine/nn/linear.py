@@ -1,0 +1,79 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from engine import memory, ops
+from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor
+from engine.nn.activations import Activation, activation_function, as_activation
+from engine.nn.initializers import Initializer, glorot_uniform
+from engine.nn.layer import Shape, check_sizes, misfit
+
+
+class Dense:
+    """A fully connected layer: ``activation(x @ weight + bias)``.
+
+    Args:
+        inputs, units: sizes of the last axis before and after.
+        activation: an Activation or its name; None for none.
+        initializer: draws weight (inputs, units), then bias (units,).
+        rng: where the initializer draws from.
+        negative_slope: of leaky_relu, in [0, 1].
+
+    Raises:
+        SettingError: a size that is not positive, an unknown activation, a slope out of range.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        activation: Activation | str | None = None,
+        *,
+        initializer: Initializer = glorot_uniform,
+        rng: np.random.Generator,
+        dtype: DTypeLike = np.float32,
+        negative_slope: float = 0.2,
+    ) -> None:
+        check_sizes("Dense", inputs=inputs, units=units)
+        self.inputs = inputs
+        self.units = units
+        self.activation = as_activation(activation)
+        self.negative_slope = negative_slope
+        self.weight = Tensor(memory.copy(initializer((inputs, units), rng, dtype)), watch=True)
+        self.bias = Tensor(initializer((units,), rng, dtype), watch=True)
+        self._activate = activation_function(self.activation, negative_slope)
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """``weight`` (inputs, units) and ``bias`` (units,)."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """None."""
+        return {}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(inputs,) becomes (units,)."""
+        if shape != (self.inputs,):
+            hint = "; put Flatten before it" if len(shape) > 1 else ""
+            raise misfit("Dense", f"({self.inputs},)", shape, hint)
+        return (self.units,)
+
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply to ``x`` (batch, inputs); gives (batch, units)."""
+        return self.activate(self.logits(x))
+
+    def logits(self, x: Any) -> Any:
+        """The layer without its activation."""
+        return ops.affine(x, self.weight, self.bias)
+
+    def activate(self, logits: Any) -> Any:
+        """The activation alone."""
+        return self._activate(logits)

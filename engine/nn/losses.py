@@ -1,0 +1,173 @@
+"""Losses: called with a model's outputs or logits and the targets, they give one number as a tensor.
+
+``reduction`` is one convention for all: ``sum`` adds over batch and outputs; ``mean`` divides that sum by the batch
+size only, so that a learning rate does not depend on the batch size and an output more does not weaken the others.
+
+``label_smoothing`` s in [0, 1) changes the targets that integer labels stand for (Szegedy et al. 2016, section 7): a
+share of s is spread evenly over the classes. Targets given as floats are not changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from engine import ops
+from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor, snapshot
+from engine.data import check_labels, one_hot
+from engine.errors import DataError, SettingError, ShapeError
+from engine.nn.activations import Activation
+
+Reduction: TypeAlias = Literal["mean", "sum"]
+
+
+class Loss(Protocol):
+    """What a trainer asks of a loss.
+
+    Attributes:
+        reduction: ``mean`` or ``sum``.
+        on_logits: whether it takes ``model.logits(x)`` rather than ``model(x)``.
+    """
+
+    reduction: Reduction
+    on_logits: bool
+
+    def check_activation(self, activation: Activation | None) -> None:
+        """Raise SettingError if a model that ends with ``activation`` cannot be trained with this loss."""
+
+    def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
+        """What :meth:`__call__` works on fastest for integer ``labels`` (n,): checked, and made once."""
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """The loss as a tensor without axes."""
+
+
+class _Reduced:
+    def __init__(self, reduction: Reduction = "mean", label_smoothing: float = 0.0) -> None:
+        if reduction not in ("mean", "sum"):
+            raise SettingError(f"reduction {reduction!r} is neither mean nor sum", setting="reduction")
+        if not 0 <= label_smoothing < 1:
+            raise SettingError(f"label_smoothing {label_smoothing} is not in [0, 1)", setting="label_smoothing")
+        self.reduction: Reduction = reduction
+        self.label_smoothing = label_smoothing
+
+    def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
+        """Rows for integer ``labels``, one-hot or smoothed: (n,) to (n, classes)."""
+        check_labels(labels, len(labels), classes)
+        rows = one_hot(labels, classes, dtype)
+        if self.label_smoothing:
+            rows *= 1 - self.label_smoothing
+            rows += self.label_smoothing * self._even_share(classes)
+        return rows
+
+    def _even_share(self, classes: int) -> float:
+        """The target of an output when nothing is known of the label."""
+        return 1 / classes
+
+    def _rows(self, outputs: Any, given: Any) -> Array:
+        """Targets as floats of the outputs' shape, from such or from labels."""
+        targets: Array = np.asarray(given)
+        if targets.shape == outputs.shape:
+            if targets.size == 0:
+                raise DataError(f"an empty batch has no loss: outputs and targets {targets.shape}")
+            if not np.isfinite(targets).all():
+                raise DataError(f"loss: targets {targets.shape} hold values that are not finite")
+            return _kept(given)
+        if targets.ndim == 1 and targets.dtype.kind in "ui":
+            check_labels(targets, len(outputs), outputs.shape[-1])
+            return self.targets(targets, outputs.shape[-1], outputs.dtype)
+        raise ShapeError(
+            f"loss: outputs {outputs.shape} and targets {targets.dtype} {targets.shape}: neither equal nor labels",
+            operation="loss",
+            shapes=(outputs.shape, targets.shape),
+        )
+
+    def _reduce(self, total: Any, batch: int) -> Any:
+        return total if self.reduction == "sum" else ops.multiply(total, 1 / batch)
+
+
+def _kept(targets: Any) -> Array:
+    """Targets that stay as they are until the gradient is taken: tensors, which a tape watches, or a copy."""
+    kept: Array = targets if isinstance(targets, Tensor) else snapshot(np.asanyarray(targets))
+    return kept
+
+
+def per_image(loss: Array, reduction: Reduction, batch: int) -> float:
+    """A loss as the mean over its ``batch``, whatever its reduction, so that runs can be compared."""
+    return float(loss) / batch if reduction == "sum" else float(loss)
+
+
+def mean_gradient_scale(reduction: Reduction, batch: int) -> float:
+    """The factor that makes gradients of a loss those of its mean over the ``batch``."""
+    return 1 / batch if reduction == "sum" else 1.0
+
+
+class SquaredError(_Reduced):
+    """``sum (output - target) ** 2``; integer labels stand for one-hot rows, ``(1 - s) one_hot + s / classes``."""
+
+    on_logits = False
+
+    def check_activation(self, activation: Activation | None) -> None:
+        """Accepts every activation."""
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """Outputs (batch, units); targets the same shape, or labels (batch,)."""
+        return self._reduce(ops.squared_error(outputs, self._rows(outputs, targets)), len(outputs))
+
+
+class BinaryCrossEntropy(_Reduced):
+    """``-t log s(x) - (1 - t) log(1 - s(x))`` with s the sigmoid that the model ends with, from its logits.
+
+    Integer labels stand for one-hot rows, ``(1 - s) one_hot + s / 2``: each output answers a question of its own.
+    """
+
+    on_logits = True
+
+    def check_activation(self, activation: Activation | None) -> None:
+        """The model must end with a sigmoid, or with nothing."""
+        _expect("binary cross-entropy", activation, Activation.SIGMOID)
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """Logits (batch, units); targets in [0, 1]: a number for all, the same shape, or labels (batch,)."""
+        if not isinstance(targets, float):
+            targets = self._rows(outputs, targets)
+        elif len(outputs) == 0:
+            raise DataError(f"an empty batch has no loss: outputs {outputs.shape}")
+        values = np.asarray(targets)
+        if not (np.min(values) >= 0 and np.max(values) <= 1):
+            raise DataError("binary cross-entropy: targets must lie in [0, 1]")
+        return self._reduce(ops.sigmoid_cross_entropy(outputs, targets), len(outputs))
+
+    def _even_share(self, classes: int) -> float:
+        return 1 / 2
+
+
+class SoftmaxCrossEntropy(_Reduced):
+    """``-log softmax(x)[label]``, from the logits of a model that ends with a softmax.
+
+    With label smoothing the target is ``(1 - s) one_hot + s / classes``.
+    """
+
+    on_logits = True
+
+    def check_activation(self, activation: Activation | None) -> None:
+        """The model must end with a softmax, or with nothing."""
+        _expect("softmax cross-entropy", activation, Activation.SOFTMAX)
+
+    def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
+        """The labels themselves."""
+        check_labels(labels, len(labels), classes)
+        return labels
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """Logits (batch, classes); integer labels (batch,)."""
+        total = ops.softmax_cross_entropy(outputs, _kept(targets), label_smoothing=self.label_smoothing)
+        return self._reduce(total, len(outputs))
+
+
+def _expect(loss: str, activation: Activation | None, expected: Activation) -> None:
+    if activation not in (None, expected):
+        raise SettingError(f"{loss} needs a model that ends with {expected}, not {activation}", setting="loss")

@@ -1,0 +1,91 @@
+"""Batch normalization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from engine import ops
+from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor
+from engine.errors import SettingError
+from engine.nn.activations import Activation, activation_function, as_activation
+from engine.nn.layer import Shape, check_sizes, misfit
+from engine.ops.normalization import update_running_average
+
+
+class BatchNorm:
+    """Batch normalization over all axes but the last (Ioffe & Szegedy 2015), and an activation after it.
+
+    While training it normalizes by the statistics of the batch and updates running averages of them, by which it
+    normalizes at inference: there the output for an image does not depend on the rest of the batch. The running
+    variance averages the unbiased one (Algorithm 2, line 10). The layer before should be linear, and its bias has no
+    effect.
+
+    Args:
+        features: size of the last axis.
+        activation: an Activation or its name; None for none.
+        momentum: how much of the running statistics stays at each step, in [0, 1). PyTorch says 1 minus this.
+        epsilon: added to the variance, positive.
+        negative_slope: of leaky_relu, in [0, 1].
+
+    Raises:
+        SettingError: a number out of its range, or an unknown activation.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        activation: Activation | str | None = None,
+        *,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        dtype: DTypeLike = np.float32,
+        negative_slope: float = 0.2,
+    ) -> None:
+        check_sizes("BatchNorm", features=features)
+        if not 0 <= momentum < 1:
+            raise SettingError(f"BatchNorm: momentum {momentum} is not in [0, 1)", setting="momentum")
+        if not epsilon > 0:
+            raise SettingError(f"BatchNorm: epsilon {epsilon} must be positive", setting="epsilon")
+        self.features = features
+        self.activation = as_activation(activation)
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.negative_slope = negative_slope
+        self.scale = Tensor(np.ones(features, dtype), watch=True)
+        self.shift = Tensor(np.zeros(features, dtype), watch=True)
+        self.running_mean: Array = np.zeros(features, dtype)
+        self.running_variance: Array = np.ones(features, dtype)
+        self._activate = activation_function(self.activation, negative_slope)
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """``scale`` and ``shift`` (features,)."""
+        return {"scale": self.scale, "shift": self.shift}
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """``running_mean`` and ``running_variance`` (features,)."""
+        return {"running_mean": self.running_mean, "running_variance": self.running_variance}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The same."""
+        if shape[-1:] != (self.features,):
+            raise misfit("BatchNorm", f"{self.features} features in the last axis", shape)
+        return shape
+
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply to ``x`` (batch, ..., features); with ``training``, the running statistics change."""
+        if training:
+            y, mean, variance = ops.batch_norm(x, self.scale, self.shift, self.epsilon)
+            count = x.size // self.features
+            update_running_average(self.running_mean, mean, self.momentum)
+            update_running_average(self.running_variance, variance * (count / max(count - 1, 1)), self.momentum)
+        else:
+            factor = ops.multiply(self.scale, 1 / np.sqrt(self.running_variance + self.epsilon))
+            shift = ops.subtract(self.shift, ops.multiply(self.running_mean, factor))
+            y = ops.add(ops.multiply(x, factor), shift)
+        return self._activate(y)

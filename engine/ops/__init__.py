@@ -1,0 +1,107 @@
+"""Primitives: functions on arrays next to their VJPs, one module a topic. This is the public table.
+
+A NumPy function that :mod:`engine.ops.numpy_functions` does not list is refused on a tape, never ignored.
+"""
+
+from engine.ops import numpy_functions
+from engine.ops.activations import leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
+from engine.ops.convolution import conv2d
+from engine.ops.elementwise import (
+    absolute,
+    add,
+    cast,
+    clip,
+    cos,
+    divide,
+    exp,
+    expm1,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    power,
+    sin,
+    sqrt,
+    square,
+    subtract,
+    where,
+)
+from engine.ops.linalg import affine, matmul
+from engine.ops.losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
+from engine.ops.normalization import batch_norm
+from engine.ops.pooling import max_pool2d, upsample2d
+from engine.ops.reductions import max, mean, min, std, sum, var  # noqa: A004 - NumPy's names
+from engine.ops.shape import (
+    broadcast_to,
+    concatenate,
+    expand_dims,
+    flatten,
+    getitem,
+    moveaxis,
+    ravel,
+    reshape,
+    squeeze,
+    stack,
+    swapaxes,
+    transpose,
+)
+
+__all__ = [
+    "absolute",
+    "add",
+    "affine",
+    "batch_norm",
+    "broadcast_to",
+    "cast",
+    "clip",
+    "concatenate",
+    "conv2d",
+    "cos",
+    "divide",
+    "exp",
+    "expand_dims",
+    "expm1",
+    "flatten",
+    "getitem",
+    "leaky_relu",
+    "log",
+    "log1p",
+    "log_softmax",
+    "matmul",
+    "max",
+    "max_pool2d",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "moveaxis",
+    "multiply",
+    "negative",
+    "power",
+    "ravel",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "sigmoid_cross_entropy",
+    "sin",
+    "softmax",
+    "softmax_cross_entropy",
+    "sqrt",
+    "square",
+    "squared_error",
+    "squeeze",
+    "stack",
+    "std",
+    "subtract",
+    "sum",
+    "swapaxes",
+    "tanh",
+    "transpose",
+    "upsample2d",
+    "var",
+    "where",
+]
+
+numpy_functions.register()

@@ -1,0 +1,116 @@
+"""Activations: each takes its gradient from its output where it can, so that a tape need not keep the input.
+
+Exponentials are shifted by their maximum (Blanchard, Higham & Higham 2021, arXiv:1909.03469). Each is one record with
+fewer passes over memory than its parts would need.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.autograd.graph import Array, Vjp
+from engine.autograd.primitive import Primitive
+from engine.errors import SettingError
+
+
+def _sigmoid(x: Any) -> Array:
+    y: Array = np.asanyarray(np.negative(x))  # NumPy gives a scalar for an array without axes
+    # exp overflows to infinity for large negative x, and 1 / infinity is the right answer.
+    with np.errstate(over="ignore"):
+        np.exp(y, out=y)
+    y += 1
+    np.divide(1, y, out=y)
+    return y
+
+
+def _sigmoid_back(y: Array, x: Array) -> Vjp:
+    def vjp(g: Array) -> Array:
+        slope: Array = np.subtract(1, y)
+        slope *= y
+        slope *= g
+        return slope
+
+    return vjp
+
+
+sigmoid = Primitive("sigmoid", _sigmoid, _sigmoid_back, doc="``1 / (1 + exp(-x))``, without overflow.")
+
+
+def _tanh_back(y: Array, x: Array) -> Vjp:
+    def vjp(g: Array) -> Array:
+        slope = np.asanyarray(np.multiply(y, y))
+        np.subtract(1, slope, out=slope)
+        slope *= g
+        return slope
+
+    return vjp
+
+
+tanh = Primitive("tanh", np.tanh, _tanh_back)
+
+
+def _relu(x: Any) -> Any:
+    return np.maximum(x, 0)
+
+
+relu = Primitive("relu", _relu, lambda y, x: lambda g: g * (y > 0), doc="``max(x, 0)``; slope 0 at 0.")
+
+
+def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
+    if not 0 <= negative_slope <= 1:
+        raise SettingError(f"leaky_relu: negative_slope {negative_slope} is not in [0, 1]", setting="negative_slope")
+    y = np.multiply(x, negative_slope)
+    return np.maximum(x, y, out=y if isinstance(y, np.ndarray) else None)
+
+
+def _leaky_relu_back(y: Array, x: Array, negative_slope: float = 0.2) -> Vjp:
+    # The output has the input's sign. With a slope of 0 it is 0 there, which is not positive either.
+    def vjp(g: Array) -> Array:
+        slope: Array = (y > 0).astype(g.dtype)
+        slope *= 1 - negative_slope
+        slope += negative_slope
+        slope *= g
+        return slope
+
+    return vjp
+
+
+leaky_relu = Primitive(
+    "leaky_relu",
+    _leaky_relu,
+    _leaky_relu_back,
+    doc="``x`` where positive, else ``negative_slope * x``; the slope must lie in [0, 1].",
+)
+
+
+def _softmax(x: Any, axis: int = -1) -> Array:
+    y: Array = np.subtract(x, np.max(x, axis=axis, keepdims=True))
+    np.exp(y, out=y)
+    y /= np.sum(y, axis=axis, keepdims=True)
+    return y
+
+
+def _softmax_back(y: Array, x: Array, axis: int = -1) -> Vjp:
+    return lambda g: y * (g - np.sum(g * y, axis=axis, keepdims=True))
+
+
+softmax = Primitive(
+    "softmax", _softmax, _softmax_back, doc="Exponentials over ``axis``, scaled to sum to 1; shifted by the maximum."
+)
+
+
+def _log_softmax(x: Any, axis: int = -1) -> Array:
+    y: Array = np.subtract(x, np.max(x, axis=axis, keepdims=True))
+    y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
+    return y
+
+
+def _log_softmax_back(y: Array, x: Array, axis: int = -1) -> Vjp:
+    return lambda g: g - np.exp(y) * np.sum(g, axis=axis, keepdims=True)
+
+
+log_softmax = Primitive(
+    "log_softmax", _log_softmax, _log_softmax_back, doc="``log(softmax(x))``, exact where the softmax underflows."
+)

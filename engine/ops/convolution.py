@@ -1,0 +1,277 @@
+"""Convolution: its geometry, the three products that it and its gradients are made of, and the primitive ``conv2d``.
+
+Images have the shape (batch, height, width, channels), but lie in memory as *planes*: (channels, height, width, batch),
+the order of Krizhevsky's cuda-convnet. One row of a plane, all images of the batch side by side, is one run of memory,
+and so is all that a convolution copies, multiplies and adds up. NumPy's elementwise functions keep that order; arrays
+in any other are taken too. The output has the dtype of the weights.
+
+A convolution multiplies the patches under its kernel (im2col, Chellapilla et al. 2006, section 3). They are made a few
+rows at a time, where a product reads them or writes them, and never kept: nine times the image would have to go to
+memory and back otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+
+from engine.autograd.graph import Array, Vjp
+from engine.autograd.primitive import Primitive
+from engine.errors import SettingError, ShapeError
+
+Padding: TypeAlias = Literal["same", "valid"]
+"""``same``: zeros around the image, so that stride 1 keeps its size; ``valid``: none."""
+
+CACHE_BLOCK_BYTES = 2**20
+"""Bytes of patches or planes worked on at a time: from one call to the next they stay in a core's second-level cache.
+Measured from a sixteenth to twice of it: the time of a step differs by 3%, with small batches by 10% in its favour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How a kernel moves along one axis.
+
+    Attributes:
+        kernel, stride: in pixels.
+        before, size, after: zeros before the image, its pixels, and zeros after it.
+        count: positions: pixels of the output.
+    """
+
+    kernel: int
+    stride: int
+    before: int
+    size: int
+    after: int
+    count: int
+
+    def mirrored(self) -> Window:
+        """The window of the convolution that leads back: from each pixel of the output to those it came from."""
+        return Window(
+            self.kernel, 1, self.kernel - 1 - self.before, self.count, self.kernel - 1 - self.after, self.size
+        )
+
+    @property
+    def padded(self) -> int:
+        """Pixels with the zeros."""
+        return self.before + self.size + self.after
+
+    @property
+    def inner(self) -> slice:
+        """Where the image lies between the zeros."""
+        return slice(self.before, self.before + self.size)
+
+    def under(self, offset: int, start: int, stop: int) -> slice:
+        """The pixels that element ``offset`` of the kernel lies on at the positions ``start`` to ``stop`` - 1."""
+        return slice(offset + start * self.stride, offset + (stop - 1) * self.stride + 1, self.stride)
+
+
+def window(size: int, kernel: int, stride: int, padding: Padding) -> Window:
+    """The window of a convolution along an axis of ``size`` pixels.
+
+    ``same`` gives ceil(size / stride) positions; where the zeros cannot be equal on both sides, the odd one comes
+    after the image, as in TensorFlow.
+
+    Raises:
+        SettingError: kernel or stride below 1, or an unknown padding.
+        ShapeError: a kernel that is larger than the image.
+    """
+    for name, value in (("kernel", kernel), ("stride", stride)):
+        if value < 1:
+            raise SettingError(f"conv2d: {name} {value} must be positive", setting=name)
+    if padding not in ("same", "valid"):
+        raise SettingError(f"conv2d: padding {padding!r} is neither same nor valid", setting="padding")
+    if kernel > size:
+        raise ShapeError(f"conv2d: a kernel of {kernel} does not fit into {size} pixels", operation="conv2d")
+    if padding == "valid":
+        return Window(kernel, stride, 0, size, 0, (size - kernel) // stride + 1)
+    count = -(-size // stride)
+    zeros = max((count - 1) * stride + kernel - size, 0)
+    return Window(kernel, stride, zeros // 2, size, zeros - zeros // 2, count)
+
+
+def to_planes(x: Array) -> Array:
+    """(batch, height, width, channels) as (channels, height, width, batch), a view."""
+    return x.transpose(3, 1, 2, 0)
+
+
+def from_planes(planes: Array) -> Array:
+    """The inverse of :func:`to_planes`."""
+    return planes.transpose(3, 1, 2, 0)
+
+
+def as_matrix(x: Array) -> Array:
+    """Images as (channels, height * width * batch)."""
+    return np.reshape(to_planes(x), (x.shape[3], -1))
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """The geometry of one convolution from x (batch, height, width, channels) to y (batch, rows, columns, filters).
+
+    Weights are w (kernel, kernel, channels, filters). Its patches are those of x: kernel * kernel * channels numbers
+    for each pixel of y.
+    """
+
+    rows: Window
+    columns: Window
+    channels: int
+    filters: int
+    batch: int
+
+    @classmethod
+    def of(cls, x: Array, w: Array, stride: int, padding: Padding) -> Self:
+        """That of these images and weights.
+
+        Raises:
+            SettingError: as :func:`window`.
+            ShapeError: they do not fit each other.
+        """
+        if x.ndim != 4 or w.ndim != 4 or x.shape[3] != w.shape[2]:
+            raise ShapeError(
+                f"conv2d: images {x.shape} and weight {w.shape}: they must be (batch, height, width, channels) and "
+                "(kernel, kernel, channels, filters)",
+                operation="conv2d",
+                shapes=(x.shape, w.shape),
+            )
+        batch, height, width, channels = x.shape
+        rows, columns = window(height, w.shape[0], stride, padding), window(width, w.shape[1], stride, padding)
+        return cls(rows, columns, channels, w.shape[3], batch)
+
+    def mirrored(self) -> Self:
+        """That from y to x, with :func:`mirror` of the weights: its patches are those of y. For stride 1 only."""
+        return type(self)(self.rows.mirrored(), self.columns.mirrored(), self.filters, self.channels, self.batch)
+
+    def gather(self, x: Array, w: Array, b: Array | None = None) -> Array:
+        """y from x: each patch times the weights, and ``b`` (filters,) added."""
+        padded, weights = self._padded(x), np.reshape(w, (-1, self.filters)).T
+        y = np.empty_like(w, order="C", shape=(self.filters, self.rows.count, self.columns.count, self.batch))
+        outputs = y.reshape(self.filters, -1)
+        for pixels, patches, parts in self._blocks(w):
+            for part, index in parts:
+                part[...] = padded[index]
+            block = outputs[:, pixels]
+            np.matmul(weights, patches, out=block)
+            if b is not None:
+                np.add(block, np.reshape(b, (-1, 1)), out=block)
+        return from_planes(y)
+
+    def scatter(self, y: Array, w: Array, b: Array | None = None) -> Array:
+        """The adjoint of :meth:`gather`, x from y: each pixel times the weights, added to the patch it stands for.
+
+        ``b`` (channels,) is added once.
+        """
+        outputs, weights = as_matrix(y), np.reshape(w, (-1, self.filters))
+        x = np.empty_like(w, order="C", shape=(self.channels, self.rows.padded, self.columns.padded, self.batch))
+        x[...] = 0 if b is None else np.reshape(b, (-1, 1, 1, 1))
+        for pixels, patches, parts in self._blocks(w):
+            np.matmul(weights, outputs[:, pixels], out=patches)
+            for part, index in parts:
+                target = x[index]
+                np.add(target, part, out=target)
+        return from_planes(x[self._inner])
+
+    def correlate(self, x: Array, y: Array) -> Array:
+        """The gradient of the weights: each patch of x times the pixel of y that it stands for, in sum."""
+        padded, outputs = self._padded(x), as_matrix(y)
+        total: Any = None
+        for pixels, patches, parts in self._blocks(y):
+            for part, index in parts:
+                part[...] = padded[index]
+            share = np.matmul(patches, outputs[:, pixels].T)
+            total = share if total is None else np.add(total, share, out=total)
+        gradient: Array = total.reshape(self.rows.kernel, self.columns.kernel, self.channels, self.filters)
+        return gradient
+
+    @property
+    def _inner(self) -> tuple[slice, slice, slice]:
+        return (slice(None), self.rows.inner, self.columns.inner)
+
+    def _padded(self, x: Array) -> Array:
+        """The images as planes with zeros around."""
+        rows, columns = self.rows, self.columns
+        planes = np.empty_like(x, order="C", shape=(self.channels, rows.padded, columns.padded, self.batch))
+        if rows.padded > rows.size or columns.padded > columns.size:
+            planes[...] = 0
+        planes[self._inner] = to_planes(x)
+        return planes
+
+    def _blocks(self, like: Array) -> Iterator[tuple[slice, Array, list[tuple[Array, Any]]]]:
+        """Memory for the patches of some rows at a time, of the dtype of ``like``.
+
+        Yields:
+            Which pixels of y these are, in the order (row, column, batch); their patches as a matrix (kernel * kernel
+            * channels, pixels), one patch a column; and for each element of the kernel its part of the patches, with
+            the index of the padded planes that it stands for.
+        """
+        rows, columns = self.rows, self.columns
+        patch, row = rows.kernel * columns.kernel * self.channels, columns.count * self.batch
+        step = min(rows.count, max(1, CACHE_BLOCK_BYTES // max(patch * row * like.dtype.itemsize, 1)))
+        memory = np.empty_like(like, order="C", shape=(patch * step * row,))
+        for start in range(0, rows.count, step):
+            stop = min(start + step, rows.count)
+            matrix = memory[: patch * (stop - start) * row].reshape(patch, (stop - start) * row)
+            shape = (rows.kernel, columns.kernel, self.channels, stop - start, columns.count, self.batch)
+            patches = matrix.reshape(shape)
+            parts = [
+                (patches[i, j], (slice(None), rows.under(i, start, stop), columns.under(j, 0, columns.count)))
+                for i in range(rows.kernel)
+                for j in range(columns.kernel)
+            ]
+            yield slice(start * row, stop * row), matrix, parts
+
+
+def mirror(w: Array) -> Array:
+    """The weights of the convolution that leads back: turned by half a turn, channels and filters exchanged."""
+    return w[::-1, ::-1].transpose(0, 1, 3, 2)
+
+
+def _prefer_adjoint(geometry: Convolution) -> bool:
+    """Whether to compute by the patches of the output, as the adjoint of the mirrored convolution; stride 1 only.
+
+    Patches of the side with fewer channels are cheaper: a layer of 32 channels and one filter copies a 32nd that way.
+    """
+    return geometry.filters < geometry.channels and geometry.rows.stride == 1
+
+
+def _conv2d(x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Array:
+    geometry = Convolution.of(x, w, stride, padding)
+    if np.shape(b) != (geometry.filters,):
+        raise ShapeError(
+            f"conv2d: weight {w.shape} and bias {np.shape(b)}: the bias must be ({geometry.filters},)",
+            operation="conv2d",
+            shapes=(w.shape, np.shape(b)),
+        )
+    if _prefer_adjoint(geometry):
+        return geometry.mirrored().scatter(x, mirror(w), b)
+    return geometry.gather(x, w, b)
+
+
+def _conv2d_back_input(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
+    geometry = Convolution.of(x, w, stride, padding)
+    if _prefer_adjoint(geometry):
+        return lambda g: geometry.mirrored().gather(g, mirror(w))
+    return lambda g: geometry.scatter(g, w)
+
+
+def _conv2d_back_weight(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
+    geometry = Convolution.of(x, w, stride, padding)
+    if _prefer_adjoint(geometry):
+        return lambda g: mirror(geometry.mirrored().correlate(g, x))
+    return lambda g: geometry.correlate(x, g)
+
+
+conv2d = Primitive(
+    "conv2d",
+    _conv2d,
+    _conv2d_back_input,
+    _conv2d_back_weight,
+    lambda y, x, w, b, stride=1, padding="same": lambda g: as_matrix(g).sum(axis=1),
+    doc="""Images x (batch, height, width, channels) under the filters w (kernel, kernel, channels, filters).
+
+    Gives (batch, rows, columns, filters), with ``b`` (filters,) added. It is a correlation, as in all such libraries:
+    the kernel is not flipped. See :func:`window` for ``stride`` and ``padding``.
+    """,
+)

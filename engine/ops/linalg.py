@@ -1,0 +1,170 @@
+"""Products of matrices: matmul, einsum, and the affine map of a dense layer.
+
+The gradients of a product are those of Giles 2008 ("Collected matrix derivative results", section 2.2.2).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from engine.autograd.graph import Array, Vjp, running
+from engine.autograd.primitive import Primitive, VariadicPrimitive, sum_to_shape
+from engine.errors import GradientError, ShapeError
+
+SUMMED_ROWS = 512
+"""Rows of one product: most batches need no second one."""
+
+
+def _matmul_back_left(y: Array, a: Array, b: Any) -> Vjp:
+    b = np.asanyarray(b)
+    if a.ndim == b.ndim == 2:
+        return lambda g: g @ b.T
+    shape, rows, columns = a.shape, a.ndim == 1, b.ndim == 1
+    matrix = b[:, None] if columns else b
+    promoted = (1, *shape) if rows else shape
+    return lambda g: sum_to_shape(_promote(g, rows, columns) @ matrix.swapaxes(-1, -2), promoted).reshape(shape)
+
+
+def _matmul_back_right(y: Array, a: Any, b: Array) -> Vjp:
+    a = np.asanyarray(a)
+    if a.ndim == b.ndim == 2:
+        return lambda g: a.T @ g
+    shape, rows, columns = b.shape, a.ndim == 1, b.ndim == 1
+    matrix = a[None, :] if rows else a
+    promoted = (*shape, 1) if columns else shape
+    return lambda g: sum_to_shape(matrix.swapaxes(-1, -2) @ _promote(g, rows, columns), promoted).reshape(shape)
+
+
+def _promote(g: Array, rows: bool, columns: bool) -> Array:
+    """Give the gradient of a product with vectors back the axes that the vectors lacked."""
+    if columns:
+        g = g[..., None]
+    return g[..., None, :] if rows else g
+
+
+matmul = Primitive(
+    "matmul",
+    np.matmul,
+    _matmul_back_left,
+    _matmul_back_right,
+    doc="Matrix product of any rank; leading axes broadcast, vectors as in ``np.matmul``.",
+)
+
+
+def _einsum(*operands: Array, subscripts: str) -> Any:
+    return np.einsum(subscripts, *operands)
+
+
+def _einsum_back(position: int, y: Array, *operands: Array, subscripts: str) -> Vjp:
+    # The sum is linear in each operand: its gradient is the sum of the result's gradient times the other operands,
+    # over all letters but its own. Letters of its own alone were summed up: there the gradient is repeated.
+    terms, result = _einsum_terms(subscripts)
+    mine, shape = terms[position], operands[position].shape
+    others = [(term, operand) for i, (term, operand) in enumerate(zip(terms, operands, strict=True)) if i != position]
+    elsewhere = result + "".join(term for term, _ in others)
+    shared = "".join(letter for letter in mine if letter in elsewhere)
+    rule = ",".join([result, *(term for term, _ in others)]) + "->" + shared
+    alone = tuple(i for i, letter in enumerate(mine) if letter not in elsewhere)
+    arrays = [operand for _, operand in others]
+
+    def vjp(g: Array) -> Array:
+        gradient = np.expand_dims(np.einsum(rule, g, *arrays), alone)
+        whole = tuple(shape[i] if size == 1 else size for i, size in enumerate(gradient.shape))
+        return sum_to_shape(np.broadcast_to(gradient, whole), shape)
+
+    return vjp
+
+
+def _einsum_terms(subscripts: str) -> tuple[list[str], str]:
+    left, arrow, result = subscripts.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if not arrow:
+        result = "".join(sorted(letter for letter in set(left) - {","} if left.count(letter) == 1))
+    if "." in subscripts or any(len(set(term)) < len(term) for term in terms):
+        raise GradientError(
+            f"np.einsum({subscripts!r}) has no gradient: neither dots nor a letter twice in a term are known here",
+            operation="np.einsum",
+        )
+    return terms, result
+
+
+_einsum_all = VariadicPrimitive("einsum", _einsum, _einsum_back)
+
+
+def einsum(subscripts: str, *operands: Any) -> Any:
+    """As ``np.einsum`` with letters: ``einsum("ij,jk->ik", a, b)``."""
+    return _einsum_all(*operands, subscripts=subscripts)
+
+
+def _affine(x: Array, w: Array, b: Array) -> Array:
+    if x.ndim == 0 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
+        raise ShapeError(
+            f"affine: {x.shape} @ {w.shape}: inner sizes differ", operation="affine", shapes=(x.shape, w.shape)
+        )
+    if b.shape != w.shape[1:]:
+        raise ShapeError(
+            f"affine: weight {w.shape} and bias {b.shape}: the bias must be {w.shape[1:]}",
+            operation="affine",
+            shapes=(w.shape, b.shape),
+        )
+    y: Array = np.matmul(x, w)
+    y += b
+    return y
+
+
+def _affine_back_input(y: Array, x: Array, w: Array, b: Array) -> Vjp:
+    if x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous:
+        return lambda g: (w @ g.T).T  # in the order of x, which is that of images made flat
+    return lambda g: g @ w.T
+
+
+def _affine_back_weight(y: Array, x: Array, w: Array, b: Array) -> Vjp:
+    if x.ndim == 2:
+        return lambda g: x.T @ g
+    count = math.prod(x.shape[:-1])
+    rows = x.reshape(count, x.shape[-1])
+    return lambda g: rows.T @ g.reshape(count, g.shape[-1])
+
+
+def _affine_back_bias(y: Array, x: Array, w: Array, b: Array) -> Vjp:
+    if x.ndim == 2:
+        return sum_over_rows
+    return lambda g: sum_over_rows(np.reshape(g, (math.prod(g.shape[:-1]), g.shape[-1])))
+
+
+def sum_over_rows(matrix: Array) -> Array:
+    """The sum of the rows of a matrix (rows, columns): (columns,).
+
+    As products with ones, of ``SUMMED_ROWS`` at a time, whose sums are summed alike. NumPy adds pairwise only along
+    memory; down the columns it adds one row after the other, which takes twice as long, and its error grows with their
+    number: with 100,000 float32 rows of 10,000 plus noise of deviation 1, the mean was wrong by 7 deviations.
+    """
+    count, columns = matrix.shape
+    blocks, rest = divmod(count, SUMMED_ROWS)
+    if blocks == 0 or count == SUMMED_ROWS:
+        total: Array = np.vecmat(running.constant(_ones(count, matrix.dtype)), matrix)
+        return total
+    whole = np.reshape(matrix[: count - rest], (blocks, SUMMED_ROWS, columns))
+    total = sum_over_rows(np.vecmat(running.constant(_ones(SUMMED_ROWS, matrix.dtype)), whole))
+    return np.add(total, sum_over_rows(matrix[count - rest :])) if rest else total
+
+
+@functools.lru_cache(maxsize=16)
+def _ones(count: int, dtype: np.dtype[Any]) -> Array:
+    ones: Array = np.ones(count, dtype)
+    ones.flags.writeable = False
+    return ones
+
+
+affine = Primitive(
+    "affine",
+    _affine,
+    _affine_back_input,
+    _affine_back_weight,
+    _affine_back_bias,
+    doc="``x @ w + b`` with x (..., inputs), w (inputs, units), b (units,).",
+)

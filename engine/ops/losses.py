@@ -1,0 +1,104 @@
+"""Losses as sums over a batch; the cross-entropies take logits, where they neither overflow nor take the log of 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.autograd.graph import Array, Vjp
+from engine.autograd.primitive import Primitive, sum_to_shape
+from engine.data import check_labels
+from engine.errors import ShapeError
+from engine.ops.activations import log_softmax, sigmoid, softmax
+
+
+def _squared_error(x: Array, target: Any) -> Any:
+    difference = np.subtract(x, target)
+    if difference.shape != np.shape(x):
+        shapes = (np.shape(x), np.shape(target))
+        raise ShapeError(
+            f"squared_error: {shapes[0]} and target {shapes[1]} differ", operation="squared_error", shapes=shapes
+        )
+    difference = difference.ravel()
+    return np.dot(difference, difference)
+
+
+squared_error = Primitive(
+    "squared_error",
+    _squared_error,
+    lambda y, x, target: lambda g: np.multiply(np.subtract(x, target), 2 * g),
+    lambda y, x, target: lambda g: sum_to_shape(np.multiply(np.subtract(x, target), -2 * g), np.shape(target)),
+    doc="Sum of ``(x - target) ** 2`` over all entries; the target has the shape of x, or broadcasts to it.",
+)
+
+
+def _sigmoid_cross_entropy(x: Array, target: Any) -> Any:
+    loss = np.log1p(np.exp(-np.abs(x)))
+    loss += np.maximum(x, 0)
+    loss -= np.multiply(x, target)
+    return np.sum(loss)
+
+
+def _sigmoid_cross_entropy_back(y: Any, x: Array, target: Any) -> Vjp:
+    def vjp(g: Array) -> Array:
+        gradient: Array = sigmoid.forward(x)
+        gradient -= target
+        gradient *= g
+        return gradient
+
+    return vjp
+
+
+sigmoid_cross_entropy = Primitive(
+    "sigmoid_cross_entropy",
+    _sigmoid_cross_entropy,
+    _sigmoid_cross_entropy_back,
+    lambda y, x, target: lambda g: sum_to_shape(np.multiply(x, -g), np.shape(target)),
+    doc="""Sum over all entries of ``-t log s(x) - (1 - t) log(1 - s(x))``, s the sigmoid, x the logits.
+
+    Computed as ``max(x, 0) - x t + log(1 + exp(-|x|))``, which neither overflows nor takes the log of 0.
+    """,
+)
+
+
+def _smooth_targets(x: Array, labels: Any, label_smoothing: float) -> Array:
+    target = np.full_like(x, label_smoothing / x.shape[-1])
+    target[np.arange(len(x)), labels] += 1 - label_smoothing
+    return target
+
+
+def _softmax_cross_entropy(x: Array, labels: Any, label_smoothing: float = 0.0) -> Any:
+    if x.ndim != 2:
+        raise ShapeError(
+            f"softmax_cross_entropy: logits {x.shape} are not (batch, classes)",
+            operation="softmax_cross_entropy",
+            shapes=(x.shape, np.shape(labels)),
+        )
+    check_labels(labels, *x.shape)  # -1 would count from the last class
+    log_likelihood = log_softmax.forward(x)
+    chosen = np.sum(log_likelihood[np.arange(len(x)), labels])
+    if label_smoothing == 0.0:
+        return -chosen
+    return -(1 - label_smoothing) * chosen - label_smoothing / x.shape[-1] * np.sum(log_likelihood)
+
+
+def _softmax_cross_entropy_back(y: Any, x: Array, labels: Any, label_smoothing: float = 0.0) -> Vjp:
+    def vjp(g: Array) -> Array:
+        gradient: Array = softmax.forward(x)
+        gradient -= _smooth_targets(x, labels, label_smoothing)
+        gradient *= g
+        return gradient
+
+    return vjp
+
+
+softmax_cross_entropy = Primitive(
+    "softmax_cross_entropy",
+    _softmax_cross_entropy,
+    _softmax_cross_entropy_back,
+    doc="""Sum over rows of ``-log softmax(x)[label]``; x (batch, classes) logits, labels (batch,) in [0, classes).
+
+    With label smoothing s the target is ``(1 - s) one_hot + s / classes`` (Szegedy et al. 2016, section 7).
+    """,
+)

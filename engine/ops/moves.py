@@ -1,0 +1,96 @@
+"""NumPy functions that only move, repeat or drop elements: one VJP serves them all.
+
+Such a function moves the positions of elements as it moves the elements. So the backward pass applies it to the
+positions 1, 2, 3, ... and finds for each element of the result where it came from; 0 stands for padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.autograd.graph import Array, Vjp
+from engine.autograd.primitive import Primitive
+from engine.autograd.tensor import plain_tree, snapshot
+from engine.errors import GradientError
+from engine.ops.shape import concatenate, ravel, reshape
+
+Move = Callable[[Array], Array]
+
+
+def _move(x: Array, move: Move) -> Array:
+    return move(x)
+
+
+def _move_back(y: Array, x: Array, move: Move) -> Vjp:
+    shape, size = x.shape, x.size
+
+    def vjp(g: Array) -> Array:
+        origins = move(np.arange(1, size + 1).reshape(shape))
+        gradient = np.zeros(size + 1, g.dtype)
+        np.add.at(gradient, origins, g)  # adds for an element that was repeated, which = would not
+        return gradient[1:].reshape(shape)
+
+    return vjp
+
+
+_moved = Primitive("move", _move, _move_back)
+
+
+def moving(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The differentiable form of a NumPy function whose first argument is the array, and whose result is an array."""
+
+    def on_tape(x: Any, *args: Any, **options: Any) -> Any:
+        args, options = snapshot(args), snapshot(options)
+        return _moved(x, move=lambda array: function(array, *args, **options))
+
+    return on_tape
+
+
+def splitting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As :func:`moving`, for functions whose result is a list of arrays."""
+
+    def on_tape(x: Any, *args: Any, **options: Any) -> Any:
+        args, options = snapshot(args), snapshot(options)
+        parts = function(np.empty(x.shape, np.bool_), *args, **options)
+        return [_moved(x, move=lambda array, i=i: function(array, *args, **options)[i]) for i in range(len(parts))]
+
+    return on_tape
+
+
+_PADS = ("edge", "reflect", "symmetric", "wrap")
+
+
+def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
+    """As ``np.pad``, with zeros or in a mode that repeats elements."""
+    if mode in _PADS:
+        return moving(np.pad)(x, pad_width, mode)
+    if mode != "constant" or np.any(np.not_equal(constant_values, 0)):
+        modes = ", ".join(_PADS)
+        raise GradientError(f"np.pad has a gradient for zeros and the modes {modes}, not {mode!r}", operation="np.pad")
+    return moving(np.pad)(x, pad_width)
+
+
+def sort(x: Any, axis: int | None = -1) -> Any:
+    """As ``np.sort``; the gradient is permuted back."""
+    if axis is None:
+        x, axis = ravel(x), -1
+    return moving(np.take_along_axis)(x, np.argsort(plain_tree(x), axis, kind="stable"), axis)
+
+
+def at_least(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The differentiable form of ``np.atleast_1d`` and its like, with one argument."""
+    return lambda x: reshape(x, shape=function(np.empty(np.shape(x), np.bool_)).shape)
+
+
+def hstack(arrays: Sequence[Any]) -> Any:
+    """As ``np.hstack``."""
+    rows = [at_least(np.atleast_1d)(array) for array in arrays]
+    return concatenate(rows, axis=0 if rows[0].ndim == 1 else 1)
+
+
+def vstack(arrays: Sequence[Any]) -> Any:
+    """As ``np.vstack``."""
+    return concatenate([at_least(np.atleast_2d)(array) for array in arrays])

@@ -1,0 +1,119 @@
+"""Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167) of the last axis: statistics go over all others.
+
+Inside, arrays are *rows*: (channels, all else), a view of matrices and of images that lie in memory as planes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.autograd.graph import Array, Vjp, running
+from engine.autograd.primitive import Primitive
+from engine.autograd.tensor import plain
+from engine.errors import DataError, ShapeError
+from engine.ops.convolution import as_matrix, from_planes
+from engine.ops.linalg import sum_over_rows
+
+
+def _as_rows(x: Array) -> Array:
+    return as_matrix(x) if x.ndim == 4 else np.reshape(x.transpose(x.ndim - 1, *range(x.ndim - 1)), (x.shape[-1], -1))
+
+
+def _from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
+    if len(shape) == 4:
+        batch, height, width, channels = shape
+        return from_planes(rows.reshape(channels, height, width, batch))
+    return rows.reshape(shape[-1], *shape[:-1]).transpose(*range(1, len(shape)), 0)
+
+
+def _sums(rows: Array) -> Array:
+    """The sum of each row: (channels, 1)."""
+    if rows.strides[1] == rows.itemsize:  # images: NumPy adds pairwise along memory
+        sums: Array = np.sum(rows, axis=1, keepdims=True)
+        return sums
+    return _column(sum_over_rows(rows.T))
+
+
+def _column(vector: Array) -> Array:
+    return np.reshape(vector, (-1, 1))
+
+
+def _normalize(x: Array, scale: Array, shift: Array, centred: Array, inverse: Array) -> Array:
+    rows = np.multiply(centred, np.multiply(inverse, _column(scale)))
+    np.add(rows, _column(shift), out=rows)
+    return _from_rows(rows, x.shape)
+
+
+def _normalize_back_input(y: Array, x: Array, scale: Array, shift: Array, centred: Array, inverse: Array) -> Vjp:
+    shape, count = x.shape, centred.shape[1]
+
+    def vjp(g: Array) -> Array:
+        # Page 4 of the paper, with the gradients of mean and variance put in: what is left is
+        # factor * (g - mean of g - centred * inverse^2 * mean of (g * centred)).
+        rows = _as_rows(g)
+        factor = np.multiply(inverse, _column(scale))
+        pull = np.multiply(_column(np.vecdot(rows, centred)), np.multiply(inverse, inverse))
+        pull *= -1 / count
+        gradient = np.multiply(centred, pull)
+        gradient += rows
+        gradient -= np.multiply(_sums(rows), 1 / count)
+        gradient *= factor
+        return _from_rows(gradient, shape)
+
+    return vjp
+
+
+def _normalize_back_scale(y: Array, x: Array, scale: Array, shift: Array, centred: Array, inverse: Array) -> Vjp:
+    return lambda g: np.multiply(np.vecdot(_as_rows(g), centred), np.reshape(inverse, -1))
+
+
+_normalized = Primitive(
+    "batch_norm",
+    _normalize,
+    _normalize_back_input,
+    _normalize_back_scale,
+    lambda y, x, scale, shift, centred, inverse: lambda g: np.reshape(_sums(_as_rows(g)), -1),
+)
+
+
+def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[Any, Array, Array]:
+    """``scale * (x - mean) / sqrt(variance + epsilon) + shift``, by the statistics of the batch: Algorithm 1.
+
+    Args:
+        x: (batch, ..., channels).
+        scale, shift: (channels,).
+
+    Returns:
+        The result, and each channel's mean and variance (channels,), which carry no gradient: that through the
+        statistics is part of the result's. The variance divides by the count.
+
+    Raises:
+        ShapeError: the last axes differ.
+        DataError: an empty batch, which has no mean.
+    """
+    values = plain(x)
+    if values.ndim < 2 or values.shape[-1:] != scale.shape or scale.shape != shift.shape:
+        raise ShapeError(
+            f"batch_norm: {values.shape} with scale {scale.shape} and shift {shift.shape}: the last axes must be equal",
+            operation="batch_norm",
+            shapes=(values.shape, scale.shape, shift.shape),
+        )
+    if values.size == 0:
+        raise DataError(f"batch_norm: an empty batch {values.shape} has no mean")
+    rows = _as_rows(values)
+    share = 1 / rows.shape[1]
+    mean = np.multiply(_sums(rows), share)
+    centred = np.subtract(rows, mean)
+    variance = np.multiply(np.vecdot(centred, centred), share)
+    inverse = np.divide(1, np.sqrt(np.add(_column(variance), epsilon)))
+    y = _normalized(x, scale, shift, centred=centred, inverse=inverse)
+    return y, np.reshape(mean, -1), variance
+
+
+def update_running_average(average: Array, value: Array, momentum: float) -> None:
+    """``average = momentum * average + (1 - momentum) * value``, in place; all of shape (channels,)."""
+    target = average.view(running.array_class)  # a traced view, so that a replay repeats the update
+    np.multiply(target, momentum, out=target)
+    np.add(target, np.multiply(value, 1 - momentum), out=target)

@@ -1,0 +1,226 @@
+"""Which primitive, or function made of primitives, stands for a NumPy function, ufunc or method on a tape.
+
+A function that is in none of these tables is refused on a tape, never ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.autograd import numpy_dispatch
+from engine.autograd.tensor import is_tracked, plain, plain_tree
+from engine.errors import GradientError
+from engine.ops import activations, elementwise, linalg, moves, reductions, shape
+
+
+def register() -> None:
+    """Put the tables where tensors look them up."""
+    numpy_dispatch.UFUNCS.update(_ELEMENTWISE | _COMPOSED)
+    numpy_dispatch.REDUCTIONS.update(_REDUCTIONS)
+    numpy_dispatch.FUNCTIONS.update(_MOVED | _SPLIT | _FUNCTIONS)
+    numpy_dispatch.METHODS.update(_METHODS)
+    numpy_dispatch.NO_GRADIENT.update(_NO_GRADIENT)
+
+
+def _positive(x: Any) -> Any:
+    return elementwise.cast(x, dtype=x.dtype)
+
+
+def _reciprocal(x: Any) -> Any:
+    return elementwise.divide(1, x)
+
+
+def _float_power(a: Any, b: Any) -> Any:
+    return elementwise.power(
+        *(elementwise.cast(x, dtype=np.float64) if isinstance(x, np.ndarray) else x for x in (a, b))
+    )
+
+
+def _flatten(x: Any) -> Any:
+    return shape.ravel(_positive(x))  # a copy, which np.ravel need not give
+
+
+def _dot(a: Any, b: Any) -> Any:
+    if np.ndim(a) == 0 or np.ndim(b) == 0:
+        return elementwise.multiply(np.asanyarray(a), np.asanyarray(b))  # np.dot takes Python's numbers for float64
+    if np.ndim(b) > 2:
+        raise GradientError("np.dot has no gradient beyond two axes; use np.matmul", operation="np.dot")
+    return linalg.matmul(a, b)
+
+
+def _where(condition: Any, *choices: Any) -> Any:
+    if len(choices) != 2:
+        raise GradientError("np.where(condition) gives positions, which have no gradient", operation="np.where")
+    return elementwise.where(condition, *choices)
+
+
+def _full_like(x: Any, fill_value: Any, dtype: Any = None, **options: Any) -> Any:
+    if not is_tracked((fill_value,)):
+        return np.full_like(plain(x), plain_tree(fill_value), dtype, **options)
+    return elementwise.multiply(np.ones_like(plain(x), dtype, **options), fill_value)
+
+
+def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002
+    return elementwise.clip(x, a_min if min is None else min, a_max if max is None else max)
+
+
+def _norm(x: Any, ord: None = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002 - NumPy's name
+    if ord is not None:
+        raise GradientError("np.linalg.norm has a gradient without ord= only", operation="np.linalg.norm")
+    return reductions.norm(x, axis=axis, keepdims=keepdims)
+
+
+def _outer(a: Any, b: Any) -> Any:
+    return elementwise.multiply(shape.reshape(a, shape=(-1, 1)), shape.reshape(b, shape=(1, -1)))
+
+
+def _inner(a: Any, b: Any) -> Any:
+    if np.ndim(a) == 0 or np.ndim(b) == 0:
+        return elementwise.multiply(np.asanyarray(a), np.asanyarray(b))  # np.dot takes Python's numbers for float64
+    if np.ndim(b) > 2:
+        raise GradientError("np.inner has no gradient beyond two axes; use np.einsum", operation="np.inner")
+    return linalg.matmul(a, shape.transpose(b))
+
+
+def _vecdot(a: Any, b: Any) -> Any:
+    return reductions.sum(elementwise.multiply(a, b), axis=-1)
+
+
+def _trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    return reductions.sum(moves.moving(np.diagonal)(x, offset, axis1, axis2), axis=-1)
+
+
+def _diff(x: Any, n: int = 1, axis: int = -1) -> Any:
+    for _ in range(n):
+        rows = shape.moveaxis(x, axis, 0)
+        x = shape.moveaxis(
+            elementwise.subtract(shape.getitem(rows, slice(1, None)), shape.getitem(rows, slice(-1))), 0, axis
+        )
+    return x
+
+
+def _reshape_method(x: Any, *sizes: Any) -> Any:
+    return shape.reshape(x, shape=sizes[0] if len(sizes) == 1 else sizes)
+
+
+def _transpose_method(x: Any, *axes: Any) -> Any:
+    order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+    return shape.transpose(x, axes=order or None)
+
+
+def _cast_method(x: Any, dtype: Any, copy: bool = True) -> Any:
+    if not np.issubdtype(np.dtype(dtype), np.floating):
+        raise GradientError(f"ndarray.astype({np.dtype(dtype)}) has no gradient", operation="ndarray.astype")
+    return elementwise.cast(x, dtype=dtype)
+
+
+_ELEMENTWISE: dict[np.ufunc, Any] = {
+    getattr(np, name): getattr(elementwise, name)
+    for name in (
+        *("absolute", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt", "cos"),
+        *("cosh", "divide", "exp", "exp2", "expm1", "hypot", "log", "log10", "log1p", "log2", "logaddexp", "maximum"),
+        *("minimum", "multiply", "negative", "power", "sin", "sinh", "sqrt", "square", "subtract", "tan"),
+    )
+}
+_COMPOSED: dict[np.ufunc, Any] = {
+    np.fabs: elementwise.absolute,
+    np.float_power: _float_power,
+    np.matmul: linalg.matmul,
+    np.positive: _positive,
+    np.reciprocal: _reciprocal,
+    np.tanh: activations.tanh,
+    np.vecdot: _vecdot,
+}
+_REDUCTIONS: dict[np.ufunc, Any] = {
+    np.add: reductions.sum,
+    np.maximum: reductions.max,
+    np.minimum: reductions.min,
+    np.multiply: reductions.prod,
+}
+_MOVED: dict[Any, Any] = {
+    function: moves.moving(function)
+    for function in (
+        *(np.diag, np.diagonal, np.flip, np.fliplr, np.flipud, np.repeat, np.roll, np.rollaxis, np.rot90, np.take),
+        *(np.take_along_axis, np.tile, np.tril, np.triu),
+    )
+}
+_SPLIT: dict[Any, Any] = {
+    function: moves.splitting(function) for function in (np.array_split, np.dsplit, np.hsplit, np.split, np.vsplit)
+}
+_FUNCTIONS: dict[Any, Any] = {
+    np.amax: reductions.max,
+    np.amin: reductions.min,
+    np.atleast_1d: moves.at_least(np.atleast_1d),
+    np.atleast_2d: moves.at_least(np.atleast_2d),
+    np.atleast_3d: moves.at_least(np.atleast_3d),
+    np.broadcast_to: shape.broadcast_to,
+    np.clip: _clip,
+    np.concatenate: shape.concatenate,
+    np.copy: _positive,
+    np.cumsum: reductions.cumsum,
+    np.diff: _diff,
+    np.dot: _dot,
+    np.einsum: linalg.einsum,
+    np.expand_dims: shape.expand_dims,
+    np.full_like: _full_like,
+    np.hstack: moves.hstack,
+    np.inner: _inner,
+    np.linalg.norm: _norm,
+    np.max: reductions.max,
+    np.mean: reductions.mean,
+    np.min: reductions.min,
+    np.moveaxis: shape.moveaxis,
+    np.outer: _outer,
+    np.pad: moves.pad,
+    np.prod: reductions.prod,
+    np.ravel: shape.ravel,
+    np.reshape: shape.reshape,
+    np.sort: moves.sort,
+    np.squeeze: shape.squeeze,
+    np.stack: shape.stack,
+    np.std: reductions.std,
+    np.sum: reductions.sum,
+    np.swapaxes: shape.swapaxes,
+    np.trace: _trace,
+    np.transpose: shape.transpose,
+    np.var: reductions.var,
+    np.vstack: moves.vstack,
+    np.where: _where,
+}
+_METHODS: dict[str, Any] = {
+    "__getitem__": shape.getitem,
+    "astype": _cast_method,
+    "clip": _clip,
+    "copy": _positive,
+    "cumsum": reductions.cumsum,
+    "diagonal": _MOVED[np.diagonal],
+    "dot": _dot,
+    "flatten": _flatten,
+    "max": reductions.max,
+    "mean": reductions.mean,
+    "min": reductions.min,
+    "prod": reductions.prod,
+    "ravel": shape.ravel,
+    "repeat": _MOVED[np.repeat],
+    "reshape": _reshape_method,
+    "squeeze": shape.squeeze,
+    "std": reductions.std,
+    "sum": reductions.sum,
+    "swapaxes": shape.swapaxes,
+    "take": _MOVED[np.take],
+    "trace": _trace,
+    "transpose": _transpose_method,
+    "var": reductions.var,
+}
+# Comparisons, tests, positions and shapes: constant almost everywhere.
+_NO_GRADIENT: set[Any] = {
+    *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
+    *(np.isfinite, np.isinf, np.isnan, np.signbit, np.sign, np.floor, np.ceil, np.trunc, np.rint),
+    *(np.logical_and, np.logical_or, np.logical_not, np.logical_xor),
+    *(np.all, np.any, np.argmax, np.argmin, np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.round),
+    *(np.count_nonzero, np.searchsorted, np.allclose, np.array_equal, np.isclose, np.array_equiv),
+    *(np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.result_type),
+    *(np.may_share_memory, np.shares_memory, np.array_repr, np.array_str, np.array2string, np.iscomplexobj),
+}

@@ -1,0 +1,175 @@
+"""Primitives that reduce axes: ``axis`` is None (all), an integer or a tuple; ``keepdims`` as in NumPy."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from engine.autograd.graph import Array, Vjp
+from engine.autograd.primitive import Primitive
+
+Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
+    if axis is None:
+        return tuple(range(ndim))
+    return tuple(a % ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+
+
+def _kept_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
+    """The shape a reduction has with ``keepdims=True``."""
+    reduced = _axes(axis, len(shape))
+    return tuple(1 if i in reduced else size for i, size in enumerate(shape))
+
+
+def _count(shape: tuple[int, ...], axis: Axis) -> int:
+    return int(np.prod([shape[i] for i in _axes(axis, len(shape))], dtype=np.int64))
+
+
+def _sum(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
+    return np.sum(x, axis=axis, keepdims=keepdims)
+
+
+def _sum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    shape, kept = x.shape, _kept_shape(x.shape, axis)
+    return lambda g: np.broadcast_to(g.reshape(kept), shape)
+
+
+sum = Primitive("sum", _sum, _sum_back, doc="Sum over ``axis``.")  # noqa: A001 - NumPy's name
+
+
+def _mean(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
+    return np.mean(x, axis=axis, keepdims=keepdims)
+
+
+def _mean_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    # Nothing was averaged only if x is empty: then so is its gradient, whatever the count.
+    shape, kept, count = x.shape, _kept_shape(x.shape, axis), _count(x.shape, axis) or 1
+    return lambda g: np.broadcast_to(g.reshape(kept) / count, shape)
+
+
+mean = Primitive("mean", _mean, _mean_back, doc="Arithmetic mean over ``axis``.")
+
+
+def _var(x: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
+    return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+def _var_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Vjp:
+    kept, free = _kept_shape(x.shape, axis), _free(x.shape, axis, ddof)
+    return lambda g: g.reshape(kept) * (2 / free) * _centred(x, axis)
+
+
+var = Primitive("var", _var, _var_back, doc="Variance over ``axis``; divides by the count less ``ddof``.")
+
+
+def _std(x: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
+    return np.std(x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+def _std_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Vjp:
+    kept, free = _kept_shape(x.shape, axis), _free(x.shape, axis, ddof)
+
+    def vjp(g: Array) -> Array:
+        deviation = y.reshape(kept)
+        flat = np.equal(deviation, 0)  # all elements equal: there the slope is 0, as for abs
+        share = np.where(flat, 0, g.reshape(kept) / np.where(flat, 1, deviation))
+        slopes: Array = share * (1 / free) * _centred(x, axis)
+        return slopes
+
+    return vjp
+
+
+std = Primitive("std", _std, _std_back, doc="Standard deviation over ``axis``: the root of :data:`var`.")
+
+
+def _free(shape: tuple[int, ...], axis: Axis, ddof: float) -> float:
+    """What a variance divides by; NaN where NumPy would divide by 0, so that the gradient is NaN too."""
+    free = _count(shape, axis) - ddof
+    return free if free > 0 else np.nan
+
+
+def _centred(x: Array, axis: Axis) -> Array:
+    centred: Array = x - np.mean(x, axis=axis, keepdims=True) if x.size else x
+    return centred
+
+
+def _max(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
+    return np.max(x, axis=axis, keepdims=keepdims)
+
+
+def _min(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
+    return np.min(x, axis=axis, keepdims=keepdims)
+
+
+def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    kept = _kept_shape(x.shape, axis)
+
+    def share(g: Array) -> Array:
+        winners: Array = np.equal(x, y.reshape(kept))
+        # Equal winners share the gradient: any other choice would depend on their order.
+        shares: Array = winners * (g.reshape(kept) / np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype))
+        return shares
+
+    return share
+
+
+max = Primitive("max", _max, _extremum_back, doc="Largest element over ``axis``.")  # noqa: A001 - NumPy's name
+min = Primitive("min", _min, _extremum_back, doc="Smallest element over ``axis``.")  # noqa: A001 - NumPy's name
+
+
+def _prod(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
+    return np.prod(x, axis=axis, keepdims=keepdims)
+
+
+def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    kept = _kept_shape(x.shape, axis)
+    axes = _axes(axis, x.ndim)
+    order = (*(i for i in range(x.ndim) if i not in axes), *axes)
+
+    def vjp(g: Array) -> Array:
+        # For each element the product of those before and of those after it: y / x would divide by zeros.
+        moved = np.transpose(x, order)
+        rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], _count(x.shape, axis))
+        ones = np.ones((*rows.shape[:-1], 1), x.dtype)
+        before = np.cumprod(np.concatenate([ones, rows[..., :-1]], axis=-1), axis=-1)
+        after = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
+        others = (before * after)[..., : rows.shape[-1]].reshape(moved.shape).transpose(np.argsort(order))
+        slopes: Array = np.multiply(g.reshape(kept), others)
+        return slopes
+
+    return vjp
+
+
+prod = Primitive("prod", _prod, _prod_back, doc="Product over ``axis``.")
+
+
+def _cumsum(x: Array, axis: int | None = None) -> Array:
+    return np.cumsum(x, axis=axis)
+
+
+def _cumsum_back(y: Array, x: Array, axis: int | None = None) -> Vjp:
+    shape, along = x.shape, 0 if axis is None else axis
+    return lambda g: np.flip(np.cumsum(np.flip(g, along), axis=along), along).reshape(shape)
+
+
+cumsum = Primitive("cumsum", _cumsum, _cumsum_back, doc="Sums of all elements up to each along ``axis``.")
+
+
+def _norm(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    return np.sqrt(np.sum(np.square(x), axis=axis, keepdims=keepdims))
+
+
+def _norm_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    kept = _kept_shape(x.shape, axis)
+
+    def vjp(g: Array) -> Array:
+        length = y.reshape(kept)
+        return np.multiply(x, g.reshape(kept) / np.where(np.equal(length, 0), 1, length))
+
+    return vjp
+
+
+norm = Primitive("norm", _norm, _norm_back, doc="Root of the sum of squares over ``axis``; slope 0 at 0.")

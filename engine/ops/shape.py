@@ -1,0 +1,187 @@
+"""Primitives that move elements without computing: their VJPs move the gradients back."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.autograd.graph import Array, Vjp
+from engine.autograd.primitive import Primitive, VariadicPrimitive, sum_to_shape
+from engine.autograd.tensor import snapshot
+from engine.errors import ShapeError
+
+
+def _reshape(x: Array, shape: Any) -> Array:
+    return np.reshape(x, shape)
+
+
+def _reshape_back(y: Array, x: Array, shape: Any) -> Vjp:
+    original = x.shape
+    return lambda g: g.reshape(original)
+
+
+reshape = Primitive(
+    "reshape", _reshape, _reshape_back, doc="``x`` with another shape of the same size; -1 is inferred."
+)
+
+
+def _transpose(x: Array, axes: Sequence[int] | None = None) -> Array:
+    return np.transpose(x, axes)
+
+
+def _transpose_back(y: Array, x: Array, axes: Sequence[int] | None = None) -> Vjp:
+    inverse = None if axes is None else np.argsort([axis % y.ndim for axis in axes])
+    return lambda g: np.transpose(g, inverse)
+
+
+transpose = Primitive(
+    "transpose", _transpose, _transpose_back, doc="``x`` with its axes permuted; reversed by default."
+)
+
+
+def _broadcast_to(x: Array, shape: Any) -> Array:
+    return np.broadcast_to(x, shape)
+
+
+def _broadcast_back(y: Array, x: Array, shape: Any) -> Vjp:
+    original = x.shape
+    return lambda g: sum_to_shape(g, original)
+
+
+broadcast_to = Primitive("broadcast_to", _broadcast_to, _broadcast_back, doc="``x`` repeated to ``shape``, a view.")
+
+
+def _take(x: Array, index: Any) -> Array:
+    return x[index]  # type: ignore[no-any-return]  # NumPy types an index by Any as Any
+
+
+def _repeats(index: Any) -> bool:
+    """Whether an index can name an element twice: only arrays of integers can."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, np.ndarray) and part.ndim > 0 and part.dtype != np.bool_ for part in parts)
+
+
+def _as_index(part: Any) -> Any:
+    """A part of an index as a VJP may keep it: an integer, a slice, None, Ellipsis, or an array of its own."""
+    if part is None or part is Ellipsis or isinstance(part, (slice, int, np.integer, np.bool_)):
+        return part
+    if not isinstance(part, np.ndarray) and hasattr(part, "__index__"):
+        return operator.index(part)
+    array = snapshot(part) if isinstance(part, np.ndarray) else np.array(part)
+    return array if array.size else array.astype(np.intp if array.dtype != np.bool_ else np.bool_)
+
+
+def _take_back(y: Array, x: Array, index: Any) -> Vjp:
+    shape = x.shape
+
+    def scatter(g: Array) -> Array:
+        gradient = np.zeros(shape, g.dtype)
+        if _repeats(index):
+            np.add.at(gradient, index, g)  # adds for an element that was taken twice, which = would not
+        else:
+            gradient[index] = g
+        return gradient
+
+    return scatter
+
+
+_getitem = Primitive("getitem", _take, _take_back)
+
+
+def getitem(x: Any, index: Any) -> Any:
+    """``x[index]``: integers, slices, None, Ellipsis, integer arrays with repeats, masks."""
+    return _getitem(x, index=tuple(map(_as_index, index)) if isinstance(index, tuple) else _as_index(index))
+
+
+def _concatenate(*arrays: Array, axis: int = 0) -> Array:
+    return np.concatenate(arrays, axis)
+
+
+def _concatenate_back(position: int, y: Array, *arrays: Array, axis: int = 0) -> Vjp:
+    start = sum(array.shape[axis] for array in arrays[:position])
+    stop = start + arrays[position].shape[axis]
+    part = (slice(None),) * (axis % y.ndim) + (slice(start, stop),)
+    return lambda g: g[part]
+
+
+_concatenate_all = VariadicPrimitive("concatenate", _concatenate, _concatenate_back)
+
+
+def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
+    """Join along an existing axis; None joins the flattened arrays."""
+    if axis is None:
+        return _concatenate_all(*(reshape(array, -1) for array in arrays))
+    return _concatenate_all(*arrays, axis=axis)
+
+
+def _stack(*arrays: Array, axis: int = 0) -> Array:
+    return np.stack(arrays, axis)
+
+
+def _stack_back(position: int, y: Array, *arrays: Array, axis: int = 0) -> Vjp:
+    part = (slice(None),) * (axis % y.ndim) + (position,)
+    return lambda g: g[part]
+
+
+_stack_all = VariadicPrimitive("stack", _stack, _stack_back)
+
+
+def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
+    """Join arrays of one shape along a new axis."""
+    return _stack_all(*arrays, axis=axis)
+
+
+def _flatten(x: Array) -> Array:
+    if x.ndim < 2:
+        raise ShapeError(f"flatten: {x.shape} has no batch axis and others after it", operation="flatten")
+    inner = (*range(1, x.ndim), 0)
+    columns = np.empty_like(x, order="C", shape=[x.shape[axis] for axis in inner])
+    columns[...] = x.transpose(inner)
+    return columns.reshape(math.prod(x.shape[1:]), len(x)).T  # -1 would be anything in an empty batch
+
+
+def _flatten_back(y: Array, x: Array) -> Vjp:
+    shape = x.shape
+    return lambda g: np.reshape(g, shape)
+
+
+flatten = Primitive(
+    "flatten", _flatten, _flatten_back, doc="Images, or whatever has a batch axis, as rows: (batch, features)."
+)
+
+
+# Composed of the above: they need no rules of their own.
+
+
+def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+    """Exchange two axes."""
+    return transpose(x, axes=np.swapaxes(_axes_as_sizes(x), axis1, axis2).shape)
+
+
+def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+    """Move axes to other places."""
+    return transpose(x, axes=np.moveaxis(_axes_as_sizes(x), source, destination).shape)
+
+
+def _axes_as_sizes(x: Any) -> Array:
+    """An empty array of shape (0, 1, 2, ...): NumPy moves its axes, and the sizes say which went where."""
+    return np.empty(tuple(range(np.ndim(x))), np.bool_)
+
+
+def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Any:
+    """Insert axes of size 1."""
+    return reshape(x, shape=np.expand_dims(np.empty(np.shape(x), np.bool_), axis).shape)
+
+
+def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Any:
+    """Drop axes of size 1."""
+    return reshape(x, shape=np.squeeze(np.empty(np.shape(x), np.bool_), axis).shape)
+
+
+def ravel(x: Any) -> Any:
+    """All elements in a row."""
+    return reshape(x, shape=-1)

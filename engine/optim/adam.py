@@ -1,0 +1,138 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from engine import memory
+from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor
+from engine.errors import CheckpointError, SettingError
+from engine.optim.optimizer import (
+    Descent,
+    blocks,
+    check_decay,
+    check_fraction,
+    check_rest,
+    in_step,
+    load_moments,
+    load_step_count,
+)
+
+
+class Adam(Descent):
+    """Adam, Algorithm 1 of Kingma & Ba 2015 (arXiv:1412.6980).
+
+    Args:
+        clip_norm: gradients are clipped first, see :func:`clip_by_global_norm`; None: not at all.
+
+    Raises:
+        SettingError: a learning rate, epsilon or clip norm that is not positive, a beta outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        *,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay=0.0, decay_biases=True, clip_norm=clip_norm)
+        check_fraction("beta1", beta1)
+        check_fraction("beta2", beta2)
+        if not epsilon > 0:
+            raise SettingError(f"epsilon {epsilon} must be positive", setting="epsilon")
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.epsilon = epsilon
+        self._first: list[Array] = []
+        self._second: list[Array] = []
+
+    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
+        """Take one step; destroys the gradients."""
+        self._prepare(parameters, gradients)
+        if not self._first:
+            self._first = [memory.zeros(p.shape, p.dtype) for p in parameters]
+            self._second = [memory.zeros(p.shape, p.dtype) for p in parameters]
+        # The order of section 2's last paragraph, where both bias corrections become scalars outside the arrays. The
+        # moments are kept as sums, so that their factors 1 - beta become scalars too: ten passes instead of twelve.
+        root = ((1 - self.beta2**self._steps) / (1 - self.beta2)) ** 0.5
+        rate = learning_rate * root * (1 - self.beta1) / (1 - self.beta1**self._steps)
+        epsilon = self.epsilon * root
+        for parameter, *others in in_step(parameters, gradients, self._first, self._second):
+            kept = 1 - learning_rate * self._decay_of(parameter)
+            for p, g, m, v in blocks(parameter, *others):
+                np.multiply(m, self.beta1, out=m)
+                np.add(m, g, out=m)  # m = beta1 m + g
+                np.multiply(g, g, out=g)
+                np.multiply(v, self.beta2, out=v)
+                np.add(v, g, out=v)  # v = beta2 v + g^2
+                np.sqrt(v, out=g)
+                np.add(g, epsilon, out=g)
+                np.divide(m, g, out=g)
+                np.multiply(g, rate, out=g)
+                if kept != 1:
+                    np.multiply(p, kept, out=p)
+                np.subtract(p, g, out=p)
+        self._flush_underflow(self._first, gradients)
+
+    def state_dict(self) -> dict[str, Array]:
+        """``steps``, and ``first_sum.0``, ``second_sum.0``, ... in the order of the parameters.
+
+        The sums are the moments divided by ``1 - beta1`` and ``1 - beta2``.
+        """
+        if not self._first:
+            return {}
+        state: dict[str, Array] = {"steps": np.array(self._steps, np.int64)}
+        state |= {f"first_sum.{i}": m.copy() for i, m in enumerate(self._first)}
+        state |= {f"second_sum.{i}": v.copy() for i, v in enumerate(self._second)}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
+        """Continue from ``state``."""
+        first, second = load_moments(state, "first_sum", parameters), load_moments(state, "second_sum", parameters)
+        for number, moment in enumerate(second):
+            if moment.size and np.min(moment) < 0:
+                name = f"second_sum.{number}"
+                raise CheckpointError(f"{name} is a sum of squares, but negative in the checkpoint", tensor=name)
+        steps = load_step_count(state)
+        check_rest(state, len(first) + len(second) + ("steps" in state))
+        if (steps > 0) != bool(first) or bool(first) != bool(second):
+            raise CheckpointError("the optimizer's step count and moments do not belong together", tensor="steps")
+        self._steps, self._first, self._second = steps, first, second
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay, Algorithm 2 of Loshchilov & Hutter 2019 (arXiv:1711.05101).
+
+    Before Adam's step, whose moments do not see the decay: ``p = p - learning_rate * weight_decay * p``, with the
+    scheduled learning rate, as PyTorch has it.
+
+    Args:
+        weight_decay: not negative.
+        decay_biases: False spares what has one axis only: biases, and the scale and shift of a batch norm.
+        clip_norm: as for Adam.
+
+    Raises:
+        SettingError: as for Adam; a negative decay.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        *,
+        weight_decay: float = 0.01,
+        decay_biases: bool = True,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, epsilon, clip_norm=clip_norm)
+        check_decay(weight_decay)
+        self.weight_decay = weight_decay
+        self.decay_biases = decay_biases

@@ -1,0 +1,99 @@
+"""Moving averages of a network's weights over the steps of a run: often better than the last weights, with less noise.
+
+Polyak & Juditsky 1992; with exponential weights for the generator of a GAN: Yazici et al. 2019 (arXiv:1806.04498).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+
+from engine.autograd.graph import Array
+from engine.errors import SettingError
+from engine.nn.containers import Sequential
+from engine.optim.optimizer import blocks
+
+_PREFIX = "training."
+
+
+class AveragedWeights:
+    """An exponential moving average of a network's weights, beside the weights that training goes on with.
+
+    After step t, counted from 0: ``average = d * average + (1 - d) * weights``, where ``d`` is the smaller of ``decay``
+    and ``(1 + t) / (10 + t)``: the initial weights are soon forgotten. The running statistics of a batch norm belong to
+    the weights that they were taken with, and are averaged alike.
+
+    Args:
+        network: whose weights are averaged. It has the training's weights but within :meth:`in_use`.
+        decay: in [0, 1): an average looks back over some ``1 / (1 - decay)`` steps. None: no average is
+            kept, and :meth:`in_use` changes nothing.
+
+    Raises:
+        SettingError: the decay is out of range.
+    """
+
+    def __init__(self, network: Sequential, decay: float | None) -> None:
+        if decay is not None and not 0 <= decay < 1:
+            raise SettingError(f"average_decay {decay} is not in [0, 1)", setting="average_decay")
+        self.network = network
+        self.decay = decay
+        arrays = [] if decay is None else [*network.parameters, *network.buffers]
+        self._weights = [np.asarray(array) for array in arrays]
+        self._averages = [weights.copy() for weights in self._weights]
+
+    @property
+    def arrays(self) -> list[Array]:
+        """What :meth:`load_state_dict` changes: weights, running statistics, and the averages of both."""
+        return [*self.network.parameters, *self.network.buffers, *self._averages]
+
+    def update(self, step: int) -> None:
+        """Update the averages after ``step``, counted from 0 over the whole run."""
+        if self.decay is None:
+            return
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        for pair in zip(self._averages, self._weights, strict=True):
+            for average, weights in blocks(*pair):
+                difference = np.subtract(weights, average)
+                difference *= share
+                average += difference
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Inside, the network has the averages as its weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for average, weights in zip(self._averages, self._weights, strict=True):
+            kept = weights.copy()
+            np.copyto(weights, average)
+            np.copyto(average, kept)
+
+    def state_dict(self) -> dict[str, Array]:
+        """The averages under the names of the network's weights, and the weights under ``training.`` and these names.
+
+        So inference reads the same names with and without averages.
+        """
+        if self.decay is None:
+            return self.network.state_dict()
+        training = {_PREFIX + name: array for name, array in self.network.state_dict().items()}
+        with self.in_use():
+            return self.network.state_dict() | training
+
+    def load_state_dict(self, tensors: Mapping[str, Array], prefix: str = "") -> None:
+        """Continue from such a state, or from that of a network without averages; all names begin with ``prefix``.
+
+        Raises:
+            CheckpointError: the tensors do not fit the network.
+        """
+        self.network.load_state_dict(tensors, prefix)
+        for average, weights in zip(self._averages, self._weights, strict=True):
+            np.copyto(average, weights)
+        training = prefix + _PREFIX
+        if self.decay is not None and any(name.startswith(training) for name in tensors):
+            self.network.load_state_dict(tensors, training)

@@ -1,0 +1,100 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from engine import memory
+from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor
+from engine.errors import SettingError
+from engine.optim.optimizer import Descent, blocks, check_fraction, check_rest, in_step, load_moments, load_step_count
+
+
+class SGD(Descent):
+    """Stochastic gradient descent with momentum: heavy ball (Polyak 1964) or Nesterov (Sutskever et al. 2013).
+
+    ``g`` is the gradient, ``v`` begins as zero, and a step is, as PyTorch has it::
+
+        g = g + weight_decay * p
+        v = momentum * v + g
+        p = p - learning_rate * (g + momentum * v  if nesterov else  v)
+
+    So the decay is the gradient of ``weight_decay / 2 * |p|**2`` (L2, coupled: momentum acts on it too). Nesterov
+    takes the gradient where momentum leads to; as in Bengio et al. 2012 (arXiv:1212.0901), ``p`` is that point.
+
+    Args:
+        weight_decay: not negative.
+        decay_biases: False spares what has one axis only: biases, and the scale and shift of a batch norm.
+        clip_norm: gradients are clipped first, see :func:`clip_by_global_norm`; None: not at all.
+
+    Raises:
+        SettingError: a learning rate or clip norm that is not positive, a negative decay, a momentum outside [0, 1),
+            Nesterov without momentum.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        momentum: float = 0.0,
+        *,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decay_biases: bool = True,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay=weight_decay, decay_biases=decay_biases, clip_norm=clip_norm)
+        check_fraction("momentum", momentum)
+        if nesterov and not momentum:
+            raise SettingError("nesterov needs a momentum above 0", setting="nesterov")
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self._velocities: list[Array] = []
+
+    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
+        """Take one step; destroys the gradients."""
+        self._prepare(parameters, gradients)
+        if not self.momentum:
+            for p, g in in_step(parameters, gradients):
+                if decay := self._decay_of(p):
+                    np.multiply(
+                        p, 1 - learning_rate * decay, out=p
+                    )  # without momentum, coupled and decoupled decay are equal
+                np.multiply(g, learning_rate, out=g)
+                np.subtract(p, g, out=p)
+            return
+        if not self._velocities:
+            self._velocities = [memory.zeros(p.shape, p.dtype) for p in parameters]
+        for p, g, v in in_step(parameters, gradients, self._velocities):
+            self._step_with_momentum(p, g, v, learning_rate)
+        self._flush_underflow(self._velocities, gradients)
+
+    def _step_with_momentum(self, parameter: Array, gradient: Array, velocity: Array, learning_rate: float) -> None:
+        decay = self._decay_of(parameter)
+        for p, g, v in blocks(parameter, gradient, velocity):
+            if decay:
+                g += np.multiply(p, decay)
+            np.multiply(v, self.momentum, out=v)
+            np.add(v, g, out=v)
+            if self.nesterov:
+                np.multiply(g, learning_rate, out=g)
+                np.subtract(p, g, out=p)
+                np.multiply(v, learning_rate * self.momentum, out=g)
+            else:
+                np.multiply(v, learning_rate, out=g)
+            np.subtract(p, g, out=p)
+
+    def state_dict(self) -> dict[str, Array]:
+        """With momentum: ``steps``, and ``velocity.0``, ``velocity.1``, ... in the order of the parameters."""
+        if not self._velocities:
+            return {}
+        state: dict[str, Array] = {"steps": np.array(self._steps, np.int64)}
+        return state | {f"velocity.{i}": v.copy() for i, v in enumerate(self._velocities)}
+
+    def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
+        """Continue from ``state``; one that was written before steps were counted is as good."""
+        velocities, steps = load_moments(state, "velocity", parameters), load_step_count(state)
+        check_rest(state, len(velocities) + ("steps" in state))
+        self._steps, self._velocities = steps, velocities

@@ -1,0 +1,5 @@
+"""Replay of training steps: a step is traced once, planned, and played without the tape."""
+
+from engine.replay.replay import Replay
+
+__all__ = ["Replay"]

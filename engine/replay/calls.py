@@ -1,0 +1,98 @@
+"""What a trace is made of: calls, and places in memory instead of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.autograd.graph import Array
+from engine.errors import EngineError
+
+
+class NotReplayableError(EngineError):
+    """This computation cannot be written down as calls on fixed memory; the plain tape can still run it."""
+
+
+class ShapeChangedError(EngineError):
+    """A call gives another shape than in the trace: it depends on the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an array lay: in which buffer, how far from its beginning, and how it was read."""
+
+    buffer: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """``function(*args, **options)``, which writes into ``out``, one of the arguments or options.
+
+    Arguments are places for arrays that calls fill, and the arrays themselves for resident ones.
+
+    Attributes:
+        elementwise: each element of ``out`` depends on the same element of the arguments only, so that an argument
+            that no later call reads may be overwritten.
+        may_fail: the call may raise ShapeChangedError.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    out: Any
+    elementwise: bool = False
+    may_fail: bool = False
+
+
+def owner(array: Array) -> Array:
+    """The array whose memory ``array`` is a view of, or itself."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def read_only(array: Array) -> Array:
+    """A view that cannot be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def writeable(view: Array) -> Array:
+    """The same view, no longer read-only if its memory is not and no element of it lies under two positions."""
+    repeated = view.size > 0 and any(s == 0 and n > 1 for s, n in zip(view.strides, view.shape, strict=True))
+    if owner(view).flags.writeable and not repeated:
+        view.flags.writeable = True
+    return view
+
+
+def plain(value: Any) -> Any:
+    """``value`` with plain arrays for traced ones, through tuples, lists and dicts."""
+    return map_kind(value, np.ndarray, lambda array: np.ndarray.view(array, np.ndarray))
+
+
+def arrays_in(value: Any) -> Iterator[Array]:
+    """The arrays in nested tuples, lists and dicts."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from arrays_in(item)
+    elif isinstance(value, dict):
+        yield from arrays_in(list(value.values()))
+
+
+def map_kind(value: Any, kind: type | tuple[type, ...], function: Callable[[Any], Any]) -> Any:
+    """``value`` with ``function`` applied to all that is of this kind in nested tuples, lists and dicts."""
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_kind(item, kind, function) for item in value)
+    return {key: map_kind(item, kind, function) for key, item in value.items()} if isinstance(value, dict) else value

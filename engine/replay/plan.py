@@ -1,0 +1,144 @@
+"""Plan: the calls of a trace, laid out in one block of memory and ready to be played.
+
+In a trace each result has memory of its own. A plan knows from which call to which each result is needed, and
+lets results that are never needed together share memory, as a compiler does with registers: the layout is "greedy by
+size" of Pisarchyk & Lee 2020 (arXiv:2001.03288).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from engine.autograd.graph import Array
+from engine.memory import LINE
+from engine.replay.calls import Call, NotReplayableError, Place, map_kind
+from engine.replay.trace import Trace
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """Memory that is needed from call ``first`` to call ``last``, both included."""
+
+    size: int
+    first: int = sys.maxsize
+    last: int = -1
+
+
+class Plan:
+    """What a traced function does, as calls on memory that :meth:`bind` provides.
+
+    Args:
+        results: what the function gave back: arrays that the trace knows.
+
+    Attributes:
+        calls: with places instead of arrays.
+        size_bytes: how much memory :meth:`bind` needs.
+        may_fail: whether :meth:`play` may raise ShapeChangedError.
+    """
+
+    def __init__(self, trace: Trace, results: Sequence[Array]) -> None:
+        for result in results:
+            if not trace.knows(result):
+                raise NotReplayableError(f"a result of unknown origin {result.shape}")
+            if trace.is_constant(result):
+                raise NotReplayableError("a result that is a constant: a caller may write into results")
+        self.calls = trace.calls
+        self._results = [trace.place(result) for result in results]
+        self._buffers = [_Buffer(size) for size in trace.sizes]
+        _find_lifetimes(self.calls, self._results, self._buffers)
+        aliases = _overwrite_dead_arguments(self.calls, self._buffers)
+        offsets, self.size_bytes = _lay_out(self._buffers)
+        self._offsets = [offsets[alias] for alias in aliases]
+        self._bound: list[Callable[[], Any]] = []
+        self.may_fail = any(call.may_fail for call in self.calls)
+
+    def bind(self, memory: Array) -> list[Array]:
+        """Put the plan onto ``memory``, at least ``size_bytes`` bytes; gives the arrays where results will lie."""
+
+        def array_at(place: Place) -> Array:
+            if 0 in place.shape:  # a view of nothing may begin beyond its buffer's end
+                return np.empty(place.shape, place.dtype)
+            start = self._offsets[place.buffer] + place.offset
+            return np.ndarray(place.shape, place.dtype, memory, start, place.strides)
+
+        calls = [_map_call(call, Place, array_at) for call in self.calls]
+        self._bound = [partial(call.function, *call.args, **call.options) for call in calls]
+        return [map_kind(result, Place, array_at) for result in self._results]
+
+    def release(self) -> list[Array]:
+        """Forget the memory that was bound, and give no results."""
+        self._bound = []
+        return []
+
+    def play(self) -> None:
+        """Make all calls, in order."""
+        for call in self._bound:
+            call()
+
+
+def _find_lifetimes(calls: Sequence[Call], results: Sequence[Any], buffers: Sequence[_Buffer]) -> None:
+    for index, call in enumerate(calls):
+        for place in _places((call.args, call.options)):
+            buffer = buffers[place.buffer]
+            buffer.first = min(buffer.first, index)
+            buffer.last = index
+    for place in _places(results):
+        buffers[place.buffer].last = len(calls)
+
+
+def _overwrite_dead_arguments(calls: Sequence[Call], buffers: Sequence[_Buffer]) -> list[int]:
+    """Let elementwise calls write over an argument that is not needed afterwards: less memory to touch.
+
+    Returns:
+        For each buffer the one that it has become: itself, or that of such an argument.
+    """
+    aliases = list(range(len(buffers)))
+    for index, call in enumerate(calls):
+        out: Any = call.out
+        if not call.elementwise or not isinstance(out, Place) or buffers[out.buffer].first < index:
+            continue
+        for argument in _places(call.args):
+            heir, dying = buffers[out.buffer], buffers[aliases[argument.buffer]]
+            if dying.last == index and replace(argument, buffer=out.buffer) == out and dying.size == heir.size:
+                dying.last = heir.last
+                heir.size = 0
+                aliases[out.buffer] = aliases[argument.buffer]
+                break
+    return aliases
+
+
+def _lay_out(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
+    """Offsets at which no two buffers with overlapping lifetimes overlap, and the size of the whole."""
+    offsets = [0] * len(buffers)
+    placed: list[int] = []
+    total = 0
+    for number in sorted(range(len(buffers)), key=lambda n: -buffers[n].size):
+        buffer, offset = buffers[number], 0
+        size = -(-buffer.size // LINE) * LINE
+        # The lowest gap between those already placed that live at the same time.
+        for other in sorted(placed, key=lambda n: offsets[n]):
+            if buffers[other].first <= buffer.last and buffer.first <= buffers[other].last:
+                if offset + size <= offsets[other]:
+                    break
+                offset = max(offset, offsets[other] + -(-buffers[other].size // LINE) * LINE)
+        offsets[number] = offset
+        total = max(total, offset + size)
+        placed.append(number)
+    return offsets, total
+
+
+def _map_call(call: Call, kind: type, function: Callable[[Any], Any]) -> Call:
+    args, options, out = map_kind((call.args, call.options, call.out), kind, function)
+    return replace(call, args=args, options=options, out=out)
+
+
+def _places(value: Any) -> list[Place]:
+    found: list[Place] = []
+    map_kind(value, Place, found.append)
+    return found

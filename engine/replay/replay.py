@@ -1,0 +1,239 @@
+"""Replay: a training step traced once and played again, without the tape and without allocating.
+
+A step makes the same calls every time, as long as the shapes stay. So the first one runs on the plain tape, on arrays
+that append every NumPy call of the forward pass and of the VJPs to a trace (:mod:`engine.replay.trace`). Those calls,
+laid out in one block of memory (:mod:`engine.replay.plan`), are the following steps: the same functions on the same
+numbers, hence the same bits. tinygrad's TinyJit does the same with kernels.
+
+The second step runs both ways. Only a plan that gives every bit of the plain tape there is used from then on: a value
+that left the trace unseen (``float(np.asarray(x)[0])``) is a constant in the plan, and shows itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from engine import memory
+from engine.autograd.graph import Array
+from engine.errors import EngineError
+from engine.replay.calls import ShapeChangedError, owner, writeable
+from engine.replay.plan import Plan
+from engine.replay.trace import Trace, is_tracing
+from engine.replay.traced_array import TracedGenerator, traced, tracing
+
+Step: TypeAlias = Callable[..., Sequence[Array]]
+"""``step(*inputs, rng=...) -> results``. It changes nothing, and depends on nothing else that changes but residents.
+
+What it reads from Python objects (a rate, a switch) stays what it was when the step was traced.
+"""
+
+MAX_PLANS = 64
+"""Steps of more shapes than these run on the tape. A function that is created for each call is a new step each time."""
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """A plan with what goes in and comes out."""
+
+    plan: Plan
+    inputs: list[Array | None]  # memory to copy an input to; None for resident ones
+    generator: TracedGenerator
+    results: list[Array]
+    bound: bool = False  # to memory
+    checked: bool = False  # against the plain tape
+
+
+@contextmanager
+def _read_only(arrays: Sequence[Array]) -> Iterator[None]:
+    """No write to these arrays inside, not even by way of ``np.asarray``; views from before can still write."""
+    writeable = [array for array in arrays if array.flags.writeable]
+    for array in writeable:
+        array.flags.writeable = False
+    try:
+        yield
+    finally:
+        for array in writeable:
+            array.flags.writeable = True
+
+
+class Replay:
+    """Runs steps: the first two times on the plain tape, then by replay.
+
+    Each combination of a step and its inputs' shapes becomes a plan; all use the same memory. A step that cannot
+    be replayed is run plainly every time. One thread at a time.
+
+    Args:
+        resident: arrays that stay where they are and change only in place, between steps: parameters, and inputs that
+            the caller refills. Other inputs are copied.
+        changing: more such arrays, which the steps themselves change: running statistics.
+        enabled: False runs every step plainly.
+    """
+
+    def __init__(self, resident: Iterable[Array], *, changing: Iterable[Array] = (), enabled: bool = True) -> None:
+        self._changing, self._unchanging = list(changing), list(resident)
+        self._resident = [*self._unchanging, *self._changing]
+        self._whole = {id(array) for array in self._resident}
+        self._owners = {id(owner(array)) for array in self._resident}
+        self._enabled = enabled
+        self._prepared: dict[Any, _Prepared | None] = {}
+        self._memory: Array = np.empty(0, np.uint8)
+        self._in_use = threading.RLock()
+
+    @property
+    def plans(self) -> list[Plan]:
+        """What has been traced so far."""
+        return [prepared.plan for prepared in self._prepared.values() if prepared is not None]
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory that all plans share."""
+        return self._memory.nbytes
+
+    def __call__(self, step: Step, *inputs: Array, rng: np.random.Generator | None = None) -> Sequence[Array]:
+        """The results of ``step(*inputs, rng=rng)``. The next call overwrites them; so may you.
+
+        Raises:
+            EngineError: another thread is inside this replay.
+        """
+        if not self._enabled:
+            return step(*inputs, rng=rng)
+        if not self._in_use.acquire(blocking=False):
+            raise EngineError("a Replay is used by two threads at once; give each its own")
+        try:
+            key = (step, rng is None, *map(self._kind, inputs))
+            prepared = self._prepared.get(key)
+            if is_tracing():  # inside the step of another replay: part of its trace
+                return step(*inputs, rng=rng)
+            if prepared is not None and prepared.checked:
+                before = self._state(rng) if prepared.plan.may_fail else None
+                try:
+                    self._play(prepared, inputs, rng)
+                except ShapeChangedError:
+                    if before is None:
+                        raise
+                    self._restore(rng, before)
+                    self._prepared[key] = None
+                    return step(*inputs, rng=rng)
+                return prepared.results
+            if prepared is not None:
+                return self._check(key, prepared, step, inputs, rng)
+            if key in self._prepared or None in key or len(self._prepared) >= MAX_PLANS:
+                return step(*inputs, rng=rng)
+            return self._trace(key, step, inputs, rng)
+        finally:
+            self._in_use.release()
+
+    def _kind(self, array: Array) -> Any:
+        """What a plan depends on of an input: its place if it is resident, else only its shape and dtype.
+
+        None for scattered memory: NumPy may sum it in another order than a copy, and then the bits differ.
+        """
+        if id(array) in self._whole:
+            return id(array)  # alive as long as this replay, so no other array can have it
+        if id(owner(array)) in self._owners:
+            return array.shape, array.dtype, array.strides, memory.address(array)
+        return (array.shape, array.dtype) if array.flags.c_contiguous else None
+
+    def _play(self, prepared: _Prepared, inputs: Sequence[Array], rng: np.random.Generator | None) -> None:
+        if not prepared.bound:
+            self._bind(prepared)
+        for target, given in zip(prepared.inputs, inputs, strict=True):
+            if target is not None:
+                np.copyto(target, given)
+        prepared.generator.generator = rng
+        with np.errstate(over="ignore"):  # as the sigmoid does, whose calls are among these
+            prepared.plan.play()
+
+    def _trace(self, key: Any, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None) -> Sequence[Array]:
+        resident = [id(owner(array)) in self._owners for array in inputs]
+        own = [array if stays else np.array(array) for array, stays in zip(inputs, resident, strict=True)]
+        generator = TracedGenerator(rng)
+        before, kept = self._state(rng), self._digests([*self._unchanging, *own], None)
+        try:
+            trace = Trace([*self._resident, *own], self._changing)
+            with _read_only([*self._unchanging, *own]), tracing(trace):
+                answers = step(*map(traced, own), rng=rng and generator)
+                results = [np.asarray(array) for array in answers]
+                plan = Plan(trace, results)
+        except Exception as error:  # not replayable, or a fault of the step: the plain run says which
+            if self._digests([*self._unchanging, *own], None) != kept:  # it would be changed a second time
+                raise EngineError(
+                    f"a step that is replayed changed a resident array, and then failed: {error}"
+                ) from error
+            self._restore(rng, before)
+            plain_results = step(*inputs, rng=rng)
+            self._prepared[key] = None
+            return plain_results
+        results = [writeable(array) for array in results]
+        if self._digests([*self._unchanging, *own], None) != kept:
+            self._prepared[key] = None  # what the step does to it unseen, a plan would not
+            return results
+        copies = [None if stays else array for array, stays in zip(own, resident, strict=True)]
+        self._prepared[key] = _Prepared(plan, copies, generator, [])
+        return results
+
+    def _check(
+        self, key: Any, prepared: _Prepared, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None
+    ) -> Sequence[Array]:
+        """Play the plan, then run the step plainly; keep the plan if not a bit differs."""
+        before = self._state(rng)
+        # A result of another plan is overwritten as this one is played: both runs are to get what was given.
+        inputs = [
+            array if memory_of is None else array.copy()
+            for array, memory_of in zip(inputs, prepared.inputs, strict=True)
+        ]
+        try:
+            self._play(prepared, inputs, rng)
+        except ShapeChangedError:
+            played = None
+        else:
+            played = self._digests([*prepared.results, *self._resident], rng)
+        self._release()  # while the tape runs, so that this step needs no more than a plain one
+        self._restore(rng, before)
+        results = step(*inputs, rng=rng)
+        if played == self._digests([*results, *self._resident], rng):
+            prepared.checked = True
+        else:
+            self._prepared[key] = None
+        return results
+
+    def _state(self, rng: np.random.Generator | None) -> tuple[Any, list[Array]]:
+        """What a step changes: the generator, and the arrays that it may."""
+        return None if rng is None else rng.bit_generator.state, [array.copy() for array in self._changing]
+
+    def _restore(self, rng: np.random.Generator | None, state: tuple[Any, list[Array]]) -> None:
+        if rng is not None:
+            rng.bit_generator.state = state[0]
+        for array, value in zip(self._changing, state[1], strict=True):
+            np.copyto(array, value)
+
+    def _digests(self, arrays: Sequence[Array], rng: np.random.Generator | None) -> list[Any]:
+        """Arrays, and the position of a generator, in few bytes."""
+        position = None if rng is None else json.dumps(rng.bit_generator.state, default=lambda array: array.tolist())
+        buffers: list[Any] = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays]
+        sums = [hashlib.blake2b(buffer).digest() for buffer in buffers]
+        return [position, *((array.shape, array.dtype, sum_) for array, sum_ in zip(arrays, sums, strict=True))]
+
+    def _bind(self, prepared: _Prepared) -> None:
+        """Give a plan memory: what the largest needs serves them all, one at a time."""
+        if prepared.plan.size_bytes > self._memory.nbytes:
+            self._release()
+            needed = max(plan.size_bytes for plan in self.plans)
+            self._memory = memory.empty((needed,), np.uint8)
+        prepared.results = prepared.plan.bind(self._memory)
+        prepared.bound = True
+
+    def _release(self) -> None:
+        """Take the memory from all plans: the next use binds them again."""
+        for prepared in self._prepared.values():
+            if prepared is not None and prepared.bound:
+                prepared.results, prepared.bound = prepared.plan.release(), False
+        self._memory = np.empty(0, np.uint8)

@@ -1,0 +1,232 @@
+"""Trace: the calls of one run of a training step, and which memory each of them reads and writes.
+
+NumPy tells the arrays of :mod:`engine.replay.traced_array` of every ufunc and function, and they append it here as a
+:class:`~engine.replay.calls.Call` with ``out=``. Views compute nothing and need no call: the same calls on the same
+memory do the same work.
+
+What cannot be expressed this way raises :class:`~engine.replay.calls.NotReplayableError`: memory that no call has
+filled, and writes to memory that outlives the trace.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.autograd.graph import Array
+from engine.memory import address
+from engine.replay.calls import (
+    Call,
+    NotReplayableError,
+    Place,
+    ShapeChangedError,
+    arrays_in,
+    map_kind,
+    owner,
+    plain,
+    read_only,
+)
+
+
+class Trace:
+    """The calls of one run of a function.
+
+    It keeps no array that a call fills: the run frees its memory as it would without being traced.
+
+    Args:
+        resident: arrays whose memory outlives the trace: parameters and inputs.
+        changing: those of them that may be written to.
+
+    Attributes:
+        sizes: bytes of each buffer: memory that calls fill.
+    """
+
+    def __init__(self, resident: Iterable[Array], changing: Iterable[Array] = ()) -> None:
+        self.calls: list[Call] = []
+        self.sizes: list[int] = []
+        # Owners of all known memory by their ids: resident ones and constants, kept alive here, and the numbers of
+        # buffers, which are forgotten when their owners die. So ids are unique.
+        self._resident = {id(array): array for array in map(owner, resident)}
+        self._changing = {id(array) for array in map(owner, changing)}
+        self._constants: set[int] = set()
+        self._buffers: dict[int, int] = {}
+        self._watchers: dict[int, weakref.ref[Array]] = {}
+
+    def knows(self, array: Array) -> bool:
+        """Whether the memory of ``array`` is resident or filled by a call."""
+        key = id(owner(array))
+        return key in self._buffers or key in self._resident
+
+    def place(self, array: Array | np.generic) -> Any:
+        """Where ``array`` lies, or the array itself if it is resident or a constant.
+
+        Raises:
+            NotReplayableError: its memory is neither resident nor filled by a call before; or a NumPy scalar, which a
+                value that left the trace would be.
+        """
+        if isinstance(array, np.generic):
+            raise NotReplayableError(f"a NumPy scalar of unknown origin, {array!r}")
+        whole = owner(array)
+        number = self._buffers.get(id(whole))
+        if number is not None:
+            return Place(number, address(array) - address(whole), array.shape, array.strides, array.dtype)
+        if id(whole) not in self._resident:
+            raise NotReplayableError(f"an array of unknown origin {array.shape}")
+        return array
+
+    def keep(self, result: Any) -> Array:
+        """``result``, which a call has filled, as an array with memory of its own."""
+        array: Array = np.asarray(result)
+        if array.base is not None:
+            array = array.copy("K")
+        key = id(array)
+        self._buffers[key] = len(self.sizes)
+        self._watchers[key] = weakref.ref(array, lambda _: self._forget(key))
+        self.sizes.append(array.nbytes)
+        return array
+
+    def _forget(self, key: int) -> None:
+        del self._buffers[key], self._watchers[key]
+
+    def constant(self, array: Array) -> Array:
+        """``array``, which is the same in each run, such as the 1 that a backward pass starts from."""
+        whole = owner(array)
+        self._resident[id(whole)] = whole
+        self._constants.add(id(whole))
+        return array
+
+    def is_constant(self, operands: Any) -> bool:
+        """Whether all arrays in ``operands`` are constants, and there are some."""
+        arrays = list(arrays_in(operands))
+        return bool(arrays) and all(id(owner(array)) in self._constants for array in arrays)
+
+    def refuse_resident(self, target: Array) -> None:
+        """Raise NotReplayableError if ``target`` outlives the trace and is not one of those that may change."""
+        key = id(owner(target))
+        if key in self._resident and key not in self._changing:
+            raise NotReplayableError(f"a write to an input or a resident array {target.shape}")
+
+    def accept_row_numbers(self, index: Any) -> None:
+        """Allow an index of known arrays and of 0, 1, 2, ...: the one constant that indexing rows needs.
+
+        Raises:
+            NotReplayableError: a mask, whose result has a shape that depends on the data, or an unknown array.
+        """
+        for part in arrays_in(index):
+            if part.dtype == np.bool_:
+                raise NotReplayableError("a mask as index: the shape of the result depends on the data")
+            if not self.knows(part):
+                if not np.array_equal(part, np.arange(part.size)):
+                    raise NotReplayableError(f"an index of unknown origin {part.shape}")
+                self._resident[id(owner(part))] = owner(part)
+
+    def add(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+        out: Array,
+        elementwise: bool = False,
+        may_fail: bool = False,
+    ) -> None:
+        """Append a call.
+
+        Raises:
+            NotReplayableError: it reads memory that is neither resident nor filled by a call before.
+        """
+        args, options, place = map_kind((args, options, out), (np.ndarray, np.generic), self.place)
+        self.calls.append(Call(function, args, options, place, elementwise, may_fail))
+
+    def store(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        options: dict[str, Any],
+        *,
+        shape_is_given: bool = False,
+    ) -> Array:
+        """Run a function that has no ``out=``, and append a call that stores its result.
+
+        Args:
+            shape_is_given: by the arguments' shapes and by options. Elsewhere it may depend on the data.
+
+        Raises:
+            ValueError: the function writes into an argument. All of them are read-only here: NumPy's functions take
+                targets in many ways (``out`` by position, ``copy=False``), and a call can have one only.
+        """
+        args, options = plain(tuple(args)), plain(options)
+        read_args, read_options = map_kind((args, options), np.ndarray, read_only)
+        result = function(*read_args, **read_options)
+        if not isinstance(result, (np.ndarray, np.generic)):
+            raise NotReplayableError(f"{_name(function)} gives {type(result).__name__}, not an array")
+        if isinstance(result, np.ndarray) and self.knows(result):
+            if function not in _VIEWS:  # np.trim_zeros: which part it is depends on the data
+                raise NotReplayableError(f"{_name(function)} gives a view that may depend on the data")
+            return result  # a view: nothing was computed
+        out = self.keep(result)
+        fixed = shape_is_given or function in _VIEWS or function in _SHAPED
+        self.add(_store if fixed else _store_checked, (function, out, *args), options, out, may_fail=not fixed)
+        return out
+
+
+class _Running(threading.local):
+    trace: Trace | None = None
+
+
+running = _Running()
+"""The trace that is running in this thread, as ``running.trace``."""
+
+
+def is_tracing() -> bool:
+    """Whether a trace is running in this thread."""
+    return running.trace is not None
+
+
+def running_trace() -> Trace:
+    """The trace that is running in this thread.
+
+    Raises:
+        NotReplayableError: there is none: a traced array was kept from a trace that has ended.
+    """
+    if running.trace is None:
+        raise NotReplayableError("a traced array was kept from a trace that has ended")
+    return running.trace
+
+
+_VIEWS = {
+    operator.getitem,  # whose indices are looked at, see accept_row_numbers
+    *(np.reshape, np.ravel, np.squeeze, np.expand_dims, np.atleast_1d, np.atleast_2d, np.atleast_3d),
+    *(np.transpose, np.matrix_transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.rot90),
+    *(np.flip, np.fliplr, np.flipud, np.diag, np.diagonal, np.real, np.broadcast_to),
+}
+"""Functions that may give views, of a part that depends on shapes and options only."""
+
+
+_SHAPED = {
+    *(np.dot, np.inner, np.outer, np.einsum, np.linalg.norm, np.concatenate, np.stack, np.hstack, np.vstack),
+    *(np.full_like, np.zeros_like, np.ones_like, np.mean, np.var, np.std, np.prod, np.cumsum, np.trace),
+    *(np.argmax, np.argmin, np.sort, np.argsort, np.clip, np.roll, np.tile, np.tril, np.triu, np.take_along_axis),
+}
+"""Functions without ``out=`` here, whose results have a shape that follows from shapes and options."""
+
+
+def _store(function: Callable[..., Any], out: Array, *args: Any, **options: Any) -> None:
+    out[...] = function(*args, **options)
+
+
+def _store_checked(function: Callable[..., Any], out: Array, *args: Any, **options: Any) -> None:
+    result = np.asanyarray(function(*args, **options))
+    if result.shape != out.shape or result.dtype != out.dtype:
+        raise ShapeChangedError(
+            f"{_name(function)} gives {result.dtype} {result.shape}, but gave {out.dtype} {out.shape} in the trace"
+        )
+    out[...] = result
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", repr(function))

@@ -1,0 +1,171 @@
+"""Arrays that append what is computed from them to the running trace.
+
+NumPy calls the same protocols as for tensors. Primitives compute on these arrays without knowing of it, so there is no
+second set of rules that could differ from the first.
+
+What could take a value out of the trace raises NotReplayableError: conversion to a Python number (``float(x)``),
+iteration, and methods that bypass the protocols.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from engine.autograd import graph
+from engine.autograd.graph import Array
+from engine.autograd.numpy_dispatch import WRITERS
+from engine.autograd.tensor import Tensor
+from engine.replay.calls import NotReplayableError, arrays_in, plain, read_only, writeable
+from engine.replay.trace import Trace, running, running_trace
+
+
+@contextmanager
+def tracing(trace: Trace) -> Iterator[None]:
+    """Inside, what this thread computes from traced arrays is appended to ``trace``, and primitives compute on such."""
+    running.trace, graph.running.array_class = trace, TracedArray
+    graph.running.constant = lambda array: traced(trace.constant(array))
+    try:
+        yield
+    finally:
+        running.trace, graph.running.array_class = None, np.ndarray
+        del graph.running.constant
+
+
+class TracedArray(np.ndarray[Any, Any]):
+    """An array on the memory of the trace that is running in this thread.
+
+    It is read-only, and so is ``np.asarray`` of it: only what is appended to the trace may write. See :func:`traced`.
+    """
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if any(isinstance(value, Tensor) for value in inputs):
+            return NotImplemented  # the tape comes first; its primitives come back here
+        if ufunc.nout != 1 or method not in ("__call__", "reduce"):
+            raise NotReplayableError(f"np.{ufunc.__name__}.{method} is not supported")
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
+        (given,) = kwargs.pop("out", None) or (None,)
+        inputs, kwargs = plain(inputs), plain(kwargs)
+        if given is None:
+            result = function(*inputs, **kwargs)
+            if result.size == 1 and running_trace().is_constant((inputs, kwargs)):
+                return traced(running_trace().constant(np.asarray(result)))
+            target = traced(running_trace().keep(result))
+        else:
+            target = given
+            running_trace().refuse_resident(given)
+            function(*inputs, out=writeable(plain(given)), **kwargs)
+        out = writeable(plain(target))
+        elementwise = method == "__call__" and ufunc.signature is None and "where" not in kwargs
+        running_trace().add(function, inputs, kwargs | {"out": out}, out, elementwise)
+        return target
+
+    def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
+        if func in _AS_UFUNCS:
+            return super().__array_function__(func, types, args, kwargs)
+        if func in (np.shape, np.ndim, np.size):
+            return func(*plain(args), **plain(kwargs))
+        if func is np.empty_like:  # how primitives get memory that later calls fill, in pieces
+            return traced(running_trace().keep(func(*plain(args), **plain(kwargs))))
+        if func in WRITERS or "out" in kwargs:
+            raise NotReplayableError(f"np.{func.__name__} with a target is not supported")
+        return traced(running_trace().store(func, args, kwargs))
+
+    def __getitem__(self, index: Any) -> Any:
+        running_trace().accept_row_numbers(index)
+        return traced(running_trace().store(operator.getitem, (self, index), {}))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        running_trace().refuse_resident(self)
+        running_trace().accept_row_numbers(index)
+        target, index, value = plain((self, index, value))
+        writeable(target)[index] = value
+        running_trace().add(operator.setitem, (target, index, value), {}, target)
+
+    def astype(self, dtype: Any) -> Any:  # type: ignore[override]  # other options are refused by Python
+        """A copy of another dtype, traced."""
+        return self._copied(np.asarray(self).astype(dtype))
+
+    def copy(self, order: Any = "C") -> Any:
+        """A copy, traced."""
+        return self._copied(np.asarray(self).copy(order))
+
+    def reshape(self, *shape: Any, **options: Any) -> Any:
+        """A view where the layout in memory allows it, else a copy, traced."""
+        sizes = shape[0] if len(shape) == 1 else shape
+        return traced(running_trace().store(np.reshape, (self, sizes), options))
+
+    def ravel(self, order: Any = "C") -> Any:
+        """As :meth:`reshape` to one axis."""
+        return traced(running_trace().store(np.ravel, (self, order), {}))
+
+    def _copied(self, result: Array) -> Any:
+        out = running_trace().keep(result)
+        running_trace().add(np.copyto, (out, plain(self)), {"casting": "unsafe"}, out)
+        return traced(out)
+
+    @property
+    def flat(self) -> Any:
+        """Refused: the iterator reads and writes unseen."""
+        raise NotReplayableError("ndarray.flat leaves the trace")
+
+    def __pow__(self, other: Any, modulo: None = None) -> Any:
+        # Where a traced array has no axes, the plain run may have a NumPy scalar, whose powers differ in the last bit.
+        if self.ndim == 0:
+            raise NotReplayableError("a power of a number")
+        return super().__pow__(other)
+
+    def __rpow__(self, other: Any, modulo: None = None) -> Any:
+        if self.ndim == 0:
+            raise NotReplayableError("a power of a number")
+        return super().__rpow__(other)
+
+
+def traced(array: Array) -> TracedArray:
+    """An array of the running trace as a read-only traced one."""
+    return read_only(array).view(TracedArray)
+
+
+class TracedGenerator:
+    """Replaces a random generator in a trace: each replay repeats the draws with a generator of its own."""
+
+    def __init__(self, generator: np.random.Generator | None) -> None:
+        self.generator = generator  # the one to draw from: each replay sets its own
+
+    def __getattr__(self, distribution: str) -> Callable[..., Any]:
+        if distribution in ("shuffle", "bit_generator", "spawn"):
+            raise NotReplayableError(f"Generator.{distribution} cannot be traced")
+
+        def draw(*args: Any, **options: Any) -> Any:
+            return getattr(self.generator, distribution)(*args, **options)
+
+        def trace(*args: Any, **options: Any) -> Any:
+            if "out" in options:
+                raise NotReplayableError(f"Generator.{distribution} with a target is not supported")
+            given = next(arrays_in((args, options)), None) is None
+            return traced(running_trace().store(draw, args, options, shape_is_given=given))
+
+        return trace
+
+
+_AS_UFUNCS = {np.sum, np.max, np.min, np.amax, np.amin}
+"""Functions that NumPy implements by a ufunc's ``reduce``, which takes ``out=``."""
+
+
+def _refuse(name: str) -> None:
+    def method(self: TracedArray, *args: Any, **kwargs: Any) -> Any:
+        raise NotReplayableError(f"ndarray.{name} leaves the trace")
+
+    setattr(TracedArray, name, method)
+
+
+# Methods that give a view, or come back as ufuncs, or give memory that no call fills; others could take a value away.
+_FOLLOWED = {"astype", "copy", "max", "min", "ravel", "reshape", "squeeze", "sum", "swapaxes", "transpose", "view"}
+_LEAVING = ("__bool__", "__complex__", "__contains__", "__float__", "__index__", "__int__", "__iter__")
+for _method in (*_LEAVING, *(name for name in dir(np.ndarray) if not name.startswith("_"))):
+    if _method not in _FOLLOWED and callable(getattr(np.ndarray, _method)):
+        _refuse(_method)

@@ -1,0 +1,113 @@
+"""Early stopping: a run ends when a metric has not become better for some epochs (Prechelt 1998)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import CheckpointError, SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedEarly:
+    """Why a run ended before its last epoch.
+
+    Attributes:
+        metric: that did not become better.
+        best, best_epoch: its best value, and where that was.
+        patience: epochs that were waited since.
+    """
+
+    metric: str
+    best: float
+    best_epoch: int
+    patience: int
+
+
+class EarlyStopping:
+    """Counts epochs without progress. It belongs to one trainer, and its count is part of the trainer's state.
+
+    Nothing is restored when it stops: weights are those of the last epoch. A NaN is no progress, and a metric that has
+    been NaN from the first epoch on stops nothing.
+
+    Args:
+        metric: one of those that the trainer reports after an epoch.
+        higher_is_better: what better means.
+        patience: epochs without progress that end the run, at least 1.
+        min_delta: progress is to be better than the best value by more than this.
+
+    Raises:
+        SettingError: a number out of range.
+    """
+
+    def __init__(self, metric: str, *, higher_is_better: bool, patience: int, min_delta: float = 0.0) -> None:
+        if patience < 1:
+            raise SettingError(f"early stopping: patience {patience} must be positive", setting="patience")
+        if not 0 <= min_delta < math.inf:
+            raise SettingError(
+                f"early stopping: min_delta {min_delta} must be finite and not negative", setting="min_delta"
+            )
+        self.metric = metric
+        self.higher_is_better = higher_is_better
+        self.patience = patience
+        self.min_delta = min_delta
+        self._best: float | None = None
+        self._best_epoch = 0
+        self._epoch = 0
+
+    def update(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Take note of an epoch.
+
+        Raises:
+            SettingError: the trainer does not report the metric.
+        """
+        if self.metric not in metrics:
+            raise SettingError(
+                f"early stopping: no metric {self.metric!r}; there are {', '.join(sorted(metrics))}", setting="metric"
+            )
+        value, self._epoch = metrics[self.metric], epoch
+        if math.isnan(value):
+            return  # no progress, and nothing that could be surpassed
+        if self._best is None or self._gain(value, self._best) > self.min_delta:
+            self._best, self._best_epoch = value, epoch
+
+    def _gain(self, value: float, best: float) -> float:
+        return value - best if self.higher_is_better else best - value
+
+    @property
+    def stopped(self) -> StoppedEarly | None:
+        """Why the run is over; None while it is not."""
+        if self._best is None or self._epoch - self._best_epoch < self.patience:
+            return None
+        return StoppedEarly(self.metric, self._best, self._best_epoch, self.patience)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "patience": self.patience,
+            "min_delta": self.min_delta,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count and the settings that it belongs to, as JSON knows it."""
+        return self._settings | {"best": self._best, "best_epoch": self._best_epoch}
+
+    def load_state_dict(self, state: Any, epoch: int) -> None:
+        """Continue after ``epoch``; where ``state`` is None or belongs to other settings, begin to count there.
+
+        Raises:
+            CheckpointError: the state makes no sense.
+        """
+        if isinstance(state, dict) and "higher_is_better" not in state:  # from before it was saved
+            state = {"higher_is_better": self.higher_is_better} | state
+        if not isinstance(state, dict) or state | self._settings != state:
+            self._best, self._best_epoch, self._epoch = None, epoch, epoch
+            return
+        best, best_epoch = state.get("best"), state.get("best_epoch")
+        if not isinstance(best, float | None) or not isinstance(best_epoch, int) or not 0 <= best_epoch <= epoch:
+            raise CheckpointError(f"early stopping: best {best!r} in epoch {best_epoch!r} makes no sense")
+        self._best, self._best_epoch, self._epoch = best, best_epoch, epoch

@@ -1,0 +1,337 @@
+"""Programs that would have a wrong gradient: each gets the right one or an error, never a wrong one in silence."""
+
+import array
+import copy
+import pickle
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import (
+    SGD,
+    BinaryCrossEntropy,
+    Dense,
+    Dropout,
+    Flatten,
+    GradientError,
+    GradientTape,
+    Sequential,
+    SettingError,
+    ShapeError,
+    SoftmaxCrossEntropy,
+    SquaredError,
+    Tensor,
+    generator_for,
+    gradcheck,
+    ops,
+)
+
+
+def watched(values: Any) -> Tensor:
+    return Tensor(np.array(values, np.float64), watch=True)
+
+
+HELD_WRITES: dict[str, Callable[[Any], object]] = {
+    "copyto by keyword": lambda x: np.copyto(src=np.zeros(3), dst=x),
+    "place by keyword": lambda x: np.place(mask=np.array([True, False, True]), vals=[0.0], arr=x),
+    "put by keyword": lambda x: np.put(ind=[0], v=[5.0], a=x),
+    "putmask by keyword": lambda x: np.putmask(x, mask=np.array([True, False, True]), values=[0.0]),
+    "dot by position": lambda x: np.dot(np.eye(3), np.ones(3), x),
+    "the method dot by position": lambda x: Tensor(np.eye(3)).dot(np.ones(3), x),
+    "take by position": lambda x: np.take(Tensor(np.ones(3)), [0, 1, 2], 0, x),
+    "the method take by position": lambda x: Tensor(np.ones(3)).take([0, 1, 2], 0, x),
+    "compress by position": lambda x: np.compress([True] * 3, Tensor(np.ones(3)), 0, x),
+    "the method compress by position": lambda x: Tensor(np.ones(3)).compress([True] * 3, 0, x),
+    "the method clip by position": lambda x: Tensor(np.ones(3)).clip(0, 0.5, x),
+    "the method round by position": lambda x: Tensor(np.ones(3)).round(0, x),
+    "the method any by keyword": lambda x: Tensor(np.ones((1, 3))).any(axis=0, out=x),
+    "the method argmax by position": lambda x: Tensor(np.ones((1, 3))).argmax(0, x),
+    "the method sum by position": lambda x: Tensor(np.ones((1, 3))).sum(0, None, x),
+    "nan_to_num without a copy": lambda x: np.nan_to_num(x, copy=False),
+    "nan_to_num without a copy, by position": lambda x: np.nan_to_num(x, False),
+    "a percentile that sorts in place": lambda x: np.percentile(x, 50, 0, None, True),
+    "an optimizer": lambda x: SGD(0.1).apply([x], [np.ones(3)], 0.1),
+    "another shape": lambda x: setattr(x, "shape", (3, 1)),
+    "another dtype": lambda x: setattr(x, "dtype", np.int64),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
+@pytest.mark.parametrize("write", HELD_WRITES.values(), ids=HELD_WRITES)
+def test_a_tensor_that_a_tape_holds_is_written_to_in_no_way(write: Any) -> None:
+    x = watched([1.0, 2.0, 3.0])
+    with GradientTape() as tape:
+        y = np.sum(x * x)
+    with pytest.raises(GradientError, match="in-place write"):
+        write(x)
+    assert tape.gradient(y, [x])[0].tolist() == [2, 4, 6]
+
+
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
+def test_what_no_tape_holds_is_written_to_in_every_way() -> None:
+    for name, write in HELD_WRITES.items():
+        x = watched([1.0, 2.0, 3.0])
+        if name not in ("the method any by keyword", "the method argmax by position"):  # NumPy wants other dtypes
+            write(x)
+
+
+def test_the_shape_of_a_result_does_not_change_under_a_tape() -> None:
+    x = watched([1.0, 2.0, 3.0, 4.0])
+    with GradientTape():
+        y = x * 2
+        with pytest.raises(GradientError, match="in-place write"):
+            y.shape = (2, 2)
+
+
+def test_weights_are_not_loaded_while_a_tape_holds_them() -> None:
+    model = Sequential([Dense(2, 1, rng=generator_for(0, "init"))])
+    state = model.state_dict()
+    with GradientTape() as tape:
+        y = np.sum(model(np.ones((1, 2), np.float32)))
+    with pytest.raises(GradientError, match="in-place write"):
+        model.load_state_dict(state)
+    tape.gradient(y, model.parameters)
+
+
+SELECTIONS: dict[str, tuple[Callable[[Any, Any], Any], Any]] = {
+    "an index": (lambda x, i: x[i], [0, 0, 2]),
+    "an index in a tuple": (lambda x, i: x[None][0, i], [0, 0, 2]),
+    "a mask": (lambda x, i: x[i], [True, False, True, False]),
+    "take": (lambda x, i: np.take(x, i), [0, 0, 2]),
+    "the method take": (lambda x, i: x.take(i), [0, 0, 2]),
+    "take_along_axis": (lambda x, i: np.take_along_axis(x, i, 0), [0, 0, 2]),
+    "repeat": (lambda x, i: np.repeat(x, i), [0, 3, 1, 1]),
+    "where": (lambda x, i: np.where(i, x, x * 2), [True, False, True, False]),
+    "ops.where": (lambda x, i: ops.where(i, x, x * 2), [True, False, True, False]),
+    "split": (lambda x, i: np.split(x, i)[1] ** 2, [1, 3]),
+}
+
+
+@pytest.mark.parametrize("kind", [np.array, list, Tensor])
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_an_index_or_a_condition_may_be_overwritten_after_its_use(name: str, kind: Any) -> None:
+    select, values = SELECTIONS[name]
+    if kind is list and name in ("take_along_axis", "ops.where"):
+        pytest.skip("takes no list")
+    x, index = watched([1.0, 2.0, 3.0, 4.0]), kind(values)
+
+    def gradient(overwrite: bool) -> list[float]:
+        with GradientTape() as tape:
+            y = np.sum(select(x, index))
+        if overwrite:
+            index[:] = [values[-1]] * len(values)
+        answer: list[float] = tape.gradient(y, [x])[0].tolist()
+        return answer
+
+    assert gradient(overwrite=False) == gradient(overwrite=True)
+
+
+class Positions:
+    """What is no sequence, but can be made an array of."""
+
+    def __init__(self, *positions: int) -> None:
+        self.positions = positions
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.array(self.positions, dtype)
+
+
+class Position:
+    def __index__(self) -> int:
+        return 2
+
+
+@pytest.mark.parametrize("index", [[0, 0, 2], array.array("q", [0, 0, 2]), Positions(0, 0, 2), (slice(None), [1, 1])])
+def test_repeated_indices_count_as_often_as_they_are_given(index: Any) -> None:
+    x = np.arange(12.0).reshape(3, 4)
+    gradcheck(lambda x: x[index] ** 2, x)
+
+
+@pytest.mark.parametrize("index", [[], (), Position(), (Position(), None, 1), np.bool_(True), [[]], np.array(1), ...])
+def test_an_index_of_any_kind_keeps_its_meaning(index: Any) -> None:
+    x = np.arange(12.0).reshape(3, 4)
+    with GradientTape():
+        np.testing.assert_array_equal(Tensor(x, watch=True)[index], x[index])
+    gradcheck(lambda x: x[index] ** 2, x)
+
+
+def test_a_layer_or_a_weight_is_not_used_in_two_places() -> None:
+    rng = generator_for(0, "init")
+    first, second = Dense(3, 3, rng=rng), Dense(3, 3, rng=rng)
+    with pytest.raises(SettingError, match="layers 0 and 1 share the weight"):
+        Sequential([first, first])
+    second.bias = first.bias
+    with pytest.raises(SettingError, match="layers 0 and 2 share the bias"):
+        Sequential([first, Flatten(), second])
+    nothing = Dropout(0.5)
+    Sequential([nothing, first, nothing, Dense(3, 3, rng=rng)], (3,))
+    x = watched([1.0])
+    with pytest.raises(SettingError, match="given twice"):
+        SGD(0.1).apply([x, x], [np.ones(1), np.ones(1)], 0.1)
+    assert x.tolist() == [1]
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), SquaredError("sum"), BinaryCrossEntropy()])
+def test_targets_have_gradients_too(loss: Any) -> None:
+    rng = np.random.default_rng(0)
+    gradcheck(loss, rng.standard_normal((3, 2)), rng.uniform(0.2, 0.8, (3, 2)))
+    gradcheck(lambda x, t: loss(x, x * 0 + t), rng.standard_normal((3, 2)), rng.uniform(0.2, 0.8, 2))
+
+
+def test_targets_that_broadcast_have_gradients() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((), (2,), (3, 1)):
+        gradcheck(ops.squared_error, rng.standard_normal((3, 2)), rng.uniform(0.2, 0.8, shape))
+        gradcheck(ops.sigmoid_cross_entropy, rng.standard_normal((3, 2)), rng.uniform(0.2, 0.8, shape))
+
+
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("loss", [SquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy()])
+def test_a_target_may_be_overwritten_before_the_gradient(loss: Any, labels: bool) -> None:
+    x, targets = watched([[0.1, 0.2], [0.3, 0.4]]), np.array([0, 1])
+    if not labels:
+        if isinstance(loss, SoftmaxCrossEntropy):
+            pytest.skip("takes labels only")
+        targets = np.array([[0.0, 1.0], [0.5, 0.5]])
+
+    def gradient(overwrite: bool) -> list[list[float]]:
+        with GradientTape() as tape:
+            value = loss(x, targets)
+        if overwrite:
+            targets[...] = 1
+        answer: list[list[float]] = tape.gradient(value, [x])[0].tolist()
+        return answer
+
+    assert gradient(overwrite=False) == gradient(overwrite=True)
+
+
+def test_a_target_that_is_a_tensor_is_not_overwritten() -> None:
+    x, target = watched([[0.1, 0.2]]), Tensor(np.array([[0.5, 0.5]]))
+    with GradientTape() as tape:
+        loss = SquaredError()(x, target)
+    with pytest.raises(GradientError, match="in-place write"):
+        target[0] = 1
+    tape.gradient(loss, [x])
+
+
+def test_a_bias_of_a_convolution_has_one_number_a_filter() -> None:
+    x, w = np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 4))
+    for shape in ((1,), (), (1, 4), (3,)):
+        with pytest.raises(ShapeError, match=r"conv2d: weight .* and bias .*: the bias must be \(4,\)"):
+            ops.conv2d(x, w, np.ones(shape))
+
+
+def test_a_fill_value_keeps_its_gradient() -> None:
+    x = watched(3.0)
+    with GradientTape() as tape:
+        y = np.sum(np.full_like(Tensor(np.ones((2, 2))), x))
+    assert tape.gradient(y, [x])[0].tolist() == 4
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_is_watched_as_its_original_is(copied: Any) -> None:
+    for tensor in (watched([1.0, 2.0]), Tensor([1.0, 2.0]), watched(3.0), Tensor([1, 2])):
+        found = copied(tensor)
+        assert type(found) is Tensor
+        assert (found.watched, found.dtype, found.tolist()) == (tensor.watched, tensor.dtype, tensor.tolist())
+        assert not np.shares_memory(found, tensor)
+
+
+def test_a_copy_of_what_a_tape_follows_stays_on_it() -> None:
+    x = watched([1.0, 2.0])
+    with GradientTape() as tape:
+        y = np.sum(copy.copy(x * 2) * copy.copy(x))
+        with pytest.raises(GradientError, match="pickle has no gradient"):
+            pickle.dumps(x * 2)
+    assert tape.gradient(y, [x])[0].tolist() == [4, 8]
+
+
+LOST: dict[str, Callable[[Any], Any]] = {
+    "a list of tensors": lambda x: np.sum([x * 1, x * 2]) * Tensor([1.0], watch=True),
+    "r_": lambda x: np.r_[np.asarray(x), 1.0] * Tensor([1.0], watch=True),
+    "a distribution": lambda x: np.random.default_rng(0).normal(x, 1) * Tensor([1.0, 1.0], watch=True),
+    "an array that is filled": lambda x: filled(x) * Tensor([1.0, 1.0], watch=True),
+    "nothing of it": lambda x: Tensor([1.0], watch=True) * 2,
+}
+
+
+def filled(x: Any) -> Any:
+    plain = np.zeros(2)
+    plain[...] = x
+    return plain
+
+
+@pytest.mark.parametrize("program", LOST.values(), ids=LOST)
+def test_a_gradient_that_was_lost_is_an_error_that_says_why(program: Any) -> None:
+    x, used = watched([1.0, 2.0]), watched([3.0, 4.0])
+    with GradientTape(persistent=True) as tape:
+        y = np.sum(program(x)) + np.sum(used)
+        z = np.sum(x)  # after the target
+    message = r"does not depend on source 1, of shape \(2,\)\. Usual causes: .*np\.stack"
+    with pytest.raises(GradientError, match=message):
+        tape.gradient(y, [used, x])
+    assert [g.tolist() for g in tape.gradient(y, [used, x], unconnected="zero")] == [[1, 1], [0, 0]]
+    assert tape.gradient(z, [x])[0].tolist() == [1, 1]
+    with pytest.raises(SettingError, match="neither raise nor zero"):
+        tape.gradient(y, [x], unconnected="none")  # type: ignore[arg-type]
+
+
+def test_half_precision_is_refused_where_gradients_would_be_wrong() -> None:
+    with pytest.raises(GradientError, match="cannot watch a tensor of dtype float16"):
+        Tensor(np.ones(3, np.float16), watch=True)
+    x = watched([1.0, 2.0])
+    with GradientTape(), pytest.raises(GradientError, match="dtype float16 has no gradient"):
+        x.astype(np.float16)
+    with pytest.raises(GradientError, match="float16"):
+        Dense(2, 2, rng=generator_for(0, "init"), dtype=np.float16)
+    with GradientTape() as tape:
+        y = np.sum(x * Tensor(np.ones(2, np.float16)))
+    assert tape.gradient(y, [x])[0].tolist() == [1, 1]
+
+
+SHARED: dict[str, Callable[[Any, Any], Any]] = {
+    "the memory of a watched tensor": lambda x, w: w * w,
+    "an operand": lambda x, w: w * 2 * x,
+    "the memory of a constant": lambda x, w: w * Tensor(x),
+    "a matrix": lambda x, w: ops.reshape(w, (1, -1)) @ np.reshape(x, (-1, 1)),
+}
+
+
+@pytest.mark.parametrize("size", [3, 64, 65, 10_000])
+@pytest.mark.parametrize("program", SHARED.values(), ids=SHARED)
+def test_memory_that_a_plain_array_shares_is_not_overwritten_unseen(program: Any, size: int) -> None:
+    numbers = np.arange(1.0, size + 1)
+    x, w = numbers, Tensor(numbers, watch=True)
+    for persistent in (False, True):
+        with GradientTape(persistent=persistent) as tape:
+            y = np.sum(program(x, w))
+        kept = numbers.copy()
+        numbers[...] = 5
+        with pytest.raises(GradientError, match=r"was overwritten after .* had used it"):
+            tape.gradient(y, [w])
+        numbers[...] = kept
+        expected = tape.gradient(y, [w])[0].tolist()
+        numbers[...] = 5  # the gradient is taken
+        assert (
+            expected
+            == (kept if program in (SHARED["a matrix"], SHARED["the memory of a constant"]) else 2 * kept).tolist()
+        )
+        numbers[...] = kept
+        del tape
+
+
+def test_an_operand_that_nobody_holds_is_not_kept_for_comparison() -> None:
+    w = watched(np.ones(100_000))
+    tracemalloc.start()
+    try:
+        with GradientTape() as tape:
+            y = w * 1.0
+            for _ in range(20):
+                y = y + np.ones(100_000)  # whose VJP needs it not
+        assert tracemalloc.get_traced_memory()[0] < 5 * w.nbytes
+    finally:
+        tracemalloc.stop()
+    assert tape.gradient(y, [w])[0].sum() == 100_000

@@ -1,0 +1,132 @@
+"""The primitives that have no public name of their own, as those that have: they stand for NumPy's functions."""
+
+import importlib
+import pkgutil
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import engine
+from engine import ops
+from engine.autograd.primitive import Primitive
+from tests.engine.arrays import (
+    Case,
+    axes_of,
+    check_gradients,
+    check_narrow_gradients,
+    distinct,
+    full_shapes,
+    pair,
+    positive,
+    shapes,
+    shapes_with_axes,
+)
+
+
+@st.composite
+def unary(draw: Any, ufunc: np.ufunc) -> Case:
+    return ufunc, [distinct(draw, draw(shapes))]
+
+
+@st.composite
+def inside(draw: Any, ufunc: np.ufunc) -> Case:
+    """Arguments between -1 and 1."""
+    return ufunc, [distinct(draw, draw(shapes)) / 2]
+
+
+@st.composite
+def above(draw: Any, ufunc: np.ufunc) -> Case:
+    """Arguments above 1."""
+    return ufunc, [positive(draw, draw(shapes)) + 1]
+
+
+@st.composite
+def binary(draw: Any, ufunc: np.ufunc) -> Case:
+    return ufunc, list(pair(draw))
+
+
+@st.composite
+def reduced(draw: Any, function: Any, most_axes: int = 3) -> Case:
+    shape = draw(shapes_with_axes)
+    axes = draw(axes_of(shape).filter(lambda chosen: np.size(chosen) <= most_axes))
+    keepdims = draw(st.booleans())
+    return lambda x: function(x, axis=axes, keepdims=keepdims), [distinct(draw, shape)]
+
+
+@st.composite
+def product_with_zeros(draw: Any) -> Case:
+    f, (x,) = draw(reduced(np.prod))
+    return f, [np.where(np.abs(x) < draw(st.sampled_from([0, 0.2])), 0, x)]
+
+
+@st.composite
+def cumsum(draw: Any) -> Case:
+    shape = draw(shapes_with_axes)
+    axis = draw(st.none() | st.integers(-len(shape), len(shape) - 1))
+    return lambda x: np.cumsum(x, axis=axis), [distinct(draw, shape)]
+
+
+@st.composite
+def einsum(draw: Any) -> Case:
+    """Up to three operands; a letter may stand in one of them or in all, in the result or not; its size may be 0."""
+    sizes = {letter: draw(st.integers(0, 3)) for letter in "ijkl"}
+    terms = [draw(st.lists(st.sampled_from("ijkl"), max_size=3, unique=True)) for _ in range(draw(st.integers(1, 3)))]
+    rule = ",".join(map("".join, terms))
+    letters = sorted(set(rule) - {","})
+    rule += "->" + "".join(draw(st.lists(st.sampled_from(letters), unique=True)) if letters else [])
+    arrays = [distinct(draw, [sizes[letter] for letter in term]) for term in terms]
+    return lambda *operands: np.einsum(rule, *operands), arrays
+
+
+@st.composite
+def move(draw: Any) -> Case:
+    shape = draw(full_shapes)
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    taken = draw(st.lists(st.integers(-shape[axis], shape[axis] - 1), max_size=4))
+    moves = {
+        "flip": lambda x: np.flip(x, axis),
+        "pad": lambda x: np.pad(x, 1),
+        "repeat": lambda x: np.repeat(x, 2, axis),
+        "roll": lambda x: np.roll(x, 2, axis),
+        "sort": lambda x: np.sort(x, axis),
+        "take": lambda x: np.take(x, taken, axis),
+        "tile": lambda x: np.tile(x, 2),
+        "tril": lambda x: np.tril(np.atleast_2d(x)),
+    }
+    return moves[draw(st.sampled_from(sorted(moves)))], [distinct(draw, shape)]
+
+
+CASES: dict[str, st.SearchStrategy[Case]] = {
+    **{name: unary(getattr(np, name)) for name in ("arcsinh", "arctan", "cbrt", "cosh", "exp2", "sinh", "tan")},
+    **{name: inside(getattr(np, name)) for name in ("arccos", "arcsin", "arctanh")},
+    **{name: above(getattr(np, name)) for name in ("arccosh", "log10", "log2")},
+    **{name: binary(getattr(np, name)) for name in ("arctan2", "hypot", "logaddexp")},
+    "cumsum": cumsum(),
+    "einsum": einsum(),
+    "move": move(),
+    "norm": reduced(np.linalg.norm, most_axes=2),  # no array has a norm over three
+    "prod": product_with_zeros(),
+}
+
+
+def test_every_primitive_has_a_case() -> None:
+    modules = [importlib.import_module(module.name) for module in pkgutil.walk_packages(engine.__path__, "engine.")]
+    found = {value.name for module in modules for value in vars(module).values() if isinstance(value, Primitive)}
+    assert found - {*ops.__all__} == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_gradients_agree_with_central_differences(name: str, data: st.DataObject) -> None:
+    check_gradients(*data.draw(CASES[name]))
+
+
+@pytest.mark.parametrize("name", CASES)
+@given(data=st.data())
+@settings(max_examples=5, deadline=None)
+def test_narrow_floats_stay_what_they_are(name: str, data: st.DataObject) -> None:
+    check_narrow_gradients(*data.draw(CASES[name]))

@@ -1,0 +1,184 @@
+"""What a plan could not repeat, although the step after the trace happens to agree with it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import SGD, EngineError, GradientTape, Tensor, generator_for, ops
+from engine.optim.clipping import clip_by_global_norm
+from engine.replay import Replay
+
+Step = Callable[..., list[np.ndarray]]
+
+
+def run(step: Step, *inputs: np.ndarray) -> Replay:
+    """Replay the step for these inputs, one after the other, and hold it to the plain step."""
+    replay = Replay([])
+    rngs = [generator_for(0, "test") for _ in range(2)]
+    for x in inputs:
+        for got, expected in zip(replay(step, x.copy(), rng=rngs[0]), step(x.copy(), rng=rngs[1]), strict=True):
+            assert (got.shape, got.dtype, got.tobytes()) == (expected.shape, expected.dtype, expected.tobytes())
+    assert rngs[0].random() == rngs[1].random()
+    return replay
+
+
+def changed(write: Callable[[np.ndarray], object]) -> Step:
+    """A step that changes an array in a way that NumPy announces as something else."""
+
+    def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        h = x * 2
+        write(h)
+        return [h + 1]
+
+    return step
+
+
+WRITES = {
+    "clip with a target by position": lambda h: np.clip(h, -1.0, 1.0, h),
+    "round with a target by position": lambda h: np.round(h, 0, h),
+    "nan_to_num without a copy": lambda h: np.nan_to_num(h, copy=False),
+    "take with a target by position": lambda h: np.take(h * 3, [0, 1, 2], 0, h),
+    "cumsum with a target by position": lambda h: np.cumsum(h, 0, None, h),
+    "a median that sorts in place": lambda h: np.median(h, 0, None, True),
+    "a plain view": lambda h: (
+        np.asarray(h).fill(0) if h.max() is None else np.multiply(np.asarray(h), 3, np.asarray(h))
+    ),
+    "clipping": lambda h: clip_by_global_norm([h], 3.0),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_a_write_that_only_later_numbers_show_is_made(write: Any) -> None:
+    same, other = np.array([0.0, 0.0, 0.0]), np.array([np.nan, 3.3, -2.6])
+    run(changed(write), same, same, other, same)
+
+
+SHAPES = {
+    "flatnonzero": lambda x: np.flatnonzero(x),
+    "bincount": lambda x: np.bincount(x.astype(np.int64)),
+    "extract": lambda x: np.extract(x > 1, x),
+    "compress": lambda x: np.compress(x > 1, x),
+    "unique": lambda x: np.unique(x),
+    "trim_zeros": lambda x: np.trim_zeros(x),
+}
+
+
+@pytest.mark.parametrize("function", SHAPES.values(), ids=SHAPES)
+def test_a_shape_may_depend_on_the_data(function: Any) -> None:
+    def step(x: np.ndarray, *, rng: np.random.Generator) -> list[np.ndarray]:
+        return [x * rng.random(4), function(x)]
+
+    mean = np.array([0.0, 2.0, 2.0, 3.0])
+    run(step, mean, mean, mean[::-1].copy(), np.array([0.0, 0.0, 2.0, 9.0]), np.zeros(4), mean)
+
+
+def test_a_shape_that_changes_undoes_what_the_plan_has_changed() -> None:
+    mean = np.zeros(2)
+
+    def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        target = mean.view(type(x)) if type(x) is not np.ndarray else mean
+        np.add(target, x[:2], out=target)
+        return [x * 2, np.flatnonzero(x)]
+
+    replay = Replay([], changing=[mean])
+    for x in ([1.0, 2.0, 0.0], [1.0, 3.0, 0.0], [1.0, 3.0, 4.0], [0.0, 0.0, 4.0]):
+        replay(step, np.array(x))
+    assert mean.tolist() == [3, 8]
+
+
+def test_a_result_may_be_the_next_input() -> None:
+    def first(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        return [x * 2, np.exp(x) @ np.exp(-x)]
+
+    def second(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        return [x + 1]  # needs less memory: its plan comes to lie where that of the first lies
+
+    replay = Replay([])
+    for _ in range(3):
+        replay(first, np.ones(3))
+    for i in range(6):
+        doubled, _ = replay(first, np.full(3, float(i)))
+        assert replay(second, doubled)[0].tolist() == [2 * i + 1] * 3
+    assert len(replay.plans) == 2
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_update_inside_a_step_goes_on(momentum: float) -> None:
+    def losses(enabled: bool) -> list[float]:
+        w, optimizer = Tensor(np.array([1.0, 2.0]), watch=True), SGD(0.1, momentum)
+
+        def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+            with GradientTape() as tape:
+                loss = ops.squared_error(w * x, 1.0)
+            optimizer.apply([w], [np.asarray(g) for g in tape.gradient(loss, [w])], 0.1)
+            return [np.asarray(loss)]
+
+        replay = Replay([w], enabled=enabled)
+        return [float(replay(step, np.ones(2))[0]) for _ in range(6)]
+
+    assert losses(True) == losses(False)
+
+
+def test_a_write_to_a_resident_array_by_an_old_view_is_made_once_a_step() -> None:
+    w = np.zeros(2)
+    view = w[:]
+
+    def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        view[...] += 1
+        return [x * 2]
+
+    replay = Replay([w])
+    for i in range(1, 5):
+        replay(step, np.ones(2))
+        assert w.tolist() == [i, i]
+
+    def failing(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        view[...] += 1
+        return [x * float(x[0])]
+
+    with pytest.raises(EngineError, match="changed a resident array"):
+        replay(failing, np.ones(2))
+
+
+def test_a_number_that_leaves_as_a_scalar_of_numpy_is_found_out() -> None:
+    for leak in (np.float64, np.float32, lambda value: np.array(value), lambda value: np.asarray(value) * 2):
+        run(lambda x, rng, leak=leak: [x * leak(np.max(x))], *(np.array([1.0, y, 2.0]) for y in (0.5, 0.7, 9.0, 0.5)))
+
+
+@pytest.mark.parametrize("end", [np.mean, np.sum, lambda y: np.mean(y, axis=0).sum(), lambda y: (y * 0.5).mean()])
+def test_a_loss_that_ends_in_a_reduction_of_numpy_is_replayed(end: Any) -> None:
+    def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        w = Tensor(x, watch=True)
+        with GradientTape() as tape:
+            loss = end(np.tanh(w * 2) ** 2)
+        return [np.asarray(array) for array in (loss, *tape.gradient(loss, [w]))]
+
+    numbers = np.random.default_rng(0)
+    assert len(run(step, *(numbers.standard_normal((3, 4)) for _ in range(4))).plans) == 1
+
+
+def test_gradients_may_be_weighed_by_what_a_step_computes() -> None:
+    def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        w = Tensor(x, watch=True)
+        with GradientTape() as tape:
+            y = np.tanh(w)
+        return [np.asarray(g) for g in tape.gradient(y, [w], output_gradients=x * 3)]
+
+    numbers = np.random.default_rng(0)
+    assert len(run(step, *(numbers.standard_normal(3) for _ in range(4))).plans) == 1
+
+
+def test_a_gradient_that_is_the_same_in_each_step_may_be_written_to() -> None:
+    def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        w = Tensor(x, watch=True)
+        with GradientTape() as tape:
+            loss = np.sum(w)
+        return [np.asarray(g) for g in tape.gradient(loss, [w])]
+
+    replay = Replay([])
+    for _ in range(4):
+        (gradient,) = replay(step, np.ones(3))
+        assert gradient.tolist() == [1, 1, 1]
+        gradient *= 5

@@ -1,0 +1,204 @@
+"""States that do not fit: each is refused, and the trainer is what it was."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import (
+    SGD,
+    Adam,
+    CheckpointError,
+    ClassifierTrainer,
+    Dense,
+    EarlyStopping,
+    EpochDone,
+    GanTrainer,
+    ImageData,
+    Latent,
+    Sequential,
+    SoftmaxCrossEntropy,
+    checkpoint,
+    generator_for,
+    schedules,
+)
+from engine.checkpoint import State
+
+Trainer = ClassifierTrainer | GanTrainer
+
+
+def images() -> ImageData:
+    rng = np.random.default_rng(0)
+    return ImageData(rng.integers(0, 256, (20, 4, 4), np.uint8), rng.integers(0, 3, 20), classes=3)
+
+
+def classifier(average_decay: float | None = 0.9, make: Callable[[], Any] = lambda: Adam(0.01)) -> ClassifierTrainer:
+    rng = generator_for(0, "init")
+    return ClassifierTrainer(
+        Sequential([Dense(16, 5, "tanh", rng=rng), Dense(5, 3, "softmax", rng=rng)]),
+        SoftmaxCrossEntropy(),
+        make(),
+        schedules.constant(),
+        train=images(),
+        validation=images(),
+        epochs=4,
+        batch_size=8,
+        shuffle=True,
+        seed=0,
+        average_decay=average_decay,
+        early_stopping=EarlyStopping("val_loss", higher_is_better=False, patience=9),
+    )
+
+
+def gan(average_decay: float | None = 0.9, make: Callable[[], Any] = lambda: Adam(0.01)) -> GanTrainer:
+    rng = generator_for(0, "init")
+    return GanTrainer(
+        Sequential([Dense(3, 16, "tanh", rng=rng)]),
+        Sequential([Dense(16, 4, "relu", rng=rng), Dense(4, 1, "sigmoid", rng=rng)]),
+        make(),
+        make(),
+        schedules.constant(),
+        schedules.constant(),
+        train=images(),
+        latent=Latent(3),
+        epochs=4,
+        batch_size=8,
+        shuffle=True,
+        seed=0,
+        average_decay=average_decay,
+    )
+
+
+MAKERS = {"classifier": (classifier, "", "optimizer."), "gan": (gan, "generator.", "optimizer.generator.")}
+
+
+def after(trainer: Trainer, epochs: int) -> State:
+    reports = trainer.run()
+    for _ in range(epochs):
+        next(report for report in reports if isinstance(report, EpochDone))
+    return checkpoint.loads(checkpoint.dumps(trainer.state_dict()))
+
+
+def without(state: State, prefix: str) -> State:
+    return State({n: a for n, a in state.tensors.items() if not n.startswith(prefix)}, state.state)
+
+
+def with_tensor(state: State, name: str, change: Callable[[np.ndarray], Any]) -> State:
+    tensors = dict(state.tensors)
+    tensors[name] = change(tensors[name].copy())
+    return State(tensors, state.state)
+
+
+def filled(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def fill(array: np.ndarray) -> np.ndarray:
+        array.reshape(-1)[-1] = value
+        return array
+
+    return fill
+
+
+def faults(weights: str, optimizer: str) -> dict[str, tuple[Callable[[State], State], str]]:
+    """Ways in which a state may be wrong, and what is said of each."""
+    return {
+        "moments that are not numbers": (
+            lambda s: with_tensor(s, f"{optimizer}first_sum.0", filled(np.nan)),
+            "first_sum.0 holds numbers in the checkpoint that are not finite",
+        ),
+        "moments that are infinite": (
+            lambda s: with_tensor(s, f"{optimizer}second_sum.1", filled(np.inf)),
+            "second_sum.1 holds numbers in the checkpoint that are not finite",
+        ),
+        "squares that are negative": (
+            lambda s: with_tensor(s, f"{optimizer}second_sum.0", filled(-1e-9)),
+            "second_sum.0 is a sum of squares, but negative",
+        ),
+        "no moments": (lambda s: without(s, optimizer), f"'{optimizer}' is missing"),
+        "no second moments": (lambda s: without(s, f"{optimizer}second_sum"), "do not belong together"),
+        "no step count": (lambda s: without(s, f"{optimizer}steps"), "do not belong together"),
+        "one moment less": (lambda s: without(s, f"{optimizer}second_sum.1"), "second_sum.1 is missing"),
+        "no averages": (lambda s: without(s, f"{weights}training."), "'.*training.layers.' is missing"),
+        "part of the averages": (lambda s: without(s, f"{weights}training.layers.0.bias"), "training.layers.0.bias is"),
+        "a tensor of nothing": (
+            lambda s: State(s.tensors | {"momentum": np.ones(1)}, s.state),
+            "momentum is in the checkpoint, but this trainer has no use for it",
+        ),
+        "a moment of nothing": (
+            lambda s: State(s.tensors | {f"{optimizer}third": np.ones(1)}, s.state),
+            "another kind of optimizer",
+        ),
+        "a layer of nothing": (
+            lambda s: State(s.tensors | {f"{weights}layers.9.weight": np.ones(1)}, s.state),
+            "layers.9.weight is in the checkpoint but not in this model",
+        ),
+        "a part of nothing": (
+            lambda s: State(s.tensors, s.state | {"parts": ["sun."]}),
+            "a part 'sun.', which this trainer would not go on with",
+        ),
+        "parts that are no list": (lambda s: State(s.tensors, s.state | {"parts": 3}), "are 3, not a list"),
+        "weights that are not finite": (
+            lambda s: with_tensor(s, f"{weights}training.layers.0.bias", filled(np.inf)),
+            "not finite",
+        ),
+        "an epoch that is none": (lambda s: State(s.tensors, s.state | {"epoch": 9}), "epoch 9"),
+    }
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("fault", faults("", ""))
+def test_a_state_that_does_not_fit_leaves_the_trainer_as_it_was(kind: str, fault: str) -> None:
+    make, weights, optimizer = MAKERS[kind]
+    state = after(make(), 2)
+    change, message = faults(weights, optimizer)[fault]
+    trainer = make()
+    kept = checkpoint.dumps(after(trainer, 1))
+    with pytest.raises(CheckpointError, match=message):
+        trainer.load_state_dict(change(copy.deepcopy(state)))
+    assert checkpoint.dumps(trainer.state_dict()) == kept
+    assert trainer.epoch == 1
+    trainer.load_state_dict(state)
+    assert checkpoint.dumps(trainer.state_dict()) == checkpoint.dumps(state)
+
+
+def test_a_discriminator_that_does_not_fit_leaves_the_generator_as_it_was() -> None:
+    state, trainer = after(gan(), 2), gan()
+    kept = checkpoint.dumps(after(trainer, 1))
+    for name in ("discriminator.layers.1.bias", "optimizer.discriminator.first_sum.0"):
+        with pytest.raises(CheckpointError, match=r"is missing|missing from"):
+            trainer.load_state_dict(without(state, name))
+        assert checkpoint.dumps(trainer.state_dict()) == kept
+
+
+def test_a_trainer_that_was_left_within_an_epoch_stays_so_if_it_cannot_load() -> None:
+    state, trainer = after(classifier(), 1), classifier()
+    next(iter(trainer.run()))
+    with pytest.raises(CheckpointError):
+        trainer.load_state_dict(without(state, "optimizer."))
+    with pytest.raises(Exception, match="half-way"):
+        trainer.state_dict()
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_averages_are_not_taken_for_the_weights_of_a_training_without_averages(kind: str) -> None:
+    make, *_ = MAKERS[kind]
+    averaged, plain = after(make(), 1), make(average_decay=None)
+    with pytest.raises(CheckpointError, match=r"training\.layers\.', which this trainer would not go on with"):
+        plain.load_state_dict(averaged)
+    make().load_state_dict(after(make(average_decay=None), 1))  # averages may begin later
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_fork_says_of_no_part_that_it_is_there_and_begins_them_anew(kind: str) -> None:
+    make, _, optimizer = MAKERS[kind]
+    state = after(make(), 1)
+    fork = State(
+        {name: array for name, array in state.tensors.items() if not name.startswith("optimizer.")},
+        {"trainer": state.state["trainer"], "epoch": 1},
+    )
+    for trainer in (make(make=lambda: SGD(0.1, 0.9)), make(average_decay=None)):
+        trainer.load_state_dict(fork)
+        assert trainer.epoch == 1
+        assert not any(name.startswith(optimizer) for name in trainer.state_dict().tensors)

@@ -1,0 +1,208 @@
+"""Digests of small trainings: ``python -m tests.workers.golden_bits`` prints them, ``--update`` keeps them.
+
+A training's bits depend on its spec and on NumPy's build, the BLAS kernels and the processor. So the trainings run with
+``TAPELINE_PORTABLE_BITS`` and one BLAS thread, and the file holds the facts of the machine beside the digests: another
+machine has nothing to compare. ``--native`` takes the processor's own kernels instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from workers import messages
+
+KEPT = Path(__file__).parent / "golden" / "bits.json"
+
+DENSE = [{"units": 12, "activation": "tanh"}, {"units": 3, "activation": "softmax"}]
+SMALL: dict[str, Any] = {"kind": "classifier", "dataset": {"name": "small", "scale": [-1, 1]}, "layers": DENSE}
+SMALL_GAN: dict[str, Any] = {
+    "kind": "gan",
+    "preset": "seed",
+    "dataset": {"name": "small", "scale": [-1, 1]},
+    "latent": {"dim": 5},
+    "generator": {"layers": [{"units": 9, "activation": "relu"}, {"units": 64, "activation": "tanh"}]},
+    "discriminator": {
+        "layers": [{"units": 8, "activation": "leaky_relu"}, {"units": 1, "activation": "sigmoid"}],
+        "skip_every": None,
+    },
+    "initializer": {"name": "glorot"},
+    "optimizer": {"name": "adam", "learning_rate": 0.01, "beta1": 0.5},
+}
+CONVOLUTIONS: list[dict[str, Any]] = [
+    {"type": "conv2d", "filters": 4, "activation": "linear"},
+    {"type": "batch_norm", "activation": "leaky_relu", "momentum": 0.8, "negative_slope": 0.1},
+    {"type": "max_pool2d"},
+    {"type": "dropout", "rate": 0.1},
+    {"type": "conv2d", "filters": 2, "kernel": 2, "activation": "tanh"},  # by the patches of its output
+    {"type": "upsample2d"},
+    {"type": "conv2d", "filters": 5, "kernel": 3, "stride": 2, "padding": "valid", "activation": "sigmoid"},
+    {"type": "flatten"},
+    {"units": 8, "activation": "linear"},
+    {"type": "batch_norm", "activation": "relu"},
+    {"units": 3, "activation": "softmax"},
+]
+CONVOLUTIONAL_GAN: dict[str, Any] = {
+    **SMALL_GAN,
+    "generator": {
+        "layers": [
+            {"units": 12, "activation": "linear"},
+            {"type": "batch_norm", "activation": "relu"},
+            {"type": "reshape", "shape": [2, 2, 3]},
+            {"type": "upsample2d", "size": 4},
+            {"type": "conv2d", "filters": 1, "activation": "tanh"},
+        ],
+        "average_decay": 0.9,
+    },
+    "discriminator": {
+        "layers": [
+            {"type": "conv2d", "filters": 4, "stride": 2, "activation": "leaky_relu"},
+            {"type": "conv2d", "filters": 3, "kernel": 2, "activation": "linear"},
+            {"type": "batch_norm", "activation": "leaky_relu"},
+            {"type": "flatten"},
+            {"type": "dropout", "rate": 0.2},
+            {"units": 1, "activation": "sigmoid"},
+        ],
+        "skip_every": None,
+        "label_smoothing": 0.1,
+    },
+    "schedule": {"name": "cosine"},
+}
+SPECS: dict[str, dict[str, Any]] = {
+    **{f"classifier {name}": {"kind": "classifier", "preset": name} for name in ("seed", "fast", "best", "conv")},
+    **{f"gan {name}": {"kind": "gan", "preset": name} for name in ("seed", "stable", "best")},
+    "squared error": SMALL
+    | {
+        "loss": {"name": "squared_error", "label_smoothing": 0.1},
+        "initializer": {"name": "uniform", "scale": 0.3},
+        "optimizer": {"name": "sgd", "learning_rate": 0.05},
+        "schedule": {"name": "constant"},
+        "shuffle": False,
+    },
+    "binary cross-entropy": SMALL
+    | {
+        "layers": [{"units": 12, "activation": "sigmoid"}, {"units": 3, "activation": "sigmoid"}],
+        "loss": {"name": "binary_cross_entropy", "reduction": "sum", "label_smoothing": 0.1},
+        "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9},
+        "schedule": {"name": "step", "at_epochs": [1], "factor": 0.5},
+    },
+    "nesterov, decay, clipping": SMALL
+    | {
+        "loss": {"name": "softmax_cross_entropy", "label_smoothing": 0.1},
+        "optimizer": {
+            "name": "sgd",
+            "learning_rate": 0.1,
+            "momentum": 0.9,
+            "nesterov": True,
+            "weight_decay": 0.01,
+            "decay_biases": False,
+            "clip_norm": 0.5,
+        },
+        "schedule": {"name": "one_cycle"},
+    },
+    "adam": SMALL
+    | {
+        "layers": [{"units": 12, "activation": "leaky_relu"}, {"type": "dropout", "rate": 0.3}, DENSE[-1]],
+        "optimizer": {"name": "adam", "learning_rate": 0.01, "clip_norm": 1.0},
+        "schedule": {"name": "cosine", "warmup_fraction": 0.3},
+    },
+    "adamw, averaging, early stopping": SMALL
+    | {
+        "optimizer": {"name": "adamw", "learning_rate": 0.01, "decay_biases": False},
+        "initializer": {"name": "he"},
+        "average_decay": 0.9,
+        "early_stopping": {"patience": 1, "metric": "val_accuracy"},
+        "epochs": 6,
+    },
+    "shifts": SMALL | {"augmentation": {"max_shift": 2}},
+    "float64": SMALL | {"dtype": "float64", "loss": {"name": "softmax_cross_entropy", "reduction": "sum"}},
+    "convolutions": SMALL | {"layers": CONVOLUTIONS},
+    "convolutions, float64": SMALL | {"layers": CONVOLUTIONS, "dtype": "float64"},
+    "small gan": SMALL_GAN,
+    "gan, sum, skipping": SMALL_GAN
+    | {
+        "discriminator": SMALL_GAN["discriminator"] | {"skip_every": 3},
+        "loss": {"name": "binary_cross_entropy", "reduction": "sum"},
+        "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.5, "clip_norm": 2.0},
+    },
+    "gan, two optimizers, float64": SMALL_GAN
+    | {
+        "latent": {"dim": 5, "distribution": "normal"},
+        "generator": SMALL_GAN["generator"]
+        | {"optimizer": {"name": "adamw", "learning_rate": 0.01}, "schedule": {"name": "one_cycle"}},
+        "dtype": "float64",
+    },
+    "convolutional gan": CONVOLUTIONAL_GAN,
+    "convolutional gan, float64": CONVOLUTIONAL_GAN | {"dtype": "float64"},
+}
+
+
+def digests() -> dict[str, dict[str, str]]:
+    """For each spec those of its last checkpoint, and of its metrics, weights and samples."""
+    import numpy as np  # here and below: only now are the kernels chosen
+
+    from engine import EpochDone, GanTrainer, checkpoint
+    from service.datasets import Dataset, DatasetInfo
+    from service.spec.validation import resolve
+    from workers.training import build
+    from workers.training.epochs import weights_digest
+
+    def dataset(side: int, classes: int) -> Dataset:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (60, side, side), np.uint8)
+        labels = (np.arange(60) % classes).astype(np.uint8)
+        info = DatasetInfo(
+            name="small",
+            title="small",
+            image_shape=(side, side),
+            classes=classes,
+            train_count=44,
+            validation_count=16,
+            class_names=tuple(map(str, range(classes))),
+            source="",
+            licence="",
+            sha256=None,
+            available=True,
+        )
+        return Dataset(info, images[:44], labels[:44], images[44:], labels[44:], "")
+
+    def digest(spec: dict[str, Any]) -> dict[str, str]:
+        resolved = resolve({"seed": 7, "epochs": 2, "batch_size": 8, **spec})
+        trainer = build.trainer(resolved, dataset(8, 3) if resolved.dataset.name == "small" else dataset(28, 10))
+        metrics = [report.metrics for report in trainer.run() if isinstance(report, EpochDone)]
+        samples = trainer.samples(9)
+        shown = samples if isinstance(trainer, GanTrainer) else samples.confidences  # type: ignore[union-attr]
+        state = trainer.state_dict()
+        results = json.dumps([metrics, weights_digest(state), hashlib.sha256(shown.tobytes()).hexdigest()])  # type: ignore[union-attr]
+        return {
+            "checkpoint": hashlib.sha256(checkpoint.dumps(state)).hexdigest(),
+            "results": hashlib.sha256(results.encode()).hexdigest(),
+        }
+
+    return {name: digest(spec) for name, spec in SPECS.items()}
+
+
+def main() -> None:
+    """Train, and print or keep what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--native", action="store_true", help="with the kernels of this processor")
+    parser.add_argument("--update", action="store_true", help=f"keep them in {KEPT.name}")
+    options = parser.parse_args()
+    messages.prepare(portable_bits=not options.native)
+    found = digests()
+    from workers.provenance import machine
+
+    text = json.dumps({"facts": dict(machine()), "digests": found}, indent=1) + "\n"
+    if options.update:
+        KEPT.parent.mkdir(exist_ok=True)
+        KEPT.write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
