@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, Unpack
+from typing import IO, Any, Final, Literal, Self, Unpack, cast
 from uuid import uuid4
 
 from service.client import downloads, lookup
@@ -15,8 +15,8 @@ from service.client.connection import Connection, json_body
 from service.client.job import Job
 from service.client.lookup import Found
 
-_UPLOAD_TIMEOUT_S: Final = 180.0
-"""Reading a large upload takes the service a while after the last byte has arrived."""
+_UPLOAD_TIMEOUT_S: Final = 660.0
+"""After the last byte has arrived, a service may read an archive of images for ten minutes."""
 _PAGE: Final = 100
 
 
@@ -246,7 +246,13 @@ class Client:
         return found
 
     def upload(
-        self, name: str, files: Mapping[str, Path], *, validation_fraction: float | None = None
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        *,
+        validation_fraction: float | None = None,
+        size: str | None = None,
+        on_progress: Callable[[int], None] | None = None,
     ) -> dict[str, Any]:
         """Upload a dataset.
 
@@ -254,10 +260,16 @@ class Client:
             files: by the field of the form: ``archive``, or ``images`` and ``labels``, perhaps with
                 ``validation_images`` and ``validation_labels``. They are read while they are sent.
             validation_fraction: share of each class that becomes validation data, where no files are given for it.
+            size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
+            on_progress: called with the number of bytes read each time that a piece of a file is about to be sent.
         """
-        fields = {"name": name} | ({} if validation_fraction is None else {"validation_fraction": validation_fraction})
+        fields = {"name": name, "validation_fraction": validation_fraction, "size": size}
+        fields = {field: value for field, value in fields.items() if value is not None}
         with ExitStack() as opened:
-            parts = {field: opened.enter_context(path.open("rb")) for field, path in files.items()}
+            parts: dict[str, IO[bytes]] = {}
+            for field, path in files.items():
+                file = opened.enter_context(path.open("rb"))
+                parts[field] = file if on_progress is None else cast("IO[bytes]", _Counted(file, on_progress))
             options: dict[str, Any] = {"data": fields, "files": parts, "timeout": _UPLOAD_TIMEOUT_S}
             return self._connection.json("POST", "/datasets", **options)
 
@@ -286,3 +298,19 @@ class Client:
 
     def _made(self, method: str, path: str, **options: Any) -> Job:
         return Job(self._connection, self._connection.json(method, path, **options))
+
+
+class _Counted:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: IO[bytes], on_progress: Callable[[int], None]) -> None:
+        self._file, self._on_progress = file, on_progress
+        self.name = file.name
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._on_progress(len(data))
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

@@ -1,4 +1,4 @@
-"""Takes in a person's own dataset: IDX files or one NPZ archive become the four arrays that trainings map.
+"""Imports a user's dataset: IDX files, an NPZ archive or an archive of images become the four arrays that jobs map.
 
 Headers first, of all files; then labels; then images, a piece at a time, straight into their new files. So memory does
 not grow with the data, and what is wrong is found before the long part. The files of the result are those of
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from service.datasets.errors import DatasetBroken, DatasetError
 from service.datasets.formats.idx import idx_header, open_idx
 from service.datasets.formats.npz import open_npz
+from service.datasets.formats.photos import Size, is_archive, is_npz, open_photos
 from service.datasets.formats.streams import ArrayStream
 from service.datasets.info import (
     TRAIN_IMAGES,
@@ -78,31 +79,38 @@ class ImportedDataset:
     sha256: str
     size_bytes: int
     """Of the unpacked arrays."""
+    class_names: Sequence[str] | None = None
+    """In the order of the labels; ``None``: the labels are all that is known."""
 
 
-def import_dataset(files: Mapping[str, Path], folder: Path, *, fraction: float | None) -> ImportedDataset:
+def import_dataset(
+    files: Mapping[str, Path], folder: Path, *, fraction: float | None, size: Size | None = None
+) -> ImportedDataset:
     """Check a person's files and write the arrays into an empty ``folder``.
 
     Args:
         files: by the field of the form: ``archive``, or ``images`` and ``labels``, perhaps with
             ``validation_images`` and ``validation_labels``.
         fraction: how much of each class is for validation, where nothing else is; the choice is always the same.
+        size: scale the images of an archive of image files to this width and height.
 
     Raises:
         UploadRefused: they are no dataset.
         OSError: ``folder`` cannot be written.
     """
     try:
-        return _import_dataset(files, folder, fraction)
+        return _import_dataset(files, folder, fraction, size)
     except DatasetBroken as error:  # also from a checksum at a file's end, which comes when the files are closed
         field = next((field for field, path in files.items() if path == error.path), ARCHIVE)
         raise UploadRefused({field: error.reason}) from error
 
 
-def _import_dataset(files: Mapping[str, Path], folder: Path, fraction: float | None) -> ImportedDataset:
+def _import_dataset(
+    files: Mapping[str, Path], folder: Path, fraction: float | None, size: Size | None
+) -> ImportedDataset:
     with ExitStack() as opened:
-        stored, field_of = _open(files, opened)
-        _check_shapes(stored, field_of, fraction)
+        stored, field_of, class_names = _open(files, opened, size)
+        _check_shapes(stored, field_of, fraction, is_photos=class_names is not None)
         faults: dict[str, str] = {}
         labels: dict[str, NDArray[np.uint8]] = {}
         for role in (LABELS, TEST_LABELS):
@@ -147,6 +155,7 @@ def _import_dataset(files: Mapping[str, Path], folder: Path, fraction: float | N
         validation_count=len(labels[TEST_LABELS]),
         sha256=sha256,
         size_bytes=sum(path.stat().st_size for path in folder.iterdir()),
+        class_names=class_names,
     )
 
 
@@ -159,32 +168,42 @@ def _faults_of(field: str, faults: dict[str, str]) -> Iterator[None]:
         faults.setdefault(field, error.reason)
 
 
-def _open(files: Mapping[str, Path], opened: ExitStack) -> tuple[dict[str, ArrayStream], dict[str, str]]:
-    """The arrays by their roles, and the field that each came in."""
+def _open(
+    files: Mapping[str, Path], opened: ExitStack, size: Size | None
+) -> tuple[dict[str, ArrayStream], dict[str, str], Sequence[str] | None]:
+    """The arrays by their roles, the field that each came in, and the names of the classes if there are any."""
+    is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE]) and is_archive(files[ARCHIVE])
+    if size is not None and not is_photos:
+        raise UploadRefused({"size": "is for archives of image files"})
     if ARCHIVE in files:
         if len(files) > 1:
             raise UploadRefused({ARCHIVE: "must be the only file: an archive contains images and labels"})
         faults: dict[str, str] = {}
         arrays: dict[str, ArrayStream] = {}
+        if is_photos:
+            photos = opened.enter_context(open_photos(files[ARCHIVE], size=size, max_bytes=MAX_UNPACKED_BYTES))
+            return dict(photos.arrays), dict.fromkeys(photos.arrays, ARCHIVE), photos.class_names
         with _faults_of(ARCHIVE, faults):
             arrays = opened.enter_context(open_npz(files[ARCHIVE], max_bytes=MAX_UNPACKED_BYTES))
         if faults:
             raise UploadRefused(faults)
         stored = _by_role(arrays)
-        return stored, dict.fromkeys(stored, ARCHIVE)
+        return stored, dict.fromkeys(stored, ARCHIVE), None
     stored, faults = {}, {}
     for field, path in files.items():
         with _faults_of(field, faults):
             stored[field] = opened.enter_context(open_idx(path, max_bytes=MAX_UNPACKED_BYTES // 2))
     for field in (IMAGES, LABELS):
         if field not in files:
-            faults[field] = f"is missing: send {IMAGES} and {LABELS} as IDX files, or one NPZ file as {ARCHIVE}"
+            faults[field] = (
+                f"is missing: send {IMAGES} and {LABELS} as IDX files, or an NPZ file or archive of images as {ARCHIVE}"
+            )
     if (TEST_IMAGES in files) != (TEST_LABELS in files):
         missing = TEST_LABELS if TEST_IMAGES in files else TEST_IMAGES
         faults[missing] = f"is missing: {TEST_IMAGES} and {TEST_LABELS} are required together"
     if faults:
         raise UploadRefused(faults)
-    return stored, {field: field for field in stored}
+    return stored, {field: field for field in stored}, None
 
 
 def _by_role(arrays: Mapping[str, ArrayStream]) -> dict[str, ArrayStream]:
@@ -203,13 +222,16 @@ def _by_role(arrays: Mapping[str, ArrayStream]) -> dict[str, ArrayStream]:
     return stored
 
 
-def _check_shapes(stored: Mapping[str, ArrayStream], field_of: Mapping[str, str], fraction: float | None) -> None:
+def _check_shapes(
+    stored: Mapping[str, ArrayStream], field_of: Mapping[str, str], fraction: float | None, *, is_photos: bool
+) -> None:
     """All that headers can show: types, dimensions, counts.
 
     Raises:
         UploadRefused: as it says.
     """
     faults: dict[str, str] = {}
+    advice = "; give a size, such as 32" if is_photos else ""
 
     def fault(role: str, detail: str) -> None:
         where = stored[role].within
@@ -224,7 +246,7 @@ def _check_shapes(stored: Mapping[str, ArrayStream], field_of: Mapping[str, str]
         elif not 1 <= shape[0] <= MAX_PICTURES:
             fault(images, f"has {shape[0]:,} images; 1 to {MAX_PICTURES:,} are allowed")
         elif not all(1 <= side <= MAX_SIDE for side in shape[1:3]):
-            fault(images, f"has images of {shape[1]:,} x {shape[2]:,}; sides of 1 to {MAX_SIDE} are allowed")
+            fault(images, f"has images of {shape[1]:,} x {shape[2]:,}; sides of 1 to {MAX_SIDE} are allowed{advice}")
         if len(counts) != 1 and not (len(counts) == 2 and counts[1] == 1):
             fault(labels, f"has the shape {counts}; labels have the shape (count,)")
         elif counts[0] != shape[0]:

@@ -17,12 +17,23 @@ from typing import Any, Final
 
 import structlog
 
-from service.datasets.importer import MAX_UNPACKED_BYTES, ImportedDataset, UploadRefused, as_document, import_dataset
+from service.datasets.formats.photos import Size, is_npz
+from service.datasets.importer import (
+    ARCHIVE,
+    MAX_UNPACKED_BYTES,
+    ImportedDataset,
+    UploadRefused,
+    as_document,
+    import_dataset,
+)
 
 MEMORY_BYTES: Final = 48 * 2**20
 """What the process may map beyond what it has once NumPy is loaded."""
 CPU_S: Final = 60
-WALL_S: Final = 120
+PHOTO_MEMORY_BYTES: Final = 512 * 2**20
+"""The same for archives of images: one of 32 million pixels is unpacked, turned and scaled."""
+PHOTO_CPU_S: Final = 300
+_WALL_FACTOR: Final = 2
 _FILES: Final = 32
 _STORAGE: Final = 3
 """Exit code where the result could not be written."""
@@ -31,14 +42,26 @@ _PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIB
 _log = structlog.get_logger("tapeline.web")
 
 
-def import_in_sandbox(files: Mapping[str, Path], folder: Path, *, fraction: float | None) -> ImportedDataset:
+def import_in_sandbox(
+    files: Mapping[str, Path], folder: Path, *, fraction: float | None, size: Size | None = None
+) -> ImportedDataset:
     """As ``importer.import_dataset``, in a process of its own.
 
     Raises:
         UploadRefused: the files are no dataset, or took more memory or time than a dataset does.
         OSError: the result could not be written.
     """
-    order = {"files": {field: str(path) for field, path in files.items()}, "folder": str(folder), "fraction": fraction}
+    # Its first bytes tell the kind of an archive, and the kind which limits apply.
+    is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE])
+    cpu_s = PHOTO_CPU_S if is_photos else CPU_S
+    order = {
+        "files": {field: str(path) for field, path in files.items()},
+        "folder": str(folder),
+        "fraction": fraction,
+        "size": size,
+        "cpu_s": cpu_s,
+        "memory_bytes": PHOTO_MEMORY_BYTES if is_photos else MEMORY_BYTES,
+    }
     environ = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
@@ -46,12 +69,12 @@ def import_in_sandbox(files: Mapping[str, Path], folder: Path, *, fraction: floa
             input=json.dumps(order).encode(),
             capture_output=True,
             env=environ,
-            timeout=WALL_S,
+            timeout=_WALL_FACTOR * cpu_s,
             check=False,
             start_new_session=True,
         )
     except subprocess.TimeoutExpired as error:
-        raise UploadRefused({next(iter(files)): f"was not read within {WALL_S} seconds"}) from error
+        raise UploadRefused({next(iter(files)): f"was not read within {_WALL_FACTOR * cpu_s} seconds"}) from error
     if done.returncode == 0:
         answer = json.loads(done.stdout)
         if "faults" in answer:
@@ -65,12 +88,14 @@ def import_in_sandbox(files: Mapping[str, Path], folder: Path, *, fraction: floa
 
 def main() -> int:
     """Read one order, obey, answer."""
-    _limit()
     order = json.load(sys.stdin)
+    _limit(order["cpu_s"], order["memory_bytes"])
     files = {field: Path(path) for field, path in order["files"].items()}
     answer: Any
     try:
-        answer = {"taken": as_document(import_dataset(files, Path(order["folder"]), fraction=order["fraction"]))}
+        size = tuple(order["size"]) if order["size"] else None
+        taken = import_dataset(files, Path(order["folder"]), fraction=order["fraction"], size=size)
+        answer = {"taken": as_document(taken)}
     except UploadRefused as error:
         answer = {"faults": error.faults}
     except OSError as error:
@@ -80,10 +105,10 @@ def main() -> int:
     return 0
 
 
-def _limit() -> None:
+def _limit(cpu_s: int, memory_bytes: int) -> None:
     """Bind this process, for good."""
     limits = {
-        resource.RLIMIT_CPU: CPU_S,
+        resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_FSIZE: MAX_UNPACKED_BYTES + 2**20,
         resource.RLIMIT_NOFILE: _FILES,
         resource.RLIMIT_CORE: 0,
@@ -91,7 +116,7 @@ def _limit() -> None:
     if sys.platform == "linux":  # elsewhere the limit of memory is not kept, or counts what the system maps
         with open("/proc/self/statm") as file:
             mapped = int(file.read().split()[0]) * resource.getpagesize()
-        limits[resource.RLIMIT_AS] = mapped + MEMORY_BYTES
+        limits[resource.RLIMIT_AS] = mapped + memory_bytes
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
     for name, limit in limits.items():

@@ -243,6 +243,8 @@ class Upload(Base):
     image_rows: Mapped[int] = mapped_column(Integer)
     image_columns: Mapped[int] = mapped_column(Integer)
     classes: Mapped[int] = mapped_column(Integer)
+    class_names: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """In the order of the labels; NULL: numbers."""
     train_count: Mapped[int] = mapped_column(Integer)
     validation_count: Mapped[int] = mapped_column(Integer)
     sha256: Mapped[str] = mapped_column(String(80))

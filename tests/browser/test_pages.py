@@ -12,6 +12,7 @@ from urllib.parse import urldefrag, urlsplit
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from service.access.keys import Scope
@@ -168,10 +169,11 @@ def test_a_dataset_is_uploaded_shown_and_deleted(visit: Visit, tmp_path: Path) -
     bad.write_bytes(b"nothing of that kind")
     page = visit.open("/datasets")
     page.get_by_label("Name").fill("my-stripes")
-    page.get_by_label("Archive with").set_input_files(bad)
+    page.get_by_label("Format").select_option("archive")
+    page.get_by_label("Archive", exact=True).set_input_files(bad)
     page.get_by_role("button", name="Upload").click()
     expect(page.locator("#upload-error")).to_contain_text("These files could not be read as a dataset.")
-    page.get_by_label("Archive with").set_input_files(good)
+    page.get_by_label("Archive", exact=True).set_input_files(good)
     page.get_by_role("button", name="Upload").click()
     page.wait_for_url("**/datasets/my-stripes")
     expect(page.locator("main")).to_contain_text("6 \u00d7 5 pixels")
@@ -180,6 +182,36 @@ def test_a_dataset_is_uploaded_shown_and_deleted(visit: Visit, tmp_path: Path) -
     page.locator("#confirm").get_by_role("button", name="Delete").click()
     page.wait_for_url("**/datasets")
     expect(page.locator(".dataset", has_text="my-stripes")).to_have_count(0)
+
+
+@only_with([Auth.LOCAL])
+def test_a_folder_of_images_is_uploaded(visit: Visit, tmp_path: Path) -> None:
+    """One file's name is longer than a tar has room for; a hidden file and a text are left out."""
+    visit.watched.expected = ["422"]
+    photos = tmp_path / "wild animals"
+    for name, level in (("cats", 40), ("dögs", 200)):
+        (photos / name).mkdir(parents=True)
+        for index in range(12):
+            size = (30, 20) if index else (20, 30)
+            Image.new("RGB", size, (level, level, level)).save(
+                photos / name / f"{'x' * (80 if index else 200)}{index}.png"
+            )
+        (photos / name / ".hidden.png").write_bytes(b"junk")
+        (photos / name / "notes.txt").write_text("mine")
+    page = visit.open("/datasets")
+    page.get_by_role("button", name="Upload").click()
+    expect(page.get_by_label("Name")).to_have_js_property("validity.valid", False)
+    page.locator("#folder").set_input_files(photos)
+    expect(page.locator("#folder-chosen")).to_have_text("24 images in 2 folders")
+    expect(page.get_by_label("Name")).to_have_value("wild-animals")
+    page.get_by_role("button", name="Upload").click()
+    expect(page.locator("#upload-error")).to_contain_text("2 sizes: 30x20 (22), 20x30 (2)")
+    page.get_by_label("Size").fill("24x16")
+    page.get_by_role("button", name="Upload").click()
+    page.wait_for_url("**/datasets/wild-animals")
+    expect(page.locator("main")).to_contain_text("16 \u00d7 24 pixels")
+    expect(page.locator("main .tag")).to_have_text(["cats", "dögs"])
+    until(page, "document.querySelector('img.preview').naturalWidth > 0")
 
 
 @only_with([Auth.KEYS])

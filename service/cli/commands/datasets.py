@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 import click
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.target import Target, service_options
-from service.cli.text import to_json
-from service.spec.metric_info import size
+from service.cli.text import to_json, visible
+from service.spec import metric_info
+
+_ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
+_SHOWN_CLASSES: Final = 10
 
 
 @click.command("datasets")
@@ -44,8 +58,9 @@ def list_datasets(target: Target) -> None:
 
 
 @click.command()
-@click.argument("name")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[NAME] PATH...")
+@click.option("--name", help="Name of the dataset; the first argument otherwise.")
+@click.option("--size", help="Scale and crop image files to this size in pixels: 32, or 32x24 for width x height.")
 @click.option(
     "--validation-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -53,33 +68,106 @@ def list_datasets(target: Target) -> None:
 )
 @service_options
 @click.pass_obj
-def upload(target: Target, name: str, files: tuple[Path, ...], validation_fraction: float | None) -> None:
-    """Upload a dataset from FILES and call it NAME, or a new version of NAME.
+def upload(
+    target: Target, paths: tuple[Path, ...], name: str | None, size: str | None, validation_fraction: float | None
+) -> None:
+    """Upload a dataset, or a new version of one.
 
-    FILES are one NPZ archive, or IDX files (plain or gzipped). File names tell IDX files apart: "label" marks labels;
-    "t10k", "test" or "val" marks validation data.
+    PATH is a folder with a folder of image files for each class, a zip or tar archive of one, an NPZ archive, or IDX
+    files (plain or gzipped): `tapeline upload photos/ --name mine --size 32`.
+
+    Folders named train and validation (or val, test) are used as such. Image files are PNG, JPEG, WebP, BMP or GIF, and
+    become greyscale. File names tell IDX files apart: "label" marks labels; "t10k", "test" or "val" marks validation
+    data.
     """
-    by_field: dict[str, Path] = {}
-    for path in files:
-        field = field_of(path.name)
-        if field in by_field:
-            raise Failure(f"{by_field[field]} and {path} would both be used as {field}: rename one")
-        by_field[field] = path
-    with target.client() as client:
-        item = client.upload(name, by_field, validation_fraction=validation_fraction)
+    name, paths = _named(name, paths)
+    with ExitStack() as stack:
+        if any(path.is_dir() for path in paths):
+            if len(paths) > 1:
+                raise Failure("upload one folder at a time: its folders are the classes")
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
+            by_field = {"archive": _packed(paths[0], folder / "images.tar", size)}
+        else:
+            by_field = _by_field(paths)
+        client = stack.enter_context(target.client())
+        bar = stack.enter_context(_bar(DownloadColumn(), TransferSpeedColumn()))
+        task = bar.add_task("uploading", total=sum(path.stat().st_size for path in by_field.values()))
+
+        def on_progress(count: int) -> None:
+            bar.advance(task, count)
+            if bar.tasks[task].finished:
+                bar.update(task, description="reading")  # the service does
+
+        item = client.upload(
+            name, by_field, validation_fraction=validation_fraction, size=size, on_progress=on_progress
+        )
     if target.as_json:
         click.echo(to_json(item))
     else:
         counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation images"
-        click.echo(f"{name}: {counts}, {item['classes']} classes")
+        shape = " x ".join(map(str, item["image_shape"]))
+        click.echo(f"{name}: {counts} of {shape} pixels, {item['classes']} classes: {_classes(item['class_names'])}")
         if len(item["versions"]) > 1:
             click.echo(f"it is the newest of {len(item['versions'])} versions: {', '.join(item['versions'])}")
+
+
+def _named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
+    """The name and the files of what was given: ``mine photos/``, ``photos/ --name mine`` or ``photos/``."""
+    if name is None and len(paths) > 1:
+        name, paths = str(paths[0]), paths[1:]
+    for path in paths:
+        if not path.exists():
+            raise Failure(f"{path} does not exist")
+    return name or paths[0].resolve().name.partition(".")[0], paths
+
+
+def _packed(folder: Path, target: Path, size: str | None) -> Path:
+    from service.cli import packing  # here: it loads Pillow
+    from service.datasets.formats.photos import SUFFIXES, parse_size
+
+    try:
+        width_and_height = parse_size(size) if size is not None else None
+    except ValueError as error:
+        raise Failure(f"--size: {error}") from error
+    images = packing.images_of(folder)
+    if not images:
+        raise Failure(f"{folder} contains no images; files ending in {', '.join(SUFFIXES)} are read")
+    with _bar(MofNCompleteColumn()) as bar:
+        task = bar.add_task("packing", total=len(images))
+        packing.pack(folder, images, target, size=width_and_height, on_image=lambda: bar.advance(task))
+    return target
+
+
+def _by_field(paths: tuple[Path, ...]) -> dict[str, Path]:
+    by_field: dict[str, Path] = {}
+    for path in paths:
+        field = field_of(path.name)
+        if field in by_field:
+            raise Failure(f"{by_field[field]} and {path} would both be used as {field}: rename one")
+        by_field[field] = path
+    return by_field
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
+    """A bar on stderr, and nothing where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), *columns, console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+
+
+def _classes(names: Sequence[str]) -> str:
+    shown = ", ".join(visible(name) for name in names[:_SHOWN_CLASSES])
+    return f"{shown}, and {len(names) - _SHOWN_CLASSES} more" if len(names) > _SHOWN_CLASSES else shown
 
 
 def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
     """A dataset as columns."""
     download = (
-        f"needs a download ({size(item['download_bytes'])})" if item.get("download_bytes") else "needs a download"
+        f"needs a download ({metric_info.size(item['download_bytes'])})"
+        if item.get("download_bytes")
+        else "needs a download"
     )
     note = item["problem"] or ("uploaded" if item["uploaded"] else "" if item["available"] else download)
     if item.get("state") == "unavailable" and not item["problem"]:
@@ -97,7 +185,7 @@ def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
 def field_of(name: str) -> str:
     """The field of the form that a file goes into, by its name."""
     lower = name.lower()
-    if lower.endswith(".npz"):
+    if lower.endswith(_ARCHIVES):
         return "archive"
     role = "labels" if "label" in lower else "images"
     return f"validation_{role}" if any(word in lower for word in ("t10k", "test", "val")) else role

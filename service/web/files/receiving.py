@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Final, cast
 
 from flask import request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
+from service.datasets.formats.photos import Size, parse_size
 from service.datasets.importer import DEFAULT_FRACTION, FIELDS, UploadRefused
 from service.web.middleware.problems import Problem
 from service.web.server import arrivals
@@ -33,8 +34,13 @@ MAX_CONCURRENT_UPLOADS: Final = 32
 _File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "binary"})]
 
 
+def _sized(text: str) -> str:
+    parse_size(text)
+    return text
+
+
 class UploadForm(BaseModel):
-    """A dataset: one NPZ archive, or IDX files, plain or gzipped."""
+    """A dataset: an archive of image files, one NPZ archive, or IDX files, plain or gzipped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -46,9 +52,16 @@ class UploadForm(BaseModel):
         description="Share of each class to set aside for validation, if there are no validation images "
         f"(default: {DEFAULT_FRACTION}).",
     )
+    size: Annotated[str, StringConstraints(max_length=20), AfterValidator(_sized)] | None = Field(
+        None,
+        description="For an archive of image files: scale each to cover this size in pixels, and crop evenly. `32`, or "
+        "`32x24` for width x height. Required if the images have several sizes.",
+    )
     archive: _File = Field(
         None,
-        description="NPZ with the arrays `images` and `labels`, and optionally `validation_images` and "
+        description="A zip or tar file (also gzipped) of PNG, JPEG, WebP, BMP or GIF files with a folder for each "
+        "class, optionally under `train/` and `validation/` (or `val/`, `test/`); folder names become class names. "
+        "Or an NPZ file with the arrays `images` and `labels`, and optionally `validation_images` and "
         "`validation_labels`; names such as `x_train` and `y_test` are accepted. Images have the shape (count, rows, "
         "columns) and are integers from 0 to 255, or floats in [0, 1]. Labels are integers from 0 to 255.",
     )
@@ -56,6 +69,11 @@ class UploadForm(BaseModel):
     labels: _File = Field(None, description="IDX file with the shape (count).")
     validation_images: _File = None
     validation_labels: _File = None
+
+    @property
+    def width_and_height(self) -> Size | None:
+        """What ``size`` says."""
+        return None if self.size is None else parse_size(self.size)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -172,13 +190,16 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
                     detail = "is missing"
                 case "string_pattern_mismatch":
                     detail = "must be 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
+                case _ if name == "size":
+                    detail = f"must be a width such as 32, or width and height such as 32x24: {item['msg']}"
                 case _:
                     detail = f"must be a number between 0 and 1: {item['msg']}"
             faults.setdefault(name[:80], detail)
     if faults:
         raise UploadRefused(faults)
     if not form.files:
-        raise UploadRefused({"archive": "is missing: send an NPZ file, or IDX files as images and labels"})
+        detail = "is missing: send an archive of images, an NPZ file, or IDX files as images and labels"
+        raise UploadRefused({"archive": detail})
     return form
 
 

@@ -1,41 +1,108 @@
 // Uploads a dataset, and deletes one.
-import { $, $$, announce } from "./dom.js";
+import { $, $$, announce, counted } from "./dom.js";
 import { call } from "./api.js";
 import { confirmed, faultsOf } from "./dialogs.js";
+import { tar } from "./tar.js";
+
+const IMAGE = /\.(png|jpe?g|jpe|webp|bmp|gif)$/i;
+const HIDDEN = /(^|\/)(\.|__MACOSX)/;
 
 const upload = $("#upload");
 if (upload) {
+  let chosen = []; // { path, file } of a folder
+
   const showFormat = () => {
     for (const label of $$("[data-format]", upload)) {
-      const isSelected = label.dataset.format === $("#format").value;
+      const isSelected = label.dataset.format.split(" ").includes($("#format").value);
       label.hidden = !isSelected;
       $("input", label).disabled = !isSelected;
     }
   };
+  const choose = (format) => {
+    $("#format").value = format;
+    showFormat();
+  };
+  // The name is a folder's, as far as a name may be so.
+  const propose = (name) => {
+    const field = $("[name=name]", upload);
+    field.value ||= name.replace(/\.(tar\.gz|tgz|tar|zip|npz)$/i, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 64);
+  };
+  const takeFolder = (files) => {
+    chosen = files.filter(({ path }) => IMAGE.test(path) && !HIDDEN.test(path)).sort((one, other) => (one.path < other.path ? -1 : 1));
+    const folders = new Set(chosen.map(({ path }) => path.slice(0, path.lastIndexOf("/"))));
+    $("#folder-chosen").textContent = chosen.length ? `${counted(chosen.length, "image")} in ${counted(folders.size, "folder")}` : "This folder contains no PNG, JPEG, WebP, BMP or GIF files.";
+    if (chosen.length) propose(chosen[0].path.split("/")[0]);
+  };
+
   $("#format").addEventListener("change", showFormat);
   showFormat();
+  $("#folder").addEventListener("change", ({ target }) => takeFolder([...target.files].map((file) => ({ path: file.webkitRelativePath, file }))));
+  $("[name=archive]", upload).addEventListener("change", ({ target }) => target.files[0] && propose(target.files[0].name));
+
+  const card = upload.closest(".card");
+  card.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    card.classList.add("dropping");
+  });
+  card.addEventListener("dragleave", () => card.classList.remove("dropping"));
+  card.addEventListener("drop", async (event) => {
+    event.preventDefault();
+    card.classList.remove("dropping");
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    if (entries.some((entry) => entry.isDirectory)) {
+      choose("folder");
+      takeFolder((await Promise.all(entries.map(filesOf))).flat());
+    } else if (event.dataTransfer.files.length) {
+      choose("archive");
+      $("[name=archive]", upload).files = event.dataTransfer.files;
+      propose(event.dataTransfer.files[0].name);
+    }
+  });
+
   upload.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const body = new FormData();
-    for (const field of upload.elements) {
-      if (!field.name || field.disabled) continue;
-      if (field.type === "file" && field.files.length) body.append(field.name, field.files[0]);
-      else if (field.type !== "file" && field.value) body.append(field.name, field.value);
-    }
     const button = $("button", upload);
     button.disabled = true;
     $("#upload-busy").hidden = false;
     $("#upload-error").hidden = true;
     try {
-      location.assign((await call("/datasets", { method: "POST", body })).urls.self);
+      location.assign((await call("/datasets", { method: "POST", body: body() })).urls.self);
     } catch (error) {
-      $("#upload-error").textContent = [error.problem?.title, faultsOf(error)].filter(Boolean).join(" ");
+      $("#upload-error").textContent = error.problem ? [error.problem.title, faultsOf(error)].filter(Boolean).join(" ") : error.message;
       $("#upload-error").hidden = false;
     } finally {
       button.disabled = false;
       $("#upload-busy").hidden = true;
     }
   });
+
+  function body() {
+    const form = new FormData();
+    for (const field of upload.elements) {
+      if (!field.name || field.disabled) continue;
+      if (field.type === "file" && field.files.length) form.append(field.name, field.files[0]);
+      else if (field.type !== "file" && field.value) form.append(field.name, field.value);
+    }
+    if ($("#format").value === "folder") {
+      if (!chosen.length) throw new Error("Choose a folder with a folder of images for each class.");
+      form.append("archive", tar(chosen), "images.tar");
+    }
+    return form;
+  }
+}
+
+// All files under a dropped entry; a directory gives its entries in portions.
+async function filesOf(entry) {
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    return [{ path: entry.fullPath.replace(/^\//, ""), file }];
+  }
+  const [reader, found] = [entry.createReader(), []];
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!some.length) return found;
+    found.push(...(await Promise.all(some.map(filesOf))).flat());
+  }
 }
 
 $("#delete-dataset")?.addEventListener("click", async ({ target }) => {

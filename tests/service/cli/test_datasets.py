@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 
 Run = Callable[..., Result]
 SPEC = {"kind": "classifier", "dataset": {"name": "stripes"}, "epochs": 1, "batch_size": 10}
@@ -22,9 +23,10 @@ def archive(tmp_path: Path) -> Path:
 
 def test_what_is_sent_is_listed_and_trained_on(run: Run, archive: Path) -> None:
     sent = run("upload", "stripes", str(archive))
-    assert (sent.exit_code, sent.stdout) == (0, "stripes: 51 training and 9 validation images, 3 classes\n"), (
-        sent.output
-    )
+    assert (sent.exit_code, sent.stdout) == (
+        0,
+        "stripes: 51 training and 9 validation images of 6 x 5 pixels, 3 classes: 0, 1, 2\n",
+    ), sent.output
     assert "stripes\t6 x 5\t3\t51\t9\tuploaded\n" in run("datasets").stdout
     (item,) = (one for one in json.loads(run("datasets", "--json").stdout) if one["name"] == "stripes")
     assert (item["image_shape"], item["uploaded"]) == ([6, 5], True)
@@ -65,3 +67,32 @@ def test_two_files_for_one_place_are_named(run: Run, tmp_path: Path) -> None:
     assert refused.exit_code != 0
     assert "a-images" in refused.stderr
     assert "b-images" in refused.stderr
+
+
+def test_a_folder_of_photos_is_packed_sent_and_trained_on(run: Run, tmp_path: Path) -> None:
+    """Large photos of two sizes, of which small ones are sent; the class has the folder's name up to the prediction."""
+    photos = tmp_path / "photos"
+    for name, level in (("day", 220), ("night", 30)):
+        (photos / name).mkdir(parents=True)
+        for index in range(20):
+            image = Image.new("RGB", (320, 240) if index % 2 else (240, 320), (level, level - index, level))
+            image.save(photos / name / f"{index}.jpg")
+    (photos / "notes.txt").write_text("mine")
+    refused = run("upload", f"{photos}/")
+    assert refused.exit_code != 0
+    assert "2 sizes" in refused.stderr
+    sent = run("upload", f"{photos}/", "--name", "sky", "--size", "16x12")
+    assert (sent.exit_code, sent.stdout) == (
+        0,
+        "sky: 34 training and 6 validation images of 12 x 16 pixels, 2 classes: day, night\n",
+    ), sent.output
+    spec = {"kind": "classifier", "name": "sky", "dataset": {"name": "sky"}, "epochs": 3, "batch_size": 4}
+    trained = run("train", "-", "--watch", spec=json.dumps(spec))
+    assert (trained.exit_code, trained.stdout.splitlines()[-1]) == (0, "succeeded"), trained.output
+    Image.new("L", (16, 12), 25).save(tmp_path / "dark.png")
+    assert "\tnight\t" in run("predict", "sky", str(tmp_path / "dark.png")).stdout
+    (photos / "day" / "broken.jpg").write_bytes(b"no image")
+    refused = run("upload", str(photos), "--name", "sky", "--size", "16")
+    assert refused.exit_code != 0
+    assert "broken.jpg" in refused.stderr
+    assert "remove" in refused.stderr

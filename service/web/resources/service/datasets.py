@@ -70,8 +70,9 @@ def upload() -> Response:
     A name stands for its newest version, `name@1a2b3c4d` for the version whose SHA-256 starts with these digits. A
     job keeps the version that it was submitted with.
 
-    Greyscale images with their classes, as one NPZ archive or as IDX files, plain or gzipped; see the fields of the
-    form. The files are read in a sandbox. Other owners cannot see the dataset.
+    Images with their classes: a zip or tar archive with a folder of image files for each class, an NPZ archive, or
+    IDX files, plain or gzipped; see the fields of the form. Images become greyscale. The files are read in a sandbox.
+    Other owners cannot see the dataset.
     """
     queries.read_query(NoQuery)
     here = services()
@@ -98,7 +99,7 @@ def _import_dataset(upload_id: str) -> str:
         arrays = folder / "arrays"
         arrays.mkdir()
         with _reading:
-            taken = import_in_sandbox(form.files, arrays, fraction=form.validation_fraction)
+            taken = import_in_sandbox(form.files, arrays, fraction=form.validation_fraction, size=form.width_and_height)
         files.finish(upload_id, arrays)
     except OSError as error:
         files.discard(upload_id)
@@ -135,6 +136,7 @@ def _store(upload_id: str, name: str, taken: ImportedDataset) -> str:
             image_rows=taken.rows,
             image_columns=taken.columns,
             classes=taken.classes,
+            class_names=list(taken.class_names) if taken.class_names is not None else None,
             train_count=taken.train_count,
             validation_count=taken.validation_count,
             sha256=taken.sha256,

@@ -1,0 +1,64 @@
+"""A folder of image files, packed for an upload."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from service.cli.errors import Failure
+from service.datasets.formats.photos import SUFFIXES, Size, UnreadableImage, decode
+
+_NAMED = 5
+
+
+def images_of(folder: Path) -> list[Path]:
+    """The image files of a folder and of those in it, without hidden ones, in a fixed order."""
+    return sorted(_walk(folder))
+
+
+def pack(folder: Path, images: list[Path], target: Path, *, size: Size | None, on_image: Callable[[], None]) -> None:
+    """Write a tar file with the images.
+
+    Args:
+        size: scale them first, so that less is sent.
+        on_image: called after each.
+
+    Raises:
+        Failure: some cannot be read; they are named.
+    """
+    faults: list[str] = []
+    with tarfile.open(target, "w") as archive:
+        for path in images:
+            name = path.relative_to(folder)
+            try:
+                if size is None:
+                    archive.add(path, name.as_posix())
+                else:
+                    data = _shrunk(path, size)
+                    entry = tarfile.TarInfo(name.with_name(f"{name.name}.png").as_posix())
+                    entry.size = len(data)
+                    archive.addfile(entry, io.BytesIO(data))
+            except (UnreadableImage, OSError) as error:
+                faults.append(f"{path} {getattr(error, 'strerror', None) or error}")
+            on_image()
+    if faults:
+        more = f"\n  and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
+        raise Failure("these files cannot be read; remove or replace them:\n  " + "\n  ".join(faults[:_NAMED]) + more)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        for name in files:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield Path(place, name)
+
+
+def _shrunk(path: Path, size: Size) -> bytes:
+    data = io.BytesIO()
+    with path.open("rb") as file:
+        decode(file, size).save(data, "PNG")
+    return data.getvalue()

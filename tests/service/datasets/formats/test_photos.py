@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.datasets.cache import open_arrays
+from service.datasets.formats.photos import parse_size
+from service.datasets.importer import UploadRefused, import_dataset
+from service.datasets.info import DatasetInfo
+from service.datasets.sandbox import import_in_sandbox
+
+
+def picture(
+    size: tuple[int, int] = (8, 6),
+    colour: object = (255, 255, 255),
+    *,
+    mode: str = "RGB",
+    fmt: str = "PNG",
+    **how: object,
+) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size, colour).save(file, fmt, **how)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def zipped(path: Path, files: Mapping[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tarred(path: Path, files: Mapping[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def taken(path: Path, tmp_path: Path, **how: object) -> tuple[DatasetInfo, dict[str, np.ndarray]]:
+    """What came out, as a training finds it."""
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    found = import_in_sandbox({"archive": path}, folder, fraction=None, **how)  # type: ignore[arg-type]
+    info = DatasetInfo(
+        name="x", title="x", image_shape=(found.rows, found.columns), classes=found.classes,
+        train_count=found.train_count, validation_count=found.validation_count,
+        class_names=tuple(found.class_names or ()), source="", licence="", sha256=found.sha256, available=True,
+    )  # fmt: skip
+    data = open_arrays(folder, info)
+    return info, {
+        "train": np.array(data.train_images), "labels": np.array(data.train_labels),
+        "validation": np.array(data.validation_images), "validation_labels": np.array(data.validation_labels),
+    }  # fmt: skip
+
+
+def refused(path: Path, tmp_path: Path, **how: object) -> str:
+    folder = tmp_path / "refused"
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(UploadRefused) as error:
+        import_dataset({"archive": path}, folder, fraction=None, **how)  # type: ignore[arg-type]
+    return error.value.faults["archive"]
+
+
+LEVELS = {"dark": 9, "light": 200}
+TWO = {
+    **{f"photos/{name}/{index}.png": picture(colour=(LEVELS[name],) * 3) for name in LEVELS for index in range(10)},
+    "photos/README.txt": b"not an image",
+    "__MACOSX/photos/dark/._0.png": b"junk",
+    "photos/.DS_Store": b"junk",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])
+def test_folders_become_classes(tmp_path: Path, name: str) -> None:
+    pack: Callable[[Path, Mapping[str, bytes]], Path] = zipped if name.endswith("zip") else tarred
+    info, arrays = taken(pack(tmp_path / name, TWO), tmp_path)
+    assert (info.image_shape, info.class_names) == ((6, 8), ("dark", "light"))
+    assert (info.train_count, info.validation_count) == (18, 2)
+    for part, labels in (("train", "labels"), ("validation", "validation_labels")):
+        assert arrays[part].shape[1:] == (6, 8)
+        assert [int(image.max()) for image in arrays[part]] == [(9, 200)[label] for label in arrays[labels]]
+
+
+def test_parts_are_kept(tmp_path: Path) -> None:
+    files = {
+        f"d/{part}/{digit}/{index}.png": picture(colour=(int(digit), index, 0))
+        for part, count in (("train", 4), ("val", 2))
+        for digit in ("2", "10", "1")
+        for index in range(count)
+    }
+    info, arrays = taken(tarred(tmp_path / "x.tar", files), tmp_path)
+    assert info.class_names == ("1", "2", "10")
+    assert (info.train_count, info.validation_count) == (12, 6)
+    assert sorted(arrays["validation_labels"]) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
+def test_formats_are_read_and_scaled(tmp_path: Path, fmt: str) -> None:
+    """The left half is white: it stays so where an image is scaled and cropped."""
+    image = Image.new("L", (64, 48))
+    image.paste(255, (0, 0, 32, 48))
+    file = io.BytesIO()
+    image.convert("RGB").save(file, fmt)
+    files = {f"{label}/{index}.{fmt.lower()}": file.getvalue() for label in "ab" for index in range(8)}
+    info, arrays = taken(zipped(tmp_path / "x.zip", files), tmp_path, size=(16, 8))
+    assert info.image_shape == (8, 16)
+    assert np.abs(arrays["train"][:, :, :7].astype(int) - 255).max() < 16
+    assert arrays["train"][:, :, 9:].max() < 16
+
+
+def test_a_photo_is_turned_upright(tmp_path: Path) -> None:
+    """Orientation 6: what the file has on its left is above."""
+    image = Image.new("L", (40, 20))
+    image.paste(255, (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    image.save(file, "JPEG", exif=exif, quality=95)
+    files = {f"{label}/{index}.jpg": file.getvalue() for label in "ab" for index in range(8)}
+    info, arrays = taken(zipped(tmp_path / "x.zip", files), tmp_path)
+    assert info.image_shape == (40, 20)
+    assert arrays["train"][0, :18].min() > 240
+    assert arrays["train"][0, 22:].max() < 15
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "how", "level"),
+    [
+        ("RGBA", (255, 255, 255, 0), {}, 0),  # what is transparent is black, as in /predict
+        ("RGBA", (255, 255, 255, 255), {}, 255),
+        ("LA", (200, 255), {}, 200),
+        ("P", 1, {}, None),
+        ("1", 1, {}, 255),
+        ("I;16", 257 * 100, {}, 100),
+        ("CMYK", (0, 0, 0, 0), {"fmt": "JPEG"}, 255),
+        ("CMYK", (0, 0, 0, 255), {"fmt": "JPEG"}, 0),
+    ],
+)
+def test_every_kind_of_pixel_becomes_grey(
+    tmp_path: Path, mode: str, colour: object, how: dict[str, str], level: int | None
+) -> None:
+    data = picture(colour=colour, mode=mode, **how)  # type: ignore[arg-type]
+    suffix = how.get("fmt", "PNG").lower()
+    files = {f"{label}/{index}.{suffix}": data for label in "ab" for index in range(8)}
+    _, arrays = taken(zipped(tmp_path / "x.zip", files), tmp_path)
+    if level is not None:
+        assert abs(int(arrays["train"][0, 0, 0]) - level) <= 1
+
+
+def test_what_is_wrong_is_said_with_a_remedy(tmp_path: Path) -> None:
+    good = {f"{label}/{index}.png": picture() for label in "ab" for index in range(8)}
+    odd = picture((9, 9))
+    cases: dict[str, tuple[dict[str, bytes], tuple[str, ...]]] = {
+        "sizes": (good | {"a/9.png": odd, "b/9.png": odd}, ("2 sizes: 8x6 (16), 9x9 (2)", "give a size")),
+        "broken": (good | {"a/9.png": b"\x89PNG junk"}, ("a/9.png", "is not a PNG", "remove")),
+        "large": ({name: picture((600, 10)) for name in good}, ("sides of 1 to 512", "give a size")),
+        "flat": ({f"{index}.png": picture() for index in range(8)}, ("outside of class folders", "a folder per class")),
+        "one": ({f"a/{index}.png": picture() for index in range(8)}, ("one class folder",)),
+        "none": ({"a/b.txt": b"text", "a/c.txt": b"text"}, ("contains no images", ".png")),
+        "new": (
+            {f"train/{name}": data for name, data in good.items()} | {"val/c/1.png": picture()},
+            ("'c' for validation",),
+        ),
+        "twice": (good | {"./a/0.png": picture()}, ("two files a/0.png",)),
+    }  # fmt: skip
+    for name, (files, said) in cases.items():
+        found = refused(zipped(tmp_path / f"{name}.zip", files), tmp_path)
+        assert all(part in found for part in said), (name, found)
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    """Whatever byte is changed, and wherever it ends: a dataset or a refusal comes out, and nothing else."""
+    chance = random.Random(5)
+    for pack, name in ((zipped, "x.zip"), (tarred, "x.tar"), (tarred, "x.tar.gz")):
+        whole = pack(tmp_path / name, TWO).read_bytes()
+        for number in range(30):
+            data = bytearray(whole)
+            if number % 3:
+                for _ in range(number % 5 + 1):
+                    data[chance.randrange(len(data))] = chance.randrange(256)
+            else:
+                del data[chance.randrange(len(data)) :]
+            (tmp_path / "damaged").write_bytes(data)
+            folder = tmp_path / f"out-{name}-{number}"
+            folder.mkdir()
+            try:
+                import_dataset({"archive": tmp_path / "damaged"}, folder, fraction=None)
+            except UploadRefused as error:
+                assert str(error)
+
+
+def test_bombs_are_refused_within_the_limits(tmp_path: Path) -> None:
+    """Pixels are counted before they are unpacked; a gzip that never ends meets the limit on time or size."""
+    bomb = picture((12_000, 12_000), 1, mode="1")
+    assert len(bomb) < 100_000
+    files = {f"{label}/{index}.png": bomb for label in "ab" for index in range(4)}
+    assert "too many pixels" in refused(zipped(tmp_path / "x.zip", files), tmp_path)
+    (tmp_path / "zeros.tar.gz").write_bytes(gzip.compress(bytes(50 * 2**20)))
+    assert refused(tmp_path / "zeros.tar.gz", tmp_path)
+
+
+@pytest.mark.parametrize(("text", "size"), [("32", (32, 32)), ("32x24", (32, 24)), (" 8X6 ", (8, 6))])
+def test_sizes(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "x", "32x", "3.5", "-1", "32x24x3", "99999"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="write 32"):
+        parse_size(text)
