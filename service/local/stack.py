@@ -63,7 +63,7 @@ class HomeInUse(StackError):
         where = f" at {url}" if url else ""
         who = f" (process {pid})" if pid else ""
         super().__init__(
-            f"Tapeline already runs on {home}{where}{who}; use it, stop it, or start a second one beside it:\n"
+            f"Tapeline already runs on {home}{where}{who}; use it, stop it, or start a second one:\n"
             f"  TAPELINE_HOME=/another/folder TAPELINE_PORT={port} {_again()}"
         )
         self.home, self.pid, self.url = home, pid, url
@@ -191,7 +191,7 @@ class LocalStack:
                 if pid is None or _is_alive(pid) or time.monotonic() > deadline:
                     raise HomeInUse(home, pid, url) from None
                 if not told:
-                    self._notify("waiting for processes of the last run to end ...")
+                    self._notify("waiting for processes of the previous run to end ...")
                     told = True
                 time.sleep(_TICK_S)
             else:

@@ -103,10 +103,10 @@ def test_an_exported_log_is_verified_without_the_database(database: Database, ru
         (3, lambda line: line.replace("ann", "bob"), "seal 2"),
         (3, lambda line: "", "entries are missing"),
         (8, lambda line: "", "the right counts"),
-        (1, lambda line: line.replace('"count":2', '"count":"2"'), "no entry, seal or end"),
+        (1, lambda line: line.replace('"count":2', '"count":"2"'), "not an entry, a seal, or an end line"),
         (4, lambda line: line[:-2], "line 5: not JSON"),
         (2, lambda line: line.replace('"owner"', '"owner":"x","owner"'), "a key is repeated"),
-        (9, lambda line: "", "not whole"),
+        (9, lambda line: "", "truncated"),
         (9, lambda line: line + "\n" + line, "more after the end"),
         (0, lambda line: "", "no exported audit log"),
     ]:
