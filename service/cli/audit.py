@@ -65,7 +65,7 @@ def audit(
 def verify(context: click.Context, source: IO[str] | None, head: str | None, as_json: bool) -> None:
     """Verify the audit log, or an exported FILE (-: standard input).
 
-    Recomputes the hash chain, and prints its head: keep it elsewhere, since somebody with all rights to the database
+    Recomputes the hash chain, and prints its head: keep it elsewhere, since anyone with full rights to the database
     can rebuild the chain. Exit code 1: the log does not match its seals, or the chain does not contain --head.
     """
     if source is not None:
