@@ -19,7 +19,7 @@ from migrations.upgrade import upgrade
 from service.jobs import actions, calibrations, events
 from service.jobs.actions import Submission
 from service.runtime.settings import Settings
-from service.spec import costs
+from service.spec.estimation import costs
 from service.spec.validation import resolve
 from service.states import TERMINAL
 from service.storage.database import Database

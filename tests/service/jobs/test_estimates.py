@@ -12,8 +12,8 @@ from sqlalchemy import event
 
 from service.jobs import calibrations, leases, uploads
 from service.jobs.estimates import _spread, plan
-from service.spec import work
-from service.spec.layer_shapes import Shape
+from service.spec.estimation import work
+from service.spec.estimation.layer_shapes import Shape
 from service.spec.validation import resolve
 from service.storage.database import Database
 from service.storage.tables import Calibration, Upload, Worker

@@ -17,7 +17,7 @@ from service.jobs import actions, leases
 from service.jobs.actions import Submission
 from service.jobs.leases import EpochRecord, Position
 from service.jobs.uploads import UploadFolder
-from service.spec import costs
+from service.spec.estimation import costs
 from service.spec.validation import resolve
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database, now_ms

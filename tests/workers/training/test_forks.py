@@ -13,7 +13,8 @@ from sqlalchemy import update
 from engine.checkpoint import State
 from service.jobs import actions
 from service.jobs.actions import Origin, Submission
-from service.spec import costs, validation
+from service.spec import validation
+from service.spec.estimation import costs
 from service.spec.validation import resolve
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind

@@ -16,7 +16,8 @@ from service.jobs import actions, names
 from service.jobs.actions import Origin, Submission
 from service.jobs.changes import ForkRequest, JobPatch
 from service.runtime.failpoints import reach
-from service.spec import costs, validation
+from service.spec import validation
+from service.spec.estimation import costs
 from service.spec.schema import Spec
 from service.states import Action
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
