@@ -25,7 +25,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="numbers of BLAS threads")
     parser.add_argument("--results", type=Path, default=tables.RESULTS, help="folder for JSON and pictures")
     parser.add_argument("--quick", action="store_true", help="the table only: no growth, no pictures")
-    parser.add_argument("--readme", action="store_true", help="measure nothing: write the kept results into README.md")
+    parser.add_argument(
+        "--document", action="store_true", help="measure nothing: write the kept results into docs/performance.md"
+    )
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -33,8 +35,8 @@ def main() -> None:
 
         json.dump(measuring.measure(options.measure, growth=not options.quick), sys.stdout)
         return
-    if options.readme:
-        tables.update_readme()
+    if options.document:
+        tables.update_document()
         return
     parts = [_in_process(threads, options.quick) for threads in options.threads]
     rows = [row for part in parts for row in part["rows"]]

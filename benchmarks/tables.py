@@ -1,4 +1,4 @@
-"""The results as tables: text for the terminal, and the section between two comments in the README."""
+"""The results as tables: text for the terminal, and the section between two comments in docs/performance.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
 PROSE_COLUMNS = 110
 BEGIN, END = "<!-- make bench: the table -->", "<!-- make bench: the end -->"
 
@@ -63,7 +63,7 @@ def memory_text(rows: list[Row]) -> str:
 
 
 def markdown(rows: list[Row], memory: list[Row], machine: dict[str, Any]) -> str:
-    """The section in the README: where it was measured, the rows, PyTorch's share of products, the memory of a step."""
+    """The section as Markdown: where it was measured, the rows, PyTorch's share of products, the memory of a step."""
     versions = f"NumPy {machine['numpy']} with {machine['blas']}, PyTorch {machine['torch']}"
     where = f"Measured on {machine['cpu']}, {machine['cores']} cores, {versions}. A figure in **bold** misses its goal."
     scalars = next(row for row in rows if row.get("scalars_ms"))
@@ -123,19 +123,19 @@ def _marked(ratio: float | None, misses: bool) -> str:
     return f"**{_number(ratio, 2)}**" if misses else _number(ratio, 2)
 
 
-def in_readme() -> str:
-    """The results that are kept, as the README has them."""
+def kept() -> str:
+    """The results that are kept, as the document has them."""
     read = [
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in ("speed", "memory", "machine")
     ]
     return markdown(*read)
 
 
-def update_readme() -> None:
-    """Write the results that are kept into the README."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+def update_document() -> None:
+    """Write the results that are kept into the document."""
+    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    README.write_text(f"{before}{BEGIN}\n\n{in_readme()}\n\n{END}{after}", encoding="utf-8")
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{kept()}\n\n{END}{after}", encoding="utf-8")
 
 
 def _needed(row: Row) -> int:

@@ -126,7 +126,7 @@ class UploadExists(ContractError):
     """The owner has the same data under this name already."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is already a dataset {name!r} with exactly these data")
+        super().__init__(f"there is already a dataset {name!r} with exactly this data")
         self.name = name
 
 

@@ -19,8 +19,8 @@ GOALS = {  # (preset, dataset) -> the accuracy that every seed is to reach at it
 }
 LEAST_SHARE = 0.03
 """What the rarest digit is to have of a GAN's samples."""
-PLACES = ("README.md", "docs/results.md")
-"""Documents that show the short table, between two marks."""
+DOCUMENT = "docs/results.md"
+"""It shows the short table, between two marks."""
 BEGIN, END = "<!-- make results: begin -->\n", "<!-- make results: end -->\n"
 
 Measured = dict[str, Any]
@@ -66,7 +66,7 @@ def every_row(content: Measured) -> str:
 
 
 def write(content: Measured, results: Path, root: Path) -> list[Path]:
-    """Markdown beside the JSON, and the short table into the documents that show it."""
+    """Markdown beside the JSON, and the short table into the document that shows it."""
     classifier = content["independent"]
     about = ["# What the presets reach", "", "Made by `make results`; docs/results.md explains it.", ""]
     for machine, kinds in _machines(content["rows"]).items():
@@ -85,16 +85,13 @@ def write(content: Measured, results: Path, root: Path) -> list[Path]:
     page = results / "presets.md"
     text = "\n".join([*about, whole(content), "", "## Every row", "", every_row(content), ""])
     page.write_text(text, encoding="utf-8")
-    written = [results / "presets.json", page]
-    for place in PLACES:
-        path = root / place
-        text = path.read_text(encoding="utf-8")
-        before, begin, rest = text.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if begin and end:
-            path.write_text(f"{before}{begin}\n{whole(content)}\n\n{end}{after}", encoding="utf-8")
-            written.append(path)
-    return written
+    document = root / DOCUMENT
+    before, begin, rest = document.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        return [results / "presets.json", page]
+    document.write_text(f"{before}{begin}\n{whole(content)}\n\n{end}{after}", encoding="utf-8")
+    return [results / "presets.json", page, document]
 
 
 def _machines(rows: list[Measured]) -> dict[str, list[str]]:

@@ -147,7 +147,7 @@ class _Verifier:
 
     def _entry(self, entry: Entry) -> None:
         if self._range.count and entry.id <= self._range.last_id:
-            raise _Mismatch(f"entry {entry.id} follows entry {self._range.last_id}: ids must rise")
+            raise _Mismatch(f"entry {entry.id} follows entry {self._range.last_id}: ids must increase")
         if self._last is not None and entry.id <= self._last.last_id:
             raise _Mismatch(f"entry {entry.id} was added to a sealed range: seal {self._last.id} ends before it")
         at_ms = entry.columns.get("at_ms")

@@ -43,7 +43,9 @@ def read(file: IO[str]) -> Iterator[Item]:
     """
     lines = _lines(file)
     if next(lines, (0, {}))[1] != {"format": FORMAT}:
-        raise AuditFileDamaged(1, f'it must be {{"format": {FORMAT}}}: this is no exported audit log of this version')
+        raise AuditFileDamaged(
+            1, f'it must be {{"format": {FORMAT}}}: this is not an audit log exported by this version'
+        )
     number = 1
     entries = seals = 0
     for number, line in lines:
@@ -57,10 +59,10 @@ def read(file: IO[str]) -> Iterator[Item]:
             case {"end": dict(counts)} if counts == {"entries": entries, "seals": seals}:
                 if next(lines, None) is None:
                     return
-                raise AuditFileDamaged(number + 1, "there is more after the end")
+                raise AuditFileDamaged(number + 1, "there is data after the end line")
             case _:
-                raise AuditFileDamaged(number, "this is no entry, seal or end with the right counts")
-    raise AuditFileDamaged(number, "the file ends without its last line: it is not whole")
+                raise AuditFileDamaged(number, "this is not an entry, a seal, or an end line with the right counts")
+    raise AuditFileDamaged(number, "the file is truncated: its last line is missing")
 
 
 def _lines(file: IO[str]) -> Iterator[tuple[int, Any]]:

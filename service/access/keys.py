@@ -93,7 +93,9 @@ def create(
         Its row, and the key itself, which cannot be had again.
     """
     if not OWNER.fullmatch(owner):
-        raise ValueError(f"an owner has up to 64 letters, digits and ._@-, and begins with one; not {owner!r}")
+        raise ValueError(
+            f"an owner must be up to 64 letters, digits and ._@-, beginning with a letter or digit; not {owner!r}"
+        )
     with database.write() as session:
         now = session.scalar(select(now_ms())) or 0
         expires_ms = None if lifetime_s is None else now + int(lifetime_s * 1000)
@@ -341,8 +343,8 @@ def require_some(settings: Settings, database: Database) -> None:
         if session.scalar(select(ApiKey.id).where(*_opens()).limit(1)) is not None:
             return
     raise SettingsError(
-        f"keys are required (TAPELINE_AUTH={settings.auth}, TAPELINE_HOST={settings.host}) and there are none: "
-        "make one with `tapeline keys create NAME`, set TAPELINE_API_KEYS, or listen on 127.0.0.1"
+        f"API keys are required (TAPELINE_AUTH={settings.auth}, TAPELINE_HOST={settings.host}), and there are none: "
+        "create one with `tapeline keys create NAME`, set TAPELINE_API_KEYS, or bind to 127.0.0.1"
     )
 
 

@@ -68,5 +68,5 @@ class GenerateRequest(Part):
         if self.count is not None and "seed" not in given:
             given.append("count")
         if len(given) > 1:
-            raise PydanticCustomError("two_sources", "{names} cannot go together", {"names": " and ".join(given)})
+            raise PydanticCustomError("two_sources", "{names} cannot be combined", {"names": " and ".join(given)})
         return self

@@ -1,4 +1,4 @@
-"""What a person sees when something is wrong: one clear line and a remedy, never a traceback."""
+"""Errors as users see them: one line and a remedy, never a traceback."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import click
 from service.cli.target import Target
 
 INTERRUPTED: Final = 130
-"""The exit code of a command that Ctrl-C ended, as shells give it."""
+"""The exit code of a command that was interrupted by Ctrl-C, as in shells."""
 
 
 class Failure(click.ClickException):
-    """The command did not do what it was asked to."""
+    """The command failed."""
 
     def __init__(self, message: str, problem: dict[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class Failure(click.ClickException):
         self.as_json = False
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print it to standard error; as JSON where the command was to speak JSON."""
+        """Print the error to standard error, as JSON with ``--json``."""
         if self.as_json:
             click.echo(json.dumps({"error": self.problem or {"detail": self.message}}), err=True)
         else:
@@ -31,24 +31,26 @@ class Failure(click.ClickException):
 
 
 class Commands(click.Group):
-    """Imports each command when it is needed, and turns the errors that are meant for people into one line and an exit
-    code. Commands are listed as they were added: in the order in which one meets them."""
+    """A command group that imports each command lazily, and turns expected errors into one line and an exit code.
+
+    Commands are listed in the order in which they were added.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._later: dict[str, tuple[str, str]] = {}
 
     def add_later(self, name: str, module: str, summary: str) -> None:
-        """Add a command that is imported when it is needed.
+        """Add a lazily imported command.
 
         Args:
-            module: has it in its ``COMMANDS``, or as an attribute of its name.
+            module: contains the command in its ``COMMANDS``, or as an attribute with its name.
             summary: the first sentence of its help.
         """
         self._later[name] = (module, summary)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A command by its name."""
+        """Import and return a command."""
         if cmd_name not in self._later:
             return None
         module = import_module(self._later[cmd_name][0])
@@ -64,11 +66,11 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that is asked for; of an unknown one, the name that was probably meant."""
+        """Resolve a command; for an unknown one, suggest the closest name."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from rapidfuzz import process  # here: only a mistake needs it
+            from rapidfuzz import process  # lazily: needed for mistakes only
 
             meant = process.extractOne(args[0], list(self._later), score_cutoff=60) if args else None
             if meant is None or args[0].startswith("-"):
@@ -76,13 +78,13 @@ class Commands(click.Group):
             raise click.UsageError(f"No such command {args[0]!r}. Did you mean {meant[0]!r}?", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from their summaries."""
+        """Write the list of commands with their summaries, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in self._later.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
-        """The names of commands and options that begin so."""
-        from click.shell_completion import CompletionItem  # here: only a shell asks for it
+        """Complete the names of commands and options."""
+        from click.shell_completion import CompletionItem  # lazily: needed for completion only
 
         options = click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else []
         names = [(name, summary) for name, (_, summary) in self._later.items() if name.startswith(incomplete)]
@@ -105,8 +107,8 @@ class Commands(click.Group):
 
 
 def _failure(error: Exception) -> Failure | None:
-    """An error as a person should read it; ``None`` for a fault of the program."""
-    # Here: their modules need not be loaded where nothing is wrong.
+    """The message for an expected error; ``None`` for a bug."""
+    # Lazily: these modules are needed for errors only.
     from service.client import ClientError
     from service.errors import ContractError
     from service.local import StackError

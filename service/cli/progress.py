@@ -1,4 +1,4 @@
-"""Watching jobs: bars on a terminal, plain lines in a pipe."""
+"""Follow jobs: progress bars in a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _SHOWN: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "train_loss", "val_loss"),
     "gan": ("g_loss", "d_loss", "frechet_distance"),
 }
-"""Of each kind's metrics, those that a line shows as far as it has room; all but the last have a curve."""
+"""The metrics of each kind that are shown if they fit; all but the last are also drawn as curves."""
 _NAME_WIDTH: Final = 20
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(slots=True, kw_only=True)
 class Watched:
-    """What is known of a job from its events."""
+    """The state of a job, tracked from its events."""
 
     id: str
     kind: str
@@ -45,12 +45,12 @@ class Watched:
     requested: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
-    """By the metric's name, its value after each epoch."""
+    """Values of each metric, by epoch."""
     error: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, job: Mapping[str, Any], label: str | None = None) -> Watched:
-        """What a job object of the API tells."""
+        """Take the state from a job document of the API."""
         watched = cls(
             id=job["id"],
             kind=job["kind"],
@@ -61,20 +61,20 @@ class Watched:
         return watched
 
     def take_job(self, job: Mapping[str, Any]) -> None:
-        """Forget what was known: this is how the job is now."""
+        """Reset the state to a snapshot."""
         self.take_progress(job["progress"])
         self.status, self.requested = job["status"], job["requested"]
         self.metrics = dict(job["metrics"])
         self.error = job["error"]
 
     def take_progress(self, progress: Mapping[str, Any]) -> None:
-        """How far it is."""
+        """Update the progress."""
         self.epoch, self.epochs = progress["epoch"], progress["epochs"]
         self.fraction = progress["fraction"]
         self.eta_s = progress.get("eta_seconds")
 
     def take_metrics(self, epoch: int, values: Mapping[str, Any]) -> None:
-        """What an epoch came to."""
+        """Add the metrics of an epoch."""
         self.metrics = dict(values)
         self.epoch = max(self.epoch, epoch)
         for name in _SHOWN.get(self.kind, ()):
@@ -83,16 +83,16 @@ class Watched:
 
     @property
     def state(self) -> str:
-        """Its status, and what was asked of it."""
+        """Status, and a pending request."""
         return f"{self.status}, {self.requested} requested" if self.requested else self.status
 
     def values(self) -> list[tuple[str, str]]:
-        """Labels and values of the metrics that a line shows, as text."""
+        """Labels and values of the displayed metrics, as text."""
         return key_metrics({"kind": self.kind, "metrics": self.metrics}, _SHOWN.get(self.kind, ()))
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Values as a line of blocks, the lowest one the lowest; where there are too many, means of neighbours."""
+    """A sparkline of the values; if there are too many, neighbours are averaged."""
     count = min(len(values), width)
     edges = [round(place * len(values) / count) for place in range(count + 1)]
     means = [sum(values[start:end]) / (end - start) for start, end in pairwise(edges)]
@@ -102,23 +102,23 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 class Display(Protocol):
-    """Shows jobs while they run."""
+    """Displays running jobs."""
 
     def changed(self, job: Watched, event: Event) -> None:
-        """The event has been worked into the job."""
+        """Called after an event was applied to the job."""
 
     def note(self, job: Watched, text: str) -> None:
-        """Something that a person should read."""
+        """Show a message."""
 
 
 def follow(client: Callable[[], Client], jobs: Sequence[Watched], display: Display) -> None:
-    """Show jobs until each of them has ended.
+    """Display jobs until all of them have ended.
 
     Args:
-        client: makes a client for each job's thread.
+        client: creates a client for each job's thread.
 
     Raises:
-        ClientError: one of the streams broke for good.
+        ClientError: a stream failed permanently.
     """
     news: queue.SimpleQueue[tuple[Watched, Event | Exception | None]] = queue.SimpleQueue()
 
@@ -169,26 +169,26 @@ def _take(job: Watched, event: Event, display: Display) -> None:
 
 
 class PlainDisplay:
-    """A line for each epoch and each change of state, without control codes, for pipes and files."""
+    """One line per epoch and change of state, without control codes, for pipes and files."""
 
     def __init__(self, *, labelled: bool, to_stderr: bool = False) -> None:
         self._labelled, self._to_stderr = labelled, to_stderr
         self._states: dict[str, str] = {}
 
     def changed(self, job: Watched, event: Event) -> None:
-        """Print what is new."""
+        """Print the change."""
         match event.type:
             case "metrics":
                 values = "  ".join(f"{name} {value}" for name, value in job.values())
                 width = len(str(job.epochs))
                 self._print(job, f"epoch {event.data['epoch']:>{width}}/{job.epochs}  {values}")
-            # Not at a snapshot: the log that follows it tells the same in order.
+            # Not for a snapshot: the log that follows has the same information, in order.
             case "status" | "end" if self._states.get(job.id) != job.state:
                 self._states[job.id] = job.state
                 self._print(job, job.state)
 
     def note(self, job: Watched, text: str) -> None:
-        """Print it."""
+        """Print the message."""
         self._print(job, text)
 
     def _print(self, job: Watched, text: str) -> None:
@@ -197,33 +197,33 @@ class PlainDisplay:
 
 
 class BarDisplay:
-    """A bar for each job, and above the bars what a person should read."""
+    """A progress bar for each job, with messages above the bars."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console, self._progress = console, progress
         self._tasks: dict[str, TaskID] = {}
 
     def add(self, job: Watched) -> None:
-        """Show a job's bar."""
+        """Add a job's bar."""
         self._tasks[job.id] = self._progress.add_task(job.label, total=1.0, job=job)
 
     def changed(self, job: Watched, event: Event) -> None:
-        """Move the bar."""
+        """Update the bar."""
         task = self._tasks[job.id]
         self._progress.update(task, completed=job.fraction)
         if event.type == "end":
             self._progress.stop_task(task)
 
     def note(self, job: Watched, text: str) -> None:
-        """Print it above the bars."""
+        """Print the message above the bars."""
         self._console.print(f"[yellow]{escape(job.label)}: {escape(text)}[/]")
 
 
 class _Bars(Progress):
-    """Bars, and where there is one job, how its metrics went."""
+    """Progress bars, and sparklines of the metrics if there is a single job."""
 
     def get_renderables(self) -> Iterator[RenderableType]:
-        """What is drawn."""
+        """Everything that is drawn."""
         yield self.make_tasks_table(self.tasks)
         if len(self.tasks) == 1:
             job: Watched = self.tasks[0].fields["job"]
@@ -237,22 +237,22 @@ class _Bars(Progress):
 
 
 class _NameColumn(ProgressColumn):
-    """The job's name, whatever it consists of: not markup."""
+    """The job's name, not interpreted as markup."""
 
     def render(self, task: Task) -> Text:
-        """The column of one job."""
+        """The column for one job."""
         return Text(task.description)
 
 
 class _StateColumn(ProgressColumn):
-    """Where a job stands, and as many of its metrics as have room."""
+    """The progress of a job, and as many of its metrics as fit."""
 
     def __init__(self, room: int) -> None:
         super().__init__(Column(no_wrap=True, overflow="ellipsis"))
         self._room = room
 
     def render(self, task: Task) -> Text:
-        """The column of one job."""
+        """The column for one job."""
         job: Watched = task.fields["job"]
         width = len(str(job.epochs))
         text = Text(f"epoch {job.epoch:>{width}}/{job.epochs}", no_wrap=True)
@@ -272,7 +272,7 @@ class _StateColumn(ProgressColumn):
 
 @contextmanager
 def display_of(jobs: Sequence[Watched], console: Console) -> Iterator[Display]:
-    """Bars where the console is a terminal, plain lines elsewhere."""
+    """The display for the console: bars in a terminal, plain lines elsewhere."""
     if not console.is_terminal or console.is_dumb_terminal:
         yield PlainDisplay(labelled=len(jobs) > 1, to_stderr=console.stderr)
         return
@@ -294,6 +294,6 @@ def display_of(jobs: Sequence[Watched], console: Console) -> Iterator[Display]:
 
 
 def explain(error: Mapping[str, Any]) -> str:
-    """Why a job failed, and what to try."""
+    """The error of a failed job, with advice."""
     text = str(error.get("message") or error.get("code"))
     return f"{text}; {error['hint']}" if error.get("hint") else text

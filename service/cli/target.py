@@ -1,4 +1,4 @@
-"""Which service a command talks to, about which job, and whether to a person or to a program."""
+"""Options that all commands share: the service, its key, and the output format; lookup of jobs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(slots=True)
 class Target:
-    """The values of ``--server``, ``--key`` and ``--json``, given before the command's name or after it."""
+    """The values of ``--server``, ``--key`` and ``--json``, given before or after the name of the command."""
 
     server: str | None = None
     key: str | None = None
     as_json: bool = False
 
     def client(self) -> Client:
-        """A client of the service that was named, or of the one on this machine.
+        """A client of the service named by ``--server``, or of the one on this machine.
 
         Raises:
-            click.UsageError: the server's name is not an address.
+            click.UsageError: ``--server`` is not a URL.
         """
-        from service.client import Client  # here: --help and completion of options need no HTTP
+        from service.client import Client  # lazily: --help and completion of options need no HTTP
 
         try:
             return Client(self.server or _local_server(), self.key)
@@ -40,12 +40,12 @@ class Target:
             raise click.UsageError(str(error)) from error
 
     def find(self, client: Client, text: str) -> Job:
-        """The job that a person means: by its id, its name, or a part of either that no other job has.
+        """Find a job by its id, its name, or a unique part of either.
 
-        Where several jobs have the name it is the newest, and standard error says so.
+        If several jobs have the name, the newest is used, with a message on standard error.
 
         Raises:
-            AmbiguousJob, ApiError: several jobs have the part, or none.
+            AmbiguousJob, ApiError: several jobs match, or none.
         """
         found = client.look_up(text)
         if found.namesakes > 1 and not self.as_json:
@@ -57,7 +57,7 @@ class Target:
 
 
 def service_options(command: _Command) -> _Command:
-    """Give a command the options that say which service it talks to."""
+    """Add the shared options to a command."""
 
     def remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
         target = context.ensure_object(Target)
@@ -86,12 +86,12 @@ def service_options(command: _Command) -> _Command:
 
 
 def complete_jobs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names and ids of jobs that begin so, for the shell; none where no service answers."""
+    """Complete names and ids of jobs; no completions if the service does not respond."""
     from click.shell_completion import CompletionItem
 
     target = context.find_object(Target) or Target()
     items: dict[str, str] = {}
-    with suppress(Exception), target.client() as client:  # a shell cannot show what is wrong
+    with suppress(Exception), target.client() as client:  # completion cannot show errors
         for job in client.jobs(limit=100):
             if job.name and job.name.startswith(incomplete):
                 items.setdefault(job.name, f"{job.kind}, {job.status}")

@@ -1,4 +1,4 @@
-"""How the terminal writes ids, metrics, sizes and times."""
+"""Formatting of ids, metrics, sizes and times for the terminal."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "val_loss", "train_loss"),
     "gan": ("frechet_distance", "g_loss", "d_loss"),
 }
-"""Of each kind's metrics, those that a line has room for, the most important first."""
+"""The metrics of each kind that are shown in a line, the most important first."""
 SHORT_ID: Final = 6
-"""Characters of a shortened id, its last ones: the first ones are the time, and alike for jobs of one day."""
+"""Length of a shortened id: its last characters, since the first ones are a timestamp and similar for jobs of a day."""
 STYLES: Final = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "cyan"}
 _UNSEEN: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters besides the line feed (C0 and C1), line separators, and marks of direction."""
@@ -32,7 +32,7 @@ _REQUESTED: Final = {"cancel": "cancelling", "pause": "pausing"}
 
 
 def visible(text: str) -> str:
-    """Text that somebody wrote, for a terminal: what would move its cursor or turn its direction becomes a box."""
+    """User-written text for a terminal: control characters and direction marks become boxes."""
     return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -44,7 +44,7 @@ def key_metrics(job: Mapping[str, Any], names: Sequence[str] | None = None) -> l
 
 
 def fitting(pairs: Iterable[tuple[str, str]], width: int) -> str:
-    """As many of the pairs as have room, the first one in any case."""
+    """As many of the pairs as fit, but at least the first."""
     text = ""
     for label, value in pairs:
         longer = f"{text}  {label} {value}" if text else f"{label} {value}"
@@ -55,12 +55,12 @@ def fitting(pairs: Iterable[tuple[str, str]], width: int) -> str:
 
 
 def state(job: Mapping[str, Any]) -> str:
-    """A job's status in one word, of a running job what it was asked to do."""
+    """A job's status in one word; for a running job with a pending request, the request."""
     return _REQUESTED.get(job["requested"] or "", str(job["status"]))
 
 
 def short_ids(ids: Sequence[str]) -> list[str]:
-    """The end of each id, as long as it takes to tell them apart; every command accepts it."""
+    """The shortest distinct end of each id; every command accepts it."""
     length = SHORT_ID
     while len({job_id[-length:] for job_id in ids}) < len(set(ids)):
         length += 1
@@ -68,12 +68,12 @@ def short_ids(ids: Sequence[str]) -> list[str]:
 
 
 def age(job: Mapping[str, Any]) -> str:
-    """How long ago a job was submitted: ``3 min``."""
+    """Time since a job was submitted, such as ``3 min``."""
     return age_text(age_s(job))
 
 
 def duration_s(job: Mapping[str, Any]) -> float | None:
-    """Seconds from a job's first start to its end, or until now; ``None`` where it has not started."""
+    """Seconds from a job's first start to its end, or until now; ``None`` if it has not started."""
     if job["started_at"] is None:
         return None
     began = datetime.fromisoformat(job["started_at"])
@@ -82,7 +82,7 @@ def duration_s(job: Mapping[str, Any]) -> float | None:
 
 
 def duration(job: Mapping[str, Any]) -> str:
-    """The same as text: ``1:05``; ``-`` where it has not started."""
+    """Training time as text, such as ``1:05``; ``-`` if the job has not started."""
     seconds = duration_s(job)
     return "-" if seconds is None else clock(seconds)
 
@@ -100,7 +100,7 @@ def about(seconds: float) -> str:
 
 
 def print_rows(rows: Sequence[tuple[str, Text]]) -> None:
-    """Titles and values below each other: aligned in a terminal, separated by tabs in a pipe."""
+    """Print titles and values in rows: aligned in a terminal, tab-separated in a pipe."""
     console = Console(highlight=False)
     if not console.is_terminal:
         for title, text in rows:
@@ -117,17 +117,17 @@ def print_rows(rows: Sequence[tuple[str, Text]]) -> None:
 
 
 def to_json(document: Any) -> str:
-    """A document for programs, which people can read too."""
+    """A document as indented JSON."""
     return json.dumps(document, indent=2, ensure_ascii=False, default=dict)
 
 
 def differences(before: Any, after: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where two specs differ: by the field's dotted place, the values before and after.
+    """The differences of two specs: dotted path to the values before and after.
 
-    Lists count as one value, and so do variants of a part, such as two optimizers.
+    A list counts as one value, and so does a variant of an object, such as another optimizer.
     """
     both = isinstance(before, dict) and isinstance(after, dict)
-    if not both or (place and before.get("name") != after.get("name")):  # a spec's own name is that of the job
+    if not both or (place and before.get("name") != after.get("name")):  # the name of a spec is that of its job
         return {} if before == after else {place: (before, after)}
     found: dict[str, tuple[Any, Any]] = {}
     for name in [*before, *(name for name in after if name not in before)]:
@@ -137,7 +137,7 @@ def differences(before: Any, after: Any, place: str = "") -> dict[str, tuple[Any
 
 
 def changed_settings(client: Client, spec: Mapping[str, Any]) -> dict[str, str]:
-    """Settings of a resolved spec that are not its preset's: ``epochs`` to ``9 (preset: 3)``."""
+    """Settings of a resolved spec that differ from its preset: ``epochs`` to ``9 (preset: 3)``."""
     about_it = ("name", "tags", "priority")
     for preset in client.presets():
         if (preset["kind"], preset["name"]) == (spec["kind"], spec["preset"]):
@@ -151,7 +151,7 @@ def changed_settings(client: Client, spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def value_text(value: Any) -> str:
-    """The value of a setting; layers in a few letters."""
+    """The value of a setting as text; layers are abbreviated."""
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         return " - ".join(_layer(item) for item in value)
     if isinstance(value, dict):

@@ -62,7 +62,9 @@ def _store(response: httpx.Response, to: Path) -> Path:
                 file.write(chunk)
         expected = _stated_sha256(response)
         if expected is not None and expected != digest.digest():
-            raise DownloadDamaged(f"{target.name}: its SHA-256 is {digest.hexdigest()}, not {expected.hex()} as stated")
+            raise DownloadDamaged(
+                f"{target.name}: its SHA-256 is {digest.hexdigest()}; the service stated {expected.hex()}"
+            )
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -33,7 +33,7 @@ def encoded(image: Path | bytes | Sequence[Any]) -> Any:
     """
     if isinstance(image, Path):
         if image.stat().st_size > MAX_FILE_BYTES:
-            raise UnreadableImage(f"{image} has more than {MAX_FILE_BYTES >> 20} MiB")
+            raise UnreadableImage(f"{image} is larger than {MAX_FILE_BYTES >> 20} MiB")
         return base64.b64encode(as_png(image.read_bytes(), name=str(image))).decode()
     if isinstance(image, bytes):
         return base64.b64encode(as_png(image)).decode()
@@ -71,7 +71,7 @@ def as_png(data: bytes, *, name: str = "the image") -> bytes:
         raise UnreadableImage(f"{name} has too many pixels; at most {MAX_PIXELS:,} are read") from None
     except UnidentifiedImageError:
         kinds = "PNG, JPEG, WebP, BMP or GIF"
-        raise UnreadableImage(f"{name} is not an image that can be read here ({kinds})") from None
+        raise UnreadableImage(f"{name} is not a supported image ({kinds})") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UnreadableImage(f"{name} is broken: {error}") from None
 

@@ -87,7 +87,7 @@ def load(
     except OSError as error:
         raise DatasetUnavailable(
             name,
-            f"its arrays cannot be kept in {cache_root} ({error.strerror or error})",
+            f"its arrays cannot be cached in {cache_root} ({error.strerror or error})",
             "Make room there, or make the folder writable",
         ) from error
 
@@ -131,7 +131,7 @@ def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) ->
                 raise DatasetBroken(
                     paths[name],
                     f"is not the file of {builtin.info.name}: sha256 (unpacked) is {content.sha256}, "
-                    f"expected {builtin.digests[name]}. Give data of your own a folder with another name",
+                    f"expected {builtin.digests[name]}. Store your own data in a folder with another name",
                 )
             digests[name] = content.sha256
             shapes[name] = content.array.shape
@@ -141,7 +141,8 @@ def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) ->
         if largest[VALIDATION_LABELS] > largest[TRAIN_LABELS]:
             raise DatasetBroken(
                 paths[VALIDATION_LABELS],
-                f"has the label {largest[VALIDATION_LABELS]}, but the training labels end at {largest[TRAIN_LABELS]}",
+                f"has the label {largest[VALIDATION_LABELS]}, but the highest training label is "
+                f"{largest[TRAIN_LABELS]}",
             )
         (temporary / "meta.json").write_text(json.dumps({"sha256": content_sha256(digests), "files": digests}))
         _rename_unless_there(temporary, folder)

@@ -60,7 +60,7 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
         except OSError as error:  # of the disk: those of the network were caught further in
             reason = f"{folder} cannot be written ({error.strerror or error})"
             raise DatasetUnavailable(name, reason, advice) from error
-    reason = "; ".join(faults) or "it has no mirror"
+    reason = "; ".join(faults) or "it has no download mirror"
     failures.note(folder, reason)
     raise DatasetUnavailable(name, f"it could not be downloaded ({reason})", advice)
 
@@ -86,7 +86,7 @@ def _fetch(mirror: str, idx_name: str, folder: Path, sha256: str, meter: _Meter)
         try:
             found = read_idx_content(temporary).sha256
         except DatasetBroken as error:
-            raise _MirrorFailed(f"{idx_name}.gz is not what it should be: {error.reason}") from error
+            raise _MirrorFailed(f"{idx_name}.gz is not valid: {error.reason}") from error
         if found != sha256:
             raise _MirrorFailed(f"{idx_name}.gz has other content: sha256 {found}, expected {sha256}")
         temporary.replace(folder / f"{idx_name}.gz")
@@ -109,7 +109,7 @@ def _stream_to(path: Path, url: str, idx_name: str, meter: _Meter) -> None:
             try:
                 chunk = response.read(_CHUNK)
             except (HTTPException, OSError) as error:
-                raise _MirrorFailed(f"{idx_name}.gz broke off after {done:,} bytes: {_describe(error)}") from error
+                raise _MirrorFailed(f"{idx_name}.gz ended early, after {done:,} bytes: {_describe(error)}") from error
             if not chunk:
                 break
             file.write(chunk)

@@ -55,7 +55,7 @@ class DatasetChanged(DatasetError):
 
     def __str__(self) -> str:
         return (
-            f"the data of {self.name!r} have changed: the job was trained on {self.expected[:19]}..., and now they are "
+            f"the data of {self.name!r} has changed: the job was trained on {self.expected[:19]}..., and it is now "
             f"{self.found[:19]}.... Restore the earlier files, or train a new job"
         )
 

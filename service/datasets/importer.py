@@ -252,7 +252,7 @@ def _check_shapes(
         elif counts[0] != shape[0]:
             fault(labels, f"holds {counts[0]:,} labels for {shape[0]:,} images")
         if stored[labels].dtype.kind not in "iu":
-            fault(labels, f"holds values of type {stored[labels].dtype}; labels are of an integer type")
+            fault(labels, f"holds values of type {stored[labels].dtype}; labels must have an integer type")
     if not faults and TEST_IMAGES in stored:
         sides, wanted = _sides(stored[TEST_IMAGES].shape), _sides(stored[IMAGES].shape)
         if sides != wanted:
@@ -272,7 +272,7 @@ def _read_labels(stored: ArrayStream) -> NDArray[np.uint8]:
     for values in stored.rows():
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > MAX_LABEL:
-            raise stored.broken(f"holds the label {low if low < 0 else high}; they are numbers from 0 to {MAX_LABEL}")
+            raise stored.broken(f"holds the label {low if low < 0 else high}; labels must be from 0 to {MAX_LABEL}")
         read += values.astype(np.uint8).tobytes()
     return np.frombuffer(read, np.uint8)
 
@@ -293,7 +293,7 @@ def _choose(labels: NDArray[np.uint8], fraction: float) -> NDArray[np.bool_]:
 def _check_labels(labels: Mapping[str, NDArray[np.uint8]], field_of: Mapping[str, str]) -> None:
     highest, trained = int(labels[TEST_LABELS].max()), int(labels[LABELS].max())
     if highest > trained:
-        detail = f"has the label {highest} for validation, but the training labels end at {trained}"
+        detail = f"has the validation label {highest}, but the highest training label is {trained}"
         raise UploadRefused({field_of.get(TEST_LABELS, field_of[LABELS]): detail})
 
 
@@ -318,19 +318,19 @@ def _as_pixels(stored: ArrayStream, values: NDArray[Any]) -> NDArray[np.uint8]:
         case "b":
             bits = values.view(np.uint8)
             if bits.max() > 1:
-                raise stored.broken("holds a byte that is neither true nor false")
+                raise stored.broken("contains a byte that is neither true nor false")
             return np.where(bits, np.uint8(255), np.uint8(0))
         case "f":
             low, high = float(values.min()), float(values.max())
             if not (low >= 0 and high <= 1):  # as it is for NaN, which min and max pass on
-                raise stored.broken(f"holds pixels from {low:g} to {high:g}; floats must lie in 0 to 1, none NaN")
+                raise stored.broken(f"holds pixels from {low:g} to {high:g}; floats must be from 0 to 1, and not NaN")
             return np.asarray(np.rint(values * 255), np.uint8)
         case _:
             if values.dtype == np.uint8:
                 return np.asarray(values, np.uint8)
             low, high = int(values.min()), int(values.max())
             if low < 0 or high > 255:
-                raise stored.broken(f"holds pixels from {low} to {high}; whole numbers must lie in 0 to 255")
+                raise stored.broken(f"holds pixels from {low} to {high}; integers must be from 0 to 255")
             return values.astype(np.uint8)
 
 

@@ -103,7 +103,7 @@ class DatasetRepository:
         try:
             return cache.open_arrays(self._files.arrays(info.upload_id), info)
         except (OSError, EOFError, ValueError, KeyError) as error:
-            advice = "Put its folder back, or delete the dataset and send it again"
+            advice = "Restore its folder, or delete the dataset and upload it again"
             raise DatasetUnavailable(info.name, f"the files of this upload cannot be read ({error})", advice) from error
 
     def _find(self, name: str, owner: str | None) -> DatasetInfo | None:

@@ -282,8 +282,8 @@ def _has_dropout(layers: Sequence[Any]) -> bool:
     return any(isinstance(layer, Dropout) for layer in layers)
 
 
-_dead = _share("dead_units", "have gone silent: no image of the probe brings them above zero")
-_saturated = _share("saturation", "is saturated: its outputs lie at their ends, where the slope is nearly nothing")
+_dead = _share("dead_units", "are zero for every probe image")
+_saturated = _share("saturation", "is saturated: its outputs are near their limits, where the slope is nearly zero")
 
 _RULES: Final[dict[Kind, tuple[_Rule, ...]]] = {
     Kind.CLASSIFIER: (

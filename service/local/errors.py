@@ -37,7 +37,7 @@ class HomeInUse(StackError):
         where = f" at {url}" if url else ""
         who = f" (process {pid})" if pid else ""
         super().__init__(
-            f"Tapeline already runs on {home}{where}{who}; use it, stop it, or start a second one beside it:\n"
+            f"Tapeline already runs on {home}{where}{who}; use it, stop it, or start a second one:\n"
             f"  TAPELINE_HOME=/another/folder TAPELINE_PORT={port} {_again()}"
         )
         self.home, self.pid, self.url = home, pid, url

@@ -155,7 +155,7 @@ class LocalStack:
                 if pid is None or _is_alive(pid) or time.monotonic() > deadline:
                     raise HomeInUse(home, pid, url) from None
                 if not told:
-                    self._notify("waiting for processes of the last run to end ...")
+                    self._notify("waiting for processes of the previous run to end ...")
                     told = True
                 time.sleep(_TICK_S)
             else:

@@ -65,7 +65,7 @@ def backup(database: Database, store: ArtifactStore, received: UploadFolder, tar
         BackupError: the schema is not this version's.
     """
     if not migrations.is_current(database):
-        raise BackupError("the database is of another version; bring it up to date: python -m migrations.upgrade")
+        raise BackupError("the database is of another version; upgrade it with: python -m migrations.upgrade")
     report, numbers = Report(), Counter[str]()
     received.artifacts.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=received.artifacts) as aside:
@@ -192,7 +192,7 @@ def _read(source: IO[bytes], attempt: _Attempt | None) -> tuple[Report, str]:
             datasets.add(found[1])
             report.add_file(attempt.add_upload(found[1], found[2], content) if attempt else sum(map(len, content)))
         else:
-            raise BackupError(f"{name!r} is no part of a backup")
+            raise BackupError(f"{name!r} is not a part of a backup")
     return report, schema
 
 
@@ -202,7 +202,7 @@ def _read_manifest(parts: Iterator[tuple[str, Iterator[bytes]]]) -> str:
         found = json.loads(b"".join(content))
         made_by, schema = found["format"], str(found["schema"])
     except (ValueError, TypeError, KeyError) as error:
-        raise BackupError(f"this is no backup of Tapeline: {name!r} is not its manifest") from error
+        raise BackupError(f"this is not a backup of Tapeline: {name!r} is not its manifest") from error
     if name != "manifest.json" or made_by != FORMAT:
         raise BackupError(
             f"the backup was made by another version of Tapeline (format {made_by}): restore it with that one"

@@ -106,7 +106,7 @@ def _database(settings: Settings, database: Database) -> Diagnosis:
             "(compose: docker compose up -d postgres; docker compose logs postgres)",
         )
     answered_ms = 1000 * (time.monotonic() - began)
-    return Diagnosis(name="database", ok=True, detail=f"{shown} answers in {answered_ms:.0f} ms{encrypted}")
+    return Diagnosis(name="database", ok=True, detail=f"{shown} responds in {answered_ms:.0f} ms{encrypted}")
 
 
 def _schema(database: Database) -> Diagnosis:
@@ -191,7 +191,7 @@ def _clocks(database: Database) -> Diagnosis:
             name="clocks",
             ok=False,
             detail=f"the database's clock is {abs(apart):.1f} s {'ahead of' if apart > 0 else 'behind'} this machine's",
-            advice="synchronise both by NTP: leases use the database's clock alone, but displayed times disagree",
+            advice="synchronize both with NTP: leases use the database's clock alone, but displayed times disagree",
         )
     return Diagnosis(name="clocks", ok=True, detail=f"{1000 * abs(apart):.0f} ms apart")
 

@@ -83,7 +83,7 @@ def read_parts(source: IO[bytes]) -> Iterator[tuple[str, Iterator[bytes]]]:
         chain.add(name, digest)
         place = f"the header after {name}"
     if b"".join(content) != chain.end():
-        raise BackupError(f"{_END}: parts of the backup are missing, exchanged or doubled")
+        raise BackupError(f"{_END}: parts of the backup are missing, swapped or repeated")
     if source.read(len(_TRAILER) + 1) != _TRAILER:
         raise BackupError(f"the end of the file, after {_END}, is damaged or cut off")
 
@@ -128,7 +128,7 @@ def _read_header(source: IO[bytes], place: str) -> tuple[str, int, str]:
         if len(block) < _HEADER:
             raise BackupError(f"the backup is cut off at {place}")
         if place == "the start of the file":
-            raise BackupError("this is no backup of Tapeline, or the header of manifest.json is damaged")
+            raise BackupError("this is not a backup of Tapeline, or the header of manifest.json is damaged")
         raise BackupError(f"{place} is damaged")
     return info.name, info.size, record[1].decode()
 

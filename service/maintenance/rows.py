@@ -146,7 +146,7 @@ def _reflect(connection: Connection) -> dict[str, Table]:
 def _fault(table: Table, row: object) -> str | None:
     """Why this cannot be a row of the table; ``None`` where it can."""
     if not isinstance(row, dict):
-        return "this is no row"
+        return "this is not a row"
     known = set(table.columns.keys())
     if strange := row.keys() - known:
         return f"the table {table.name} has no column {min(strange)!r}"

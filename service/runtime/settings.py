@@ -55,7 +55,7 @@ VARIABLES: Final = {
     ),
     "TAPELINE_KEEP_AUDIT_DAYS": "audit log retention: days until entries are removed, 1 or more (default: 0, never)",
 }
-"""Every setting, with the description in the README's table."""
+"""Every setting, with its description in docs/configuration.md."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,7 @@ from service.spec.schema import (
 
 
 def check_fit(spec: Spec, shape: Shape) -> None:
-    """Check that layers fit each other, end in the data's shape, and suit the losses.
+    """Check that layers fit each other, end in the data's shape, and match the losses.
 
     Raises:
         SpecError: names every fault.

@@ -73,7 +73,7 @@ def parse_json(body: bytes) -> Any:
     try:
         json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise refuse("a string holds half of a surrogate pair", "\\ud") from error
+        raise refuse("a string contains an unpaired surrogate", "\\ud") from error
     if _depth(document) > MAX_DEPTH:
         raise MalformedJson(f"nested more than {MAX_DEPTH} deep", 1, 1)
     return document

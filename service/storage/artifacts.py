@@ -61,7 +61,7 @@ def _open_beneath(root: Path, path: str) -> int:
     """Open a regular file step by step, so that no link leads out on the way, whoever may have put one there."""
     *folders, name = path.split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in (*folders, name)):
-        raise OSError(errno.ENOENT, "not a name that was given here")
+        raise OSError(errno.ENOENT, "not a name that this store assigned")
     beneath = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -186,7 +186,7 @@ class ArtifactStore(ABC):
             except OSError as error:
                 raise _unreadable(path, error) from error
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise ArtifactDamaged(path, "its SHA-256 is not the one that was stored")
+            raise ArtifactDamaged(path, "its SHA-256 differs from the stored one")
         return data
 
     def keep(self, job_id: str, stem: str, version: str, data: bytes) -> None:

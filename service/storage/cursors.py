@@ -25,7 +25,7 @@ def read(cursor: str, length: int) -> list[Any]:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
         place = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (ValueError, RecursionError) as error:
-        raise InvalidCursor("the cursor is not one that this service gave out") from error
+        raise InvalidCursor("the cursor was not issued by this service") from error
     if not isinstance(place, list) or len(place) != length:
-        raise InvalidCursor("the cursor is not one that this service gave out")
+        raise InvalidCursor("the cursor was not issued by this service")
     return place

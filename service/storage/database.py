@@ -180,7 +180,7 @@ class TimedLock:
 
     def __enter__(self) -> None:
         if not self._lock.acquire(timeout=_BUSY_S):
-            raise PoolTimeout(f"no turn to write within {_BUSY_S} seconds")
+            raise PoolTimeout(f"no write lock within {_BUSY_S} seconds")
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()

@@ -134,15 +134,14 @@ def test_an_interrupted_table_goes_on_where_it_stopped(
     monkeypatch.setattr(command, "_in_process", in_process)
     monkeypatch.setattr(command, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
-    for place in tables.PLACES:
-        (tmp_path / place).write_text(f"before\n{tables.BEGIN}old\n{tables.END}after\n")
+    (tmp_path / tables.DOCUMENT).write_text(f"before\n{tables.BEGIN}old\n{tables.END}after\n")
     monkeypatch.setattr("sys.argv", ["presets", "fast", "mnist", "--seeds", "3", "--results", str(tmp_path)])
     with pytest.raises(KeyboardInterrupt):
         command.main()
     trained.pop()
     command.main()
     assert trained == ["0", "2"]
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / tables.DOCUMENT).read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text

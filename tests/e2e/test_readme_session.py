@@ -1,4 +1,4 @@
-"""The README's session, word by word, as a reader pastes it: twice, since a second time must work as the first did."""
+"""The sessions of README and guide, as a reader pastes them: twice, since a second time must work as the first did."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from safetensors.numpy import load_file
 from service.client import Client
 from service.local import LocalStack
 
-README = Path(__file__).parent.parent.parent / "README.md"
-SECTIONS = ("From POST to download", "Using a trained network")
+ROOT = Path(__file__).parent.parent.parent
 SHELL = r"""
 set -euo pipefail
 curl() {  # an error of the API is an error of the session
@@ -35,23 +34,38 @@ pytestmark = [
 ]
 
 
-def session() -> str:
-    """All code of the sections as one program of bash: blocks of Python run as one would paste them."""
-    text = README.read_text(encoding="utf-8")
+def session(text: str) -> str:
+    """All code of a document as one program of bash: blocks of Python run as one would paste them."""
     parts = [SHELL]
-    for title in SECTIONS:
-        section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-        blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-        assert blocks, title
-        for language, code in blocks:
-            parts.append(code if language == "sh" else f"python - <<'END OF PYTHON'\n{code}END OF PYTHON\n")
+    blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for language, code in blocks:
+        parts.append(code if language == "sh" else f"python - <<'END OF PYTHON'\n{code}END OF PYTHON\n")
     return "\n".join(parts)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(stack: LocalStack, program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a session in the reader's folder, against the stack; it must end without an error."""
+    port = stack.url.rpartition(":")[2]
+    # The link to the interpreter leads out of its environment, whose packages are named here.
+    packages = os.pathsep.join([os.environ["PYTHONPATH"], *(path for path in sys.path if "site-packages" in path)])
+    result = subprocess.run(
+        ["bash", "-c", program.replace("127.0.0.1:8000", f"127.0.0.1:{port}")],
+        cwd=folder,
+        env=os.environ | {"TAPELINE_PORT": port, "PYTHONPATH": packages},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=800,
+    )
+    assert result.returncode == 0, f"{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
+    return result
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
     """Where the reader is: a folder with an environment that puts tapeline and python on the PATH."""
-    made = tmp_path_factory.mktemp("reader")
+    made = tmp_path / "reader"
     activate = made / ".venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)
     activate.write_text(f'PATH="{made / ".venv" / "bin"}:$PATH"\n')
@@ -62,24 +76,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("time", ["first", "second"])
-def test_the_session_of_the_readme_runs_to_its_end(stack: LocalStack, folder: Path, time: str) -> None:
-    port = stack.url.rpartition(":")[2]
-    program = session().replace("127.0.0.1:8000", f"127.0.0.1:{port}")
-    # The link to the interpreter leads out of its environment, whose packages are named here.
-    packages = os.pathsep.join([os.environ["PYTHONPATH"], *(path for path in sys.path if "site-packages" in path)])
-    result = subprocess.run(
-        ["bash", "-c", program],
-        cwd=folder,
-        env=os.environ | {"TAPELINE_PORT": port, "PYTHONPATH": packages},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=800,
-    )
-    assert result.returncode == 0, f"{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
-    if time == "second":
-        assert "2 jobs are named 'first'; using the newest" in result.stderr
+def test_the_session_of_the_readme_runs_to_its_end(stack: LocalStack, folder: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    program = session(text.partition("\n## From POST to download\n")[2].partition("\n## ")[0])
+    for time in (1, 2):
+        result = run(stack, f". .venv/bin/activate\n{program}", folder)
+        assert "event: end" in result.stdout
+        with Client(stack.url) as client:
+            found = [job for job in client.jobs() if job.name in ("digits", None)]
+            assert len(found) == 2 * time
+            assert {job.status for job in found} == {"succeeded"}
+            (checkpoint,) = folder.glob(f"{client.job('digits').id}-epoch-*.safetensors")
+        assert "layers.0.weight" in load_file(checkpoint)
+        assert len(list((folder / "files").iterdir())) > 5, "all files of the job"
+
+
+def test_the_session_of_the_guide_runs_to_its_end(stack: LocalStack, folder: Path) -> None:
+    program = session((ROOT / "docs" / "guide.md").read_text(encoding="utf-8"))
+    run(stack, program, folder)
+    again = run(stack, program, folder)
+    assert "2 jobs are named 'first'; using the newest" in again.stderr
 
     with Client(stack.url) as client:
         first = client.job("first")

@@ -1,5 +1,6 @@
 """What the benchmark compares does the same work: the same bits by hand, the same products in the floor."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,9 +101,17 @@ def test_a_graph_of_scalars_gives_the_same_numbers() -> None:
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-def test_the_readme_has_the_results_that_are_kept() -> None:
-    readme = tables.README.read_text(encoding="utf-8")
-    assert readme.partition(tables.BEGIN)[2].partition(tables.END)[0].strip() == tables.in_readme()
+def test_the_performance_document_has_the_results_that_are_kept() -> None:
+    text = tables.DOCUMENT.read_text(encoding="utf-8")
+    assert text.partition(tables.BEGIN)[2].partition(tables.END)[0].strip() == tables.kept()
+
+
+def test_kept_results_are_written_between_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    monkeypatch.setattr(tables, "DOCUMENT", document)
+    tables.update_document()
+    assert document.read_text() == f"before\n{tables.BEGIN}\n\n{tables.kept()}\n\n{tables.END}\nafter\n"
 
 
 def test_a_figure_that_misses_its_goal_is_marked() -> None:

@@ -39,7 +39,7 @@ class NoSupervisor(ChildEndpoint):
     def __init__(self) -> None:
         self.stopping, self.request = False, None
         self.after_batches: int | None = None
-        """Ask to let go after so many batches."""
+        """Ask the child to stop after so many batches."""
 
     def stop(self, request: Request | None) -> None:
         self.stopping, self.request = True, request

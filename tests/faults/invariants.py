@@ -61,7 +61,7 @@ def check(
             # A retry goes on after an end, so a job may have had several; the last event is one.
             retried = [event for event in log if event.type == "status" and event.data["reason"] == "retried"]
             assert kinds.count("end") == 1 + len(retried), f"I3: {where} ended {kinds.count('end')} times"
-            assert kinds[-1] == "end", f"I3: {where} goes on after its end"
+            assert kinds[-1] == "end", f"I3: {where} continues after its end"
             assert [event.seq for event in log] == list(range(1, job.last_seq + 1)), f"I7: {where} has holes in its log"
             codes = [event.data["code"] for event in log if event.type == "log"]
             assert "determinism_violation" not in codes, f"I10: {where} was trained again with other bits"

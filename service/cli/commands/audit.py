@@ -1,4 +1,4 @@
-"""``tapeline audit``: the audit log, read from the database itself."""
+"""``tapeline audit``: reads the audit log directly from the database."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def audit(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("AT", "ACTION", "SUBJECT", "WHO"):
         table.add_column(column, overflow="fold", no_wrap=column != "WHO")
-    for row in rows:  # 80 columns have room for no more; --json has all
+    for row in rows:  # fits 80 columns; --json has all fields
         table.add_row(time_text(row.at_ms), row.action, row.subject or "", row.owner or row.address or "")
     Console(highlight=False, markup=False).print(table)
 
@@ -65,7 +65,7 @@ def audit(
 def verify(context: click.Context, source: IO[str] | None, head: str | None, as_json: bool) -> None:
     """Verify the audit log, or an exported FILE (-: standard input).
 
-    Recomputes the hash chain, and prints its head: keep it elsewhere, since somebody with all rights to the database
+    Recomputes the hash chain, and prints its head: keep it elsewhere, since anyone with full rights to the database
     can rebuild the chain. Exit code 1: the log does not match its seals, or the chain does not contain --head.
     """
     if source is not None:
@@ -99,7 +99,7 @@ COMMANDS: Final = (audit,)
 
 @contextmanager
 def _written(output: str) -> Iterator[IO[str]]:
-    """A file that appears when it is whole, or standard output."""
+    """A file that is renamed into place once it is complete, or standard output."""
     if output == "-":
         yield sys.stdout
         return
@@ -130,7 +130,7 @@ def _show(found: Verification) -> None:
 
 
 def document(row: AuditEntry) -> dict[str, Any]:
-    """A row for machines."""
+    """An entry as a JSON document."""
     return {
         "id": row.id,
         "at": time_text(row.at_ms),

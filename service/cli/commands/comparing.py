@@ -1,4 +1,4 @@
-"""The commands that show numbers of jobs: epoch by epoch, and side by side."""
+"""The commands that show metrics: epoch by epoch, and jobs side by side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.client import Job
 from service.spec.metric_info import describe, number
 
 _ABOUT: Final = ("name", "tags", "priority")
-"""Fields of a spec that change nothing about the training."""
+"""Fields of a spec that do not affect training."""
 _MAX_COLUMN: Final = 24
 
 
@@ -120,7 +120,7 @@ COMMANDS: Final = (metrics, compare)
 
 
 def _settings(jobs: Sequence[Job]) -> dict[str, list[Any]]:
-    """By its place, each setting in which the jobs differ, with its value in every job."""
+    """The settings in which the jobs differ, by dotted path, with the value of each job."""
     places: dict[str, None] = {}
     for job in jobs[1:]:
         places |= dict.fromkeys(differences(jobs[0].resolved, job.resolved))
@@ -135,7 +135,7 @@ def _at(spec: Mapping[str, Any], place: str) -> Any:
 
 
 def _best(name: str, values: Sequence[float | None]) -> int | None:
-    """The place of the best value; ``None`` where neither way is better."""
+    """The index of the best value; ``None`` if the metric has no direction."""
     better = describe(name).better
     known = [(value, place) for place, value in enumerate(values) if value is not None]
     if better is None or len(known) < 2:
@@ -145,7 +145,7 @@ def _best(name: str, values: Sequence[float | None]) -> int | None:
 
 
 def _print(titles: Sequence[str], rows: Sequence[tuple[str, list[str], int | None]]) -> None:
-    """The rows as tables of as many jobs as the terminal has room for; for a pipe, as columns separated by tabs."""
+    """Print the rows: in a terminal as tables of as many jobs as fit, in a pipe as tab-separated columns."""
     console = Console(highlight=False)
     if not console.is_terminal:
         click.echo("\t".join(["", *titles]))

@@ -183,7 +183,7 @@ def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def field_of(name: str) -> str:
-    """The field of the form that a file goes into, by its name."""
+    """The form field for a file, derived from its name."""
     lower = name.lower()
     if lower.endswith(_ARCHIVES):
         return "archive"

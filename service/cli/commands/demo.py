@@ -45,7 +45,7 @@ def demo(target: Target) -> None:
     console = Console(highlight=False, soft_wrap=True, stderr=target.as_json)
     signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()
-    _FOLDER.mkdir(exist_ok=True)  # now, not when all is trained
+    _FOLDER.mkdir(exist_ok=True)  # fail before training, not after
     jobs: list[Watched] = []
     with _service(target, console) as (client, later):
         console.print("10,000 handwritten digits: 8,500 for training, 1,500 for validation.")
@@ -54,9 +54,9 @@ def demo(target: Target) -> None:
                 jobs.append(Watched.of(client.submit(spec)))  # noqa: PERF401 - one by one, for _cancel
             with display_of(jobs, console) as display:
                 follow(lambda: Client(client.server, client.key), jobs, display)
-        except BaseException:  # Ctrl-C too: the next start would continue them
+        except BaseException:  # also on Ctrl-C: the next start would resume these jobs
             _cancel(client, jobs, console)
-            with suppress(OSError):  # what an earlier demo left there stays
+            with suppress(OSError):  # keep files of an earlier demo
                 _FOLDER.rmdir()
             raise
         for job in jobs:
@@ -80,15 +80,15 @@ def demo(target: Target) -> None:
 
 @contextmanager
 def _service(target: Target, console: Console) -> Iterator[tuple[Client, str]]:
-    """The service that was named, else the one that runs here, else one of our own for as long as it is needed;
-    and how to get to its page later."""
+    """The service named by --server, else the one running on this machine, else a temporary embedded one; with a
+    hint on how to open its page later."""
     if target.server is not None:
         with target.client() as client:
             yield client, client.server
         return
     settings = Settings.from_env(os.environ, cores=cores())
     key = target.key or next(iter(settings.api_keys), None)
-    # Two jobs side by side, on one core too.
+    # Run both jobs at once, even on one core.
     settings = replace(settings, workers=max(2, settings.workers))
     try:
         stack = _start(settings, console)
@@ -121,11 +121,11 @@ def _start(settings: Settings, console: Console) -> LocalStack:
 
 
 def _cancel(client: Client, jobs: Sequence[Watched], console: Console) -> None:
-    """Cancel what still runs, and say what became of each job."""
+    """Cancel unfinished jobs, and print the final state of each."""
     ended: list[tuple[Watched, str]] = []
     with suppress(ClientError):
         for job in jobs:
-            with suppress(ApiError):  # it has ended already
+            with suppress(ApiError):  # already ended
                 client.cancel(job.id)
         for job in jobs:
             with suppress(TimeoutError):
@@ -141,7 +141,7 @@ def _cancel(client: Client, jobs: Sequence[Watched], console: Console) -> None:
 
 
 def _fetch(client: Client, classifier: Mapping[str, Any], gan: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """Download the files that a person wants to see."""
+    """Download the most interesting files of a job."""
     wanted = [
         ("classifier.safetensors", classifier["checkpoints"]["best"]["url"], "weights of the best epoch"),
         ("classifier-curves.png", classifier["plots"]["curves"], "loss and accuracy by epoch"),

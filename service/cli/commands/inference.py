@@ -24,7 +24,7 @@ _FILM_STEPS: Final = 12
 
 
 def _which(context: click.Context, parameter: click.Parameter, value: str) -> Which:
-    """``best``, ``latest`` or an epoch, as the client takes it."""
+    """A checkpoint as the client expects it: ``best``, ``latest`` or an epoch."""
     match value:
         case "best" | "latest":
             return value
@@ -128,7 +128,7 @@ COMMANDS: Final = (predict, generate)
 
 
 def _naming_files(error: ApiError, pictures: Sequence[Path]) -> Exception:
-    """The error, with the names of the files that it is about."""
+    """The error with file names instead of indices."""
     names = {f"#/images/{number}": path for number, path in enumerate(pictures)}
     if not error.errors or any(fault.get("pointer") not in names for fault in error.errors):
         return error
@@ -137,7 +137,7 @@ def _naming_files(error: ApiError, pictures: Sequence[Path]) -> Exception:
 
 
 def _bars(path: Path, shares: Sequence[float], answer: Mapping[str, Any]) -> Table:
-    """The most probable classes, each with a bar."""
+    """The most probable classes with bars."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=28)
     table.add_column(no_wrap=True)

@@ -1,4 +1,4 @@
-"""The commands that look at jobs."""
+"""The commands that list jobs, open their pages and download their files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from service.states import TERMINAL
 _STATUSES: Final = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 _KINDS: Final = ("classifier", "gan")
 _WIDE: Final = 130
-"""Columns of a terminal that has room for whole ids."""
+"""Minimum terminal width for full ids."""
 _WITH_TIMES: Final = 76
-"""Columns of a terminal that has room for age and training time."""
+"""Minimum terminal width for age and training time."""
 _MIN_NAME: Final = 10
 _MAX_NAME: Final = 32
 _MIN_METRICS: Final = 22
-"""Room for the longest label of a classifier's first metric with its value."""
+"""Width of the longest label and value of a classifier's first metric."""
 
 
 @click.command("jobs")
@@ -134,7 +134,7 @@ COMMANDS: Final = (list_jobs, open_page, download)
 
 
 def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
-    """Jobs as a table that keeps a metric at 80 columns."""
+    """Jobs as a table that shows at least one metric at 80 columns."""
     ids = [str(job["id"]) for job in jobs]
     fixed = {
         "ID": ids if width >= _WIDE else short_ids(ids),
@@ -175,7 +175,7 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
 
 
 def _line(job: Mapping[str, Any]) -> tuple[str, ...]:
-    """A job as columns for programs."""
+    """A job as tab-separated columns."""
     values = "  ".join(f"{label} {value}" for label, value in key_metrics(job))
     seconds = duration_s(job)
     requested = f", {job['requested']} requested" if job["requested"] else ""
@@ -192,7 +192,7 @@ def _line(job: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _has_desktop() -> bool:
-    """Whether a browser with windows can be opened here, and not one that takes over the terminal."""
+    """Whether a graphical browser is available, not just a text browser that would occupy the terminal."""
     return sys.platform == "darwin" or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME")
     )

@@ -117,7 +117,7 @@ def show(as_json: bool) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("ID", "NAME", "OWNER", "SCOPE", "USED", "STATE"):
         table.add_column(column, overflow="fold", no_wrap=column in ("ID", "SCOPE", "USED"))
-    for row in rows:  # the day: 80 columns have no room for the time, which --json has
+    for row in rows:  # day only, to fit 80 columns; --json has the time
         day = (time_text(used[row.id]) or "never")[:10]
         table.add_row(row.id, row.name, row.owner, row.scope, day, _state(row, now))
     Console(highlight=False, markup=False).print(table)
@@ -141,7 +141,7 @@ COMMANDS: Final = (keys,)
 
 @contextmanager
 def open_database() -> Iterator[Database]:
-    """The database that the environment names, or that of the embedded stack, which is created if there is none."""
+    """The configured database, or that of the embedded stack, which is created if it does not exist."""
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-cli")) as database:
         path = make_url(settings.database_url).database
@@ -154,10 +154,10 @@ def open_database() -> Iterator[Database]:
 
 
 def _operator() -> Actor:
-    """Whoever may open the database: the terminal is the address."""
+    """The audit actor for the terminal: the user of the operating system."""
     try:
         who = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have a number only
+    except (OSError, KeyError):  # a container's user may have no name
         who = str(os.getuid())
     return Actor(address=f"terminal of {who}"[:60])
 
@@ -196,7 +196,7 @@ def _document(row: ApiKey, now: int) -> dict[str, Any]:
 
 
 def time_text(milliseconds: int | None) -> str | None:
-    """A time of the database, for people."""
+    """A database time as text."""
     if milliseconds is None:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

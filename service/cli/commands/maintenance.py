@@ -184,7 +184,7 @@ def _show(going: RetentionPlan, *, deleted: bool) -> None:
 
 
 def _show_space(space: Space, settings: Settings) -> None:
-    """What uses the disk, and the commands that free some of it."""
+    """Print what uses the disk, and the commands that free space."""
     click.echo(f"\nDisk space: {size(space.total_bytes)}")
     for kind, count in space.kinds.items():
         click.echo(f"  {kind:17} {size(count):>9}")
@@ -205,7 +205,7 @@ def _show_space(space: Space, settings: Settings) -> None:
 
 def _tell(done: str, report: copies.Report, *, as_json: bool) -> None:
     if as_json:
-        # Standard output may be the backup. asdict() makes a Counter out of pairs, which counts these.
+        # Standard output may be the backup. asdict() would rebuild the Counter from pairs, and count these.
         click.echo(json.dumps(asdict(report) | {"rows": report.rows}), err=True)
         return
     rows = sum(report.rows.values())

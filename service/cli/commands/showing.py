@@ -1,4 +1,4 @@
-"""``tapeline show``: all about one job on one screen."""
+"""``tapeline show``: everything about a job on one screen."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _show_new(target: Target, job: Job, *, watch: bool) -> None:
         click.echo(to_json(job) if target.as_json else job.id)
         return
     if not target.as_json:
-        # Both fit into a line of a file, but hardly of a terminal.
+        # A line of a file has room for both, a line of a terminal hardly.
         between = "\n" if sys.stdout.isatty() else "  "
         click.echo(f"{job.id}{between}{job.page}")
     _watch(target, job)
@@ -137,7 +137,7 @@ def _watch(target: Target, job: Job) -> None:
 
 
 def _overrides(values: Sequence[str]) -> dict[str, Any]:
-    """``a.b=1`` as ``{"a": {"b": 1}}``; a value that is not JSON is text."""
+    """Parse ``a.b=1`` to ``{"a": {"b": 1}}``; a value that is not JSON is a string."""
     made: dict[str, Any] = {}
     for text in values:
         field, equals, value = text.partition("=")
@@ -157,7 +157,7 @@ def _overrides(values: Sequence[str]) -> dict[str, Any]:
 
 
 def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
-    """What a spec would cost, and which of its settings are not the preset's."""
+    """Print the estimated cost of a spec, and the settings that differ from its preset."""
     if target.as_json:
         click.echo(to_json(cost))
         return
@@ -179,7 +179,7 @@ def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
 
 
 def _estimate(cost: Mapping[str, Any]) -> str:
-    """The range of the estimate where there is one, and what it is based on."""
+    """The estimated time, as a range if there is one, and what it is based on."""
     low, high = cost["estimated_seconds_low"], cost["estimated_seconds_high"]
     if low is None or high is None:
         return "unknown until a job of this kind has ended"

@@ -38,7 +38,7 @@ def up() -> None:
     except KeyboardInterrupt:
         pass
     finally:
-        with suppress(OSError):  # a terminal that was closed must not keep the stack from stopping
+        with suppress(OSError):  # a closed terminal must not prevent the shutdown
             console.print("stopping ... [dim](Ctrl-C again to stop immediately)[/]")
         stack.stop()
     console.print("stopped")
@@ -48,20 +48,20 @@ COMMANDS: Final = (up,)
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Handles a signal as Ctrl-C is handled."""
+    """Treat a signal like Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def say(console: Console) -> Callable[[str], None]:
-    """Prints what a person should read while the stack runs."""
+    """Print messages of the running stack."""
 
     def tell(text: str) -> None:
-        with suppress(OSError):  # nobody reads any more
+        with suppress(OSError):  # the terminal is closed
             console.print(f"[yellow]{escape(text)}[/]")
 
     return tell

@@ -77,7 +77,7 @@ def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[ArrayStream]
     with _opened(path) as stream:
         shape = _read_header(stream, path)
         if exceeds(shape, max_bytes):
-            raise DatasetBroken(path, f"promises the shape {shape}, which is over {max_bytes:,} bytes")
+            raise DatasetBroken(path, f"declares the shape {shape}, which is over {max_bytes:,} bytes")
         yield ArrayStream(path, stream, np.dtype(np.uint8), shape)
 
 
@@ -102,7 +102,7 @@ def _opened(path: Path) -> Iterator[Readable]:
             packed = file.peek(2)[:2] == b"\x1f\x8b"
             yield Gunzip(file) if packed else file
     except EOFError as error:
-        raise DatasetBroken(path, "cut short: the gzip stream has no end") from error
+        raise DatasetBroken(path, "truncated: the gzip stream has no end") from error
     except zlib.error as error:
         raise DatasetBroken(path, f"damaged gzip data ({error})") from error
     except OSError as error:
@@ -120,5 +120,5 @@ def _read_header(stream: Readable, path: Path) -> tuple[int, ...]:
         raise DatasetBroken(path, f"has {dimensions} dimensions; 1 to {MAX_DIMENSIONS} are read")
     sizes = read_fully(stream, 4 * dimensions)
     if len(sizes) < 4 * dimensions:
-        raise DatasetBroken(path, "cut short inside the header")
+        raise DatasetBroken(path, "truncated inside the header")
     return struct.unpack(f">{dimensions}I", sizes)

@@ -84,11 +84,11 @@ def _check_directory(path: Path, file: IO[bytes]) -> None:
     file.seek(size - _END.size)
     magic, disk, start_disk, here, count, directory_bytes, offset, comment = _END.unpack(file.read(_END.size))
     if magic != b"PK\x05\x06" or comment:
-        raise DatasetBroken(path, "is not a zip file, or something follows it")
+        raise DatasetBroken(path, "is not a zip file, or has trailing data")
     if disk or start_disk or here != count or not 1 <= count <= MAX_MEMBERS:
         raise DatasetBroken(path, f"has {count:,} members; 1 to {MAX_MEMBERS} are read")
     if directory_bytes > count * _MEMBER_BYTES or offset + directory_bytes != size - _END.size:
-        raise DatasetBroken(path, "its directory does not lie where it should, or is too large")
+        raise DatasetBroken(path, "its directory is not at the expected position, or is too large")
     file.seek(0)
 
 
@@ -103,7 +103,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo], max_bytes: int) -
         if member.flag_bits & _REFUSED_FLAGS:
             raise DatasetBroken(path, f"the member {name} is encrypted")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DatasetBroken(path, f"the member {name} is packed in a way that is not read; use deflate, or none")
+            raise DatasetBroken(path, f"the member {name} uses an unsupported compression; use deflate, or none")
         if member.file_size > max(_FREE_BYTES, MAX_RATIO * member.compress_size):
             raise DatasetBroken(path, f"the member {name} unpacks to more than {MAX_RATIO} times its size")
     total = sum(member.file_size for member in members)
@@ -115,7 +115,7 @@ def _open_array(path: Path, member: zipfile.ZipInfo, stream: Readable, max_bytes
     name = member.filename
     header_bytes, dtype, shape = _read_header(path, name, stream)
     if exceeds(shape, max_bytes // dtype.itemsize):
-        raise DatasetBroken(path, f"{name} promises the shape {shape}, which is over {max_bytes:,} bytes")
+        raise DatasetBroken(path, f"{name} declares the shape {shape}, which is over {max_bytes:,} bytes")
     stored = ArrayStream(path, stream, dtype, shape, within=name)
     if header_bytes + stored.size_bytes != member.file_size:
         held = member.file_size - header_bytes
@@ -134,10 +134,10 @@ def _read_header(path: Path, name: str, stream: Readable) -> tuple[int, np.dtype
         raise DatasetBroken(path, f"{name} has a header of {length:,} bytes; at most {_MAX_HEADER:,} are read")
     text = read_fully(stream, length)
     if len(text) < length:
-        raise DatasetBroken(path, f"{name} is cut short inside the header")
+        raise DatasetBroken(path, f"{name} is truncated inside the header")
     said = _parse(text.decode("latin-1"))
     if said is None:
-        raise DatasetBroken(path, f"{name} has a header that is not read: plain numbers in C order are")
+        raise DatasetBroken(path, f"{name} has an unsupported header; plain numbers in C order are supported")
     dtype, shape = said
     return 8 + width + length, dtype, shape
 

@@ -94,11 +94,11 @@ class ArrayStream:
         while done < promised:
             chunk = read_fully(self.stream, min(size, promised - done))
             if not chunk:
-                raise self.broken(f"cut short: {done:,} of {promised:,} bytes of data")
+                raise self.broken(f"truncated: {done:,} of {promised:,} bytes of data")
             done += len(chunk)
             yield chunk
         if self.stream.read(1):
-            raise self.broken(f"goes on after its {promised:,} bytes of data")
+            raise self.broken(f"continues after its {promised:,} bytes of data")
 
     def rows(self) -> Iterator[NDArray[Any]]:
         """All values, some rows (along the first axis) at a time.
@@ -109,7 +109,7 @@ class ArrayStream:
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         for chunk in self.chunks(max(1, CHUNK // max(1, row_bytes)) * max(1, row_bytes)):
             if len(chunk) % row_bytes:
-                raise self.broken(f"cut short: {len(chunk) % row_bytes:,} bytes of a row of {row_bytes:,}")
+                raise self.broken(f"truncated: {len(chunk) % row_bytes:,} bytes of a row of {row_bytes:,}")
             yield np.frombuffer(chunk, self.dtype).reshape(-1, *self.shape[1:])
 
     def broken(self, reason: str) -> DatasetBroken:

@@ -103,12 +103,12 @@ def test_an_exported_log_is_verified_without_the_database(database: Database, ru
         (3, lambda line: line.replace("ann", "bob"), "seal 2"),
         (3, lambda line: "", "entries are missing"),
         (8, lambda line: "", "the right counts"),
-        (1, lambda line: line.replace('"count":2', '"count":"2"'), "no entry, seal or end"),
+        (1, lambda line: line.replace('"count":2', '"count":"2"'), "not an entry, a seal, or an end line"),
         (4, lambda line: line[:-2], "line 5: not JSON"),
         (2, lambda line: line.replace('"owner"', '"owner":"x","owner"'), "a key is repeated"),
-        (9, lambda line: "", "not whole"),
-        (9, lambda line: line + "\n" + line, "more after the end"),
-        (0, lambda line: "", "no exported audit log"),
+        (9, lambda line: "", "truncated"),
+        (9, lambda line: line + "\n" + line, "data after the end line"),
+        (0, lambda line: "", "not an audit log exported"),
     ]:
         changed = [*lines[:number], *filter(None, [damage(lines[number])]), *lines[number + 1 :]]
         (tmp_path / "damaged.jsonl").write_text("\n".join(changed) + "\n")

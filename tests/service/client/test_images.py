@@ -85,7 +85,7 @@ def test_an_animation_gives_its_first_picture() -> None:
 
 @pytest.mark.parametrize("kind", ["TIFF", "PPM", "ICO"])
 def test_formats_that_are_not_listed_are_not_decoded(kind: str) -> None:
-    with pytest.raises(UnreadableImage, match=r"is not an image that can be read here \(PNG, JPEG, WebP, BMP or GIF\)"):
+    with pytest.raises(UnreadableImage, match=r"is not a supported image \(PNG, JPEG, WebP, BMP or GIF\)"):
         as_png(saved(picture(), kind))
 
 
@@ -99,7 +99,7 @@ def test_damaged_and_oversized_files_are_named(tmp_path: Path) -> None:
         as_png(huge + bytes(300_000))
     with (tmp_path / "long.bmp").open("wb") as file:
         file.truncate(65 * 1024 * 1024)
-    with pytest.raises(UnreadableImage, match=r"long\.bmp has more than 64 MiB"):
+    with pytest.raises(UnreadableImage, match=r"long\.bmp is larger than 64 MiB"):
         encoded(tmp_path / "long.bmp")
     with pytest.raises(FileNotFoundError):
         encoded(tmp_path / "missing.png")

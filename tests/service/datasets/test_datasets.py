@@ -266,7 +266,7 @@ def test_a_damaged_cache_is_made_anew(root: Path, cache: Path, damaged: str, con
     ("changed", "reason"),
     [
         ({TRAIN_LABELS: np.zeros(29)}, "29 labels for the 30 images"),
-        ({VALIDATION_LABELS: np.full(9, 3)}, "has the label 3, but the training labels end at 2"),
+        ({VALIDATION_LABELS: np.full(9, 3)}, "has the label 3, but the highest training label is 2"),
         ({VALIDATION_IMAGES: np.zeros((9, 8, 9))}, r"images of \(8, 9\)"),
         ({TRAIN_IMAGES: np.zeros((30, 64))}, r"shape \(30, 64\); images are"),
         ({TRAIN_LABELS: np.zeros((30, 1))}, r"shape \(30, 1\); labels are"),
@@ -287,7 +287,7 @@ def test_a_truncated_file_is_named_and_leaves_nothing_behind(root: Path, cache: 
     make_files(root / "shapes")
     path = root / "shapes" / f"{VALIDATION_IMAGES}.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DatasetBroken, match="cut short") as caught:
+    with pytest.raises(DatasetBroken, match="truncated") as caught:
         load("shapes", root, cache_root=cache)
     assert caught.value.path == path
     assert not list(cache.iterdir())
@@ -302,7 +302,7 @@ def test_other_data_under_a_known_name_are_refused(root: Path, cache: Path) -> N
 def test_a_cache_that_cannot_be_written_is_told(root: Path, tmp_path: Path) -> None:
     make_files(root / "shapes")
     (tmp_path / "file").write_text("")
-    with pytest.raises(DatasetUnavailable, match="cannot be kept in"):
+    with pytest.raises(DatasetUnavailable, match="cannot be cached in"):
         load("shapes", root, cache_root=tmp_path / "file" / "cache")
 
 
@@ -373,7 +373,7 @@ def test_other_content_is_not_taken(root: Path, cache: Path, tmp_path: Path, mir
 def test_a_download_that_breaks_off_leaves_no_file(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     mirror.truncate = True
-    with pytest.raises(DatasetUnavailable, match="cut short"):
+    with pytest.raises(DatasetUnavailable, match="truncated"):
         load("mnist", root, cache_root=cache, builtins=builtins)
     assert not list((root / "mnist").iterdir())
 
@@ -414,7 +414,7 @@ def test_a_data_set_that_is_not_here_says_what_a_job_would_do(
         load("mnist", root, cache_root=cache, builtins=builtins)
     told = describe("mnist", root, builtins=builtins)
     assert told.state is DatasetState.UNAVAILABLE
-    assert re.search(r"the last download failed \(\d{4}-\d\d-\d\d .* UTC\): .*cut short", str(told.state_reason))
+    assert re.search(r"the last download failed \(\d{4}-\d\d-\d\d .* UTC\): .*truncated", str(told.state_reason))
     assert [info.name for info in catalogue(root, builtins=builtins)] == ["mnist"]
 
     mirror.truncate = False

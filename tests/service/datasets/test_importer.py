@@ -38,10 +38,10 @@ def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
         ({"images": idx(IMAGES), "labels": idx(LABELS[:59])}, "labels", "59 labels for 60 images"),
         ({"archive": npz(x=IMAGES, y=LABELS), "images": idx(IMAGES)}, "archive", "must be the only file"),
         ({"archive": npz(x=IMAGES)}, "archive", "has no labels"),
-        ({"archive": npz(x=IMAGES, y=LABELS.astype(float))}, "archive", "labels are of an integer type"),
-        ({"archive": npz(x=IMAGES.astype(float), y=LABELS)}, "archive", "floats must lie in 0 to 1"),
-        ({"archive": npz(x=np.full((60, 4, 4), np.nan), y=LABELS)}, "archive", "none NaN"),
-        ({"archive": npz(x=IMAGES.astype("<i2") + 300, y=LABELS)}, "archive", "must lie in 0 to 255"),
+        ({"archive": npz(x=IMAGES, y=LABELS.astype(float))}, "archive", "labels must have an integer type"),
+        ({"archive": npz(x=IMAGES.astype(float), y=LABELS)}, "archive", "floats must be from 0 to 1"),
+        ({"archive": npz(x=np.full((60, 4, 4), np.nan), y=LABELS)}, "archive", "not NaN"),
+        ({"archive": npz(x=IMAGES.astype("<i2") + 300, y=LABELS)}, "archive", "must be from 0 to 255"),
         ({"archive": npz(x=IMAGES, y=LABELS.astype("<i8") * -1)}, "archive", "holds the label -4"),
         ({"archive": npz(x=IMAGES, y=LABELS.astype("<i8") + 300)}, "archive", "holds the label 304"),
         ({"archive": npz(x=np.zeros((2, 3, 3, 3), np.uint8), y=LABELS[:2])}, "archive", "greyscale images have"),
@@ -51,7 +51,7 @@ def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
         (
             {"archive": npz(x=IMAGES, y=LABELS, x_test=IMAGES[:9], y_test=LABELS[:9] + 9)},
             "archive",
-            "the training labels end at 4",
+            "the highest training label is 4",
         ),
     ],
 )

@@ -143,7 +143,7 @@ def with_value(key: str, value: Any) -> Callable[[str, bytes], bytes]:
         (with_value("colour", "red"), "jobs has no column 'colour'"),
         (with_value("epoch", "three"), "'epoch' of the table jobs cannot be"),
         (with_value("kind", None), "'kind' of the table jobs cannot be null"),
-        (lambda name, data: b"[1, 2]\n", "no row"),
+        (lambda name, data: b"[1, 2]\n", "not a row"),
         (lambda name, data: b"{\n", "not JSON"),
         (lambda name, data: b"[" * 100_000 + b"\n", "not JSON"),
     ],
@@ -170,7 +170,7 @@ def test_rows_that_the_database_refuses_leave_nothing(saved: bytes, empty: House
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda name, data: (name.replace("files/job_", "files/../b_"), data), "is no part of a backup"),
+        (lambda name, data: (name.replace("files/job_", "files/../b_"), data), "is not a part of a backup"),
         (lambda name, data: None if name.startswith("files/") else (name, data), "missing in the backup"),
         (lambda name, data: None if name.startswith("uploads/") else (name, data), "dataset mine are missing"),
         (lambda name, data: (name, data.replace(b'"format": 2', b'"format": 9')), "another version"),

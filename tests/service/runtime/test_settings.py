@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from sqlalchemy import make_url
 from service.errors import SettingsError
 from service.runtime.settings import VARIABLES, Settings
 
-README = Path(__file__).parents[3] / "README.md"
+ROOT = Path(__file__).parents[3]
+DOCUMENT = ROOT / "docs" / "configuration.md"
 
 
 def read(**environ: str) -> Settings:
@@ -118,6 +120,13 @@ def test_a_service_beyond_loopback_needs_keys() -> None:
     assert read(TAPELINE_AUTH="keys").keys_required
 
 
-def test_the_readme_lists_each_setting() -> None:
-    text = README.read_text()
+def test_the_configuration_document_lists_each_setting() -> None:
+    text = DOCUMENT.read_text()
     assert [name for name, meaning in VARIABLES.items() if f"| `{name}` | {meaning} |\n" not in text] == []
+
+
+def test_the_configuration_document_lists_each_variable_of_compose() -> None:
+    files = [ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("*.yml")]
+    read = {name for path in files for name in re.findall(r"(?<!\$)\$\{([A-Z_]+)", path.read_text())} - {"LIKE_THIS"}
+    assert len(read) > 20
+    assert sorted(read - set(re.findall(r"`([A-Z_]+)`", DOCUMENT.read_text()))) == []

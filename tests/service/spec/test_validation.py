@@ -265,12 +265,13 @@ def test_equal_documents_have_one_canonical_text(document: dict[str, int]) -> No
     assert canonical(document) == canonical(dict(reversed(document.items())))
 
 
-def test_the_specs_of_the_readme_are_valid() -> None:
-    text = (Path(__file__).parents[3] / "README.md").read_text()
+def test_the_specs_in_the_documents_are_valid() -> None:
+    root = Path(__file__).parents[3]
+    text = "".join((root / name).read_text() for name in ("README.md", "docs/guide.md", "docs/spec.md"))
     blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     inline = re.findall(r"-d '(\{\"kind\".*?\})'", text)
     (networks,) = re.findall(r"```js\n(.*?)```", text, re.DOTALL)
     convolutional = re.findall(r"^\{.*?\}$(?=\n\{|\n*\Z)", networks, re.DOTALL | re.MULTILINE)
-    assert [len(found) for found in (blocks, inline, convolutional)] == [1, 3, 2]
+    assert [len(found) for found in (blocks, inline, convolutional)] == [1, 4, 2]
     for sent in (*blocks, *inline, *convolutional):
         check_fit(resolve(parse_json(sent.encode())), DIGITS)

@@ -112,7 +112,7 @@ def test_asking_a_broker_that_hangs_leaves_no_descriptor_open(socket_path: Path)
         publisher.check_broker(1)
         before = len(os.listdir("/proc/self/fd"))
         server._process.send_signal(signal.SIGSTOP)
-        gc.disable()  # it would close some of what was forgotten, sooner or later
+        gc.disable()  # it would close unreferenced connections, sooner or later
         try:
             for _ in range(200):
                 with pytest.raises(redis.RedisError):

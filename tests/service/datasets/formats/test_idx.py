@@ -76,7 +76,7 @@ def test_any_bytes_are_read_or_broken(tmp_path: Path, content: bytes) -> None:
 
 def test_a_file_that_goes_on_is_broken(tmp_path: Path) -> None:
     path = write_header(tmp_path / "a", 3, data=b"\1\2\3\4")
-    with pytest.raises(DatasetBroken, match="goes on after its 3 bytes"):
+    with pytest.raises(DatasetBroken, match="continues after its 3 bytes"):
         read_idx(path)
 
 
@@ -111,7 +111,7 @@ def test_a_gzip_bomb_is_left_after_what_it_promised(tmp_path: Path) -> None:
     (tmp_path / "a.gz").write_bytes(gzip.compress(header + bytes(64 * 2**20)))
     tracemalloc.start()
     try:
-        with pytest.raises(DatasetBroken, match="goes on after its 1,000 bytes"):
+        with pytest.raises(DatasetBroken, match="continues after its 1,000 bytes"):
             read_idx(tmp_path / "a.gz")
         assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
     finally:

@@ -1,0 +1,72 @@
+"""What the documents name exists: files, headings, ``make`` targets and ``tapeline`` commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from service.cli import main
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "engine/*.md", "service/**/*.md", "workers/*.md")
+    for path in ROOT.glob(pattern)
+)
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+README_LINES = 120
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
+def test_every_link_leads_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", path.read_text(encoding="utf-8")))
+    for link in links:
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def code(path: Path) -> str:
+    """Everything that is set as code, a piece a line."""
+    text = path.read_text(encoding="utf-8")
+    inline = re.findall(r"`([^`]+)`", FENCE.sub("", text))
+    return "\n".join([*FENCE.findall(text), *(" ".join(piece.split()) for piece in inline)])
+
+
+def test_every_make_target_in_a_document_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {target for path in DOCUMENTS for target in re.findall(r"^make ([a-z][a-z-]*)", code(path), re.MULTILINE)}
+    assert len(named) > 15
+    assert named <= targets
+
+
+def test_every_command_in_a_document_exists() -> None:
+    context = click.Context(main)
+    commands = set(main.list_commands(context))
+    named = {
+        name for path in DOCUMENTS for name in re.findall(r"(?:^|web )tapeline ([a-z]+)", code(path), re.MULTILINE)
+    }
+    assert len(named) > 15
+    assert named <= commands
+
+
+def test_the_guide_lists_every_command() -> None:
+    text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    listed = {name for row in re.findall(r"^\| [a-z ]+ \| (`.*) \|$", text, re.MULTILINE) for name in row.split(", ")}
+    assert listed == {f"`{name}`" for name in main.list_commands(click.Context(main))}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
