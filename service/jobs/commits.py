@@ -31,7 +31,7 @@ from service.storage.tables import Artifact, Epoch, ExpectedEpoch, Job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:
-    """All that one finished epoch leaves behind; its files lie on disk already."""
+    """Everything to be committed for a finished epoch; its files are on disk already."""
 
     epoch: int
     position: Position
@@ -42,29 +42,29 @@ class EpochRecord:
     is_best: bool
     files: Sequence[StoredFile]
     health: Sequence[Finding] = ()
-    """What is wrong with the training after this epoch."""
+    """The findings after this epoch."""
     cpu_seconds: float | None = None
-    """Processor time of the epoch. Like ``seconds``, it is no metric: it differs from run to run."""
+    """Processor time of the epoch. Like ``seconds``, it differs from run to run, so it is not a metric."""
     memory_bytes: int | None = None
-    """Resident memory at its end."""
+    """Resident memory at the end of the epoch."""
     used: Usage | None = None
-    """What the whole job has used by now."""
+    """Resources of the whole job so far."""
 
 
 def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_last: int) -> list[str]:
-    """Make an epoch count: metrics, events, sample and checkpoint rows, progress, in one transaction.
+    """Commit an epoch: metrics, events, artifact rows and progress, in one transaction.
 
-    An epoch that was trained before (its checkpoint was lost, or none was due) must give the stored metrics;
-    where it does not, the log says so.
+    An epoch that was committed before (its checkpoint was lost, or none was due) must have the stored metrics; a
+    difference is logged as an error.
 
     Returns:
-        Paths of files that no row names any more, for the caller to remove.
+        Paths of files without rows, for the caller to remove.
     """
     with database.write() as session:
         job = leases.guard(session, held, **leases.usage_values(record.used))
         if record.is_best:
             job.best_epoch = record.epoch
-        news = _record_metrics(session, job, record)
+        new_events = _record_metrics(session, job, record)
         orphans: list[str] = []
         for file in record.files:
             known = session.scalar(
@@ -87,9 +87,9 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
             }
             if file.kind is ArtifactKind.CHECKPOINT:
                 data["best"] = record.is_best
-            news.append((EventType(file.kind.value), data))
-        if news:
-            events.append(session, job.id, news)
+            new_events.append((EventType(file.kind.value), data))
+        if new_events:
+            events.append(session, job.id, new_events)
         session.flush()
         orphans += _prune_checkpoints(session, job, keep_last)
         session.flush()
@@ -104,11 +104,11 @@ def checkpoints(database: Database, held: Claim) -> Sequence[Artifact]:
 
 
 def drop_checkpoint(database: Database, held: Claim, damaged: Artifact, reason: str) -> None:
-    """Forget a checkpoint that cannot be read, and say so in the log."""
+    """Delete the row of a damaged checkpoint and log it."""
     with database.write() as session:
         job = leases.guard(session, held)
         row = session.get(Artifact, damaged.id)
-        if row is None:  # done before, in a transaction of which nobody heard
+        if row is None:  # done before, in a transaction whose response was lost
             return
         session.delete(row)
         job.size_bytes -= row.size_bytes
@@ -118,7 +118,7 @@ def drop_checkpoint(database: Database, held: Claim, damaged: Artifact, reason: 
 
 
 def log(database: Database, held: Claim, level: str, code: str, message: str) -> None:
-    """Put a line into the job's log."""
+    """Append a line to the job's log."""
     with database.write() as session:
         leases.guard(session, held)
         data = {"level": level, "code": code, "message": message}
@@ -126,7 +126,7 @@ def log(database: Database, held: Claim, level: str, code: str, message: str) ->
 
 
 def digest(database: Database, held: Claim, weights_digest: str) -> str:
-    """Sum a whole result up in one SHA-256: the final weights, every epoch's metrics, every sample's pixels."""
+    """One SHA-256 of the whole result: the final weights, every epoch's metrics, every sample's pixels."""
     with database.read() as session:
         rows = [[row.epoch, row.metrics, row.samples_digest] for row in lookup.epochs(session, held.job_id)]
     text = canonical({"weights": weights_digest, "epochs": rows})
@@ -142,14 +142,14 @@ def succeed(
     used: Usage | None = None,
     keep_last: int | None = None,
 ) -> list[str]:
-    """The training is done.
+    """End the job as succeeded.
 
     Args:
-        stopped_early: why, where that is before its last epoch.
-        keep_last: of the latest checkpoints keep so many, besides the best; ``None``: all that there are.
+        stopped_early: the reason, if it ended before its last epoch.
+        keep_last: how many of the latest checkpoints to keep, besides the best; ``None``: all.
 
     Returns:
-        Paths of files that no row names any more, for the caller to remove.
+        Paths of files without rows, for the caller to remove.
     """
     with database.write() as session:
         job = leases.guard(session, held, **leases.usage_values(used))
@@ -161,14 +161,14 @@ def succeed(
             events.append(session, job.id, [(EventType.LOG, data)])
         job.step = job.steps
         if job.reproduction is not None and job.reproduction["match"] is None:
-            # Where every epoch's metrics and samples were equal, what is left are the weights.
+            # Every epoch's metrics and samples were equal, so only the weights may differ.
             same = job.reproduction["result_digest"] == result_digest
             _conclude(session, job, job.reproduction, None if same else {"epoch": job.epoch, "differs": ["weights"]})
-        unnamed = _prune_checkpoints(session, job, keep_last) if keep_last is not None else []
+        orphans = _prune_checkpoints(session, job, keep_last) if keep_last is not None else []
         transitions.finish(session, job, Status.SUCCEEDED, reason="done")
         session.flush()
         reach("succeeding")
-        return unnamed
+        return orphans
 
 
 def _why_early(job: Job, why: Mapping[str, Any]) -> str:
@@ -178,7 +178,7 @@ def _why_early(job: Job, why: Mapping[str, Any]) -> str:
 
 
 def fail(database: Database, held: Claim, error: Mapping[str, Any], *, used: Usage | None = None) -> None:
-    """The training itself went wrong; ``error`` has at least ``code`` and ``message``."""
+    """End the job as failed; ``error`` has at least ``code`` and ``message``."""
     with database.write() as session:
         job = leases.guard(session, held, **leases.usage_values(used))
         job.error = dict(error)
@@ -189,7 +189,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
     stored = session.get(Epoch, (job.id, record.epoch))
     metrics = _storable(record.metrics)
     if stored is None:
-        job.deaths = 0  # not where an epoch is trained again: a job that kills each time behind it would go on for ever
+        job.deaths = 0  # not for a repeated epoch, or a job that kills its worker after it would never fail
         job.epoch, job.metrics = record.epoch, metrics
         job.extremes = extended(job.extremes, metrics, record.epoch)
         job.step, job.steps = record.position.step, record.position.steps
@@ -222,7 +222,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
 
 
 def _compare(session: Session, job: Job, record: EpochRecord, metrics: Mapping[str, Any]) -> None:
-    """Compare an epoch of a reproduction with the original's; the first that differs ends the comparison."""
+    """Compare an epoch of a reproduction with the original's; the first difference ends the comparison."""
     if job.reproduction is None or job.reproduction["match"] is not None:
         return
     expected = session.get(ExpectedEpoch, (job.id, record.epoch))
@@ -236,7 +236,7 @@ def _compare(session: Session, job: Job, record: EpochRecord, metrics: Mapping[s
 def _conclude(
     session: Session, job: Job, reproduction: Mapping[str, Any], difference: Mapping[str, Any] | None
 ) -> None:
-    """Say what came of a reproduction, in the job and in its log."""
+    """Record the result of a reproduction, in the job and in its log."""
     original = reproduction["of"]
     if difference is None:
         job.reproduction = {**reproduction, "match": True}
@@ -255,7 +255,7 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
-    """Keep what is wrong now, and tell of what was found and what is over."""
+    """Store the present findings; returns events for those that are new or over."""
     before, now = job.health, [finding.document() for finding in record.health]
     job.health = now
     over = [(finding, "over") for finding in before if finding not in now]
@@ -267,21 +267,21 @@ def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mappi
 
 
 def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Null for what is not finite: PostgreSQL's JSON has no NaN, and neither has anybody else's."""
+    """Null for values that are not finite: JSON has no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _prune_checkpoints(session: Session, job: Job, keep_last: int) -> list[str]:
     ours = (Artifact.job_id == job.id, Artifact.kind == ArtifactKind.CHECKPOINT)
     oldest_kept = select(Artifact.epoch).where(*ours).order_by(Artifact.epoch.desc()).offset(keep_last - 1).limit(1)
-    # What a fork began with is all that it can begin with again.
-    spared = [epoch for epoch in (job.best_epoch, job.start_epoch) if epoch is not None]
-    spare = session.scalars(
+    # A fork can only start from its initial checkpoint.
+    kept = [epoch for epoch in (job.best_epoch, job.start_epoch) if epoch is not None]
+    excess = session.scalars(
         select(Artifact)
-        .where(*ours, Artifact.epoch < oldest_kept.scalar_subquery(), Artifact.epoch.not_in(spared))
+        .where(*ours, Artifact.epoch < oldest_kept.scalar_subquery(), Artifact.epoch.not_in(kept))
         .order_by(Artifact.epoch)
     ).all()
-    for row in spare:
+    for row in excess:
         session.delete(row)
         job.size_bytes -= row.size_bytes
-    return [row.path for row in spare]
+    return [row.path for row in excess]
