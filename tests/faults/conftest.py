@@ -39,7 +39,7 @@ class NoSupervisor(ChildEndpoint):
     def __init__(self) -> None:
         self.stopping, self.request = False, None
         self.after_batches: int | None = None
-        """Ask to let go after so many batches."""
+        """Order a stop after so many batches."""
 
     def stop(self, request: Request | None) -> None:
         self.stopping, self.request = True, request

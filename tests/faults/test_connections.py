@@ -246,7 +246,7 @@ def test_a_worker_outlives_a_celery_that_ends(light: FaultHarness, broker: Broke
 
 def test_without_the_look_at_the_database_a_lost_message_is_found_out(light: FaultHarness, broker: Broker) -> None:
     """F07 and F08 once more, the timer switched off: a job whose message was lost waits for ever."""
-    light.patch("from workers.supervisor import supervise\nsupervise.DATABASE_POLL_INTERVAL_S = 3600.0\n")
+    light.patch("from workers.supervisor import supervisor\nsupervisor.DATABASE_POLL_INTERVAL_S = 3600.0\n")
     light.start()
     for pause in (2, 6, 12):  # until the looks at its start, and after a job, are over
         time.sleep(pause)

@@ -1,4 +1,4 @@
-"""One job under way, as its supervisor watches it. It loads no NumPy."""
+"""The monitor of one running job, in the supervisor."""
 
 from __future__ import annotations
 
@@ -6,205 +6,206 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import LeaseLost
-from service.jobs import leases
 from service.jobs.leases import Claim, Position
 from service.storage.database import Database
-from workers.messages import Child
-from workers.retry import retry_on_outage
+from workers.lease_session import LeaseSession
+from workers.messages import Done, GaveUp, Preparing, Progress, Stop
+from workers.supervisor.child_process import ChildProcess, Exited
 from workers.usage import ChildMeter
 
 REPORT_POLL_INTERVAL_S: Final = 0.25
-"""How often a request to cancel or pause is looked for."""
-RENEW_S: Final = 1.0
+"""How often reports are read, and requests to cancel or pause looked up."""
+RENEWAL_INTERVAL_S: Final = 1.0
 STOP_GRACE_S: Final = 8.0
 """How long a child may take from a stop to the end of its batch."""
 BATCH_DEADLINE_S: Final = 120.0
 """How long a child may take for one batch, counted from its first."""
 START_DEADLINE_S: Final = 1800.0
-"""How long it may take until then without a word: another one may be downloading what it waits for."""
-LAST_WORD_S: Final = 2.0
-"""How long a child whose lease is over may take to say that it was itself who ended it."""
-LEAVE_S: Final = 2.0
-"""How long a worker that stops asks a database that does not answer to take a job back."""
+"""How long it may take until then without a report: it may wait for another process's download."""
+FINAL_REPORT_S: Final = 2.0
+"""How long to wait, after the lease is lost, for the child's report that it ended the lease itself."""
+DRAIN_RETRY_S: Final = 2.0
+"""How long a worker that stops retries the last write of a lease."""
 FENCE: Final = 0.7
-"""So much of a lease may pass without a renewal: then the child is ended, well before somebody else may begin."""
+"""Share of a lease that may pass without a renewal; then the child is ended, well before the lease expires."""
 
 log = structlog.get_logger()
 
 
-class Leaving(Exception):
-    """This worker stops, and cannot wait for the database."""
+class AbandonedOnExit(Exception):
+    """The worker stops and does not wait for the database; the lease expires by itself."""
 
 
-class JobWatch:
-    """One job under way: what the child reports and uses, what the database asks, and the clocks that stop both.
+class JobMonitor:
+    """Renews the lease, passes requests on to the child, and ends a child that is late.
 
-    To be made before the child gets its order.
+    To be created before the child gets its order.
 
     Args:
-        since: when the claim was asked for, on this process's monotonic clock: the lease is no younger.
+        since: when the claim was requested, on this process's monotonic clock: the lease is no younger.
     """
 
     def __init__(
-        self, database: Database, held: Claim, child: Child, draining: threading.Event, *, since: float
+        self, database: Database, claim: Claim, child: ChildProcess, draining: threading.Event, *, since: float
     ) -> None:
-        self._database, self._held, self._child, self._draining = database, held, child, draining
-        self._meter = ChildMeter(held, child.pid)
+        self._child, self._draining = child, draining
+        self._lease = LeaseSession(database, claim, timeout_s=math.inf, before_retry=self._give_up_on_exit)
+        self._meter = ChildMeter(claim, child.pid)
         now = time.monotonic()
         self._renewed = since
         self._over = threading.Event()
-        self._fenced = False
+        self._is_fenced = False
         self.has_begun = False
-        """Whether the child has its order: where it dies before that, the job had no part in it."""
-        self._next_renewal = now + RENEW_S
-        self._next_look = now
+        """Whether the child has its order; if it dies before, the job had no part in it."""
+        self._next_renewal = now + RENEWAL_INTERVAL_S
+        self._next_poll = now
         self._stop_sent: float | None = None
+        self._give_up_at: float | None = None
         self._last_sign = now
         self._deadline_s = START_DEADLINE_S
         self._position: Position | None = None
         self._rate_from: tuple[float, int] | None = None
 
-    def until_the_end(self) -> str:
-        """Watch until the child has let go or had to be ended; gives what happened, for the log.
+    def run(self) -> str:
+        """Monitor the job until its lease has ended; returns the outcome, for the log.
 
         Raises:
-            LeaseLost: the job belongs to somebody else now.
-            Leaving: the worker stops, and the database does not answer.
+            LeaseLost: another worker has the job.
+            AbandonedOnExit: the worker stops, and the database does not answer.
         """
-        threading.Thread(target=self._fence, name=f"fence-{self._held.job_id}", daemon=True).start()
+        threading.Thread(target=self._fence, name=f"fence-{self._lease.claim.job_id}", daemon=True).start()
         try:
-            return self._until_the_end()
+            return self._run()
         finally:
             self._over.set()
 
-    def _until_the_end(self) -> str:
+    def _run(self) -> str:
         while True:
             report = self._child.report(REPORT_POLL_INTERVAL_S)
-            if "done" in report:
-                return str(report["done"])
-            if "gave_up" in report:
-                return self._hand_back(str(report["gave_up"]))
-            if "gone" in report:
-                if self._fenced:
-                    return self._hand_back("could not renew in time")
-                if not self.has_begun:
-                    return self._hand_back("the training process ended before it had its order")
-                return self._record_worker_loss(f"the training process ended with code {report['gone']}")
-            self.has_begun = self.has_begun or bool(report)
-            if "preparing" in report:
-                self._last_sign = time.monotonic()
-            if "step" in report:
-                self._note(report)
+            match report:
+                case Done(outcome):
+                    return outcome
+                case GaveUp(reason):
+                    return self._hand_back(reason)
+                case Exited(exit_code):
+                    return self._settle_exit(exit_code)
+                case Preparing():
+                    self._last_sign = time.monotonic()
+                case Progress(step, steps):
+                    self._record_progress(step, steps)
+            self.has_begun = self.has_begun or report is not None
             now = time.monotonic()
-            if self._is_overdue():  # the fence may not have come to it yet
+            if self._is_overdue():  # the fence may not have noticed yet
                 return self._hand_back("could not renew in time")
             if now - self._last_sign > self._deadline_s:
-                return self._record_worker_loss(f"no batch was finished for {self._deadline_s:.0f} seconds")
+                return self._report_death(f"no batch was finished for {self._deadline_s:.0f} seconds")
             if self._stop_sent is not None and now - self._stop_sent > STOP_GRACE_S:
-                return self._take_from_child()
-            if now >= self._next_look:
+                return self._hand_back_unresponsive()
+            if now >= self._next_poll:
                 try:
-                    self._keep(now)
+                    self._poll_database(now)
                 except LeaseLost as error:
-                    return self._last_word(error)
-                # From now on: where answers are slow, reports would pile up if each waited for one.
-                self._next_look = time.monotonic() + REPORT_POLL_INTERVAL_S
+                    return self._await_final_report(error)
+                # From now on: if the database is slow, reports would pile up while each waited for it.
+                self._next_poll = time.monotonic() + REPORT_POLL_INTERVAL_S
 
     def _fence(self) -> None:
-        """End the child before the lease does. In a thread of its own: a question to the database may hang."""
+        """End the child before its lease expires. In a thread of its own, since a query may hang."""
         while not self._over.wait(REPORT_POLL_INTERVAL_S):
             if self._is_overdue():
-                self._fenced = True
+                self._is_fenced = True
                 self._child.close()
                 return
 
     def _is_overdue(self) -> bool:
-        return time.monotonic() - self._renewed > FENCE * self._held.lease_s
+        return time.monotonic() - self._renewed > FENCE * self._lease.claim.lease_s
 
-    def _note(self, report: dict[str, Any]) -> None:
-        now, step = time.monotonic(), report["step"]
+    def _record_progress(self, step: int, steps: int) -> None:
+        now = time.monotonic()
         self._last_sign, self._deadline_s = now, BATCH_DEADLINE_S
         if self._rate_from is None:
             self._rate_from = (now, step)
         began, first = self._rate_from
         rate = (step - first) / (now - began) if now - began > 0.5 else None
-        self._position = Position(step=step, steps=report["steps"], steps_per_second=rate)
+        self._position = Position(step=step, steps=steps, steps_per_second=rate)
 
-    def _keep(self, now: float) -> None:
-        """Renew when it is time and pass on what was asked."""
+    def _poll_database(self, now: float) -> None:
+        """Renew the lease when due, and pass requests on to the child."""
         try:
             if now >= self._next_renewal:
-                requested = leases.renew(self._database, self._held, self._position, self._meter.sample())
-                self._renewed, self._next_renewal = now, now + RENEW_S
+                requested = self._lease.renew(self._position, self._meter.sample())
+                self._renewed, self._next_renewal = now, now + RENEWAL_INTERVAL_S
             else:
-                requested = leases.requested(self._database, self._held)
+                requested = self._lease.requested()
         except SQLAlchemyError as error:
             log.warning("the lease could not be renewed", error=str(error))
             return
         if self._stop_sent is None and (requested is not None or self._draining.is_set()):
             self._stop_sent = now
-            self._child.stop(requested)
+            self._child.send(Stop(requested))
 
-    def _last_word(self, lost: LeaseLost) -> str:
-        """Where a lease is over, its child may just have ended the job, and not have told yet.
+    def _await_final_report(self, lost: LeaseLost) -> str:
+        """The lease is lost: perhaps the child has just ended the job, and its report is on the way.
 
         Raises:
             LeaseLost: it has not.
         """
-        self._over.set()  # the fence has nothing to keep any more
-        deadline = time.monotonic() + LAST_WORD_S
-        report: dict[str, Any] = {}
-        while "gone" not in report and time.monotonic() < deadline:
-            report = self._child.report(REPORT_POLL_INTERVAL_S)
-            if "done" in report:
-                return str(report["done"])
+        self._over.set()  # the fence has nothing to protect any more
+        deadline = time.monotonic() + FINAL_REPORT_S
+        while time.monotonic() < deadline:
+            match self._child.report(REPORT_POLL_INTERVAL_S):
+                case Done(outcome):
+                    return outcome
+                case Exited():
+                    break
         raise lost
 
-    def _take_from_child(self) -> str:
-        """End a child that does not let go: we asked it to, so nobody died."""
-        used = self._meter.sample()
-        self._child.close()
-        if not self._settle(lambda: leases.hand_back(self._database, self._held, None, used=used)):
-            return "gone, after its last word"
-        return f"did not let go within {STOP_GRACE_S:.0f} seconds, and was ended"
+    def _settle_exit(self, exit_code: int | None) -> str:
+        if self._is_fenced:
+            return self._hand_back("could not renew in time")
+        if not self.has_begun:
+            return self._hand_back("the training process ended before it had its order")
+        return self._report_death(f"the training process ended with code {exit_code}")
 
-    def _hand_back(self, why: str) -> str:
-        """End the child; nobody died, so the job goes back once the database answers."""
-        used = self._meter.sample()
-        self._child.close()
-        handed_back = self._settle(lambda: leases.hand_back(self._database, self._held, None, used=used))
-        return f"{why}; {'handed back' if handed_back else 'in other hands by now'}"
+    def _hand_back_unresponsive(self) -> str:
+        """End a child that does not stop in time. It does not count as a worker loss: the stop was ours."""
+        if not self._end_lease(self._lease.hand_back, None):
+            return "the child had ended the lease before it was killed"
+        return f"did not stop within {STOP_GRACE_S:.0f} seconds, and was killed"
 
-    def _record_worker_loss(self, message: str) -> str:
-        used = self._meter.sample()
-        self._child.close()
-        if not self._settle(lambda: leases.report_death(self._database, self._held, message, used=used)):
-            return "gone, after its last word"  # the child wrote its end, and died before it could report
+    def _hand_back(self, reason: str) -> str:
+        """End the child; it does not count as a worker loss, so the job is queued again once the database answers."""
+        handed_back = self._end_lease(self._lease.hand_back, None)
+        return f"{reason}; {'handed back' if handed_back else 'the lease had ended'}"
+
+    def _report_death(self, message: str) -> str:
+        if not self._end_lease(self._lease.report_death, message):
+            return "the child had ended the lease before it died"
         return message
 
-    def _settle(self, write: Callable[[], None]) -> bool:
-        """Make the last write of a lease, however long the database is away; False where it was not ours any more.
+    def _end_lease(self, write: Callable[..., None], argument: object) -> bool:
+        """Kill the child and make the last write of its lease, however long the database is away; False where the lease
+        had ended already.
 
         Raises:
-            Leaving: nobody answered, and this worker stops.
+            AbandonedOnExit: the database does not answer, and this worker stops.
         """
-        leave_at: float | None = None
-
-        def leave() -> None:
-            nonlocal leave_at
-            if self._draining.is_set():
-                leave_at = leave_at or time.monotonic() + LEAVE_S
-                if time.monotonic() > leave_at:
-                    raise Leaving
-
+        used = self._meter.sample()
+        self._child.close()
         try:
-            retry_on_outage(write, patience_s=math.inf, between=leave)
+            write(argument, used=used)
         except LeaseLost:
             return False
         return True
+
+    def _give_up_on_exit(self) -> None:
+        if self._draining.is_set():
+            self._give_up_at = self._give_up_at or time.monotonic() + DRAIN_RETRY_S
+            if time.monotonic() > self._give_up_at:
+                raise AbandonedOnExit

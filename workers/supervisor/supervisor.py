@@ -1,4 +1,4 @@
-"""The supervisor: claims jobs, keeps their leases, and watches the children that train. It loads no NumPy."""
+"""The supervisor of one worker process: claims jobs and gives each a child and a monitor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import time
-from dataclasses import asdict
 from typing import Final
 from uuid import uuid4
 
@@ -23,18 +22,16 @@ from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.storage.tables import Worker
 from workers.heartbeat import Heartbeat
-from workers.messages import Child, prepare
-from workers.supervisor import watching
-from workers.supervisor.watching import JobWatch, Leaving
+from workers.messages import Train
+from workers.supervisor import job_monitor
+from workers.supervisor.child_pool import ChildPool
+from workers.supervisor.child_process import ChildProcess, prepare
+from workers.supervisor.job_monitor import AbandonedOnExit, JobMonitor
 
 DATABASE_POLL_INTERVAL_S: Final = 5.0
-"""How often a worker looks into the database without having been told to."""
-GOODBYE_S: Final = 3.0
-"""How long a worker that stops may take to say that it is gone."""
-CALIBRATION_S: Final = 30.0
-"""How long the measurement of a machine may take; alone it takes a third of a second."""
-READY_S: Final = 60.0
-"""How long a child may take to load NumPy and ourselves."""
+"""How often a worker polls the database for jobs, besides messages."""
+SIGN_OFF_TIMEOUT_S: Final = 3.0
+"""How long a worker that stops tries to delete its row."""
 
 log = structlog.get_logger()
 
@@ -48,31 +45,27 @@ class Supervisor:
         self._id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid4().hex[:8]}"
         self._slots = threading.Semaphore(settings.workers)
         self._held: set[Claim] = set()
-        self._claiming = threading.Lock()
-        self._unsure = False
-        """Whether jobs may run in our name that we do not hold: a claim was cut off, yet perhaps committed; or a watch
-        failed."""
+        self._claim_lock = threading.Lock()
+        self._may_hold_unknown_claims = False
+        """A claim may be committed whose response was lost, or a monitor failed."""
         self._draining = threading.Event()
-        self._closing = threading.Lock()
-        self._closed = False
-        self._spare: Child | None = None
-        self._spare_lock = threading.Lock()
-        self._restocking = threading.Lock()
-        self._calibrating: Child | None = None
+        self._close_lock = threading.Lock()
+        self._is_closed = False
+        self._children = ChildPool(self._draining)
         self._heartbeat = Heartbeat(settings.home, "worker")
-        self._looking = threading.Thread(target=self._keep_looking, name="look", daemon=True)
+        self._poller = threading.Thread(target=self._poll_repeatedly, name="poll", daemon=True)
 
     def start(self) -> None:
-        """Have a child ready and begin to look, whether the broker answers or not."""
+        """Start a spare child and the polling, whether the broker answers or not."""
         prepare(portable_bits=self._settings.portable_bits)
-        threading.Thread(target=self._begin, name="restock", daemon=True).start()  # the first one takes a second
-        self._looking.start()
+        threading.Thread(target=self._start_children, name="restock", daemon=True).start()  # the first takes a second
+        self._poller.start()
 
-    def look(self) -> None:
-        """Train the best waiting job, and the next, until none waits or this worker is full."""
+    def run_waiting_jobs(self) -> None:
+        """Claim and train jobs until none waits or this worker is full."""
         while not self._draining.is_set() and self._slots.acquire(blocking=False):
             try:
-                if not self._train_one():
+                if not self._run_next_job():
                     return
             except SQLAlchemyError as error:
                 log.warning("the database does not answer", error=str(error))
@@ -86,202 +79,140 @@ class Supervisor:
         return self._draining.is_set()
 
     def drain(self) -> None:
-        """Claim nothing more, and have every child let go."""
+        """Claim no more jobs, and stop every child."""
         self._draining.set()
 
     def close(self) -> None:
-        """Wait for the children to let go, then leave no process behind."""
+        """Drain, wait for the children, and leave no process behind."""
         self.drain()
-        with self._closing:  # the second caller waits for the first, and finds nothing to do
-            if not self._closed:
-                self._closed = True
+        with self._close_lock:  # a second caller waits for the first, and has nothing to do
+            if not self._is_closed:
+                self._is_closed = True
                 self._close()
 
     def _close(self) -> None:
-        deadline = time.monotonic() + watching.STOP_GRACE_S + 2
+        deadline = time.monotonic() + job_monitor.STOP_GRACE_S + 2
         for _ in range(self._settings.workers):
             self._slots.acquire(timeout=max(0.0, deadline - time.monotonic()))
-        # For good: a child that begins while Python ends is not ended with it. From 3.13 on, Python then waits for a
-        # process of its own, which waits for that child, which waits for us.
-        self._restocking.acquire(timeout=max(0.0, deadline - time.monotonic()))
-        if self._calibrating is not None:
-            self._calibrating.close()
-        with self._spare_lock:
-            if self._spare is not None:
-                self._spare.close()
-                self._spare = None
-        goodbye = threading.Thread(target=self._say_goodbye, name="goodbye", daemon=True)  # the database may be silent
-        goodbye.start()
-        goodbye.join(GOODBYE_S)
+        self._children.close(timeout_s=max(0.0, deadline - time.monotonic()))
+        sign_off = threading.Thread(target=self._sign_off, name="sign-off", daemon=True)  # the database may hang
+        sign_off.start()
+        sign_off.join(SIGN_OFF_TIMEOUT_S)
 
-    def _say_goodbye(self) -> None:
+    def _sign_off(self) -> None:
         try:
-            with self._claiming:
-                self._release_unacknowledged_claims()
-            if self._looking.is_alive():
-                self._looking.join()  # or it would check in afterwards
+            with self._claim_lock:
+                self._release_unknown_claims()
+            if self._poller.is_alive():
+                self._poller.join()  # or it would check in afterwards
             worker_registry.sign_off(self._database, self._id)
         except SQLAlchemyError as error:
-            log.warning("could not say goodbye", error=str(error))
+            log.warning("could not sign off", error=str(error))
 
-    def _train_one(self) -> bool:
-        """Claim a job and train it; whether there may be another one."""
-        # The child first: a job that nobody here can train must not be claimed.
-        child = self._take_child()
+    def _run_next_job(self) -> bool:
+        """Claim a job and train it; returns whether there may be another one."""
+        # The child first: a job that cannot be trained here must not be claimed.
+        child = self._children.take()
         if child is None:
             return False
-        # Only now: a worker whose children end at once goes round and round, and is not well.
+        # Only now: a worker whose children end at once keeps looping, but is not healthy.
         self._heartbeat.beat()
-        held = None
-        asked = time.monotonic()
+        claim = None
+        requested_at = time.monotonic()
         try:
-            if not self._draining.is_set():  # to have a child may have taken long
-                held = self._claim()
+            if not self._draining.is_set():  # the child may have taken long
+                claim = self._claim()
         finally:
-            if held is None:
-                self._give_back(child)
-        if held is None:
+            if claim is None:
+                self._children.give_back(child)
+        if claim is None:
             return False
-        settled = False
+        is_settled = False
         try:
-            with contextlib.suppress(RuntimeError):  # no thread left: then the next job waits for its child
-                threading.Thread(target=self._restock, name="restock", daemon=True).start()
-            begun = self._train(held, child, since=asked)
-            settled = True
+            self._children.restock_in_background()
+            has_begun = self._train(claim, child, since=requested_at)
+            is_settled = True
         finally:
-            with self._claiming:
-                self._held.discard(held)
-                self._unsure = self._unsure or not settled  # nobody watches it now, though it may be ours
-        return begun  # where children die before they have their order, another worker may have more luck
+            with self._claim_lock:
+                self._held.discard(claim)
+                # Without a monitor, the job may still be claimed by this worker.
+                self._may_hold_unknown_claims = self._may_hold_unknown_claims or not is_settled
+        return has_begun  # where children die before they have their order, another worker may have more luck
 
     def _claim(self) -> Claim | None:
-        with self._claiming:
-            self._release_unacknowledged_claims()
-            self._unsure = True
-            held = leases.claim(
+        with self._claim_lock:
+            self._release_unknown_claims()
+            self._may_hold_unknown_claims = True
+            claim = leases.claim(
                 self._database,
                 self._id,
                 self._settings.lease_s,
                 max_running=self._settings.quotas.running,
             )
-            self._unsure = False
-            if held is not None:
+            self._may_hold_unknown_claims = False
+            if claim is not None:
                 reach("claimed")
-                self._held.add(held)
-            return held
+                self._held.add(claim)
+            return claim
 
-    def _release_unacknowledged_claims(self) -> None:
-        """Hand back what runs in our name without our holding it."""
-        if self._unsure:
+    def _release_unknown_claims(self) -> None:
+        """Requeue jobs that are claimed by this worker without its knowing."""
+        if self._may_hold_unknown_claims:
             for job_id in leases.release_unacknowledged_claims(self._database, self._id, self._held):
-                log.warning("ours without our holding it; handed back", job=job_id)
-            self._unsure = False
+                log.warning("released a claim whose response was lost", job=job_id)
+            self._may_hold_unknown_claims = False
 
-    def _train(self, held: Claim, child: Child, *, since: float) -> bool:
-        """TrainingDiagnostics a job until it is settled; whether the child had its order."""
-        bound = structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease, attempt=held.attempt)
+    def _train(self, claim: Claim, child: ChildProcess, *, since: float) -> bool:
+        """Monitor a job until its lease has ended; returns whether the child had its order."""
+        bound = structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
         log.info("training", child=child.pid)
         try:
-            watch = JobWatch(self._database, held, child, self._draining, since=since)
-            child.order(asdict(held))
-            outcome = watch.until_the_end()
-            log.info("let go", outcome=outcome)
-            return watch.has_begun
+            monitor = JobMonitor(self._database, claim, child, self._draining, since=since)
+            child.send(Train(claim))
+            outcome = monitor.run()
+            log.info("lease ended", outcome=outcome)
+            return monitor.has_begun
         except LeaseLost:
             log.warning("the lease is lost; the child is stopped")
-        except Leaving:
-            log.warning("left without an answer of the database; the job is taken back when its lease is over")
+        except AbandonedOnExit:
+            log.warning("the database did not answer before exit; the job is requeued when its lease expires")
         finally:
             child.close()
             structlog.contextvars.reset_contextvars(**bound)
         return True
 
-    def _take_child(self) -> Child | None:
-        with self._spare_lock:
-            child, self._spare = self._spare, None
-        if child is not None and not child.alive:
-            child.close()
-            child = None
-        child = child or self._spawn()
-        if child is None:
-            return None
-        if child.wait_until_ready(READY_S):
-            return child
-        child.close()
-        log.error("a training process ended, or hung, before it was ready; see what it wrote")
-        return None
-
-    def _give_back(self, child: Child) -> None:
-        with self._spare_lock:
-            if self._spare is None and not self._draining.is_set():
-                self._spare = child
-                return
-        child.close()
-
-    def _restock(self) -> None:
-        with self._restocking:  # it may take long; whoever needs a child does not wait for this lock
-            if self._spare is None and not self._draining.is_set():
-                child = self._spawn()
-                if child is not None:
-                    self._give_back(child)
-
-    def _begin(self) -> None:
-        self._restock()
+    def _start_children(self) -> None:
+        self._children.restock()
         try:
             self._calibrate()
         except (SQLAlchemyError, RuntimeError) as error:
             log.warning("this machine is not calibrated", error=str(error))
 
     def _calibrate(self) -> None:
-        """Have a child measure how fast this machine computes, unless that is known of a short while ago."""
+        """Measure how fast this machine computes, unless that was done a short while ago."""
         host = socket.gethostname()
         if calibrations.is_fresh(self._database, host):
             return
-        with self._restocking:  # as any child that nobody waits for: see _close
-            child = None if self._draining.is_set() else self._spawn()
-            self._calibrating = child
-        if child is None:
-            return
-        try:
-            factors = self._measured_by(child)
-        finally:
-            child.close()
+        factors = self._children.calibrate()
         if factors:
             calibrations.store(self._database, host, factors)
             log.info("calibrated", **factors)
 
-    def _measured_by(self, child: Child) -> dict[str, float]:
-        """What a child found, nothing where it took too long or this worker stops."""
-        if child.wait_until_ready(READY_S):
-            child.order({"calibrate": True})
-            deadline = time.monotonic() + CALIBRATION_S
-            while not self._draining.is_set() and time.monotonic() < deadline:
-                if report := child.report(watching.REPORT_POLL_INTERVAL_S):
-                    return dict(report.get("calibrated", {}))
-        return {}
-
-    def _spawn(self) -> Child | None:
-        try:
-            return Child()
-        except (OSError, RuntimeError) as error:  # no process, thread or memory left
-            log.error("a training process cannot be started", error=str(error))
-            return None
-
-    def _keep_looking(self) -> None:
+    def _poll_repeatedly(self) -> None:
         while not self._draining.is_set():
             try:
-                # Without an answer, too: the look finds out whether a child stands ready, and beats the heart.
+                # During an outage, too: the poll finds out whether a child is ready, and beats the heartbeat.
                 with contextlib.suppress(SQLAlchemyError):
                     self._check_in()
                 if len(self._held) < self._settings.workers:
-                    threading.Thread(target=self.look, name="look", daemon=True).start()
-            except Exception as error:  # noqa: BLE001 - this loop must outlive whatever goes wrong in a round
-                log.warning("could not look", error=str(error))
+                    threading.Thread(target=self.run_waiting_jobs, name="poll", daemon=True).start()
+            except Exception as error:  # noqa: BLE001 - the loop must survive a failed round
+                log.warning("the poll failed", error=str(error))
             if self._held:
                 self._heartbeat.beat()
             self._draining.wait(DATABASE_POLL_INTERVAL_S)
         with contextlib.suppress(SQLAlchemyError):
-            self._check_in()  # as one that takes no more jobs
+            self._check_in()  # as draining
 
     def _check_in(self) -> None:
         worker_registry.check_in(

@@ -1,52 +1,55 @@
-"""What a child needs to train one job under one lease."""
+"""What training one job under one lease needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import structlog
 
 from service.jobs.leases import Claim
 from service.spec.schema import Spec
 from service.storage.artifacts import ArtifactStore
-from service.storage.database import Database
+from workers.lease_session import LeaseSession
 from workers.messages import ChildEndpoint
-from workers.retry import retry_on_outage
 from workers.usage import OwnMeter
 
-T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class Stopped(Exception):
-    """The supervisor asked to let go."""
+class StopOrdered(Exception):
+    """The supervisor ordered the child to hand the job back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One job under one lease, and what is needed to train it."""
+class TrainingRun:
+    """One job under one lease."""
 
-    database: Database
+    lease: LeaseSession
+    """Its retries end where a stop is ordered."""
     artifacts: ArtifactStore
-    held: Claim
-    orders: ChildEndpoint
+    endpoint: ChildEndpoint
     spec: Spec
     meter: OwnMeter
 
-    def retry_on_outage(self, ask: Callable[[], T]) -> T:
-        """Ask the database until it answers, the supervisor wants us to let go, or the lease cannot hold any more."""
-        return retry_on_outage(ask, patience_s=self.held.lease_s, between=self.obey)
+    @property
+    def claim(self) -> Claim:
+        """The claim of the lease."""
+        return self.lease.claim
 
     def discard(self, paths: Iterable[str]) -> None:
-        """Remove files that no row names. Where that fails the job goes on: the scheduler removes orphaned files."""
+        """Remove files without rows. A failure does not stop the job: the scheduler removes orphaned files."""
         try:
             self.artifacts.remove(paths)
         except OSError as error:
             log.warning("files not removed", error=str(error))
 
-    def obey(self) -> None:
-        """Leave where the supervisor has asked to let go."""
-        if self.orders.stopping:
-            raise Stopped
+    def check_stop(self) -> None:
+        """Raise ``StopOrdered`` where the supervisor has ordered a stop."""
+        check_stop(self.endpoint)
+
+
+def check_stop(endpoint: ChildEndpoint) -> None:
+    """Raise ``StopOrdered`` where the supervisor has ordered a stop."""
+    if endpoint.stopping:
+        raise StopOrdered

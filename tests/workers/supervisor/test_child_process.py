@@ -15,19 +15,19 @@ import pytest
 from tests.waiting import wait_until
 from tests.workers.conftest import is_alive
 from workers import forking, messages
-from workers.messages import Child
+from workers.supervisor.child_process import ChildProcess, Exited
 
 
 def test_a_child_that_is_ended_by_many_threads_at_once_is_ended_once() -> None:
-    """As a fence does it, while the thread that watches does it too."""
+    """As the fence and the monitor do."""
     together = threading.Barrier(8)
 
-    def end(child: Child) -> None:
+    def end(child: ChildProcess) -> None:
         together.wait()
         child.close()
 
     for _ in range(50):
-        child = Child()
+        child = ChildProcess()
         with ThreadPoolExecutor(together.parties) as threads:
             list(threads.map(end, [child] * together.parties))  # raises what any of them raised
         assert not child.alive
@@ -38,8 +38,8 @@ def test_a_child_whose_reports_cannot_be_read_is_killed(monkeypatch: pytest.Monk
         raise ValueError("no JSON")
 
     monkeypatch.setattr(messages.json, "loads", refuse)
-    child = Child()
-    assert "gone" in child.report(60)
+    child = ChildProcess()
+    assert isinstance(child.report(60), Exited)
     if is_alive(child.pid):  # it must not be: frozen, it would not end by itself once its orders do
         os.kill(child.pid, signal.SIGSTOP)
         wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_STOPPED, "its stop")
@@ -51,14 +51,14 @@ def test_a_child_whose_reports_cannot_be_read_is_killed(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("lost", ["folder", "socket"])
 def test_children_are_forked_though_the_socket_for_it_was_removed(lost: str) -> None:
     """As whoever tidies the system's temporary folder does."""
-    before = Child()
+    before = ChildProcess()
     folder = Path(forking._server._forkserver_address).parent
     assert folder.name.startswith(f"tapeline-worker-{os.getpid()}-")
     if lost == "folder":
         shutil.rmtree(folder)
     else:
         Path(forking._server._forkserver_address).unlink()
-    after = Child()
+    after = ChildProcess()
     for child in (before, after):
         assert child.wait_until_ready(60)
         child.close()
