@@ -18,15 +18,15 @@ from service.runtime import logs
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from workers.app import create_app
-from workers.supervisor.supervise import Supervisor
+from workers.supervisor.supervisor import Supervisor
 
 log = structlog.get_logger()
 
-FIRST_PAUSE_S: Final = 1.0
-LONGEST_PAUSE_S: Final = 30.0
-"""Before Celery is started again."""
+MIN_RESTART_DELAY_S: Final = 1.0
+MAX_RESTART_DELAY_S: Final = 30.0
+"""Before Celery is restarted."""
 CELERY_GRACE_S: Final = 2.0
-"""How long Celery may take to end once no job runs any more."""
+"""How long Celery may take to exit once no job runs."""
 
 
 def main() -> int:
@@ -42,31 +42,31 @@ def main() -> int:
         return 2
     supervisor = Supervisor(settings, Database(settings.database_url, application="tapeline-worker"))
 
-    # Celery's warm shutdown waits for running tasks; these end when the children have let go.
+    # Celery's warm shutdown waits for running tasks; these end when the children have handed their jobs back.
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]  # celery has no types
     def drain(**_: object) -> None:
         supervisor.drain()
         threading.Thread(target=leave, name="leave", daemon=True).start()
 
     def leave() -> None:
-        """End the process even where Celery waits for a broker that says nothing."""
+        """End the process even where Celery waits for a broker that does not answer."""
         supervisor.close()
         time.sleep(CELERY_GRACE_S)
         os._exit(0)
 
-    # Whoever takes this signal keeps Celery from setting levels and handlers of its own, which hid our lines.
+    # A receiver of this signal keeps Celery from installing handlers and levels of its own, which hid our log.
     @signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]  # celery has no types
     def keep_ours(**_: object) -> None:
         logging.getLogger("celery").setLevel(logging.WARNING)
 
     def stop(*_: object) -> None:
-        drain()  # Python swallows an exit that is raised while it tidies an object away
+        drain()  # Python swallows an exit that is raised while it finalizes an object
         sys.exit(0)
 
-    # Until Celery has its own handler; then it stops by the signal above.
+    # Until Celery installs its own handler, which sends the signal above.
     signal.signal(signal.SIGTERM, stop)
     try:
-        # Before Celery connects: a worker without its broker still looks into the database.
+        # Before Celery connects: a worker without its broker polls the database.
         supervisor.start()
         listen(settings, supervisor)
     finally:
@@ -75,30 +75,29 @@ def main() -> int:
 
 
 def listen(settings: Settings, supervisor: Supervisor) -> None:
-    """Let Celery take messages until the worker is told to stop.
+    """Let Celery receive messages until the worker is told to stop.
 
-    Where Celery gives up, for whatever reason, jobs go on: the supervisor looks into the database by itself, and Celery
-    begins anew.
+    Where Celery ends, for whatever reason, jobs continue: the supervisor polls the database, and Celery is restarted.
     """
     flags = ["--pool=threads", f"--concurrency={settings.workers}", "--without-gossip", "--without-mingle"]
-    pause_s = FIRST_PAUSE_S
+    delay_s = MIN_RESTART_DELAY_S
     while True:
         began = time.monotonic()
-        app = create_app(settings.broker_url or "", supervisor.look)
+        app = create_app(settings.broker_url or "", supervisor.run_waiting_jobs)
         try:
             app.worker_main(["--quiet", "worker", *flags, "--loglevel=WARNING"])
         except SystemExit:
             if supervisor.is_draining:
                 raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the jobs have nothing to do with it
+        except Exception as error:  # noqa: BLE001 - whatever it is, jobs are not affected
             log.error("Celery failed", error=repr(error))
         if supervisor.is_draining:
             return
-        if time.monotonic() - began > LONGEST_PAUSE_S:
-            pause_s = FIRST_PAUSE_S
-        log.error("Celery has ended; this worker goes on, and starts it again", pause_s=pause_s)
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        if time.monotonic() - began > MAX_RESTART_DELAY_S:
+            delay_s = MIN_RESTART_DELAY_S
+        log.error("Celery has ended; this worker continues and restarts it", delay_s=delay_s)
+        time.sleep(delay_s)
+        delay_s = min(2 * delay_s, MAX_RESTART_DELAY_S)
 
 
 if __name__ == "__main__":

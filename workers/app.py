@@ -1,52 +1,80 @@
-"""The Celery side of a worker: one task, which says "look"."""
+"""The Celery app: one task, whose message tells a worker that a job may wait.
+
+``celery -A workers.app status`` and the like use the app ``celery`` with the settings of the environment.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.exceptions import InvalidTaskError
 from celery.worker import strategy
+from celery.worker.control import Panel
 
+from service.errors import SettingsError
 from service.runtime import task_names, wake_ups
+from service.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    celery: Celery
 
 
-def create_app(broker_url: str, look: Callable[[], None] | None = None) -> Celery:
-    """The Celery app of a worker or, without ``look``, of a process that only sends.
+def create_app(broker_url: str, run_waiting_jobs: Callable[[], None] | None = None) -> Celery:
+    """The Celery app of a worker or, without ``run_waiting_jobs``, of a process that only sends.
 
     Args:
-        look: takes jobs from the database and trains them, until none waits. The id in the message is for
-            operators who read the queue: whichever job is first in the database is taken.
+        run_waiting_jobs: claims jobs from the database and trains them until none waits. The id in the message is for
+            operators who read the queue: the job that is claimed is the first in the database.
     """
     app = Celery("tapeline", broker=broker_url)
-    app.conf.update(task_names.SENDER_OPTIONS if look is None else task_names.CELERY_OPTIONS)
-    if look is not None:
+    app.conf.update(task_names.SENDER_OPTIONS if run_waiting_jobs is None else task_names.CELERY_OPTIONS)
+    if run_waiting_jobs is not None:
+        _allow_inspection_only()
 
         @app.task(name=task_names.TRAIN_TASK, Strategy=f"{__name__}:{drop_malformed_messages.__name__}")  # type: ignore[untyped-decorator]  # celery has no types
         def train(job_id: str) -> None:
-            look()
+            run_waiting_jobs()
 
     return app
 
 
+def __getattr__(name: str) -> Any:
+    """``celery``: an app for Celery's own commands. It is created on access, so that an import reads no settings."""
+    if name != "celery":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    broker_url = Settings.from_env(os.environ, cores=1).broker_url
+    if broker_url is None:
+        raise SettingsError("set TAPELINE_BROKER_URL to the broker of the workers")
+    return globals().setdefault("celery", create_app(broker_url))
+
+
 def wake(app: Celery, job_id: str) -> None:
-    """Tell one idle worker to look."""
+    """Tell one idle worker that a job may wait."""
     wake_ups.send(app, [job_id])
 
 
 def drop_malformed_messages(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:
-    """Celery's way to take a message, behind a look at whether it is one of ours; any other is dropped.
+    """Celery's default strategy, behind a check of the message; malformed ones are dropped.
 
-    Celery itself stops the whole worker over a body that is no task's although its headers say so, puts the message
-    back, and so stops the next worker too; a body with arguments of other kinds takes a slot for ever.
+    Celery itself stops the whole worker over a body that is no task's although its headers say so, returns the message
+    to the queue, and so stops the next worker too; a body with arguments of other types occupies a slot for ever.
     """
-    take = strategy.default(task, app, consumer, **options)
+    accept = strategy.default(task, app, consumer, **options)
 
-    def take_or_drop(message: Any, *rest: Any, **more: Any) -> Any:
+    def accept_or_drop(message: Any, *rest: Any, **more: Any) -> Any:
         match message.payload:
             case [[str()], dict(), dict()] if "id" in message.headers:
-                return take(message, *rest, **more)
+                return accept(message, *rest, **more)
         raise InvalidTaskError("its body is not [[job id], {}, {...}]")
 
-    return take_or_drop
+    return accept_or_drop
+
+
+def _allow_inspection_only() -> None:
+    """Remove the remote commands that change a worker: it is stopped by a signal, not by whoever reaches the broker."""
+    for name, command in Panel.meta.items():
+        if command.type != "inspect":
+            Panel.data.pop(name, None)

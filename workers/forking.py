@@ -1,12 +1,12 @@
-"""The process that forks children, and what becomes of it and of them when their worker is killed.
+"""The fork server, and what happens to it and to the children when their worker is killed.
 
-It is the standard library's fork server, whose private parts are used in this module alone: it has no public way to
-choose the folder of its socket, to replace it where that folder is gone, or to keep children from keeping it alive.
+It is the standard library's, whose private parts are used in this module alone: there is no public way to choose the
+folder of its socket, to replace the server where that folder was removed, or to prevent children from keeping it alive.
 
-Each process notices at a pipe that the worker is gone, unless it is frozen (SIGSTOP). So the kernel wakes it at its
-parent's death: a child at the fork server's, the fork server at the worker's. A signal that ends nobody may come
-too early (it comes whenever the thread ends that started the process), and a job goes on where the fork server alone
-dies: its children become the worker's own, and are woken at the worker's death.
+Each process notices by a closed pipe that the worker is dead, unless it is frozen (SIGSTOP). So the kernel continues it
+at its parent's death: a child at the fork server's, the fork server at the worker's. SIGCONT is harmless where it comes
+early (it comes when the thread ends that started the process), and a job continues where the fork server alone dies:
+its children become the worker's own, and are continued at the worker's death.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any, Final
 from service.runtime import temporary
 
 IS_FORKING: Final = sys.platform == "linux"
-"""Whether children are forked, from a process that has loaded all that they need. Elsewhere each loads it by itself:
-macOS's BLAS does not survive a fork."""
+"""Whether children are forked from a process that has loaded the engine. Elsewhere each loads it by itself: macOS's
+BLAS does not survive a fork."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -33,15 +33,15 @@ _server: Final[Any] = forkserver._forkserver
 
 
 def prepare() -> None:
-    """Have children forked from a process that is ready for it. To be called in the worker, before the first one."""
+    """Configure the fork server. To be called in the worker, before the first child."""
     if IS_FORKING:
         forkserver.set_forkserver_preload(["workers.training.preload"])
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def keep_reachable() -> None:
-    """Replace a fork server whose socket was removed: nobody could ask it for a child any more. To be called before
-    each start, by one thread at a time."""
+    """Replace a fork server whose socket was removed, since it can fork no more children. To be called before each
+    start, by one thread at a time."""
     if not IS_FORKING:
         return
     address = _server._forkserver_address
@@ -58,7 +58,7 @@ def keep_reachable() -> None:
 
 
 def begin_child() -> None:
-    """What a child does first: so that neither a frozen one nor a process that it keeps alive stays for ever."""
+    """First call of a child, so that neither a frozen child nor the fork server it keeps alive stays for ever."""
     if IS_FORKING:
         os.close(_server._forkserver_alive_fd)  # or the fork server would wait for this process to end
         _server._forkserver_alive_fd = None
@@ -66,13 +66,13 @@ def begin_child() -> None:
 
 
 def wake_at_parents_death() -> None:
-    """Have the kernel continue this process, should it be frozen then. Whatever its parent's death means for it, it
-    finds out by itself. (Where that death comes before this call, nothing has frozen this process yet.)"""
+    """Have the kernel continue this process, if frozen, at its parent's death, which it then notices by itself. (If the
+    parent dies before this call, the process is not frozen yet.)"""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def reap(pid: int) -> None:
-    """Wait for a child that has ended, if it became this process's own."""
+    """Reap a child that has ended, if it was adopted by this process."""
     if IS_FORKING:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)

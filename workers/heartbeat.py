@@ -1,7 +1,7 @@
-"""A file that a loop touches each time it goes round, and the question whether it still does.
+"""Liveness: a file that a loop touches in each round, and a check of its age.
 
-``python -m workers.heartbeat worker`` asks the worker whose state folder the environment names; exit code 0 says that
-it is well. It imports nothing of ours: a container asks every few seconds.
+``python -m workers.heartbeat worker`` checks the worker whose state folder the environment names; exit code 0 means
+healthy. It imports nothing of ours, since a container runs it every few seconds.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 SILENCE_S: Final = 30.0
-"""A loop that did not go round for so long stands still; the slowest goes round every 5 s."""
+"""A loop without a beat for this long hangs; the slowest one beats every 5 s."""
 
 
 class Heartbeat:
-    """The file ``run/<name>`` in a state folder, which belongs to one process: it begins without it."""
+    """The file ``run/<name>`` in a state folder, which belongs to one process. It is removed at the start."""
 
     def __init__(self, home: Path, name: str) -> None:
         self._path = home / "run" / name
@@ -26,7 +26,7 @@ class Heartbeat:
             self._path.unlink(missing_ok=True)
 
     def beat(self) -> None:
-        """Say that the loop goes round. Where the folder cannot be written to, nobody can ask, and all else works."""
+        """Touch the file. An unwritable folder only makes the check fail."""
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.touch()
@@ -41,7 +41,7 @@ def silence_s(home: Path, name: str) -> float | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Ask about the one process that is named."""
+    """Check one process."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m workers.heartbeat worker|scheduler\n")
         return 2

@@ -1,4 +1,4 @@
-"""What keeps one training from starving the machine: less priority, and a bound on memory."""
+"""Keep one training from starving the machine: lower priority, and a memory limit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 
 NICENESS: Final = 5
 OOM_SCORE: Final = 500
-"""Where the machine runs out of memory, a child is to go, and not the database or a supervisor."""
+"""When the machine runs out of memory, the kernel should kill a child, not the database or a supervisor."""
 _FILES: Final = 256
 _SPARE_BYTES: Final = 512 * 2**20
 """Allowance beyond the estimated memory of a job: BLAS buffers, sample grids, the reference classifier."""
 
 
 def lower_priority() -> None:
-    """Let everything else on the machine go first; for good, and before the job is known."""
+    """Give every other process priority. It is irreversible, and done before the job is known."""
     os.nice(NICENESS)
     _bound(resource.RLIMIT_CORE, 0)
     _bound(resource.RLIMIT_NOFILE, _FILES)
@@ -33,23 +33,23 @@ def lower_priority() -> None:
 def limit_memory(estimated_bytes: int) -> None:
     """Let this process map twice the estimated memory of its job beyond what it has mapped now, plus an allowance.
 
-    What goes beyond gets a MemoryError, here, instead of the machine's memory. Only Linux keeps such a limit.
+    Beyond it, allocations raise ``MemoryError``. Only Linux enforces such a limit.
     """
     if sys.platform != "linux":
         return
-    np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)  # BLAS maps its buffers now, under no limit
+    np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)  # BLAS maps its buffers now, before the limit
     with open("/proc/self/statm") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
     _bound(resource.RLIMIT_AS, mapped + 2 * estimated_bytes + _SPARE_BYTES)
 
 
 def lift_memory_limit() -> None:
-    """Lift the bound on memory: what is left to do is to say what happened."""
+    """Lift the memory limit, so that the error can be reported."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
 def _bound(which: int, value: int) -> None:
-    """Set a soft limit, as far as the hard one allows."""
+    """Set a soft limit, at most the hard one."""
     _, hard = resource.getrlimit(which)
     resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))

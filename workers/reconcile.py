@@ -1,4 +1,4 @@
-"""The scheduler: ``python -m workers.reconcile``. A plain loop that puts right what events alone would miss."""
+"""The scheduler: ``python -m workers.reconcile``. A loop for expired leases, lost messages, retention, audit seals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import audit_seals, keys
 from service.errors import SettingsError
-from service.jobs import actions, leases, uploads
+from service.jobs import submissions, uploads, worker_registry
+from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.jobs.uploads import UploadFolder
 from service.maintenance import restoring, retention
@@ -33,7 +34,7 @@ from workers.heartbeat import Heartbeat
 
 ROUND_INTERVAL_S: Final = 1.0
 STALE_QUEUED_S: Final = 10.0
-"""A job that waited so long may have lost its message."""
+"""The message of a job that has waited this long may be lost."""
 SEAL_S: Final = 10.0
 SWEEP_S: Final = 600.0
 
@@ -41,46 +42,46 @@ log = structlog.get_logger()
 
 
 def take_back(database: Database, policy: LeaseExpiryPolicy) -> None:
-    """Rescue the jobs of silent workers."""
+    """Requeue the jobs of lost workers."""
     for job_id in rescue(database, policy):
-        log.warning("taken back from a silent worker", job=job_id)
+        log.warning("requeued from a lost worker", job=job_id)
 
 
 def remind(database: Database, sender: Celery | None) -> None:
-    """Wake workers for jobs that wait."""
+    """Send messages for jobs that have waited long."""
     if sender is None:
         return
     with database.read() as session:
-        # No more hints than there are free slots, or they would pile up where nobody takes them.
-        live = [worker for worker in leases.live_workers(session) if not worker.draining]
+        # At most one message per free slot, or they would pile up.
+        live = [worker for worker in worker_registry.live_workers(session) if not worker.draining]
         free = sum(max(0, worker.slots - worker.running) for worker in live)
-        waiting = actions.stale_queued(session, waited_s=STALE_QUEUED_S, limit=free)
+        waiting = queue.stale_queued(session, waited_s=STALE_QUEUED_S, limit=free)
     for job_id in waiting:
         try:
             wake(sender, job_id)
         except (OperationalError, redis.RedisError) as error:
-            log.warning("the broker takes no messages; workers look by themselves", error=str(error))
+            log.warning("the broker accepts no messages; workers poll the database", error=str(error))
             return
 
 
 def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, policy: Policy) -> None:
-    """Remove what nothing refers to any more, and what the settings say is not kept any longer; nothing while a
-    restore runs, whose files have no rows yet."""
+    """Delete orphaned files and expired data. Not during a restore, whose files have no rows yet."""
     if restoring.is_running(received.artifacts):
         return
-    actions.purge_expired(database)
+    submissions.purge_expired(database)
+    worker_registry.purge_expired(database)
     keys.purge_expired(database)
-    gone = retention.apply(database, artifacts, policy)
+    removed = retention.apply(database, artifacts, policy)
     for what, items in (
-        ("job", gone.jobs),
-        ("checkpoint", gone.checkpoints),
-        ("cached picture", gone.pictures),
-        ("orphaned file", gone.files),
+        ("job", removed.jobs),
+        ("checkpoint", removed.checkpoints),
+        ("cached picture", removed.pictures),
+        ("orphaned file", removed.files),
     ):
         for item in items:
             log.info("removed", what=what, name=item.name, size_bytes=item.size_bytes)
-    if gone.audit_entries:
-        log.info("removed", what="audit entries", count=gone.audit_entries)
+    if removed.audit_entries:
+        log.info("removed", what="audit entries", count=removed.audit_entries)
 
     for upload_id in uploads.purge(database):
         received.discard(upload_id)
@@ -95,25 +96,25 @@ def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, 
 
 
 def seal(database: Database) -> None:
-    """Seal the entries of the audit log that have settled."""
+    """Seal new entries of the audit log."""
     if count := audit_seals.seal(database):
         log.debug("sealed", what="audit entries", count=count)
 
 
 class _BackgroundTasks:
-    """Works that may take long, each in a thread of its own: a silent worker does not wait for them to be noticed."""
+    """Long tasks, each in a thread of its own, so that expired leases are handled meanwhile."""
 
     def __init__(self) -> None:
         self._threads: dict[str, threading.Thread] = {}
 
     def start(self, what: str, work: Callable[[], None]) -> None:
-        """Do it, unless it is still being done."""
+        """Run a task, unless it still runs."""
         thread = self._threads.get(what)
         if thread is None or not thread.is_alive():
             thread = threading.Thread(target=self._try, args=(what, work), name=what, daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # no thread left: silent workers must be noticed all the same
+            except RuntimeError as error:  # no thread left: expired leases must be handled all the same
                 log.warning(f"could not {what}", error=str(error))
             else:
                 self._threads[what] = thread

@@ -1,5 +1,8 @@
-"""Asking the database again where it did not answer. A write that is asked for twice must be harmless; those that
-begin with the guard of a lease are: the second one finds its work done, or the job in other hands."""
+"""Retry of database operations during an outage.
+
+An operation may have been committed before its connection broke, so it must be harmless to repeat. Writes that begin
+with the lease guard are: the repetition finds its work done, or the lease lost.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,33 @@ import structlog
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-PAUSE_S: Final = 0.5
-NO_ANSWER: Final = (OperationalError, InterfaceError, InternalError, PoolTimeout)
-"""The database is away, locked, full or a standby, or the connection broke: nobody knows whether what was asked was
-done. (PostgreSQL calls a transaction that stood still for too long an internal error.)"""
+RETRY_INTERVAL_S: Final = 0.5
+OUTAGE_ERRORS: Final = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+"""The database is unavailable, locked, full or a standby, or the connection broke: the outcome is unknown.
+(PostgreSQL reports a transaction that was idle for too long as an internal error.)"""
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
 
-def retry_on_outage(ask: Callable[[], T], *, patience_s: float, between: Callable[[], None] = lambda: None) -> T:
-    """Ask until there is an answer.
+def retry_on_outage(
+    operation: Callable[[], T], *, timeout_s: float, before_retry: Callable[[], None] = lambda: None
+) -> T:
+    """Repeat an operation until the database answers.
 
     Args:
-        patience_s: so long after the first failure, the last error is raised. (The first may take long by itself,
-            and says nothing about the second.)
-        between: called before each repetition; what it raises ends the asking.
+        timeout_s: counted from the first failure; after it, the last error is raised.
+        before_retry: called before each repetition; an exception of its ends the retry.
     """
     deadline: float | None = None
     while True:
         try:
-            return ask()
-        except NO_ANSWER as error:
-            deadline = deadline or time.monotonic() + patience_s
-            if time.monotonic() > deadline:
+            return operation()
+        except OUTAGE_ERRORS as error:
+            now = time.monotonic()
+            deadline = deadline or now + timeout_s
+            if now >= deadline:
                 raise
-            log.warning("the database does not answer; asking again", error=str(error))
-        between()
-        time.sleep(PAUSE_S)
+            log.warning("database unavailable; retrying", error=str(error))
+        before_retry()
+        time.sleep(RETRY_INTERVAL_S)

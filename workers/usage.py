@@ -1,8 +1,8 @@
 """Processor time and memory of a training process, as its supervisor and it itself measure them.
 
-The supervisor looks from outside, about once a second: so a child that hangs, or is killed, is accounted for as well.
-The child reads its own at each epoch and at its end, which is exact and as young as the row that it goes into. Both
-count from when the child got its job, on top of what the job had used before; neither ever takes anything back.
+The supervisor samples the child about once a second, so that a child that hangs or is killed is accounted for as well.
+The child measures itself at each epoch and at its end, exactly. Both count from when the child got its order, on top of
+what the job had used before; totals never decrease.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 
 
 class ChildMeter:
-    """What a child has used, seen from its supervisor. To be made before the child gets its order."""
+    """What a child has used, measured by its supervisor. To be created before the child gets its order."""
 
     def __init__(self, held: Claim, pid: int) -> None:
         self._before = held.cpu_seconds
@@ -30,11 +30,11 @@ class ChildMeter:
         try:
             self._process = psutil.Process(pid)
             self._start_s = _processor_s(self._process)
-        except psutil.Error:  # it has ended already, which the supervisor is about to find out
+        except psutil.Error:  # it has ended already, which the supervisor is about to notice
             self._process = None
 
     def sample(self) -> Usage:
-        """What the job has used by now; of a child that is gone, what it had used when it was last seen."""
+        """What the job has used by now; after the child's end, the last sample."""
         if self._process is not None:
             try:
                 with self._process.oneshot():
@@ -48,7 +48,7 @@ class ChildMeter:
 
 
 class OwnMeter:
-    """What this process has used. To be made when it gets its order."""
+    """What this process has used. To be created when it gets its order."""
 
     def __init__(self, held: Claim) -> None:
         self._before = held.cpu_seconds
@@ -57,12 +57,12 @@ class OwnMeter:
 
     def total(self) -> Usage:
         """What the job has used by now."""
-        # The kernel counts the peak in strides: it may lag a few pages behind what is resident now.
+        # The kernel updates the peak in steps: it may lag a few pages behind the resident memory.
         peak = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT, self.memory_bytes())
         return Usage(cpu_seconds=self._before + _own_processor_s() - self._start_s, peak_memory_bytes=peak)
 
     def begin_epoch(self) -> None:
-        """Count an epoch's processor time from here."""
+        """Start to count an epoch's processor time."""
         self._epoch_s = _own_processor_s()
 
     def epoch_seconds(self) -> float:

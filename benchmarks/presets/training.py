@@ -67,7 +67,7 @@ def train(row: Row, dataset: Dataset, work: Path) -> dict[str, Any]:
     found: dict[str, int] = {}
     for report in trainer.run():
         if isinstance(report, EpochDone):
-            metrics = watch.look(trainer, report).metrics
+            metrics = watch.evaluate(trainer, report).metrics
             found |= {finding.code.value: finding.epoch for finding in watch.findings}
             _say({"epoch": report.epoch, "epochs": report.epochs})
     done: dict[str, Any] = {

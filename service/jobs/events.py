@@ -1,4 +1,4 @@
-"""A job's log: appended in the transaction of the change it tells of, read by number."""
+"""A job's events: appended in the transaction of the change they describe, read by number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.storage.tables import Event, Job
 
 
 class EventType(StrEnum):
-    """What an event tells of."""
+    """What an event describes."""
 
     STATUS = "status"
     METRICS = "metrics"
@@ -37,16 +37,16 @@ class Level(StrEnum):
 
 
 MAX_SEQ: Final = 2**62
-"""No event has so high a number."""
+"""Above every event's number."""
 WORKER_LOST: Final = "worker lost"
-"""How the reason of a status begins that tells of a lost worker, after which the job waits again."""
+"""Prefix of a status event's reason after a worker loss, when the job is queued again."""
 
 
 def append(session: Session, job_id: str, events: Sequence[tuple[EventType, Mapping[str, Any]]]) -> int:
-    """Add events to a job's log and give the number of the last one.
+    """Append events to a job's log; returns the number of the last one.
 
-    The numbers come from the job's row, which the transaction has locked or locks here: two writers cannot
-    get the same one, and a rolled back transaction leaves no hole.
+    The numbers come from the job's row, which is locked: two writers cannot get the same number, and a rolled back
+    transaction leaves no gap.
     """
     last = session.scalar(
         update(Job)
@@ -77,7 +77,7 @@ class Wanted:
     level: Level | None = None
     """At least this severe."""
     text: str | None = None
-    """Part of what an event tells, letters of any case."""
+    """Part of an event's data, in any case."""
 
 
 def select_from_log(
@@ -90,7 +90,7 @@ def select_from_log(
     if wanted.level is not None and wanted.level is not Level.INFO:
         query = query.where(_is_at_least(wanted.level))
     if wanted.text:
-        # Stored as JSON, other letters than ASCII are escaped.
+        # In stored JSON, non-ASCII letters are escaped.
         part = json.dumps(wanted.text.lower())[1:-1]
         told = func.lower(cast(Event.data, Text))
         query = query.where(or_(told.contains(part, autoescape=True), Event.type.contains(part, autoescape=True)))
@@ -115,7 +115,7 @@ def level_of(event: Event) -> Level:
 
 
 def is_worker_lost(reason: str) -> bool:
-    """Whether the reason of a status is a lost worker, the last that a job could bear included."""
+    """Whether the reason of a status event is a worker loss, including the one that failed the job."""
     return reason.startswith(WORKER_LOST) or reason == ErrorCode.WORKER_LOST
 
 
@@ -138,7 +138,7 @@ def _is_at_least(level: Level) -> ColumnElement[bool]:
 
 
 def resumed(session: Session, job_id: str) -> list[int]:
-    """The epochs after which a job went on: on another worker, after a pause, or from another job's checkpoint."""
+    """The epochs after which a job resumed: on another worker, after a pause, or from another job's checkpoint."""
     epoch = Event.data["epoch"].as_integer()
     claimed = and_(Event.type == EventType.STATUS, Event.data["reason"].as_string() == "claimed")
     query = select(epoch).where(Event.job_id == job_id, claimed, epoch > 0).order_by(Event.seq)

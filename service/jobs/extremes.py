@@ -1,7 +1,7 @@
-"""Each metric's lowest and highest value of a job, kept with the job so that lists need not read its epochs.
+"""Each metric's lowest and highest value of a job, stored with the job so that lists need not read its epochs.
 
-They are those of the job's own epochs: a fork and a reproduction start with none, as their curves do, so that a
-parent's best value is never shown as theirs.
+Only the job's own epochs count: a fork or reproduction starts with none, so that its parent's best value is never shown
+as its own.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Extremes = dict[str, dict[str, Any]]
 
 
 def extended(extremes: Extremes, metrics: Mapping[str, float | None], epoch: int) -> Extremes:
-    """The extremes after one more epoch; of equal values the first epoch stays.
+    """The extremes after one more epoch; of equal values, the first epoch is kept.
 
     Args:
-        metrics: ``None`` stands for a value that is not finite, which is no extreme.
+        metrics: ``None`` stands for a value that is not finite, which is ignored.
     """
     after = dict(extremes)
     for name, value in metrics.items():
@@ -35,7 +35,7 @@ def extended(extremes: Extremes, metrics: Mapping[str, float | None], epoch: int
 
 
 def best(extremes: Extremes, name: str) -> tuple[float, int] | None:
-    """A metric's best value and its epoch; ``None`` where neither way is better, or no value is known."""
+    """A metric's best value and its epoch; ``None`` where neither direction is better, or there is no value."""
     better, known = metric_info.describe(name).better, extremes.get(name)
     if better is None or known is None:
         return None

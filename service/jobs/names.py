@@ -1,6 +1,6 @@
-"""Names of jobs that are made from other jobs: distinct, so that people can tell them apart.
+"""Distinct names for forks and reproductions.
 
-Distinctness is a convenience and no constraint: two requests at the same moment may choose the same name.
+Distinctness is a convenience, not a constraint: two concurrent requests may choose the same name.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _REPRODUCED: Final = re.compile(r"(.+) \(reproduced(?: [1-9]\d{0,8})?\)", re.DOT
 def of_fork(session: Session, parent: Job, *, owner: str | None) -> str | None:
     """The next free name for a fork: ``first`` makes ``first-2``, and ``first-2`` makes ``first-3``.
 
-    The fork of a job without a name has none.
+    The fork of an unnamed job is unnamed.
     """
     if not parent.name:
         return parent.name
     base, start = _without_reproduced(parent), 2
-    # Only a fork's number is one of ours: a job of its own may be called mnist-10.
+    # Only a fork's number was added here: another job may be called mnist-10.
     numbered = _NUMBERED.fullmatch(base) if parent.parent_id is not None else None
     if numbered is not None:
         base, start = numbered[1], int(numbered[2]) + 1

@@ -1,4 +1,4 @@
-"""Taking back the jobs of workers that fell silent. Only the database's clock decides."""
+"""Requeue the jobs of workers whose leases have expired, by the database's clock alone."""
 
 from __future__ import annotations
 
@@ -12,87 +12,87 @@ from service.states import Status
 from service.storage.database import Database, now_ms
 from service.storage.tables import Job
 
-CALL_MS: Final = 2000
-"""So long before its lease is over, a worker is called."""
-_ANSWER_MS: Final = 1000
-"""So long it has at least to renew after the call. It tries every half a second or more often."""
-_RENEWAL_MS: Final = 500
-"""A lease's end that moves by less was moved by a call: a renewal is worth more than a second, as no lease is shorter
-than three and none is called earlier than two before its end."""
-_GAP_MS: Final = 3000
-"""No round for so long is an outage, not a busy machine."""
+PROBE_LEAD_MS: Final = 2000
+"""A renewal probe is sent this long before the lease expires."""
+_PROBE_TIMEOUT_MS: Final = 1000
+"""The least time that a worker has to renew after the probe. It tries every half a second or more often."""
+_MIN_RENEWAL_MS: Final = 500
+"""An expiry that moved by less was moved by a probe: a renewal moves it by more than a second, as no lease is shorter
+than three and no probe is sent earlier than two before expiry."""
+_MIN_GAP_MS: Final = 3000
+"""A shorter time without a round is a busy machine, not an outage."""
 
 
 class LeaseExpiryPolicy:
-    """Whether a lease that is over means a silent worker; one for all rounds of a scheduler.
+    """Decides whether an expired lease means a lost worker; one object for all rounds of a scheduler.
 
-    Where the database, this process or the whole machine stood still, nobody could renew, and every lease seems to
-    be over at once: the living get one lease time to renew. And a database may answer, but take no writes (its disk
-    is full): so before a job is taken, its worker gets a *last call*, a write of ours that moves the lease's end by a
-    millisecond. Once that has landed, a living worker can renew as well, which moves the end again.
+    After an outage of the database, of this process or of the whole machine, every lease seems to have expired at once,
+    although nobody could renew: workers then get one lease time to renew. And a database may answer, but accept no
+    writes (its disk is full). So before a job is requeued, its lease gets a *renewal probe*, a write that moves its
+    expiry by a millisecond: once the probe is committed, a live worker can renew as well, which moves the expiry again.
     """
 
     def __init__(self, lease_s: float) -> None:
         self.lease_ms = int(lease_s * 1000)
-        self._gap_ms = max(self.lease_ms // 2, _GAP_MS)
+        self._gap_ms = max(self.lease_ms // 2, _MIN_GAP_MS)
         self._last_ms: int | None = None
         self._from_ms = 0
-        self._calls: dict[tuple[str, int], tuple[int, int]] = {}
-        """Of a job's lease: when it got its last call, and the end that it had then."""
+        self._probes: dict[tuple[str, int], tuple[int, int]] = {}
+        """By job and lease: when the probe was sent, and the expiry at that time."""
 
     def allows_rescue(self, now_ms: int) -> bool:
-        """Told the database's time in every round."""
-        if self._last_ms is None or not 0 <= now_ms - self._last_ms <= self._gap_ms:  # it may be set back, too
+        """Whether leases may expire now. To be called in every round, with the database's time."""
+        if self._last_ms is None or not 0 <= now_ms - self._last_ms <= self._gap_ms:  # the clock may be set back, too
             self._from_ms = now_ms + self.lease_ms
         self._last_ms = now_ms
         return now_ms >= self._from_ms
 
-    def called_ms(self, job: Job) -> int | None:
-        """When the job got its last call; ``None`` where it got none, or was renewed since. Another scheduler may have
-        called it, too."""
-        called, end = self._calls.get((job.id, job.lease), (None, 0))
-        return called if abs(_end_ms(job) - end) < _RENEWAL_MS else None
+    def probed_ms(self, job: Job) -> int | None:
+        """When the job's lease got its probe; ``None`` where it got none, or was renewed since. Another scheduler may
+        have sent one, too."""
+        probed, expiry = self._probes.get((job.id, job.lease), (None, 0))
+        return probed if abs(_expiry_ms(job) - expiry) < _MIN_RENEWAL_MS else None
 
-    def settle(self, called: Sequence[Job], now_ms: int) -> None:
-        """The round is committed, and these are the jobs that have had their call now."""
-        self._calls = {(job.id, job.lease): (self.called_ms(job) or now_ms, _end_ms(job)) for job in called}
+    def record_probes(self, probed: Sequence[Job], now_ms: int) -> None:
+        """Record the jobs whose probes have been committed, now or in an earlier round."""
+        self._probes = {(job.id, job.lease): (self.probed_ms(job) or now_ms, _expiry_ms(job)) for job in probed}
 
 
 def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[str]:
-    """Take back the jobs of workers that fell silent; gives their ids.
+    """Requeue the jobs of lost workers; returns their ids.
 
     Args:
-        policy: without any, a lease that is over is over.
+        policy: without one, a lease that has expired counts as lost at once.
     """
-    ends = Job.lease_expires_ms
-    late = ends < now_ms()
-    if policy:  # a lease that is far from its end was given before the clock was set back
-        late = or_(ends < now_ms() + CALL_MS, ends > now_ms() + 2 * policy.lease_ms)
+    expires = Job.lease_expires_ms
+    late = expires < now_ms()
+    if policy:  # a lease that is far from its expiry was given before the clock was set back
+        late = or_(expires < now_ms() + PROBE_LEAD_MS, expires > now_ms() + 2 * policy.lease_ms)
     due = select(Job).where(Job.status == Status.RUNNING, late).with_for_update(skip_locked=True)
-    silent, called = [], []
+    lost, probed = [], []
     with database.write() as session:
         found = session.scalars(due).all()
-        # Asked once the rows are locked: the transaction may have waited long for others to write, and then workers
-        # could not renew either, though reading went on.
+        # Read once the rows are locked: the transaction may have waited long for other writers, and then workers could
+        # not renew either, although reads were answered.
         now = session.scalar(select(now_ms())) or 0
         if policy and not policy.allows_rescue(now):
             return []
         for job in found:
-            if policy and _end_ms(job) > now + CALL_MS:
+            if policy and _expiry_ms(job) > now + PROBE_LEAD_MS:
                 job.lease_expires_ms = now + policy.lease_ms
                 continue
-            since = policy.called_ms(job) if policy else 0
+            since = policy.probed_ms(job) if policy else 0
             if since is None:
-                job.lease_expires_ms = _end_ms(job) + 1
-            if since is not None and _end_ms(job) < now and now - since >= _ANSWER_MS:
+                job.lease_expires_ms = _expiry_ms(job) + 1
+            if since is not None and _expiry_ms(job) < now and now - since >= _PROBE_TIMEOUT_MS:
                 leases.record_worker_loss(session, job, f"worker {job.lease_owner} fell silent")
-                silent.append(job.id)
+                lost.append(job.id)
             else:
-                called.append(job)
+                probed.append(job)
     if policy:
-        policy.settle(called, now)
-    return silent
+        policy.record_probes(probed, now)
+    return lost
 
 
-def _end_ms(job: Job) -> int:
+def _expiry_ms(job: Job) -> int:
     return job.lease_expires_ms or 0

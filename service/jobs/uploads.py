@@ -1,7 +1,7 @@
-"""Datasets that people sent: their rows, which are the commit point, and the folders of their files.
+"""Uploaded datasets: their rows, which are the commit point, and the folders of their files.
 
-These lie in the folder of the artifacts, ``datasets/<id>``: web and workers share that one wherever they run, it is
-always writable, and whoever keeps a copy of the files that go with the database has them too.
+The files are in the artifact folder, as ``datasets/<id>``: web and workers share it everywhere, it is always writable,
+and backups include it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def parts(name: str) -> tuple[str, str]:
     """A dataset's name, and the digits with which the SHA-256 of a version begins: ``mine@1a2b3c``; none for ``mine``.
 
     Raises:
-        ValueError: what comes after the ``@`` is not 6 to 64 hexadecimal digits.
+        ValueError: the part after the ``@`` is not 6 to 64 hexadecimal digits.
     """
     plain, at, digits = name.partition("@")
     if at and _DIGITS.fullmatch(digits) is None:
@@ -42,12 +42,12 @@ def parts(name: str) -> tuple[str, str]:
 
 
 def versions(session: Session, name: str, *, owner: str | None) -> Sequence[Upload]:
-    """All versions of one name, the newest first."""
+    """All versions of one name, newest first."""
     return session.scalars(_versions(name, "", owner)).all()
 
 
 def listed(session: Session, *, owner: str | None) -> Sequence[Upload]:
-    """All versions of an owner's datasets: by name, the newest first."""
+    """All versions of an owner's datasets: by name, newest first."""
     return session.scalars(
         select(Upload)
         .where(Upload.owner == (owner or ""), Upload.deleted_ms.is_(None))
@@ -63,22 +63,22 @@ def _versions(name: str, digits: str, owner: str | None) -> Select[Upload]:
 
 
 def used_bytes(session: Session, *, owner: str | None) -> int:
-    """What an owner's datasets take."""
+    """Size of an owner's datasets in bytes."""
     return session.scalar(select(func.sum(Upload.size_bytes)).where(Upload.owner == (owner or ""))) or 0
 
 
 def total_bytes(session: Session) -> int:
-    """What the datasets of all owners take."""
+    """Size of all owners' datasets in bytes."""
     return session.scalar(select(func.sum(Upload.size_bytes))) or 0
 
 
 def ids(session: Session) -> set[str]:
-    """The ids of all: whose folder has none of these belongs to nobody."""
+    """The ids of all uploads; a folder with another name is orphaned."""
     return set(session.scalars(select(Upload.id)))
 
 
 def check_space(session: Session, owner: str | None, more: int = 0, *, at_most: int) -> None:
-    """Make sure that an owner may keep so much more.
+    """Check that an owner has room for more bytes.
 
     Args:
         at_most: bytes; 0: no limit. Without an owner there is none either.
@@ -93,7 +93,7 @@ def check_space(session: Session, owner: str | None, more: int = 0, *, at_most: 
 
 
 def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | None = None) -> str:
-    """Make an upload count: its files lie on disk by now.
+    """Commit an upload whose files are on disk already.
 
     Where the same data were deleted and jobs still keep them, those are there again.
 
@@ -131,7 +131,7 @@ def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | N
 
 
 def remove(database: Database, name: str, *, owner: str | None, by: Actor | None = None) -> list[str] | None:
-    """Delete an owner's dataset: all versions of a name, or the one that the name tells.
+    """Delete an owner's dataset: all versions of a name, or the version that the name includes.
 
     What jobs were trained on stays for as long as they do, though nothing new can be trained on it: ``purge``.
 
@@ -164,7 +164,7 @@ def remove(database: Database, name: str, *, owner: str | None, by: Actor | None
 
 
 def purge(database: Database) -> list[str]:
-    """Remove deleted datasets that no job needs any more; gives the ids under which their files lie."""
+    """Delete the rows of deleted datasets that no job needs; returns their ids, which name their folders."""
     unpinned = select(Upload).where(
         Upload.deleted_ms.is_not(None), ~select(Job.id).where(Job.upload_id == Upload.id).exists()
     )
@@ -172,7 +172,7 @@ def purge(database: Database) -> list[str]:
         if session.scalars(unpinned.limit(1)).first() is None:
             return []
     with database.write() as session:
-        # Locked first, then asked once more: a job that pins it meanwhile has this lock, or waits for it.
+        # Locked first, then checked again: a job that pins it concurrently has this lock, or waits for it.
         locked = [row.id for row in session.scalars(unpinned.with_for_update())]
         gone = list(session.scalars(unpinned.where(Upload.id.in_(locked)).with_only_columns(Upload.id)))
         session.execute(delete(Upload).where(Upload.id.in_(gone)))
@@ -180,7 +180,7 @@ def purge(database: Database) -> list[str]:
 
 
 def pin(session: Session, upload_id: str, *, deleted: bool) -> None:
-    """Hold the data that a new job is to train on until its row, which names them, is there.
+    """Lock the data of a new job until the job's row, which refers to them, is committed.
 
     Args:
         deleted: whether deleted data will do: those of the job that it comes from.
@@ -197,7 +197,7 @@ def pin(session: Session, upload_id: str, *, deleted: bool) -> None:
 
 
 class UploadFolder:
-    """The files of all uploads. Each upload has a folder, hidden until it is whole.
+    """The files of all uploads. Each upload has a folder, hidden until it is complete.
 
     Args:
         artifacts: the folder that web and workers share.
@@ -208,11 +208,11 @@ class UploadFolder:
         self._root = artifacts / "datasets"
 
     def arrays(self, upload_id: str) -> Path:
-        """Where the arrays of an upload lie that has a row."""
+        """The folder of an upload's arrays."""
         return self._root / upload_id
 
     def begin(self, upload_id: str) -> Path:
-        """A new folder for what arrives, and for what is made of it.
+        """A new folder for received files and the arrays made from them.
 
         Raises:
             OSError: there is no room, or no right to make one.
@@ -222,7 +222,7 @@ class UploadFolder:
         return folder
 
     def finish(self, upload_id: str, arrays: Path) -> None:
-        """Give a folder of arrays, all written and synced, the name by which a row may refer to it."""
+        """Rename a folder of written and synced arrays, so that a row may refer to it."""
         _sync(arrays)
         arrays.rename(self.arrays(upload_id))
         _sync(self._root)
@@ -233,12 +233,12 @@ class UploadFolder:
         return {path.name: path for path in sorted(self.arrays(upload_id).glob("*")) if path.is_file()}
 
     def discard(self, upload_id: str) -> None:
-        """Remove the files of an upload, whole or not."""
+        """Remove the files of an upload, complete or not."""
         for folder in (self.arrays(upload_id), self._unfinished(upload_id)):
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self, named: Callable[[], Container[str]], *, older_than_s: float) -> list[str]:
-        """Remove old folders that no row names: of uploads that broke off, or were deleted halfway.
+        """Remove old folders without rows: of aborted uploads and interrupted deletions.
 
         Args:
             named: gives the ids of all uploads that have a row.

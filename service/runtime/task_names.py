@@ -1,18 +1,18 @@
-"""Names that processes of different versions must agree on. Changing one needs both sides deployed."""
+"""Names on which processes of different versions must agree: changing one needs both sides deployed."""
 
 from typing import Final
 
 TRAIN_TASK: Final = "tapeline.train"
-"""The Celery task a message calls. Its one argument is a job id, so that operators can read the queue; the
-worker takes it for what it is, a hint to look into the database."""
+"""The Celery task. Its one argument is a job id, so that operators can read the queue; for a worker the message is a
+hint to poll the database."""
 
 TRAIN_QUEUE: Final = "tapeline.train"
 
 MAX_QUEUED: Final = 64
-"""Messages that wait. A message only says "look": more would tell the workers nothing new, and fill the broker."""
+"""The most messages in the queue. A message is only a hint to poll: more would tell workers nothing new."""
 
 PROBE_KEY: Final = "tapeline.probe"
-"""Written by whoever asks whether the broker works: one that is read-only or full still answers a ping."""
+"""Key written by the broker probe: a broker that is read-only or full still answers a ping."""
 
 CELERY_OPTIONS: Final = {
     "task_serializer": "json",
@@ -31,7 +31,8 @@ CELERY_OPTIONS: Final = {
     "broker_channel_error_retry": True,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_send_task_events": False,
-    "worker_enable_remote_control": False,
+    # For `celery status` and `inspect`; workers.app removes the commands that change a worker.
+    "worker_enable_remote_control": True,
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
     "task_publish_retry": False,
@@ -43,17 +44,17 @@ CELERY_OPTIONS: Final = {
         "health_check_interval": 25,
     },
 }
-"""Celery's settings of a worker: what survives a broker that is killed and started again."""
+"""Celery settings of a worker: these survive a broker that is killed and restarted."""
 
 SENDER_OPTIONS: Final = CELERY_OPTIONS | {
     "broker_transport_options": {
         "socket_timeout": 3,
         "socket_connect_timeout": 3,
-        # One try: a message is a hint, and whoever sends it has better things to do than to wait for the broker.
+        # One try: a message is a hint, and the sender must not wait for the broker.
         "max_retries": 1,
         "interval_start": 0,
         "interval_step": 0,
         "interval_max": 0,
     },
 }
-"""Celery's settings of a process that only sends."""
+"""Celery settings of a process that only sends."""

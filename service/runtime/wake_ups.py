@@ -1,4 +1,4 @@
-"""Messages that tell workers to look into the database; web and scheduler send them."""
+"""Messages that tell workers to poll the database; web and scheduler send them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from service.runtime import task_names
 
 
 def send(app: Celery, job_ids: Sequence[str]) -> None:
-    """Send a hint for each job, as far as there is room in the queue: where it is full, every worker has plenty.
+    """Send a hint for each job while the queue has room; a full queue already holds hints for every worker.
 
     Raises:
-        Exception: of the transport's own, where the broker does not take them.
+        Exception: an error of the transport, where the broker does not accept them.
     """
     with app.producer_pool.acquire(block=True) as producer:
         room = task_names.MAX_QUEUED - producer.channel.client.llen(task_names.TRAIN_QUEUE)

@@ -9,8 +9,15 @@ import pytest
 
 CASES = {
     "service.jobs.actions": {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "migrations"},
-    "workers.supervisor.supervise": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
-    "workers.supervisor.watching": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
+    "workers.supervisor.supervisor": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
+    "workers.supervisor.job_monitor": {
+        "numpy",
+        "flask",
+        "matplotlib",
+        "engine",
+        "service.datasets",
+        "service.pictures",
+    },
     "workers.__main__": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
     "workers.reconcile": {"numpy", "flask", "matplotlib", "engine"},
     "workers.training.run": {"flask", "celery", "matplotlib"},

@@ -82,7 +82,7 @@ def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently
     trainer = build.trainer(row.spec(), digits)
     assert isinstance(trainer, GanTrainer)
     watch = TrainingDiagnostics(row.spec(), build.reference_classifier(digits))
-    metrics = [watch.look(trainer, report).metrics for report in trainer.run() if isinstance(report, EpochDone)][-1]
+    metrics = [watch.evaluate(trainer, report).metrics for report in trainer.run() if isinstance(report, EpochDone)][-1]
     assert done["frechet_distance"] == round(metrics["frechet_distance"], 5)
 
     images = np.load(row.samples(tmp_path))

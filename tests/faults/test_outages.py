@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy import event, text, update
 from sqlalchemy.exc import OperationalError
 
 from service.errors import LeaseLost
-from service.jobs import leases
+from service.jobs import commits, leases
 from service.jobs.leases import Claim
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.states import Status
@@ -23,8 +24,10 @@ from service.storage.tables import Job
 from tests.faults.conftest import InProcess, NoSupervisor
 from tests.faults.invariants import Reference
 from workers import retry
+from workers.messages import Done, Preparing, Progress, Report
 from workers.retry import retry_on_outage
-from workers.supervisor import supervise, watching
+from workers.supervisor import job_monitor, supervisor
+from workers.supervisor.child_process import Exited
 
 
 def away() -> OperationalError:
@@ -33,7 +36,7 @@ def away() -> OperationalError:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "PAUSE_S", 0.01)
+    monkeypatch.setattr(retry, "RETRY_INTERVAL_S", 0.01)
 
 
 def test_what_was_not_answered_is_asked_again() -> None:
@@ -45,7 +48,7 @@ def test_what_was_not_answered_is_asked_again() -> None:
             raise answer
         return str(answer)
 
-    assert retry_on_outage(ask, patience_s=5) == "done"
+    assert retry_on_outage(ask, timeout_s=5) == "done"
 
 
 def test_patience_has_an_end_and_so_has_a_wish_to_leave() -> None:
@@ -56,9 +59,9 @@ def test_patience_has_an_end_and_so_has_a_wish_to_leave() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(OperationalError):
-        retry_on_outage(ask, patience_s=0.05)
+        retry_on_outage(ask, timeout_s=0.05)
     with pytest.raises(KeyboardInterrupt):
-        retry_on_outage(ask, patience_s=60, between=leave)
+        retry_on_outage(ask, timeout_s=60, before_retry=leave)
 
 
 def test_the_living_get_one_lease_time_after_everything_stood_still() -> None:
@@ -183,15 +186,16 @@ class Cut:
         return answer
 
 
-@pytest.mark.parametrize("write", ["begin", "commit_epoch"])
+@pytest.mark.parametrize(("module", "write"), [(leases, "begin"), (commits, "commit_epoch")])
 def test_a_commit_whose_answer_is_lost_is_asked_for_again_and_counts_once(
     process: InProcess,
     reference: Reference,
     monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
     write: str,
 ) -> None:
     process.submit()
-    monkeypatch.setattr(leases, write, Cut(getattr(leases, write)))
+    monkeypatch.setattr(module, write, Cut(getattr(module, write)))
     assert process.train() == "succeeded"
     process.check(reference)
 
@@ -202,7 +206,7 @@ def test_an_end_whose_answer_is_lost_is_one_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process.submit()
-    monkeypatch.setattr(leases, "succeed", Cut(leases.succeed))
+    monkeypatch.setattr(commits, "succeed", Cut(commits.succeed))
     with pytest.raises(LeaseLost):  # it finds its work done
         process.train()
     process.check(reference)
@@ -216,15 +220,15 @@ def test_files_of_a_commit_that_may_have_landed_are_not_removed(
     """The answer is lost, and before the second try somebody else has the job: the first may name the files."""
     job_id = process.submit()
     held = process.claim()
-    commit = leases.commit_epoch
+    commit = commits.commit_epoch
 
     def commit_and_lose(*arguments: Any, **named: Any) -> Any:
         commit(*arguments, **named)
         leases.report_death(process.database, held, "silent")
-        monkeypatch.setattr(leases, "commit_epoch", commit)
+        monkeypatch.setattr(commits, "commit_epoch", commit)
         raise away()
 
-    monkeypatch.setattr(leases, "commit_epoch", commit_and_lose)
+    monkeypatch.setattr(commits, "commit_epoch", commit_and_lose)
     with pytest.raises(LeaseLost):
         process.train(held)
     assert process.workers.job(job_id).epoch == 1
@@ -240,11 +244,11 @@ class PlayedChild:
         self.closed = False
         self.pid = os.getpid()
 
-    def report(self, timeout_s: float) -> dict[str, Any]:
+    def report(self, timeout_s: float) -> Report | Exited | None:
         time.sleep(0.01)
-        return {"gone": -9} if self.closed else {"step": 1, "steps": 10}
+        return Exited(-9) if self.closed else Progress(1, 10)
 
-    def stop(self, request: Any) -> None:
+    def send(self, order: Any) -> None:
         pass
 
     def close(self) -> None:
@@ -253,7 +257,7 @@ class PlayedChild:
 
 def watch(database: Database, held: Claim, child: PlayedChild, draining: threading.Event) -> str:
     played: Any = child
-    return watching.JobWatch(database, held, played, draining, since=time.monotonic()).until_the_end()
+    return job_monitor.JobMonitor(database, held, played, draining, since=time.monotonic()).run()
 
 
 def test_a_worker_that_could_not_renew_stops_in_time_and_hands_back_once_it_can(
@@ -306,12 +310,12 @@ def test_a_question_that_hangs_does_not_keep_the_child_beyond_its_lease(
 
 def test_a_lease_is_as_old_as_the_question_for_it(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the claim's answer came late, there is that much less of the lease left."""
-    monkeypatch.setattr(watching, "BATCH_DEADLINE_S", -1.0)  # nor is it the child's fault that it said nothing
+    monkeypatch.setattr(job_monitor, "BATCH_DEADLINE_S", -1.0)  # nor is it the child's fault that it said nothing
     process.submit()
     held, child = process.claim(lease_s=600), PlayedChild()
     played: Any = child
-    late = watching.JobWatch(process.database, held, played, threading.Event(), since=time.monotonic() - 500)
-    assert late.until_the_end() == "could not renew in time; handed back"
+    late = job_monitor.JobMonitor(process.database, held, played, threading.Event(), since=time.monotonic() - 500)
+    assert late.run() == "could not renew in time; handed back"
 
 
 def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(
@@ -328,7 +332,7 @@ def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(
     for name in ("renew", "requested", "hand_back"):
         monkeypatch.setattr(leases, name, call)
     began = time.monotonic()
-    with pytest.raises(watching.Leaving):
+    with pytest.raises(job_monitor.AbandonedOnExit):
         watch(process.database, held, PlayedChild(), draining)
     assert time.monotonic() - began < 5
 
@@ -346,8 +350,8 @@ def test_a_worker_that_is_to_stop_asks_more_than_once(process: InProcess, monkey
         hand_back(*arguments, **named)
 
     monkeypatch.setattr(leases, "hand_back", call)
-    monkeypatch.setattr(watching, "STOP_GRACE_S", 0.1)
-    assert "did not let go" in watch(process.database, held, PlayedChild(), draining)
+    monkeypatch.setattr(job_monitor, "STOP_GRACE_S", 0.1)
+    assert "did not stop" in watch(process.database, held, PlayedChild(), draining)
     assert not failures
     assert (process.workers.job(job_id).status, process.workers.job(job_id).deaths) == (Status.QUEUED, 0)
 
@@ -366,12 +370,12 @@ def test_a_supervisor_whose_claim_was_cut_off_looks_for_it_before_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job_id = process.submit()
-    supervisor = supervise.Supervisor(process.workers.settings, process.database)
+    worker = supervisor.Supervisor(process.workers.settings, process.database)
     monkeypatch.setattr(leases, "claim", Cut(leases.claim))
     with pytest.raises(OperationalError):
-        supervisor._claim()
+        worker._claim()
     assert process.workers.job(job_id).status == Status.RUNNING
-    held = supervisor._claim()
+    held = worker._claim()
     assert held is not None
     job: Job = process.workers.job(job_id)
     assert (held.job_id, held.lease, job.attempt) == (job_id, 2, 1)
@@ -382,15 +386,15 @@ def test_a_child_that_is_told_to_stop_while_it_asks_again_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process.submit()
-    orders, commit = NoSupervisor(), leases.commit_epoch
+    orders, commit = NoSupervisor(), commits.commit_epoch
 
     def fail(*_: Any, **__: Any) -> Any:
         orders.stop(None)
         raise away()
 
-    monkeypatch.setattr(leases, "commit_epoch", fail)
+    monkeypatch.setattr(commits, "commit_epoch", fail)
     assert process.train(orders=orders) == "handed back"
-    monkeypatch.setattr(leases, "commit_epoch", commit)
+    monkeypatch.setattr(commits, "commit_epoch", commit)
     assert process.train() == "succeeded"
 
 
@@ -399,10 +403,10 @@ class HungChild(PlayedChild):
 
     reported = False
 
-    def report(self, timeout_s: float) -> dict[str, Any]:
+    def report(self, timeout_s: float) -> Report | Exited | None:
         time.sleep(0.01)
         first, self.reported = not self.reported, True
-        return {"step": 1, "steps": 10} if first else {}
+        return Progress(1, 10) if first else None
 
 
 class TalkativeChild(PlayedChild):
@@ -410,9 +414,9 @@ class TalkativeChild(PlayedChild):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reports: list[dict[str, Any]] = [{"step": step, "steps": 100} for step in range(100)] + [{"done": "so"}]
+        self.reports: list[Report] = [*(Progress(step, 100) for step in range(100)), Done("so")]
 
-    def report(self, timeout_s: float) -> dict[str, Any]:
+    def report(self, timeout_s: float) -> Report | Exited | None:
         return self.reports.pop(0)
 
 
@@ -422,7 +426,7 @@ def test_reports_do_not_pile_up_behind_a_slow_database(process: InProcess, monke
 
     def slow(*_: Any) -> None:
         asked.append(True)
-        time.sleep(2 * watching.REPORT_POLL_INTERVAL_S)
+        time.sleep(2 * job_monitor.REPORT_POLL_INTERVAL_S)
 
     for name in ("renew", "requested"):
         monkeypatch.setattr(leases, name, slow)
@@ -434,7 +438,7 @@ def test_a_child_that_hangs_is_ended_though_its_lease_is_renewed(
     process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F22."""
-    monkeypatch.setattr(watching, "BATCH_DEADLINE_S", 0.3)
+    monkeypatch.setattr(job_monitor, "BATCH_DEADLINE_S", 0.3)
     job_id = process.submit()
     held, child = process.claim(), HungChild()
     assert "no batch was finished" in watch(process.database, held, child, threading.Event())
@@ -451,17 +455,17 @@ class StuckChild(PlayedChild):
         super().__init__()
         self.words = words
 
-    def report(self, timeout_s: float) -> dict[str, Any]:
+    def report(self, timeout_s: float) -> Report | Exited | None:
         time.sleep(0.05)
         self.words -= 1
-        return {"preparing": True} if self.words >= 0 else {}
+        return Preparing() if self.words >= 0 else None
 
 
 def test_a_child_that_never_begins_is_ended_but_not_while_it_prepares(
     process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F22: it hangs in a read, and its lease is renewed."""
-    monkeypatch.setattr(watching, "START_DEADLINE_S", 0.5)
+    monkeypatch.setattr(job_monitor, "START_DEADLINE_S", 0.5)
     process.submit()
     held, child = process.claim(), StuckChild(words=30)
     assert "no batch was finished" in watch(process.database, held, child, threading.Event())

@@ -201,14 +201,14 @@ from service.storage.tables import Job
 
 def unfenced(session, held, **values):
     job = session.get(Job, held.job_id)
-    if job is None:  # a child rehearses with a job that is none
+    if job is None:  # a child warms up with a job that does not exist
         raise LeaseLost(held.job_id, held.lease)
     for name, value in values.items():
         setattr(job, name, value)
     job.lease_expires_ms = leases._expiry(held.lease_s)
     return job
 
-leases._guard = unfenced
+leases.guard = unfenced
 leases.requested = lambda database, held: None
 """
 
@@ -241,33 +241,31 @@ def test_a_drain_that_is_cut_short_loses_nothing(harness: FaultHarness, referenc
 
 def test_a_child_that_has_just_ended_its_job_is_not_taken_for_one_that_lost_it(light: FaultHarness) -> None:
     """Its worker looks after the commit, and before it has told."""
-    light.patch("from workers.supervisor import watching\nwatching.LAST_WORD_S = 30.0\n")
+    light.patch("from workers.supervisor import job_monitor\njob_monitor.FINAL_REPORT_S = 30.0\n")
     light.submit()
     light.arm("succeeded", "stop")
     light.start()
     child = light.until_struck("succeeded")
     time.sleep(1)  # four looks
     os.kill(child, signal.SIGCONT)
-    wait_until(lambda: '"outcome": "succeeded"' in light.logs(), "the child's last word")
+    wait_until(lambda: '"outcome": "succeeded"' in light.logs(), "the child's report")
     assert "the lease is lost" not in light.logs()
 
 
-FAILING_WATCH = """
-from workers.watching import JobWatch
-real = JobWatch.until_the_end
+FAILING_MONITOR = """
+from workers.supervisor.job_monitor import JobMonitor
+real = JobMonitor.run
 
 def fail(self):
-    JobWatch.until_the_end = real
+    JobMonitor.run = real
     raise RuntimeError("can't start new thread")
 
-JobWatch.until_the_end = fail
+JobMonitor.run = fail
 """
 
 
-def test_a_job_that_nobody_watches_any_more_is_handed_back_and_is_no_death(
-    light: FaultHarness, reference: Reference
-) -> None:
-    light.patch(FAILING_WATCH)
+def test_a_job_whose_monitor_fails_is_handed_back_and_is_no_death(light: FaultHarness, reference: Reference) -> None:
+    light.patch(FAILING_MONITOR)
     job_id = light.submit()
     light.start()
     light.until_all_end()
@@ -333,7 +331,7 @@ def test_a_child_that_hangs_is_ended_though_its_worker_renews_the_lease(
     light: FaultHarness, reference: Reference
 ) -> None:
     """F22: with a deadline of two seconds instead of two minutes."""
-    light.patch("from workers.supervisor import watching\nwatching.BATCH_DEADLINE_S = 2.0\n")
+    light.patch("from workers.supervisor import job_monitor\njob_monitor.BATCH_DEADLINE_S = 2.0\n")
     light.submit()
     light.arm("batch_done.2", "hang")
     light.start("workers.reconcile")

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
-from service.jobs import calibrations
+from service.jobs.estimation import calibrations
 from service.spec.estimation import work
 from service.storage.tables import Calibration
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness
 from workers import calibrate
-from workers.supervisor.supervise import Supervisor
+from workers.supervisor.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_a_worker_that_cannot_measure_works_all_the_same(
     workers: WorkerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor = Supervisor(workers.settings, workers.database)
-    monkeypatch.setattr(supervisor, "_spawn", lambda: None)
-    supervisor._begin()
+    monkeypatch.setattr(supervisor._children, "_start_child", lambda: None)
+    supervisor._start_children()
     supervisor.close()
     with workers.database.read() as session:
         assert calibrations.factors(session) is None

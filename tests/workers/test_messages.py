@@ -1,64 +1,59 @@
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import json
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.waiting import wait_until
-from tests.workers.conftest import is_alive
-from workers import forking, messages
-from workers.messages import Child
+from service.jobs.leases import Claim
+from service.states import Request
+from workers.messages import (
+    Calibrate,
+    Calibrated,
+    Done,
+    GaveUp,
+    Order,
+    Preparing,
+    Progress,
+    Ready,
+    Report,
+    Stop,
+    Train,
+    decode_order,
+    decode_report,
+    encode,
+)
+
+CLAIM = {"job_id": "job_1", "lease": 2, "lease_s": 15.0, "attempt": 3, "cpu_seconds": 0.5}
+ORDERS: list[tuple[Order, Any]] = [
+    (Train(Claim(**CLAIM)), CLAIM),  # type: ignore[arg-type]
+    (Calibrate(), {"calibrate": True}),
+    (Stop(None), {"stop": None}),
+    (Stop(Request.PAUSE), {"stop": "pause"}),
+]
+REPORTS: list[tuple[Report, Any]] = [
+    (Ready(), {"ready": True}),
+    (Preparing(), {"preparing": True}),
+    (Progress(1, 10), {"step": 1, "steps": 10}),
+    (Done("succeeded"), {"done": "succeeded"}),
+    (GaveUp("no answer"), {"gave_up": "no answer"}),
+    (Calibrated({"dense": 1.5}), {"calibrated": {"dense": 1.5}}),
+]
 
 
-def test_a_child_that_is_ended_by_many_threads_at_once_is_ended_once() -> None:
-    """As a fence does it, while the thread that watches does it too."""
-    together = threading.Barrier(8)
-
-    def end(child: Child) -> None:
-        together.wait()
-        child.close()
-
-    for _ in range(50):
-        child = Child()
-        with ThreadPoolExecutor(together.parties) as threads:
-            list(threads.map(end, [child] * together.parties))  # raises what any of them raised
-        assert not child.alive
+@pytest.mark.parametrize(("order", "document"), ORDERS)
+def test_an_order_is_the_same_after_the_pipe(order: Order, document: Any) -> None:
+    assert json.loads(encode(order)) == document
+    assert decode_order(encode(order)) == order
 
 
-def test_a_child_whose_reports_cannot_be_read_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Any) -> Any:
-        raise ValueError("no JSON")
-
-    monkeypatch.setattr(messages.json, "loads", refuse)
-    child = Child()
-    assert "gone" in child.report(60)
-    if is_alive(child.pid):  # it must not be: frozen, it would not end by itself once its orders do
-        os.kill(child.pid, signal.SIGSTOP)
-        wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_STOPPED, "its stop")
-    child.close()
-    wait_until(lambda: not is_alive(child.pid), "its end")
+@pytest.mark.parametrize(("report", "document"), REPORTS)
+def test_a_report_is_the_same_after_the_pipe(report: Report, document: Any) -> None:
+    assert json.loads(encode(report)) == document
+    assert decode_report(encode(report)) == report
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
-@pytest.mark.parametrize("lost", ["folder", "socket"])
-def test_children_are_forked_though_the_socket_for_it_was_removed(lost: str) -> None:
-    """As whoever tidies the system's temporary folder does."""
-    before = Child()
-    folder = Path(forking._server._forkserver_address).parent
-    assert folder.name.startswith(f"tapeline-worker-{os.getpid()}-")
-    if lost == "folder":
-        shutil.rmtree(folder)
-    else:
-        Path(forking._server._forkserver_address).unlink()
-    after = Child()
-    for child in (before, after):
-        assert child.wait_until_ready(60)
-        child.close()
+@pytest.mark.parametrize("data", [b"[]", b"{}", b'{"step": "1", "steps": 2}', b'{"other": 1}', b"{"])
+def test_what_is_no_report_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"not a report|Expecting"):
+        decode_report(data)

@@ -1,1 +1,1 @@
-"""The supervising process: claims jobs, renews leases, watches the processes that train. No NumPy."""
+"""The supervising process: claims jobs, renews leases, monitors the processes that train. It loads no NumPy."""

@@ -1,4 +1,4 @@
-"""What an epoch leaves behind: its files, and the transaction that makes it count."""
+"""Commit of an epoch: first its files, then one transaction."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ import numpy as np
 from engine import ClassifierTrainer, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
 from service.errors import LeaseLost
-from service.jobs import leases
-from service.jobs.leases import EpochRecord, Position
+from service.jobs.commits import EpochRecord
+from service.jobs.leases import Position
 from service.pictures import grids
 from service.runtime.failpoints import reach
 from service.spec.schema import KEEP_LAST
 from service.storage.artifacts import ArtifactKind, StoredFile
+from workers.lease_session import OutcomeUnknown
 from workers.training.build import Trainer
 from workers.training.health import TrainingDiagnostics
-from workers.training.session import Run
+from workers.training.training_run import TrainingRun
 
 
 def commit_epoch(
-    run: Run,
+    run: TrainingRun,
     trainer: Trainer,
     done: EpochDone,
-    watch: TrainingDiagnostics,
+    diagnostics: TrainingDiagnostics,
     *,
     steps: int,
     seconds: float,
     class_names: Sequence[str],
 ) -> None:
-    """Write the epoch's files, then make it count. Without the lease, the files go again."""
+    """Write the epoch's files, then commit its row. Where the lease is lost, the files are removed."""
     cpu_seconds = run.meter.epoch_seconds()
     files: list[StoredFile] = []
     samples_digest = None
@@ -42,7 +43,7 @@ def commit_epoch(
             state.spec = run.spec.model_dump(mode="json")
             files.append(_write(run, ArtifactKind.CHECKPOINT, done.epoch, checkpoint.dumps(state)))
         if done.is_last or done.epoch % run.spec.samples.every_epochs == 0:
-            picture, samples_digest = _samples(trainer, watch, run.spec.samples.count, class_names)
+            picture, samples_digest = _samples(trainer, diagnostics, run.spec.samples.count, class_names)
             files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
     except OSError:
         run.discard(file.path for file in files)
@@ -56,35 +57,31 @@ def commit_epoch(
         seconds=seconds,
         is_best=done.is_best,
         files=files,
-        health=watch.findings,
+        health=diagnostics.findings,
         cpu_seconds=round(cpu_seconds, 6),
         memory_bytes=run.meter.memory_bytes(),
         used=run.meter.total(),
     )
     reach("files_stored", done.epoch)
-    asked = 0
-
-    def write() -> list[str]:
-        nonlocal asked
-        asked += 1
-        return leases.commit_epoch(run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
-
     try:
-        unnamed = run.retry_on_outage(write)
+        orphans = run.lease.commit_epoch(record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
+    except OutcomeUnknown:
+        raise  # an earlier attempt may have been committed, and its rows name the files
     except LeaseLost:
-        if asked == 1:  # of a commit that was cut off, nobody knows whether it landed: then rows may name the files
-            run.discard(file.path for file in files)
+        run.discard(file.path for file in files)
         raise
     reach("epoch_committed", done.epoch)
-    run.discard(unnamed)
+    run.discard(orphans)
 
 
-def _write(run: Run, kind: ArtifactKind, epoch: int, data: bytes) -> StoredFile:
-    return run.artifacts.write(run.held.job_id, kind, epoch, run.held.lease, data)
+def _write(run: TrainingRun, kind: ArtifactKind, epoch: int, data: bytes) -> StoredFile:
+    return run.artifacts.write(run.claim.job_id, kind, epoch, run.claim.lease, data)
 
 
-def _samples(trainer: Trainer, watch: TrainingDiagnostics, count: int, class_names: Sequence[str]) -> tuple[bytes, str]:
-    """A picture of what the network does now, and the digest of the arrays that it shows."""
+def _samples(
+    trainer: Trainer, diagnostics: TrainingDiagnostics, count: int, class_names: Sequence[str]
+) -> tuple[bytes, str]:
+    """A sample grid of the present network, and the digest of the arrays that it shows."""
     match trainer:
         case ClassifierTrainer():
             shown = trainer.samples(count)
@@ -94,7 +91,7 @@ def _samples(trainer: Trainer, watch: TrainingDiagnostics, count: int, class_nam
             return picture, _digest_arrays([shown.predictions, shown.confidences])
         case GanTrainer():
             images = trainer.samples(count)
-            return grids.sample_grid(images, verdicts=watch.verdicts(images)), _digest_arrays([images])
+            return grids.sample_grid(images, verdicts=diagnostics.verdicts(images)), _digest_arrays([images])
 
 
 def weights_digest(state: State) -> str:

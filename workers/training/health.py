@@ -1,4 +1,4 @@
-"""Health as the child sees it: the reference classifier's scores into the epoch's metrics, findings out of them."""
+"""Diagnosis during training: scores of the reference classifier become metrics, and metrics become findings."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ SAMPLES_PER_BATCH: Final = 100
 
 
 class TrainingDiagnostics:
-    """Watches one training from its first epoch on.
+    """Diagnoses one training from its first epoch on.
 
     Args:
-        reference: classifier of the dataset's kind of images, if there is one; it evaluates a GAN's samples only.
+        reference: the reference classifier for the dataset's images, if there is one; evaluates the samples of a GAN.
     """
 
     def __init__(self, spec: Spec, reference: ReferenceClassifier | None) -> None:
         self._spec = spec
         self._reference = reference
-        self._chart = DiagnosticsTracker(spec)
+        self._tracker = DiagnosticsTracker(spec)
         self._closest = math.inf
         """The lowest Fréchet distance so far."""
 
     @property
     def findings(self) -> Sequence[Finding]:
-        """What is wrong now, the oldest first."""
-        return self._chart.findings
+        """The present findings, oldest first."""
+        return self._tracker.findings
 
     @property
     def reason_to_stop(self) -> Finding | None:
-        """The finding that the spec wants the job to stop on, if there is one."""
+        """The finding that stops the job (``health.stop_on``), if there is one."""
         return next((finding for finding in self.findings if finding.code in self._spec.health.stop_on), None)
 
     def verdicts(self, images: Images) -> Verdicts | None:
-        """The reference classifier's predictions for samples (count, rows, columns), where there is one."""
+        """How the reference classifier classifies samples (count, rows, columns), if there is one."""
         if self._reference is None:
             return None
         seen = self._reference.evaluate(images)
         return Verdicts(seen.labels.tolist(), seen.confidences.tolist())
 
-    def recall(self, epochs: Sequence[Epoch]) -> None:
-        """See the epochs that the training goes on from, all of them: findings then are what they were."""
+    def replay(self, epochs: Sequence[Epoch]) -> None:
+        """Add all epochs from which the training continues, which restores the findings."""
         for row in epochs:
-            self._chart.add(row.epoch, row.metrics)
+            self._tracker.add(row.epoch, row.metrics)
             distance = row.metrics.get("frechet_distance")
             if distance is not None:
                 self._closest = min(distance, self._closest)
 
-    def look(self, trainer: Trainer, done: EpochDone) -> EpochDone:
-        """See a new epoch.
+    def evaluate(self, trainer: Trainer, done: EpochDone) -> EpochDone:
+        """Add a finished epoch.
 
-        Gives it back with the reference classifier's scores where it is time for them; the best one of a GAN is that
-        with the samples closest to real images. It is the last one where the job is to stop on what is found.
+        Returns it with the scores of the reference classifier when they are due; the best epoch of a GAN has the lowest
+        Fréchet distance. It is marked as the last epoch where a finding stops the job.
         """
         if self._reference is not None and isinstance(trainer, GanTrainer) and isinstance(self._spec, GanSpec):
             health = self._spec.health
@@ -75,7 +75,7 @@ class TrainingDiagnostics:
                 is_best = scores["frechet_distance"] < self._closest
                 self._closest = min(scores["frechet_distance"], self._closest)
                 done = dataclasses.replace(done, metrics=done.metrics | scores, is_best=is_best)
-        self._chart.add(done.epoch, done.metrics)
+        self._tracker.add(done.epoch, done.metrics)
         return dataclasses.replace(done, is_last=done.is_last or self.reason_to_stop is not None)
 
 

@@ -1,8 +1,9 @@
-"""What the process that forks children loads first: everything that they need."""
+"""Imported by the fork server before the first fork: everything that children need."""
 
 from workers import forking
+from workers.supervisor import child_process
 from workers.training import run
 
-__all__ = ["run"]
+__all__ = ["child_process", "run"]
 
 forking.wake_at_parents_death()

@@ -1,4 +1,4 @@
-"""The child: it loads, trains, records and stores one job, then ends."""
+"""The child process: it trains one job, then exits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,135 +17,116 @@ from engine import BatchDone, CheckpointError, DivergedError, EpochDone, GanTrai
 from service.datasets import Dataset, DatasetError
 from service.datasets.repository import DatasetRepository
 from service.errors import LeaseLost
-from service.jobs import actions, leases
 from service.jobs.leases import Claim
 from service.runtime import logs
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.spec.estimation import costs
 from service.spec.findings import Finding
+from service.spec.schema import Spec
 from service.spec.validation import Shape, read_resolved
 from service.states import ErrorCode
 from service.storage.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactUnreadable
 from service.storage.database import Database
-from service.storage.tables import Epoch, Job
+from service.storage.tables import Job
 from workers import calibrate, limits
-from workers.messages import ChildEndpoint
+from workers.lease_session import LeaseSession
+from workers.messages import Calibrate, Calibrated, ChildEndpoint, Done, GaveUp, Ready, Train
 from workers.provenance import machine, provenance
-from workers.retry import NO_ANSWER, retry_on_outage
+from workers.retry import OUTAGE_ERRORS
 from workers.training import build, forks
 from workers.training.build import Trainer
 from workers.training.epochs import commit_epoch, weights_digest
 from workers.training.health import TrainingDiagnostics
-from workers.training.session import Run, Stopped
+from workers.training.training_run import StopOrdered, TrainingRun, check_stop
 from workers.usage import OwnMeter
 
 log = structlog.get_logger()
 
 
-class _CannotStart(Exception):
-    """What a fork begins with is gone: from random weights it would be another job."""
+class _InitialCheckpointLost(Exception):
+    """The initial checkpoint of a fork cannot be used: from random weights it would be another job."""
 
 
-class _Unhealthy(Exception):
-    """The spec wants the job to stop on what was found."""
+class _StopOnFinding(Exception):
+    """A finding that is listed in the spec's ``health.stop_on``."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.message)
         self.finding = finding
 
 
-def main(orders: ChildEndpoint) -> int:
-    """Wait for an order, train, end."""
+def main(endpoint: ChildEndpoint) -> int:
+    """Wait for an order, carry it out, and exit."""
     logs.configure("child")
     limits.lower_priority()
     settings = Settings.from_env(os.environ, cores=1)
     database = Database(settings.database_url, application="tapeline-child")
-    orders.ready()
+    endpoint.send(Ready())
     _warm_up(database)
-    order = orders.first()
-    if "calibrate" in order:
-        orders.calibrated(calibrate.measure())
-        return 0
-    orders.preparing()  # from here on, this process's death is the job's
-    held = Claim(**order)
-    structlog.contextvars.bind_contextvars(job=held.job_id, lease=held.lease, attempt=held.attempt)
-    try:
-        orders.done(_train(settings, database, held, orders))
-    except LeaseLost as error:
-        log.warning("the lease is lost", error=str(error))
-        orders.done("lease lost")
-    except NO_ANSWER as error:
-        log.warning("given up: the database does not answer", error=str(error))
-        orders.give_up("the child got no answer from the database")
+    match endpoint.first_order():
+        case Calibrate():
+            endpoint.send(Calibrated(calibrate.measure()))
+        case Train(claim):
+            endpoint.preparing()  # from here on, the death of this process counts against the job
+            structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
+            try:
+                endpoint.send(Done(_train(settings, database, claim, endpoint)))
+            except LeaseLost as error:
+                log.warning("the lease is lost", error=str(error))
+                endpoint.send(Done("lease lost"))
+            except OUTAGE_ERRORS as error:
+                log.warning("given up: the database does not answer", error=str(error))
+                endpoint.send(GaveUp("the child got no answer from the database"))
     return 0
 
 
 def _warm_up(database: Database) -> None:
-    """Ask once what every job asks, of one that does not exist: so the connection and the statements are there when an
-    order comes, which is then followed in half the time."""
-    nobody = Claim(job_id="", lease=0, lease_s=0)
-    where_we_are = machine()
-    for ask in (
-        lambda: _read_job(database, nobody),
-        lambda: leases.begin(database, nobody, where_we_are),
-        lambda: leases.checkpoints(database, nobody),
-        lambda: _read_epochs(database, nobody),
-    ):
-        with contextlib.suppress(Exception):  # whatever is wrong will be told of the first real job
-            ask()
+    """Run the first statements of a job for one that does not exist: with the connection open and the statements
+    compiled, the first order takes half the time."""
+    session = LeaseSession(database, Claim(job_id="", lease=0, lease_s=0), timeout_s=0)
+    begin = functools.partial(session.begin, machine())
+    for statement in (session.read_job, begin, session.checkpoints, session.finished_epochs):
+        with contextlib.suppress(Exception):  # errors are reported for the first real job
+            statement()
 
 
-def _read_job(database: Database, held: Claim) -> Job:
-    with database.read() as session:
-        return actions.get(session, held.job_id)
-
-
-def _read_epochs(database: Database, held: Claim) -> Sequence[Epoch]:
-    with database.read() as session:
-        return actions.epochs(session, held.job_id)
-
-
-def _train(settings: Settings, database: Database, held: Claim, orders: ChildEndpoint) -> str:
-    """Train a job from where it stands; whatever goes wrong in the training itself fails the job."""
-
-    meter = OwnMeter(held)
+def _train(settings: Settings, database: Database, claim: Claim, endpoint: ChildEndpoint) -> str:
+    """Train a job from its last checkpoint; an error in the training itself fails the job."""
+    meter = OwnMeter(claim)
+    lease = LeaseSession(database, claim, timeout_s=claim.lease_s)
 
     def fail(error: dict[str, Any]) -> str:
         log.warning("the job failed", **error)
-        retry_on_outage(lambda: leases.fail(database, held, error, used=meter.total()), patience_s=held.lease_s)
+        lease.fail(error, used=meter.total())
         return "failed"
 
     try:
-        job = retry_on_outage(lambda: _read_job(database, held), patience_s=held.lease_s)
-        resolved = read_resolved(job.resolved)
-        artifacts = ArtifactFolder(settings.artifacts)
-        run = Run(
-            database=database,
-            artifacts=artifacts,
-            held=held,
-            orders=orders,
-            spec=resolved,
+        job = lease.read_job()
+        spec = read_resolved(job.resolved)
+        run = TrainingRun(
+            lease=lease.interruptible(functools.partial(check_stop, endpoint)),
+            artifacts=ArtifactFolder(settings.artifacts),
+            endpoint=endpoint,
+            spec=spec,
             meter=meter,
         )
         dataset = _load_data(run, settings, job)
-        limits.limit_memory(costs.peak_bytes(resolved, _shape(dataset)))
-        return _loop(run, build.trainer(resolved, dataset), dataset)
-    except Stopped:
-        retry_on_outage(
-            lambda: leases.hand_back(database, held, orders.request, used=meter.total()), patience_s=held.lease_s
-        )
+        limits.limit_memory(costs.peak_bytes(spec, _shape(dataset)))
+        return _loop(run, build.trainer(spec, dataset), dataset)
+    except StopOrdered:
+        lease.hand_back(endpoint.request, used=meter.total())
         reach("handed_back")
         return "handed back"
-    except (LeaseLost, *NO_ANSWER):
-        raise  # not the training's fault: the next lease goes on from the last checkpoint
+    except (LeaseLost, *OUTAGE_ERRORS):
+        raise  # not the training's fault: the next lease continues from the last checkpoint
     except DivergedError as error:
-        return fail(_diverged(run, error))
-    except _Unhealthy as error:
-        return fail(_unhealthy(run, error.finding))
+        return fail(_diverged(run.spec, error, _last_good_checkpoint(lease)))
+    except _StopOnFinding as error:
+        return fail(_stopped_on(error.finding, _last_good_checkpoint(lease)))
     except DatasetError as error:
         return fail({"code": error.code, "message": str(error)})
-    except _CannotStart as error:
+    except _InitialCheckpointLost as error:
         hint = "fork the parent once more, or put the file back and retry"
         return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
     except MemoryError as error:
@@ -156,7 +136,7 @@ def _train(settings: Settings, database: Database, held: Claim, orders: ChildEnd
     except (OSError, ArtifactUnreadable) as error:
         hint = "free space or mend the folder of the artifacts, then retry: the last checkpoint is kept"
         return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
-    except Exception as error:  # noqa: BLE001 - the boundary: a fault of ours must not look like a lost worker
+    except Exception as error:  # noqa: BLE001 - the boundary: a bug of ours must not look like a lost worker
         traceback.print_exc(file=sys.stderr)
         return fail({"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})
 
@@ -166,137 +146,136 @@ def _shape(dataset: Dataset) -> Shape:
     return Shape(rows=rows, columns=columns, classes=dataset.info.classes, train_count=dataset.info.train_count)
 
 
-def _load_data(run: Run, settings: Settings, job: Job) -> Dataset:
-    """Load the dataset; where it is downloaded first, the job's log tells how far it is."""
-    told = 0.0
+def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:
+    """Load the dataset; the progress of a download is logged in the job's events."""
+    logged_at = 0.0
 
     def progress(received: int, total: int | None) -> None:
-        nonlocal told
-        run.obey()
+        nonlocal logged_at
+        run.check_stop()
         now = time.monotonic()
-        if now - told > 2:
-            told = now
-            run.orders.preparing()
+        if now - logged_at > 2:
+            logged_at = now
+            run.endpoint.preparing()
             of = f" of {total / 1e6:.1f}" if total else ""
             message = f"downloading {run.spec.dataset.name}: {received / 1e6:.1f}{of} MB"
-            run.retry_on_outage(lambda: leases.log(run.database, run.held, "info", "downloading", message))
+            run.lease.log("info", "downloading", message)
 
-    shelf = DatasetRepository(settings, run.database)
-    dataset = shelf.load(shelf.of_job(job), progress=progress)
-    run.obey()
+    repository = DatasetRepository(settings, run.lease.database)
+    dataset = repository.load(repository.of_job(job), progress=progress)
+    run.check_stop()
     return dataset
 
 
-def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
-    where = provenance(dataset, evaluated=isinstance(trainer, GanTrainer))
-    job = run.retry_on_outage(lambda: leases.begin(run.database, run.held, where))
+def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> str:
+    job = run.lease.begin(provenance(dataset, evaluated=isinstance(trainer, GanTrainer)))
     reach("began")
     _restore(run, trainer, job.start_epoch)
     reach("restored")
-    watch = _watch(run, trainer, dataset)
+    diagnostics = _diagnostics(run, trainer, dataset)
     steps, began = 0, time.monotonic()
     run.meter.begin_epoch()
     for report in trainer.run():
         match report:
             case BatchDone():
                 steps = report.steps
-                run.obey()
-                run.orders.progress(report.step, report.steps)
+                run.check_stop()
+                run.endpoint.progress(report.step, report.steps)
                 reach("batch_done", report.epoch)
             case EpochDone():
-                done = watch.look(trainer, report)
+                done = diagnostics.evaluate(trainer, report)
                 now = time.monotonic()
                 reach("epoch_trained", report.epoch)
                 names = dataset.info.class_names
-                commit_epoch(run, trainer, done, watch, steps=steps, seconds=now - began, class_names=names)
-                _stop_where_asked(watch)
+                commit_epoch(run, trainer, done, diagnostics, steps=steps, seconds=now - began, class_names=names)
+                _stop_on_finding(diagnostics)
                 began = time.monotonic()
                 run.meter.begin_epoch()
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
-    why = asdict(stopped) if stopped else None
-    digest = run.retry_on_outage(lambda: leases.digest(run.database, run.held, weights))
-    used = run.meter.total()
-    # Without a word on it in the spec, a job that can only be looked at and forked needs its two ends.
-    keep_last = 1 if run.spec.checkpoint.keep_last is None else None
-    unnamed = run.retry_on_outage(
-        lambda: leases.succeed(run.database, run.held, digest, stopped_early=why, used=used, keep_last=keep_last)
+    orphans = run.lease.succeed(
+        run.lease.digest(weights),
+        stopped_early=asdict(stopped) if stopped else None,
+        used=run.meter.total(),
+        # Unless the spec says otherwise, a job that has ended keeps its best and its latest checkpoint only.
+        keep_last=1 if run.spec.checkpoint.keep_last is None else None,
     )
     reach("succeeded")
-    run.discard(unnamed)
+    run.discard(orphans)
     return "succeeded"
 
 
-def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
-    """Go on from the newest checkpoint that can be read; from the start where there is none.
+def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
+    """Load the newest readable checkpoint; start from scratch where there is none.
 
     Raises:
-        _CannotStart: the job is a fork, and what it began with cannot be read.
-        ArtifactUnreadable: the folder cannot be read now; a checkpoint that may be whole is not dropped.
+        _InitialCheckpointLost: the job is a fork, and its initial checkpoint is damaged or missing.
+        ArtifactUnreadable: the folder cannot be read now; a checkpoint that may be intact is not dropped.
     """
-    for row in run.retry_on_outage(lambda: leases.checkpoints(run.database, run.held)):
+    for row in run.lease.checkpoints():
         try:
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
             if row.epoch == start_epoch:
                 state, anew = forks.adapt(state, run.spec)
-                told = f"goes on after epoch {start_epoch} of its parent"
-                told += "; another optimizer, which begins anew" if anew else ""
-                run.retry_on_outage(functools.partial(leases.log, run.database, run.held, "info", "forked", told))
+                message = f"goes on after epoch {start_epoch} of its parent"
+                message += "; another optimizer, which begins anew" if anew else ""
+                run.lease.log("info", "forked", message)
             trainer.load_state_dict(state)
         except ArtifactUnreadable:
             raise
         except (ArtifactDamaged, CheckpointError) as error:
             if row.epoch == start_epoch:
-                raise _CannotStart(f"the checkpoint that this job begins with cannot be used: {error}") from error
+                raise _InitialCheckpointLost(
+                    f"the checkpoint that this job begins with cannot be used: {error}"
+                ) from error
             log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
-            run.retry_on_outage(functools.partial(leases.drop_checkpoint, run.database, run.held, row, str(error)))
+            run.lease.drop_checkpoint(row, str(error))
         else:
             log.info("resumed", epoch=row.epoch)
             return
     if start_epoch:
-        raise _CannotStart("the checkpoint that this job begins with is gone")
+        raise _InitialCheckpointLost("the checkpoint that this job begins with is gone")
 
 
-def _watch(run: Run, trainer: Trainer, dataset: Dataset) -> TrainingDiagnostics:
-    """The watch over this training, as it was after the epoch that it goes on from."""
-    watch = TrainingDiagnostics(
+def _diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> TrainingDiagnostics:
+    """The diagnostics as they were after the epoch from which the training continues."""
+    diagnostics = TrainingDiagnostics(
         run.spec, build.reference_classifier(dataset) if isinstance(trainer, GanTrainer) else None
     )
-    finished = run.retry_on_outage(lambda: _read_epochs(run.database, run.held))
-    watch.recall([row for row in finished if row.epoch <= trainer.epoch])
-    _stop_where_asked(watch)  # it may have died between the commit and the stop
-    return watch
+    diagnostics.replay([row for row in run.lease.finished_epochs() if row.epoch <= trainer.epoch])
+    _stop_on_finding(diagnostics)  # the last child may have died between the commit and the stop
+    return diagnostics
 
 
-def _stop_where_asked(watch: TrainingDiagnostics) -> None:
-    if watch.reason_to_stop is not None:
-        raise _Unhealthy(watch.reason_to_stop)
+def _stop_on_finding(diagnostics: TrainingDiagnostics) -> None:
+    if diagnostics.reason_to_stop is not None:
+        raise _StopOnFinding(diagnostics.reason_to_stop)
 
 
-def _diverged(run: Run, error: DivergedError) -> dict[str, Any]:
-    rate = run.spec.optimizer.learning_rate
+def _diverged(spec: Spec, error: DivergedError, last_good_checkpoint: int | None) -> dict[str, Any]:
+    rate = spec.optimizer.learning_rate
     return {
         "code": ErrorCode.DIVERGED,
         "message": str(error),
         "epoch": error.epoch,
         "step": error.step,
-        "last_good_checkpoint": _last_good_checkpoint(run),
+        "last_good_checkpoint": last_good_checkpoint,
         "hint": f"the same spec would diverge again: try a learning rate of {rate / 10:g} (it was {rate:g}), "
         'loss.reduction "mean", or the adam optimizer',
     }
 
 
-def _unhealthy(run: Run, finding: Finding) -> dict[str, Any]:
+def _stopped_on(finding: Finding, last_good_checkpoint: int | None) -> dict[str, Any]:
     return {
         "code": finding.code.value,
         "message": finding.message,
         "epoch": finding.epoch,
         "numbers": dict(finding.numbers),
-        "last_good_checkpoint": _last_good_checkpoint(run),
+        "last_good_checkpoint": last_good_checkpoint,
         "hint": "stopped as health.stop_on asks; try " + "; or ".join(finding.advice),
     }
 
 
-def _last_good_checkpoint(run: Run) -> int | None:
-    """Its epoch; asked for although the job is told to stop, since this is its last word."""
-    kept = retry_on_outage(lambda: leases.checkpoints(run.database, run.held), patience_s=run.held.lease_s)
+def _last_good_checkpoint(lease: LeaseSession) -> int | None:
+    """The epoch of the latest checkpoint."""
+    kept = lease.checkpoints()
     return kept[0].epoch if kept else None

@@ -1,1 +1,1 @@
-"""Reading jobs: lists, their columns and orders, the queue, files, statistics."""
+"""Queries: lists, their columns and sort orders, single jobs, the queue, files, statistics."""

@@ -1,4 +1,4 @@
-"""The queue as people see it: which jobs wait, in the order in which workers claim them."""
+"""The queue: waiting jobs in the order in which workers claim them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal_column, select
 from sqlalchemy.orm import Session
 
 from service.states import Status
@@ -14,7 +14,7 @@ from service.storage.database import now_ms
 from service.storage.tables import Job
 
 CLAIM_ORDER: Final = (Job.priority.desc(), Job.queued_ms, Job.id)
-"""In which order queued jobs are claimed; the index ``ix_jobs_waiting`` has it."""
+"""The order in which queued jobs are claimed; the index ``ix_jobs_waiting`` has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +34,15 @@ class Queue:
     total: int
     """Queued jobs of all owners."""
     own: int
-    """Of these, how many the reader may see."""
+    """How many of these the reader may see."""
 
 
 def read(session: Session, *, owner: str | None = None, limit: int = 100) -> Queue:
-    """The first queued jobs of an owner (``None``: of all), with their positions among everyone's."""
-    # Owners at their limit of running jobs are passed over when it comes to that.
+    """The first queued jobs of an owner (``None``: of all), with their positions in the whole queue."""
+    # Claims skip owners at their limit of running jobs, which positions ignore.
     queued = Job.status == Status.QUEUED
     total = session.scalar(select(func.count()).select_from(Job).where(queued)) or 0
-    # First the ids alone, which an index has in this order: whole rows would be carried through the sort.
+    # First only the ids, which an index has in this order: whole rows would be sorted otherwise.
     if owner is None:
         ids = session.scalars(select(Job.id).where(queued).order_by(*CLAIM_ORDER).limit(limit)).all()
         places = dict(zip(ids, range(1, len(ids) + 1), strict=True))
@@ -59,7 +59,7 @@ def read(session: Session, *, owner: str | None = None, limit: int = 100) -> Que
 
 
 def waiting_by_owner(session: Session) -> dict[str | None, int]:
-    """How many queued jobs each owner has, the most first."""
+    """The number of queued jobs of each owner, in descending order."""
     query = select(Job.owner, func.count()).where(Job.status == Status.QUEUED).group_by(Job.owner)
     counts = {owner: int(count) for owner, count in session.execute(query)}
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
@@ -74,3 +74,18 @@ def running(session: Session, *, owner: str | None = None) -> dict[str, list[Job
     for job in session.scalars(query):
         found.setdefault(job.lease_owner or "", []).append(job)
     return found
+
+
+def stale_queued(session: Session, *, waited_s: float, limit: int) -> Sequence[str]:
+    """Ids of the first jobs of the queue that have waited for at least ``waited_s`` seconds."""
+    old = Job.queued_ms < now_ms() - int(waited_s * 1000)
+    query = select(Job.id).where(Job.status == Status.QUEUED, old).order_by(*CLAIM_ORDER).limit(limit)
+    return session.scalars(query).all()
+
+
+def count_waiting(session: Session, owner: str, *, at_most: int) -> int:
+    """The number of an owner's queued jobs; counting stops at ``at_most``."""
+    # Literals as in the index: SQLite ignores parameter values when it chooses one.
+    waiting = literal_column("status") == literal_column("'queued'")
+    some = select(Job.id).where(Job.owner == owner, waiting).limit(at_most).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0

@@ -1,4 +1,4 @@
-"""What an operator wants to know of all jobs at once. Each query is cheap beside 100,000 jobs; see its words."""
+"""Statistics of all jobs, for metrics and pages. Unless said otherwise, each query is cheap with 100,000 jobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.jobs import leases
+from service.jobs import worker_registry
 from service.jobs.events import EventType
 from service.states import Status
 from service.storage.database import now_ms
@@ -18,12 +18,12 @@ from service.storage.tables import Artifact, Event, Job, Worker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
-    """How things stand."""
+    """The present state."""
 
     jobs: Sequence[tuple[str, str, int]]
     """Status, kind, how many."""
     longest_wait_s: float
-    """How long the job that waits longest has waited; 0 where none waits."""
+    """How long the oldest queued job has waited; 0 where none is queued."""
     expired_lease_s: float
     """How long ago the first lease of a running job expired; 0 where none did. The scheduler requeues such jobs."""
     workers: Sequence[Worker]
@@ -32,7 +32,7 @@ class Now:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happened:
-    """An event of a job's log, with what of the job an operator counts by."""
+    """An event, with the attributes of its job by which it is counted."""
 
     type: str
     data: dict[str, Any]
@@ -44,7 +44,7 @@ class Happened:
 
 
 def now(session: Session) -> Now:
-    """Count the jobs (by an index that has all that is asked for) and look at those who work."""
+    """Count the jobs, by a covering index, and list the workers."""
     counts = select(Job.status, Job.kind, func.count()).group_by(Job.status, Job.kind)
     oldest = select(func.min(Job.queued_ms)).where(Job.status == Status.QUEUED)
     first_expiry = select(func.min(Job.lease_expires_ms)).where(Job.status == Status.RUNNING)
@@ -54,13 +54,13 @@ def now(session: Session) -> Now:
         jobs=[(status, kind, count) for status, kind, count in session.execute(counts)],
         longest_wait_s=max(0, clock_ms - since_ms) / 1000 if since_ms is not None else 0.0,
         expired_lease_s=max(0, clock_ms - (session.scalar(first_expiry) or clock_ms)) / 1000,
-        workers=leases.live_workers(session),
+        workers=worker_registry.live_workers(session),
         clock_ms=clock_ms,
     )
 
 
 def happened(session: Session, after_ms: int, until_ms: int) -> Sequence[Happened]:
-    """What happened in a short time, out of the log's index by time."""
+    """The events of a short time, by the index on time."""
     query = (
         select(
             Event.type, Event.data, Event.created_ms, Job.kind, Job.created_ms, Job.started_ms, Job.peak_memory_bytes
@@ -85,6 +85,6 @@ def happened(session: Session, after_ms: int, until_ms: int) -> Sequence[Happene
 
 
 def artifact_bytes(session: Session) -> Sequence[tuple[str, int]]:
-    """How many bytes the files of each kind have. This one reads all their rows: ask seldom."""
+    """The size of all files by kind. It reads all their rows, so call it rarely."""
     query = select(Artifact.kind, func.sum(Artifact.size_bytes)).group_by(Artifact.kind)
     return [(kind, int(size)) for kind, size in session.execute(query)]

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from service.access.audit import AuditAction
-from service.jobs import actions
+from service.jobs import submissions
 from service.jobs.events import MAX_SEQ, EventType, Level
 from service.jobs.queries import columns, files, sorting
 from service.jobs.queries.columns import UnknownColumn
@@ -359,7 +359,7 @@ def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> An
         return validation.parse_json(body)
 
 
-def idempotency_key(body: Any) -> actions.IdempotencyKey | None:
+def idempotency_key(body: Any) -> submissions.IdempotencyKey | None:
     """The client's name for this request, with what the request says.
 
     Raises:
@@ -372,7 +372,7 @@ def idempotency_key(body: Any) -> actions.IdempotencyKey | None:
         detail = "must have 1 to 255 printable ASCII characters"
         raise _bad_parameters([{"parameter": "Idempotency-Key", "detail": detail, "code": "invalid_value"}])
     said = "\n".join([request.method, request.path, validation.canonical(body)])
-    return actions.IdempotencyKey(key=key, fingerprint=hashlib.sha256(said.encode()).hexdigest())
+    return submissions.IdempotencyKey(key=key, fingerprint=hashlib.sha256(said.encode()).hexdigest())
 
 
 def last_event_id(query: StreamQuery) -> int | None:

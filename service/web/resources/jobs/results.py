@@ -9,8 +9,9 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.jobs import actions, events
+from service.jobs import events
 from service.jobs.events import EventType
+from service.jobs.queries import lookup
 from service.web.answers import as_json
 from service.web.files import downloads
 from service.web.openapi.operations import documented
@@ -35,7 +36,7 @@ def results(job_id: str) -> Response:
     """
     query = queries.read_query(FilesQuery)
     with services().database.read() as session:
-        return as_json(read_results(session, actions.get(session, job_id, owner=owner()), query))
+        return as_json(read_results(session, lookup.get(session, job_id, owner=owner()), query))
 
 
 @blueprint.get("/jobs/<job_id>/metrics")
@@ -55,9 +56,9 @@ def metrics(job_id: str) -> Response:
     """Show the metrics of all finished epochs."""
     query = queries.read_query(MetricsQuery)
     with services().database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
+        job = lookup.get(session, job_id, owner=owner())
         news = events.of_type(session, job_id, EventType.HEALTH)
-        table = representations.metric_table(job, actions.epochs(session, job_id), news)
+        table = representations.metric_table(job, lookup.epochs(session, job_id), news)
     if query.format == "json":
         return as_json(table)
     response = Response(_csv(table), content_type="text/csv; charset=utf-8")

@@ -6,7 +6,7 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.jobs import leases
+from service.jobs import worker_registry
 from service.jobs.queries import queue
 from service.web.answers import as_json
 from service.web.middleware.guard import sees_all
@@ -43,7 +43,9 @@ def list_workers() -> WorkerList:
     """The workers that are alive."""
     with services().database.read() as session:
         running = queue.running(session, owner=owner())
-        return WorkerList(data=[worker_item(row, running.get(row.id, [])) for row in leases.live_workers(session)])
+        return WorkerList(
+            data=[worker_item(row, running.get(row.id, [])) for row in worker_registry.live_workers(session)]
+        )
 
 
 def read_queue(limit: int) -> QueueList:

@@ -1,4 +1,4 @@
-"""How fast machines compute, as their workers measured it, so that a plan can say how long a job will take."""
+"""How fast machines compute, as measured by their workers; estimates of training time use it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from service.storage.database import Database, now_ms
 from service.storage.tables import Calibration, Worker
 
 FRESH_MS: Final = 3600 * 1000
-"""A machine that was measured within this time is not measured again."""
-FORGOTTEN_MS: Final = 90 * 24 * 3600 * 1000
+"""A machine measured within this time is not measured again."""
+EXPIRY_MS: Final = 90 * 24 * 3600 * 1000
 
 
 def is_fresh(database: Database, host: str) -> bool:
-    """Whether a machine was measured a short while ago."""
+    """Whether a machine was measured recently."""
     fresh = select(Calibration.host).where(Calibration.host == host, Calibration.measured_ms > now_ms() - FRESH_MS)
     with database.read() as session:
         return session.scalar(fresh) is not None
 
 
 def store(database: Database, host: str, factors: Mapping[str, float]) -> None:
-    """Keep what a machine's worker measured; machines that nobody has seen for long are forgotten."""
+    """Store the factors of a machine, and delete those of machines not measured for long."""
     values = {"factors": dict(factors), "measured_ms": now_ms()}
     insert = database.insert(Calibration).values(host=host, **values)
     with database.write() as session:
         session.execute(insert.on_conflict_do_update(index_elements=[Calibration.host], set_=values))
-        session.execute(delete(Calibration).where(Calibration.measured_ms < now_ms() - FORGOTTEN_MS))
+        session.execute(delete(Calibration).where(Calibration.measured_ms < now_ms() - EXPIRY_MS))
 
 
 def factors(session: Session) -> dict[str, float] | None:
-    """The factors of the machine that would probably train: one with a worker, else the one measured last."""
+    """The factors of the machine that would probably train: one with a worker, else the last one measured."""
     living = Calibration.host.in_(select(Worker.host))
     row = session.scalars(select(Calibration).order_by(living.desc(), Calibration.measured_ms.desc()).limit(1)).first()
     return dict(row.factors) if row is not None else None

@@ -10,30 +10,30 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from service.jobs import leases
+from service.jobs import leases, worker_registry
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness
-from workers.messages import Child
-from workers.supervisor import supervise
-from workers.supervisor.supervise import Supervisor
+from workers.supervisor import supervisor as module
+from workers.supervisor.child_process import ChildProcess
+from workers.supervisor.supervisor import Supervisor
 
 
 @pytest.fixture
 def supervisor(workers: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     """One that looks, and finds nothing."""
     made = Supervisor(workers.settings, workers.database)
-    monkeypatch.setattr(made, "look", lambda: None)
+    monkeypatch.setattr(made, "run_waiting_jobs", lambda: None)
     return made
 
 
 def listed(workers: WorkerHarness) -> Sequence[bool]:
     """Of each worker that is listed, whether it drains."""
     with workers.database.read() as session:
-        return [worker.draining for worker in leases.live_workers(session)]
+        return [worker.draining for worker in worker_registry.live_workers(session)]
 
 
 def test_a_worker_that_stops_says_so_and_then_is_gone(workers: WorkerHarness, supervisor: Supervisor) -> None:
-    supervisor._looking.start()
+    supervisor._poller.start()
     wait_until(lambda: listed(workers) == [False], "the worker's first word")
     supervisor.drain()
     wait_until(lambda: listed(workers) == [True], "its word that it drains")
@@ -44,19 +44,19 @@ def test_a_worker_that_stops_says_so_and_then_is_gone(workers: WorkerHarness, su
 def test_a_worker_that_checks_in_while_it_stops_is_gone_all_the_same(
     workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_in, begun, go_on = leases.check_in, threading.Event(), threading.Event()
+    check_in, begun, go_on = worker_registry.check_in, threading.Event(), threading.Event()
 
     def slowly(*arguments: Any) -> None:
         begun.set()
         go_on.wait()
         check_in(*arguments)
 
-    monkeypatch.setattr(leases, "check_in", slowly)
-    supervisor._looking.start()
+    monkeypatch.setattr(worker_registry, "check_in", slowly)
+    supervisor._poller.start()
     begun.wait()
     closing = threading.Thread(target=supervisor.close)
     closing.start()
-    wait_until(lambda: any(thread.name == "goodbye" for thread in threading.enumerate()), "its goodbye")
+    wait_until(lambda: any(thread.name == "sign-off" for thread in threading.enumerate()), "its goodbye")
     go_on.set()
     closing.join()
     assert listed(workers) == []
@@ -66,8 +66,8 @@ def test_a_silent_database_does_not_keep_a_worker_from_leaving(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
-    monkeypatch.setattr(leases, "sign_off", lambda *_: answers.wait())
-    monkeypatch.setattr(supervise, "GOODBYE_S", 0.1)
+    monkeypatch.setattr(worker_registry, "sign_off", lambda *_: answers.wait())
+    monkeypatch.setattr(module, "SIGN_OFF_TIMEOUT_S", 0.1)
     began = time.monotonic()
     supervisor.close()
     assert time.monotonic() - began < 5
@@ -78,14 +78,14 @@ def test_a_worker_does_not_leave_while_a_child_begins(supervisor: Supervisor, mo
     """Nobody would end that child: Python's own exit, which did not know of it yet, hung."""
     begun, go_on, made = threading.Event(), threading.Event(), []
 
-    def spawn() -> Child:
+    def start() -> ChildProcess:
         begun.set()
         go_on.wait()
-        made.append(Child())
+        made.append(ChildProcess())
         return made[0]
 
-    monkeypatch.setattr(supervisor, "_spawn", spawn)
-    threading.Thread(target=supervisor._restock).start()
+    monkeypatch.setattr(supervisor._children, "_start_child", start)
+    threading.Thread(target=supervisor._children.restock).start()
     begun.wait()
     closing = threading.Thread(target=supervisor.close)
     closing.start()
@@ -96,30 +96,30 @@ def test_a_worker_does_not_leave_while_a_child_begins(supervisor: Supervisor, mo
     assert not made[0].alive
 
 
-def test_an_idle_worker_looks_on_while_the_database_is_away(
+def test_an_idle_worker_polls_while_the_database_is_away(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is well, which the look shows: it beats the heart once it has a child."""
-    looks: list[None] = []
+    """It is healthy, which the poll shows: the heartbeat beats once there is a child."""
+    polls: list[None] = []
 
     def away(*_: Any) -> None:
         raise OperationalError("", {}, ConnectionError("refused"))
 
-    monkeypatch.setattr(leases, "check_in", away)
-    monkeypatch.setattr(supervise, "DATABASE_POLL_INTERVAL_S", 0.01)
-    monkeypatch.setattr(supervisor, "look", lambda: looks.append(None))
-    supervisor._looking.start()
-    wait_until(lambda: len(looks) >= 3, "three looks")
+    monkeypatch.setattr(worker_registry, "check_in", away)
+    monkeypatch.setattr(module, "DATABASE_POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(supervisor, "run_waiting_jobs", lambda: polls.append(None))
+    supervisor._poller.start()
+    wait_until(lambda: len(polls) >= 3, "three polls")
     supervisor.close()
 
 
 def test_a_child_that_dies_before_it_has_its_order_is_no_death_of_the_job(
     workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id, claim, child = workers.submit(), leases.claim, Child()
+    job_id, claim, child = workers.submit(), leases.claim, ChildProcess()
     assert child.wait_until_ready(60)
-    supervisor._spare = child
-    monkeypatch.setattr(supervisor, "_restock", lambda: None)
+    supervisor._children._spare = child
+    monkeypatch.setattr(supervisor._children, "restock", lambda: None)
 
     def claim_late(*arguments: Any, **more: Any) -> Any:
         os.kill(child.pid, signal.SIGKILL)
@@ -127,7 +127,7 @@ def test_a_child_that_dies_before_it_has_its_order_is_no_death_of_the_job(
         return claim(*arguments, **more)
 
     monkeypatch.setattr(leases, "claim", claim_late)
-    assert not supervisor._train_one()  # another one would die as well, perhaps
+    assert not supervisor._run_next_job()  # another one would die as well, perhaps
     job = workers.job(job_id)
     assert (job.status, job.deaths) == ("queued", 0)
     assert "worker lost" not in " ".join(str(event.data.get("reason")) for event in workers.log(job_id))

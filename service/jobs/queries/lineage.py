@@ -1,4 +1,4 @@
-"""Which job another one was forked from or reproduces, and which jobs came out of it."""
+"""The parent of a fork or reproduction, and the children of a job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.storage.tables import Job
 
 
 def parent(session: Session, job: Job, *, owner: str | None = None) -> Job | None:
-    """The job that this one was forked from or reproduces, if it still exists."""
+    """The job that this one was forked from or reproduces, if it exists."""
     if job.parent_id is None:
         return None
     found = session.get(Job, job.parent_id)
@@ -19,7 +19,7 @@ def parent(session: Session, job: Job, *, owner: str | None = None) -> Job | Non
 
 
 def children(session: Session, job_id: str, *, owner: str | None = None, limit: int) -> tuple[Sequence[Job], int]:
-    """The newest forks and reproductions of a job, and how many there are in all."""
+    """The newest forks and reproductions of a job, and their total number."""
     mine = [Job.parent_id == job_id, *([Job.owner == owner] if owner is not None else [])]
     shown = (Job.id, Job.name, Job.kind, Job.status, Job.start_epoch, Job.reproduction)
     newest = select(Job).where(*mine).order_by(Job.created_ms.desc(), Job.id.desc()).limit(limit)

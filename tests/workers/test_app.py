@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.local.broker import Broker
+from tests.waiting import wait_until
+from tests.workers.conftest import WorkerHarness
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    made = Broker(tmp_path, log=tmp_path / "broker.log", environ={})
+    made.prepare()
+    made.child.start()
+    made.wait_until_ready()
+    yield made
+    made.child.end(0)
+
+
+def celery(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "celery", "-A", "workers.app", *arguments]
+    return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_celerys_own_commands_find_the_workers_and_cannot_stop_them(workers: WorkerHarness, broker: Broker) -> None:
+    environ = workers.settings.to_env() | {"TAPELINE_BROKER_URL": broker.url}
+    worker = workers.start(TAPELINE_BROKER_URL=broker.url)
+    wait_until(lambda: "1 node online" in celery("status", **environ).stdout, "the worker's answer", 60)
+    ping = celery("inspect", "ping", **environ)
+    assert ping.returncode == 0
+    assert "pong" in ping.stdout
+    assert "tapeline.train" in celery("inspect", "registered", **environ).stdout
+    celery("control", "shutdown", **environ)
+    time.sleep(1)
+    assert "1 node online" in celery("status", **environ).stdout
+    assert worker.poll() is None
+    workers.until_end(workers.submit(epochs=1))
+
+
+def test_celerys_own_commands_need_a_broker() -> None:
+    refused = celery("status", TAPELINE_BROKER_URL="")
+    assert refused.returncode != 0
+    assert "TAPELINE_BROKER_URL" in refused.stderr
+
+
+def test_an_import_reads_no_settings_and_opens_no_connection() -> None:
+    program = (
+        "import socket\n"
+        "def refuse(*_): raise AssertionError\n"
+        "socket.socket.connect = refuse\n"
+        "import workers.app\n"
+        "assert 'celery' not in vars(workers.app)\n"
+        "print(workers.app.celery.main, workers.app.celery is workers.app.celery)\n"
+    )
+    environ = {**os.environ, "TAPELINE_BROKER_URL": "redis://127.0.0.1:1/0"}
+    told = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["tapeline", "True"]

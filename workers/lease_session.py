@@ -1,0 +1,128 @@
+"""Database operations on one job under one lease, retried during an outage. The supervisor and its child share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from service.errors import LeaseLost
+from service.jobs import commits, leases
+from service.jobs.commits import EpochRecord
+from service.jobs.leases import Claim, Position, Usage
+from service.jobs.queries import lookup
+from service.states import Request
+from service.storage.database import Database
+from service.storage.tables import Artifact, Epoch, Job
+from workers.retry import retry_on_outage
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class OutcomeUnknown(LeaseLost):
+    """The lease was lost after an attempt that may have been committed, although its response never came."""
+
+
+class LeaseSession:
+    """What the holder of a lease does with its job.
+
+    Each operation is one transaction, and is retried until the database answers; a write raises ``LeaseLost`` once the
+    job has ended or another worker has it. ``renew`` and ``requested`` are not retried: their caller polls anyway.
+
+    Args:
+        timeout_s: how long one operation is retried.
+        before_retry: called before each retry; it may raise to give up.
+    """
+
+    def __init__(
+        self, database: Database, claim: Claim, *, timeout_s: float, before_retry: Callable[[], None] = lambda: None
+    ) -> None:
+        self.database, self.claim = database, claim
+        self._timeout_s, self._before_retry = timeout_s, before_retry
+
+    def interruptible(self, check: Callable[[], None]) -> LeaseSession:
+        """The same session, whose retries end once ``check`` raises."""
+        return LeaseSession(self.database, self.claim, timeout_s=self._timeout_s, before_retry=check)
+
+    def renew(self, position: Position | None, used: Usage) -> Request | None:
+        """Renew the lease; returns what was requested of the job."""
+        return leases.renew(self.database, self.claim, position, used)
+
+    def requested(self) -> Request | None:
+        """What was requested of the job."""
+        return leases.requested(self.database, self.claim)
+
+    def read_job(self) -> Job:
+        """The job's row."""
+        return self._retry(_read_job)
+
+    def finished_epochs(self) -> Sequence[Epoch]:
+        """The job's committed epochs, in order."""
+        return self._retry(_finished_epochs)
+
+    def begin(self, provenance: Mapping[str, Any]) -> Job:
+        """Record the provenance of this run."""
+        return self._retry(leases.begin, provenance)
+
+    def checkpoints(self) -> Sequence[Artifact]:
+        """The job's checkpoints, newest first."""
+        return self._retry(commits.checkpoints)
+
+    def drop_checkpoint(self, damaged: Artifact, reason: str) -> None:
+        """Delete the row of a damaged checkpoint."""
+        self._retry(commits.drop_checkpoint, damaged, reason)
+
+    def log(self, level: str, code: str, message: str) -> None:
+        """Append a line to the job's log."""
+        self._retry(commits.log, level, code, message)
+
+    def commit_epoch(self, record: EpochRecord, *, keep_last: int) -> list[str]:
+        """Commit an epoch; returns the paths of files to remove."""
+        return self._retry(commits.commit_epoch, record, keep_last=keep_last)
+
+    def digest(self, weights_digest: str) -> str:
+        """The digest of the whole result."""
+        return self._retry(commits.digest, weights_digest)
+
+    def succeed(
+        self, result_digest: str, *, stopped_early: Mapping[str, Any] | None, used: Usage, keep_last: int | None
+    ) -> list[str]:
+        """End the job as succeeded; returns the paths of files to remove."""
+        return self._retry(commits.succeed, result_digest, stopped_early=stopped_early, used=used, keep_last=keep_last)
+
+    def fail(self, error: Mapping[str, Any], *, used: Usage) -> None:
+        """End the job as failed."""
+        self._retry(commits.fail, error, used=used)
+
+    def hand_back(self, request: Request | None, *, used: Usage) -> None:
+        """End the lease of an unfinished job."""
+        self._retry(leases.hand_back, request, used=used)
+
+    def report_death(self, message: str, *, used: Usage) -> None:
+        """End the lease of a job whose child died."""
+        self._retry(leases.report_death, message, used=used)
+
+    def _retry(self, operation: Callable[Concatenate[Database, Claim, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        attempts = 0
+
+        def attempt() -> T:
+            nonlocal attempts
+            attempts += 1
+            return operation(self.database, self.claim, *args, **kwargs)
+
+        try:
+            return retry_on_outage(attempt, timeout_s=self._timeout_s, before_retry=self._before_retry)
+        except LeaseLost as error:
+            if attempts > 1:
+                raise OutcomeUnknown(self.claim.job_id, self.claim.lease) from error
+            raise
+
+
+def _read_job(database: Database, claim: Claim) -> Job:
+    with database.read() as session:
+        return lookup.get(session, claim.job_id)
+
+
+def _finished_epochs(database: Database, claim: Claim) -> Sequence[Epoch]:
+    with database.read() as session:
+        return lookup.epochs(session, claim.job_id)

@@ -1,0 +1,211 @@
+"""The monitor of one running job, in the supervisor."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.errors import LeaseLost
+from service.jobs.leases import Claim, Position
+from service.storage.database import Database
+from workers.lease_session import LeaseSession
+from workers.messages import Done, GaveUp, Preparing, Progress, Stop
+from workers.supervisor.child_process import ChildProcess, Exited
+from workers.usage import ChildMeter
+
+REPORT_POLL_INTERVAL_S: Final = 0.25
+"""How often reports are read, and requests to cancel or pause looked up."""
+RENEWAL_INTERVAL_S: Final = 1.0
+STOP_GRACE_S: Final = 8.0
+"""How long a child may take from a stop to the end of its batch."""
+BATCH_DEADLINE_S: Final = 120.0
+"""How long a child may take for one batch, counted from its first."""
+START_DEADLINE_S: Final = 1800.0
+"""How long it may take until then without a report: it may wait for another process's download."""
+FINAL_REPORT_S: Final = 2.0
+"""How long to wait, after the lease is lost, for the child's report that it ended the lease itself."""
+DRAIN_RETRY_S: Final = 2.0
+"""How long a worker that stops retries the last write of a lease."""
+FENCE: Final = 0.7
+"""Share of a lease that may pass without a renewal; then the child is ended, well before the lease expires."""
+
+log = structlog.get_logger()
+
+
+class AbandonedOnExit(Exception):
+    """The worker stops and does not wait for the database; the lease expires by itself."""
+
+
+class JobMonitor:
+    """Renews the lease, passes requests on to the child, and ends a child that is late.
+
+    To be created before the child gets its order.
+
+    Args:
+        since: when the claim was requested, on this process's monotonic clock: the lease is no younger.
+    """
+
+    def __init__(
+        self, database: Database, claim: Claim, child: ChildProcess, draining: threading.Event, *, since: float
+    ) -> None:
+        self._child, self._draining = child, draining
+        self._lease = LeaseSession(database, claim, timeout_s=math.inf, before_retry=self._give_up_on_exit)
+        self._meter = ChildMeter(claim, child.pid)
+        now = time.monotonic()
+        self._renewed = since
+        self._over = threading.Event()
+        self._is_fenced = False
+        self.has_begun = False
+        """Whether the child has its order; if it dies before, the job had no part in it."""
+        self._next_renewal = now + RENEWAL_INTERVAL_S
+        self._next_poll = now
+        self._stop_sent: float | None = None
+        self._give_up_at: float | None = None
+        self._last_sign = now
+        self._deadline_s = START_DEADLINE_S
+        self._position: Position | None = None
+        self._rate_from: tuple[float, int] | None = None
+
+    def run(self) -> str:
+        """Monitor the job until its lease has ended; returns the outcome, for the log.
+
+        Raises:
+            LeaseLost: another worker has the job.
+            AbandonedOnExit: the worker stops, and the database does not answer.
+        """
+        threading.Thread(target=self._fence, name=f"fence-{self._lease.claim.job_id}", daemon=True).start()
+        try:
+            return self._run()
+        finally:
+            self._over.set()
+
+    def _run(self) -> str:
+        while True:
+            report = self._child.report(REPORT_POLL_INTERVAL_S)
+            match report:
+                case Done(outcome):
+                    return outcome
+                case GaveUp(reason):
+                    return self._hand_back(reason)
+                case Exited(exit_code):
+                    return self._settle_exit(exit_code)
+                case Preparing():
+                    self._last_sign = time.monotonic()
+                case Progress(step, steps):
+                    self._record_progress(step, steps)
+            self.has_begun = self.has_begun or report is not None
+            now = time.monotonic()
+            if self._is_overdue():  # the fence may not have noticed yet
+                return self._hand_back("could not renew in time")
+            if now - self._last_sign > self._deadline_s:
+                return self._report_death(f"no batch was finished for {self._deadline_s:.0f} seconds")
+            if self._stop_sent is not None and now - self._stop_sent > STOP_GRACE_S:
+                return self._hand_back_unresponsive()
+            if now >= self._next_poll:
+                try:
+                    self._poll_database(now)
+                except LeaseLost as error:
+                    return self._await_final_report(error)
+                # From now on: if the database is slow, reports would pile up while each waited for it.
+                self._next_poll = time.monotonic() + REPORT_POLL_INTERVAL_S
+
+    def _fence(self) -> None:
+        """End the child before its lease expires. In a thread of its own, since a query may hang."""
+        while not self._over.wait(REPORT_POLL_INTERVAL_S):
+            if self._is_overdue():
+                self._is_fenced = True
+                self._child.close()
+                return
+
+    def _is_overdue(self) -> bool:
+        return time.monotonic() - self._renewed > FENCE * self._lease.claim.lease_s
+
+    def _record_progress(self, step: int, steps: int) -> None:
+        now = time.monotonic()
+        self._last_sign, self._deadline_s = now, BATCH_DEADLINE_S
+        if self._rate_from is None:
+            self._rate_from = (now, step)
+        began, first = self._rate_from
+        rate = (step - first) / (now - began) if now - began > 0.5 else None
+        self._position = Position(step=step, steps=steps, steps_per_second=rate)
+
+    def _poll_database(self, now: float) -> None:
+        """Renew the lease when due, and pass requests on to the child."""
+        try:
+            if now >= self._next_renewal:
+                requested = self._lease.renew(self._position, self._meter.sample())
+                self._renewed, self._next_renewal = now, now + RENEWAL_INTERVAL_S
+            else:
+                requested = self._lease.requested()
+        except SQLAlchemyError as error:
+            log.warning("the lease could not be renewed", error=str(error))
+            return
+        if self._stop_sent is None and (requested is not None or self._draining.is_set()):
+            self._stop_sent = now
+            self._child.send(Stop(requested))
+
+    def _await_final_report(self, lost: LeaseLost) -> str:
+        """The lease is lost: perhaps the child has just ended the job, and its report is on the way.
+
+        Raises:
+            LeaseLost: it has not.
+        """
+        self._over.set()  # the fence has nothing to protect any more
+        deadline = time.monotonic() + FINAL_REPORT_S
+        while time.monotonic() < deadline:
+            match self._child.report(REPORT_POLL_INTERVAL_S):
+                case Done(outcome):
+                    return outcome
+                case Exited():
+                    break
+        raise lost
+
+    def _settle_exit(self, exit_code: int | None) -> str:
+        if self._is_fenced:
+            return self._hand_back("could not renew in time")
+        if not self.has_begun:
+            return self._hand_back("the training process ended before it had its order")
+        return self._report_death(f"the training process ended with code {exit_code}")
+
+    def _hand_back_unresponsive(self) -> str:
+        """End a child that does not stop in time. It does not count as a worker loss: the stop was ours."""
+        if not self._end_lease(self._lease.hand_back, None):
+            return "the child had ended the lease before it was killed"
+        return f"did not stop within {STOP_GRACE_S:.0f} seconds, and was killed"
+
+    def _hand_back(self, reason: str) -> str:
+        """End the child; it does not count as a worker loss, so the job is queued again once the database answers."""
+        handed_back = self._end_lease(self._lease.hand_back, None)
+        return f"{reason}; {'handed back' if handed_back else 'the lease had ended'}"
+
+    def _report_death(self, message: str) -> str:
+        if not self._end_lease(self._lease.report_death, message):
+            return "the child had ended the lease before it died"
+        return message
+
+    def _end_lease(self, write: Callable[..., None], argument: object) -> bool:
+        """Kill the child and make the last write of its lease, however long the database is away; False where the lease
+        had ended already.
+
+        Raises:
+            AbandonedOnExit: the database does not answer, and this worker stops.
+        """
+        used = self._meter.sample()
+        self._child.close()
+        try:
+            write(argument, used=used)
+        except LeaseLost:
+            return False
+        return True
+
+    def _give_up_on_exit(self) -> None:
+        if self._draining.is_set():
+            self._give_up_at = self._give_up_at or time.monotonic() + DRAIN_RETRY_S
+            if time.monotonic() > self._give_up_at:
+                raise AbandonedOnExit

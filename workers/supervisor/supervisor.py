@@ -1,0 +1,228 @@
+"""The supervisor of one worker process: claims jobs and gives each a child and a monitor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.errors import LeaseLost
+from service.jobs import leases, worker_registry
+from service.jobs.estimation import calibrations
+from service.jobs.leases import Claim
+from service.runtime.failpoints import reach
+from service.runtime.settings import Settings
+from service.storage.database import Database
+from service.storage.tables import Worker
+from workers.heartbeat import Heartbeat
+from workers.messages import Train
+from workers.supervisor import job_monitor
+from workers.supervisor.child_pool import ChildPool
+from workers.supervisor.child_process import ChildProcess, prepare
+from workers.supervisor.job_monitor import AbandonedOnExit, JobMonitor
+
+DATABASE_POLL_INTERVAL_S: Final = 5.0
+"""How often a worker polls the database for jobs, besides messages."""
+SIGN_OFF_TIMEOUT_S: Final = 3.0
+"""How long a worker that stops tries to delete its row."""
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """All jobs of one worker process."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid4().hex[:8]}"
+        self._slots = threading.Semaphore(settings.workers)
+        self._held: set[Claim] = set()
+        self._claim_lock = threading.Lock()
+        self._may_hold_unknown_claims = False
+        """A claim may be committed whose response was lost, or a monitor failed."""
+        self._draining = threading.Event()
+        self._close_lock = threading.Lock()
+        self._is_closed = False
+        self._children = ChildPool(self._draining)
+        self._heartbeat = Heartbeat(settings.home, "worker")
+        self._poller = threading.Thread(target=self._poll_repeatedly, name="poll", daemon=True)
+
+    def start(self) -> None:
+        """Start a spare child and the polling, whether the broker answers or not."""
+        prepare(portable_bits=self._settings.portable_bits)
+        threading.Thread(target=self._start_children, name="restock", daemon=True).start()  # the first takes a second
+        self._poller.start()
+
+    def run_waiting_jobs(self) -> None:
+        """Claim and train jobs until none waits or this worker is full."""
+        while not self._draining.is_set() and self._slots.acquire(blocking=False):
+            try:
+                if not self._run_next_job():
+                    return
+            except SQLAlchemyError as error:
+                log.warning("the database does not answer", error=str(error))
+                return
+            finally:
+                self._slots.release()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it was told to stop."""
+        return self._draining.is_set()
+
+    def drain(self) -> None:
+        """Claim no more jobs, and stop every child."""
+        self._draining.set()
+
+    def close(self) -> None:
+        """Drain, wait for the children, and leave no process behind."""
+        self.drain()
+        with self._close_lock:  # a second caller waits for the first, and has nothing to do
+            if not self._is_closed:
+                self._is_closed = True
+                self._close()
+
+    def _close(self) -> None:
+        deadline = time.monotonic() + job_monitor.STOP_GRACE_S + 2
+        for _ in range(self._settings.workers):
+            self._slots.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        self._children.close(timeout_s=max(0.0, deadline - time.monotonic()))
+        sign_off = threading.Thread(target=self._sign_off, name="sign-off", daemon=True)  # the database may hang
+        sign_off.start()
+        sign_off.join(SIGN_OFF_TIMEOUT_S)
+
+    def _sign_off(self) -> None:
+        try:
+            with self._claim_lock:
+                self._release_unknown_claims()
+            if self._poller.is_alive():
+                self._poller.join()  # or it would check in afterwards
+            worker_registry.sign_off(self._database, self._id)
+        except SQLAlchemyError as error:
+            log.warning("could not sign off", error=str(error))
+
+    def _run_next_job(self) -> bool:
+        """Claim a job and train it; returns whether there may be another one."""
+        # The child first: a job that cannot be trained here must not be claimed.
+        child = self._children.take()
+        if child is None:
+            return False
+        # Only now: a worker whose children end at once keeps looping, but is not healthy.
+        self._heartbeat.beat()
+        claim = None
+        requested_at = time.monotonic()
+        try:
+            if not self._draining.is_set():  # the child may have taken long
+                claim = self._claim()
+        finally:
+            if claim is None:
+                self._children.give_back(child)
+        if claim is None:
+            return False
+        is_settled = False
+        try:
+            self._children.restock_in_background()
+            has_begun = self._train(claim, child, since=requested_at)
+            is_settled = True
+        finally:
+            with self._claim_lock:
+                self._held.discard(claim)
+                # Without a monitor, the job may still be claimed by this worker.
+                self._may_hold_unknown_claims = self._may_hold_unknown_claims or not is_settled
+        return has_begun  # where children die before they have their order, another worker may have more luck
+
+    def _claim(self) -> Claim | None:
+        with self._claim_lock:
+            self._release_unknown_claims()
+            self._may_hold_unknown_claims = True
+            claim = leases.claim(
+                self._database,
+                self._id,
+                self._settings.lease_s,
+                max_running=self._settings.quotas.running,
+            )
+            self._may_hold_unknown_claims = False
+            if claim is not None:
+                reach("claimed")
+                self._held.add(claim)
+            return claim
+
+    def _release_unknown_claims(self) -> None:
+        """Requeue jobs that are claimed by this worker without its knowing."""
+        if self._may_hold_unknown_claims:
+            for job_id in leases.release_unacknowledged_claims(self._database, self._id, self._held):
+                log.warning("released a claim whose response was lost", job=job_id)
+            self._may_hold_unknown_claims = False
+
+    def _train(self, claim: Claim, child: ChildProcess, *, since: float) -> bool:
+        """Monitor a job until its lease has ended; returns whether the child had its order."""
+        bound = structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
+        log.info("training", child=child.pid)
+        try:
+            monitor = JobMonitor(self._database, claim, child, self._draining, since=since)
+            child.send(Train(claim))
+            outcome = monitor.run()
+            log.info("lease ended", outcome=outcome)
+            return monitor.has_begun
+        except LeaseLost:
+            log.warning("the lease is lost; the child is stopped")
+        except AbandonedOnExit:
+            log.warning("the database did not answer before exit; the job is requeued when its lease expires")
+        finally:
+            child.close()
+            structlog.contextvars.reset_contextvars(**bound)
+        return True
+
+    def _start_children(self) -> None:
+        self._children.restock()
+        try:
+            self._calibrate()
+        except (SQLAlchemyError, RuntimeError) as error:
+            log.warning("this machine is not calibrated", error=str(error))
+
+    def _calibrate(self) -> None:
+        """Measure how fast this machine computes, unless that was done a short while ago."""
+        host = socket.gethostname()
+        if calibrations.is_fresh(self._database, host):
+            return
+        factors = self._children.calibrate()
+        if factors:
+            calibrations.store(self._database, host, factors)
+            log.info("calibrated", **factors)
+
+    def _poll_repeatedly(self) -> None:
+        while not self._draining.is_set():
+            try:
+                # During an outage, too: the poll finds out whether a child is ready, and beats the heartbeat.
+                with contextlib.suppress(SQLAlchemyError):
+                    self._check_in()
+                if len(self._held) < self._settings.workers:
+                    threading.Thread(target=self.run_waiting_jobs, name="poll", daemon=True).start()
+            except Exception as error:  # noqa: BLE001 - the loop must survive a failed round
+                log.warning("the poll failed", error=str(error))
+            if self._held:
+                self._heartbeat.beat()
+            self._draining.wait(DATABASE_POLL_INTERVAL_S)
+        with contextlib.suppress(SQLAlchemyError):
+            self._check_in()  # as draining
+
+    def _check_in(self) -> None:
+        worker_registry.check_in(
+            self._database,
+            Worker(
+                id=self._id,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                slots=self._settings.workers,
+                running=len(self._held),
+                draining=self._draining.is_set(),
+            ),
+        )
