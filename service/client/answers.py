@@ -1,5 +1,7 @@
-"""What the client's methods take and give besides jobs. The dictionaries hold more than is typed here where the
-service says more."""
+"""Arguments and results of the client's methods, besides jobs.
+
+The dictionaries may have more fields than are typed here.
+"""
 
 from __future__ import annotations
 
@@ -8,59 +10,59 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 Which = Literal["best", "latest"] | int
-"""A checkpoint: the best, the latest, or that of an epoch."""
+"""A checkpoint: best, latest, or the number of an epoch."""
 
 
 class GenerateOptions(TypedDict, total=False):
-    """What a GAN makes images from; see ``POST /jobs/{id}/generate``."""
+    """Options for generating images; see ``POST /jobs/{id}/generate``."""
 
     count: int
     """Number of points of ``seed`` (default: 16)."""
     seed: int
     seeds: Sequence[int]
-    """The first point of each of these seeds."""
+    """Seeds; the first point of each is used."""
     latent: Sequence[Sequence[float]]
-    """These points."""
+    """Latent points, given explicitly."""
     steps: int
-    """Walk from each point to the next in this number of steps."""
+    """Number of interpolation steps from each point to the next."""
     checkpoint: Which
-    """Default: the best."""
+    """Default: best."""
     scale: int
-    """Pixels of a picture per pixel of the image, along each side."""
+    """Scale factor of the picture."""
 
 
 class Prediction(TypedDict):
-    """The classes of images."""
+    """Predicted classes of images."""
 
     classes: list[int]
     """The most probable class of each image."""
     class_names: list[str]
     probabilities: list[list[float]]
-    """Of each image, one for each class, in [0, 1]."""
+    """For each image, the probability of each class."""
     checkpoint: int
-    """The epoch whose checkpoint answered."""
+    """The epoch of the checkpoint that was used."""
     seen: list[list[list[float]]] | None
-    """With ``explain``: the images as the network saw them."""
+    """With ``explain``: the images after preprocessing."""
     saliency: list[list[list[float]]] | None
-    """With ``explain``: how each pixel changes the logit of the class that was found."""
+    """With ``explain``: the gradient of the predicted class's logit with respect to each pixel."""
 
 
 class Generated(TypedDict):
-    """Images that a GAN made."""
+    """Generated images."""
 
     images: list[Any]
     """Rows of numbers in [0, 1], or PNGs in base64."""
     latent: list[list[float]] | None
-    """With ``with_latent``: the points that they were made from."""
+    """With ``with_latent``: the latent points of the images."""
     checkpoint: int
 
 
 class History(TypedDict):
-    """The metrics of every completed epoch, as columns of one length."""
+    """The metrics of all completed epochs, as columns of equal length."""
 
     epochs: list[int]
     series: dict[str, list[float | None]]
-    """By the metric's name; ``None`` where the value is not finite or was not measured."""
+    """Values by metric name; ``None`` if a value is not finite or was not measured."""
     seconds: list[float]
     best_epoch: int | None
     findings: list[dict[str, Any]]
@@ -68,11 +70,11 @@ class History(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture that a GAN made."""
+    """A generated picture."""
 
     data: bytes
     checkpoint: int
-    """The epoch whose checkpoint made it."""
+    """The epoch of the checkpoint that was used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +85,4 @@ class Event:
     """``snapshot``, ``status``, ``metrics``, ``sample``, ``checkpoint``, ``health``, ``log``, ``end``, ``progress``."""
     data: Mapping[str, Any]
     seq: int | None = None
-    """Its number in the job's log; ``None`` for ``snapshot`` and ``progress``, which are not kept."""
+    """Its number in the job's log; ``None`` for ``snapshot`` and ``progress``, which are not stored."""

@@ -21,12 +21,11 @@ _PAGE: Final = 100
 
 
 class Client:
-    """Calls one service. Not to be shared between threads.
+    """A client of one service. Not thread-safe: use one per thread.
 
     Args:
         server: for example ``http://127.0.0.1:8000``.
-        key: an API key, where the service asks for one; by default the first of TAPELINE_API_KEYS of the
-            environment.
+        key: an API key, if the service requires one (default: the first one in TAPELINE_API_KEYS).
 
     Every method raises ``ServerUnreachable`` where no service answers and ``ApiError`` where it refuses. Requests
     that are safe to repeat are repeated a few times before that. Where a method takes a job, it takes a ``Job`` or an
@@ -52,31 +51,31 @@ class Client:
     # Jobs.
 
     def submit(self, spec: Mapping[str, Any] | bytes, *, idempotency_key: str | None = None) -> Job:
-        """Make a job.
+        """Submit a job.
 
         Args:
             spec: a document, or JSON text that is sent as it is.
-            idempotency_key: a name for this request; repeated with the same key and spec, it makes one job and
-                gives the same answer. By default a new one, so that the client itself can try again.
+            idempotency_key: a name for this request; a repeated request with the same key and spec creates no second
+                job and returns the first one. By default a new key, which allows the client to retry.
         """
         options = json_body(spec, **{"Idempotency-Key": idempotency_key or uuid4().hex})
         return self._made("POST", "/jobs", repeatable=True, **options)
 
     def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
-        """The spec with every value filled in, and what it would cost; nothing is stored."""
+        """The resolved spec and its estimated cost; nothing is stored."""
         params = {"dry_run": "true"}
         return self._connection.json("POST", "/jobs", params=params, repeatable=True, **json_body(spec))
 
     def job(self, id_or_name: str) -> Job:
-        """The job with this id, or the newest with this name; a part of either will do where only one job has it.
+        """The job with this id, the newest with this name, or the only one that contains the text in either.
 
         Raises:
-            AmbiguousJob: several jobs have it as a part.
+            AmbiguousJob: several jobs match.
         """
         return self.look_up(id_or_name).job
 
     def look_up(self, id_or_name: str) -> Found:
-        """The same, and how many jobs have the name."""
+        """Like ``job``, with the number of jobs that have the name."""
         return lookup.look_up(self._connection, id_or_name)
 
     def jobs(
@@ -91,14 +90,14 @@ class Client:
         sort: str | None = None,
         **filters: str,
     ) -> Iterator[Job]:
-        """Jobs, the newest first, fetched page by page.
+        """Iterate over jobs, newest first; pages are fetched as needed.
 
         Args:
-            limit: stop after this many.
-            name: a whole name.
-            q: a part of a name or an id.
-            sort: as the API has it, for example ``-val_accuracy``.
-            filters: what else the API can filter by.
+            limit: maximum number of jobs.
+            name: an exact name.
+            q: a part of a name or id.
+            sort: as in the API, for example ``-val_accuracy``.
+            filters: further filters of the API.
         """
         given = {"status": status, "kind": kind, "tag": tag, "name": name, "q": q, "sort": sort}
         params = {field: value for field, value in given.items() if value is not None} | filters
@@ -114,13 +113,13 @@ class Client:
             params["cursor"] = page["next_cursor"]
 
     def list(self, *, limit: int | None = None, **filters: str) -> Iterator[Job]:
-        """``jobs``, by its older name."""
+        """An older name of ``jobs``."""
         return self.jobs(limit=limit, **filters)
 
     # What ``Job`` has as methods, by id.
 
     def get(self, job: Job | str) -> Job:
-        """A job by its id, as it is now."""
+        """Fetch a job by its id."""
         return self._handle(job).refresh()
 
     def cancel(self, job: Job | str) -> Job:
@@ -171,7 +170,7 @@ class Client:
         return self._handle(job).results()
 
     def checkpoints(self, job: Job | str) -> dict[str, Any]:
-        """See ``Job.checkpoints``; the whole answer, with the list as ``data``."""
+        """See ``Job.checkpoints``; the full response, with the list as ``data``."""
         return {"data": self._handle(job).checkpoints()}
 
     def predict(
@@ -219,11 +218,11 @@ class Client:
     # Files and datasets.
 
     def download(self, url: str, to: Path | str) -> Path:
-        """Download a file, whole or not at all: its SHA-256 is compared with the one that the service states.
+        """Download a file and verify its SHA-256; an incomplete file is never left behind.
 
         Args:
-            url: as the API gives it, or a path of the API.
-            to: a file's name, or a folder, where the file gets the name that the service gives it.
+            url: a URL from a response, or a path of the API.
+            to: a file name, or a folder, in which the file gets the name that the service gives it.
 
         Raises:
             DownloadDamaged: the bytes that arrived are not those that the service sent.
@@ -236,12 +235,12 @@ class Client:
             return response.read()
 
     def datasets(self) -> Sequence[dict[str, Any]]:
-        """The datasets that a spec may name."""
+        """The datasets that specs can use."""
         found: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
         return found
 
     def presets(self) -> Sequence[dict[str, Any]]:
-        """The presets, each with ``kind``, ``name`` and its whole ``spec``."""
+        """The presets, each with ``kind``, ``name`` and its full ``spec``."""
         found: Sequence[dict[str, Any]] = self._connection.json("GET", "/presets")["data"]
         return found
 
@@ -257,8 +256,8 @@ class Client:
         """Upload a dataset.
 
         Args:
-            files: by the field of the form: ``archive``, or ``images`` and ``labels``, perhaps with
-                ``validation_images`` and ``validation_labels``. They are read while they are sent.
+            files: form fields and paths: ``archive``, or ``images`` and ``labels``, optionally with
+                ``validation_images`` and ``validation_labels``. Files are streamed.
             validation_fraction: share of each class that becomes validation data, where no files are given for it.
             size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
             on_progress: called with the number of bytes read each time that a piece of a file is about to be sent.
@@ -274,7 +273,7 @@ class Client:
             return self._connection.json("POST", "/datasets", **options)
 
     def delete_dataset(self, name: str) -> None:
-        """Delete an uploaded dataset that no job needs any more."""
+        """Delete an uploaded dataset that no unfinished job uses."""
         with self._connection.response("DELETE", f"/datasets/{name}"):
             pass
 
@@ -286,10 +285,10 @@ class Client:
         return found
 
     def rotate_key(self, key_id: str, *, overlap_s: float = 24 * 60 * 60) -> dict[str, Any]:
-        """Create a key in place of another, which expires after ``overlap_s``.
+        """Rotate a key: create its successor; the old one expires after ``overlap_s``.
 
         Returns:
-            The new key: ``key`` is the secret, which cannot be had again; ``replaces`` is the old key.
+            The new key: ``key`` is the secret, which is returned only once; ``replaces`` is the old key.
         """
         return self._connection.json("POST", f"/keys/{key_id}/rotate", json={"overlap_s": overlap_s})
 

@@ -1,4 +1,4 @@
-"""Requests to one service: what is safe to repeat is repeated, and every refusal is an error."""
+"""HTTP requests to one service: retries where that is safe, and errors as exceptions."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ MAX_ATTEMPTS: Final = 4
 BUSY: Final = frozenset({502, 503, 504})
 TOO_MANY: Final = 429
 _MAX_RETRY_AFTER_S: Final = 30.0
-"""A service that names a longer wait (``Retry-After``) is not asked again."""
+"""There is no retry if ``Retry-After`` is longer."""
 
 
 class Connection:
-    """Sends requests, and repeats those that are safe to repeat.
+    """Sends requests, and retries those that are safe to repeat.
 
     Args:
         server: for example ``http://127.0.0.1:8000``.
         key: an API key; by default the first of TAPELINE_API_KEYS of the environment.
 
     Raises:
-        ValueError: ``server`` is not the address of an HTTP service.
+        ValueError: ``server`` is not an HTTP URL.
     """
 
     def __init__(self, server: str, key: str | None = None) -> None:
@@ -54,7 +54,7 @@ class Connection:
         self.http.close()
 
     def json(self, method: str, path: str, *, repeatable: bool = False, **options: Any) -> dict[str, Any]:
-        """Send a request whose answer is a JSON object."""
+        """Send a request and return the JSON object of its response."""
         with self.response(method, path, repeatable=repeatable, **options) as response:
             response.read()
             try:
@@ -67,10 +67,10 @@ class Connection:
 
     @contextmanager
     def response(self, method: str, path: str, *, repeatable: bool = False, **options: Any) -> Iterator[httpx.Response]:
-        """Send a request, and give the answer before its body is read.
+        """Send a request and return the response before its body is read.
 
         Args:
-            repeatable: whether the request may be sent again after it may have had its effect; a GET always may.
+            repeatable: whether the request may be sent again although it may have taken effect; true for a GET.
 
         Raises:
             ServerUnreachable, ApiError: after the last attempt.
@@ -126,7 +126,7 @@ def check(response: httpx.Response) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a request did not get through, in a few words."""
+    """The cause of a transport error in a few words."""
     text = str(error).strip()
     match error:
         case httpx.ConnectTimeout():

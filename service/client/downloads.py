@@ -1,4 +1,4 @@
-"""Files from the service: whole, checked, and under names that cannot leave their folder."""
+"""Downloads: complete, verified, and with names that cannot leave the target folder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ begins, the connection repeats each request by itself: a service that is away is
 
 
 def download(connection: Connection, url: str, to: Path) -> Path:
-    """Download a file, whole or not at all: its SHA-256 is compared with the one that the service states.
+    """Download a file and verify its SHA-256; an incomplete file is never left behind.
 
     Args:
-        url: as the API gives it, or a path of the API.
-        to: a file's name, or a folder, where the file gets the name that the service gives it.
+        url: a URL from a response, or a path of the API.
+        to: a file name, or a folder, in which the file gets the name that the service gives it.
 
     Raises:
         DownloadDamaged: the bytes that arrived are not those that the service sent.
@@ -46,7 +46,7 @@ def download(connection: Connection, url: str, to: Path) -> Path:
 
 
 def safe_name(text: str) -> str:
-    """A name that the service gave, reduced to one that cannot leave a folder."""
+    """A name from the service, sanitized so that it cannot leave the folder."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".") or "download"
 
 

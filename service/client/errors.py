@@ -1,4 +1,4 @@
-"""The errors that the client raises; all of them are ``ClientError``."""
+"""Errors of the client; all are subclasses of ``ClientError``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from service.runtime.settings import is_loopback
 
 
 class ClientError(Exception):
-    """Base of all errors that the client raises."""
+    """Base class of all errors of the client."""
 
 
 class ServerUnreachable(ClientError, ConnectionError):
-    """No service answers at the address."""
+    """The service does not respond."""
 
     def __init__(self, server: str, reason: str) -> None:
         start = "; start it with: tapeline up" if is_loopback(urlsplit(server).hostname or "") else ""
@@ -23,7 +23,7 @@ class ServerUnreachable(ClientError, ConnectionError):
 
 
 class ApiError(ClientError):
-    """The service refused the request; ``problem`` is its whole answer (RFC 9457)."""
+    """The service refused the request; ``problem`` is the problem document (RFC 9457)."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         self.status = status
@@ -31,14 +31,14 @@ class ApiError(ClientError):
         self.code = str(problem.get("code", ""))
         self.detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {status}")
         self.errors: Sequence[Mapping[str, Any]] = problem.get("errors") or []
-        """The faults of a spec: ``pointer``, ``detail``, ``code`` and perhaps ``suggestion`` of each."""
+        """The faults of a spec: each with ``pointer``, ``detail``, ``code`` and possibly ``suggestion``."""
         # With faults, the detail is their list once more.
         headline = str(problem.get("title") or self.detail) if self.errors else self.detail
         super().__init__("\n".join([headline, *(f"  {_fault(error)}" for error in self.errors)]))
 
 
 class AmbiguousJob(ClientError, LookupError):
-    """Several jobs fit a part of an id or a name; ``candidates`` are their documents, the newest first."""
+    """Several jobs match; ``candidates`` are their documents, newest first."""
 
     def __init__(self, text: str, candidates: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> None:
         headline = f"several jobs match {text!r}; use a full name, or more of the id:"
@@ -54,11 +54,11 @@ class AmbiguousJob(ClientError, LookupError):
 
 
 class UnreadableImage(ClientError, ValueError):
-    """A file or bytes are no image that ``predict`` can send."""
+    """A file or bytes are not an image that ``predict`` supports."""
 
 
 class DownloadDamaged(ClientError):
-    """The bytes that arrived are not those that the service sent."""
+    """The received bytes differ from those that the service sent."""
 
 
 def _fault(error: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Images that people have, as PNGs that the service takes."""
+"""Conversion of images to PNGs that the service accepts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-"""Read here and nothing else: Pillow has decoders for many more, which are attacked more often than tested."""
+"""The only formats that are read: Pillow's decoders for others are a larger attack surface."""
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_PIXELS: Final = 80_000_000
 SENT_SIDE: Final = 256
@@ -25,7 +25,7 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
 def encoded(image: Path | bytes | Sequence[Any]) -> Any:
-    """An image as a request holds it: a PNG in base64, or rows of numbers as they are.
+    """An image in the form of a request: a PNG in base64, or unchanged rows of numbers.
 
     Raises:
         UnreadableImage: the bytes are no image of ``FORMATS``, broken, or too large.
@@ -43,7 +43,7 @@ def encoded(image: Path | bytes | Sequence[Any]) -> Any:
 def as_png(data: bytes, *, name: str = "the image") -> bytes:
     """An image of ``FORMATS`` as a PNG of at most ``SENT_SIDE`` pixels along a side, upright as its EXIF data says.
 
-    A PNG that is small already stays as it is. Of an animation, the first picture is taken.
+    A small PNG is unchanged. Of an animation, the first frame is used.
     """
     if data.startswith(_PNG) and len(data) <= _SENT_AS_IT_IS_BYTES:
         return data
@@ -77,7 +77,7 @@ def as_png(data: bytes, *, name: str = "the image") -> bytes:
 
 
 def _plain(image: Image) -> Image:
-    """In a mode that PNG and the service know, with transparency where the image has it."""
+    """Convert to a mode that PNG and the service support, with transparency if the image has it."""
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image
     if image.mode.startswith("I"):  # sixteen bits, which convert("L") would cut off instead of scaling

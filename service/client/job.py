@@ -1,4 +1,4 @@
-"""A job of the service: its document, and what can be done with it."""
+"""A job: its document, and operations on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.states import TERMINAL
 
 
 class Job(Mapping[str, Any]):
-    """One job, as it was when it was last read; ``refresh`` and ``wait`` read it anew.
+    """A job as of the last request; ``refresh`` and ``wait`` update it.
 
     It is a mapping over the document of the API as well: ``job["progress"]["epoch"]``. Every method raises
     ``ServerUnreachable`` and ``ApiError`` as those of ``Client`` do.
@@ -59,7 +59,7 @@ class Job(Mapping[str, Any]):
 
     @property
     def name(self) -> str | None:
-        """The name that a person gave it."""
+        """The name, if it has one."""
         return cast("str | None", self._read("name"))
 
     @property
@@ -79,7 +79,7 @@ class Job(Mapping[str, Any]):
 
     @property
     def tags(self) -> list[str]:
-        """Labels that a person gave it."""
+        """The tags."""
         return list(self._read("tags"))
 
     @property
@@ -94,27 +94,27 @@ class Job(Mapping[str, Any]):
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """The metrics of the last completed epoch; ``history`` has those of all."""
+        """The metrics of the last completed epoch; ``history`` has those of all epochs."""
         return dict(self._read("metrics"))
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch whose checkpoint is called ``best``."""
+        """The epoch of the best checkpoint."""
         return cast("int | None", self._read("best_epoch"))
 
     @property
     def error(self) -> dict[str, Any] | None:
-        """Why it failed: ``code``, ``message`` and perhaps ``hint``."""
+        """Why it failed: ``code``, ``message`` and possibly ``hint``."""
         return cast("dict[str, Any] | None", self._read("error"))
 
     @property
     def health(self) -> list[dict[str, Any]]:
-        """Problems of the training that were found and are not over."""
+        """Current findings: problems of the training."""
         return list(self._read("health"))
 
     @property
     def parent_id(self) -> str | None:
-        """The job that this one was forked from, or reproduces."""
+        """The job that this one is a fork or reproduction of."""
         return cast("str | None", self._read("parent_id"))
 
     @property
@@ -139,25 +139,25 @@ class Job(Mapping[str, Any]):
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """The spec with every value filled in."""
+        """The resolved spec."""
         return dict(self._read("resolved"))
 
     @property
     def page(self) -> str:
-        """The address of its page, for a browser."""
+        """The URL of its page."""
         return f"{self._connection.server}{self._read('urls')['page']}"
 
     # Reading.
 
     def refresh(self) -> Self:
-        """Read it anew."""
+        """Fetch it again."""
         return self._take(self._connection.json("GET", self._path))
 
     def wait(self, *, timeout_s: float | None = None, patience_s: float = 60.0) -> Self:
-        """Wait until it has ended; ``status`` says how.
+        """Wait until it has ended; ``status`` has the outcome.
 
         Args:
-            patience_s: the longest time that the service may be away.
+            patience_s: how long the service may be unavailable.
 
         Raises:
             TimeoutError: it has not ended in time.
@@ -179,12 +179,12 @@ class Job(Mapping[str, Any]):
             time.sleep(0.5)
 
     def events(self, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
-        """Its events as they happen, from number ``after`` on until the job has ended.
+        """Its events as they happen, after number ``after``, until the job has ended.
 
-        A connection that breaks is made anew, and no event is lost or comes twice.
+        A broken connection is re-established, without lost or repeated events.
 
         Args:
-            patience_s: the longest time that the service may be away.
+            patience_s: how long the service may be unavailable.
         """
         return streams.events(self._connection, f"{self._path}/stream", after=after, patience_s=patience_s)
 
@@ -203,7 +203,7 @@ class Job(Mapping[str, Any]):
     # Files.
 
     def files(self) -> list[tuple[str, str]]:
-        """All files, plots and the film of samples included: a name, and the address to download it from."""
+        """All files, including plots and the animation of samples: names and URLs."""
         results = self.results()
         items = list(results["artifacts"])
         if results.get("next_cursor") is not None:
@@ -215,10 +215,10 @@ class Job(Mapping[str, Any]):
         return found
 
     def download(self, to: Path | str | None = None) -> list[Path]:
-        """Download all files; each is compared with its SHA-256.
+        """Download all files and verify their SHA-256.
 
         Args:
-            to: the folder; by default one that is named after the job's id.
+            to: the folder (default: one named after the job's id).
         """
         folder = Path(self.id if to is None else to)
         folder.mkdir(parents=True, exist_ok=True)
@@ -228,7 +228,7 @@ class Job(Mapping[str, Any]):
         """Download one checkpoint, a safetensors file.
 
         Args:
-            to: a folder, or the file's name.
+            to: a folder or a file name.
         """
         return downloads.download(self._connection, f"{self._path}/checkpoints/{which}", Path(to))
 
@@ -247,8 +247,8 @@ class Job(Mapping[str, Any]):
 
         Args:
             images: files (PNG, JPEG, WebP, BMP or GIF), their bytes, or rows of numbers in [0, 1], 0 being black.
-            fit: cut drawings out, and centre them as MNIST's digits are.
-            invert: they are dark on light.
+            fit: crop drawings, and centre them like MNIST digits.
+            invert: the images are dark on a light background.
             explain: also ``saliency``, how each pixel changes the logit of the class that was found.
 
         Raises:
@@ -269,7 +269,7 @@ class Job(Mapping[str, Any]):
         """Generate images with a GAN, as rows of numbers in [0, 1], or as PNGs in base64.
 
         Args:
-            with_latent: also the points that they were made from, as ``latent``.
+            with_latent: also return the latent points, as ``latent``.
         """
         body = {"format": format, "with_latent": with_latent, **options}
         answer = self._connection.json("POST", f"{self._path}/generate", repeatable=True, **json_body(body))
@@ -281,7 +281,7 @@ class Job(Mapping[str, Any]):
         format: Literal["grid", "film"] = "grid",  # noqa: A002 - the API's name for it
         **options: Unpack[GenerateOptions],
     ) -> Picture:
-        """Generate images with a GAN, all in one PNG, or one after the other in a GIF."""
+        """Generate images with a GAN, as a grid (PNG) or an animation (GIF)."""
         body = json_body({"format": format, **options})
         with self._connection.response("POST", f"{self._path}/generate", repeatable=True, **body) as response:
             return Picture(response.read(), int(response.headers.get("Tapeline-Checkpoint", 0)))
@@ -295,10 +295,10 @@ class Job(Mapping[str, Any]):
         checkpoint: str | int = "latest",
         idempotency_key: str | None = None,
     ) -> Job:
-        """Make a new job that continues from a checkpoint of this one.
+        """Submit a new job that continues from a checkpoint of this one.
 
         Args:
-            overrides: fields of a spec that are different from there on.
+            overrides: fields of the spec that change.
             checkpoint: ``best``, ``latest`` or the number of an epoch.
             idempotency_key: as in ``Client.submit``.
         """
@@ -308,7 +308,7 @@ class Job(Mapping[str, Any]):
         return Job(self._connection, self._connection.json("POST", f"{self._path}/fork", repeatable=True, **options))
 
     def reproduce(self, *, idempotency_key: str | None = None) -> Job:
-        """Train a job that succeeded once more; the new job's ``reproduction`` says whether every bit is the same."""
+        """Train a succeeded job again; ``reproduction`` of the new job says whether the results are bit-identical."""
         headers = _idempotency(idempotency_key)
         made = self._connection.json("POST", f"{self._path}/reproduce", headers=headers, repeatable=True)
         return Job(self._connection, made)
@@ -316,11 +316,11 @@ class Job(Mapping[str, Any]):
     # Changing it.
 
     def cancel(self) -> Self:
-        """End a waiting job now, a running one between two batches."""
+        """Cancel a job; a running one stops after the current batch."""
         return self._act("cancel")
 
     def pause(self) -> Self:
-        """Stop a running job between two batches; its last checkpoint stays."""
+        """Pause a running job after the current batch; it keeps its last checkpoint."""
         return self._act("pause")
 
     def resume(self) -> Self:
@@ -336,7 +336,7 @@ class Job(Mapping[str, Any]):
         return self._take(self._connection.json("PATCH", self._path, repeatable=True, **json_body(fields)))
 
     def delete(self) -> None:
-        """Remove it with all its files; it must have ended."""
+        """Delete an ended job with all its files."""
         with self._connection.response("DELETE", self._path):
             pass
 
@@ -347,13 +347,13 @@ class Job(Mapping[str, Any]):
         return f"/jobs/{self.id}"
 
     def _read(self, field: str) -> Any:
-        """A field of the document, which is read where a list or a handle lacks it."""
+        """A field of the document, which is fetched if the list item or handle lacks it."""
         if field not in self._document:
             self.refresh()
         return self._document[field]
 
     def _items(self, of: str, cursor: str | None) -> list[dict[str, Any]]:
-        """What a list of the job's holds from this place on, page by page."""
+        """Iterate over a list of the job; pages are fetched as needed."""
         items: list[dict[str, Any]] = []
         while True:
             params = {} if cursor is None else {"cursor": cursor}

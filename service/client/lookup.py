@@ -1,4 +1,4 @@
-"""From what a person types to a job: a whole id, a whole name, or a part that no other job has."""
+"""Lookup of jobs by id, name, or a unique part of either."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ID: Final = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}")
 _PAGE: Final = 100
 _LISTED: Final = 10
 _MAX_NAME: Final = 24
-"""Characters of a name in the list of candidates, which is to fit into 80 columns."""
+"""Length of a name in the list of candidates, to fit 80 columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The job that was meant."""
+    """The job that matches."""
 
     job: Job
     namesakes: int = 1
@@ -29,13 +29,13 @@ class Found:
 
 
 def look_up(connection: Connection, text: str) -> Found:
-    """The job that a person means by ``text``.
+    """Find the job that ``text`` identifies.
 
-    A whole id comes first, then a whole name (the newest job that has it), then the end of an id and at last a part of
-    an id or a name, letters of any case, that only one job has.
+    In this order: a full id, a full name (the newest job that has it), the end of an id, and a part of an id or name
+    (case-insensitive) that only one job has.
 
     Raises:
-        AmbiguousJob: several jobs have it as a part.
+        AmbiguousJob: several jobs match.
         ApiError: there is no such job (404).
     """
     if _ID.fullmatch(text):
@@ -65,7 +65,7 @@ def look_up(connection: Connection, text: str) -> Found:
 
 
 def age_text(seconds: float) -> str:
-    """A length of time in its largest unit: ``3 min``."""
+    """A duration in its largest unit: ``3 min``."""
     for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= unit:
             return f"{int(seconds // unit)} {name}"

@@ -1,4 +1,4 @@
-"""The events of a job as they happen, over connections that may break."""
+"""The event stream of a job, with reconnection."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from service.client.connection import BUSY, FIRST_PAUSE_S, TOO_MANY, Connection,
 from service.client.errors import ApiError, ServerUnreachable
 
 _MAX_SILENCE_S: Final = 45.0
-"""The service sends something every 15 s; a stream that is silent for longer is dead."""
+"""The service sends a ping every 15 s; a stream that is silent for longer is considered dead."""
 _UNNUMBERED: Final = ("snapshot", "progress")
 
 
 def events(connection: Connection, path: str, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
-    """The events of a stream from number ``after`` on, until the job has ended.
+    """The events of a stream after number ``after``, until the job has ended.
 
-    A connection that breaks is made anew and continues where it broke: no event is lost or comes twice, except for
-    ``snapshot`` and ``progress``, which have no number.
+    A broken connection is resumed: no event is lost or repeated, except ``snapshot`` and ``progress``, which have no
+    number.
 
     Raises:
         ServerUnreachable: the service was away for longer than ``patience_s``.
@@ -60,7 +60,7 @@ def events(connection: Connection, path: str, *, after: int = 0, patience_s: flo
 
 
 def _connected(connection: Connection, path: str, last: int) -> Iterator[Event | None]:
-    """The events of one connection; ``None`` where there are none after ``last``."""
+    """The events of one connection; ``None`` if there are none after ``last``."""
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if last:
         headers["Last-Event-ID"] = str(last)
