@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -243,6 +243,13 @@ def invalid_spec(error: SpecError, **members: Any) -> Response:
     count = "1 field needs" if error.total == 1 else f"{error.total:,} fields need"
     detail = f"{count} attention: {error}"[:1000]
     return answer("invalid_spec", detail, errors=faults, error_count=error.total, **members)
+
+
+def invalid_input(faults: Sequence[Fault], total: int | None = None) -> Problem:
+    """The problem for input with faults that is no spec."""
+    listed = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
+    shown = [fault_document(fault) for fault in faults]
+    return Problem("invalid_input", listed[:1000], errors=shown, error_count=total or len(faults))
 
 
 def fault_document(fault: Fault) -> dict[str, Any]:

@@ -15,12 +15,11 @@ from service.jobs.events import Wanted
 from service.jobs.queries import listing
 from service.jobs.queries.listing import JobFilter
 from service.states import TERMINAL, Status
-from service.web.answers import as_json
+from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.metrics import STREAMS
 from service.web.middleware.guard import still_open
 from service.web.middleware.problems import Problem
-from service.web.openapi.operations import documented
 from service.web.resources.pages import job_pages
 from service.web.schemas import queries, representations
 from service.web.schemas.queries import EventQuery, FeedQuery, StreamQuery
@@ -39,7 +38,7 @@ _UNFINISHED: Final = [status for status in Status if status not in TERMINAL]
 
 
 @blueprint.get("/jobs/<job_id>/events")
-@documented(
+@endpoint(
     TAG,
     EventList,
     query=EventQuery,
@@ -47,12 +46,11 @@ _UNFINISHED: Final = [status for status in Status if status not in TERMINAL]
     problems=("job_not_found",),
     page=job_pages.log,
 )
-def log(job_id: str) -> Response:
+def log(job_id: str, query: EventQuery) -> Result:
     """List the events of a job's append-only log.
 
     `has_more` says whether there are further events: later ones, or earlier ones with `before`.
     """
-    query = queries.read_query(EventQuery)
     wanted = job_pages.wanted_events(query)
     with services().database.read() as session:
         actions.get(session, job_id, owner=owner())
@@ -64,7 +62,7 @@ def log(job_id: str) -> Response:
     has_more = len(rows) > query.limit
     kept = rows[: query.limit] if query.before is None else rows[-query.limit :]
     data = [representations.event_document(row, job_id=job_id) for row in kept]
-    return as_json(EventList(data=data, has_more=has_more, next_after=data[-1]["seq"] if data else query.after))
+    return EventList(data=data, has_more=has_more, next_after=data[-1]["seq"] if data else query.after)
 
 
 def _as_lines(job_id: str, wanted: Wanted, query: EventQuery) -> Response:
@@ -90,7 +88,7 @@ def _as_lines(job_id: str, wanted: Wanted, query: EventQuery) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>/stream")
-@documented(
+@endpoint(
     TAG,
     "text/event-stream",
     query=StreamQuery,
@@ -98,14 +96,14 @@ def _as_lines(job_id: str, wanted: Wanted, query: EventQuery) -> Response:
     also={204: "The job has ended, and the client has all its events."},
     problems=("job_not_found", "too_many_streams", "quota_exceeded"),
 )
-def stream(job_id: str) -> Response:
+def stream(job_id: str, query: StreamQuery) -> Response:
     """Follow a job by server-sent events.
 
     The first event is `snapshot` (the job). Then every event of the log is sent with its `seq` as `id`, from the first
     or after `Last-Event-ID`: `status`, `metrics`, `sample`, `checkpoint`, `health` and `log`. `progress` has no `id`
     and is not replayed. `end` is the last event.
     """
-    after = queries.last_event_id(queries.read_query(StreamQuery))
+    after = queries.last_event_id(query)
     here = services()
     _refuse_if_full()
     with here.database.read() as session:
@@ -126,15 +124,14 @@ def stream(job_id: str) -> Response:
 
 
 @blueprint.get("/stream")
-@documented(TAG, "text/event-stream", query=FeedQuery, problems=("job_not_found", "too_many_streams", "quota_exceeded"))
-def stream_all() -> Response:
+@endpoint(TAG, "text/event-stream", query=FeedQuery, problems=("job_not_found", "too_many_streams", "quota_exceeded"))
+def stream_all(query: FeedQuery) -> Response:
     """Follow all jobs, or some, by server-sent events.
 
     The first event is `snapshot`: the jobs named in `jobs`, or else the newest 500 unfinished ones. Then the log
     events and `progress` of every job follow, each with `job`. They have no ids: after a reconnection, or when a client
     reads too slowly, a new snapshot is sent.
     """
-    query = queries.read_query(FeedQuery)
     _refuse_if_full()
     here, whose, only = services(), owner(), frozenset(query.jobs)
     with here.database.read() as session:

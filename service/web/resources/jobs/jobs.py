@@ -23,12 +23,12 @@ from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
 from service.web import checking
 from service.web.answers import as_json, tag_of, tagged_json
+from service.web.endpoints import endpoint
 from service.web.middleware import problems
 from service.web.middleware.guard import actor, refused, still_open
 from service.web.middleware.problems import Problem
-from service.web.openapi.operations import documented
 from service.web.schemas import queries
-from service.web.schemas.queries import NoQuery, SubmitQuery
+from service.web.schemas.queries import SubmitQuery
 from service.web.schemas.representations import DryRun, JobDetail, job_detail
 from service.web.services import owner, services
 from service.web.streaming.stream import Permission
@@ -37,28 +37,25 @@ blueprint: Final = Blueprint("jobs", __name__)
 
 TAG: Final = "Jobs"
 _ONE: Final = ("job_not_found",)
-_BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "invalid_spec")
 
 
 @blueprint.post("/jobs")
-@documented(
+@endpoint(
     TAG,
     JobDetail,
     status=201,
     query=SubmitQuery,
     headers=("Idempotency-Key",),
-    takes_spec=True,
+    document="spec",
     also={200: DryRun},
-    problems=(*_BODY, "idempotency_conflict", "quota_exceeded"),
+    problems=("idempotency_conflict", "quota_exceeded"),
 )
-def submit() -> Response:
+def submit(query: SubmitQuery, document: Any) -> Response:
     """Submit a job.
 
     The response is sent as soon as the job is stored. A repeated request with the same `Idempotency-Key` gets the same
     response, with `Idempotency-Replayed: true`, and creates no second job. With `dry_run=true` nothing is stored.
     """
-    query = queries.read_query(SubmitQuery)
-    document = queries.read_json()
     idempotency = queries.idempotency_key(document)
     here = services()
     if query.dry_run:
@@ -110,7 +107,7 @@ def _submitted(answer: dict[str, Any], *, replayed: bool) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>")
-@documented(
+@endpoint(
     TAG,
     JobDetail,
     headers=("If-None-Match", "Prefer"),
@@ -123,7 +120,6 @@ def show(job_id: str) -> Response:
 
     Long polling: with `If-None-Match` and `Prefer: wait=30` the response is delayed until the job changes, or 30 s.
     """
-    queries.read_query(NoQuery)
     response = tagged_json(_read(job_id))
     wait_s = queries.preferred_wait_s()
     if response.status_code == 304 and wait_s and not services().is_full:
@@ -133,21 +129,20 @@ def show(job_id: str) -> Response:
 
 
 @blueprint.patch("/jobs/<job_id>")
-@documented(
+@endpoint(
     TAG,
     JobDetail,
     headers=("If-Match",),
-    takes=JobPatch,
-    problems=(*_ONE, *_BODY, "precondition_failed"),
+    body=JobPatch,
+    body_media="application/merge-patch+json",
+    problems=(*_ONE, "precondition_failed"),
 )
-def change(job_id: str) -> Response:
+def change(job_id: str, body: JobPatch) -> Response:
     """Change a job's name, tags, priority, star or note.
 
     A merge patch (RFC 7396): omitted fields are unchanged, null clears a field. `If-Match` prevents overwriting a
     concurrent change.
     """
-    queries.read_query(NoQuery)
-    patch = validation.read_body(JobPatch, queries.read_json(also="application/merge-patch+json"))
 
     def check(job: Job) -> None:
         if request.if_match and not request.if_match.contains(tag_of(job_detail(job))):
@@ -156,12 +151,12 @@ def change(job_id: str) -> Response:
             )
 
     return tagged_json(
-        job_detail(actions.change(services().database, job_id, patch, owner=owner(), by=actor(), check=check))
+        job_detail(actions.change(services().database, job_id, body, owner=owner(), by=actor(), check=check))
     )
 
 
 @blueprint.delete("/jobs/<job_id>")
-@documented(TAG, None, status=204, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, None, status=204, problems=(*_ONE, "illegal_transition"))
 def delete(job_id: str) -> Response:
     """Delete an ended job with all its files."""
     here = services()
@@ -171,7 +166,7 @@ def delete(job_id: str) -> Response:
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
-@documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
 def cancel(job_id: str) -> Response:
     """Cancel a job.
 
@@ -181,7 +176,7 @@ def cancel(job_id: str) -> Response:
 
 
 @blueprint.post("/jobs/<job_id>/pause")
-@documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
 def pause(job_id: str) -> Response:
     """Pause a running job.
 
@@ -191,29 +186,28 @@ def pause(job_id: str) -> Response:
 
 
 @blueprint.post("/jobs/<job_id>/resume")
-@documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
 def resume(job_id: str) -> Response:
     """Continue a paused job from its last checkpoint."""
     return _requeued(actions.resume(services().database, job_id, owner=owner(), by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/retry")
-@documented(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
 def retry(job_id: str) -> Response:
     """Continue a failed job from its last checkpoint."""
     return _requeued(actions.retry(services().database, job_id, owner=owner(), by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/fork")
-@documented(
+@endpoint(
     TAG,
     JobDetail,
     status=201,
     headers=("Idempotency-Key",),
-    takes=ForkRequest,
+    document=ForkRequest,
     problems=(
         *_ONE,
-        *_BODY,
         "artifact_not_found",
         "artifact_damaged",
         "idempotency_conflict",
@@ -221,7 +215,7 @@ def retry(job_id: str) -> Response:
         "quota_exceeded",
     ),
 )
-def fork(job_id: str) -> Response:
+def fork(job_id: str, document: Any) -> Response:
     """Fork a job: submit a new job that continues from one of its checkpoints.
 
     `overrides` are merged into the resolved spec, and the result is validated. The new job starts with the weights of
@@ -229,7 +223,6 @@ def fork(job_id: str) -> Response:
     change. `start_epoch` of the new job is the epoch of the checkpoint. The checkpoint is copied, so the parent may be
     deleted. Without a `name` in the overrides, the fork of `first` is named `first-2`, or the next free number.
     """
-    document = queries.read_json()
     idempotency = queries.idempotency_key(document)
     earlier = _answered(idempotency)
     if earlier is not None:
@@ -262,7 +255,7 @@ def fork(job_id: str) -> Response:
 
 
 @blueprint.post("/jobs/<job_id>/reproduce")
-@documented(
+@endpoint(
     TAG,
     JobDetail,
     status=201,
@@ -275,7 +268,6 @@ def reproduce(job_id: str) -> Response:
     `reproduction` of the new job says whether all results are bit-identical, or which epoch is the first to differ. The
     reproduction of `first` is named `first (reproduced)`.
     """
-    queries.read_query(NoQuery)
     idempotency = queries.idempotency_key(None)
     earlier = _answered(idempotency)
     if earlier is not None:

@@ -12,11 +12,11 @@ from service.pictures.grids import FilmFormat
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
-from service.web.answers import as_json, next_link
+from service.web.answers import next_link
+from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
-from service.web.openapi.operations import documented
 from service.web.resources.pages import job_pages
-from service.web.schemas import queries, representations
+from service.web.schemas import representations
 from service.web.schemas.queries import FilesQuery, PictureQuery, SampleQuery
 from service.web.schemas.representations import SampleList
 from service.web.services import owner, services
@@ -27,10 +27,9 @@ TAG: Final = "Files"
 
 
 @blueprint.get("/jobs/<job_id>/samples")
-@documented(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.samples)
-def samples(job_id: str) -> Response:
+@endpoint(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.samples)
+def samples(job_id: str, query: FilesQuery) -> Result:
     """List the sample images, one per epoch."""
-    query = queries.read_query(FilesQuery)
     with services().database.read() as session:
         actions.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
@@ -43,11 +42,11 @@ def samples(job_id: str) -> Response:
         has_more=page.next_cursor is not None,
         next_cursor=page.next_cursor,
     )
-    return as_json(found, headers=next_link(page.next_cursor))
+    return found, next_link(page.next_cursor)
 
 
 @blueprint.get("/jobs/<job_id>/samples/<which>.png")
-@documented(
+@endpoint(
     TAG,
     "image/png",
     query=SampleQuery,
@@ -55,14 +54,13 @@ def samples(job_id: str) -> Response:
     also=downloads.ALSO,
     problems=(*downloads.PROBLEMS, "no_verdicts"),
 )
-def sample(job_id: str, which: str) -> Response:
+def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     """Show a sample grid: `latest`, or an epoch number.
 
     A GAN's grid is generated from the same latent points in every epoch. With `verdicts=true`, each sample has the
     class predicted by the reference classifier, with the number of samples per class below. A classifier's grid always
     shows images with their predictions.
     """
-    query = queries.read_query(SampleQuery)
     database = services().database
 
     def find() -> Artifact:
@@ -79,7 +77,7 @@ def sample(job_id: str, which: str) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>/samples.gif")
-@documented(
+@endpoint(
     TAG,
     "image/gif",
     query=PictureQuery,
@@ -96,7 +94,7 @@ def film(job_id: str) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>/samples.webp")
-@documented(
+@endpoint(
     TAG,
     "image/webp",
     query=PictureQuery,
@@ -113,7 +111,6 @@ def small_film(job_id: str) -> Response:
 
 
 def _film(job_id: str, fmt: FilmFormat) -> Response:
-    queries.read_query(PictureQuery)
     with services().database.read() as session:
         job = actions.get(session, job_id, owner=owner())
     return downloads.send_picture(services().drawings.film(job, fmt), f"image/{fmt}")

@@ -13,8 +13,8 @@ from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Event, Job
 from service.web.answers import as_page, next_page
-from service.web.schemas import queries, representations
-from service.web.schemas.queries import EventQuery, FilesQuery, MetricsQuery
+from service.web.schemas import representations
+from service.web.schemas.queries import EventQuery, FilesQuery
 from service.web.schemas.results import read_results
 from service.web.services import owner, services
 
@@ -36,9 +36,8 @@ def wanted_events(query: EventQuery) -> Wanted:
     return Wanted(types=query.type, level=query.level, text=query.q)
 
 
-def log(job_id: str) -> Response:
+def log(job_id: str, query: EventQuery) -> Response:
     """The log of a job: by default its end."""
-    query = queries.read_query(EventQuery)
     wanted = wanted_events(query)
     before = query.before or (None if query.after else events.MAX_SEQ)
     with services().database.read() as session:
@@ -67,7 +66,6 @@ def log(job_id: str) -> Response:
 
 def metrics(job_id: str) -> Response:
     """The metrics of every epoch as a table, the newest first."""
-    queries.read_query(MetricsQuery)
     with services().database.read() as session:
         job = actions.get(session, job_id, owner=owner())
         rows = actions.epochs(session, job_id, last=_SHOWN_EPOCHS)
@@ -84,19 +82,18 @@ def metrics(job_id: str) -> Response:
     )
 
 
-def artifacts(job_id: str) -> Response:
+def artifacts(job_id: str, query: FilesQuery) -> Response:
     """The files of a job."""
-    return _files(job_id, "Files", None, queries.read_query(FilesQuery))
+    return _files(job_id, "Files", None, query)
 
 
-def checkpoints(job_id: str) -> Response:
+def checkpoints(job_id: str, query: FilesQuery) -> Response:
     """The checkpoints of a job."""
-    return _files(job_id, "Checkpoints", ArtifactKind.CHECKPOINT, queries.read_query(FilesQuery))
+    return _files(job_id, "Checkpoints", ArtifactKind.CHECKPOINT, query)
 
 
-def samples(job_id: str) -> Response:
+def samples(job_id: str, query: FilesQuery) -> Response:
     """The samples of a job, an image per epoch."""
-    query = queries.read_query(FilesQuery)
     limit = min(query.limit, _SHOWN_SAMPLES)
     with services().database.read() as session:
         job = actions.get(session, job_id, owner=owner())
@@ -113,9 +110,8 @@ def samples(job_id: str) -> Response:
     )
 
 
-def results(job_id: str) -> Response:
+def results(job_id: str, query: FilesQuery) -> Response:
     """What a job has produced so far."""
-    query = queries.read_query(FilesQuery)
     with services().database.read() as session:
         job = actions.get(session, job_id, owner=owner())
         found = read_results(session, job, query)

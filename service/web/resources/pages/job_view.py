@@ -16,9 +16,8 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Epoch, Job
 from service.web import tiles
 from service.web.answers import as_page
+from service.web.endpoints import endpoint
 from service.web.inference.loading import class_names
-from service.web.openapi.operations import documented
-from service.web.schemas import queries
 from service.web.schemas.classification import ConfusionMatrix
 from service.web.schemas.representations import artifact_item, checkpoint_items, event_document, job_detail
 from service.web.services import owner, services
@@ -44,10 +43,9 @@ _FEW_CLASSES: Final = 12
 
 
 @blueprint.get("/ui/jobs/<job_id>")
-@documented(TAG, "text/html", problems=("job_not_found",))
+@endpoint(TAG, "text/html", problems=("job_not_found",))
 def job(job_id: str) -> Response:
     """Show the page of a job, updated live."""
-    queries.read_query(queries.NoQuery)
     with services().database.read() as session:
         row = actions.get(session, job_id, owner=owner())
         checkpoints = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
@@ -92,10 +90,9 @@ def job(job_id: str) -> Response:
 
 
 @blueprint.get("/ui/play/<job_id>")
-@documented(TAG, "text/html", problems=("job_not_found",))
+@endpoint(TAG, "text/html", problems=("job_not_found",))
 def play(job_id: str) -> Response:
     """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
-    queries.read_query(queries.NoQuery)
     with services().database.read() as session:
         row = actions.get(session, job_id, owner=owner())
         files = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)

@@ -13,15 +13,12 @@ from service.datasets.sandbox import import_in_sandbox
 from service.errors import NoSpaceLeft, UploadExists
 from service.jobs import actions, uploads
 from service.storage.tables import Upload
-from service.web.answers import as_json
+from service.web.endpoints import Result, endpoint
 from service.web.files import downloads, receiving
 from service.web.files.receiving import UploadForm
 from service.web.middleware.guard import actor
 from service.web.middleware.problems import Problem
-from service.web.openapi.operations import documented
 from service.web.resources.pages import service_pages
-from service.web.schemas import queries
-from service.web.schemas.queries import NoQuery
 from service.web.schemas.representations import DatasetItem, DatasetList, dataset_item
 from service.web.services import owner, services
 
@@ -37,20 +34,18 @@ _reading: Final = threading.BoundedSemaphore(_READERS)
 
 
 @blueprint.get("/datasets")
-@documented(TAG, DatasetList, page=service_pages.datasets)
-def show_list() -> Response:
+@endpoint(TAG, DatasetList, page=service_pages.datasets)
+def show_list() -> DatasetList:
     """List the available datasets."""
-    queries.read_query(NoQuery)
-    return as_json(DatasetList(data=[dataset_item(info) for info in services().shelf.catalogue(owner())]))
+    return DatasetList(data=[dataset_item(info) for info in services().shelf.catalogue(owner())])
 
 
 @blueprint.post("/datasets")
-@documented(
+@endpoint(
     TAG,
     DatasetItem,
     status=201,
-    takes=UploadForm,
-    takes_as="multipart/form-data",
+    form=UploadForm,
     problems=(
         "malformed_form",
         "too_slow",
@@ -64,7 +59,7 @@ def show_list() -> Response:
         "quota_exceeded",
     ),
 )
-def upload() -> Response:
+def upload() -> Result:
     """Upload a dataset, or a new version of one.
 
     A name stands for its newest version, `name@1a2b3c4d` for the version whose SHA-256 starts with these digits. A
@@ -73,7 +68,6 @@ def upload() -> Response:
     Greyscale images with their classes, as one NPZ archive or as IDX files, plain or gzipped; see the fields of the
     form. The files are read in a sandbox. Other owners cannot see the dataset.
     """
-    queries.read_query(NoQuery)
     here = services()
     with _slots.acquire(owner()):
         here.quotas.upload(owner(), request.content_length or 1)
@@ -81,7 +75,7 @@ def upload() -> Response:
             uploads.check_space(session, owner(), at_most=here.quotas.limits.datasets)
         name = _import_dataset(actions.new_id("ds"))
     info = services().shelf.describe(name, owner())
-    return as_json(dataset_item(info), 201, headers={"Location": f"/datasets/{info.name}"})
+    return dataset_item(info), {"Location": f"/datasets/{info.name}"}
 
 
 def _import_dataset(upload_id: str) -> str:
@@ -146,22 +140,20 @@ def _store(upload_id: str, name: str, taken: ImportedDataset) -> str:
 
 
 @blueprint.get("/datasets/<name>")
-@documented(TAG, DatasetItem, problems=("dataset_not_found",), page=service_pages.dataset)
-def show(name: str) -> Response:
+@endpoint(TAG, DatasetItem, problems=("dataset_not_found",), page=service_pages.dataset)
+def show(name: str) -> DatasetItem:
     """Show a dataset."""
-    queries.read_query(NoQuery)
-    return as_json(dataset_item(services().shelf.look_up(name, owner())))
+    return dataset_item(services().shelf.look_up(name, owner()))
 
 
 @blueprint.delete("/datasets/<name>")
-@documented(TAG, None, status=204, problems=("dataset_not_found", "dataset_in_use", "dataset_fixed"))
+@endpoint(TAG, None, status=204, problems=("dataset_not_found", "dataset_in_use", "dataset_fixed"))
 def delete(name: str) -> Response:
     """Delete an uploaded dataset that no unfinished job uses.
 
     `mine` deletes all of its versions, `mine@1a2b3c4d` one. Jobs that were trained on it keep their results and their
     data: they can be forked, reproduced and used for predictions. The files are deleted with the last of these jobs.
     """
-    queries.read_query(NoQuery)
     here = services()
     gone = uploads.remove(here.database, name, owner=owner(), by=actor())
     if gone is None:
@@ -173,7 +165,7 @@ def delete(name: str) -> Response:
 
 
 @blueprint.get("/datasets/<name>/preview.png")
-@documented(
+@endpoint(
     TAG,
     "image/png",
     headers=("If-None-Match",),
@@ -182,13 +174,12 @@ def delete(name: str) -> Response:
 )
 def preview(name: str) -> Response:
     """Show a few images of each class, one column per class."""
-    queries.read_query(NoQuery)
     picture = services().drawings.preview(services().shelf.look_up(name, owner()))
     return downloads.send_picture(picture, "image/png")
 
 
 @blueprint.get("/datasets/<name>/validation/<int:index>.png")
-@documented(
+@endpoint(
     TAG,
     "image/png",
     headers=("If-None-Match",),
@@ -197,7 +188,6 @@ def preview(name: str) -> Response:
 )
 def validation_picture(name: str, index: int) -> Response:
     """Show one validation image, for example as input of `POST /jobs/{job_id}/predict`."""
-    queries.read_query(NoQuery)
     info = services().shelf.look_up(name, owner())
     if info.problem is None and index >= info.validation_count:
         raise Problem(

@@ -11,10 +11,8 @@ from service.spec import validation
 from service.spec.preset_info import PRESET_INFO
 from service.spec.presets import DEFAULT_PRESET
 from service.web.answers import as_json
+from service.web.endpoints import endpoint
 from service.web.openapi import builder
-from service.web.openapi.operations import documented
-from service.web.schemas import queries
-from service.web.schemas.queries import NoQuery
 from service.web.schemas.representations import PresetItem, PresetList, ReachedItem
 
 blueprint: Final = Blueprint("presets", __name__)
@@ -23,10 +21,9 @@ TAG: Final = "Service"
 
 
 @blueprint.get("/presets")
-@documented(TAG, PresetList)
-def show_list() -> Response:
+@endpoint(TAG, PresetList)
+def show_list() -> PresetList:
     """List the presets with a summary, measured results and the full spec."""
-    queries.read_query(NoQuery)
     data = [
         PresetItem(
             kind=kind,
@@ -39,12 +36,11 @@ def show_list() -> Response:
         for kind, presets in PRESET_INFO.items()
         for name, info in presets.items()
     ]
-    return as_json(PresetList(data=data))
+    return PresetList(data=data)
 
 
 @blueprint.get("/schema.json")
-@documented(TAG, "application/schema+json")
+@endpoint(TAG, "application/schema+json")
 def schema() -> Response:
     """Return the JSON Schema of specs. Fields that are left out have the preset's values."""
-    queries.read_query(NoQuery)
     return as_json(builder.spec_schema(), headers={"Content-Type": "application/schema+json"})
