@@ -11,7 +11,7 @@ from service.jobs import estimates
 from service.spec import layer_shapes, validation
 from service.spec.layer_shapes import Shape
 from service.spec.schema import Spec
-from service.web.schemas.representations import DryRun, NetworkItem, network_item
+from service.web.schemas.jobs import DryRun, NetworkItem, network_item
 from service.web.services import owner, services
 
 DIGIT_SIDE: Final = 28

@@ -13,10 +13,11 @@ from pydantic import BaseModel
 from service.access.keys import Scope
 from service.spec import validation
 from service.spec.schema import Part
+from service.web import requests
 from service.web.answers import as_json
 from service.web.openapi.operations import Operation, describe
-from service.web.schemas import queries
-from service.web.schemas.queries import MAX_BODY_BYTES, NoQuery, Query
+from service.web.requests import MAX_BODY_BYTES
+from service.web.schemas.queries import NoQuery, Query
 
 Result = Response | BaseModel | tuple[BaseModel, Mapping[str, str]] | None
 """What a view returns: a response, a model, a model and headers, or nothing (204)."""
@@ -84,7 +85,7 @@ def query_for(view: Callable[..., Any], operation: Operation) -> dict[str, Query
     """
     if operation.query is None:
         return {}
-    query = queries.read_query(operation.query)
+    query = requests.read_query(operation.query)
     return {"query": query} if _takes_query(view) else {}
 
 
@@ -97,7 +98,7 @@ def _read_body(operation: Operation) -> dict[str, Any]:
     """The JSON body as a keyword argument, if the endpoint takes one."""
     if not operation.takes_json:
         return {}
-    document = queries.read_json(also=operation.body_media, max_bytes=operation.max_body_bytes)
+    document = requests.read_json(also=operation.body_media, max_bytes=operation.max_body_bytes)
     if operation.body is None:
         return {"document": document}
     return {"body": validation.read_body(operation.body, document)}

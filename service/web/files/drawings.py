@@ -25,7 +25,7 @@ from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 from service.web.middleware.problems import Problem
-from service.web.schemas.representations import metric_table
+from service.web.schemas.epochs import metric_table
 
 Format = Literal["png", "svg"]
 Plot = Literal["curves", "confusion"]

@@ -25,8 +25,8 @@ from service.web.middleware.guard import COOKIE
 from service.web.openapi import examples
 from service.web.openapi.operations import PUBLIC, Operation, operation_of
 from service.web.schemas import queries
+from service.web.schemas.base import Answer
 from service.web.schemas.queries import NoQuery
-from service.web.schemas.representations import Answer
 
 UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
 """Endpoints that are no part of the API."""

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from service.access.keys import Scope
 from service.spec.schema import Part
-from service.web.schemas.queries import MAX_BODY_BYTES, NoQuery, Query
+from service.web.requests import MAX_BODY_BYTES
+from service.web.schemas.queries import NoQuery, Query
 
 PUBLIC: Final = "public"
 """Instead of a scope: needs no key."""

@@ -13,9 +13,8 @@ from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.resources.pages import job_pages
-from service.web.schemas import representations
+from service.web.schemas.files import ArtifactList, artifact_item
 from service.web.schemas.queries import FilesQuery
-from service.web.schemas.representations import ArtifactList
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("artifacts", __name__)
@@ -30,7 +29,7 @@ def artifacts(job_id: str, query: FilesQuery) -> Result:
     with services().database.read() as session:
         actions.get(session, job_id, owner=owner())
         page = files.page(session, job_id, limit=query.limit, cursor=query.cursor)
-    data = [representations.artifact_item(row) for row in page.rows]
+    data = [artifact_item(row) for row in page.rows]
     found = ArtifactList(data=data, has_more=page.next_cursor is not None, next_cursor=page.next_cursor)
     return found, next_link(page.next_cursor)
 

@@ -14,9 +14,8 @@ from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.resources.pages import job_pages
-from service.web.schemas import representations
+from service.web.schemas.files import CheckpointList, checkpoint_item
 from service.web.schemas.queries import FilesQuery
-from service.web.schemas.representations import CheckpointList
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("checkpoints", __name__)
@@ -34,7 +33,7 @@ def checkpoints(job_id: str, query: FilesQuery) -> Result:
         job = actions.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.CHECKPOINT, limit=query.limit, cursor=query.cursor)
         latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
-    data = [representations.checkpoint_item(job, row, latest=latest) for row in page.rows]
+    data = [checkpoint_item(job, row, latest=latest) for row in page.rows]
     found = CheckpointList(data=data, has_more=page.next_cursor is not None, next_cursor=page.next_cursor)
     return found, next_link(page.next_cursor)
 

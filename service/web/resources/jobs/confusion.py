@@ -20,7 +20,7 @@ from service.web.files.drawings import picture, require_here
 from service.web.inference import loading
 from service.web.inference.loading import class_names, dataset_of, inference, job_of, with_network
 from service.web.middleware.problems import Problem
-from service.web.schemas.classification import ConfusionCell, ConfusionMatrix, Mistake, MistakeList
+from service.web.schemas.inference import ConfusionCell, ConfusionMatrix, Mistake, MistakeList
 from service.web.schemas.queries import CellQuery, EpochQuery, MistakesQuery
 from service.web.services import services
 

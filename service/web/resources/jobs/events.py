@@ -15,15 +15,16 @@ from service.jobs.events import Wanted
 from service.jobs.queries import listing
 from service.jobs.queries.listing import JobFilter
 from service.states import TERMINAL, Status
+from service.web import requests
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.metrics import STREAMS
 from service.web.middleware.guard import still_open
 from service.web.middleware.problems import Problem
 from service.web.resources.pages import job_pages
-from service.web.schemas import queries, representations
+from service.web.schemas.epochs import EventList, event_document
+from service.web.schemas.jobs import job_detail, job_summary
 from service.web.schemas.queries import EventQuery, FeedQuery, StreamQuery
-from service.web.schemas.representations import EventList
 from service.web.services import owner, services
 from service.web.streaming.feed import follow_all
 from service.web.streaming.stream import follow
@@ -61,7 +62,7 @@ def log(job_id: str, query: EventQuery) -> Result:
         )
     has_more = len(rows) > query.limit
     kept = rows[: query.limit] if query.before is None else rows[-query.limit :]
-    data = [representations.event_document(row, job_id=job_id) for row in kept]
+    data = [event_document(row, job_id=job_id) for row in kept]
     return EventList(data=data, has_more=has_more, next_after=data[-1]["seq"] if data else query.after)
 
 
@@ -76,7 +77,7 @@ def _as_lines(job_id: str, wanted: Wanted, query: EventQuery) -> Response:
                 rows = events.select_from_log(session, job_id, wanted, after=after, limit=_AT_ONCE)
             rows = [row for row in rows if query.before is None or row.seq < query.before]
             for row in rows:
-                document = representations.event_document(row, job_id=job_id)
+                document = event_document(row, job_id=job_id)
                 yield json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
             if len(rows) < _AT_ONCE:
                 return
@@ -103,7 +104,7 @@ def stream(job_id: str, query: StreamQuery) -> Response:
     or after `Last-Event-ID`: `status`, `metrics`, `sample`, `checkpoint`, `health` and `log`. `progress` has no `id`
     and is not replayed. `end` is the last event.
     """
-    after = queries.last_event_id(query)
+    after = requests.last_event_id(query)
     here = services()
     _refuse_if_full()
     with here.database.read() as session:
@@ -115,7 +116,7 @@ def stream(job_id: str, query: StreamQuery) -> Response:
         here.hub,
         here.database,
         job,
-        representations.job_detail(job),
+        job_detail(job),
         after=after or 0,
         connection=_connection(),
         may_go_on=still_open(),
@@ -146,7 +147,7 @@ def stream_all(query: FeedQuery) -> Response:
             else:
                 page = listing.find(session, JobFilter(status=_UNFINISHED), owner=whose, limit=_SNAPSHOT)
                 rows, more = page.jobs, page.next_cursor is not None
-            shown = [representations.job_summary(job).model_dump(mode="json") for job in rows]
+            shown = [job_summary(job).model_dump(mode="json") for job in rows]
             return {"jobs": shown, "has_more": more}, {job.id: job.last_seq for job in rows}
 
     close = here.quotas.stream(whose)

@@ -33,7 +33,7 @@ from service.web.inference import loading
 from service.web.inference.loading import dataset_of, inference, job_of, with_network
 from service.web.middleware import problems
 from service.web.middleware.problems import Problem
-from service.web.schemas.representations import GenerateAnswer, PredictAnswer
+from service.web.schemas.inference import GenerateAnswer, PredictAnswer
 
 if TYPE_CHECKING:
     from service.web.inference.answering import LoadedModel

@@ -21,15 +21,14 @@ from service.spec.schema import Spec
 from service.states import Action
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
-from service.web import checking
+from service.web import checking, requests
 from service.web.answers import as_json, tag_of, tagged_json
 from service.web.endpoints import endpoint
 from service.web.middleware import problems
 from service.web.middleware.guard import actor, refused, still_open
 from service.web.middleware.problems import Problem
-from service.web.schemas import queries
+from service.web.schemas.jobs import DryRun, JobDetail, job_detail
 from service.web.schemas.queries import SubmitQuery
-from service.web.schemas.representations import DryRun, JobDetail, job_detail
 from service.web.services import owner, services
 from service.web.streaming.stream import Permission
 
@@ -56,7 +55,7 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     The response is sent as soon as the job is stored. A repeated request with the same `Idempotency-Key` gets the same
     response, with `Idempotency-Replayed: true`, and creates no second job. With `dry_run=true` nothing is stored.
     """
-    idempotency = queries.idempotency_key(document)
+    idempotency = requests.idempotency_key(document)
     here = services()
     if query.dry_run:
         return _dry_run(document)
@@ -121,7 +120,7 @@ def show(job_id: str) -> Response:
     Long polling: with `If-None-Match` and `Prefer: wait=30` the response is delayed until the job changes, or 30 s.
     """
     response = tagged_json(_read(job_id))
-    wait_s = queries.preferred_wait_s()
+    wait_s = requests.preferred_wait_s()
     if response.status_code == 304 and wait_s and not services().is_full:
         response = _wait_for_change(job_id, wait_s)
         response.headers["Preference-Applied"] = f"wait={wait_s}"
@@ -223,7 +222,7 @@ def fork(job_id: str, document: Any) -> Response:
     change. `start_epoch` of the new job is the epoch of the checkpoint. The checkpoint is copied, so the parent may be
     deleted. Without a `name` in the overrides, the fork of `first` is named `first-2`, or the next free number.
     """
-    idempotency = queries.idempotency_key(document)
+    idempotency = requests.idempotency_key(document)
     earlier = _answered(idempotency)
     if earlier is not None:
         return earlier
@@ -268,7 +267,7 @@ def reproduce(job_id: str) -> Response:
     `reproduction` of the new job says whether all results are bit-identical, or which epoch is the first to differ. The
     reproduction of `first` is named `first (reproduced)`.
     """
-    idempotency = queries.idempotency_key(None)
+    idempotency = requests.idempotency_key(None)
     earlier = _answered(idempotency)
     if earlier is not None:
         return earlier

@@ -14,10 +14,9 @@ from service.jobs.events import EventType
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.resources.pages import job_pages
-from service.web.schemas import representations
+from service.web.schemas.epochs import MetricTable, metric_table
 from service.web.schemas.queries import FilesQuery, MetricsQuery
-from service.web.schemas.representations import MetricTable, Results
-from service.web.schemas.results import read_results
+from service.web.schemas.results import Results, read_results
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("results", __name__)
@@ -54,7 +53,7 @@ def metrics(job_id: str, query: MetricsQuery) -> Result:
     with services().database.read() as session:
         job = actions.get(session, job_id, owner=owner())
         news = events.of_type(session, job_id, EventType.HEALTH)
-        table = representations.metric_table(job, actions.epochs(session, job_id), news)
+        table = metric_table(job, actions.epochs(session, job_id), news)
     if query.format == "json":
         return table
     response = Response(_csv(table), content_type="text/csv; charset=utf-8")

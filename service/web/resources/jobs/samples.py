@@ -16,9 +16,8 @@ from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.resources.pages import job_pages
-from service.web.schemas import representations
+from service.web.schemas.files import SampleList, film_urls, sample_item
 from service.web.schemas.queries import FilesQuery, PictureQuery, SampleQuery
-from service.web.schemas.representations import SampleList
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("samples", __name__)
@@ -34,9 +33,9 @@ def samples(job_id: str, query: FilesQuery) -> Result:
         actions.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
         exists = files.latest_epoch(session, job_id, ArtifactKind.SAMPLE) > 0
-    films = representations.film_urls(job_id, exists=exists)
+    films = film_urls(job_id, exists=exists)
     found = SampleList(
-        data=[representations.sample_item(row) for row in page.rows],
+        data=[sample_item(row) for row in page.rows],
         film=films.gif if films else None,
         films=films,
         has_more=page.next_cursor is not None,

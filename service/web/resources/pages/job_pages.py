@@ -13,7 +13,9 @@ from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Event, Job
 from service.web.answers import as_page, next_page
-from service.web.schemas import representations
+from service.web.schemas.epochs import event_document
+from service.web.schemas.files import artifact_item, checkpoint_item, film_urls, sample_item
+from service.web.schemas.jobs import job_detail
 from service.web.schemas.queries import EventQuery, FilesQuery
 from service.web.schemas.results import read_results
 from service.web.services import owner, services
@@ -103,9 +105,9 @@ def samples(job_id: str, query: FilesQuery) -> Response:
         "samples.html",
         job,
         "Samples",
-        samples=[representations.sample_item(row) for row in page.rows],
+        samples=[sample_item(row) for row in page.rows],
         total=total,
-        films=representations.film_urls(job_id, exists=total > 0),
+        films=film_urls(job_id, exists=total > 0),
         older=next_page(page.next_cursor) if page.next_cursor is not None else None,
     )
 
@@ -128,13 +130,13 @@ def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQue
     marks = {}
     for row in page.rows:
         if row.kind == ArtifactKind.CHECKPOINT:
-            item = representations.checkpoint_item(job, row, latest=latest)
+            item = checkpoint_item(job, row, latest=latest)
             marks[row.id] = [word for word, holds in (("best", item.best), ("latest", item.latest)) if holds]
     return _page(
         "files.html",
         job,
         section,
-        files=[representations.artifact_item(row) for row in page.rows],
+        files=[artifact_item(row) for row in page.rows],
         marks=marks,
         total=totals.count(kind),
         size_bytes=totals.size_bytes(kind),
@@ -153,12 +155,12 @@ def _page(template: str, job: Job, section: str, **values: Any) -> Response:
         "Files": f"/jobs/{job.id}/artifacts",
         "Results": f"/jobs/{job.id}/results",
     }
-    shown = representations.job_detail(job)
+    shown = job_detail(job)
     return as_page(template, job=shown, title=title, section=section, sections=sections, **values)
 
 
 def _line(row: Event, job_id: str) -> dict[str, Any]:
-    return representations.event_document(row, job_id=job_id) | {"level": events.level_of(row).value}
+    return event_document(row, job_id=job_id) | {"level": events.level_of(row).value}
 
 
 def _parameters(view: Wanted, q: str | None) -> dict[str, str]:

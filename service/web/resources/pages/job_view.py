@@ -18,8 +18,10 @@ from service.web import tiles
 from service.web.answers import as_page
 from service.web.endpoints import endpoint
 from service.web.inference.loading import class_names
-from service.web.schemas.classification import ConfusionMatrix
-from service.web.schemas.representations import artifact_item, checkpoint_items, event_document, job_detail
+from service.web.schemas.epochs import event_document
+from service.web.schemas.files import artifact_item, checkpoint_items
+from service.web.schemas.inference import ConfusionMatrix
+from service.web.schemas.jobs import job_detail
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("job_view", __name__)

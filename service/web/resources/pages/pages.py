@@ -13,8 +13,8 @@ from service.storage.artifacts import ArtifactKind
 from service.web.answers import as_page, next_page, see_other
 from service.web.endpoints import endpoint
 from service.web.resources.jobs.lists import group_jobs, list_jobs
+from service.web.schemas.jobs import job_detail
 from service.web.schemas.queries import MAX_COMPARED, CompareQuery, FilterQuery, GroupQuery, IndexQuery, NewQuery
-from service.web.schemas.representations import job_detail
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("pages", __name__)

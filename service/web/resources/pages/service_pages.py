@@ -15,8 +15,9 @@ from service.web.endpoints import endpoint
 from service.web.resources.service.keys import list_keys
 from service.web.resources.service.usage import list_usage
 from service.web.resources.service.workers import list_workers, read_queue
+from service.web.schemas.datasets import dataset_item
+from service.web.schemas.jobs import job_summary
 from service.web.schemas.queries import QueueQuery
-from service.web.schemas.representations import dataset_item, job_summary
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("service_pages", __name__)

@@ -9,8 +9,8 @@ from flask import Blueprint
 from service.access import audit, audit_seals
 from service.access.keys import Scope
 from service.web.endpoints import endpoint
+from service.web.schemas.access import AuditItem, AuditList, SealItem, SealList
 from service.web.schemas.queries import AuditQuery, SealsQuery
-from service.web.schemas.representations import AuditList, SealList, audit_item, seal_item
 from service.web.services import services
 
 blueprint: Final = Blueprint("audit", __name__)
@@ -29,7 +29,7 @@ def show(query: AuditQuery) -> AuditList:
             before=query.before,
             limit=query.limit + 1,
         )
-    shown = [audit_item(row) for row in rows[: query.limit]]
+    shown = [AuditItem.represent(row) for row in rows[: query.limit]]
     return AuditList(data=shown, next_before=shown[-1].id if len(rows) > query.limit else None)
 
 
@@ -43,5 +43,5 @@ def show_seals(query: SealsQuery) -> SealList:
     """
     with services().database.read() as session:
         seals = audit_seals.newest(session, before=query.before, limit=query.limit + 1)
-    shown = [seal_item(seal) for seal in seals[: query.limit]]
+    shown = [SealItem.represent(seal) for seal in seals[: query.limit]]
     return SealList(data=shown, next_before=shown[-1].id if len(seals) > query.limit else None)

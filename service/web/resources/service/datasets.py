@@ -19,7 +19,7 @@ from service.web.files.receiving import UploadForm
 from service.web.middleware.guard import actor
 from service.web.middleware.problems import Problem
 from service.web.resources.pages import service_pages
-from service.web.schemas.representations import DatasetItem, DatasetList, dataset_item
+from service.web.schemas.datasets import DatasetItem, DatasetList, dataset_item
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("datasets", __name__)

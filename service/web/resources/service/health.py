@@ -15,7 +15,7 @@ from service.storage.tables import Job
 from service.web.answers import as_json
 from service.web.endpoints import endpoint
 from service.web.openapi.operations import PUBLIC
-from service.web.schemas.representations import Check, Liveness, Readiness
+from service.web.schemas.service import Check, Liveness, Readiness
 from service.web.services import services
 
 blueprint: Final = Blueprint("health", __name__)

@@ -15,7 +15,7 @@ from service.storage.tables import ApiKey
 from service.web.endpoints import Result, endpoint
 from service.web.middleware.guard import actor
 from service.web.middleware.problems import Problem
-from service.web.schemas.service_answers import KeyItem, KeyList, NewKey, RotatedKey, key_item
+from service.web.schemas.access import KeyItem, KeyList, NewKey, RotatedKey, key_item
 from service.web.services import services
 
 blueprint: Final = Blueprint("keys", __name__)

@@ -9,10 +9,10 @@ from flask import Blueprint
 from service.datasets import importer
 from service.spec import schema, validation
 from service.spec.presets import DEFAULT_PRESET, PRESETS
+from service.web import requests
 from service.web.endpoints import endpoint
 from service.web.files import receiving
-from service.web.schemas import queries
-from service.web.schemas.representations import Limits, OwnerLimits
+from service.web.schemas.service import Limits, OwnerLimits
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("limits", __name__)
@@ -26,7 +26,7 @@ def limits() -> Limits:
     """Show the limits of specs and uploads, the names that are valid in specs, and the owner's quotas."""
     return Limits(
         owner=_of_owner(),
-        max_body_bytes=queries.MAX_BODY_BYTES,
+        max_body_bytes=requests.MAX_BODY_BYTES,
         max_upload_bytes=receiving.MAX_UPLOAD_BYTES,
         max_unpacked_bytes=importer.MAX_UNPACKED_BYTES,
         max_image_side=importer.MAX_SIDE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Final
 
 from flask import Blueprint, Response
@@ -13,7 +12,7 @@ from service.spec.presets import DEFAULT_PRESET
 from service.web.answers import as_json
 from service.web.endpoints import endpoint
 from service.web.openapi import builder
-from service.web.schemas.representations import PresetItem, PresetList, ReachedItem
+from service.web.schemas.service import PresetItem, PresetList, ReachedItem
 
 blueprint: Final = Blueprint("presets", __name__)
 
@@ -30,7 +29,7 @@ def show_list() -> PresetList:
             name=name,
             is_default=name == DEFAULT_PRESET[kind],
             summary=info.summary,
-            reaches=[ReachedItem(**asdict(reached)) for reached in info.reaches],
+            reaches=[ReachedItem.represent(reached) for reached in info.reaches],
             spec=validation.resolve({"kind": kind, "preset": name}).model_dump(mode="json"),
         )
         for kind, presets in PRESET_INFO.items()

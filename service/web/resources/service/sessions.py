@@ -7,14 +7,13 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from service.access import keys
-from service.access.keys import Identity
 from service.jobs.changes import SignIn
 from service.web.answers import as_json, as_page
 from service.web.endpoints import endpoint
 from service.web.middleware.guard import COOKIE, checked_key, identity, named_actor
 from service.web.middleware.problems import Problem
 from service.web.openapi.operations import PUBLIC
-from service.web.schemas.representations import SessionItem, at_time
+from service.web.schemas.access import SessionItem, session_item
 from service.web.services import services
 
 blueprint: Final = Blueprint("sessions", __name__)
@@ -49,7 +48,7 @@ def sign_in(body: SignIn) -> Response:
         raise
     here.quotas.sign_in(found.key_id)
     signed_in, token = keys.sign_in(here.database, found, by=named_actor(found))
-    response = as_json(_item(signed_in), 201)
+    response = as_json(session_item(signed_in), 201)
     response.set_cookie(
         COOKIE, token, max_age=keys.SESSION_S, httponly=True, samesite="Strict", secure=_is_behind_tls(), path="/"
     )
@@ -60,7 +59,7 @@ def sign_in(body: SignIn) -> Response:
 @endpoint(TAG, SessionItem)
 def show() -> SessionItem:
     """Show the owner, scope and name of the key behind this request."""
-    return _item(identity())
+    return session_item(identity())
 
 
 @blueprint.delete("/session")
@@ -82,13 +81,6 @@ def sign_out() -> Response:
 def page() -> Response:
     """Show the sign-in form."""
     return as_page("sign_in.html")
-
-
-def _item(found: Identity | None) -> SessionItem:
-    if found is None:
-        return SessionItem(owner=None, scope=keys.Scope.ADMIN, key=None, expires_at=None)
-    expires_at = at_time(found.expires_ms) if found.expires_ms is not None else None
-    return SessionItem(owner=found.owner, scope=found.scope, key=found.key_name, expires_at=expires_at)
 
 
 def _is_behind_tls() -> bool:

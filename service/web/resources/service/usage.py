@@ -10,7 +10,7 @@ from service.access import usage
 from service.access.usage import Usage
 from service.web.endpoints import endpoint
 from service.web.middleware.guard import sees_all
-from service.web.schemas.service_answers import UsageItem, UsageList, usage_item
+from service.web.schemas.access import UsageItem, UsageList, usage_item
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("usage", __name__)
