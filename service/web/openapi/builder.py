@@ -248,7 +248,25 @@ def _schemas() -> dict[str, Any]:
             schemas |= query.model_json_schema(ref_template=_REFERENCE).get("$defs", {})
     either, parts = _specs(_REFERENCE)
     schemas = parts | schemas | {"SpecAsSent": either}
-    return dict(sorted(schemas.items()))
+    return {name: _portable(schema) for name, schema in sorted(schemas.items())}
+
+
+def _portable(schema: Any) -> Any:
+    """A schema without what generators of clients refuse: defaults that are objects, null as the default of what
+    cannot be null, and several lists of choices with one title. None of it says anything about what may be sent."""
+    if isinstance(schema, list):
+        return [_portable(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    left_out = {"title"} if schema.get("title") == SHORTHAND else set()
+    default = schema.get("default", "")
+    if isinstance(default, dict) or (default is None and schema.get("type", "null") != "null"):
+        left_out.add("default")
+    return {
+        key: {name: _portable(part) for name, part in value.items()} if key == "properties" else _portable(value)
+        for key, value in schema.items()
+        if key not in left_out
+    }
 
 
 def _answers(base: type[Answer]) -> Iterator[type[Answer]]:

@@ -78,6 +78,7 @@ def cell(job_id: str, true: int, predicted: int, query: CellQuery) -> ConfusionC
 @endpoint(
     TAG,
     "image/png",
+    other_media=downloads.AS_OCTETS,
     query=CellQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},

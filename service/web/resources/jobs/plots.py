@@ -24,6 +24,7 @@ _MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
 @endpoint(
     TAG,
     "image/png",
+    other_media=downloads.AS_OCTETS,
     query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},

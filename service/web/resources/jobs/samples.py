@@ -48,6 +48,7 @@ def samples(job_id: str, query: FilesQuery) -> Result:
 @endpoint(
     TAG,
     "image/png",
+    other_media=downloads.AS_OCTETS,
     query=SampleQuery,
     headers=downloads.HEADERS,
     also=downloads.ALSO,
@@ -79,6 +80,7 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
 @endpoint(
     TAG,
     "image/gif",
+    other_media=downloads.AS_OCTETS,
     query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
@@ -96,6 +98,7 @@ def film(job_id: str) -> Response:
 @endpoint(
     TAG,
     "image/webp",
+    other_media=downloads.AS_OCTETS,
     query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},

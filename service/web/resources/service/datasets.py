@@ -168,6 +168,7 @@ def delete(name: str) -> Response:
 @endpoint(
     TAG,
     "image/png",
+    other_media=downloads.AS_OCTETS,
     headers=("If-None-Match",),
     also={304: "The client has it."},
     problems=("dataset_not_found", "not_yet", "dataset_unavailable"),
@@ -182,6 +183,7 @@ def preview(name: str) -> Response:
 @endpoint(
     TAG,
     "image/png",
+    other_media=downloads.AS_OCTETS,
     headers=("If-None-Match",),
     also={304: "The client has it."},
     problems=("dataset_not_found", "not_found", "not_yet", "dataset_unavailable"),
