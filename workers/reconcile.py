@@ -19,7 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import audit_seals, keys
 from service.errors import SettingsError
-from service.jobs import actions, leases, uploads
+from service.jobs import submissions, uploads, worker_registry
+from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.jobs.uploads import UploadFolder
 from service.maintenance import restoring, retention
@@ -52,9 +53,9 @@ def remind(database: Database, sender: Celery | None) -> None:
         return
     with database.read() as session:
         # No more hints than there are free slots, or they would pile up where nobody takes them.
-        live = [worker for worker in leases.live_workers(session) if not worker.draining]
+        live = [worker for worker in worker_registry.live_workers(session) if not worker.draining]
         free = sum(max(0, worker.slots - worker.running) for worker in live)
-        waiting = actions.stale_queued(session, waited_s=STALE_QUEUED_S, limit=free)
+        waiting = queue.stale_queued(session, waited_s=STALE_QUEUED_S, limit=free)
     for job_id in waiting:
         try:
             wake(sender, job_id)
@@ -68,7 +69,8 @@ def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, 
     restore runs, whose files have no rows yet."""
     if restoring.is_running(received.artifacts):
         return
-    actions.purge_expired(database)
+    submissions.purge_expired(database)
+    worker_registry.purge_expired(database)
     keys.purge_expired(database)
     gone = retention.apply(database, artifacts, policy)
     for what, items in (

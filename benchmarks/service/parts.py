@@ -21,8 +21,8 @@ from PIL import Image
 from benchmarks.service.clients import _percentile
 from benchmarks.service.place import ROOT, Place, Places
 from benchmarks.service.rows import fill
-from service.jobs import actions, leases
-from service.jobs.queries import listing
+from service.jobs import leases
+from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter
 
 KINDS: Final = ("sqlite", "postgresql")
@@ -251,7 +251,7 @@ def _epoch_seconds(place: Place, job_id: str, seconds: float) -> float:
 
     def commits() -> tuple[int, int]:
         with place.database.read() as session:
-            rows = actions.epochs(session, job_id)
+            rows = lookup.epochs(session, job_id)
             return (rows[-1].epoch, rows[-1].finished_ms) if rows else (0, leases.clock(place.database))
 
     first, began = commits()
@@ -276,7 +276,7 @@ def share(places: Places, rounds: int) -> list[Figures]:
                 time.sleep(1)
                 job = place.until_end(place.submit(**spec))
                 with place.database.read() as session:
-                    row = actions.get(session, job["id"])
+                    row = lookup.get(session, job["id"])
                     assert row.finished_ms is not None
                     times[kind].append((row.finished_ms - row.created_ms) / 1000)
     for kind in KINDS:
@@ -337,7 +337,7 @@ def _two_jobs(place: Place, spec: dict[str, Any]) -> float:
     time.sleep(2)
     rows = [place.until_end(job_id) for job_id in [place.submit(**spec), place.submit(**spec)]]
     with place.database.read() as session:
-        ended = [actions.get(session, row["id"]) for row in rows]
+        ended = [lookup.get(session, row["id"]) for row in rows]
     return (max(job.finished_ms or 0 for job in ended) - min(job.created_ms for job in ended)) / 1000
 
 

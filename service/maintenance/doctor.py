@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from migrations.upgrade import config
 from service.access import audit_seals
-from service.jobs import leases
+from service.jobs import leases, worker_registry
 from service.runtime import broker
 from service.runtime.settings import Settings
 from service.states import Status
@@ -133,7 +133,7 @@ def _schema(database: Database) -> Diagnosis:
 
 def _workers(database: Database) -> Diagnosis:
     with database.read() as session:
-        alive = leases.live_workers(session)
+        alive = worker_registry.live_workers(session)
         waiting = session.scalar(select(func.count()).where(Job.status == Status.QUEUED)) or 0
     if not alive:
         return Diagnosis(

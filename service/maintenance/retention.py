@@ -15,8 +15,10 @@ from sqlalchemy.orm import Session
 from service.access import audit_seals
 from service.errors import IllegalTransition, JobNotFound
 from service.jobs import actions, leases
+from service.jobs.queries import lookup
 from service.runtime.settings import Settings
 from service.states import TERMINAL, Status
+from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactKind, ArtifactStore, Stored
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
@@ -88,7 +90,7 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> RetentionP
 
     def named(job_ids: Sequence[str]) -> dict[str, set[str]]:
         with database.read() as session:
-            return actions.paths(session, job_ids)
+            return lookup.paths(session, job_ids)
 
     cached: list[Stored] = []
 
@@ -207,7 +209,7 @@ def _remove_checkpoints(
             if job is None or not _is_over(job, now_ms - int(policy.checkpoints_days * _DAY_MS)):
                 continue
             session.execute(delete(Artifact).where(Artifact.path.in_([item.name for item in items])))
-            actions.measure(session, job_id)
+            artifact_rows.update_job_size(session, job_id)
         store.remove(item.name for item in items)
         gone += items
     return gone
@@ -218,7 +220,7 @@ def _still_orphaned(database: Database, going: Sequence[Removable]) -> Iterator[
     for start in range(0, len(going), _BATCH):
         batch = going[start : start + _BATCH]
         with database.read() as session:
-            by_job = actions.paths(session, {item.name.partition("/")[0] for item in batch})
+            by_job = lookup.paths(session, {item.name.partition("/")[0] for item in batch})
         named = set().union(*by_job.values())
         yield from (item for item in batch if item.name not in named)
 

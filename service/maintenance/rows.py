@@ -17,8 +17,8 @@ from sqlalchemy import JSON, Connection, MetaData, Table, func, insert, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from migrations import upgrade as migrations
-from service.jobs import actions
 from service.maintenance.parts import BackupError
+from service.storage import artifact_rows
 from service.storage.database import Database
 from service.storage.tables import Artifact, Base, Upload, Worker
 
@@ -116,7 +116,7 @@ def load(database: Database, schema: str, parts: Iterable[tuple[str, str, list[d
                 raise BackupError(f"{part}: the database refuses these rows: {reason}") from error
         _go_on_counting(connection, tables.values())
         command.upgrade(migrations.config(connection), "head")
-        connection.execute(actions.measurement())  # the rows of files that were left out are not there
+        connection.execute(artifact_rows.job_sizes_update())  # the rows of files that were left out are not there
 
 
 def _revisions() -> list[str]:

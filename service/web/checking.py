@@ -7,7 +7,7 @@ from typing import Any, Final, assert_never
 from service import datasets
 from service.datasets import DatasetInfo, DatasetState
 from service.errors import Fault, SpecError
-from service.jobs import estimates
+from service.jobs.estimation import estimates
 from service.spec import layer_shapes, validation
 from service.spec.layer_shapes import Shape
 from service.spec.schema import Spec

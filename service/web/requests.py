@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from flask import request
 from pydantic import ValidationError
 
-from service.jobs import actions
+from service.jobs import submissions
 from service.spec import validation
 from service.web.middleware.problems import Problem
 from service.web.schemas.queries import Query, StreamQuery
@@ -82,7 +82,7 @@ def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> An
         return validation.parse_json(body)
 
 
-def idempotency_key(body: Any) -> actions.IdempotencyKey | None:
+def idempotency_key(body: Any) -> submissions.IdempotencyKey | None:
     """The client's name for this request, with what the request says.
 
     Raises:
@@ -95,7 +95,7 @@ def idempotency_key(body: Any) -> actions.IdempotencyKey | None:
         detail = "must have 1 to 255 printable ASCII characters"
         raise _bad_parameters([{"parameter": "Idempotency-Key", "detail": detail, "code": "invalid_value"}])
     said = "\n".join([request.method, request.path, validation.canonical(body)])
-    return actions.IdempotencyKey(key=key, fingerprint=hashlib.sha256(said.encode()).hexdigest())
+    return submissions.IdempotencyKey(key=key, fingerprint=hashlib.sha256(said.encode()).hexdigest())
 
 
 def last_event_id(query: StreamQuery) -> int | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from service.jobs import actions, events
+from service.jobs import events
+from service.jobs.queries import lookup
 from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
@@ -28,13 +29,13 @@ class Reference:
     def of(cls, database: Database, job_id: str) -> Reference:
         """Take an undisturbed job for the reference."""
         with database.read() as session:
-            job = actions.get(session, job_id)
+            job = lookup.get(session, job_id)
             assert (job.status, job.lease) == (Status.SUCCEEDED, 1), "the reference itself was disturbed"
             assert job.result_digest is not None
             return cls(
-                epochs=[(row.epoch, row.metrics, row.samples_digest) for row in actions.epochs(session, job_id)],
+                epochs=[(row.epoch, row.metrics, row.samples_digest) for row in lookup.epochs(session, job_id)],
                 result_digest=job.result_digest,
-                final_sha256=actions.checkpoint(session, job, "latest").sha256,
+                final_sha256=lookup.checkpoint(session, job, "latest").sha256,
             )
 
 
@@ -65,7 +66,7 @@ def check(
             assert [event.seq for event in log] == list(range(1, job.last_seq + 1)), f"I7: {where} has holes in its log"
             codes = [event.data["code"] for event in log if event.type == "log"]
             assert "determinism_violation" not in codes, f"I10: {where} was trained again with other bits"
-            rows = actions.epochs(session, job.id)
+            rows = lookup.epochs(session, job.id)
             assert [row.epoch for row in rows] == list(range(1, job.epoch + 1)), (
                 f"I4: {where} lacks or repeats an epoch"
             )
@@ -77,21 +78,21 @@ def check(
                 mine = [(row.epoch, row.metrics, row.samples_digest) for row in rows]
                 assert mine == list(reference.epochs), f"I5: {where} gave other numbers"
                 assert job.result_digest == reference.result_digest, f"I6: {where} has another result"
-                assert actions.checkpoint(session, job, "latest").sha256 == reference.final_sha256, (
+                assert lookup.checkpoint(session, job, "latest").sha256 == reference.final_sha256, (
                     f"I6: {where}: weights"
                 )
-            for row in actions.artifacts(session, job.id):
+            for row in lookup.artifacts(session, job.id):
                 data = (artifacts.root / row.path).read_bytes()  # I9: no row without its file
                 assert hashlib.sha256(data).hexdigest() == row.sha256, (
                     f"I9: {where}: {row.path} is not what was written"
                 )
                 named.add(row.path)
-            kept = actions.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
+            kept = lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
             assert kept or not job.epoch, f"I9: {where} has epochs and no checkpoint"
 
     def paths(job_ids: Sequence[str]) -> dict[str, set[str]]:
         with database.read() as session:
-            return actions.paths(session, job_ids)
+            return lookup.paths(session, job_ids)
 
     artifacts.sweep(paths, older_than_s=-1)
     left = {str(path.relative_to(artifacts.root)) for path in artifacts.root.rglob("*") if path.is_file()}

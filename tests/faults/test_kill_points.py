@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from service.errors import LeaseLost
-from service.jobs import actions, leases
+from service.jobs import actions, commits, leases
+from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.states import Request, Status
 from service.storage.artifacts import ArtifactKind
@@ -63,9 +64,9 @@ def test_a_child_that_dies_while_older_checkpoints_go_leaves_the_best_and_the_la
     job = process.workers.job(job_id)
     assert (job.status, job.result_digest) == (Status.SUCCEEDED, reference.result_digest)
     with process.database.read() as session:
-        kept = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        kept = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
         assert {row.epoch for row in kept} == {job.best_epoch, 3}
-        assert job.size_bytes == sum(row.size_bytes for row in actions.artifacts(session, job_id))
+        assert job.size_bytes == sum(row.size_bytes for row in lookup.artifacts(session, job_id))
 
 
 def test_files_that_cannot_be_removed_at_the_end_do_not_undo_the_success(
@@ -175,7 +176,7 @@ def test_a_file_that_could_not_be_synced_or_named_never_becomes_a_checkpoint(
 
 def newest_checkpoints(process: InProcess, job_id: str) -> list[Path]:
     with process.database.read() as session:
-        rows = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)[::-1]
+        rows = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)[::-1]
     return [process.artifacts.root / row.path for row in rows]
 
 
@@ -351,7 +352,7 @@ def test_a_worker_without_the_fence_is_found_out(
             leases.hand_back(process.database, stale, Request.PAUSE)
         assert process.train(fresh) == "succeeded"
         with contextlib.suppress(LeaseLost):
-            leases.succeed(process.database, stale, "sha256:stale")
+            commits.succeed(process.database, stale, "sha256:stale")
 
     zombie()
     process.check(reference)
@@ -362,7 +363,7 @@ def test_a_worker_without_the_fence_is_found_out(
             setattr(job, name, value)
         return job  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(leases, "_guard", unfenced)
+    monkeypatch.setattr(leases, "guard", unfenced)
     with pytest.raises(AssertionError):  # noqa: PT012 - wherever it turns red
         zombie()
         process.check(reference)

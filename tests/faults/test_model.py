@@ -19,10 +19,12 @@ from sqlalchemy import event, select, update
 
 from migrations.upgrade import upgrade
 from service.errors import IllegalTransition, LeaseLost
-from service.jobs import actions, events, leases
-from service.jobs.actions import Submission
-from service.jobs.leases import Claim, EpochRecord, Position
+from service.jobs import actions, commits, events, leases, submissions
+from service.jobs.commits import EpochRecord
+from service.jobs.leases import Claim, Position
+from service.jobs.queries import lookup
 from service.jobs.rescue import rescue
+from service.jobs.submissions import Submission
 from service.spec.validation import resolve
 from service.states import TERMINAL, Request, Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
@@ -75,7 +77,7 @@ class Protocol(RuleBasedStateMachine):
 
     def job(self, job_id: str) -> Job:
         with self.database.read() as session:
-            return actions.get(session, job_id)
+            return lookup.get(session, job_id)
 
     def heard(self, worker: Worker, write: Callable[[], Any]) -> bool:
         """Make a write of a worker: it must be heard if, and only if, the lease is live."""
@@ -92,7 +94,9 @@ class Protocol(RuleBasedStateMachine):
     @rule(target=job_ids)
     def submit(self) -> str:
         submission = Submission(spec=SPEC, resolved=resolve(SPEC), steps=30)
-        answer, _ = actions.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+        answer, _ = submissions.submit(
+            self.database, submission, idempotency=None, represent=lambda job: {"id": job.id}
+        )
         self.jobs[answer["id"]] = Expected()
         return str(answer["id"])
 
@@ -108,7 +112,7 @@ class Protocol(RuleBasedStateMachine):
         assert held.lease > max(expected.live, 0)
         expected.live = held.lease
         with self.database.read() as session:
-            kept = actions.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)
+            kept = lookup.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)
         return Worker(held, kept[-1].epoch if kept else 0)
 
     @rule(worker=workers)
@@ -138,7 +142,7 @@ class Protocol(RuleBasedStateMachine):
             self.artifacts.remove([file.path])
 
     def _commit(self, worker: Worker, record: EpochRecord) -> list[str]:
-        return leases.commit_epoch(self.database, worker.held, record, keep_last=1)
+        return commits.commit_epoch(self.database, worker.held, record, keep_last=1)
 
     @rule(worker=workers)
     def renew(self, worker: Worker) -> None:
@@ -149,7 +153,7 @@ class Protocol(RuleBasedStateMachine):
     def succeed(self, worker: Worker) -> None:
         if worker.held.job_id not in self.jobs or worker.epoch < EPOCHS:
             return
-        if self.heard(worker, lambda: leases.succeed(self.database, worker.held, "sha256:x")):
+        if self.heard(worker, lambda: commits.succeed(self.database, worker.held, "sha256:x")):
             self._let_go(worker)
 
     @rule(worker=workers)
@@ -157,7 +161,7 @@ class Protocol(RuleBasedStateMachine):
         if worker.held.job_id not in self.jobs:
             return
         error = {"code": "internal", "message": "m"}
-        if self.heard(worker, lambda: leases.fail(self.database, worker.held, error)):
+        if self.heard(worker, lambda: commits.fail(self.database, worker.held, error)):
             self._let_go(worker)
 
     @rule(worker=workers, request=st.sampled_from([None, *Request]))
@@ -179,9 +183,9 @@ class Protocol(RuleBasedStateMachine):
     def lose_the_newest_checkpoint(self, worker: Worker) -> None:
         if worker.held.job_id not in self.jobs:
             return
-        found = leases.checkpoints(self.database, worker.held)
+        found = commits.checkpoints(self.database, worker.held)
         if found and self.jobs[worker.held.job_id].live == worker.held.lease:
-            leases.drop_checkpoint(self.database, worker.held, found[0], "bits")
+            commits.drop_checkpoint(self.database, worker.held, found[0], "bits")
             worker.epoch = found[1].epoch if len(found) > 1 else 0
             self.artifacts.remove([found[0].path])
 
@@ -255,9 +259,9 @@ class Protocol(RuleBasedStateMachine):
                 retries = [item for item in log if item.type == "status" and item.data["reason"] == "retried"]
                 assert len(ends) - len(retries) == (job.status in TERMINAL)
                 assert not [item for item in log if item.data.get("code") == "determinism_violation"]
-                assert {row.epoch for row in actions.epochs(session, job.id)} == expected.committed
+                assert {row.epoch for row in lookup.epochs(session, job.id)} == expected.committed
                 assert job.epoch == max(expected.committed, default=0)
-                for row in actions.artifacts(session, job.id):
+                for row in lookup.artifacts(session, job.id):
                     assert (self.artifacts.root / row.path).exists()
 
 
@@ -320,7 +324,7 @@ def test_a_zombie_is_heard_only_without_the_fence(
         return found
 
     if not fenced:
-        monkeypatch.setattr(leases, "_guard", unfenced)
+        monkeypatch.setattr(leases, "guard", unfenced)
     monkeypatch.setattr(Protocol, "template", template, raising=False)
     machine = Protocol()
     try:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy import event, text, update
 from sqlalchemy.exc import OperationalError
 
 from service.errors import LeaseLost
-from service.jobs import leases
+from service.jobs import commits, leases
 from service.jobs.leases import Claim
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.states import Status
@@ -183,15 +184,16 @@ class Cut:
         return answer
 
 
-@pytest.mark.parametrize("write", ["begin", "commit_epoch"])
+@pytest.mark.parametrize(("module", "write"), [(leases, "begin"), (commits, "commit_epoch")])
 def test_a_commit_whose_answer_is_lost_is_asked_for_again_and_counts_once(
     process: InProcess,
     reference: Reference,
     monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
     write: str,
 ) -> None:
     process.submit()
-    monkeypatch.setattr(leases, write, Cut(getattr(leases, write)))
+    monkeypatch.setattr(module, write, Cut(getattr(module, write)))
     assert process.train() == "succeeded"
     process.check(reference)
 
@@ -202,7 +204,7 @@ def test_an_end_whose_answer_is_lost_is_one_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process.submit()
-    monkeypatch.setattr(leases, "succeed", Cut(leases.succeed))
+    monkeypatch.setattr(commits, "succeed", Cut(commits.succeed))
     with pytest.raises(LeaseLost):  # it finds its work done
         process.train()
     process.check(reference)
@@ -216,15 +218,15 @@ def test_files_of_a_commit_that_may_have_landed_are_not_removed(
     """The answer is lost, and before the second try somebody else has the job: the first may name the files."""
     job_id = process.submit()
     held = process.claim()
-    commit = leases.commit_epoch
+    commit = commits.commit_epoch
 
     def commit_and_lose(*arguments: Any, **named: Any) -> Any:
         commit(*arguments, **named)
         leases.report_death(process.database, held, "silent")
-        monkeypatch.setattr(leases, "commit_epoch", commit)
+        monkeypatch.setattr(commits, "commit_epoch", commit)
         raise away()
 
-    monkeypatch.setattr(leases, "commit_epoch", commit_and_lose)
+    monkeypatch.setattr(commits, "commit_epoch", commit_and_lose)
     with pytest.raises(LeaseLost):
         process.train(held)
     assert process.workers.job(job_id).epoch == 1
@@ -382,15 +384,15 @@ def test_a_child_that_is_told_to_stop_while_it_asks_again_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process.submit()
-    orders, commit = NoSupervisor(), leases.commit_epoch
+    orders, commit = NoSupervisor(), commits.commit_epoch
 
     def fail(*_: Any, **__: Any) -> Any:
         orders.stop(None)
         raise away()
 
-    monkeypatch.setattr(leases, "commit_epoch", fail)
+    monkeypatch.setattr(commits, "commit_epoch", fail)
     assert process.train(orders=orders) == "handed back"
-    monkeypatch.setattr(leases, "commit_epoch", commit)
+    monkeypatch.setattr(commits, "commit_epoch", commit)
     assert process.train() == "succeeded"
 
 

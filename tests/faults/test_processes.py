@@ -208,7 +208,7 @@ def unfenced(session, held, **values):
     job.lease_expires_ms = leases._expiry(held.lease_s)
     return job
 
-leases._guard = unfenced
+leases.guard = unfenced
 leases.requested = lambda database, held: None
 """
 

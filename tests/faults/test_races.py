@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import update
 
 from service.errors import IdempotencyConflict, IllegalTransition, JobNotFound, LeaseLost
-from service.jobs import actions, leases
-from service.jobs.actions import IdempotencyKey, Submission
+from service.jobs import actions, commits, leases, submissions
 from service.jobs.rescue import rescue
+from service.jobs.submissions import IdempotencyKey, Submission
 from service.spec.validation import resolve
 from service.states import TERMINAL, Request, Status
 from service.storage.tables import Job
@@ -58,8 +58,8 @@ def race(process: InProcess, seed: int, rounds: int) -> None:
         held = process.claim()
         against = rng.choice(
             [
-                lambda held=held: leases.succeed(process.database, held, "sha256:x"),
-                lambda held=held: leases.fail(process.database, held, {"code": "internal", "message": "m"}),
+                lambda held=held: commits.succeed(process.database, held, "sha256:x"),
+                lambda held=held: commits.fail(process.database, held, {"code": "internal", "message": "m"}),
                 lambda held=held: leases.hand_back(process.database, held, rng.choice([None, Request.PAUSE])),
                 lambda held=held: leases.report_death(process.database, held, "died"),
                 lambda job_id=job_id: actions.pause(process.database, job_id),
@@ -90,7 +90,7 @@ def test_of_two_deletions_and_a_retry_one_wins(process: InProcess) -> None:
     rng = random.Random(0)
     for _ in range(4):
         job_id = process.submit()
-        leases.fail(process.database, process.claim(), {"code": "internal", "message": "m"})
+        commits.fail(process.database, process.claim(), {"code": "internal", "message": "m"})
         process.accepted.remove(job_id)
         remove = lambda job_id=job_id: actions.remove(process.database, job_id)  # noqa: E731 - it is called twice
         at_random(rng, remove, lambda job_id=job_id: actions.retry(process.database, job_id), remove)
@@ -112,7 +112,7 @@ def test_of_two_schedulers_one_rescues_and_the_silent_worker_is_not_heard(proces
         at_random(rng, take, take)
         assert rescued == [job_id]
         with pytest.raises(LeaseLost):
-            leases.succeed(process.database, held, "sha256:late")
+            commits.succeed(process.database, held, "sha256:late")
         job = process.workers.job(job_id)
         assert (job.status, job.attempt, job.result_digest) == (Status.QUEUED, 2, None)
         actions.cancel(process.database, job_id)
@@ -127,7 +127,9 @@ def post_at_once(process: InProcess, count: int) -> set[str]:
     def post(number: int) -> None:
         key = IdempotencyKey(key="one", fingerprint="other" if number % 5 == 4 else "same")
         submission = Submission(spec=QUICK, resolved=spec, steps=51)
-        answer, _ = actions.submit(process.database, submission, idempotency=key, represent=lambda job: {"id": job.id})
+        answer, _ = submissions.submit(
+            process.database, submission, idempotency=key, represent=lambda job: {"id": job.id}
+        )
         told.add(answer["id"])
 
     post(0)
@@ -148,5 +150,5 @@ def test_where_keys_are_not_kept_fifty_requests_are_found_out(
     process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F24 once more, the check switched off: it must turn red."""
-    monkeypatch.setattr(actions, "_take_key", lambda *_: None)
+    monkeypatch.setattr(submissions, "_take_key", lambda *_: None)
     assert len(post_at_once(process, 10)) > 1

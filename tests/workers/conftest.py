@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from migrations.upgrade import upgrade
-from service.jobs import actions, calibrations, events
-from service.jobs.actions import Submission
+from service.jobs import events, submissions
+from service.jobs.estimation import calibrations
+from service.jobs.queries import lookup
+from service.jobs.submissions import Submission
 from service.runtime.settings import Settings
 from service.spec import costs
 from service.spec.validation import resolve
@@ -80,12 +82,14 @@ class WorkerHarness:
     def store(self, document: dict[str, Any]) -> str:
         resolved = resolve(document)
         submission = Submission(spec=document, resolved=resolved, steps=costs.total_steps(resolved, self.train_count))
-        answer, _ = actions.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+        answer, _ = submissions.submit(
+            self.database, submission, idempotency=None, represent=lambda job: {"id": job.id}
+        )
         return str(answer["id"])
 
     def job(self, job_id: str) -> Job:
         with self.database.read() as session:
-            return actions.get(session, job_id)
+            return lookup.get(session, job_id)
 
     def log(self, job_id: str) -> list[Event]:
         with self.database.read() as session:

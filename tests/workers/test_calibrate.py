@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
-from service.jobs import calibrations
+from service.jobs.estimation import calibrations
 from service.spec import work
 from service.storage.tables import Calibration
 from tests.waiting import wait_until

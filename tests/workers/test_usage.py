@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
-from service.jobs import actions
 from service.jobs.leases import Claim
+from service.jobs.queries import lookup
 from tests.workers.conftest import WorkerHarness, children_of
 from workers.usage import ChildMeter, OwnMeter
 
@@ -24,7 +24,7 @@ def test_a_job_tells_what_it_used_as_a_whole_and_in_each_epoch(workers: WorkerHa
     workers.start()
     job = workers.until_end(job_id)
     with workers.database.read() as session:
-        epochs = actions.epochs(session, job_id)
+        epochs = lookup.epochs(session, job_id)
     each = [row.cpu_seconds or 0.0 for row in epochs]
     assert all(0 < seconds <= row.seconds + 0.5 for seconds, row in zip(each, epochs, strict=True))
     assert job.cpu_seconds is not None
@@ -65,7 +65,7 @@ def test_a_job_goes_on_counting_after_its_child_was_killed(workers: WorkerHarnes
     assert after.cpu_seconds is not None
     assert before.cpu_seconds is not None
     with workers.database.read() as session:
-        rows = actions.epochs(session, job_id)
+        rows = lookup.epochs(session, job_id)
     first = sum(row.cpu_seconds or 0 for row in rows if row.lease == 1)
     second = sum(row.cpu_seconds or 0 for row in rows if row.lease == 2 and row.epoch <= after.epoch)
     assert first > 0

@@ -17,7 +17,8 @@ from sqlalchemy import text
 from service.access import audit_seals
 from service.access.audit_chain import verify
 from service.datasets import load
-from service.jobs import actions, leases
+from service.jobs import actions, worker_registry
+from service.jobs.queries import lookup
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database, now_ms
@@ -62,7 +63,7 @@ def test_a_job_that_succeeded_keeps_as_many_checkpoints_as_its_spec_says_or_the_
     workers.start()
     job = workers.until_end(job_id)
     with workers.database.read() as session:
-        files = actions.artifacts(session, job_id)
+        files = lookup.artifacts(session, job_id)
     epochs = {row.epoch for row in files if row.kind == ArtifactKind.CHECKPOINT}
     assert epochs == {4, 3, 2, 1} - set(range(1, 5 - kept)) | {job.best_epoch}
     workers.stop()  # the files go after the rows
@@ -81,9 +82,9 @@ def test_a_job_leaves_metrics_samples_and_checkpoints(workers: WorkerHarness) ->
     assert job.provenance is not None
     assert job.provenance["threads"] == 1
     with workers.database.read() as session:
-        epochs = actions.epochs(session, job_id)
-        files = actions.artifacts(session, job_id)
-        latest = actions.checkpoint(session, job, "latest")
+        epochs = lookup.epochs(session, job_id)
+        files = lookup.artifacts(session, job_id)
+        latest = lookup.checkpoint(session, job, "latest")
     assert [row.epoch for row in epochs] == [1, 2, 3]
     assert {row.epoch for row in files if row.kind == ArtifactKind.SAMPLE} == {1, 2, 3}
     assert {row.epoch for row in files if row.kind == ArtifactKind.CHECKPOINT} == {3, job.best_epoch}
@@ -111,7 +112,7 @@ def test_a_job_that_stops_early_succeeds_with_its_last_epoch_kept(light: WorkerH
     assert job.stopped_early is not None
     assert (job.stopped_early["metric"], job.stopped_early["best_epoch"]) == ("val_accuracy", 1)
     with light.database.read() as session:
-        files = {(row.kind, row.epoch) for row in actions.artifacts(session, job_id)}
+        files = {(row.kind, row.epoch) for row in lookup.artifacts(session, job_id)}
     assert {(ArtifactKind.CHECKPOINT, 2), (ArtifactKind.SAMPLE, 2)} <= files
     assert [event.data["code"] for event in light.log(job_id) if event.type == "log"] == ["stopped_early"]
 
@@ -191,7 +192,7 @@ def test_a_cancelled_job_keeps_what_it_has(light: WorkerHarness) -> None:
     actions.cancel(light.database, job_id)
     job = light.until(job_id, lambda job: job.status == Status.CANCELLED, 5)
     with light.database.read() as session:
-        assert actions.checkpoint(session, job, "latest").epoch == job.epoch
+        assert lookup.checkpoint(session, job, "latest").epoch == job.epoch
 
 
 DIVERGING: dict[str, Any] = {
@@ -216,7 +217,7 @@ def test_a_loss_that_is_no_number_any_more_fails_the_job_with_advice(light: Work
     assert "retry" not in actions.actions_of(job)
     if job.epoch:
         with light.database.read() as session:
-            assert actions.checkpoint(session, job, "latest").epoch == job.epoch
+            assert lookup.checkpoint(session, job, "latest").epoch == job.epoch
 
 
 def test_data_that_cannot_be_had_fail_the_job_and_say_what_to_do(light: WorkerHarness) -> None:
@@ -236,7 +237,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(light: WorkerHarness,
     actions.pause(light.database, job_id)
     light.until(job_id, lambda job: job.status == Status.PAUSED)
     with light.database.read() as session:
-        rows = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        rows = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
     damaged = ArtifactFolder(light.settings.artifacts).root / rows[-1].path
     damaged.write_bytes(damaged.read_bytes()[:-100])
     actions.resume(light.database, job_id)
@@ -310,7 +311,7 @@ def test_a_worker_checks_in(light: WorkerHarness) -> None:
 
 def workers_of(database: Database) -> list[int]:
     with database.read() as session:
-        return [worker.slots for worker in leases.live_workers(session)]
+        return [worker.slots for worker in worker_registry.live_workers(session)]
 
 
 def test_a_job_that_wants_too_much_memory_fails_and_nothing_else(light: WorkerHarness, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import LeaseLost
-from service.jobs import calibrations, leases
+from service.jobs import leases, worker_registry
+from service.jobs.estimation import calibrations
 from service.jobs.leases import Claim
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
@@ -119,7 +120,7 @@ class Supervisor:
                 self._release_unacknowledged_claims()
             if self._looking.is_alive():
                 self._looking.join()  # or it would check in afterwards
-            leases.sign_off(self._database, self._id)
+            worker_registry.sign_off(self._database, self._id)
         except SQLAlchemyError as error:
             log.warning("could not say goodbye", error=str(error))
 
@@ -283,7 +284,7 @@ class Supervisor:
             self._check_in()  # as one that takes no more jobs
 
     def _check_in(self) -> None:
-        leases.check_in(
+        worker_registry.check_in(
             self._database,
             Worker(
                 id=self._id,

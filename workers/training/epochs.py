@@ -11,8 +11,9 @@ import numpy as np
 from engine import ClassifierTrainer, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
 from service.errors import LeaseLost
-from service.jobs import leases
-from service.jobs.leases import EpochRecord, Position
+from service.jobs import commits
+from service.jobs.commits import EpochRecord
+from service.jobs.leases import Position
 from service.pictures import grids
 from service.runtime.failpoints import reach
 from service.spec.schema import KEEP_LAST
@@ -67,7 +68,9 @@ def commit_epoch(
     def write() -> list[str]:
         nonlocal asked
         asked += 1
-        return leases.commit_epoch(run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
+        return commits.commit_epoch(
+            run.database, run.held, record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST
+        )
 
     try:
         unnamed = run.retry_on_outage(write)

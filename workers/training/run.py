@@ -18,8 +18,9 @@ from engine import BatchDone, CheckpointError, DivergedError, EpochDone, GanTrai
 from service.datasets import Dataset, DatasetError
 from service.datasets.repository import DatasetRepository
 from service.errors import LeaseLost
-from service.jobs import actions, leases
+from service.jobs import commits, leases
 from service.jobs.leases import Claim
+from service.jobs.queries import lookup
 from service.runtime import logs
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
@@ -90,7 +91,7 @@ def _warm_up(database: Database) -> None:
     for ask in (
         lambda: _read_job(database, nobody),
         lambda: leases.begin(database, nobody, where_we_are),
-        lambda: leases.checkpoints(database, nobody),
+        lambda: commits.checkpoints(database, nobody),
         lambda: _read_epochs(database, nobody),
     ):
         with contextlib.suppress(Exception):  # whatever is wrong will be told of the first real job
@@ -99,12 +100,12 @@ def _warm_up(database: Database) -> None:
 
 def _read_job(database: Database, held: Claim) -> Job:
     with database.read() as session:
-        return actions.get(session, held.job_id)
+        return lookup.get(session, held.job_id)
 
 
 def _read_epochs(database: Database, held: Claim) -> Sequence[Epoch]:
     with database.read() as session:
-        return actions.epochs(session, held.job_id)
+        return lookup.epochs(session, held.job_id)
 
 
 def _train(settings: Settings, database: Database, held: Claim, orders: ChildEndpoint) -> str:
@@ -114,7 +115,7 @@ def _train(settings: Settings, database: Database, held: Claim, orders: ChildEnd
 
     def fail(error: dict[str, Any]) -> str:
         log.warning("the job failed", **error)
-        retry_on_outage(lambda: leases.fail(database, held, error, used=meter.total()), patience_s=held.lease_s)
+        retry_on_outage(lambda: commits.fail(database, held, error, used=meter.total()), patience_s=held.lease_s)
         return "failed"
 
     try:
@@ -179,7 +180,7 @@ def _load_data(run: Run, settings: Settings, job: Job) -> Dataset:
             run.orders.preparing()
             of = f" of {total / 1e6:.1f}" if total else ""
             message = f"downloading {run.spec.dataset.name}: {received / 1e6:.1f}{of} MB"
-            run.retry_on_outage(lambda: leases.log(run.database, run.held, "info", "downloading", message))
+            run.retry_on_outage(lambda: commits.log(run.database, run.held, "info", "downloading", message))
 
     shelf = DatasetRepository(settings, run.database)
     dataset = shelf.load(shelf.of_job(job), progress=progress)
@@ -214,12 +215,12 @@ def _loop(run: Run, trainer: Trainer, dataset: Dataset) -> str:
                 run.meter.begin_epoch()
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
     why = asdict(stopped) if stopped else None
-    digest = run.retry_on_outage(lambda: leases.digest(run.database, run.held, weights))
+    digest = run.retry_on_outage(lambda: commits.digest(run.database, run.held, weights))
     used = run.meter.total()
     # Without a word on it in the spec, a job that can only be looked at and forked needs its two ends.
     keep_last = 1 if run.spec.checkpoint.keep_last is None else None
     unnamed = run.retry_on_outage(
-        lambda: leases.succeed(run.database, run.held, digest, stopped_early=why, used=used, keep_last=keep_last)
+        lambda: commits.succeed(run.database, run.held, digest, stopped_early=why, used=used, keep_last=keep_last)
     )
     reach("succeeded")
     run.discard(unnamed)
@@ -233,14 +234,14 @@ def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
         _CannotStart: the job is a fork, and what it began with cannot be read.
         ArtifactUnreadable: the folder cannot be read now; a checkpoint that may be whole is not dropped.
     """
-    for row in run.retry_on_outage(lambda: leases.checkpoints(run.database, run.held)):
+    for row in run.retry_on_outage(lambda: commits.checkpoints(run.database, run.held)):
         try:
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
             if row.epoch == start_epoch:
                 state, anew = forks.adapt(state, run.spec)
                 told = f"goes on after epoch {start_epoch} of its parent"
                 told += "; another optimizer, which begins anew" if anew else ""
-                run.retry_on_outage(functools.partial(leases.log, run.database, run.held, "info", "forked", told))
+                run.retry_on_outage(functools.partial(commits.log, run.database, run.held, "info", "forked", told))
             trainer.load_state_dict(state)
         except ArtifactUnreadable:
             raise
@@ -248,7 +249,7 @@ def _restore(run: Run, trainer: Trainer, start_epoch: int) -> None:
             if row.epoch == start_epoch:
                 raise _CannotStart(f"the checkpoint that this job begins with cannot be used: {error}") from error
             log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
-            run.retry_on_outage(functools.partial(leases.drop_checkpoint, run.database, run.held, row, str(error)))
+            run.retry_on_outage(functools.partial(commits.drop_checkpoint, run.database, run.held, row, str(error)))
         else:
             log.info("resumed", epoch=row.epoch)
             return
@@ -296,5 +297,5 @@ def _unhealthy(run: Run, finding: Finding) -> dict[str, Any]:
 
 def _last_good_checkpoint(run: Run) -> int | None:
     """Its epoch; asked for although the job is told to stop, since this is its last word."""
-    kept = retry_on_outage(lambda: leases.checkpoints(run.database, run.held), patience_s=run.held.lease_s)
+    kept = retry_on_outage(lambda: commits.checkpoints(run.database, run.held), patience_s=run.held.lease_s)
     return kept[0].epoch if kept else None

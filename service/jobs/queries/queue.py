@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal_column, select
 from sqlalchemy.orm import Session
 
 from service.states import Status
@@ -74,3 +74,18 @@ def running(session: Session, *, owner: str | None = None) -> dict[str, list[Job
     for job in session.scalars(query):
         found.setdefault(job.lease_owner or "", []).append(job)
     return found
+
+
+def stale_queued(session: Session, *, waited_s: float, limit: int) -> Sequence[str]:
+    """Ids of the first jobs of the queue that have waited for at least ``waited_s`` seconds."""
+    old = Job.queued_ms < now_ms() - int(waited_s * 1000)
+    query = select(Job.id).where(Job.status == Status.QUEUED, old).order_by(*CLAIM_ORDER).limit(limit)
+    return session.scalars(query).all()
+
+
+def count_waiting(session: Session, owner: str, *, at_most: int) -> int:
+    """The number of an owner's queued jobs; counting stops at ``at_most``."""
+    # Spelled as the index is: SQLite does not look into parameters when it chooses one.
+    waiting = literal_column("status") == literal_column("'queued'")
+    some = select(Job.id).where(Job.owner == owner, waiting).limit(at_most).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0

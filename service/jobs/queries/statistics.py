@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.jobs import leases
+from service.jobs import worker_registry
 from service.jobs.events import EventType
 from service.states import Status
 from service.storage.database import now_ms
@@ -54,7 +54,7 @@ def now(session: Session) -> Now:
         jobs=[(status, kind, count) for status, kind, count in session.execute(counts)],
         longest_wait_s=max(0, clock_ms - since_ms) / 1000 if since_ms is not None else 0.0,
         expired_lease_s=max(0, clock_ms - (session.scalar(first_expiry) or clock_ms)) / 1000,
-        workers=leases.live_workers(session),
+        workers=worker_registry.live_workers(session),
         clock_ms=clock_ms,
     )
 

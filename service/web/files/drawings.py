@@ -15,9 +15,9 @@ import structlog
 from service import datasets
 from service.datasets.repository import DatasetRepository
 from service.errors import JobNotFound
-from service.jobs import actions, events
+from service.jobs import events
 from service.jobs.events import EventType
-from service.jobs.queries import listing
+from service.jobs.queries import listing, lookup
 from service.pictures import grids
 from service.spec.schema import Kind
 from service.states import Severity
@@ -56,7 +56,7 @@ class Drawings:
     def film(self, job: Job, fmt: grids.FilmFormat) -> Picture:
         """All samples of a job, one after the other."""
         with self._database.read() as session:
-            rows = actions.artifacts(session, job.id, ArtifactKind.SAMPLE)
+            rows = lookup.artifacts(session, job.id, ArtifactKind.SAMPLE)
         if not rows:
             raise Problem("not_yet", "the job has no samples yet: the first ones are made at the end of an epoch")
 
@@ -81,7 +81,7 @@ class Drawings:
     def plot(self, job: Job, which: Plot, fmt: Format) -> Picture:
         """What a job measured, drawn by matplotlib."""
         with self._database.read() as session:
-            rows = actions.epochs(session, job.id)
+            rows = lookup.epochs(session, job.id)
             news = events.of_type(session, job.id, EventType.HEALTH)
         if which == "confusion" and job.kind != Kind.CLASSIFIER:
             raise Problem("not_found", f"a {job.kind} has no confusion matrix")
@@ -159,7 +159,7 @@ class Drawings:
             _log.warning("picture not kept", job=job_id, error=str(error))
         try:
             with self._database.read() as session:
-                actions.get(session, job_id)
+                lookup.get(session, job_id)
         except JobNotFound:  # deleted while this was drawn: leave nothing behind
             self._artifacts.remove_job(job_id)
 

@@ -11,7 +11,7 @@ from flask import current_app
 
 from service.datasets import DatasetError, DatasetInfo
 from service.errors import ArtifactNotFound
-from service.jobs import actions
+from service.jobs.queries import lookup
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
@@ -53,7 +53,7 @@ def job_of(job_id: str, kind: Kind) -> Job:
         Problem: it is of the other kind.
     """
     with services().database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
+        job = lookup.get(session, job_id, owner=owner())
     if job.kind != kind:
         verb = "it generates: POST" if job.kind == Kind.GAN else "it predicts: POST"
         path = "generate" if job.kind == Kind.GAN else "predict"
@@ -107,9 +107,9 @@ def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[Load
 def _checkpoint(job: Job, which: str) -> Artifact:
     with services().database.read() as session:
         try:
-            return actions.checkpoint(session, job, which)
+            return lookup.checkpoint(session, job, which)
         except ArtifactNotFound as error:
-            kept = [row.epoch for row in actions.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
+            kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
             if not kept:
                 detail = f"the job is {job.status} and has no checkpoint yet: the first one follows its first epoch"
                 raise Problem("not_yet", detail) from error

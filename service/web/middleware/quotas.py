@@ -20,7 +20,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from service.jobs import actions
+from service.jobs.queries import queue
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.web.middleware.problems import Problem
@@ -133,7 +133,7 @@ class Quotas:
         if known is None or time.monotonic() - known.counted > _BELIEVED_S:
             asked = time.monotonic()
             with self._database.read() as session:
-                known = _Waiting(actions.count_waiting(session, owner, at_most=limit), asked)
+                known = _Waiting(queue.count_waiting(session, owner, at_most=limit), asked)
             with self._lock:
                 self._waiting[owner] = known
         if known.count >= limit:

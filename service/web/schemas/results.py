@@ -8,8 +8,7 @@ from pydantic import BeforeValidator, Field
 from sqlalchemy.orm import Session
 
 from service.errors import ArtifactNotFound
-from service.jobs import actions
-from service.jobs.queries import files
+from service.jobs.queries import files, lookup
 from service.spec.schema import Kind
 from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactKind
@@ -114,7 +113,7 @@ def _plots(job: Job) -> dict[str, str]:
 
 def _checkpoint(session: Session, job: Job, which: str) -> Checkpoint | None:
     try:
-        row, latest = actions.checkpoint(session, job, which), actions.checkpoint(session, job, "latest")
+        row, latest = lookup.checkpoint(session, job, which), lookup.checkpoint(session, job, "latest")
     except ArtifactNotFound:
         return None
     return checkpoint_item(job, row, latest=latest.epoch)
@@ -122,6 +121,6 @@ def _checkpoint(session: Session, job: Job, which: str) -> Checkpoint | None:
 
 def _sample(session: Session, job: Job) -> Artifact | None:
     try:
-        return actions.sample(session, job, "latest")
+        return lookup.sample(session, job, "latest")
     except ArtifactNotFound:
         return None

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from service.jobs import actions
-from service.jobs.actions import Submission
+from service.jobs import submissions
+from service.jobs.submissions import Submission
 from service.spec.validation import resolve
 from service.storage.database import Database
 
@@ -20,7 +20,7 @@ def submit(database: Database) -> Submit:
     def submit(owner: str | None = None, **spec: Any) -> str:
         document = {"kind": "classifier", "epochs": 4, **spec}
         submission = Submission(spec=document, resolved=resolve(document), steps=40, owner=owner)
-        answer, _ = actions.submit(database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+        answer, _ = submissions.submit(database, submission, idempotency=None, represent=lambda job: {"id": job.id})
         return str(answer["id"])
 
     return submit

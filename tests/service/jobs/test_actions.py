@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import event
 
 from service.errors import ArtifactNotFound, IdempotencyConflict, IllegalTransition, InvalidCursor, JobNotFound
-from service.jobs import actions, leases, names
-from service.jobs.actions import IdempotencyKey, Submission
-from service.jobs.estimates import plan
-from service.jobs.queries import listing
+from service.jobs import actions, commits, leases, names, submissions
+from service.jobs.estimation.estimates import plan
+from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter
 from service.jobs.queries.sorting import SORTS
+from service.jobs.submissions import IdempotencyKey, Submission
 from service.spec.validation import Shape, resolve
 from service.states import Action, Request, Status
 from service.storage.database import Database
@@ -40,7 +40,7 @@ DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
 def required(action: Action, database: Database, job_id: str, owner: str | None = None) -> None:
     """What makes a new job asks only whether it may."""
     with database.read() as session:
-        actions.require(actions.get(session, job_id, owner=owner), action)
+        actions.require(lookup.get(session, job_id, owner=owner), action)
 
 
 def bring_to(database: Database, job_id: str, status: Status) -> None:
@@ -56,9 +56,9 @@ def bring_to(database: Database, job_id: str, status: Status) -> None:
         case Status.PAUSED:
             leases.hand_back(database, held, Request.PAUSE)
         case Status.SUCCEEDED:
-            leases.succeed(database, held, "sha256:x")
+            commits.succeed(database, held, "sha256:x")
         case Status.FAILED:
-            leases.fail(database, held, {"code": "internal", "message": "m"})
+            commits.fail(database, held, {"code": "internal", "message": "m"})
         case Status.CANCELLED:
             leases.hand_back(database, held, Request.CANCEL)
 
@@ -70,7 +70,7 @@ def test_every_action_is_legal_where_it_is_offered_and_nowhere_else(
     job_id = submit()
     bring_to(database, job_id, status)
     with database.read() as session:
-        offered = actions.actions_of(actions.get(session, job_id))
+        offered = actions.actions_of(lookup.get(session, job_id))
     if action in offered:
         VERBS[action](database, job_id)
     else:
@@ -99,18 +99,18 @@ def test_a_deleted_job_is_gone_with_everything(database: Database, submit: Submi
     actions.remove(database, job_id)
     with database.read() as session:
         with pytest.raises(JobNotFound):
-            actions.get(session, job_id)
+            lookup.get(session, job_id)
         assert listing.find(session, JobFilter(tags=["a"])).jobs == []
 
 
 def test_another_owners_job_does_not_exist(database: Database, submit: Submit) -> None:
     job_id = submit(owner="ann")
     with database.read() as session:
-        assert actions.get(session, job_id, owner="ann").owner == "ann"
-        assert actions.get(session, job_id).owner == "ann"
+        assert lookup.get(session, job_id, owner="ann").owner == "ann"
+        assert lookup.get(session, job_id).owner == "ann"
         assert listing.find(session, JobFilter(), owner="bob").jobs == []
         with pytest.raises(JobNotFound):
-            actions.get(session, job_id, owner="bob")
+            lookup.get(session, job_id, owner="bob")
     for verb in VERBS.values():
         with pytest.raises(JobNotFound):
             verb(database, job_id, owner="bob")
@@ -122,7 +122,7 @@ def test_a_repeated_key_gives_the_first_answer(database: Database) -> None:
 
     def submit(key: str, fingerprint: str) -> tuple[dict[str, object], bool]:
         idempotency = IdempotencyKey(key=key, fingerprint=fingerprint)
-        return actions.submit(database, submission, idempotency=idempotency, represent=lambda job: {"id": job.id})
+        return submissions.submit(database, submission, idempotency=idempotency, represent=lambda job: {"id": job.id})
 
     first, replayed = submit("k", "f")
     assert not replayed
@@ -175,7 +175,7 @@ def test_a_foreign_cursor_is_refused(database: Database, cursor: str) -> None:
 def test_a_checkpoint_that_is_not_there_is_not_found(database: Database, submit: Submit, which: str) -> None:
     job_id = submit()
     with database.read() as session, pytest.raises(ArtifactNotFound):
-        actions.checkpoint(session, actions.get(session, job_id), which)
+        lookup.checkpoint(session, lookup.get(session, job_id), which)
 
 
 def test_an_average_takes_as_much_as_the_network_that_it_is_of(database: Database) -> None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from service.jobs import calibrations, leases, uploads
-from service.jobs.estimates import _spread, plan
+from service.jobs import commits, leases, uploads, worker_registry
+from service.jobs.estimation import calibrations
+from service.jobs.estimation.estimates import _spread, plan
 from service.spec import work
 from service.spec.layer_shapes import Shape
 from service.spec.validation import resolve
@@ -34,12 +35,12 @@ def finish(database: Database, submit: Submit) -> Callable[..., None]:
         assert held is not None
         for epoch in range(1, 5):
             position = leases.Position(step=10 * epoch, steps=40)
-            done = leases.EpochRecord(
+            done = commits.EpochRecord(
                 epoch=epoch, position=position, metrics={}, confusion=None, samples_digest=None,
                 seconds=seconds_of_an_epoch, is_best=False, files=(),
             )  # fmt: skip
-            leases.commit_epoch(database, held, done, keep_last=1)
-        leases.succeed(database, held, "sha256:x")
+            commits.commit_epoch(database, held, done, keep_last=1)
+        commits.succeed(database, held, "sha256:x")
 
     return finish
 
@@ -135,7 +136,7 @@ def test_the_machine_that_has_a_worker_counts(database: Database) -> None:
     calibrate(database, 1.0, host="alive")
     calibrate(database, 9.0, host="gone")
     worker = Worker(id="w", host="alive", pid=1, slots=1, running=0, draining=False)
-    leases.check_in(database, worker)
+    worker_registry.check_in(database, worker)
     with database.read() as session:
         assert calibrations.factors(session) == dict.fromkeys((*work.GROUPS, work.CONTENTION), 1.0)
 

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import LeaseLost
-from service.jobs import actions, leases
-from service.jobs.actions import Origin, Submission
+from service.jobs import commits, leases, submissions
+from service.jobs.commits import EpochRecord
 from service.jobs.extremes import Extremes, extended
-from service.jobs.leases import Claim, EpochRecord, Position
+from service.jobs.leases import Claim, Position
+from service.jobs.queries import lookup
+from service.jobs.submissions import Origin, Submission
 from service.spec.validation import resolve
 from service.storage.database import Database
 
@@ -30,12 +32,12 @@ def commit(database: Database, held: Claim, epoch: int, **metrics: float) -> Non
         epoch=epoch, position=position, metrics=metrics, confusion=None, samples_digest=None, seconds=1.0,
         is_best=False, files=(),
     )  # fmt: skip
-    leases.commit_epoch(database, held, done, keep_last=1)
+    commits.commit_epoch(database, held, done, keep_last=1)
 
 
 def stored(database: Database, job_id: str) -> Extremes:
     with database.read() as session:
-        return actions.get(session, job_id).extremes
+        return lookup.get(session, job_id).extremes
 
 
 def test_each_epoch_extends_the_extremes(database: Database, submit: Submit) -> None:
@@ -68,14 +70,14 @@ def test_a_fork_starts_without_its_parents_extremes(database: Database, submit: 
     parent_id = submit()
     held = claim(database)
     commit(database, held, 1, val_loss=0.1)
-    leases.succeed(database, held, "sha256:x")
+    commits.succeed(database, held, "sha256:x")
     with database.read() as session:
-        parent = actions.get(session, parent_id)
+        parent = lookup.get(session, parent_id)
     document = {"kind": "classifier", "epochs": 4}
     for reproduces in (False, True):
         origin = Origin(parent=parent, reproduces=reproduces)
         new = Submission(spec=document, resolved=resolve(document), steps=40, origin=origin)
-        answer, _ = actions.submit(database, new, idempotency=None, represent=lambda job: {"id": job.id})
+        answer, _ = submissions.submit(database, new, idempotency=None, represent=lambda job: {"id": job.id})
         assert stored(database, str(answer["id"])) == {}
 
 

@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import event
 
 from service.errors import LeaseLost
-from service.jobs import actions, events, leases
-from service.jobs.leases import Claim, EpochRecord, Position
+from service.jobs import actions, commits, events, leases, worker_registry
+from service.jobs.commits import EpochRecord
+from service.jobs.leases import Claim, Position
+from service.jobs.queries import lookup
 from service.jobs.rescue import rescue
 from service.spec.findings import Finding
 from service.states import FindingCode, Request, Severity, Status
@@ -56,12 +58,12 @@ def finding(epoch: int, code: FindingCode = FindingCode.OVERFITTING) -> Finding:
 
 
 def commit(database: Database, held: Claim, done: EpochRecord, keep_last: int = 3) -> list[str]:
-    return leases.commit_epoch(database, held, done, keep_last=keep_last)
+    return commits.commit_epoch(database, held, done, keep_last=keep_last)
 
 
 def look(database: Database, job_id: str) -> Job:
     with database.read() as session:
-        return actions.get(session, job_id)
+        return lookup.get(session, job_id)
 
 
 def log(database: Database, job_id: str) -> list[tuple[str, dict[str, Any]]]:
@@ -118,9 +120,9 @@ WRITES: dict[str, Callable[[Database, Claim], object]] = {
     "renew": lambda database, held: leases.renew(database, held, None),
     "requested": leases.requested,
     "commit_epoch": lambda database, held: commit(database, held, record(1)),
-    "log": lambda database, held: leases.log(database, held, "info", "c", "m"),
-    "succeed": lambda database, held: leases.succeed(database, held, "sha256:x"),
-    "fail": lambda database, held: leases.fail(database, held, {"code": "internal", "message": "m"}),
+    "log": lambda database, held: commits.log(database, held, "info", "c", "m"),
+    "succeed": lambda database, held: commits.succeed(database, held, "sha256:x"),
+    "fail": lambda database, held: commits.fail(database, held, {"code": "internal", "message": "m"}),
     "hand_back": lambda database, held: leases.hand_back(database, held, None),
     "report_death": lambda database, held: leases.report_death(database, held, "m"),
 }
@@ -147,7 +149,7 @@ def test_after_the_end_nothing_is_written(
 ) -> None:
     job_id = submit()
     held = claim(database)
-    leases.succeed(database, held, "sha256:done")
+    commits.succeed(database, held, "sha256:done")
     before = log(database, job_id)
     with pytest.raises(LeaseLost):
         write(database, held)
@@ -161,7 +163,7 @@ def test_an_early_stop_is_a_success_with_its_reason(database: Database, submit: 
     for epoch in (1, 2):
         commit(database, held, record(epoch))
     why = {"metric": "val_loss", "best": 0.25, "best_epoch": 1, "patience": 1}
-    leases.succeed(database, held, "sha256:done", stopped_early=why)
+    commits.succeed(database, held, "sha256:done", stopped_early=why)
     job = look(database, job_id)
     assert (job.status, job.epoch, job.epochs, job.stopped_early) == (Status.SUCCEEDED, 2, 4, why)
     assert job.step == job.steps == 20  # nothing is left to do
@@ -185,9 +187,9 @@ def test_an_epoch_commit_is_one_whole(database: Database, submit: Submit, tmp_pa
     assert (job.epoch, job.step, job.best_epoch, job.metrics) == (1, 10, 1, {"train_loss": 1.0})
     assert [kind for kind, _ in log(database, job_id)][-3:] == ["metrics", "checkpoint", "sample"]
     with database.read() as session:
-        assert actions.checkpoint(session, job, "best").sha256 == files[0].sha256
-        assert actions.checkpoint(session, job, "1").path == files[0].path
-        assert actions.sample(session, job, "latest").path == files[1].path
+        assert lookup.checkpoint(session, job, "best").sha256 == files[0].sha256
+        assert lookup.checkpoint(session, job, "1").path == files[0].path
+        assert lookup.sample(session, job, "latest").path == files[1].path
 
 
 def test_the_last_checkpoints_and_the_best_are_kept(database: Database, submit: Submit, tmp_path: Path) -> None:
@@ -197,7 +199,7 @@ def test_the_last_checkpoints_and_the_best_are_kept(database: Database, submit: 
         file = store.write(job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, b"%d" % epoch)
         store.remove(commit(database, held, record(epoch, files=(file,), is_best=epoch <= 2), keep_last=2))
     with database.read() as session:
-        kept = actions.artifacts(session, job_id)
+        kept = lookup.artifacts(session, job_id)
     assert [row.epoch for row in kept] == [2, 5, 6]
     on_disk = {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()}
     assert on_disk == {row.path for row in kept}
@@ -220,7 +222,7 @@ def test_the_checkpoints_that_are_kept_do_not_slow_an_epoch_down(
     event.remove(Artifact, "load", collect)
     assert len(rows) == 10, "only those that go are read"
     with database.read() as session:
-        assert [row.epoch for row in actions.artifacts(session, job_id)] == list(range(11, 41))
+        assert [row.epoch for row in lookup.artifacts(session, job_id)] == list(range(11, 41))
 
 
 def test_an_epoch_trained_again_must_give_the_stored_metrics(database: Database, submit: Submit) -> None:
@@ -253,7 +255,7 @@ def test_metrics_come_back_bit_for_bit(database: Database, submit: Submit) -> No
     commit(database, held, record(1, loss=value))
     commit(database, held, record(2, loss=5e-324))
     with database.read() as session:
-        assert [row.metrics["train_loss"] for row in actions.epochs(session, job_id)] == [value, 5e-324]
+        assert [row.metrics["train_loss"] for row in lookup.epochs(session, job_id)] == [value, 5e-324]
 
 
 def test_a_rolled_back_epoch_leaves_no_hole_in_the_log(database: Database, submit: Submit) -> None:
@@ -374,10 +376,10 @@ def test_a_damaged_checkpoint_is_dropped_with_a_word(database: Database, submit:
     for epoch in (1, 2):
         file = store.write(job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, b"%d" % epoch)
         commit(database, held, record(epoch, files=(file,)))
-    newest = leases.checkpoints(database, held)[0]
+    newest = commits.checkpoints(database, held)[0]
     assert newest.epoch == 2
-    leases.drop_checkpoint(database, held, newest, "bits flipped")
-    assert [row.epoch for row in leases.checkpoints(database, held)] == [1]
+    commits.drop_checkpoint(database, held, newest, "bits flipped")
+    assert [row.epoch for row in commits.checkpoints(database, held)] == [1]
     assert log(database, job_id)[-1][1]["code"] == "checkpoint_damaged"
 
 
@@ -385,21 +387,21 @@ def test_the_digest_hangs_on_weights_metrics_and_samples(database: Database, sub
     submit()
     held = claim(database)
     commit(database, held, record(1))
-    one = leases.digest(database, held, "w")
-    assert leases.digest(database, held, "w") == one
-    assert leases.digest(database, held, "v") != one
+    one = commits.digest(database, held, "w")
+    assert commits.digest(database, held, "w") == one
+    assert commits.digest(database, held, "v") != one
     commit(database, held, record(2))
-    assert leases.digest(database, held, "w") != one
+    assert commits.digest(database, held, "w") != one
 
 
 def test_a_worker_that_checks_in_is_alive(database: Database) -> None:
     def worker(running: int) -> Worker:
         return Worker(id="w", host="h", pid=1, slots=2, running=running, draining=False)
 
-    leases.check_in(database, worker(0))
-    leases.check_in(database, worker(1))
+    worker_registry.check_in(database, worker(0))
+    worker_registry.check_in(database, worker(1))
     with database.read() as session:
-        assert [found.running for found in leases.live_workers(session)] == [1]
+        assert [found.running for found in worker_registry.live_workers(session)] == [1]
 
 
 def test_findings_stand_in_the_job_and_their_coming_and_going_in_its_log(database: Database, submit: Submit) -> None:

@@ -13,9 +13,11 @@ import pytest
 from sqlalchemy import update
 
 from migrations.upgrade import upgrade
-from service.jobs import actions, leases
-from service.jobs.actions import Submission
-from service.jobs.leases import EpochRecord, Position
+from service.jobs import commits, leases, submissions
+from service.jobs.commits import EpochRecord
+from service.jobs.leases import Position
+from service.jobs.queries import lookup
+from service.jobs.submissions import Submission
 from service.jobs.uploads import UploadFolder
 from service.spec import costs
 from service.spec.validation import resolve
@@ -40,7 +42,9 @@ class House:
         document = {"kind": "classifier", "epochs": epochs, "tags": ["kept"]}
         resolved = resolve(document)
         submission = Submission(spec=document, resolved=resolved, steps=costs.total_steps(resolved, 8500))
-        answer, _ = actions.submit(self.database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+        answer, _ = submissions.submit(
+            self.database, submission, idempotency=None, represent=lambda job: {"id": job.id}
+        )
         held = leases.claim(self.database, "played", 600.0)
         assert held is not None
         leases.begin(self.database, held, {"numpy": "2"})
@@ -60,9 +64,9 @@ class House:
                 is_best=epoch <= best,
                 files=files,
             )
-            leases.commit_epoch(self.database, held, record, keep_last=1000)
+            commits.commit_epoch(self.database, held, record, keep_last=1000)
         if ended_days_ago is not None:
-            leases.succeed(self.database, held, "sha256:done")
+            commits.succeed(self.database, held, "sha256:done")
             with self.database.write() as session:
                 at = now_ms() - int(ended_days_ago * DAY_MS)
                 session.execute(update(Job).where(Job.id == held.job_id).values(finished_ms=at))
@@ -70,7 +74,7 @@ class House:
 
     def epochs_kept(self, job_id: str) -> list[int]:
         with self.database.read() as session:
-            rows = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+            rows = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
         for row in rows:
             self.store.read(row.path, row.sha256)
         return [row.epoch for row in rows]

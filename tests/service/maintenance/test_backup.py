@@ -18,7 +18,8 @@ from sqlalchemy.exc import DatabaseError
 from migrations.upgrade import config, exclusively, is_current
 from service.access import audit_seals
 from service.access.audit_chain import verify
-from service.jobs import actions, leases
+from service.jobs import leases
+from service.jobs.queries import lookup
 from service.jobs.rescue import rescue
 from service.jobs.uploads import UploadFolder
 from service.maintenance.backup import BackupError, backup, restore
@@ -99,7 +100,7 @@ def test_everything_comes_back(house: House, empty: House) -> None:
     assert held is not None
     assert (held.job_id, held.lease) == (running, 2)
     with empty.database.read() as session:
-        assert actions.get(session, running).epoch == 5
+        assert lookup.get(session, running).epoch == 5
 
 
 def test_a_backup_of_an_older_schema_is_brought_up_to_date(house: House, empty: House) -> None:
@@ -128,7 +129,7 @@ def test_a_backup_of_an_older_schema_is_brought_up_to_date(house: House, empty: 
 def test_a_file_that_was_pruned_meanwhile_is_left_out_with_its_row(house: House, empty: House) -> None:
     job_id = house.train()
     with house.database.read() as session:
-        first, *_ = actions.artifacts(session, job_id)
+        first, *_ = lookup.artifacts(session, job_id)
 
     class Pruning(ArtifactFolder):
         """Removes a checkpoint, as a running job does, between the rows and the files."""
@@ -151,7 +152,7 @@ def test_a_file_that_was_pruned_meanwhile_is_left_out_with_its_row(house: House,
 def test_a_damaged_file_is_told_of(house: House) -> None:
     job_id = house.train(1)
     with house.database.read() as session:
-        first, _ = actions.artifacts(session, job_id)
+        first, _ = lookup.artifacts(session, job_id)
     (house.store.root / first.path).write_bytes(b"another")
     report = backup(house.database, house.store, house.received, io.BytesIO())
     assert len(report.damaged) == 1

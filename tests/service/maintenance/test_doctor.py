@@ -19,7 +19,7 @@ from sqlalchemy import text
 from migrations.upgrade import config, exclusively
 from service.access import audit_seals
 from service.cli import main
-from service.jobs import leases
+from service.jobs import leases, worker_registry
 from service.local.broker import Broker
 from service.maintenance import doctor
 from service.maintenance.doctor import Diagnosis
@@ -57,7 +57,7 @@ def wrong(found: dict[str, Diagnosis]) -> set[str]:
 
 
 def test_a_service_that_is_well_is_said_to_be_well(settings: Settings, database: Database, broker: Broker) -> None:
-    leases.check_in(database, Worker(id="w1", host="here", pid=7, slots=2, running=1, draining=False))
+    worker_registry.check_in(database, Worker(id="w1", host="here", pid=7, slots=2, running=1, draining=False))
     found = examine(settings, broker.url)
     assert wrong(found) == set()
     assert set(found) == {

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 
 from service.access import audit_seals, keys
 from service.errors import JobNotFound
-from service.jobs import actions
+from service.jobs.queries import lookup
 from service.maintenance import restoring, retention
 from service.maintenance.retention import Policy, RetentionPlan
 from service.storage.artifacts import ArtifactKind
@@ -26,7 +26,7 @@ def names(plan: RetentionPlan) -> tuple[set[str], set[str], set[str]]:
 
 def size_in_row(house: House, job_id: str) -> int:
     with house.database.read() as session:
-        return actions.get(session, job_id).size_bytes
+        return lookup.get(session, job_id).size_bytes
 
 
 def test_by_default_everything_that_a_row_names_is_kept(house: House) -> None:
@@ -66,8 +66,8 @@ def test_expired_jobs_go_with_their_files(house: House) -> None:
     retention.carry_out(house.database, house.store, policy, plan)
     with house.database.read() as session:
         with pytest.raises(JobNotFound):
-            actions.get(session, old)
-        assert {actions.get(session, job_id).id for job_id in (fresh, running)} == {fresh, running}
+            lookup.get(session, old)
+        assert {lookup.get(session, job_id).id for job_id in (fresh, running)} == {fresh, running}
     assert {item.job_id for item in house.store.stored()} == {fresh, running}
 
 

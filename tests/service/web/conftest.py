@@ -16,8 +16,9 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 from werkzeug.serving import make_server
 
-from service.jobs import leases
-from service.jobs.leases import Claim, EpochRecord, Position, Usage
+from service.jobs import commits, leases
+from service.jobs.commits import EpochRecord
+from service.jobs.leases import Claim, Position, Usage
 from service.pictures import grids
 from service.runtime.settings import Auth, Settings
 from service.spec.findings import Finding
@@ -84,17 +85,17 @@ class PlayedWorker:
             memory_bytes=used.peak_memory_bytes if used else None,
             used=used,
         )
-        self.artifacts.remove(leases.commit_epoch(self.database, self.held, record, keep_last=keep_last))
+        self.artifacts.remove(commits.commit_epoch(self.database, self.held, record, keep_last=keep_last))
 
     def succeed(self, stopped_early: dict[str, Any] | None = None, *, keep_last: int | None = None) -> None:
         assert self.held is not None
         self.artifacts.remove(
-            leases.succeed(self.database, self.held, "sha256:done", stopped_early=stopped_early, keep_last=keep_last)
+            commits.succeed(self.database, self.held, "sha256:done", stopped_early=stopped_early, keep_last=keep_last)
         )
 
     def fail(self, code: str = "internal") -> None:
         assert self.held is not None
-        leases.fail(self.database, self.held, {"code": code, "message": "it went wrong"})
+        commits.fail(self.database, self.held, {"code": code, "message": "it went wrong"})
 
 
 def put_away(app: Flask) -> None:

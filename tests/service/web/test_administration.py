@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from service.access import audit, keys
 from service.access.keys import Scope
 from service.client import ApiError, Client
-from service.jobs import leases
+from service.jobs import worker_registry
 from service.runtime.settings import Auth, Quotas
 from service.storage.database import Database
 from service.storage.tables import Worker
@@ -48,7 +48,7 @@ def bearer(keyed: Flask) -> Bearer:
 def check_in(app: Flask, worker_id: str, **values: Any) -> None:
     here: Services = app.extensions[EXTENSION]
     row = {"host": "box", "pid": 7, "slots": 2, "running": 0, "draining": False} | values
-    leases.check_in(here.database, Worker(id=worker_id, **row))
+    worker_registry.check_in(here.database, Worker(id=worker_id, **row))
 
 
 @pytest.mark.parametrize(

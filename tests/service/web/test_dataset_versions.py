@@ -14,7 +14,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.datasets.idx import write_idx
-from service.jobs import actions, leases
+from service.jobs import leases
+from service.jobs.queries import lookup
 from service.maintenance.retention import Policy
 from service.storage.tables import Upload
 from service.web.services import EXTENSION, Services
@@ -64,7 +65,7 @@ def train(app: Flask, job_id: str) -> Any:
     finally:
         limits.lift_memory_limit()
     with here.database.read() as session:
-        return actions.get(session, job_id)
+        return lookup.get(session, job_id)
 
 
 def tidy(app: Flask) -> list[str]:
@@ -168,7 +169,7 @@ def test_jobs_that_are_submitted_while_their_dataset_is_deleted_have_it_or_are_r
     tidy(app)
     with here.database.read() as session:
         for job_id in accepted:
-            pinned = actions.get(session, job_id).upload_id
+            pinned = lookup.get(session, job_id).upload_id
             assert pinned is not None
             assert session.get(Upload, pinned) is not None
             assert here.uploads.files(pinned)

@@ -16,9 +16,9 @@ from flask import Flask
 from httpx_sse import ServerSentEvent, connect_sse
 from sqlalchemy import event as database_event
 
-from service.jobs import actions, leases
+from service.jobs import commits, leases, transitions
 from service.jobs import events as log
-from service.jobs.queries import listing
+from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter
 from service.states import Status
 from service.web.services import EXTENSION
@@ -162,8 +162,8 @@ def test_many_jobs_at_once_lose_no_event(either_app: Flask, submit: Submit, serv
         def work() -> None:
             while (held := leases.claim(database, "w", 600)) is not None:
                 for number in range(random.randint(1, 9)):
-                    leases.log(database, held, "info", "c", str(number))
-                leases.succeed(database, held, "sha256:x")
+                    commits.log(database, held, "info", "c", str(number))
+                commits.succeed(database, held, "sha256:x")
 
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
@@ -197,7 +197,7 @@ def test_what_took_very_long_to_be_committed_is_heard(
     with opened(base) as events:
         next(events)
         with app.extensions[EXTENSION].database.write() as session:
-            actions.finish(session, actions.get(session, job_id), Status.CANCELLED, reason="cancelled")
+            transitions.finish(session, lookup.get(session, job_id), Status.CANCELLED, reason="cancelled")
             session.flush()
             time.sleep(1.5)
         assert [event["seq"] for event in until(events, ends=1) if event["event"] == "end"] == [3]

@@ -9,7 +9,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.jobs import actions, leases
+from service.jobs import actions, commits, leases
+from service.jobs.queries import lookup
 from service.web.services import EXTENSION
 
 Submit = Callable[..., str]
@@ -293,7 +294,7 @@ def test_other_weights_alone_are_a_difference_too(client: FlaskClient, worker: A
     original = trained(client, worker, submit)
     job = client.post(f"/jobs/{original}/reproduce").json
     repeat(worker)
-    leases.succeed(worker.database, worker.held, "sha256:other")
+    commits.succeed(worker.database, worker.held, "sha256:other")
     found = client.get(f"/jobs/{job['id']}").json["reproduction"]
     assert (found["match"], found["first_difference"]) == (False, {"epoch": 3, "differs": ["weights"]})
 
@@ -405,4 +406,4 @@ def test_a_fork_of_somebody_elses_job_is_not_found(make_app: Any, sqlite_url: st
     ):
         assert call.json["code"] == "job_not_found"
     with app.extensions[EXTENSION].database.read() as session:
-        assert actions.get(session, job_id).name is None
+        assert lookup.get(session, job_id).name is None

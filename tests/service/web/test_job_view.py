@@ -12,7 +12,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event, update
 
-from service.jobs import leases, lineage
+from service.jobs import commits, leases
+from service.jobs.queries import lineage
 from service.storage.database import Database
 from service.storage.tables import Epoch, Event, Job
 from service.web.filters import NOTHING
@@ -152,7 +153,7 @@ def test_of_a_long_job_only_what_is_shown_is_read(
     for epoch in (1, 2, 3):
         held = worker.claim()
         for number in range(30):
-            leases.log(worker.database, held, "info", "note", f"line {epoch}-{number:02d}")
+            commits.log(worker.database, held, "info", "note", f"line {epoch}-{number:02d}")
         worker.epoch(epoch, metrics={"val_loss": 1 / epoch})
         leases.hand_back(worker.database, held, None)
     with loaded(Event) as read:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.datasets import failures
-from service.jobs import calibrations
+from service.jobs.estimation import calibrations
 from service.jobs.queries.sorting import SORTS
 from service.spec import work
 from service.storage.tables import Job

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.jobs import leases
+from service.jobs import commits
 from service.spec.findings import Finding
 from service.states import FindingCode, Severity
 
@@ -34,7 +34,7 @@ def job_id(either_app: Flask, client: FlaskClient, submit: Callable[..., str], p
         code=FindingCode.OVERFITTING, severity=Severity.WARNING, epoch=2, message="the gap grows", numbers={}, advice=[]
     )
     worker.epoch(2, health=[finding])
-    leases.log(either_app.extensions["tapeline"].database, worker.held, "error", "strange", "Zürich, 100% <b>")
+    commits.log(either_app.extensions["tapeline"].database, worker.held, "error", "strange", "Zürich, 100% <b>")
     worker.epoch(3)
     worker.fail("internal")
     return made

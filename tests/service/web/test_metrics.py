@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.jobs import leases
+from service.jobs import leases, worker_registry
 from service.jobs.leases import Usage
 from service.storage.database import Database
 from service.storage.tables import Worker
@@ -79,7 +79,7 @@ def test_lost_workers_and_the_longest_wait_show(app: Flask, worker: PlayedWorker
     for _ in range(leases.MAX_DEATHS):
         leases.report_death(database, worker.claim(), "it is gone")
     submit(client)
-    leases.check_in(database, Worker(id="w1", host="here", pid=7, slots=4, running=1, draining=False))
+    worker_registry.check_in(database, Worker(id="w1", host="here", pid=7, slots=4, running=1, draining=False))
     after = read(metrics.page().decode())
     lost = "tapeline_workers_lost_total"
     assert value(after, lost, kind="classifier") - value(before, lost, kind="classifier") == leases.MAX_DEATHS

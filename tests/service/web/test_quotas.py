@@ -17,8 +17,8 @@ from sqlalchemy import event
 
 from service.access import keys
 from service.access.keys import Scope
-from service.jobs import leases
-from service.jobs.actions import count_waiting
+from service.jobs import commits, leases
+from service.jobs.queries.queue import count_waiting
 from service.local.broker import Broker
 from service.runtime.settings import Auth, Quotas
 from service.storage.database import Database
@@ -112,7 +112,7 @@ def test_no_more_jobs_of_one_owner_run_than_may(make_app: MakeApp, either_url: s
     assert len(running) == 3
     owners = [ann.get(f"/jobs/{found.job_id}").status_code for found in running]
     assert sorted(owners) == [200, 200, 404]
-    leases.fail(
+    commits.fail(
         here.database,
         next(f for f in running if ann.get(f"/jobs/{f.job_id}").status_code == 200),
         {"code": "x", "message": "y"},

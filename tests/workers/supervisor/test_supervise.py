@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from service.jobs import leases
+from service.jobs import leases, worker_registry
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness
 from workers.messages import Child
@@ -29,7 +29,7 @@ def supervisor(workers: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> Super
 def listed(workers: WorkerHarness) -> Sequence[bool]:
     """Of each worker that is listed, whether it drains."""
     with workers.database.read() as session:
-        return [worker.draining for worker in leases.live_workers(session)]
+        return [worker.draining for worker in worker_registry.live_workers(session)]
 
 
 def test_a_worker_that_stops_says_so_and_then_is_gone(workers: WorkerHarness, supervisor: Supervisor) -> None:
@@ -44,14 +44,14 @@ def test_a_worker_that_stops_says_so_and_then_is_gone(workers: WorkerHarness, su
 def test_a_worker_that_checks_in_while_it_stops_is_gone_all_the_same(
     workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_in, begun, go_on = leases.check_in, threading.Event(), threading.Event()
+    check_in, begun, go_on = worker_registry.check_in, threading.Event(), threading.Event()
 
     def slowly(*arguments: Any) -> None:
         begun.set()
         go_on.wait()
         check_in(*arguments)
 
-    monkeypatch.setattr(leases, "check_in", slowly)
+    monkeypatch.setattr(worker_registry, "check_in", slowly)
     supervisor._looking.start()
     begun.wait()
     closing = threading.Thread(target=supervisor.close)
@@ -66,7 +66,7 @@ def test_a_silent_database_does_not_keep_a_worker_from_leaving(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
-    monkeypatch.setattr(leases, "sign_off", lambda *_: answers.wait())
+    monkeypatch.setattr(worker_registry, "sign_off", lambda *_: answers.wait())
     monkeypatch.setattr(supervise, "GOODBYE_S", 0.1)
     began = time.monotonic()
     supervisor.close()
@@ -105,7 +105,7 @@ def test_an_idle_worker_looks_on_while_the_database_is_away(
     def away(*_: Any) -> None:
         raise OperationalError("", {}, ConnectionError("refused"))
 
-    monkeypatch.setattr(leases, "check_in", away)
+    monkeypatch.setattr(worker_registry, "check_in", away)
     monkeypatch.setattr(supervise, "DATABASE_POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(supervisor, "look", lambda: looks.append(None))
     supervisor._looking.start()

@@ -11,11 +11,13 @@ import pytest
 from sqlalchemy import update
 
 from engine.checkpoint import State
-from service.jobs import actions
-from service.jobs.actions import Origin, Submission
+from service.jobs import submissions
+from service.jobs.queries import lookup
+from service.jobs.submissions import Origin, Submission
 from service.spec import costs, validation
 from service.spec.validation import resolve
 from service.states import Status
+from service.storage import ids
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.tables import ExpectedEpoch
 from tests.workers.conftest import WorkerHarness, open_worker_harness
@@ -70,11 +72,11 @@ def test_each_network_of_a_gan_has_its_own_optimizer() -> None:
 def child_of(workers: WorkerHarness, parent_id: str, *, which: str | None = None, **overrides: Any) -> str:
     """A fork from a checkpoint, or a reproduction where none is named."""
     parent, artifacts = workers.job(parent_id), ArtifactFolder(workers.settings.artifacts)
-    new_id, start = actions.new_id("job"), None
+    new_id, start = ids.new_id("job"), None
     spec = validation.read_resolved(parent.resolved)
     if which is not None:
         with workers.database.read() as session:
-            row = actions.checkpoint(session, parent, which)
+            row = lookup.checkpoint(session, parent, which)
         start = artifacts.copy(row.path, row.sha256, job_id=new_id, kind=ArtifactKind.CHECKPOINT, epoch=row.epoch)
         spec = validation.derive(parent.resolved, overrides, epoch=row.epoch)
     origin = Origin(parent=parent, start=start, reproduces=which is None)
@@ -85,7 +87,7 @@ def child_of(workers: WorkerHarness, parent_id: str, *, which: str | None = None
         steps=costs.total_steps(spec, 8500),
         origin=origin,
     )
-    actions.submit(workers.database, submission, idempotency=None, represent=lambda job: {})
+    submissions.submit(workers.database, submission, idempotency=None, represent=lambda job: {})
     return new_id
 
 
@@ -103,11 +105,11 @@ def test_a_fork_that_changes_nothing_ends_as_its_parent_and_a_reproduction_match
         wrong = update(ExpectedEpoch).where(ExpectedEpoch.job_id == other, ExpectedEpoch.epoch == 2)
         session.execute(wrong.values(samples_digest="sha256:other"))
     with light.database.read() as session:
-        first = {row.epoch: row for row in actions.epochs(session, parent)}
+        first = {row.epoch: row for row in lookup.epochs(session, parent)}
 
     assert light.until_end(fork).status == Status.SUCCEEDED
     with light.database.read() as session:
-        rows = actions.epochs(session, fork)
+        rows = lookup.epochs(session, fork)
     assert [row.epoch for row in rows] == [2, 3]
     # The optimizer's state was taken over, or these would be other numbers.
     assert all(
@@ -131,7 +133,7 @@ def test_a_fork_whose_beginning_is_damaged_fails_and_does_not_begin_with_nothing
     light.until_end(parent)
     fork = child_of(light, parent, which="latest", epochs=2)
     with light.database.read() as session:
-        (row,) = actions.artifacts(session, fork)
+        (row,) = lookup.artifacts(session, fork)
     path = light.settings.artifacts / row.path
     path.write_bytes(path.read_bytes()[:-100])
     job = light.until_end(fork)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from service.jobs import actions
+from service.jobs.queries import lookup
 from service.pictures import grids
 from service.states import Action, Status
 from service.storage.artifacts import ArtifactFolder
@@ -51,8 +52,8 @@ def test_the_seeds_gan_is_caught_collapsing_in_its_first_epochs_and_stable_is_no
 
     assert codes(ended[1]) == []
     with light.database.read() as session:
-        epochs = actions.epochs(session, stable)
-        sample = actions.sample(session, ended[1], "latest")
+        epochs = lookup.epochs(session, stable)
+        sample = lookup.sample(session, ended[1], "latest")
     assert ["frechet_distance" in row.metrics for row in epochs] == [False, True, True]  # the second, and the last
     closest = min(epochs[1:], key=lambda row: row.metrics["frechet_distance"])
     assert ended[1].best_epoch == closest.epoch
@@ -74,7 +75,7 @@ def test_a_job_stops_where_its_spec_asks_and_can_be_forked(light: WorkerHarness)
     assert Action.FORK in actions.actions_of(job)
     assert Action.RETRY not in actions.actions_of(job)
     with light.database.read() as session:
-        assert actions.sample(session, job, "latest").epoch == 3
+        assert lookup.sample(session, job, "latest").epoch == 3
     types = [event.type for event in light.log(job_id)]
     assert types.count("health") == 1
     assert types[-2:] == ["status", "end"]

@@ -6,8 +6,7 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.jobs import actions
-from service.jobs.queries import files
+from service.jobs.queries import files, lookup
 from service.storage.tables import Artifact
 from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
@@ -27,7 +26,7 @@ TAG: Final = "Files"
 def artifacts(job_id: str, query: FilesQuery) -> Result:
     """List the files of a job, each with its size and SHA-256."""
     with services().database.read() as session:
-        actions.get(session, job_id, owner=owner())
+        lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, limit=query.limit, cursor=query.cursor)
     data = [artifact_item(row) for row in page.rows]
     found = ArtifactList(data=data, has_more=page.next_cursor is not None, next_cursor=page.next_cursor)
@@ -49,8 +48,8 @@ def artifact(job_id: str, artifact_id: str) -> Response:
 
     def find() -> Artifact:
         with database.read() as session:
-            actions.get(session, job_id, owner=owner())
-            return actions.artifact(session, job_id, artifact_id)
+            lookup.get(session, job_id, owner=owner())
+            return lookup.artifact(session, job_id, artifact_id)
 
     def name(row: Artifact) -> str:
         return f"{job_id}-{row.name}"

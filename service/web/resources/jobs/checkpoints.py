@@ -6,8 +6,7 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.jobs import actions
-from service.jobs.queries import files
+from service.jobs.queries import files, lookup
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
 from service.web.answers import next_link
@@ -30,7 +29,7 @@ TAG: Final = "Files"
 def checkpoints(job_id: str, query: FilesQuery) -> Result:
     """List the stored checkpoints: the latest ones and the best."""
     with services().database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
+        job = lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.CHECKPOINT, limit=query.limit, cursor=query.cursor)
         latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
     data = [checkpoint_item(job, row, latest=latest) for row in page.rows]
@@ -46,7 +45,7 @@ def checkpoint(job_id: str, which: str) -> Response:
 
     def find() -> Artifact:
         with database.read() as session:
-            return actions.checkpoint(session, actions.get(session, job_id, owner=owner()), which)
+            return lookup.checkpoint(session, lookup.get(session, job_id, owner=owner()), which)
 
     def name(row: Artifact) -> str:
         return f"{job_id}-epoch-{row.epoch:04d}.safetensors"

@@ -10,9 +10,9 @@ from typing import Any, Final
 from flask import Blueprint, Response, request
 
 from service.errors import JobNotFound
-from service.jobs import actions, events
+from service.jobs import events
 from service.jobs.events import Wanted
-from service.jobs.queries import listing
+from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter
 from service.states import TERMINAL, Status
 from service.web import requests
@@ -54,7 +54,7 @@ def log(job_id: str, query: EventQuery) -> Result:
     """
     wanted = job_pages.wanted_events(query)
     with services().database.read() as session:
-        actions.get(session, job_id, owner=owner())
+        lookup.get(session, job_id, owner=owner())
         if query.format == "jsonl":
             return _as_lines(job_id, wanted, query)
         rows = events.select_from_log(
@@ -108,7 +108,7 @@ def stream(job_id: str, query: StreamQuery) -> Response:
     here = services()
     _refuse_if_full()
     with here.database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
+        job = lookup.get(session, job_id, owner=owner())
     if job.status in TERMINAL and after is not None and after >= job.last_seq:
         return Response(status=204)
     close = here.quotas.stream(owner())
@@ -136,14 +136,14 @@ def stream_all(query: FeedQuery) -> Response:
     _refuse_if_full()
     here, whose, only = services(), owner(), frozenset(query.jobs)
     with here.database.read() as session:
-        missing = only - actions.existing(session, only, owner=whose)
+        missing = only - lookup.existing(session, only, owner=whose)
     if missing:
         raise JobNotFound(min(missing))
 
     def snapshot() -> tuple[dict[str, Any], dict[str, int]]:
         with here.database.read() as session:
             if only:
-                rows, more = actions.several(session, only, owner=whose), False
+                rows, more = lookup.several(session, only, owner=whose), False
             else:
                 page = listing.find(session, JobFilter(status=_UNFINISHED), owner=whose, limit=_SNAPSHOT)
                 rows, more = page.jobs, page.next_cursor is not None

@@ -12,13 +12,15 @@ from flask import Blueprint, Response, request
 
 from service.datasets import DatasetError, DatasetInfo
 from service.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
-from service.jobs import actions, names
-from service.jobs.actions import Origin, Submission
+from service.jobs import actions, names, submissions
 from service.jobs.changes import ForkRequest, JobPatch
+from service.jobs.queries import lookup
+from service.jobs.submissions import Origin, Submission
 from service.runtime.failpoints import reach
 from service.spec import costs, validation
 from service.spec.schema import Spec
 from service.states import Action
+from service.storage import ids
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
 from service.web import checking, requests
@@ -76,7 +78,7 @@ def submit(query: SubmitQuery, document: Any) -> Response:
         upload_id=data.upload_id,
         dataset_sha256=data.sha256,
     )
-    answer, replayed = actions.submit(
+    answer, replayed = submissions.submit(
         here.database, submission, idempotency=idempotency, represent=_represent, by=actor()
     )
     reach("submitted")
@@ -230,9 +232,9 @@ def fork(job_id: str, document: Any) -> Response:
     here = services()
     while True:
         with here.database.read() as session:
-            parent = actions.get(session, job_id, owner=owner())
+            parent = lookup.get(session, job_id, owner=owner())
             actions.require(parent, Action.FORK)
-            checkpoint = actions.checkpoint(session, parent, asked.checkpoint)
+            checkpoint = lookup.checkpoint(session, parent, asked.checkpoint)
             name = names.of_fork(session, parent, owner=owner()) if "name" not in asked.overrides else None
         about = {"name": name, "tags": parent.tags, "priority": parent.priority}
         spec, data = _derived(parent, about, asked.overrides, epoch=checkpoint.epoch)
@@ -249,7 +251,7 @@ def fork(job_id: str, document: Any) -> Response:
         except ArtifactDamaged:
             # A running job removes its older checkpoints: the same one again means that the file is lost.
             with here.database.read() as session:
-                if actions.checkpoint(session, parent, asked.checkpoint).id == checkpoint.id:
+                if lookup.checkpoint(session, parent, asked.checkpoint).id == checkpoint.id:
                     raise
 
 
@@ -272,9 +274,9 @@ def reproduce(job_id: str) -> Response:
     if earlier is not None:
         return earlier
     with services().database.read() as session:
-        original = actions.get(session, job_id, owner=owner())
+        original = lookup.get(session, job_id, owner=owner())
         actions.require(original, Action.REPRODUCE)
-        start = actions.checkpoint(session, original, str(original.start_epoch)) if original.start_epoch else None
+        start = lookup.checkpoint(session, original, str(original.start_epoch)) if original.start_epoch else None
         name = names.of_reproduction(session, original, owner=owner())
     about = {"name": name, "tags": original.tags, "priority": original.priority}
     spec = validation.read_resolved(original.resolved | about)
@@ -330,7 +332,7 @@ def _submit_copy(
     new: Submission,
     parent: Job,
     checkpoint: Artifact | None,
-    idempotency: actions.IdempotencyKey | None,
+    idempotency: submissions.IdempotencyKey | None,
     *,
     reproduces: bool,
 ) -> Response:
@@ -341,14 +343,16 @@ def _submit_copy(
     """
     here = services()
     here.quotas.new_job(owner())
-    start, new_id = None, actions.new_id("job")
+    start, new_id = None, ids.new_id("job")
     if checkpoint is not None:
         start = here.artifacts.copy(
             checkpoint.path, checkpoint.sha256, job_id=new_id, kind=ArtifactKind.CHECKPOINT, epoch=checkpoint.epoch
         )
     new = replace(new, id=new_id, origin=Origin(parent=parent, start=start, reproduces=reproduces))
     try:
-        answer, replayed = actions.submit(here.database, new, idempotency=idempotency, represent=_represent, by=actor())
+        answer, replayed = submissions.submit(
+            here.database, new, idempotency=idempotency, represent=_represent, by=actor()
+        )
     except (IdempotencyConflict, JobNotFound, SpecError):
         here.artifacts.remove_job(new_id)
         raise
@@ -360,13 +364,13 @@ def _submit_copy(
     return _submitted(answer, replayed=replayed)
 
 
-def _answered(idempotency: actions.IdempotencyKey | None) -> Response | None:
+def _answered(idempotency: submissions.IdempotencyKey | None) -> Response | None:
     """The stored answer of an earlier request with this key, looked for before anything is checked: what was
     accepted once is answered so again, whatever has changed since."""
     if idempotency is None:
         return None
     with services().database.read() as session:
-        earlier = actions.replay(session, idempotency, owner=owner())
+        earlier = submissions.replay(session, idempotency, owner=owner())
     return _submitted(earlier, replayed=True) if earlier is not None else None
 
 
@@ -376,7 +380,7 @@ def _represent(job: Job) -> dict[str, Any]:
 
 def _read(job_id: str) -> JobDetail:
     with services().database.read() as session:
-        return job_detail(actions.get(session, job_id, owner=owner()))
+        return job_detail(lookup.get(session, job_id, owner=owner()))
 
 
 def _wait_for_change(job_id: str, wait_s: float) -> Response:

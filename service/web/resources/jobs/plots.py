@@ -6,7 +6,7 @@ from typing import Final, cast
 
 from flask import Blueprint, Response
 
-from service.jobs import actions
+from service.jobs.queries import lookup
 from service.web.endpoints import endpoint
 from service.web.files import downloads
 from service.web.files.drawings import Format, Plot
@@ -33,7 +33,7 @@ _MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
 def plot(job_id: str, which: str, form: str) -> Response:
     """Draw a plot: `curves` or `confusion`, as `.png` or `.svg`."""
     with services().database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
+        job = lookup.get(session, job_id, owner=owner())
     if which not in ("curves", "confusion") or form not in _MEDIA:
         raise Problem("not_found", "there is no such plot; available: curves and confusion, as .png or .svg")
     return downloads.send_picture(services().drawings.plot(job, cast(Plot, which), cast(Format, form)), _MEDIA[form])

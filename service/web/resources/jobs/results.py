@@ -9,8 +9,9 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.jobs import actions, events
+from service.jobs import events
 from service.jobs.events import EventType
+from service.jobs.queries import lookup
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.resources.pages import job_pages
@@ -32,7 +33,7 @@ def results(job_id: str, query: FilesQuery) -> Results:
     `artifacts` is one page of its files, selected by `limit` and `cursor`.
     """
     with services().database.read() as session:
-        return read_results(session, actions.get(session, job_id, owner=owner()), query)
+        return read_results(session, lookup.get(session, job_id, owner=owner()), query)
 
 
 @blueprint.get("/jobs/<job_id>/metrics")
@@ -51,9 +52,9 @@ def results(job_id: str, query: FilesQuery) -> Results:
 def metrics(job_id: str, query: MetricsQuery) -> Result:
     """Show the metrics of all finished epochs."""
     with services().database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
+        job = lookup.get(session, job_id, owner=owner())
         news = events.of_type(session, job_id, EventType.HEALTH)
-        table = metric_table(job, actions.epochs(session, job_id), news)
+        table = metric_table(job, lookup.epochs(session, job_id), news)
     if query.format == "json":
         return table
     response = Response(_csv(table), content_type="text/csv; charset=utf-8")

@@ -6,8 +6,7 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.jobs import actions
-from service.jobs.queries import files
+from service.jobs.queries import files, lookup
 from service.pictures.grids import FilmFormat
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
@@ -30,7 +29,7 @@ TAG: Final = "Files"
 def samples(job_id: str, query: FilesQuery) -> Result:
     """List the sample images, one per epoch."""
     with services().database.read() as session:
-        actions.get(session, job_id, owner=owner())
+        lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
         exists = files.latest_epoch(session, job_id, ArtifactKind.SAMPLE) > 0
     films = film_urls(job_id, exists=exists)
@@ -65,11 +64,11 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
 
     def find() -> Artifact:
         with database.read() as session:
-            return actions.sample(session, actions.get(session, job_id, owner=owner()), which)
+            return lookup.sample(session, lookup.get(session, job_id, owner=owner()), which)
 
     if query.verdicts:
         with database.read() as session:
-            job = actions.get(session, job_id, owner=owner())
+            job = lookup.get(session, job_id, owner=owner())
         if job.kind == Kind.GAN:
             return downloads.send_picture(services().drawings.verdicts(job, find()), "image/png")
     cache = downloads.FOREVER if which.isdigit() else downloads.ASK
@@ -114,5 +113,5 @@ def small_film(job_id: str) -> Response:
 
 def _film(job_id: str, fmt: FilmFormat) -> Response:
     with services().database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
+        job = lookup.get(session, job_id, owner=owner())
     return downloads.send_picture(services().drawings.film(job, fmt), f"image/{fmt}")

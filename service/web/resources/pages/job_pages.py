@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from flask import Response
 
-from service.jobs import actions, events, extremes
+from service.jobs import events, extremes
 from service.jobs.events import EventType, Level, Wanted
-from service.jobs.queries import files, listing
+from service.jobs.queries import files, listing, lookup
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Event, Job
@@ -43,7 +43,7 @@ def log(job_id: str, query: EventQuery) -> Response:
     wanted = wanted_events(query)
     before = query.before or (None if query.after else events.MAX_SEQ)
     with services().database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
+        job = lookup.get(session, job_id, owner=owner())
         rows = events.select_from_log(session, job_id, wanted, after=query.after, before=before, limit=query.limit + 1)
     is_cut = len(rows) > query.limit
     kept = rows[: query.limit] if before is None else rows[-query.limit :]
@@ -69,9 +69,9 @@ def log(job_id: str, query: EventQuery) -> Response:
 def metrics(job_id: str) -> Response:
     """The metrics of every epoch as a table, the newest first."""
     with services().database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
-        rows = actions.epochs(session, job_id, last=_SHOWN_EPOCHS)
-        total = actions.count_epochs(session, job_id)
+        job = lookup.get(session, job_id, owner=owner())
+        rows = lookup.epochs(session, job_id, last=_SHOWN_EPOCHS)
+        total = lookup.count_epochs(session, job_id)
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     return _page(
         "metrics.html",
@@ -98,7 +98,7 @@ def samples(job_id: str, query: FilesQuery) -> Response:
     """The samples of a job, an image per epoch."""
     limit = min(query.limit, _SHOWN_SAMPLES)
     with services().database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
+        job = lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=limit, cursor=query.cursor, newest_first=True)
         total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
     return _page(
@@ -115,7 +115,7 @@ def samples(job_id: str, query: FilesQuery) -> Response:
 def results(job_id: str, query: FilesQuery) -> Response:
     """What a job has produced so far."""
     with services().database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
+        job = lookup.get(session, job_id, owner=owner())
         found = read_results(session, job, query)
     return _page("results.html", job, "Results", results=found)
 
@@ -123,7 +123,7 @@ def results(job_id: str, query: FilesQuery) -> Response:
 def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
     """Files with the newest first, a page of them."""
     with services().database.read() as session:
-        job = actions.get(session, job_id, owner=owner())
+        job = lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, kind, limit=query.limit, cursor=query.cursor, newest_first=True)
         totals = files.totals(session, job_id)
         latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)

@@ -8,8 +8,9 @@ from typing import Any, Final
 from flask import Blueprint, Response
 
 from service.datasets import BUILT_IN
-from service.jobs import actions, events, lineage
+from service.jobs import events
 from service.jobs.events import EventType, Wanted
+from service.jobs.queries import lineage, lookup
 from service.spec.schema import Kind
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
@@ -49,9 +50,9 @@ _FEW_CLASSES: Final = 12
 def job(job_id: str) -> Response:
     """Show the page of a job, updated live."""
     with services().database.read() as session:
-        row = actions.get(session, job_id, owner=owner())
-        checkpoints = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-        samples = actions.artifacts(session, job_id, ArtifactKind.SAMPLE)
+        row = lookup.get(session, job_id, owner=owner())
+        checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        samples = lookup.artifacts(session, job_id, ArtifactKind.SAMPLE)
         last = session.get(Epoch, (job_id, row.epoch))
         history = events.select_from_log(session, job_id, Wanted(types=_TOLD), before=events.MAX_SEQ, limit=_HISTORY)
         resumed = events.resumed(session, job_id)
@@ -96,8 +97,8 @@ def job(job_id: str) -> Response:
 def play(job_id: str) -> Response:
     """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
     with services().database.read() as session:
-        row = actions.get(session, job_id, owner=owner())
-        files = actions.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        row = lookup.get(session, job_id, owner=owner())
+        files = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
     shown = job_detail(row)
     checkpoints = [
         {"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in checkpoint_items(row, files)

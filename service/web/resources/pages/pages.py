@@ -6,7 +6,8 @@ from typing import Final
 
 from flask import Blueprint, Response, request
 
-from service.jobs import actions, leases
+from service.jobs import worker_registry
+from service.jobs.queries import lookup
 from service.jobs.queries.listing import GroupBy
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
@@ -67,7 +68,7 @@ def index(query: IndexQuery) -> Response:
         same = {name: getattr(query, name) for name in FilterQuery.model_fields}
         groups = group_jobs(GroupQuery(by=query.group, columns=chosen, limit=_GROUPS, **same))
     with services().database.read() as session:
-        workers = leases.live_workers(session)
+        workers = worker_registry.live_workers(session)
     return as_page(
         "index.html",
         first=first,
@@ -104,8 +105,8 @@ def compare(query: CompareQuery) -> Response:
     if len(asked) > MAX_COMPARED:
         return as_page("compare.html", status=400, facts=[], asked=asked, too_many=len(asked), most=MAX_COMPARED)
     with services().database.read() as session:
-        rows = actions.several(session, asked, owner=owner())
-        samples = actions.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
+        rows = lookup.several(session, asked, owner=owner())
+        samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
     facts = [
         job_detail(row).model_dump(mode="json", include=_COMPARED) | {"samples": samples.get(row.id, [])}
         for row in sorted(rows, key=lambda row: asked.index(row.id))

@@ -11,7 +11,8 @@ from flask import Blueprint, Response, request
 from service.datasets.importer import ImportedDataset
 from service.datasets.sandbox import import_in_sandbox
 from service.errors import NoSpaceLeft, UploadExists
-from service.jobs import actions, uploads
+from service.jobs import uploads
+from service.storage import ids
 from service.storage.tables import Upload
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads, receiving
@@ -73,7 +74,7 @@ def upload() -> Result:
         here.quotas.upload(owner(), request.content_length or 1)
         with here.database.read() as session:
             uploads.check_space(session, owner(), at_most=here.quotas.limits.datasets)
-        name = _import_dataset(actions.new_id("ds"))
+        name = _import_dataset(ids.new_id("ds"))
     info = services().shelf.describe(name, owner())
     return dataset_item(info), {"Location": f"/datasets/{info.name}"}
 

@@ -10,7 +10,7 @@ from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import select
 
-from service.jobs import leases
+from service.jobs import worker_registry
 from service.storage.tables import Job
 from service.web.answers import as_json
 from service.web.endpoints import endpoint
@@ -88,7 +88,7 @@ def _broker() -> Check:
 
 def _workers() -> Check:
     with services().database.read() as session:
-        alive = leases.live_workers(session)
+        alive = worker_registry.live_workers(session)
     if not alive:
         return Check(status="degraded", detail="no worker is alive: jobs wait")
     slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)

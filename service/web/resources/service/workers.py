@@ -6,7 +6,7 @@ from typing import Final
 
 from flask import Blueprint
 
-from service.jobs import leases
+from service.jobs import worker_registry
 from service.jobs.queries import queue
 from service.web.endpoints import endpoint
 from service.web.middleware.guard import sees_all
@@ -40,7 +40,9 @@ def list_workers() -> WorkerList:
     """The workers that are alive."""
     with services().database.read() as session:
         running = queue.running(session, owner=owner())
-        return WorkerList(data=[worker_item(row, running.get(row.id, [])) for row in leases.live_workers(session)])
+        return WorkerList(
+            data=[worker_item(row, running.get(row.id, [])) for row in worker_registry.live_workers(session)]
+        )
 
 
 def read_queue(limit: int) -> QueueList:

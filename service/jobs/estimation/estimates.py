@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session, defer
 
-from service.jobs import calibrations
+from service.jobs.estimation import calibrations
 from service.spec import costs, work
 from service.spec.costs import total_steps
 from service.spec.layer_shapes import Shape

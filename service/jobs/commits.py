@@ -1,0 +1,287 @@
+"""What a worker writes under its lease while it trains: epochs, log lines, and the result.
+
+Each write is one transaction that begins with the lease guard, and raises ``LeaseLost`` where the guard fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.jobs import events, leases, transitions
+from service.jobs.events import EventType
+from service.jobs.extremes import extended
+from service.jobs.leases import Claim, Position, Usage
+from service.jobs.queries import lookup
+from service.runtime.failpoints import reach
+from service.spec.findings import Finding
+from service.spec.validation import canonical
+from service.states import Status
+from service.storage import artifact_rows
+from service.storage.artifacts import ArtifactKind, StoredFile
+from service.storage.database import Database, now_ms
+from service.storage.tables import Artifact, Epoch, ExpectedEpoch, Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """All that one finished epoch leaves behind; its files lie on disk already."""
+
+    epoch: int
+    position: Position
+    metrics: Mapping[str, float]
+    confusion: Sequence[Sequence[int]] | None
+    samples_digest: str | None
+    seconds: float
+    is_best: bool
+    files: Sequence[StoredFile]
+    health: Sequence[Finding] = ()
+    """What is wrong with the training after this epoch."""
+    cpu_seconds: float | None = None
+    """Processor time of the epoch. Like ``seconds``, it is no metric: it differs from run to run."""
+    memory_bytes: int | None = None
+    """Resident memory at its end."""
+    used: Usage | None = None
+    """What the whole job has used by now."""
+
+
+def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_last: int) -> list[str]:
+    """Make an epoch count: metrics, events, sample and checkpoint rows, progress, in one transaction.
+
+    An epoch that was trained before (its checkpoint was lost, or none was due) must give the stored metrics;
+    where it does not, the log says so.
+
+    Returns:
+        Paths of files that no row names any more, for the caller to remove.
+    """
+    with database.write() as session:
+        job = leases.guard(session, held, **leases.usage_values(record.used))
+        if record.is_best:
+            job.best_epoch = record.epoch
+        news = _record_metrics(session, job, record)
+        orphans: list[str] = []
+        for file in record.files:
+            known = session.scalar(
+                select(Artifact).where(
+                    Artifact.job_id == job.id, Artifact.kind == file.kind, Artifact.epoch == file.epoch
+                )
+            )
+            if known is not None:
+                if known.path != file.path:
+                    orphans.append(file.path)
+                continue
+            row = artifact_rows.create(job.id, file, lease=held.lease)
+            session.add(row)
+            job.size_bytes += file.size_bytes
+            data = {
+                "epoch": file.epoch,
+                "artifact": row.id,
+                "sha256": file.sha256,
+                "size_bytes": file.size_bytes,
+            }
+            if file.kind is ArtifactKind.CHECKPOINT:
+                data["best"] = record.is_best
+            news.append((EventType(file.kind.value), data))
+        if news:
+            events.append(session, job.id, news)
+        session.flush()
+        orphans += _prune_checkpoints(session, job, keep_last)
+        session.flush()
+        reach("epoch_committing", record.epoch)
+        return orphans
+
+
+def checkpoints(database: Database, held: Claim) -> Sequence[Artifact]:
+    """The job's checkpoints, the newest first."""
+    with database.read() as session:
+        return lookup.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)[::-1]
+
+
+def drop_checkpoint(database: Database, held: Claim, damaged: Artifact, reason: str) -> None:
+    """Forget a checkpoint that cannot be read, and say so in the log."""
+    with database.write() as session:
+        job = leases.guard(session, held)
+        row = session.get(Artifact, damaged.id)
+        if row is None:  # done before, in a transaction of which nobody heard
+            return
+        session.delete(row)
+        job.size_bytes -= row.size_bytes
+        message = f"the checkpoint of epoch {damaged.epoch} is damaged and was dropped: {reason}"
+        data = {"level": "warning", "code": "checkpoint_damaged", "message": message, "epoch": damaged.epoch}
+        events.append(session, held.job_id, [(EventType.LOG, data)])
+
+
+def log(database: Database, held: Claim, level: str, code: str, message: str) -> None:
+    """Put a line into the job's log."""
+    with database.write() as session:
+        leases.guard(session, held)
+        data = {"level": level, "code": code, "message": message}
+        events.append(session, held.job_id, [(EventType.LOG, data)])
+
+
+def digest(database: Database, held: Claim, weights_digest: str) -> str:
+    """Sum a whole result up in one SHA-256: the final weights, every epoch's metrics, every sample's pixels."""
+    with database.read() as session:
+        rows = [[row.epoch, row.metrics, row.samples_digest] for row in lookup.epochs(session, held.job_id)]
+    text = canonical({"weights": weights_digest, "epochs": rows})
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def succeed(
+    database: Database,
+    held: Claim,
+    result_digest: str,
+    *,
+    stopped_early: Mapping[str, Any] | None = None,
+    used: Usage | None = None,
+    keep_last: int | None = None,
+) -> list[str]:
+    """The training is done.
+
+    Args:
+        stopped_early: why, where that is before its last epoch.
+        keep_last: of the latest checkpoints keep so many, besides the best; ``None``: all that there are.
+
+    Returns:
+        Paths of files that no row names any more, for the caller to remove.
+    """
+    with database.write() as session:
+        job = leases.guard(session, held, **leases.usage_values(used))
+        job.result_digest = result_digest
+        if stopped_early is not None:
+            job.stopped_early = dict(stopped_early)
+            job.steps = job.steps // job.epochs * job.epoch
+            data = {"level": "info", "code": "stopped_early", "message": _why_early(job, stopped_early)}
+            events.append(session, job.id, [(EventType.LOG, data)])
+        job.step = job.steps
+        if job.reproduction is not None and job.reproduction["match"] is None:
+            # Where every epoch's metrics and samples were equal, what is left are the weights.
+            same = job.reproduction["result_digest"] == result_digest
+            _conclude(session, job, job.reproduction, None if same else {"epoch": job.epoch, "differs": ["weights"]})
+        unnamed = _prune_checkpoints(session, job, keep_last) if keep_last is not None else []
+        transitions.finish(session, job, Status.SUCCEEDED, reason="done")
+        session.flush()
+        reach("succeeding")
+        return unnamed
+
+
+def _why_early(job: Job, why: Mapping[str, Any]) -> str:
+    epochs = "1 epoch" if why["patience"] == 1 else f"{why['patience']} epochs"
+    best = f"{why['metric']} was best in epoch {why['best_epoch']} ({why['best']:.6g})"
+    return f"stopped after epoch {job.epoch} of {job.epochs}: {best}, and not better for {epochs}"
+
+
+def fail(database: Database, held: Claim, error: Mapping[str, Any], *, used: Usage | None = None) -> None:
+    """The training itself went wrong; ``error`` has at least ``code`` and ``message``."""
+    with database.write() as session:
+        job = leases.guard(session, held, **leases.usage_values(used))
+        job.error = dict(error)
+        transitions.finish(session, job, Status.FAILED, reason=str(error["code"]))
+
+
+def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
+    stored = session.get(Epoch, (job.id, record.epoch))
+    metrics = _storable(record.metrics)
+    if stored is None:
+        job.deaths = 0  # not where an epoch is trained again: a job that kills each time behind it would go on for ever
+        job.epoch, job.metrics = record.epoch, metrics
+        job.extremes = extended(job.extremes, metrics, record.epoch)
+        job.step, job.steps = record.position.step, record.position.steps
+        session.add(
+            Epoch(
+                job_id=job.id,
+                epoch=record.epoch,
+                step=record.position.step,
+                metrics=metrics,
+                confusion=[list(row) for row in record.confusion] if record.confusion is not None else None,
+                samples_digest=record.samples_digest,
+                seconds=record.seconds,
+                cpu_seconds=record.cpu_seconds,
+                memory_bytes=record.memory_bytes,
+                lease=job.lease,
+                finished_ms=now_ms(),
+            )
+        )
+        _compare(session, job, record, metrics)
+        data = {"epoch": record.epoch, "step": record.position.step, "values": metrics, "seconds": record.seconds}
+        data |= {"cpu_seconds": record.cpu_seconds, "memory_bytes": record.memory_bytes}
+        data["health"] = [finding.code.value for finding in record.health]
+        return [(EventType.METRICS, data), *_record_health(job, record)]
+    if stored.metrics == metrics and stored.samples_digest == record.samples_digest:
+        return []
+    differing = _differing(stored.metrics, metrics) or ["samples"]
+    message = f"epoch {record.epoch}, trained again, gave another {', '.join(differing)}"
+    data = {"level": "error", "code": "determinism_violation", "message": message, "epoch": record.epoch}
+    return [(EventType.LOG, data | {"stored": stored.metrics, "again": metrics})]
+
+
+def _compare(session: Session, job: Job, record: EpochRecord, metrics: Mapping[str, Any]) -> None:
+    """Compare an epoch of a reproduction with the original's; the first that differs ends the comparison."""
+    if job.reproduction is None or job.reproduction["match"] is not None:
+        return
+    expected = session.get(ExpectedEpoch, (job.id, record.epoch))
+    differs = ["epochs"] if expected is None else _differing(expected.metrics, metrics)
+    if expected is not None and expected.samples_digest != record.samples_digest:
+        differs = [*differs, "samples"]
+    if differs:
+        _conclude(session, job, job.reproduction, {"epoch": record.epoch, "differs": differs})
+
+
+def _conclude(
+    session: Session, job: Job, reproduction: Mapping[str, Any], difference: Mapping[str, Any] | None
+) -> None:
+    """Say what came of a reproduction, in the job and in its log."""
+    original = reproduction["of"]
+    if difference is None:
+        job.reproduction = {**reproduction, "match": True}
+        data = {"level": "info", "code": "reproduced", "message": f"every bit is that of {original}"}
+    else:
+        job.reproduction = {**reproduction, "match": False, "first_difference": dict(difference)}
+        names = ", ".join(difference["differs"])
+        message = f"epoch {difference['epoch']} gave another {names} than {original}"
+        data = {"level": "error", "code": "not_reproduced", "message": message, **difference}
+    session.flush()
+    events.append(session, job.id, [(EventType.LOG, data)])
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+
+
+def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
+    """Keep what is wrong now, and tell of what was found and what is over."""
+    before, now = job.health, [finding.document() for finding in record.health]
+    job.health = now
+    over = [(finding, "over") for finding in before if finding not in now]
+    found = [(finding, "found") for finding in now if finding not in before]
+    return [
+        (EventType.HEALTH, {"state": state, **finding, "epoch": record.epoch, "since": finding["epoch"]})
+        for finding, state in over + found
+    ]
+
+
+def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Null for what is not finite: PostgreSQL's JSON has no NaN, and neither has anybody else's."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _prune_checkpoints(session: Session, job: Job, keep_last: int) -> list[str]:
+    ours = (Artifact.job_id == job.id, Artifact.kind == ArtifactKind.CHECKPOINT)
+    oldest_kept = select(Artifact.epoch).where(*ours).order_by(Artifact.epoch.desc()).offset(keep_last - 1).limit(1)
+    # What a fork began with is all that it can begin with again.
+    spared = [epoch for epoch in (job.best_epoch, job.start_epoch) if epoch is not None]
+    spare = session.scalars(
+        select(Artifact)
+        .where(*ours, Artifact.epoch < oldest_kept.scalar_subquery(), Artifact.epoch.not_in(spared))
+        .order_by(Artifact.epoch)
+    ).all()
+    for row in spare:
+        session.delete(row)
+        job.size_bytes -= row.size_bytes
+    return [row.path for row in spare]

@@ -1,0 +1,129 @@
+"""Look up a job by its id, with its epochs and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from service.errors import ArtifactNotFound, JobNotFound
+from service.storage.artifacts import ArtifactKind
+from service.storage.tables import Artifact, Epoch, Job
+
+
+def get(session: Session, job_id: str, *, owner: str | None = None) -> Job:
+    """One job.
+
+    Args:
+        owner: show only this owner's jobs; ``None`` shows all.
+
+    Raises:
+        JobNotFound: there is none, or it is somebody else's.
+    """
+    job = session.scalar(owned(select(Job).where(Job.id == job_id), owner))
+    if job is None:
+        raise JobNotFound(job_id)
+    return job
+
+
+def owned(query: Select[Job], owner: str | None) -> Select[Job]:
+    """The query, limited to one owner's jobs; ``None``: unlimited."""
+    return query if owner is None else query.where(Job.owner == owner)
+
+
+def several(session: Session, job_ids: Collection[str], *, owner: str | None = None) -> Sequence[Job]:
+    """The jobs with these ids that exist, newest first."""
+    query = owned(select(Job).where(Job.id.in_(job_ids)), owner)
+    return session.scalars(query.order_by(Job.created_ms.desc(), Job.id.desc())).all()
+
+
+def existing(session: Session, job_ids: Collection[str], *, owner: str | None = None) -> set[str]:
+    """The ids among these that belong to jobs."""
+    query = select(Job.id).where(Job.id.in_(job_ids))
+    return set(session.scalars(query if owner is None else query.where(Job.owner == owner)))
+
+
+def epochs(session: Session, job_id: str, *, last: int | None = None) -> Sequence[Epoch]:
+    """The finished epochs of a job in order: all, or the last ``last``."""
+    query = select(Epoch).where(Epoch.job_id == job_id)
+    if last is None:
+        return session.scalars(query.order_by(Epoch.epoch)).all()
+    return session.scalars(query.order_by(Epoch.epoch.desc()).limit(last)).all()[::-1]
+
+
+def count_epochs(session: Session, job_id: str) -> int:
+    """The number of a job's finished epochs, without those of the job it was forked from."""
+    return session.scalar(select(func.count()).select_from(Epoch).where(Epoch.job_id == job_id)) or 0
+
+
+def artifacts(session: Session, job_id: str, kind: ArtifactKind | None = None) -> Sequence[Artifact]:
+    """The files of a job, by kind and epoch."""
+    query = select(Artifact).where(Artifact.job_id == job_id)
+    if kind is not None:
+        query = query.where(Artifact.kind == kind)
+    return session.scalars(query.order_by(Artifact.kind, Artifact.epoch)).all()
+
+
+def artifact(session: Session, job_id: str, artifact_id: str) -> Artifact:
+    """One file of a job.
+
+    Raises:
+        ArtifactNotFound: the job has no such file.
+    """
+    found = session.get(Artifact, artifact_id)
+    if found is None or found.job_id != job_id:
+        raise ArtifactNotFound(job_id, f"artifact {artifact_id!r}")
+    return found
+
+
+def checkpoint(session: Session, job: Job, which: str) -> Artifact:
+    """The checkpoint named by ``best``, ``latest`` or the number of an epoch.
+
+    Raises:
+        ArtifactNotFound: there is none, or not any more.
+    """
+    return _of_epoch(session, job, ArtifactKind.CHECKPOINT, which)
+
+
+def sample(session: Session, job: Job, which: str) -> Artifact:
+    """The sample grid named by ``latest`` or the number of an epoch.
+
+    Raises:
+        ArtifactNotFound: there is none.
+    """
+    return _of_epoch(session, job, ArtifactKind.SAMPLE, which)
+
+
+def _of_epoch(session: Session, job: Job, kind: ArtifactKind, which: str) -> Artifact:
+    query = select(Artifact).where(Artifact.job_id == job.id, Artifact.kind == kind)
+    if which == "best" and job.best_epoch is not None:
+        query = query.where(Artifact.epoch == job.best_epoch)
+    elif which not in ("best", "latest"):
+        if not (which.isascii() and which.isdigit() and len(which) < 10):
+            raise ArtifactNotFound(job.id, f"{kind} {which!r}; name an epoch's number, or latest")
+        query = query.where(Artifact.epoch == int(which))
+    found = session.scalar(query.order_by(Artifact.epoch.desc()).limit(1))
+    if found is None:
+        raise ArtifactNotFound(job.id, f"{kind} {which!r}")
+    return found
+
+
+def artifact_epochs(session: Session, job_ids: Collection[str], kind: ArtifactKind) -> dict[str, list[int]]:
+    """For each job with files of this kind, their epochs in ascending order."""
+    query = select(Artifact.job_id, Artifact.epoch).where(Artifact.job_id.in_(job_ids), Artifact.kind == kind)
+    found: dict[str, list[int]] = {}
+    for job_id, epoch in session.execute(query.order_by(Artifact.job_id, Artifact.epoch)):
+        found.setdefault(job_id, []).append(epoch)
+    return found
+
+
+def paths(session: Session, job_ids: Collection[str]) -> dict[str, set[str]]:
+    """The paths of each job's files, for those of the jobs that exist."""
+    found: dict[str, set[str]] = {
+        job_id: set() for job_id in session.scalars(select(Job.id).where(Job.id.in_(job_ids)))
+    }
+    rows = select(Artifact.job_id, Artifact.path).where(Artifact.job_id.in_(job_ids))
+    for job_id, path in session.execute(rows):
+        found.setdefault(job_id, set()).add(path)
+    return found

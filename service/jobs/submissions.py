@@ -1,0 +1,224 @@
+"""Store new jobs (submissions, forks, reproductions), each once per idempotency key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, delete, insert, literal, select
+from sqlalchemy.orm import Session
+
+from service.access import audit
+from service.access.audit import Actor, AuditAction
+from service.errors import IdempotencyConflict, JobNotFound
+from service.jobs import transitions, uploads
+from service.jobs.events import EventType
+from service.spec.schema import Spec
+from service.spec.validation import spec_hash
+from service.states import Status
+from service.storage import artifact_rows
+from service.storage.artifacts import StoredFile
+from service.storage.database import Database, now_ms
+from service.storage.ids import new_id
+from service.storage.tables import EVENTS, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job
+
+_IDEMPOTENCY_KEY_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A validated spec to be stored as a job."""
+
+    spec: Mapping[str, Any]
+    """As sent."""
+    resolved: Spec
+    steps: int
+    owner: str | None = None
+    id: str | None = None
+    """Set where files of the job exist already; otherwise it is generated."""
+    origin: Origin | None = None
+    upload_id: str | None = None
+    """The version of an upload that the spec's dataset is."""
+    dataset_sha256: str | None = None
+    """Of the data, where known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a job copies from an earlier one, which may be deleted afterwards."""
+
+    parent: Job
+    start: StoredFile | None = None
+    """The initial checkpoint, already in the new job's folder."""
+    reproduces: bool = False
+    """Compare the new job with the earlier one, epoch by epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotencyKey:
+    """A client's key for one request, and a digest of the request."""
+
+    key: str
+    fingerprint: str
+
+
+def submit(
+    database: Database,
+    submission: Submission,
+    *,
+    idempotency: IdempotencyKey | None,
+    represent: Callable[[Job], dict[str, Any]],
+    by: Actor | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Store a new job, once.
+
+    Args:
+        represent: makes the response; a repetition of the same key gets the same response.
+        by: the actor, for the audit log.
+
+    Returns:
+        The response, and whether it was stored by an earlier request.
+
+    Raises:
+        IdempotencyConflict: the key was used with another body.
+        JobNotFound: the job to reproduce was deleted meanwhile.
+        SpecError: its dataset was deleted meanwhile.
+    """
+    # Do the slow work before the transaction opens: SQLite allows one writer.
+    job = _new_job(submission)
+
+    def store(session: Session) -> tuple[dict[str, Any], bool]:
+        # The bare connection: the session's bookkeeping takes longer than the row.
+        job.created_ms = job.queued_ms = session.connection().scalar(_NOW) or 0
+        answer = represent(job)
+        if idempotency is not None:
+            # The key is the first write: of two concurrent requests, the second waits here.
+            earlier = _take_key(database, session, idempotency, job, answer)
+            if earlier is not None:
+                if earlier.fingerprint != idempotency.fingerprint:
+                    raise IdempotencyConflict(idempotency.key)
+                return earlier.answer, True
+        if job.upload_id is not None:
+            uploads.pin(session, job.upload_id, deleted=submission.origin is not None)
+        _insert(session.connection(), job)
+        if submission.origin is not None:
+            _take_over(session, job, submission.origin)
+        _record_new(session, by, job, submission.origin)
+        return answer, False
+
+    return database.group_commit(store)
+
+
+def _new_job(submission: Submission) -> Job:
+    """A job outside any session, complete except for its times; its first event has number 1."""
+    spec, origin = submission.resolved, submission.origin
+    start = origin.start if origin is not None else None
+    start_epoch = start.epoch if start is not None else 0
+    reproduction = None
+    if origin is not None and origin.reproduces:
+        reproduction = {"of": origin.parent.id, "result_digest": origin.parent.result_digest, "match": None}
+    return Job(
+        id=submission.id or new_id("job"),
+        owner=submission.owner,
+        kind=spec.kind,
+        name=spec.name or None,
+        tags=list(spec.tags),
+        priority=spec.priority,
+        spec=dict(submission.spec),
+        resolved=spec.model_dump(mode="json"),
+        spec_hash=spec_hash(spec),
+        parent_id=origin.parent.id if origin is not None else None,
+        start_epoch=start_epoch,
+        reproduction=reproduction,
+        status=Status.QUEUED,
+        attempt=1,
+        deaths=0,
+        lease=0,
+        epoch=start_epoch,
+        epochs=spec.epochs,
+        step=submission.steps // spec.epochs * start_epoch,
+        steps=submission.steps,
+        metrics={},
+        health=[],
+        extremes={},
+        starred=False,
+        upload_id=submission.upload_id,
+        dataset_sha256=submission.dataset_sha256,
+        size_bytes=start.size_bytes if start is not None else 0,
+        last_seq=1,
+    )
+
+
+def _insert(connection: Connection, job: Job) -> None:
+    """Store a new job and its first event."""
+    values = {column.key: getattr(job, column.key) for column in JOBS.columns}
+    connection.execute(_INSERT_JOB, {name: value for name, value in values.items() if value is not None})
+    if job.tags:
+        connection.execute(_INSERT_TAG, [{"tag": tag, "job_id": job.id} for tag in set(job.tags)])
+    event = {"job_id": job.id, "seq": job.last_seq, "type": EventType.STATUS, "created_ms": job.created_ms}
+    connection.execute(_INSERT_EVENT, event | {"data": transitions.status_data(job, reason="submitted")})
+
+
+def _record_new(session: Session, by: Actor | None, job: Job, origin: Origin | None) -> None:
+    if origin is None:
+        audit.record(session, by, AuditAction.SUBMIT, job.id)
+    else:
+        action = AuditAction.REPRODUCE if origin.reproduces else AuditAction.FORK
+        audit.record(session, by, action, job.id, parent=origin.parent.id)
+
+
+def _take_over(session: Session, job: Job, origin: Origin) -> None:
+    if origin.start is not None:
+        session.add(artifact_rows.create(job.id, origin.start, lease=0))
+    if origin.reproduces:
+        # Locked until the end, or the epochs might be deleted before they are copied.
+        if session.scalar(select(Job.id).where(Job.id == origin.parent.id).with_for_update()) is None:
+            raise JobNotFound(origin.parent.id)
+        expected = select(literal(job.id), Epoch.epoch, Epoch.metrics, Epoch.samples_digest)
+        columns = [ExpectedEpoch.job_id, ExpectedEpoch.epoch, ExpectedEpoch.metrics, ExpectedEpoch.samples_digest]
+        session.execute(insert(ExpectedEpoch).from_select(columns, expected.where(Epoch.job_id == origin.parent.id)))
+
+
+def replay(session: Session, idempotency: IdempotencyKey, *, owner: str | None = None) -> dict[str, Any] | None:
+    """The stored response of an earlier request with this key, or ``None``.
+
+    Raises:
+        IdempotencyConflict: the key was used with another body.
+    """
+    earlier = session.get(Idempotency, (owner or "", idempotency.key))
+    if earlier is None:
+        return None
+    if earlier.fingerprint != idempotency.fingerprint:
+        raise IdempotencyConflict(idempotency.key)
+    return earlier.answer
+
+
+def _take_key(
+    database: Database, session: Session, idempotency: IdempotencyKey, job: Job, answer: dict[str, Any]
+) -> Idempotency | None:
+    """Insert the key with its response, or return the row that exists already."""
+    scope = job.owner or ""
+    row = {
+        "owner": scope,
+        "key": idempotency.key,
+        "fingerprint": idempotency.fingerprint,
+        "job_id": job.id,
+        "answer": answer,
+        "created_ms": job.created_ms,
+    }
+    insertion = database.insert(Idempotency).on_conflict_do_nothing().returning(Idempotency.key)
+    if session.connection().execute(insertion, row).first() is not None:
+        return None
+    return session.get_one(Idempotency, (scope, idempotency.key))
+
+
+def purge_expired(database: Database) -> None:
+    """Delete idempotency keys that are older than their lifetime."""
+    with database.write() as session:
+        session.execute(delete(Idempotency).where(Idempotency.created_ms < now_ms() - _IDEMPOTENCY_KEY_LIFETIME_MS))
+
+
+_NOW: Final = select(now_ms())
+_INSERT_JOB, _INSERT_TAG, _INSERT_EVENT = JOBS.insert(), JOB_TAGS.insert(), EVENTS.insert()
+"""Built once: building a statement takes as long as executing it."""

@@ -1,0 +1,48 @@
+"""Worker processes and when each was last seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from service.storage.database import Database, now_ms
+from service.storage.tables import Worker
+
+WORKER_GONE_MS: Final = 60_000
+_KEEP_GONE_MS: Final = 24 * 60 * 60 * 1000
+
+
+def check_in(database: Database, worker: Worker) -> None:
+    """Record that a worker process is alive."""
+    values = {
+        "host": worker.host,
+        "pid": worker.pid,
+        "slots": worker.slots,
+        "running": worker.running,
+        "draining": worker.draining,
+        "seen_ms": now_ms(),
+    }
+    insert = database.insert(Worker).values(id=worker.id, started_ms=now_ms(), **values)
+    with database.write() as session:
+        session.execute(insert.on_conflict_do_update(index_elements=[Worker.id], set_=values))
+
+
+def sign_off(database: Database, worker_id: str) -> None:
+    """Delete the row of a worker process that ends."""
+    with database.write() as session:
+        session.execute(delete(Worker).where(Worker.id == worker_id))
+
+
+def live_workers(session: Session) -> Sequence[Worker]:
+    """The worker processes that were seen within the last minute."""
+    seen = Worker.seen_ms > now_ms() - WORKER_GONE_MS
+    return session.scalars(select(Worker).where(seen).order_by(Worker.started_ms)).all()
+
+
+def purge_expired(database: Database) -> None:
+    """Delete the rows of workers that have been gone for long."""
+    with database.write() as session:
+        session.execute(delete(Worker).where(Worker.seen_ms < now_ms() - _KEEP_GONE_MS))

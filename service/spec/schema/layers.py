@@ -1,0 +1,175 @@
+"""Layers of a network and how their weights are initialized."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, Tag
+
+from service.spec.schema.base import (
+    MAX_FILTERS,
+    MAX_KERNEL,
+    MAX_LAYERS,
+    MAX_SCALE,
+    MAX_UNITS,
+    Epsilon,
+    Fraction,
+    Part,
+    applies_when,
+)
+
+
+class Activation(StrEnum):
+    """What a layer applies to its sums."""
+
+    LINEAR = "linear"
+    SIGMOID = "sigmoid"
+    TANH = "tanh"
+    RELU = "relu"
+    LEAKY_RELU = "leaky_relu"
+    SOFTMAX = "softmax"
+
+
+class Padding(StrEnum):
+    """What a convolution does at the border: zeros around, such that stride 1 keeps the size, or nothing."""
+
+    SAME = "same"
+    VALID = "valid"
+
+
+NegativeSlope = Annotated[float, Field(ge=0, le=1), applies_when(activation={"enum": [Activation.LEAKY_RELU.value]})]
+
+
+class Dense(Part):
+    """Fully connected layer: every output depends on every input."""
+
+    type: Literal["dense"] = "dense"
+    units: Annotated[int, Field(ge=1, le=MAX_UNITS, examples=[100])]
+    """Number of outputs. The last layer of a classifier needs one for each class. Hidden layers usually have 50 to
+    1,000; more units learn finer distinctions, but cost time and overfit sooner."""
+    activation: Annotated[Activation, Field(examples=[Activation.RELU.value])]
+    """The function applied to each output. Use relu in hidden layers, softmax at the end of a classifier, sigmoid at
+    the end of a discriminator, and tanh at the end of a generator."""
+    negative_slope: NegativeSlope = 0.2
+    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
+
+
+class Dropout(Part):
+    """Sets random inputs to zero during training, which reduces overfitting."""
+
+    type: Literal["dropout"]
+    rate: Annotated[Fraction, Field(examples=[0.2])]
+    """Share of the inputs set to zero in each training step. Usually 0.1 to 0.5. Increase it when train accuracy is
+    far above val accuracy."""
+
+
+class Conv2D(Part):
+    """Convolution: the same small filters slide over the whole image."""
+
+    type: Literal["conv2d"]
+    filters: Annotated[int, Field(ge=1, le=MAX_FILTERS, examples=[16])]
+    """Number of filters, which is the number of output channels. Usually 8 to 64, and more in later layers."""
+    kernel: Annotated[int, Field(ge=1, le=MAX_KERNEL)] = 3
+    """Rows and columns of each filter. 3 suits most networks; 5 sees more of the image at once and costs more."""
+    stride: Annotated[int, Field(ge=1, le=MAX_SCALE)] = 1
+    """Distance between neighbouring positions of a filter. 2 halves the rows and columns of the output."""
+    padding: Padding = Padding.SAME
+    """How to treat the border. same adds zeros around the image, so that stride 1 keeps its size; valid adds nothing,
+    so that the output is smaller by kernel - 1."""
+    activation: Annotated[Activation, Field(examples=[Activation.RELU.value])]
+    """The function applied to each output. Use relu or leaky_relu, or linear before batch_norm."""
+    negative_slope: NegativeSlope = 0.2
+    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
+
+
+class MaxPool2D(Part):
+    """Keeps the largest value of each window, which makes the image smaller."""
+
+    type: Literal["max_pool2d"]
+    size: Annotated[int, Field(ge=2, le=MAX_SCALE)] = 2
+    """Rows and columns of each window. The image's rows and columns must be multiples of it."""
+
+
+class Upsample2D(Part):
+    """Repeats each pixel, which makes the image larger. Generators use it before conv2d."""
+
+    type: Literal["upsample2d"]
+    size: Annotated[int, Field(ge=2, le=MAX_SCALE)] = 2
+    """How often each row and each column is repeated."""
+
+
+class BatchNorm(Part):
+    """Normalizes each channel over the batch, then applies an activation. The layer before it should be linear."""
+
+    type: Literal["batch_norm"]
+    activation: Activation = Activation.LINEAR
+    """The function applied after normalization, usually relu."""
+    momentum: Fraction = 0.9
+    """Share of the running mean and variance that each step keeps; inference uses these. Usually 0.9 to 0.99: higher
+    for small batches."""
+    epsilon: Epsilon = 1e-5
+    """Added to the variance to avoid division by zero. There is rarely a reason to change it."""
+    negative_slope: NegativeSlope = 0.2
+    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
+
+
+class Flatten(Part):
+    """Turns images into rows of numbers, as dense layers need them."""
+
+    type: Literal["flatten"]
+
+
+class Reshape(Part):
+    """Turns rows of numbers into images, as convolutions need them."""
+
+    type: Literal["reshape"]
+    shape: Annotated[
+        list[Annotated[int, Field(ge=1, le=MAX_UNITS)]], Field(min_length=3, max_length=3, examples=[[7, 7, 16]])
+    ]
+    """Rows, columns and channels. Their product must equal the number of inputs."""
+
+
+def _tag(layer: Any) -> str:
+    name = layer.get("type", "dense") if isinstance(layer, dict) else getattr(layer, "type", "dense")
+    return name if isinstance(name, str) else ""
+
+
+Layer = Annotated[
+    Annotated[Dense, Tag("dense")]
+    | Annotated[Dropout, Tag("dropout")]
+    | Annotated[Conv2D, Tag("conv2d")]
+    | Annotated[MaxPool2D, Tag("max_pool2d")]
+    | Annotated[Upsample2D, Tag("upsample2d")]
+    | Annotated[BatchNorm, Tag("batch_norm")]
+    | Annotated[Flatten, Tag("flatten")]
+    | Annotated[Reshape, Tag("reshape")],
+    pydantic.Discriminator(_tag),
+]
+"""A layer by its ``type``; dense where none is given. The input of a network that begins with conv2d, max_pool2d or
+upsample2d is an image (rows, columns, 1), otherwise a flat vector of pixels."""
+Layers = Annotated[list[Layer], Field(min_length=1, max_length=MAX_LAYERS)]
+
+
+class Uniform(Part):
+    """Weights and biases are uniform in [-scale, scale]."""
+
+    name: Literal["uniform"]
+    scale: Annotated[float, Field(gt=0, le=10)]
+    """Largest absolute value. Usually 0.001 to 0.1."""
+
+
+class Glorot(Part):
+    """Weights are uniform in ±sqrt(6 / (inputs + units)), biases zero. Suits tanh and sigmoid."""
+
+    name: Literal["glorot"]
+
+
+class He(Part):
+    """Weights are normal with standard deviation sqrt(2 / inputs), biases zero. Suits relu."""
+
+    name: Literal["he"]
+
+
+Initializer = Annotated[Uniform | Glorot | He, Field(discriminator="name")]

@@ -1,0 +1,313 @@
+"""The specs themselves, and their parts that are not layers or optimizers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from service.spec.schema.base import (
+    ADDED_LATER,
+    MAX_BATCH,
+    MAX_EPOCHS,
+    MAX_JUDGED,
+    MAX_LATENT,
+    MAX_SHIFT,
+    Fraction,
+    Label,
+    Part,
+    PlainText,
+)
+from service.spec.schema.layers import Initializer, Layers
+from service.spec.schema.optimizers import Constant, Optimizer, Schedule
+from service.states import FindingCode
+
+
+class Kind(StrEnum):
+    """What is trained."""
+
+    CLASSIFIER = "classifier"
+    GAN = "gan"
+
+
+class DType(StrEnum):
+    """The floating point type of the whole training."""
+
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
+class Reduction(StrEnum):
+    """How a batch's losses become the number whose gradient is taken."""
+
+    MEAN = "mean"
+    SUM = "sum"
+
+
+class LossName(StrEnum):
+    """The losses of a classifier."""
+
+    SQUARED_ERROR = "squared_error"
+    BINARY_CROSS_ENTROPY = "binary_cross_entropy"
+    SOFTMAX_CROSS_ENTROPY = "softmax_cross_entropy"
+
+
+class StopMetric(StrEnum):
+    """What early stopping may look at: losses are to fall, accuracies to rise."""
+
+    VAL_LOSS = "val_loss"
+    VAL_ACCURACY = "val_accuracy"
+    TRAIN_LOSS = "train_loss"
+    TRAIN_ACCURACY = "train_accuracy"
+
+
+class Distribution(StrEnum):
+    """What a GAN's latent noise is drawn from: uniform in [-1, 1], or standard normal."""
+
+    UNIFORM = "uniform"
+    NORMAL = "normal"
+
+
+AverageDecay = Fraction | None
+
+
+class Data(Part):
+    """The images to train on."""
+
+    name: Annotated[str, Field(min_length=1, max_length=129)]
+    """The dataset to train on. Its validation images are never trained on; they only measure. Of an upload this is the
+    newest version; `mine@1a2b3c4d` is the version of `mine` whose SHA-256 starts with these digits."""
+    scale: Annotated[
+        list[Annotated[float, Field(ge=-1000, le=1000)]],
+        Field(min_length=2, max_length=2, title="Pixel range"),
+    ]
+    """The range that pixel values (0 to 255) are mapped to. Usually 0, 1 for classifiers; GANs whose generator ends in
+    tanh need -1, 1."""
+
+
+class ClassifierLoss(Part):
+    """The function that a classifier minimizes."""
+
+    name: Annotated[LossName, Field(title="Function")]
+    """Use softmax_cross_entropy unless you compare losses. It needs softmax in the last layer; binary_cross_entropy
+    needs sigmoid."""
+    reduction: Reduction = Reduction.MEAN
+    """Whether the gradient is taken of the mean or of the sum of the losses of a batch. With sum, the learning rate
+    must be lower by about the batch size."""
+    label_smoothing: Fraction = 0.0
+    """Share of the target that is spread evenly over all classes (binary_cross_entropy: over yes and no). Usually 0 to
+    0.1. It keeps the network from being overconfident."""
+
+
+class GanLoss(Part):
+    """The function that both networks of a GAN are trained with."""
+
+    name: Literal["binary_cross_entropy"]
+    reduction: Reduction = Reduction.MEAN
+    """Whether the gradient is taken of the mean or of the sum of the losses of a batch. With sum, the learning rate
+    must be lower by about the batch size."""
+
+
+class Augmentation(Part):
+    """Random changes to the training images, new in every epoch."""
+
+    max_shift: Annotated[int, Field(ge=0, le=MAX_SHIFT, title="Maximum shift in pixels")] = 0
+    """Shift each image by up to this many pixels in each direction. 1 or 2 raises accuracy on digits; 0 turns it
+    off."""
+
+
+class EarlyStopping(Part):
+    """Ends the run before the last epoch when a metric stops improving. The job succeeds."""
+
+    metric: StopMetric = StopMetric.VAL_LOSS
+    """The metric to watch: a loss should fall, an accuracy rise."""
+    patience: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+    """Number of epochs without improvement after which the run ends. Usually 5 to 20."""
+    min_delta: Annotated[float, Field(ge=0, le=1e6, title="Minimum improvement")] = 0.0
+    """Smaller changes than this do not count as improvement."""
+
+
+KEEP_LAST: Final = 3
+"""Checkpoints that a running job keeps unless its spec says otherwise: should the newest be damaged, it goes on from
+the one before."""
+
+
+class Checkpointing(Part):
+    """Checkpoint retention. The best and the latest checkpoint are always kept."""
+
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 1
+    """Save a checkpoint after every n epochs. An interrupted job continues from the latest one."""
+    keep_last: Annotated[Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None, Field(title="Keep the latest")] = None
+    """Number of recent checkpoints to keep. Set it to the number of epochs to be able to fork from any epoch. Without
+    a number: three until the job has succeeded, then only the best and the latest."""
+
+
+class Sampling(Part):
+    """Sample grids: generated images of a GAN, or classified images of a classifier."""
+
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 1
+    """Make a sample grid after every n epochs. The animation of a job has one frame for each."""
+    count: Annotated[int, Field(ge=1, le=400, title="Images per grid")] = 64
+    """Number of images in each sample grid. A square number fills it."""
+
+
+def _found_in(*codes: FindingCode) -> Any:
+    """Mark a list of findings with those that a kind of training can have; ``health.codes`` is what finds them."""
+    return Field(json_schema_extra={"x-choices": [code.value for code in codes]})
+
+
+_CLASSIFIER_FINDINGS: Final = (
+    FindingCode.DIVERGING,
+    FindingCode.VANISHING_GRADIENT,
+    FindingCode.OVERFITTING,
+    FindingCode.DEAD_UNITS,
+    FindingCode.SATURATION,
+)
+_GAN_FINDINGS: Final = (
+    FindingCode.MODE_COLLAPSE,
+    FindingCode.DISCRIMINATOR_WINS,
+    FindingCode.VANISHING_GRADIENT,
+    FindingCode.DIVERGING,
+    FindingCode.DEAD_UNITS,
+    FindingCode.SATURATION,
+)
+
+
+class Health(Part):
+    """How to react to problems that the metrics show."""
+
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*_CLASSIFIER_FINDINGS)] = []
+    """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
+    kept."""
+
+
+class GanHealth(Health):
+    """How to react to problems that the metrics show, and how often samples are scored."""
+
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*_GAN_FINDINGS)] = []
+    """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
+    kept."""
+    every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 5
+    """Score samples with the reference classifier after every n epochs, and after the last one. Only datasets with a
+    reference classifier (mnist and mnist-10k) have scores."""
+    samples: Annotated[int, Field(ge=100, le=MAX_JUDGED, title="Samples to score")] = 1000
+    """Number of samples to score. More give a more precise Fréchet distance and take longer."""
+
+
+class Common(Part):
+    """Fields of all specs."""
+
+    kind: Kind
+    """What to train."""
+    preset: str
+    """The starting point: every field that is left out has the preset's value."""
+    name: PlainText | None = None
+    """A name to find the job by. It need not be unique."""
+    tags: Annotated[list[Label], Field(max_length=20)] = []
+    """Labels to filter and group jobs by."""
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    """Queued jobs with a higher priority start first. 0 to 9."""
+    dataset: Data
+    """The images to train on, and the range of their values."""
+    initializer: Initializer
+    """How the weights are drawn before training: he for relu, glorot for tanh and sigmoid."""
+    optimizer: Optimizer
+    """How weights are updated from gradients."""
+    schedule: Schedule = Constant(name="constant")
+    """How the learning rate changes during the run."""
+    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+    """Number of passes over the training images. Training time is proportional to it; with too many epochs, a network
+    overfits."""
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)]
+    """Number of images in each training step. Usually 32 to 256. Larger batches are faster per epoch, but take fewer
+    steps; raise the learning rate with them."""
+    shuffle: bool = True
+    """Visit the training images in a new random order in every epoch."""
+    seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
+    """Start value of the random numbers: the same spec and seed give the same weights. Change it to see how much
+    results vary."""
+    dtype: Annotated[DType, Field(title="Precision")] = DType.FLOAT32
+    """Precision of all computation. float64 takes about twice the time and memory."""
+    checkpoint: Checkpointing = Checkpointing()
+    """When checkpoints are saved and which are kept."""
+    samples: Sampling = Sampling()
+    """When sample grids are made."""
+
+
+class ClassifierSpec(Common):
+    """Train a network that classifies images."""
+
+    kind: Literal[Kind.CLASSIFIER]
+    layers: Layers
+    """The network, from input to output. The last layer has one unit for each class."""
+    loss: ClassifierLoss
+    """The function to minimize."""
+    augmentation: Annotated[Augmentation, ADDED_LATER] = Augmentation()
+    """Random changes to the training images."""
+    average_decay: Annotated[AverageDecay, ADDED_LATER, Field(title="Weight averaging (decay)")] = None
+    """Validate and keep a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
+    none. It evens out noise late in the run."""
+    early_stopping: Annotated[EarlyStopping | None, ADDED_LATER] = None
+    """End the run when a metric stops improving."""
+    health: Annotated[Health, ADDED_LATER] = Health()
+    """How to react to problems that the metrics show."""
+
+
+class Latent(Part):
+    """The noise that a generator turns into images."""
+
+    dim: Annotated[int, Field(ge=1, le=MAX_LATENT)]
+    """Number of random numbers for each image. Usually 32 to 128."""
+    distribution: Distribution = Distribution.UNIFORM
+    """What they are drawn from: uniform in [-1, 1], or standard normal."""
+
+
+class Generator(Part):
+    """The network that turns noise into images."""
+
+    layers: Layers
+    """The network, from noise to image. The last layer has one output for each pixel."""
+    optimizer: Optimizer | None = None
+    """An optimizer of its own, instead of the one under Training."""
+    schedule: Schedule | None = None
+    """A schedule of its own, instead of the one under Training."""
+    average_decay: Annotated[AverageDecay, ADDED_LATER, Field(title="Weight averaging (decay)")] = None
+    """Make samples with a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
+    none. It makes GAN samples much steadier."""
+
+
+class Discriminator(Part):
+    """The network that distinguishes real images from generated ones."""
+
+    layers: Layers
+    """The network, from image to one output: the probability that the image is real."""
+    optimizer: Optimizer | None = None
+    """An optimizer of its own, instead of the one under Training."""
+    schedule: Schedule | None = None
+    """A schedule of its own, instead of the one under Training."""
+    skip_every: Annotated[Annotated[int, Field(ge=2, le=1000)] | None, Field(title="Skip every n-th update")] = None
+    """Skip the discriminator's update in every n-th step. Use it when the discriminator wins too easily; usually
+    none."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """The discriminator's target for real images is 1 minus this. Usually 0 to 0.2. It keeps the discriminator from
+    being overconfident."""
+
+
+class GanSpec(Common):
+    """Train a generator and a discriminator against each other."""
+
+    kind: Literal[Kind.GAN]
+    latent: Latent
+    """The noise that the generator starts from."""
+    generator: Generator
+    """The network that turns noise into images, and how it is trained."""
+    discriminator: Discriminator
+    """The network that distinguishes real images from generated ones, and how it is trained."""
+    loss: GanLoss
+    """The function that both networks are trained with."""
+    health: Annotated[GanHealth, ADDED_LATER] = GanHealth()
+    """How to react to problems that the metrics show, and how often samples are scored."""
+
+
+Spec = ClassifierSpec | GanSpec

@@ -1,0 +1,40 @@
+"""Rows that stand for the files of jobs, and the sum of their sizes that each job's row keeps."""
+
+from __future__ import annotations
+
+from sqlalchemy import Update, func, select, update
+from sqlalchemy.orm import Session
+
+from service.storage.artifacts import MEDIA_TYPES, StoredFile
+from service.storage.database import now_ms
+from service.storage.ids import new_id
+from service.storage.tables import Artifact, Job
+
+
+def create(job_id: str, file: StoredFile, *, lease: int) -> Artifact:
+    """The row of a job's file. A file without a committed row does not count."""
+    return Artifact(
+        id=new_id("art"),
+        job_id=job_id,
+        kind=file.kind,
+        epoch=file.epoch,
+        lease=lease,
+        name=file.name,
+        path=file.path,
+        media_type=MEDIA_TYPES[file.kind],
+        size_bytes=file.size_bytes,
+        sha256=file.sha256,
+        created_ms=now_ms(),
+    )
+
+
+def job_sizes_update() -> Update:
+    """The statement that recomputes the size of every job from its files."""
+    total = select(func.coalesce(func.sum(Artifact.size_bytes), 0)).where(Artifact.job_id == Job.id)
+    return update(Job).values(size_bytes=total.scalar_subquery())
+
+
+def update_job_size(session: Session, job_id: str) -> None:
+    """Recompute the size of one job; refresh the session's copy of the job afterwards."""
+    session.flush()
+    session.execute(job_sizes_update().where(Job.id == job_id).execution_options(synchronize_session=False))

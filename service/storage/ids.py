@@ -1,0 +1,10 @@
+"""Ids of jobs, files and datasets."""
+
+from __future__ import annotations
+
+from ulid import ULID
+
+
+def new_id(prefix: str) -> str:
+    """A new id that sorts by the time it was made: ``job_01J...``."""
+    return f"{prefix}_{ULID()}"
