@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -27,6 +27,7 @@ from service.datasets.info import (
     TRAIN_LABELS,
     VALIDATION_IMAGES,
     VALIDATION_LABELS,
+    ImportedDataset,
     content_sha256,
 )
 from service.datasets.npz import open_npz
@@ -64,20 +65,6 @@ class UploadRefused(DatasetError, ValueError):
 
     def __str__(self) -> str:
         return "; ".join(f"{field}: {detail}" for field, detail in self.faults.items())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportedDataset:
-    """What was taken in."""
-
-    rows: int
-    columns: int
-    classes: int
-    train_count: int
-    validation_count: int
-    sha256: str
-    size_bytes: int
-    """Of the unpacked arrays."""
 
 
 def import_dataset(files: Mapping[str, Path], folder: Path, *, fraction: float | None) -> ImportedDataset:

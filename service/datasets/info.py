@@ -71,6 +71,20 @@ class DatasetInfo:
         return f"It is not downloaded yet: the first job downloads {size}." if size else "It is not available."
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedDataset:
+    """The arrays that an upload became."""
+
+    rows: int
+    columns: int
+    classes: int
+    train_count: int
+    validation_count: int
+    sha256: str
+    size_bytes: int
+    """Of the unpacked arrays."""
+
+
 def version_name(name: str, sha256: str) -> str:
     """The name of one version of an upload: ``mine@1a2b3c4d5e6f``."""
     return f"{name}@{sha256.removeprefix('sha256:')[:12]}"

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import structlog
 
-from service.datasets.importer import MAX_UNPACKED_BYTES, ImportedDataset, UploadRefused, as_document, import_dataset
+from service.datasets.importer import MAX_UNPACKED_BYTES, UploadRefused, as_document, import_dataset
+from service.datasets.info import ImportedDataset
 
 MEMORY_BYTES: Final = 48 * 2**20
 """What the process may map beyond what it has once NumPy is loaded."""

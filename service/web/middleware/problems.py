@@ -19,6 +19,8 @@ from service.datasets import DatasetBroken, DatasetChanged, DatasetNotFound, Dat
 from service.datasets.importer import UploadRefused
 from service.errors import (
     ArtifactNotFound,
+    DatasetFixed,
+    DatasetNameTaken,
     Fault,
     IdempotencyConflict,
     IllegalTransition,
@@ -29,6 +31,7 @@ from service.errors import (
     MalformedJson,
     NoSpaceLeft,
     SpecError,
+    StorageFull,
     UploadExists,
     UploadInUse,
 )
@@ -302,12 +305,22 @@ def register(app: Flask) -> None:
         return answer("invalid_upload", str(error)[:1000], errors=faults)
 
     @app.errorhandler(UploadExists)
-    def _(error: UploadExists) -> Response:
+    @app.errorhandler(DatasetNameTaken)
+    def _(error: UploadExists | DatasetNameTaken) -> Response:
         return answer("dataset_exists", str(error))
 
     @app.errorhandler(NoSpaceLeft)
     def _(error: NoSpaceLeft) -> Response:
         return answer("dataset_space_exceeded", str(error))
+
+    @app.errorhandler(DatasetFixed)
+    def _(error: DatasetFixed) -> Response:
+        return answer("dataset_fixed", str(error))
+
+    @app.errorhandler(StorageFull)
+    def _(error: StorageFull) -> Response:
+        _log.error("an upload could not be stored", error=error.reason)
+        return answer("storage_full", str(error))
 
     @app.errorhandler(UploadInUse)
     def _(error: UploadInUse) -> Response:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from service.application.specs import Forecast
 from service.jobs import actions
 from service.spec.layer_shapes import Network
 from service.spec.schema import Kind
@@ -199,6 +200,21 @@ class DryRun(Answer):
         "the "
         "dataset."
     )
+
+    @classmethod
+    def of(cls, forecast: Forecast) -> Self:
+        """The response for a checked spec."""
+        estimate = forecast.cost.estimate
+        return cls.represent(
+            forecast.cost,
+            resolved=forecast.spec.model_dump(mode="json"),
+            networks=[network_item(network) for network in forecast.networks],
+            estimated_seconds=estimate.seconds if estimate else None,
+            estimated_seconds_low=estimate.low_s if estimate else None,
+            estimated_seconds_high=estimate.high_s if estimate else None,
+            estimate_basis=estimate.basis if estimate else None,
+            notes=forecast.notes,
+        )
 
 
 def job_summary(job: Job) -> JobSummary:

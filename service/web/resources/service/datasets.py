@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import threading
+from pathlib import Path
 from typing import Final
 
-import structlog
 from flask import Blueprint, Response, request
 
-from service.datasets.importer import ImportedDataset
-from service.datasets.sandbox import import_in_sandbox
-from service.errors import NoSpaceLeft, UploadExists
-from service.jobs import uploads
-from service.storage import ids
-from service.storage.tables import Upload
+from service.application.datasets import ReceivedFiles
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads, receiving
 from service.web.files.receiving import UploadForm
@@ -26,12 +20,7 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("datasets", __name__)
 
 TAG: Final = "Datasets"
-_READERS: Final = 4
-"""How many uploads are read at a time: each takes a core for as long."""
-
-_log = structlog.get_logger("tapeline.web")
 _slots: Final = receiving.UploadSlots()
-_reading: Final = threading.BoundedSemaphore(_READERS)
 
 
 @blueprint.get("/datasets")
@@ -72,72 +61,16 @@ def upload() -> Result:
     here = services()
     with _slots.acquire(owner()):
         here.quotas.upload(owner(), request.content_length or 1)
-        with here.database.read() as session:
-            uploads.check_space(session, owner(), at_most=here.quotas.limits.datasets)
-        name = _import_dataset(ids.new_id("ds"))
-    info = services().shelf.describe(name, owner())
+        info = here.dataset_uploads.add(_receive, by=actor())
     return dataset_item(info), {"Location": f"/datasets/{info.name}"}
 
 
-def _import_dataset(upload_id: str) -> str:
-    """Receive, read and keep an upload; gives its name."""
-    files = services().uploads
-    try:
-        folder = files.begin(upload_id)
-        form = receiving.receive(
-            folder,
-            max_bytes=receiving.MAX_UPLOAD_BYTES,
-            count=lambda received: services().quotas.uploaded(owner(), received),
-        )
-        _check_name(form.name)
-        arrays = folder / "arrays"
-        arrays.mkdir()
-        with _reading:
-            taken = import_in_sandbox(form.files, arrays, fraction=form.validation_fraction)
-        files.finish(upload_id, arrays)
-    except OSError as error:
-        files.discard(upload_id)
-        _log.error("an upload could not be stored", error=str(error))
-        raise Problem("storage_full", f"the upload could not be stored ({error.strerror or error})") from error
-    except BaseException:
-        files.discard(upload_id)
-        raise
-    try:
-        stored = _store(upload_id, form.name, taken)
-    except (UploadExists, NoSpaceLeft):
-        files.discard(upload_id)
-        raise
-    if stored != upload_id:
-        files.discard(upload_id)
-    # After any other error nobody knows whether the row was stored; the scheduler removes what no row names.
-    return form.name
-
-
-def _check_name(name: str) -> None:
-    """Refuse the name of a dataset that is no upload, before the files are read."""
-    shelf = services().shelf
-    if name in {info.name for info in shelf.catalogue(owner()) if info.upload_id is None}:
-        raise Problem("dataset_exists", f"there already is a dataset {name!r}; use another name")
-
-
-def _store(upload_id: str, name: str, taken: ImportedDataset) -> str:
-    return uploads.store(
-        services().database,
-        Upload(
-            id=upload_id,
-            owner=owner() or "",
-            name=name,
-            image_rows=taken.rows,
-            image_columns=taken.columns,
-            classes=taken.classes,
-            train_count=taken.train_count,
-            validation_count=taken.validation_count,
-            sha256=taken.sha256,
-            size_bytes=taken.size_bytes,
-        ),
-        at_most=services().quotas.limits.datasets,
-        by=actor(),
+def _receive(folder: Path) -> ReceivedFiles:
+    quotas, whose = services().quotas, owner()
+    form = receiving.receive(
+        folder, max_bytes=receiving.MAX_UPLOAD_BYTES, count=lambda received: quotas.uploaded(whose, received)
     )
+    return ReceivedFiles(name=form.name, files=form.files, fraction=form.validation_fraction)
 
 
 @blueprint.get("/datasets/<name>")
@@ -149,20 +82,13 @@ def show(name: str) -> DatasetItem:
 
 @blueprint.delete("/datasets/<name>")
 @endpoint(TAG, None, status=204, problems=("dataset_not_found", "dataset_in_use", "dataset_fixed"))
-def delete(name: str) -> Response:
+def delete(name: str) -> None:
     """Delete an uploaded dataset that no unfinished job uses.
 
     `mine` deletes all of its versions, `mine@1a2b3c4d` one. Jobs that were trained on it keep their results and their
     data: they can be forked, reproduced and used for predictions. The files are deleted with the last of these jobs.
     """
-    here = services()
-    gone = uploads.remove(here.database, name, owner=owner(), by=actor())
-    if gone is None:
-        here.shelf.look_up(name, owner())
-        raise Problem("dataset_fixed", f"{name} is not an uploaded dataset")
-    for upload_id in gone:
-        here.uploads.discard(upload_id)
-    return Response(status=204)
+    services().dataset_uploads.delete(name, by=actor())
 
 
 @blueprint.get("/datasets/<name>/preview.png")
