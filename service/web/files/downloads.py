@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore
 from service.storage.tables import Artifact
+from service.web.answers import not_modified
 from service.web.files.drawings import Picture
 from service.web.middleware.problems import Problem
 
@@ -81,9 +82,7 @@ def send_picture(picture: Picture, media_type: str) -> Response:
     """A picture that was drawn for this answer, or for one before."""
     headers = {"ETag": f'"{picture.etag}"', "Cache-Control": ASK}
     if request.if_none_match.contains_weak(picture.etag):
-        response = Response(status=304, headers=headers)
-        response.headers.pop("Content-Type", None)
-        return response
+        return not_modified(headers)
     return Response(picture.data, headers=headers, content_type=_accepted(media_type))
 
 
@@ -122,9 +121,7 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
         raise Problem("precondition_failed", "the file has changed: its ETag does not match If-Match", headers=headers)
     if request.if_none_match.contains_weak(etag):
         file.close()
-        response = Response(status=304, headers=headers)
-        response.headers.pop("Content-Type", None)
-        return response
+        return not_modified(headers)
     if name is not None:
         headers["Content-Disposition"] = attachment(name)
     wanted = _wanted(size, etag, headers)
