@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -102,10 +100,3 @@ def test_a_dry_run_says_what_a_job_would_cost_and_stores_nothing(product: Produc
     assert caught.value.spec.layers[0].type == "dense"
     assert list(product.jobs.find(JobFilter()).jobs) == []
     assert product.woken == []
-
-
-def test_the_use_cases_load_neither_flask_nor_celery_nor_the_engine() -> None:
-    modules = "service.application.jobs, service.application.datasets, service.application.inference_requests"
-    code = f"import sys, {modules}; print([n for n in ('flask', 'celery', 'engine', 'workers') if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import importlib
 import math
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -226,7 +225,7 @@ def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> L
 
 def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
     """The points of the latent space that are asked for."""
-    module = importlib.import_module("service.web.inference.answering")
+    points: NDArray[Any]
     if asked.latent is not None:
         wrong = [
             Fault(
@@ -241,16 +240,16 @@ def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
             raise problems.invalid_input(wrong)
         points = np.asarray(asked.latent, np.float64)
     elif asked.seeds is not None:
-        points = np.concatenate([module.draw(spec, seed, 1) for seed in asked.seeds])
+        points = np.concatenate([inference().draw(spec, seed, 1) for seed in asked.seeds])
     else:
         count = asked.count or _DEFAULT_COUNT
-        points = module.draw(spec, asked.seed or 0, count)
+        points = inference().draw(spec, asked.seed or 0, count)
     if asked.steps is None:
-        return cast(NDArray[Any], points)
+        return points
     images = 1 + (len(points) - 1) * asked.steps
     if images > MAX_IMAGES:
         raise _too_much("#/steps", f"{asked.steps} steps between {len(points)} points make {images} images", MAX_IMAGES)
-    return cast(NDArray[Any], module.walk(spec, points, asked.steps))
+    return inference().walk(spec, points, asked.steps)
 
 
 def _rounded(numbers: NDArray[Any], digits: int) -> list[Any]:
