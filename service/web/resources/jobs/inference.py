@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
@@ -71,23 +72,7 @@ def predict(job_id: str, document: Any) -> PredictAnswer:
     levels = _levels(body, info)
     if body.explain and levels.size > MAX_NUMBERS:
         raise _too_much("#/explain", f"{len(levels)} images have {levels.size} pixels", MAX_NUMBERS)
-
-    def answer(ready: LoadedModel, row: Artifact) -> PredictAnswer:
-        found = inference().predict(ready, levels)
-        seen = saliency = None
-        if body.explain:
-            seen = _rounded(levels / 255, 3)
-            saliency = _rounded(inference().saliency(ready, levels, found.classes), 5)
-        return PredictAnswer(
-            probabilities=found.probabilities.tolist(),
-            classes=found.classes.tolist(),
-            class_names=list(info.class_names),
-            checkpoint=row.epoch,
-            seen=seen,
-            saliency=saliency,
-        )
-
-    return with_network(job, body.checkpoint, info, answer)
+    return with_network(job, body.checkpoint, info, partial(_predictions, body=body, info=info, levels=levels))
 
 
 @blueprint.post("/jobs/<job_id>/generate")
@@ -112,30 +97,48 @@ def generate(job_id: str, document: Any) -> Result:
     job = job_of(job_id, Kind.GAN)
     body = _validated(GenerateRequest, document)
     info = dataset_of(job)
+    return with_network(job, body.checkpoint, info, partial(_images, body=body, info=info))
 
-    def answer(ready: LoadedModel, row: Artifact) -> Result:
-        points = _points(body, cast(GanSpec, ready.spec))
-        _check_size(body, len(points), info)
-        levels = inference().generate(ready, points).reshape(-1, *info.image_shape)
-        pictures = np.rint(levels).astype(np.uint8)
-        headers = {"Tapeline-Checkpoint": str(row.epoch)}
-        match body.format:
-            case "grid":
-                data = grids.sample_grid(pictures, scale=body.scale)
-                return Response(data, content_type="image/png", headers=headers)
-            case "film":
-                data = grids.walk_gif(pictures, scale=body.scale)
-                return Response(data, content_type="image/gif", headers=headers)
-            case "png":
-                images: Any = [
-                    base64.b64encode(grids.image_png(picture, scale=body.scale)).decode() for picture in pictures
-                ]
-            case "array":
-                images = _rounded(levels / 255, 5)
-        latent = points.tolist() if body.with_latent else None
-        return GenerateAnswer(images=images, latent=latent, checkpoint=row.epoch)
 
-    return with_network(job, body.checkpoint, info, answer)
+def _predictions(
+    ready: LoadedModel, row: Artifact, *, body: PredictRequest, info: DatasetInfo, levels: Levels
+) -> PredictAnswer:
+    found = inference().predict(ready, levels)
+    seen = saliency = None
+    if body.explain:
+        seen = _rounded(levels / 255, 3)
+        saliency = _rounded(inference().saliency(ready, levels, found.classes), 5)
+    return PredictAnswer(
+        probabilities=found.probabilities.tolist(),
+        classes=found.classes.tolist(),
+        class_names=list(info.class_names),
+        checkpoint=row.epoch,
+        seen=seen,
+        saliency=saliency,
+    )
+
+
+def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: DatasetInfo) -> Result:
+    points = _points(body, cast(GanSpec, ready.spec))
+    _check_size(body, len(points), info)
+    levels = inference().generate(ready, points).reshape(-1, *info.image_shape)
+    pictures = np.rint(levels).astype(np.uint8)
+    headers = {"Tapeline-Checkpoint": str(row.epoch)}
+    match body.format:
+        case "grid":
+            data = grids.sample_grid(pictures, scale=body.scale)
+            return Response(data, content_type="image/png", headers=headers)
+        case "film":
+            data = grids.walk_gif(pictures, scale=body.scale)
+            return Response(data, content_type="image/gif", headers=headers)
+        case "png":
+            images: Any = [
+                base64.b64encode(grids.image_png(picture, scale=body.scale)).decode() for picture in pictures
+            ]
+        case "array":
+            images = _rounded(levels / 255, 5)
+    latent = points.tolist() if body.with_latent else None
+    return GenerateAnswer(images=images, latent=latent, checkpoint=row.epoch)
 
 
 def _validated(model: type[B], document: Any) -> B:

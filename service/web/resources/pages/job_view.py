@@ -15,10 +15,10 @@ from service.spec.schema import Kind
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Epoch, Job
-from service.web import tiles
 from service.web.answers import as_page
 from service.web.endpoints import endpoint
 from service.web.inference.loading import class_names
+from service.web.resources.pages import tiles
 from service.web.schemas.epochs import event_document
 from service.web.schemas.files import artifact_item, checkpoint_items
 from service.web.schemas.inference import ConfusionMatrix

@@ -11,7 +11,7 @@ from service.jobs.queries import queue
 from service.web.endpoints import endpoint
 from service.web.middleware.guard import sees_all
 from service.web.schemas.queries import QueueQuery
-from service.web.schemas.workers import QueueList, WorkerList, queue_list, worker_item
+from service.web.schemas.service import QueueList, WorkerList, queue_list, worker_item
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("workers", __name__)
