@@ -18,7 +18,8 @@ from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter, Page
 from service.jobs.submissions import IdempotencyKey, Origin, Submission
 from service.runtime.failpoints import reach
-from service.spec import costs, validation
+from service.spec import validation
+from service.spec.estimation import costs
 from service.spec.schema import Spec
 from service.states import Action
 from service.storage import ids

@@ -13,8 +13,9 @@ from service.datasets.info import DatasetInfo, DatasetState
 from service.errors import Fault, SpecError
 from service.jobs.estimation import estimates
 from service.jobs.estimation.estimates import TrainingCost
-from service.spec import layer_shapes, validation
-from service.spec.layer_shapes import Network, Shape
+from service.spec import validation
+from service.spec.estimation import layer_shapes
+from service.spec.estimation.layer_shapes import Network, Shape
 from service.spec.schema import Spec
 from service.storage.database import Database
 

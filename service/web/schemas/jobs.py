@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from service.application.specs import Forecast
 from service.jobs import actions
-from service.spec.layer_shapes import Network
+from service.spec.estimation.layer_shapes import Network
 from service.spec.schema import Kind
 from service.states import Action, FindingCode, Request, Severity, Status
 from service.storage.tables import Job

@@ -8,7 +8,7 @@ from flask import Blueprint
 
 from service.datasets import importer
 from service.spec import schema, validation
-from service.spec.presets import DEFAULT_PRESET, PRESETS
+from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.web import requests
 from service.web.endpoints import endpoint
 from service.web.files import receiving
