@@ -130,6 +130,30 @@ class UploadExists(ContractError):
         self.name = name
 
 
+class DatasetNameTaken(ContractError):
+    """A dataset that was not uploaded has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there already is a dataset {name!r}; use another name")
+        self.name = name
+
+
+class DatasetFixed(ContractError):
+    """The dataset was not uploaded, and cannot be deleted."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not an uploaded dataset")
+        self.name = name
+
+
+class StorageFull(ContractError):
+    """The files of an upload could not be written."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the upload could not be stored ({reason})")
+        self.reason = reason
+
+
 class NoSpaceLeft(ContractError):
     """An owner's datasets would take more than they may."""
 

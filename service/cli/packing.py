@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from service.cli.errors import Failure
-from service.datasets.formats.photos import SUFFIXES, Size, UnreadableImage, decode
+from service.datasets.formats.photos import SUFFIXES, UnreadableImage, decode
+from service.datasets.info import Size
 
 _NAMED = 5
 

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 from service.datasets.errors import DatasetBroken, DatasetError
 from service.datasets.formats.idx import idx_header, open_idx
 from service.datasets.formats.npz import open_npz
-from service.datasets.formats.photos import Size, is_archive, is_npz, open_photos
+from service.datasets.formats.photos import is_archive, is_npz, open_photos
 from service.datasets.formats.streams import ArrayStream
 from service.datasets.info import (
     TRAIN_IMAGES,
     TRAIN_LABELS,
     VALIDATION_IMAGES,
     VALIDATION_LABELS,
+    ImportedDataset,
+    Size,
     content_sha256,
 )
 
@@ -65,22 +67,6 @@ class UploadRefused(DatasetError, ValueError):
 
     def __str__(self) -> str:
         return "; ".join(f"{field}: {detail}" for field, detail in self.faults.items())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportedDataset:
-    """What was taken in."""
-
-    rows: int
-    columns: int
-    classes: int
-    train_count: int
-    validation_count: int
-    sha256: str
-    size_bytes: int
-    """Of the unpacked arrays."""
-    class_names: Sequence[str] | None = None
-    """In the order of the labels; ``None``: the labels are all that is known."""
 
 
 def import_dataset(

@@ -1,9 +1,12 @@
 """What is known of a dataset, and the names and digests of its four files."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+Size = tuple[int, int]
+"""Width and height in pixels, as image programs write them."""
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"
@@ -69,6 +72,22 @@ class DatasetInfo:
         if self.download_problem is not None:
             return f"It is not downloaded yet, and {self.download_problem}."
         return f"It is not downloaded yet: the first job downloads {size}." if size else "It is not available."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedDataset:
+    """The arrays that an upload became."""
+
+    rows: int
+    columns: int
+    classes: int
+    train_count: int
+    validation_count: int
+    sha256: str
+    size_bytes: int
+    """Of the unpacked arrays."""
+    class_names: Sequence[str] | None = None
+    """In the order of the labels; ``None``: the labels are all that is known."""
 
 
 def version_name(name: str, sha256: str) -> str:

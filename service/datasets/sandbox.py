@@ -17,15 +17,9 @@ from typing import Any, Final
 
 import structlog
 
-from service.datasets.formats.photos import Size, is_npz
-from service.datasets.importer import (
-    ARCHIVE,
-    MAX_UNPACKED_BYTES,
-    ImportedDataset,
-    UploadRefused,
-    as_document,
-    import_dataset,
-)
+from service.datasets.formats.photos import is_npz
+from service.datasets.importer import ARCHIVE, MAX_UNPACKED_BYTES, UploadRefused, as_document, import_dataset
+from service.datasets.info import ImportedDataset, Size
 
 MEMORY_BYTES: Final = 48 * 2**20
 """What the process may map beyond what it has once NumPy is loaded."""

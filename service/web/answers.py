@@ -54,18 +54,15 @@ def tag_of(body: BaseModel) -> str:
 
 def tagged_json(body: BaseModel) -> Response:
     """An answer with an ``ETag`` of its content; 304 where the client has it already."""
-    response = as_json(body, headers={"Cache-Control": "private, no-cache"})
-    response.set_etag(tag_of(body))
-    if request.if_none_match.contains_weak(response.get_etag()[0] or ""):
-        return not_modified(response)
-    return response
+    etag = tag_of(body)
+    headers = {"ETag": f'"{etag}"', "Cache-Control": "private, no-cache"}
+    return not_modified(headers) if request.if_none_match.contains_weak(etag) else as_json(body, headers=headers)
 
 
-def not_modified(response: Response) -> Response:
-    """The same answer without its content, for a client that has it."""
-    headers = {name: response.headers[name] for name in ("ETag", "Cache-Control") if name in response.headers}
-    bare = Response(status=304, headers=headers)
-    bare.headers.pop("Content-Type", None)
+def not_modified(headers: Mapping[str, str]) -> Response:
+    """The response for a client that has the content; ``headers`` are those of the whole response, without its type."""
+    bare = Response(status=304, headers=dict(headers))
+    del bare.headers["Content-Type"]
     return bare
 
 

@@ -8,13 +8,17 @@ from typing import Final
 from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from service.application.datasets import DatasetUploads
+from service.application.jobs import Jobs
+from service.application.specs import SpecChecks
 from service.datasets.repository import DatasetRepository
 from service.errors import ArtifactNotFound, JobNotFound
 from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
-from service.web import assets, filters, metrics
+from service.web import assets, filters, metrics, requests
+from service.web.files import receiving
 from service.web.files.drawings import Drawings
 from service.web.middleware import browsers, guard, headers, problems, request_log
 from service.web.middleware.keyring import Keyring
@@ -33,7 +37,7 @@ from service.web.resources.jobs import (
 )
 from service.web.resources.pages import documents, job_view, pages, service_pages
 from service.web.resources.service import audit, datasets, health, keys, limits, presets, sessions, usage, workers
-from service.web.schemas import queries
+from service.web.schemas.jobs import job_detail
 from service.web.services import EXTENSION, Services
 from service.web.streaming.feed import AllJobsStream
 from service.web.streaming.stream import Hub
@@ -68,21 +72,38 @@ _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 def create_app(settings: Settings) -> Flask:
     """The WSGI application for these settings."""
     app = Flask("service.web", static_folder="static", template_folder="templates")
-    app.config["MAX_CONTENT_LENGTH"] = queries.MAX_BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = requests.MAX_BODY_BYTES
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0  # by their plain names, static files are revalidated
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     database = Database(settings.database_url, application="tapeline-web")
     folder = ArtifactFolder(settings.artifacts)
     shelf = DatasetRepository(settings, database)
     publisher = Publisher(settings.broker_url)
+    quotas = Quotas(settings, database)
+    jobs = Jobs(
+        database=database,
+        artifacts=folder,
+        specs=SpecChecks(database=database, datasets=shelf),
+        admit=lambda owner: quotas.new_job(owner),
+        wake_up=publisher.wake,
+        represent=lambda job: job_detail(job).model_dump(mode="json"),
+    )
+    dataset_uploads = DatasetUploads(
+        database=database,
+        folder=UploadFolder(settings.artifacts),
+        datasets=shelf,
+        import_files=receiving.import_files,
+        at_most=settings.quotas.datasets,
+    )
     app.extensions[EXTENSION] = Services(
         settings=settings,
         database=database,
         keyring=Keyring(settings, database),
-        quotas=Quotas(settings, database),
+        quotas=quotas,
         artifacts=folder,
         shelf=shelf,
-        uploads=UploadFolder(settings.artifacts),
+        jobs=jobs,
+        dataset_uploads=dataset_uploads,
         drawings=Drawings(shelf, database, folder),
         publisher=publisher,
         hub=Hub(database),

@@ -7,8 +7,9 @@ from typing import Final, cast
 
 from flask import current_app, g
 
+from service.application.datasets import DatasetUploads
+from service.application.jobs import Jobs
 from service.datasets.repository import DatasetRepository
-from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
@@ -33,7 +34,8 @@ class Services:
     quotas: Quotas
     artifacts: ArtifactStore
     shelf: DatasetRepository
-    uploads: UploadFolder
+    jobs: Jobs
+    dataset_uploads: DatasetUploads
     drawings: Drawings
     publisher: Publisher
     hub: Hub

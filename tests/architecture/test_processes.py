@@ -22,6 +22,8 @@ CASES = {
     "workers.reconcile": {"numpy", "flask", "matplotlib", "engine"},
     "workers.training.run": {"flask", "celery", "matplotlib"},
     "engine": {"flask", "celery", "sqlalchemy", "pydantic", "matplotlib", "PIL", "service", "workers"},
+    "service.application.jobs": {"flask", "celery", "matplotlib", "engine", "workers", "migrations"},
+    "service.application.datasets": {"flask", "celery", "matplotlib", "engine", "workers", "migrations"},
     "service.web.app": {"workers", "engine", "matplotlib"},
     "service.cli": {"numpy", "matplotlib", "celery", "flask", "sqlalchemy"},
 }

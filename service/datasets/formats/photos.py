@@ -26,9 +26,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.streams import ArrayStream, Gunzip
-
-Size = tuple[int, int]
-"""Width and height in pixels, as image programs write them."""
+from service.datasets.info import Size
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif")
 MAX_FILES: Final = 200_000

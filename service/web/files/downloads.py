@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore
 from service.storage.tables import Artifact
+from service.web.answers import not_modified
 from service.web.files.drawings import Picture
 from service.web.middleware.problems import Problem
 
@@ -32,6 +33,10 @@ PROBLEMS: Final = (
     "artifact_damaged",
 )
 """What the documentation says of every download."""
+
+OCTETS: Final = "application/octet-stream"
+AS_OCTETS: Final = (OCTETS,)
+"""``other_media`` of an endpoint that answers with an image: a client may ask for it as plain bytes."""
 
 FOREVER: Final = "private, max-age=31536000, immutable"
 ASK: Final = "private, no-cache"
@@ -77,10 +82,8 @@ def send_picture(picture: Picture, media_type: str) -> Response:
     """A picture that was drawn for this answer, or for one before."""
     headers = {"ETag": f'"{picture.etag}"', "Cache-Control": ASK}
     if request.if_none_match.contains_weak(picture.etag):
-        response = Response(status=304, headers=headers)
-        response.headers.pop("Content-Type", None)
-        return response
-    return Response(picture.data, headers=headers, content_type=media_type)
+        return not_modified(headers)
+    return Response(picture.data, headers=headers, content_type=_accepted(media_type))
 
 
 def attachment(name: str) -> str:
@@ -89,6 +92,12 @@ def attachment(name: str) -> str:
     plain = re.sub(r'[^\x20-\x7e]|["%;]', "_", name)
     whole = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
     return f'attachment; filename="{plain}"{whole}'
+
+
+def _accepted(media_type: str) -> str:
+    """The media type of a file, or ``OCTETS`` for a client that accepts only that. The bytes are the same, so that a
+    cache may give either for the other."""
+    return request.accept_mimetypes.best_match([media_type, OCTETS], default=media_type)
 
 
 def _open(folder: ArtifactStore, row: Artifact) -> BinaryIO:
@@ -112,9 +121,7 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
         raise Problem("precondition_failed", "the file has changed: its ETag does not match If-Match", headers=headers)
     if request.if_none_match.contains_weak(etag):
         file.close()
-        response = Response(status=304, headers=headers)
-        response.headers.pop("Content-Type", None)
-        return response
+        return not_modified(headers)
     if name is not None:
         headers["Content-Disposition"] = attachment(name)
     wanted = _wanted(size, etag, headers)
@@ -125,10 +132,10 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
         headers["Content-Range"] = f"bytes {part.start}-{part.start + part.length - 1}/{size}"
     if request.method == "HEAD":  # Werkzeug drops the content of such an answer without closing it
         file.close()
-        response = Response(status=status, headers=headers, content_type=row.media_type)
+        response = Response(status=status, headers=headers, content_type=_accepted(row.media_type))
     else:
         content = _read(file, part)
-        response = Response(content, status, headers=headers, content_type=row.media_type)
+        response = Response(content, status, headers=headers, content_type=_accepted(row.media_type))
         response.call_on_close(file.close)
     response.content_length = part.length
     return response

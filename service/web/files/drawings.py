@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import importlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -25,13 +24,13 @@ from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 from service.web.middleware.problems import Problem
-from service.web.schemas.representations import metric_table
+from service.web.schemas.epochs import metric_table
 
 Format = Literal["png", "svg"]
 Plot = Literal["curves", "confusion"]
 
-_PREVIEWS: Final = 32
-"""So many pictures of datasets are kept in memory."""
+_MAX_PREVIEWS: Final = 32
+"""Pictures of datasets that are kept in memory."""
 _drawing: Final = threading.Lock()
 """One picture at a time: drawing takes a core, and requests for the same one wait for the first."""
 
@@ -51,7 +50,7 @@ class Drawings:
 
     def __init__(self, shelf: DatasetRepository, database: Database, artifacts: ArtifactStore) -> None:
         self._shelf, self._database, self._artifacts = shelf, database, artifacts
-        self._previews: OrderedDict[str, Picture] = OrderedDict()
+        self._preview = functools.lru_cache(_MAX_PREVIEWS)(self._draw_preview)
 
     def film(self, job: Job, fmt: grids.FilmFormat) -> Picture:
         """All samples of a job, one after the other."""
@@ -92,7 +91,8 @@ class Drawings:
             table = metric_table(job, rows, news)
 
             def draw() -> bytes:
-                plots = _plots()
+                from service.pictures import plots  # loads Matplotlib, which takes most of a second
+
                 marks = [
                     plots.Mark(
                         label=item.code.replace("_", " "),
@@ -102,8 +102,9 @@ class Drawings:
                     )
                     for item in table.findings
                 ]
-                options = {"title": title, "fmt": fmt, "best_epoch": job.best_epoch, "marks": marks}
-                return bytes(plots.curves(job.kind, table.epochs, table.series, **options))
+                return plots.curves(
+                    job.kind, table.epochs, table.series, title=title, fmt=fmt, best_epoch=job.best_epoch, marks=marks
+                )
 
             return self._kept(job.id, which, rows[-1].epoch, fmt, draw)
         measured = [row for row in rows if row.confusion is not None]
@@ -113,29 +114,28 @@ class Drawings:
         names = self._class_names(job)
 
         def draw_confusion() -> bytes:
+            from service.pictures import plots  # loads Matplotlib, which takes most of a second
+
             matrix = last.confusion or []
             fitting = names if names is not None and len(names) == len(matrix) else None
-            return bytes(_plots().confusion(matrix, class_names=fitting, title=f"{title}, epoch {last.epoch}", fmt=fmt))
+            return plots.confusion(matrix, class_names=fitting, title=f"{title}, epoch {last.epoch}", fmt=fmt)
 
         return self._kept(job.id, which, last.epoch, fmt, draw_confusion)
 
     def preview(self, info: datasets.DatasetInfo) -> Picture:
         """A few pictures of each class of a dataset that is here."""
         require_here(info)
-        key = info.upload_id or info.name  # an upload never changes, and its id is never used again
         with _drawing:
-            if key not in self._previews:
-                self._previews[key] = picture(grids.preview_png(self._shelf.load(info), scale=2))
-            self._previews.move_to_end(key)
-            if len(self._previews) > _PREVIEWS:
-                self._previews.popitem(last=False)
-            return self._previews[key]
+            return self._preview(info)
 
     def validation_picture(self, info: datasets.DatasetInfo, index: int) -> Picture:
         """One picture of the validation split, as it is."""
         require_here(info)
         dataset = self._shelf.load(info)
         return picture(grids.image_png(dataset.validation_images[index]))
+
+    def _draw_preview(self, info: datasets.DatasetInfo) -> Picture:
+        return picture(grids.preview_png(self._shelf.load(info), scale=2))
 
     def _class_names(self, job: Job) -> tuple[str, ...] | None:
         try:
@@ -188,11 +188,6 @@ class _Files(Sequence[bytes]):
     def __getitem__(self, index: Any) -> Any:
         row = self._rows[index]
         return self._artifacts.read(row.path, row.sha256)
-
-
-def _plots() -> Any:
-    """Matplotlib takes most of a second to load: a process that draws nothing does without."""
-    return importlib.import_module("service.pictures.plots")
 
 
 def picture(data: bytes) -> Picture:

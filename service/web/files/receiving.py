@@ -15,8 +15,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from service.datasets.formats.photos import Size, parse_size
+from service.datasets.formats.photos import parse_size
 from service.datasets.importer import DEFAULT_FRACTION, FIELDS, UploadRefused
+from service.datasets.info import ImportedDataset, Size
+from service.datasets.sandbox import import_in_sandbox
 from service.web.middleware.problems import Problem
 from service.web.server import arrivals
 
@@ -30,6 +32,9 @@ _MAX_TEXT_BYTES: Final = 256 * 1024
 """Of one field that is no file; also what the parser holds at a time, which is 64 KiB and more."""
 _OF_OWNER: Final = 4
 MAX_CONCURRENT_UPLOADS: Final = 32
+MAX_CONCURRENT_IMPORTS: Final = 4
+"""Each takes a core for as long."""
+_importing: Final = threading.BoundedSemaphore(MAX_CONCURRENT_IMPORTS)
 
 _File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "binary"})]
 
@@ -79,6 +84,14 @@ class UploadForm(BaseModel):
     def files(self) -> dict[str, Path]:
         """The files that were sent, by field."""
         return {field: path for field in FIELDS if (path := getattr(self, field)) is not None}
+
+
+def import_files(
+    files: Mapping[str, Path], folder: Path, *, fraction: float | None, size: Size | None
+) -> ImportedDataset:
+    """Import an upload in a sandbox; only so many at a time."""
+    with _importing:
+        return import_in_sandbox(files, folder, fraction=fraction, size=size)
 
 
 class UploadSlots:

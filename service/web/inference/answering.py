@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Generic, TypeVar, assert_never
+from typing import Any, Final, ParamSpec, TypeVar, assert_never
 
 import numpy as np
+from cachetools import LRUCache, cached
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -37,6 +37,7 @@ _BATCH: Final = 500
 _NUMBERS: Final = 2**21
 """No layer makes more numbers than these at a time, as in the trainers' evaluation."""
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -77,8 +78,18 @@ class Inference:
         # For products this small BLAS's threads would wait for each other, and take the cores from the trainings.
         threadpool_limits(1, user_api="blas")
         self._artifacts = artifacts
-        self._ready: _Kept[LoadedModel] = _Kept(_KEPT_BYTES, lambda ready: ready.size_bytes)
-        self._tables: _Kept[Predictions] = _Kept(_KEPT_TABLES_BYTES, lambda table: table.probabilities.nbytes)
+        self._ready = _kept(
+            self._load,
+            key=lambda row, image_shape: row.id,
+            most_bytes=_KEPT_BYTES,
+            size_bytes=lambda ready: ready.size_bytes,
+        )
+        self._tables = _kept(
+            self._evaluate,
+            key=lambda row, ready, dataset: row.id,
+            most_bytes=_KEPT_TABLES_BYTES,
+            size_bytes=lambda table: table.probabilities.nbytes,
+        )
         self._computing = threading.BoundedSemaphore(MAX_CONCURRENT_PREDICTIONS)
 
     def ready(self, row: Artifact, image_shape: Sequence[int]) -> LoadedModel:
@@ -90,7 +101,7 @@ class Inference:
         Raises:
             ArtifactDamaged: the file is missing, is not what was written, or does not fit such pictures.
         """
-        return self._ready.get(row.id, lambda: self._load(row, image_shape))
+        return self._ready(row, image_shape)
 
     def predict(self, ready: LoadedModel, levels: Array) -> Predictions:
         """What a classifier takes pictures (n, rows, columns) of levels from 0 to 255 for."""
@@ -127,9 +138,31 @@ class Inference:
             made = [np.asarray(ready.network(noise[part])) for part in _slices(ready.network, len(noise))]
         return np.nan_to_num(np.clip((np.concatenate(made) - low) * (255 / (high - low)), 0, 255))
 
+    def draw(self, spec: GanSpec, seed: int, count: int) -> Array:
+        """The first points (count, dim) of a seed; the job's own seed gives those of its sample grids."""
+        return networks.latent(spec).draw(generator_for(seed, "samples"), count, spec.dtype.value)
+
+    def walk(self, spec: GanSpec, points: Array, steps: int) -> Array:
+        """From each point to the next in ``steps`` steps, both ends included: (1 + (n - 1) * steps, dim).
+
+        Where the noise is normal, along great circles (White 2016, arXiv:1609.04468): between two points lies the
+        middle of space, where no noise comes from and no generator has been trained. In a cube there is no such place.
+        """
+        shares = np.arange(1, steps + 1) / steps
+        path = [points[:1]]
+        for start, end in pairwise(points):
+            if spec.latent.distribution is Distribution.NORMAL:
+                path.append(_on_a_circle(start, end, shares))
+            else:
+                path.append((1 - shares[:, None]) * start + shares[:, None] * end)
+        return np.concatenate(path)
+
     def validation(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
         """What a classifier takes the validation pictures for, kept for the next time."""
-        return self._tables.get(row.id, lambda: self.predict(ready, dataset.validation_images))
+        return self._tables(row, ready, dataset)
+
+    def _evaluate(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
+        return self.predict(ready, dataset.validation_images)
 
     def _load(self, row: Artifact, image_shape: Sequence[int]) -> LoadedModel:
         state = checkpoint.loads(self._artifacts.read(row.path, row.sha256))
@@ -154,27 +187,6 @@ class Inference:
 def _empty(shape: tuple[int, ...], rng: np.random.Generator, dtype: Any) -> Array:
     """For weights that a checkpoint is about to fill."""
     return np.zeros(shape, dtype)
-
-
-def draw(spec: GanSpec, seed: int, count: int) -> Array:
-    """The first points (count, dim) of a seed: those of the job's own are what its pictures of samples are made of."""
-    return networks.latent(spec).draw(generator_for(seed, "samples"), count, spec.dtype.value)
-
-
-def walk(spec: GanSpec, points: Array, steps: int) -> Array:
-    """From each point to the next in ``steps`` steps, both ends included: (1 + (n - 1) * steps, dim).
-
-    Where the noise is normal, along great circles (White 2016, arXiv:1609.04468): between two points lies the middle
-    of space, where no noise comes from and no generator has been trained. In a cube there is no such place.
-    """
-    shares = np.arange(1, steps + 1) / steps
-    path = [points[:1]]
-    for start, end in pairwise(points):
-        if spec.latent.distribution is Distribution.NORMAL:
-            path.append(_on_a_circle(start, end, shares))
-        else:
-            path.append((1 - shares[:, None]) * start + shares[:, None] * end)
-    return np.concatenate(path)
 
 
 def _on_a_circle(start: Array, end: Array, shares: Array) -> Array:
@@ -214,32 +226,10 @@ def _slices(network: Sequential, count: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-class _Kept(Generic[T]):
-    """What was asked for last, up to a size; each made once, however many ask at the same moment."""
-
-    def __init__(self, most: int, size: Callable[[T], int]) -> None:
-        self._most, self._size = most, size
-        self._items: OrderedDict[str, T] = OrderedDict()
-        self._lock = threading.Lock()
-        self._making: dict[str, threading.Lock] = {}
-
-    def get(self, name: str, make: Callable[[], T]) -> T:
-        with self._lock:
-            if name in self._items:
-                self._items.move_to_end(name)
-                return self._items[name]
-            making = self._making.setdefault(name, threading.Lock())
-        with making:
-            with self._lock:
-                if name in self._items:  # somebody else made it meanwhile
-                    return self._items[name]
-            try:
-                made = make()
-            finally:
-                with self._lock:
-                    self._making.pop(name, None)
-            with self._lock:
-                self._items[name] = made
-                while len(self._items) > 1 and sum(map(self._size, self._items.values())) > self._most:
-                    self._items.popitem(last=False)
-        return made
+def _kept(
+    make: Callable[P, T], *, key: Callable[P, str], most_bytes: int, size_bytes: Callable[[T], int]
+) -> Callable[P, T]:
+    """A function whose latest results are kept, up to a size; each is made once, however many threads ask for it. A
+    result that is larger than all of the space is kept alone."""
+    cache: LRUCache[str, T] = LRUCache(most_bytes, getsizeof=lambda made: min(size_bytes(made), most_bytes))
+    return cached(cache, key=key, condition=threading.Condition())(make)

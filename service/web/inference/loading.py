@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar, cast
@@ -38,11 +37,12 @@ T = TypeVar("T")
 
 
 def inference() -> Inference:
-    """The app's one engine room. It takes some time to load: a process that is never asked does without."""
+    """The app's one ``Inference``. The engine is imported lazily: a process that is never asked does without."""
     with _loading:
         if _EXTENSION not in current_app.extensions:
-            module = importlib.import_module("service.web.inference.answering")
-            current_app.extensions[_EXTENSION] = module.Inference(services().artifacts)
+            from service.web.inference.answering import Inference  # loads the engine
+
+            current_app.extensions[_EXTENSION] = Inference(services().artifacts)
         return cast("Inference", current_app.extensions[_EXTENSION])
 
 

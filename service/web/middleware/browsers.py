@@ -1,6 +1,6 @@
 """Content negotiation: at one address a program gets JSON, and a browser a page.
 
-An endpoint names its page in ``documented(page=...)``. Any other JSON, and every problem, becomes a plain page here.
+An endpoint names its page in ``endpoint(page=...)``. Any other JSON, and every problem, becomes a plain page here.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from urllib.parse import quote
 from flask import Flask, Response, current_app, render_template, request
 
 from service.web.answers import prefers_html, see_other
+from service.web.endpoints import query_for
 from service.web.middleware import problems
 from service.web.middleware.guard import SAFE
-from service.web.openapi.operations import Operation, has_page, operation_of
+from service.web.openapi.operations import Operation, operation_of
 
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
@@ -30,7 +31,7 @@ def register(app: Flask) -> None:
         if operation is None or operation.page is None or not _wants_page():
             return None
         if callable(operation.page):
-            return operation.page(**(request.view_args or {}))
+            return operation.page(**(request.view_args or {}), **query_for(operation.page, operation))
         return _redirected(operation.page)
 
     @app.after_request
@@ -41,7 +42,7 @@ def register(app: Flask) -> None:
             response.vary.add("Accept")
         if response.mimetype == _PROBLEM and prefers_html():
             _become(response, _problem_page(json.loads(response.get_data())))
-        elif _wants_page() and operation is not None and response.mimetype == _JSON and has_page(operation):
+        elif _wants_page() and operation is not None and response.mimetype == _JSON and operation.has_page:
             _become(response, _plain_page(operation, json.loads(response.get_data())))
         return response
 
@@ -52,7 +53,7 @@ def _operation() -> Operation | None:
 
 
 def _has_two_forms(operation: Operation) -> bool:
-    return operation.page is not None or has_page(operation)
+    return operation.page is not None or operation.has_page
 
 
 def _wants_page() -> bool:

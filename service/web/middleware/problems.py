@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -19,6 +19,8 @@ from service.datasets import DatasetBroken, DatasetChanged, DatasetNotFound, Dat
 from service.datasets.importer import UploadRefused
 from service.errors import (
     ArtifactNotFound,
+    DatasetFixed,
+    DatasetNameTaken,
     Fault,
     IdempotencyConflict,
     IllegalTransition,
@@ -29,6 +31,7 @@ from service.errors import (
     MalformedJson,
     NoSpaceLeft,
     SpecError,
+    StorageFull,
     UploadExists,
     UploadInUse,
 )
@@ -245,6 +248,13 @@ def invalid_spec(error: SpecError, **members: Any) -> Response:
     return answer("invalid_spec", detail, errors=faults, error_count=error.total, **members)
 
 
+def invalid_input(faults: Sequence[Fault], total: int | None = None) -> Problem:
+    """The problem for input with faults that is no spec."""
+    listed = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
+    shown = [fault_document(fault) for fault in faults]
+    return Problem("invalid_input", listed[:1000], errors=shown, error_count=total or len(faults))
+
+
 def fault_document(fault: Fault) -> dict[str, Any]:
     """A fault of a spec as an entry of ``errors``."""
     document = {"pointer": fault.pointer, "detail": fault.detail, "code": fault.code}
@@ -295,12 +305,22 @@ def register(app: Flask) -> None:
         return answer("invalid_upload", str(error)[:1000], errors=faults)
 
     @app.errorhandler(UploadExists)
-    def _(error: UploadExists) -> Response:
+    @app.errorhandler(DatasetNameTaken)
+    def _(error: UploadExists | DatasetNameTaken) -> Response:
         return answer("dataset_exists", str(error))
 
     @app.errorhandler(NoSpaceLeft)
     def _(error: NoSpaceLeft) -> Response:
         return answer("dataset_space_exceeded", str(error))
+
+    @app.errorhandler(DatasetFixed)
+    def _(error: DatasetFixed) -> Response:
+        return answer("dataset_fixed", str(error))
+
+    @app.errorhandler(StorageFull)
+    def _(error: StorageFull) -> Response:
+        _log.error("an upload could not be stored", error=error.reason)
+        return answer("storage_full", str(error))
 
     @app.errorhandler(UploadInUse)
     def _(error: UploadInUse) -> Response:

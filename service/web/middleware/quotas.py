@@ -20,6 +20,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import FixedWindowRateLimiter
 
+from service.application.ports import AdmissionRefused
 from service.jobs.queries import queue
 from service.runtime.settings import Settings
 from service.storage.database import Database
@@ -37,6 +38,17 @@ _BELIEVED_S: Final = 1.0
 """How long a count of waiting jobs is believed: counting them for each new one would take longer than storing it."""
 
 _log = structlog.get_logger("tapeline.web.quotas")
+
+
+class QuotaExceeded(Problem):
+    """Ends a request for now."""
+
+    def __init__(self, code: str, detail: str, wait_s: int) -> None:
+        super().__init__(code, detail, headers={"Retry-After": str(wait_s)}, retry_after_s=wait_s)
+
+
+class TooManyQueued(QuotaExceeded, AdmissionRefused):
+    """An owner has as many queued jobs as are allowed."""
 
 
 @dataclass(slots=True)
@@ -68,7 +80,7 @@ class Quotas:
         """
         if self._requests is not None and (wait_s := self._meter.spend(self._requests, "request", owner)):
             detail = f"{owner} has exceeded {self.limits.requests} requests per minute"
-            raise _too_much("rate_limited", detail, wait_s)
+            raise QuotaExceeded("rate_limited", detail, wait_s)
 
     def requests_left(self, owner: str) -> int | None:
         """How many more requests an owner may send in this minute; ``None``: no limit."""
@@ -88,7 +100,7 @@ class Quotas:
             return
         if wait_s := self._meter.wait(self._uploads, "upload", owner, cost=size_bytes):
             detail = f"this upload exceeds the daily limit of {owner}: {self.limits.uploads} bytes"
-            raise _too_much("quota_exceeded", detail, wait_s)
+            raise QuotaExceeded("quota_exceeded", detail, wait_s)
 
     def uploaded(self, owner: str | None, size_bytes: int) -> None:
         """Count bytes that came in, whatever became of them."""
@@ -102,7 +114,7 @@ class Quotas:
             Problem: it has.
         """
         if wait_s := self._meter.wait(self._guesses, "guess", address):
-            raise _too_much("rate_limited", "too many wrong keys came from this address", wait_s)
+            raise QuotaExceeded("rate_limited", "too many wrong keys came from this address", wait_s)
 
     def sign_in(self, key_id: str) -> None:
         """Count a browser that signs in with this key: each makes rows that stay.
@@ -111,7 +123,7 @@ class Quotas:
             Problem: there were too many in this minute.
         """
         if wait_s := self._meter.spend(self._sign_ins, "sign-in", key_id):
-            raise _too_much(
+            raise QuotaExceeded(
                 "rate_limited", f"more than {SIGN_INS} browsers signed in with this key in a minute", wait_s
             )
 
@@ -137,7 +149,7 @@ class Quotas:
             with self._lock:
                 self._waiting[owner] = known
         if known.count >= limit:
-            raise _too_much("quota_exceeded", f"{limit} jobs of {owner} wait already; no more may", 10)
+            raise TooManyQueued("quota_exceeded", f"{limit} jobs of {owner} wait already; no more may", 10)
         known.count += 1
 
     def stream(self, owner: str | None) -> Callable[[], None]:
@@ -151,7 +163,7 @@ class Quotas:
             return lambda: None
         with self._lock:
             if self._streams[owner] >= limit:
-                raise _too_much("quota_exceeded", f"{owner} has {limit} streams open; close some", 10)
+                raise QuotaExceeded("quota_exceeded", f"{owner} has {limit} streams open; close some", 10)
             self._streams[owner] += 1
         is_open = threading.Event()
 
@@ -227,7 +239,3 @@ class _Meter:
 
 def _until_reset(limiter: FixedWindowRateLimiter, item: RateLimitItem, names: tuple[str, ...]) -> int:
     return max(1, math.ceil(limiter.get_window_stats(item, *names).reset_time - time.time()))
-
-
-def _too_much(code: str, detail: str, wait_s: int) -> Problem:
-    return Problem(code, detail, headers={"Retry-After": str(wait_s)}, retry_after_s=wait_s)

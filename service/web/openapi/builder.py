@@ -23,10 +23,10 @@ from service.web.files.receiving import UploadForm
 from service.web.middleware import problems
 from service.web.middleware.guard import COOKIE
 from service.web.openapi import examples
-from service.web.openapi.operations import PUBLIC, Operation, has_page, operation_of
+from service.web.openapi.operations import PUBLIC, Operation, operation_of
 from service.web.schemas import queries
+from service.web.schemas.base import Answer
 from service.web.schemas.queries import NoQuery
-from service.web.schemas.representations import Answer
 
 UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
 """Endpoints that are no part of the API."""
@@ -142,10 +142,12 @@ def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict
         described["security"] = []
     if rest.strip():
         described["description"] = " ".join(rest.split())
-    if operation.takes_spec:
+    if operation.form is not None:
+        described["requestBody"] = _body(operation.form.__name__, "multipart/form-data")
+    elif operation.document == "spec":
         described["requestBody"] = _body("SpecAsSent", "application/json")
-    elif operation.takes is not None:
-        described["requestBody"] = _body(operation.takes.__name__, operation.takes_as)
+    elif (model := operation.body or operation.document) is not None:
+        described["requestBody"] = _body(model.__name__, "application/json")
     return described
 
 
@@ -168,7 +170,7 @@ def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
         }
         for name in sorted(rule.arguments, key=rule.rule.index)
     ]
-    schema = operation.query.model_json_schema(ref_template=_REFERENCE)
+    schema = (operation.query or NoQuery).model_json_schema(ref_template=_REFERENCE)
     for name, field in schema.get("properties", {}).items():
         field = {key: value for key, value in field.items() if key != "title"}
         parameter = {"name": name, "in": "query", "required": False, "schema": field}
@@ -187,11 +189,11 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {str(operation.status): _answer(operation.answers)}
     for media_type in operation.other_media:
         found[str(operation.status)]["content"] |= _answer(media_type)["content"]
-    if method == "GET" and has_page(operation):
+    if method == "GET" and operation.has_page:
         found[str(operation.status)]["content"] |= _answer("text/html")["content"]
     elif method == "GET" and isinstance(operation.page, str):
         found["303"] = {"description": f"With `Accept: text/html`: see the page `{operation.page}`."}
-    if operation.query is not NoQuery:
+    if operation.query not in (None, NoQuery):
         found["414"] = {"description": "The request line is longer than 8,190 bytes; the web server says so itself."}
     for status, what in operation.also.items():
         key = str(status)
@@ -201,7 +203,7 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
             found[key] = {"description": what}
         else:
             found[key] = _answer(what)
-    codes = [*operation.problems, *_ANYWHERE, *(_ON_WRITES if method != "GET" else ())]
+    codes = [*operation.all_problems, *_ANYWHERE, *(_ON_WRITES if method != "GET" else ())]
     codes += [code for code in _WITH_A_KEY if operation.scope != PUBLIC]
     by_status: dict[int, list[str]] = {}
     for code in codes:
@@ -246,7 +248,25 @@ def _schemas() -> dict[str, Any]:
             schemas |= query.model_json_schema(ref_template=_REFERENCE).get("$defs", {})
     either, parts = _specs(_REFERENCE)
     schemas = parts | schemas | {"SpecAsSent": either}
-    return dict(sorted(schemas.items()))
+    return {name: _portable(schema) for name, schema in sorted(schemas.items())}
+
+
+def _portable(schema: Any) -> Any:
+    """A schema without what generators of clients refuse: defaults that are objects, null as the default of what
+    cannot be null, and several lists of choices with one title. None of it says anything about what may be sent."""
+    if isinstance(schema, list):
+        return [_portable(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    left_out = {"title"} if schema.get("title") == SHORTHAND else set()
+    default = schema.get("default", "")
+    if isinstance(default, dict) or (default is None and schema.get("type", "null") != "null"):
+        left_out.add("default")
+    return {
+        key: {name: _portable(part) for name, part in value.items()} if key == "properties" else _portable(value)
+        for key, value in schema.items()
+        if key not in left_out
+    }
 
 
 def _answers(base: type[Answer]) -> Iterator[type[Answer]]:

@@ -1,22 +1,23 @@
-"""What the documentation says of an endpoint, written beside the endpoint."""
+"""What the documentation says of an endpoint. ``endpoints.endpoint`` attaches it to a view."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from flask import Response
 from pydantic import BaseModel
 
 from service.access.keys import Scope
+from service.spec.schema import Part
+from service.web.requests import MAX_BODY_BYTES
 from service.web.schemas.queries import NoQuery, Query
-
-View = TypeVar("View", bound=Callable[..., Any])
 
 PUBLIC: Final = "public"
 """Instead of a scope: needs no key."""
 _ATTRIBUTE: Final = "tapeline_operation"
+_JSON_PROBLEMS: Final = ("malformed_json", "body_too_large", "unsupported_media_type")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,75 +26,57 @@ class Operation:
 
     tag: str
     answers: Any
-    """A model for JSON, or the media type of something else."""
+    """A model for JSON, the media type of something else, or ``None`` for no content."""
     status: int = 200
     scope: Scope | Literal["public"] | None = None
-    """What a key must open for it; ``None``: ``read`` to look at something, ``submit`` to change it."""
-    query: type[Query] = NoQuery
+    """The scope that a key needs; ``None``: ``read`` for a GET, otherwise ``submit``."""
+    query: type[Query] | None = NoQuery
+    """The model of the URL parameters; ``None``: any are accepted, and ignored."""
+    body: type[Part] | None = None
+    """The model of a JSON body."""
+    document: type[Part] | Literal["spec"] | None = None
+    """The model of a JSON body that the view validates itself."""
+    form: type[BaseModel] | None = None
+    """The model of a multipart form that the view receives itself."""
+    body_media: str | None = None
+    """Another accepted media type of a JSON body."""
+    max_body_bytes: int = MAX_BODY_BYTES
+    invalid_body: Literal["invalid_spec", "invalid_input"] = "invalid_spec"
+    """The code of the problem if a JSON body has faults: other than for a spec, the view raises it."""
     headers: Sequence[str] = ()
-    """Request headers that mean something here; ``openapi`` explains them."""
-    takes_spec: bool = False
-    takes: type[BaseModel] | None = None
-    """The model of a body that is no spec."""
-    takes_as: str = "application/json"
-    """The media type of that body."""
+    """Request headers that mean something here; ``builder`` explains them."""
     problems: Sequence[str] = ()
-    """Codes out of ``problems.KINDS``, besides those that are possible everywhere."""
+    """Codes out of ``problems.KINDS``, besides those of a JSON body and those that are possible everywhere."""
     other_media: Sequence[str] = ()
     """Media types that the answer may have instead."""
-    also: dict[int, str | type[BaseModel]] = field(default_factory=dict)
+    also: Mapping[int, str | type[BaseModel]]
     """Other answers by status: a description, or a model."""
     page: str | Callable[..., Response] | None = None
     """What ``browsers`` shows a person at this address: a view with the same parameters, or where to send them
     (``/ui/jobs/{job_id}``). ``None``: JSON becomes a plain page by itself."""
 
+    @property
+    def takes_json(self) -> bool:
+        """Whether the request has a JSON body."""
+        return self.body is not None or self.document is not None
 
-def documented(
-    tag: str,
-    answers: Any,
-    *,
-    status: int = 200,
-    scope: Scope | Literal["public"] | None = None,
-    query: type[Query] = NoQuery,
-    headers: Sequence[str] = (),
-    takes_spec: bool = False,
-    takes: type[BaseModel] | None = None,
-    takes_as: str = "application/json",
-    problems: Sequence[str] = (),
-    other_media: Sequence[str] = (),
-    also: dict[int, str | type[BaseModel]] | None = None,
-    page: str | Callable[..., Response] | None = None,
-) -> Callable[[View], View]:
-    """Decorate a view with what the documentation says of it, as ``Operation`` has it."""
-    operation = Operation(
-        tag=tag,
-        answers=answers,
-        status=status,
-        scope=scope,
-        query=query,
-        headers=headers,
-        takes_spec=takes_spec,
-        takes=takes,
-        takes_as=takes_as,
-        problems=problems,
-        other_media=other_media,
-        also=also or {},
-        page=page,
-    )
+    @property
+    def all_problems(self) -> Sequence[str]:
+        """``problems``, and those of a JSON body."""
+        return (*_JSON_PROBLEMS, self.invalid_body, *self.problems) if self.takes_json else self.problems
 
-    def mark(view: View) -> View:
-        setattr(view, _ATTRIBUTE, operation)
-        return view
-
-    return mark
+    @property
+    def has_page(self) -> bool:
+        """Whether a browser gets HTML in place of this operation's JSON."""
+        return callable(self.page) or (self.page is None and isinstance(self.answers, type))
 
 
-def has_page(operation: Operation) -> bool:
-    """Whether a browser gets HTML in place of this operation's JSON."""
-    return callable(operation.page) or (operation.page is None and isinstance(operation.answers, type))
+def describe(view: Callable[..., Any], operation: Operation) -> None:
+    """Attach an operation to its view."""
+    setattr(view, _ATTRIBUTE, operation)
 
 
 def operation_of(view: Callable[..., Any]) -> Operation | None:
-    """What was said of a view, if anything was."""
+    """The operation of a view, if it has one."""
     found = getattr(view, _ATTRIBUTE, None)
     return found if isinstance(found, Operation) else None

@@ -18,7 +18,8 @@ from service.spec import metric_info
 from service.spec.metric_info import Goal
 from service.states import Status
 from service.storage.tables import Job
-from service.web.schemas.representations import Answer, JobSummary, at_time, finite, job_fields
+from service.web.schemas.base import Answer, Metrics, Timestamp, at_time, finite
+from service.web.schemas.jobs import JobSummary, derived_fields
 
 MAX_CSV_ROWS: Final = 50_000
 _SPOKEN: Final[dict[GroupBy, str]] = {GroupBy.TAG: "without a tag", GroupBy.NAME: "without a name"}
@@ -70,9 +71,9 @@ class JobGroup(Answer):
     value: str | None = Field(description="What they have in common; null: that they have no tag, or no name.")
     label: str
     count: int
-    newest_at: str = Field(description="When the newest of them was created.")
+    newest_at: Timestamp = Field(validation_alias="newest_ms", description="When the newest of them was created.")
     example: str | None = Field(description="One of their names.")
-    best: dict[str, float | None] = Field(description="The best value of each column that has one.")
+    best: Metrics = Field(description="The best value of each column that has one.")
     query: dict[str, str] = Field(description="The parameters that select them, beside the others, in `GET /jobs`.")
 
 
@@ -88,18 +89,13 @@ class JobGroupList(Answer):
 def listed_job(job: Job, columns: Sequence[Column]) -> ListedJob:
     """A job for a list."""
     shown = {column.name: finite(_shown(column, column.value(job))) for column in columns}
-    return ListedJob(**job_fields(job), columns=shown)
+    return ListedJob.represent(job, **derived_fields(job), columns=shown)
 
 
 def column_item(column: Column, values: int | None = None) -> ColumnItem:
     """What a column is."""
-    return ColumnItem(
-        name=column.name,
-        label=column.label,
-        description=column.description,
-        type=column.type,
-        percent=column.percent,
-        metric=column.metric,
+    return ColumnItem.represent(
+        column,
         goal=metric_info.describe(column.metric).goal if column.metric and column.better else None,
         sort=sorting.of_column(column.name),
         values=values,
@@ -114,15 +110,7 @@ def job_group(group: Group, by: GroupBy) -> JobGroup:
         label, query = group.value, {by.value: group.value}
         if by is GroupBy.SPEC:
             label = group.value.removeprefix("sha256:")[:10]
-    return JobGroup(
-        value=group.value,
-        label=label,
-        count=group.count,
-        newest_at=at_time(group.newest_ms),
-        example=group.example,
-        best=finite(group.best),
-        query=query,
-    )
+    return JobGroup.represent(group, label=label, query=query)
 
 
 def csv_lines(columns: Sequence[Column], jobs: Iterable[Job]) -> Iterator[str]:

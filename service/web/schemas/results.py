@@ -1,28 +1,75 @@
-"""What a job has given so far, as one document; its files in it come page by page."""
+"""The results of a job so far, as one document; its files in it come page by page."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
 from sqlalchemy.orm import Session
 
 from service.errors import ArtifactNotFound
 from service.jobs.queries import files, lookup
 from service.spec.schema import Kind
 from service.states import TERMINAL, Status
+from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Epoch, Job
-from service.web.schemas.queries import FilesQuery
-from service.web.schemas.representations import (
-    BestEpoch,
+from service.web.schemas.base import Answer, Metrics, finite
+from service.web.schemas.files import (
+    ArtifactItem,
     Checkpoint,
-    ResultCheckpoints,
-    Results,
-    ResultSamples,
+    Films,
     artifact_item,
     checkpoint_item,
     film_urls,
-    finite,
-    job_error,
     sample_item,
 )
+from service.web.schemas.jobs import JobError
+from service.web.schemas.queries import FilesQuery
+
+
+class BestEpoch(Answer):
+    """The epoch of the best checkpoint."""
+
+    epoch: int
+    metrics: Metrics
+
+
+class ResultCheckpoints(Answer):
+    """The best and the latest checkpoint."""
+
+    best: Checkpoint | None
+    latest: Checkpoint | None
+
+
+class ResultSamples(Answer):
+    """The latest sample grid, and the animation of all."""
+
+    latest: ArtifactItem | None
+    film: str | None = Field(description="The animation as a GIF.")
+    films: Films | None
+
+
+class Results(Answer):
+    """The results of a job; before its end, the results so far with ``final`` false."""
+
+    job: str
+    final: bool
+    status: Status
+    metrics: Metrics
+    best: BestEpoch | None
+    checkpoints: ResultCheckpoints
+    samples: ResultSamples
+    plots: dict[str, str] = Field(description="URLs of plots by name, as PNG; replace the suffix by `.svg` for SVG.")
+    artifacts: list[ArtifactItem] = Field(description="One page of the job's files, by kind and epoch.")
+    has_more: bool = Field(description="Whether there are more files.")
+    next_cursor: str | None = Field(
+        description="Cursor of the next page of files, here and in `GET /jobs/{job_id}/artifacts`."
+    )
+    artifact_count: int = Field(description="Number of all files, not only of this page.")
+    sizes: dict[ArtifactKind, int] = Field(description="Total size of the files of each kind.")
+    size_bytes: int = Field(description="Total size of all files.")
+    result_digest: str | None
+    error: Annotated[JobError | None, BeforeValidator(finite)]
 
 
 def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
@@ -36,12 +83,11 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
     best = session.get(Epoch, (job.id, job.best_epoch)) if job.best_epoch is not None else None
     sample = _sample(session, job)
     films = film_urls(job.id, exists=sample is not None)
-    return Results(
+    return Results.represent(
+        job,
         job=job.id,
         final=job.status in TERMINAL,
-        status=Status(job.status),
-        metrics=finite(job.metrics),
-        best=BestEpoch(epoch=best.epoch, metrics=finite(best.metrics)) if best is not None else None,
+        best=BestEpoch.represent(best) if best is not None else None,
         checkpoints=ResultCheckpoints(
             best=_checkpoint(session, job, "best"), latest=_checkpoint(session, job, "latest")
         ),
@@ -55,8 +101,6 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         artifact_count=totals.count(),
         sizes=dict(totals.sizes),
         size_bytes=totals.size_bytes(),
-        result_digest=job.result_digest,
-        error=job_error(job),
     )
 
 

@@ -24,7 +24,7 @@ from service.jobs import events
 from service.states import Status
 from service.storage.database import Database, now_ms
 from service.storage.tables import Event, Job
-from service.web.schemas.representations import event_document
+from service.web.schemas.epochs import event_document
 from service.web.streaming.stream import (
     DATABASE_POLL_INTERVAL_S,
     PING_S,

@@ -25,7 +25,8 @@ from service.jobs.events import EventType
 from service.states import TERMINAL
 from service.storage.database import Database
 from service.storage.tables import Job
-from service.web.schemas.representations import JobDetail, Progress, event_document
+from service.web.schemas.epochs import event_document
+from service.web.schemas.jobs import JobDetail, Progress
 
 DATABASE_POLL_INTERVAL_S: Final = 0.2
 PING_S: Final = 15.0

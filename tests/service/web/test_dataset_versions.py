@@ -71,7 +71,7 @@ def train(app: Flask, job_id: str) -> Any:
 def tidy(app: Flask) -> list[str]:
     """Sweep, and tell which uploads' files are left."""
     here: Services = app.extensions[EXTENSION]
-    sweep(here.database, here.artifacts, here.uploads, Policy())
+    sweep(here.database, here.artifacts, here.dataset_uploads.folder, Policy())
     return sorted(path.name for path in (here.settings.artifacts / "datasets").iterdir())
 
 
@@ -172,7 +172,7 @@ def test_jobs_that_are_submitted_while_their_dataset_is_deleted_have_it_or_are_r
             pinned = lookup.get(session, job_id).upload_id
             assert pinned is not None
             assert session.get(Upload, pinned) is not None
-            assert here.uploads.files(pinned)
+            assert here.dataset_uploads.folder.files(pinned)
 
 
 def test_a_folder_that_was_changed_is_named_as_the_reason(make_app: MakeApp, either_url: str, tmp_path: Path) -> None:

@@ -179,14 +179,14 @@ def test_an_upload_is_its_owners(make_app: MakeApp, sqlite_url: str) -> None:
 def test_what_broke_off_is_swept(app: Flask, client: FlaskClient) -> None:
     send(client, archive=npz(x=IMAGES, y=LABELS))
     here: Services = app.extensions[EXTENSION]
-    here.uploads.begin("ds_BROKEN")
+    here.dataset_uploads.folder.begin("ds_BROKEN")
 
     def named() -> set[str]:
         with here.database.read() as session:
             return uploads.ids(session)
 
-    assert here.uploads.sweep(named, older_than_s=60) == []
-    assert here.uploads.sweep(named, older_than_s=-1) == [".ds_BROKEN"]
+    assert here.dataset_uploads.folder.sweep(named, older_than_s=60) == []
+    assert here.dataset_uploads.folder.sweep(named, older_than_s=-1) == [".ds_BROKEN"]
     assert client.get("/datasets/mine/preview.png").status_code == 200
 
 

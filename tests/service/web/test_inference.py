@@ -26,7 +26,7 @@ from service.runtime.settings import Auth
 from service.spec import validation
 from service.spec.presets.definitions import DEFAULT_PRESET
 from service.web.inference import loading
-from service.web.inference.answering import _Kept
+from service.web.inference.answering import _kept
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
 from workers.training import build
@@ -571,14 +571,14 @@ def test_networks_stay_ready_and_are_made_once(app: Flask, classifier: str, digi
 
 
 def test_what_was_asked_for_last_is_kept() -> None:
-    kept: _Kept[int] = _Kept(10, lambda number: number)
     made: list[int] = []
 
-    def get(number: int) -> None:
-        kept.get(str(number), lambda: made.append(number) or number)  # type: ignore[func-returns-value]
+    def make(number: int) -> int:
+        made.append(number)
+        return number
 
-    for number in (4, 5, 4, 3, 4, 5, 11, 11):
-        get(number)
+    get = _kept(make, key=str, most_bytes=10, size_bytes=lambda number: number)
+    assert [get(number) for number in (4, 5, 4, 3, 4, 5, 11, 11)] == [4, 5, 4, 3, 4, 5, 11, 11]
     assert made == [4, 5, 3, 5, 11]  # 3 drove out 5, which 4 was asked for after; 11 is more than fits, and stays alone
 
 

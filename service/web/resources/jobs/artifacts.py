@@ -8,13 +8,12 @@ from flask import Blueprint, Response
 
 from service.jobs.queries import files, lookup
 from service.storage.tables import Artifact
-from service.web.answers import as_json, next_link
+from service.web.answers import next_link
+from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
-from service.web.openapi.operations import documented
 from service.web.resources.pages import job_pages
-from service.web.schemas import queries, representations
-from service.web.schemas.queries import FilesQuery, NoQuery
-from service.web.schemas.representations import ArtifactList
+from service.web.schemas.files import ArtifactList, artifact_item
+from service.web.schemas.queries import FilesQuery
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("artifacts", __name__)
@@ -23,20 +22,19 @@ TAG: Final = "Files"
 
 
 @blueprint.get("/jobs/<job_id>/artifacts")
-@documented(TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.artifacts)
-def artifacts(job_id: str) -> Response:
+@endpoint(TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.artifacts)
+def artifacts(job_id: str, query: FilesQuery) -> Result:
     """List the files of a job, each with its size and SHA-256."""
-    query = queries.read_query(FilesQuery)
     with services().database.read() as session:
         lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, limit=query.limit, cursor=query.cursor)
-    data = [representations.artifact_item(row) for row in page.rows]
+    data = [artifact_item(row) for row in page.rows]
     found = ArtifactList(data=data, has_more=page.next_cursor is not None, next_cursor=page.next_cursor)
-    return as_json(found, headers=next_link(page.next_cursor))
+    return found, next_link(page.next_cursor)
 
 
 @blueprint.get("/jobs/<job_id>/artifacts/<artifact_id>")
-@documented(
+@endpoint(
     TAG,
     "application/octet-stream",
     headers=downloads.HEADERS,
@@ -46,7 +44,6 @@ def artifacts(job_id: str) -> Response:
 )
 def artifact(job_id: str, artifact_id: str) -> Response:
     """Download a file by its id."""
-    queries.read_query(NoQuery)
     database = services().database
 
     def find() -> Artifact:

@@ -14,15 +14,13 @@ from service.datasets import DatasetInfo
 from service.pictures import grids
 from service.spec.schema import Kind
 from service.storage.tables import Artifact, Epoch
-from service.web.answers import as_json
+from service.web.endpoints import endpoint
 from service.web.files import downloads
 from service.web.files.drawings import picture, require_here
 from service.web.inference import loading
 from service.web.inference.loading import class_names, dataset_of, inference, job_of, with_network
 from service.web.middleware.problems import Problem
-from service.web.openapi.operations import documented
-from service.web.schemas import queries
-from service.web.schemas.classification import ConfusionCell, ConfusionMatrix, Mistake, MistakeList
+from service.web.schemas.inference import ConfusionCell, ConfusionMatrix, Mistake, MistakeList
 from service.web.schemas.queries import CellQuery, EpochQuery, MistakesQuery
 from service.web.services import services
 
@@ -46,52 +44,48 @@ class _Cell:
 
 
 @blueprint.get("/jobs/<job_id>/confusion")
-@documented(TAG, ConfusionMatrix, query=EpochQuery, problems=("job_not_found", "wrong_kind", "not_yet"))
-def matrix(job_id: str) -> Response:
+@endpoint(TAG, ConfusionMatrix, query=EpochQuery, problems=("job_not_found", "wrong_kind", "not_yet"))
+def matrix(job_id: str, query: EpochQuery) -> ConfusionMatrix:
     """Show the confusion matrix of an epoch, with precision, recall and F1 of each class."""
-    query = queries.read_query(EpochQuery)
     job = job_of(job_id, Kind.CLASSIFIER)
     with services().database.read() as session:
         row = session.get(Epoch, (job_id, query.epoch or job.epoch))
     if row is None or row.confusion is None:
         raise Problem("not_yet", f"there is no confusion matrix of this epoch: the job has finished {job.epoch} epochs")
-    return as_json(ConfusionMatrix.of(row.epoch, class_names(job, len(row.confusion)), row.confusion))
+    return ConfusionMatrix.of(row.epoch, class_names(job, len(row.confusion)), row.confusion)
 
 
 @blueprint.get("/jobs/<job_id>/confusion/<int:true>/<int:predicted>")
-@documented(TAG, ConfusionCell, query=CellQuery, problems=(*loading.PROBLEMS, "dataset_unavailable"))
-def cell(job_id: str, true: int, predicted: int) -> Response:
+@endpoint(TAG, ConfusionCell, query=CellQuery, problems=(*loading.PROBLEMS, "dataset_unavailable"))
+def cell(job_id: str, true: int, predicted: int, query: CellQuery) -> ConfusionCell:
     """Show the validation images in one cell of the confusion matrix.
 
     Mistakes are in descending order of confidence, correct predictions in ascending order. The first request for a
     checkpoint evaluates the whole validation split.
     """
-    query = queries.read_query(CellQuery)
     found = _find(job_id, true, predicted, query)
     images = [base64.b64encode(grids.image_png(image)).decode() for image in found.images]
-    return as_json(
-        ConfusionCell(
-            checkpoint=found.epoch,
-            count=found.count,
-            indices=found.indices.tolist(),
-            confidences=found.confidences.tolist(),
-            images=images,
-        )
+    return ConfusionCell(
+        checkpoint=found.epoch,
+        count=found.count,
+        indices=found.indices.tolist(),
+        confidences=found.confidences.tolist(),
+        images=images,
     )
 
 
 @blueprint.get("/jobs/<job_id>/confusion/<int:true>/<int:predicted>.png")
-@documented(
+@endpoint(
     TAG,
     "image/png",
+    other_media=downloads.AS_OCTETS,
     query=CellQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
     problems=(*loading.PROBLEMS, "dataset_unavailable", "not_found"),
 )
-def cell_picture(job_id: str, true: int, predicted: int) -> Response:
+def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Response:
     """Draw the images of one cell, each with the confidence of its prediction."""
-    query = queries.read_query(CellQuery)
     found = _find(job_id, true, predicted, query)
     if not found.count:
         raise Problem("not_found", f"no validation image of class {true} is predicted as class {predicted}")
@@ -104,13 +98,12 @@ def cell_picture(job_id: str, true: int, predicted: int) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>/mistakes")
-@documented(TAG, MistakeList, query=MistakesQuery, problems=(*loading.PROBLEMS, "dataset_unavailable"))
-def mistakes(job_id: str) -> Response:
+@endpoint(TAG, MistakeList, query=MistakesQuery, problems=(*loading.PROBLEMS, "dataset_unavailable"))
+def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
     """Show the validation images that a checkpoint misclassifies, most confident first.
 
     The first request for a checkpoint evaluates the whole validation split.
     """
-    query = queries.read_query(MistakesQuery)
     job = job_of(job_id, Kind.CLASSIFIER)
     info = dataset_of(job)
     require_here(info)
@@ -118,7 +111,7 @@ def mistakes(job_id: str) -> Response:
     def answer(ready: LoadedModel, row: Artifact) -> MistakeList:
         return _mistakes(ready, row, info, query.limit)
 
-    return as_json(with_network(job, query.checkpoint, info, answer))
+    return with_network(job, query.checkpoint, info, answer)
 
 
 def _mistakes(ready: LoadedModel, row: Artifact, info: DatasetInfo, limit: int) -> MistakeList:

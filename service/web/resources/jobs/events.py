@@ -15,16 +15,16 @@ from service.jobs.events import Wanted
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter
 from service.states import TERMINAL, Status
-from service.web.answers import as_json
+from service.web import requests
+from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.metrics import STREAMS
 from service.web.middleware.guard import still_open
 from service.web.middleware.problems import Problem
-from service.web.openapi.operations import documented
 from service.web.resources.pages import job_pages
-from service.web.schemas import queries, representations
+from service.web.schemas.epochs import EventList, event_document
+from service.web.schemas.jobs import job_detail, job_summary
 from service.web.schemas.queries import EventQuery, FeedQuery, StreamQuery
-from service.web.schemas.representations import EventList
 from service.web.services import owner, services
 from service.web.streaming.feed import follow_all
 from service.web.streaming.stream import follow
@@ -39,7 +39,7 @@ _UNFINISHED: Final = [status for status in Status if status not in TERMINAL]
 
 
 @blueprint.get("/jobs/<job_id>/events")
-@documented(
+@endpoint(
     TAG,
     EventList,
     query=EventQuery,
@@ -47,12 +47,11 @@ _UNFINISHED: Final = [status for status in Status if status not in TERMINAL]
     problems=("job_not_found",),
     page=job_pages.log,
 )
-def log(job_id: str) -> Response:
+def log(job_id: str, query: EventQuery) -> Result:
     """List the events of a job's append-only log.
 
     `has_more` says whether there are further events: later ones, or earlier ones with `before`.
     """
-    query = queries.read_query(EventQuery)
     wanted = job_pages.wanted_events(query)
     with services().database.read() as session:
         lookup.get(session, job_id, owner=owner())
@@ -63,8 +62,8 @@ def log(job_id: str) -> Response:
         )
     has_more = len(rows) > query.limit
     kept = rows[: query.limit] if query.before is None else rows[-query.limit :]
-    data = [representations.event_document(row, job_id=job_id) for row in kept]
-    return as_json(EventList(data=data, has_more=has_more, next_after=data[-1]["seq"] if data else query.after))
+    data = [event_document(row, job_id=job_id) for row in kept]
+    return EventList(data=data, has_more=has_more, next_after=data[-1]["seq"] if data else query.after)
 
 
 def _as_lines(job_id: str, wanted: Wanted, query: EventQuery) -> Response:
@@ -78,7 +77,7 @@ def _as_lines(job_id: str, wanted: Wanted, query: EventQuery) -> Response:
                 rows = events.select_from_log(session, job_id, wanted, after=after, limit=_AT_ONCE)
             rows = [row for row in rows if query.before is None or row.seq < query.before]
             for row in rows:
-                document = representations.event_document(row, job_id=job_id)
+                document = event_document(row, job_id=job_id)
                 yield json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
             if len(rows) < _AT_ONCE:
                 return
@@ -90,7 +89,7 @@ def _as_lines(job_id: str, wanted: Wanted, query: EventQuery) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>/stream")
-@documented(
+@endpoint(
     TAG,
     "text/event-stream",
     query=StreamQuery,
@@ -98,14 +97,14 @@ def _as_lines(job_id: str, wanted: Wanted, query: EventQuery) -> Response:
     also={204: "The job has ended, and the client has all its events."},
     problems=("job_not_found", "too_many_streams", "quota_exceeded"),
 )
-def stream(job_id: str) -> Response:
+def stream(job_id: str, query: StreamQuery) -> Response:
     """Follow a job by server-sent events.
 
     The first event is `snapshot` (the job). Then every event of the log is sent with its `seq` as `id`, from the first
     or after `Last-Event-ID`: `status`, `metrics`, `sample`, `checkpoint`, `health` and `log`. `progress` has no `id`
     and is not replayed. `end` is the last event.
     """
-    after = queries.last_event_id(queries.read_query(StreamQuery))
+    after = requests.last_event_id(query)
     here = services()
     _refuse_if_full()
     with here.database.read() as session:
@@ -117,7 +116,7 @@ def stream(job_id: str) -> Response:
         here.hub,
         here.database,
         job,
-        representations.job_detail(job),
+        job_detail(job),
         after=after or 0,
         connection=_connection(),
         may_go_on=still_open(),
@@ -126,15 +125,14 @@ def stream(job_id: str) -> Response:
 
 
 @blueprint.get("/stream")
-@documented(TAG, "text/event-stream", query=FeedQuery, problems=("job_not_found", "too_many_streams", "quota_exceeded"))
-def stream_all() -> Response:
+@endpoint(TAG, "text/event-stream", query=FeedQuery, problems=("job_not_found", "too_many_streams", "quota_exceeded"))
+def stream_all(query: FeedQuery) -> Response:
     """Follow all jobs, or some, by server-sent events.
 
     The first event is `snapshot`: the jobs named in `jobs`, or else the newest 500 unfinished ones. Then the log
     events and `progress` of every job follow, each with `job`. They have no ids: after a reconnection, or when a client
     reads too slowly, a new snapshot is sent.
     """
-    query = queries.read_query(FeedQuery)
     _refuse_if_full()
     here, whose, only = services(), owner(), frozenset(query.jobs)
     with here.database.read() as session:
@@ -149,7 +147,7 @@ def stream_all() -> Response:
             else:
                 page = listing.find(session, JobFilter(status=_UNFINISHED), owner=whose, limit=_SNAPSHOT)
                 rows, more = page.jobs, page.next_cursor is not None
-            shown = [representations.job_summary(job).model_dump(mode="json") for job in rows]
+            shown = [job_summary(job).model_dump(mode="json") for job in rows]
             return {"jobs": shown, "has_more": more}, {job.id: job.last_seq for job in rows}
 
     close = here.quotas.stream(whose)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import importlib
 import math
 import threading
-from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
@@ -29,15 +28,12 @@ from service.pictures import grids, reading
 from service.spec import validation
 from service.spec.schema import GanSpec, Kind, Part
 from service.storage.tables import Artifact
-from service.web.answers import as_json
+from service.web.endpoints import Result, endpoint
 from service.web.inference import loading
 from service.web.inference.loading import dataset_of, inference, job_of, with_network
 from service.web.middleware import problems
 from service.web.middleware.problems import Problem
-from service.web.openapi.operations import documented
-from service.web.schemas import queries
-from service.web.schemas.queries import NoQuery
-from service.web.schemas.representations import GenerateAnswer, PredictAnswer
+from service.web.schemas.inference import GenerateAnswer, PredictAnswer
 
 if TYPE_CHECKING:
     from service.web.inference.answering import LoadedModel
@@ -45,13 +41,6 @@ if TYPE_CHECKING:
 blueprint: Final = Blueprint("inference", __name__)
 
 TAG: Final = "Inference"
-_PROBLEMS: Final = (
-    *loading.PROBLEMS,
-    "malformed_json",
-    "body_too_large",
-    "unsupported_media_type",
-    "invalid_input",
-)
 _DEFAULT_COUNT: Final = 16
 _decoding: Final = threading.BoundedSemaphore(2)
 """Requests whose pictures are unpacked at a time: one takes up to 70 MB for the largest picture."""
@@ -61,8 +50,15 @@ B = TypeVar("B", bound=Part)
 
 
 @blueprint.post("/jobs/<job_id>/predict")
-@documented(TAG, PredictAnswer, takes=PredictRequest, problems=_PROBLEMS, scope=Scope.READ)
-def predict(job_id: str) -> Response:
+@endpoint(
+    TAG,
+    PredictAnswer,
+    document=PredictRequest,
+    invalid_body="invalid_input",
+    problems=loading.PROBLEMS,
+    scope=Scope.READ,
+)
+def predict(job_id: str, document: Any) -> PredictAnswer:
     """Classify images.
 
     `images` are PNGs in base64, or numbers in [0, 1], where 0 is black. PNGs are converted to greyscale and scaled to
@@ -70,45 +66,27 @@ def predict(job_id: str) -> Response:
     on a light background. `checkpoint` is `best`, `latest` or an epoch number; `GET /jobs/{job_id}/checkpoints` lists
     the stored ones. To keep all checkpoints, set `"checkpoint": {"keep_last": 1000}` in the spec.
     """
-    queries.read_query(NoQuery)
     job = job_of(job_id, Kind.CLASSIFIER)
-    asked = _read(PredictRequest)
+    body = _validated(PredictRequest, document)
     info = dataset_of(job)
-    levels = _levels(asked, info)
-    if asked.explain and levels.size > MAX_NUMBERS:
+    levels = _levels(body, info)
+    if body.explain and levels.size > MAX_NUMBERS:
         raise _too_much("#/explain", f"{len(levels)} images have {levels.size} pixels", MAX_NUMBERS)
-
-    def answer(ready: LoadedModel, row: Artifact) -> Response:
-        found = inference().predict(ready, levels)
-        seen = saliency = None
-        if asked.explain:
-            seen = _rounded(levels / 255, 3)
-            saliency = _rounded(inference().saliency(ready, levels, found.classes), 5)
-        return as_json(
-            PredictAnswer(
-                probabilities=found.probabilities.tolist(),
-                classes=found.classes.tolist(),
-                class_names=list(info.class_names),
-                checkpoint=row.epoch,
-                seen=seen,
-                saliency=saliency,
-            )
-        )
-
-    return with_network(job, asked.checkpoint, info, answer)
+    return with_network(job, body.checkpoint, info, partial(_predictions, body=body, info=info, levels=levels))
 
 
 @blueprint.post("/jobs/<job_id>/generate")
-@documented(
+@endpoint(
     TAG,
     GenerateAnswer,
-    takes=GenerateRequest,
-    problems=_PROBLEMS,
+    document=GenerateRequest,
+    invalid_body="invalid_input",
+    problems=loading.PROBLEMS,
     scope=Scope.READ,
     other_media=("image/png", "image/gif"),
     also={200: "A PNG with `format=grid`, a GIF with `format=film`."},
 )
-def generate(job_id: str) -> Response:
+def generate(job_id: str, document: Any) -> Result:
     """Generate images.
 
     The latent points are `count` points of a `seed` (the same for every checkpoint), the first point of each of several
@@ -116,57 +94,69 @@ def generate(job_id: str) -> Response:
     the next. `format` is `png` (each image in base64), `array` (numbers in [0, 1]), `grid` (the response is one PNG) or
     `film` (the response is an animated GIF).
     """
-    queries.read_query(NoQuery)
     job = job_of(job_id, Kind.GAN)
-    asked = _read(GenerateRequest)
+    body = _validated(GenerateRequest, document)
     info = dataset_of(job)
-
-    def answer(ready: LoadedModel, row: Artifact) -> Response:
-        points = _points(asked, cast(GanSpec, ready.spec))
-        _check_size(asked, len(points), info)
-        levels = inference().generate(ready, points).reshape(-1, *info.image_shape)
-        pictures = np.rint(levels).astype(np.uint8)
-        headers = {"Tapeline-Checkpoint": str(row.epoch)}
-        match asked.format:
-            case "grid":
-                data = grids.sample_grid(pictures, scale=asked.scale)
-                return Response(data, content_type="image/png", headers=headers)
-            case "film":
-                data = grids.walk_gif(pictures, scale=asked.scale)
-                return Response(data, content_type="image/gif", headers=headers)
-            case "png":
-                images: Any = [
-                    base64.b64encode(grids.image_png(picture, scale=asked.scale)).decode() for picture in pictures
-                ]
-            case "array":
-                images = _rounded(levels / 255, 5)
-        return as_json(
-            GenerateAnswer(images=images, latent=points.tolist() if asked.with_latent else None, checkpoint=row.epoch)
-        )
-
-    return with_network(job, asked.checkpoint, info, answer)
+    return with_network(job, body.checkpoint, info, partial(_images, body=body, info=info))
 
 
-def _read(model: type[B]) -> B:
-    """The body.
+def _predictions(
+    ready: LoadedModel, row: Artifact, *, body: PredictRequest, info: DatasetInfo, levels: Levels
+) -> PredictAnswer:
+    found = inference().predict(ready, levels)
+    seen = saliency = None
+    if body.explain:
+        seen = _rounded(levels / 255, 3)
+        saliency = _rounded(inference().saliency(ready, levels, found.classes), 5)
+    return PredictAnswer(
+        probabilities=found.probabilities.tolist(),
+        classes=found.classes.tolist(),
+        class_names=list(info.class_names),
+        checkpoint=row.epoch,
+        seen=seen,
+        saliency=saliency,
+    )
+
+
+def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: DatasetInfo) -> Result:
+    points = _points(body, cast(GanSpec, ready.spec))
+    _check_size(body, len(points), info)
+    levels = inference().generate(ready, points).reshape(-1, *info.image_shape)
+    pictures = np.rint(levels).astype(np.uint8)
+    headers = {"Tapeline-Checkpoint": str(row.epoch)}
+    match body.format:
+        case "grid":
+            data = grids.sample_grid(pictures, scale=body.scale)
+            return Response(data, content_type="image/png", headers=headers)
+        case "film":
+            data = grids.walk_gif(pictures, scale=body.scale)
+            return Response(data, content_type="image/gif", headers=headers)
+        case "png":
+            images: Any = [
+                base64.b64encode(grids.image_png(picture, scale=body.scale)).decode() for picture in pictures
+            ]
+        case "array":
+            images = _rounded(levels / 255, 5)
+    latent = points.tolist() if body.with_latent else None
+    return GenerateAnswer(images=images, latent=latent, checkpoint=row.epoch)
+
+
+def _validated(model: type[B], document: Any) -> B:
+    """The request's body, validated after the job was found: another owner's job is a 404 whatever the body is.
 
     Raises:
-        Problem: it has faults.
+        Problem: the body has faults.
     """
     try:
-        return validation.read_body(model, queries.read_json())
+        return validation.read_body(model, document)
     except SpecError as error:
-        raise _invalid(error.faults, error.total) from error
-
-
-def _invalid(faults: Sequence[Fault], total: int | None = None) -> Problem:
-    listed = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
-    shown = [problems.fault_document(fault) for fault in faults]
-    return Problem("invalid_input", listed[:1000], errors=shown, error_count=total or len(faults))
+        raise problems.invalid_input(error.faults, error.total) from error
 
 
 def _too_much(pointer: str, what: str, most: int) -> Problem:
-    return _invalid([Fault(pointer=pointer, detail=f"{what}; the maximum is {most}", code="out_of_range")])
+    return problems.invalid_input(
+        [Fault(pointer=pointer, detail=f"{what}; the maximum is {most}", code="out_of_range")]
+    )
 
 
 def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
@@ -201,7 +191,7 @@ def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:
             except reading.UnreadablePicture as error:
                 faults.append(Fault(pointer=f"#/images/{number}", detail=str(error), code="unreadable_picture"))
     if faults:
-        raise _invalid(faults)
+        raise problems.invalid_input(faults)
     return np.stack(levels)
 
 
@@ -238,7 +228,7 @@ def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> L
 
 def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
     """The points of the latent space that are asked for."""
-    module = importlib.import_module("service.web.inference.answering")
+    points: NDArray[Any]
     if asked.latent is not None:
         wrong = [
             Fault(
@@ -250,19 +240,19 @@ def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
             if len(point) != spec.latent.dim
         ]
         if wrong:
-            raise _invalid(wrong)
+            raise problems.invalid_input(wrong)
         points = np.asarray(asked.latent, np.float64)
     elif asked.seeds is not None:
-        points = np.concatenate([module.draw(spec, seed, 1) for seed in asked.seeds])
+        points = np.concatenate([inference().draw(spec, seed, 1) for seed in asked.seeds])
     else:
         count = asked.count or _DEFAULT_COUNT
-        points = module.draw(spec, asked.seed or 0, count)
+        points = inference().draw(spec, asked.seed or 0, count)
     if asked.steps is None:
-        return cast(NDArray[Any], points)
+        return points
     images = 1 + (len(points) - 1) * asked.steps
     if images > MAX_IMAGES:
         raise _too_much("#/steps", f"{asked.steps} steps between {len(points)} points make {images} images", MAX_IMAGES)
-    return cast(NDArray[Any], module.walk(spec, points, asked.steps))
+    return inference().walk(spec, points, asked.steps)
 
 
 def _rounded(numbers: NDArray[Any], digits: int) -> list[Any]:

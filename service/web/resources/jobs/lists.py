@@ -11,13 +11,12 @@ from service.jobs.queries import columns, listing
 from service.jobs.queries.columns import Column
 from service.storage.database import Database
 from service.storage.tables import Job
-from service.web.answers import as_json, next_link
+from service.web.answers import next_link
+from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.middleware.problems import Problem
-from service.web.openapi.operations import documented
 from service.web.resources.jobs import jobs as job_resources
 from service.web.resources.jobs.jobs import TAG
-from service.web.schemas import queries
 from service.web.schemas.listing import (
     MAX_CSV_ROWS,
     ColumnList,
@@ -44,7 +43,7 @@ _AT_ONCE: Final = 500
 
 
 @blueprint.get("/jobs")
-@documented(
+@endpoint(
     TAG,
     JobList,
     query=ListQuery,
@@ -55,42 +54,40 @@ _AT_ONCE: Final = 500
     problems=("invalid_cursor",),
     page="/",
 )
-def show_list() -> Response:
+def show_list(query: ListQuery) -> Result:
     """List jobs.
 
     Pages stay consistent while jobs are added: `next_cursor` is a position in the order, not an offset. `columns` adds
     properties, settings and metrics to each job.
     """
-    query = queries.read_query(ListQuery)
     if query.format == "csv":
         return _as_csv(query)
     page = list_jobs(query)
-    return as_json(page, headers=next_link(page.next_cursor))
+    return page, next_link(page.next_cursor)
 
 
 @blueprint.get("/jobs/columns")
-@documented(TAG, ColumnList, query=FilterQuery)
-def show_columns() -> Response:
+@endpoint(TAG, ColumnList, query=FilterQuery)
+def show_columns(query: FilterQuery) -> ColumnList:
     """List the available columns.
 
     These are all properties, and the settings and metrics of the newest 2,000 jobs. `values` of a setting lists the
     values in which these jobs differ.
     """
-    query = queries.read_query(FilterQuery)
     with services().database.read() as session:
         found = listing.columns_of(session, query.wanted, owner=owner())
-    return as_json(ColumnList(data=[column_item(column, values) for column, values in found]))
+    return ColumnList(data=[column_item(column, values) for column, values in found])
 
 
 @blueprint.get("/jobs/groups")
-@documented(TAG, JobGroupList, query=GroupQuery)
-def show_groups() -> Response:
+@endpoint(TAG, JobGroupList, query=GroupQuery)
+def show_groups(query: GroupQuery) -> JobGroupList:
     """List jobs in groups.
 
     Each group has its number of jobs and the best value of each metric in `columns`. Add `query` of a group to the
     parameters of `GET /jobs` to list its jobs. A job with several tags is in several groups.
     """
-    return as_json(group_jobs(queries.read_query(GroupQuery)))
+    return group_jobs(query)
 
 
 def list_jobs(query: PageQuery) -> JobList:

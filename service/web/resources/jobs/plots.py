@@ -7,11 +7,10 @@ from typing import Final, cast
 from flask import Blueprint, Response
 
 from service.jobs.queries import lookup
+from service.web.endpoints import endpoint
 from service.web.files import downloads
 from service.web.files.drawings import Format, Plot
 from service.web.middleware.problems import Problem
-from service.web.openapi.operations import documented
-from service.web.schemas import queries
 from service.web.schemas.queries import PictureQuery
 from service.web.services import owner, services
 
@@ -22,9 +21,10 @@ _MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
 
 
 @blueprint.get("/jobs/<job_id>/plots/<which>.<form>")
-@documented(
+@endpoint(
     TAG,
     "image/png",
+    other_media=downloads.AS_OCTETS,
     query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
@@ -32,7 +32,6 @@ _MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
 )
 def plot(job_id: str, which: str, form: str) -> Response:
     """Draw a plot: `curves` or `confusion`, as `.png` or `.svg`."""
-    queries.read_query(PictureQuery)
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
     if which not in ("curves", "confusion") or form not in _MEDIA:

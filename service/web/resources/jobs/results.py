@@ -12,14 +12,12 @@ from flask import Blueprint, Response
 from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import lookup
-from service.web.answers import as_json
+from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
-from service.web.openapi.operations import documented
 from service.web.resources.pages import job_pages
-from service.web.schemas import queries, representations
+from service.web.schemas.epochs import MetricTable, metric_table
 from service.web.schemas.queries import FilesQuery, MetricsQuery
-from service.web.schemas.representations import MetricTable, Results
-from service.web.schemas.results import read_results
+from service.web.schemas.results import Results, read_results
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("results", __name__)
@@ -28,19 +26,18 @@ TAG: Final = "Results"
 
 
 @blueprint.get("/jobs/<job_id>/results")
-@documented(TAG, Results, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.results)
-def results(job_id: str) -> Response:
+@endpoint(TAG, Results, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.results)
+def results(job_id: str, query: FilesQuery) -> Results:
     """Show the results of a job so far; `final` says whether the job has ended.
 
     `artifacts` is one page of its files, selected by `limit` and `cursor`.
     """
-    query = queries.read_query(FilesQuery)
     with services().database.read() as session:
-        return as_json(read_results(session, lookup.get(session, job_id, owner=owner()), query))
+        return read_results(session, lookup.get(session, job_id, owner=owner()), query)
 
 
 @blueprint.get("/jobs/<job_id>/metrics")
-@documented(
+@endpoint(
     TAG,
     MetricTable,
     query=MetricsQuery,
@@ -52,15 +49,14 @@ def results(job_id: str) -> Response:
     problems=("job_not_found",),
     page=job_pages.metrics,
 )
-def metrics(job_id: str) -> Response:
+def metrics(job_id: str, query: MetricsQuery) -> Result:
     """Show the metrics of all finished epochs."""
-    query = queries.read_query(MetricsQuery)
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         news = events.of_type(session, job_id, EventType.HEALTH)
-        table = representations.metric_table(job, lookup.epochs(session, job_id), news)
+        table = metric_table(job, lookup.epochs(session, job_id), news)
     if query.format == "json":
-        return as_json(table)
+        return table
     response = Response(_csv(table), content_type="text/csv; charset=utf-8")
     response.headers["Content-Disposition"] = downloads.attachment(f"{job_id}-metrics.csv")
     return response

@@ -11,13 +11,12 @@ from service.pictures.grids import FilmFormat
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
-from service.web.answers import as_json, next_link
+from service.web.answers import next_link
+from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
-from service.web.openapi.operations import documented
 from service.web.resources.pages import job_pages
-from service.web.schemas import queries, representations
+from service.web.schemas.files import SampleList, film_urls, sample_item
 from service.web.schemas.queries import FilesQuery, PictureQuery, SampleQuery
-from service.web.schemas.representations import SampleList
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("samples", __name__)
@@ -26,42 +25,41 @@ TAG: Final = "Files"
 
 
 @blueprint.get("/jobs/<job_id>/samples")
-@documented(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.samples)
-def samples(job_id: str) -> Response:
+@endpoint(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.samples)
+def samples(job_id: str, query: FilesQuery) -> Result:
     """List the sample images, one per epoch."""
-    query = queries.read_query(FilesQuery)
     with services().database.read() as session:
         lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
         exists = files.latest_epoch(session, job_id, ArtifactKind.SAMPLE) > 0
-    films = representations.film_urls(job_id, exists=exists)
+    films = film_urls(job_id, exists=exists)
     found = SampleList(
-        data=[representations.sample_item(row) for row in page.rows],
+        data=[sample_item(row) for row in page.rows],
         film=films.gif if films else None,
         films=films,
         has_more=page.next_cursor is not None,
         next_cursor=page.next_cursor,
     )
-    return as_json(found, headers=next_link(page.next_cursor))
+    return found, next_link(page.next_cursor)
 
 
 @blueprint.get("/jobs/<job_id>/samples/<which>.png")
-@documented(
+@endpoint(
     TAG,
     "image/png",
+    other_media=downloads.AS_OCTETS,
     query=SampleQuery,
     headers=downloads.HEADERS,
     also=downloads.ALSO,
     problems=(*downloads.PROBLEMS, "no_verdicts"),
 )
-def sample(job_id: str, which: str) -> Response:
+def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     """Show a sample grid: `latest`, or an epoch number.
 
     A GAN's grid is generated from the same latent points in every epoch. With `verdicts=true`, each sample has the
     class predicted by the reference classifier, with the number of samples per class below. A classifier's grid always
     shows images with their predictions.
     """
-    query = queries.read_query(SampleQuery)
     database = services().database
 
     def find() -> Artifact:
@@ -78,9 +76,10 @@ def sample(job_id: str, which: str) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>/samples.gif")
-@documented(
+@endpoint(
     TAG,
     "image/gif",
+    other_media=downloads.AS_OCTETS,
     query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
@@ -95,9 +94,10 @@ def film(job_id: str) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>/samples.webp")
-@documented(
+@endpoint(
     TAG,
     "image/webp",
+    other_media=downloads.AS_OCTETS,
     query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
@@ -112,7 +112,6 @@ def small_film(job_id: str) -> Response:
 
 
 def _film(job_id: str, fmt: FilmFormat) -> Response:
-    queries.read_query(PictureQuery)
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
     return downloads.send_picture(services().drawings.film(job, fmt), f"image/{fmt}")

@@ -7,12 +7,10 @@ from typing import Any, Final
 from flask import Blueprint, Response, current_app, request
 
 from service.web.answers import as_json, as_page
+from service.web.endpoints import endpoint
 from service.web.middleware import problems
 from service.web.middleware.problems import Problem
 from service.web.openapi import builder
-from service.web.openapi.operations import documented
-from service.web.schemas import queries
-from service.web.schemas.queries import NoQuery
 from service.web.services import services
 
 blueprint: Final = Blueprint("documents", __name__)
@@ -24,18 +22,16 @@ _DESTRUCTIVE: Final = ("/cancel", "/revoke")
 
 
 @blueprint.get("/openapi.json")
-@documented(TAG, "application/json")
+@endpoint(TAG, "application/json")
 def machine() -> Response:
     """Describe this API as OpenAPI 3.1."""
-    queries.read_query(NoQuery)
     return as_json(builder.document(current_app))
 
 
 @blueprint.get("/docs")
-@documented("Pages", "text/html")
+@endpoint("Pages", "text/html")
 def human() -> Response:
     """Show the documentation: an overview, and what each problem means."""
-    queries.read_query(NoQuery)
     document = builder.document(current_app)
     return as_page(
         "docs.html",
@@ -48,10 +44,9 @@ def human() -> Response:
 
 
 @blueprint.get("/docs/<section>")
-@documented("Pages", "text/html", problems=("not_found",))
+@endpoint("Pages", "text/html", problems=("not_found",))
 def part(section: str) -> Response:
     """Show one section of the documentation, with a form to try each operation."""
-    queries.read_query(NoQuery)
     document = builder.document(current_app)
     sections = _sections(document)
     if section == _SCHEMAS:

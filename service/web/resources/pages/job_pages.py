@@ -13,8 +13,10 @@ from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Event, Job
 from service.web.answers import as_page, next_page
-from service.web.schemas import queries, representations
-from service.web.schemas.queries import EventQuery, FilesQuery, MetricsQuery
+from service.web.schemas.epochs import event_document
+from service.web.schemas.files import artifact_item, checkpoint_item, film_urls, sample_item
+from service.web.schemas.jobs import job_detail
+from service.web.schemas.queries import EventQuery, FilesQuery
 from service.web.schemas.results import read_results
 from service.web.services import owner, services
 
@@ -36,9 +38,8 @@ def wanted_events(query: EventQuery) -> Wanted:
     return Wanted(types=query.type, level=query.level, text=query.q)
 
 
-def log(job_id: str) -> Response:
+def log(job_id: str, query: EventQuery) -> Response:
     """The log of a job: by default its end."""
-    query = queries.read_query(EventQuery)
     wanted = wanted_events(query)
     before = query.before or (None if query.after else events.MAX_SEQ)
     with services().database.read() as session:
@@ -67,7 +68,6 @@ def log(job_id: str) -> Response:
 
 def metrics(job_id: str) -> Response:
     """The metrics of every epoch as a table, the newest first."""
-    queries.read_query(MetricsQuery)
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         rows = lookup.epochs(session, job_id, last=_SHOWN_EPOCHS)
@@ -84,19 +84,18 @@ def metrics(job_id: str) -> Response:
     )
 
 
-def artifacts(job_id: str) -> Response:
+def artifacts(job_id: str, query: FilesQuery) -> Response:
     """The files of a job."""
-    return _files(job_id, "Files", None, queries.read_query(FilesQuery))
+    return _files(job_id, "Files", None, query)
 
 
-def checkpoints(job_id: str) -> Response:
+def checkpoints(job_id: str, query: FilesQuery) -> Response:
     """The checkpoints of a job."""
-    return _files(job_id, "Checkpoints", ArtifactKind.CHECKPOINT, queries.read_query(FilesQuery))
+    return _files(job_id, "Checkpoints", ArtifactKind.CHECKPOINT, query)
 
 
-def samples(job_id: str) -> Response:
+def samples(job_id: str, query: FilesQuery) -> Response:
     """The samples of a job, an image per epoch."""
-    query = queries.read_query(FilesQuery)
     limit = min(query.limit, _SHOWN_SAMPLES)
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
@@ -106,16 +105,15 @@ def samples(job_id: str) -> Response:
         "samples.html",
         job,
         "Samples",
-        samples=[representations.sample_item(row) for row in page.rows],
+        samples=[sample_item(row) for row in page.rows],
         total=total,
-        films=representations.film_urls(job_id, exists=total > 0),
+        films=film_urls(job_id, exists=total > 0),
         older=next_page(page.next_cursor) if page.next_cursor is not None else None,
     )
 
 
-def results(job_id: str) -> Response:
+def results(job_id: str, query: FilesQuery) -> Response:
     """What a job has produced so far."""
-    query = queries.read_query(FilesQuery)
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         found = read_results(session, job, query)
@@ -132,13 +130,13 @@ def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQue
     marks = {}
     for row in page.rows:
         if row.kind == ArtifactKind.CHECKPOINT:
-            item = representations.checkpoint_item(job, row, latest=latest)
+            item = checkpoint_item(job, row, latest=latest)
             marks[row.id] = [word for word, holds in (("best", item.best), ("latest", item.latest)) if holds]
     return _page(
         "files.html",
         job,
         section,
-        files=[representations.artifact_item(row) for row in page.rows],
+        files=[artifact_item(row) for row in page.rows],
         marks=marks,
         total=totals.count(kind),
         size_bytes=totals.size_bytes(kind),
@@ -157,12 +155,12 @@ def _page(template: str, job: Job, section: str, **values: Any) -> Response:
         "Files": f"/jobs/{job.id}/artifacts",
         "Results": f"/jobs/{job.id}/results",
     }
-    shown = representations.job_detail(job)
+    shown = job_detail(job)
     return as_page(template, job=shown, title=title, section=section, sections=sections, **values)
 
 
 def _line(row: Event, job_id: str) -> dict[str, Any]:
-    return representations.event_document(row, job_id=job_id) | {"level": events.level_of(row).value}
+    return event_document(row, job_id=job_id) | {"level": events.level_of(row).value}
 
 
 def _parameters(view: Wanted, q: str | None) -> dict[str, str]:

@@ -15,13 +15,14 @@ from service.spec.schema import Kind
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Epoch, Job
-from service.web import tiles
 from service.web.answers import as_page
+from service.web.endpoints import endpoint
 from service.web.inference.loading import class_names
-from service.web.openapi.operations import documented
-from service.web.schemas import queries
-from service.web.schemas.classification import ConfusionMatrix
-from service.web.schemas.representations import artifact_item, checkpoint_items, event_document, job_detail
+from service.web.resources.pages import tiles
+from service.web.schemas.epochs import event_document
+from service.web.schemas.files import artifact_item, checkpoint_items
+from service.web.schemas.inference import ConfusionMatrix
+from service.web.schemas.jobs import job_detail
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("job_view", __name__)
@@ -45,10 +46,9 @@ _FEW_CLASSES: Final = 12
 
 
 @blueprint.get("/ui/jobs/<job_id>")
-@documented(TAG, "text/html", problems=("job_not_found",))
+@endpoint(TAG, "text/html", problems=("job_not_found",))
 def job(job_id: str) -> Response:
     """Show the page of a job, updated live."""
-    queries.read_query(queries.NoQuery)
     with services().database.read() as session:
         row = lookup.get(session, job_id, owner=owner())
         checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
@@ -93,10 +93,9 @@ def job(job_id: str) -> Response:
 
 
 @blueprint.get("/ui/play/<job_id>")
-@documented(TAG, "text/html", problems=("job_not_found",))
+@endpoint(TAG, "text/html", problems=("job_not_found",))
 def play(job_id: str) -> Response:
     """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
-    queries.read_query(queries.NoQuery)
     with services().database.read() as session:
         row = lookup.get(session, job_id, owner=owner())
         files = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)

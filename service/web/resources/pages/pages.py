@@ -12,11 +12,10 @@ from service.jobs.queries.listing import GroupBy
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.web.answers import as_page, next_page, see_other
-from service.web.openapi.operations import documented
+from service.web.endpoints import endpoint
 from service.web.resources.jobs.lists import group_jobs, list_jobs
-from service.web.schemas import queries
+from service.web.schemas.jobs import job_detail
 from service.web.schemas.queries import MAX_COMPARED, CompareQuery, FilterQuery, GroupQuery, IndexQuery, NewQuery
-from service.web.schemas.representations import job_detail
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("pages", __name__)
@@ -56,10 +55,9 @@ _COMPARED: Final = {"id", "name", "kind", "status", "created_at", "tags", "start
 
 
 @blueprint.get("/")
-@documented(TAG, "text/html", query=IndexQuery)
-def index() -> Response:
+@endpoint(TAG, "text/html", query=IndexQuery)
+def index(query: IndexQuery) -> Response:
     """Show the jobs page."""
-    query = queries.read_query(IndexQuery)
     chosen = query.columns or _COLUMNS
     limit = query.limit if "limit" in query.model_fields_set else _FIRST
     if query.group is not None:
@@ -86,26 +84,24 @@ def index() -> Response:
 
 
 @blueprint.get("/ui")
-@documented(TAG, None, status=303)
+@endpoint(TAG, None, status=303)
 def start() -> Response:
     """Redirect to the jobs page."""
-    queries.read_query(queries.NoQuery)
     return see_other("/")
 
 
 @blueprint.get("/ui/new")
-@documented(TAG, "text/html", query=NewQuery)
+@endpoint(TAG, "text/html", query=NewQuery)
 def new() -> Response:
     """Show the form for a new job."""
-    queries.read_query(NewQuery)
     return as_page("new.html", keys_required=services().settings.keys_required)
 
 
 @blueprint.get("/ui/compare")
-@documented(TAG, "text/html", query=CompareQuery)
-def compare() -> Response:
+@endpoint(TAG, "text/html", query=CompareQuery)
+def compare(query: CompareQuery) -> Response:
     """Show the page that compares jobs."""
-    asked = list(dict.fromkeys(queries.read_query(CompareQuery).jobs))
+    asked = list(dict.fromkeys(query.jobs))
     if len(asked) > MAX_COMPARED:
         return as_page("compare.html", status=400, facts=[], asked=asked, too_many=len(asked), most=MAX_COMPARED)
     with services().database.read() as session:

@@ -11,13 +11,13 @@ from service.jobs.queries import listing
 from service.jobs.queries.listing import JobFilter
 from service.states import Status
 from service.web.answers import as_page
-from service.web.openapi.operations import documented
+from service.web.endpoints import endpoint
 from service.web.resources.service.keys import list_keys
 from service.web.resources.service.usage import list_usage
 from service.web.resources.service.workers import list_workers, read_queue
-from service.web.schemas import queries
-from service.web.schemas.queries import NoQuery, QueueQuery
-from service.web.schemas.representations import dataset_item, job_summary
+from service.web.schemas.datasets import dataset_item
+from service.web.schemas.jobs import job_summary
+from service.web.schemas.queries import QueueQuery
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("service_pages", __name__)
@@ -34,10 +34,9 @@ _SCOPES: Final = {
 
 
 @blueprint.get("/ui/workers")
-@documented(TAG, "text/html", query=QueueQuery)
-def workers() -> Response:
+@endpoint(TAG, "text/html", query=QueueQuery)
+def workers(query: QueueQuery) -> Response:
     """Show the workers and the queue."""
-    query = queries.read_query(QueueQuery)
     alive, queue = list_workers(), read_queue(query.limit)
     return as_page(
         "workers.html",
@@ -51,18 +50,16 @@ def workers() -> Response:
 
 
 @blueprint.get("/ui/keys")
-@documented(TAG, "text/html", scope=Scope.ADMIN)
+@endpoint(TAG, "text/html", scope=Scope.ADMIN)
 def keys() -> Response:
     """Manage API keys."""
-    queries.read_query(NoQuery)
     return as_page("keys.html", keys=list_keys(), lifetimes=_LIFETIMES, scopes=_SCOPES, overlaps=_OVERLAPS)
 
 
 @blueprint.get("/ui/usage")
-@documented(TAG, "text/html")
+@endpoint(TAG, "text/html")
 def used() -> Response:
     """Show usage per owner."""
-    queries.read_query(NoQuery)
     settings = services().settings
     return as_page(
         "usage.html",
@@ -75,14 +72,12 @@ def used() -> Response:
 
 def datasets() -> Response:
     """The available datasets."""
-    queries.read_query(NoQuery)
     found = [dataset_item(info) for info in services().shelf.catalogue(owner())]
     return as_page("datasets.html", datasets=found)
 
 
 def dataset(name: str) -> Response:
     """One dataset."""
-    queries.read_query(NoQuery)
     here = services()
     info = here.shelf.look_up(name, owner())
     with here.database.read() as session:

@@ -13,8 +13,9 @@ from sqlalchemy import select
 from service.jobs import worker_registry
 from service.storage.tables import Job
 from service.web.answers import as_json
-from service.web.openapi.operations import PUBLIC, documented
-from service.web.schemas.representations import Check, Liveness, Readiness
+from service.web.endpoints import endpoint
+from service.web.openapi.operations import PUBLIC
+from service.web.schemas.service import Check, Liveness, Readiness
 from service.web.services import services
 
 blueprint: Final = Blueprint("health", __name__)
@@ -26,14 +27,14 @@ _log = structlog.get_logger("tapeline.web")
 
 
 @blueprint.get("/healthz")
-@documented(TAG, Liveness, scope=PUBLIC)
-def healthz() -> Response:
+@endpoint(TAG, Liveness, scope=PUBLIC, query=None)
+def healthz() -> Liveness:
     """Report that this web process is running; checks nothing else."""
-    return as_json(Liveness(status="ok"))
+    return Liveness(status="ok")
 
 
 @blueprint.get("/readyz")
-@documented(TAG, Readiness, scope=PUBLIC, also={503: Readiness})
+@endpoint(TAG, Readiness, scope=PUBLIC, query=None, also={503: Readiness})
 def readyz() -> Response:
     """Report whether the service can work.
 
@@ -53,7 +54,7 @@ def readyz() -> Response:
 
 
 @blueprint.get("/metrics")
-@documented(TAG, "text/plain")
+@endpoint(TAG, "text/plain", query=None)
 def metrics() -> Response:
     """Export metrics for Prometheus, in its text format.
 

@@ -4,39 +4,33 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Blueprint, Response
+from flask import Blueprint
 from sqlalchemy import select
 
 from service.access import keys
 from service.access.keys import Scope
 from service.jobs.changes import KeyRequest, KeyRotation
-from service.spec import validation
 from service.storage.database import now_ms
 from service.storage.tables import ApiKey
-from service.web.answers import as_json
+from service.web.endpoints import Result, endpoint
 from service.web.middleware.guard import actor
 from service.web.middleware.problems import Problem
-from service.web.openapi.operations import documented
-from service.web.schemas import queries
-from service.web.schemas.queries import NoQuery
-from service.web.schemas.service_answers import KeyItem, KeyList, NewKey, RotatedKey, key_item
+from service.web.schemas.access import KeyItem, KeyList, NewKey, RotatedKey, key_item
 from service.web.services import services
 
 blueprint: Final = Blueprint("keys", __name__)
 
 TAG: Final = "Administration"
-_BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "invalid_spec")
 _MAX_ID: Final = 40
 """Characters; a longer one is unknown in any case, and need not be repeated whole."""
 _DAY_S: Final = 24 * 60 * 60
 
 
 @blueprint.get("/keys")
-@documented(TAG, KeyList, scope=Scope.ADMIN, page="/ui/keys")
-def show_list() -> Response:
+@endpoint(TAG, KeyList, scope=Scope.ADMIN, page="/ui/keys")
+def show_list() -> KeyList:
     """List all API keys, without their secrets."""
-    queries.read_query(NoQuery)
-    return as_json(list_keys())
+    return list_keys()
 
 
 def list_keys() -> KeyList:
@@ -51,42 +45,39 @@ def list_keys() -> KeyList:
 
 
 @blueprint.post("/keys")
-@documented(TAG, NewKey, status=201, scope=Scope.ADMIN, takes=KeyRequest, problems=(*_BODY, "keys_not_required"))
-def create() -> Response:
+@endpoint(TAG, NewKey, status=201, scope=Scope.ADMIN, body=KeyRequest, problems=("keys_not_required",))
+def create(body: KeyRequest) -> Result:
     """Create an API key.
 
     The key itself is only in this response: store it. A service that does not require keys refuses this request:
     otherwise, anyone who reaches the service could create keys for later use.
     """
-    queries.read_query(NoQuery)
-    asked = validation.read_body(KeyRequest, queries.read_json())
     _require_keys()
-    lifetime_s = asked.lifetime_days * _DAY_S if asked.lifetime_days is not None else None
+    lifetime_s = body.lifetime_days * _DAY_S if body.lifetime_days is not None else None
     row, key = keys.create(
-        services().database, name=asked.name, owner=asked.owner, scope=asked.scope, lifetime_s=lifetime_s, by=actor()
+        services().database, name=body.name, owner=body.owner, scope=body.scope, lifetime_s=lifetime_s, by=actor()
     )
     item = NewKey(**key_item(row, now=row.created_ms).model_dump(), key=key)
-    return as_json(item, 201, headers={"Location": f"/keys/{row.id}"})
+    return item, {"Location": f"/keys/{row.id}"}
 
 
 @blueprint.get("/keys/<key_id>")
-@documented(TAG, KeyItem, scope=Scope.ADMIN, problems=("key_not_found",))
-def show(key_id: str) -> Response:
+@endpoint(TAG, KeyItem, scope=Scope.ADMIN, problems=("key_not_found",))
+def show(key_id: str) -> KeyItem:
     """Show an API key, without its secret."""
-    queries.read_query(NoQuery)
-    return as_json(_item(key_id))
+    return _item(key_id)
 
 
 @blueprint.post("/keys/<key_id>/rotate")
-@documented(
+@endpoint(
     TAG,
     RotatedKey,
     status=201,
     scope=Scope.ADMIN,
-    takes=KeyRotation,
-    problems=(*_BODY, "key_not_found", "key_not_rotatable", "keys_not_required"),
+    body=KeyRotation,
+    problems=("key_not_found", "key_not_rotatable", "keys_not_required"),
 )
-def rotate(key_id: str) -> Response:
+def rotate(key_id: str, body: KeyRotation) -> Result:
     """Rotate an API key: create its successor, and let it expire after an overlap.
 
     The new key has the same name, owner and scope; if the old one expires, the new one gets the same lifetime from now
@@ -94,27 +85,24 @@ def rotate(key_id: str) -> Response:
     one. A key is rotated once: afterwards rotate its successor. The new key itself is only in this response, which is
     not stored: if it was lost, rotate the successor, `replaced_by`, with `overlap_s` 0.
     """
-    queries.read_query(NoQuery)
-    asked = validation.read_body(KeyRotation, queries.read_json())
     _require_keys()
     here = services()
-    row, old, key = keys.rotate(here.database, key_id[:_MAX_ID], overlap_s=asked.overlap_s, by=actor())
+    row, old, key = keys.rotate(here.database, key_id[:_MAX_ID], overlap_s=body.overlap_s, by=actor())
     replaces = _item(old.id)
     item = RotatedKey(**key_item(row, now=row.created_ms).model_dump(), key=key, replaces=replaces)
-    return as_json(item, 201, headers={"Location": f"/keys/{row.id}"})
+    return item, {"Location": f"/keys/{row.id}"}
 
 
 @blueprint.post("/keys/<key_id>/revoke")
-@documented(TAG, KeyItem, status=202, scope=Scope.ADMIN, problems=("key_not_found", "keys_not_required"))
-def revoke(key_id: str) -> Response:
+@endpoint(TAG, KeyItem, status=202, scope=Scope.ADMIN, problems=("key_not_found", "keys_not_required"))
+def revoke(key_id: str) -> KeyItem:
     """Revoke an API key.
 
     It takes effect within two seconds and ends browser sessions of the key. Revoking a key again changes nothing.
     """
-    queries.read_query(NoQuery)
     _require_keys()
     row = keys.revoke_id(services().database, key_id[:_MAX_ID], by=actor())
-    return as_json(_item(row.id), 202)
+    return _item(row.id)
 
 
 def _require_keys() -> None:

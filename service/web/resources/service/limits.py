@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final, get_args
 
-from flask import Blueprint, Response
+from flask import Blueprint
 
 from service.datasets import importer
 from service.spec import schema, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
-from service.web.answers import as_json
+from service.web import requests
+from service.web.endpoints import endpoint
 from service.web.files import receiving
-from service.web.openapi.operations import documented
-from service.web.schemas import queries
-from service.web.schemas.queries import NoQuery
-from service.web.schemas.representations import Limits, OwnerLimits
+from service.web.schemas.service import Limits, OwnerLimits
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("limits", __name__)
@@ -23,45 +21,42 @@ TAG: Final = "Service"
 
 
 @blueprint.get("/limits")
-@documented(TAG, Limits)
-def limits() -> Response:
+@endpoint(TAG, Limits)
+def limits() -> Limits:
     """Show the limits of specs and uploads, the names that are valid in specs, and the owner's quotas."""
-    queries.read_query(NoQuery)
-    return as_json(
-        Limits(
-            owner=_of_owner(),
-            max_body_bytes=queries.MAX_BODY_BYTES,
-            max_upload_bytes=receiving.MAX_UPLOAD_BYTES,
-            max_unpacked_bytes=importer.MAX_UNPACKED_BYTES,
-            max_image_side=importer.MAX_SIDE,
-            max_images=importer.MAX_PICTURES,
-            max_label=importer.MAX_LABEL,
-            max_json_depth=validation.MAX_DEPTH,
-            max_layers=schema.MAX_LAYERS,
-            max_units=schema.MAX_UNITS,
-            max_filters=schema.MAX_FILTERS,
-            max_kernel=schema.MAX_KERNEL,
-            max_outputs=schema.MAX_OUTPUTS,
-            max_parameters=schema.MAX_PARAMETERS,
-            max_memory_bytes=schema.MAX_MEMORY_BYTES,
-            max_operations=schema.MAX_OPERATIONS,
-            max_shown_pixels=schema.MAX_SHOWN_PIXELS,
-            max_epochs=schema.MAX_EPOCHS,
-            max_batch_size=schema.MAX_BATCH,
-            max_samples=_bound(schema.Sampling, "count", "le"),
-            max_tags=_bound(schema.Common, "tags", "max_length"),
-            priorities=[_bound(schema.Common, "priority", "ge"), _bound(schema.Common, "priority", "le")],
-            kinds=list(schema.Kind),
-            presets={kind: list(presets) for kind, presets in PRESETS.items()},
-            default_presets=dict(DEFAULT_PRESET.items()),
-            layers=_names(schema.Layer, "type"),
-            activations=list(schema.Activation),
-            losses=list(schema.LossName),
-            optimizers=_names(schema.Optimizer),
-            schedules=_names(schema.Schedule),
-            initializers=_names(schema.Initializer),
-            datasets=[info.name for info in services().shelf.catalogue(owner()) if info.problem is None],
-        )
+    return Limits(
+        owner=_of_owner(),
+        max_body_bytes=requests.MAX_BODY_BYTES,
+        max_upload_bytes=receiving.MAX_UPLOAD_BYTES,
+        max_unpacked_bytes=importer.MAX_UNPACKED_BYTES,
+        max_image_side=importer.MAX_SIDE,
+        max_images=importer.MAX_PICTURES,
+        max_label=importer.MAX_LABEL,
+        max_json_depth=validation.MAX_DEPTH,
+        max_layers=schema.MAX_LAYERS,
+        max_units=schema.MAX_UNITS,
+        max_filters=schema.MAX_FILTERS,
+        max_kernel=schema.MAX_KERNEL,
+        max_outputs=schema.MAX_OUTPUTS,
+        max_parameters=schema.MAX_PARAMETERS,
+        max_memory_bytes=schema.MAX_MEMORY_BYTES,
+        max_operations=schema.MAX_OPERATIONS,
+        max_shown_pixels=schema.MAX_SHOWN_PIXELS,
+        max_epochs=schema.MAX_EPOCHS,
+        max_batch_size=schema.MAX_BATCH,
+        max_samples=_bound(schema.Sampling, "count", "le"),
+        max_tags=_bound(schema.Common, "tags", "max_length"),
+        priorities=[_bound(schema.Common, "priority", "ge"), _bound(schema.Common, "priority", "le")],
+        kinds=list(schema.Kind),
+        presets={kind: list(presets) for kind, presets in PRESETS.items()},
+        default_presets=dict(DEFAULT_PRESET.items()),
+        layers=_names(schema.Layer, "type"),
+        activations=list(schema.Activation),
+        losses=list(schema.LossName),
+        optimizers=_names(schema.Optimizer),
+        schedules=_names(schema.Schedule),
+        initializers=_names(schema.Initializer),
+        datasets=[info.name for info in services().shelf.catalogue(owner()) if info.problem is None],
     )
 
 

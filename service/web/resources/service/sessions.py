@@ -7,16 +7,13 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from service.access import keys
-from service.access.keys import Identity
 from service.jobs.changes import SignIn
-from service.spec import validation
 from service.web.answers import as_json, as_page
+from service.web.endpoints import endpoint
 from service.web.middleware.guard import COOKIE, checked_key, identity, named_actor
 from service.web.middleware.problems import Problem
-from service.web.openapi.operations import PUBLIC, documented
-from service.web.schemas import queries
-from service.web.schemas.queries import NoQuery
-from service.web.schemas.representations import SessionItem, at_time
+from service.web.openapi.operations import PUBLIC
+from service.web.schemas.access import SessionItem, session_item
 from service.web.services import services
 
 blueprint: Final = Blueprint("sessions", __name__)
@@ -24,19 +21,24 @@ blueprint: Final = Blueprint("sessions", __name__)
 TAG: Final = "Service"
 _MAX_SIGN_IN_BYTES: Final = 4096
 """A key has less than a hundred characters, and anybody may send this body."""
-_BODY: Final = ("malformed_json", "body_too_large", "unsupported_media_type", "invalid_spec")
 
 
 @blueprint.post("/session")
-@documented(TAG, SessionItem, status=201, scope=PUBLIC, takes=SignIn, problems=(*_BODY, "key_required", "rate_limited"))
-def sign_in() -> Response:
+@endpoint(
+    TAG,
+    SessionItem,
+    status=201,
+    scope=PUBLIC,
+    body=SignIn,
+    max_body_bytes=_MAX_SIGN_IN_BYTES,
+    problems=("key_required", "rate_limited"),
+)
+def sign_in(body: SignIn) -> Response:
     """Sign a browser in.
 
     The key is exchanged for a session cookie with the key's scope. It expires after twelve hours, or with the key.
     """
-    queries.read_query(NoQuery)
-    asked = validation.read_body(SignIn, queries.read_json(max_bytes=_MAX_SIGN_IN_BYTES))
-    here, key = services(), asked.key.strip()
+    here, key = services(), body.key.strip()
     is_new = not here.keyring.was_refused(key)
     try:
         found = checked_key(key)
@@ -46,7 +48,7 @@ def sign_in() -> Response:
         raise
     here.quotas.sign_in(found.key_id)
     signed_in, token = keys.sign_in(here.database, found, by=named_actor(found))
-    response = as_json(_item(signed_in), 201)
+    response = as_json(session_item(signed_in), 201)
     response.set_cookie(
         COOKIE, token, max_age=keys.SESSION_S, httponly=True, samesite="Strict", secure=_is_behind_tls(), path="/"
     )
@@ -54,18 +56,16 @@ def sign_in() -> Response:
 
 
 @blueprint.get("/session")
-@documented(TAG, SessionItem)
-def show() -> Response:
+@endpoint(TAG, SessionItem)
+def show() -> SessionItem:
     """Show the owner, scope and name of the key behind this request."""
-    queries.read_query(NoQuery)
-    return as_json(_item(identity()))
+    return session_item(identity())
 
 
 @blueprint.delete("/session")
-@documented(TAG, None, status=204, scope=PUBLIC)
+@endpoint(TAG, None, status=204, scope=PUBLIC)
 def sign_out() -> Response:
     """Sign a browser out: its session ends."""
-    queries.read_query(NoQuery)
     here, token = services(), request.cookies.get(COOKIE)
     found = here.keyring.by_cookie(token) if token is not None else None
     if token is not None and found is not None and found.session_id is not None:
@@ -77,18 +77,10 @@ def sign_out() -> Response:
 
 
 @blueprint.get("/ui/sign-in")
-@documented("Pages", "text/html", scope=PUBLIC)
+@endpoint("Pages", "text/html", scope=PUBLIC)
 def page() -> Response:
     """Show the sign-in form."""
-    queries.read_query(NoQuery)
     return as_page("sign_in.html")
-
-
-def _item(found: Identity | None) -> SessionItem:
-    if found is None:
-        return SessionItem(owner=None, scope=keys.Scope.ADMIN, key=None, expires_at=None)
-    expires_at = at_time(found.expires_ms) if found.expires_ms is not None else None
-    return SessionItem(owner=found.owner, scope=found.scope, key=found.key_name, expires_at=expires_at)
 
 
 def _is_behind_tls() -> bool:

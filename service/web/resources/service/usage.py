@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Blueprint, Response
+from flask import Blueprint
 
 from service.access import usage
 from service.access.usage import Usage
-from service.web.answers import as_json
+from service.web.endpoints import endpoint
 from service.web.middleware.guard import sees_all
-from service.web.openapi.operations import documented
-from service.web.schemas import queries
-from service.web.schemas.queries import NoQuery
-from service.web.schemas.service_answers import UsageItem, UsageList, usage_item
+from service.web.schemas.access import UsageItem, UsageList, usage_item
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("usage", __name__)
 
 
 @blueprint.get("/usage")
-@documented("Administration", UsageList, page="/ui/usage")
-def show() -> Response:
+@endpoint("Administration", UsageList, page="/ui/usage")
+def show() -> UsageList:
     """Show jobs, CPU time, stored bytes and remaining quotas per owner.
 
     Keys with the scope `admin` see all owners, other keys only their own.
     """
-    queries.read_query(NoQuery)
-    return as_json(list_usage())
+    return list_usage()
 
 
 def list_usage() -> UsageList:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Blueprint, Response
+from flask import Blueprint
 
 from service.jobs import worker_registry
 from service.jobs.queries import queue
-from service.web.answers import as_json
+from service.web.endpoints import endpoint
 from service.web.middleware.guard import sees_all
-from service.web.openapi.operations import documented
-from service.web.schemas import queries
-from service.web.schemas.queries import NoQuery, QueueQuery
-from service.web.schemas.service_answers import QueueList, WorkerList, queue_list, worker_item
+from service.web.schemas.queries import QueueQuery
+from service.web.schemas.service import QueueList, WorkerList, queue_list, worker_item
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("workers", __name__)
@@ -22,21 +20,20 @@ TAG: Final = "Service"
 
 
 @blueprint.get("/workers")
-@documented(TAG, WorkerList, page="/ui/workers")
-def workers() -> Response:
+@endpoint(TAG, WorkerList, page="/ui/workers")
+def workers() -> WorkerList:
     """List the workers of the last minute, with the caller's running jobs."""
-    queries.read_query(NoQuery)
-    return as_json(list_workers())
+    return list_workers()
 
 
 @blueprint.get("/queue")
-@documented(TAG, QueueList, query=QueueQuery, page="/ui/workers")
-def waiting() -> Response:
+@endpoint(TAG, QueueList, query=QueueQuery, page="/ui/workers")
+def waiting(query: QueueQuery) -> QueueList:
     """List the queued jobs in the order in which workers claim them.
 
     Only the caller's jobs are listed; their positions count the jobs of all owners.
     """
-    return as_json(read_queue(queries.read_query(QueueQuery).limit))
+    return read_queue(query.limit)
 
 
 def list_workers() -> WorkerList:

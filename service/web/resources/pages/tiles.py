@@ -8,7 +8,7 @@ from typing import Final
 from service.jobs import extremes
 from service.spec import metric_info
 from service.storage.tables import Epoch, Job
-from service.web.schemas.representations import finite
+from service.web.schemas.base import finite
 
 METRICS: Final = (
     "val_accuracy", "val_loss", "train_accuracy", "train_loss", "frechet_distance", "mode_coverage", "sample_diversity",

@@ -1,4 +1,4 @@
-"""What the API answers about a classifier's predictions for the validation images."""
+"""Predictions of a classifier, images of a GAN, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,38 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from service.diagnosis.class_scores import class_scores
-from service.web.schemas.representations import Answer
+from service.web.schemas.base import Answer
+
+
+class PredictAnswer(Answer):
+    """The predictions of a classifier, in the order of the images."""
+
+    probabilities: list[list[float]] = Field(
+        description="Probability of each class, in [0, 1]. With softmax they add up to 1; with sigmoid they are "
+        "independent."
+    )
+    classes: list[int] = Field(description="The most probable class of each image.")
+    class_names: list[str]
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    seen: list[list[list[float]]] | None = Field(
+        None, description="With `explain`: the preprocessed images, as rows of numbers in [0, 1]."
+    )
+    saliency: list[list[list[float]]] | None = Field(
+        None,
+        description="With `explain`: the gradient of the predicted class's logit with respect to each pixel (0 black, "
+        "1 "
+        "white). Positive values: brightness there increases the logit.",
+    )
+
+
+class GenerateAnswer(Answer):
+    """Generated images."""
+
+    images: list[str] | list[list[list[float]]] = Field(
+        description="PNGs in base64, or rows of numbers in [0, 1], where 0 is black."
+    )
+    latent: list[list[float]] | None = Field(None, description="With `with_latent`: the latent points of the images.")
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
 
 
 class ClassScoreItem(Answer):
@@ -42,9 +73,7 @@ class ConfusionMatrix(Answer):
             class_names=list(class_names),
             matrix=[list(row) for row in matrix],
             per_class=[
-                ClassScoreItem(
-                    class_name=name, support=item.support, precision=item.precision, recall=item.recall, f1=item.f1
-                )
+                ClassScoreItem.represent(item, class_name=name)
                 for name, item in zip(class_names, scores.classes, strict=True)
             ],
             macro_precision=scores.macro_precision,

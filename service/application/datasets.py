@@ -1,0 +1,120 @@
+"""Use cases of uploaded datasets: add and delete them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.access.audit import Actor
+from service.application.ports import DatasetCatalogue, ImportFiles, owner_of
+from service.datasets.info import DatasetInfo, ImportedDataset, Size
+from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, StorageFull, UploadExists
+from service.jobs import uploads
+from service.jobs.uploads import UploadFolder
+from service.storage import ids
+from service.storage.database import Database
+from service.storage.tables import Upload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedFiles:
+    """An upload whose files have arrived."""
+
+    name: str
+    files: Mapping[str, Path]
+    fraction: float | None
+    """Share of each class to set aside for validation."""
+    size: Size | None = None
+    """Scale the images of an archive of image files to this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetUploads:
+    """Operations on uploaded datasets.
+
+    Attributes:
+        import_files: reads strangers' files, in a sandbox.
+        at_most: bytes that an owner's datasets may take; 0: no limit.
+    """
+
+    database: Database
+    folder: UploadFolder
+    datasets: DatasetCatalogue
+    import_files: ImportFiles
+    at_most: int = 0
+
+    def add(self, receive: Callable[[Path], ReceivedFiles], *, by: Actor | None = None) -> DatasetInfo:
+        """Receive, import and store an upload.
+
+        Args:
+            receive: writes the files into a folder.
+
+        Raises:
+            UploadRefused: the files are no dataset.
+            UploadExists, DatasetNameTaken, NoSpaceLeft, StorageFull
+        """
+        owner = owner_of(by)
+        with self.database.read() as session:
+            uploads.check_space(session, owner, at_most=self.at_most)
+        upload_id = ids.new_id("ds")
+        received, imported = self._import(upload_id, receive, owner)
+        try:
+            stored = self._store(upload_id, received.name, imported, by)
+        except (UploadExists, NoSpaceLeft):
+            self.folder.discard(upload_id)
+            raise
+        if stored != upload_id:
+            self.folder.discard(upload_id)
+        # After any other error nobody knows whether the row was stored; the scheduler removes what no row names.
+        return self.datasets.describe(received.name, owner)
+
+    def delete(self, name: str, *, by: Actor | None = None) -> None:
+        """Delete an uploaded dataset that no unfinished job uses.
+
+        Raises:
+            UploadInUse, DatasetNotFound, DatasetFixed
+        """
+        owner = owner_of(by)
+        gone = uploads.remove(self.database, name, owner=owner, by=by)
+        if gone is None:
+            self.datasets.look_up(name, owner)
+            raise DatasetFixed(name)
+        for upload_id in gone:
+            self.folder.discard(upload_id)
+
+    def _import(
+        self, upload_id: str, receive: Callable[[Path], ReceivedFiles], owner: str | None
+    ) -> tuple[ReceivedFiles, ImportedDataset]:
+        try:
+            folder = self.folder.begin(upload_id)
+            received = receive(folder)
+            if received.name in {info.name for info in self.datasets.catalogue(owner) if info.upload_id is None}:
+                raise DatasetNameTaken(received.name)
+            arrays = folder / "arrays"
+            arrays.mkdir()
+            imported = self.import_files(received.files, arrays, fraction=received.fraction, size=received.size)
+            self.folder.finish(upload_id, arrays)
+        except OSError as error:
+            self.folder.discard(upload_id)
+            raise StorageFull(str(error.strerror or error)) from error
+        except BaseException:
+            self.folder.discard(upload_id)
+            raise
+        return received, imported
+
+    def _store(self, upload_id: str, name: str, imported: ImportedDataset, by: Actor | None) -> str:
+        row = Upload(
+            id=upload_id,
+            owner=owner_of(by) or "",
+            name=name,
+            image_rows=imported.rows,
+            image_columns=imported.columns,
+            classes=imported.classes,
+            class_names=list(imported.class_names) if imported.class_names is not None else None,
+            train_count=imported.train_count,
+            validation_count=imported.validation_count,
+            sha256=imported.sha256,
+            size_bytes=imported.size_bytes,
+        )
+        return uploads.store(self.database, row, at_most=self.at_most, by=by)

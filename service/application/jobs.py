@@ -1,0 +1,294 @@
+"""Use cases of jobs: submit, fork, reproduce, and control. Each takes the actor on whose behalf it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from service.access.audit import Actor
+from service.application.ports import AdmissionRefused, owner_of
+from service.application.specs import Forecast, SpecChecks
+from service.datasets.errors import DatasetError
+from service.datasets.info import DatasetInfo
+from service.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
+from service.jobs import actions, names, submissions
+from service.jobs.changes import ForkRequest, JobPatch
+from service.jobs.queries import listing, lookup
+from service.jobs.queries.listing import JobFilter, Page
+from service.jobs.submissions import IdempotencyKey, Origin, Submission
+from service.runtime.failpoints import reach
+from service.spec import validation
+from service.spec.estimation import costs
+from service.spec.schema import Spec
+from service.states import Action
+from service.storage import ids
+from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
+from service.storage.database import Database
+from service.storage.tables import Artifact, Job
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The response to a submission; ``replayed``: it was stored by an earlier request with the same key."""
+
+    answer: dict[str, Any]
+    replayed: bool
+
+
+def _only_id(job: Job) -> dict[str, Any]:
+    return {"id": job.id}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """Operations on jobs.
+
+    Attributes:
+        admit: raises ``AdmissionRefused`` where an owner may have no further job; called before a job is stored.
+        wake_up: tells the workers that a job is queued; they poll the database, too.
+        represent: makes the response to a submission, which is stored with its idempotency key.
+    """
+
+    database: Database
+    artifacts: ArtifactStore
+    specs: SpecChecks
+    admit: Callable[[str | None], None] = lambda owner: None
+    wake_up: Callable[[str], None] = lambda job_id: None
+    represent: Callable[[Job], dict[str, Any]] = _only_id
+
+    def get(self, job_id: str, *, by: Actor | None = None) -> Job:
+        """One job."""
+        with self.database.read() as session:
+            return lookup.get(session, job_id, owner=owner_of(by))
+
+    def find(self, wanted: JobFilter, *, by: Actor | None = None, limit: int = 20, cursor: str | None = None) -> Page:
+        """A page of jobs, the newest first."""
+        with self.database.read() as session:
+            return listing.find(session, wanted, owner=owner_of(by), limit=limit, cursor=cursor)
+
+    def submit(self, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None) -> Submitted:
+        """Store a new job.
+
+        Args:
+            document: the spec as sent.
+
+        Raises:
+            SpecError: names every fault.
+            AdmissionRefused: the owner may have no further job now.
+            IdempotencyConflict: the key was used with another body.
+        """
+        owner = owner_of(by)
+        try:
+            spec, data = self.specs.check(document, owner)
+            self.admit(owner)
+        except (SpecError, AdmissionRefused):
+            # A request that was accepted once gets the same response, whatever has changed since.
+            earlier = self._replayed(idempotency, owner)
+            if earlier is None:
+                raise
+            return earlier
+        submission = _submission(document, spec, owner, data.upload_id, data.sha256, data.train_count)
+        answer, replayed = submissions.submit(
+            self.database, submission, idempotency=idempotency, represent=self.represent, by=by
+        )
+        reach("submitted")
+        if not replayed:
+            self.wake_up(answer["id"])
+        return Submitted(answer, replayed)
+
+    def dry_run(self, document: Any, *, by: Actor | None = None) -> Forecast:
+        """Check a spec and estimate its cost; stores nothing.
+
+        Raises:
+            SpecError: names every fault.
+        """
+        return self.specs.forecast(document, owner_of(by))
+
+    def fork(
+        self, job_id: str, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
+    ) -> Submitted:
+        """Store a new job that continues from a checkpoint of another one.
+
+        Args:
+            document: a ``ForkRequest`` as sent.
+
+        Raises:
+            SpecError: with pointers into ``document``.
+            ArtifactDamaged: the checkpoint cannot be read.
+        """
+        owner = owner_of(by)
+        earlier = self._replayed(idempotency, owner)
+        if earlier is not None:
+            return earlier
+        asked = validation.read_body(ForkRequest, document)
+        while True:
+            with self.database.read() as session:
+                parent = lookup.get(session, job_id, owner=owner)
+                actions.require(parent, Action.FORK)
+                checkpoint = lookup.checkpoint(session, parent, asked.checkpoint)
+                name = names.of_fork(session, parent, owner=owner) if "name" not in asked.overrides else None
+            about = {"name": name, "tags": parent.tags, "priority": parent.priority}
+            spec, data = self._derived(parent, about, asked.overrides, owner=owner, epoch=checkpoint.epoch)
+            sha256 = data.pinned_sha256 or data.sha256
+            new = _submission(spec.model_dump(mode="json"), spec, owner, data.upload_id, sha256, data.train_count)
+            try:
+                return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
+            except ArtifactDamaged:
+                # A running job removes its older checkpoints: the same one again means that the file is lost.
+                with self.database.read() as session:
+                    if lookup.checkpoint(session, parent, asked.checkpoint).id == checkpoint.id:
+                        raise
+
+    def reproduce(
+        self, job_id: str, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
+    ) -> Submitted:
+        """Store a new job that trains a succeeded one again and compares every epoch.
+
+        Raises:
+            ArtifactDamaged: the checkpoint that the original began with cannot be read.
+        """
+        owner = owner_of(by)
+        earlier = self._replayed(idempotency, owner)
+        if earlier is not None:
+            return earlier
+        with self.database.read() as session:
+            original = lookup.get(session, job_id, owner=owner)
+            actions.require(original, Action.REPRODUCE)
+            start = lookup.checkpoint(session, original, str(original.start_epoch)) if original.start_epoch else None
+            name = names.of_reproduction(session, original, owner=owner)
+        about = {"name": name, "tags": original.tags, "priority": original.priority}
+        again = Submission(
+            spec=original.spec,
+            resolved=validation.read_resolved(original.resolved | about),
+            steps=original.steps,
+            owner=owner,
+            upload_id=original.upload_id,
+            dataset_sha256=original.dataset_sha256,
+        )
+        return self._submit_copy(again, original, start, idempotency, by, reproduces=True)
+
+    def cancel(self, job_id: str, *, by: Actor | None = None) -> Job:
+        """Cancel a job; a running one stops after the current batch."""
+        return actions.cancel(self.database, job_id, owner=owner_of(by), by=by)
+
+    def pause(self, job_id: str, *, by: Actor | None = None) -> Job:
+        """Pause a running job."""
+        return actions.pause(self.database, job_id, owner=owner_of(by), by=by)
+
+    def resume(self, job_id: str, *, by: Actor | None = None) -> Job:
+        """Queue a paused job again."""
+        return self._queued(actions.resume(self.database, job_id, owner=owner_of(by), by=by))
+
+    def retry(self, job_id: str, *, by: Actor | None = None) -> Job:
+        """Queue a failed job again."""
+        return self._queued(actions.retry(self.database, job_id, owner=owner_of(by), by=by))
+
+    def change(
+        self, job_id: str, patch: JobPatch, *, by: Actor | None = None, check: Callable[[Job], None] = lambda job: None
+    ) -> Job:
+        """Change a job's name, tags, priority, star or note.
+
+        Args:
+            check: called with the unchanged job; raises where the client saw another version.
+        """
+        return actions.change(self.database, job_id, patch, owner=owner_of(by), by=by, check=check)
+
+    def delete(self, job_id: str, *, by: Actor | None = None) -> None:
+        """Delete an ended job with all its files."""
+        actions.remove(self.database, job_id, owner=owner_of(by), by=by)
+        self.artifacts.remove_job(job_id)
+
+    def _queued(self, job: Job) -> Job:
+        self.wake_up(job.id)
+        return job
+
+    def _replayed(self, idempotency: IdempotencyKey | None, owner: str | None) -> Submitted | None:
+        """The stored response of an earlier request with this key, which comes before any check."""
+        if idempotency is None:
+            return None
+        with self.database.read() as session:
+            earlier = submissions.replay(session, idempotency, owner=owner)
+        return Submitted(earlier, replayed=True) if earlier is not None else None
+
+    def _derived(
+        self, parent: Job, about: dict[str, Any], overrides: dict[str, Any], *, owner: str | None, epoch: int
+    ) -> tuple[Spec, DatasetInfo]:
+        """The spec of a fork, and its data: those of the parent, or others of the same shape.
+
+        Args:
+            about: the fork's name, tags and priority where the overrides do not say them.
+
+        Raises:
+            SpecError: with pointers into the request.
+        """
+        try:
+            spec = validation.derive(parent.resolved | about, overrides, epoch=epoch)
+            before = self._data_of(parent)
+            same = "dataset" not in overrides
+            spec, data = self.specs.check(spec.model_dump(mode="json"), owner, before if same else None)
+            if before is not None and before.image_shape != data.image_shape:
+                detail = f"its images are {_by(data)}; those of the checkpoint's dataset are {_by(before)}"
+                raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="wrong_shape")])
+            return spec, data
+        except SpecError as error:
+            sent = validation.as_sent(error, overrides)
+            raise SpecError(
+                [replace(fault, pointer="#/overrides" + fault.pointer.removeprefix("#")) for fault in sent.faults],
+                total=sent.total,
+            ) from error
+
+    def _data_of(self, job: Job) -> DatasetInfo | None:
+        try:
+            return self.specs.datasets.of_job(job)
+        except DatasetError:
+            return None
+
+    def _submit_copy(
+        self,
+        new: Submission,
+        parent: Job,
+        checkpoint: Artifact | None,
+        idempotency: IdempotencyKey | None,
+        by: Actor | None,
+        *,
+        reproduces: bool,
+    ) -> Submitted:
+        """Store a job that comes from another one, with a copy of the checkpoint that it begins with."""
+        self.admit(new.owner)
+        start, new_id = None, ids.new_id("job")
+        if checkpoint is not None:
+            start = self.artifacts.copy(
+                checkpoint.path, checkpoint.sha256, job_id=new_id, kind=ArtifactKind.CHECKPOINT, epoch=checkpoint.epoch
+            )
+        new = replace(new, id=new_id, origin=Origin(parent=parent, start=start, reproduces=reproduces))
+        try:
+            answer, replayed = submissions.submit(
+                self.database, new, idempotency=idempotency, represent=self.represent, by=by
+            )
+        except (IdempotencyConflict, JobNotFound, SpecError):
+            self.artifacts.remove_job(new_id)
+            raise
+        # After any other error nobody knows whether the job was stored; the scheduler removes what no row names.
+        if replayed:
+            self.artifacts.remove_job(new_id)
+        else:
+            self.wake_up(answer["id"])
+        return Submitted(answer, replayed)
+
+
+def _submission(
+    document: Any, spec: Spec, owner: str | None, upload_id: str | None, sha256: str | None, train_count: int
+) -> Submission:
+    return Submission(
+        spec=document,
+        resolved=spec,
+        steps=costs.total_steps(spec, train_count),
+        owner=owner,
+        upload_id=upload_id,
+        dataset_sha256=sha256,
+    )
+
+
+def _by(data: DatasetInfo) -> str:
+    return " x ".join(map(str, data.image_shape))

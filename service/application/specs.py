@@ -1,0 +1,191 @@
+"""A spec against the available datasets: all of its faults, and what it would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, assert_never
+
+from service.application.ports import DatasetCatalogue
+from service.datasets.builtins import BUILT_IN
+from service.datasets.errors import DatasetBroken, DatasetNotFound
+from service.datasets.info import DatasetInfo, DatasetState
+from service.errors import Fault, SpecError
+from service.jobs.estimation import estimates
+from service.jobs.estimation.estimates import TrainingCost
+from service.spec import validation
+from service.spec.estimation import layer_shapes
+from service.spec.estimation.layer_shapes import Network, Shape
+from service.spec.schema import Spec
+from service.storage.database import Database
+
+DIGIT_SIDE: Final = 28
+"""Rows and columns of the images that presets are written for."""
+
+
+class NetworkMismatch(SpecError):
+    """The fields of a spec are valid, but its layers do not fit each other or the dataset.
+
+    Attributes:
+        spec: with every value filled in.
+        networks: their layers, as far as they fit.
+    """
+
+    def __init__(self, error: SpecError, spec: Spec, networks: Sequence[Network]) -> None:
+        super().__init__(error.faults, total=error.total)
+        self.spec, self.networks = spec, networks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a spec would become and cost."""
+
+    spec: Spec
+    networks: Sequence[Network]
+    cost: TrainingCost
+    notes: Sequence[str]
+    """What is worth knowing before the spec is submitted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecChecks:
+    """Checks specs against the datasets of their owners."""
+
+    database: Database
+    datasets: DatasetCatalogue
+
+    def check(self, document: Any, owner: str | None, data: DatasetInfo | None = None) -> tuple[Spec, DatasetInfo]:
+        """Check everything that can be wrong with a spec; gives what is known of its data, too.
+
+        Args:
+            data: the dataset, where the spec's name does not tell: that which an earlier job is pinned to.
+
+        Raises:
+            SpecError: names every fault.
+        """
+        spec, data = self.resolve(document, owner, data)
+        _check_fit(document, spec, shape_of(data))
+        return spec, data
+
+    def resolve(self, document: Any, owner: str | None, data: DatasetInfo | None = None) -> tuple[Spec, DatasetInfo]:
+        """The spec with every value filled in, for its dataset; layers may still not fit each other.
+
+        Raises:
+            SpecError: names every fault of a field, and of the dataset.
+        """
+        faults: list[Fault] = []
+        undescribed = 0
+        spec: Spec | None = None
+        try:
+            spec = validation.resolve(document)
+        except SpecError as error:
+            faults.extend(error.faults)
+            undescribed = error.total - len(error.faults)
+        name = spec.dataset.name if spec is not None else _dataset_name(document)
+        if data is None and name is not None:
+            try:
+                data = self._described(name, owner)
+            except DatasetNotFound as error:
+                known = f"available: {', '.join(error.known)}"
+                faults.append(_dataset_fault(error.code, f"unknown dataset; {known}", error.suggestion))
+            except DatasetBroken as error:
+                faults.append(_dataset_fault(error.code, f"its files are damaged: {error.path.name}: {error.reason}"))
+        if faults or spec is None or data is None:
+            raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
+        return validation.match_output_to_dataset(spec, document, shape_of(data)), data
+
+    def forecast(self, document: Any, owner: str | None) -> Forecast:
+        """Check a spec and estimate its cost; stores nothing.
+
+        Raises:
+            NetworkMismatch: its layers do not fit.
+            SpecError: names every other fault.
+        """
+        spec, data = self.resolve(document, owner)
+        shape = shape_of(data)
+        networks = layer_shapes.networks(spec, shape.rows, shape.columns)
+        try:
+            _check_fit(document, spec, shape)
+        except SpecError as error:
+            raise NetworkMismatch(error, spec, networks) from error
+        with self.database.read() as session:
+            cost = estimates.plan(session, spec, shape, owner=owner)
+        notes = [*self._notes_on_data(spec, owner), *_notes_on_preset(document, spec, shape)]
+        return Forecast(spec=spec, networks=networks, cost=cost, notes=notes)
+
+    def _described(self, name: str, owner: str | None) -> DatasetInfo:
+        """The dataset; the files of a built-in one need not be looked at."""
+        known = BUILT_IN.get(name)
+        return known.info if known is not None else self.datasets.describe(name, owner)
+
+    def _notes_on_data(self, spec: Spec, owner: str | None) -> list[str]:
+        """What a job has to do before it can train."""
+        name = spec.dataset.name
+        info = self.datasets.describe(name, owner)
+        size = f"{info.download_bytes / 1e6:.0f} MB"
+        match info.state:
+            case DatasetState.READY:
+                return []
+            case DatasetState.DOWNLOAD:
+                source = info.download_from[0]
+                return [f"{name} is not downloaded yet; the job downloads {size} from {source} when it starts."]
+            case DatasetState.UNAVAILABLE:
+                why = info.download_problem or "there is no place to download it from"
+                return [f"{name} is not downloaded yet, and {why}. The job tries to download {size} when it starts."]
+            case _:
+                assert_never(info.state)
+
+
+def shape_of(info: DatasetInfo) -> Shape:
+    """What a spec has to fit."""
+    rows, columns = info.image_shape
+    return Shape(
+        rows=rows,
+        columns=columns,
+        classes=info.classes,
+        train_count=info.train_count,
+        validation_count=info.validation_count,
+    )
+
+
+def _check_fit(document: Any, spec: Spec, shape: Shape) -> None:
+    """Check that a spec's parts fit each other and its dataset.
+
+    Raises:
+        SpecError: names every fault.
+    """
+    try:
+        validation.check_fit(spec, shape)
+    except SpecError as error:
+        raise validation.as_sent(error, document) from error
+
+
+def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
+    """Where the preset was adapted to the data."""
+    preset = validation.resolve(document)
+    notes = []
+    if shape.rows != DIGIT_SIDE or shape.columns != DIGIT_SIDE:
+        before, after = ([part["layers"] for part in _parts(one.model_dump(mode="json"))] for one in (preset, spec))
+        if before != after:
+            notes.append(f"The layers of preset {spec.preset} are adapted to images of {shape.rows} x {shape.columns}.")
+    if spec.batch_size != preset.batch_size:
+        notes.append(f"batch_size is {spec.batch_size}, the number of training images of {spec.dataset.name}.")
+    if spec.samples.count != preset.samples.count:
+        notes.append(f"samples.count is {spec.samples.count}: larger grids of images of this size are not allowed.")
+    return notes
+
+
+def _parts(resolved: dict[str, Any]) -> list[dict[str, Any]]:
+    """What has layers: a classifier itself, or the networks of a GAN."""
+    return [resolved] if "layers" in resolved else [resolved["generator"], resolved["discriminator"]]
+
+
+def _dataset_name(document: Any) -> str | None:
+    dataset = document.get("dataset") if isinstance(document, dict) else None
+    name = dataset.get("name") if isinstance(dataset, dict) else dataset
+    return name if isinstance(name, str) and name else None
+
+
+def _dataset_fault(code: str, detail: str, suggestion: str | None = None) -> Fault:
+    hint = f"; did you mean {suggestion!r}?" if suggestion else ""
+    return Fault(pointer="#/dataset/name", detail=detail + hint, code=code, suggestion=suggestion)

@@ -1,0 +1,66 @@
+"""What all response models share."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+class Answer(BaseModel):
+    """Base of all response models."""
+
+    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
+
+    @classmethod
+    def represent(cls, row: object, **others: Any) -> Self:
+        """A model of an object's attributes: a field is read from the attribute with its name, or its alias.
+
+        Args:
+            others: fields that are no attribute of ``row``.
+        """
+        same = {
+            name: getattr(row, str(field.validation_alias or name))
+            for name, field in cls.model_fields.items()
+            if name not in others
+        }
+        return cls.model_validate(same | others)
+
+
+def at_time(milliseconds: int) -> str:
+    """RFC 3339 in UTC, with milliseconds."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+
+
+def finite(value: Any) -> Any:
+    """The same document, with null for every number that is not finite, which JSON cannot express."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {name: finite(item) for name, item in value.items()}
+        case list():
+            return [finite(item) for item in value]
+        case _:
+            return value
+
+
+def _text_of_time(value: Any) -> Any:
+    return at_time(value) if isinstance(value, int) else value
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 3) if isinstance(value, float) else value
+
+
+Timestamp = Annotated[str, BeforeValidator(_text_of_time)]
+"""RFC 3339 in UTC, from milliseconds since the epoch."""
+Seconds = Annotated[float, BeforeValidator(_rounded)]
+"""A duration, to the millisecond."""
+Document = Annotated[dict[str, Any], BeforeValidator(finite)]
+"""JSON; a number that is not finite is null."""
+Metrics = Annotated[dict[str, float | None], BeforeValidator(finite)]
+"""Name to value; a value that is not finite is null."""

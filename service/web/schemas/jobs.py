@@ -1,0 +1,248 @@
+"""Jobs, and what a spec would cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from service.application.specs import Forecast
+from service.jobs import actions
+from service.spec.estimation.layer_shapes import Network
+from service.spec.schema import Kind
+from service.states import Action, FindingCode, Request, Severity, Status
+from service.storage.tables import Job
+from service.web.schemas.base import Answer, Document, Metrics, Seconds, Timestamp, finite
+
+
+class Progress(Answer):
+    """Progress of a job."""
+
+    epoch: int = Field(description="Finished epochs.")
+    epochs: int
+    step: int = Field(description="Finished batches, including those of the current epoch.")
+    steps: int
+    fraction: float = Field(ge=0, le=1)
+    eta_seconds: float | None = Field(
+        description="Estimated remaining time. Null unless the job is running and its speed is known."
+    )
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """The progress of a job."""
+        return cls.at(
+            status=job.status,
+            epoch=job.epoch,
+            epochs=job.epochs,
+            step=job.step,
+            steps=job.steps,
+            steps_per_second=job.steps_per_second,
+        )
+
+    @classmethod
+    def at(cls, *, status: str, epoch: int, epochs: int, step: int, steps: int, steps_per_second: float | None) -> Self:
+        """The same from the columns alone."""
+        eta = None
+        if status == Status.RUNNING and steps_per_second:
+            eta = round(max(steps - step, 0) / steps_per_second, 1)
+        fraction = min(step / steps, 1.0) if steps else 0.0
+        return cls(epoch=epoch, epochs=epochs, step=step, steps=steps, fraction=round(fraction, 6), eta_seconds=eta)
+
+
+class JobUrls(Answer):
+    """URLs of a job's resources, as paths on this service."""
+
+    self: str
+    results: str
+    stream: str
+    events: str
+    metrics: str
+    samples: str
+    checkpoints: str
+    artifacts: str
+    page: str
+
+    @classmethod
+    def of(cls, job_id: str) -> Self:
+        """The URLs of a job."""
+        address = f"/jobs/{job_id}"
+        parts = ("results", "stream", "events", "metrics", "samples", "checkpoints", "artifacts")
+        return cls(self=address, page=f"/ui/jobs/{job_id}", **{part: f"{address}/{part}" for part in parts})
+
+
+class JobError(Answer):
+    """Why a job failed."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    code: str
+    message: str
+
+
+class Difference(Answer):
+    """The first difference between a reproduction and its original."""
+
+    epoch: int
+    differs: list[str] = Field(description="Names of metrics, `samples`, `weights` or `epochs`.")
+
+
+class Reproduction(Answer):
+    """The result of training a job again."""
+
+    of: str = Field(description="Id of the original job.")
+    match: bool | None = Field(description="Whether all results are bit-identical; null until known.")
+    first_difference: Difference | None = None
+
+
+class StoppedEarly(Answer):
+    """Why a job succeeded before its last epoch."""
+
+    metric: str = Field(description="The metric that stopped improving.")
+    best: float
+    best_epoch: int
+    patience: int = Field(description="Number of epochs without improvement.")
+
+
+class FindingItem(Answer):
+    """A problem with a training, with the values at its detection."""
+
+    code: FindingCode
+    severity: Severity
+    epoch: int = Field(description="The epoch after which it was detected.")
+    message: str
+    numbers: dict[str, float] = Field(description="The values that triggered it.")
+    advice: list[str] = Field(description="Settings to try.")
+
+
+class JobSummary(Answer):
+    """A job in a list."""
+
+    id: str
+    kind: Kind
+    name: str | None
+    tags: list[str]
+    owner: str | None
+    status: Status
+    requested: Request | None = Field(description="A pending request to a running job: to cancel or to pause.")
+    attempt: int
+    lease: int
+    priority: int
+    starred: bool
+    note: str | None = Field(description="Free text.")
+    spec_hash: str
+    progress: Progress
+    metrics: Metrics = Field(description="Metrics of the last finished epoch.")
+    best_epoch: int | None
+    health: Annotated[list[FindingItem], BeforeValidator(finite)] = Field(description="Current findings, oldest first.")
+    parent_id: str | None = Field(description="The job that this one is a fork or a reproduction of.")
+    start_epoch: int = Field(
+        description="The epoch of the parent's checkpoint that it continues from; 0: trained from scratch."
+    )
+    reproduction: Reproduction | None
+    error: Annotated[JobError | None, BeforeValidator(finite)]
+    stopped_early: StoppedEarly | None = Field(description="Why early stopping ended the job; null if it did not.")
+    result_digest: str | None
+    cpu_seconds: Seconds | None = Field(description="CPU time so far, over all attempts.")
+    peak_memory_bytes: int | None = Field(description="Peak resident memory of the training process.")
+    size_bytes: int = Field(description="Total size of its files: checkpoints and samples.")
+    created_at: Timestamp = Field(validation_alias="created_ms")
+    started_at: Timestamp | None = Field(validation_alias="started_ms")
+    finished_at: Timestamp | None = Field(validation_alias="finished_ms")
+    allowed_actions: list[Action]
+    urls: JobUrls
+
+
+class JobDetail(JobSummary):
+    """A job with its spec."""
+
+    spec: Document = Field(description="The spec as sent.")
+    resolved: Document = Field(description="Full spec (defaults included).")
+    provenance: Document | None = Field(description="Environment: versions and hardware that the result depends on.")
+
+
+class LayerItem(Answer):
+    """A layer of a network."""
+
+    type: str
+    output_shape: list[int] = Field(description="Without the batch: number of values, or rows, columns and channels.")
+    parameters: int = Field(description="Trainable weights and biases.")
+
+
+class NetworkItem(Answer):
+    """A network of a spec, layer by layer."""
+
+    pointer: str = Field(description="JSON pointer to its layers: `#/layers`, `#/generator/layers`.")
+    input_shape: list[int]
+    layers: list[LayerItem] = Field(description="In order, up to the first layer whose input has a wrong shape.")
+
+
+class DryRun(Answer):
+    """The full spec and the estimated cost of a job."""
+
+    resolved: dict[str, Any]
+    networks: list[NetworkItem]
+    parameters: int
+    steps: int
+    estimated_bytes: int = Field(description="Estimated peak memory.")
+    checkpoint_bytes: int
+    estimated_seconds: float | None = Field(
+        description="Median estimate of the duration; null until a worker has measured its machine or a job of this "
+        "kind "
+        "has ended."
+    )
+    estimated_seconds_low: float | None = Field(description="90% of jobs are expected to take at least this long.")
+    estimated_seconds_high: float | None = Field(description="90% of jobs are expected to take at most this long.")
+    estimate_basis: str | None = Field(
+        description="Basis of the estimate: `calibration`, or for example `3 similar jobs`; null without an estimate."
+    )
+    notes: list[str] = Field(
+        description="Remarks before submitting: a dataset that has to be downloaded, or a preset that was adapted to "
+        "the "
+        "dataset."
+    )
+
+    @classmethod
+    def of(cls, forecast: Forecast) -> Self:
+        """The response for a checked spec."""
+        estimate = forecast.cost.estimate
+        return cls.represent(
+            forecast.cost,
+            resolved=forecast.spec.model_dump(mode="json"),
+            networks=[network_item(network) for network in forecast.networks],
+            estimated_seconds=estimate.seconds if estimate else None,
+            estimated_seconds_low=estimate.low_s if estimate else None,
+            estimated_seconds_high=estimate.high_s if estimate else None,
+            estimate_basis=estimate.basis if estimate else None,
+            notes=forecast.notes,
+        )
+
+
+def job_summary(job: Job) -> JobSummary:
+    """A job for a list."""
+    return JobSummary.represent(job, **derived_fields(job))
+
+
+def job_detail(job: Job) -> JobDetail:
+    """A job with its spec."""
+    return JobDetail.represent(job, **derived_fields(job))
+
+
+def derived_fields(job: Job) -> dict[str, Any]:
+    """The fields of ``JobSummary`` that are no columns."""
+    return {
+        "progress": Progress.of(job),
+        "allowed_actions": actions.actions_of(job),
+        "urls": JobUrls.of(job.id),
+    }
+
+
+def network_item(network: Network) -> NetworkItem:
+    """A network's layers with their output shapes."""
+    return NetworkItem(
+        pointer=f"#/{network.where}",
+        input_shape=list(network.input_size),
+        layers=[
+            LayerItem(type=placed.layer.type, output_shape=list(placed.size), parameters=placed.weights)
+            for placed in network.placed
+        ],
+    )

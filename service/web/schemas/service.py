@@ -1,0 +1,226 @@
+"""The service itself: workers and the queue, limits, presets, health, and problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from service.jobs.queries.queue import Queue, Waiting
+from service.spec.schema import Kind
+from service.states import Action
+from service.storage.tables import Job, Worker
+from service.web.schemas.base import Answer, Timestamp
+from service.web.schemas.jobs import NetworkItem, Progress
+
+
+class RunningJob(Answer):
+    """A job on a worker."""
+
+    id: str
+    name: str | None
+    kind: str
+    owner: str | None
+    progress: Progress
+    page: str
+
+
+class WorkerItem(Answer):
+    """A worker process that was seen within the last minute."""
+
+    id: str
+    host: str
+    pid: int
+    slots: int = Field(description="Maximum number of concurrent jobs.")
+    running: int = Field(description="Running jobs of all owners.")
+    draining: bool = Field(
+        description="Whether it is shutting down: it finishes or returns its jobs, and claims no new ones."
+    )
+    started_at: Timestamp = Field(validation_alias="started_ms")
+    seen_at: Timestamp = Field(validation_alias="seen_ms")
+    jobs: list[RunningJob] = Field(description="Running jobs that are visible to the caller.")
+
+
+class WorkerList(Answer):
+    """The workers that are alive."""
+
+    data: list[WorkerItem]
+
+
+class QueuedJob(Answer):
+    """A job that waits for a worker."""
+
+    id: str
+    name: str | None
+    kind: str
+    owner: str | None
+    priority: int
+    position: int = Field(description="Place among the queued jobs of all owners, from 1.")
+    queued_at: Timestamp = Field(validation_alias="queued_ms")
+    waited_seconds: float
+    page: str
+
+
+class QueueList(Answer):
+    """The queue in claim order: highest priority first, then the oldest."""
+
+    data: list[QueuedJob]
+    total: int = Field(description="Queued jobs of all owners.")
+    own: int = Field(description="Queued jobs visible to the caller; at most `limit` are listed.")
+    owners: dict[str, int] | None = Field(
+        description="Queued jobs per owner, for the scope `admin`; an empty name stands for jobs without an owner."
+    )
+
+
+def worker_item(row: Worker, jobs: Sequence[Job]) -> WorkerItem:
+    """A worker for a list, with those of its jobs that may be seen."""
+    return WorkerItem.represent(row, jobs=[_running(job) for job in jobs])
+
+
+def _running(job: Job) -> RunningJob:
+    return RunningJob.represent(job, progress=Progress.of(job), page=f"/ui/jobs/{job.id}")
+
+
+def queue_list(queue: Queue, owners: Mapping[str | None, int] | None) -> QueueList:
+    """The queue; ``owners`` only for those who may see all."""
+    return QueueList(
+        data=[_queued(item) for item in queue.waiting],
+        total=queue.total,
+        own=queue.own,
+        owners={name or "": count for name, count in owners.items()} if owners is not None else None,
+    )
+
+
+def _queued(item: Waiting) -> QueuedJob:
+    return QueuedJob.represent(
+        item.job, position=item.position, waited_seconds=round(item.waited_s, 1), page=f"/ui/jobs/{item.job.id}"
+    )
+
+
+class OwnerLimits(Answer):
+    """The quotas of an owner; null: no limit."""
+
+    requests_per_minute: int | None
+    queued_jobs: int | None
+    running_jobs: int | None
+    upload_bytes_per_day: int | None
+    dataset_bytes: int | None = Field(description="Total stored size of the owner's datasets.")
+    streams: int | None = Field(description="Simultaneously open streams per web process.")
+
+
+class Limits(Answer):
+    """Limits of specs and uploads, and the quotas of the caller's owner."""
+
+    owner: OwnerLimits | None = Field(description="Null if keys are not required: there are no owners then.")
+    max_body_bytes: int
+    max_upload_bytes: int = Field(description="Body of `POST /datasets`.")
+    max_unpacked_bytes: int = Field(description="All files of an upload together, unpacked.")
+    max_image_side: int = Field(description="Rows or columns of an uploaded image.")
+    max_images: int = Field(description="Images in one file of an upload.")
+    max_label: int
+    max_json_depth: int
+    max_layers: int
+    max_units: int
+    max_filters: int
+    max_kernel: int
+    max_outputs: int = Field(description="Outputs of one layer per image.")
+    max_parameters: int
+    max_memory_bytes: int = Field(description="Estimated peak memory of a job (see `dry_run`).")
+    max_operations: float = Field(description="Floating-point operations of a complete job.")
+    max_shown_pixels: int = Field(description="`samples.count` times the pixels of an image of the dataset.")
+    max_epochs: int
+    max_batch_size: int
+    max_samples: int
+    max_tags: int
+    priorities: list[int]
+    kinds: list[str]
+    presets: dict[str, list[str]]
+    default_presets: dict[str, str]
+    layers: list[str]
+    activations: list[str]
+    losses: list[str]
+    optimizers: list[str]
+    schedules: list[str]
+    initializers: list[str]
+    datasets: list[str]
+
+
+class ReachedItem(Answer):
+    """What a preset reaches at its last epoch."""
+
+    dataset: str
+    metric: str
+    value: float = Field(description="Median of several seeds.")
+    seconds: float = Field(description="Training time on one core.")
+
+
+class PresetItem(Answer):
+    """A named starting point for specs."""
+
+    kind: Kind
+    name: str
+    is_default: bool = Field(description="Whether specs of this kind use it by default.")
+    summary: str
+    reaches: list[ReachedItem] = Field(description="Measured results by dataset; the preset's own dataset is first.")
+    spec: dict[str, Any] = Field(description="Full spec (defaults included).")
+
+
+class PresetList(Answer):
+    """All presets."""
+
+    data: list[PresetItem]
+
+
+class Check(Answer):
+    """The state of one dependency."""
+
+    status: str = Field(description="ok, degraded or down.")
+    detail: str | None = None
+
+
+class Readiness(Answer):
+    """Readiness of the service."""
+
+    status: str = Field(description="ready, degraded (jobs are accepted, but may wait) or down.")
+    checks: dict[str, Check]
+
+
+class Liveness(Answer):
+    """Liveness of the process."""
+
+    status: str
+
+
+class FaultItem(Answer):
+    """An error in a request."""
+
+    pointer: str | None = Field(None, description="JSON pointer into the body.")
+    parameter: str | None = Field(None, description="Name of a URL parameter, header or form field.")
+    detail: str
+    code: str
+    suggestion: str | None = None
+
+
+class ProblemDocument(Answer):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str | None
+    errors: list[FaultItem] | None = Field(None, description="All errors, or the first hundred of `error_count`.")
+    error_count: int | None = None
+    allowed_actions: list[Action] | None = None
+    jobs: list[str] | None = None
+    line: int | None = None
+    column: int | None = None
+    resolved: dict[str, Any] | None = Field(
+        None, description="For a dry run whose fields are valid, but inconsistent or unsuitable for the dataset."
+    )
+    networks: list[NetworkItem] | None = Field(None, description="Included together with `resolved`.")

@@ -1,0 +1,43 @@
+"""Long polling: the response is delayed until the job changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Response
+
+from service.jobs.queries import lookup
+from service.web.answers import tagged_json
+from service.web.middleware.guard import refused, still_open
+from service.web.schemas.jobs import job_detail
+from service.web.services import owner, services
+from service.web.streaming.stream import Permission
+
+
+def wait_for_change(job_id: str, wait_s: float) -> Response:
+    """The job as soon as it differs from the client's copy; 304 if it has not changed within ``wait_s``."""
+    here, deadline = services(), time.monotonic() + wait_s
+    allowed = Permission(still_open())
+    with _held_open(), here.hub.watch(job_id) as watch:
+        while True:
+            if not allowed:
+                raise refused("the key was revoked, or has expired, while the answer was held back")
+            # Read after the watch has begun: a change in between rings its bell.
+            with here.database.read() as session:
+                response = tagged_json(job_detail(lookup.get(session, job_id, owner=owner())))
+            left = deadline - time.monotonic()
+            if response.status_code != 304 or left <= 0 or here.hub.closing:
+                return response
+            watch.wait(min(left, 1.0))
+
+
+@contextmanager
+def _held_open() -> Iterator[None]:
+    """A delayed response takes a thread, as a stream does."""
+    close = services().quotas.stream(owner())
+    try:
+        yield
+    finally:
+        close()

@@ -1,0 +1,102 @@
+"""The use cases without a web process: on a real database and real files, and without Flask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.access.audit import Actor
+from service.application.jobs import Jobs
+from service.application.ports import AdmissionRefused
+from service.application.specs import NetworkMismatch, SpecChecks
+from service.datasets.repository import DatasetRepository
+from service.errors import IdempotencyConflict, IllegalTransition, JobNotFound, SpecError
+from service.jobs.queries.listing import JobFilter
+from service.jobs.submissions import IdempotencyKey
+from service.runtime.settings import Auth, Settings
+from service.states import Status
+from service.storage.artifacts import ArtifactFolder
+from service.storage.database import Database
+
+ANA, BEN = Actor(owner="ana"), Actor(owner="ben")
+SPEC = {"kind": "classifier", "name": "first"}
+
+
+class Product:
+    """The use cases, with a record of wake-ups and a number of jobs that are admitted."""
+
+    def __init__(self, database: Database, home: Path) -> None:
+        settings = Settings(
+            home=home,
+            workers=1,
+            database_url="",
+            broker_url=None,
+            artifacts=home / "artifacts",
+            data=home / "data",
+            auth=Auth.LOCAL,
+            lease_s=15.0,
+        )
+        self.woken: list[str] = []
+        self.admitted = 10
+        self.jobs = Jobs(
+            database=database,
+            artifacts=ArtifactFolder(settings.artifacts),
+            specs=SpecChecks(database=database, datasets=DatasetRepository(settings, database)),
+            admit=self._admit,
+            wake_up=self.woken.append,
+        )
+
+    def _admit(self, owner: str | None) -> None:
+        if not self.admitted:
+            raise AdmissionRefused(owner)
+        self.admitted -= 1
+
+
+@pytest.fixture
+def product(sqlite_url: str, tmp_path: Path) -> Iterator[Product]:
+    with closing(Database(sqlite_url, application="tests")) as database:
+        yield Product(database, tmp_path)
+
+
+def test_a_job_is_submitted_listed_and_cancelled(product: Product) -> None:
+    jobs = product.jobs
+    job_id = jobs.submit(SPEC, by=ANA).answer["id"]
+    assert product.woken == [job_id]
+    assert [job.id for job in jobs.find(JobFilter(), by=ANA).jobs] == [job_id]
+    assert list(jobs.find(JobFilter(), by=BEN).jobs) == []
+    with pytest.raises(JobNotFound):
+        jobs.cancel(job_id, by=BEN)
+    assert jobs.cancel(job_id, by=ANA).status == Status.CANCELLED
+    with pytest.raises(IllegalTransition):
+        jobs.pause(job_id, by=ANA)
+    jobs.delete(job_id, by=ANA)
+    with pytest.raises(JobNotFound):
+        jobs.get(job_id, by=ANA)
+
+
+def test_a_key_gives_one_job_also_when_no_more_are_admitted(product: Product) -> None:
+    key = IdempotencyKey(key="mine", fingerprint="1")
+    product.admitted = 1
+    first = product.jobs.submit(SPEC, by=ANA, idempotency=key)
+    with pytest.raises(AdmissionRefused):
+        product.jobs.submit(SPEC, by=ANA)
+    again = product.jobs.submit(SPEC, by=ANA, idempotency=key)
+    assert (again.answer, again.replayed, product.woken) == (first.answer, True, [first.answer["id"]])
+    with pytest.raises(IdempotencyConflict):
+        product.jobs.submit(SPEC | {"seed": 1}, by=ANA, idempotency=IdempotencyKey(key="mine", fingerprint="2"))
+
+
+def test_a_dry_run_says_what_a_job_would_cost_and_stores_nothing(product: Product) -> None:
+    forecast = product.jobs.dry_run(SPEC)
+    assert forecast.cost.parameters > 1000
+    assert [network.where for network in forecast.networks] == ["layers"]
+    with pytest.raises(SpecError):
+        product.jobs.dry_run({"kind": "classifier", "epochs": -1})
+    with pytest.raises(NetworkMismatch) as caught:
+        product.jobs.dry_run({"kind": "classifier", "layers": [{"type": "dense", "units": 7, "activation": "softmax"}]})
+    assert caught.value.spec.layers[0].type == "dense"
+    assert list(product.jobs.find(JobFilter()).jobs) == []
+    assert product.woken == []
