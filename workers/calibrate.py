@@ -1,7 +1,7 @@
-"""How fast this machine computes, measured with real steps of four small trainings.
+"""Measure how fast this machine computes, with steps of four small trainings.
 
-Each training spends most of its time in one kind of work: dense products, convolutions, elementwise work, calls. What
-the four took, against what the reference machine takes, gives a factor for each kind (``service.spec.work``).
+Each training spends most of its time in one kind of work: dense products, convolutions, elementwise work, calls.
+Their times, relative to those of the reference machine, give a factor for each kind (``service.spec.work``).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from workers.training import build
 _SIDE: Final = 28
 _IMAGES: Final = 1000
 _WARM_UP: Final = 3
-"""Steps before the first that counts: the first ones allocate and record."""
-_FOR_S: Final = 0.06
+"""Steps before the first measured one: the first ones allocate and record."""
+_MEASURED_S: Final = 0.06
 """How long each training is measured."""
-_FEWEST: Final = 3
-_TIE: Final = 0.02
-"""How strongly factors are drawn towards each other: a measurement that was disturbed cannot send one far away."""
-_SLOWEST: Final = 100.0
+_MIN_STEPS: Final = 3
+_REGULARIZATION: Final = 0.02
+"""How strongly factors are drawn towards each other, so that a disturbed measurement does not dominate one."""
+_MAX_FACTOR: Final = 100.0
 
 _SOFTMAX: Final = {"units": 10, "activation": "softmax"}
 _CONV: Final = {"type": "conv2d", "filters": 16, "activation": "relu"}
@@ -49,10 +49,10 @@ TRAININGS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def measure() -> dict[str, float]:
-    """The factors of this machine, in a third of a second where nothing else runs.
+    """The factors of this machine, in a third of a second on an idle machine.
 
-    They are of processor time, which others' work hardly changes; how much longer the clock takes meanwhile is the
-    factor ``contention``, at least 1.
+    They are factors of processor time, which other processes hardly change; the ratio of elapsed to processor time is
+    the factor ``contention``, at least 1.
     """
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (_IMAGES, _SIDE, _SIDE), np.uint8)
@@ -75,7 +75,7 @@ def measure() -> dict[str, float]:
 
 
 def _steps(trainer: build.Trainer) -> tuple[float, float]:
-    """Seconds of the processor that a step takes, and how many times as many pass on the clock."""
+    """Processor time of a step in seconds, and the ratio of elapsed to processor time."""
     steps: list[float] = []
     clock = at = 0.0
     for report in trainer.run():
@@ -85,23 +85,23 @@ def _steps(trainer: build.Trainer) -> tuple[float, float]:
                 clock, began = time.perf_counter(), now
             elif report.step > _WARM_UP:
                 steps.append(now - at)
-                if len(steps) >= _FEWEST and now - began > _FOR_S:
+                if len(steps) >= _MIN_STEPS and now - began > _MEASURED_S:
                     break
         at = time.process_time()
     return median(steps), (time.perf_counter() - clock) / (now - began)
 
 
 def _factors(expected: NDArray[np.float64], took: NDArray[np.float64]) -> list[float]:
-    """The factors that explain what the trainings took best, relative to each.
+    """The factors that explain the measured times best, by relative error.
 
     Args:
         expected: seconds (trainings, groups) on the reference machine.
         took: seconds (trainings,) on this one.
     """
-    whole = float(np.median(took / expected.sum(axis=1)))  # as if one factor were enough
+    whole = float(np.median(took / expected.sum(axis=1)))  # a single factor for all groups
     shares = whole * expected / took[:, None]
     groups = len(work.GROUPS)
-    rows = np.concatenate([shares, np.sqrt(_TIE) * np.eye(groups)])
-    wanted = np.concatenate([np.ones(len(took)), np.full(groups, np.sqrt(_TIE))])
+    rows = np.concatenate([shares, np.sqrt(_REGULARIZATION) * np.eye(groups)])
+    wanted = np.concatenate([np.ones(len(took)), np.full(groups, np.sqrt(_REGULARIZATION))])
     found = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-    return [round(float(np.clip(whole * one, whole / 5, min(whole * 5, _SLOWEST))), 4) for one in found]
+    return [round(float(np.clip(whole * one, whole / 5, min(whole * 5, _MAX_FACTOR))), 4) for one in found]
