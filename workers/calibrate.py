@@ -1,7 +1,7 @@
 """Measure how fast this machine computes, with steps of four small trainings.
 
 Each training spends most of its time in one kind of work: dense products, convolutions, elementwise work, calls.
-Their times, relative to those of the reference machine, give a factor for each kind (``service.spec.work``).
+Their times, relative to those of the reference machine, give a factor for each kind (``service.spec.estimation.work``).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from engine import BatchDone
 from service.datasets import BUILT_IN, Dataset
-from service.spec import work
-from service.spec.layer_shapes import Shape
+from service.spec.estimation import work
+from service.spec.estimation.layer_shapes import Shape
 from service.spec.validation import resolve
 from workers.training import build
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.catalogue import find_files
-from service.datasets.idx import read_idx, read_idx_content, write_idx
+from service.datasets.formats.idx import read_idx, read_idx_content, write_idx
 from service.datasets.info import (
     IDX_NAMES,
     TRAIN_IMAGES,

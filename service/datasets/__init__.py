@@ -5,7 +5,7 @@ from service.datasets.cache import Dataset, load
 from service.datasets.catalogue import catalogue, describe, find_files
 from service.datasets.download import Progress
 from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetError, DatasetNotFound, DatasetUnavailable
-from service.datasets.idx import read_idx, write_idx
+from service.datasets.formats.idx import read_idx, write_idx
 from service.datasets.info import IDX_NAMES, DatasetInfo, DatasetState, content_sha256
 
 __all__ = [

@@ -21,7 +21,7 @@ from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.catalogue import check_shapes, describe, find_files, is_complete, locate
 from service.datasets.download import Progress, download
 from service.datasets.errors import DatasetBroken, DatasetUnavailable
-from service.datasets.idx import read_idx_content
+from service.datasets.formats.idx import read_idx_content
 from service.datasets.info import (
     IDX_NAMES,
     TRAIN_IMAGES,

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from service.datasets import failures
 from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.errors import DatasetBroken, DatasetNotFound
-from service.datasets.idx import read_idx, read_idx_shape
+from service.datasets.formats.idx import read_idx, read_idx_shape
 from service.datasets.info import (
     IDX_NAMES,
     TRAIN_IMAGES,

@@ -17,7 +17,7 @@ from urllib.request import build_opener
 from service.datasets import failures
 from service.datasets.builtins import BuiltIn
 from service.datasets.errors import DatasetBroken, DatasetUnavailable
-from service.datasets.idx import read_idx_content
+from service.datasets.formats.idx import read_idx_content
 from service.datasets.info import IDX_NAMES
 
 Progress = Callable[[int, int | None], None]

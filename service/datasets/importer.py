@@ -21,7 +21,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken, DatasetError
-from service.datasets.idx import idx_header, open_idx
+from service.datasets.formats.idx import idx_header, open_idx
+from service.datasets.formats.npz import open_npz
+from service.datasets.formats.streams import ArrayStream
 from service.datasets.info import (
     TRAIN_IMAGES,
     TRAIN_LABELS,
@@ -29,8 +31,6 @@ from service.datasets.info import (
     VALIDATION_LABELS,
     content_sha256,
 )
-from service.datasets.npz import open_npz
-from service.datasets.streams import ArrayStream
 
 ARCHIVE: Final = "archive"
 IMAGES, LABELS = "images", "labels"

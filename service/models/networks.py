@@ -15,7 +15,7 @@ import engine
 from engine.initializers import Initializer
 from engine.layers import Layer
 from service.spec import schema
-from service.spec.layer_shapes import Size, picture_size
+from service.spec.estimation.layer_shapes import Size, picture_size
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
 
 

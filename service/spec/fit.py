@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from service.errors import Fault, SpecError
-from service.spec import costs
+from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import Network, Shape, Size, networks, shown
 from service.spec.findings import CODES
-from service.spec.layer_shapes import Network, Shape, Size, networks, shown
 from service.spec.schema import (
     MAX_MEMORY_BYTES,
     MAX_OPERATIONS,

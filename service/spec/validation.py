@@ -13,12 +13,12 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from service.errors import Fault, SpecError
-from service.spec.adaptation import match_output_to_dataset
+from service.spec.estimation.layer_shapes import Shape
 from service.spec.faults import MAX_FAULTS, describe, not_one_of
 from service.spec.fields import closest, shorthand
 from service.spec.fit import check_fit, optimizers
-from service.spec.layer_shapes import Shape
-from service.spec.presets import DEFAULT_PRESET, PRESETS
+from service.spec.presets.adaptation import match_output_to_dataset
+from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.schema import ADDED_LATER, KEEP_LAST, ClassifierSpec, GanSpec, Kind, Part, Spec
 from service.spec.strict_json import MAX_DEPTH, canonical, parse_json
 

@@ -8,8 +8,9 @@ from service import datasets
 from service.datasets import DatasetInfo, DatasetState
 from service.errors import Fault, SpecError
 from service.jobs.estimation import estimates
-from service.spec import layer_shapes, validation
-from service.spec.layer_shapes import Shape
+from service.spec import validation
+from service.spec.estimation import layer_shapes
+from service.spec.estimation.layer_shapes import Shape
 from service.spec.schema import Spec
 from service.web.schemas.representations import DryRun, NetworkItem, network_item
 from service.web.services import owner, services

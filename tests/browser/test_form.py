@@ -17,7 +17,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 import engine
 from service.models import networks
 from service.runtime.settings import Auth
-from service.spec.presets import PRESETS
+from service.spec.presets.definitions import PRESETS
 from service.spec.validation import read_resolved
 from tests.browser.conftest import Visit, only_with, until
 from tests.browser.held import hold

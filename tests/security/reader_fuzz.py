@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from service.datasets.errors import DatasetBroken
-from service.datasets.idx import idx_header, read_idx
+from service.datasets.formats.idx import idx_header, read_idx
 from service.datasets.importer import UploadRefused, import_dataset
 
 INTERESTING = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"PK\1\2")

@@ -21,7 +21,7 @@ from service.jobs.estimation import calibrations
 from service.jobs.queries import lookup
 from service.jobs.submissions import Submission
 from service.runtime.settings import Settings
-from service.spec import costs
+from service.spec.estimation import costs
 from service.spec.validation import resolve
 from service.states import TERMINAL
 from service.storage.database import Database

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from service.jobs.estimation import calibrations
-from service.spec import work
+from service.spec.estimation import work
 from service.storage.tables import Calibration
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness

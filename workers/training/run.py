@@ -21,7 +21,7 @@ from service.jobs.leases import Claim
 from service.runtime import logs
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
-from service.spec import costs
+from service.spec.estimation import costs
 from service.spec.findings import Finding
 from service.spec.schema import Spec
 from service.spec.validation import Shape, read_resolved

@@ -13,9 +13,9 @@ from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session, defer
 
 from service.jobs.estimation import calibrations
-from service.spec import costs, work
-from service.spec.costs import total_steps
-from service.spec.layer_shapes import Shape
+from service.spec.estimation import costs, work
+from service.spec.estimation.costs import total_steps
+from service.spec.estimation.layer_shapes import Shape
 from service.spec.schema import Spec
 from service.spec.strict_json import canonical
 from service.spec.validation import read_resolved

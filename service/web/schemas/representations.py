@@ -14,7 +14,7 @@ from service.access.audit_chain import Seal
 from service.access.keys import Scope
 from service.datasets import DatasetInfo, DatasetState
 from service.jobs import actions
-from service.spec.layer_shapes import Network
+from service.spec.estimation.layer_shapes import Network
 from service.spec.schema import Kind
 from service.states import Action, FindingCode, Request, Severity, Status
 from service.storage.artifacts import ArtifactKind

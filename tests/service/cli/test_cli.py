@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.numpy import load_file
 
-from service.cli import demo as demo_command
 from service.cli import main
+from service.cli.commands import demo as demo_command
 from service.cli.progress import sparkline
 from service.client import Client
 from service.local import LocalStack
@@ -360,7 +360,7 @@ def test_ctrl_c_in_the_middle_of_the_demo_cancels_its_jobs(stack: LocalStack, cl
     # At its own length the classifier may have succeeded by the time that a busy machine cancels it.
     long = "demo.SPECS = tuple(spec | {'epochs': 1000} for spec in demo.SPECS)"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"from service.cli import demo, main; {long}; main()", "demo"],
+        [sys.executable, "-c", f"from service.cli.commands import demo, main; {long}; main()", "demo"],
         cwd=tmp_path,
         env=environ,
         stdout=subprocess.PIPE,

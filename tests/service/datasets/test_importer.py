@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.datasets.idx import idx_header
+from service.datasets.formats.idx import idx_header
 from service.datasets.importer import UploadRefused, import_dataset
 
 RNG = np.random.default_rng(3)

@@ -9,7 +9,7 @@ import pytest
 from service.diagnosis import rules
 from service.diagnosis.rules import DiagnosticsTracker
 from service.spec.findings import CODES, Finding
-from service.spec.presets import PRESETS
+from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind, Spec
 from service.spec.validation import resolve
 from service.states import FindingCode, Severity

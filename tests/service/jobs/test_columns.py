@@ -8,7 +8,7 @@ import pytest
 from service.jobs.queries import columns, sorting
 from service.jobs.queries.columns import FACTS, Type, UnknownColumn, parse
 from service.spec.metric_info import METRICS
-from service.spec.presets import PRESETS
+from service.spec.presets.definitions import PRESETS
 from service.spec.validation import resolve
 from service.storage.tables import Job
 

@@ -13,8 +13,8 @@ from sqlalchemy import event
 from service.jobs import commits, leases, uploads, worker_registry
 from service.jobs.estimation import calibrations
 from service.jobs.estimation.estimates import _spread, plan
-from service.spec import work
-from service.spec.layer_shapes import Shape
+from service.spec.estimation import work
+from service.spec.estimation.layer_shapes import Shape
 from service.spec.validation import resolve
 from service.storage.database import Database
 from service.storage.tables import Calibration, Upload, Worker

@@ -19,7 +19,7 @@ from service.jobs.leases import Position
 from service.jobs.queries import lookup
 from service.jobs.submissions import Submission
 from service.jobs.uploads import UploadFolder
-from service.spec import costs
+from service.spec.estimation import costs
 from service.spec.validation import resolve
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database, now_ms

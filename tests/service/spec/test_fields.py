@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.errors import Fault, SpecError
 from service.spec.fields import Model, choices_of, models_of, shorthand, tags_of, told_by_name
-from service.spec.presets import PRESETS
+from service.spec.presets.definitions import PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind
 from service.spec.validation import derive, resolve, spec_hash
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import Fault, MalformedJson, SpecError
-from service.spec import costs
-from service.spec.presets import PRESETS
+from service.spec.estimation import costs
+from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Adam, ClassifierSpec, GanSpec, Kind, Sgd
 from service.spec.validation import Shape, canonical, check_fit, parse_json, read_resolved, resolve, spec_hash
 

@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.datasets.idx import write_idx
+from service.datasets.formats.idx import write_idx
 from service.jobs import leases
 from service.jobs.queries import lookup
 from service.maintenance.retention import Policy

@@ -13,7 +13,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
 from service.datasets import content_sha256
-from service.datasets.idx import idx_header
+from service.datasets.formats.idx import idx_header
 from service.jobs import uploads
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import MakeApp, PlayedWorker

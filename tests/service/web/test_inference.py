@@ -24,7 +24,7 @@ from service import datasets
 from service.datasets import Dataset
 from service.runtime.settings import Auth
 from service.spec import validation
-from service.spec.presets import DEFAULT_PRESET
+from service.spec.presets.definitions import DEFAULT_PRESET
 from service.web.inference import loading
 from service.web.inference.answering import _Kept
 from service.web.services import EXTENSION, Services

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from service.datasets import failures
 from service.jobs.estimation import calibrations
 from service.jobs.queries.sorting import SORTS
-from service.spec import work
+from service.spec.estimation import work
 from service.storage.tables import Job
 from service.web.services import EXTENSION
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import engine
 from service.datasets import Dataset, load
 from service.models import networks
-from service.spec import layer_shapes
-from service.spec.presets import PRESETS
+from service.spec.estimation import layer_shapes
+from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Activation, ClassifierSpec, Kind, StopMetric
 from service.spec.validation import Shape, check_fit, resolve
 from workers.training import build

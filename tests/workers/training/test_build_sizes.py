@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import engine
 from service.datasets import BUILT_IN, Dataset
 from service.models import networks
-from service.spec.presets import PRESETS
+from service.spec.presets.definitions import PRESETS
 from service.spec.schema import GanSpec, Kind, Spec
 from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve
 from workers.training import build

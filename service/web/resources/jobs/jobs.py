@@ -17,7 +17,8 @@ from service.jobs.changes import ForkRequest, JobPatch
 from service.jobs.queries import lookup
 from service.jobs.submissions import Origin, Submission
 from service.runtime.failpoints import reach
-from service.spec import costs, validation
+from service.spec import validation
+from service.spec.estimation import costs
 from service.spec.schema import Spec
 from service.states import Action
 from service.storage import ids

@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 
 from service.datasets import importer
 from service.spec import schema, validation
-from service.spec.presets import DEFAULT_PRESET, PRESETS
+from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.web.answers import as_json
 from service.web.files import receiving
 from service.web.openapi.operations import documented

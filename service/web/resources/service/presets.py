@@ -8,8 +8,8 @@ from typing import Final
 from flask import Blueprint, Response
 
 from service.spec import validation
-from service.spec.preset_info import PRESET_INFO
-from service.spec.presets import DEFAULT_PRESET
+from service.spec.presets.definitions import DEFAULT_PRESET
+from service.spec.presets.info import PRESET_INFO
 from service.web.answers import as_json
 from service.web.openapi import builder
 from service.web.openapi.operations import documented

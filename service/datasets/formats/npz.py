@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 import numpy as np
 
 from service.datasets.errors import DatasetBroken, DatasetError
-from service.datasets.streams import ArrayStream, Readable, exceeds, read_fully
+from service.datasets.formats.streams import ArrayStream, Readable, exceeds, read_fully
 
 MAX_MEMBERS: Final = 32
 MAX_DIMENSIONS: Final = 4

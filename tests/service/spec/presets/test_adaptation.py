@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.spec import costs
-from service.spec.layer_shapes import networks
-from service.spec.presets import PRESETS
+from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import networks
+from service.spec.presets.definitions import PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind
 from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve, spec_hash
 

@@ -15,11 +15,11 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
+from service.cli.commands.up import cores, interrupt, say
 from service.cli.errors import Failure
 from service.cli.progress import Watched, display_of, explain, follow
 from service.cli.target import Target, service_options
 from service.cli.text import duration_s, key_metrics
-from service.cli.up import cores, interrupt, say
 from service.client import ApiError, Client, ClientError
 from service.local import HomeInUse, LocalStack, PortTaken
 from service.runtime.settings import Settings

@@ -7,8 +7,8 @@ from statistics import median
 import pytest
 
 from service.spec import metric_info
-from service.spec.preset_info import PRESET_INFO, Reached
-from service.spec.presets import DEFAULT_PRESET, PRESETS
+from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
+from service.spec.presets.info import PRESET_INFO, Reached
 
 MEASURED = json.loads((Path(__file__).parents[3] / "benchmarks/results/presets.json").read_text(encoding="utf-8"))
 FIELDS = {"val_accuracy": "accuracy"}

@@ -20,8 +20,8 @@ from service.access import audit_file, audit_seals
 from service.access.audit import AuditAction
 from service.access.audit_chain import Verification
 from service.access.audit_chain import verify as verify_chain
+from service.cli.commands.keys import open_database, time_text
 from service.cli.errors import Failure
-from service.cli.keys import open_database, time_text
 from service.storage.tables import AuditEntry
 
 

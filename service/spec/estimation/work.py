@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
-from service.spec.costs import optimizer_slots, passes_per_sample, total_steps
-from service.spec.layer_shapes import Network, Shape, networks
+from service.spec.estimation.costs import optimizer_slots, passes_per_sample, total_steps
+from service.spec.estimation.layer_shapes import Network, Shape, networks
 from service.spec.schema import ClassifierSpec, Conv2D, DType, GanSpec, Spec
 
 GROUPS: Final = ("dense", "convolution", "elementwise", "overhead")

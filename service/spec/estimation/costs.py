@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from service.spec.layer_shapes import Network, Shape, networks
+from service.spec.estimation.layer_shapes import Network, Shape, networks
 from service.spec.schema import Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
 
 _EVALUATED: Final = 500

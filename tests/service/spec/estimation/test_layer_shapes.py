@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from service.errors import SpecError
-from service.spec import costs
-from service.spec.layer_shapes import networks, picture_size
+from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import networks, picture_size
 from service.spec.schema import ClassifierSpec
 from service.spec.validation import Shape, check_fit, read_resolved, resolve
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken
-from service.datasets.streams import ArrayStream, Gunzip, Readable, exceeds, read_fully
+from service.datasets.formats.streams import ArrayStream, Gunzip, Readable, exceeds, read_fully
 
 MAX_DIMENSIONS = 4
 MAX_BYTES = 512 * 2**20  # eleven times the largest file of MNIST

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, assert_never
 
-from service.spec.layer_shapes import Shape
+from service.spec.estimation.layer_shapes import Shape
 from service.spec.schema import (
     MAX_SHOWN_PIXELS,
     BatchNorm,

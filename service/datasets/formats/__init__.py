@@ -1,0 +1,1 @@
+"""Readers of dataset files: IDX and NPZ. They trust no header."""

@@ -1,0 +1,1 @@
+"""What a spec needs, from the spec alone: layer shapes, memory, operations."""

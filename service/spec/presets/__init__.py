@@ -1,0 +1,1 @@
+"""Named starting points, and how they adapt to data of another shape."""
