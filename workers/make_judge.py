@@ -1,8 +1,8 @@
-"""Makes the reference classifier of digits: ``python -m workers.make_judge FOLDER``, or ``make judge DATA=FOLDER``.
+"""Make the reference classifier of digits: ``python -m workers.make_judge FOLDER``, or ``make judge DATA=FOLDER``.
 
-A classifier of ours, trained by our own trainer on the whole of MNIST, and the statistics of its last hidden layer's
-outputs on the training images. The same machine gives the same bytes; ``--check`` compares them with those that are
-shipped, and another kind of processor may differ from them in last digits.
+It is trained by our own trainer on all of MNIST; the file also has the statistics of its last hidden layer's outputs on
+the training images. The same machine gives the same bytes; ``--check`` compares them with the shipped ones, from which
+another kind of processor may differ in the last digits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPEC: Final[dict[str, Any]] = {
     "kind": "classifier",
     "name": "judge of digits",
     "dataset": {"name": "mnist", "scale": [0, 1]},
-    # Small and dense: it looks at a thousand samples in some 20 ms.
+    # Small and dense: it evaluates a thousand samples in about 20 ms.
     "layers": [
         {"units": 256, "activation": "relu"},
         {"type": "dropout", "rate": 0.1},
@@ -33,7 +33,7 @@ SPEC: Final[dict[str, Any]] = {
         {"units": 10, "activation": "softmax"},
     ],
     "initializer": {"name": "he"},
-    # No label smoothing: its confidence is to mean something.
+    # No label smoothing, which would distort its confidence.
     "loss": {"name": "softmax_cross_entropy", "label_smoothing": 0.0},
     "optimizer": {"name": "adam", "learning_rate": 0.003},
     "schedule": {"name": "one_cycle"},
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def make(dataset: Dataset) -> State:
-    """Train the reference classifier, and take the statistics of its features on the training images."""
+    """Train the classifier and compute the statistics of the training images."""
     resolved = resolve(SPEC)
     trainer = build.trainer(resolved, dataset)
     if not isinstance(trainer, ClassifierTrainer):

@@ -139,7 +139,7 @@ def main() -> int:
 
     def stop(*_: object) -> None:
         nonlocal stopping
-        stopping = True  # Python swallows an exit that is raised while it tidies an object away
+        stopping = True  # Python swallows an exit that is raised while it finalizes an object
         sys.exit(0)
 
     for number in (signal.SIGTERM, signal.SIGINT):

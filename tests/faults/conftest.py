@@ -21,9 +21,8 @@ from service.storage.database import Database
 from tests.faults.harness import FEW, QUICK, FaultHarness, few_digits, open_yard
 from tests.faults.invariants import Reference, check
 from tests.workers.conftest import WorkerHarness, open_worker_harness
-from workers import limits
 from workers.messages import ChildEndpoint
-from workers.training import run
+from workers.training import limits, run
 
 
 @pytest.fixture(scope="session", autouse=True)

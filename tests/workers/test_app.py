@@ -30,7 +30,7 @@ def celery(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_celerys_own_commands_find_the_workers_and_cannot_stop_them(workers: WorkerHarness, broker: Broker) -> None:
+def test_celerys_own_commands_find_a_worker_and_cannot_stop_it(workers: WorkerHarness, broker: Broker) -> None:
     environ = workers.settings.to_env() | {"TAPELINE_BROKER_URL": broker.url}
     worker = workers.start(TAPELINE_BROKER_URL=broker.url)
     wait_until(lambda: "1 node online" in celery("status", **environ).stdout, "the worker's answer", 60)
@@ -40,8 +40,9 @@ def test_celerys_own_commands_find_the_workers_and_cannot_stop_them(workers: Wor
     assert "tapeline.train" in celery("inspect", "registered", **environ).stdout
     celery("control", "shutdown", **environ)
     time.sleep(1)
-    assert "1 node online" in celery("status", **environ).stdout
     assert worker.poll() is None
+    assert "Celery has ended" not in (workers.home / "workers.log").read_text()
+    assert "1 node online" in celery("status", **environ).stdout
     workers.until_end(workers.submit(epochs=1))
 
 

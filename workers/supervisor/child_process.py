@@ -16,8 +16,8 @@ from typing import Final
 
 import structlog
 
-from workers import forking
 from workers.messages import ChildEndpoint, Order, Ready, Report, decode_report, encode
+from workers.supervisor import forking
 
 log = structlog.get_logger()
 

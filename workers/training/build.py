@@ -1,5 +1,5 @@
-"""From a checked spec to the engine's objects. Two lists of names meet here, and the type checker holds them equal:
-``assert_never`` fails where the spec gains a name that the engine lacks."""
+"""From a validated spec to the engine's objects. ``assert_never`` makes the type checker fail where the spec has a name
+that the engine lacks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Trainer = engine.ClassifierTrainer | engine.GanTrainer
 
 
 def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
-    """The trainer of a spec, at its start."""
+    """The trainer of a spec, before its first step."""
     match resolved:
         case ClassifierSpec():
             return _classifier(resolved, dataset)
@@ -35,7 +35,7 @@ def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
 
 
 def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
-    """The reference classifier for a dataset's kind of images, where this package has one."""
+    """The reference classifier of a dataset, where this package has one."""
     known = BUILT_IN.get(dataset.info.name)
     if known is None or known.judge is None:
         return None

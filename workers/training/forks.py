@@ -1,4 +1,4 @@
-"""What a fork takes over from its parent's checkpoint: the weights, and the state of an optimizer that stays."""
+"""What a fork takes from its parent's checkpoint: the weights, and the state of an unchanged optimizer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from service.spec.schema import ClassifierSpec, GanSpec, Optimizer, Sgd, Spec
 
 
 def adapt(state: State, spec: Spec) -> tuple[State, list[str]]:
-    """The state that a fork begins with.
+    """The initial state of a fork.
 
-    The best so far is not taken over: under another spec it may mean nothing.
+    The best epoch so far is not copied: under another spec it has no meaning.
 
     Args:
-        state: the parent's checkpoint, which tells its spec too.
+        state: the parent's checkpoint, which contains its spec.
         spec: the fork's.
 
     Returns:
@@ -42,7 +42,7 @@ def _optimizers(spec: Spec) -> dict[str, Optimizer]:
 
 
 def _kind(optimizer: Optimizer) -> tuple[str, bool]:
-    """What decides whether an optimizer's state means the same to another one: the rates may differ."""
+    """Optimizers of equal kind can share their state; learning rates may differ."""
     return optimizer.name, isinstance(optimizer, Sgd) and optimizer.momentum > 0
 
 

@@ -1,7 +1,6 @@
 """Imported by the fork server before the first fork: everything that children need."""
 
-from workers import forking
-from workers.supervisor import child_process
+from workers.supervisor import child_process, forking
 from workers.training import run
 
 __all__ = ["child_process", "run"]

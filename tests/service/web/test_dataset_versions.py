@@ -21,9 +21,8 @@ from service.storage.tables import Upload
 from service.web.services import EXTENSION, Services
 from tests.faults.conftest import NoSupervisor
 from tests.service.web.conftest import MakeApp
-from workers import limits
 from workers.reconcile import sweep
-from workers.training import run
+from workers.training import limits, run
 
 SMALL: dict[str, Any] = {
     "kind": "classifier",

@@ -14,7 +14,8 @@ import pytest
 
 from tests.waiting import wait_until
 from tests.workers.conftest import is_alive
-from workers import forking, messages
+from workers import messages
+from workers.supervisor import forking
 from workers.supervisor.child_process import ChildProcess, Exited
 
 

@@ -1,4 +1,4 @@
-"""What the bits of a result hang on besides its spec: NumPy's build, the BLAS kernels, the processor's features."""
+"""What determines the bits of a result besides its spec: NumPy's build, BLAS kernels, processor features."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from service.datasets import BUILT_IN, Dataset
 
 
 def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
-    """Equal here means: the same spec gives the same bits.
+    """The provenance of a run: where it is equal, the same spec gives the same bits.
 
     Args:
-        evaluated: whether the reference classifier's scores are among the metrics, where the dataset has one.
+        evaluated: whether the metrics include scores of the dataset's reference classifier, if it has one.
     """
     known = BUILT_IN.get(dataset.info.name)
     judge = known.judge if evaluated and known is not None else None
@@ -28,7 +28,7 @@ def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
 
 @functools.cache
 def machine() -> Mapping[str, Any]:
-    """What of it is the same for every job of this process."""
+    """The part that is the same for every job of this process."""
     blas = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     built = np.show_config(mode="dicts")
     simd = built.get("SIMD Extensions", {})
