@@ -35,7 +35,7 @@ _server: Final[Any] = forkserver._forkserver
 def prepare() -> None:
     """Configure the fork server. To be called in the worker, before the first child."""
     if IS_FORKING:
-        forkserver.set_forkserver_preload(["workers.training.preload"])
+        forkserver.set_forkserver_preload(["workers.supervisor.preload"])
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

@@ -29,11 +29,10 @@ from service.states import ErrorCode
 from service.storage.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactUnreadable
 from service.storage.database import Database
 from service.storage.tables import Job
-from workers import calibrate
 from workers.lease_session import LeaseSession
 from workers.messages import Calibrate, Calibrated, ChildEndpoint, Done, GaveUp, Ready, Train
 from workers.retry import OUTAGE_ERRORS
-from workers.training import build, forks, limits
+from workers.training import build, calibrate, forks, limits
 from workers.training.build import Trainer
 from workers.training.epochs import commit_epoch, weights_digest
 from workers.training.health import TrainingDiagnostics

@@ -15,8 +15,8 @@ from service.spec.estimation import work
 from service.storage.tables import Calibration
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness
-from workers import calibrate
 from workers.supervisor.supervisor import Supervisor
+from workers.training import calibrate
 
 
 @pytest.fixture
