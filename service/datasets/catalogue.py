@@ -1,6 +1,5 @@
 """Which datasets there are, and where their files lie. Nothing here unpacks an image."""
 
-import difflib
 import functools
 import os
 import re
@@ -8,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from rapidfuzz import fuzz, process
 
 from service.datasets import failures
 from service.datasets.builtins import BUILT_IN, BuiltIn
@@ -98,7 +99,7 @@ def describe(name: str, data_root: Path, *, builtins: Mapping[str, BuiltIn] = BU
 
 def closest(name: str, known: Sequence[str]) -> str | None:
     """What was probably meant."""
-    found = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    found = process.extractOne(name.lower(), known, scorer=fuzz.ratio, score_cutoff=50)
     return found[0] if found else None
 
 

@@ -77,13 +77,13 @@ def create_app(settings: Settings) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     database = Database(settings.database_url, application="tapeline-web")
     folder = ArtifactFolder(settings.artifacts)
-    shelf = DatasetRepository(settings, database)
+    repository = DatasetRepository(settings, database)
     publisher = Publisher(settings.broker_url)
     quotas = Quotas(settings, database)
     jobs = Jobs(
         database=database,
         artifacts=folder,
-        specs=SpecChecks(database=database, datasets=shelf),
+        specs=SpecChecks(database=database, datasets=repository),
         admit=lambda owner: quotas.new_job(owner),
         wake_up=publisher.wake,
         represent=lambda job: job_detail(job).model_dump(mode="json"),
@@ -91,7 +91,7 @@ def create_app(settings: Settings) -> Flask:
     dataset_uploads = DatasetUploads(
         database=database,
         folder=UploadFolder(settings.artifacts),
-        datasets=shelf,
+        datasets=repository,
         import_files=receiving.import_files,
         at_most=settings.quotas.datasets,
     )
@@ -101,10 +101,10 @@ def create_app(settings: Settings) -> Flask:
         keyring=Keyring(settings, database),
         quotas=quotas,
         artifacts=folder,
-        shelf=shelf,
+        repository=repository,
         jobs=jobs,
         dataset_uploads=dataset_uploads,
-        drawings=Drawings(shelf, database, folder),
+        drawings=Drawings(repository, database, folder),
         publisher=publisher,
         hub=Hub(database),
         feed=AllJobsStream(database),

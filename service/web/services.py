@@ -33,7 +33,7 @@ class Services:
     keyring: Keyring
     quotas: Quotas
     artifacts: ArtifactStore
-    shelf: DatasetRepository
+    repository: DatasetRepository
     jobs: Jobs
     dataset_uploads: DatasetUploads
     drawings: Drawings

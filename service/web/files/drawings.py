@@ -48,8 +48,8 @@ class Picture:
 class Drawings:
     """Draws, and keeps what was drawn by the epoch that it shows, in the job's own folder."""
 
-    def __init__(self, shelf: DatasetRepository, database: Database, artifacts: ArtifactStore) -> None:
-        self._shelf, self._database, self._artifacts = shelf, database, artifacts
+    def __init__(self, repository: DatasetRepository, database: Database, artifacts: ArtifactStore) -> None:
+        self._repository, self._database, self._artifacts = repository, database, artifacts
         self._preview = functools.lru_cache(_MAX_PREVIEWS)(self._draw_preview)
 
     def film(self, job: Job, fmt: grids.FilmFormat) -> Picture:
@@ -67,7 +67,7 @@ class Drawings:
     def verdicts(self, job: Job, sample: Artifact) -> Picture:
         """A GAN's samples with what the judge takes them for: it said so when they were made, and they keep it."""
         png = self._artifacts.read(sample.path, sample.sha256)
-        info = self._shelf.of_job(job)
+        info = self._repository.of_job(job)
         try:
             with _drawing:
                 data = grids.verdict_grid(png, classes=info.classes, class_names=info.class_names)
@@ -131,15 +131,15 @@ class Drawings:
     def validation_picture(self, info: datasets.DatasetInfo, index: int) -> Picture:
         """One picture of the validation split, as it is."""
         require_here(info)
-        dataset = self._shelf.load(info)
+        dataset = self._repository.load(info)
         return picture(grids.image_png(dataset.validation_images[index]))
 
     def _draw_preview(self, info: datasets.DatasetInfo) -> Picture:
-        return picture(grids.preview_png(self._shelf.load(info), scale=2))
+        return picture(grids.preview_png(self._repository.load(info), scale=2))
 
     def _class_names(self, job: Job) -> tuple[str, ...] | None:
         try:
-            return self._shelf.of_job(job).class_names
+            return self._repository.of_job(job).class_names
         except datasets.DatasetError:  # it may have been removed since; the numbers do
             return None
 

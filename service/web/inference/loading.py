@@ -68,7 +68,7 @@ def dataset_of(job: Job) -> DatasetInfo:
         DatasetNotFound: it is there no more.
         DatasetChanged: it is another one by now.
     """
-    return services().shelf.of_job(job)
+    return services().repository.of_job(job)
 
 
 def class_names(job: Job, count: int | None) -> list[str]:

@@ -81,7 +81,7 @@ def test_an_archive_of_any_plain_type_is_stored_as_bytes(app: Flask, dtype: str)
     answer = send(app.test_client(), archive=npz(x_train=pixels[..., None], y_train=LABELS.astype("<i8")[:, None]))
     assert answer.status_code == 201, answer.text
     here: Services = app.extensions[EXTENSION]
-    dataset = here.shelf.load(here.shelf.describe("mine", None))
+    dataset = here.repository.load(here.repository.describe("mine", None))
     whole = np.concatenate([dataset.train_images, dataset.validation_images])
     expected = bits * np.uint8(255) if dtype == "?" else IMAGES
     assert sorted(map(bytes, whole)) == sorted(map(bytes, expected))
@@ -93,7 +93,7 @@ def test_the_split_keeps_pictures_with_their_labels_and_a_share_of_each_class(ap
     answer = send(app.test_client(), archive=npz(images=images, labels=LABELS), validation_fraction="0.25")
     assert (answer.json["train_count"], answer.json["validation_count"]) == (45, 15)
     here: Services = app.extensions[EXTENSION]
-    dataset = here.shelf.load(here.shelf.describe("mine", None))
+    dataset = here.repository.load(here.repository.describe("mine", None))
     assert np.bincount(dataset.validation_labels).tolist() == [3] * 5
     for pictures, labels in (
         (dataset.train_images, dataset.train_labels),

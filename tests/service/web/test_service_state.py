@@ -112,7 +112,7 @@ def test_data_set_that_is_not_here_is_not_downloaded_for_a_picture(
     from service.datasets.repository import DatasetRepository
 
     real = DatasetRepository.describe
-    gone = lambda shelf, name, owner: replace(real(shelf, "mnist-10k", owner), available=False)  # noqa: E731
+    gone = lambda repository, name, owner: replace(real(repository, "mnist-10k", owner), available=False)  # noqa: E731
     monkeypatch.setattr(DatasetRepository, "describe", gone)
     answer = client.get("/datasets/mnist/preview.png")
     assert (answer.status_code, answer.json["code"]) == (404, "not_yet")

@@ -115,7 +115,7 @@ def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
 
 
 def _mistakes(ready: LoadedModel, row: Artifact, info: DatasetInfo, limit: int) -> MistakeList:
-    dataset = services().shelf.load(info)
+    dataset = services().repository.load(info)
     found = inference().validation(row, ready, dataset)
     labels = dataset.validation_labels
     wrong = np.flatnonzero(found.classes != labels)
@@ -154,7 +154,7 @@ def _find(job_id: str, true: int, predicted: int, query: CellQuery) -> _Cell:
 
 
 def _look(ready: LoadedModel, row: Artifact, info: DatasetInfo, true: int, predicted: int, limit: int) -> _Cell:
-    dataset = services().shelf.load(info)
+    dataset = services().repository.load(info)
     found = inference().validation(row, ready, dataset)
     inside = np.flatnonzero((dataset.validation_labels == true) & (found.classes == predicted))
     sure = found.probabilities[inside, predicted]

@@ -72,14 +72,14 @@ def used() -> Response:
 
 def datasets() -> Response:
     """The available datasets."""
-    found = [dataset_item(info) for info in services().shelf.catalogue(owner())]
+    found = [dataset_item(info) for info in services().repository.catalogue(owner())]
     return as_page("datasets.html", datasets=found)
 
 
 def dataset(name: str) -> Response:
     """One dataset."""
     here = services()
-    info = here.shelf.look_up(name, owner())
+    info = here.repository.look_up(name, owner())
     with here.database.read() as session:
         page = listing.find(session, JobFilter(dataset=name), owner=owner(), limit=_JOBS_OF_A_DATASET)
         jobs = [job_summary(job) for job in page.jobs]

@@ -27,7 +27,7 @@ _slots: Final = receiving.UploadSlots()
 @endpoint(TAG, DatasetList, page=service_pages.datasets)
 def show_list() -> DatasetList:
     """List the available datasets."""
-    return DatasetList(data=[dataset_item(info) for info in services().shelf.catalogue(owner())])
+    return DatasetList(data=[dataset_item(info) for info in services().repository.catalogue(owner())])
 
 
 @blueprint.post("/datasets")
@@ -80,7 +80,7 @@ def _receive(folder: Path) -> ReceivedFiles:
 @endpoint(TAG, DatasetItem, problems=("dataset_not_found",), page=service_pages.dataset)
 def show(name: str) -> DatasetItem:
     """Show a dataset."""
-    return dataset_item(services().shelf.look_up(name, owner()))
+    return dataset_item(services().repository.look_up(name, owner()))
 
 
 @blueprint.delete("/datasets/<name>")
@@ -105,7 +105,7 @@ def delete(name: str) -> None:
 )
 def preview(name: str) -> Response:
     """Show a few images of each class, one column per class."""
-    picture = services().drawings.preview(services().shelf.look_up(name, owner()))
+    picture = services().drawings.preview(services().repository.look_up(name, owner()))
     return downloads.send_picture(picture, "image/png")
 
 
@@ -120,7 +120,7 @@ def preview(name: str) -> Response:
 )
 def validation_picture(name: str, index: int) -> Response:
     """Show one validation image, for example as input of `POST /jobs/{job_id}/predict`."""
-    info = services().shelf.look_up(name, owner())
+    info = services().repository.look_up(name, owner())
     if info.problem is None and index >= info.validation_count:
         raise Problem(
             "not_found", f"there is no such image: the validation images are numbered 0 to {info.validation_count - 1}"

@@ -56,7 +56,7 @@ def limits() -> Limits:
         optimizers=_names(schema.Optimizer),
         schedules=_names(schema.Schedule),
         initializers=_names(schema.Initializer),
-        datasets=[info.name for info in services().shelf.catalogue(owner()) if info.problem is None],
+        datasets=[info.name for info in services().repository.catalogue(owner()) if info.problem is None],
     )
 
 
