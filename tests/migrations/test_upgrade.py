@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 from alembic import command
@@ -50,16 +51,18 @@ def test_of_many_processes_at_once_one_migrates(database_url: str) -> None:
 
 @pytest.mark.parametrize("revision", ["0013", "9999"])
 def test_a_schema_that_this_code_does_not_have_is_left_alone(
-    database: Database, revision: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    database_url: str, revision: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with database.engine.begin() as connection:
-        connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
-    with pytest.raises(UnknownSchema, match=revision):
-        upgrade(database)
-    monkeypatch.setenv("TAPELINE_DATABASE_URL", database.url)
+    monkeypatch.setenv("TAPELINE_DATABASE_URL", database_url)
     monkeypatch.setattr(sys, "argv", ["upgrade"])
-    assert main() == 2
-    assert "use that version, or an empty database" in capsys.readouterr().err
-    with database.engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == revision
-        assert connection.exec_driver_sql("SELECT count(*) FROM jobs").scalar() == 0
+    with closing(Database(database_url)) as database:
+        upgrade(database)
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
+        with pytest.raises(UnknownSchema, match=revision):
+            upgrade(database)
+        assert main() == 2
+        assert "use that version, or an empty database" in capsys.readouterr().err
+        with database.engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == revision
+            assert connection.exec_driver_sql("SELECT count(*) FROM jobs").scalar() == 0

@@ -25,6 +25,7 @@ from service.jobs.rescue import rescue
 from service.jobs.uploads import UploadFolder
 from service.maintenance.backup import BackupError, backup, restore
 from service.maintenance.parts import PartWriter, read_parts
+from service.maintenance.rows import current_schema
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database, now_ms
 from service.storage.tables import AuditEntry, Base, Upload
@@ -78,7 +79,7 @@ def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[]
     """Let the code know one revision more than it has: a column of jobs."""
     folder = tmp_path / "next"
     folder.mkdir()
-    (folder / "next.py").write_text(NEXT, encoding="utf-8")
+    (folder / "next.py").write_text(NEXT.replace("HEAD", str(current_schema())), encoding="utf-8")
     bare = upgrade.config
 
     def with_the_next(connection: Connection | None = None) -> Config:
@@ -96,7 +97,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "next"
-down_revision = "0014"
+down_revision = "HEAD"
 
 def upgrade():
     op.add_column("jobs", sa.Column("added_later", sa.Integer(), server_default="7", nullable=False))

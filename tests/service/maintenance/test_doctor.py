@@ -23,6 +23,7 @@ from service.jobs import leases, worker_registry
 from service.local.broker import Broker
 from service.maintenance import doctor
 from service.maintenance.doctor import Diagnosis
+from service.maintenance.rows import current_schema
 from service.runtime.settings import Settings
 from service.storage.database import Database, now_ms
 from service.storage.tables import AuditEntry, Worker
@@ -80,9 +81,12 @@ def test_a_schema_that_is_behind_or_ahead_is_named(settings: Settings, database:
     assert "revision none" in found["schema"].detail
     assert "migrations.upgrade" in str(found["schema"].advice)
     upgrade(database)
+    revision = text("UPDATE alembic_version SET version_num = :revision")
     with database.engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(revision, {"revision": "9999"})
     assert "newer version" in str(examine(settings)["schema"].advice)
+    with database.engine.begin() as connection:  # the database may serve other tests too
+        connection.execute(revision, {"revision": current_schema()})
 
 
 def test_jobs_that_nobody_takes_back_are_named(settings: Settings, database: Database) -> None:
