@@ -196,6 +196,7 @@ def test_a_star_and_a_note_stay(open_window: Callable[..., Visit], full: Bare) -
     expect(page.locator("#more")).to_have_text("1 job")
     page.locator("#filters [name=q]").fill("THE BUG")
     expect(page.locator("tr.job a.name")).to_have_text(["run 1"])
+    page.locator("#filters [name=q]").fill("")  # else the job goes from the list with its note
     page.locator(".noted.has").click()
     page.get_by_role("button", name="Delete note").click()
     expect(page.locator("tr.job .noted")).to_have_attribute("title", "Add a note")
@@ -315,7 +316,7 @@ def test_a_button_that_does_nothing_says_why(open_window: Callable[..., Visit], 
     expect(page.locator("#why")).to_contain_text("Nothing to cancel: all have ended.")
     expect(compare).to_have_attribute("aria-describedby", "why")
     page.get_by_label("Select all loaded jobs").check()
-    expect(page.locator("#selection strong")).to_have_text("40 selected")
+    expect(page.locator("#selection strong")).to_have_text("30 selected")
     expect(compare).to_be_enabled()
     page.get_by_role("button", name="Clear selection").click()
     expect(page.locator("#selection")).to_be_hidden()
@@ -373,7 +374,7 @@ def test_on_a_phone_values_are_rows_and_nothing_is_cut_off(
     expect(page.locator("#note")).to_be_visible()
     page.keyboard.press("Escape")
     page.get_by_label("Select all loaded jobs").check()
-    expect(page.locator("#selection strong")).to_have_text("41 selected")
+    expect(page.locator("#selection strong")).to_have_text("30 selected")
     for name in ("Compare", "Cancel", "Delete", "Clear selection"):
         expect(page.locator("#selection").get_by_role("button", name=name, exact=True)).to_be_in_viewport()
 
