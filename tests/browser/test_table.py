@@ -373,8 +373,11 @@ def test_on_a_phone_values_are_rows_and_nothing_is_cut_off(
     row.locator(".noted").click()
     expect(page.locator("#note")).to_be_visible()
     page.keyboard.press("Escape")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")  # the rest comes as one scrolls
+    expect(page.locator("#more")).to_have_text("41 jobs")
+    page.evaluate("scrollTo(0, 0)")
     page.get_by_label("Select all loaded jobs").check()
-    expect(page.locator("#selection strong")).to_have_text("30 selected")
+    expect(page.locator("#selection strong")).to_have_text("41 selected")
     for name in ("Compare", "Cancel", "Delete", "Clear selection"):
         expect(page.locator("#selection").get_by_role("button", name=name, exact=True)).to_be_in_viewport()
 
