@@ -113,7 +113,7 @@ def test_the_session_of_the_guide_runs_to_its_end(stack: LocalStack, folder: Pat
 def test_the_demo_runs_twice_in_one_state_folder(tmp_path: Path) -> None:
     environ = os.environ | {"TAPELINE_HOME": str(tmp_path / "home"), "TAPELINE_PORT": "0"}
     short = "demo.SPECS = tuple(spec | {'epochs': 1} for spec in demo.SPECS)"
-    program = f"from service.cli.commands import demo, main; {short}; main()"
+    program = f"from service.cli import main; from service.cli.commands import demo; {short}; main()"
     seen = set()
     for _ in range(2):
         command = [sys.executable, "-c", program, "demo"]
