@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workers import messages
+from workers.supervisor import child_process
 
 KEPT = Path(__file__).parent / "golden" / "bits.json"
 
@@ -192,9 +192,9 @@ def main() -> None:
     parser.add_argument("--native", action="store_true", help="with the kernels of this processor")
     parser.add_argument("--update", action="store_true", help=f"keep them in {KEPT.name}")
     options = parser.parse_args()
-    messages.prepare(portable_bits=not options.native)
+    child_process.prepare(portable_bits=not options.native)
     found = digests()
-    from workers.provenance import machine
+    from workers.training.provenance import machine
 
     text = json.dumps({"facts": dict(machine()), "digests": found}, indent=1) + "\n"
     if options.update:
