@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, cast
 
@@ -324,20 +325,23 @@ def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 def _of_zip(file: IO[bytes]) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
-            if member.is_dir() or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                continue
-            yield member.filename, member.file_size, lambda member=member: _whole(archive.open(member))  # type: ignore[misc]
+            if not member.is_dir():
+                yield member.filename, member.file_size, partial(_of_member, archive, member)
+
+
+def _of_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise zipfile.BadZipFile(f"{member.filename[:200]} is packed in a way that is not read; use deflate, or none")
+    return _whole(archive.open(member))
 
 
 def _of_tar(file: IO[bytes], *, is_packed: bool) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     source = cast("IO[bytes]", Gunzip(file)) if is_packed else file
     with tarfile.open(fileobj=source, mode="r|") as archive:
         for member in archive:
-            archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
-            if member.isreg():
-                content = archive.extractfile(member)
-                if content is not None:
-                    yield member.name, member.size, lambda content=content: _whole(content)  # type: ignore[misc]
+            archive.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it; without this, all are kept
+            if member.isreg() and (content := archive.extractfile(member)) is not None:
+                yield member.name, member.size, partial(_whole, content)
 
 
 def _whole(content: IO[bytes]) -> IO[bytes]:

@@ -180,6 +180,15 @@ def test_what_is_wrong_is_said_with_a_remedy(tmp_path: Path) -> None:
         assert all(part in found for part in said), (name, found)
 
 
+def test_an_image_that_is_packed_otherwise_is_not_left_out(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "x.zip", {f"{label}/{index}.png": picture() for label in "ab" for index in range(8)})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("a/9.png", picture(), zipfile.ZIP_BZIP2)
+    found = refused(path, tmp_path)
+    assert "a/9.png" in found
+    assert "deflate" in found
+
+
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     """Whatever byte is changed, and wherever it ends: a dataset or a refusal comes out, and nothing else."""
     chance = random.Random(5)
