@@ -1,0 +1,150 @@
+"""Which checkpoint answers, and who may ask."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+
+from engine import checkpoint
+from service.datasets import Dataset
+from service.runtime.settings import Auth
+from service.spec.presets.definitions import DEFAULT_PRESET
+from service.web.inference import loading
+from service.web.inference.answering import _kept
+from service.web.services import EXTENSION, Services
+from tests.service.web.conftest import PlayedWorker
+from tests.service.web.inference.networks import CLASSIFIERS, ask, png
+
+
+def test_the_wrong_verb_names_the_right_one(client: FlaskClient, submit: Callable[..., str]) -> None:
+    classifier, gan = submit(client), submit(client, kind="gan")
+    problem = ask(client, classifier, "generate", 409)
+    assert problem["code"] == "wrong_kind"
+    assert f"/jobs/{classifier}/predict" in problem["detail"]
+    assert f"/jobs/{gan}/generate" in ask(client, gan, "predict", 409, images=["x"])["detail"]
+    assert client.get(f"/jobs/{gan}/confusion").json["code"] == "wrong_kind"
+    assert client.get(f"/jobs/{gan}/mistakes").json["code"] == "wrong_kind"
+
+
+def test_a_job_without_a_checkpoint_says_so(client: FlaskClient, submit: Callable[..., str]) -> None:
+    job_id = submit(client)
+    problem = ask(client, job_id, "predict", 404, images=[png(np.zeros((28, 28), np.uint8))])
+    assert problem["code"] == "not_yet"
+    assert "the first one follows its first epoch" in problem["detail"]
+    assert client.get(f"/jobs/{job_id}/confusion").json["code"] == "not_yet"
+    assert client.get(f"/jobs/{job_id}/mistakes").json["code"] == "not_yet"
+
+
+def test_a_checkpoint_that_is_gone_names_those_that_are_there(client: FlaskClient, classifier: str) -> None:
+    image = png(np.zeros((28, 28), np.uint8))
+    problem = ask(client, classifier, "predict", 404, images=[image], checkpoint=7)
+    assert problem["code"] == "artifact_not_found"
+    assert "available epochs: 1" in problem["detail"]
+    assert "keep_last" in problem["detail"]
+    for which in ("best", "latest", 1):
+        assert ask(client, classifier, "predict", images=[image], checkpoint=which)["checkpoint"] == 1
+
+
+def test_a_damaged_checkpoint_is_no_answer(
+    client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], train: Any
+) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.epoch(1, checkpoint=train("gan").checkpoint)  # whole, but of another network
+    image = png(np.zeros((28, 28), np.uint8))
+    assert ask(client, job_id, "predict", 500, images=[image])["code"] == "artifact_damaged"
+    worker.epoch(2, checkpoint=train("classifier").checkpoint, best=False)
+    (path,) = (worker.artifacts.root / job_id / "checkpoint").glob("000002-*")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert ask(client, job_id, "predict", 500, images=[image], checkpoint=2)["code"] == "artifact_damaged"
+
+
+def test_a_network_that_overflows_gives_no_invalid_json(
+    client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], train: Any
+) -> None:
+    trained = train("classifier", **CLASSIFIERS["dense"])
+    state = checkpoint.loads(trained.checkpoint)
+    state.tensors["layers.0.weight"][:] = np.finfo(np.float32).max
+    job_id = submit(client, **trained.spec)
+    worker.claim()
+    worker.epoch(1, checkpoint=checkpoint.dumps(state))
+    answer = ask(client, job_id, "predict", images=[png(np.full((28, 28), 255, np.uint8))], explain=True)
+    assert np.isfinite(answer["probabilities"]).all()
+    assert np.isfinite(answer["saliency"]).all()
+
+
+def test_nobody_uses_somebody_elses_network(make_app: Any, sqlite_url: str, submit: Callable[..., str]) -> None:
+    client = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("a" * 20, "b" * 20)).test_client()
+    mine, other = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")
+    job_id = client.post("/jobs", json={"kind": "classifier"}, headers=mine).json["id"]
+    body = {"images": [[0.0] * 784]}
+    assert client.post(f"/jobs/{job_id}/predict", json=body, headers=mine).json["code"] == "not_yet"
+    assert client.post(f"/jobs/{job_id}/predict", json=body, headers=other).json["code"] == "job_not_found"
+    assert client.get(f"/jobs/{job_id}/confusion/1/1", headers=other).json["code"] == "job_not_found"
+
+
+def test_networks_stay_ready_and_are_made_once(app: Flask, classifier: str, digits: Dataset) -> None:
+    here: Services = app.extensions[EXTENSION]
+    reads: list[str] = []
+    read = here.artifacts.read
+
+    def counting(path: str, sha256: str) -> bytes:
+        reads.append(path)
+        return read(path, sha256)
+
+    here.artifacts.read = counting  # type: ignore[method-assign]
+    images = [png(image) for image in digits.validation_images[:5]]
+    expected = ask(app.test_client(), classifier, "predict", images=images)
+    reads.clear()
+    app.extensions.pop(loading._EXTENSION)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [
+            pool.submit(ask, app.test_client(), classifier, "predict", images=images, explain=number % 2 == 0)
+            for number in range(24)
+        ]
+    assert {json.dumps(future.result()["probabilities"]) for future in asked} == {json.dumps(expected["probabilities"])}
+    assert len(reads) == 1
+
+
+def test_what_was_asked_for_last_is_kept() -> None:
+    made: list[int] = []
+
+    def make(number: int) -> int:
+        made.append(number)
+        return number
+
+    get = _kept(make, key=str, most_bytes=10, size_bytes=lambda number: number)
+    assert [get(number) for number in (4, 5, 4, 3, 4, 5, 11, 11)] == [4, 5, 4, 3, 4, 5, 11, 11]
+    assert made == [4, 5, 3, 5, 11]  # 3 drove out 5, which 4 was asked for after; 11 is more than fits, and stays alone
+
+
+def test_a_picture_of_a_data_set(client: FlaskClient, digits: Dataset) -> None:
+    answer = client.get("/datasets/mnist-10k/validation/3.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.data))), digits.validation_images[3])
+    assert client.get("/datasets/mnist-10k/validation/1500.png").json["code"] == "not_found"
+    assert client.get("/datasets/mnist/validation/0.png").status_code in (200, 404)
+
+
+def test_every_preset_is_a_spec_that_the_schema_knows(client: FlaskClient) -> None:
+    presets = client.get("/presets").json["data"]
+    assert [(item["kind"], item["name"]) for item in presets if item["is_default"]] == [
+        (kind, name) for kind, name in DEFAULT_PRESET.items()
+    ]
+    for item in presets:
+        dry = client.post("/jobs?dry_run=true", json=item["spec"])
+        assert dry.status_code == 200, dry.text
+        assert dry.json["resolved"] == item["spec"]
+    answer = client.get("/schema.json")
+    assert answer.mimetype == "application/schema+json"
+    schema = answer.json
+    keep = schema["$defs"]["Checkpointing"]["properties"]["keep_last"]
+    assert keep["description"].startswith("Number of recent checkpoints")
+    assert schema["$defs"]["GanSpec"]["required"] == ["kind"]
