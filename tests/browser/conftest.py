@@ -250,3 +250,29 @@ def serve_bare(tmp_path: Path) -> Iterator[Callable[..., Bare]]:
             return Bare(stack.enter_context(_serve(app)), app.extensions[EXTENSION])
 
         yield serve
+
+
+def ready(page: Page) -> None:
+    """Wait until the service has checked what the form says."""
+    checked(page)
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+
+
+def checked(page: Page) -> None:
+    """Wait until the service has said something."""
+    until(page, "document.querySelector('#cost').children.length > 0 && !document.querySelector('[aria-busy]')")
+
+
+@pytest.fixture
+def form(open_window: Callable[..., Visit], serve_bare: Callable[..., Any]) -> Visit:
+    """A form on a service without workers."""
+    visit = open_window(serve_bare().url, width=1440)
+    visit.open("/ui/new")
+    ready(visit.page)
+    return visit
+
+
+@pytest.fixture
+def http_of() -> Any:
+    """A client of the service that a window looks at."""
+    return lambda visit: httpx.Client(base_url=visit.url, timeout=30)

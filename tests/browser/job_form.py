@@ -1,0 +1,58 @@
+"""The form for a new job: a page that shows it, and what is on it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+
+from service.spec.presets.definitions import PRESETS
+
+EVERY_PRESET = [(kind.value, name) for kind, presets in PRESETS.items() for name in presets]
+
+
+SHOWN = """() => Object.fromEntries([...document.querySelectorAll('#sections [id^=field-]')]
+  .filter((item) => item.matches('input, select') && item.checkVisibility())
+  .map((item) => [item.id, item.type === 'checkbox' ? item.checked : item.value]))"""
+
+
+def sent(page: Page) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(page.input_value("#json"))
+    return document
+
+
+def open_all(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((item) => item.open = true)")
+
+
+def choose(page: Page, kind: str, preset: str) -> None:
+    page.locator(f"#kinds button[value={kind}]").click()
+    page.locator(f"#presets button[value={preset}]").click()
+    expect(page.locator(f"#presets button[value={preset}]")).to_have_attribute("aria-pressed", "true")
+
+
+def types(page: Page) -> list[str]:
+    """The types of the layers, from top to bottom of the screen."""
+    rows = page.locator("#field-layers > li").all()
+    boxes = [row.bounding_box() for row in rows]
+    tops = [box["y"] for box in boxes if box is not None]
+    assert tops == sorted(tops)
+    return [row.locator("select").first.input_value() for row in rows]
+
+
+def outputs(page: Page, place: str = "#field-layers") -> list[tuple[str, str]]:
+    """Shape and parameters at each layer, as they are read."""
+    rows = page.locator(f"{place} > li .output").all()
+    return [(row.locator(".shape").inner_text(), row.locator(".muted").inner_text().strip()) for row in rows]
+
+
+def handle(page: Page, number: int) -> Locator:
+    return page.locator(f"#field-layers > li:nth-child({number}) .handle")
+
+
+def press(button: Locator, key: str) -> None:
+    """Press a key where the focus has come to rest: what was done before may still be moving it."""
+    button.focus()
+    expect(button).to_be_focused()
+    button.press(key)
