@@ -325,7 +325,7 @@ def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 def _of_zip(file: IO[bytes]) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
-            if not member.is_dir():
+            if not member.filename.endswith("/"):  # is_dir fails at an empty name
                 yield member.filename, member.file_size, partial(_of_member, archive, member)
 
 
