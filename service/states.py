@@ -1,4 +1,4 @@
-"""The life of a job: its states, what a person may do in each, and nothing else."""
+"""Words that the database and the API share: the states of a job, what may be done in each, kinds of datasets."""
 
 from __future__ import annotations
 
@@ -48,6 +48,13 @@ class ErrorCode(StrEnum):
     WORKER_LOST = "worker_lost"
     STORAGE = "storage"
     INTERNAL = "internal"
+
+
+class DatasetKind(StrEnum):
+    """What the examples of a dataset are."""
+
+    IMAGES = "images"
+    TABLE = "table"
 
 
 class FindingCode(StrEnum):

@@ -80,7 +80,7 @@ def make(dataset: Dataset) -> State:
             case BatchDone():
                 pass
     low, high = resolved.dataset.scale
-    real = FeatureStatistics.of(classify(trainer.model, dataset.train_images, (low, high)).features)
+    real = FeatureStatistics.of(classify(trainer.model, dataset.train.inputs, (low, high)).features)
     tensors = trainer.model.state_dict() | {"real.mean": real.mean, "real.covariance": real.covariance}
     return State(tensors, {"val_accuracy": accuracy}, resolved.model_dump(mode="json"))
 

@@ -43,7 +43,7 @@ def make(mnist: Dataset, say: Callable[[dict[str, Any]], None]) -> State:
             accuracy = report.metrics["val_accuracy"]
             say({"epoch": report.epoch, "epochs": report.epochs})
     low, high = resolved.dataset.scale
-    real = FeatureStatistics.of(classify(trainer.model, mnist.train_images, (low, high)).features)
+    real = FeatureStatistics.of(classify(trainer.model, mnist.train.inputs, (low, high)).features)
     tensors = trainer.model.state_dict() | {"real.mean": real.mean, "real.covariance": real.covariance}
     return State(tensors, {"accuracy": accuracy}, resolved.model_dump(mode="json"))
 
@@ -67,7 +67,7 @@ def score(reference: ReferenceClassifier, images: np.ndarray[Any, Any]) -> float
 
 def calibrate(path: Path, mnist: Dataset, count: int) -> dict[str, Any]:
     """What real digits score that the classifier was not trained on: as many as are made by a GAN, and all."""
-    reference, real = load(path), mnist.validation_images
+    reference, real = load(path), mnist.validation.inputs
     return {
         "fingerprint": fingerprint(),
         "accuracy": checkpoint.load(path).state["accuracy"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,13 +108,21 @@ class DatasetUploads:
             id=upload_id,
             owner=owner_of(by) or "",
             name=name,
-            image_rows=imported.rows,
-            image_columns=imported.columns,
+            kind=imported.kind,
+            **_sides(imported.image_shape),
+            columns=None if imported.columns is None else [dict(column) for column in imported.columns],
             classes=imported.classes,
             class_names=list(imported.class_names) if imported.class_names is not None else None,
             train_count=imported.train_count,
             validation_count=imported.validation_count,
+            test_count=imported.test_count,
+            report=None if imported.report is None else dict(imported.report),
             sha256=imported.sha256,
             size_bytes=imported.size_bytes,
         )
         return uploads.store(self.database, row, at_most=self.at_most, by=by)
+
+
+def _sides(image_shape: Sequence[int]) -> dict[str, int]:
+    rows, columns, channels = (*image_shape, 1)[:3] if image_shape else (0, 0, 1)
+    return {"image_rows": rows, "image_columns": columns, "image_channels": channels}

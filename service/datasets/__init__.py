@@ -1,7 +1,7 @@
 """Datasets: what there is, and their images and labels as memory-mapped arrays."""
 
 from service.datasets.builtins import BUILT_IN, BuiltIn
-from service.datasets.cache import Dataset, load
+from service.datasets.cache import Dataset, Examples, load
 from service.datasets.catalogue import catalogue, describe, find_files
 from service.datasets.download import Progress
 from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetError, DatasetNotFound, DatasetUnavailable
@@ -20,6 +20,7 @@ __all__ = [
     "DatasetNotFound",
     "DatasetState",
     "DatasetUnavailable",
+    "Examples",
     "Progress",
     "catalogue",
     "content_sha256",

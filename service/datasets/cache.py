@@ -36,14 +36,28 @@ _FORMAT = 1  # part of every cache key: raise it when what is stored changes
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Inputs of a network with their labels: one part of a dataset.
+
+    Attributes:
+        inputs: uint8 (count, rows, columns).
+        labels: uint8 (count,).
+    """
+
+    inputs: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """A dataset's arrays, uint8, mapped read-only: pages are shared by all processes that train on it."""
+    """A dataset's parts, mapped read-only: pages are shared by all processes that train on it."""
 
     info: DatasetInfo
-    train_images: NDArray[np.uint8]  # (count, rows, columns)
-    train_labels: NDArray[np.uint8]  # (count,)
-    validation_images: NDArray[np.uint8]
-    validation_labels: NDArray[np.uint8]
+    train: Examples
+    validation: Examples
     sha256: str  # of the unpacked content, as content_sha256 gives it
 
 
@@ -112,10 +126,8 @@ def open_arrays(folder: Path, info: DatasetInfo) -> Dataset:
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in IDX_NAMES}
     return Dataset(
         info=replace(info, sha256=sha256, available=True),
-        train_images=arrays[TRAIN_IMAGES],
-        train_labels=arrays[TRAIN_LABELS],
-        validation_images=arrays[VALIDATION_IMAGES],
-        validation_labels=arrays[VALIDATION_LABELS],
+        train=Examples(arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS]),
+        validation=Examples(arrays[VALIDATION_IMAGES], arrays[VALIDATION_LABELS]),
         sha256=sha256,
     )
 

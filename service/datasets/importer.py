@@ -134,8 +134,7 @@ def _import_dataset(
     sha256 = content_sha256(digests)
     _write_meta(folder, {"sha256": sha256, "files": digests})
     return ImportedDataset(
-        rows=shape[0],
-        columns=shape[1],
+        image_shape=shape,
         classes=int(max(values.max() for values in labels.values())) + 1,
         train_count=len(labels[LABELS]),
         validation_count=len(labels[TEST_LABELS]),

@@ -4,6 +4,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+from service.states import DatasetKind
 
 Size = tuple[int, int]
 """Width and height in pixels, as image programs write them."""
@@ -30,10 +33,13 @@ class DatasetInfo:
 
     name: str
     title: str
-    image_shape: tuple[int, ...]  # (rows, columns); empty if the files are broken
+    kind: DatasetKind = DatasetKind.IMAGES
+    image_shape: tuple[int, ...]  # (rows, columns), in colour (rows, columns, 3); empty: a table, or broken files
+    columns: tuple[Mapping[str, Any], ...] = ()  # of a table, in the file's order: name, type, ...
     classes: int
     train_count: int
     validation_count: int
+    test_count: int = 0  # examples that are scored once, at the end; 0: there is no such part
     class_names: tuple[str, ...]
     source: str
     licence: str
@@ -41,6 +47,7 @@ class DatasetInfo:
     available: bool  # can be had without a download
     problem: str | None = None  # what is wrong with its files, if something is
     upload_id: str | None = None  # of a dataset that a person sent
+    report: Mapping[str, Any] | None = None  # what the import of an upload left out or decided
     versions: tuple[str, ...] = ()  # of an upload's name, as `name@digits`, the newest first
     pinned_sha256: str | None = None  # what it must be for one job, which began with it
     download_bytes: int = 0  # of the packed files that are not here
@@ -78,16 +85,22 @@ class DatasetInfo:
 class ImportedDataset:
     """The arrays that an upload became."""
 
-    rows: int
-    columns: int
+    kind: DatasetKind = DatasetKind.IMAGES
+    image_shape: Sequence[int]
+    """As ``DatasetInfo`` has it."""
+    columns: Sequence[Mapping[str, Any]] | None = None
+    """Of a table."""
     classes: int
     train_count: int
     validation_count: int
+    test_count: int = 0
     sha256: str
     size_bytes: int
     """Of the unpacked arrays."""
     class_names: Sequence[str] | None = None
     """In the order of the labels; ``None``: the labels are all that is known."""
+    report: Mapping[str, Any] | None = None
+    """What was left out or decided, for the person who sent the files."""
 
 
 def version_name(name: str, sha256: str) -> str:

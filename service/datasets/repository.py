@@ -18,6 +18,7 @@ from service.datasets.info import DatasetInfo, version_name
 from service.jobs import uploads
 from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
+from service.states import DatasetKind
 from service.storage.database import Database
 from service.storage.tables import Job, Upload
 
@@ -123,15 +124,25 @@ def _info(row: Upload, versions: Sequence[Upload] = ()) -> DatasetInfo:
     return DatasetInfo(
         name=row.name,
         title=row.name,
-        image_shape=(row.image_rows, row.image_columns),
+        kind=DatasetKind(row.kind),
+        image_shape=_image_shape(row),
+        columns=tuple(row.columns or ()),
         classes=row.classes,
         train_count=row.train_count,
         validation_count=row.validation_count,
+        test_count=row.test_count,
         class_names=tuple(row.class_names or map(str, range(row.classes))),
         source="an upload",
         licence="unknown",
         sha256=row.sha256,
         available=True,
         upload_id=row.id,
+        report=row.report,
         versions=tuple(version_name(one.name, one.sha256) for one in versions),
     )
+
+
+def _image_shape(row: Upload) -> tuple[int, ...]:
+    if row.kind == DatasetKind.TABLE:
+        return ()
+    return (row.image_rows, row.image_columns, *((row.image_channels,) if row.image_channels > 1 else ()))

@@ -106,7 +106,7 @@ def preview_png(dataset: Dataset, *, per_class: int = 6, scale: int = 1) -> byte
     """The first few training images of each class, one column a class: of many classes the first, of large images
     every n-th pixel, so that the picture stays small."""
     thinning = math.ceil(max(dataset.info.image_shape) / _PREVIEW_SIDE)
-    images, labels = dataset.train_images[:, ::thinning, ::thinning], dataset.train_labels
+    images, labels = dataset.train.inputs[:, ::thinning, ::thinning], dataset.train.labels
     classes = min(dataset.info.classes, _PREVIEW_CLASSES)
     chosen = np.zeros((per_class, classes, *images.shape[1:]), np.uint8)
     for label in range(classes):

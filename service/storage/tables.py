@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from service.states import Status
+from service.states import DatasetKind, Status
 
 
 class Base(DeclarativeBase):
@@ -240,13 +240,21 @@ class Upload(Base):
     owner: Mapped[str] = mapped_column(String(64))
     """Empty where no keys are asked for: NULL would not be unique."""
     name: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16), default=DatasetKind.IMAGES, server_default=DatasetKind.IMAGES.value)
     image_rows: Mapped[int] = mapped_column(Integer)
+    """Of images; 0 for a table."""
     image_columns: Mapped[int] = mapped_column(Integer)
+    image_channels: Mapped[int] = mapped_column(Integer, default=1, server_default=text("1"))
+    columns: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
+    """Of a table, in the file's order: name, type and what is known of the values."""
     classes: Mapped[int] = mapped_column(Integer)
     class_names: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     """In the order of the labels; NULL: numbers."""
     train_count: Mapped[int] = mapped_column(Integer)
     validation_count: Mapped[int] = mapped_column(Integer)
+    test_count: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    report: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What the import left out or decided, for the person who sent the files."""
     sha256: Mapped[str] = mapped_column(String(80))
     """Of the unpacked content, as for every dataset."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)

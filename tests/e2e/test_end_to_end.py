@@ -119,10 +119,10 @@ def test_fifteen_lines_of_numpy_give_the_reported_accuracy(http: httpx.Client, t
     weights = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     data = load("mnist-10k", tmp_path, cache_root=tmp_path / "cache")
     low, high = http.get(job["urls"]["self"]).json()["resolved"]["dataset"]["scale"]
-    x = low + data.validation_images.reshape(-1, 784).astype(np.float32) * ((high - low) / 255)
+    x = low + data.validation.inputs.reshape(-1, 784).astype(np.float32) * ((high - low) / 255)
     hidden = np.maximum(x @ weights["layers.0.weight"] + weights["layers.0.bias"], 0)
     logits = hidden @ weights["layers.1.weight"] + weights["layers.1.bias"]
-    accuracy = np.mean(logits.argmax(axis=1) == data.validation_labels)
+    accuracy = np.mean(logits.argmax(axis=1) == data.validation.labels)
     assert accuracy == pytest.approx(results["metrics"]["val_accuracy"], abs=1e-3)
 
 

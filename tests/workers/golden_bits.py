@@ -146,7 +146,7 @@ def digests() -> dict[str, dict[str, str]]:
     import numpy as np  # here and below: only now are the kernels chosen
 
     from engine import EpochDone, GanTrainer, checkpoint
-    from service.datasets import Dataset, DatasetInfo
+    from service.datasets import Dataset, DatasetInfo, Examples
     from service.spec.validation import resolve
     from workers.training import build
     from workers.training.epochs import weights_digest
@@ -168,7 +168,7 @@ def digests() -> dict[str, dict[str, str]]:
             sha256=None,
             available=True,
         )
-        return Dataset(info, images[:44], labels[:44], images[44:], labels[44:], "")
+        return Dataset(info, Examples(images[:44], labels[:44]), Examples(images[44:], labels[44:]), "")
 
     def digest(spec: dict[str, Any]) -> dict[str, str]:
         resolved = resolve({"seed": 7, "epochs": 2, "batch_size": 8, **spec})

@@ -28,26 +28,26 @@ def reference(digits: Dataset) -> ReferenceClassifier:
 
 
 def test_it_knows_digits(digits: Dataset, reference: ReferenceClassifier) -> None:
-    found = reference.evaluate(digits.validation_images)  # among those that it was trained on; of others it misses 0.9%
-    assert np.mean(found.labels == digits.validation_labels) > 0.995
+    found = reference.evaluate(digits.validation.inputs)  # among those that it was trained on; of others it misses 0.9%
+    assert np.mean(found.labels == digits.validation.labels) > 0.995
     assert found.confidences.mean() > 0.98
 
 
 def test_real_digits_get_the_best_scores(digits: Dataset, reference: ReferenceClassifier) -> None:
-    scores = reference.score(digits.validation_images)
+    scores = reference.score(digits.validation.inputs)
     assert scores["mode_coverage"] == 1
     assert scores["class_entropy"] > 0.99
     assert scores["frechet_distance"] < 20
 
 
 def test_noise_and_copies_get_bad_ones(digits: Dataset, reference: ReferenceClassifier) -> None:
-    real = reference.score(digits.validation_images[:500])["frechet_distance"]
+    real = reference.score(digits.validation.inputs[:500])["frechet_distance"]
     noise = np.random.default_rng(0).integers(0, 256, (500, 28, 28)).astype(np.uint8)
-    copies = np.repeat(digits.validation_images[:1], 500, axis=0)
+    copies = np.repeat(digits.validation.inputs[:1], 500, axis=0)
     assert reference.score(noise)["frechet_distance"] > 20 * real
     assert reference.score(copies)["frechet_distance"] > 20 * real
     assert reference.score(copies)["mode_coverage"] == 0.1
-    blurred = (digits.validation_images[:500] // 2 + np.roll(digits.validation_images[:500], 1, axis=0) // 2).astype(
+    blurred = (digits.validation.inputs[:500] // 2 + np.roll(digits.validation.inputs[:500], 1, axis=0) // 2).astype(
         np.uint8
     )
     assert reference.score(blurred)["frechet_distance"] > 5 * real

@@ -94,10 +94,10 @@ def test_a_job_leaves_metrics_samples_and_checkpoints(workers: WorkerHarness) ->
     # The checkpoint opens with nothing but safetensors, and NumPy alone gives the reported accuracy.
     weights = safetensors.numpy.load((workers.settings.artifacts / latest.path).read_bytes())
     data = load("mnist-10k", workers.home, cache_root=workers.home / "cache")
-    x = data.validation_images.reshape(-1, 784).astype(np.float32) / 255
+    x = data.validation.inputs.reshape(-1, 784).astype(np.float32) / 255
     hidden = np.maximum(x @ weights["layers.0.weight"] + weights["layers.0.bias"], 0)
     logits = hidden @ weights["layers.2.weight"] + weights["layers.2.bias"]
-    accuracy = np.mean(logits.argmax(axis=1) == data.validation_labels)
+    accuracy = np.mean(logits.argmax(axis=1) == data.validation.labels)
     assert accuracy == pytest.approx(job.metrics["val_accuracy"], abs=1e-3)
 
 

@@ -6,20 +6,18 @@ from __future__ import annotations
 from typing import assert_never
 
 import numpy as np
-from numpy.typing import NDArray
 
 import engine
 from engine.nn.initializers import Initializer
 from engine.nn.losses import Loss
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
-from service.datasets import BUILT_IN, Dataset
+from service.datasets import BUILT_IN, Dataset, Examples
 from service.models import networks
 from service.spec import schema
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
 from service.spec.validation import read_resolved
 
-Bytes = NDArray[np.uint8]
 Trainer = engine.ClassifierTrainer | engine.GanTrainer
 
 
@@ -56,8 +54,8 @@ def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.Classifier
         _classifier_loss(resolved.loss),
         _optimizer(resolved.optimizer),
         _schedule(resolved.schedule),
-        train=_images(dataset, dataset.train_images, dataset.train_labels, resolved),
-        validation=_images(dataset, dataset.validation_images, dataset.validation_labels, resolved),
+        train=_images(dataset, dataset.train, resolved),
+        validation=_images(dataset, dataset.validation, resolved),
         epochs=resolved.epochs,
         batch_size=resolved.batch_size,
         shuffle=resolved.shuffle,
@@ -86,7 +84,7 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
         skip_every=discriminator.skip_every,
         label_smoothing=discriminator.label_smoothing,
         reduction=resolved.loss.reduction.value,
-        train=_images(dataset, dataset.train_images, dataset.train_labels, resolved),
+        train=_images(dataset, dataset.train, resolved),
         epochs=resolved.epochs,
         batch_size=resolved.batch_size,
         shuffle=resolved.shuffle,
@@ -96,9 +94,9 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
     )
 
 
-def _images(dataset: Dataset, images: Bytes, labels: Bytes, whole: Spec) -> engine.ImageData:
+def _images(dataset: Dataset, part: Examples, whole: Spec) -> engine.ImageData:
     low, high = whole.dataset.scale
-    return engine.ImageData(images, labels, scale=(low, high), classes=dataset.info.classes)
+    return engine.ImageData(part.inputs, part.labels, scale=(low, high), classes=dataset.info.classes)
 
 
 def _classifier_loss(loss: schema.ClassifierLoss) -> Loss:

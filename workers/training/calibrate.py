@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import BatchDone
-from service.datasets import BUILT_IN, Dataset
+from service.datasets import BUILT_IN, Dataset, Examples
 from service.spec.estimation import work
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.validation import resolve
@@ -58,7 +58,7 @@ def measure() -> dict[str, float]:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (_IMAGES, _SIDE, _SIDE), np.uint8)
     labels = (np.arange(_IMAGES) % 10).astype(np.uint8)
-    dataset = Dataset(BUILT_IN["mnist-10k"].info, pixels, labels, pixels[:1], labels[:1], sha256="")
+    dataset = Dataset(BUILT_IN["mnist-10k"].info, Examples(pixels, labels), Examples(pixels[:1], labels[:1]), sha256="")
     expected, took, waited = [], [], []
     for training in TRAININGS.values():
         spec = resolve(

@@ -132,7 +132,7 @@ class Drawings:
         """One picture of the validation split, as it is."""
         require_here(info)
         dataset = self._repository.load(info)
-        return picture(grids.image_png(dataset.validation_images[index]))
+        return picture(grids.image_png(dataset.validation.inputs[index]))
 
     def _draw_preview(self, info: datasets.DatasetInfo) -> Picture:
         return picture(grids.preview_png(self._repository.load(info), scale=2))

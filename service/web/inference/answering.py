@@ -162,7 +162,7 @@ class Inference:
         return self._tables(row, ready, dataset)
 
     def _evaluate(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
-        return self.predict(ready, dataset.validation_images)
+        return self.predict(ready, dataset.validation.inputs)
 
     def _load(self, row: Artifact, image_shape: Sequence[int]) -> LoadedModel:
         state = checkpoint.loads(self._artifacts.read(row.path, row.sha256))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from service.datasets import DatasetInfo, DatasetState
+from service.states import DatasetKind
 from service.web.schemas.base import Answer
 
 
@@ -13,10 +16,16 @@ class DatasetItem(Answer):
 
     name: str
     title: str
-    image_shape: list[int]
+    kind: DatasetKind
+    image_shape: list[int] = Field(
+        description="Rows and columns, and 3 for images in colour; empty: a table, or damaged files."
+    )
+    columns: list[dict[str, Any]] = Field(description="Columns of a table: their names and types.")
     classes: int
     train_count: int
     validation_count: int
+    test_count: int = Field(description="Examples that training never sees and that are scored once at its end.")
+    report: dict[str, Any] | None = Field(description="What the import of an upload left out or decided.")
     class_names: list[str]
     source: str
     licence: str

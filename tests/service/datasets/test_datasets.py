@@ -124,26 +124,26 @@ def tiny_builtin(published: Path, *mirrors: str) -> Mapping[str, BuiltIn]:
 
 def test_the_shipped_digits_load_with_an_empty_data_folder(root: Path, cache: Path) -> None:
     dataset = load("mnist-10k", root, cache_root=cache)
-    assert dataset.train_images.shape == (8500, 28, 28)
-    assert dataset.validation_images.shape == (1500, 28, 28)
-    assert dataset.train_labels.shape == (8500,)
+    assert dataset.train.inputs.shape == (8500, 28, 28)
+    assert dataset.validation.inputs.shape == (1500, 28, 28)
+    assert dataset.train.labels.shape == (8500,)
     assert dataset.sha256 == dataset.info.sha256 == BUILT_IN["mnist-10k"].info.sha256
-    assert min(np.bincount(dataset.train_labels, minlength=10)) > 700
-    assert min(np.bincount(dataset.validation_labels, minlength=10)) > 100
+    assert min(np.bincount(dataset.train.labels, minlength=10)) > 700
+    assert min(np.bincount(dataset.validation.labels, minlength=10)) > 100
     assert not root.exists()
 
 
 def test_no_shipped_digit_is_there_twice(root: Path, cache: Path) -> None:
     dataset = load("mnist-10k", root, cache_root=cache)
-    both = [*dataset.train_images, *dataset.validation_images]
+    both = [*dataset.train.inputs, *dataset.validation.inputs]
     assert len({image.tobytes() for image in both}) == 10_000
 
 
 def test_arrays_are_mapped_and_cannot_be_written(root: Path, cache: Path) -> None:
     dataset = load("mnist-10k", root, cache_root=cache)
-    assert isinstance(dataset.train_images, np.memmap)
+    assert isinstance(dataset.train.inputs, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
-        dataset.train_images[0, 0, 0] = 1
+        dataset.train.inputs[0, 0, 0] = 1
 
 
 def test_a_digest_can_be_had_from_sha256sum() -> None:
@@ -215,7 +215,7 @@ def test_errors_survive_the_way_between_processes() -> None:
 def test_own_files_load_plain_or_gzipped(root: Path, cache: Path, suffix: str) -> None:
     digests = make_files(root / "shapes", suffix=suffix)
     dataset = load("shapes", root, cache_root=cache)
-    assert dataset.train_images.shape == (30, 8, 8)
+    assert dataset.train.inputs.shape == (30, 8, 8)
     assert dataset.sha256 == content_sha256(digests)
 
 
@@ -223,18 +223,18 @@ def test_the_dotted_spelling_is_known_too(root: Path, cache: Path) -> None:
     make_files(root / "shapes")
     for name in IDX_NAMES:
         (root / "shapes" / f"{name}.gz").rename(root / "shapes" / name.replace("-idx", ".idx"))
-    assert load("shapes", root, cache_root=cache).train_images.shape == (30, 8, 8)
+    assert load("shapes", root, cache_root=cache).train.inputs.shape == (30, 8, 8)
 
 
 def test_a_replaced_source_is_unpacked_anew(root: Path, cache: Path) -> None:
     make_files(root / "shapes", seed=1)
     before = load("shapes", root, cache_root=cache)
-    kept = before.train_images.copy()
+    kept = before.train.inputs.copy()
     make_files(root / "shapes", seed=2)
     after = load("shapes", root, cache_root=cache)
     assert after.sha256 != before.sha256
-    assert not np.array_equal(after.train_images, kept)
-    np.testing.assert_array_equal(before.train_images, kept)  # a training that goes on keeps its data
+    assert not np.array_equal(after.train.inputs, kept)
+    np.testing.assert_array_equal(before.train.inputs, kept)  # a training that goes on keeps its data
 
 
 def test_a_cached_data_set_loads_in_milliseconds(root: Path, cache: Path) -> None:
@@ -252,14 +252,14 @@ def test_a_cached_data_set_loads_in_milliseconds(root: Path, cache: Path) -> Non
 def test_a_damaged_cache_is_made_anew(root: Path, cache: Path, damaged: str, content: bytes | None) -> None:
     make_files(root / "shapes")
     first = load("shapes", root, cache_root=cache)
-    expected = first.train_images.copy()
+    expected = first.train.inputs.copy()
     del first
     (folder,) = cache.iterdir()
     if content is None:
         (folder / damaged).unlink()
     else:
         (folder / damaged).write_bytes(content)
-    np.testing.assert_array_equal(load("shapes", root, cache_root=cache).train_images, expected)
+    np.testing.assert_array_equal(load("shapes", root, cache_root=cache).train.inputs, expected)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_a_cache_that_cannot_be_written_is_told(root: Path, tmp_path: Path) -> N
 def _load_at_once(root: Path, cache: Path, barrier: BarrierType) -> None:
     barrier.wait()
     dataset = load("shapes", root, cache_root=cache)
-    assert dataset.train_images.sum() > 0
+    assert dataset.train.inputs.sum() > 0
 
 
 def test_processes_that_unpack_at_once_do_not_disturb_each_other(root: Path, cache: Path) -> None:

@@ -82,7 +82,7 @@ def test_an_archive_of_any_plain_type_is_stored_as_bytes(app: Flask, dtype: str)
     assert answer.status_code == 201, answer.text
     here: Services = app.extensions[EXTENSION]
     dataset = here.repository.load(here.repository.describe("mine", None))
-    whole = np.concatenate([dataset.train_images, dataset.validation_images])
+    whole = np.concatenate([dataset.train.inputs, dataset.validation.inputs])
     expected = bits * np.uint8(255) if dtype == "?" else IMAGES
     assert sorted(map(bytes, whole)) == sorted(map(bytes, expected))
 
@@ -94,10 +94,10 @@ def test_the_split_keeps_pictures_with_their_labels_and_a_share_of_each_class(ap
     assert (answer.json["train_count"], answer.json["validation_count"]) == (45, 15)
     here: Services = app.extensions[EXTENSION]
     dataset = here.repository.load(here.repository.describe("mine", None))
-    assert np.bincount(dataset.validation_labels).tolist() == [3] * 5
+    assert np.bincount(dataset.validation.labels).tolist() == [3] * 5
     for pictures, labels in (
-        (dataset.train_images, dataset.train_labels),
-        (dataset.validation_images, dataset.validation_labels),
+        (dataset.train.inputs, dataset.train.labels),
+        (dataset.validation.inputs, dataset.validation.labels),
     ):
         assert (pictures[:, 0, 0] % 5 == labels).all()
 

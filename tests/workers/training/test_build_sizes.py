@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 import engine
-from service.datasets import BUILT_IN, Dataset
+from service.datasets import BUILT_IN, Dataset, Examples
 from service.models import networks
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import GanSpec, Kind, Spec
@@ -36,7 +36,7 @@ def images(rows: int, columns: int, count: int = 60) -> Dataset:
         train_count=count,
         validation_count=count,
     )
-    return Dataset(info, pixels, labels, pixels, labels, sha256="sha256:none")
+    return Dataset(info, Examples(pixels, labels), Examples(pixels, labels), sha256="sha256:none")
 
 
 def suited(kind: str, preset: str, dataset: Dataset, **more: Any) -> Spec:

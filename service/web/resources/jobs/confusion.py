@@ -117,7 +117,7 @@ def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
 def _mistakes(ready: LoadedModel, row: Artifact, info: DatasetInfo, limit: int) -> MistakeList:
     dataset = services().repository.load(info)
     found = inference().validation(row, ready, dataset)
-    labels = dataset.validation_labels
+    labels = dataset.validation.labels
     wrong = np.flatnonzero(found.classes != labels)
     confidences = found.probabilities[wrong, found.classes[wrong]]
     shown = wrong[np.argsort(-confidences, kind="stable")[:limit]]
@@ -133,7 +133,7 @@ def _mistakes(ready: LoadedModel, row: Artifact, info: DatasetInfo, limit: int) 
                 predicted_class=int(found.classes[index]),
                 confidence=float(found.probabilities[index, found.classes[index]]),
                 true_confidence=float(found.probabilities[index, labels[index]]),
-                image=base64.b64encode(grids.image_png(dataset.validation_images[index])).decode(),
+                image=base64.b64encode(grids.image_png(dataset.validation.inputs[index])).decode(),
             )
             for index in shown
         ],
@@ -156,7 +156,7 @@ def _find(job_id: str, true: int, predicted: int, query: CellQuery) -> _Cell:
 def _look(ready: LoadedModel, row: Artifact, info: DatasetInfo, true: int, predicted: int, limit: int) -> _Cell:
     dataset = services().repository.load(info)
     found = inference().validation(row, ready, dataset)
-    inside = np.flatnonzero((dataset.validation_labels == true) & (found.classes == predicted))
+    inside = np.flatnonzero((dataset.validation.labels == true) & (found.classes == predicted))
     sure = found.probabilities[inside, predicted]
     order = np.argsort(sure if true == predicted else -sure, kind="stable")[:limit]
     indices = inside[order]
@@ -165,5 +165,5 @@ def _look(ready: LoadedModel, row: Artifact, info: DatasetInfo, true: int, predi
         count=len(inside),
         indices=indices,
         confidences=sure[order],
-        images=dataset.validation_images[indices],
+        images=dataset.validation.inputs[indices],
     )

@@ -54,14 +54,14 @@ def taken(path: Path, tmp_path: Path, **how: object) -> tuple[DatasetInfo, dict[
     folder.mkdir()
     found = import_in_sandbox({"archive": path}, folder, fraction=None, **how)  # type: ignore[arg-type]
     info = DatasetInfo(
-        name="x", title="x", image_shape=(found.rows, found.columns), classes=found.classes,
+        name="x", title="x", image_shape=tuple(found.image_shape), classes=found.classes,
         train_count=found.train_count, validation_count=found.validation_count,
         class_names=tuple(found.class_names or ()), source="", licence="", sha256=found.sha256, available=True,
     )  # fmt: skip
     data = open_arrays(folder, info)
     return info, {
-        "train": np.array(data.train_images), "labels": np.array(data.train_labels),
-        "validation": np.array(data.validation_images), "validation_labels": np.array(data.validation_labels),
+        "train": np.array(data.train.inputs), "labels": np.array(data.train.labels),
+        "validation": np.array(data.validation.inputs), "validation_labels": np.array(data.validation.labels),
     }  # fmt: skip
 
 
@@ -229,3 +229,12 @@ def test_sizes(text: str, size: tuple[int, int]) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="write 32"):
         parse_size(text)
+
+
+def test_a_member_of_a_zip_may_have_no_name(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {**TWO, "z": b"nothing"})
+    path.write_bytes(path.read_bytes().replace(b"z", b"\0"))  # zipfile reads the name up to the first zero byte
+    with zipfile.ZipFile(path) as archive:
+        assert "" in archive.namelist()
+    info, _ = taken(path, tmp_path)
+    assert info.class_names == ("dark", "light")

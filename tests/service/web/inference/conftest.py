@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from engine import EpochDone, checkpoint
 from service import datasets
-from service.datasets import Dataset
+from service.datasets import Dataset, Examples
 from service.spec import validation
 from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, Trained
@@ -33,10 +33,8 @@ def train(digits: Dataset) -> Callable[..., Trained]:
         spec = validation.resolve(json.loads(text))
         few = Dataset(
             digits.info,
-            digits.train_images[:1000],
-            digits.train_labels[:1000],
-            digits.validation_images,
-            digits.validation_labels,
+            Examples(digits.train.inputs[:1000], digits.train.labels[:1000]),
+            digits.validation,
             digits.sha256,
         )
         trainer = build.trainer(spec, few)

@@ -101,7 +101,7 @@ def test_networks_stay_ready_and_are_made_once(app: Flask, classifier: str, digi
         return read(path, sha256)
 
     here.artifacts.read = counting  # type: ignore[method-assign]
-    images = [png(image) for image in digits.validation_images[:5]]
+    images = [png(image) for image in digits.validation.inputs[:5]]
     expected = ask(app.test_client(), classifier, "predict", images=images)
     reads.clear()
     app.extensions.pop(loading._EXTENSION)
@@ -128,7 +128,7 @@ def test_what_was_asked_for_last_is_kept() -> None:
 
 def test_a_picture_of_a_data_set(client: FlaskClient, digits: Dataset) -> None:
     answer = client.get("/datasets/mnist-10k/validation/3.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.data))), digits.validation_images[3])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.data))), digits.validation.inputs[3])
     assert client.get("/datasets/mnist-10k/validation/1500.png").json["code"] == "not_found"
     assert client.get("/datasets/mnist/validation/0.png").status_code in (200, 404)
 

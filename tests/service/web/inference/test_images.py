@@ -17,7 +17,7 @@ from tests.service.web.inference.networks import CLASSIFIERS, ask, png, pointers
 def test_a_drawing_is_cut_out_and_centred(client: FlaskClient, train: Any, job: Any, digits: Dataset) -> None:
     job_id = job(train("classifier", **CLASSIFIERS["averaged"]))
     rng = np.random.default_rng(0)
-    images, labels = digits.validation_images[:200], digits.validation_labels[:200]
+    images, labels = digits.validation.inputs[:200], digits.validation.labels[:200]
     drawn = []
     for image in images:  # as on a page: ten times as large, dark on light, somewhere
         sheet = np.zeros((400, 420), np.uint8)
@@ -37,7 +37,7 @@ def test_a_drawing_is_cut_out_and_centred(client: FlaskClient, train: Any, job: 
 
 
 def test_what_is_transparent_is_background(client: FlaskClient, classifier: str, digits: Dataset) -> None:
-    image = digits.validation_images[0]
+    image = digits.validation.inputs[0]
     light = np.dstack([np.full((28, 28, 3), 255, np.uint8), image])  # white ink, as thick as the digit is light
     dark = np.dstack([np.zeros((28, 28, 3), np.uint8), image])
     plain, on_black, on_white, deep = (

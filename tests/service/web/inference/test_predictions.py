@@ -35,7 +35,7 @@ def test_predictions_are_those_of_the_trainer(
 def test_saliency_is_the_gradient_of_the_logit(client: FlaskClient, train: Any, job: Any, digits: Dataset) -> None:
     trained = train("classifier", **CLASSIFIERS["double"])
     job_id, model = job(trained), trained.trainer.model
-    image = digits.validation_images[3] / 255
+    image = digits.validation.inputs[3] / 255
     answer = ask(client, job_id, "predict", images=[image.tolist()], explain=True)
     (found,), (label,), saliency = answer["seen"], answer["classes"], np.array(answer["saliency"][0])
     np.testing.assert_allclose(found, image, atol=1e-3)
@@ -54,11 +54,11 @@ def test_a_whole_validation_split_gives_the_accuracy_that_was_reported(
     trained = train("classifier", **CLASSIFIERS["conv"])
     job_id = job(trained)
     hits = 0
-    for start in range(0, len(digits.validation_labels), 250):
+    for start in range(0, len(digits.validation.labels), 250):
         part = slice(start, start + 250)
-        answer = ask(client, job_id, "predict", images=[png(image) for image in digits.validation_images[part]])
-        hits += int(np.count_nonzero(digits.validation_labels[part] == answer["classes"]))
-    assert hits / len(digits.validation_labels) == trained.done.metrics["val_accuracy"]
+        answer = ask(client, job_id, "predict", images=[png(image) for image in digits.validation.inputs[part]])
+        hits += int(np.count_nonzero(digits.validation.labels[part] == answer["classes"]))
+    assert hits / len(digits.validation.labels) == trained.done.metrics["val_accuracy"]
 
 
 def test_cells_hold_the_pictures_that_were_counted(client: FlaskClient, train: Any, job: Any, digits: Dataset) -> None:
@@ -73,8 +73,8 @@ def test_cells_hold_the_pictures_that_were_counted(client: FlaskClient, train: A
     }
     right = cells[1, 1]
     assert right["confidences"] == sorted(right["confidences"])
-    np.testing.assert_array_equal(unpack(right["images"][0]), digits.validation_images[right["indices"][0]])
-    assert {digits.validation_labels[index] for index in right["indices"]} == {1}
+    np.testing.assert_array_equal(unpack(right["images"][0]), digits.validation.inputs[right["indices"][0]])
+    assert {digits.validation.labels[index] for index in right["indices"]} == {1}
     row, column = max(
         ((t, p) for t in range(10) for p in range(10) if t != p),
         key=lambda place: counted["matrix"][place[0]][place[1]],
@@ -113,16 +113,16 @@ def test_mistakes_come_with_the_most_confident_first(
     assert set(found) == set(schemas["MistakeList"]["properties"])
     assert set(found["data"][0]) == set(schemas["Mistake"]["properties"])
     matrix = trained.done.confusion
-    assert found["validation_count"] == matrix.sum() == len(digits.validation_labels)
+    assert found["validation_count"] == matrix.sum() == len(digits.validation.labels)
     assert found["count"] == matrix.sum() - matrix.trace()
     shown = found["data"]
     assert len(shown) == min(256, found["count"])
     confidences = [item["confidence"] for item in shown]
     assert confidences == sorted(confidences, reverse=True)
     for item in shown[:20]:
-        assert item["true_class"] == digits.validation_labels[item["index"]] != item["predicted_class"]
+        assert item["true_class"] == digits.validation.labels[item["index"]] != item["predicted_class"]
         assert item["true_confidence"] <= item["confidence"]
-        np.testing.assert_array_equal(unpack(item["image"]), digits.validation_images[item["index"]])
+        np.testing.assert_array_equal(unpack(item["image"]), digits.validation.inputs[item["index"]])
     asked = [item["image"] for item in shown[:20]]
     answer = ask(client, job_id, "predict", images=asked)
     assert answer["classes"] == [item["predicted_class"] for item in shown[:20]]
