@@ -6,7 +6,6 @@ and then every event that is not in it.
 
 from __future__ import annotations
 
-import itertools
 import socket
 import threading
 import time
@@ -15,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -25,8 +23,8 @@ from service.states import Status
 from service.storage.database import Database, now_ms
 from service.storage.tables import Event, Job
 from service.web.schemas.epochs import event_document
+from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoller
 from service.web.streaming.stream import (
-    DATABASE_POLL_INTERVAL_S,
     PING_S,
     PROGRESS_COLUMNS,
     RETRY_MS,
@@ -46,8 +44,6 @@ _WIDE_LOOK: Final = 10
 """Every so many looks."""
 _REMEMBERED_MS: Final = 60_000
 _WAIT_S: Final = 1.0
-
-_log = structlog.get_logger("tapeline.web.feed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +66,14 @@ class AllJobsStream:
     ) -> None:
         self.ping_s = ping_s
         self.closing = False
-        self._database, self._look_s = database, poll_interval_s
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._database = database
         self._listeners: set[threading.Event] = set()
         self._kept: list[FeedEvent] = []
         self._dropped = 0
         """How many came before the first that is kept."""
-        self._wake_up = threading.Event()
+        self._poller = DatabasePoller(
+            "feed", self._new_poll, is_needed=lambda: bool(self._listeners), interval_s=poll_interval_s
+        )
 
     @property
     def clients(self) -> int:
@@ -87,69 +83,44 @@ class AllJobsStream:
     @property
     def is_reading(self) -> bool:
         """Whether the reader's thread runs; it ends by itself after the last client."""
-        return self._thread is not None
+        return self._poller.is_running
 
     @contextmanager
     def listen(self) -> Iterator[threading.Event]:
         """Gives an event that is set when something new is there."""
         wake_up = threading.Event()
-        with self._lock:
+        with self._poller.lock:
             self._listeners.add(wake_up)
-            if self._thread is None:
-                started = threading.Event()
-                self._thread = threading.Thread(target=self._run, args=(started,), name="feed", daemon=True)
-                self._thread.start()
-            else:
-                started = None
-        if started is not None:
-            started.wait(5)  # what happens from here on is heard
+            self._poller.ensure_running()
+        self._poller.wait_for_first_poll(5)  # what happens from here on is heard
         try:
             yield wake_up
         finally:
-            with self._lock:
+            with self._poller.lock:
                 self._listeners.discard(wake_up)
-            self._wake_up.set()
+            self._poller.wake_up()
 
     @property
     def end(self) -> int:
         """The place after the newest event."""
-        with self._lock:
+        with self._poller.lock:
             return self._dropped + len(self._kept)
 
     def since(self, place: int) -> tuple[Sequence[FeedEvent], int] | None:
         """What came after a place, and the place after it; ``None`` where not all of that is kept any more."""
-        with self._lock:
+        with self._poller.lock:
             if place < self._dropped:
                 return None
             return self._kept[place - self._dropped :], self._dropped + len(self._kept)
 
-    def _run(self, started: threading.Event) -> None:
-        known: dict[str, tuple[int, int]] = {}  # job -> the last number that was heard, and when
-        progresses: dict[str, JobProgress] = {}
-        since: int | None = None
-        failing = False
-        for looks in itertools.count():
-            with self._lock:
-                if not self._listeners:
-                    self._thread = None
-                    return
-            try:
-                late_ms = _LATE_MS if since is not None and looks % _WIDE_LOOK else _VERY_LATE_MS
-                since, news = self._look(since, known, progresses, late_ms)
-                failing = False
-                self._tell(news)
-                started.set()
-            except SQLAlchemyError as error:
-                if not failing:
-                    _log.warning("the feed stands still: the database does not answer", error=str(error))
-                failing = True
-            self._wake_up.wait(self._look_s)
-            self._wake_up.clear()
+    def _new_poll(self) -> Callable[[], None]:
+        reader = LogReader(self._database)
+        return lambda: self._tell(reader.read())
 
     def _tell(self, news: list[FeedEvent]) -> None:
         if not news:
             return
-        with self._lock:
+        with self._poller.lock:
             self._kept += news
             spare = max(0, len(self._kept) - _KEPT)
             del self._kept[:spare]
@@ -158,14 +129,28 @@ class AllJobsStream:
         for wake_up in listeners:
             wake_up.set()
 
-    def _look(
-        self, since: int | None, known: dict[str, tuple[int, int]], progresses: dict[str, JobProgress], late_ms: int
-    ) -> tuple[int, list[FeedEvent]]:
-        """What is new since the last look; the first only takes note of where everything stands.
 
-        New are the events of late and, whatever their time, those of jobs that run or ran at the last look: a worker
-        may be held up for long between an event and its commit.
+class LogReader:
+    """Reads what is new in the log of all jobs, again and again."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[str, tuple[int, int]] = {}
+        """By job: the number of the last event that was read, and when."""
+        self._progresses: dict[str, JobProgress] = {}
+        self._since: int | None = None
+        self._reads = 0
+
+    def read(self) -> list[FeedEvent]:
+        """What is new since the last time; the first only takes note of where everything stands.
+
+        New are the events of late and, whatever their time, those of jobs that run or ran the last time: a worker may
+        be held up for long between an event and its commit.
         """
+        since, is_wide = self._since, self._reads % _WIDE_LOOK == 0
+        self._reads += 1
+        known = dict(self._known)  # replaced at the end only: what a failed read found is found again
+        late_ms = _VERY_LATE_MS if since is None or is_wide else _LATE_MS
         with self._database.read() as session:
             now: int = session.scalar(select(now_ms())) or 0
             late = select(Event.job_id, func.min(Event.seq), func.max(Event.seq)).where(
@@ -174,32 +159,31 @@ class AllJobsStream:
             found = {job_id: (first - 1, last) for job_id, first, last in session.execute(late.group_by(Event.job_id))}
             news: list[FeedEvent] = []
             running: dict[str, JobProgress] = {}
-            watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(progresses)))
+            watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(self._progresses)))
             for job_id, owner, *values in session.execute(select(Job.id, Job.owner, *PROGRESS_COLUMNS).where(watched)):
-                pulse = JobProgress.from_row(values)
-                before = progresses.get(job_id)
-                first = before.last_seq if before else found.get(job_id, (pulse.last_seq - 1,))[0]
-                found[job_id] = (first, pulse.last_seq)
-                if pulse.status == Status.RUNNING:
-                    running[job_id] = pulse
-                    if before is not None and before.step != pulse.step:
-                        data = {"job": job_id, **pulse.progress.model_dump()}
+                progress = JobProgress.from_row(values)
+                before = self._progresses.get(job_id)
+                first = before.last_seq if before else found.get(job_id, (progress.last_seq - 1,))[0]
+                found[job_id] = (first, progress.last_seq)
+                if progress.status == Status.RUNNING:
+                    running[job_id] = progress
+                    if before is not None and before.step != progress.step:
+                        data = {"job": job_id, **progress.progress.model_dump()}
                         news.append(FeedEvent(job_id, owner, "progress", 0, data))
             for job_id, (first, last) in found.items():
                 heard = known[job_id][0] if job_id in known else first
                 if since is not None and last > heard:
-                    news += self._events(session, job_id, heard, last)
+                    news += _events(session, job_id, heard, last)
                 known[job_id] = (max(last, heard), now)
-        progresses.clear()
-        progresses.update(running)
-        for job_id in [job_id for job_id, (_, when) in known.items() if when < now - _REMEMBERED_MS]:
-            del known[job_id]
-        return now, news
+        self._progresses, self._since = running, now
+        self._known = {job_id: item for job_id, item in known.items() if item[1] >= now - _REMEMBERED_MS}
+        return news
 
-    def _events(self, session: Session, job_id: str, after: int, last: int) -> list[FeedEvent]:
-        owner = session.scalar(select(Job.owner).where(Job.id == job_id))
-        rows = events.read(session, job_id, after=after, limit=last - after)
-        return [FeedEvent(job_id, owner, row.type, row.seq, event_document(row, job_id=job_id)) for row in rows]
+
+def _events(session: Session, job_id: str, after: int, last: int) -> list[FeedEvent]:
+    owner = session.scalar(select(Job.owner).where(Job.id == job_id))
+    rows = events.read(session, job_id, after=after, limit=last - after)
+    return [FeedEvent(job_id, owner, row.type, row.seq, event_document(row, job_id=job_id)) for row in rows]
 
 
 def follow_all(

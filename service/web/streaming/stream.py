@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -27,8 +26,8 @@ from service.storage.database import Database
 from service.storage.tables import Job
 from service.web.schemas.epochs import event_document
 from service.web.schemas.jobs import JobDetail, Progress
+from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoller
 
-DATABASE_POLL_INTERVAL_S: Final = 0.2
 PING_S: Final = 15.0
 MAX_CLIENTS: Final = 600
 """Of one web process, all kinds of streams and of answers that are held back together: each takes a thread."""
@@ -40,8 +39,6 @@ RECHECK_S: Final = 3.0
 """How often an open stream asks whether its key still opens it."""
 _WAIT_S: Final = 1.0
 """So often a waiting client looks whether its connection still stands."""
-
-_log = structlog.get_logger("tapeline.web.stream")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +126,12 @@ class Hub:
         self, database: Database, *, poll_interval_s: float = DATABASE_POLL_INTERVAL_S, ping_s: float = PING_S
     ) -> None:
         self.ping_s = ping_s
-        self._database, self._look_s = database, poll_interval_s
-        self._lock = threading.Lock()
+        self._database = database
         self._watched: dict[str, _Watched] = {}
-        self._thread: threading.Thread | None = None
         self._clients = 0
-        self._wake_up = threading.Event()
+        self._poller = DatabasePoller(
+            "stream-hub", lambda: self._poll, is_needed=lambda: bool(self._watched), interval_s=poll_interval_s
+        )
         self.closing = False
         """Set when the process stops: every stream ends, and its client comes back to another process."""
 
@@ -143,46 +140,33 @@ class Hub:
         """How many watch now."""
         return self._clients
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether the reader's thread runs; it ends by itself after the last client."""
+        return self._poller.is_running
+
     @contextmanager
     def watch(self, job_id: str) -> Iterator[JobWatch]:
         """Be told when a job changes."""
         wake_up = threading.Event()
-        with self._lock:
+        with self._poller.lock:
             watched = self._watched.setdefault(job_id, _Watched())
             watched.clients.add(wake_up)
             self._clients += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="stream-hub", daemon=True)
-                self._thread.start()
-        self._wake_up.set()
+            self._poller.ensure_running()
+        self._poller.wake_up()
         try:
             yield JobWatch(watched, wake_up)
         finally:
-            with self._lock:
+            with self._poller.lock:
                 self._clients -= 1
                 watched.clients.discard(wake_up)
                 if not watched.clients:
                     self._watched.pop(job_id, None)
 
-    def _run(self) -> None:
-        failing = False
-        while True:
-            with self._lock:
-                if not self._watched:
-                    self._thread = None
-                    return
-                watched = dict(self._watched)
-            try:
-                self._look(watched)
-                failing = False
-            except SQLAlchemyError as error:
-                if not failing:
-                    _log.warning("streams stand still: the database does not answer", error=str(error))
-                failing = True
-            self._wake_up.wait(self._look_s)
-            self._wake_up.clear()
-
-    def _look(self, watched: Mapping[str, _Watched]) -> None:
+    def _poll(self) -> None:
+        with self._poller.lock:
+            watched = dict(self._watched)
         with self._database.read() as session:
             found = {
                 row[0]: JobProgress.from_row(row[1:])
@@ -197,7 +181,7 @@ class Hub:
             item.recent = recent[job_id]
             if now != item.pulse or now is None:
                 item.pulse, item.gone = now, now is None
-                with self._lock:
+                with self._poller.lock:
                     listeners = list(item.clients)
                 for wake_up in listeners:
                     wake_up.set()
