@@ -46,7 +46,8 @@ def to_onnx(model: TrainedModel, facts: JobFacts) -> bytes:
     )
     helper.set_model_props(document, metadata(model, facts))
     onnx.checker.check_model(document, full_check=True)
-    return document.SerializeToString(deterministic=True)
+    data: bytes = document.SerializeToString(deterministic=True)
+    return data
 
 
 _DOCUMENTATION: Final = {
@@ -55,7 +56,7 @@ _DOCUMENTATION: Final = {
 }
 
 
-def metadata(model: TrainedModel, facts: JobFacts) -> Mapping[str, str]:
+def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
     """What the file says of its origin, as texts."""
     told = {
         "job_id": facts.id,

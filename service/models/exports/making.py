@@ -1,0 +1,50 @@
+"""Makes an export. The library of each format is imported when somebody asks for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.models.exports.archives import packed
+from service.models.exports.orders import ExportFormat, ExtraMissing, JobFacts
+from service.models.exports.torch_module import to_torch
+from service.models.exports.trained import TrainedModel
+
+
+def make(target: ExportFormat, facts: JobFacts, model: TrainedModel) -> bytes:
+    """The bytes of a model in another format.
+
+    Raises:
+        ExtraMissing: the format's library is not installed.
+    """
+    match target:
+        case ExportFormat.ONNX:
+            with needed("onnx", "export"):
+                from service.models.exports.onnx_graph import to_onnx  # its library takes a third of a second to load
+            return to_onnx(model, facts)
+        case ExportFormat.TORCH:
+            return packed(to_torch(model, facts), folder(facts, target))
+        case _:
+            raise NotImplementedError
+
+
+def folder(facts: JobFacts, target: ExportFormat) -> str:
+    """The folder in a zip: the job's name, as far as file systems take it, and the format."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", facts.name or "").strip("-.")[:60]
+    return f"{name or facts.id}-{target}"
+
+
+@contextmanager
+def needed(library: str, extra: str) -> Iterator[None]:
+    """Imports in this block may lack an optional library.
+
+    Raises:
+        ExtraMissing: it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != library:
+            raise
+        raise ExtraMissing(library, extra) from error
