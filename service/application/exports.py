@@ -33,7 +33,7 @@ class ExportOrder:
 
     Attributes:
         checkpoint: ``None`` where the format holds no weights.
-        epochs: all that are finished.
+        epochs, samples: all that there are.
         license: as the client gave it.
     """
 
@@ -41,6 +41,7 @@ class ExportOrder:
     format: ExportFormat
     checkpoint: Artifact | None
     epochs: Sequence[Epoch]
+    samples: Sequence[Artifact]
     license: str | None
 
     @property
@@ -134,7 +135,10 @@ class Exports:
             epochs = lookup.epochs(session, job_id)
             if not weights and not epochs:
                 raise ArtifactNotFound(job_id, "finished epoch")
-            order = ExportOrder(job=job, format=target, checkpoint=checkpoint, epochs=epochs, license=license)
+            samples = lookup.artifacts(session, job_id, ArtifactKind.SAMPLE)
+            order = ExportOrder(
+                job=job, format=target, checkpoint=checkpoint, epochs=epochs, samples=samples, license=license
+            )
             return order, _known(session, order)
 
     def _store(self, order: ExportOrder, data: bytes, by: Actor | None) -> Artifact:

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.models.exports.archives import packed
-from service.models.exports.orders import ExportFormat, ExtraMissing, JobFacts
+from service.models.exports.orders import ExportFormat, ExtraMissing, JobFacts, Pictures
 from service.models.exports.torch_module import to_torch
 from service.models.exports.trained import TrainedModel
 
 
-def make(target: ExportFormat, facts: JobFacts, model: TrainedModel) -> bytes:
-    """The bytes of a model in another format.
+def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: TrainedModel | None) -> bytes:
+    """The bytes of an export.
+
+    Args:
+        model: ``None`` for a format without weights.
 
     Raises:
         ExtraMissing: the format's library is not installed.
@@ -22,11 +25,21 @@ def make(target: ExportFormat, facts: JobFacts, model: TrainedModel) -> bytes:
         case ExportFormat.ONNX:
             with needed("onnx", "export"):
                 from service.models.exports.onnx_graph import to_onnx  # its library takes a third of a second to load
-            return to_onnx(model, facts)
+            return to_onnx(_present(model), facts)
         case ExportFormat.TORCH:
-            return packed(to_torch(model, facts), folder(facts, target))
+            return packed(to_torch(_present(model), facts), folder(facts, target))
+        case ExportFormat.TENSORBOARD:
+            with needed("tensorboardX", "export"):
+                from service.models.exports.tensorboard_log import to_tensorboard
+            return packed(to_tensorboard(facts, pictures), folder(facts, target))
         case _:
             raise NotImplementedError
+
+
+def _present(model: TrainedModel | None) -> TrainedModel:
+    if model is None:
+        raise ValueError("this format needs the weights of a checkpoint")
+    return model
 
 
 def folder(facts: JobFacts, target: ExportFormat) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -26,7 +26,27 @@ class EpochFacts:
     epoch: int
     metrics: Mapping[str, float | None]
     """``None``: measured, but not finite."""
+    resources: Mapping[str, float | None]
+    """``seconds``, ``cpu_seconds``, ``memory_bytes``; ``None`` where they are not known."""
     finished_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sample grid of the job."""
+
+    epoch: int
+    png: bytes
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """Pictures of a job, made or read when a format asks for them."""
+
+    samples: Sequence[Sample]
+    curves: Callable[[], bytes]
+    """A PNG."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +66,7 @@ class JobFacts:
     best_epoch: int | None
     provenance: Mapping[str, Any]
     result_digest: str | None
+    created_ms: int
     dataset_title: str
     dataset_source: str
     dataset_sha256: str | None

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 from flask.testing import FlaskClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.util import tensor_util
 
 from service.datasets import Dataset
+from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, GANS, ask, png
 
 TOLERANCE = 1e-5
@@ -110,6 +116,33 @@ def test_a_torch_export_is_a_module_and_its_weights(client: FlaskClient, classif
             f"{classifier}-torch/weights.safetensors",
         ]
         compile(archive.read(f"{classifier}-torch/model.py"), "model.py", "exec")
+
+
+def test_tensorboards_reader_gives_exactly_the_metrics(
+    client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    job_id = submit(client, tags=["digits"], optimizer={"learning_rate": 0.1})
+    worker.claim()
+    for epoch in (1, 2, 3):
+        metrics = {"train_loss": 1 / 3 / epoch, "val_accuracy": 0.1 * epoch, "grad_norm/layers.0": float("nan")}
+        worker.epoch(epoch, metrics=metrics | ({"sparse": 2.0} if epoch == 2 else {}))
+    with zipfile.ZipFile(io.BytesIO(export(client, job_id, "tensorboard").data)) as archive:
+        archive.extractall(tmp_path)
+    read = EventAccumulator(str(tmp_path / f"{job_id}-tensorboard"), {"tensors": 0, "images": 0}).Reload()
+    table = client.get(f"/jobs/{job_id}/metrics").json
+    for name, series in table["series"].items():
+        events = {event.step: tensor_util.make_ndarray(event.tensor_proto).item() for event in read.Tensors(name)}
+        found = [events.get(epoch) for epoch in table["epochs"]]
+        assert [None if value is None or math.isnan(value) else value for value in found] == series
+    seconds = [tensor_util.make_ndarray(event.tensor_proto).item() for event in read.Tensors("resources/seconds")]
+    assert seconds == table["seconds"]
+    assert [image.step for image in read.Images("samples")] == [1, 2, 3]
+    with client.get(f"/jobs/{job_id}/samples/3.png") as shown:
+        assert read.Images("samples")[-1].encoded_image_string == shown.data
+    content = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    started = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert started["optimizer.learning_rate"].number_value == 0.1
+    assert started["layers.0.activation"].string_value == "relu"
 
 
 def test_what_cannot_be_exported_says_why(client: FlaskClient, classifier: str, submit: Callable[..., str]) -> None:

@@ -1,0 +1,84 @@
+"""TensorBoard: one event file with all metrics, resources, some sample grids, and the settings as hyperparameters.
+
+Metrics are float64 tensors of the scalar plugin, since a ``simple_value`` is a float32 and would round them.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboardX.proto.tensor_pb2 import TensorProto
+from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboardX.proto.types_pb2 import DT_DOUBLE
+from tensorboardX.record_writer import RecordWriter
+
+from service.models.exports.orders import JobFacts, Pictures
+from service.spec.metric_info import describe
+
+_FILE_VERSION: Final = "brain.Event:2"
+_RESOURCES: Final = "resources/"
+
+
+def to_tensorboard(facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
+    """The event file, by its name."""
+    with tempfile.TemporaryDirectory(prefix="tapeline-") as folder:
+        path = Path(folder) / "events"
+        writer = RecordWriter(str(path))
+        for event in _events(facts, pictures):
+            writer.write(event.SerializeToString(deterministic=True))
+        writer.close()
+        return {f"events.out.tfevents.{facts.created_ms // 1000}.tapeline": path.read_bytes()}
+
+
+def _events(facts: JobFacts, pictures: Pictures) -> Iterator[Event]:
+    started = facts.created_ms / 1000
+    yield Event(wall_time=started, file_version=_FILE_VERSION)
+    names = list(dict.fromkeys(name for row in facts.epochs for name in row.metrics))
+    for part in summary.hparams(dict(hyperparameters(facts.spec)), dict.fromkeys(names, 0.0)):
+        yield Event(wall_time=started, step=0, summary=part)
+    for row in facts.epochs:
+        values = [_scalar(name, value) for name, value in row.metrics.items()]
+        values += [_scalar(_RESOURCES + name, value) for name, value in row.resources.items() if value is not None]
+        yield Event(wall_time=row.finished_ms / 1000, step=row.epoch, summary=Summary(value=values))
+    for sample in pictures.samples:
+        image = Summary.Value(tag="samples", image=_image(sample.png))
+        yield Event(wall_time=sample.created_ms / 1000, step=sample.epoch, summary=Summary(value=[image]))
+
+
+def hyperparameters(spec: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | bool | str]]:
+    """The settings of a spec by their dotted names; texts, numbers and truth values only."""
+    for name, value in spec.items():
+        match value:
+            case dict():
+                yield from hyperparameters(value, f"{prefix}{name}.")
+            case list() if value and isinstance(value[0], dict):
+                parts = {str(number): part for number, part in enumerate(value)}
+                yield from hyperparameters(parts, f"{prefix}{name}.")
+            case list():
+                yield prefix + name, json.dumps(value)
+            case bool() | int() | float() | str():
+                yield prefix + name, value
+
+
+def _scalar(name: str, value: float | None) -> Summary.Value:
+    number = float("nan") if value is None else float(value)
+    metadata = SummaryMetadata(
+        display_name=name,
+        summary_description=describe(name.removeprefix(_RESOURCES)).description,
+        plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"),
+    )
+    tensor = TensorProto(dtype=DT_DOUBLE, tensor_shape=TensorShapeProto(), double_val=[number])
+    return Summary.Value(tag=name, tensor=tensor, metadata=metadata)
+
+
+def _image(png: bytes) -> Summary.Image:
+    width, height = struct.unpack(">II", png[16:24])
+    return Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
