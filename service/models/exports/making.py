@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import assert_never
 
 from service.models.exports.archives import packed
 from service.models.exports.orders import ExportFormat, ExtraMissing, JobFacts, Pictures
@@ -32,8 +33,12 @@ def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: Train
             with needed("tensorboardX", "export"):
                 from service.models.exports.tensorboard_log import to_tensorboard
             return packed(to_tensorboard(facts, pictures), folder(facts, target))
+        case ExportFormat.HUGGINGFACE:
+            with needed("onnx", "export"):
+                from service.models.exports.huggingface_folder import to_huggingface
+            return packed(to_huggingface(_present(model), facts, pictures), folder(facts, target))
         case _:
-            raise NotImplementedError
+            assert_never(target)
 
 
 def _present(model: TrainedModel | None) -> TrainedModel:

@@ -7,12 +7,14 @@ import json
 import math
 import zipfile
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+import yaml
 from flask.testing import FlaskClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -31,6 +33,23 @@ def export(client: FlaskClient, job_id: str, target: str, status: int = 200, **q
     response.close()  # the file
     assert response.status_code == status, data[:500]
     return response
+
+
+def unpacked(data: bytes, to: Path) -> Path:
+    """The folder in a zip."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        archive.extractall(to)
+        (top,) = {name.partition("/")[0] for name in archive.namelist()}
+    return to / top
+
+
+def run_card(folder: Path) -> dict[str, Any]:
+    """Run the first program of a model card in its folder."""
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    space: dict[str, Any] = {}
+    with chdir(folder):
+        exec(compile(code, "README.md", "exec"), space)
+    return space
 
 
 def session(data: bytes) -> onnxruntime.InferenceSession:
@@ -126,9 +145,8 @@ def test_tensorboards_reader_gives_exactly_the_metrics(
     for epoch in (1, 2, 3):
         metrics = {"train_loss": 1 / 3 / epoch, "val_accuracy": 0.1 * epoch, "grad_norm/layers.0": float("nan")}
         worker.epoch(epoch, metrics=metrics | ({"sparse": 2.0} if epoch == 2 else {}))
-    with zipfile.ZipFile(io.BytesIO(export(client, job_id, "tensorboard").data)) as archive:
-        archive.extractall(tmp_path)
-    read = EventAccumulator(str(tmp_path / f"{job_id}-tensorboard"), {"tensors": 0, "images": 0}).Reload()
+    folder = unpacked(export(client, job_id, "tensorboard").data, tmp_path)
+    read = EventAccumulator(str(folder), {"tensors": 0, "images": 0}).Reload()
     table = client.get(f"/jobs/{job_id}/metrics").json
     for name, series in table["series"].items():
         events = {event.step: tensor_util.make_ndarray(event.tensor_proto).item() for event in read.Tensors(name)}
@@ -143,6 +161,55 @@ def test_tensorboards_reader_gives_exactly_the_metrics(
     started = HParamsPluginData.FromString(content).session_start_info.hparams
     assert started["optimizer.learning_rate"].number_value == 0.1
     assert started["layers.0.activation"].string_value == "relu"
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_model_card_computes_the_probabilities_in_numpy(
+    client: FlaskClient, job: Any, train: Any, digits: Dataset, tmp_path: Path, name: str
+) -> None:
+    job_id = job(train("classifier", **CLASSIFIERS[name]))
+    folder = unpacked(export(client, job_id, "huggingface").data, tmp_path)
+    images = digits.validation.inputs[:250]
+    found = run_card(folder)["predict"](images)
+    assert np.abs(found - probabilities(client, job_id, images)).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", GANS)
+def test_the_model_card_generates_in_numpy(
+    client: FlaskClient, job: Any, train: Any, tmp_path: Path, name: str
+) -> None:
+    job_id = job(train("gan", **GANS[name]))
+    made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
+    folder = unpacked(export(client, job_id, "huggingface").data, tmp_path)
+    levels = run_card(folder)["generate"](np.asarray(made["latent"]))
+    assert np.abs(levels / 255 - np.asarray(made["images"])).max() < TOLERANCE
+
+
+def test_a_model_card_tells_licence_metrics_and_origin(client: FlaskClient, classifier: str, tmp_path: Path) -> None:
+    client.patch(f"/jobs/{classifier}", json={"name": "<b>a|b</b> ---", "tags": ["a: b", "'"]})
+    folder = unpacked(export(client, classifier, "huggingface").data, tmp_path)
+    card = (folder / "README.md").read_text()
+    _, header, text = card.split("---\n", 2)
+    told = yaml.safe_load(header)
+    assert told["license"] == "cc-by-sa-3.0"  # of the dataset
+    assert told["tags"][-2:] == ["a: b", "'"]
+    job = client.get(f"/jobs/{classifier}").json
+    (result,) = told["model-index"][0]["results"]
+    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert values["accuracy"] == job["metrics"]["val_accuracy"]
+    assert "# \\<b\\>a\\|b\\</b\\> ---" in text
+    assert job["spec_hash"] in text
+    assert json.loads((folder / "spec.json").read_text()) == job["resolved"]
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    session((folder / "model.onnx").read_bytes())
+
+
+def test_the_licence_of_a_model_card_can_be_chosen(client: FlaskClient, classifier: str, tmp_path: Path) -> None:
+    for given, expected in (("mit", {"license": "mit"}), ("My-1.0", {"license": "other", "license_name": "My-1.0"})):
+        folder = unpacked(export(client, classifier, "huggingface", license=given).data, tmp_path / given)
+        told = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+        assert {name: value for name, value in told.items() if name.startswith("license")} == expected
+    assert export(client, classifier, "huggingface", 400, license="a b").json["code"] == "invalid_parameter"
 
 
 def test_what_cannot_be_exported_says_why(client: FlaskClient, classifier: str, submit: Callable[..., str]) -> None:
