@@ -5,12 +5,11 @@ Metrics are float64 tensors of the scalar plugin, since a ``simple_value`` is a 
 
 from __future__ import annotations
 
-import json
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event
@@ -21,6 +20,7 @@ from tensorboardX.proto.types_pb2 import DT_DOUBLE
 from tensorboardX.record_writer import RecordWriter
 
 from service.models.exports.orders import JobFacts, Pictures
+from service.spec.flat import flat_settings
 from service.spec.metric_info import describe
 
 _FILE_VERSION: Final = "brain.Event:2"
@@ -42,7 +42,7 @@ def _events(facts: JobFacts, pictures: Pictures) -> Iterator[Event]:
     started = facts.created_ms / 1000
     yield Event(wall_time=started, file_version=_FILE_VERSION)
     names = list(dict.fromkeys(name for row in facts.epochs for name in row.metrics))
-    for part in summary.hparams(dict(hyperparameters(facts.spec)), dict.fromkeys(names, 0.0)):
+    for part in summary.hparams(dict(flat_settings(facts.spec)), dict.fromkeys(names, 0.0)):
         yield Event(wall_time=started, step=0, summary=part)
     for row in facts.epochs:
         values = [_scalar(name, value) for name, value in row.metrics.items()]
@@ -51,21 +51,6 @@ def _events(facts: JobFacts, pictures: Pictures) -> Iterator[Event]:
     for sample in pictures.samples:
         image = Summary.Value(tag="samples", image=_image(sample.png))
         yield Event(wall_time=sample.created_ms / 1000, step=sample.epoch, summary=Summary(value=[image]))
-
-
-def hyperparameters(spec: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | bool | str]]:
-    """The settings of a spec by their dotted names; texts, numbers and truth values only."""
-    for name, value in spec.items():
-        match value:
-            case dict():
-                yield from hyperparameters(value, f"{prefix}{name}.")
-            case list() if value and isinstance(value[0], dict):
-                parts = {str(number): part for number, part in enumerate(value)}
-                yield from hyperparameters(parts, f"{prefix}{name}.")
-            case list():
-                yield prefix + name, json.dumps(value)
-            case bool() | int() | float() | str():
-                yield prefix + name, value
 
 
 def _scalar(name: str, value: float | None) -> Summary.Value:
