@@ -41,7 +41,8 @@ def log_run(connection: Connection, job: Job, uri: str, *, experiment: str, chec
     except ModuleNotFoundError as error:
         detail = f"{error.name} is not installed; install it with: pip install 'tapeline[mlflow]'"
         raise ExportFailed(detail) from error
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each migration of a new store
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # they tell of each migration of a new store
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

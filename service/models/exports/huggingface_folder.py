@@ -13,7 +13,7 @@ import safetensors.numpy
 from service.models.exports.numpy_code import numpy_code
 from service.models.exports.onnx_graph import metadata, to_onnx
 from service.models.exports.orders import JobFacts, Pictures
-from service.models.exports.torch_module import to_torch
+from service.models.exports.torch_module import latent_example, to_torch
 from service.models.exports.trained import TrainedModel
 from service.spec.metric_info import describe, number
 
@@ -88,7 +88,7 @@ def _other_uses(model: TrainedModel) -> str:
     kind, shape = ("latent", model.input_size) if model.generates else ("images", model.image_shape)
     sides = ", ".join(map(str, shape))
     dtype = "float32" if model.generates else "uint8, levels 0 to 255"
-    verb = f"generate(torch.randn(16, {sides}))" if model.generates else "predict(images)"
+    verb = f"generate({latent_example(model)})" if model.generates else "predict(images)"
     return (
         f"`model.onnx` takes `{kind}` (N, {sides}), {dtype}:\n\n```python\n"
         f'import onnxruntime\n\nmodel = onnxruntime.InferenceSession("model.onnx")\n'
@@ -98,7 +98,7 @@ def _other_uses(model: TrainedModel) -> str:
 
 
 def _rows(facts: JobFacts) -> Iterator[str]:
-    for name, value in facts.metrics.items():
+    for name, value in _results(facts):
         yield f"| {_plain(describe(name).label)} (`{name}`) | {number(name, value)} |"
 
 
@@ -144,11 +144,17 @@ def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
 
 def _measured(facts: JobFacts) -> Iterator[tuple[str, str, float]]:
     """The metrics that say how good the model is: type, name and value."""
-    for name, value in facts.metrics.items():
+    for name, value in _results(facts):
         info = describe(name)
         if info.goal is not None and value is not None and not name.startswith("train_"):
-            kind = re.sub(r"^(val|validation|test)_", "", name).partition("/")[0]
-            yield kind, info.label, value
+            yield re.sub(r"^(val|validation)_", "", name), info.label, value
+
+
+def _results(facts: JobFacts) -> Iterator[tuple[str, float | None]]:
+    """The metrics of the exported epoch, but those that tell of the course of the training."""
+    for name, value in facts.metrics.items():
+        if not ("/" in name or name.endswith(("learning_rate", "grad_norm", "dead_units"))):
+            yield name, value
 
 
 def _license(text: str | None) -> Iterator[str]:

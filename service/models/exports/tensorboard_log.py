@@ -1,6 +1,7 @@
 """TensorBoard: one event file with all metrics, resources, some sample grids, and the settings as hyperparameters.
 
-Metrics are float64 tensors of the scalar plugin, since a ``simple_value`` is a float32 and would round them.
+TensorBoard draws float32 only, which rounds a metric. Each is therefore written once more as a float64 tensor, under a
+tag that begins with ``float64/``; TensorBoard's pages do not show those, and its reader gives them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from service.spec.metric_info import describe
 
 _FILE_VERSION: Final = "brain.Event:2"
 _RESOURCES: Final = "resources/"
+_EXACT: Final = "float64/"
 
 
 def to_tensorboard(facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
@@ -45,23 +47,25 @@ def _events(facts: JobFacts, pictures: Pictures) -> Iterator[Event]:
     for part in summary.hparams(dict(flat_settings(facts.spec)), dict.fromkeys(names, 0.0)):
         yield Event(wall_time=started, step=0, summary=part)
     for row in facts.epochs:
-        values = [_scalar(name, value) for name, value in row.metrics.items()]
-        values += [_scalar(_RESOURCES + name, value) for name, value in row.resources.items() if value is not None]
+        used = {_RESOURCES + name: value for name, value in row.resources.items() if value is not None}
+        values = [value for name, number in (dict(row.metrics) | used).items() for value in _values(name, number)]
         yield Event(wall_time=row.finished_ms / 1000, step=row.epoch, summary=Summary(value=values))
     for sample in pictures.samples:
         image = Summary.Value(tag="samples", image=_image(sample.png))
         yield Event(wall_time=sample.created_ms / 1000, step=sample.epoch, summary=Summary(value=[image]))
 
 
-def _scalar(name: str, value: float | None) -> Summary.Value:
+def _values(name: str, value: float | None) -> Iterator[Summary.Value]:
+    """A metric as a chart shows it, and with all of its digits."""
     number = float("nan") if value is None else float(value)
     metadata = SummaryMetadata(
         display_name=name,
         summary_description=describe(name.removeprefix(_RESOURCES)).description,
         plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"),
     )
+    yield Summary.Value(tag=name, simple_value=number, metadata=metadata)
     tensor = TensorProto(dtype=DT_DOUBLE, tensor_shape=TensorShapeProto(), double_val=[number])
-    return Summary.Value(tag=name, tensor=tensor, metadata=metadata)
+    yield Summary.Value(tag=_EXACT + name, tensor=tensor)
 
 
 def _image(png: bytes) -> Summary.Image:

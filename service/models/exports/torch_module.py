@@ -76,6 +76,7 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         example=", ".join(map(str, model.image_shape)),
         input=", ".join(map(str, model.input_size)),
         dim=model.input_size[0],
+        latent=latent_example(model),
         count=math.prod(model.layers[-1].after),
         factor=repr((high - low) / 255),
         low=repr(float(low)),
@@ -83,6 +84,18 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         modules="\n        ".join(modules),
         steps="\n        ".join([*steps, *_flat("x", model.layers[-1].after)]),
         reader=_READER.strip(),
+    )
+
+
+def latent_example(model: TrainedModel) -> str:
+    """Sixteen points of the latent space, drawn as in the training; of a classifier nothing."""
+    spec, dim = model.spec, model.input_size[0]
+    if not isinstance(spec, schema.GanSpec):
+        return ""
+    return (
+        f"torch.randn(16, {dim})"
+        if spec.latent.distribution is schema.Distribution.NORMAL
+        else (f"torch.rand(16, {dim}) * 2 - 1")
     )
 
 
@@ -233,7 +246,7 @@ _GENERATOR: Final = string.Template('''\
     from model import load
 
     model = load()
-    levels = model.generate(torch.randn(16, $dim))  # (16, $example), 0 is black, 255 is white
+    levels = model.generate($latent)  # (16, $example), 0 is black, 255 is white
     images = levels.round().to(torch.uint8)
 """
 

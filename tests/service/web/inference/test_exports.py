@@ -52,6 +52,15 @@ def run_card(folder: Path) -> dict[str, Any]:
     return space
 
 
+def tensors(read: EventAccumulator, tag: str) -> dict[int, float]:
+    """The values of a tag by their steps."""
+    return {event.step: tensor_util.make_ndarray(event.tensor_proto).item() for event in read.Tensors(tag)}
+
+
+def finite(value: Any) -> Any:
+    return None if value is None or math.isnan(value) else float(value)
+
+
 def session(data: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -149,11 +158,12 @@ def test_tensorboards_reader_gives_exactly_the_metrics(
     read = EventAccumulator(str(folder), {"tensors": 0, "images": 0}).Reload()
     table = client.get(f"/jobs/{job_id}/metrics").json
     for name, series in table["series"].items():
-        events = {event.step: tensor_util.make_ndarray(event.tensor_proto).item() for event in read.Tensors(name)}
-        found = [events.get(epoch) for epoch in table["epochs"]]
-        assert [None if value is None or math.isnan(value) else value for value in found] == series
-    seconds = [tensor_util.make_ndarray(event.tensor_proto).item() for event in read.Tensors("resources/seconds")]
-    assert seconds == table["seconds"]
+        exact, shown = tensors(read, f"float64/{name}"), {event.step: event.value for event in read.Scalars(name)}
+        assert [finite(exact.get(epoch)) for epoch in table["epochs"]] == series
+        assert {step: finite(np.float32(value)) for step, value in exact.items()} == {
+            step: finite(value) for step, value in shown.items()
+        }
+    assert list(tensors(read, "float64/resources/seconds").values()) == table["seconds"]
     assert [image.step for image in read.Images("samples")] == [1, 2, 3]
     with client.get(f"/jobs/{job_id}/samples/3.png") as shown:
         assert read.Images("samples")[-1].encoded_image_string == shown.data
