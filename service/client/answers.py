@@ -68,6 +68,10 @@ class History(TypedDict):
     findings: list[dict[str, Any]]
 
 
+ExportTarget = Literal["onnx", "torch", "tensorboard", "huggingface"]
+"""The formats that the service exports."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A generated picture."""

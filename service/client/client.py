@@ -9,8 +9,17 @@ from types import TracebackType
 from typing import IO, Any, Final, Literal, Self, Unpack, cast
 from uuid import uuid4
 
-from service.client import downloads, lookup
-from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
+from service.client import downloads, lookup, mlflow_runs
+from service.client.answers import (
+    Event,
+    ExportTarget,
+    Generated,
+    GenerateOptions,
+    History,
+    Picture,
+    Prediction,
+    Which,
+)
 from service.client.connection import Connection, json_body
 from service.client.job import Job
 from service.client.lookup import Found
@@ -214,6 +223,46 @@ class Client:
     def stream(self, job: Job | str, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
         """See ``Job.events``."""
         return self._handle(job).events(after=after, patience_s=patience_s)
+
+    def export(
+        self,
+        job: Job | str,
+        target: ExportTarget,
+        to: Path | str = ".",
+        *,
+        checkpoint: Which = "best",
+        license: str | None = None,  # noqa: A002 - the API's name for it
+    ) -> Path:
+        """Download a trained model in the format of another program.
+
+        Args:
+            target: ``onnx``, a file; or one of ``torch``, ``tensorboard`` and ``huggingface``, a zip.
+            to: a folder or a file name.
+            license: of the model, for the model card of ``huggingface``; default: that of the dataset.
+        """
+        return downloads.export(
+            self._connection, self._handle(job).id, target, Path(to), checkpoint=checkpoint, license=license
+        )
+
+    def export_to_mlflow(
+        self, job: Job | str, uri: str, *, experiment: str = "tapeline", checkpoint: Which = "best"
+    ) -> str:
+        """Log a job as a run of an MLflow tracking server: settings, metrics of every epoch, files and tags.
+
+        An earlier export of the job to the same experiment is updated.
+
+        Args:
+            uri: of the tracking server, for example ``http://127.0.0.1:5000`` or ``sqlite:///mlflow.db``.
+
+        Returns:
+            The id of the run.
+
+        Raises:
+            ExportFailed: MLflow is not installed here, or it refuses.
+        """
+        return mlflow_runs.log_run(
+            self._connection, self._handle(job).refresh(), uri, experiment=experiment, checkpoint=checkpoint
+        )
 
     # Files and datasets.
 

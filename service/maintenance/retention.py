@@ -19,7 +19,7 @@ from service.jobs.queries import lookup
 from service.runtime.settings import Settings
 from service.states import TERMINAL, Status
 from service.storage import artifact_rows
-from service.storage.artifacts import ArtifactKind, ArtifactStore, Stored
+from service.storage.artifacts import EXPORTS, ArtifactKind, ArtifactStore, Stored
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 
@@ -155,7 +155,8 @@ def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Removab
 
 
 def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[Artifact]:
-    """Checkpoints of jobs that ended long ago, but the best and the latest, and what a fork began with."""
+    """Checkpoints of jobs that ended long ago, but the best and the latest, and what a fork began with; and what was
+    exported from them."""
     if not policy.checkpoints_days:
         return []
     is_checkpoint = Artifact.kind == ArtifactKind.CHECKPOINT
@@ -169,7 +170,8 @@ def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[
         select(Artifact)
         .join(Job, Job.id == Artifact.job_id)
         .join(latest, latest.c.job_id == Artifact.job_id)
-        .where(is_checkpoint, _ended_before(now_ms - int(policy.checkpoints_days * _DAY_MS)))
+        .where(Artifact.kind.in_((ArtifactKind.CHECKPOINT, *EXPORTS)))
+        .where(_ended_before(now_ms - int(policy.checkpoints_days * _DAY_MS)))
         .where(Artifact.epoch < latest.c.epoch)
         .where(Artifact.epoch != func.coalesce(Job.best_epoch, 0), Artifact.epoch != Job.start_epoch)
         .order_by(Artifact.job_id, Artifact.epoch)

@@ -9,6 +9,7 @@ from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from service.application.datasets import DatasetUploads
+from service.application.exports import Exports
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
 from service.datasets.repository import DatasetRepository
@@ -20,6 +21,7 @@ from service.storage.database import Database
 from service.web import assets, filters, metrics, requests
 from service.web.files import receiving
 from service.web.files.drawings import Drawings
+from service.web.inference import exporting
 from service.web.middleware import browsers, guard, headers, problems, request_log
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
@@ -29,6 +31,7 @@ from service.web.resources.jobs import (
     checkpoints,
     confusion,
     events,
+    exports,
     inference,
     lists,
     plots,
@@ -49,6 +52,7 @@ _BLUEPRINTS: Final = (
     checkpoints.blueprint,
     samples.blueprint,
     plots.blueprint,
+    exports.blueprint,
     inference.blueprint,
     confusion.blueprint,
     artifacts.blueprint,
@@ -104,6 +108,7 @@ def create_app(settings: Settings) -> Flask:
         repository=repository,
         jobs=jobs,
         dataset_uploads=dataset_uploads,
+        exports=Exports(database=database, artifacts=folder, make=exporting.make),
         drawings=Drawings(repository, database, folder),
         publisher=publisher,
         hub=Hub(database),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 from rich.console import Console
@@ -14,13 +14,14 @@ from rich.text import Text
 from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import to_json
-from service.client import ApiError, GenerateOptions, Which
+from service.client import ApiError, ExportTarget, GenerateOptions, Which
 from service.spec.metric_info import size
 
 _SHOWN_CLASSES: Final = 5
 _BAR_WIDTH: Final = 30
 _FILM_POINTS: Final = 4
 _FILM_STEPS: Final = 12
+_PROGRAMS: Final = ("onnx", "torch", "tensorboard", "huggingface", "mlflow")
 
 
 def _which(context: click.Context, parameter: click.Parameter, value: str) -> Which:
@@ -124,7 +125,56 @@ def generate(
     click.echo(f"{path}  {size(len(made.data))}  checkpoint of epoch {made.checkpoint}")
 
 
-COMMANDS: Final = (predict, generate)
+@click.command()
+@job_argument
+@click.option("--to", "program", required=True, type=click.Choice(_PROGRAMS), help="The program to export to.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder  [default: current folder]")
+@click.option("--license", "licence", metavar="ID", help="License for the model card of huggingface, such as mit.")
+@click.option("--uri", metavar="URI", help="MLflow's tracking server, such as http://HOST:5000 or sqlite:///FILE.")
+@click.option("--experiment", default="tapeline", show_default=True, help="MLflow's experiment.")
+@_checkpoint
+@service_options
+@click.pass_obj
+def export(
+    target: Target,
+    job_text: str,
+    program: str,
+    output: Path | None,
+    licence: str | None,
+    uri: str | None,
+    experiment: str,
+    checkpoint: Which,
+) -> None:
+    """Export a trained model to another program: ONNX, PyTorch, TensorBoard, Hugging Face or MLflow.
+
+    onnx is one file, the others are zip files. mlflow logs the job as a run, with all metrics and files. It needs
+    pip install 'tapeline[mlflow]' on this machine; the other formats need 'tapeline[export]' on the server.
+    """
+    unsuitable = {"--uri": uri, "--license": licence} if program != "mlflow" else {"--output": output}
+    unsuitable = {"--uri": uri} if program == "huggingface" else unsuitable
+    for option, value in unsuitable.items():
+        if value is not None:
+            raise click.UsageError(f"{option} does not apply to --to {program}")
+    if program == "mlflow" and uri is None:
+        raise click.UsageError(
+            "--to mlflow needs --uri, for example --uri http://127.0.0.1:5000 or sqlite:///mlflow.db"
+        )
+    with target.client() as client:
+        job = target.find(client, job_text)
+        if uri is not None:
+            run = client.export_to_mlflow(job, uri, experiment=experiment, checkpoint=checkpoint)
+            click.echo(to_json({"run_id": run, "uri": uri}) if target.as_json else f"run {run} in {uri}")
+            return
+        path = client.export(
+            job, cast("ExportTarget", program), output or Path(), checkpoint=checkpoint, license=licence
+        )
+    if target.as_json:
+        click.echo(to_json({"path": str(path), "size_bytes": path.stat().st_size}))
+    else:
+        click.echo(f"{path}  {size(path.stat().st_size)}")
+
+
+COMMANDS: Final = (predict, generate, export)
 
 
 def _naming_files(error: ApiError, pictures: Sequence[Path]) -> Exception:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from flask import current_app
+from sqlalchemy.orm import Session
 
 from service.datasets import DatasetError, DatasetInfo
 from service.errors import ArtifactNotFound
@@ -109,13 +110,18 @@ def _checkpoint(job: Job, which: str) -> Artifact:
         try:
             return lookup.checkpoint(session, job, which)
         except ArtifactNotFound as error:
-            kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
-            if not kept:
-                detail = f"the job is {job.status} and has no checkpoint yet: the first one follows its first epoch"
-                raise Problem("not_yet", detail) from error
-            listed = ", ".join(map(str, kept[-20:]))
-            detail = (
-                f"there is no checkpoint of epoch {which}; available epochs: {listed}. "
-                'To keep all checkpoints, set "checkpoint": {"keep_last": 1000} in the spec'
-            )
-            raise Problem("artifact_not_found", detail) from error
+            raise missing_checkpoint(session, job, which) from error
+
+
+def missing_checkpoint(session: Session, job: Job, which: str) -> Problem:
+    """Why a job does not have a checkpoint, and which ones it has."""
+    kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
+    if not kept:
+        detail = f"the job is {job.status} and has no checkpoint yet: the first one follows its first epoch"
+        return Problem("not_yet", detail)
+    listed = ", ".join(map(str, kept[-20:]))
+    detail = (
+        f"there is no checkpoint of epoch {which}; available epochs: {listed}. "
+        'To keep all checkpoints, set "checkpoint": {"keep_last": 1000} in the spec'
+    )
+    return Problem("artifact_not_found", detail)

@@ -173,6 +173,11 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "rate_limited": Kind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
     "internal": Kind(500, "Internal error.", "The service's log has the details under this `request_id`."),
+    "extra_missing": Kind(
+        501,
+        "An optional library is not installed.",
+        "Run the command in `detail` where the web process runs, and restart it.",
+    ),
     "artifact_damaged": Kind(500, "The file cannot be read.", "The file is missing or damaged. Run `tapeline doctor`."),
     "database_unavailable": Kind(
         503,
