@@ -13,7 +13,7 @@ from engine import memory
 from engine.autograd.graph import Array
 from engine.autograd.tape import GradientTape
 from engine.checkpoint import State
-from engine.data import ImageData, batch_count, batches, check_labels, draw_shifts, generator_for
+from engine.data import Examples, ImageData, batch_count, batches, check_labels, draw_shifts, generator_for
 from engine.errors import CheckpointError, DataError, SettingError, ShapeError
 from engine.evaluation.diagnostics import GradientNorms, activation_metrics, activations, probe
 from engine.evaluation.metrics import accuracy, confusion_matrix
@@ -63,7 +63,7 @@ class ClassifierTrainer:
     Args:
         model: (batch, pixels) to (batch, classes); its last activation must suit ``loss``.
         schedule: multiplies the optimizer's learning rate, step by step.
-        train, validation: images with labels.
+        train, validation: images, or rows of a table, with labels.
         seed: with the epoch, the source of all that is random.
         max_shift: augmentation: each time it is drawn, a training image is shifted at random by up to this many pixels
             in each direction, and padded with zeros. 0: no shift.
@@ -86,8 +86,8 @@ class ClassifierTrainer:
         optimizer: Optimizer,
         schedule: Schedule,
         *,
-        train: ImageData,
-        validation: ImageData,
+        train: Examples,
+        validation: Examples,
         epochs: int,
         batch_size: int,
         shuffle: bool,
@@ -99,7 +99,7 @@ class ClassifierTrainer:
         replay: bool = True,
     ) -> None:
         loss.check_activation(model.activation)
-        sides = train.images.shape[1:]
+        sides = train.images.shape[1:] if isinstance(train, ImageData) else ()
         if max_shift < 0 or (max_shift and (len(sides) != 2 or max_shift >= min(sides))):
             raise SettingError(
                 f"max_shift {max_shift} must not be negative, nor move images of {sides} pixels out of sight",
@@ -230,7 +230,13 @@ class ClassifierTrainer:
         return ["optimizer."] if self._average.decay is None else ["optimizer.", "training.layers."]
 
     def samples(self, count: int) -> ClassifierSamples:
-        """Predictions for the first ``count`` validation images (all, if there are fewer)."""
+        """Predictions for the first ``count`` validation images (all, if there are fewer).
+
+        Raises:
+            DataError: it is trained on a table.
+        """
+        if not isinstance(self.validation, ImageData):
+            raise DataError("there are no images of a table")
         chosen = slice(0, count)
         with self._average.in_use():
             outputs = np.asarray(self.model(self.validation.inputs(chosen, self.dtype)))
@@ -280,7 +286,7 @@ def _is_a_best(accuracy: object, epoch: object, epochs: int) -> bool:
     return isinstance(accuracy, float) and 0 <= accuracy <= 1 and type(epoch) is int and 1 <= epoch <= epochs
 
 
-def _labels(data: ImageData, model: Sequential, role: str) -> Array:
+def _labels(data: Examples, model: Sequential, role: str) -> Array:
     if data.labels is None:
         raise DataError(f"the {role} images have no labels")
     if data.features != model.inputs:

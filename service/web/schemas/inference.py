@@ -10,16 +10,30 @@ from service.diagnosis.class_scores import class_scores
 from service.web.schemas.base import Answer
 
 
+class UnknownValue(Answer):
+    """A value of a row that is none of its column's categories, and was treated as missing."""
+
+    row: int = Field(description="Index of the row, from 0.")
+    column: str
+    value: str
+
+
 class PredictAnswer(Answer):
-    """The predictions of a classifier, in the order of the images."""
+    """The predictions of a classifier, in the order of the images or rows."""
 
     probabilities: list[list[float]] = Field(
         description="Probability of each class, in [0, 1]. With softmax they add up to 1; with sigmoid they are "
         "independent."
     )
-    classes: list[int] = Field(description="The most probable class of each image.")
+    classes: list[int] = Field(description="The most probable class of each image or row.")
     class_names: list[str]
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    unknown_values: list[UnknownValue] | None = Field(
+        None, description="With `rows`: values that are no category of their column and were treated as missing."
+    )
+    absent_columns: dict[str, int] | None = Field(
+        None, description="With `rows`: columns that rows leave out, treated as missing, with the number of these rows."
+    )
     seen: list[list[list[float]]] | None = Field(
         None, description="With `explain`: the preprocessed images, as rows of numbers in [0, 1]."
     )
