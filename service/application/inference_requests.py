@@ -38,8 +38,8 @@ class PredictRequest(Part):
     images: Annotated[list[Any], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
     """Each is a PNG in base64 (or a data URL), or numbers in [0, 1], where 0 is black, as rows or as one flat list."""
     rows: Annotated[list[dict[str, Cell]], Field(min_length=1, max_length=MAX_ROWS)] | None = None
-    """For a job trained on a table: each is an object of values by column. Numbers may be sent as text, dates are in the
-    format of the data. A column that is left out, null, or as text `NA`, `NaN`, `null`, `?`, `-` or empty, has no
+    """For a job trained on a table: each is an object of values by column. Numbers may be sent as text, dates are in
+    the format of the data. A column that is left out, null, or as text `NA`, `NaN`, `null`, `?`, `-` or empty, has no
     value."""
     checkpoint: Which = "best"
     fit: bool = False
