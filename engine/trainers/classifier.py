@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -195,15 +195,11 @@ class ClassifierTrainer:
                 "learning_rate": rate,
             } | self._diagnostics(norms)
             confusion = confusion_matrix(self._validation_labels, predictions, self.model.units)
-            metrics |= {
-                "val_balanced_accuracy": balanced_accuracy(confusion),
-                "val_macro_f1": macro_f1(confusion),
-                **scores,
-            }
+            scores |= {"val_balanced_accuracy": balanced_accuracy(confusion), "val_macro_f1": macro_f1(confusion)}
             is_best = self.best_accuracy is None or metrics["val_accuracy"] > self.best_accuracy
             if is_best:
                 self.best_accuracy, self.best_epoch = metrics["val_accuracy"], progress.epoch + 1
-            yield progress.finish_epoch(metrics, confusion, is_best)
+            yield replace(progress.finish_epoch(metrics, confusion, is_best), scores=scores)
 
     def state_dict(self) -> State:
         """Weights, optimizer, epoch, best so far: enough to continue with the same bits.

@@ -60,7 +60,7 @@ def commit_epoch(
     record = EpochRecord(
         epoch=done.epoch,
         position=Position(step=done.step, steps=steps),
-        metrics=done.metrics,
+        metrics={**done.metrics, **done.scores},
         confusion=done.confusion.tolist() if done.confusion is not None else None,
         samples_digest=samples_digest,
         seconds=seconds,

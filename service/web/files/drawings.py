@@ -62,7 +62,7 @@ class Drawings:
         def draw() -> bytes:
             return grids.film(_Files(self._artifacts, rows), epochs=[row.epoch for row in rows], fmt=fmt)
 
-        return self._kept(job.id, "samples", rows[-1].epoch, fmt, draw)
+        return self.kept(job.id, "samples", rows[-1].epoch, fmt, draw)
 
     def verdicts(self, job: Job, sample: Artifact) -> Picture:
         """A GAN's samples with what the judge takes them for: it said so when they were made, and they keep it."""
@@ -106,7 +106,7 @@ class Drawings:
                     job.kind, table.epochs, table.series, title=title, fmt=fmt, best_epoch=job.best_epoch, marks=marks
                 )
 
-            return self._kept(job.id, which, rows[-1].epoch, fmt, draw)
+            return self.kept(job.id, which, rows[-1].epoch, fmt, draw)
         measured = [row for row in rows if row.confusion is not None]
         if not measured:
             raise Problem("not_yet", "the job has no confusion matrix yet: it is computed at the end of an epoch")
@@ -120,7 +120,7 @@ class Drawings:
             fitting = names if names is not None and len(names) == len(matrix) else None
             return plots.confusion(matrix, class_names=fitting, title=f"{title}, epoch {last.epoch}", fmt=fmt)
 
-        return self._kept(job.id, which, last.epoch, fmt, draw_confusion)
+        return self.kept(job.id, which, last.epoch, fmt, draw_confusion)
 
     def preview(self, info: datasets.DatasetInfo) -> Picture:
         """A few pictures of each class of a dataset that is here."""
@@ -143,7 +143,8 @@ class Drawings:
         except datasets.DatasetError:  # it may have been removed since; the numbers do
             return None
 
-    def _kept(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
+    def kept(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
+        """What ``draw`` gives, kept for the next time under its name and epoch."""
         version = f"{epoch:06d}.{suffix}"
         with _drawing:
             data = self._artifacts.recall(job_id, name, version)

@@ -26,12 +26,16 @@ from service.spec.schema import ClassifierSpec, Distribution, GanSpec, Spec
 from service.spec.validation import read_resolved
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore
 from service.storage.tables import Artifact
+from service.web.inference import evaluating
+from service.web.inference.evaluating import Calibration, Importances
 
 Array = NDArray[Any]
 
 _KEPT_BYTES: Final = 256 * 2**20
 """Of networks that are ready: hundreds of the presets', or three of the largest that a spec may ask for."""
 _KEPT_TABLES_BYTES: Final = 64 * 2**20
+_KEPT_IMPORTANCES: Final = 64
+"""Checkpoints whose columns were shuffled."""
 MAX_CONCURRENT_PREDICTIONS: Final = 4
 """Requests that compute: more would only share the cores, and need memory each."""
 _BATCH: Final = 500
@@ -92,6 +96,9 @@ class Inference:
             key=lambda row, ready, dataset: row.id,
             most_bytes=_KEPT_TABLES_BYTES,
             size_bytes=lambda table: table.probabilities.nbytes,
+        )
+        self._importances = _kept(
+            self._shuffle, key=lambda row, ready, dataset: row.id, most_bytes=_KEPT_IMPORTANCES, size_bytes=lambda _: 1
         )
         self._computing = threading.BoundedSemaphore(MAX_CONCURRENT_PREDICTIONS)
 
@@ -169,6 +176,17 @@ class Inference:
     def validation(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
         """What a classifier takes the validation pictures for, kept for the next time."""
         return self._tables(row, ready, dataset)
+
+    def calibration(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Calibration:
+        """How the confidence of validation predictions goes with their accuracy."""
+        return evaluating.calibration(self.validation(row, ready, dataset), dataset.validation.labels)
+
+    def importances(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
+        """How important each column of a table is, kept for the next time."""
+        return self._importances(row, ready, dataset)
+
+    def _shuffle(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
+        return evaluating.importances(self, ready, dataset)
 
     def _evaluate(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
         return self.predict(ready, dataset.validation.inputs, dataset.info.columns or None)

@@ -125,3 +125,41 @@ class MistakeList(Answer):
     validation_count: int = Field(description="Images in the validation split.")
     class_names: list[str]
     data: list[Mistake]
+
+
+class CalibrationBin(Answer):
+    """Validation predictions of about the same confidence."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None = Field(description="Mean probability of the predicted class; null: the bin is empty.")
+    accuracy: float | None = Field(description="Share of correct predictions; null: the bin is empty.")
+
+
+class CalibrationAnswer(Answer):
+    """How confidence and accuracy go together."""
+
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    validation_count: int
+    expected_error: float = Field(
+        description="Expected calibration error: the mean distance of confidence and accuracy over all predictions."
+    )
+    bins: list[CalibrationBin] = Field(description="Ten, from 0 to 1.")
+
+
+class ColumnImportance(Answer):
+    """How important one column is."""
+
+    column: str
+    mean: float = Field(description="Accuracy that is lost when the column is shuffled; negative: gained.")
+    deviation: float = Field(description="Standard deviation over the repeats.")
+
+
+class ImportanceAnswer(Answer):
+    """How important each column of a table is."""
+
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    accuracy: float = Field(description="On the rows that were used, with all columns as they are.")
+    rows: int = Field(description="Validation rows that were used.")
+    columns: list[ColumnImportance] = Field(description="In the order of the dataset.")

@@ -279,6 +279,12 @@ class MistakesQuery(Query):
     limit: int = Field(24, ge=1, le=256)
 
 
+class CheckpointQuery(Query):
+    """Which checkpoint to evaluate."""
+
+    checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest`, or an epoch number.")
+
+
 class SampleQuery(Query):
     """How to render a sample grid."""
 
