@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
-from service.datasets.tables.values import DATES, MISSING, number
+from service.datasets.tables.values import DATES, MISSING, number, written
 
 MAX_FAULTS: Final = 100
 
@@ -69,6 +69,21 @@ def read_rows(
             if name not in row:
                 read.absent[name] = read.absent.get(name, 0) + 1
     return read
+
+
+def named_row(values: NDArray[np.float64], columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The other way: a stored row as values by column, ``None`` where one is missing."""
+    return {column["name"]: _shown(float(value), column) for value, column in zip(values, columns, strict=True)}
+
+
+def _shown(value: float, column: Mapping[str, Any]) -> Any:
+    if math.isnan(value):
+        return None
+    if "categories" in column:
+        return column["categories"][int(value)]
+    if column["type"] == "date":
+        return written(value, column["format"])
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 import numpy as np
@@ -97,3 +97,11 @@ def dates(texts: Sequence[str], form: str) -> NDArray[np.float64]:
     """
     parse = DATES[form]
     return np.array([math.nan if text in MISSING else parse(text) for text in map(str.strip, texts)], np.float64)
+
+
+def written(days: float, form: str) -> str:
+    """A date as a text of this format."""
+    moment = datetime.fromordinal(_EPOCH) + timedelta(seconds=round(days * 86_400))
+    if form != "iso":
+        return moment.strftime(form)
+    return moment.isoformat() if moment.time() != time() else moment.date().isoformat()

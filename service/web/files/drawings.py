@@ -19,7 +19,7 @@ from service.jobs.events import EventType
 from service.jobs.queries import listing, lookup
 from service.pictures import grids
 from service.spec.schema import Kind
-from service.states import Severity
+from service.states import DatasetKind, Severity
 from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
@@ -124,12 +124,14 @@ class Drawings:
 
     def preview(self, info: datasets.DatasetInfo) -> Picture:
         """A few pictures of each class of a dataset that is here."""
+        require_images(info)
         require_here(info)
         with _drawing:
             return self._preview(info)
 
     def validation_picture(self, info: datasets.DatasetInfo, index: int) -> Picture:
         """One picture of the validation split, as it is."""
+        require_images(info)
         require_here(info)
         dataset = self._repository.load(info)
         return picture(grids.image_png(dataset.validation.inputs[index]))
@@ -175,6 +177,16 @@ def require_here(info: datasets.DatasetInfo) -> None:
         raise Problem(
             "not_yet", "the dataset is not downloaded yet: a worker downloads it for the first job that uses it"
         )
+
+
+def require_images(info: datasets.DatasetInfo) -> None:
+    """Rows of a table have no picture.
+
+    Raises:
+        Problem: the dataset is a table.
+    """
+    if info.kind is DatasetKind.TABLE:
+        raise Problem("not_found", f"{info.name} is a table: there are no images of it")
 
 
 class _Files(Sequence[bytes]):

@@ -12,6 +12,7 @@ from service.datasets import DatasetError, DatasetInfo
 from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
 from service.spec.schema import Kind
+from service.states import DatasetKind
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
 from service.web.middleware.problems import Problem
@@ -69,6 +70,14 @@ def dataset_of(job: Job) -> DatasetInfo:
         DatasetChanged: it is another one by now.
     """
     return services().repository.of_job(job)
+
+
+def is_table(job: Job) -> bool:
+    """Whether a job is trained on a table; also known of one whose dataset is gone, once it has begun."""
+    try:
+        return dataset_of(job).kind is DatasetKind.TABLE
+    except DatasetError:
+        return "preprocessing" in (job.provenance or {})
 
 
 def class_names(job: Job, count: int | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field
 
@@ -103,7 +104,8 @@ class ConfusionCell(Answer):
     count: int = Field(description="Number of images in the cell; at most `limit` are returned.")
     indices: list[int] = Field(description="Indices in the validation split, from 0.")
     confidences: list[float] = Field(description="Probability of the predicted class.")
-    images: list[str] = Field(description="PNGs in base64.")
+    images: list[str] = Field(description="PNGs in base64; none of a table.")
+    rows: list[dict[str, Any]] | None = Field(None, description="Of a table: the rows, as values by column.")
 
 
 class Mistake(Answer):
@@ -114,7 +116,8 @@ class Mistake(Answer):
     predicted_class: int
     confidence: float = Field(description="Probability of the predicted class, in [0, 1].")
     true_confidence: float = Field(description="Probability of the true class.")
-    image: str = Field(description="A PNG in base64.")
+    image: str | None = Field(description="A PNG in base64; null for a row of a table.")
+    row: dict[str, Any] | None = Field(None, description="Of a table: the row, as values by column.")
 
 
 class MistakeList(Answer):

@@ -108,7 +108,7 @@ def delete(name: str) -> None:
     other_media=downloads.AS_OCTETS,
     headers=("If-None-Match",),
     also={304: "The client has it."},
-    problems=("dataset_not_found", "not_yet", "dataset_unavailable"),
+    problems=("dataset_not_found", "not_found", "not_yet", "dataset_unavailable"),
 )
 def preview(name: str) -> Response:
     """Show a few images of each class, one column per class."""
