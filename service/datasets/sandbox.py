@@ -12,14 +12,22 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from service.datasets.formats.photos import is_npz
-from service.datasets.importer import ARCHIVE, MAX_UNPACKED_BYTES, UploadRefused, as_document, import_dataset
-from service.datasets.info import ImportedDataset, Size
+from service.datasets.importer import (
+    ARCHIVE,
+    DEFAULT_PHOTOS,
+    MAX_UNPACKED_BYTES,
+    UploadRefused,
+    as_document,
+    import_dataset,
+)
+from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions
 
 MEMORY_BYTES: Final = 48 * 2**20
 """What the process may map beyond what it has once NumPy is loaded."""
@@ -37,7 +45,7 @@ _log = structlog.get_logger("tapeline.web")
 
 
 def import_in_sandbox(
-    files: Mapping[str, Path], folder: Path, *, fraction: float | None, size: Size | None = None
+    files: Mapping[str, Path], folder: Path, *, fraction: float | None, photos: PhotoOptions = DEFAULT_PHOTOS
 ) -> ImportedDataset:
     """As ``importer.import_dataset``, in a process of its own.
 
@@ -52,7 +60,7 @@ def import_in_sandbox(
         "files": {field: str(path) for field, path in files.items()},
         "folder": str(folder),
         "fraction": fraction,
-        "size": size,
+        "photos": asdict(photos),
         "cpu_s": cpu_s,
         "memory_bytes": PHOTO_MEMORY_BYTES if is_photos else MEMORY_BYTES,
     }
@@ -87,8 +95,9 @@ def main() -> int:
     files = {field: Path(path) for field, path in order["files"].items()}
     answer: Any
     try:
-        size = tuple(order["size"]) if order["size"] else None
-        taken = import_dataset(files, Path(order["folder"]), fraction=order["fraction"], size=size)
+        taken = import_dataset(
+            files, Path(order["folder"]), fraction=order["fraction"], photos=_photo_options(order["photos"])
+        )
         answer = {"taken": as_document(taken)}
     except UploadRefused as error:
         answer = {"faults": error.faults}
@@ -97,6 +106,14 @@ def main() -> int:
         return _STORAGE
     json.dump(answer, sys.stdout)
     return 0
+
+
+def _photo_options(said: Mapping[str, Any]) -> PhotoOptions:
+    return PhotoOptions(
+        size=tuple(said["size"]) if said["size"] else None,
+        channels=Channels(said["channels"]),
+        on_bad=OnBad(said["on_bad"]),
+    )
 
 
 def _limit(cpu_s: int, memory_bytes: int) -> None:
