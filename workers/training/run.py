@@ -141,8 +141,9 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
 
 
 def _shape(dataset: Dataset) -> Shape:
-    rows, columns = dataset.info.image_shape
-    return Shape(rows=rows, columns=columns, classes=dataset.info.classes, train_count=dataset.info.train_count)
+    rows, columns, channels = (*dataset.info.image_shape, 1)[:3]
+    info = dataset.info
+    return Shape(rows=rows, columns=columns, channels=channels, classes=info.classes, train_count=info.train_count)
 
 
 def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:

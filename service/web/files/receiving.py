@@ -80,7 +80,8 @@ class UploadForm(BaseModel):
         "Without a validation folder, `test/` is used for validation; otherwise training never sees it. "
         "Or an NPZ file with the arrays `images` and `labels`, and optionally `validation_images` and "
         "`validation_labels`; names such as `x_train` and `y_test` are accepted. Images have the shape (count, rows, "
-        "columns) or (count, rows, columns, 3) and are integers from 0 to 255, or floats in [0, 1]. Labels are integers from 0 to 255.",
+        "columns) or (count, rows, columns, 3) and are integers from 0 to 255, or floats in [0, 1]. "
+        "Labels are integers from 0 to 255.",
     )
     images: _File = Field(None, description="IDX file with the shape (count, rows, columns).")
     labels: _File = Field(None, description="IDX file with the shape (count).")
