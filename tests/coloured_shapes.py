@@ -19,7 +19,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SHAPES: Final = ("circle", "square", "triangle")
-COLOURS: Final = {"red": (1.0, 0.2, 0.2), "green": (0.2, 1.0, 0.2), "blue": (0.35, 0.35, 1.0), "yellow": (1.0, 1.0, 0.2)}
+COLOURS: Final = {
+    "red": (1.0, 0.2, 0.2),
+    "green": (0.2, 1.0, 0.2),
+    "blue": (0.35, 0.35, 1.0),
+    "yellow": (1.0, 1.0, 0.2),
+}
 CLASSES: Final = tuple(f"{colour}-{shape}" for colour in COLOURS for shape in SHAPES)
 GREY_LIMIT: Final = 1 / len(COLOURS)
 """The highest accuracy that is possible in grey, where every shape is recognised."""
@@ -69,4 +74,4 @@ def _image(rng: np.random.Generator, colour: str, shape: str, side: int) -> Imag
 
 
 if __name__ == "__main__":
-    print(archive(Path(sys.argv[1])))
+    archive(Path(sys.argv[1]))

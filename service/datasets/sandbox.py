@@ -39,7 +39,7 @@ _WALL_FACTOR: Final = 2
 _FILES: Final = 32
 _STORAGE: Final = 3
 """Exit code where the result could not be written."""
-_PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
+PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 _log = structlog.get_logger("tapeline.web")
 
@@ -64,7 +64,7 @@ def import_in_sandbox(
         "cpu_s": cpu_s,
         "memory_bytes": PHOTO_MEMORY_BYTES if is_photos else MEMORY_BYTES,
     }
-    environ = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
+    environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "service.datasets.sandbox"],
@@ -91,7 +91,7 @@ def import_in_sandbox(
 def main() -> int:
     """Read one order, obey, answer."""
     order = json.load(sys.stdin)
-    _limit(order["cpu_s"], order["memory_bytes"])
+    apply_limits(order["cpu_s"], order["memory_bytes"])
     files = {field: Path(path) for field, path in order["files"].items()}
     answer: Any
     try:
@@ -116,7 +116,7 @@ def _photo_options(said: Mapping[str, Any]) -> PhotoOptions:
     )
 
 
-def _limit(cpu_s: int, memory_bytes: int) -> None:
+def apply_limits(cpu_s: int, memory_bytes: int) -> None:
     """Bind this process, for good."""
     limits = {
         resource.RLIMIT_CPU: cpu_s,
