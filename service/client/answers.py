@@ -45,9 +45,9 @@ class Prediction(TypedDict):
     """With ``rows``: values that are no category of their column and were treated as missing."""
     absent_columns: dict[str, int] | None
     """With ``rows``: columns that rows leave out, with the number of these rows."""
-    seen: list[list[list[float]]] | None
-    """With ``explain``: the images after preprocessing."""
-    saliency: list[list[list[float]]] | None
+    seen: list[list[list[Any]]] | None
+    """With ``explain``: the images after preprocessing, as rows of numbers, in colour of triples."""
+    saliency: list[list[list[Any]]] | None
     """With ``explain``: the gradient of the predicted class's logit with respect to each pixel."""
 
 

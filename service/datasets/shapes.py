@@ -6,10 +6,11 @@ from service.spec.estimation.layer_shapes import Shape
 
 def shape_of(info: DatasetInfo) -> Shape:
     """The shape of a dataset; a table is one row of the inputs that its columns become."""
-    rows, columns = info.input_shape[:2]
+    rows, columns, channels = (*info.input_shape, 1)[:3]
     return Shape(
         rows=rows,
         columns=columns,
+        channels=channels,
         kind=info.kind,
         classes=info.classes,
         train_count=info.train_count,

@@ -50,7 +50,11 @@ _checkpoint: Final = click.option(
 @job_argument
 @click.argument("pictures", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
 @_checkpoint
-@click.option("--fit", is_flag=True, help="Crop a drawing and centre it like MNIST digits.")
+@click.option(
+    "--fit",
+    is_flag=True,
+    help="In colour: scale and crop an image as an import does. In grey: centre a drawing like MNIST digits.",
+)
 @click.option("--invert", is_flag=True, help="Invert the images: use it for dark drawings on a light background.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Of a table: a CSV file  [default: stdout]"
@@ -71,8 +75,8 @@ def predict(
     FILE is a PNG, JPEG, WebP, BMP or GIF file, or one CSV or TSV file with the columns of the training data:
     `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the probabilities.
 
-    Images are converted to greyscale and scaled to the size of the training images. Photos are rotated as in their
-    EXIF data.
+    Images are converted to grey or colour, as the training images are, and scaled to their size. Photos are rotated as
+    in their EXIF data.
     """
     from service.cli import tables  # here: it loads NumPy
 

@@ -106,7 +106,7 @@ class Inference:
         """The network of a checkpoint.
 
         Args:
-            image_shape: (rows, columns) of the dataset's pictures.
+            image_shape: (rows, columns) of the dataset's pictures, in colour (rows, columns, 3).
 
         Raises:
             ArtifactDamaged: the file is missing, is not what was written, or does not fit such pictures.
@@ -116,7 +116,7 @@ class Inference:
     def predict(
         self, ready: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None
     ) -> Predictions:
-        """What a classifier takes pictures (n, rows, columns) of levels from 0 to 255 for, or rows of a table.
+        """What a classifier takes pictures (n, *image_shape) of levels from 0 to 255 for, or rows of a table.
 
         Args:
             columns: what the columns of a table are, where not as in its preprocessing.
@@ -128,7 +128,7 @@ class Inference:
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
     def saliency(self, ready: LoadedModel, levels: Array, classes: Array) -> Array:
-        """How the logit of each picture's class changes with each pixel (n, rows, columns), black being 0 and white 1.
+        """How the logit of each picture's class changes with each number (n, *image_shape), black being 0 and white 1.
 
         Simonyan et al. 2014 (arXiv:1312.6034), section 3: the gradient with respect to the input, here with its sign.
         """
