@@ -177,7 +177,7 @@ class ClassifierTrainer:
 
             progress.check_weights(self.model, step)
             with self._average.in_use():
-                validation_loss, predictions = self._evaluate()
+                validation_loss, predictions = self._evaluate(self.validation, self._validation_targets)
             progress.check_finite("val_loss", validation_loss, step)
             metrics = {
                 "train_loss": total_loss / len(self.train),
@@ -253,20 +253,32 @@ class ClassifierTrainer:
         outputs: Array = forward(x, training=training, rng=rng)
         return outputs
 
-    def _evaluate(self) -> tuple[float, Array]:
-        """The loss per validation image, and the predictions."""
+    def test(self, data: ImageData) -> dict[str, float]:
+        """``test_loss`` and ``test_accuracy`` on images that the training never saw, with the weights as they are.
+
+        Raises:
+            DataError, ShapeError: the images do not suit the model.
+        """
+        labels = _labels(data, self.model, "test")
+        targets = self.loss.targets(labels, self.model.units, self.dtype)
+        with self._average.in_use():
+            loss, predictions = self._evaluate(data, targets)
+        return {"test_loss": loss, "test_accuracy": accuracy(labels, predictions)}
+
+    def _evaluate(self, data: ImageData, all_targets: Array) -> tuple[float, Array]:
+        """The loss per image, and the predictions."""
         total, predictions = 0.0, []
         largest = max(math.prod(shape) for shape in self.model.layer_shapes)
         count = max(1, min(_EVALUATION_BATCH, _EVALUATED_NUMBERS // largest))
-        for start in range(0, len(self.validation), count):
+        for start in range(0, len(data), count):
             part = slice(start, start + count)
-            targets = self._validation_targets[part]
+            targets = all_targets[part]
             with np.errstate(over="ignore", invalid="ignore"):
-                outputs = np.asarray(self._outputs(self.validation.inputs(part, self.dtype), training=False))
+                outputs = np.asarray(self._outputs(data.inputs(part, self.dtype), training=False))
                 loss = self.loss(outputs, targets)
             total += per_image(loss, self.loss.reduction, len(targets)) * len(targets)
             predictions.append(outputs.argmax(axis=1))
-        return total / len(self.validation), np.concatenate(predictions)
+        return total / len(data), np.concatenate(predictions)
 
     def _diagnostics(self, norms: GradientNorms) -> dict[str, float]:
         """What the epoch did to the inside of the model (:mod:`engine.evaluation.diagnostics`)."""

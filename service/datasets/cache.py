@@ -1,6 +1,6 @@
 """Loads a dataset: finds its files, downloads them if need be, unpacks them once, maps them into memory.
 
-The cache holds a folder for each state in which a source was met: four .npy files and ``meta.json``. It gets its name
+The cache holds a folder for each state in which a source was met: its .npy files and ``meta.json``. It gets its name
 by one rename when it is whole, so that any number of processes may unpack at once and a killed one leaves only a
 hidden folder. Folders of sources since replaced stay: a training may still have them mapped.
 """
@@ -24,6 +24,9 @@ from service.datasets.errors import DatasetBroken, DatasetUnavailable
 from service.datasets.formats.idx import read_idx_content
 from service.datasets.info import (
     IDX_NAMES,
+    TEST_IMAGES,
+    TEST_LABELS,
+    TEST_NAMES,
     TRAIN_IMAGES,
     TRAIN_LABELS,
     VALIDATION_IMAGES,
@@ -59,6 +62,8 @@ class Dataset:
     train: Examples
     validation: Examples
     sha256: str  # of the unpacked content, as content_sha256 gives it
+    test: Examples | None = None
+    """Never trained on and never validated on: scored once, when the training is over."""
 
 
 def load(
@@ -112,7 +117,8 @@ def _cache_key(paths: Mapping[str, Path], builtin: BuiltIn | None) -> str:
         identity = [[name, builtin.digests[name]] for name in IDX_NAMES]
     else:
         stats = {name: path.stat() for name, path in paths.items()}
-        identity = [[name, str(stats[name].st_size), str(stats[name].st_mtime_ns)] for name in IDX_NAMES]
+        names = (name for name in (*IDX_NAMES, *TEST_NAMES) if name in stats)
+        identity = [[name, str(stats[name].st_size), str(stats[name].st_mtime_ns)] for name in names]
     return hashlib.sha256(json.dumps([_FORMAT, identity]).encode()).hexdigest()[:16]
 
 
@@ -123,12 +129,14 @@ def open_arrays(folder: Path, info: DatasetInfo) -> Dataset:
         OSError, EOFError, ValueError, KeyError: it is not.
     """
     sha256 = str(json.loads((folder / "meta.json").read_text())["sha256"])
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in IDX_NAMES}
+    names = [*IDX_NAMES, *(TEST_NAMES if (folder / f"{TEST_IMAGES}.npy").exists() else ())]
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
     return Dataset(
         info=replace(info, sha256=sha256, available=True),
         train=Examples(arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS]),
         validation=Examples(arrays[VALIDATION_IMAGES], arrays[VALIDATION_LABELS]),
         sha256=sha256,
+        test=Examples(arrays[TEST_IMAGES], arrays[TEST_LABELS]) if TEST_IMAGES in arrays else None,
     )
 
 
@@ -137,7 +145,7 @@ def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) ->
     temporary.mkdir()
     try:
         digests, shapes, largest = {}, {}, {}
-        for name in IDX_NAMES:
+        for name in paths if builtin is None else IDX_NAMES:
             content = read_idx_content(paths[name])
             if builtin is not None and content.sha256 != builtin.digests[name]:
                 raise DatasetBroken(
@@ -150,12 +158,10 @@ def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) ->
             largest[name] = int(content.array.max(initial=0))
             _write_synced(temporary / f"{name}.npy", content.array)
         check_shapes(paths, shapes)
-        if largest[VALIDATION_LABELS] > largest[TRAIN_LABELS]:
-            raise DatasetBroken(
-                paths[VALIDATION_LABELS],
-                f"has the label {largest[VALIDATION_LABELS]}, but the highest training label is "
-                f"{largest[TRAIN_LABELS]}",
-            )
+        for name in (VALIDATION_LABELS, TEST_LABELS):
+            if largest.get(name, 0) > largest[TRAIN_LABELS]:
+                detail = f"has the label {largest[name]}, but the highest training label is {largest[TRAIN_LABELS]}"
+                raise DatasetBroken(paths[name], detail)
         (temporary / "meta.json").write_text(json.dumps({"sha256": content_sha256(digests), "files": digests}))
         _rename_unless_there(temporary, folder)
     finally:

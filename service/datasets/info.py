@@ -17,6 +17,10 @@ VALIDATION_IMAGES = "t10k-images-idx3-ubyte"
 VALIDATION_LABELS = "t10k-labels-idx1-ubyte"
 IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 """MNIST's own names for the four files, in the order in which they are digested."""
+TEST_IMAGES = "test-images-idx3-ubyte"
+TEST_LABELS = "test-labels-idx1-ubyte"
+TEST_NAMES = (TEST_IMAGES, TEST_LABELS)
+"""The files of a test part, which few datasets have. They are digested after the others."""
 
 
 class DatasetState(StrEnum):
@@ -109,10 +113,11 @@ def version_name(name: str, sha256: str) -> str:
 
 
 def content_sha256(digests: Mapping[str, str]) -> str:
-    """One digest for the four files: that of the lines which ``sha256sum`` prints for them, unpacked, in order.
+    """One digest for all files: that of the lines which ``sha256sum`` prints for them, unpacked, in order.
 
     Args:
-        digests: SHA-256 (hex) of each unpacked IDX file, by its name.
+        digests: SHA-256 (hex) of each unpacked IDX file, by its name; those of a test part may be missing.
     """
-    lines = "".join(f"{digests[name]}  {name}\n" for name in IDX_NAMES)
+    names = [*IDX_NAMES, *(name for name in TEST_NAMES if name in digests)]
+    lines = "".join(f"{digests[name]}  {name}\n" for name in names)
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()

@@ -64,6 +64,9 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     if job["started_at"]:
         rows.append(("Training time", Text(duration(job))))
     rows += [("Metrics", Text(line)) for line in _metrics(job, results)]
+    if results["test_epoch"] is not None:
+        scores = (f"{describe(name).label} {number(name, results[name])}" for name in ("test_accuracy", "test_loss"))
+        rows.append(("Test part", Text(f"{', '.join(scores)} (epoch {results['test_epoch']}, scored once)")))
     changed = changed_settings(client, spec)
     rows += [("Settings", Text(f"{name}: {value}")) for name, value in changed.items()] or [
         ("Settings", Text("same as the preset"))

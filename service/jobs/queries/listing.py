@@ -191,7 +191,8 @@ def columns_of(session: Session, wanted: JobFilter, *, owner: str | None = None)
     some = newest.limit(LOOKED_AT).subquery()
     distinct = select(func.min(Job.id)).join(some, some.c.id == Job.id).group_by(Job.spec_hash)
     specs = session.scalars(select(Job.resolved).where(Job.id.in_(distinct))).all()
-    metrics = session.scalars(select(Job.metrics).join(some, some.c.id == Job.id)).all()
+    measured = session.execute(select(Job.metrics, Job.test_scores).join(some, some.c.id == Job.id)).all()
+    metrics = [found for pair in measured for found in pair if found is not None]
     different = {json.dumps(spec, sort_keys=True): spec for spec in specs}
     return occurring(list(different.values()), {name for found in metrics for name in found})
 
