@@ -10,6 +10,7 @@ from service.application.ports import DatasetCatalogue
 from service.datasets.builtins import BUILT_IN
 from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.info import DatasetInfo, DatasetState
+from service.datasets.splits import Split
 from service.errors import Fault, SpecError
 from service.jobs.estimation import estimates
 from service.jobs.estimation.estimates import TrainingCost
@@ -92,6 +93,7 @@ class SpecChecks:
                 faults.append(_dataset_fault(error.code, f"its files are damaged: {error.path.name}: {error.reason}"))
         if faults or spec is None or data is None:
             raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
+        data = data.divided(Split.of(spec.model_dump(mode="json", include={"seed", "dataset"})))
         return validation.match_output_to_dataset(spec, document, shape_of(data)), data
 
     def forecast(self, document: Any, owner: str | None) -> Forecast:
@@ -110,7 +112,7 @@ class SpecChecks:
             raise NetworkMismatch(error, spec, networks) from error
         with self.database.read() as session:
             cost = estimates.plan(session, spec, shape, owner=owner)
-        notes = [*self._notes_on_data(spec, owner), *_notes_on_preset(document, spec, shape)]
+        notes = [*_notes_on_folds(spec), *self._notes_on_data(spec, owner), *_notes_on_preset(document, spec, shape)]
         return Forecast(spec=spec, networks=networks, cost=cost, notes=notes)
 
     def _described(self, name: str, owner: str | None) -> DatasetInfo:
@@ -145,6 +147,8 @@ def shape_of(info: DatasetInfo) -> Shape:
         classes=info.classes,
         train_count=info.train_count,
         validation_count=info.validation_count,
+        test_count=info.test_count,
+        divided=info.split is not None,
     )
 
 
@@ -158,6 +162,13 @@ def _check_fit(document: Any, spec: Spec, shape: Shape) -> None:
         validation.check_fit(spec, shape)
     except SpecError as error:
         raise validation.as_sent(error, document) from error
+
+
+def _notes_on_folds(spec: Spec) -> list[str]:
+    """That there will be several jobs."""
+    if spec.dataset.folds is None or spec.dataset.fold is not None:
+        return []
+    return [f"{spec.dataset.folds} jobs are submitted, one for each fold. The cost is that of one of them."]
 
 
 def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:

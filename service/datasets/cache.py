@@ -5,6 +5,7 @@ by one rename when it is whole, so that any number of processes may unpack at on
 hidden folder. Folders of sources since replaced stay: a training may still have them mapped.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,9 @@ from service.datasets.info import (
     DatasetInfo,
     content_sha256,
 )
+from service.datasets.splits import Split
 
+_SPLIT = int.from_bytes(b"split")  # keeps these random numbers apart from others of the same seed
 _FORMAT = 1  # part of every cache key: raise it when what is stored changes
 
 
@@ -138,6 +142,60 @@ def open_arrays(folder: Path, info: DatasetInfo) -> Dataset:
         sha256=sha256,
         test=Examples(arrays[TEST_IMAGES], arrays[TEST_LABELS]) if TEST_IMAGES in arrays else None,
     )
+
+
+def divide(dataset: Dataset, split: Split) -> Dataset:
+    """The same data, divided anew into training and validation examples."""
+    validated = validation_mask(split, np.concatenate([dataset.train.labels, dataset.validation.labels]))
+    train, validation = (_Chosen(dataset, np.flatnonzero(mask)) for mask in (~validated, validated))
+    info = replace(dataset.info, train_count=len(train), validation_count=len(validation), split=split)
+    return replace(dataset, info=info, train=train, validation=validation)
+
+
+def validation_mask(split: Split, labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which examples of a pool are for validation.
+
+    Each class is shuffled by itself and the classes are put one after the other; taking examples from that order at
+    even distances is stratified, and how many are taken depends on the size of the pool alone. The shuffle is that of
+    raw 64-bit numbers, whose stream NumPy does not change.
+
+    Args:
+        labels: of the whole pool.
+    """
+    count = len(labels)
+    keys = np.random.SFC64(np.random.SeedSequence([split.seed, _SPLIT])).random_raw(count)
+    order = np.lexsort((keys, labels))
+    places = np.arange(count, dtype=np.int64)
+    if split.folds is not None:
+        taken = places % split.folds == split.fold
+    else:
+        wanted = split.validation_count(count)
+        taken = (places + 1) * wanted // count > places * wanted // count
+    chosen = np.zeros(count, np.bool_)
+    chosen[order[taken]] = True
+    return chosen
+
+
+class _Chosen(Examples):
+    """Some examples of a dataset's pool. They are copied when somebody asks for them, which may be never."""
+
+    def __init__(self, dataset: Dataset, places: NDArray[np.intp]) -> None:
+        first, second = dataset.train, dataset.validation
+        inside = int(np.searchsorted(places, len(first)))
+        self._pieces = ((first, places[:inside]), (second, places[inside:] - len(first)))
+        labels = np.concatenate([part.labels[chosen] for part, chosen in self._pieces])
+        object.__setattr__(self, "labels", labels)  # frozen, like all parts
+
+    @functools.cached_property
+    def inputs(self) -> NDArray[np.uint8]:
+        """As ``Examples`` has them."""
+        like = self._pieces[0][0].inputs
+        copied = np.empty((len(self.labels), *like.shape[1:]), like.dtype)
+        done = 0
+        for part, chosen in self._pieces:
+            np.take(part.inputs, chosen, axis=0, out=copied[done : done + len(chosen)], mode="clip")
+            done += len(chosen)
+        return copied
 
 
 def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) -> None:

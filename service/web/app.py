@@ -29,6 +29,7 @@ from service.web.resources.jobs import (
     checkpoints,
     confusion,
     events,
+    folds,
     inference,
     lists,
     plots,
@@ -45,6 +46,7 @@ from service.web.streaming.stream import Hub
 _BLUEPRINTS: Final = (
     lists.blueprint,  # with that of jobs
     results.blueprint,
+    folds.blueprint,
     events.blueprint,
     checkpoints.blueprint,
     samples.blueprint,
@@ -84,7 +86,7 @@ def create_app(settings: Settings) -> Flask:
         database=database,
         artifacts=folder,
         specs=SpecChecks(database=database, datasets=repository),
-        admit=lambda owner: quotas.new_job(owner),
+        admit=lambda owner, count: quotas.new_jobs(owner, count),
         wake_up=publisher.wake,
         represent=lambda job: job_detail(job).model_dump(mode="json"),
     )

@@ -143,7 +143,15 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
 
 def _shape(dataset: Dataset) -> Shape:
     rows, columns = dataset.info.image_shape
-    return Shape(rows=rows, columns=columns, classes=dataset.info.classes, train_count=dataset.info.train_count)
+    return Shape(
+        rows=rows,
+        columns=columns,
+        classes=dataset.info.classes,
+        train_count=dataset.info.train_count,
+        validation_count=dataset.info.validation_count,
+        test_count=dataset.info.test_count,
+        divided=dataset.info.split is not None,
+    )
 
 
 def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:

@@ -52,6 +52,7 @@ class JobFilter:
     spec: str | None = None
     """The spec's hash."""
     parent: str | None = None
+    fold_group: str | None = None
     starred: bool | None = None
     without: Collection[Lacking] = ()
 
@@ -231,6 +232,8 @@ def _conditions(wanted: JobFilter, owner: str | None, *, by_status: bool = True)
         yield Job.spec_hash == wanted.spec
     if wanted.parent is not None:
         yield Job.parent_id == wanted.parent
+    if wanted.fold_group is not None:
+        yield Job.fold_group == wanted.fold_group
     if wanted.starred is not None:
         yield Job.starred.is_(wanted.starred)
     if wanted.text:

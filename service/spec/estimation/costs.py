@@ -45,8 +45,9 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
 
 
 def data_bytes(shape: Shape) -> int:
-    """The training pictures; the engine makes floats of a batch at a time."""
-    return shape.train_count * shape.pixels
+    """The training pictures, and what else the training reads; the engine makes floats of a batch at a time."""
+    copied = shape.train_count + shape.validation_count if shape.divided else 0
+    return (shape.train_count + shape.test_count + copied) * shape.pixels
 
 
 def activation_bytes(spec: Spec, shape: Shape) -> int:

@@ -27,6 +27,7 @@ MAX_SHOWN_PIXELS: Final = 2**21
 """The most pixels of data that one sample grid shows."""
 MAX_SHIFT: Final = 16
 MAX_JUDGED: Final = 10_000
+MAX_FOLDS: Final = 20
 
 
 class _AddedLater:

@@ -145,6 +145,7 @@ class JobSummary(Answer):
         description="The epoch of the parent's checkpoint that it continues from; 0: trained from scratch."
     )
     reproduction: Reproduction | None
+    fold_group: str | None = Field(description="Shared by the jobs of one cross-validation, one for each fold.")
     error: Annotated[JobError | None, BeforeValidator(finite)]
     stopped_early: StoppedEarly | None = Field(description="Why early stopping ended the job; null if it did not.")
     result_digest: str | None
@@ -164,6 +165,12 @@ class JobDetail(JobSummary):
     spec: Document = Field(description="The spec as sent.")
     resolved: Document = Field(description="Full spec (defaults included).")
     provenance: Document | None = Field(description="Environment: versions and hardware that the result depends on.")
+
+
+class SubmittedJob(JobDetail):
+    """A new job; of a spec with `dataset.folds` the first of several."""
+
+    fold_jobs: list[str] = Field([], description="Ids of all jobs of a cross-validation, in the order of the folds.")
 
 
 class LayerItem(Answer):
