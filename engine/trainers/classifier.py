@@ -183,7 +183,9 @@ class ClassifierTrainer:
 
             progress.check_weights(self.model, step)
             with self._average.in_use():
-                validation_loss, predictions, scores = self._evaluate()
+                validation_loss, predictions, scores = self._evaluate(
+                    self.validation, self._validation_labels, self._validation_targets
+                )
             progress.check_finite("val_loss", validation_loss, step)
             metrics = {
                 "train_loss": total_loss / len(self.train),
@@ -266,27 +268,39 @@ class ClassifierTrainer:
         outputs: Array = forward(x, training=training, rng=rng)
         return outputs
 
-    def _evaluate(self) -> tuple[float, Array, dict[str, float]]:
-        """The loss per validation image, the predictions, and the scores of their probabilities."""
+    def test(self, data: Examples) -> dict[str, float]:
+        """``test_loss`` and ``test_accuracy`` on examples that the training never saw, with the weights as they are.
+
+        Raises:
+            DataError, ShapeError: the examples do not suit the model.
+        """
+        labels = _labels(data, self.model, "test")
+        targets = self.loss.targets(labels, self.model.units, self.dtype)
+        with self._average.in_use():
+            loss, predictions, _ = self._evaluate(data, labels, targets)
+        return {"test_loss": loss, "test_accuracy": accuracy(labels, predictions)}
+
+    def _evaluate(self, data: Examples, labels: Array, all_targets: Array) -> tuple[float, Array, dict[str, float]]:
+        """The loss per example, the predictions, and the scores of their probabilities."""
         total, predictions, likelihood, positive = 0.0, [], 0.0, []
         largest = max(math.prod(shape) for shape in self.model.layer_shapes)
         count = max(1, min(_EVALUATION_BATCH, _EVALUATED_NUMBERS // largest))
-        for start in range(0, len(self.validation), count):
+        for start in range(0, len(data), count):
             part = slice(start, start + count)
-            targets = self._validation_targets[part]
+            targets = all_targets[part]
             with np.errstate(over="ignore", invalid="ignore"):
-                outputs = np.asarray(self._outputs(self.validation.inputs(part, self.dtype), training=False))
+                outputs = np.asarray(self._outputs(data.inputs(part, self.dtype), training=False))
                 loss = self.loss(outputs, targets)
             total += per_image(loss, self.loss.reduction, len(targets)) * len(targets)
             predictions.append(outputs.argmax(axis=1))
             probabilities = self._probabilities(outputs)
-            likelihood += float(np.sum(log_likelihoods(self._validation_labels[part], probabilities)))
+            likelihood += float(np.sum(log_likelihoods(labels[part], probabilities)))
             if self.model.units == 2:
                 positive.append(probabilities[:, 1])
-        scores = {"val_log_loss": -likelihood / len(self.validation)}
+        scores = {"val_log_loss": -likelihood / len(data)}
         if positive:
-            scores["val_roc_auc"] = roc_auc(self._validation_labels, np.concatenate(positive))
-        return total / len(self.validation), np.concatenate(predictions), scores
+            scores["val_roc_auc"] = roc_auc(labels, np.concatenate(positive))
+        return total / len(data), np.concatenate(predictions), scores
 
     def _probabilities(self, outputs: Array) -> Array:
         """What the model's outputs, or its logits, say of each class: (n, classes) in [0, 1]."""

@@ -11,6 +11,7 @@ from service.datasets.builtins import BUILT_IN
 from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.info import DatasetInfo, DatasetState
 from service.datasets.shapes import shape_of
+from service.datasets.splits import Split
 from service.errors import Fault, SpecError
 from service.jobs.estimation import estimates
 from service.jobs.estimation.estimates import TrainingCost
@@ -96,6 +97,7 @@ class SpecChecks:
             faults += table_faults(spec, document)
         if faults or spec is None or data is None:
             raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
+        data = data.divided(Split.of(spec.model_dump(mode="json", include={"seed", "dataset"})))
         return validation.match_output_to_dataset(spec, document, shape_of(data)), data
 
     def forecast(self, document: Any, owner: str | None) -> Forecast:
@@ -115,6 +117,7 @@ class SpecChecks:
         with self.database.read() as session:
             cost = estimates.plan(session, spec, shape, owner=owner)
         notes = [
+            *_notes_on_folds(spec),
             *self._notes_on_data(spec, owner),
             *_notes_on_preset(_with_default_preset(document, data), spec, shape),
         ]
@@ -172,6 +175,13 @@ def _check_fit(document: Any, spec: Spec, shape: Shape) -> None:
         validation.check_fit(spec, shape)
     except SpecError as error:
         raise validation.as_sent(error, document) from error
+
+
+def _notes_on_folds(spec: Spec) -> list[str]:
+    """That there will be several jobs."""
+    if spec.dataset.folds is None or spec.dataset.fold is not None:
+        return []
+    return [f"{spec.dataset.folds} jobs are submitted, one for each fold. The cost is that of one of them."]
 
 
 def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:

@@ -71,6 +71,32 @@ class Client:
         options = json_body(spec, **{"Idempotency-Key": idempotency_key or uuid4().hex})
         return self._made("POST", "/jobs", repeatable=True, **options)
 
+    def submit_folds(
+        self, spec: Mapping[str, Any], folds: int | None = None, *, idempotency_key: str | None = None
+    ) -> list[Job]:
+        """Submit a cross-validation: a job for each fold, all of them or none.
+
+        Args:
+            folds: their number, unless the spec names it as ``dataset.folds``.
+        """
+        if folds is not None:
+            data = spec.get("dataset", {})
+            spec = {**spec, "dataset": {**({"name": data} if isinstance(data, str) else data), "folds": folds}}
+        first = self.submit(spec, idempotency_key=idempotency_key)
+        ids = first.get("fold_jobs") or [first.id]
+        return [first, *(self.get(job_id) for job_id in ids if job_id != first.id)]
+
+    def folds(self, job: Job | str) -> dict[str, Any]:
+        """The cross-validation that a job belongs to: ``jobs``, and the ``means`` of their metrics.
+
+        Raises:
+            LookupError: it belongs to none.
+        """
+        group = self._handle(job).refresh()["fold_group"]
+        if group is None:
+            raise LookupError("the job is not a fold of a cross-validation")
+        return self._connection.json("GET", f"/folds/{group}")
+
     def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
         """The resolved spec and its estimated cost; nothing is stored."""
         params = {"dry_run": "true"}

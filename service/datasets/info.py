@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
+from service.datasets.splits import Split
 from service.spec.estimation.features import features_of
 from service.states import DatasetKind
 
@@ -88,9 +89,18 @@ class DatasetInfo:
     )  # what the import of an upload left out or decided
     versions: tuple[str, ...] = ()  # of an upload's name, as `name@digits`, the newest first
     pinned_sha256: str | None = None  # what it must be for one job, which began with it
+    split: Split | None = None  # how one job divides training and validation anew
     download_bytes: int = 0  # of the packed files that are not here
     download_from: tuple[str, ...] = ()  # hosts, tried in turn
     download_problem: str | None = None  # why a download would fail, as far as is known
+
+    def divided(self, split: Split | None) -> Self:
+        """The same data as one job divides them; ``None``: as they are."""
+        if split is None:
+            return self
+        pool = self.train_count + self.validation_count
+        validated = split.validation_count(pool)
+        return replace(self, train_count=pool - validated, validation_count=validated, split=split)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -15,4 +15,6 @@ def shape_of(info: DatasetInfo) -> Shape:
         classes=info.classes,
         train_count=info.train_count,
         validation_count=info.validation_count,
+        test_count=info.test_count,
+        divided=info.split is not None,
     )

@@ -29,6 +29,7 @@ PLACES: Final = {
     "files_stored": "all files of an epoch lie on disk, and no row names them",
     "epoch_committing": "inside the transaction of an epoch, just before it commits",
     "epoch_committed": "the epoch is committed, and files that are not needed any more are still there",
+    "tested": "the training is over and scored on the test part, and nothing of that is written",
     "succeeding": "inside the transaction that ends a job, just before it commits",
     "succeeded": "the job has ended, and the supervisor does not know",
     "handing_back": "inside the transaction that gives a job back, just before it commits",

@@ -71,9 +71,34 @@ def check_fit(spec: Spec, shape: Shape) -> None:
     if spec.batch_size > shape.train_count:
         detail = f"must be at most {shape.train_count}, the number of training images of {spec.dataset.name}"
         faults.append(Fault(pointer="#/batch_size", detail=detail, code="out_of_range"))
+    faults += _split(spec, shape)
     faults += _too_costly(spec, shape)
     if faults:
         raise SpecError(faults)
+
+
+def _split(spec: Spec, shape: Shape) -> list[Fault]:
+    """What is wrong with the division into training and validation examples."""
+    data, found = spec.dataset, []
+
+    def fault(name: str, detail: str, code: str = "unsuitable") -> None:
+        found.append(Fault(pointer=f"#/dataset/{name}", detail=detail, code=code))
+
+    pool = shape.train_count + shape.validation_count
+    if data.folds is not None:
+        if data.validation_fraction is not None:
+            fault("validation_fraction", "cannot be combined with folds: each fold is the validation part of one job")
+        if isinstance(spec, GanSpec):
+            fault("folds", "are for classifiers: a GAN has no accuracy to validate")
+        if data.folds > pool:
+            fault("folds", f"must be at most {pool}, the number of examples of {data.name}", "out_of_range")
+        if data.fold is not None and data.fold >= data.folds:
+            fault("fold", f"must be less than {data.folds}, the number of folds", "out_of_range")
+    elif data.fold is not None:
+        fault("fold", "needs folds, their number")
+    if data.split_seed is not None and data.folds is None and data.validation_fraction is None:
+        fault("split_seed", "has an effect only with validation_fraction or folds")
+    return found
 
 
 def optimizers(spec: Spec) -> list[tuple[str, Optimizer]]:

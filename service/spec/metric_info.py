@@ -90,6 +90,16 @@ METRICS: Final[dict[str, MetricInfo]] = {
         goal=Goal.MAXIMIZE,
         series=5,
     ),
+    "test_loss": MetricInfo(
+        "test loss", "Mean loss on the test part, scored once after the training.", goal=Goal.MINIMIZE, series=3
+    ),
+    "test_accuracy": MetricInfo(
+        "test accuracy",
+        "Share of the test part classified correctly, scored once after the training.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=3,
+    ),
     "d_loss": MetricInfo("discriminator loss", "Loss of the discriminator on real and generated images.", series=1),
     "g_loss": MetricInfo("generator loss", "Loss of the generator against the discriminator.", series=2),
     "d_real": MetricInfo(

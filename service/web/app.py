@@ -33,6 +33,7 @@ from service.web.resources.jobs import (
     evaluation,
     events,
     exports,
+    folds,
     inference,
     lists,
     plots,
@@ -49,6 +50,7 @@ from service.web.streaming.stream import Hub
 _BLUEPRINTS: Final = (
     lists.blueprint,  # with that of jobs
     results.blueprint,
+    folds.blueprint,
     events.blueprint,
     checkpoints.blueprint,
     samples.blueprint,
@@ -90,7 +92,7 @@ def create_app(settings: Settings) -> Flask:
         database=database,
         artifacts=folder,
         specs=SpecChecks(database=database, datasets=repository),
-        admit=lambda owner: quotas.new_job(owner),
+        admit=lambda owner, count: quotas.new_jobs(owner, count),
         wake_up=publisher.wake,
         represent=lambda job: job_detail(job).model_dump(mode="json"),
     )

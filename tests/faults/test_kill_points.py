@@ -27,7 +27,7 @@ SCHEDULES: dict[str, list[str]] = {
     **{place: [f"{place}.{epoch}" for epoch in (1, 2, 3)] for place in EACH_EPOCH},
     **{f"{place}.{kind}": [f"{place}.{kind}"] * 2 for place in EACH_FILE for kind in TRAINED_FILES},
     **{place: [place, place] for place in ("began", "restored")},
-    **{place: [place] for place in ("succeeding", "succeeded")},
+    **{place: [place] for place in ("tested", "succeeding", "succeeded")},
 }
 
 

@@ -110,6 +110,11 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
     )
 
 
+def test_data(dataset: Dataset, resolved: Spec) -> engine.ImageData | None:
+    """The test part of a dataset, if it has one."""
+    return _images(dataset, dataset.test, resolved) if dataset.test is not None else None
+
+
 def _images(dataset: Dataset, part: Examples, whole: Spec) -> engine.ImageData:
     low, high = whole.dataset.scale
     return engine.ImageData(part.inputs, part.labels, scale=(low, high), classes=dataset.info.classes)

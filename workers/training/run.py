@@ -39,6 +39,7 @@ from workers.training.build import Trainer
 from workers.training.epochs import commit_epoch, weights_digest
 from workers.training.health import TrainingDiagnostics
 from workers.training.provenance import machine, provenance
+from workers.training.testing import test_scores
 from workers.training.training_run import StopOrdered, TrainingRun, check_stop
 from workers.usage import OwnMeter
 
@@ -214,8 +215,11 @@ def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: P
                 began = time.monotonic()
                 run.meter.begin_epoch()
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
+    scores = test_scores(run, trainer, dataset)
+    reach("tested")
     orphans = run.lease.succeed(
-        run.lease.digest(weights),
+        run.lease.digest(weights, scores),
+        test_scores=scores,
         stopped_early=asdict(stopped) if stopped else None,
         used=run.meter.total(),
         # Unless the spec says otherwise, a job that has ended keeps its best and its latest checkpoint only.

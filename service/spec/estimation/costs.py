@@ -46,10 +46,11 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
 
 
 def data_bytes(shape: Shape) -> int:
-    """The training pictures; the engine makes floats of a batch at a time."""
+    """The training examples, and what else the training reads; the engine makes floats of a batch at a time."""
+    pool = shape.train_count + shape.validation_count
     if shape.kind is DatasetKind.TABLE:  # mapped as doubles, and what preprocessing makes of them
-        return (shape.train_count + shape.validation_count) * shape.pixels * (8 + 8)
-    return shape.train_count * shape.pixels
+        return (pool * (2 if shape.divided else 1) + shape.test_count) * shape.pixels * (8 + 8)
+    return (shape.train_count + shape.test_count + (pool if shape.divided else 0)) * shape.pixels
 
 
 def activation_bytes(spec: Spec, shape: Shape) -> int:

@@ -49,6 +49,9 @@ class Shape:
     train_count: int
     validation_count: int = 0
     """0 where it is not known."""
+    test_count: int = 0
+    divided: bool = False
+    """Whether training and validation are divided anew: then both are copied into memory."""
 
     @property
     def picture(self) -> Size:

@@ -28,6 +28,7 @@ MAX_SHOWN_PIXELS: Final = 2**21
 MAX_SHIFT: Final = 16
 MAX_CUTOUT: Final = 256
 MAX_JUDGED: Final = 10_000
+MAX_FOLDS: Final = 20
 
 
 class _AddedLater:

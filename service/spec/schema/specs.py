@@ -12,6 +12,7 @@ from service.spec.schema.base import (
     MAX_BATCH,
     MAX_CUTOUT,
     MAX_EPOCHS,
+    MAX_FOLDS,
     MAX_JUDGED,
     MAX_LATENT,
     MAX_SHIFT,
@@ -85,6 +86,20 @@ class Data(Part):
     ]
     """The range that pixel values (0 to 255) are mapped to. Usually 0, 1 for classifiers; GANs whose generator ends in
     tanh need -1, 1."""
+
+    validation_fraction: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None, ADDED_LATER, Field(title="Validation share")
+    ] = None
+    """Divide the dataset's training and validation examples anew: this share of each class is for validation. None:
+    as the dataset has them. The test part, if there is one, stays apart."""
+    folds: Annotated[Annotated[int, Field(ge=2, le=MAX_FOLDS)] | None, ADDED_LATER] = None
+    """Cross-validation: divide the examples into this many folds, of each class as many as of every other. Without
+    `fold`, one job is submitted for each; it validates on its fold and trains on the others."""
+    fold: Annotated[Annotated[int, Field(ge=0, lt=MAX_FOLDS)] | None, ADDED_LATER] = None
+    """The fold that this job validates on, from 0. Without it, there is a job for each."""
+    split_seed: Annotated[Annotated[int, Field(ge=0, le=2**53 - 1)] | None, ADDED_LATER] = None
+    """Seed of the division. None: the seed of the job. Set it to compare jobs of different seeds on the same
+    division."""
 
 
 class ClassifierLoss(Part):

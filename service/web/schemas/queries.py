@@ -108,6 +108,9 @@ class FilterQuery(Query):
     parent: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
         None, description="Id of a job: selects its forks and reproductions."
     )
+    fold_group: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="Selects the jobs of one cross-validation: `fold_group` of any of them."
+    )
     starred: bool | None = None
     without: Annotated[list[Lacking], BeforeValidator(_split)] = Field(
         default=[], description="Jobs without these, repeated or comma-separated."
@@ -116,7 +119,9 @@ class FilterQuery(Query):
     @property
     def wanted(self) -> JobFilter:
         """The filter for the database."""
-        same = self.model_dump(include={"kind", "name", "preset", "dataset", "spec", "parent", "starred", "without"})
+        same = self.model_dump(
+            include={"kind", "name", "preset", "dataset", "spec", "parent", "fold_group", "starred", "without"}
+        )
         return JobFilter(status=self.status or None, tags=self.tag, text=self.q, **same)
 
 
