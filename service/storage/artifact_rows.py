@@ -1,4 +1,4 @@
-"""Rows that stand for the files of jobs, and the sum of their sizes that each job's row keeps."""
+"""Rows of artifacts, and the total of their sizes in the job's row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.storage.tables import Artifact, Job
 
 
 def create(job_id: str, file: StoredFile, *, lease: int) -> Artifact:
-    """The row of a job's file. A file without a committed row does not count."""
+    """The row of a stored file. A file without a committed row does not exist for the service."""
     return Artifact(
         id=new_id("art"),
         job_id=job_id,
@@ -42,7 +42,7 @@ def replace(session: Session, job_id: str, file: StoredFile) -> Artifact:
 
 
 def job_sizes_update() -> Update:
-    """The statement that recomputes the size of every job from its files."""
+    """The statement that recomputes the size of every job from its artifacts."""
     total = select(func.coalesce(func.sum(Artifact.size_bytes), 0)).where(Artifact.job_id == Job.id)
     return update(Job).values(size_bytes=total.scalar_subquery())
 
