@@ -223,7 +223,7 @@ class GanTrainer:
 
     def _both_losses(self, noise: Array, reals: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """As :meth:`_generator_loss`, then the discriminator's loss, the logits of the reals, and its gradients."""
-        with GradientTape(persistent=True, verify=False) as tape:
+        with GradientTape(persistent=True, verify=False, keeps_graph=False) as tape:
             fake_logits = self.discriminator.logits(
                 self.generator(noise, training=True, rng=rng), training=True, rng=rng
             )
