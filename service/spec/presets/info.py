@@ -2,9 +2,8 @@
 
 All measured numbers that the page shows are here and nowhere else. Those on ``mnist``, ``fashion-mnist`` and of GANs
 are the medians of ``benchmarks/results/presets.json``, which a test compares; those of classifiers on ``mnist-10k``
-are of ``python -m benchmarks.presets.training``, the median of seeds 0 to 2 (``seed``: of seed 0). Those of ``table`` are of
-``benchmarks/results/tabular.json``. After new
-measurements, change them here.
+are of ``python -m benchmarks.presets.training``, the median of seeds 0 to 2 (``seed``: of seed 0). Those of ``table``
+are of ``benchmarks/results/tabular.json``. After new measurements, change them here.
 """
 
 from __future__ import annotations
