@@ -22,7 +22,7 @@ from engine.nn.containers import Sequential
 from engine.nn.convolution import Conv2D
 from engine.nn.dropout import Dropout
 from engine.nn.linear import Dense
-from engine.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from engine.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError, balanced_class_weights
 from engine.nn.normalization import BatchNorm
 from engine.nn.pooling import MaxPool2D, Upsample2D
 from engine.nn.shape import Flatten, Reshape
@@ -73,6 +73,7 @@ __all__ = [
     "Tensor",
     "Upsample2D",
     "accuracy",
+    "balanced_class_weights",
     "batches",
     "checkpoint",
     "confusion_matrix",
