@@ -1,4 +1,4 @@
-"""Mutates IDX, gzip and NPZ files at random and has them read: ``make fuzz MINUTES=10``. It prints its seed.
+"""Mutates IDX, gzip, NPZ and archives of images at random and has them read: ``make fuzz MINUTES=10``; prints its seed.
 
 Whatever the bytes are, the readers give arrays or one of their own errors, take little memory, and come to an end.
 A plain mutator, since coverage-guided fuzzers for Python come without wheels for most versions of it.
@@ -10,23 +10,45 @@ import argparse
 import contextlib
 import gzip
 import io
+import json
 import random
 import resource
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.idx import idx_header, read_idx
-from service.datasets.importer import UploadRefused, import_dataset
+from service.datasets.importer import DEFAULT_PHOTOS, UploadRefused, as_document, import_dataset
+from service.datasets.info import Channels, OnBad, PhotoOptions
 
 INTERESTING = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"PK\1\2")
-TEXTS = (b"True", b"|O", b"<f8", b"9999999999", b"'shape'", b"(", b"),", b"-1", b".npy", b"../", b"\x93NUMPY")
+TEXTS = (
+    b"True",
+    b"|O",
+    b"<f8",
+    b"9999999999",
+    b"'shape'",
+    b"(",
+    b"),",
+    b"-1",
+    b".npy",
+    b"../",
+    b"\x93NUMPY",
+    b"ustar",
+    b"IHDR",
+    b"IDAT",
+    b"PLTE",
+)
 MAX_GROWTH_BYTES = 100 * 2**20
 SLOW_S = 1.0
 
@@ -44,7 +66,77 @@ def seeds() -> list[tuple[str, bytes]]:
             buffer = io.BytesIO()
             save(buffer, images=pixels, labels=labels)
             made.append(("archive", buffer.getvalue()))
-    return made
+    return made + [("archive", data) for data in _archives()]
+
+
+def _archives() -> Iterator[bytes]:
+    """Archives of images in all formats, in grey and in colour, with parts and without."""
+    shades = (Image.linear_gradient("L").resize((9, 7)), Image.radial_gradient("L").resize((9, 7)))
+    hues = tuple(
+        Image.merge("RGB", (shade, shade.rotate(180), shade.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
+        for shade in shades
+    )
+    kinds = [("PNG", {}), ("JPEG", {"quality": 80}), ("WEBP", {}), ("BMP", {}), ("GIF", {})]
+    for images in (shades, hues):
+        for fmt, how in kinds:
+            data = [_saved(image, fmt, **how) for image in images]
+            name = fmt.lower()
+            files = {
+                f"{label}/{index}.{name}": one for label, one in zip("ab", data, strict=True) for index in range(7)
+            }
+            yield _zipped(files, zipfile.ZIP_STORED)
+            yield _zipped(
+                {f"d/train/{path}": one for path, one in files.items()} | {f"d/val/a/x.{name}": data[0]},
+                zipfile.ZIP_DEFLATED,
+            )
+            tar = _tarred(files, tarfile.GNU_FORMAT if fmt == "PNG" else tarfile.PAX_FORMAT)
+            yield tar
+            yield gzip.compress(tar)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    odd = [
+        _saved(hues[0], "JPEG", exif=exif),
+        _saved(hues[1].convert("CMYK"), "JPEG"),
+        _saved(hues[0].quantize(8), "PNG"),
+    ]
+    odd.append(_saved(hues[0].convert("RGBA"), "PNG", compress_level=0))
+    yield _zipped({f"{'ab'[n % 2]}/{n}.png": odd[n % 4] for n in range(16)}, zipfile.ZIP_STORED)
+
+
+def _saved(image: Image.Image, fmt: str, **how: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, fmt, **how)
+    return file.getvalue()
+
+
+def _zipped(files: dict[str, bytes], method: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def _tarred(files: dict[str, bytes], fmt: int) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=fmt) as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def options_of(field: str, data: bytes) -> list[PhotoOptions]:
+    """How an archive may be read; of arrays there is one way."""
+    if field != "archive" or b".npy" in data:
+        return [DEFAULT_PHOTOS]
+    return [
+        DEFAULT_PHOTOS,
+        PhotoOptions(size=(4, 5), channels=Channels.COLOUR),
+        PhotoOptions(size=(4, 5), on_bad=OnBad.SKIP),
+        PhotoOptions(channels=Channels.GREY, on_bad=OnBad.SKIP),
+    ]
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:
@@ -68,7 +160,7 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
     return bytes(changed)
 
 
-def read(folder: Path, field: str, data: bytes, good: dict[str, bytes]) -> str:
+def read(folder: Path, field: str, data: bytes, good: dict[str, bytes], options: PhotoOptions = DEFAULT_PHOTOS) -> str:
     """What came of it; whatever else is raised passes through."""
     path = folder / field
     path.write_bytes(data)
@@ -83,10 +175,12 @@ def read(folder: Path, field: str, data: bytes, good: dict[str, bytes]) -> str:
     arrays = folder / "arrays"
     arrays.mkdir()
     try:
-        import_dataset(files, arrays, fraction=None)
-    except UploadRefused:
+        taken = import_dataset(files, arrays, fraction=None, photos=options)
+    except UploadRefused as error:
+        str(error).encode()  # as an answer has to
         return "refused"
     else:
+        json.dumps(as_document(taken), ensure_ascii=False).encode()
         return "taken in"
     finally:
         for file in arrays.iterdir():
@@ -107,14 +201,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for field, data in corpus:
-            assert read(folder, field, data, good) == "taken in", field
+            assert read(folder, field, data, good, options_of(field, data)[-2:][0]) == "taken in", field
         began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         while time.monotonic() < deadline:
             field, data = rng.choice(corpus)
             changed = mutate(rng, data)
             start = time.process_time()
             try:
-                came[read(folder, field, changed, good)] += 1
+                came[read(folder, field, changed, good, rng.choice(options_of(field, changed)))] += 1
             except BaseException:
                 Path(f"fuzz-{field}.bin").write_bytes(changed)
                 print(f"found with {field}; the file is fuzz-{field}.bin", file=sys.stderr)
