@@ -42,6 +42,7 @@ PATHS: Final = {
     "artifact_id": "art_01J00000000000000000000000",
     "key_id": "key_0123456789ab",
     "form": "png",
+    "target": "onnx",
     "true": "4",
     "predicted": "9",
     "name": "mnist-10k",
