@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from service.spec.estimation.features import features_of
 from service.states import DatasetKind
 
 Size = tuple[int, int]
@@ -17,6 +18,8 @@ VALIDATION_IMAGES = "t10k-images-idx3-ubyte"
 VALIDATION_LABELS = "t10k-labels-idx1-ubyte"
 IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 """MNIST's own names for the four files, in the order in which they are digested."""
+COLUMNS_FILE = "columns.json"
+"""What the digest of a table also covers: its columns and class names, as canonical JSON."""
 
 
 class DatasetState(StrEnum):
@@ -53,6 +56,11 @@ class DatasetInfo:
     download_bytes: int = 0  # of the packed files that are not here
     download_from: tuple[str, ...] = ()  # hosts, tried in turn
     download_problem: str | None = None  # why a download would fail, as far as is known
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """``image_shape``, or one row of the inputs that the columns of a table become."""
+        return (1, features_of(self.columns)) if self.kind is DatasetKind.TABLE else self.image_shape
 
     @property
     def version(self) -> str | None:
@@ -103,6 +111,16 @@ class ImportedDataset:
     """What was left out or decided, for the person who sent the files."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """What a person says about a table."""
+
+    target: str | None = None
+    """The label column; ``None``: the last one."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """By column: number, category, date or ignore; other columns are detected."""
+
+
 def version_name(name: str, sha256: str) -> str:
     """The name of one version of an upload: ``mine@1a2b3c4d5e6f``."""
     return f"{name}@{sha256.removeprefix('sha256:')[:12]}"
@@ -112,7 +130,9 @@ def content_sha256(digests: Mapping[str, str]) -> str:
     """One digest for the four files: that of the lines which ``sha256sum`` prints for them, unpacked, in order.
 
     Args:
-        digests: SHA-256 (hex) of each unpacked IDX file, by its name.
+        digests: SHA-256 (hex) of each unpacked IDX file, by its name. Those of a table's rows are IDX files of
+            doubles, and ``COLUMNS_FILE`` comes after the four.
     """
-    lines = "".join(f"{digests[name]}  {name}\n" for name in IDX_NAMES)
+    names = (*IDX_NAMES, *(name for name in (COLUMNS_FILE,) if name in digests))
+    lines = "".join(f"{digests[name]}  {name}\n" for name in names)
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()

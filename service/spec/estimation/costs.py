@@ -7,6 +7,7 @@ from typing import Final
 
 from service.spec.estimation.layer_shapes import Network, Shape, networks
 from service.spec.schema import Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
+from service.states import DatasetKind
 
 _EVALUATED: Final = 500
 _EVALUATED_NUMBERS: Final = 2**21
@@ -46,6 +47,8 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
 
 def data_bytes(shape: Shape) -> int:
     """The training pictures; the engine makes floats of a batch at a time."""
+    if shape.kind is DatasetKind.TABLE:  # mapped as doubles, and what preprocessing makes of them
+        return (shape.train_count + shape.validation_count) * shape.pixels * (8 + 8)
     return shape.train_count * shape.pixels
 
 

@@ -28,6 +28,7 @@ from service.spec.schema import (
     Spec,
     Upsample2D,
 )
+from service.states import DatasetKind
 
 Size: TypeAlias = tuple[int, ...]
 
@@ -41,6 +42,8 @@ class Shape:
 
     rows: int
     columns: int
+    kind: DatasetKind = DatasetKind.IMAGES
+    """A table is one row of ``columns`` inputs."""
     classes: int
     train_count: int
     validation_count: int = 0

@@ -293,6 +293,12 @@ class ExportQuery(Query):
     v: Text | None = Field(None, description="Ignored; a new value makes a browser load the file again.")
 
 
+class CheckpointQuery(Query):
+    """Which checkpoint to evaluate."""
+
+    checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest`, or an epoch number.")
+
+
 class SampleQuery(Query):
     """How to render a sample grid."""
 
