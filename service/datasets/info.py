@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -40,7 +40,9 @@ class DatasetInfo:
     title: str
     kind: DatasetKind = DatasetKind.IMAGES
     image_shape: tuple[int, ...]  # (rows, columns), in colour (rows, columns, 3); empty: a table, or broken files
-    columns: tuple[Mapping[str, Any], ...] = ()  # of a table, in the file's order: name, type, ...
+    columns: tuple[Mapping[str, Any], ...] = field(
+        default=(), hash=False
+    )  # of a table, in the file's order: name, type, ...
     classes: int
     train_count: int
     validation_count: int
@@ -52,7 +54,9 @@ class DatasetInfo:
     available: bool  # can be had without a download
     problem: str | None = None  # what is wrong with its files, if something is
     upload_id: str | None = None  # of a dataset that a person sent
-    report: Mapping[str, Any] | None = None  # what the import of an upload left out or decided
+    report: Mapping[str, Any] | None = field(
+        default=None, hash=False
+    )  # what the import of an upload left out or decided
     versions: tuple[str, ...] = ()  # of an upload's name, as `name@digits`, the newest first
     pinned_sha256: str | None = None  # what it must be for one job, which began with it
     split: Split | None = None  # how one job divides training and validation anew

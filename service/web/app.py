@@ -11,6 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from service.application.datasets import DatasetUploads
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
+from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.repository import DatasetRepository
 from service.errors import ArtifactNotFound, JobNotFound
 from service.jobs.uploads import UploadFolder
@@ -36,8 +37,19 @@ from service.web.resources.jobs import (
     results,
     samples,
 )
-from service.web.resources.pages import documents, job_view, pages, service_pages
-from service.web.resources.service import audit, datasets, health, keys, limits, presets, sessions, usage, workers
+from service.web.resources.pages import dataset_pages, documents, job_view, pages, service_pages
+from service.web.resources.service import (
+    audit,
+    dataset_content,
+    datasets,
+    health,
+    keys,
+    limits,
+    presets,
+    sessions,
+    usage,
+    workers,
+)
 from service.web.schemas.jobs import job_detail
 from service.web.services import EXTENSION, Services
 from service.web.streaming.feed import AllJobsStream
@@ -55,6 +67,7 @@ _BLUEPRINTS: Final = (
     confusion.blueprint,
     artifacts.blueprint,
     datasets.blueprint,
+    dataset_content.blueprint,
     workers.blueprint,
     presets.blueprint,
     limits.blueprint,
@@ -67,6 +80,7 @@ _BLUEPRINTS: Final = (
     pages.blueprint,
     job_view.blueprint,
     service_pages.blueprint,
+    dataset_pages.blueprint,
 )
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 
@@ -107,6 +121,7 @@ def create_app(settings: Settings) -> Flask:
         jobs=jobs,
         dataset_uploads=dataset_uploads,
         drawings=Drawings(repository, database, folder),
+        explorer=DatasetExplorer(repository),
         publisher=publisher,
         hub=Hub(database),
         feed=AllJobsStream(database),

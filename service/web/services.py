@@ -9,6 +9,7 @@ from flask import current_app, g
 
 from service.application.datasets import DatasetUploads
 from service.application.jobs import Jobs
+from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.repository import DatasetRepository
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactStore
@@ -37,6 +38,7 @@ class Services:
     jobs: Jobs
     dataset_uploads: DatasetUploads
     drawings: Drawings
+    explorer: DatasetExplorer
     publisher: Publisher
     hub: Hub
     feed: AllJobsStream
