@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import memory
+from engine.augmentation import Augmentation
 from engine.autograd.graph import Array
 from engine.autograd.tape import GradientTape
 from engine.checkpoint import State
-from engine.data import ImageData, batch_count, batches, check_labels, draw_shifts, generator_for
-from engine.errors import CheckpointError, DataError, SettingError, ShapeError
+from engine.data import ImageData, batch_count, batches, check_labels, generator_for
+from engine.errors import CheckpointError, DataError, ShapeError
 from engine.evaluation.diagnostics import GradientNorms, activation_metrics, activations, probe
 from engine.evaluation.metrics import accuracy, confusion_matrix
 from engine.nn.containers import Sequential
@@ -46,7 +47,7 @@ class ClassifierSamples:
     """The first validation images, and the model's predictions for them.
 
     Attributes:
-        images: uint8 (n, height, width).
+        images: uint8 (n, height, width), in colour (n, height, width, 3).
         labels, predictions: int64 (n,).
         confidences: (n,) in [0, 1]: the model's output for its prediction.
     """
@@ -65,8 +66,8 @@ class ClassifierTrainer:
         schedule: multiplies the optimizer's learning rate, step by step.
         train, validation: images with labels.
         seed: with the epoch, the source of all that is random.
-        max_shift: augmentation: each time it is drawn, a training image is shifted at random by up to this many pixels
-            in each direction, and padded with zeros. 0: no shift.
+        max_shift, flip, cutout: what happens at random to a training image each time it is drawn, see
+            :class:`engine.augmentation.Augmentation`.
         average_decay: validate and predict with an average of the weights (:mod:`engine.optim.averaging`); None: with
             the last weights.
         early_stopping: ends the run when a metric no longer becomes better; None: never.
@@ -93,18 +94,16 @@ class ClassifierTrainer:
         shuffle: bool,
         seed: int,
         max_shift: int = 0,
+        flip: bool = False,
+        cutout: int = 0,
         average_decay: float | None = None,
         early_stopping: EarlyStopping | None = None,
         dtype: DTypeLike = np.float32,
         replay: bool = True,
     ) -> None:
         loss.check_activation(model.activation)
-        sides = train.images.shape[1:]
-        if max_shift < 0 or (max_shift and (len(sides) != 2 or max_shift >= min(sides))):
-            raise SettingError(
-                f"max_shift {max_shift} must not be negative, nor move images of {sides} pixels out of sight",
-                setting="max_shift",
-            )
+        self.augmentation = Augmentation(max_shift, flip, cutout)
+        self.augmentation.check(train.images.shape[1:])
         self._train_labels = _labels(train, model, "training")
         self._validation_labels = _labels(validation, model, "validation")
         self._train_targets = loss.targets(self._train_labels, model.units, dtype)
@@ -118,7 +117,6 @@ class ClassifierTrainer:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
-        self.max_shift = max_shift
         self.dtype = np.dtype(dtype)
         check_dtype(self.dtype, model)
         self.replay = replay
@@ -158,8 +156,8 @@ class ClassifierTrainer:
             for batch in batches(
                 len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
             ):
-                shifts = draw_shifts(augment, len(batch), self.max_shift) if self.max_shift else None
-                inputs = self.train.inputs(batch, self.dtype, x if len(batch) == len(x) else x[: len(batch)], shifts)
+                changes = self.augmentation.draw(augment, len(batch), self.train.images.shape[1:])
+                inputs = self.train.inputs(batch, self.dtype, x if len(batch) == len(x) else x[: len(batch)], changes)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss says it better
                     loss, outputs, *gradients = replay(self._losses, inputs, self._train_targets[batch], rng=dropout)
                     value = per_image(loss, self.loss.reduction, len(batch))

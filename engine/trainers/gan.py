@@ -329,11 +329,11 @@ class GanTrainer:
         return parts if self._average.decay is None else [*parts, "generator.training.layers."]
 
     def samples(self, count: int) -> Array:
-        """Images uint8 (count, height, width) from noise that is the same in every epoch."""
+        """Images uint8 (count, *shape of an image) from noise that is the same in every epoch."""
         return self.generate(self.latent.draw(generator_for(self.seed, "samples"), count, self.dtype))
 
     def generate(self, latent: Any) -> Array:
-        """Images uint8 (count, height, width) from ``latent`` (count, dim).
+        """Images uint8 (count, *shape of an image) from ``latent`` (count, dim).
 
         Raises:
             ShapeError: it has another shape.

@@ -17,6 +17,8 @@ MAX_SIDE: Final = 2048
 
 MAX_PIXELS: Final = 2**24
 """The most pixels of all pictures of one request together, sent or made."""
+MAX_PHOTO_PIXELS: Final = 2**26
+"""The same of JPEG, WebP, BMP and GIF files that are scaled down while they are decoded."""
 MAX_NUMBERS: Final = 2**21
 """The most pixels of a request that is answered in numbers."""
 
@@ -31,10 +33,12 @@ class PredictRequest(Part):
     """Images to classify."""
 
     images: Annotated[list[Any], Field(min_length=1, max_length=MAX_IMAGES)]
-    """Each is a PNG in base64 (or a data URL), or numbers in [0, 1], where 0 is black, as rows or as one flat list."""
+    """Each is a PNG, JPEG, WebP, BMP or GIF file in base64 (or a data URL), or numbers in [0, 1], where 0 is black, as
+    rows (in colour, rows of triples) or as one flat list."""
     checkpoint: Which = "best"
     fit: bool = False
-    """Crop a drawing, scale it and centre its centre of mass, like MNIST digits."""
+    """For datasets in colour: scale an image to cover the dataset's size, and crop it evenly, as an import does. For
+    others: crop a drawing, scale it and centre its centre of mass, like MNIST digits."""
     invert: bool = False
     """Invert the images: use it for dark drawings on a light background."""
     explain: bool = False

@@ -105,7 +105,7 @@ class SpecChecks:
         """
         spec, data = self.resolve(document, owner)
         shape = shape_of(data)
-        networks = layer_shapes.networks(spec, shape.rows, shape.columns)
+        networks = layer_shapes.networks(spec, shape)
         try:
             _check_fit(document, spec, shape)
         except SpecError as error:
@@ -140,10 +140,11 @@ class SpecChecks:
 
 def shape_of(info: DatasetInfo) -> Shape:
     """What a spec has to fit."""
-    rows, columns = info.image_shape
+    rows, columns, channels = (*info.image_shape, 1)[:3]
     return Shape(
         rows=rows,
         columns=columns,
+        channels=channels,
         classes=info.classes,
         train_count=info.train_count,
         validation_count=info.validation_count,
@@ -175,10 +176,10 @@ def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
     """Where the preset was adapted to the data."""
     preset = validation.resolve(document)
     notes = []
-    if shape.rows != DIGIT_SIDE or shape.columns != DIGIT_SIDE:
+    if shape.picture != (DIGIT_SIDE, DIGIT_SIDE, 1):
         before, after = ([part["layers"] for part in _parts(one.model_dump(mode="json"))] for one in (preset, spec))
         if before != after:
-            notes.append(f"The layers of preset {spec.preset} are adapted to images of {shape.rows} x {shape.columns}.")
+            notes.append(f"The layers of preset {spec.preset} are adapted to images of {shape.described}.")
     if spec.batch_size != preset.batch_size:
         notes.append(f"batch_size is {spec.batch_size}, the number of training images of {spec.dataset.name}.")
     if spec.samples.count != preset.samples.count:

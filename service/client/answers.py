@@ -41,9 +41,9 @@ class Prediction(TypedDict):
     """For each image, the probability of each class."""
     checkpoint: int
     """The epoch of the checkpoint that was used."""
-    seen: list[list[list[float]]] | None
-    """With ``explain``: the images after preprocessing."""
-    saliency: list[list[list[float]]] | None
+    seen: list[list[list[Any]]] | None
+    """With ``explain``: the images after preprocessing, as rows of numbers, in colour of triples."""
+    saliency: list[list[list[Any]]] | None
     """With ``explain``: the gradient of the predicted class's logit with respect to each pixel."""
 
 

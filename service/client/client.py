@@ -310,6 +310,8 @@ class Client:
         *,
         validation_fraction: float | None = None,
         size: str | None = None,
+        channels: Literal["1", "3", "auto"] | None = None,
+        on_bad: Literal["error", "skip"] | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> dict[str, Any]:
         """Upload a dataset.
@@ -319,9 +321,12 @@ class Client:
                 ``validation_images`` and ``validation_labels``. Files are streamed.
             validation_fraction: share of each class that becomes validation data, where no files are given for it.
             size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
+            channels: ``1`` stores such images in grey, ``3`` in colour; by default colours decide.
+            on_bad: ``skip`` leaves out images that cannot be read; the answer's ``report`` names them.
             on_progress: called with the number of bytes read each time that a piece of a file is about to be sent.
         """
         fields = {"name": name, "validation_fraction": validation_fraction, "size": size}
+        fields |= {"channels": channels, "on_bad": on_bad}
         fields = {field: value for field, value in fields.items() if value is not None}
         with ExitStack() as opened:
             parts: dict[str, IO[bytes]] = {}

@@ -1,4 +1,4 @@
-"""What is known of a dataset, and the names and digests of its four files."""
+"""What is known of a dataset, how it is imported, and the names and digests of its files."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,39 @@ TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"
 VALIDATION_IMAGES = "t10k-images-idx3-ubyte"
 VALIDATION_LABELS = "t10k-labels-idx1-ubyte"
-IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
-"""MNIST's own names for the four files, in the order in which they are digested."""
 TEST_IMAGES = "test-images-idx3-ubyte"
 TEST_LABELS = "test-labels-idx1-ubyte"
+IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
+"""MNIST's own names for the four files, in the order in which they are digested."""
 TEST_NAMES = (TEST_IMAGES, TEST_LABELS)
-"""The files of a test part, which few datasets have. They are digested after the others."""
+"""Two more, of a dataset with a part that is scored once, at the end."""
+
+
+class Channels(StrEnum):
+    """How the images of an archive are stored."""
+
+    GREY = "1"
+    COLOUR = "3"
+    AUTO = "auto"
+    """In colour where any image has a saturated pixel."""
+
+
+class OnBad(StrEnum):
+    """What becomes of an archive with images that cannot be read."""
+
+    ERROR = "error"
+    SKIP = "skip"
+    """They are left out, and the report names them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotoOptions:
+    """How an archive of image files is read."""
+
+    size: Size | None = None
+    """Scale every image to cover this size and cut off what juts out, evenly. Without it all must have one size."""
+    channels: Channels = Channels.AUTO
+    on_bad: OnBad = OnBad.ERROR
 
 
 class DatasetState(StrEnum):

@@ -12,14 +12,22 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from service.datasets.formats.photos import is_npz
-from service.datasets.importer import ARCHIVE, MAX_UNPACKED_BYTES, UploadRefused, as_document, import_dataset
-from service.datasets.info import ImportedDataset, Size
+from service.datasets.importer import (
+    ARCHIVE,
+    DEFAULT_PHOTOS,
+    MAX_UNPACKED_BYTES,
+    UploadRefused,
+    as_document,
+    import_dataset,
+)
+from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions
 
 MEMORY_BYTES: Final = 48 * 2**20
 """What the process may map beyond what it has once NumPy is loaded."""
@@ -31,13 +39,13 @@ _WALL_FACTOR: Final = 2
 _FILES: Final = 32
 _STORAGE: Final = 3
 """Exit code where the result could not be written."""
-_PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
+PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 _log = structlog.get_logger("tapeline.web")
 
 
 def import_in_sandbox(
-    files: Mapping[str, Path], folder: Path, *, fraction: float | None, size: Size | None = None
+    files: Mapping[str, Path], folder: Path, *, fraction: float | None, photos: PhotoOptions = DEFAULT_PHOTOS
 ) -> ImportedDataset:
     """As ``importer.import_dataset``, in a process of its own.
 
@@ -52,11 +60,11 @@ def import_in_sandbox(
         "files": {field: str(path) for field, path in files.items()},
         "folder": str(folder),
         "fraction": fraction,
-        "size": size,
+        "photos": asdict(photos),
         "cpu_s": cpu_s,
         "memory_bytes": PHOTO_MEMORY_BYTES if is_photos else MEMORY_BYTES,
     }
-    environ = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
+    environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "service.datasets.sandbox"],
@@ -83,12 +91,13 @@ def import_in_sandbox(
 def main() -> int:
     """Read one order, obey, answer."""
     order = json.load(sys.stdin)
-    _limit(order["cpu_s"], order["memory_bytes"])
+    apply_limits(order["cpu_s"], order["memory_bytes"])
     files = {field: Path(path) for field, path in order["files"].items()}
     answer: Any
     try:
-        size = tuple(order["size"]) if order["size"] else None
-        taken = import_dataset(files, Path(order["folder"]), fraction=order["fraction"], size=size)
+        taken = import_dataset(
+            files, Path(order["folder"]), fraction=order["fraction"], photos=_photo_options(order["photos"])
+        )
         answer = {"taken": as_document(taken)}
     except UploadRefused as error:
         answer = {"faults": error.faults}
@@ -99,7 +108,15 @@ def main() -> int:
     return 0
 
 
-def _limit(cpu_s: int, memory_bytes: int) -> None:
+def _photo_options(said: Mapping[str, Any]) -> PhotoOptions:
+    return PhotoOptions(
+        size=tuple(said["size"]) if said["size"] else None,
+        channels=Channels(said["channels"]),
+        on_bad=OnBad(said["on_bad"]),
+    )
+
+
+def apply_limits(cpu_s: int, memory_bytes: int) -> None:
     """Bind this process, for good."""
     limits = {
         resource.RLIMIT_CPU: cpu_s,

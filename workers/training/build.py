@@ -61,6 +61,8 @@ def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.Classifier
         shuffle=resolved.shuffle,
         seed=resolved.seed,
         max_shift=resolved.augmentation.max_shift,
+        flip=resolved.augmentation.flip,
+        cutout=resolved.augmentation.cutout,
         average_decay=resolved.average_decay,
         early_stopping=_early_stopping(resolved.early_stopping),
         dtype=np.dtype(resolved.dtype.value),

@@ -142,10 +142,11 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
 
 
 def _shape(dataset: Dataset) -> Shape:
-    rows, columns = dataset.info.image_shape
+    rows, columns, channels = (*dataset.info.image_shape, 1)[:3]
     return Shape(
         rows=rows,
         columns=columns,
+        channels=channels,
         classes=dataset.info.classes,
         train_count=dataset.info.train_count,
         validation_count=dataset.info.validation_count,

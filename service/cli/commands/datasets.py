@@ -26,10 +26,12 @@ from service.cli.dataset_rows import dataset_rows
 from service.cli.errors import Failure
 from service.cli.target import Target, service_options
 from service.cli.text import print_rows, to_json, visible
+from service.datasets.info import Channels, OnBad, PhotoOptions
 from service.spec import metric_info
 
 _ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
 _SHOWN_CLASSES: Final = 10
+_NAMED_FILES: Final = 5
 
 
 @click.group("datasets", invoke_without_command=True)
@@ -82,6 +84,16 @@ def show_dataset(target: Target, name: str) -> None:
 @click.option("--name", help="Name of the dataset; the first argument otherwise.")
 @click.option("--size", help="Scale and crop image files to this size in pixels: 32, or 32x24 for width x height.")
 @click.option(
+    "--channels",
+    type=click.Choice([*Channels]),
+    help="1 stores image files in grey, 3 in colour, auto in colour if any has colours (default: auto).",
+)
+@click.option(
+    "--on-bad",
+    type=click.Choice([*OnBad]),
+    help="skip leaves out image files that are truncated or no images, and names them (default: error).",
+)
+@click.option(
     "--validation-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of each class to set aside for validation if there are no validation files (default: 0.15).",
@@ -89,16 +101,22 @@ def show_dataset(target: Target, name: str) -> None:
 @service_options
 @click.pass_obj
 def upload(
-    target: Target, paths: tuple[Path, ...], name: str | None, size: str | None, validation_fraction: float | None
+    target: Target,
+    paths: tuple[Path, ...],
+    name: str | None,
+    size: str | None,
+    channels: Channels | None,
+    on_bad: OnBad | None,
+    validation_fraction: float | None,
 ) -> None:
     """Upload a dataset, or a new version of one.
 
     PATH is a folder with a folder of image files for each class, a zip or tar archive of one, an NPZ archive, or IDX
     files (plain or gzipped): `tapeline upload photos/ --name mine --size 32`.
 
-    Folders named train and validation (or val, test) are used as such. Image files are PNG, JPEG, WebP, BMP or GIF, and
-    become greyscale. File names tell IDX files apart: "label" marks labels; "t10k", "test" or "val" marks validation
-    data.
+    Folders named train, validation (or val) and test are used as such; without a validation folder, test is used for
+    validation. Image files are PNG, JPEG, WebP, BMP or GIF. File names tell IDX files apart: "label" marks labels;
+    "t10k", "test" or "val" marks validation data.
     """
     name, paths = _named(name, paths)
     with ExitStack() as stack:
@@ -106,7 +124,7 @@ def upload(
             if len(paths) > 1:
                 raise Failure("upload one folder at a time: its folders are the classes")
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
-            by_field = {"archive": _packed(paths[0], folder / "images.tar", size)}
+            by_field = {"archive": _packed(paths[0], folder / "images.tar", size, channels, on_bad)}
         else:
             by_field = _by_field(paths)
         client = stack.enter_context(target.client())
@@ -119,14 +137,23 @@ def upload(
                 bar.update(task, description="reading")  # the service does
 
         item = client.upload(
-            name, by_field, validation_fraction=validation_fraction, size=size, on_progress=on_progress
+            name,
+            by_field,
+            validation_fraction=validation_fraction,
+            size=size,
+            channels=channels.value if channels is not None else None,
+            on_bad=on_bad.value if on_bad is not None else None,
+            on_progress=on_progress,
         )
     if target.as_json:
         click.echo(to_json(item))
     else:
         counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation images"
+        counts += f", {item['test_count']:,} test images," if item["test_count"] else ""
         shape = " x ".join(map(str, item["image_shape"]))
         click.echo(f"{name}: {counts} of {shape} pixels, {item['classes']} classes: {_classes(item['class_names'])}")
+        if left_out := (item["report"] or {}).get("left_out"):
+            _say_left_out(left_out["count"], [f"{one['file']} {one['reason']}" for one in left_out["files"]])
         if len(item["versions"]) > 1:
             click.echo(f"it is the newest of {len(item['versions'])} versions: {', '.join(item['versions'])}")
 
@@ -141,9 +168,17 @@ def _named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, 
     return name or paths[0].resolve().name.partition(".")[0], paths
 
 
-def _packed(folder: Path, target: Path, size: str | None) -> Path:
+def _say_left_out(count: int, files: Sequence[str]) -> None:
+    """Name what an import left out, on stderr."""
+    more = f"\n  and {count - _NAMED_FILES:,} more" if count > _NAMED_FILES else ""
+    lines = "\n  ".join(visible(line) for line in files[:_NAMED_FILES])
+    click.echo(f"left out {count:,} that cannot be read:\n  {lines}{more}", err=True)
+
+
+def _packed(folder: Path, target: Path, size: str | None, channels: Channels | None, on_bad: OnBad | None) -> Path:
     from service.cli import packing  # here: it loads Pillow
-    from service.datasets.formats.photos import SUFFIXES, parse_size
+    from service.datasets.formats.decoding import SUFFIXES
+    from service.datasets.formats.photos import parse_size
 
     try:
         width_and_height = parse_size(size) if size is not None else None
@@ -154,7 +189,10 @@ def _packed(folder: Path, target: Path, size: str | None) -> Path:
         raise Failure(f"{folder} contains no images; files ending in {', '.join(SUFFIXES)} are read")
     with _bar(MofNCompleteColumn()) as bar:
         task = bar.add_task("packing", total=len(images))
-        packing.pack(folder, images, target, size=width_and_height, on_image=lambda: bar.advance(task))
+        options = PhotoOptions(size=width_and_height, channels=channels or Channels.AUTO, on_bad=on_bad or OnBad.ERROR)
+        left_out = packing.pack(folder, images, target, options=options, on_image=lambda: bar.advance(task))
+    if left_out:
+        _say_left_out(len(left_out), left_out)
     return target
 
 

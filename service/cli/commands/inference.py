@@ -49,7 +49,11 @@ _checkpoint: Final = click.option(
     "pictures", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False)
 )
 @_checkpoint
-@click.option("--fit", is_flag=True, help="Crop a drawing and centre it like MNIST digits.")
+@click.option(
+    "--fit",
+    is_flag=True,
+    help="In colour: scale and crop an image as an import does. In grey: centre a drawing like MNIST digits.",
+)
 @click.option("--invert", is_flag=True, help="Invert the images: use it for dark drawings on a light background.")
 @service_options
 @click.pass_obj
@@ -58,8 +62,8 @@ def predict(
 ) -> None:
     """Classify images with a trained classifier: PNG, JPEG, WebP, BMP or GIF files.
 
-    Images are converted to greyscale and scaled to the size of the training images. Photos are rotated as in their
-    EXIF data.
+    Images are converted to grey or colour, as the training images are, and scaled to their size. Photos are rotated as
+    in their EXIF data.
     """
     with target.client() as client:
         try:

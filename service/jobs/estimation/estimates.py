@@ -158,12 +158,16 @@ def _finished(session: Session, spec: Spec, factors: Mapping[str, float], owner:
 
 
 def _work_of(job: Job, upload: Upload | None) -> work.Work:
-    rows, columns = (upload.image_rows, upload.image_columns) if upload is not None else (_DEFAULT_SIDE, _DEFAULT_SIDE)
-    return _counted(canonical(job.resolved), job.epoch, job.steps, rows, columns)
+    picture = (_DEFAULT_SIDE, _DEFAULT_SIDE, 1)
+    if upload is not None:
+        picture = (upload.image_rows, upload.image_columns, upload.image_channels)
+    return _counted(canonical(job.resolved), job.epoch, job.steps, picture)
 
 
 @functools.lru_cache(maxsize=256)
-def _counted(resolved: str, epochs: int, steps: int, rows: int, columns: int) -> work.Work:
+def _counted(resolved: str, epochs: int, steps: int, picture: tuple[int, int, int]) -> work.Work:
     spec = read_resolved(json.loads(resolved))
     images = steps * spec.batch_size // max(1, epochs)
-    return work.count(spec, Shape(rows=rows, columns=columns, classes=0, train_count=images), epochs=epochs)
+    rows, columns, channels = picture
+    shape = Shape(rows=rows, columns=columns, channels=channels, classes=0, train_count=images)
+    return work.count(spec, shape, epochs=epochs)

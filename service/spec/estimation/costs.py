@@ -72,7 +72,7 @@ def operations(spec: Spec, shape: Shape) -> float:
 
 
 def _networks(spec: Spec, shape: Shape) -> list[Network]:
-    return networks(spec, shape.rows, shape.columns)
+    return networks(spec, shape)
 
 
 def _item(spec: Spec) -> int:

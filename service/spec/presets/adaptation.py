@@ -119,7 +119,7 @@ def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
         if left > 1:
             filters = _at_most(conv.filters, MAX_LAYER_NUMBERS, each=rows * columns * (4 if doublings else 1))
             made += [_with(conv, filters=filters, kernel=min(conv.kernel, rows, columns)), norm]
-    return [*made, _with(drawn, kernel=min(drawn.kernel, rows, columns))]
+    return [*made, _with(drawn, filters=shape.channels, kernel=min(drawn.kernel, rows, columns))]
 
 
 def _looking(

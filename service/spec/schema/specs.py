@@ -10,6 +10,7 @@ from pydantic import Field
 from service.spec.schema.base import (
     ADDED_LATER,
     MAX_BATCH,
+    MAX_CUTOUT,
     MAX_EPOCHS,
     MAX_FOLDS,
     MAX_JUDGED,
@@ -130,6 +131,12 @@ class Augmentation(Part):
     max_shift: Annotated[int, Field(ge=0, le=MAX_SHIFT, title="Maximum shift in pixels")] = 0
     """Shift each image by up to this many pixels in each direction. 1 or 2 raises accuracy on digits; 0 turns it
     off."""
+    flip: Annotated[bool, ADDED_LATER, Field(title="Mirror images")] = False
+    """Mirror half of the images, left to right. For photos; not for digits or letters, which mean something else
+    then."""
+    cutout: Annotated[int, ADDED_LATER, Field(ge=0, le=MAX_CUTOUT, title="Cutout in pixels")] = 0
+    """Blot out a square of this many pixels along a side, anywhere in each image. Usually a quarter to a half of the
+    image's side, with many epochs; it keeps a network from relying on one detail. 0 turns it off."""
 
 
 class EarlyStopping(Part):

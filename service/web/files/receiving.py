@@ -15,9 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from service.datasets.formats.photos import parse_size
+from service.datasets.formats.photos import SATURATED, parse_size
 from service.datasets.importer import DEFAULT_FRACTION, FIELDS, UploadRefused
-from service.datasets.info import ImportedDataset, Size
+from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions
 from service.datasets.sandbox import import_in_sandbox
 from service.web.middleware.problems import Problem
 from service.web.server import arrivals
@@ -62,13 +62,26 @@ class UploadForm(BaseModel):
         description="For an archive of image files: scale each to cover this size in pixels, and crop evenly. `32`, or "
         "`32x24` for width x height. Required if the images have several sizes.",
     )
+    channels: Channels = Field(
+        Channels.AUTO,
+        description="For an archive of image files: `1` stores them in grey, `3` in colour. `auto` stores them in "
+        f"colour if any image has a pixel whose red, green and blue differ by more than {SATURATED} of 255, so that "
+        "tinted scans and the noise of JPEG stay grey.",
+    )
+    on_bad: OnBad = Field(
+        OnBad.ERROR,
+        description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged "
+        "or no images; `skip` leaves these out, and `report` in the answer counts and names them.",
+    )
     archive: _File = Field(
         None,
         description="A zip or tar file (also gzipped) of PNG, JPEG, WebP, BMP or GIF files with a folder for each "
-        "class, optionally under `train/` and `validation/` (or `val/`, `test/`); folder names become class names. "
+        "class, optionally under `train/`, `validation/` (or `val/`) and `test/`; folder names become class names. "
+        "Without a validation folder, `test/` is used for validation; otherwise training never sees it. "
         "Or an NPZ file with the arrays `images` and `labels`, and optionally `validation_images` and "
         "`validation_labels`; names such as `x_train` and `y_test` are accepted. Images have the shape (count, rows, "
-        "columns) and are integers from 0 to 255, or floats in [0, 1]. Labels are integers from 0 to 255.",
+        "columns) or (count, rows, columns, 3) and are integers from 0 to 255, or floats in [0, 1]. "
+        "Labels are integers from 0 to 255.",
     )
     images: _File = Field(None, description="IDX file with the shape (count, rows, columns).")
     labels: _File = Field(None, description="IDX file with the shape (count).")
@@ -76,9 +89,10 @@ class UploadForm(BaseModel):
     validation_labels: _File = None
 
     @property
-    def width_and_height(self) -> Size | None:
-        """What ``size`` says."""
-        return None if self.size is None else parse_size(self.size)
+    def photo_options(self) -> PhotoOptions:
+        """How an archive of image files is to be read."""
+        size = None if self.size is None else parse_size(self.size)
+        return PhotoOptions(size=size, channels=self.channels, on_bad=self.on_bad)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -87,11 +101,11 @@ class UploadForm(BaseModel):
 
 
 def import_files(
-    files: Mapping[str, Path], folder: Path, *, fraction: float | None, size: Size | None
+    files: Mapping[str, Path], folder: Path, *, fraction: float | None, photos: PhotoOptions
 ) -> ImportedDataset:
     """Import an upload in a sandbox; only so many at a time."""
     with _importing:
-        return import_in_sandbox(files, folder, fraction=fraction, size=size)
+        return import_in_sandbox(files, folder, fraction=fraction, photos=photos)
 
 
 class UploadSlots:
@@ -203,6 +217,8 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
                     detail = "is missing"
                 case "string_pattern_mismatch":
                     detail = "must be 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
+                case "enum":
+                    detail = f"must be {item['ctx']['expected']}"
                 case _ if name == "size":
                     detail = f"must be a width such as 32, or width and height such as 32x24: {item['msg']}"
                 case _:

@@ -96,7 +96,7 @@ class Inference:
         """The network of a checkpoint.
 
         Args:
-            image_shape: (rows, columns) of the dataset's pictures.
+            image_shape: (rows, columns) of the dataset's pictures, in colour (rows, columns, 3).
 
         Raises:
             ArtifactDamaged: the file is missing, is not what was written, or does not fit such pictures.
@@ -104,7 +104,7 @@ class Inference:
         return self._ready(row, image_shape)
 
     def predict(self, ready: LoadedModel, levels: Array) -> Predictions:
-        """What a classifier takes pictures (n, rows, columns) of levels from 0 to 255 for."""
+        """What a classifier takes pictures (n, *image_shape) of levels from 0 to 255 for."""
         with self._computing, _overflowing():
             outputs = [ready.network(inputs) for inputs in _parts(ready, levels)]
         raw = np.nan_to_num(np.concatenate([np.asarray(part) for part in outputs]))
@@ -112,7 +112,7 @@ class Inference:
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
     def saliency(self, ready: LoadedModel, levels: Array, classes: Array) -> Array:
-        """How the logit of each picture's class changes with each pixel (n, rows, columns), black being 0 and white 1.
+        """How the logit of each picture's class changes with each number (n, *image_shape), black being 0 and white 1.
 
         Simonyan et al. 2014 (arXiv:1312.6034), section 3: the gradient with respect to the input, here with its sign.
         """

@@ -15,7 +15,7 @@ if (upload) {
     for (const label of $$("[data-format]", upload)) {
       const isSelected = label.dataset.format.split(" ").includes($("#format").value);
       label.hidden = !isSelected;
-      $("input", label).disabled = !isSelected;
+      $("input, select", label).disabled = !isSelected;
     }
   };
   const choose = (format) => {

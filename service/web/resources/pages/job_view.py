@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from flask import Blueprint, Response
 
-from service.datasets import BUILT_IN
+from service.datasets import BUILT_IN, DatasetError
 from service.jobs import events
 from service.jobs.events import EventType, Wanted
 from service.jobs.queries import folds, lineage, lookup
@@ -17,7 +17,7 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Epoch, Job
 from service.web.answers import as_page
 from service.web.endpoints import endpoint
-from service.web.inference.loading import class_names
+from service.web.inference.loading import class_names, dataset_of
 from service.web.resources.pages import tiles
 from service.web.schemas.epochs import event_document
 from service.web.schemas.files import artifact_item, checkpoint_items
@@ -113,8 +113,16 @@ def play(job_id: str) -> Response:
         "seed": row.resolved["seed"],
         "latent": row.resolved.get("latent"),
         "class_names": class_names(row, None),
+        "colour": _is_colour(row),
     }
     return as_page("play.html", job=shown, facts=facts)
+
+
+def _is_colour(row: Job) -> bool:
+    try:
+        return len(dataset_of(row).image_shape) > 2
+    except DatasetError:
+        return False
 
 
 def _is_judged(row: Job) -> bool:

@@ -56,7 +56,7 @@ def upload() -> Result:
     job keeps the version that it was submitted with.
 
     Images with their classes: a zip or tar archive with a folder of image files for each class, an NPZ archive, or
-    IDX files, plain or gzipped; see the fields of the form. Images become greyscale. The files are read in a sandbox.
+    IDX files, plain or gzipped; see the fields of the form. The files are read in a sandbox.
     Other owners cannot see the dataset.
     """
     here = services()
@@ -71,9 +71,7 @@ def _receive(folder: Path) -> ReceivedFiles:
     form = receiving.receive(
         folder, max_bytes=receiving.MAX_UPLOAD_BYTES, count=lambda received: quotas.uploaded(whose, received)
     )
-    return ReceivedFiles(
-        name=form.name, files=form.files, fraction=form.validation_fraction, size=form.width_and_height
-    )
+    return ReceivedFiles(name=form.name, files=form.files, fraction=form.validation_fraction, photos=form.photo_options)
 
 
 @blueprint.get("/datasets/<name>")
