@@ -10,7 +10,6 @@ from service.application.ports import DatasetCatalogue
 from service.datasets.builtins import BUILT_IN
 from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.info import DatasetInfo, DatasetState
-from service.datasets.splits import Split
 from service.errors import Fault, SpecError
 from service.jobs.estimation import estimates
 from service.jobs.estimation.estimates import TrainingCost
@@ -18,6 +17,7 @@ from service.spec import validation
 from service.spec.estimation import layer_shapes
 from service.spec.estimation.layer_shapes import Network, Shape
 from service.spec.schema import Spec
+from service.spec.splits import Split
 from service.storage.database import Database
 
 DIGIT_SIDE: Final = 28

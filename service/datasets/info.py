@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
-from service.datasets.splits import Split
+from service.spec.splits import Split
 from service.states import DatasetKind
 
 Size = tuple[int, int]
