@@ -87,7 +87,7 @@ def test_data_sets_are_listed_with_counts_and_digests(client: FlaskClient) -> No
     sample = listed["mnist-10k"]
     assert (sample["train_count"], sample["validation_count"], sample["image_shape"]) == (8500, 1500, [28, 28])
     assert sample["sha256"].startswith("sha256:")
-    assert client.get("/datasets/mnist-10k").json == sample
+    assert client.get("/datasets/mnist-10k").json.items() >= sample.items()
     assert listed["mnist"]["urls"].keys() >= {"self"}
 
 
