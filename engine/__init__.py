@@ -4,7 +4,7 @@ from engine import checkpoint, ops
 from engine.autograd.gradcheck import gradcheck
 from engine.autograd.tape import GradientTape
 from engine.autograd.tensor import Tensor
-from engine.data import ImageData, batches, generator_for
+from engine.data import ImageData, TableData, batches, generator_for
 from engine.errors import (
     CheckpointError,
     DataError,
@@ -22,7 +22,7 @@ from engine.nn.containers import Sequential
 from engine.nn.convolution import Conv2D
 from engine.nn.dropout import Dropout
 from engine.nn.linear import Dense
-from engine.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from engine.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError, balanced_class_weights
 from engine.nn.normalization import BatchNorm
 from engine.nn.pooling import MaxPool2D, Upsample2D
 from engine.nn.shape import Flatten, Reshape
@@ -69,9 +69,11 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "SquaredError",
     "StoppedEarly",
+    "TableData",
     "Tensor",
     "Upsample2D",
     "accuracy",
+    "balanced_class_weights",
     "batches",
     "checkpoint",
     "confusion_matrix",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -174,3 +174,54 @@ class ImageData:
         low, high = self.scale
         levels = (np.asarray(values) - low) * (255 / (high - low))
         return np.clip(np.rint(levels), 0, 255).astype(np.uint8).reshape(-1, *self.images.shape[1:])
+
+
+class TableData:
+    """Rows of numbers that are ready for a network, with labels: what :class:`ImageData` is for images.
+
+    Args:
+        rows: floats (n, features), n at least 1.
+        labels: integers (n,).
+        classes: labels lie in [0, classes).
+
+    Raises:
+        DataError: no rows, another dtype, numbers that are not finite, labels that do not fit.
+    """
+
+    def __init__(self, rows: Array, labels: Array, classes: int) -> None:
+        rows = np.asarray(rows)
+        if rows.dtype.kind != "f" or rows.ndim != 2 or rows.size == 0:
+            raise DataError(f"rows must be floats of shape (n, features), not {rows.dtype} {rows.shape}")
+        if not np.isfinite(rows).all():
+            raise DataError("rows hold numbers that are not finite")
+        check_labels(labels, len(rows), classes)
+        self.rows = rows
+        self.labels: Array | None = np.array(labels, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def features(self) -> int:
+        """Numbers in one row."""
+        return int(self.rows.shape[1])
+
+    def inputs(
+        self, indices: Array | slice, dtype: DTypeLike, out: Array | None = None, changes: Changes | None = None
+    ) -> Array:
+        """The chosen rows as floats (batch, features), into ``out`` or a new array.
+
+        Raises:
+            DataError: ``changes`` are given, which only images have.
+        """
+        if changes is not None:
+            raise DataError("rows of a table cannot be shifted, mirrored or cut out")
+        chosen = self.rows[indices]
+        if out is None:
+            return chosen.astype(dtype)
+        np.copyto(out, chosen)
+        return out
+
+
+Examples: TypeAlias = ImageData | TableData
+"""What a classifier is trained on."""

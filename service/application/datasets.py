@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.access.audit import Actor
 from service.application.ports import DatasetCatalogue, ImportFiles, owner_of
-from service.datasets.info import DatasetInfo, ImportedDataset, PhotoOptions
+from service.datasets.info import DatasetInfo, ImportedDataset, PhotoOptions, TableOptions
 from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, StorageFull, UploadExists
 from service.jobs import uploads
 from service.jobs.uploads import UploadFolder
@@ -27,6 +27,8 @@ class ReceivedFiles:
     """Share of each class to set aside for validation."""
     photos: PhotoOptions = field(default_factory=PhotoOptions)
     """How an archive of image files is read."""
+    table: TableOptions | None = None
+    """What is said about a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,9 @@ class DatasetUploads:
                 raise DatasetNameTaken(received.name)
             arrays = folder / "arrays"
             arrays.mkdir()
-            imported = self.import_files(received.files, arrays, fraction=received.fraction, photos=received.photos)
+            imported = self.import_files(
+                received.files, arrays, fraction=received.fraction, photos=received.photos, table=received.table
+            )
             self.folder.finish(upload_id, arrays)
         except OSError as error:
             self.folder.discard(upload_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -203,15 +204,18 @@ class Client:
     def predict(
         self,
         job: Job | str,
-        images: Sequence[Path | bytes | Sequence[Any]],
+        images: Sequence[Path | bytes | Sequence[Any]] | None = None,
         *,
+        rows: Sequence[Mapping[str, Any]] | None = None,
         checkpoint: Which = "best",
         fit: bool = False,
         invert: bool = False,
         explain: bool = False,
     ) -> Prediction:
         """See ``Job.predict``."""
-        return self._handle(job).predict(images, checkpoint=checkpoint, fit=fit, invert=invert, explain=explain)
+        return self._handle(job).predict(
+            images, rows=rows, checkpoint=checkpoint, fit=fit, invert=invert, explain=explain
+        )
 
     def generate(
         self,
@@ -312,21 +316,27 @@ class Client:
         size: str | None = None,
         channels: Literal["1", "3", "auto"] | None = None,
         on_bad: Literal["error", "skip"] | None = None,
+        target: str | None = None,
+        types: Mapping[str, str] | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> dict[str, Any]:
         """Upload a dataset.
 
         Args:
-            files: form fields and paths: ``archive``, or ``images`` and ``labels``, optionally with
-                ``validation_images`` and ``validation_labels``. Files are streamed.
+            files: form fields and paths: ``table`` (CSV or TSV), ``archive``, or ``images`` and ``labels``, optionally
+                with ``validation_images`` and ``validation_labels``. Files are streamed.
             validation_fraction: share of each class that becomes validation data, where no files are given for it.
             size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
             channels: ``1`` stores such images in grey, ``3`` in colour; by default colours decide.
             on_bad: ``skip`` leaves out images that cannot be read; the answer's ``report`` names them.
+            target: the label column of a table (default: the last one).
+            types: types of columns of a table that are not to be detected: ``number``, ``category``, ``date`` or
+                ``ignore``.
             on_progress: called with the number of bytes read each time that a piece of a file is about to be sent.
         """
-        fields = {"name": name, "validation_fraction": validation_fraction, "size": size}
+        fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size}
         fields |= {"channels": channels, "on_bad": on_bad}
+        fields |= {"target": target, "types": json.dumps(dict(types)) if types else None}
         fields = {field: value for field, value in fields.items() if value is not None}
         with ExitStack() as opened:
             parts: dict[str, IO[bytes]] = {}

@@ -120,7 +120,7 @@ def _import_dataset(
                     labels[role] = _read_labels(stored[role])
         if faults:
             raise UploadRefused(faults)
-        chosen = None if TEST_LABELS in labels else _choose(labels[LABELS], fraction or DEFAULT_FRACTION)
+        chosen = None if TEST_LABELS in labels else choose(labels[LABELS], fraction or DEFAULT_FRACTION)
         if chosen is not None:
             whole = labels[LABELS]
             labels |= {LABELS: whole[~chosen], TEST_LABELS: whole[chosen]}
@@ -284,15 +284,19 @@ def _read_labels(stored: ArrayStream) -> NDArray[np.uint8]:
     return np.frombuffer(read, np.uint8)
 
 
-def _choose(labels: NDArray[np.uint8], fraction: float) -> NDArray[np.bool_]:
-    """Which pictures are for validation: of each class this share, drawn with a fixed seed; never all of one."""
+def choose(labels: NDArray[np.uint8], fraction: float, *, what: str = "image") -> NDArray[np.bool_]:
+    """Which examples are for validation: of each class this share, drawn with a fixed seed; never all of one.
+
+    Raises:
+        UploadRefused: no class has enough of them; ``what`` is what one is called.
+    """
     rng = np.random.default_rng(0)
     chosen = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
         places = rng.permutation(np.flatnonzero(labels == label))
         chosen[places[: int(fraction * len(places))]] = True
     if not chosen.any():
-        detail = f"leaves no image for validation: no class has {1 / fraction:.0f} images"
+        detail = f"leaves no {what} for validation: no class has {1 / fraction:.0f} {what}s"
         raise UploadRefused({"validation_fraction": detail})
     return chosen
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
+from service.spec.estimation.features import features_of
 from service.spec.splits import Split
 from service.states import DatasetKind
 
@@ -49,6 +50,10 @@ class PhotoOptions:
     """Scale every image to cover this size and cut off what juts out, evenly. Without it all must have one size."""
     channels: Channels = Channels.AUTO
     on_bad: OnBad = OnBad.ERROR
+
+
+COLUMNS_FILE = "columns.json"
+"""What the digest of a table also covers: its columns and class names, as canonical JSON."""
 
 
 class DatasetState(StrEnum):
@@ -100,6 +105,11 @@ class DatasetInfo:
         return replace(self, train_count=pool - validated, validation_count=validated, split=split)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """``image_shape``, or one row of the inputs that the columns of a table become."""
+        return (1, features_of(self.columns)) if self.kind is DatasetKind.TABLE else self.image_shape
+
+    @property
     def version(self) -> str | None:
         """The name of just these data, where it is an upload: ``mine@1a2b3c4d5e6f``."""
         return None if self.upload_id is None or self.sha256 is None else version_name(self.name, self.sha256)
@@ -148,6 +158,16 @@ class ImportedDataset:
     """What was left out or decided, for the person who sent the files."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """What a person says about a table."""
+
+    target: str | None = None
+    """The label column; ``None``: the last one."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """By column: number, category, date or ignore; other columns are detected."""
+
+
 def version_name(name: str, sha256: str) -> str:
     """The name of one version of an upload: ``mine@1a2b3c4d5e6f``."""
     return f"{name}@{sha256.removeprefix('sha256:')[:12]}"
@@ -157,8 +177,9 @@ def content_sha256(digests: Mapping[str, str]) -> str:
     """One digest for all files: that of the lines which ``sha256sum`` prints for them, unpacked, in order.
 
     Args:
-        digests: SHA-256 (hex) of each unpacked IDX file, by its name; those of a test part may be missing.
+        digests: SHA-256 (hex) of each unpacked IDX file, by its name; those of a test part may be missing. Those of a
+            table's rows are IDX files of doubles, and ``COLUMNS_FILE`` comes after them.
     """
-    names = [*IDX_NAMES, *(name for name in TEST_NAMES if name in digests)]
+    names = [*IDX_NAMES, *(name for name in (*TEST_NAMES, COLUMNS_FILE) if name in digests)]
     lines = "".join(f"{digests[name]}  {name}\n" for name in names)
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()

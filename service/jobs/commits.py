@@ -21,7 +21,7 @@ from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries import lookup
 from service.runtime.failpoints import reach
 from service.spec.findings import Finding
-from service.spec.metric_info import describe, number
+from service.spec.metric_info import NOT_DIGESTED, describe, number
 from service.spec.validation import canonical
 from service.states import Status
 from service.storage import artifact_rows
@@ -130,7 +130,7 @@ def digest(database: Database, held: Claim, weights_digest: str, test_scores: Ma
     """One SHA-256 of the whole result: the final weights, every epoch's metrics, every sample's pixels, and the scores
     on the test part, if there is one."""
     with database.read() as session:
-        rows = [[row.epoch, row.metrics, row.samples_digest] for row in lookup.epochs(session, held.job_id)]
+        rows = [[row.epoch, _compared(row.metrics), row.samples_digest] for row in lookup.epochs(session, held.job_id)]
     tested = {"test": _storable(test_scores)} if test_scores is not None else {}
     text = canonical({"weights": weights_digest, "epochs": rows, **tested})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
@@ -227,7 +227,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
         data |= {"cpu_seconds": record.cpu_seconds, "memory_bytes": record.memory_bytes}
         data["health"] = [finding.code.value for finding in record.health]
         return [(EventType.METRICS, data), *_record_health(job, record)]
-    if stored.metrics == metrics and stored.samples_digest == record.samples_digest:
+    if _compared(stored.metrics) == _compared(metrics) and stored.samples_digest == record.samples_digest:
         return []
     differing = _differing(stored.metrics, metrics) or ["samples"]
     message = f"epoch {record.epoch}, trained again, gave another {', '.join(differing)}"
@@ -265,7 +265,12 @@ def _conclude(
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    return sorted(name for name in {*before, *now} - NOT_DIGESTED if before.get(name) != now.get(name))
+
+
+def _compared(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics that results are compared by."""
+    return {name: value for name, value in metrics.items() if name not in NOT_DIGESTED}
 
 
 def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:

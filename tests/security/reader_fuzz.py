@@ -1,4 +1,4 @@
-"""Mutates IDX, gzip and NPZ files at random and has them read: ``make fuzz MINUTES=10``. It prints its seed.
+"""Mutates IDX, gzip, NPZ and CSV files at random and has them read: ``make fuzz MINUTES=10``. It prints its seed.
 
 Whatever the bytes are, the readers give arrays or one of their own errors, take little memory, and come to an end.
 A plain mutator, since coverage-guided fuzzers for Python come without wheels for most versions of it.
@@ -7,11 +7,13 @@ A plain mutator, since coverage-guided fuzzers for Python come without wheels fo
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import gzip
 import io
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -24,8 +26,11 @@ import numpy as np
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.idx import idx_header, read_idx
 from service.datasets.importer import UploadRefused, import_dataset
+from service.datasets.info import TableOptions
+from service.datasets.tables.importing import import_table
 
 INTERESTING = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"PK\1\2")
+CELLS = (b",", b'"', b"\n", b"\r", b";", b"\t", b"NA", b"1e999", b"nan", b"_", b"2024-02-30", b"\xc3\xa5", b"\xff\xfe")
 TEXTS = (b"True", b"|O", b"<f8", b"9999999999", b"'shape'", b"(", b"),", b"-1", b".npy", b"../", b"\x93NUMPY")
 MAX_GROWTH_BYTES = 100 * 2**20
 SLOW_S = 1.0
@@ -44,7 +49,18 @@ def seeds() -> list[tuple[str, bytes]]:
             buffer = io.BytesIO()
             save(buffer, images=pixels, labels=labels)
             made.append(("archive", buffer.getvalue()))
-    return made
+    return made + tables()
+
+
+def tables() -> list[tuple[str, bytes]]:
+    """Tables that are as they should be, in several spellings."""
+    rows = (f"{n % 7 or 'NA'},{'Oslo' if n % 3 else 'Å'},2024-01-{n % 28 + 1:02},{'ab'[n % 2]}\n" for n in range(60))
+    text = "age,city,since,label\n" + "".join(rows)
+    quoted = text.replace("Oslo", '"Os,""lo"').replace("\n", "\r\n")
+    european = text.replace(",", ";").replace("\n3;", "\n3,5;")
+    made = [text.encode(), codecs.BOM_UTF8 + quoted.encode(), european.encode("cp1252"), text.encode("utf-16")]
+    made += [text.replace(",", "\t").encode("latin-1"), text.replace("\n", "\r").encode()]
+    return [("table", data) for data in (*made, gzip.compress(text.encode()))]
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:
@@ -55,10 +71,10 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
             case 0 if changed:
                 changed[at - 1] ^= 1 << rng.randrange(8)
             case 1:
-                piece = rng.choice(INTERESTING + TEXTS)
+                piece = rng.choice(INTERESTING + TEXTS + CELLS)
                 changed[at : at + len(piece)] = piece
             case 2:
-                changed[at:at] = rng.choice(INTERESTING + TEXTS)
+                changed[at:at] = rng.choice(INTERESTING + TEXTS + CELLS)
             case 3:
                 del changed[at : at + rng.randrange(1, 40)]
             case 4:
@@ -72,6 +88,8 @@ def read(folder: Path, field: str, data: bytes, good: dict[str, bytes]) -> str:
     """What came of it; whatever else is raised passes through."""
     path = folder / field
     path.write_bytes(data)
+    if field == "table":
+        return read_table(folder, path)
     if field != "archive":
         with contextlib.suppress(DatasetBroken):
             read_idx(path)
@@ -94,10 +112,24 @@ def read(folder: Path, field: str, data: bytes, good: dict[str, bytes]) -> str:
         arrays.rmdir()
 
 
+def read_table(folder: Path, path: Path) -> str:
+    arrays = folder / "arrays"
+    arrays.mkdir()
+    try:
+        import_table(path, arrays, fraction=None, options=TableOptions())
+    except UploadRefused:
+        return "refused"
+    else:
+        return "taken in"
+    finally:
+        shutil.rmtree(arrays)
+
+
 def main() -> int:
     """Fuzz for some minutes; the exit code says whether something was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--only", help="mutate the files of one field, such as table")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
@@ -108,6 +140,7 @@ def main() -> int:
         folder = Path(name)
         for field, data in corpus:
             assert read(folder, field, data, good) == "taken in", field
+        corpus = [seed for seed in corpus if options.only in (None, seed[0])]
         began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         while time.monotonic() < deadline:
             field, data = rng.choice(corpus)

@@ -3,9 +3,10 @@ that the engine lacks."""
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
 import engine
 from engine.nn.initializers import Initializer
@@ -13,19 +14,27 @@ from engine.nn.losses import Loss
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
 from service.datasets import BUILT_IN, Dataset, Examples
+from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
 from service.spec import schema
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
 from service.spec.validation import read_resolved
 
+_ROWS_AT_A_TIME: Final = 10_000
+"""Of a table that is preprocessed: in double precision, they are many times larger."""
+
 Trainer = engine.ClassifierTrainer | engine.GanTrainer
 
 
-def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
-    """The trainer of a spec, before its first step."""
+def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | None = None) -> Trainer:
+    """The trainer of a spec, before its first step.
+
+    Args:
+        preprocessing: of a table.
+    """
     match resolved:
         case ClassifierSpec():
-            return _classifier(resolved, dataset)
+            return _classifier(resolved, dataset, preprocessing)
         case GanSpec():
             return _gan(resolved, dataset)
         case _:
@@ -48,14 +57,20 @@ def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
     return engine.ReferenceClassifier(model, real, (low, high))
 
 
-def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.ClassifierTrainer:
+def _classifier(
+    resolved: ClassifierSpec, dataset: Dataset, preprocessing: Preprocessing | None
+) -> engine.ClassifierTrainer:
+    def examples(part: Examples) -> engine.ImageData | engine.TableData:
+        return _rows(dataset, part, resolved, preprocessing) if preprocessing else _images(dataset, part, resolved)
+
+    shape = (1, preprocessing.width) if preprocessing else dataset.info.image_shape
     return engine.ClassifierTrainer(
-        networks.classifier(resolved, dataset.info.image_shape, _initializer(resolved.initializer)),
-        _classifier_loss(resolved.loss),
+        networks.classifier(resolved, shape, _initializer(resolved.initializer)),
+        _classifier_loss(resolved.loss, dataset),
         _optimizer(resolved.optimizer),
         _schedule(resolved.schedule),
-        train=_images(dataset, dataset.train, resolved),
-        validation=_images(dataset, dataset.validation, resolved),
+        train=examples(dataset.train),
+        validation=examples(dataset.validation),
         epochs=resolved.epochs,
         batch_size=resolved.batch_size,
         shuffle=resolved.shuffle,
@@ -106,16 +121,36 @@ def _images(dataset: Dataset, part: Examples, whole: Spec) -> engine.ImageData:
     return engine.ImageData(part.inputs, part.labels, scale=(low, high), classes=dataset.info.classes)
 
 
-def _classifier_loss(loss: schema.ClassifierLoss) -> Loss:
+def _rows(dataset: Dataset, part: Examples, whole: Spec, preprocessing: Preprocessing) -> engine.TableData:
+    made = np.empty((len(part), preprocessing.width), whole.dtype.value)
+    for start in range(0, len(part), _ROWS_AT_A_TIME):
+        block = slice(start, start + _ROWS_AT_A_TIME)
+        made[block] = preprocessing.apply(part.inputs[block], dataset.info.columns)
+    return engine.TableData(made, part.labels, dataset.info.classes)
+
+
+def _classifier_loss(loss: schema.ClassifierLoss, dataset: Dataset) -> Loss:
     match loss.name:
         case schema.LossName.SQUARED_ERROR:
             return engine.SquaredError(loss.reduction.value, loss.label_smoothing)
         case schema.LossName.BINARY_CROSS_ENTROPY:
             return engine.BinaryCrossEntropy(loss.reduction.value, loss.label_smoothing)
         case schema.LossName.SOFTMAX_CROSS_ENTROPY:
-            return engine.SoftmaxCrossEntropy(loss.reduction.value, loss.label_smoothing)
+            return engine.SoftmaxCrossEntropy(
+                loss.reduction.value, loss.label_smoothing, _class_weights(loss.class_weights, dataset)
+            )
         case _:
             assert_never(loss.name)
+
+
+def _class_weights(wanted: schema.ClassWeights | None, dataset: Dataset) -> NDArray[np.float64] | None:
+    match wanted:
+        case None:
+            return None
+        case schema.ClassWeights.BALANCED:
+            return engine.balanced_class_weights(dataset.train.labels, dataset.info.classes)
+        case _:
+            assert_never(wanted)
 
 
 def _early_stopping(wanted: schema.EarlyStopping | None) -> engine.EarlyStopping | None:

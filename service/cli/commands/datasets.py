@@ -30,8 +30,10 @@ from service.datasets.info import Channels, OnBad, PhotoOptions
 from service.spec import metric_info
 
 _ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
+_TABLES: Final = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _SHOWN_CLASSES: Final = 10
 _NAMED_FILES: Final = 5
+_SHOWN_COLUMNS: Final = 12
 
 
 @click.group("datasets", invoke_without_command=True)
@@ -98,6 +100,14 @@ def show_dataset(target: Target, name: str) -> None:
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of each class to set aside for validation if there are no validation files (default: 0.15).",
 )
+@click.option("--target", "target_column", help="Column of a table that holds the class (default: the last one).")
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    metavar="COLUMN=TYPE",
+    help="Type of a column that is not to be detected: number, category, date or ignore. Repeatable.",
+)
 @service_options
 @click.pass_obj
 def upload(
@@ -108,11 +118,14 @@ def upload(
     channels: Channels | None,
     on_bad: OnBad | None,
     validation_fraction: float | None,
+    target_column: str | None,
+    types: tuple[str, ...],
 ) -> None:
     """Upload a dataset, or a new version of one.
 
-    PATH is a folder with a folder of image files for each class, a zip or tar archive of one, an NPZ archive, or IDX
-    files (plain or gzipped): `tapeline upload photos/ --name mine --size 32`.
+    PATH is a folder with a folder of image files for each class, a zip or tar archive of one, an NPZ archive, a CSV or
+    TSV file, or IDX files (all plain or gzipped): `tapeline upload photos/ --name mine --size 32`, `tapeline upload
+    data.csv --name mine --target species`.
 
     Folders named train, validation (or val) and test are used as such; without a validation folder, test is used for
     validation. Image files are PNG, JPEG, WebP, BMP or GIF. File names tell IDX files apart: "label" marks labels;
@@ -143,19 +156,57 @@ def upload(
             size=size,
             channels=channels.value if channels is not None else None,
             on_bad=on_bad.value if on_bad is not None else None,
+            target=target_column,
+            types=_types(types),
             on_progress=on_progress,
         )
     if target.as_json:
         click.echo(to_json(item))
     else:
-        counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation images"
+        is_table = item["kind"] == "table"
+        counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation "
+        counts += f"rows of {_shape(item)}" if is_table else "images"
         counts += f", {item['test_count']:,} test images," if item["test_count"] else ""
-        shape = " x ".join(map(str, item["image_shape"]))
-        click.echo(f"{name}: {counts} of {shape} pixels, {item['classes']} classes: {_classes(item['class_names'])}")
+        counts += "" if is_table else f" of {_shape(item)} pixels"
+        click.echo(f"{name}: {counts}, {item['classes']} classes: {_classes(item['class_names'])}")
+        if is_table:
+            _tell_report(item)
         if left_out := (item["report"] or {}).get("left_out"):
             _say_left_out(left_out["count"], [f"{one['file']} {one['reason']}" for one in left_out["files"]])
         if len(item["versions"]) > 1:
             click.echo(f"it is the newest of {len(item['versions'])} versions: {', '.join(item['versions'])}")
+
+
+def _types(given: Sequence[str]) -> dict[str, str]:
+    types = {}
+    for one in given:
+        column, equals, kind = one.rpartition("=")
+        if not equals or not column:
+            raise Failure(f"--type {one}: must be COLUMN=TYPE, such as age=number")
+        types[column] = kind
+    return types
+
+
+def _tell_report(item: Mapping[str, Any]) -> None:
+    """What the import of a table decided and left out."""
+    report = item["report"] or {}
+    kinds = ", ".join(f"{visible(column['name'])} ({column['type']})" for column in item["columns"][:_SHOWN_COLUMNS])
+    more = len(item["columns"]) - _SHOWN_COLUMNS
+    click.echo(f"columns: {kinds}" + (f", and {more} more" if more > 0 else ""))
+    for note in report.get("notes", ()):
+        click.echo(f"note: {visible(note)}")
+    for one in report.get("ignored", ()):
+        click.echo(f"left out: column {visible(one['name'])} {visible(one['reason'])}")
+    if count := report.get("rejected_count"):
+        shown = "; ".join(f"line {one['line']:,} {visible(one['reason'])}" for one in report["rejected"][:5])
+        click.echo(f"rejected: {count:,} rows: {shown}" + ("; ..." if count > 5 else ""))
+
+
+def _shape(item: Mapping[str, Any]) -> str:
+    if item.get("kind") == "table":
+        count = len(item["columns"])
+        return f"{count} column" if count == 1 else f"{count} columns"
+    return " x ".join(map(str, item["image_shape"]))
 
 
 def _named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
@@ -232,7 +283,7 @@ def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
         note = item["state_reason"] or "not available"
     return (
         item["name"],
-        " x ".join(map(str, item["image_shape"])) or "broken",
+        _shape(item) or "broken",
         str(item["classes"]),
         f"{item['train_count']:,}",
         f"{item['validation_count']:,}",
@@ -245,6 +296,8 @@ def field_of(name: str) -> str:
     lower = name.lower()
     if lower.endswith(_ARCHIVES):
         return "archive"
+    if lower.endswith(_TABLES):
+        return "table"
     role = "labels" if "label" in lower else "images"
     return f"validation_{role}" if any(word in lower for word in ("t10k", "test", "val")) else role
 

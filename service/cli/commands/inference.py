@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 from rich.console import Console
@@ -45,9 +47,7 @@ _checkpoint: Final = click.option(
 
 @click.command()
 @job_argument
-@click.argument(
-    "pictures", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False)
-)
+@click.argument("pictures", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
 @_checkpoint
 @click.option(
     "--fit",
@@ -55,16 +55,37 @@ _checkpoint: Final = click.option(
     help="In colour: scale and crop an image as an import does. In grey: centre a drawing like MNIST digits.",
 )
 @click.option("--invert", is_flag=True, help="Invert the images: use it for dark drawings on a light background.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Of a table: a CSV file  [default: stdout]"
+)
 @service_options
 @click.pass_obj
 def predict(
-    target: Target, job_text: str, pictures: Sequence[Path], checkpoint: Which, fit: bool, invert: bool
+    target: Target,
+    job_text: str,
+    pictures: Sequence[Path],
+    checkpoint: Which,
+    fit: bool,
+    invert: bool,
+    output: Path | None,
 ) -> None:
-    """Classify images with a trained classifier: PNG, JPEG, WebP, BMP or GIF files.
+    """Classify images, or the rows of a table, with a trained classifier.
+
+    FILE is a PNG, JPEG, WebP, BMP or GIF file, or one CSV or TSV file with the columns of the training data:
+    `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the probabilities.
 
     Images are converted to grey or colour, as the training images are, and scaled to their size. Photos are rotated as
     in their EXIF data.
     """
+    from service.cli import tables  # here: it loads NumPy
+
+    if any(map(tables.is_table, pictures)):
+        if len(pictures) > 1 or fit or invert:
+            raise Failure("a table is predicted alone: name one CSV or TSV file, without --fit and --invert")
+        _predict_table(target, job_text, pictures[0], checkpoint, output)
+        return
+    if output is not None:
+        raise Failure("--output is for tables")
     with target.client() as client:
         try:
             answer = target.find(client, job_text).predict(pictures, checkpoint=checkpoint, fit=fit, invert=invert)
@@ -81,6 +102,59 @@ def predict(
     for path, shares in zip(pictures, answer["probabilities"], strict=True):
         console.print(_bars(path, shares, answer))
     console.print(f"[dim]checkpoint of epoch {answer['checkpoint']}[/]")
+
+
+def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which, output: Path | None) -> None:
+    from service.cli import tables
+
+    if not path.exists():
+        raise Failure(f"{path} does not exist")
+    with target.client() as client, ExitStack() as opened:
+        job = target.find(client, job_text)
+        done = 0
+
+        def ask(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+            nonlocal done
+            try:
+                answer = job.predict(rows=rows, checkpoint=checkpoint)
+            except ApiError as error:
+                raise _naming_rows(error, done) from error
+            done += len(rows)
+            return answer
+
+        temporary = output.with_name(f".{output.name}.part") if output is not None else None
+        try:
+            file: TextIO = sys.stdout
+            if temporary is not None:
+                file = opened.enter_context(temporary.open("w", encoding="utf-8", newline=""))
+            told = tables.predict(path, file, ask)
+        except BaseException:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            raise
+    if temporary is not None and output is not None:
+        temporary.replace(output)
+    if target.as_json and output is not None:
+        click.echo(to_json({"output": str(output), **told}))
+        return
+    for name, count in told["absent_columns"].items():
+        click.echo(f"column {name!r} is missing in {count:,} rows: treated as a missing value", err=True)
+    if told["unknown_values"]:
+        click.echo(f"{told['unknown_values']:,} values are unknown categories: treated as missing values", err=True)
+    if output is not None:
+        click.echo(f"{output}  {told['rows']:,} rows  checkpoint of epoch {told['checkpoint']}")
+
+
+def _naming_rows(error: ApiError, before: int) -> Exception:
+    """The error with numbers of rows in the file, from 1, instead of indices."""
+    lines = []
+    for fault in error.errors or ():
+        parts = str(fault.get("pointer", "")).split("/")
+        if parts[:2] != ["#", "rows"] or len(parts) < 3:
+            return error
+        column = parts[3].replace("~1", "/").replace("~0", "~") if len(parts) > 3 else ""
+        lines.append(f"row {before + int(parts[2]) + 1:,}: {f'{column!r} ' if column else ''}{fault['detail']}")
+    return Failure("\n".join(lines[:20]), error.problem) if lines else error
 
 
 @click.command()

@@ -15,11 +15,12 @@ from sqlalchemy.orm import Session, defer
 from service.jobs.estimation import calibrations
 from service.spec.estimation import costs, work
 from service.spec.estimation.costs import total_steps
+from service.spec.estimation.features import features_of
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.schema import Spec
 from service.spec.strict_json import canonical
 from service.spec.validation import read_resolved
-from service.states import Status
+from service.states import DatasetKind, Status
 from service.storage.tables import Epoch, Job, Upload
 
 _MAX_CONSIDERED_JOBS: Final = 30
@@ -161,6 +162,8 @@ def _work_of(job: Job, upload: Upload | None) -> work.Work:
     picture = (_DEFAULT_SIDE, _DEFAULT_SIDE, 1)
     if upload is not None:
         picture = (upload.image_rows, upload.image_columns, upload.image_channels)
+    if upload is not None and upload.kind == DatasetKind.TABLE:
+        picture = (1, features_of(upload.columns or []), 1)
     return _counted(canonical(job.resolved), job.epoch, job.steps, picture)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from service.spec.estimation.layer_shapes import Network, Shape, networks
 from service.spec.schema import Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
+from service.states import DatasetKind
 
 _EVALUATED: Final = 500
 _EVALUATED_NUMBERS: Final = 2**21
@@ -45,8 +46,11 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
 
 
 def data_bytes(shape: Shape) -> int:
-    """The training pictures, and what else the training reads; the engine makes floats of a batch at a time."""
-    copied = shape.train_count + shape.validation_count if shape.divided else 0
+    """The training examples, and what else the training reads; the engine makes floats of a batch at a time."""
+    pool = shape.train_count + shape.validation_count
+    copied = pool if shape.divided else 0
+    if shape.kind is DatasetKind.TABLE:  # doubles, and what preprocessing makes of them
+        return (2 * (pool + shape.test_count) + copied) * shape.pixels * 8
     return (shape.train_count + shape.test_count + copied) * shape.pixels
 
 

@@ -28,6 +28,7 @@ from service.spec.schema import (
     Spec,
     Upsample2D,
 )
+from service.states import DatasetKind
 
 Size: TypeAlias = tuple[int, ...]
 _COLOUR: Final = 3
@@ -40,6 +41,8 @@ class Shape:
 
     rows: int
     columns: int
+    kind: DatasetKind = DatasetKind.IMAGES
+    """A table is one row of ``columns`` inputs."""
     channels: int = 1
     """3: in colour."""
     classes: int

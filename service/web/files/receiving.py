@@ -11,14 +11,27 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Final, cast
 
 from flask import request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from service.datasets.formats.photos import SATURATED, parse_size
-from service.datasets.importer import DEFAULT_FRACTION, FIELDS, UploadRefused
-from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions
+from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
+from service.datasets.importer import FIELDS as IMAGE_FIELDS
+from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions, TableOptions
 from service.datasets.sandbox import import_in_sandbox
+from service.datasets.tables.detection import ColumnType
+from service.datasets.tables.plan import TABLE
+from service.spec.strict_json import parse_json
 from service.web.middleware.problems import Problem
 from service.web.server import arrivals
 
@@ -35,6 +48,8 @@ MAX_CONCURRENT_UPLOADS: Final = 32
 MAX_CONCURRENT_IMPORTS: Final = 4
 """Each takes a core for as long."""
 _importing: Final = threading.BoundedSemaphore(MAX_CONCURRENT_IMPORTS)
+FIELDS: Final = (*IMAGE_FIELDS, TABLE)
+"""The fields of the form that hold files."""
 
 _File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "binary"})]
 
@@ -44,8 +59,12 @@ def _sized(text: str) -> str:
     return text
 
 
+def _types(text: Any) -> Any:
+    return parse_json(text.encode()) if isinstance(text, str) else text
+
+
 class UploadForm(BaseModel):
-    """A dataset: an archive of image files, one NPZ archive, or IDX files, plain or gzipped."""
+    """A dataset: a table, an archive of image files, one NPZ archive, or IDX files, plain or gzipped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -87,6 +106,28 @@ class UploadForm(BaseModel):
     labels: _File = Field(None, description="IDX file with the shape (count).")
     validation_images: _File = None
     validation_labels: _File = None
+    table: _File = Field(
+        None,
+        description="A CSV or TSV file, plain or gzipped, with the names of the columns in its first line. Delimiter, "
+        "encoding and the types of the columns are detected. Empty fields, `NA`, `NaN`, `null`, `?` and `-` are "
+        "missing values.",
+    )
+    target: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
+        None, description="The column of a table that holds the class (default: the last one)."
+    )
+    types: Annotated[dict[str, ColumnType], BeforeValidator(_types)] | None = Field(
+        None,
+        description="Types of columns of a table that are not to be detected, as JSON: "
+        '`{"age": "number", "id": "ignore"}`. A type is `number`, `category`, `date` or `ignore`. Rows with another '
+        "value in a number or date column are rejected.",
+    )
+
+    @property
+    def table_options(self) -> TableOptions | None:
+        """What is said about a table."""
+        if self.target is None and not self.types:
+            return None
+        return TableOptions(target=self.target, types={name: kind.value for name, kind in (self.types or {}).items()})
 
     @property
     def photo_options(self) -> PhotoOptions:
@@ -101,11 +142,16 @@ class UploadForm(BaseModel):
 
 
 def import_files(
-    files: Mapping[str, Path], folder: Path, *, fraction: float | None, photos: PhotoOptions
+    files: Mapping[str, Path],
+    folder: Path,
+    *,
+    fraction: float | None,
+    photos: PhotoOptions,
+    table: TableOptions | None = None,
 ) -> ImportedDataset:
     """Import an upload in a sandbox; only so many at a time."""
     with _importing:
-        return import_in_sandbox(files, folder, fraction=fraction, photos=photos)
+        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table)
 
 
 class UploadSlots:
@@ -219,6 +265,11 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
                     detail = "must be 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
                 case "enum":
                     detail = f"must be {item['ctx']['expected']}"
+                case _ if name == "types":
+                    allowed = ", ".join(ColumnType)
+                    detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
+                case _ if name == "target":
+                    detail = "must be the name of a column"
                 case _ if name == "size":
                     detail = f"must be a width such as 32, or width and height such as 32x24: {item['msg']}"
                 case _:
@@ -227,7 +278,9 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
     if faults:
         raise UploadRefused(faults)
     if not form.files:
-        detail = "is missing: send an archive of images, an NPZ file, or IDX files as images and labels"
+        detail = (
+            "is missing: send an archive of images, an NPZ file, a CSV file as table, or IDX files as images and labels"
+        )
         raise UploadRefused({"archive": detail})
     return form
 

@@ -12,6 +12,7 @@ from service.datasets import DatasetError, DatasetInfo
 from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
 from service.spec.schema import Kind
+from service.states import DatasetKind
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
 from service.web.middleware.problems import Problem
@@ -71,6 +72,14 @@ def dataset_of(job: Job) -> DatasetInfo:
     return services().repository.of_job(job)
 
 
+def is_table(job: Job) -> bool:
+    """Whether a job is trained on a table; also known of one whose dataset is gone, once it has begun."""
+    try:
+        return dataset_of(job).kind is DatasetKind.TABLE
+    except DatasetError:
+        return "preprocessing" in (job.provenance or {})
+
+
 def class_names(job: Job, count: int | None) -> list[str]:
     """The names of a job's classes; numbers where the dataset is gone or does not have ``count`` classes any more.
 
@@ -94,7 +103,7 @@ def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[Load
     row = _checkpoint(job, which)
     while True:
         try:
-            ready = inference().ready(row, info.image_shape)
+            ready = inference().ready(row, info.input_shape)
             if ready.spec.kind != job.kind:
                 raise ArtifactDamaged(row.path, f"it holds a {ready.spec.kind}")
             return answer(ready, row)

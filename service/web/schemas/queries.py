@@ -299,6 +299,12 @@ class ExamplesQuery(Query):
     )
 
 
+class CheckpointQuery(Query):
+    """Which checkpoint to evaluate."""
+
+    checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest`, or an epoch number.")
+
+
 class SampleQuery(Query):
     """How to render a sample grid."""
 

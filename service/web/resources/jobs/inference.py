@@ -7,6 +7,7 @@ import binascii
 import math
 import re
 import threading
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -27,17 +28,20 @@ from service.application.inference_requests import (
 from service.datasets import DatasetInfo
 from service.datasets.formats.decoding import UnreadableImage
 from service.datasets.image_sandbox import decode_in_sandbox
+from service.datasets.tables.rows import read_rows
 from service.errors import Fault, SpecError
 from service.pictures import films, grids, reading
 from service.spec import validation
 from service.spec.schema import GanSpec, Kind, Part
+from service.states import DatasetKind
+from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact
 from service.web.endpoints import Result, endpoint
 from service.web.inference import loading
 from service.web.inference.loading import dataset_of, inference, job_of, with_network
 from service.web.middleware import problems
 from service.web.middleware.problems import Problem
-from service.web.schemas.inference import GenerateAnswer, PredictAnswer
+from service.web.schemas.inference import GenerateAnswer, PredictAnswer, UnknownValue
 
 if TYPE_CHECKING:
     from service.web.inference.answering import LoadedModel
@@ -47,6 +51,8 @@ blueprint: Final = Blueprint("inference", __name__)
 TAG: Final = "Inference"
 _DEFAULT_COUNT: Final = 16
 _DATA_URL: Final = re.compile(r"^data:image/(?:png|jpeg|webp|bmp|gif);base64,")
+_LISTED: Final = 1000
+"""The most unknown values that an answer names."""
 _decoding: Final = threading.BoundedSemaphore(2)
 """Requests whose pictures are unpacked at a time: one takes up to 70 MB for the largest picture."""
 
@@ -64,7 +70,7 @@ B = TypeVar("B", bound=Part)
     scope=Scope.READ,
 )
 def predict(job_id: str, document: Any) -> PredictAnswer:
-    """Classify images.
+    """Classify images, or rows of a table.
 
     `images` are PNG, JPEG, WebP, BMP or GIF files in base64, or numbers in [0, 1], where 0 is black. They are converted
     to grey or colour, as the dataset is, and their sides are scaled to its image size. For a dataset in colour, `fit`
@@ -72,11 +78,18 @@ def predict(job_id: str, document: Any) -> PredictAnswer:
     drawing like MNIST digits. `invert` is for dark drawings on a light background. `checkpoint` is `best`, `latest` or
     an epoch number; `GET /jobs/{job_id}/checkpoints` lists the stored ones. To keep all checkpoints, set
     `"checkpoint": {"keep_last": 1000}` in the spec.
+
+    `rows` are for jobs that are trained on a table: `{"rows": [{"age": 41, "city": "Oslo"}]}`. A column that is left
+    out has no value, and `absent_columns` names it; an unknown column is an error. A category that the data do not have
+    counts as missing, and `unknown_values` names it.
     """
     job = job_of(job_id, Kind.CLASSIFIER)
     body = _validated(PredictRequest, document)
     info = dataset_of(job)
-    levels = _levels(body, info)
+    _check_kind(body, info)
+    if body.rows is not None:
+        return with_network(job, body.checkpoint, info, partial(_predicted_rows, rows=body.rows, info=info))
+    levels = _levels(body.images or [], body, info)
     if body.explain and levels.size > MAX_NUMBERS:
         raise _too_much("#/explain", f"{len(levels)} images have {levels.size} pixels", MAX_NUMBERS)
     return with_network(job, body.checkpoint, info, partial(_predictions, body=body, info=info, levels=levels))
@@ -105,6 +118,51 @@ def generate(job_id: str, document: Any) -> Result:
     body = _validated(GenerateRequest, document)
     info = dataset_of(job)
     return with_network(job, body.checkpoint, info, partial(_images, body=body, info=info))
+
+
+def _check_kind(body: PredictRequest, info: DatasetInfo) -> None:
+    """Refuse images where the data are a table, and rows where they are images."""
+    is_table = info.kind is DatasetKind.TABLE
+    if is_table and body.rows is None:
+        names = ", ".join(repr(column["name"]) for column in info.columns[:20])
+        detail = f"the job is trained on a table: send rows with the columns {names}"
+        raise problems.invalid_input([Fault(pointer="#/images", detail=detail, code="unsuitable")])
+    if not is_table and body.rows is not None:
+        detail = "the job is trained on images: send images"
+        raise problems.invalid_input([Fault(pointer="#/rows", detail=detail, code="unsuitable")])
+
+
+def _predicted_rows(
+    ready: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, Any]], info: DatasetInfo
+) -> PredictAnswer:
+    if ready.preprocessing is None:
+        raise ArtifactDamaged(row.path, "it holds no preprocessing of a table")
+    report = info.report or {}
+    ignored = {str(report.get("target", "")), *(str(one["name"]) for one in report.get("ignored", ()))}
+    read = read_rows(rows, ready.preprocessing.columns, ignored=ignored)
+    if read.faults:
+        raise problems.invalid_input(
+            [
+                Fault(
+                    pointer=f"#/rows/{index}" + ("" if column is None else f"/{_escaped(column)}"),
+                    detail=detail,
+                    code="wrong_type" if suggestion is None else "unknown_field",
+                    suggestion=suggestion,
+                )
+                for index, column, detail, suggestion in read.faults
+            ]
+        )
+    found = inference().predict(ready, read.inputs)
+    return PredictAnswer(
+        probabilities=found.probabilities.tolist(),
+        classes=found.classes.tolist(),
+        class_names=list(info.class_names),
+        checkpoint=row.epoch,
+        unknown_values=[
+            UnknownValue(row=index, column=column, value=value) for index, column, value in read.unknown[:_LISTED]
+        ],
+        absent_columns=read.absent,
+    )
 
 
 def _predictions(
@@ -177,7 +235,7 @@ def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
         raise _too_much("#/scale", what, MAX_PIXELS)
 
 
-def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:
+def _levels(images: Sequence[Any], asked: PredictRequest, info: DatasetInfo) -> Levels:
     """The images as levels from 0 to 255 (n, rows, columns) or (n, rows, columns, 3), as those of the dataset.
 
     Raises:
@@ -190,7 +248,7 @@ def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:
     others: dict[int, bytes] = {}
     pixels = 0
     with _decoding:
-        for number, image in enumerate(asked.images):
+        for number, image in enumerate(images):
             try:
                 data = _decoded(image) if isinstance(image, str) else image
                 if isinstance(data, bytes) and data.startswith(reading.OTHER_FORMATS):
@@ -224,7 +282,7 @@ def _levels(asked: PredictRequest, info: DatasetInfo) -> Levels:
                 for number, detail in sorted(faults.items())
             ]
         )
-    return np.stack([levels[number] for number in range(len(asked.images))])
+    return np.stack([levels[number] for number in range(len(images))])
 
 
 def _decoded(text: str) -> bytes:
@@ -286,6 +344,11 @@ def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
     if images > MAX_IMAGES:
         raise _too_much("#/steps", f"{asked.steps} steps between {len(points)} points make {images} images", MAX_IMAGES)
     return inference().walk(spec, points, asked.steps)
+
+
+def _escaped(name: str) -> str:
+    """A name as a part of a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _rounded(numbers: NDArray[Any], digits: int) -> list[Any]:

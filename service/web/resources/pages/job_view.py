@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from flask import Blueprint, Response
 
 from service.datasets import BUILT_IN, DatasetError
+from service.datasets.tables.values import written
 from service.jobs import events
 from service.jobs.events import EventType, Wanted
 from service.jobs.queries import folds, lineage, lookup
@@ -17,7 +18,7 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Epoch, Job
 from service.web.answers import as_page
 from service.web.endpoints import endpoint
-from service.web.inference.loading import class_names, dataset_of
+from service.web.inference.loading import class_names, dataset_of, is_table
 from service.web.resources.pages import tiles
 from service.web.schemas.epochs import event_document
 from service.web.schemas.files import artifact_item, checkpoint_items
@@ -72,6 +73,7 @@ def job(job_id: str) -> Response:
         "resumed": resumed,
         "judged": _is_judged(row),
         "checkpoints": len(checkpoints),
+        "is_table": is_table(row),
     }
     return as_page(
         "job.html",
@@ -114,6 +116,7 @@ def play(job_id: str) -> Response:
         "latent": row.resolved.get("latent"),
         "class_names": class_names(row, None),
         "colour": _is_colour(row),
+        "fields": _fields(row),
     }
     return as_page("play.html", job=shown, facts=facts)
 
@@ -123,6 +126,33 @@ def _is_colour(row: Job) -> bool:
         return len(dataset_of(row).image_shape) > 2
     except DatasetError:
         return False
+
+
+def _fields(job: Job) -> list[dict[str, Any]] | None:
+    """The columns of a table that a row has, with a usual value of each; ``None``: the job is trained on images."""
+    if not is_table(job):
+        return None
+    try:
+        known = {column["name"]: column for column in dataset_of(job).columns}
+    except DatasetError:
+        known = {}
+    fitted = (job.provenance or {}).get("preprocessing", {"columns": []})["columns"]
+    return [_field(column, known.get(column["name"], {})) for column in fitted]
+
+
+def _field(column: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    field = {"name": column["name"], "type": column["type"]}
+    if "categories" in column:
+        return field | {"categories": column["categories"], "usual": column["categories"][0]}
+    ends = [known[name] for name in ("min", "max") if name in known]
+    if column["type"] == "date":
+        usual, shown = (
+            written(round(column["mean"]), column["format"]),
+            [written(end, column["format"]) for end in ends],
+        )
+    else:
+        usual, shown = f"{column['mean']:.4g}", [f"{end:.6g}" for end in ends]
+    return field | {"usual": usual, "range": " to ".join(shown)}
 
 
 def _is_judged(row: Job) -> bool:

@@ -11,8 +11,8 @@ from service.storage.tables import Epoch, Job
 from service.web.schemas.base import finite
 
 METRICS: Final = (
-    "val_accuracy", "val_loss", "train_accuracy", "train_loss", "frechet_distance", "mode_coverage", "sample_diversity",
-    "g_loss", "d_loss", "d_real", "d_fake",
+    "val_accuracy", "val_loss", "train_accuracy", "train_loss", "val_roc_auc", "frechet_distance", "mode_coverage",
+    "sample_diversity", "g_loss", "d_loss", "d_real", "d_fake",
 )  # fmt: skip
 """The metrics that say most of a job."""
 TESTS: Final = ("test_accuracy", "test_loss")
