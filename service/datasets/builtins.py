@@ -1,5 +1,6 @@
 """The datasets that this package knows: their checksums, and where their files may be found."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
@@ -13,6 +14,7 @@ from service.datasets.info import (
     DatasetInfo,
     content_sha256,
 )
+from service.states import DatasetKind
 
 _DATA = Path(str(package_files("service.data")))
 _JUDGE_OF_DIGITS = _DATA / "judge" / "mnist.safetensors"
@@ -39,6 +41,7 @@ class BuiltIn:
     info: DatasetInfo
     digests: Mapping[str, str]  # SHA-256 (hex) of each unpacked IDX file
     shipped: Path | None = None  # folder inside this package
+    table: Path | None = None  # a CSV file inside this package
     made_from: str | None = None  # the dataset that it is made from, when it is first used
     system: Path | None = None  # folder of a Debian package
     mirrors: tuple[str, ...] = ()  # base URLs of the gzipped files, tried in turn; the checksums decide
@@ -62,6 +65,32 @@ def _info(
         licence=licence,
         sha256=content_sha256(digests),
         available=False,  # decided where the data folder is known
+    )
+
+
+def _table(name: str, title: str, source: str, licence: str) -> BuiltIn:
+    """A table that is shipped: its file, and what ``make_tables`` said of it."""
+    folder = _DATA / name
+    described = json.loads((folder / "dataset.json").read_text("utf-8"))
+    return BuiltIn(
+        info=DatasetInfo(
+            name=name,
+            title=title,
+            kind=DatasetKind.TABLE,
+            image_shape=(),
+            columns=tuple(described["columns"]),
+            classes=len(described["class_names"]),
+            class_names=tuple(described["class_names"]),
+            train_count=described["train_count"],
+            validation_count=described["validation_count"],
+            source=source,
+            licence=licence,
+            sha256=described["sha256"],
+            available=False,  # as for all, it is decided later
+            report={"target": described["target"]},
+        ),
+        digests={},
+        table=folder / f"{name}.csv",
     )
 
 
@@ -149,6 +178,18 @@ BUILT_IN: Mapping[str, BuiltIn] = {
             VALIDATION_IMAGES: 4_422_102,
             VALIDATION_LABELS: 5_148,
         },
+    ),
+    "iris": _table(
+        "iris",
+        "Iris, three species by their flowers",
+        "R. A. Fisher (1936), as in scikit-learn 1.9.1",
+        "BSD 3-clause (scikit-learn); CC BY 4.0 (UCI)",
+    ),
+    "breast-cancer": _table(
+        "breast-cancer",
+        "Breast cancer, benign or malignant",
+        "W. H. Wolberg, W. N. Street, O. L. Mangasarian (1995), as in scikit-learn 1.9.1",
+        "BSD 3-clause (scikit-learn); CC BY 4.0 (UCI)",
     ),
     "stacked-mnist": BuiltIn(
         info=DatasetInfo(

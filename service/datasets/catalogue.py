@@ -139,6 +139,8 @@ def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]
 
 
 def _describe_builtin(builtin: BuiltIn, data_root: Path, builtins: Mapping[str, BuiltIn]) -> DatasetInfo:
+    if builtin.table is not None:
+        return replace(builtin.info, available=True)
     if builtin.made_from is not None:
         made_from = describe(builtin.made_from, data_root, builtins=builtins)
         return replace(builtin.info, available=made_from.available)

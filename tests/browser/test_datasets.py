@@ -93,7 +93,7 @@ def test_two_hundred_and_fifty_six_classes_fit(open_window: Callable[..., Visit]
 def test_train_on_it_opens_the_form_with_the_dataset(open_window: Callable[..., Visit], bare: Bare) -> None:
     upload(bare, "mine", np.arange(80) % 4)
     page = open_window(bare.url, width=1440).open("/ui/datasets")
-    expect(page.locator("tr.dataset")).to_have_count(5)
+    expect(page.locator("tr.dataset")).to_have_count(7)
     page.get_by_role("link", name="mine", exact=True).click()
     page.get_by_role("link", name="Train on it").click()
     ready(page)
@@ -138,3 +138,23 @@ def test_the_page_of_a_fold_has_a_row_for_each(open_window: Callable[..., Visit]
     assert {re.sub(r"\D", "", text) for text in page.locator("tr.job .name").all_inner_texts()} == {
         "14", "24", "34", "44"
     }  # fmt: skip
+
+
+def test_a_table_shows_its_rows_and_columns(open_window: Callable[..., Visit], bare: Bare) -> None:
+    page = open_window(bare.url).open("/ui/datasets/iris")
+    rows = page.locator("table.rows tbody tr")
+    expect(rows).to_have_count(25)
+    heads = page.locator("table.rows thead th").all_inner_texts()
+    assert heads == ["Row", "species", "sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
+    assert rows.first.locator("th, td").all_inner_texts() == ["0", "setosa", "5.1", "3.5", "1.4", "0.2"]
+    page.locator("#class").select_option("2")
+    expect(rows.first.locator("th")).to_have_text("virginica")
+    page.get_by_role("button", name="Show more").click()
+    expect(rows).to_have_count(43)
+    assert len(drawn(page)) == 6
+    boxes = page.eval_on_selector_all(
+        "svg.histogram",
+        "all => all.map((chart) => [...chart.children].map((bar) => bar.getBoundingClientRect().height))",
+    )
+    assert len(boxes) == 4
+    assert all(len(bars) > 10 and max(bars) == pytest.approx(1.6 * 16, abs=1) for bars in boxes)

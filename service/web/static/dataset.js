@@ -15,7 +15,7 @@ function begin() {
   holder.replaceChildren();
   if (isTable) {
     body = h("tbody");
-    holder.append(h("table", { class: "rows" }, h("thead", {}, h("tr", {}, ["Row", facts.target, ...facts.columns].map((name) => h("th", { scope: "col" }, name)))), body));
+    holder.append(h("table", { class: "rows" }, h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "number" }, "Row"), [facts.target, ...facts.columns].map((name) => h("th", { scope: "col", class: facts.numbers.includes(name) ? "number" : undefined }, name)))), body));
   }
   load();
 }

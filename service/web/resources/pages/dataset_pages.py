@@ -64,6 +64,7 @@ def show(name: str) -> Response:
         "urls": shown.urls,
         "class_names": info.class_names,
         "columns": [column["name"] for column in info.columns],
+        "numbers": [column["name"] for column in info.columns if column["type"] == "number"],
         "target": (info.report or {}).get("target", "class"),
     }
     return as_page(
