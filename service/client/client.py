@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Literal, Self, Unpack, cast
+from urllib.parse import quote
 from uuid import uuid4
 
 from service.client import downloads, lookup, mlflow_runs
@@ -317,6 +318,38 @@ class Client:
         """The datasets that specs can use."""
         found: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
         return found
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """A dataset, with the number of examples of each class as ``class_counts``."""
+        return self._connection.json("GET", f"/datasets/{quote(name, safe='@')}")
+
+    def dataset_columns(self, name: str) -> dict[str, Any]:
+        """Statistics of the columns of a table."""
+        return self._connection.json("GET", f"/datasets/{quote(name, safe='@')}/columns")
+
+    def dataset_examples(
+        self, name: str, *, part: str = "train", label: int | None = None, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Iterate over the images of a dataset, or the rows of a table; pages are fetched as needed.
+
+        Args:
+            part: ``train``, ``validation`` or ``test``.
+            label: index of a class: only its examples.
+            limit: maximum number of examples.
+        """
+        what = "rows" if self.dataset(name)["kind"] == "table" else "examples"
+        params = {"part": part} | ({} if label is None else {"class": str(label)})
+        left = limit
+        while left is None or left > 0:
+            size = str(_PAGE if left is None else min(left, _PAGE))
+            page = self._connection.json(
+                "GET", f"/datasets/{quote(name, safe='@')}/{what}", params=params | {"limit": size}
+            )
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            left = None if left is None else left - len(page["data"])
+            params["cursor"] = page["next_cursor"]
 
     def presets(self) -> Sequence[dict[str, Any]]:
         """The presets, each with ``kind``, ``name`` and its full ``spec``."""

@@ -259,12 +259,11 @@ class Job(Mapping[str, Any]):
             UnreadableImage: a file or bytes are no such image.
         """
         options: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
-        if images is None:
-            body = options | {"rows": [dict(row) for row in rows or []]}
-            answer = self._connection.json("POST", f"{self._path}/predict", repeatable=True, **json_body(body))
-            return cast("Prediction", answer)
+        if rows is not None:
+            body = json_body({"rows": [dict(row) for row in rows]} | options)
+            return cast("Prediction", self._connection.json("POST", f"{self._path}/predict", repeatable=True, **body))
         answers: list[Any] = []
-        for part in in_requests([encoded(image) for image in images]):
+        for part in in_requests([encoded(image) for image in images or ()]):
             if answers:  # the same for all: "latest" may be another one by now
                 options["checkpoint"] = answers[0]["checkpoint"]
             sent = json_body({"images": part} | options)

@@ -104,7 +104,6 @@ METRICS: Final[dict[str, MetricInfo]] = {
     "g_loss": MetricInfo("generator loss", "Loss of the generator against the discriminator.", series=2),
     "d_real": MetricInfo(
         "D(real)",
-        "Mean output of the discriminator for real images: the probability of being real."
         "Mean output of the discriminator for real images: the probability of being real.",
         percent=True,
         series=3,

@@ -12,6 +12,7 @@ from service.application.datasets import DatasetUploads
 from service.application.exports import Exports
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
+from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.repository import DatasetRepository
 from service.errors import ArtifactNotFound, JobNotFound
 from service.jobs.uploads import UploadFolder
@@ -40,8 +41,19 @@ from service.web.resources.jobs import (
     results,
     samples,
 )
-from service.web.resources.pages import documents, job_view, pages, service_pages
-from service.web.resources.service import audit, datasets, health, keys, limits, presets, sessions, usage, workers
+from service.web.resources.pages import dataset_pages, documents, job_view, pages, service_pages
+from service.web.resources.service import (
+    audit,
+    dataset_content,
+    datasets,
+    health,
+    keys,
+    limits,
+    presets,
+    sessions,
+    usage,
+    workers,
+)
 from service.web.schemas.jobs import job_detail
 from service.web.services import EXTENSION, Services
 from service.web.streaming.feed import AllJobsStream
@@ -61,6 +73,7 @@ _BLUEPRINTS: Final = (
     evaluation.blueprint,
     artifacts.blueprint,
     datasets.blueprint,
+    dataset_content.blueprint,
     workers.blueprint,
     presets.blueprint,
     limits.blueprint,
@@ -73,6 +86,7 @@ _BLUEPRINTS: Final = (
     pages.blueprint,
     job_view.blueprint,
     service_pages.blueprint,
+    dataset_pages.blueprint,
 )
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 
@@ -114,6 +128,7 @@ def create_app(settings: Settings) -> Flask:
         dataset_uploads=dataset_uploads,
         exports=Exports(database=database, artifacts=folder, make=exporting.make),
         drawings=Drawings(repository, database, folder),
+        explorer=DatasetExplorer(repository),
         publisher=publisher,
         hub=Hub(database),
         feed=AllJobsStream(database),

@@ -32,6 +32,7 @@ def register(app: Flask) -> None:
         "metric_value": metric_value,
         "share": share,
     }
+    app.jinja_env.filters["plain"] = plain
     app.jinja_env.globals["metric_documents"] = metric_info.documents
 
 
@@ -61,6 +62,13 @@ def column_label(name: str) -> str:
 def metric_value(value: float | None, name: str) -> str:
     """A metric's value in its unit."""
     return NOTHING if value is None else metric_info.number(name, value)
+
+
+def plain(value: float | int | str | None) -> str:
+    """A number of any size, to four digits; text as it is."""
+    if value is None:
+        return NOTHING
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 
 def share(value: float | None) -> str:

@@ -10,6 +10,7 @@ from flask import current_app, g
 from service.application.datasets import DatasetUploads
 from service.application.exports import Exports
 from service.application.jobs import Jobs
+from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.repository import DatasetRepository
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactStore
@@ -39,6 +40,7 @@ class Services:
     dataset_uploads: DatasetUploads
     exports: Exports
     drawings: Drawings
+    explorer: DatasetExplorer
     publisher: Publisher
     hub: Hub
     feed: AllJobsStream

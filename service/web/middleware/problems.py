@@ -128,6 +128,9 @@ KINDS: Final[dict[str, Kind]] = {
     "wrong_kind": Kind(
         409, "Jobs of this kind do not support this.", "Use `predict` for classifiers and `generate` for GANs."
     ),
+    "wrong_dataset_kind": Kind(
+        409, "Datasets of this kind do not have this.", "Images have `examples`, tables have `rows` and `columns`."
+    ),
     "keys_not_required": Kind(
         409,
         "This service does not require keys.",
