@@ -16,7 +16,7 @@ from service.client.job import Job
 from service.client.lookup import Found
 
 _UPLOAD_TIMEOUT_S: Final = 660.0
-"""After the last byte has arrived, a service may read an archive of images for ten minutes."""
+"""The service may read an archive of images for ten minutes after the last byte has arrived."""
 _PAGE: Final = 100
 
 
@@ -27,9 +27,9 @@ class Client:
         server: for example ``http://127.0.0.1:8000``.
         key: an API key, if the service requires one (default: the first one in TAPELINE_API_KEYS).
 
-    Every method raises ``ServerUnreachable`` where no service answers and ``ApiError`` where it refuses. Requests
-    that are safe to repeat are repeated a few times before that. Where a method takes a job, it takes a ``Job`` or an
-    id; ``job`` also finds jobs by their name.
+    Every method raises ``ServerUnreachable`` if the service does not respond, and ``ApiError`` if it refuses the
+    request. Requests that are safe to repeat are retried a few times first. Methods with a ``job`` parameter accept a
+    ``Job`` or an id; ``job`` also finds jobs by name.
     """
 
     def __init__(self, server: str, key: str | None = None) -> None:
@@ -59,7 +59,7 @@ class Client:
                 job and returns the first one. By default a new key, which allows the client to retry.
         """
         options = json_body(spec, **{"Idempotency-Key": idempotency_key or uuid4().hex})
-        return self._made("POST", "/jobs", repeatable=True, **options)
+        return self._create("POST", "/jobs", repeatable=True, **options)
 
     def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
         """The resolved spec and its estimated cost; nothing is stored."""
@@ -116,7 +116,7 @@ class Client:
         """An older name of ``jobs``."""
         return self.jobs(limit=limit, **filters)
 
-    # What ``Job`` has as methods, by id.
+    # Methods of ``Job``, by id.
 
     def get(self, job: Job | str) -> Job:
         """Fetch a job by its id."""
@@ -225,7 +225,7 @@ class Client:
             to: a file name, or a folder, in which the file gets the name that the service gives it.
 
         Raises:
-            DownloadDamaged: the bytes that arrived are not those that the service sent.
+            DownloadDamaged: the received bytes do not match the SHA-256 that the service sent.
         """
         return downloads.download(self._connection, url, Path(to))
 
@@ -258,9 +258,9 @@ class Client:
         Args:
             files: form fields and paths: ``archive``, or ``images`` and ``labels``, optionally with
                 ``validation_images`` and ``validation_labels``. Files are streamed.
-            validation_fraction: share of each class that becomes validation data, where no files are given for it.
+            validation_fraction: share of each class that becomes validation data, if there are no files for it.
             size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
-            on_progress: called with the number of bytes read each time that a piece of a file is about to be sent.
+            on_progress: called with the number of bytes before each piece of a file is sent.
         """
         fields = {"name": name, "validation_fraction": validation_fraction, "size": size}
         fields = {field: value for field, value in fields.items() if value is not None}
@@ -295,12 +295,12 @@ class Client:
     def _handle(self, job: Job | str) -> Job:
         return Job(self._connection, {"id": job.id if isinstance(job, Job) else job})
 
-    def _made(self, method: str, path: str, **options: Any) -> Job:
+    def _create(self, method: str, path: str, **options: Any) -> Job:
         return Job(self._connection, self._connection.json(method, path, **options))
 
 
 class _Counted:
-    """A file that tells how much of it was read."""
+    """A file that reports the number of bytes read."""
 
     def __init__(self, file: IO[bytes], on_progress: Callable[[int], None]) -> None:
         self._file, self._on_progress = file, on_progress

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-"""The only formats that are read: Pillow's decoders for others are a larger attack surface."""
+"""The supported formats; Pillow's other decoders would enlarge the attack surface."""
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_PIXELS: Final = 80_000_000
 SENT_SIDE: Final = 256
-"""A larger image is scaled down to this before it is sent: networks see a few dozen pixels along a side."""
+"""Larger images are scaled down to this side length before they are sent: networks use a few dozen pixels a side."""
 _SENT_AS_IT_IS_BYTES: Final = 200_000
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
@@ -28,7 +28,7 @@ def encoded(image: Path | bytes | Sequence[Any]) -> Any:
     """An image in the form of a request: a PNG in base64, or unchanged rows of numbers.
 
     Raises:
-        UnreadableImage: the bytes are no image of ``FORMATS``, broken, or too large.
+        UnreadableImage: the bytes are not an image of ``FORMATS``, or broken, or too large.
         OSError: the file cannot be read.
     """
     if isinstance(image, Path):
@@ -47,7 +47,7 @@ def as_png(data: bytes, *, name: str = "the image") -> bytes:
     """
     if data.startswith(_PNG) and len(data) <= _SENT_AS_IT_IS_BYTES:
         return data
-    # Here: loading it takes a tenth of a second, which most commands do not need.
+    # Imported lazily: it takes a tenth of a second, and most commands do not need it.
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -60,10 +60,10 @@ def as_png(data: bytes, *, name: str = "the image") -> bytes:
                 raise UnreadableImage(f"{name} has {pixels}; at most {MAX_PIXELS:,} are read")
             opened.draft(None, (2 * SENT_SIDE, 2 * SENT_SIDE))  # a JPEG is scaled down while it is decoded
             upright = ImageOps.exif_transpose(opened)
-            made = _plain(upright)
-            made.thumbnail((SENT_SIDE, SENT_SIDE), Image.Resampling.BOX, reducing_gap=None)
+            converted = _plain(upright)
+            converted.thumbnail((SENT_SIDE, SENT_SIDE), Image.Resampling.BOX, reducing_gap=None)
             file = io.BytesIO()
-            made.save(file, "PNG")
+            converted.save(file, "PNG")
             return file.getvalue()
     except UnreadableImage:
         raise
@@ -80,7 +80,7 @@ def _plain(image: Image) -> Image:
     """Convert to a mode that PNG and the service support, with transparency if the image has it."""
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image
-    if image.mode.startswith("I"):  # sixteen bits, which convert("L") would cut off instead of scaling
+    if image.mode.startswith("I"):  # 16 bits, which convert("L") would clip instead of scaling
         return image.convert("I").point(lambda value: value / 256).convert("L")
     if image.has_transparency_data:
         return image.convert("RGBA")

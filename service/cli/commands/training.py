@@ -91,12 +91,12 @@ def reproduce(target: Target, job_text: str, watch: bool) -> None:
     _show_new(target, job, watch=watch)
     if watch:
         with target.client() as client:
-            found = client.get(job).reproduction or {}
-        if not found["match"]:
-            differs = ", ".join(found["first_difference"]["differs"])
-            raise Failure(f"epoch {found['first_difference']['epoch']} differs from {found['of']}: {differs}", found)
+            result = client.get(job).reproduction or {}
+        if not result["match"]:
+            differs = ", ".join(result["first_difference"]["differs"])
+            raise Failure(f"epoch {result['first_difference']['epoch']} differs from {result['of']}: {differs}", result)
         if not target.as_json:
-            click.echo(f"bit-identical to {found['of']}")
+            click.echo(f"bit-identical to {result['of']}")
 
 
 COMMANDS: Final = (train, watch, fork, reproduce)
@@ -107,9 +107,9 @@ def _show_new(target: Target, job: Job, *, watch: bool) -> None:
         click.echo(to_json(job) if target.as_json else job.id)
         return
     if not target.as_json:
-        # A line of a file has room for both, a line of a terminal hardly.
-        between = "\n" if sys.stdout.isatty() else "  "
-        click.echo(f"{job.id}{between}{job.page}")
+        # On separate lines in a terminal, where both do not fit.
+        separator = "\n" if sys.stdout.isatty() else "  "
+        click.echo(f"{job.id}{separator}{job.page}")
     _watch(target, job)
 
 
@@ -138,13 +138,13 @@ def _watch(target: Target, job: Job) -> None:
 
 def _overrides(values: Sequence[str]) -> dict[str, Any]:
     """Parse ``a.b=1`` to ``{"a": {"b": 1}}``; a value that is not JSON is a string."""
-    made: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for text in values:
         field, equals, value = text.partition("=")
         *path, last = field.split(".")
         if not equals or not all([*path, last]):
             raise click.UsageError(f"--set expects FIELD=VALUE, for example epochs=9; got {text!r}")
-        place = made
+        place = overrides
         for name in path:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
@@ -153,7 +153,7 @@ def _overrides(values: Sequence[str]) -> dict[str, Any]:
             place[last] = json.loads(value)
         except ValueError:
             place[last] = value
-    return made
+    return overrides
 
 
 def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
