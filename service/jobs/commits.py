@@ -1,6 +1,6 @@
-"""What a worker writes under its lease while it trains: epochs, log lines, and the result.
+"""Writes of a worker under its lease: epochs, log lines, and the result.
 
-Each write is one transaction that begins with the lease guard, and raises ``LeaseLost`` where the guard fails.
+Each write is one transaction that begins with the lease guard, and raises ``LeaseLost`` if the guard fails.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from service.storage.tables import Artifact, Epoch, ExpectedEpoch, Job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:
-    """Everything to be committed for a finished epoch; its files are on disk already."""
+    """The data to commit for a finished epoch; its files are on disk already."""
 
     epoch: int
     position: Position
@@ -44,7 +44,7 @@ class EpochRecord:
     health: Sequence[Finding] = ()
     """The findings after this epoch."""
     cpu_seconds: float | None = None
-    """Processor time of the epoch. Like ``seconds``, it differs from run to run, so it is not a metric."""
+    """CPU time of the epoch. Like ``seconds``, it differs from run to run, so it is not a metric."""
     memory_bytes: int | None = None
     """Resident memory at the end of the epoch."""
     used: Usage | None = None
@@ -98,7 +98,7 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
 
 
 def checkpoints(database: Database, held: Claim) -> Sequence[Artifact]:
-    """The job's checkpoints, the newest first."""
+    """The job's checkpoints, newest first."""
     with database.read() as session:
         return lookup.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)[::-1]
 
@@ -126,7 +126,7 @@ def log(database: Database, held: Claim, level: str, code: str, message: str) ->
 
 
 def digest(database: Database, held: Claim, weights_digest: str) -> str:
-    """One SHA-256 of the whole result: the final weights, every epoch's metrics, every sample's pixels."""
+    """The result digest: SHA-256 over the final weights, the metrics of all epochs, and the pixels of all samples."""
     with database.read() as session:
         rows = [[row.epoch, row.metrics, row.samples_digest] for row in lookup.epochs(session, held.job_id)]
     text = canonical({"weights": weights_digest, "epochs": rows})
@@ -255,7 +255,7 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
-    """Store the present findings; returns events for those that are new or over."""
+    """Store the current findings; returns events for new and resolved ones."""
     before, now = job.health, [finding.document() for finding in record.health]
     job.health = now
     over = [(finding, "over") for finding in before if finding not in now]
@@ -267,7 +267,7 @@ def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mappi
 
 
 def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Null for values that are not finite: JSON has no NaN."""
+    """The metrics with ``None`` for values that are not finite, since JSON has no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
