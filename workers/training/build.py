@@ -1,5 +1,5 @@
-"""From a validated spec to the engine's objects. ``assert_never`` makes the type checker fail where the spec has a name
-that the engine lacks."""
+"""Translates validated specs to objects of the engine. ``assert_never`` makes the type checker fail if the engine lacks
+a name that the spec has."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Trainer = engine.ClassifierTrainer | engine.GanTrainer
 
 
 def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
-    """The trainer of a spec, before its first step."""
+    """Create the trainer of a spec."""
     match resolved:
         case ClassifierSpec():
             return _classifier(resolved, dataset)
@@ -33,7 +33,7 @@ def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
 
 
 def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
-    """The reference classifier of a dataset, where this package has one."""
+    """The reference classifier of a dataset, or ``None`` if the package contains none."""
     known = BUILT_IN.get(dataset.info.name)
     if known is None or known.judge is None:
         return None
