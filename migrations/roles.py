@@ -30,9 +30,7 @@ _ROWS: Final = sql.SQL("SELECT, INSERT, UPDATE, DELETE")
 _EXCEPTIONS: Final = {
     "alembic_version": sql.SQL("SELECT"),
     "audit": sql.SQL("SELECT, INSERT, DELETE"),  # DELETE for retention; triggers restrict it
-    "audit_seals": sql.SQL(
-        "SELECT, INSERT, UPDATE"
-    ),  # UPDATE marks ranges that retention removed
+    "audit_seals": sql.SQL("SELECT, INSERT, UPDATE"),  # UPDATE marks ranges that retention removed
 }
 """Tables on which the application role has fewer privileges."""
 _REFUSED_PASSWORD: Final = "tapeline"  # noqa: S105 - the publicly known default of earlier versions
