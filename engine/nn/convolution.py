@@ -14,7 +14,7 @@ from engine.errors import SettingError
 from engine.nn.activations import Activation, activation_function, as_activation
 from engine.nn.initializers import Initializer, glorot_uniform
 from engine.nn.layer import IMAGES, Shape, check_sizes, misfit, reshape_hint
-from engine.ops.convolution import Padding, window
+from engine.ops.images.geometry import Padding, window
 
 
 class Conv2D:
@@ -24,7 +24,7 @@ class Conv2D:
         channels, filters: sizes of the last axis before and after.
         kernel: rows and columns of each filter.
         stride: pixels from one position of the filter to the next.
-        padding: ``same`` or ``valid``; see :func:`engine.ops.convolution.window`.
+        padding: ``same`` or ``valid``; see :func:`engine.ops.images.geometry.window`.
         activation: an Activation or its name; None for none.
         initializer: draws weight (kernel, kernel, channels, filters), then bias (filters,).
         rng: where the initializer draws from.

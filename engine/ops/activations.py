@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive
+from engine.autograd.tensor import plain
 from engine.errors import SettingError
 
 
@@ -35,7 +36,13 @@ def _sigmoid_back(y: Array, x: Array) -> Vjp:
     return vjp
 
 
-sigmoid = Primitive("sigmoid", _sigmoid, _sigmoid_back, doc="``1 / (1 + exp(-x))``, without overflow.")
+sigmoid = Primitive(
+    "sigmoid",
+    _sigmoid,
+    _sigmoid_back,
+    graph=[lambda y, x: lambda g: g * (y * (1 - y))],
+    doc="``1 / (1 + exp(-x))``, without overflow.",
+)
 
 
 def _tanh_back(y: Array, x: Array) -> Vjp:
@@ -48,7 +55,7 @@ def _tanh_back(y: Array, x: Array) -> Vjp:
     return vjp
 
 
-tanh = Primitive("tanh", np.tanh, _tanh_back)
+tanh = Primitive("tanh", np.tanh, _tanh_back, graph=[lambda y, x: lambda g: g * (1 - y * y)])
 
 
 def _relu(x: Any) -> Any:
@@ -77,10 +84,16 @@ def _leaky_relu_back(y: Array, x: Array, negative_slope: float = 0.2) -> Vjp:
     return vjp
 
 
+def _leaky_relu_graph(y: Any, x: Any, negative_slope: float = 0.2) -> Vjp:
+    slope = _leaky_relu_back(plain(y), x, negative_slope)(np.ones_like(plain(y)))  # a constant, almost everywhere
+    return lambda g: g * slope
+
+
 leaky_relu = Primitive(
     "leaky_relu",
     _leaky_relu,
     _leaky_relu_back,
+    graph=[_leaky_relu_graph],
     doc="``x`` where positive, else ``negative_slope * x``; the slope must lie in [0, 1].",
 )
 

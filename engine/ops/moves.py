@@ -36,7 +36,14 @@ def _move_back(y: Array, x: Array, move: Move) -> Vjp:
     return vjp
 
 
-_moved = Primitive("move", _move, _move_back)
+def _move_home(g: Array, shape: tuple[int, ...], move: Move) -> Array:
+    return _move_back(g, np.empty(shape, np.bool_), move)(g)
+
+
+_moved_home = Primitive("move_home", _move_home, lambda y, g, shape, move: lambda h: move(h))
+_moved = Primitive(
+    "move", _move, _move_back, graph=[lambda y, x, move: lambda g: _moved_home(g, shape=x.shape, move=move)]
+)
 
 
 def moving(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -223,7 +223,7 @@ class GanTrainer:
 
     def _both_losses(self, noise: Array, reals: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """As :meth:`_generator_loss`, then the discriminator's loss, the logits of the reals, and its gradients."""
-        with GradientTape(persistent=True, verify=False) as tape:
+        with GradientTape(persistent=True, verify=False, keeps_graph=False) as tape:
             fake_logits = self.discriminator.logits(
                 self.generator(noise, training=True, rng=rng), training=True, rng=rng
             )
@@ -329,11 +329,11 @@ class GanTrainer:
         return parts if self._average.decay is None else [*parts, "generator.training.layers."]
 
     def samples(self, count: int) -> Array:
-        """Images uint8 (count, height, width) from noise that is the same in every epoch."""
+        """Images uint8 (count, *shape of an image) from noise that is the same in every epoch."""
         return self.generate(self.latent.draw(generator_for(self.seed, "samples"), count, self.dtype))
 
     def generate(self, latent: Any) -> Array:
-        """Images uint8 (count, height, width) from ``latent`` (count, dim).
+        """Images uint8 (count, *shape of an image) from ``latent`` (count, dim).
 
         Raises:
             ShapeError: it has another shape.

@@ -28,6 +28,7 @@ class AuditAction(StrEnum):
     RETRY = "retry"
     CHANGE = "change"
     DELETE = "delete"
+    EXPORT = "export"
     UPLOAD = "upload"
     DELETE_DATASET = "delete_dataset"
     CREATE_KEY = "create_key"

@@ -244,7 +244,7 @@ def _overfitting_advice(spec: ClassifierSpec) -> list[str]:
     return _or_else(
         [
             (not _has_dropout(spec.layers), "layers: dropout with rate 0.2 to 0.5 after each hidden layer"),
-            (not spec.augmentation.max_shift, 'augmentation: {"max_shift": 2}'),
+            (not spec.augmentation.max_shift, 'augmentation: {"max_shift": 2}, for photos also {"flip": true}'),
             (spec.dataset.name == "mnist-10k", 'dataset.name: "mnist" has seven times the images'),
             (spec.early_stopping is None, 'early_stopping: {"metric": "val_loss", "patience": 5}'),
         ],

@@ -19,7 +19,7 @@ from service.jobs.queries import lookup
 from service.runtime.settings import Settings
 from service.states import TERMINAL, Status
 from service.storage import artifact_rows
-from service.storage.artifacts import ArtifactKind, ArtifactStore, Stored
+from service.storage.artifacts import EXPORTS, ArtifactKind, ArtifactStore, Stored
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 
@@ -156,7 +156,7 @@ def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Removab
 
 def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[Artifact]:
     """Checkpoints of jobs that ended before the retention period, except each job's best and latest, and the first
-    checkpoint of a fork."""
+    checkpoint of a fork; and what was exported from them."""
     if not policy.checkpoints_days:
         return []
     is_checkpoint = Artifact.kind == ArtifactKind.CHECKPOINT
@@ -170,7 +170,8 @@ def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[
         select(Artifact)
         .join(Job, Job.id == Artifact.job_id)
         .join(latest, latest.c.job_id == Artifact.job_id)
-        .where(is_checkpoint, _ended_before(now_ms - int(policy.checkpoints_days * _DAY_MS)))
+        .where(Artifact.kind.in_((ArtifactKind.CHECKPOINT, *EXPORTS)))
+        .where(_ended_before(now_ms - int(policy.checkpoints_days * _DAY_MS)))
         .where(Artifact.epoch < latest.c.epoch)
         .where(Artifact.epoch != func.coalesce(Job.best_epoch, 0), Artifact.epoch != Job.start_epoch)
         .order_by(Artifact.job_id, Artifact.epoch)

@@ -14,7 +14,7 @@ from service.jobs.queries import statistics
 from service.maintenance import retention
 from service.maintenance.retention import Policy
 from service.runtime.settings import Settings
-from service.storage.artifacts import ArtifactKind, ArtifactStore
+from service.storage.artifacts import EXPORTS, ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Job
 
@@ -70,6 +70,7 @@ def measure(settings: Settings, database: Database, store: ArtifactStore) -> Spa
     kinds = {
         "checkpoints": stored.get(ArtifactKind.CHECKPOINT, 0),
         "samples": stored.get(ArtifactKind.SAMPLE, 0),
+        "exported models": sum(stored.get(kind, 0) for kind in EXPORTS),
         "cached images": planned.cached_bytes,
         "orphaned files": sum(item.size_bytes for item in planned.files),
         "uploaded datasets": sent,

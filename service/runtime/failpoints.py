@@ -30,6 +30,7 @@ PLACES: Final = {
     "files_stored": "all files of an epoch are on disk, and have no rows",
     "epoch_committing": "inside the transaction of an epoch, just before its commit",
     "epoch_committed": "the epoch is committed, and obsolete files are not removed yet",
+    "tested": "the training is over and scored on the test part, and none of it is written",
     "succeeding": "inside the transaction that ends a job, just before its commit",
     "succeeded": "the job has ended, and the supervisor does not know it",
     "handing_back": "inside the transaction that hands a job back, just before its commit",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Update, func, select, update
+from sqlalchemy import Update, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.storage.artifacts import MEDIA_TYPES, StoredFile
@@ -26,6 +26,19 @@ def create(job_id: str, file: StoredFile, *, lease: int) -> Artifact:
         sha256=file.sha256,
         created_ms=now_ms(),
     )
+
+
+def replace(session: Session, job_id: str, file: StoredFile) -> Artifact:
+    """Name a file of a job in place of the one of its kind and epoch, and recompute the job's size.
+
+    The caller holds the job's row.
+    """
+    same = (Artifact.job_id == job_id, Artifact.kind == file.kind, Artifact.epoch == file.epoch)
+    session.execute(delete(Artifact).where(*same))
+    row = create(job_id, file, lease=0)  # no worker wrote it
+    session.add(row)
+    update_job_size(session, job_id)
+    return row
 
 
 def job_sizes_update() -> Update:

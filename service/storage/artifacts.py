@@ -27,10 +27,30 @@ class ArtifactKind(StrEnum):
 
     CHECKPOINT = "checkpoint"
     SAMPLE = "sample"
+    ONNX = "onnx"
+    TORCH = "torch"
+    TENSORBOARD = "tensorboard"
+    HUGGINGFACE = "huggingface"
 
 
-MEDIA_TYPES = {ArtifactKind.CHECKPOINT: "application/octet-stream", ArtifactKind.SAMPLE: "image/png"}
-_SUFFIXES = {ArtifactKind.CHECKPOINT: "safetensors", ArtifactKind.SAMPLE: "png"}
+EXPORTS: Final = (ArtifactKind.ONNX, ArtifactKind.TORCH, ArtifactKind.TENSORBOARD, ArtifactKind.HUGGINGFACE)
+"""What is made on request from the other files. A job has at most one of a kind for each epoch."""
+MEDIA_TYPES = {
+    ArtifactKind.CHECKPOINT: "application/octet-stream",
+    ArtifactKind.SAMPLE: "image/png",
+    ArtifactKind.ONNX: "application/octet-stream",
+    ArtifactKind.TORCH: "application/zip",
+    ArtifactKind.TENSORBOARD: "application/zip",
+    ArtifactKind.HUGGINGFACE: "application/zip",
+}
+SUFFIXES = {
+    ArtifactKind.CHECKPOINT: "safetensors",
+    ArtifactKind.SAMPLE: "png",
+    ArtifactKind.ONNX: "onnx",
+    ArtifactKind.TORCH: "zip",
+    ArtifactKind.TENSORBOARD: "zip",
+    ArtifactKind.HUGGINGFACE: "zip",
+}
 _DERIVED: Final = "derived"
 """The folder for cached images, which can be rendered again and have no rows."""
 _UNFINISHED: Final = ".tmp"
@@ -154,7 +174,7 @@ class ArtifactStore(ABC):
         The name contains the lease and a hash of the content, so a worker that lost its lease cannot overwrite the
         files of its successor.
         """
-        digest, suffix = hashlib.sha256(data).hexdigest(), _SUFFIXES[kind]
+        digest, suffix = hashlib.sha256(data).hexdigest(), SUFFIXES[kind]
         path = f"{job_id}/{kind}/{epoch:06d}-{lease}-{digest[:16]}.{suffix}"
         self.put(path, data)
         return StoredFile(

@@ -32,7 +32,7 @@ from engine import (
     schedules,
 )
 from engine.nn.layer import Layer
-from engine.ops.convolution import window
+from engine.ops.images.geometry import window
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore:Detected call of")]

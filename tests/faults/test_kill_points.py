@@ -22,11 +22,12 @@ from tests.faults.invariants import Reference
 
 EACH_EPOCH = ("batch_done", "epoch_trained", "files_stored", "epoch_committing", "epoch_committed")
 EACH_FILE = ("file_written", "file_renamed")
+TRAINED_FILES = (ArtifactKind.CHECKPOINT, ArtifactKind.SAMPLE)
 SCHEDULES: dict[str, list[str]] = {
     **{place: [f"{place}.{epoch}" for epoch in (1, 2, 3)] for place in EACH_EPOCH},
-    **{f"{place}.{kind}": [f"{place}.{kind}"] * 2 for place in EACH_FILE for kind in ArtifactKind},
+    **{f"{place}.{kind}": [f"{place}.{kind}"] * 2 for place in EACH_FILE for kind in TRAINED_FILES},
     **{place: [place, place] for place in ("began", "restored")},
-    **{place: [place] for place in ("succeeding", "succeeded")},
+    **{place: [place] for place in ("tested", "succeeding", "succeeded")},
 }
 
 

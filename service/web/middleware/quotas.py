@@ -131,8 +131,8 @@ class Quotas:
         """Count a wrong key."""
         self._meter.spend(self._guesses, "guess", address)
 
-    def new_job(self, owner: str | None) -> None:
-        """Check the quota of queued jobs, and count one more. Several processes can exceed the quota slightly.
+    def new_jobs(self, owner: str | None, count: int) -> None:
+        """Check the quota of queued jobs, and count ``count`` more. Several processes can exceed the quota slightly.
 
         Raises:
             TooManyQueued: the quota is exhausted.
@@ -150,7 +150,10 @@ class Quotas:
                 self._queued[owner] = queued
         if queued.count >= limit:
             raise TooManyQueued("quota_exceeded", f"{owner} has the maximum of {limit} queued jobs", 10)
-        queued.count += 1
+        if queued.count + count > limit:
+            detail = f"{owner} has {queued.count} of at most {limit} queued jobs; {count} more would exceed the quota"
+            raise TooManyQueued("quota_exceeded", detail, 10)
+        queued.count += count
 
     def stream(self, owner: str | None) -> Callable[[], None]:
         """Count an open stream; call the returned function when it is closed.

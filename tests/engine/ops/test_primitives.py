@@ -1,5 +1,6 @@
 """Every primitive against central differences, over shapes, broadcasts, axes and memory layouts."""
 
+import functools
 import warnings
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.engine.arrays import (
     axes_of,
     check_gradients,
     check_narrow_gradients,
+    check_second_gradients,
     distinct,
     full_shapes,
     pair,
@@ -121,6 +123,17 @@ def conv2d(draw: Any) -> Case:
     options = {"stride": draw(st.integers(1, 3)), "padding": draw(st.sampled_from(["same", "valid"]))}
     weight = distinct(draw, (kernel, kernel, channels, filters))
     return lambda x, w, b: ops.conv2d(x, w, b, **options), [distinct(draw, images), weight, distinct(draw, (filters,))]
+
+
+@st.composite
+def conv2d_transpose(draw: Any) -> Case:
+    kernel, channels, filters = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    stride, padding = draw(st.integers(1, 3)), draw(st.sampled_from(["same", "valid"]))
+    least = -(-kernel // stride)
+    images = (draw(st.integers(0, 2)), draw(st.integers(least, 3)), draw(st.integers(least, 3)), channels)
+    weight = distinct(draw, (kernel, kernel, channels, filters))
+    f = functools.partial(ops.conv2d_transpose, stride=stride, padding=padding)
+    return f, [distinct(draw, images), weight, distinct(draw, (filters,))]
 
 
 @st.composite
@@ -257,6 +270,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "clip": clip(),
     "concatenate": concatenate(),
     "conv2d": conv2d(),
+    "conv2d_transpose": conv2d_transpose(),
     "divide": divide(),
     "expand_dims": expand_dims(),
     "flatten": flatten(),
@@ -272,6 +286,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "squeeze": squeeze(),
     "sum": reduction(ops.sum, of_nothing=True),
     "stack": stack(),
+    "sum_pool2d": resampled(ops.sum_pool2d, shrinks=True),
     "std": spread(ops.std),
     "tanh": unary(ops.tanh),
     "transpose": transpose(),
@@ -284,7 +299,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
 # What layers are made of. The cases of the losses hold their targets in closures, where no replay can see them change;
 # trainers/test_replay.py has them as inputs.
 REPLAYED = {"add", "affine", "leaky_relu", "matmul", "multiply", "relu", "sigmoid", "softmax", "subtract", "tanh"}
-REPLAYED |= {"batch_norm", "conv2d", "flatten", "max_pool2d", "upsample2d"}
+REPLAYED |= {"batch_norm", "conv2d", "conv2d_transpose", "flatten", "max_pool2d", "sum_pool2d", "upsample2d"}
 
 
 def test_every_public_primitive_has_a_case() -> None:
@@ -296,6 +311,13 @@ def test_every_public_primitive_has_a_case() -> None:
 @settings(max_examples=25, deadline=None)
 def test_gradients_agree_with_central_differences(name: str, data: st.DataObject) -> None:
     check_gradients(*data.draw(CASES[name]))
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_gradients_have_gradients(name: str, data: st.DataObject) -> None:
+    check_second_gradients(*data.draw(CASES[name]))
 
 
 @pytest.mark.parametrize("name", sorted({*ops.__all__} - {"cast"}))  # its purpose is another dtype
