@@ -122,7 +122,7 @@ def to_json(document: Any) -> str:
 
 
 def fold_means(found: Mapping[str, Any]) -> list[str]:
-    """The means over the folds of a cross-validation, a line for each metric: ``val accuracy 97.10% ± 0.52%``."""
+    """The means over the folds of a cross-validation, one line per metric: ``val accuracy 97.10% ± 0.52%``."""
     lines = []
     for name, mean in found["means"].items():
         metric = name.removeprefix("best:")

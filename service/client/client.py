@@ -74,10 +74,10 @@ class Client:
     def submit_folds(
         self, spec: Mapping[str, Any], folds: int | None = None, *, idempotency_key: str | None = None
     ) -> list[Job]:
-        """Submit a cross-validation: a job for each fold, all of them or none.
+        """Submit a cross-validation: a job for each fold, all or none.
 
         Args:
-            folds: their number, unless the spec names it as ``dataset.folds``.
+            folds: the number of folds, unless the spec has it as ``dataset.folds``.
         """
         if folds is not None:
             data = spec.get("dataset", {})
@@ -87,10 +87,10 @@ class Client:
         return [first, *(self.get(job_id) for job_id in ids if job_id != first.id)]
 
     def folds(self, job: Job | str) -> dict[str, Any]:
-        """The cross-validation that a job belongs to: ``jobs``, and the ``means`` of their metrics.
+        """The cross-validation of a job: its ``jobs``, and the ``means`` of their metrics.
 
         Raises:
-            LookupError: it belongs to none.
+            LookupError: the job does not belong to a cross-validation.
         """
         group = self._handle(job).refresh()["fold_group"]
         if group is None:
@@ -266,7 +266,7 @@ class Client:
         """Download a trained model in the format of another program.
 
         Args:
-            target: ``onnx``, a file; or one of ``torch``, ``tensorboard`` and ``huggingface``, a zip.
+            target: ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
             to: a folder or a file name.
             license: of the model, for the model card of ``huggingface``; default: that of the dataset.
         """
@@ -288,7 +288,7 @@ class Client:
             The id of the run.
 
         Raises:
-            ExportFailed: MLflow is not installed here, or it refuses.
+            ExportFailed: MLflow is not installed on this machine, or rejects a request.
         """
         return mlflow_runs.log_run(
             self._connection, self._handle(job).refresh(), uri, experiment=experiment, checkpoint=checkpoint
@@ -343,7 +343,7 @@ class Client:
                 with ``validation_images`` and ``validation_labels``. Files are streamed.
             validation_fraction: share of each class that becomes validation data, if there are no files for it.
             size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
-            channels: ``1`` stores such images in grey, ``3`` in colour; by default colours decide.
+            channels: store such images in grey (``1``) or in colour (``3``); by default detected from the images.
             on_bad: ``skip`` omits images that cannot be read; the response's ``report`` names them.
             target: the label column of a table (default: the last one).
             types: types of columns of a table, instead of the detected ones: ``number``, ``category``, ``date`` or

@@ -121,7 +121,7 @@ def check(response: httpx.Response) -> None:
     except ValueError:
         problem = None
     if not isinstance(problem, dict):
-        problem = {"detail": f"{response.request.url} answers {response.status_code} {response.reason_phrase}"}
+        problem = {"detail": f"{response.request.url} returned {response.status_code} {response.reason_phrase}"}
     raise ApiError(response.status_code, problem)
 
 

@@ -1,4 +1,4 @@
-"""Images as the service accepts them: small files as they are, others as PNGs."""
+"""Conversion of images for requests: small files are sent unchanged, others as PNGs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SENT_SIDE: Final = 256
 """Larger images are scaled down to this side length before they are sent: networks use a few dozen pixels a side."""
 _SENT_AS_IT_IS_BYTES: Final = 200_000
 _REQUEST_CHARACTERS: Final = 900_000
-"""Of base64 in one request, whose body may have 1 MiB."""
+"""Maximum base64 characters per request, whose body is limited to 1 MiB."""
 _REQUEST_IMAGES: Final = 256
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
@@ -30,7 +30,7 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 def encoded(image: Path | bytes | Sequence[Any]) -> Any:
     """An image in the form of a request: a file in base64, or unchanged rows of numbers.
 
-    A file of up to 200 kB is sent as it is, so that the service decodes it, as it does those of a dataset.
+    Files of up to 200 kB are sent unchanged, so that the service decodes them in the same way as those of a dataset.
 
     Raises:
         UnreadableImage: the bytes are not an image of ``FORMATS``, or broken, or too large.
@@ -46,12 +46,12 @@ def encoded(image: Path | bytes | Sequence[Any]) -> Any:
 
 
 def _of_bytes(data: bytes, name: str = "the image") -> str:
-    png = as_png(data, name=name)  # also where the file itself is sent: a broken one is found here
+    png = as_png(data, name=name)  # also for a file that is sent unchanged, to detect a broken one
     return base64.b64encode(data if len(data) <= _SENT_AS_IT_IS_BYTES else png).decode()
 
 
 def in_requests(images: Sequence[Any]) -> Iterator[list[Any]]:
-    """Images in as few requests as they fit into; at least one."""
+    """Split images into as few requests as possible, at least one."""
     part: list[Any] = []
     size = 0
     for image in images:

@@ -163,15 +163,15 @@ class Job(Mapping[str, Any]):
             TimeoutError: the job has not ended in time.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        answered = time.monotonic()
+        responded_at = time.monotonic()
         while True:
             try:
                 self.refresh()
             except ServerUnreachable:
-                if time.monotonic() - answered > patience_s:
+                if time.monotonic() - responded_at > patience_s:
                     raise
             else:
-                answered = time.monotonic()
+                responded_at = time.monotonic()
                 if self.ended:
                     return self
                 if deadline is not None and time.monotonic() >= deadline:
@@ -197,7 +197,7 @@ class Job(Mapping[str, Any]):
         return self._connection.json("GET", f"{self._path}/results")
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        """The checkpoints that are kept, each with ``epoch``, ``best``, ``latest``, ``url``, ``size_bytes``."""
+        """The stored checkpoints, each with ``epoch``, ``best``, ``latest``, ``url``, ``size_bytes``."""
         return self._items("checkpoints", None)
 
     # Files.
@@ -248,9 +248,9 @@ class Job(Mapping[str, Any]):
 
         Args:
             images: files (PNG, JPEG, WebP, BMP or GIF), their bytes, or rows of numbers in [0, 1], 0 being black.
-            rows: values by column, for a job that is trained on a table; at most 1,000. A column that is left out has
-                no value.
-            fit: of a model in colour, scale images to cover its size and crop them evenly; else crop drawings, and
+            rows: up to 1,000 mappings of columns to values, for a job trained on a table. Missing columns count as
+                missing values.
+            fit: for a colour model, scale images to cover its size and crop them evenly; otherwise crop drawings, and
                 centre them like MNIST digits.
             invert: the images are dark on a light background.
             explain: also return ``saliency``, the gradient of the predicted class's logit with respect to each pixel.
@@ -265,7 +265,7 @@ class Job(Mapping[str, Any]):
             return cast("Prediction", answer)
         answers: list[Any] = []
         for part in in_requests([encoded(image) for image in images]):
-            if answers:  # the same for all: "latest" may be another one by now
+            if answers:  # use the same checkpoint for all: "latest" may have changed
                 options["checkpoint"] = answers[0]["checkpoint"]
             sent = json_body({"images": part} | options)
             answers.append(self._connection.json("POST", f"{self._path}/predict", repeatable=True, **sent))

@@ -98,7 +98,7 @@ def submit_all(
     represent: Callable[[Sequence[Job]], dict[str, Any]],
     by: Actor | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """Store new jobs in one transaction: all or none. Arguments, response and errors are those of ``submit``."""
+    """Store new jobs in one transaction, all or none. Otherwise like ``submit``."""
     # Do the slow work before the transaction opens: SQLite allows one writer.
     jobs = [_new_job(submission) for submission in new]
 

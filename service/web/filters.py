@@ -54,7 +54,7 @@ def metric_label(name: str) -> str:
 
 
 def column_label(name: str) -> str:
-    """What a column of the list of jobs is called."""
+    """The display name of a column of job lists."""
     return columns.parse(name).label
 
 

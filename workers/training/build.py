@@ -20,7 +20,7 @@ from service.spec.schema import ClassifierSpec, GanSpec, Spec
 from service.spec.validation import read_resolved
 
 _ROWS_AT_A_TIME: Final = 10_000
-"""Of a table that is preprocessed: in double precision, they are many times larger."""
+"""Rows of a table to preprocess at a time: in double precision, they take many times the memory."""
 
 Trainer = engine.ClassifierTrainer | engine.GanTrainer
 

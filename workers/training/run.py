@@ -145,8 +145,8 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
 
 
 def _preprocessing(run: TrainingRun, dataset: Dataset) -> Preprocessing | None:
-    """How the columns of a table become inputs: as in the checkpoint from which the training continues, or fitted to
-    the training part. A damaged checkpoint is dealt with by ``_restore``."""
+    """The preprocessing of a table: that of the checkpoint from which the training continues, or fitted to the training
+    part. ``_restore`` handles damaged checkpoints."""
     if dataset.info.kind is not DatasetKind.TABLE:
         return None
     for row in run.lease.checkpoints():

@@ -115,7 +115,7 @@ COMMANDS: Final = (train, watch, fork, reproduce)
 
 
 def _with_folds(document: bytes, folds: int | None) -> bytes:
-    """The spec with ``dataset.folds``; what is not a spec is for the service to refuse."""
+    """The spec with ``dataset.folds``; an invalid document is returned unchanged, for the service to reject."""
     if folds is None:
         return document
     try:
@@ -130,7 +130,7 @@ def _with_folds(document: bytes, folds: int | None) -> bytes:
 
 
 def _show_folds(target: Target, jobs: Sequence[Job], *, watch: bool) -> None:
-    """Print the ids of a cross-validation's jobs, or follow them all and print their means."""
+    """Print the ids of the jobs of a cross-validation, or follow all jobs and print the means of their metrics."""
     if not watch or target.as_json:
         click.echo(to_json(jobs[0]) if target.as_json else "\n".join(job.id for job in jobs))
         return

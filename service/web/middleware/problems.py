@@ -89,7 +89,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "dataset_not_found": Kind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
     "folds_not_found": Kind(
-        404, "There is no such cross-validation.", "`fold_group` of a job names the set that it belongs to."
+        404, "There is no such cross-validation.", "`fold_group` of a job names its cross-validation."
     ),
     "key_not_found": Kind(404, "There is no such key.", "`GET /keys` lists all keys."),
     "not_yet": Kind(
@@ -180,7 +180,7 @@ KINDS: Final[dict[str, Kind]] = {
     "extra_missing": Kind(
         501,
         "An optional library is not installed.",
-        "Run the command in `detail` where the web process runs, and restart it.",
+        "Run the command in `detail` on the machine of the web process, and restart it.",
     ),
     "artifact_damaged": Kind(500, "The file cannot be read.", "The file is missing or damaged. Run `tapeline doctor`."),
     "database_unavailable": Kind(
