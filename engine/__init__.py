@@ -4,7 +4,7 @@ from engine import checkpoint, ops
 from engine.autograd.gradcheck import gradcheck
 from engine.autograd.tape import GradientTape
 from engine.autograd.tensor import Tensor
-from engine.data import ImageData, batches, generator_for
+from engine.data import ImageData, TableData, batches, generator_for
 from engine.errors import (
     CheckpointError,
     DataError,
@@ -77,6 +77,7 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "SquaredError",
     "StoppedEarly",
+    "TableData",
     "Tensor",
     "Upsample2D",
     "accuracy",

@@ -85,6 +85,14 @@ class AuditFileDamaged(ContractError, ValueError):
         self.line = line
 
 
+class FoldsNotFound(ContractError, LookupError):
+    """There is no such cross-validation, or none of the caller's."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(f"there is no cross-validation {group!r}")
+        self.group = group
+
+
 class JobNotFound(ContractError, LookupError):
     """No job has this id, or it belongs to somebody else."""
 

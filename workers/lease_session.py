@@ -80,15 +80,28 @@ class LeaseSession:
         """Commit an epoch; returns the paths of files to remove."""
         return self._retry(commits.commit_epoch, record, keep_last=keep_last)
 
-    def digest(self, weights_digest: str) -> str:
+    def digest(self, weights_digest: str, test_scores: Mapping[str, float] | None) -> str:
         """The digest of the whole result."""
-        return self._retry(commits.digest, weights_digest)
+        return self._retry(commits.digest, weights_digest, test_scores)
 
     def succeed(
-        self, result_digest: str, *, stopped_early: Mapping[str, Any] | None, used: Usage, keep_last: int | None
+        self,
+        result_digest: str,
+        *,
+        test_scores: Mapping[str, float] | None,
+        stopped_early: Mapping[str, Any] | None,
+        used: Usage,
+        keep_last: int | None,
     ) -> list[str]:
         """End the job as succeeded; returns the paths of files to remove."""
-        return self._retry(commits.succeed, result_digest, stopped_early=stopped_early, used=used, keep_last=keep_last)
+        return self._retry(
+            commits.succeed,
+            result_digest,
+            test_scores=test_scores,
+            stopped_early=stopped_early,
+            used=used,
+            keep_last=keep_last,
+        )
 
     def fail(self, error: Mapping[str, Any], *, used: Usage) -> None:
         """End the job as failed."""

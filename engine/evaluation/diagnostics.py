@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.autograd.graph import Array
-from engine.data import ImageData
+from engine.data import Examples
 from engine.nn.activations import Activation
 from engine.nn.containers import Sequential
 
@@ -116,7 +116,7 @@ def _count(activation: Activation | None, y: Array) -> tuple[str, int, int] | No
             return None
 
 
-def probe(data: ImageData) -> Array:
+def probe(data: Examples) -> Array:
     """Indices of the images that activations are measured on: spread over all, in case they lie sorted by class."""
     return np.linspace(0, len(data) - 1, min(PROBE_IMAGES, len(data))).astype(np.int64)
 

@@ -346,11 +346,11 @@ class GanTrainer:
         return with_classes(noise, as_labels(labels, count, self.classes), self.classes) if self.classes else noise
 
     def samples(self, count: int) -> Array:
-        """Images uint8 (count, height, width) from noise that is the same in every epoch."""
+        """Images uint8 (count, *shape of an image) from noise that is the same in every epoch."""
         return self.generate(self.draw_noise(generator_for(self.seed, "samples"), count))
 
     def generate(self, latent: Any, labels: Any = None) -> Array:
-        """Images uint8 (count, height, width) from ``latent`` (count, dim).
+        """Images uint8 (count, *shape of an image) from ``latent`` (count, dim).
 
         Args:
             latent: noise; of a conditional GAN, also what :meth:`draw_noise` gives.

@@ -44,6 +44,7 @@ for _module, _commands in {
     "inference": {
         "predict": "Classify images with a trained classifier.",
         "generate": "Generate images with a trained GAN.",
+        "export": "Export a trained model to another program: ONNX, PyTorch, TensorBoard, Hugging Face or MLflow.",
     },
     "actions": {
         "cancel": "Cancel a job. A running job stops after the current batch.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,8 +10,17 @@ from types import TracebackType
 from typing import IO, Any, Final, Literal, Self, Unpack, cast
 from uuid import uuid4
 
-from service.client import downloads, lookup
-from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
+from service.client import downloads, lookup, mlflow_runs
+from service.client.answers import (
+    Event,
+    ExportTarget,
+    Generated,
+    GenerateOptions,
+    History,
+    Picture,
+    Prediction,
+    Which,
+)
 from service.client.connection import Connection, json_body
 from service.client.job import Job
 from service.client.lookup import Found
@@ -60,6 +70,32 @@ class Client:
         """
         options = json_body(spec, **{"Idempotency-Key": idempotency_key or uuid4().hex})
         return self._made("POST", "/jobs", repeatable=True, **options)
+
+    def submit_folds(
+        self, spec: Mapping[str, Any], folds: int | None = None, *, idempotency_key: str | None = None
+    ) -> list[Job]:
+        """Submit a cross-validation: a job for each fold, all of them or none.
+
+        Args:
+            folds: their number, unless the spec names it as ``dataset.folds``.
+        """
+        if folds is not None:
+            data = spec.get("dataset", {})
+            spec = {**spec, "dataset": {**({"name": data} if isinstance(data, str) else data), "folds": folds}}
+        first = self.submit(spec, idempotency_key=idempotency_key)
+        ids = first.get("fold_jobs") or [first.id]
+        return [first, *(self.get(job_id) for job_id in ids if job_id != first.id)]
+
+    def folds(self, job: Job | str) -> dict[str, Any]:
+        """The cross-validation that a job belongs to: ``jobs``, and the ``means`` of their metrics.
+
+        Raises:
+            LookupError: it belongs to none.
+        """
+        group = self._handle(job).refresh()["fold_group"]
+        if group is None:
+            raise LookupError("the job is not a fold of a cross-validation")
+        return self._connection.json("GET", f"/folds/{group}")
 
     def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
         """The resolved spec and its estimated cost; nothing is stored."""
@@ -176,15 +212,18 @@ class Client:
     def predict(
         self,
         job: Job | str,
-        images: Sequence[Path | bytes | Sequence[Any]],
+        images: Sequence[Path | bytes | Sequence[Any]] | None = None,
         *,
+        rows: Sequence[Mapping[str, Any]] | None = None,
         checkpoint: Which = "best",
         fit: bool = False,
         invert: bool = False,
         explain: bool = False,
     ) -> Prediction:
         """See ``Job.predict``."""
-        return self._handle(job).predict(images, checkpoint=checkpoint, fit=fit, invert=invert, explain=explain)
+        return self._handle(job).predict(
+            images, rows=rows, checkpoint=checkpoint, fit=fit, invert=invert, explain=explain
+        )
 
     def generate(
         self,
@@ -214,6 +253,46 @@ class Client:
     def stream(self, job: Job | str, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
         """See ``Job.events``."""
         return self._handle(job).events(after=after, patience_s=patience_s)
+
+    def export(
+        self,
+        job: Job | str,
+        target: ExportTarget,
+        to: Path | str = ".",
+        *,
+        checkpoint: Which = "best",
+        license: str | None = None,  # noqa: A002 - the API's name for it
+    ) -> Path:
+        """Download a trained model in the format of another program.
+
+        Args:
+            target: ``onnx``, a file; or one of ``torch``, ``tensorboard`` and ``huggingface``, a zip.
+            to: a folder or a file name.
+            license: of the model, for the model card of ``huggingface``; default: that of the dataset.
+        """
+        return downloads.export(
+            self._connection, self._handle(job).id, target, Path(to), checkpoint=checkpoint, license=license
+        )
+
+    def export_to_mlflow(
+        self, job: Job | str, uri: str, *, experiment: str = "tapeline", checkpoint: Which = "best"
+    ) -> str:
+        """Log a job as a run of an MLflow tracking server: settings, metrics of every epoch, files and tags.
+
+        An earlier export of the job to the same experiment is updated.
+
+        Args:
+            uri: of the tracking server, for example ``http://127.0.0.1:5000`` or ``sqlite:///mlflow.db``.
+
+        Returns:
+            The id of the run.
+
+        Raises:
+            ExportFailed: MLflow is not installed here, or it refuses.
+        """
+        return mlflow_runs.log_run(
+            self._connection, self._handle(job).refresh(), uri, experiment=experiment, checkpoint=checkpoint
+        )
 
     # Files and datasets.
 
@@ -251,18 +330,29 @@ class Client:
         *,
         validation_fraction: float | None = None,
         size: str | None = None,
+        channels: Literal["1", "3", "auto"] | None = None,
+        on_bad: Literal["error", "skip"] | None = None,
+        target: str | None = None,
+        types: Mapping[str, str] | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> dict[str, Any]:
         """Upload a dataset.
 
         Args:
-            files: form fields and paths: ``archive``, or ``images`` and ``labels``, optionally with
-                ``validation_images`` and ``validation_labels``. Files are streamed.
+            files: form fields and paths: ``table`` (CSV or TSV), ``archive``, or ``images`` and ``labels``, optionally
+                with ``validation_images`` and ``validation_labels``. Files are streamed.
             validation_fraction: share of each class that becomes validation data, where no files are given for it.
             size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
+            channels: ``1`` stores such images in grey, ``3`` in colour; by default colours decide.
+            on_bad: ``skip`` leaves out images that cannot be read; the answer's ``report`` names them.
+            target: the label column of a table (default: the last one).
+            types: types of columns of a table that are not to be detected: ``number``, ``category``, ``date`` or
+                ``ignore``.
             on_progress: called with the number of bytes read each time that a piece of a file is about to be sent.
         """
-        fields = {"name": name, "validation_fraction": validation_fraction, "size": size}
+        fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size}
+        fields |= {"channels": channels, "on_bad": on_bad}
+        fields |= {"target": target, "types": json.dumps(dict(types)) if types else None}
         fields = {field: value for field, value in fields.items() if value is not None}
         with ExitStack() as opened:
             parts: dict[str, IO[bytes]] = {}

@@ -8,11 +8,12 @@ import re
 import time
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 from uuid import uuid4
 
 import httpx
 
+from service.client.answers import ExportTarget, Which
 from service.client.connection import FIRST_PAUSE_S, Connection
 from service.client.errors import DownloadDamaged, ServerUnreachable
 
@@ -43,6 +44,20 @@ def download(connection: Connection, url: str, to: Path) -> Path:
         time.sleep(pause)
         pause *= 2
     raise AssertionError  # the last start returns or raises
+
+
+def export(
+    connection: Connection,
+    job_id: str,
+    target: ExportTarget,
+    to: Path,
+    *,
+    checkpoint: Which,
+    license: str | None = None,  # noqa: A002
+) -> Path:
+    """Download a trained model in the format of another program; see ``Client.export``."""
+    params = {"checkpoint": str(checkpoint)} | ({"license": license} if license is not None else {})
+    return download(connection, f"/jobs/{job_id}/export/{target}?{urlencode(params)}", to)
 
 
 def safe_name(text: str) -> str:

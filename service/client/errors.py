@@ -61,6 +61,10 @@ class DownloadDamaged(ClientError):
     """The received bytes differ from those that the service sent."""
 
 
+class ExportFailed(ClientError):
+    """A model could not be exported to another program."""
+
+
 def _fault(error: Mapping[str, Any]) -> str:
     place = error.get("pointer") or error.get("parameter") or "#"
     return f"{place}: {error.get('detail') or error.get('code')}"

@@ -1,11 +1,11 @@
-"""Conversion of images to PNGs that the service accepts."""
+"""Images as the service accepts them: small files as they are, others as PNGs."""
 
 from __future__ import annotations
 
 import base64
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,11 +21,16 @@ MAX_PIXELS: Final = 80_000_000
 SENT_SIDE: Final = 256
 """A larger image is scaled down to this before it is sent: networks see a few dozen pixels along a side."""
 _SENT_AS_IT_IS_BYTES: Final = 200_000
+_REQUEST_CHARACTERS: Final = 900_000
+"""Of base64 in one request, whose body may have 1 MiB."""
+_REQUEST_IMAGES: Final = 256
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
 def encoded(image: Path | bytes | Sequence[Any]) -> Any:
-    """An image in the form of a request: a PNG in base64, or unchanged rows of numbers.
+    """An image in the form of a request: a file in base64, or unchanged rows of numbers.
+
+    A file of up to 200 kB is sent as it is, so that the service decodes it, as it does those of a dataset.
 
     Raises:
         UnreadableImage: the bytes are no image of ``FORMATS``, broken, or too large.
@@ -34,10 +39,29 @@ def encoded(image: Path | bytes | Sequence[Any]) -> Any:
     if isinstance(image, Path):
         if image.stat().st_size > MAX_FILE_BYTES:
             raise UnreadableImage(f"{image} is larger than {MAX_FILE_BYTES >> 20} MiB")
-        return base64.b64encode(as_png(image.read_bytes(), name=str(image))).decode()
+        return _of_bytes(image.read_bytes(), name=str(image))
     if isinstance(image, bytes):
-        return base64.b64encode(as_png(image)).decode()
+        return _of_bytes(image)
     return image
+
+
+def _of_bytes(data: bytes, name: str = "the image") -> str:
+    png = as_png(data, name=name)  # also where the file itself is sent: a broken one is found here
+    return base64.b64encode(data if len(data) <= _SENT_AS_IT_IS_BYTES else png).decode()
+
+
+def in_requests(images: Sequence[Any]) -> Iterator[list[Any]]:
+    """Images in as few requests as they fit into; at least one."""
+    part: list[Any] = []
+    size = 0
+    for image in images:
+        each = len(image) if isinstance(image, str) else 0
+        if part and (size + each > _REQUEST_CHARACTERS or len(part) == _REQUEST_IMAGES):
+            yield part
+            part, size = [], 0
+        part.append(image)
+        size += each
+    yield part
 
 
 def as_png(data: bytes, *, name: str = "the image") -> bytes:

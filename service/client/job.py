@@ -14,7 +14,7 @@ from service.client import downloads, streams
 from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
 from service.client.connection import Connection, json_body
 from service.client.errors import ApiError, ServerUnreachable
-from service.client.images import encoded
+from service.client.images import encoded, in_requests
 from service.states import TERMINAL
 
 
@@ -236,28 +236,47 @@ class Job(Mapping[str, Any]):
 
     def predict(
         self,
-        images: Sequence[Path | bytes | Sequence[Any]],
+        images: Sequence[Path | bytes | Sequence[Any]] | None = None,
         *,
+        rows: Sequence[Mapping[str, Any]] | None = None,
         checkpoint: Which = "best",
         fit: bool = False,
         invert: bool = False,
         explain: bool = False,
     ) -> Prediction:
-        """Classify images with a trained classifier.
+        """Classify images, or rows of a table, with a trained classifier.
 
         Args:
             images: files (PNG, JPEG, WebP, BMP or GIF), their bytes, or rows of numbers in [0, 1], 0 being black.
-            fit: crop drawings, and centre them like MNIST digits.
+            rows: values by column, for a job that is trained on a table; at most 1,000. A column that is left out has
+                no value.
+            fit: of a model in colour, scale images to cover its size and crop them evenly; else crop drawings, and
+                centre them like MNIST digits.
             invert: the images are dark on a light background.
             explain: also ``saliency``, how each pixel changes the logit of the class that was found.
 
         Raises:
             UnreadableImage: a file or bytes are no such image.
         """
-        body = {"images": [encoded(image) for image in images], "checkpoint": checkpoint}
-        body |= {"fit": fit, "invert": invert, "explain": explain}
-        answer = self._connection.json("POST", f"{self._path}/predict", repeatable=True, **json_body(body))
-        return cast("Prediction", answer)
+        options: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
+        if images is None:
+            body = options | {"rows": [dict(row) for row in rows or []]}
+            answer = self._connection.json("POST", f"{self._path}/predict", repeatable=True, **json_body(body))
+            return cast("Prediction", answer)
+        answers: list[Any] = []
+        for part in in_requests([encoded(image) for image in images]):
+            if answers:  # the same for all: "latest" may be another one by now
+                options["checkpoint"] = answers[0]["checkpoint"]
+            sent = json_body({"images": part} | options)
+            answers.append(self._connection.json("POST", f"{self._path}/predict", repeatable=True, **sent))
+        if len(answers) == 1:
+            return cast("Prediction", answers[0])
+        joined = {
+            name: [one for answer in answers for one in answer[name]]
+            for name in ("probabilities", "classes", "seen", "saliency")
+            if answers[0].get(name) is not None
+        }
+        return cast("Prediction", answers[0] | joined)
 
     def generate(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,6 +42,8 @@ class Submission:
     """The version of an upload that the spec's dataset is."""
     dataset_sha256: str | None = None
     """Of the data, where known."""
+    fold_group: str | None = None
+    """Shared by the folds of one cross-validation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,26 +87,41 @@ def submit(
         JobNotFound: the job to reproduce was deleted meanwhile.
         SpecError: its dataset was deleted meanwhile.
     """
+    return submit_all(database, [submission], idempotency=idempotency, represent=lambda jobs: represent(jobs[0]), by=by)
+
+
+def submit_all(
+    database: Database,
+    new: Sequence[Submission],
+    *,
+    idempotency: IdempotencyKey | None,
+    represent: Callable[[Sequence[Job]], dict[str, Any]],
+    by: Actor | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Store new jobs in one transaction: all or none. Arguments, response and errors are those of ``submit``."""
     # Do the slow work before the transaction opens: SQLite allows one writer.
-    job = _new_job(submission)
+    jobs = [_new_job(submission) for submission in new]
 
     def store(session: Session) -> tuple[dict[str, Any], bool]:
         # The bare connection: the session's bookkeeping takes longer than the row.
-        job.created_ms = job.queued_ms = session.connection().scalar(_NOW) or 0
-        answer = represent(job)
+        now = session.connection().scalar(_NOW) or 0
+        for job in jobs:
+            job.created_ms = job.queued_ms = now
+        answer = represent(jobs)
         if idempotency is not None:
             # The key is the first write: of two concurrent requests, the second waits here.
-            earlier = _take_key(database, session, idempotency, job, answer)
+            earlier = _take_key(database, session, idempotency, jobs[0], answer)
             if earlier is not None:
                 if earlier.fingerprint != idempotency.fingerprint:
                     raise IdempotencyConflict(idempotency.key)
                 return earlier.answer, True
-        if job.upload_id is not None:
-            uploads.pin(session, job.upload_id, deleted=submission.origin is not None)
-        _insert(session.connection(), job)
-        if submission.origin is not None:
-            _take_over(session, job, submission.origin)
-        _record_new(session, by, job, submission.origin)
+        for job, submission in zip(jobs, new, strict=True):
+            if job.upload_id is not None:
+                uploads.pin(session, job.upload_id, deleted=submission.origin is not None)
+            _insert(session.connection(), job)
+            if submission.origin is not None:
+                _take_over(session, job, submission.origin)
+            _record_new(session, by, job, submission.origin)
         return answer, False
 
     return database.group_commit(store)
@@ -131,6 +148,7 @@ def _new_job(submission: Submission) -> Job:
         parent_id=origin.parent.id if origin is not None else None,
         start_epoch=start_epoch,
         reproduction=reproduction,
+        fold_group=submission.fold_group,
         status=Status.QUEUED,
         attempt=1,
         deaths=0,

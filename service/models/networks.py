@@ -20,9 +20,12 @@ from service.spec.schema import ClassifierSpec, GanSpec, Spec
 
 
 def classifier(whole: ClassifierSpec, image_shape: Sequence[int], initializer: Initializer) -> engine.Sequential:
-    """The network of a classifier for images of (rows, columns), with weights as the initializer draws them."""
-    rows, columns = image_shape
-    return _network(whole.layers, picture_size(whole.layers, rows, columns), whole, initializer, purpose="init")
+    """The network of a classifier, with weights as the initializer draws them.
+
+    Args:
+        image_shape: (rows, columns), or (rows, columns, 3).
+    """
+    return _network(whole.layers, picture_size(whole.layers, image_shape), whole, initializer, purpose="init")
 
 
 def generator(whole: GanSpec, initializer: Initializer) -> engine.Sequential:
@@ -31,10 +34,9 @@ def generator(whole: GanSpec, initializer: Initializer) -> engine.Sequential:
 
 
 def discriminator(whole: GanSpec, image_shape: Sequence[int], initializer: Initializer) -> engine.Sequential:
-    """The discriminator of a GAN for images of (rows, columns)."""
-    rows, columns = image_shape
+    """The discriminator of a GAN for images of (rows, columns) or (rows, columns, 3)."""
     layers = whole.discriminator.layers
-    return _network(layers, picture_size(layers, rows, columns), whole, initializer, purpose="discriminator")
+    return _network(layers, picture_size(layers, image_shape), whole, initializer, purpose="discriminator")
 
 
 def latent(whole: GanSpec) -> engine.Latent:

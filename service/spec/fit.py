@@ -30,7 +30,7 @@ def check_fit(spec: Spec, shape: Shape) -> None:
     Raises:
         SpecError: names every fault.
     """
-    found = networks(spec, shape.rows, shape.columns)
+    found = networks(spec, shape)
     faults = [fault for network in found for fault in network.faults]
     match spec:
         case ClassifierSpec():
@@ -44,13 +44,14 @@ def check_fit(spec: Spec, shape: Shape) -> None:
                 case LossName.SQUARED_ERROR:
                     pass
             side = min(shape.rows, shape.columns)
-            if spec.augmentation.max_shift >= side:
-                detail = f"must be less than {side}, the shorter side of the images of {spec.dataset.name}"
-                faults.append(Fault(pointer="#/augmentation/max_shift", detail=detail, code="out_of_range"))
+            for field in ("max_shift", "cutout"):
+                if getattr(spec.augmentation, field) >= side:
+                    detail = f"must be less than {side}, the shorter side of the images of {spec.dataset.name}"
+                    faults.append(Fault(pointer=f"#/augmentation/{field}", detail=detail, code="out_of_range"))
         case GanSpec():
             made, judged = found
-            why = f"one for each pixel of {spec.dataset.name}"
-            faults += _check_end(made, (shape.pixels,), (shape.rows, shape.columns, 1), why)
+            why = f"one for each {'pixel' if shape.channels == 1 else 'colour of each pixel'} of {spec.dataset.name}"
+            faults += _check_end(made, (shape.pixels,), shape.picture, why)
             faults += _check_end(judged, (1,), (1, 1, 1), "the output of a discriminator")
             faults += _check_activation(judged, Activation.SIGMOID, "required by binary_cross_entropy")
     for pointer, optimizer in optimizers(spec):
@@ -70,9 +71,34 @@ def check_fit(spec: Spec, shape: Shape) -> None:
     if spec.batch_size > shape.train_count:
         detail = f"must be at most {shape.train_count}, the number of training images of {spec.dataset.name}"
         faults.append(Fault(pointer="#/batch_size", detail=detail, code="out_of_range"))
+    faults += _split(spec, shape)
     faults += _too_costly(spec, shape)
     if faults:
         raise SpecError(faults)
+
+
+def _split(spec: Spec, shape: Shape) -> list[Fault]:
+    """What is wrong with the division into training and validation examples."""
+    data, found = spec.dataset, []
+
+    def fault(name: str, detail: str, code: str = "unsuitable") -> None:
+        found.append(Fault(pointer=f"#/dataset/{name}", detail=detail, code=code))
+
+    pool = shape.train_count + shape.validation_count
+    if data.folds is not None:
+        if data.validation_fraction is not None:
+            fault("validation_fraction", "cannot be combined with folds: each fold is the validation part of one job")
+        if isinstance(spec, GanSpec):
+            fault("folds", "are for classifiers: a GAN has no accuracy to validate")
+        if data.folds > pool:
+            fault("folds", f"must be at most {pool}, the number of examples of {data.name}", "out_of_range")
+        if data.fold is not None and data.fold >= data.folds:
+            fault("fold", f"must be less than {data.folds}, the number of folds", "out_of_range")
+    elif data.fold is not None:
+        fault("fold", "needs folds, their number")
+    if data.split_seed is not None and data.folds is None and data.validation_fraction is None:
+        fault("split_seed", "has an effect only with validation_fraction or folds")
+    return found
 
 
 def optimizers(spec: Spec) -> list[tuple[str, Optimizer]]:
@@ -108,7 +134,7 @@ def _too_costly(spec: Spec, shape: Shape) -> list[Fault]:
     shown = spec.samples.count * shape.pixels
     if shown > MAX_SHOWN_PIXELS:
         most_shown = max(1, MAX_SHOWN_PIXELS // shape.pixels)
-        detail = f"must be at most {most_shown} for images of {shape.rows} x {shape.columns}"
+        detail = f"must be at most {most_shown} for images of {shape.described}"
         faults.append(Fault(pointer="#/samples/count", detail=detail, code="too_large", suggestion=str(most_shown)))
     return faults
 

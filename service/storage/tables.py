@@ -43,6 +43,7 @@ class Base(DeclarativeBase):
 
 _RUNNING = text("status = 'running'")
 _WITH_PARENT = text("parent_id IS NOT NULL")
+_IN_A_SET = text("fold_group IS NOT NULL")
 _PINNED = text("upload_id IS NOT NULL")
 _OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
 _KEPT = text("removed_ms IS NULL")
@@ -62,6 +63,7 @@ class Job(Base):
         Index("ix_jobs_priority", "priority", "id"),
         Index("ix_jobs_name", "name", "owner", "created_ms", "id"),
         Index("ix_jobs_upload", "upload_id", sqlite_where=_PINNED, postgresql_where=_PINNED),
+        Index("ix_jobs_fold_group", "fold_group", sqlite_where=_IN_A_SET, postgresql_where=_IN_A_SET),
         Index("ix_jobs_parent", "parent_id", "created_ms", sqlite_where=_WITH_PARENT, postgresql_where=_WITH_PARENT),
     )
 
@@ -80,6 +82,8 @@ class Job(Base):
     """The epoch of the checkpoint that the job begins with, a file of its own; 0: it begins with nothing."""
     reproduction: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     """What came of comparing this job with the one that it reproduces."""
+    fold_group: Mapped[str | None] = mapped_column(String(40))
+    """Of a job that was submitted as one of several folds: the id that they share."""
 
     status: Mapped[str] = mapped_column(String(20), default=Status.QUEUED)
     requested: Mapped[str | None] = mapped_column(String(20))
@@ -105,6 +109,8 @@ class Job(Base):
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     stopped_early: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     """Why the job ended before its last epoch; then ``steps`` are those that it took."""
+    test_scores: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Loss and accuracy on the test part, and the epoch of the weights that were scored; set once, at the end."""
     result_digest: Mapped[str | None] = mapped_column(String(80))
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
 

@@ -9,6 +9,7 @@ from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from service.application.datasets import DatasetUploads
+from service.application.exports import Exports
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
 from service.datasets.repository import DatasetRepository
@@ -20,6 +21,7 @@ from service.storage.database import Database
 from service.web import assets, filters, metrics, requests
 from service.web.files import receiving
 from service.web.files.drawings import Drawings
+from service.web.inference import exporting
 from service.web.middleware import browsers, guard, headers, problems, request_log
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
@@ -28,7 +30,10 @@ from service.web.resources.jobs import (
     artifacts,
     checkpoints,
     confusion,
+    evaluation,
     events,
+    exports,
+    folds,
     inference,
     lists,
     plots,
@@ -45,12 +50,15 @@ from service.web.streaming.stream import Hub
 _BLUEPRINTS: Final = (
     lists.blueprint,  # with that of jobs
     results.blueprint,
+    folds.blueprint,
     events.blueprint,
     checkpoints.blueprint,
     samples.blueprint,
     plots.blueprint,
+    exports.blueprint,
     inference.blueprint,
     confusion.blueprint,
+    evaluation.blueprint,
     artifacts.blueprint,
     datasets.blueprint,
     workers.blueprint,
@@ -84,7 +92,7 @@ def create_app(settings: Settings) -> Flask:
         database=database,
         artifacts=folder,
         specs=SpecChecks(database=database, datasets=repository),
-        admit=lambda owner: quotas.new_job(owner),
+        admit=lambda owner, count: quotas.new_jobs(owner, count),
         wake_up=publisher.wake,
         represent=lambda job: job_detail(job).model_dump(mode="json"),
     )
@@ -104,6 +112,7 @@ def create_app(settings: Settings) -> Flask:
         repository=repository,
         jobs=jobs,
         dataset_uploads=dataset_uploads,
+        exports=Exports(database=database, artifacts=folder, make=exporting.make),
         drawings=Drawings(repository, database, folder),
         publisher=publisher,
         hub=Hub(database),

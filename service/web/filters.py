@@ -9,6 +9,7 @@ from typing import Any, Final
 from flask import Flask
 from markupsafe import Markup, escape
 
+from service.jobs.queries import columns
 from service.spec import metric_info
 
 NOTHING: Final = "\N{EN DASH}"
@@ -25,7 +26,12 @@ def register(app: Flask) -> None:
         "duration": metric_info.duration,
     }
     app.jinja_env.filters |= {"size": metric_info.size}
-    app.jinja_env.filters |= {"metric_label": metric_label, "metric_value": metric_value, "share": share}
+    app.jinja_env.filters |= {
+        "column_label": column_label,
+        "metric_label": metric_label,
+        "metric_value": metric_value,
+        "share": share,
+    }
     app.jinja_env.globals["metric_documents"] = metric_info.documents
 
 
@@ -45,6 +51,11 @@ def code(text: str) -> Markup:
 def metric_label(name: str) -> str:
     """What a metric is called."""
     return metric_info.describe(name).label
+
+
+def column_label(name: str) -> str:
+    """What a column of the list of jobs is called."""
+    return columns.parse(name).label
 
 
 def metric_value(value: float | None, name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Final, cast
 from flask import current_app, g
 
 from service.application.datasets import DatasetUploads
+from service.application.exports import Exports
 from service.application.jobs import Jobs
 from service.datasets.repository import DatasetRepository
 from service.runtime.settings import Settings
@@ -36,6 +37,7 @@ class Services:
     repository: DatasetRepository
     jobs: Jobs
     dataset_uploads: DatasetUploads
+    exports: Exports
     drawings: Drawings
     publisher: Publisher
     hub: Hub

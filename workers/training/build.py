@@ -3,7 +3,7 @@ that the engine lacks."""
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 import numpy as np
 
@@ -13,19 +13,27 @@ from engine.nn.losses import Loss
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
 from service.datasets import BUILT_IN, Dataset, Examples
+from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
 from service.spec import schema
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
 from service.spec.validation import read_resolved
 
+_ROWS_AT_A_TIME: Final = 10_000
+"""Of a table that is preprocessed: in double precision, they are many times larger."""
+
 Trainer = engine.ClassifierTrainer | engine.GanTrainer
 
 
-def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
-    """The trainer of a spec, before its first step."""
+def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | None = None) -> Trainer:
+    """The trainer of a spec, before its first step.
+
+    Args:
+        preprocessing: of a table.
+    """
     match resolved:
         case ClassifierSpec():
-            return _classifier(resolved, dataset)
+            return _classifier(resolved, dataset, preprocessing)
         case GanSpec():
             return _gan(resolved, dataset)
         case _:
@@ -48,19 +56,27 @@ def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
     return engine.ReferenceClassifier(model, real, (low, high))
 
 
-def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.ClassifierTrainer:
+def _classifier(
+    resolved: ClassifierSpec, dataset: Dataset, preprocessing: Preprocessing | None
+) -> engine.ClassifierTrainer:
+    def examples(part: Examples) -> engine.ImageData | engine.TableData:
+        return _rows(dataset, part, resolved, preprocessing) if preprocessing else _images(dataset, part, resolved)
+
+    shape = (1, preprocessing.width) if preprocessing else dataset.info.image_shape
     return engine.ClassifierTrainer(
-        networks.classifier(resolved, dataset.info.image_shape, _initializer(resolved.initializer)),
+        networks.classifier(resolved, shape, _initializer(resolved.initializer)),
         _classifier_loss(resolved.loss),
         _optimizer(resolved.optimizer),
         _schedule(resolved.schedule),
-        train=_images(dataset, dataset.train, resolved),
-        validation=_images(dataset, dataset.validation, resolved),
+        train=examples(dataset.train),
+        validation=examples(dataset.validation),
         epochs=resolved.epochs,
         batch_size=resolved.batch_size,
         shuffle=resolved.shuffle,
         seed=resolved.seed,
         max_shift=resolved.augmentation.max_shift,
+        flip=resolved.augmentation.flip,
+        cutout=resolved.augmentation.cutout,
         average_decay=resolved.average_decay,
         early_stopping=_early_stopping(resolved.early_stopping),
         dtype=np.dtype(resolved.dtype.value),
@@ -94,9 +110,22 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
     )
 
 
+def test_data(dataset: Dataset, resolved: Spec) -> engine.ImageData | None:
+    """The test part of a dataset, if it has one."""
+    return _images(dataset, dataset.test, resolved) if dataset.test is not None else None
+
+
 def _images(dataset: Dataset, part: Examples, whole: Spec) -> engine.ImageData:
     low, high = whole.dataset.scale
     return engine.ImageData(part.inputs, part.labels, scale=(low, high), classes=dataset.info.classes)
+
+
+def _rows(dataset: Dataset, part: Examples, whole: Spec, preprocessing: Preprocessing) -> engine.TableData:
+    made = np.empty((len(part), preprocessing.width), whole.dtype.value)
+    for start in range(0, len(part), _ROWS_AT_A_TIME):
+        block = slice(start, start + _ROWS_AT_A_TIME)
+        made[block] = preprocessing.apply(part.inputs[block], dataset.info.columns)
+    return engine.TableData(made, part.labels, dataset.info.classes)
 
 
 def _classifier_loss(loss: schema.ClassifierLoss) -> Loss:

@@ -10,6 +10,7 @@ import numpy as np
 
 from engine import ClassifierTrainer, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
+from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost
 from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position
@@ -32,8 +33,13 @@ def commit_epoch(
     steps: int,
     seconds: float,
     class_names: Sequence[str],
+    preprocessing: Preprocessing | None = None,
 ) -> None:
-    """Write the epoch's files, then commit its row. Where the lease is lost, the files are removed."""
+    """Write the epoch's files, then commit its row. Where the lease is lost, the files are removed.
+
+    Args:
+        preprocessing: of a table; every checkpoint holds it.
+    """
     cpu_seconds = run.meter.epoch_seconds()
     files: list[StoredFile] = []
     samples_digest = None
@@ -41,8 +47,11 @@ def commit_epoch(
         if done.is_last or done.is_best or done.epoch % run.spec.checkpoint.every_epochs == 0:
             state = trainer.state_dict()
             state.spec = run.spec.model_dump(mode="json")
+            if preprocessing is not None:
+                state.state["preprocessing"] = preprocessing.document()
             files.append(_write(run, ArtifactKind.CHECKPOINT, done.epoch, checkpoint.dumps(state)))
-        if done.is_last or done.epoch % run.spec.samples.every_epochs == 0:
+        has_samples = preprocessing is None  # rows of a table are no images
+        if has_samples and (done.is_last or done.epoch % run.spec.samples.every_epochs == 0):
             picture, samples_digest = _samples(trainer, diagnostics, run.spec.samples.count, class_names)
             files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
     except OSError:
@@ -51,7 +60,7 @@ def commit_epoch(
     record = EpochRecord(
         epoch=done.epoch,
         position=Position(step=done.step, steps=steps),
-        metrics=done.metrics,
+        metrics={**done.metrics, **done.scores},
         confusion=done.confusion.tolist() if done.confusion is not None else None,
         samples_digest=samples_digest,
         seconds=seconds,

@@ -16,6 +16,8 @@ import structlog
 from engine import BatchDone, CheckpointError, DivergedError, EpochDone, GanTrainer, checkpoint
 from service.datasets import Dataset, DatasetError
 from service.datasets.repository import DatasetRepository
+from service.datasets.shapes import shape_of
+from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost
 from service.jobs.leases import Claim
 from service.runtime import logs
@@ -24,8 +26,8 @@ from service.runtime.settings import Settings
 from service.spec.estimation import costs
 from service.spec.findings import Finding
 from service.spec.schema import Spec
-from service.spec.validation import Shape, read_resolved
-from service.states import ErrorCode
+from service.spec.validation import read_resolved
+from service.states import DatasetKind, ErrorCode
 from service.storage.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactUnreadable
 from service.storage.database import Database
 from service.storage.tables import Job
@@ -37,6 +39,7 @@ from workers.training.build import Trainer
 from workers.training.epochs import commit_epoch, weights_digest
 from workers.training.health import TrainingDiagnostics
 from workers.training.provenance import machine, provenance
+from workers.training.testing import test_scores
 from workers.training.training_run import StopOrdered, TrainingRun, check_stop
 from workers.usage import OwnMeter
 
@@ -111,8 +114,9 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
             meter=meter,
         )
         dataset = _load_data(run, settings, job)
-        limits.limit_memory(costs.peak_bytes(spec, _shape(dataset)))
-        return _loop(run, build.trainer(spec, dataset), dataset)
+        limits.limit_memory(costs.peak_bytes(spec, shape_of(dataset.info)))
+        preprocessing = _preprocessing(run, dataset)
+        return _loop(run, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
     except StopOrdered:
         lease.hand_back(endpoint.request, used=meter.total())
         reach("handed_back")
@@ -140,9 +144,17 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
         return fail({"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})
 
 
-def _shape(dataset: Dataset) -> Shape:
-    rows, columns = dataset.info.image_shape
-    return Shape(rows=rows, columns=columns, classes=dataset.info.classes, train_count=dataset.info.train_count)
+def _preprocessing(run: TrainingRun, dataset: Dataset) -> Preprocessing | None:
+    """How the columns of a table become inputs: as in the checkpoint from which the training continues, or fitted to
+    the training part. A damaged checkpoint is dealt with by ``_restore``."""
+    if dataset.info.kind is not DatasetKind.TABLE:
+        return None
+    for row in run.lease.checkpoints():
+        with contextlib.suppress(ArtifactDamaged, CheckpointError, ValueError):
+            state = checkpoint.loads(run.artifacts.read(row.path, row.sha256)).state
+            if "preprocessing" in state:
+                return Preprocessing.read(state["preprocessing"])
+    return Preprocessing.fit(dataset.info.columns, dataset.train.inputs)
 
 
 def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:
@@ -166,8 +178,11 @@ def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:
     return dataset
 
 
-def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> str:
-    job = run.lease.begin(provenance(dataset, evaluated=isinstance(trainer, GanTrainer)))
+def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: Preprocessing | None) -> str:
+    origin = provenance(dataset, evaluated=isinstance(trainer, GanTrainer))
+    if preprocessing is not None:
+        origin["preprocessing"] = preprocessing.document()
+    job = run.lease.begin(origin)
     reach("began")
     _restore(run, trainer, job.start_epoch)
     reach("restored")
@@ -186,13 +201,25 @@ def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> str:
                 now = time.monotonic()
                 reach("epoch_trained", report.epoch)
                 names = dataset.info.class_names
-                commit_epoch(run, trainer, done, diagnostics, steps=steps, seconds=now - began, class_names=names)
+                commit_epoch(
+                    run,
+                    trainer,
+                    done,
+                    diagnostics,
+                    steps=steps,
+                    seconds=now - began,
+                    class_names=names,
+                    preprocessing=preprocessing,
+                )
                 _stop_on_finding(diagnostics)
                 began = time.monotonic()
                 run.meter.begin_epoch()
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
+    scores = test_scores(run, trainer, dataset)
+    reach("tested")
     orphans = run.lease.succeed(
-        run.lease.digest(weights),
+        run.lease.digest(weights, scores),
+        test_scores=scores,
         stopped_early=asdict(stopped) if stopped else None,
         used=run.meter.total(),
         # Unless the spec says otherwise, a job that has ended keeps its best and its latest checkpoint only.

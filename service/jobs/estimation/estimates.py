@@ -15,11 +15,12 @@ from sqlalchemy.orm import Session, defer
 from service.jobs.estimation import calibrations
 from service.spec.estimation import costs, work
 from service.spec.estimation.costs import total_steps
+from service.spec.estimation.features import features_of
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.schema import Spec
 from service.spec.strict_json import canonical
 from service.spec.validation import read_resolved
-from service.states import Status
+from service.states import DatasetKind, Status
 from service.storage.tables import Epoch, Job, Upload
 
 _MAX_CONSIDERED_JOBS: Final = 30
@@ -158,12 +159,18 @@ def _finished(session: Session, spec: Spec, factors: Mapping[str, float], owner:
 
 
 def _work_of(job: Job, upload: Upload | None) -> work.Work:
-    rows, columns = (upload.image_rows, upload.image_columns) if upload is not None else (_DEFAULT_SIDE, _DEFAULT_SIDE)
-    return _counted(canonical(job.resolved), job.epoch, job.steps, rows, columns)
+    picture = (_DEFAULT_SIDE, _DEFAULT_SIDE, 1)
+    if upload is not None and upload.kind == DatasetKind.TABLE:
+        picture = (1, features_of(upload.columns or []), 1)
+    elif upload is not None:
+        picture = (upload.image_rows, upload.image_columns, upload.image_channels)
+    return _counted(canonical(job.resolved), job.epoch, job.steps, picture)
 
 
 @functools.lru_cache(maxsize=256)
-def _counted(resolved: str, epochs: int, steps: int, rows: int, columns: int) -> work.Work:
+def _counted(resolved: str, epochs: int, steps: int, picture: tuple[int, int, int]) -> work.Work:
     spec = read_resolved(json.loads(resolved))
     images = steps * spec.batch_size // max(1, epochs)
-    return work.count(spec, Shape(rows=rows, columns=columns, classes=0, train_count=images), epochs=epochs)
+    rows, columns, channels = picture
+    shape = Shape(rows=rows, columns=columns, channels=channels, classes=0, train_count=images)
+    return work.count(spec, shape, epochs=epochs)

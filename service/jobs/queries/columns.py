@@ -151,6 +151,7 @@ def _metric(name: str) -> Column | None:
     if match is None or match[2].partition("/")[0] not in METRICS:
         return None
     which, metric = match[1] or "last", match[2]
+    is_test = metric.startswith("test_")
     side: Literal["min", "max"] = "max" if which == "max" else "min"
     info = metric_info.describe(metric)
     by_goal = info.better
@@ -158,10 +159,10 @@ def _metric(name: str) -> Column | None:
         return Column(
             name=name,
             label=info.label,
-            description=f"{info.description} Last finished epoch.".strip(),
+            description=info.description if is_test else f"{info.description} Last finished epoch.".strip(),
             type=Type.METRIC,
-            value=lambda job: job.metrics.get(metric),
-            expression=Job.metrics[metric].as_float(),
+            value=lambda job: (job.test_scores or {} if is_test else job.metrics).get(metric),
+            expression=(Job.test_scores if is_test else Job.metrics)[metric].as_float(),
             metric=metric,
             better=by_goal,
             percent=info.percent,

@@ -52,6 +52,7 @@ class JobFilter:
     spec: str | None = None
     """The spec's hash."""
     parent: str | None = None
+    fold_group: str | None = None
     starred: bool | None = None
     without: Collection[Lacking] = ()
 
@@ -191,7 +192,8 @@ def columns_of(session: Session, wanted: JobFilter, *, owner: str | None = None)
     some = newest.limit(LOOKED_AT).subquery()
     distinct = select(func.min(Job.id)).join(some, some.c.id == Job.id).group_by(Job.spec_hash)
     specs = session.scalars(select(Job.resolved).where(Job.id.in_(distinct))).all()
-    metrics = session.scalars(select(Job.metrics).join(some, some.c.id == Job.id)).all()
+    measured = session.execute(select(Job.metrics, Job.test_scores).join(some, some.c.id == Job.id)).all()
+    metrics = [found for pair in measured for found in pair if found is not None]
     different = {json.dumps(spec, sort_keys=True): spec for spec in specs}
     return occurring(list(different.values()), {name for found in metrics for name in found})
 
@@ -230,6 +232,8 @@ def _conditions(wanted: JobFilter, owner: str | None, *, by_status: bool = True)
         yield Job.spec_hash == wanted.spec
     if wanted.parent is not None:
         yield Job.parent_id == wanted.parent
+    if wanted.fold_group is not None:
+        yield Job.fold_group == wanted.fold_group
     if wanted.starred is not None:
         yield Job.starred.is_(wanted.starred)
     if wanted.text:

@@ -7,6 +7,7 @@ from typing import Final
 
 from service.spec.estimation.layer_shapes import Network, Shape, networks
 from service.spec.schema import Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
+from service.states import DatasetKind
 
 _EVALUATED: Final = 500
 _EVALUATED_NUMBERS: Final = 2**21
@@ -45,8 +46,11 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
 
 
 def data_bytes(shape: Shape) -> int:
-    """The training pictures; the engine makes floats of a batch at a time."""
-    return shape.train_count * shape.pixels
+    """The training examples, and what else the training reads; the engine makes floats of a batch at a time."""
+    pool = shape.train_count + shape.validation_count
+    if shape.kind is DatasetKind.TABLE:  # mapped as doubles, and what preprocessing makes of them
+        return (pool * (2 if shape.divided else 1) + shape.test_count) * shape.pixels * (8 + 8)
+    return (shape.train_count + shape.test_count + (pool if shape.divided else 0)) * shape.pixels
 
 
 def activation_bytes(spec: Spec, shape: Shape) -> int:
@@ -71,7 +75,7 @@ def operations(spec: Spec, shape: Shape) -> float:
 
 
 def _networks(spec: Spec, shape: Shape) -> list[Network]:
-    return networks(spec, shape.rows, shape.columns)
+    return networks(spec, shape)
 
 
 def _item(spec: Spec) -> int:

@@ -28,28 +28,45 @@ from service.spec.schema import (
     Spec,
     Upsample2D,
 )
+from service.states import DatasetKind
 
 Size: TypeAlias = tuple[int, ...]
-
-_CHANNELS: Final = 1
-"""Pictures are grey."""
+_COLOUR: Final = 3
+"""Channels: red, green, blue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a spec must fit: the rows and columns of a dataset's pictures, its classes, its pictures."""
+    """What a spec must fit: the rows, columns and channels of a dataset's pictures, its classes, its pictures."""
 
     rows: int
     columns: int
+    channels: int = 1
+    """3: in colour."""
+    kind: DatasetKind = DatasetKind.IMAGES
+    """A table is one row of ``columns`` inputs."""
     classes: int
     train_count: int
     validation_count: int = 0
     """0 where it is not known."""
+    test_count: int = 0
+    divided: bool = False
+    """Whether training and validation are divided anew: then both are copied into memory."""
+
+    @property
+    def picture(self) -> Size:
+        """Rows, columns and channels of one picture."""
+        return self.rows, self.columns, self.channels
 
     @property
     def pixels(self) -> int:
-        """Of one picture."""
-        return self.rows * self.columns
+        """Numbers of one picture: a pixel in colour has three."""
+        return math.prod(self.picture)
+
+    @property
+    def described(self) -> str:
+        """The size of a picture in words."""
+        return f"{self.rows} x {self.columns}{' in colour' if self.channels == _COLOUR else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,26 +112,31 @@ class Network:
     faults: Sequence[Fault]
 
 
-def networks(spec: Spec, rows: int, columns: int) -> list[Network]:
-    """The networks of a spec for pictures of this size: one, or generator and discriminator."""
+def networks(spec: Spec, shape: Shape) -> list[Network]:
+    """The networks of a spec for such pictures: one, or generator and discriminator."""
     match spec:
         case ClassifierSpec():
-            return [_walk("layers", spec.layers, picture_size(spec.layers, rows, columns))]
+            return [_walk("layers", spec.layers, picture_size(spec.layers, shape.picture))]
         case GanSpec():
             judged = spec.discriminator.layers
             return [
                 _walk("generator/layers", spec.generator.layers, (spec.latent.dim,)),
-                _walk("discriminator/layers", judged, picture_size(judged, rows, columns)),
+                _walk("discriminator/layers", judged, picture_size(judged, shape.picture)),
             ]
         case _:
             assert_never(spec)
 
 
-def picture_size(layers: Sequence[Layer], rows: int, columns: int) -> Size:
-    """What a network that is given pictures sees: images where its first layer asks for them, else rows of pixels."""
+def picture_size(layers: Sequence[Layer], picture: Sequence[int]) -> Size:
+    """What a network that is given pictures sees: images where its first layer asks for them, else rows of pixels.
+
+    Args:
+        picture: (rows, columns), or (rows, columns, channels).
+    """
+    rows, columns, channels = (*picture, 1)[:3]
     first = next((layer for layer in layers if not isinstance(layer, Dropout)), None)
     images = isinstance(first, Conv2D | MaxPool2D | Upsample2D)
-    return (rows, columns, _CHANNELS) if images else (rows * columns,)
+    return (rows, columns, channels) if images else (rows * columns * channels,)
 
 
 def shown(size: Size) -> str:

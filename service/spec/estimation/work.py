@@ -24,6 +24,8 @@ _FORWARD: Final = 0.3
 """The share of a step's work that a look without training takes."""
 _LOOKED_AT: Final = 628
 """Images that are looked at once an epoch besides the validation images: health and samples."""
+_AUGMENTED: Final = 0.6
+"""The share of the conversion of an image to floats that mirroring it takes, or a cutout."""
 _VALIDATED: Final = 1 / 6
 """Validation images for each training image, where the dataset's are not known."""
 
@@ -85,13 +87,14 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
     images = shape.train_count * epochs if steps is None else steps * spec.batch_size
     steps = total_steps(spec, shape.train_count) // spec.epochs * epochs if steps is None else steps
     trained = float(images)
-    found = networks(spec, shape.rows, shape.columns)
+    found = networks(spec, shape)
     match spec:
         case ClassifierSpec():
             validated = shape.validation_count or shape.train_count * _VALIDATED
             looked_at = (validated + _LOOKED_AT) * epochs
             seen = [(found[0], trained + _FORWARD * looked_at)]
-            pixels = trained + validated * epochs
+            augmented = _AUGMENTED * (spec.augmentation.flip + (spec.augmentation.cutout > 0))
+            pixels = (1 + augmented) * trained + validated * epochs
         case GanSpec():
             judged = math.ceil(epochs / spec.health.every_epochs) * spec.health.samples
             made, told = found

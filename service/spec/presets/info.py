@@ -59,6 +59,10 @@ PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
                 Reached("fashion-mnist", "val_accuracy", 0.924, 161),
             ),
         ),
+        "table": PresetInfo(
+            "Two small hidden layers for tables, the default for them. Batches and epochs follow the number of rows.",
+            (),
+        ),
         "seed": PresetInfo(
             "The historical baseline, for comparison: sigmoid units, squared error and plain gradient descent.",
             (Reached("mnist-10k", "val_accuracy", 0.961, 68),),

@@ -10,7 +10,9 @@ from pydantic import Field
 from service.spec.schema.base import (
     ADDED_LATER,
     MAX_BATCH,
+    MAX_CUTOUT,
     MAX_EPOCHS,
+    MAX_FOLDS,
     MAX_JUDGED,
     MAX_LATENT,
     MAX_SHIFT,
@@ -85,6 +87,20 @@ class Data(Part):
     """The range that pixel values (0 to 255) are mapped to. Usually 0, 1 for classifiers; GANs whose generator ends in
     tanh need -1, 1."""
 
+    validation_fraction: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None, ADDED_LATER, Field(title="Validation share")
+    ] = None
+    """Divide the dataset's training and validation examples anew: this share of each class is for validation. None:
+    as the dataset has them. The test part, if there is one, stays apart."""
+    folds: Annotated[Annotated[int, Field(ge=2, le=MAX_FOLDS)] | None, ADDED_LATER] = None
+    """Cross-validation: divide the examples into this many folds, of each class as many as of every other. Without
+    `fold`, one job is submitted for each; it validates on its fold and trains on the others."""
+    fold: Annotated[Annotated[int, Field(ge=0, lt=MAX_FOLDS)] | None, ADDED_LATER] = None
+    """The fold that this job validates on, from 0. Without it, there is a job for each."""
+    split_seed: Annotated[Annotated[int, Field(ge=0, le=2**53 - 1)] | None, ADDED_LATER] = None
+    """Seed of the division. None: the seed of the job. Set it to compare jobs of different seeds on the same
+    division."""
+
 
 class ClassifierLoss(Part):
     """The function that a classifier minimizes."""
@@ -115,6 +131,12 @@ class Augmentation(Part):
     max_shift: Annotated[int, Field(ge=0, le=MAX_SHIFT, title="Maximum shift in pixels")] = 0
     """Shift each image by up to this many pixels in each direction. 1 or 2 raises accuracy on digits; 0 turns it
     off."""
+    flip: Annotated[bool, ADDED_LATER, Field(title="Mirror images")] = False
+    """Mirror half of the images, left to right. For photos; not for digits or letters, which mean something else
+    then."""
+    cutout: Annotated[int, ADDED_LATER, Field(ge=0, le=MAX_CUTOUT, title="Cutout in pixels")] = 0
+    """Blot out a square of this many pixels along a side, anywhere in each image. Usually a quarter to a half of the
+    image's side, with many epochs; it keeps a network from relying on one detail. 0 turns it off."""
 
 
 class EarlyStopping(Part):

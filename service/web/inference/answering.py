@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, ParamSpec, TypeVar, assert_never
@@ -20,17 +20,22 @@ from threadpoolctl import threadpool_limits
 
 from engine import EngineError, GradientTape, Sequential, Tensor, checkpoint, generator_for, ops
 from service.datasets import Dataset
+from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
 from service.spec.schema import ClassifierSpec, Distribution, GanSpec, Spec
 from service.spec.validation import read_resolved
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore
 from service.storage.tables import Artifact
+from service.web.inference import evaluating
+from service.web.inference.evaluating import Calibration, Importances
 
 Array = NDArray[Any]
 
 _KEPT_BYTES: Final = 256 * 2**20
 """Of networks that are ready: hundreds of the presets', or three of the largest that a spec may ask for."""
 _KEPT_TABLES_BYTES: Final = 64 * 2**20
+_KEPT_IMPORTANCES: Final = 64
+"""Checkpoints whose columns were shuffled."""
 MAX_CONCURRENT_PREDICTIONS: Final = 4
 """Requests that compute: more would only share the cores, and need memory each."""
 _BATCH: Final = 500
@@ -47,6 +52,8 @@ class LoadedModel:
 
     spec: Spec
     network: Sequential
+    preprocessing: Preprocessing | None = None
+    """Of a network for tables."""
 
     @property
     def size_bytes(self) -> int:
@@ -90,29 +97,38 @@ class Inference:
             most_bytes=_KEPT_TABLES_BYTES,
             size_bytes=lambda table: table.probabilities.nbytes,
         )
+        self._importances = _kept(
+            self._shuffle, key=lambda row, ready, dataset: row.id, most_bytes=_KEPT_IMPORTANCES, size_bytes=lambda _: 1
+        )
         self._computing = threading.BoundedSemaphore(MAX_CONCURRENT_PREDICTIONS)
 
     def ready(self, row: Artifact, image_shape: Sequence[int]) -> LoadedModel:
         """The network of a checkpoint.
 
         Args:
-            image_shape: (rows, columns) of the dataset's pictures.
+            image_shape: (rows, columns) of the dataset's pictures, in colour (rows, columns, 3).
 
         Raises:
             ArtifactDamaged: the file is missing, is not what was written, or does not fit such pictures.
         """
         return self._ready(row, image_shape)
 
-    def predict(self, ready: LoadedModel, levels: Array) -> Predictions:
-        """What a classifier takes pictures (n, rows, columns) of levels from 0 to 255 for."""
+    def predict(
+        self, ready: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None
+    ) -> Predictions:
+        """What a classifier takes pictures (n, *image_shape) of levels from 0 to 255 for, or rows of a table.
+
+        Args:
+            columns: what the columns of a table are, where not as in its preprocessing.
+        """
         with self._computing, _overflowing():
-            outputs = [ready.network(inputs) for inputs in _parts(ready, levels)]
+            outputs = [ready.network(part) for part in _parts(ready, inputs, columns)]
         raw = np.nan_to_num(np.concatenate([np.asarray(part) for part in outputs]))
         # Squared error also trains networks without a last activation, towards 0 and 1.
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
     def saliency(self, ready: LoadedModel, levels: Array, classes: Array) -> Array:
-        """How the logit of each picture's class changes with each pixel (n, rows, columns), black being 0 and white 1.
+        """How the logit of each picture's class changes with each number (n, *image_shape), black being 0 and white 1.
 
         Simonyan et al. 2014 (arXiv:1312.6034), section 3: the gradient with respect to the input, here with its sign.
         """
@@ -161,13 +177,26 @@ class Inference:
         """What a classifier takes the validation pictures for, kept for the next time."""
         return self._tables(row, ready, dataset)
 
+    def calibration(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Calibration:
+        """How the confidence of validation predictions goes with their accuracy."""
+        return evaluating.calibration(self.validation(row, ready, dataset), dataset.validation.labels)
+
+    def importances(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
+        """How important each column of a table is, kept for the next time."""
+        return self._importances(row, ready, dataset)
+
+    def _shuffle(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
+        return evaluating.importances(self, ready, dataset)
+
     def _evaluate(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
-        return self.predict(ready, dataset.validation.inputs)
+        return self.predict(ready, dataset.validation.inputs, dataset.info.columns or None)
 
     def _load(self, row: Artifact, image_shape: Sequence[int]) -> LoadedModel:
         state = checkpoint.loads(self._artifacts.read(row.path, row.sha256))
         try:
             spec = read_resolved(state.spec)
+            preprocessing = _preprocessing(state.state)
+            image_shape = (1, preprocessing.width) if preprocessing is not None else image_shape
             match spec:
                 case ClassifierSpec():
                     network, prefix = networks.classifier(spec, image_shape, _empty), ""
@@ -181,7 +210,11 @@ class Inference:
             network.load_state_dict(state.tensors, prefix)
         except EngineError as error:
             raise ArtifactDamaged(row.path, str(error)) from error
-        return LoadedModel(spec, network)
+        return LoadedModel(spec, network, preprocessing)
+
+
+def _preprocessing(state: Mapping[str, Any]) -> Preprocessing | None:
+    return Preprocessing.read(state["preprocessing"]) if "preprocessing" in state else None
 
 
 def _empty(shape: tuple[int, ...], rng: np.random.Generator, dtype: Any) -> Array:
@@ -207,8 +240,12 @@ def _overflowing() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def _parts(ready: LoadedModel, levels: Array) -> Iterator[Array]:
-    """Pictures as the network is given them, so many at a time, by the same operations as in training."""
+def _parts(ready: LoadedModel, levels: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[Array]:
+    """Pictures or rows as the network is given them, so many at a time, by the same operations as in training."""
+    if ready.preprocessing is not None:
+        for part in _slices(ready.network, len(levels)):
+            yield ready.preprocessing.apply(levels[part], columns).astype(ready.network.dtype)
+        return
     low, high = ready.spec.dataset.scale
     rows = levels.reshape(len(levels), -1)
     for part in _slices(ready.network, len(rows)):

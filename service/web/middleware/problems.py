@@ -22,6 +22,7 @@ from service.errors import (
     DatasetFixed,
     DatasetNameTaken,
     Fault,
+    FoldsNotFound,
     IdempotencyConflict,
     IllegalTransition,
     InvalidCursor,
@@ -87,6 +88,9 @@ KINDS: Final[dict[str, Kind]] = {
         "Older checkpoints are deleted as a job continues. `GET /jobs/{job_id}/artifacts` lists the files.",
     ),
     "dataset_not_found": Kind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
+    "folds_not_found": Kind(
+        404, "There is no such cross-validation.", "`fold_group` of a job names the set that it belongs to."
+    ),
     "key_not_found": Kind(404, "There is no such key.", "`GET /keys` lists all keys."),
     "not_yet": Kind(
         404,
@@ -173,6 +177,11 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "rate_limited": Kind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
     "internal": Kind(500, "Internal error.", "The service's log has the details under this `request_id`."),
+    "extra_missing": Kind(
+        501,
+        "An optional library is not installed.",
+        "Run the command in `detail` where the web process runs, and restart it.",
+    ),
     "artifact_damaged": Kind(500, "The file cannot be read.", "The file is missing or damaged. Run `tapeline doctor`."),
     "database_unavailable": Kind(
         503,
@@ -287,6 +296,10 @@ def register(app: Flask) -> None:
     @app.errorhandler(DatasetNotFound)
     def _(error: DatasetNotFound) -> Response:
         return answer("dataset_not_found", str(error)[:500])
+
+    @app.errorhandler(FoldsNotFound)
+    def _(error: FoldsNotFound) -> Response:
+        return answer("folds_not_found", str(error)[:200])
 
     @app.errorhandler(KeyNotFound)
     def _(error: KeyNotFound) -> Response:

@@ -131,8 +131,8 @@ class Quotas:
         """Count a wrong key."""
         self._meter.spend(self._guesses, "guess", address)
 
-    def new_job(self, owner: str | None) -> None:
-        """Make sure that one more job may wait. Several processes may together let some more in within a second.
+    def new_jobs(self, owner: str | None, count: int) -> None:
+        """Make sure that so many more jobs may wait. Several processes may together let some more in within a second.
 
         Raises:
             Problem: too many wait already.
@@ -150,7 +150,10 @@ class Quotas:
                 self._waiting[owner] = known
         if known.count >= limit:
             raise TooManyQueued("quota_exceeded", f"{limit} jobs of {owner} wait already; no more may", 10)
-        known.count += 1
+        if known.count + count > limit:
+            detail = f"{known.count} jobs of {owner} wait already; with these {count} it would be more than {limit}"
+            raise TooManyQueued("quota_exceeded", detail, 10)
+        known.count += count
 
     def stream(self, owner: str | None) -> Callable[[], None]:
         """Count a stream as open, until what is given is called.

@@ -12,7 +12,7 @@ import structlog
 from flask import Flask, Response, g, request
 from ulid import ULID
 
-from service.runtime.logs import Unfailing, redactor
+from service.runtime.logs import FailsafeStream, redactor
 
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MADE: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
@@ -33,7 +33,7 @@ def configure(secrets: Collection[str] = ()) -> None:
             redactor(secrets),
         ],
         wrapper_class=structlog.make_filtering_bound_logger("INFO"),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", Unfailing(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", FailsafeStream(sys.stderr))),
         cache_logger_on_first_use=True,
     )
 

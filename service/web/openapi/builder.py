@@ -58,6 +58,7 @@ _PATHS: Final = {
     "true": "Index of the true class.",
     "predicted": "Index of the predicted class.",
     "artifact_id": "A file's id.",
+    "group": "`fold_group` of a job.",
     "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
     "name": "A dataset's name.",
     "index": "The image's index, from 0.",

@@ -63,5 +63,6 @@ def dataset_item(info: DatasetInfo) -> DatasetItem:
         info,
         download_bytes=info.download_bytes or None,
         uploaded=info.upload_id is not None,
-        urls={"self": address} | ({"preview": f"{address}/preview.png"} if info.available else {}),
+        urls={"self": address}
+        | ({"preview": f"{address}/preview.png"} if info.available and info.kind is DatasetKind.IMAGES else {}),
     )

@@ -108,6 +108,9 @@ class FilterQuery(Query):
     parent: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
         None, description="Id of a job: selects its forks and reproductions."
     )
+    fold_group: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="Selects the jobs of one cross-validation: `fold_group` of any of them."
+    )
     starred: bool | None = None
     without: Annotated[list[Lacking], BeforeValidator(_split)] = Field(
         default=[], description="Jobs without these, repeated or comma-separated."
@@ -116,7 +119,9 @@ class FilterQuery(Query):
     @property
     def wanted(self) -> JobFilter:
         """The filter for the database."""
-        same = self.model_dump(include={"kind", "name", "preset", "dataset", "spec", "parent", "starred", "without"})
+        same = self.model_dump(
+            include={"kind", "name", "preset", "dataset", "spec", "parent", "fold_group", "starred", "without"}
+        )
         return JobFilter(status=self.status or None, tags=self.tag, text=self.q, **same)
 
 
@@ -277,6 +282,26 @@ class MistakesQuery(Query):
 
     checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest`, or an epoch number.")
     limit: int = Field(24, ge=1, le=256)
+
+
+class ExportQuery(Query):
+    """Which checkpoint to export, and under which license."""
+
+    checkpoint: WhichCheckpoint = Field(
+        "best", description="`best`, `latest`, or an epoch number. `tensorboard` always has all epochs."
+    )
+    license: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}$")] | None = Field(
+        None,
+        description="License of the model, an SPDX identifier such as `mit`, for the model card of `huggingface`. "
+        "Default: that of the dataset.",
+    )
+    v: Text | None = Field(None, description="Ignored; a new value makes a browser load the file again.")
+
+
+class CheckpointQuery(Query):
+    """Which checkpoint to evaluate."""
+
+    checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest`, or an epoch number.")
 
 
 class SampleQuery(Query):

@@ -18,7 +18,7 @@ const form = new SchemaForm(parts, {
   pinned: ["/dataset/name", "/optimizer/learning_rate"],
   onchange: () => take(form.sent),
 });
-const cards = new PresetCards(presets, choose);
+const cards = new PresetCards(presets, choose, new Set(datasets.filter(({ kind }) => kind === "table").map(({ name }) => name)));
 const editor = new Editor({ changed: take, broken });
 const bases = new Map(); // preset and dataset -> the preset's spec for that dataset, once the service has told
 let turn = 0;
@@ -38,7 +38,8 @@ function choose(kind, preset) {
   const before = structuredClone(form.sent);
   const kept = Object.fromEntries(KEPT.filter((name) => name in before && (name !== "dataset" || before.kind === kind)).map((name) => [name, before[name]]));
   if (typeof kept.dataset === "object") kept.dataset = { name: kept.dataset.name ?? form.value(["dataset", "name"]) };
-  take({ kind, ...(cards.find(kind, preset).is_default ? {} : { preset }), ...kept });
+  const isDefault = cards.of({ kind, ...kept }).name === preset;
+  take({ kind, ...(isDefault ? {} : { preset }), ...kept });
   const lost = Object.keys(before).filter((name) => !["kind", "preset", ...KEPT].includes(name));
   $("#discarded").replaceChildren(...(lost.length ? [`Your changes to ${lost.join(", ")} were discarded. `, h("button", { type: "button", class: "slim", onclick: () => take(before) }, "Undo")] : []));
 }

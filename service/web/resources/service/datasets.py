@@ -56,8 +56,11 @@ def upload() -> Result:
     job keeps the version that it was submitted with.
 
     Images with their classes: a zip or tar archive with a folder of image files for each class, an NPZ archive, or
-    IDX files, plain or gzipped; see the fields of the form. Images become greyscale. The files are read in a sandbox.
-    Other owners cannot see the dataset.
+    IDX files, plain or gzipped; see the fields of the form. Or a table: a CSV or TSV file, of which one column,
+    `target`, holds the class. `columns` of the answer has the type and the missing values of each column that is used;
+    `report` says what was left out: columns, and the first 100 rejected rows by line.
+
+    The files are read in a sandbox. Other owners cannot see the dataset.
     """
     here = services()
     with _slots.acquire(owner()):
@@ -72,7 +75,11 @@ def _receive(folder: Path) -> ReceivedFiles:
         folder, max_bytes=receiving.MAX_UPLOAD_BYTES, count=lambda received: quotas.uploaded(whose, received)
     )
     return ReceivedFiles(
-        name=form.name, files=form.files, fraction=form.validation_fraction, size=form.width_and_height
+        name=form.name,
+        files=form.files,
+        fraction=form.validation_fraction,
+        photos=form.photo_options,
+        table=form.table_options,
     )
 
 
@@ -101,7 +108,7 @@ def delete(name: str) -> None:
     other_media=downloads.AS_OCTETS,
     headers=("If-None-Match",),
     also={304: "The client has it."},
-    problems=("dataset_not_found", "not_yet", "dataset_unavailable"),
+    problems=("dataset_not_found", "not_found", "not_yet", "dataset_unavailable"),
 )
 def preview(name: str) -> Response:
     """Show a few images of each class, one column per class."""
