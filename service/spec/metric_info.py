@@ -104,7 +104,6 @@ METRICS: Final[dict[str, MetricInfo]] = {
     "g_loss": MetricInfo("generator loss", "Loss of the generator against the discriminator.", series=2),
     "d_real": MetricInfo(
         "D(real)",
-        "Mean output of the discriminator for real images: the probability of being real."
         "Mean output of the discriminator for real images: the probability of being real.",
         percent=True,
         series=3,
@@ -114,6 +113,9 @@ METRICS: Final[dict[str, MetricInfo]] = {
         "Mean output of the discriminator for generated images: the probability of being real.",
         percent=True,
         series=4,
+    ),
+    "d_penalty": MetricInfo(
+        "discriminator penalty", "Weighed penalties on the slope of the discriminator.", goal=Goal.MINIMIZE, series=6
     ),
     "frechet_distance": MetricInfo(
         "Fréchet distance",
