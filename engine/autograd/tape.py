@@ -250,7 +250,7 @@ def _own(gradients: Sequence[Array | None], sources: Sequence[Tensor], seed: Arr
     given = {id(seed)}
     for gradient, source in zip(gradients, sources, strict=True):
         if gradient is None:
-            array = np.zeros(source.shape, source.dtype)
+            array = running.constant(np.zeros(source.shape, source.dtype))
         else:
             _check_shape(gradient, source)
             array = np.asanyarray(gradient, source.dtype)

@@ -70,14 +70,14 @@ def splitting(function: Callable[..., Any]) -> Callable[..., Any]:
 _PADS = ("edge", "reflect", "symmetric", "wrap")
 
 
-def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
+def pad(x: Any, pad_width: Any, mode: str = "constant") -> Any:
     """As ``np.pad``, with zeros or in a mode that repeats elements."""
-    if mode in _PADS:
-        return moving(np.pad)(x, pad_width, mode)
-    if mode != "constant" or np.any(np.not_equal(constant_values, 0)):
+    if mode not in ("constant", *_PADS):
         modes = ", ".join(_PADS)
-        raise GradientError(f"np.pad has a gradient for zeros and the modes {modes}, not {mode!r}", operation="np.pad")
-    return moving(np.pad)(x, pad_width)
+        raise GradientError(
+            f"np.pad has a gradient for constants and the modes {modes}, not {mode!r}", operation="np.pad"
+        )
+    return moving(np.pad)(x, pad_width, mode)
 
 
 def sort(x: Any, axis: int | None = -1) -> Any:

@@ -1,4 +1,4 @@
-"""Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167) of the last axis: statistics go over all others.
+"""Normalization of batches (Ioffe & Szegedy 2015, arXiv:1502.03167; the last axis, by all others) and of their rows.
 
 Inside, arrays are *rows*: (channels, all else), a view of matrices and of images that lie in memory as planes.
 """
@@ -13,8 +13,10 @@ from engine.autograd.graph import Array, Vjp, running
 from engine.autograd.primitive import Primitive, sum_to_shape
 from engine.autograd.tensor import plain
 from engine.errors import DataError, ShapeError
+from engine.ops.elementwise import add, divide, multiply, sqrt, square, subtract
 from engine.ops.images.geometry import as_matrix, from_planes
 from engine.ops.linalg import sum_over_rows
+from engine.ops.reductions import mean
 
 
 def _as_rows(x: Array) -> Array:
@@ -131,12 +133,35 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
         raise DataError(f"batch_norm: an empty batch {values.shape} has no mean")
     rows = _as_rows(values)
     share = 1 / rows.shape[1]
-    mean = np.multiply(_sums(rows), share)
-    centred = np.subtract(rows, mean)
+    means = np.multiply(_sums(rows), share)
+    centred = np.subtract(rows, means)
     variance = np.multiply(np.vecdot(centred, centred), share)
     inverse = np.divide(1, np.sqrt(np.add(_column(variance), epsilon)))
     y = _normalized(x, scale, shift, centred=centred, inverse=inverse, epsilon=epsilon)
-    return y, np.reshape(mean, -1), variance
+    return y, np.reshape(means, -1), variance
+
+
+def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> Any:
+    """``scale * (x - mean) / sqrt(variance + epsilon) + shift``, by the statistics of each row of the batch.
+
+    Args:
+        x: (batch, ..., channels); the statistics go over all axes but the first.
+        scale, shift: (channels,).
+
+    Raises:
+        ShapeError: the last axes differ.
+    """
+    if x.ndim < 2 or x.shape[-1:] != scale.shape or scale.shape != shift.shape:
+        raise ShapeError(
+            f"layer_norm: {x.shape} with scale {scale.shape} and shift {shift.shape}: the last axes must be equal",
+            operation="layer_norm",
+            shapes=(x.shape, scale.shape, shift.shape),
+        )
+    axes = tuple(range(1, x.ndim))
+    centred = subtract(x, mean(x, axis=axes, keepdims=True))
+    variance = mean(square(centred), axis=axes, keepdims=True)
+    standard = divide(centred, sqrt(add(variance, epsilon)))
+    return add(multiply(standard, scale), shift)
 
 
 def update_running_average(average: Array, value: Array, momentum: float) -> None:

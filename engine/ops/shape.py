@@ -79,7 +79,9 @@ def _take_back(y: Array, x: Array, index: Any) -> Vjp:
     shape = x.shape
 
     def scatter(g: Array) -> Array:
-        gradient = np.zeros(shape, g.dtype)
+        g = np.asanyarray(g)  # NumPy gives a scalar for an array without axes
+        gradient = np.empty_like(g, order="C", shape=shape)
+        gradient[...] = 0
         if _repeats(index):
             np.add.at(gradient, index, g)  # adds for an element that was taken twice, which = would not
         else:

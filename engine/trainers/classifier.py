@@ -28,6 +28,7 @@ from engine.evaluation.metrics import (
 from engine.nn.activations import Activation
 from engine.nn.containers import Sequential
 from engine.nn.losses import Loss, mean_gradient_scale, per_image
+from engine.optim.accumulation import Accumulation
 from engine.optim.averaging import AveragedWeights
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
@@ -76,6 +77,7 @@ class ClassifierTrainer:
         seed: with the epoch, the source of all that is random.
         max_shift, flip, cutout: what happens at random to a training image each time it is drawn, see
             :class:`engine.augmentation.Augmentation`.
+        accumulate: batches whose gradients make one update. The last update of an epoch has what batches are left.
         average_decay: validate and predict with an average of the weights (:mod:`engine.optim.averaging`); None: with
             the last weights.
         early_stopping: ends the run when a metric no longer becomes better; None: never.
@@ -104,6 +106,7 @@ class ClassifierTrainer:
         max_shift: int = 0,
         flip: bool = False,
         cutout: int = 0,
+        accumulate: int = 1,
         average_decay: float | None = None,
         early_stopping: EarlyStopping | None = None,
         dtype: DTypeLike = np.float32,
@@ -130,6 +133,7 @@ class ClassifierTrainer:
         self.replay = replay
         self.best_accuracy: float | None = None
         self.best_epoch: int | None = None
+        self._accumulation = Accumulation(accumulate, loss.reduction)
         self._average = AveragedWeights(model, average_decay)
         self._progress = Progress(epochs, batch_count(len(train), batch_size), early_stopping)
 
@@ -157,6 +161,7 @@ class ClassifierTrainer:
         replay = Replay([x, *parameters], changing=self.model.buffers, enabled=self.replay)
         while not progress.over:
             progress.underway = True
+            self._accumulation.clear()
             step, total_loss, hits, rate = progress.step, 0.0, 0, 0.0
             norms = GradientNorms(self.model, progress.steps_per_epoch)
             dropout = generator_for(self.seed, "dropout", progress.epoch)
@@ -173,8 +178,10 @@ class ClassifierTrainer:
                     if norms.is_due(step - progress.step):
                         norms.add(gradients, mean_gradient_scale(self.loss.reduction, len(batch)))
                     rate = self.optimizer.learning_rate * self.schedule(step, progress.steps_per_epoch, progress.steps)
-                    self.optimizer.apply(parameters, gradients, rate)
-                    self._average.update(step)
+                    self._accumulation.add("model", gradients, len(batch))
+                    if self._accumulation.completes(step, progress.steps_per_epoch):
+                        self.optimizer.apply(parameters, self._accumulation.take("model"), rate)
+                        self._average.update(self._accumulation.update_of(step, progress.steps_per_epoch))
                 del gradients  # before the next step makes others
                 step += 1
                 total_loss += value * len(batch)

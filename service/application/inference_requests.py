@@ -82,6 +82,10 @@ class GenerateRequest(Part):
     steps: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
     """Interpolate from each point to the next in this many steps: along a great circle for normal noise, otherwise
     along a straight line."""
+    class_: Annotated[
+        Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=200)] | None, Field(alias="class")
+    ] = None
+    """For a conditional GAN: the class of all images, by its name or number. Without it, the classes take turns."""
     format: Literal["png", "array", "grid", "film"] = "png"
     """``png``: each image in base64; ``array``: numbers in [0, 1]; ``grid``: one PNG; ``film``: an animated GIF."""
     scale: Annotated[int, Field(ge=1, le=16)] = 1

@@ -176,7 +176,9 @@ def _classifier_diverges(history: MetricHistory) -> Evidence | None:
 
 def _gan_diverges(history: MetricHistory) -> Evidence | None:
     d_loss, g_loss = history.last("d_loss", 2), history.last("g_loss", 2)
-    if d_loss and g_loss and (min(d_loss) > 2 or min(g_loss) > 15):
+    # Without an upper limit of its own, a generator's loss may be large where all is well.
+    has_penalty = bool(history.last("d_penalty"))
+    if d_loss and g_loss and (min(d_loss) > 2 or (min(g_loss) > 15 and not has_penalty)):
         text = f"the losses diverge: discriminator {d_loss[-1]:.3g}, generator {g_loss[-1]:.3g}"
         text += "; both are 0.69 when neither network has learned anything"
         return text, {"d_loss": d_loss[-1], "g_loss": g_loss[-1]}

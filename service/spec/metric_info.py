@@ -114,6 +114,9 @@ METRICS: Final[dict[str, MetricInfo]] = {
         percent=True,
         series=4,
     ),
+    "d_penalty": MetricInfo(
+        "discriminator penalty", "Weighed penalties on the slope of the discriminator.", goal=Goal.MINIMIZE, series=6
+    ),
     "frechet_distance": MetricInfo(
         "Fréchet distance",
         "Distance between generated and real images in the features of the reference classifier; 0: no difference.",

@@ -81,6 +81,6 @@ class TrainingDiagnostics:
 
 def make_samples(trainer: GanTrainer, seed: int, purpose: str, count: int) -> Images:
     """Generate samples from noise that is the same in every epoch."""
-    noise = trainer.latent.draw(generator_for(seed, purpose), count, trainer.dtype)
+    noise = trainer.draw_noise(generator_for(seed, purpose), count)
     starts = range(0, count, SAMPLES_PER_BATCH)
     return np.concatenate([trainer.generate(noise[start : start + SAMPLES_PER_BATCH]) for start in starts])

@@ -29,6 +29,7 @@ from tests.engine.arrays import (
     shapes,
     shapes_with_axes,
 )
+from tests.engine.ops.numpy_cases import PRIMITIVES
 
 
 @st.composite
@@ -152,6 +153,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "move": move(),
     "norm": reduced(np.linalg.norm, most_axes=2),  # no array has a norm over three
     "prod": product_with_zeros(),
+    **PRIMITIVES,
 }
 
 

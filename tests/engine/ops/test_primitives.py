@@ -157,6 +157,13 @@ def batch_norm(draw: Any) -> Case:
 
 
 @st.composite
+def layer_norm(draw: Any) -> Case:
+    x = distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=2, max_side=3)))
+    vectors = [distinct(draw, x.shape[-1:]) for _ in range(2)]
+    return lambda x, scale, shift: ops.layer_norm(x, scale, shift, epsilon=0.01), [x, *vectors]
+
+
+@st.composite
 def getitem(draw: Any) -> Case:
     kind = draw(st.sampled_from(["basic", "repeats", "mask", "mixed"]))
     x = distinct(draw, draw(shapes_with_axes if kind in ("basic", "mask") else full_shapes))
@@ -263,6 +270,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
         name: unary(getattr(ops, name))
         for name in ("absolute", "cos", "exp", "expm1", "leaky_relu", "negative", "ravel", "relu", "sigmoid", "sin")
     },
+    **{name: unary(getattr(ops, name)) for name in ("elu", "gelu", "silu", "softplus")},
     **{name: unary_positive(getattr(ops, name)) for name in ("log", "log1p", "sqrt")},
     **{name: binary(getattr(ops, name)) for name in ("add", "maximum", "minimum", "multiply", "subtract")},
     **{name: reduction(getattr(ops, name)) for name in ("max", "mean", "min")},
@@ -280,6 +288,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "expand_dims": expand_dims(),
     "flatten": flatten(),
     "getitem": getitem(),
+    "layer_norm": layer_norm(),
     "matmul": matmul(),
     "max_pool2d": resampled(ops.max_pool2d, shrinks=True),
     "power": power(),
@@ -305,6 +314,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
 # trainers/test_replay.py has them as inputs.
 REPLAYED = {"add", "affine", "leaky_relu", "matmul", "multiply", "relu", "sigmoid", "softmax", "subtract", "tanh"}
 REPLAYED |= {"batch_norm", "conv2d", "conv2d_transpose", "flatten", "max_pool2d", "sum_pool2d", "upsample2d"}
+REPLAYED |= {"elu", "gelu", "layer_norm", "silu", "softplus"}
 
 
 def test_every_public_primitive_has_a_case() -> None:
