@@ -147,7 +147,7 @@ def upload(
         def on_progress(count: int) -> None:
             bar.advance(task, count)
             if bar.tasks[task].finished:
-                bar.update(task, description="reading")  # the service does
+                bar.update(task, description="reading", total=None)  # the service does
 
         item = client.upload(
             name,
