@@ -40,7 +40,7 @@ def test_colour_is_learned_in_colour_and_cannot_be_in_grey(tmp_path: Path) -> No
 
         colour, grey = trained("shapes", "auto"), trained("grey-shapes", "1")
     accuracy, seconds = colour["metrics"]["val_accuracy"], colour["cpu_seconds"]
-    print(f"colour {accuracy:.2%} in {seconds:.0f} s of one core, grey {grey['metrics']['val_accuracy']:.2%}")  # noqa: T201 - the figures of docs/results.md
+    print(f"colour {accuracy:.2%} in {seconds:.0f} s of one core, grey {grey['metrics']['val_accuracy']:.2%}")  # noqa: T201  # with -s: the figures of docs/results.md
     assert accuracy >= LEAST_ACCURACY
     assert seconds < MOST_SECONDS
     assert grey["metrics"]["val_accuracy"] < coloured_shapes.GREY_LIMIT + 0.1
