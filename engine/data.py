@@ -127,16 +127,23 @@ class ImageData:
         self.images = np.asarray(images)  # the plain class: results must not be memory maps
         self.scale = scale
         self.labels: Array | None = None
+        self.classes = 0
         if labels is not None:
             labels = np.asarray(labels)
             if classes is None and labels.dtype.kind in "ui":  # else the check below says what they should be
                 classes = int(np.max(labels, initial=0)) + 1
             check_labels(labels, len(images), classes or 0)
             self.labels = np.array(labels, np.int64)
+            self.classes = classes or 0
         self._rows = self.images.reshape(len(images), -1)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Height and width of one image, and channels if it has several."""
+        return self.images.shape[1:]
 
     @property
     def features(self) -> int:
@@ -200,6 +207,11 @@ class TableData:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """None: a row is no image."""
+        return ()
 
     @property
     def features(self) -> int:

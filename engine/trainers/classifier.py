@@ -28,6 +28,7 @@ from engine.evaluation.metrics import (
 from engine.nn.activations import Activation
 from engine.nn.containers import Sequential
 from engine.nn.losses import Loss, mean_gradient_scale, per_image
+from engine.optim.accumulation import Accumulation
 from engine.optim.averaging import AveragedWeights
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
@@ -76,6 +77,7 @@ class ClassifierTrainer:
         seed: with the epoch, the source of all that is random.
         max_shift, flip, cutout: what happens at random to a training image each time it is drawn, see
             :class:`engine.augmentation.Augmentation`.
+        accumulate: batches whose gradients make one update. The last update of an epoch has what batches are left.
         average_decay: validate and predict with an average of the weights (:mod:`engine.optim.averaging`); None: with
             the last weights.
         early_stopping: ends the run when a metric no longer becomes better; None: never.
@@ -104,6 +106,7 @@ class ClassifierTrainer:
         max_shift: int = 0,
         flip: bool = False,
         cutout: int = 0,
+        accumulate: int = 1,
         average_decay: float | None = None,
         early_stopping: EarlyStopping | None = None,
         dtype: DTypeLike = np.float32,
@@ -111,8 +114,7 @@ class ClassifierTrainer:
     ) -> None:
         loss.check_activation(model.activation)
         self.augmentation = Augmentation(max_shift, flip, cutout)
-        self._sides = train.images.shape[1:] if isinstance(train, ImageData) else ()
-        self.augmentation.check(self._sides)
+        self.augmentation.check(train.sides)
         self._train_labels = _labels(train, model, "training")
         self._validation_labels = _labels(validation, model, "validation")
         self._train_targets = loss.targets(self._train_labels, model.units, dtype)
@@ -131,6 +133,7 @@ class ClassifierTrainer:
         self.replay = replay
         self.best_accuracy: float | None = None
         self.best_epoch: int | None = None
+        self._accumulation = Accumulation(accumulate, loss.reduction)
         self._average = AveragedWeights(model, average_decay)
         self._progress = Progress(epochs, batch_count(len(train), batch_size), early_stopping)
 
@@ -158,6 +161,7 @@ class ClassifierTrainer:
         replay = Replay([x, *parameters], changing=self.model.buffers, enabled=self.replay)
         while not progress.over:
             progress.underway = True
+            self._accumulation.clear()
             step, total_loss, hits, rate = progress.step, 0.0, 0, 0.0
             norms = GradientNorms(self.model, progress.steps_per_epoch)
             dropout = generator_for(self.seed, "dropout", progress.epoch)
@@ -165,7 +169,7 @@ class ClassifierTrainer:
             for batch in batches(
                 len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
             ):
-                changes = self.augmentation.draw(augment, len(batch), self._sides)
+                changes = self.augmentation.draw(augment, len(batch), self.train.sides)
                 inputs = self.train.inputs(batch, self.dtype, x if len(batch) == len(x) else x[: len(batch)], changes)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss says it better
                     loss, outputs, *gradients = replay(self._losses, inputs, self._train_targets[batch], rng=dropout)
@@ -174,8 +178,10 @@ class ClassifierTrainer:
                     if norms.is_due(step - progress.step):
                         norms.add(gradients, mean_gradient_scale(self.loss.reduction, len(batch)))
                     rate = self.optimizer.learning_rate * self.schedule(step, progress.steps_per_epoch, progress.steps)
-                    self.optimizer.apply(parameters, gradients, rate)
-                    self._average.update(step)
+                    self._accumulation.add("model", gradients, len(batch))
+                    if self._accumulation.completes(step, progress.steps_per_epoch):
+                        self.optimizer.apply(parameters, self._accumulation.take("model"), rate)
+                        self._average.update(self._accumulation.update_of(step, progress.steps_per_epoch))
                 del gradients  # before the next step makes others
                 step += 1
                 total_loss += value * len(batch)
@@ -184,7 +190,9 @@ class ClassifierTrainer:
 
             progress.check_weights(self.model, step)
             with self._average.in_use():
-                validation_loss, predictions, scores = self._evaluate(self.validation, self._validation_targets)
+                validation_loss, predictions, scores = self._evaluate(
+                    self.validation, self._validation_labels, self._validation_targets
+                )
             progress.check_finite("val_loss", validation_loss, step)
             metrics = {
                 "train_loss": total_loss / len(self.train),
@@ -271,19 +279,16 @@ class ClassifierTrainer:
         """``test_loss`` and ``test_accuracy`` on examples that the training never saw, with the weights as they are.
 
         Raises:
-            DataError, ShapeError: they do not suit the model.
+            DataError, ShapeError: the examples do not suit the model.
         """
         labels = _labels(data, self.model, "test")
         targets = self.loss.targets(labels, self.model.units, self.dtype)
         with self._average.in_use():
-            loss, predictions, _ = self._evaluate(data, targets)
+            loss, predictions, _ = self._evaluate(data, labels, targets)
         return {"test_loss": loss, "test_accuracy": accuracy(labels, predictions)}
 
-    def _evaluate(self, data: Examples, all_targets: Array) -> tuple[float, Array, dict[str, float]]:
+    def _evaluate(self, data: Examples, labels: Array, all_targets: Array) -> tuple[float, Array, dict[str, float]]:
         """The loss per example, the predictions, and the scores of their probabilities."""
-        labels = data.labels
-        if labels is None:
-            raise DataError("there are no labels to evaluate with")
         total, predictions, likelihood, positive = 0.0, [], 0.0, []
         largest = max(math.prod(shape) for shape in self.model.layer_shapes)
         count = max(1, min(_EVALUATION_BATCH, _EVALUATED_NUMBERS // largest))

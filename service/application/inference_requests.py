@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.jobs.changes import Which
@@ -31,7 +31,14 @@ Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
 _Point = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(fail_fast=True)]
 
 
-Cell = str | float | bool | None
+def _cell(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise PydanticCustomError("cell", "must be a number, a text, true, false or null")
+
+
+Cell = Annotated[Any, AfterValidator(_cell), WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
+"""A value of a row: one fault says what it may be, where a union would say one for each type."""
 
 
 class PredictRequest(Part):
@@ -75,6 +82,10 @@ class GenerateRequest(Part):
     steps: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
     """Interpolate from each point to the next in this many steps: along a great circle for normal noise, otherwise
     along a straight line."""
+    class_: Annotated[
+        Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=200)] | None, Field(alias="class")
+    ] = None
+    """For a conditional GAN: the class of all images, by its name or number. Without it, the classes take turns."""
     format: Literal["png", "array", "grid", "film"] = "png"
     """``png``: each image in base64; ``array``: numbers in [0, 1]; ``grid``: one PNG; ``film``: an animated GIF."""
     scale: Annotated[int, Field(ge=1, le=16)] = 1

@@ -23,6 +23,8 @@ IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 """MNIST's own names for the four files, in the order in which they are digested."""
 TEST_NAMES = (TEST_IMAGES, TEST_LABELS)
 """Two more, of a dataset with a part that is scored once, at the end."""
+COLUMNS_FILE = "columns.json"
+"""What the digest of a table also covers: its columns and class names, as canonical JSON."""
 
 
 class Channels(StrEnum):
@@ -50,10 +52,6 @@ class PhotoOptions:
     """Scale every image to cover this size and cut off what juts out, evenly. Without it all must have one size."""
     channels: Channels = Channels.AUTO
     on_bad: OnBad = OnBad.ERROR
-
-
-COLUMNS_FILE = "columns.json"
-"""What the digest of a table also covers: its columns and class names, as canonical JSON."""
 
 
 class DatasetState(StrEnum):

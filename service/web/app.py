@@ -1,4 +1,4 @@
-"""Puts the web process together. Nothing here, or in an import, opens a connection or starts a thread."""
+"""Creates the Flask app. Importing or calling it opens no connection and starts no thread."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from flask import Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from service.application.datasets import DatasetUploads
+from service.application.exports import Exports
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
 from service.datasets.exploration.explorer import DatasetExplorer
@@ -21,6 +22,7 @@ from service.storage.database import Database
 from service.web import assets, filters, metrics, requests
 from service.web.files import receiving
 from service.web.files.drawings import Drawings
+from service.web.inference import exporting
 from service.web.middleware import browsers, guard, headers, problems, request_log
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
@@ -31,7 +33,7 @@ from service.web.resources.jobs import (
     confusion,
     evaluation,
     events,
-    folds,
+    exports,
     inference,
     lists,
     plots,
@@ -59,11 +61,11 @@ from service.web.streaming.stream import Hub
 _BLUEPRINTS: Final = (
     lists.blueprint,  # with that of jobs
     results.blueprint,
-    folds.blueprint,
     events.blueprint,
     checkpoints.blueprint,
     samples.blueprint,
     plots.blueprint,
+    exports.blueprint,
     inference.blueprint,
     confusion.blueprint,
     evaluation.blueprint,
@@ -122,6 +124,7 @@ def create_app(settings: Settings) -> Flask:
         repository=repository,
         jobs=jobs,
         dataset_uploads=dataset_uploads,
+        exports=Exports(database=database, artifacts=folder, make=exporting.make),
         drawings=Drawings(repository, database, folder),
         explorer=DatasetExplorer(repository),
         publisher=publisher,
@@ -129,25 +132,25 @@ def create_app(settings: Settings) -> Flask:
         feed=AllJobsStream(database),
         metrics=metrics.Metrics(database, publisher=publisher, artifacts=settings.artifacts),
     )
-    request_log.register(app)  # first: whatever is refused has an id too
+    request_log.register(app)  # first, so that refused requests have an id, too
     metrics.register(app)
     guard.register(app, settings)
     app.before_request(_check_ids)
     headers.register(app)
-    browsers.register(app)  # after the headers, which depend on what is answered in the end
+    browsers.register(app)  # after the headers: Flask runs it before them, and they depend on the final content type
     assets.register(app)
     filters.register(app)
     problems.register(app)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)
-    if settings.proxies:  # so many values at the end of each header are theirs; what a client puts before is ignored
+    if settings.proxies:  # the last ``count`` values of each header are the proxies'; earlier ones are ignored
         count = settings.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     return app
 
 
 def _check_ids() -> None:
-    """An id that cannot be one of ours is unknown, whatever a database would say to such text."""
+    """Answer malformed ids with 404, without a query: a database may reject such text."""
     given = request.view_args or {}
     job_id, artifact_id = given.get("job_id"), given.get("artifact_id")
     if job_id is not None and not _ID.fullmatch(job_id):

@@ -1,4 +1,4 @@
-"""What the templates need besides Jinja's own filters."""
+"""Jinja filters of the templates."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from service.jobs.queries import columns
 from service.spec import metric_info
 
 NOTHING: Final = "\N{EN DASH}"
-"""What a page shows where there is no value."""
+"""Shown for a missing value."""
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 
 def register(app: Flask) -> None:
-    """Make the filters known to the app's templates."""
+    """Add the filters to the app's templates."""
     app.jinja_env.filters |= {
         "pretty": pretty,
         "code": code,
@@ -42,7 +42,7 @@ def pretty(document: Any) -> str:
 
 
 def code(text: str) -> Markup:
-    """Text in which backticks mark code."""
+    """Text with the parts in backticks as ``<code>``."""
     parts = _CODE.split(text)
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
@@ -50,12 +50,12 @@ def code(text: str) -> Markup:
 
 
 def metric_label(name: str) -> str:
-    """What a metric is called."""
+    """The display name of a metric."""
     return metric_info.describe(name).label
 
 
 def column_label(name: str) -> str:
-    """What a column of the list of jobs is called."""
+    """The display name of a column of job lists."""
     return columns.parse(name).label
 
 
@@ -77,7 +77,7 @@ def share(value: float | None) -> str:
 
 
 def constraints(schema: dict[str, Any]) -> str:
-    """What a parameter's schema says, in words."""
+    """The allowed values and the default in a parameter's schema, in words."""
     options = [schema, *schema.get("anyOf", [])]
     words = []
     for option in options:

@@ -30,7 +30,6 @@ def test_a_hostile_table_is_refused(stack: Stack, title: str, fields: Fields, wo
             answer = http.post("/datasets", data={"name": "evil", **texts}, files=files)
         if meter.seconds < MAX_S:
             break
-    print(f"{title}: {meter.seconds:.2f} s, web +{meter.web_bytes >> 20} MiB, reader {meter.reader_bytes >> 20} MiB")
     assert 400 <= answer.status_code < 500, answer.text
     assert answer.json()["code"] == "invalid_upload"
     assert word in answer.json()["detail"]

@@ -32,8 +32,8 @@ from service.spec import metric_info
 _ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
 _TABLES: Final = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _SHOWN_CLASSES: Final = 10
-_NAMED_FILES: Final = 5
 _SHOWN_COLUMNS: Final = 12
+_NAMED_FILES: Final = 5
 
 
 @click.group("datasets", invoke_without_command=True)
@@ -147,7 +147,7 @@ def upload(
         def on_progress(count: int) -> None:
             bar.advance(task, count)
             if bar.tasks[task].finished:
-                bar.update(task, description="reading")  # the service does
+                bar.update(task, description="reading", total=None)  # the service does
 
         item = client.upload(
             name,
@@ -164,11 +164,11 @@ def upload(
         click.echo(to_json(item))
     else:
         is_table = item["kind"] == "table"
-        counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation "
-        counts += f"rows of {_shape(item)}" if is_table else "images"
-        counts += f", {item['test_count']:,} test images," if item["test_count"] else ""
-        counts += "" if is_table else f" of {_shape(item)} pixels"
-        click.echo(f"{name}: {counts}, {item['classes']} classes: {_classes(item['class_names'])}")
+        things = "rows" if is_table else "images"
+        counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation {things}"
+        counts += f", {item['test_count']:,} test {things}," if item["test_count"] else ""
+        shape = _shape(item) + ("" if is_table else " pixels")
+        click.echo(f"{name}: {counts} of {shape}, {item['classes']} classes: {_classes(item['class_names'])}")
         if is_table:
             _tell_report(item)
         if left_out := (item["report"] or {}).get("left_out"):

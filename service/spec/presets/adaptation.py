@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, assert_never
 
 from service.spec.estimation.layer_shapes import Shape
+from service.spec.fit import UNSMOOTHED, discriminator_end
 from service.spec.schema import (
     MAX_SHOWN_PIXELS,
+    Activation,
     BatchNorm,
     ClassifierSpec,
     Conv2D,
@@ -71,7 +73,10 @@ def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shap
             if "layers" not in _object(document, "generator"):
                 generator = _with(generator, layers=_generator(generator.layers, shape))
             if "layers" not in _object(document, "discriminator"):
-                discriminator = _with(discriminator, layers=_discriminator(discriminator.layers, shape))
+                layers = _discriminator(discriminator.layers, shape)
+                discriminator = _with(discriminator, layers=_ending(layers, discriminator_end(spec.loss.name)))
+            if "label_smoothing" not in _object(document, "discriminator") and spec.loss.name in UNSMOOTHED:
+                discriminator = _with(discriminator, label_smoothing=0.0)
             return _with(spec, generator=generator, discriminator=discriminator)
         case _:
             assert_never(spec)
@@ -114,6 +119,11 @@ def _discriminator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
         return _narrowed(layers, shape.pixels)
     seen, numbers = _looking(list(_all(Conv2D, layers)), shape)
     return [*seen, *_narrowed(layers[_flattened(layers) :], numbers)]
+
+
+def _ending(layers: Sequence[Layer], activation: Activation) -> list[Layer]:
+    """The layers with this activation at their end."""
+    return [*layers[:-1], _with(layers[-1], activation=activation)]
 
 
 def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:

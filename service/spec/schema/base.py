@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_LAYERS: Final = 64
+MAX_INNER_LAYERS: Final = 16
+"""The most layers inside of one."""
 MAX_UNITS: Final = 3 * 2**18
 """As many as an image of 512 x 512 in colour has numbers; a network's weights have a limit of their own."""
 MAX_LATENT: Final = 4096
@@ -23,6 +25,10 @@ MAX_OPERATIONS: Final = 1e16
 """The most floating-point operations of a whole run: some days of one core."""
 MAX_EPOCHS: Final = 10_000
 MAX_BATCH: Final = 4096
+MAX_PACK: Final = 16
+MAX_CRITIC_STEPS: Final = 100
+MAX_ACCUMULATED: Final = 1000
+MAX_PENALTY: Final = 1e6
 MAX_SHOWN_PIXELS: Final = 2**21
 """The most pixels of data that one sample grid shows; a pixel in colour counts three times."""
 MAX_SHIFT: Final = 16

@@ -263,13 +263,13 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
                     detail = "is missing"
                 case "string_pattern_mismatch":
                     detail = "must be 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
-                case "enum":
-                    detail = f"must be {item['ctx']['expected']}"
                 case _ if name == "types":
                     allowed = ", ".join(ColumnType)
                     detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
                 case _ if name == "target":
                     detail = "must be the name of a column"
+                case "enum":
+                    detail = f"must be {item['ctx']['expected']}"
                 case _ if name == "size":
                     detail = f"must be a width such as 32, or width and height such as 32x24: {item['msg']}"
                 case _:

@@ -286,6 +286,20 @@ class MistakesQuery(Query):
     limit: int = Field(24, ge=1, le=256)
 
 
+class ExportQuery(Query):
+    """Which checkpoint to export, and under which license."""
+
+    checkpoint: WhichCheckpoint = Field(
+        "best", description="`best`, `latest`, or an epoch number. `tensorboard` always has all epochs."
+    )
+    license: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}$")] | None = Field(
+        None,
+        description="License of the model, an SPDX identifier such as `mit`, for the model card of `huggingface`. "
+        "Default: that of the dataset.",
+    )
+    v: Text | None = Field(None, description="Ignored; a new value makes a browser load the file again.")
+
+
 class ExamplesQuery(Query):
     """Which examples of a dataset to return."""
 

@@ -77,11 +77,11 @@ if (pad) {
     const most = Math.max(...pulls.flat().map(Math.abs)) || 1;
     for (let row = 0; row < height; row += 1) {
       for (let column = 0; column < width; column += 1) {
-        const lights = [seen[row][column]].flat();
+        const lights = pale(seen[row][column]);
         const pull = pulls[row][column] / most;
         const tint = pull > 0 ? [60, 160, 255] : [255, 140, 40];
         const share = Math.min(0.85, Math.abs(pull) ** 0.8);
-        image.data.set([...tint.map((value, channel) => 255 * (lights[channel] ?? lights[0]) * (1 - share) * 0.8 + value * share), 255], 4 * (row * width + column));
+        image.data.set([...tint.map((value, channel) => 255 * lights[channel] * (1 - share) * 0.8 + value * share), 255], 4 * (row * width + column));
       }
     }
     const frame = new OffscreenCanvas(width, height);
@@ -89,6 +89,13 @@ if (pad) {
     const context = canvas.getContext("2d");
     context.imageSmoothingEnabled = false;
     context.drawImage(frame, 0, 0, canvas.width, canvas.height);
+  }
+
+  // Half of a colour, so that the tint shows on each.
+  function pale(pixel) {
+    if (!job.colour) return [pixel, pixel, pixel];
+    const grey = 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2];
+    return pixel.map((light) => (light + grey) / 2);
   }
 
   function clear() {

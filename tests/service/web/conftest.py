@@ -106,7 +106,7 @@ def put_away(app: Flask) -> None:
     here.keyring.close()
     deadline = time.monotonic() + 5
     # They may be using connections.
-    while (here.hub._thread is not None or here.feed.is_reading) and time.monotonic() < deadline:
+    while (here.hub.is_reading or here.feed.is_reading) and time.monotonic() < deadline:
         time.sleep(0.02)
     here.database.close()
 

@@ -58,7 +58,7 @@ def test_a_generator_makes_images_of_the_datas_size(preset: str, rows: int, colu
     shape = (rows, columns) if channels == 1 else (rows, columns, channels)
     spec = suited("gan", preset, images(*shape, count=2))
     assert isinstance(spec, GanSpec)
-    generator = networks.generator(spec, engine.initializers.glorot_uniform)
+    generator = networks.generator(spec, engine.initializers.glorot_uniform, 10)
     noise = np.zeros((2, spec.latent.dim), np.float32)
     made = np.asarray(generator(noise))
     assert made.reshape(2, -1).shape == (2, rows * columns * channels)

@@ -50,9 +50,9 @@ blueprint: Final = Blueprint("inference", __name__)
 
 TAG: Final = "Inference"
 _DEFAULT_COUNT: Final = 16
-_DATA_URL: Final = re.compile(r"^data:image/(?:png|jpeg|webp|bmp|gif);base64,")
 _LISTED: Final = 1000
 """The most unknown values that an answer names."""
+_DATA_URL: Final = re.compile(r"^data:image/(?:png|jpeg|webp|bmp|gif);base64,")
 _decoding: Final = threading.BoundedSemaphore(2)
 """Requests whose pictures are unpacked at a time: one takes up to 70 MB for the largest picture."""
 
@@ -109,10 +109,11 @@ def predict(job_id: str, document: Any) -> PredictAnswer:
 def generate(job_id: str, document: Any) -> Result:
     """Generate images.
 
-    The latent points are `count` points of a `seed` (the same for every checkpoint), the first point of each of several
-    `seeds`, or given as `latent`; `with_latent` returns them. With `steps`, the images interpolate from each point to
-    the next. `format` is `png` (each image in base64), `array` (numbers in [0, 1]), `grid` (the response is one PNG) or
-    `film` (the response is an animated GIF).
+    The latent points are `count` points of a `seed` (the same for every checkpoint), the first point of each of
+    several `seeds`, or given as `latent`; `with_latent` returns them. With `steps`, the images interpolate from
+    each point to the next. `class` is the class of all images, by name or number, for a GAN with `"conditional":
+    true` in its spec; without it, the classes take turns. `format` is `png` (each image in base64), `array`
+    (numbers in [0, 1]), `grid` (the response is one PNG) or `film` (the response is an animated GIF).
     """
     job = job_of(job_id, Kind.GAN)
     body = _validated(GenerateRequest, document)
@@ -186,7 +187,8 @@ def _predictions(
 def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: DatasetInfo) -> Result:
     points = _points(body, cast(GanSpec, ready.spec))
     _check_size(body, len(points), info)
-    levels = inference().generate(ready, points).reshape(-1, *info.image_shape)
+    labels = _labels(body, cast(GanSpec, ready.spec), len(points), info)
+    levels = inference().generate(ready, points, labels).reshape(-1, *info.image_shape)
     pictures = np.rint(levels).astype(np.uint8)
     headers = {"Tapeline-Checkpoint": str(row.epoch)}
     match body.format:
@@ -204,6 +206,27 @@ def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: D
             images = _rounded(levels / 255, 5)
     latent = points.tolist() if body.with_latent else None
     return GenerateAnswer(images=images, latent=latent, checkpoint=row.epoch)
+
+
+def _labels(asked: GenerateRequest, spec: GanSpec, count: int, info: DatasetInfo) -> NDArray[np.int64] | None:
+    """The classes of ``count`` images: the one that is asked for, else all in turn; None if the GAN knows none.
+
+    Raises:
+        Problem: the GAN is not conditional, or there is no such class.
+    """
+    if not spec.conditional:
+        if asked.class_ is not None:
+            detail = 'the job is not conditional; a spec with "conditional": true trains a GAN with classes'
+            raise problems.invalid_input([Fault(pointer="#/class", detail=detail, code="unsuitable")])
+        return None
+    if asked.class_ is None:
+        return np.arange(count) % info.classes
+    names = list(info.class_names)
+    number = names.index(asked.class_) if asked.class_ in names else asked.class_
+    if not isinstance(number, int) or number >= info.classes:
+        detail = f"must be one of the classes {', '.join(names[:20])}, or a number from 0 to {info.classes - 1}"
+        raise problems.invalid_input([Fault(pointer="#/class", detail=detail, code="out_of_range")])
+    return np.full(count, number)
 
 
 def _validated(model: type[B], document: Any) -> B:

@@ -11,7 +11,7 @@ from service.datasets import BUILT_IN, DatasetError
 from service.datasets.tables.values import written
 from service.jobs import events
 from service.jobs.events import EventType, Wanted
-from service.jobs.queries import folds, lineage, lookup
+from service.jobs.queries import files, folds, lineage, lookup
 from service.spec.schema import Kind
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
@@ -21,7 +21,7 @@ from service.web.endpoints import endpoint
 from service.web.inference.loading import class_names, dataset_of, is_table
 from service.web.resources.pages import tiles
 from service.web.schemas.epochs import event_document
-from service.web.schemas.files import artifact_item, checkpoint_items
+from service.web.schemas.files import checkpoint_items
 from service.web.schemas.folds import FoldSet
 from service.web.schemas.inference import ConfusionMatrix
 from service.web.schemas.jobs import job_detail
@@ -55,6 +55,7 @@ def job(job_id: str) -> Response:
         row = lookup.get(session, job_id, owner=owner())
         checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
         samples = lookup.artifacts(session, job_id, ArtifactKind.SAMPLE)
+        file_count = files.totals(session, job_id).count()
         last = session.get(Epoch, (job_id, row.epoch))
         history = events.select_from_log(session, job_id, Wanted(types=_TOLD), before=events.MAX_SEQ, limit=_HISTORY)
         resumed = events.resumed(session, job_id)
@@ -85,7 +86,7 @@ def job(job_id: str) -> Response:
         tiles=tiles.metric_tiles(row),
         resources=tiles.resource_tiles(row, last),
         checkpoints=checkpoint_items(row, checkpoints)[::-1],
-        artifacts=[artifact_item(artifact) for artifact in (*checkpoints, *samples)],
+        artifact_count=file_count,
         confusion=_confusion(row, last),
         history=[event_document(event, job_id=job_id) for event in reversed(history)],
         reasons=_REASONS,

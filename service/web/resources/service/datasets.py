@@ -56,9 +56,9 @@ def upload() -> Result:
     job keeps the version that it was submitted with.
 
     Images with their classes: a zip or tar archive with a folder of image files for each class, an NPZ archive, or
-    IDX files, plain or gzipped; see the fields of the form. Or a table: a CSV or TSV file,
-    of which one column, `target`, holds the class. `columns` of the answer has the type and the missing values of each
-    column that is used; `report` says what was left out: columns, and the first 100 rejected rows by line.
+    IDX files, plain or gzipped; see the fields of the form. Or a table: a CSV or TSV file, of which one column,
+    `target`, holds the class. `columns` of the answer has the type and the missing values of each column that is used;
+    `report` says what was left out: columns, and the first 100 rejected rows by line.
 
     The files are read in a sandbox. Other owners cannot see the dataset.
     """
