@@ -22,7 +22,6 @@ from service.errors import (
     DatasetFixed,
     DatasetNameTaken,
     Fault,
-    FoldsNotFound,
     IdempotencyConflict,
     IllegalTransition,
     InvalidCursor,
@@ -298,10 +297,6 @@ def register(app: Flask) -> None:
     @app.errorhandler(DatasetNotFound)
     def _(error: DatasetNotFound) -> Response:
         return answer("dataset_not_found", str(error)[:500])
-
-    @app.errorhandler(FoldsNotFound)
-    def _(error: FoldsNotFound) -> Response:
-        return answer("folds_not_found", str(error)[:200])
 
     @app.errorhandler(KeyNotFound)
     def _(error: KeyNotFound) -> Response:
