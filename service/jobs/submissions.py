@@ -115,9 +115,11 @@ def _new_job(submission: Submission) -> Job:
     spec, origin = submission.resolved, submission.origin
     start = origin.start if origin is not None else None
     start_epoch = start.epoch if start is not None else 0
-    reproduction = None
+    reproduction: dict[str, Any] | None = None
     if origin is not None and origin.reproduces:
-        reproduction = {"of": origin.parent.id, "result_digest": origin.parent.result_digest, "match": None}
+        before = origin.parent
+        reproduction = {"of": before.id, "result_digest": before.result_digest, "match": None}
+        reproduction["provenance"] = before.provenance
     return Job(
         id=submission.id or new_id("job"),
         owner=submission.owner,

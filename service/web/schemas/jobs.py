@@ -92,6 +92,7 @@ class Reproduction(Answer):
     of: str = Field(description="Id of the original job.")
     match: bool | None = Field(description="Whether all results are bit-identical; null until known.")
     first_difference: Difference | None = None
+    provenance_differs: list[str] = Field([], description="Names in `provenance` under which the two jobs differ.")
 
 
 class StoppedEarly(Answer):
