@@ -66,6 +66,26 @@ class Client:
         params = {"dry_run": "true"}
         return self._connection.json("POST", "/jobs", params=params, repeatable=True, **json_body(spec))
 
+    def compare(
+        self,
+        a: Job | str | Sequence[Job | str],
+        b: Job | str | Sequence[Job | str],
+        *,
+        metric: str | None = None,
+        of: Literal["last", "best"] = "last",
+    ) -> dict[str, Any]:
+        """Compare two settings, each a job or jobs that differ in their seeds.
+
+        Args:
+            metric: default: ``val_accuracy`` of classifiers, ``frechet_distance`` of GANs.
+            of: the value of the last epoch, or the best of all epochs.
+
+        Returns:
+            ``difference`` (``b`` minus ``a``), ``interval``, ``p``, ``n``, and a ``sentence``.
+        """
+        params = {"a": _ids(a), "b": _ids(b), "of": of} | ({"metric": metric} if metric else {})
+        return self._connection.json("GET", "/comparisons", params=params)
+
     def job(self, id_or_name: str) -> Job:
         """The job with this id, the newest with this name, or the only one that contains the text in either.
 
@@ -297,6 +317,11 @@ class Client:
 
     def _made(self, method: str, path: str, **options: Any) -> Job:
         return Job(self._connection, self._connection.json(method, path, **options))
+
+
+def _ids(jobs: Job | str | Sequence[Job | str]) -> str:
+    several = [jobs] if isinstance(jobs, Job | str) else jobs
+    return ",".join(job.id if isinstance(job, Job) else job for job in several)
 
 
 class _Counted:

@@ -24,6 +24,7 @@ from service.web.middleware import browsers, guard, headers, problems, request_l
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
+from service.web.resources.experiments import comparisons
 from service.web.resources.jobs import (
     artifacts,
     checkpoints,
@@ -52,6 +53,7 @@ _BLUEPRINTS: Final = (
     inference.blueprint,
     confusion.blueprint,
     artifacts.blueprint,
+    comparisons.blueprint,
     datasets.blueprint,
     workers.blueprint,
     presets.blueprint,

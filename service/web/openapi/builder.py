@@ -67,6 +67,7 @@ _TAGS: Final = {
     "Results": "Metrics, events and results of a job.",
     "Inference": "Classify images with a classifier or generate images with a GAN, also while the job is running.",
     "Files": "Checkpoints, samples and plots.",
+    "Experiments": "Sweeps over settings and seeds, and comparisons of their results.",
     "Datasets": "List, upload and delete datasets.",
     "Service": "Health, workers, the queue, limits and presets.",
     "Administration": "Keys, usage and the audit log.",
