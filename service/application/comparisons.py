@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
+from service.application.sweep_checks import OBJECTIVES
 from service.errors import ContractError, JobNotFound
 from service.jobs.queries import listing, lookup
 from service.spec.metric_info import METRICS
@@ -15,8 +16,6 @@ from service.storage.tables import Job
 from service.sweeps import comparison
 from service.sweeps.comparison import Comparison, Which
 
-OBJECTIVES: Final = {Kind.CLASSIFIER.value: "val_accuracy", Kind.GAN.value: "frechet_distance"}
-"""The metric that jobs of a kind are compared by, unless another is named."""
 _NOT_COMPARED: Final = {"seed", "name", "tags", "priority"}
 
 
@@ -45,7 +44,7 @@ def compare(
     kinds = {job.kind for jobs in sides.values() for job in jobs}
     if len(kinds) > 1:
         raise NotComparable("b", "a classifier and a GAN have no metric in common")
-    metric = metric or OBJECTIVES[kinds.pop()]
+    metric = metric or OBJECTIVES[Kind(kinds.pop())]
     measured = {name for jobs in sides.values() for job in jobs for name in job.metrics}
     if metric not in measured and metric not in METRICS:
         known = ", ".join(sorted(measured)) or "none yet"

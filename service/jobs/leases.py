@@ -202,6 +202,11 @@ def release_unacknowledged_claims(database: Database, worker: str, known: Collec
         return [job.id for job in unknown]
 
 
+def hold(session: Session, job: Job) -> None:
+    """End the lease of a job that has reached the epoch after which it is held: it waits as if it were paused."""
+    _release(session, job, Request(job.requested) if job.requested else Request.PAUSE, reason="held")
+
+
 def record_worker_loss(session: Session, job: Job, message: str) -> None:
     """Count a lost worker of a job whose row is locked; the job is queued again, or fails."""
     job.deaths += 1
@@ -214,6 +219,11 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
     _release(session, job, Request(job.requested) if job.requested else None, reason=f"{events.WORKER_LOST}: {message}")
 
 
+def is_held(job: Job) -> bool:
+    """Whether a paused job waits for its sweep, not for a person."""
+    return job.status == Status.PAUSED and job.hold_epoch is not None and job.epoch >= job.hold_epoch
+
+
 def _release(session: Session, job: Job, request: Request | None, *, reason: str) -> None:
     """Give an unfinished job its next state when a lease ends: queued, or what was requested."""
     last = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
@@ -224,7 +234,7 @@ def _release(session: Session, job: Job, request: Request | None, *, reason: str
             transitions.finish(session, job, Status.CANCELLED, reason="cancelled")
             return
         case Request.PAUSE:
-            job.status, reason = Status.PAUSED, "paused"
+            job.status, reason = Status.PAUSED, "held" if reason == "held" else "paused"
         case None:
             job.status = Status.QUEUED
     job.requested = None

@@ -21,6 +21,7 @@ from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
 from service.storage.database import Database, now_ms
 from service.storage.ids import new_id
+from service.storage.sweep_tables import Sweep
 from service.storage.tables import EVENTS, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job
 
 _IDEMPOTENCY_KEY_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
@@ -42,6 +43,8 @@ class Submission:
     """The version of an upload that the spec's dataset is."""
     dataset_sha256: str | None = None
     """Of the data, where known."""
+    part: Part | None = None
+    """Set for a trial of a sweep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,16 @@ class Origin:
     """The initial checkpoint, already in the new job's folder."""
     reproduces: bool = False
     """Compare the new job with the earlier one, epoch by epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Which part of a sweep a job is."""
+
+    sweep_id: str
+    trial: int
+    hold_epoch: int | None
+    """The job pauses after this epoch; ``None``: it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +107,7 @@ def submit(
         answer = represent(job)
         if idempotency is not None:
             # The key is the first write: of two concurrent requests, the second waits here.
-            earlier = _take_key(database, session, idempotency, job, answer)
+            earlier = take_key(database, session, idempotency, job, answer)
             if earlier is not None:
                 if earlier.fingerprint != idempotency.fingerprint:
                     raise IdempotencyConflict(idempotency.key)
@@ -108,6 +121,20 @@ def submit(
         return answer, False
 
     return database.group_commit(store)
+
+
+def add(session: Session, submission: Submission) -> Job:
+    """Store a new job in a transaction that is open already; it has no idempotency key, and no line in the audit log.
+
+    Raises:
+        SpecError: its dataset is gone.
+    """
+    job = _new_job(submission)
+    job.created_ms = job.queued_ms = session.connection().scalar(_NOW) or 0
+    if job.upload_id is not None:
+        uploads.pin(session, job.upload_id, deleted=True)
+    _insert(session.connection(), job)
+    return job
 
 
 def _new_job(submission: Submission) -> Job:
@@ -133,6 +160,9 @@ def _new_job(submission: Submission) -> Job:
         parent_id=origin.parent.id if origin is not None else None,
         start_epoch=start_epoch,
         reproduction=reproduction,
+        sweep_id=submission.part.sweep_id if submission.part is not None else None,
+        trial=submission.part.trial if submission.part is not None else None,
+        hold_epoch=submission.part.hold_epoch if submission.part is not None else None,
         status=Status.QUEUED,
         attempt=1,
         deaths=0,
@@ -196,8 +226,8 @@ def replay(session: Session, idempotency: IdempotencyKey, *, owner: str | None =
     return earlier.answer
 
 
-def _take_key(
-    database: Database, session: Session, idempotency: IdempotencyKey, job: Job, answer: dict[str, Any]
+def take_key(
+    database: Database, session: Session, idempotency: IdempotencyKey, job: Job | Sweep, answer: dict[str, Any]
 ) -> Idempotency | None:
     """Insert the key with its response, or return the row that exists already."""
     scope = job.owner or ""

@@ -33,6 +33,8 @@ PLACES: Final = {
     "succeeded": "the job has ended, and the supervisor does not know",
     "handing_back": "inside the transaction that gives a job back, just before it commits",
     "handed_back": "the job was given back, and the supervisor does not know",
+    "deciding": "inside the transaction of a sweep's decisions, just before it commits (the detail is its last event)",
+    "decided": "the scheduler's decisions on a sweep are committed, and nobody was woken up",
     "submitted": "a new job is committed, and the client has no answer",
 }
 """Every place, and what is true there."""

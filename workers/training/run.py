@@ -186,7 +186,12 @@ def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> str:
                 now = time.monotonic()
                 reach("epoch_trained", report.epoch)
                 names = dataset.info.class_names
-                commit_epoch(run, trainer, done, diagnostics, steps=steps, seconds=now - began, class_names=names)
+                is_held = commit_epoch(
+                    run, trainer, done, diagnostics,
+                    steps=steps, seconds=now - began, class_names=names, hold_epoch=job.hold_epoch,
+                )  # fmt: skip
+                if is_held:
+                    return "held"
                 _stop_on_finding(diagnostics)
                 began = time.monotonic()
                 run.meter.begin_epoch()
