@@ -12,6 +12,7 @@ decided when all of its trials have arrived. Asynchronous halving is ASHA, Algor
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol, Self
@@ -67,12 +68,10 @@ class State:
     @classmethod
     def of(cls, document: dict[str, Any] | None, plan: Plan) -> Self:
         """The state from its JSON, or that of the beginning."""
+        if document:
+            return cls(**copy.deepcopy(document))
         rungs = len(plan.rungs)
-        return (
-            cls(**document)
-            if document
-            else cls(results=[[] for _ in range(rungs)], promoted=[[] for _ in range(rungs)])
-        )
+        return cls(results=[[] for _ in range(rungs)], promoted=[[] for _ in range(rungs)])
 
     def document(self) -> dict[str, Any]:
         """The state as JSON."""

@@ -11,8 +11,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from service.application.datasets import DatasetUploads
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
+from service.application.sweeps import Sweeps
 from service.datasets.repository import DatasetRepository
-from service.errors import ArtifactNotFound, JobNotFound
+from service.errors import ArtifactNotFound, JobNotFound, SweepNotFound
 from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder
@@ -25,6 +26,7 @@ from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
 from service.web.resources.experiments import comparisons
+from service.web.resources.experiments import sweeps as sweep_resources
 from service.web.resources.jobs import (
     artifacts,
     checkpoints,
@@ -38,6 +40,7 @@ from service.web.resources.jobs import (
 )
 from service.web.resources.pages import documents, job_view, pages, service_pages
 from service.web.resources.service import audit, datasets, health, keys, limits, presets, sessions, usage, workers
+from service.web.schemas.experiments.sweeps import new_sweep
 from service.web.schemas.jobs import job_detail
 from service.web.services import EXTENSION, Services
 from service.web.streaming.feed import AllJobsStream
@@ -53,6 +56,7 @@ _BLUEPRINTS: Final = (
     inference.blueprint,
     confusion.blueprint,
     artifacts.blueprint,
+    sweep_resources.blueprint,
     comparisons.blueprint,
     datasets.blueprint,
     workers.blueprint,
@@ -82,13 +86,22 @@ def create_app(settings: Settings) -> Flask:
     repository = DatasetRepository(settings, database)
     publisher = Publisher(settings.broker_url)
     quotas = Quotas(settings, database)
+    specs = SpecChecks(database=database, datasets=repository)
     jobs = Jobs(
         database=database,
         artifacts=folder,
-        specs=SpecChecks(database=database, datasets=repository),
+        specs=specs,
         admit=lambda owner: quotas.new_job(owner),
         wake_up=publisher.wake,
         represent=lambda job: job_detail(job).model_dump(mode="json"),
+    )
+    sweeps = Sweeps(
+        database=database,
+        artifacts=folder,
+        specs=specs,
+        admit=lambda owner: quotas.new_job(owner),
+        wake_up=publisher.wake,
+        represent=lambda sweep: new_sweep(sweep).model_dump(mode="json"),
     )
     dataset_uploads = DatasetUploads(
         database=database,
@@ -105,6 +118,7 @@ def create_app(settings: Settings) -> Flask:
         artifacts=folder,
         repository=repository,
         jobs=jobs,
+        sweeps=sweeps,
         dataset_uploads=dataset_uploads,
         drawings=Drawings(repository, database, folder),
         publisher=publisher,
@@ -132,6 +146,9 @@ def create_app(settings: Settings) -> Flask:
 def _check_ids() -> None:
     """An id that cannot be one of ours is unknown, whatever a database would say to such text."""
     given = request.view_args or {}
+    sweep_id = given.get("sweep_id")
+    if sweep_id is not None and not _ID.fullmatch(sweep_id):
+        raise SweepNotFound(sweep_id[:60])
     job_id, artifact_id = given.get("job_id"), given.get("artifact_id")
     if job_id is not None and not _ID.fullmatch(job_id):
         raise JobNotFound(job_id[:60])

@@ -9,6 +9,7 @@ from flask import current_app, g
 
 from service.application.datasets import DatasetUploads
 from service.application.jobs import Jobs
+from service.application.sweeps import Sweeps
 from service.datasets.repository import DatasetRepository
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactStore
@@ -35,6 +36,7 @@ class Services:
     artifacts: ArtifactStore
     repository: DatasetRepository
     jobs: Jobs
+    sweeps: Sweeps
     dataset_uploads: DatasetUploads
     drawings: Drawings
     publisher: Publisher

@@ -140,6 +140,8 @@ class JobSummary(Answer):
         description="The epoch of the parent's checkpoint that it continues from; 0: trained from scratch."
     )
     reproduction: Reproduction | None
+    sweep_id: str | None = Field(description="The sweep that this job is a part of.")
+    trial: int | None = Field(description="Which of the sweep's settings it has.")
     error: Annotated[JobError | None, BeforeValidator(finite)]
     stopped_early: StoppedEarly | None = Field(description="Why early stopping ended the job; null if it did not.")
     result_digest: str | None
