@@ -25,9 +25,9 @@ SWEEP: dict[str, Any] = {
 
 
 def start(client: FlaskClient, **changes: Any) -> dict[str, Any]:
-    response = client.post(
-        "/sweeps", json={key: value for key, value in (SWEEP | changes).items() if value is not None}
-    )
+    document = {key: value for key, value in (SWEEP | changes).items() if value is not None}
+    # Flask would sort the keys, and the order of settings is that of a grid.
+    response = client.post("/sweeps", data=json.dumps(document), content_type="application/json")
     assert response.status_code == 201, response.text
     return dict(response.json)
 
