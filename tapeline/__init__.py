@@ -17,6 +17,7 @@ from service.client import (
     Picture,
     Prediction,
     ServerUnreachable,
+    Sweep,
     UnreadableImage,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "Picture",
     "Prediction",
     "ServerUnreachable",
+    "Sweep",
     "UnreadableImage",
 ]

@@ -16,6 +16,7 @@ from service.client.errors import (
 )
 from service.client.job import Job
 from service.client.lookup import Found
+from service.client.sweep import Sweep
 
 __all__ = [
     "AmbiguousJob",
@@ -32,6 +33,7 @@ __all__ = [
     "Picture",
     "Prediction",
     "ServerUnreachable",
+    "Sweep",
     "UnreadableImage",
     "Which",
     "safe_name",

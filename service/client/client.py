@@ -14,6 +14,7 @@ from service.client.answers import Event, Generated, GenerateOptions, History, P
 from service.client.connection import Connection, json_body
 from service.client.job import Job
 from service.client.lookup import Found
+from service.client.sweep import Sweep
 
 _UPLOAD_TIMEOUT_S: Final = 660.0
 """After the last byte has arrived, a service may read an archive of images for ten minutes."""
@@ -65,6 +66,44 @@ class Client:
         """The resolved spec and its estimated cost; nothing is stored."""
         params = {"dry_run": "true"}
         return self._connection.json("POST", "/jobs", params=params, repeatable=True, **json_body(spec))
+
+    # Sweeps.
+
+    def sweep(self, spec: Mapping[str, Any] | bytes, *, idempotency_key: str | None = None) -> Sweep:
+        """Start a sweep: many jobs as one experiment.
+
+        Args:
+            spec: a document, or JSON text that is sent as it is.
+            idempotency_key: as for ``submit``.
+        """
+        options = json_body(spec, **{"Idempotency-Key": idempotency_key or uuid4().hex})
+        return Sweep(self._connection, self._connection.json("POST", "/sweeps", repeatable=True, **options))
+
+    def sweep_dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
+        """What a sweep would do; nothing is stored."""
+        params = {"dry_run": "true"}
+        return self._connection.json("POST", "/sweeps", params=params, repeatable=True, **json_body(spec))
+
+    def sweeps(self, *, limit: int | None = None, status: str | None = None) -> Iterator[Sweep]:
+        """Iterate over sweeps, newest first."""
+        params = {"limit": str(_PAGE)} | ({"status": status} if status else {})
+        left = limit
+        while True:
+            page = self._connection.json("GET", "/sweeps", params=params)
+            for document in page["data"][:left]:
+                yield Sweep(self._connection, document)
+            left = None if left is None else left - len(page["data"])
+            if not page["has_more"] or (left is not None and left <= 0):
+                return
+            params["cursor"] = page["next_cursor"]
+
+    def find_sweep(self, sweep_id: str) -> Sweep:
+        """The sweep with this id, or the newest whose id ends so, or that has this name."""
+        if not sweep_id.startswith("swp_"):
+            for found in self.sweeps():
+                if found["name"] == sweep_id or found.id.lower().endswith(sweep_id.lower()):
+                    return found.refresh()
+        return Sweep(self._connection, {"id": sweep_id}).refresh()
 
     def compare(
         self,

@@ -15,7 +15,7 @@ from service.spec.metric_info import Goal
 from service.states import SweepStatus
 from service.storage import cursors
 from service.storage.sweep_tables import Sweep, SweepTrial
-from service.storage.tables import Job
+from service.storage.tables import Epoch, Job
 from service.sweeps.search import proposals
 from service.sweeps.search.space import values_of
 
@@ -122,6 +122,42 @@ def with_jobs(session: Session, rows: Sequence[SweepTrial]) -> list[TrialView]:
         query = select(Job).where(Job.id.in_(ids[first : first + 500])).options(shown)
         found |= {job.id: job for job in session.scalars(query)}
     return [TrialView(row, {seed: found[i] for seed, i in row.jobs.items() if i in found}) for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A metric of a trial over its seeds, by epoch."""
+
+    trial: int
+    epochs: list[int]
+    mean: list[float | None]
+    low: list[float | None]
+    high: list[float | None]
+    n: list[int]
+
+
+def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[Curve]:
+    """The curves of the best trials, by trial."""
+    made = []
+    for view in sorted(trials_of(session, sweep, sort="best", limit=limit), key=lambda view: view.row.trial):
+        found: dict[int, list[float]] = {}
+        query = select(Epoch.epoch, Epoch.metrics).where(Epoch.job_id.in_(list(view.row.jobs.values())))
+        for epoch, metrics in session.execute(query.order_by(Epoch.epoch)):
+            if metric in metrics:
+                found.setdefault(epoch, []).extend([] if metrics[metric] is None else [metrics[metric]])
+        if found:
+            values = list(found.values())
+            made.append(
+                Curve(
+                    trial=view.row.trial,
+                    epochs=list(found),
+                    mean=[math.fsum(item) / len(item) if item else None for item in values],
+                    low=[min(item, default=None) for item in values],
+                    high=[max(item, default=None) for item in values],
+                    n=[len(item) for item in values],
+                )
+            )
+    return made
 
 
 def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -25,7 +25,7 @@ from service.web.middleware import browsers, guard, headers, problems, request_l
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
-from service.web.resources.experiments import comparisons
+from service.web.resources.experiments import comparisons, sweep_pages
 from service.web.resources.experiments import sweeps as sweep_resources
 from service.web.resources.jobs import (
     artifacts,
@@ -71,6 +71,7 @@ _BLUEPRINTS: Final = (
     pages.blueprint,
     job_view.blueprint,
     service_pages.blueprint,
+    sweep_pages.blueprint,
 )
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 

@@ -20,6 +20,7 @@ from service.web.middleware.guard import actor, still_open
 from service.web.middleware.problems import Problem
 from service.web.resources.jobs.events import as_stream, connection, refuse_if_full
 from service.web.schemas.experiments.sweeps import (
+    CurveQuery,
     ImportanceList,
     SweepDetail,
     SweepDryRun,
@@ -27,6 +28,8 @@ from service.web.schemas.experiments.sweeps import (
     SweepEventQuery,
     SweepList,
     SweepListQuery,
+    TrialCurve,
+    TrialCurves,
     TrialList,
     TrialQuery,
     dry_run_answer,
@@ -160,6 +163,17 @@ def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
     kept = rows[: query.limit]
     last = kept[-1].seq if kept else query.after
     return SweepEventList(data=[event_item(row) for row in kept], has_more=len(rows) > len(kept), next_after=last)
+
+
+@blueprint.get("/sweeps/<sweep_id>/curves")
+@endpoint(TAG, TrialCurves, query=CurveQuery, problems=_ONE)
+def curves(sweep_id: str, query: CurveQuery) -> TrialCurves:
+    """Show a metric of the best trials by epoch: the mean, the lowest and the highest of their seeds."""
+    with services().database.read() as session:
+        sweep = queries.get(session, sweep_id, owner=owner())
+        metric = query.metric or sweep.resolved["objective"]["metric"]
+        found = queries.curves(session, sweep, metric, limit=query.limit)
+    return TrialCurves(metric=metric, data=[TrialCurve.represent(item) for item in found])
 
 
 @blueprint.get("/sweeps/<sweep_id>/importance")

@@ -47,6 +47,15 @@ class TrialQuery(Query):
     format: Literal["json", "csv"] = Field("json", description="`csv`: all trials; `limit` and `after` do not apply.")
 
 
+class CurveQuery(Query):
+    """Which curves to return."""
+
+    metric: Annotated[str, StringConstraints(max_length=100)] | None = Field(
+        None, description="Default: the metric of the objective."
+    )
+    limit: int = Field(20, ge=1, le=100, description="The best trials so far.")
+
+
 class SweepEventQuery(Query):
     """Which part of a sweep's log to return."""
 
@@ -194,6 +203,24 @@ class SweepEventList(Answer):
     data: list[SweepEventItem]
     has_more: bool
     next_after: int
+
+
+class TrialCurve(Answer):
+    """A metric of a trial over its seeds, by epoch."""
+
+    trial: int
+    epochs: list[int]
+    mean: list[float | None]
+    low: list[float | None] = Field(description="The lowest seed.")
+    high: list[float | None] = Field(description="The highest seed.")
+    n: list[int] = Field(description="Seeds with a value.")
+
+
+class TrialCurves(Answer):
+    """Curves of a sweep's best trials."""
+
+    metric: str
+    data: list[TrialCurve]
 
 
 class ImportanceItem(Answer):
