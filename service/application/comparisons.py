@@ -13,7 +13,7 @@ from service.jobs.queries import listing, lookup
 from service.spec.metric_info import METRICS
 from service.spec.schema import Kind
 from service.storage.tables import Job
-from service.sweeps import comparison
+from service.sweeps import comparison, queries
 from service.sweeps.comparison import Comparison, Which
 
 _NOT_COMPARED: Final = {"seed", "name", "tags", "priority"}
@@ -37,7 +37,7 @@ def compare(
     """Compare two groups of jobs by a metric.
 
     Raises:
-        JobNotFound: an id is no job's.
+        JobNotFound, SweepNotFound: an id is no job's, or no trial's.
         NotComparable: with the reason.
     """
     sides = {"a": _jobs(session, a, owner), "b": _jobs(session, b, owner)}
@@ -61,12 +61,20 @@ def compare(
     return comparison.compare(metric, *groups, notes=notes)
 
 
-def _jobs(session: Session, ids: Sequence[str], owner: str | None) -> Sequence[Job]:
-    wanted = list(dict.fromkeys(ids))
+def _jobs(session: Session, names: Sequence[str], owner: str | None) -> Sequence[Job]:
+    wanted = list(dict.fromkeys(job_id for name in names for job_id in _ids(session, name, owner)))
     found = lookup.several(session, wanted, owner=owner)
     if missing := set(wanted) - {job.id for job in found}:
         raise JobNotFound(min(missing))
     return found
+
+
+def _ids(session: Session, name: str, owner: str | None) -> Sequence[str]:
+    """A job's id, or those of a trial: ``swp_…:3``, or the best of a sweep."""
+    if not name.startswith("swp_"):
+        return [name]
+    sweep_id, _, trial = name.partition(":")
+    return queries.jobs_of_trial(session, sweep_id, trial, owner=owner)
 
 
 def _label(name: str, jobs: Sequence[Job]) -> str:

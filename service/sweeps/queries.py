@@ -57,6 +57,22 @@ def get(session: Session, sweep_id: str, *, owner: str | None = None) -> Sweep:
     return sweep
 
 
+def jobs_of_trial(session: Session, sweep_id: str, trial: str, *, owner: str | None) -> Sequence[str]:
+    """The ids of a trial's jobs; ``trial`` is its number, or empty for the best one.
+
+    Raises:
+        SweepNotFound: there is no such sweep, or it has no such trial.
+    """
+    sweep = get(session, sweep_id, owner=owner)
+    number = sweep.best_trial if not trial else int(trial) if trial.isdecimal() and len(trial) < 6 else None
+    if number is None and not trial and sweep.trials == 1:
+        number = 0
+    row = session.get(SweepTrial, (sweep_id, number)) if number is not None else None
+    if row is None:
+        raise SweepNotFound(f"{sweep_id}:{trial}")
+    return list(row.jobs.values())
+
+
 def find(
     session: Session, *, owner: str | None, status: Sequence[SweepStatus], limit: int, cursor: str | None
 ) -> tuple[list[Sweep], str | None]:

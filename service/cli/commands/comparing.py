@@ -15,7 +15,7 @@ from rich.text import Text
 
 from service.cli.target import Target, complete_jobs, job_argument, service_options
 from service.cli.text import KEY_METRICS, differences, duration, short_ids, state, to_json, value_text, visible
-from service.client import Job
+from service.client import Client, Job
 from service.spec.metric_info import describe, number
 
 _ABOUT: Final = ("name", "tags", "priority")
@@ -133,7 +133,7 @@ def _compare_groups(target: Target, sides: Sequence[str], metric: str, *, best: 
     if len(sides) != 2:
         raise click.UsageError("--metric compares two settings; join the seeds of one with commas: A1,A2 B1,B2")
     with target.client() as client:
-        a, b = ([target.find(client, text) for text in side.split(",") if text] for side in sides)
+        a, b = ([_named(target, client, text) for text in side.split(",") if text] for side in sides)
         found = client.compare(a, b, metric=metric, of="best" if best else "last")
     if target.as_json:
         click.echo(to_json(found))
@@ -141,6 +141,11 @@ def _compare_groups(target: Target, sides: Sequence[str], metric: str, *, best: 
     click.echo(found["sentence"])
     for note in found["notes"]:
         click.echo(f"note: {note}", err=True)
+
+
+def _named(target: Target, client: Client, text: str) -> Job | str:
+    """A job, or the id of a sweep or a trial, which the service knows."""
+    return text if text.startswith("swp_") else target.find(client, text)
 
 
 def _settings(jobs: Sequence[Job]) -> dict[str, list[Any]]:

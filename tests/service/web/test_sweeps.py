@@ -390,3 +390,34 @@ def test_another_owners_sweep_is_nowhere(make_app: Callable[..., Flask], either_
     assert client.get("/sweeps", headers=bob).json["data"] == []
     audit = client.get("/audit", headers={"Authorization": "Bearer chosen-by-the-operator"}).json["data"]
     assert (audit[0]["action"], audit[0]["subject"]) == ("submit", made.json["id"])
+
+
+def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) -> None:
+    space = {"/optimizer/learning_rate": {"choice": [0.01, 0.03]}}
+    sweep = start(client, space=space, search=None, halving=None, seeds=[0, 1, 2], base=BASE | {"epochs": 1})
+    finish(client, worker, sweep["id"])
+    found = client.get("/comparisons", query_string={"a": f"{sweep['id']}:0", "b": sweep["id"]}).json
+    assert (found["paired"], found["n"], found["difference"]) == (True, 3, pytest.approx(0.02))
+    assert found["sentence"].startswith("b is better by 2.00 points")
+    for name in (f"{sweep['id']}:7", "swp_00000000000000000000000000", f"{sweep['id']}:x"):
+        assert client.get("/comparisons", query_string={"a": name, "b": name}).json["code"] == "sweep_not_found"
+
+
+def test_curves_have_a_band_over_the_seeds(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
+    finish(client, worker, sweep["id"])
+    [first, _] = client.get(f"/sweeps/{sweep['id']}/curves").json["data"]
+    assert (first["trial"], first["epochs"], first["n"]) == (0, [1, 2, 3, 4], [2, 2, 2, 2])
+    assert [high - low for low, high in zip(first["low"], first["high"], strict=True)] == pytest.approx([0.005] * 4)
+    assert first["mean"][3] - first["mean"][0] == pytest.approx(0.03)
+
+
+def test_the_pages_show_sweeps(client: FlaskClient, worker: Any) -> None:
+    assert "New sweep" in client.get("/ui/sweeps").text
+    sweep = start(client)
+    assert "rates" in client.get("/ui/sweeps").text
+    page = client.get(f"/ui/sweeps/{sweep['id']}")
+    assert (page.status_code, "maximize val accuracy" in page.text) == (200, True)
+    assert client.get("/ui/sweeps/swp_nothing").status_code == 404
+    redirected = client.get(f"/sweeps/{sweep['id']}", headers={"Accept": "text/html"})
+    assert redirected.headers["Location"] == f"/ui/sweeps/{sweep['id']}"

@@ -16,10 +16,12 @@ class ComparisonQuery(Query):
     """Which jobs to compare, and by which metric."""
 
     a: Annotated[list[JobId], BeforeValidator(split)] = Field(
-        min_length=1, max_length=MAX_COMPARED, description="Ids of jobs, repeated or comma-separated."
+        min_length=1,
+        max_length=MAX_COMPARED,
+        description="Ids of jobs, repeated or comma-separated; a trial (`swp_…:3`); or a sweep, for its best trial.",
     )
     b: Annotated[list[JobId], BeforeValidator(split)] = Field(
-        min_length=1, max_length=MAX_COMPARED, description="Ids of the jobs to compare them with."
+        min_length=1, max_length=MAX_COMPARED, description="What to compare them with, likewise."
     )
     metric: Text | None = Field(None, description="Default: `val_accuracy` of classifiers, `frechet_distance` of GANs.")
     of: Literal["last", "best"] = Field("last", description="The value of the last epoch, or the best of all epochs.")
