@@ -27,6 +27,49 @@ def confusion_matrix(labels: Array, predictions: Array, classes: int) -> Array:
     return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
+def balanced_accuracy(matrix: Array) -> float:
+    """Mean recall of the classes that are present, from a confusion matrix."""
+    present = matrix.sum(axis=1)
+    return float(np.mean(np.diag(matrix)[present > 0] / present[present > 0]))
+
+
+def macro_f1(matrix: Array) -> float:
+    """Mean F1 of the classes that are present or predicted, from a confusion matrix."""
+    sums = matrix.sum(axis=0) + matrix.sum(axis=1)
+    return float(np.mean(2 * np.diag(matrix)[sums > 0] / sums[sums > 0]))
+
+
+def log_likelihoods(labels: Array, probabilities: Array) -> Array:
+    """The logarithm of the probability of each label, float64 (n,): the log loss is minus their mean.
+
+    Args:
+        labels: integers (n,).
+        probabilities: (n, classes), not negative. Those of a row are divided by their sum, and are at least 1e-15.
+    """
+    _check(labels, np.asarray(probabilities)[:, 0])
+    shares = np.asarray(probabilities, np.float64)
+    chosen = shares[np.arange(len(labels)), labels] / np.maximum(shares.sum(axis=1), 1e-300)
+    return np.asarray(np.log(np.maximum(chosen, 1e-15)))
+
+
+def roc_auc(labels: Array, scores: Array) -> float:
+    """Probability that an example of class 1 has a higher score than one of class 0, ties counted half (Mann-Whitney);
+    NaN where one of the classes is absent.
+
+    Args:
+        labels: 0 or 1, (n,).
+        scores: (n,).
+    """
+    _check(labels, scores)
+    positive = np.asarray(labels) == 1
+    ones, zeros = int(positive.sum()), int((~positive).sum())
+    if not ones or not zeros:
+        return float("nan")
+    _, places, counts = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # the mean rank of equal scores, from 1
+    return float((ranks[places[positive]].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+
+
 def _check(labels: Array, predictions: Array) -> None:
     if np.shape(labels) != np.shape(predictions) or np.ndim(labels) != 1:
         shapes = (np.shape(labels), np.shape(predictions))

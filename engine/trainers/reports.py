@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.autograd.graph import Array
 
@@ -34,6 +34,7 @@ class EpochDone:
         confusion: (classes, classes) counts on the validation images, rows are labels; None for a GAN.
         is_best: whether no earlier epoch was as good.
         is_last: whether the run ends with it, also by early stopping.
+        scores: further numbers by name, which no digest of a run covers: they follow from its weights.
     """
 
     epoch: int
@@ -43,3 +44,4 @@ class EpochDone:
     confusion: Array | None
     is_best: bool
     is_last: bool
+    scores: dict[str, float] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from service.access.audit import Actor
-from service.datasets.info import DatasetInfo, ImportedDataset, Size
+from service.datasets.info import DatasetInfo, ImportedDataset, PhotoOptions, TableOptions
 from service.storage.tables import Job
 
 
@@ -31,7 +31,13 @@ class ImportFiles(Protocol):
     """Reads an upload's files and writes its arrays into a folder."""
 
     def __call__(
-        self, files: Mapping[str, Path], folder: Path, *, fraction: float | None, size: Size | None
+        self,
+        files: Mapping[str, Path],
+        folder: Path,
+        *,
+        fraction: float | None,
+        photos: PhotoOptions,
+        table: TableOptions | None,
     ) -> ImportedDataset:
         """Import the files."""
 

@@ -10,13 +10,17 @@ from service.application.ports import DatasetCatalogue
 from service.datasets.builtins import BUILT_IN
 from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.info import DatasetInfo, DatasetState
+from service.datasets.shapes import shape_of
 from service.errors import Fault, SpecError
 from service.jobs.estimation import estimates
 from service.jobs.estimation.estimates import TrainingCost
 from service.spec import validation
 from service.spec.estimation import layer_shapes
 from service.spec.estimation.layer_shapes import Network, Shape
-from service.spec.schema import Spec
+from service.spec.schema import Kind, Spec
+from service.spec.splits import Split
+from service.spec.suitability import TABLE_PRESET, table_faults
+from service.states import DatasetKind
 from service.storage.database import Database
 
 DIGIT_SIDE: Final = 28
@@ -76,22 +80,24 @@ class SpecChecks:
         faults: list[Fault] = []
         undescribed = 0
         spec: Spec | None = None
+        of_data: list[Fault] = []
+        name = _dataset_name(document)
+        if data is None and name is not None:
+            data = self._looked_up(name, owner, of_data)
+        document = _with_default_preset(document, data)
         try:
             spec = validation.resolve(document)
         except SpecError as error:
             faults.extend(error.faults)
             undescribed = error.total - len(error.faults)
-        name = spec.dataset.name if spec is not None else _dataset_name(document)
-        if data is None and name is not None:
-            try:
-                data = self._described(name, owner)
-            except DatasetNotFound as error:
-                known = f"available: {', '.join(error.known)}"
-                faults.append(_dataset_fault(error.code, f"unknown dataset; {known}", error.suggestion))
-            except DatasetBroken as error:
-                faults.append(_dataset_fault(error.code, f"its files are damaged: {error.path.name}: {error.reason}"))
+        if data is None and not of_data and spec is not None:
+            data = self._looked_up(spec.dataset.name, owner, of_data)
+        faults += of_data
+        if spec is not None and data is not None and data.kind is DatasetKind.TABLE:
+            faults += table_faults(spec, document)
         if faults or spec is None or data is None:
             raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
+        data = data.divided(Split.of(spec.model_dump(mode="json", include={"seed", "dataset"})))
         return validation.match_output_to_dataset(spec, document, shape_of(data)), data
 
     def forecast(self, document: Any, owner: str | None) -> Forecast:
@@ -103,15 +109,30 @@ class SpecChecks:
         """
         spec, data = self.resolve(document, owner)
         shape = shape_of(data)
-        networks = layer_shapes.networks(spec, shape.rows, shape.columns)
+        networks = layer_shapes.networks(spec, shape)
         try:
             _check_fit(document, spec, shape)
         except SpecError as error:
             raise NetworkMismatch(error, spec, networks) from error
         with self.database.read() as session:
             cost = estimates.plan(session, spec, shape, owner=owner)
-        notes = [*self._notes_on_data(spec, owner), *_notes_on_preset(document, spec, shape)]
+        notes = [
+            *_notes_on_folds(spec),
+            *self._notes_on_data(spec, owner),
+            *_notes_on_preset(_with_default_preset(document, data), spec, shape),
+        ]
         return Forecast(spec=spec, networks=networks, cost=cost, notes=notes)
+
+    def _looked_up(self, name: str, owner: str | None, faults: list[Fault]) -> DatasetInfo | None:
+        """The dataset; what is wrong with it goes to ``faults``."""
+        try:
+            return self._described(name, owner)
+        except DatasetNotFound as error:
+            known = f"available: {', '.join(error.known)}"
+            faults.append(_dataset_fault(error.code, f"unknown dataset; {known}", error.suggestion))
+        except DatasetBroken as error:
+            faults.append(_dataset_fault(error.code, f"its files are damaged: {error.path.name}: {error.reason}"))
+        return None
 
     def _described(self, name: str, owner: str | None) -> DatasetInfo:
         """The dataset; the files of a built-in one need not be looked at."""
@@ -136,16 +157,12 @@ class SpecChecks:
                 assert_never(info.state)
 
 
-def shape_of(info: DatasetInfo) -> Shape:
-    """What a spec has to fit."""
-    rows, columns = info.image_shape
-    return Shape(
-        rows=rows,
-        columns=columns,
-        classes=info.classes,
-        train_count=info.train_count,
-        validation_count=info.validation_count,
-    )
+def _with_default_preset(document: Any, data: DatasetInfo | None) -> Any:
+    """The document with the preset that it starts from, where its data decide that."""
+    is_table = data is not None and data.kind is DatasetKind.TABLE
+    if is_table and isinstance(document, dict) and document.get("kind") == Kind.CLASSIFIER:
+        return {"preset": TABLE_PRESET} | document
+    return document
 
 
 def _check_fit(document: Any, spec: Spec, shape: Shape) -> None:
@@ -160,14 +177,25 @@ def _check_fit(document: Any, spec: Spec, shape: Shape) -> None:
         raise validation.as_sent(error, document) from error
 
 
+def _notes_on_folds(spec: Spec) -> list[str]:
+    """That there will be several jobs."""
+    if spec.dataset.folds is None or spec.dataset.fold is not None:
+        return []
+    return [f"{spec.dataset.folds} jobs are submitted, one for each fold. The cost is that of one of them."]
+
+
 def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
     """Where the preset was adapted to the data."""
     preset = validation.resolve(document)
     notes = []
-    if shape.rows != DIGIT_SIDE or shape.columns != DIGIT_SIDE:
+    if shape.kind is DatasetKind.TABLE:
+        return (
+            [f"Preset {spec.preset} is adapted to {shape.train_count:,} rows."] if spec.preset == TABLE_PRESET else []
+        )
+    if shape.picture != (DIGIT_SIDE, DIGIT_SIDE, 1):
         before, after = ([part["layers"] for part in _parts(one.model_dump(mode="json"))] for one in (preset, spec))
         if before != after:
-            notes.append(f"The layers of preset {spec.preset} are adapted to images of {shape.rows} x {shape.columns}.")
+            notes.append(f"The layers of preset {spec.preset} are adapted to images of {shape.described}.")
     if spec.batch_size != preset.batch_size:
         notes.append(f"batch_size is {spec.batch_size}, the number of training images of {spec.dataset.name}.")
     if spec.samples.count != preset.samples.count:

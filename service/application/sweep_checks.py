@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from service.application.specs import SpecChecks, shape_of
+from service.application.specs import SpecChecks
 from service.datasets.builtins import BUILT_IN
 from service.datasets.info import DatasetInfo
+from service.datasets.shapes import shape_of
 from service.errors import Fault, SpecError
 from service.spec import validation
 from service.spec.fields import closest
@@ -25,10 +26,7 @@ from service.sweeps.search import space
 OBJECTIVES: Final = {Kind.CLASSIFIER: "val_accuracy", Kind.GAN: "frechet_distance"}
 """What is optimized, unless the sweep says otherwise."""
 _GAN_ONLY: Final = {"frechet_distance", "mode_coverage", "min_class_share", "class_entropy", "confidence"}
-_CLASSIFIER_ONLY: Final = {
-    "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate", "grad_norm", "dead_units",
-    "saturation",
-}  # fmt: skip
+_CLASSIFIER_ONLY: Final = {"learning_rate", "grad_norm", "dead_units", "saturation"}
 _NOT_SEARCHED: Final = {
     "/kind": "all trials are of one kind",
     "/preset": "all trials have one preset",
@@ -36,8 +34,6 @@ _NOT_SEARCHED: Final = {
     "/name": "it does not change what is trained",
     "/tags": "it does not change what is trained",
     "/priority": "it does not change what is trained",
-    "/dataset": "all trials train on one dataset",
-    "/dataset/name": "all trials train on one dataset",
 }
 _CHECKED_VALUES: Final = 300
 """Values of the space that are checked one by one."""
@@ -136,14 +132,19 @@ class _Check:
 
     def _base(self) -> tuple[Spec, DatasetInfo] | tuple[None, None]:
         try:
-            return self.specs.check(self.sent.base, self.owner)
+            spec, data = self.specs.check(self.sent.base, self.owner)
+            if spec.dataset.folds is not None and spec.dataset.fold is None:
+                detail = "every setting is trained once for each seed: name one `fold`, or leave `folds` out"
+                self._add("#/base/dataset/folds", detail, "unsuitable")
+            return spec, data
         except SpecError as error:
             self.faults += [replace(fault, pointer="#/base" + fault.pointer[1:]) for fault in error.faults]
             return None, None
 
     def _prepared(self, base: Spec, whole: dict[str, Any]) -> dict[str, Any]:
         """The base as sent, but with an object or a list wherever a pointer of the space leads through one."""
-        made: dict[str, Any] = without_shorthand(type(base), self.sent.base)
+        # The preset by name: which one is the default depends on the dataset.
+        made: dict[str, Any] = without_shorthand(type(base), self.sent.base) | {"preset": base.preset}
         for pointer in self.sent.space:
             if not pointer.startswith("/"):
                 continue
@@ -170,8 +171,11 @@ class _Check:
             )
             self._add(here, f"names nothing in the spec{hint}", "unknown_field", near)
             return
-        if pointer in _NOT_SEARCHED:
-            self._add(here, f"cannot be searched: {_NOT_SEARCHED[pointer]}", "unsuitable")
+        unfit = _NOT_SEARCHED.get(pointer)
+        if pointer.startswith("/dataset") and not pointer.startswith("/dataset/scale"):
+            unfit = "all trials train on one dataset, divided in one way"
+        if unfit is not None:
+            self._add(here, f"cannot be searched: {unfit}", "unsuitable")
             return
         if pointer == "/epochs" and self.sent.halving is not None:
             self._add(
@@ -231,8 +235,7 @@ class _Check:
         kind = Kind(base.kind)
         metric = asked.metric if asked is not None else OBJECTIVES[kind]
         family = metric.partition("/")[0]
-        others = _GAN_ONLY | {name for name in METRICS if name.startswith(("d_", "g_"))} | {"sample_diversity"}
-        known = [name for name in METRICS if name not in (others if kind is Kind.CLASSIFIER else _CLASSIFIER_ONLY)]
+        known = _reported(kind)
         builtin = BUILT_IN.get(data.name)
         judged = builtin is not None and builtin.judge is not None
         if kind is Kind.GAN and not judged:
@@ -328,6 +331,15 @@ class _Check:
 
     def _add(self, pointer: str, detail: str, code: str, suggestion: str | None = None) -> None:
         self.faults.append(Fault(pointer=pointer, detail=detail, code=code, suggestion=suggestion))
+
+
+def _reported(kind: Kind) -> list[str]:
+    """The metrics that jobs of a kind report after epochs. Scores of the test part are no objective: they come once, at
+    the end, and choosing by them would spoil them."""
+    gan = _GAN_ONLY | {"sample_diversity"} | {name for name in METRICS if name.startswith(("d_", "g_"))}
+    classifier = _CLASSIFIER_ONLY | {name for name in METRICS if name.startswith(("train_", "val_"))}
+    others = gan if kind is Kind.CLASSIFIER else classifier
+    return [name for name in METRICS if name not in others and not name.startswith("test_")]
 
 
 def _epochs_of(settings: Mapping[str, Any]) -> int | None:

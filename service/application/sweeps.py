@@ -37,7 +37,7 @@ class Sweeps:
     database: Database
     artifacts: ArtifactStore
     specs: SpecChecks
-    admit: Callable[[str | None], None] = lambda owner: None
+    admit: Callable[[str | None, int], None] = lambda owner, count: None
     wake_up: Callable[[str], None] = lambda job_id: None
     represent: Callable[[Sweep], dict[str, Any]] = _only_id
 
@@ -52,8 +52,7 @@ class Sweeps:
         owner = owner_of(by)
         try:
             checked = self.check(document, by=by)
-            for _ in range(min(checked.trials, checked.spec.parallel) * len(checked.resolved["seeds"])):
-                self.admit(owner)
+            self.admit(owner, min(checked.trials, checked.spec.parallel) * len(checked.resolved["seeds"]))
         except (SpecError, AdmissionRefused):
             # A request that was accepted once gets the same response, whatever has changed since.
             earlier = self._replayed(idempotency, owner)

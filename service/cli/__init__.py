@@ -1,6 +1,6 @@
 """The ``tapeline`` command.
 
-A command's module is imported when the command runs: ``--help`` and shell completion need none of them.
+The module of a command is imported when the command runs, not for ``--help`` or shell completion.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ for _module, _commands in {
     "inference": {
         "predict": "Classify images with a trained classifier.",
         "generate": "Generate images with a trained GAN.",
+        "export": "Export a trained model to another program: ONNX, PyTorch, TensorBoard, Hugging Face or MLflow.",
     },
     "actions": {
         "cancel": "Cancel a job. A running job stops after the current batch.",

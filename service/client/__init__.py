@@ -3,7 +3,16 @@
 ``Client("http://127.0.0.1:8000").submit({"kind": "classifier"}).wait().metrics``
 """
 
-from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
+from service.client.answers import (
+    Event,
+    ExportTarget,
+    Generated,
+    GenerateOptions,
+    History,
+    Picture,
+    Prediction,
+    Which,
+)
 from service.client.client import Client
 from service.client.downloads import safe_name
 from service.client.errors import (
@@ -11,6 +20,7 @@ from service.client.errors import (
     ApiError,
     ClientError,
     DownloadDamaged,
+    ExportFailed,
     ServerUnreachable,
     UnreadableImage,
 )
@@ -25,6 +35,8 @@ __all__ = [
     "ClientError",
     "DownloadDamaged",
     "Event",
+    "ExportFailed",
+    "ExportTarget",
     "Found",
     "GenerateOptions",
     "Generated",

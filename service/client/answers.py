@@ -32,18 +32,22 @@ class GenerateOptions(TypedDict, total=False):
 
 
 class Prediction(TypedDict):
-    """Predicted classes of images."""
+    """Predicted classes of images or rows."""
 
     classes: list[int]
-    """The most probable class of each image."""
+    """The most probable class of each image or row."""
     class_names: list[str]
     probabilities: list[list[float]]
-    """For each image, the probability of each class."""
+    """For each image or row, the probability of each class."""
     checkpoint: int
     """The epoch of the checkpoint that was used."""
-    seen: list[list[list[float]]] | None
-    """With ``explain``: the images after preprocessing."""
-    saliency: list[list[list[float]]] | None
+    unknown_values: list[dict[str, Any]] | None
+    """With ``rows``: values that are not a category of their column, and were treated as missing."""
+    absent_columns: dict[str, int] | None
+    """With ``rows``: missing columns, each with the number of rows that lack it."""
+    seen: list[list[list[Any]]] | None
+    """With ``explain``: the images after preprocessing, as rows of numbers or, in colour, of triples."""
+    saliency: list[list[list[Any]]] | None
     """With ``explain``: the gradient of the predicted class's logit with respect to each pixel."""
 
 
@@ -66,6 +70,10 @@ class History(TypedDict):
     seconds: list[float]
     best_epoch: int | None
     findings: list[dict[str, Any]]
+
+
+ExportTarget = Literal["onnx", "torch", "tensorboard", "huggingface"]
+"""The formats that the service exports."""
 
 
 @dataclass(frozen=True, slots=True)

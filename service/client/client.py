@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Literal, Self, Unpack, cast
+from urllib.parse import quote
 from uuid import uuid4
 
-from service.client import downloads, lookup
-from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
+from service.client import downloads, lookup, mlflow_runs
+from service.client.answers import (
+    Event,
+    ExportTarget,
+    Generated,
+    GenerateOptions,
+    History,
+    Picture,
+    Prediction,
+    Which,
+)
 from service.client.connection import Connection, json_body
+from service.client.experiments import Experiments
 from service.client.job import Job
 from service.client.lookup import Found
-from service.client.sweep import Sweep
 
 _UPLOAD_TIMEOUT_S: Final = 660.0
-"""After the last byte has arrived, a service may read an archive of images for ten minutes."""
+"""The service may read an archive of images for ten minutes after the last byte has arrived."""
 _PAGE: Final = 100
 
 
-class Client:
+class Client(Experiments):
     """A client of one service. Not thread-safe: use one per thread.
 
     Args:
         server: for example ``http://127.0.0.1:8000``.
         key: an API key, if the service requires one (default: the first one in TAPELINE_API_KEYS).
 
-    Every method raises ``ServerUnreachable`` where no service answers and ``ApiError`` where it refuses. Requests
-    that are safe to repeat are repeated a few times before that. Where a method takes a job, it takes a ``Job`` or an
-    id; ``job`` also finds jobs by their name.
+    Every method raises ``ServerUnreachable`` if the service does not respond, and ``ApiError`` if it refuses the
+    request. Requests that are safe to repeat are retried a few times first. Methods with a ``job`` parameter accept a
+    ``Job`` or an id; ``job`` also finds jobs by name.
     """
 
     def __init__(self, server: str, key: str | None = None) -> None:
@@ -60,70 +71,38 @@ class Client:
                 job and returns the first one. By default a new key, which allows the client to retry.
         """
         options = json_body(spec, **{"Idempotency-Key": idempotency_key or uuid4().hex})
-        return self._made("POST", "/jobs", repeatable=True, **options)
+        return self._create("POST", "/jobs", repeatable=True, **options)
+
+    def submit_folds(
+        self, spec: Mapping[str, Any], folds: int | None = None, *, idempotency_key: str | None = None
+    ) -> list[Job]:
+        """Submit a cross-validation: a job for each fold, all or none.
+
+        Args:
+            folds: the number of folds, unless the spec has it as ``dataset.folds``.
+        """
+        if folds is not None:
+            data = spec.get("dataset", {})
+            spec = {**spec, "dataset": {**({"name": data} if isinstance(data, str) else data), "folds": folds}}
+        first = self.submit(spec, idempotency_key=idempotency_key)
+        ids = first.get("fold_jobs") or [first.id]
+        return [first, *(self.get(job_id) for job_id in ids if job_id != first.id)]
+
+    def folds(self, job: Job | str) -> dict[str, Any]:
+        """The cross-validation of a job: its ``jobs``, and the ``means`` of their metrics.
+
+        Raises:
+            LookupError: the job does not belong to a cross-validation.
+        """
+        group = self._handle(job).refresh()["fold_group"]
+        if group is None:
+            raise LookupError("the job is not a fold of a cross-validation")
+        return self._connection.json("GET", f"/folds/{group}")
 
     def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
         """The resolved spec and its estimated cost; nothing is stored."""
         params = {"dry_run": "true"}
         return self._connection.json("POST", "/jobs", params=params, repeatable=True, **json_body(spec))
-
-    # Sweeps.
-
-    def sweep(self, spec: Mapping[str, Any] | bytes, *, idempotency_key: str | None = None) -> Sweep:
-        """Start a sweep: many jobs as one experiment.
-
-        Args:
-            spec: a document, or JSON text that is sent as it is.
-            idempotency_key: as for ``submit``.
-        """
-        options = json_body(spec, **{"Idempotency-Key": idempotency_key or uuid4().hex})
-        return Sweep(self._connection, self._connection.json("POST", "/sweeps", repeatable=True, **options))
-
-    def sweep_dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
-        """What a sweep would do; nothing is stored."""
-        params = {"dry_run": "true"}
-        return self._connection.json("POST", "/sweeps", params=params, repeatable=True, **json_body(spec))
-
-    def sweeps(self, *, limit: int | None = None, status: str | None = None) -> Iterator[Sweep]:
-        """Iterate over sweeps, newest first."""
-        params = {"limit": str(_PAGE)} | ({"status": status} if status else {})
-        left = limit
-        while True:
-            page = self._connection.json("GET", "/sweeps", params=params)
-            for document in page["data"][:left]:
-                yield Sweep(self._connection, document)
-            left = None if left is None else left - len(page["data"])
-            if not page["has_more"] or (left is not None and left <= 0):
-                return
-            params["cursor"] = page["next_cursor"]
-
-    def find_sweep(self, sweep_id: str) -> Sweep:
-        """The sweep with this id, or the newest whose id ends so, or that has this name."""
-        if not sweep_id.startswith("swp_"):
-            for found in self.sweeps():
-                if found["name"] == sweep_id or found.id.lower().endswith(sweep_id.lower()):
-                    return found.refresh()
-        return Sweep(self._connection, {"id": sweep_id}).refresh()
-
-    def compare(
-        self,
-        a: Job | str | Sequence[Job | str],
-        b: Job | str | Sequence[Job | str],
-        *,
-        metric: str | None = None,
-        of: Literal["last", "best"] = "last",
-    ) -> dict[str, Any]:
-        """Compare two settings, each a job or jobs that differ in their seeds.
-
-        Args:
-            metric: default: ``val_accuracy`` of classifiers, ``frechet_distance`` of GANs.
-            of: the value of the last epoch, or the best of all epochs.
-
-        Returns:
-            ``difference`` (``b`` minus ``a``), ``interval``, ``p``, ``n``, and a ``sentence``.
-        """
-        params = {"a": _ids(a), "b": _ids(b), "of": of} | ({"metric": metric} if metric else {})
-        return self._connection.json("GET", "/comparisons", params=params)
 
     def job(self, id_or_name: str) -> Job:
         """The job with this id, the newest with this name, or the only one that contains the text in either.
@@ -175,7 +154,7 @@ class Client:
         """An older name of ``jobs``."""
         return self.jobs(limit=limit, **filters)
 
-    # What ``Job`` has as methods, by id.
+    # Methods of ``Job``, by id.
 
     def get(self, job: Job | str) -> Job:
         """Fetch a job by its id."""
@@ -235,15 +214,18 @@ class Client:
     def predict(
         self,
         job: Job | str,
-        images: Sequence[Path | bytes | Sequence[Any]],
+        images: Sequence[Path | bytes | Sequence[Any]] | None = None,
         *,
+        rows: Sequence[Mapping[str, Any]] | None = None,
         checkpoint: Which = "best",
         fit: bool = False,
         invert: bool = False,
         explain: bool = False,
     ) -> Prediction:
         """See ``Job.predict``."""
-        return self._handle(job).predict(images, checkpoint=checkpoint, fit=fit, invert=invert, explain=explain)
+        return self._handle(job).predict(
+            images, rows=rows, checkpoint=checkpoint, fit=fit, invert=invert, explain=explain
+        )
 
     def generate(
         self,
@@ -274,6 +256,46 @@ class Client:
         """See ``Job.events``."""
         return self._handle(job).events(after=after, patience_s=patience_s)
 
+    def export(
+        self,
+        job: Job | str,
+        target: ExportTarget,
+        to: Path | str = ".",
+        *,
+        checkpoint: Which = "best",
+        license: str | None = None,  # noqa: A002 - the API's name for it
+    ) -> Path:
+        """Download a trained model in the format of another program.
+
+        Args:
+            target: ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
+            to: a folder or a file name.
+            license: of the model, for the model card of ``huggingface``; default: that of the dataset.
+        """
+        return downloads.export(
+            self._connection, self._handle(job).id, target, Path(to), checkpoint=checkpoint, license=license
+        )
+
+    def export_to_mlflow(
+        self, job: Job | str, uri: str, *, experiment: str = "tapeline", checkpoint: Which = "best"
+    ) -> str:
+        """Log a job as a run of an MLflow tracking server: settings, metrics of every epoch, files and tags.
+
+        An earlier export of the job to the same experiment is updated.
+
+        Args:
+            uri: of the tracking server, for example ``http://127.0.0.1:5000`` or ``sqlite:///mlflow.db``.
+
+        Returns:
+            The id of the run.
+
+        Raises:
+            ExportFailed: MLflow is not installed on this machine, or rejects a request.
+        """
+        return mlflow_runs.log_run(
+            self._connection, self._handle(job).refresh(), uri, experiment=experiment, checkpoint=checkpoint
+        )
+
     # Files and datasets.
 
     def download(self, url: str, to: Path | str) -> Path:
@@ -284,7 +306,7 @@ class Client:
             to: a file name, or a folder, in which the file gets the name that the service gives it.
 
         Raises:
-            DownloadDamaged: the bytes that arrived are not those that the service sent.
+            DownloadDamaged: the received bytes do not match the SHA-256 that the service sent.
         """
         return downloads.download(self._connection, url, Path(to))
 
@@ -298,6 +320,38 @@ class Client:
         found: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
         return found
 
+    def dataset(self, name: str) -> dict[str, Any]:
+        """A dataset, with the number of examples of each class as ``class_counts``."""
+        return self._connection.json("GET", f"/datasets/{quote(name, safe='@')}")
+
+    def dataset_columns(self, name: str) -> dict[str, Any]:
+        """Statistics of the columns of a table."""
+        return self._connection.json("GET", f"/datasets/{quote(name, safe='@')}/columns")
+
+    def dataset_examples(
+        self, name: str, *, part: str = "train", label: int | None = None, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Iterate over the images of a dataset, or the rows of a table; pages are fetched as needed.
+
+        Args:
+            part: ``train``, ``validation`` or ``test``.
+            label: index of a class: only its examples.
+            limit: maximum number of examples.
+        """
+        what = "rows" if self.dataset(name)["kind"] == "table" else "examples"
+        params = {"part": part} | ({} if label is None else {"class": str(label)})
+        left = limit
+        while left is None or left > 0:
+            size = str(_PAGE if left is None else min(left, _PAGE))
+            page = self._connection.json(
+                "GET", f"/datasets/{quote(name, safe='@')}/{what}", params=params | {"limit": size}
+            )
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            left = None if left is None else left - len(page["data"])
+            params["cursor"] = page["next_cursor"]
+
     def presets(self) -> Sequence[dict[str, Any]]:
         """The presets, each with ``kind``, ``name`` and its full ``spec``."""
         found: Sequence[dict[str, Any]] = self._connection.json("GET", "/presets")["data"]
@@ -310,18 +364,29 @@ class Client:
         *,
         validation_fraction: float | None = None,
         size: str | None = None,
+        channels: Literal["1", "3", "auto"] | None = None,
+        on_bad: Literal["error", "skip"] | None = None,
+        target: str | None = None,
+        types: Mapping[str, str] | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> dict[str, Any]:
         """Upload a dataset.
 
         Args:
-            files: form fields and paths: ``archive``, or ``images`` and ``labels``, optionally with
-                ``validation_images`` and ``validation_labels``. Files are streamed.
-            validation_fraction: share of each class that becomes validation data, where no files are given for it.
+            files: form fields and paths: ``table`` (CSV or TSV), ``archive``, or ``images`` and ``labels``, optionally
+                with ``validation_images`` and ``validation_labels``. Files are streamed.
+            validation_fraction: share of each class that becomes validation data, if there are no files for it.
             size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
-            on_progress: called with the number of bytes read each time that a piece of a file is about to be sent.
+            channels: store such images in grey (``1``) or in colour (``3``); by default detected from the images.
+            on_bad: ``skip`` omits images that cannot be read; the response's ``report`` names them.
+            target: the label column of a table (default: the last one).
+            types: types of columns of a table, instead of the detected ones: ``number``, ``category``, ``date`` or
+                ``ignore``.
+            on_progress: called with the number of bytes before each piece of a file is sent.
         """
-        fields = {"name": name, "validation_fraction": validation_fraction, "size": size}
+        fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size}
+        fields |= {"channels": channels, "on_bad": on_bad}
+        fields |= {"target": target, "types": json.dumps(dict(types)) if types else None}
         fields = {field: value for field, value in fields.items() if value is not None}
         with ExitStack() as opened:
             parts: dict[str, IO[bytes]] = {}
@@ -354,17 +419,12 @@ class Client:
     def _handle(self, job: Job | str) -> Job:
         return Job(self._connection, {"id": job.id if isinstance(job, Job) else job})
 
-    def _made(self, method: str, path: str, **options: Any) -> Job:
+    def _create(self, method: str, path: str, **options: Any) -> Job:
         return Job(self._connection, self._connection.json(method, path, **options))
 
 
-def _ids(jobs: Job | str | Sequence[Job | str]) -> str:
-    several = [jobs] if isinstance(jobs, Job | str) else jobs
-    return ",".join(job.id if isinstance(job, Job) else job for job in several)
-
-
 class _Counted:
-    """A file that tells how much of it was read."""
+    """A file that reports the number of bytes read."""
 
     def __init__(self, file: IO[bytes], on_progress: Callable[[int], None]) -> None:
         self._file, self._on_progress = file, on_progress

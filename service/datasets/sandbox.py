@@ -12,14 +12,24 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from service.datasets.formats.photos import is_npz
-from service.datasets.importer import ARCHIVE, MAX_UNPACKED_BYTES, UploadRefused, as_document, import_dataset
-from service.datasets.info import ImportedDataset, Size
+from service.datasets.importer import (
+    ARCHIVE,
+    DEFAULT_PHOTOS,
+    MAX_UNPACKED_BYTES,
+    UploadRefused,
+    as_document,
+    import_dataset,
+)
+from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions, TableOptions
+from service.datasets.tables.importing import import_table
+from service.datasets.tables.plan import TABLE
 
 MEMORY_BYTES: Final = 48 * 2**20
 """What the process may map beyond what it has once NumPy is loaded."""
@@ -27,19 +37,28 @@ CPU_S: Final = 60
 PHOTO_MEMORY_BYTES: Final = 512 * 2**20
 """The same for archives of images: one of 32 million pixels is unpacked, turned and scaled."""
 PHOTO_CPU_S: Final = 300
+TABLE_MEMORY_BYTES: Final = 192 * 2**20
+"""The same for tables: the labels of ten million rows, and blocks of two thousand columns."""
+TABLE_CPU_S: Final = 300
 _WALL_FACTOR: Final = 2
 _FILES: Final = 32
 _STORAGE: Final = 3
 """Exit code where the result could not be written."""
-_PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
+PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 _log = structlog.get_logger("tapeline.web")
 
 
 def import_in_sandbox(
-    files: Mapping[str, Path], folder: Path, *, fraction: float | None, size: Size | None = None
+    files: Mapping[str, Path],
+    folder: Path,
+    *,
+    fraction: float | None,
+    photos: PhotoOptions = DEFAULT_PHOTOS,
+    table: TableOptions | None = None,
 ) -> ImportedDataset:
-    """As ``importer.import_dataset``, in a process of its own.
+    """As ``importer.import_dataset`` or, with a file ``table``, ``tables.importing.import_table``, in a process of its
+    own.
 
     Raises:
         UploadRefused: the files are no dataset, or took more memory or time than a dataset does.
@@ -47,16 +66,18 @@ def import_in_sandbox(
     """
     # Its first bytes tell the kind of an archive, and the kind which limits apply.
     is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE])
-    cpu_s = PHOTO_CPU_S if is_photos else CPU_S
+    cpu_s = TABLE_CPU_S if TABLE in files else PHOTO_CPU_S if is_photos else CPU_S
+    memory_bytes = TABLE_MEMORY_BYTES if TABLE in files else PHOTO_MEMORY_BYTES if is_photos else MEMORY_BYTES
     order = {
         "files": {field: str(path) for field, path in files.items()},
         "folder": str(folder),
         "fraction": fraction,
-        "size": size,
+        "photos": asdict(photos),
         "cpu_s": cpu_s,
-        "memory_bytes": PHOTO_MEMORY_BYTES if is_photos else MEMORY_BYTES,
+        "memory_bytes": memory_bytes,
+        "table": asdict(table or TableOptions()),
     }
-    environ = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
+    environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "service.datasets.sandbox"],
@@ -83,12 +104,11 @@ def import_in_sandbox(
 def main() -> int:
     """Read one order, obey, answer."""
     order = json.load(sys.stdin)
-    _limit(order["cpu_s"], order["memory_bytes"])
+    apply_limits(order["cpu_s"], order["memory_bytes"])
     files = {field: Path(path) for field, path in order["files"].items()}
     answer: Any
     try:
-        size = tuple(order["size"]) if order["size"] else None
-        taken = import_dataset(files, Path(order["folder"]), fraction=order["fraction"], size=size)
+        taken = _import(order, files, Path(order["folder"]))
         answer = {"taken": as_document(taken)}
     except UploadRefused as error:
         answer = {"faults": error.faults}
@@ -99,7 +119,31 @@ def main() -> int:
     return 0
 
 
-def _limit(cpu_s: int, memory_bytes: int) -> None:
+def _photo_options(said: Mapping[str, Any]) -> PhotoOptions:
+    return PhotoOptions(
+        size=tuple(said["size"]) if said["size"] else None,
+        channels=Channels(said["channels"]),
+        on_bad=OnBad(said["on_bad"]),
+    )
+
+
+def _import(order: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -> ImportedDataset:
+    if TABLE in files:
+        if len(files) > 1:
+            raise UploadRefused({TABLE: "must be the only file"})
+        photos = _photo_options(order["photos"])
+        if photos != DEFAULT_PHOTOS:
+            meant = {name for name, value in asdict(photos).items() if value != getattr(DEFAULT_PHOTOS, name)}
+            raise UploadRefused(dict.fromkeys(meant, "is for archives of image files"))
+        options = TableOptions(**order["table"])
+        return import_table(files[TABLE], folder, fraction=order["fraction"], options=options)
+    for name, value in order["table"].items():
+        if value:
+            raise UploadRefused({name: "is for tables"})
+    return import_dataset(files, folder, fraction=order["fraction"], photos=_photo_options(order["photos"]))
+
+
+def apply_limits(cpu_s: int, memory_bytes: int) -> None:
     """Bind this process, for good."""
     limits = {
         resource.RLIMIT_CPU: cpu_s,

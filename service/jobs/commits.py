@@ -1,6 +1,6 @@
-"""What a worker writes under its lease while it trains: epochs, log lines, and the result.
+"""Writes of a worker under its lease: epochs, log lines, and the result.
 
-Each write is one transaction that begins with the lease guard, and raises ``LeaseLost`` where the guard fails.
+Each write is one transaction that begins with the lease guard, and raises ``LeaseLost`` if the guard fails.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries import lookup
 from service.runtime.failpoints import reach
 from service.spec.findings import Finding
+from service.spec.metric_info import NOT_DIGESTED, describe, number
 from service.spec.validation import canonical
 from service.states import Status
 from service.storage import artifact_rows
@@ -31,7 +32,7 @@ from service.storage.tables import Artifact, Epoch, ExpectedEpoch, Job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:
-    """Everything to be committed for a finished epoch; its files are on disk already."""
+    """The data to commit for a finished epoch; its files are on disk already."""
 
     epoch: int
     position: Position
@@ -44,7 +45,7 @@ class EpochRecord:
     health: Sequence[Finding] = ()
     """The findings after this epoch."""
     cpu_seconds: float | None = None
-    """Processor time of the epoch. Like ``seconds``, it differs from run to run, so it is not a metric."""
+    """CPU time of the epoch. Like ``seconds``, it differs from run to run, so it is not a metric."""
     memory_bytes: int | None = None
     """Resident memory at the end of the epoch."""
     used: Usage | None = None
@@ -119,7 +120,7 @@ def commit_epoch(
 
 
 def checkpoints(database: Database, held: Claim) -> Sequence[Artifact]:
-    """The job's checkpoints, the newest first."""
+    """The job's checkpoints, newest first."""
     with database.read() as session:
         return lookup.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)[::-1]
 
@@ -146,11 +147,13 @@ def log(database: Database, held: Claim, level: str, code: str, message: str) ->
         events.append(session, held.job_id, [(EventType.LOG, data)])
 
 
-def digest(database: Database, held: Claim, weights_digest: str) -> str:
-    """One SHA-256 of the whole result: the final weights, every epoch's metrics, every sample's pixels."""
+def digest(database: Database, held: Claim, weights_digest: str, test_scores: Mapping[str, float] | None = None) -> str:
+    """The result digest: SHA-256 over the final weights, the metrics of all epochs, the pixels of all samples, and the
+    scores on the test part, if there is one."""
     with database.read() as session:
-        rows = [[row.epoch, row.metrics, row.samples_digest] for row in lookup.epochs(session, held.job_id)]
-    text = canonical({"weights": weights_digest, "epochs": rows})
+        rows = [[row.epoch, _compared(row.metrics), row.samples_digest] for row in lookup.epochs(session, held.job_id)]
+    tested = {"test": _storable(test_scores)} if test_scores is not None else {}
+    text = canonical({"weights": weights_digest, "epochs": rows, **tested})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -159,6 +162,7 @@ def succeed(
     held: Claim,
     result_digest: str,
     *,
+    test_scores: Mapping[str, float] | None = None,
     stopped_early: Mapping[str, Any] | None = None,
     used: Usage | None = None,
     keep_last: int | None = None,
@@ -167,6 +171,7 @@ def succeed(
     """End the job as succeeded.
 
     Args:
+        test_scores: on the test part of the data, if there is one.
         stopped_early: the reason, if it ended before its last epoch.
         keep_last: how many of the latest checkpoints to keep, besides the best; ``None``: all.
 
@@ -176,6 +181,10 @@ def succeed(
     with database.write() as session:
         job = leases.guard(session, held, **leases.usage_values(used))
         job.result_digest = result_digest
+        if test_scores is not None:
+            job.test_scores = _storable(test_scores)
+            data = {"level": "info", "code": "tested", "message": _tested(test_scores)}
+            events.append(session, job.id, [(EventType.LOG, data | job.test_scores)])
         if stopped_early is not None:
             job.stopped_early = dict(stopped_early)
             job.steps = job.steps // job.epochs * job.epoch
@@ -192,6 +201,11 @@ def succeed(
         then(session, job)
         reach("succeeding")
         return orphans
+
+
+def _tested(scores: Mapping[str, float]) -> str:
+    accuracy, loss = (f"{describe(name).label} {number(name, scores[name])}" for name in ("test_accuracy", "test_loss"))
+    return f"{accuracy}, {loss}, with the weights of epoch {scores['test_epoch']}"
 
 
 def _why_early(job: Job, why: Mapping[str, Any]) -> str:
@@ -239,7 +253,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
         data |= {"cpu_seconds": record.cpu_seconds, "memory_bytes": record.memory_bytes}
         data["health"] = [finding.code.value for finding in record.health]
         return [(EventType.METRICS, data), *_record_health(job, record)]
-    if stored.metrics == metrics and stored.samples_digest == record.samples_digest:
+    if _compared(stored.metrics) == _compared(metrics) and stored.samples_digest == record.samples_digest:
         return []
     differing = _differing(stored.metrics, metrics) or ["samples"]
     message = f"epoch {record.epoch}, trained again, gave another {', '.join(differing)}"
@@ -277,11 +291,16 @@ def _conclude(
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    return sorted(name for name in {*before, *now} - NOT_DIGESTED if before.get(name) != now.get(name))
+
+
+def _compared(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics that results are compared by."""
+    return {name: value for name, value in metrics.items() if name not in NOT_DIGESTED}
 
 
 def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
-    """Store the present findings; returns events for those that are new or over."""
+    """Store the current findings; returns events for new and resolved ones."""
     before, now = job.health, [finding.document() for finding in record.health]
     job.health = now
     over = [(finding, "over") for finding in before if finding not in now]
@@ -293,7 +312,7 @@ def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mappi
 
 
 def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Null for values that are not finite: JSON has no NaN."""
+    """The metrics with ``None`` for values that are not finite, since JSON has no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 

@@ -3,7 +3,7 @@
 import io
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -137,7 +137,7 @@ def confusion(
     names = (
         [str(label) for label in range(len(counts))]
         if class_names is None
-        else [_drawable(name, _MAX_CLASS_NAME) for name in class_names]
+        else [drawable(name, _MAX_CLASS_NAME) for name in class_names]
     )
     if len(names) != len(counts):
         raise ValueError(f"{len(names)} class names for {len(counts)} classes")
@@ -148,6 +148,16 @@ def confusion(
         result = f"{right / total:.2%} of {total:,} classified correctly" if total else "no predictions"
         _set_title(figure, f"{title}: {result}" if title else result)
         _draw_confusion(figure.subplots(), counts, names)
+        return _render(figure, fmt)
+
+
+def drawn(draw: Callable[[Figure], None], *, size: tuple[float, float], title: str, fmt: Format = "png") -> bytes:
+    """Another figure in the style of these, of ``size`` inches; ``draw`` fills it."""
+    with _settings_lock, mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        _set_title(figure, title)
+        draw(figure)
         return _render(figure, fmt)
 
 
@@ -330,10 +340,10 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> 
 
 def _set_title(figure: Figure, title: str) -> None:
     # A title comes from a person: it may hold dollar signs, which would be read as mathematics.
-    figure.suptitle(_drawable(title, _MAX_TITLE), x=0.01, ha="left", fontsize=15, fontweight="bold", parse_math=False)
+    figure.suptitle(drawable(title, _MAX_TITLE), x=0.01, ha="left", fontsize=15, fontweight="bold", parse_math=False)
 
 
-def _drawable(text: str, length: int) -> str:
+def drawable(text: str, length: int) -> str:
     """On one line, cut to ``length``, with a box for what the font lacks (matplotlib would warn)."""
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     known = [character if font.get_char_index(ord(character)) else "□" for character in " ".join(text.split())]

@@ -58,16 +58,52 @@ METRICS: Final[dict[str, MetricInfo]] = {
     "train_loss": MetricInfo("train loss", "Mean loss over the training batches.", goal=Goal.MINIMIZE, series=1),
     "val_loss": MetricInfo("val loss", "Mean loss on the validation data.", goal=Goal.MINIMIZE, series=2),
     "train_accuracy": MetricInfo(
-        "train accuracy", "Share of training images classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=1
+        "train accuracy", "Share of training examples classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=1
     ),
     "val_accuracy": MetricInfo(
-        "val accuracy", "Share of validation images classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=2
+        "val accuracy", "Share of validation examples classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=2
+    ),
+    "val_balanced_accuracy": MetricInfo(
+        "val balanced accuracy",
+        "Mean recall of the classes: each class counts the same, however rare it is.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=3,
+    ),
+    "val_macro_f1": MetricInfo(
+        "val macro F1",
+        "Mean F1 of the classes: each class counts the same, however rare it is.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=4,
+    ),
+    "val_log_loss": MetricInfo(
+        "val log loss",
+        "Mean negative logarithm of the probability of the true class, without label smoothing or class weights.",
+        goal=Goal.MINIMIZE,
+        series=3,
+    ),
+    "val_roc_auc": MetricInfo(
+        "val ROC AUC",
+        "Probability that an example of the second class has a higher score than one of the first; 50%: chance.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=5,
+    ),
+    "test_loss": MetricInfo(
+        "test loss", "Mean loss on the test part, scored once after the training.", goal=Goal.MINIMIZE, series=3
+    ),
+    "test_accuracy": MetricInfo(
+        "test accuracy",
+        "Share of the test part classified correctly, scored once after the training.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=3,
     ),
     "d_loss": MetricInfo("discriminator loss", "Loss of the discriminator on real and generated images.", series=1),
     "g_loss": MetricInfo("generator loss", "Loss of the generator against the discriminator.", series=2),
     "d_real": MetricInfo(
         "D(real)",
-        "Mean output of the discriminator for real images: the probability of being real."
         "Mean output of the discriminator for real images: the probability of being real.",
         percent=True,
         series=3,
@@ -77,6 +113,9 @@ METRICS: Final[dict[str, MetricInfo]] = {
         "Mean output of the discriminator for generated images: the probability of being real.",
         percent=True,
         series=4,
+    ),
+    "d_penalty": MetricInfo(
+        "discriminator penalty", "Weighed penalties on the slope of the discriminator.", goal=Goal.MINIMIZE, series=6
     ),
     "frechet_distance": MetricInfo(
         "Fréchet distance",
@@ -129,7 +168,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
     "g_grad_norm": MetricInfo("generator gradient norm", "Mean norm of the generator's gradient.", series=2),
     "dead_units": MetricInfo(
         "dead units",
-        "Share of hidden units that are zero for every probe image.",
+        "Share of hidden units that are zero for every probe example.",
         percent=True,
         goal=Goal.MINIMIZE,
         series=3,
@@ -148,6 +187,10 @@ METRICS: Final[dict[str, MetricInfo]] = {
     ),
     "g_saturation": MetricInfo("generator saturation", "Saturated outputs in the generator.", percent=True, series=2),
 }
+
+NOT_DIGESTED: Final = frozenset({"val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc"})
+"""Metrics that came later. They follow from the weights, like those that were there before; results and reproductions
+are compared without them, so that digests of earlier jobs stay."""
 
 RESOURCES: Final[dict[str, MetricInfo]] = {
     "seconds": MetricInfo("time", "Wall-clock time of the epoch.", series=3, unit=Unit.SECONDS),

@@ -16,7 +16,7 @@ from service.spec import validation
 from service.spec.estimation import costs
 from service.spec.schema import Spec
 from service.spec.validation import Shape
-from service.states import TERMINAL, Status
+from service.states import TERMINAL, DatasetKind, Status
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Epoch, Job
 from service.sweeps.course import Outcome
@@ -57,7 +57,7 @@ def submit(
         SpecError: the settings do not fit each other; nothing is stored.
     """
     base, seeds = sweep.resolved["base"], sweep.resolved["seeds"]
-    shape = Shape(**sweep.data["shape"])
+    shape = Shape(**sweep.data["shape"] | {"kind": DatasetKind(sweep.data["shape"]["kind"])})
     made = []
     for seed in seeds:
         name = name_of(sweep.name, trial, seed, several=len(seeds) > 1)

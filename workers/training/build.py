@@ -1,11 +1,12 @@
-"""From a validated spec to the engine's objects. ``assert_never`` makes the type checker fail where the spec has a name
-that the engine lacks."""
+"""Translates validated specs to objects of the engine. ``assert_never`` makes the type checker fail if the engine lacks
+a name that the spec has."""
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
 import engine
 from engine.nn.initializers import Initializer
@@ -13,19 +14,27 @@ from engine.nn.losses import Loss
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
 from service.datasets import BUILT_IN, Dataset, Examples
+from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
 from service.spec import schema
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
 from service.spec.validation import read_resolved
 
+_ROWS_AT_A_TIME: Final = 10_000
+"""Rows of a table to preprocess at a time: in double precision, they take many times the memory."""
+
 Trainer = engine.ClassifierTrainer | engine.GanTrainer
 
 
-def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
-    """The trainer of a spec, before its first step."""
+def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | None = None) -> Trainer:
+    """Create the trainer of a spec.
+
+    Args:
+        preprocessing: of a table.
+    """
     match resolved:
         case ClassifierSpec():
-            return _classifier(resolved, dataset)
+            return _classifier(resolved, dataset, preprocessing)
         case GanSpec():
             return _gan(resolved, dataset)
         case _:
@@ -33,7 +42,7 @@ def trainer(resolved: Spec, dataset: Dataset) -> Trainer:
 
 
 def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
-    """The reference classifier of a dataset, where this package has one."""
+    """The reference classifier of a dataset, or ``None`` if the package contains none."""
     known = BUILT_IN.get(dataset.info.name)
     if known is None or known.judge is None:
         return None
@@ -48,19 +57,28 @@ def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
     return engine.ReferenceClassifier(model, real, (low, high))
 
 
-def _classifier(resolved: ClassifierSpec, dataset: Dataset) -> engine.ClassifierTrainer:
+def _classifier(
+    resolved: ClassifierSpec, dataset: Dataset, preprocessing: Preprocessing | None
+) -> engine.ClassifierTrainer:
+    def examples(part: Examples) -> engine.ImageData | engine.TableData:
+        return _rows(dataset, part, resolved, preprocessing) if preprocessing else _images(dataset, part, resolved)
+
+    shape = (1, preprocessing.width) if preprocessing else dataset.info.image_shape
     return engine.ClassifierTrainer(
-        networks.classifier(resolved, dataset.info.image_shape, _initializer(resolved.initializer)),
-        _classifier_loss(resolved.loss),
+        networks.classifier(resolved, shape, _initializer(resolved.initializer)),
+        _classifier_loss(resolved.loss, dataset),
         _optimizer(resolved.optimizer),
         _schedule(resolved.schedule),
-        train=_images(dataset, dataset.train, resolved),
-        validation=_images(dataset, dataset.validation, resolved),
+        train=examples(dataset.train),
+        validation=examples(dataset.validation),
         epochs=resolved.epochs,
         batch_size=resolved.batch_size,
         shuffle=resolved.shuffle,
         seed=resolved.seed,
         max_shift=resolved.augmentation.max_shift,
+        flip=resolved.augmentation.flip,
+        cutout=resolved.augmentation.cutout,
+        accumulate=resolved.accumulate,
         average_decay=resolved.average_decay,
         early_stopping=_early_stopping(resolved.early_stopping),
         dtype=np.dtype(resolved.dtype.value),
@@ -74,15 +92,22 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
         _initializer(resolved.initializer),
     )
     return engine.GanTrainer(
-        networks.generator(resolved, initializer),
-        networks.discriminator(resolved, dataset.info.image_shape, initializer),
+        networks.generator(resolved, initializer, dataset.info.classes),
+        networks.discriminator(resolved, dataset.info.image_shape, initializer, dataset.info.classes),
         _optimizer(generator.optimizer or resolved.optimizer),
         _optimizer(discriminator.optimizer or resolved.optimizer),
         _schedule(generator.schedule or resolved.schedule),
         _schedule(discriminator.schedule or resolved.schedule),
         latent=networks.latent(resolved),
+        loss=_gan_loss(resolved.loss.name),
         skip_every=discriminator.skip_every,
+        critic_steps=discriminator.critic_steps,
         label_smoothing=discriminator.label_smoothing,
+        gradient_penalty=discriminator.gradient_penalty,
+        r1=discriminator.r1,
+        pack=discriminator.pack,
+        conditional=resolved.conditional,
+        accumulate=resolved.accumulate,
         reduction=resolved.loss.reduction.value,
         train=_images(dataset, dataset.train, resolved),
         epochs=resolved.epochs,
@@ -94,21 +119,60 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
     )
 
 
+def test_data(dataset: Dataset, resolved: Spec) -> engine.ImageData | None:
+    """The test part of a dataset, if it has one."""
+    return _images(dataset, dataset.test, resolved) if dataset.test is not None else None
+
+
 def _images(dataset: Dataset, part: Examples, whole: Spec) -> engine.ImageData:
     low, high = whole.dataset.scale
     return engine.ImageData(part.inputs, part.labels, scale=(low, high), classes=dataset.info.classes)
 
 
-def _classifier_loss(loss: schema.ClassifierLoss) -> Loss:
+def _rows(dataset: Dataset, part: Examples, whole: Spec, preprocessing: Preprocessing) -> engine.TableData:
+    made = np.empty((len(part), preprocessing.width), whole.dtype.value)
+    for start in range(0, len(part), _ROWS_AT_A_TIME):
+        block = slice(start, start + _ROWS_AT_A_TIME)
+        made[block] = preprocessing.apply(part.inputs[block], dataset.info.columns)
+    return engine.TableData(made, part.labels, dataset.info.classes)
+
+
+def _classifier_loss(loss: schema.ClassifierLoss, dataset: Dataset) -> Loss:
     match loss.name:
         case schema.LossName.SQUARED_ERROR:
             return engine.SquaredError(loss.reduction.value, loss.label_smoothing)
         case schema.LossName.BINARY_CROSS_ENTROPY:
             return engine.BinaryCrossEntropy(loss.reduction.value, loss.label_smoothing)
         case schema.LossName.SOFTMAX_CROSS_ENTROPY:
-            return engine.SoftmaxCrossEntropy(loss.reduction.value, loss.label_smoothing)
+            return engine.SoftmaxCrossEntropy(
+                loss.reduction.value, loss.label_smoothing, _class_weights(loss.class_weights, dataset)
+            )
         case _:
             assert_never(loss.name)
+
+
+def _class_weights(wanted: schema.ClassWeights | None, dataset: Dataset) -> NDArray[np.float64] | None:
+    match wanted:
+        case None:
+            return None
+        case schema.ClassWeights.BALANCED:
+            return engine.balanced_class_weights(dataset.train.labels, dataset.info.classes)
+        case _:
+            assert_never(wanted)
+
+
+def _gan_loss(name: schema.GanLossName) -> engine.GanLoss:
+    match name:
+        case schema.GanLossName.BINARY_CROSS_ENTROPY:
+            return engine.GanLoss.BINARY_CROSS_ENTROPY
+        case schema.GanLossName.LEAST_SQUARES:
+            return engine.GanLoss.LEAST_SQUARES
+        case schema.GanLossName.HINGE:
+            return engine.GanLoss.HINGE
+        case schema.GanLossName.WASSERSTEIN:
+            return engine.GanLoss.WASSERSTEIN
+        case _:
+            assert_never(name)
 
 
 def _early_stopping(wanted: schema.EarlyStopping | None) -> engine.EarlyStopping | None:

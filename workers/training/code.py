@@ -18,14 +18,21 @@ DECIDES_BITS: Final = (
     "engine",
     "service/datasets/builtins.py",
     "service/datasets/cache.py",
-    "service/datasets/formats",
+    "service/datasets/derived",
+    "service/datasets/formats/idx.py",
+    "service/datasets/formats/streams.py",
     "service/datasets/info.py",
     "service/datasets/repository.py",
+    "service/datasets/tables/plan.py",
+    "service/datasets/tables/preprocessing.py",
+    "service/datasets/tables/rows.py",
+    "service/datasets/tables/values.py",
     "service/models/networks.py",
     "workers/training/build.py",
     "workers/training/epochs.py",
     "workers/training/forks.py",
     "workers/training/health.py",
+    "workers/training/testing.py",
 )
 """Modules, and folders of modules."""
 

@@ -1,4 +1,4 @@
-"""Commit of an epoch: first its files, then one transaction."""
+"""The commit of an epoch: first its files, then one transaction."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from engine import ClassifierTrainer, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
+from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost
 from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position
@@ -32,11 +33,13 @@ def commit_epoch(
     steps: int,
     seconds: float,
     class_names: Sequence[str],
+    preprocessing: Preprocessing | None = None,
     hold_epoch: int | None = None,
 ) -> bool:
-    """Write the epoch's files, then commit its row. Where the lease is lost, the files are removed.
+    """Write the epoch's files, then commit its row. If the lease is lost, the files are removed.
 
     Args:
+        preprocessing: of a table; every checkpoint contains it.
         hold_epoch: the job is held after this epoch, and then has a checkpoint of it.
 
     Returns:
@@ -51,8 +54,11 @@ def commit_epoch(
         if done.is_last or done.is_best or is_held or done.epoch % run.spec.checkpoint.every_epochs == 0:
             state = trainer.state_dict()
             state.spec = run.spec.model_dump(mode="json")
+            if preprocessing is not None:
+                state.state["preprocessing"] = preprocessing.document()
             files.append(_write(run, ArtifactKind.CHECKPOINT, done.epoch, checkpoint.dumps(state)))
-        if done.is_last or done.epoch % run.spec.samples.every_epochs == 0:
+        has_samples = preprocessing is None  # rows of a table are no images
+        if has_samples and (done.is_last or done.epoch % run.spec.samples.every_epochs == 0):
             picture, samples_digest = _samples(trainer, diagnostics, run.spec.samples.count, class_names)
             files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
     except OSError:
@@ -61,7 +67,7 @@ def commit_epoch(
     record = EpochRecord(
         epoch=done.epoch,
         position=Position(step=done.step, steps=steps),
-        metrics=done.metrics,
+        metrics={**done.metrics, **done.scores},
         confusion=done.confusion.tolist() if done.confusion is not None else None,
         samples_digest=samples_digest,
         seconds=seconds,
@@ -77,7 +83,7 @@ def commit_epoch(
     try:
         orphans = run.lease.commit_epoch(record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
     except OutcomeUnknown:
-        raise  # an earlier attempt may have been committed, and its rows name the files
+        raise  # keep the files: an earlier attempt may have committed rows that name them
     except LeaseLost:
         run.discard(file.path for file in files)
         raise
@@ -93,7 +99,7 @@ def _write(run: TrainingRun, kind: ArtifactKind, epoch: int, data: bytes) -> Sto
 def _samples(
     trainer: Trainer, diagnostics: TrainingDiagnostics, count: int, class_names: Sequence[str]
 ) -> tuple[bytes, str]:
-    """A sample grid of the present network, and the digest of the arrays that it shows."""
+    """A sample grid of the current network, and the digest of the arrays that it shows."""
     match trainer:
         case ClassifierTrainer():
             shown = trainer.samples(count)

@@ -22,20 +22,28 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from service.cli.dataset_rows import dataset_rows
 from service.cli.errors import Failure
 from service.cli.target import Target, service_options
-from service.cli.text import to_json, visible
+from service.cli.text import print_rows, to_json, visible
+from service.datasets.info import Channels, OnBad, PhotoOptions
 from service.spec import metric_info
 
 _ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
+_TABLES: Final = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _SHOWN_CLASSES: Final = 10
+_SHOWN_COLUMNS: Final = 12
+_NAMED_FILES: Final = 5
 
 
-@click.command("datasets")
+@click.group("datasets", invoke_without_command=True)
 @service_options
-@click.pass_obj
-def list_datasets(target: Target) -> None:
-    """List the available datasets."""
+@click.pass_context
+def list_datasets(context: click.Context) -> None:
+    """List the available datasets, or show one."""
+    if context.invoked_subcommand is not None:
+        return
+    target = context.ensure_object(Target)
     with target.client() as client:
         found = client.datasets()
     if target.as_json:
@@ -57,28 +65,71 @@ def list_datasets(target: Target) -> None:
     console.print(table)
 
 
+@list_datasets.command("show")
+@click.argument("name")
+@service_options
+@click.pass_obj
+def show_dataset(target: Target, name: str) -> None:
+    """Show a dataset: origin, licence, versions, classes, and the columns of a table."""
+    with target.client() as client:
+        item = client.dataset(name)
+        is_table = item["kind"] == "table" and item["available"]
+        columns = client.dataset_columns(name)["columns"] if is_table else []
+    if target.as_json:
+        click.echo(to_json(item | ({"statistics": columns} if columns else {})))
+    else:
+        print_rows(dataset_rows(item, columns))
+
+
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[NAME] PATH...")
 @click.option("--name", help="Name of the dataset; the first argument otherwise.")
 @click.option("--size", help="Scale and crop image files to this size in pixels: 32, or 32x24 for width x height.")
 @click.option(
+    "--channels",
+    type=click.Choice([*Channels]),
+    help="1 stores image files in grey, 3 in colour, auto in colour if any has colours (default: auto).",
+)
+@click.option(
+    "--on-bad",
+    type=click.Choice([*OnBad]),
+    help="skip leaves out image files that are truncated or no images, and names them (default: error).",
+)
+@click.option(
     "--validation-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of each class to set aside for validation if there are no validation files (default: 0.15).",
 )
+@click.option("--target", "target_column", help="Column of a table that holds the class (default: the last one).")
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    metavar="COLUMN=TYPE",
+    help="Type of a column that is not to be detected: number, category, date or ignore. Repeatable.",
+)
 @service_options
 @click.pass_obj
 def upload(
-    target: Target, paths: tuple[Path, ...], name: str | None, size: str | None, validation_fraction: float | None
+    target: Target,
+    paths: tuple[Path, ...],
+    name: str | None,
+    size: str | None,
+    channels: Channels | None,
+    on_bad: OnBad | None,
+    validation_fraction: float | None,
+    target_column: str | None,
+    types: tuple[str, ...],
 ) -> None:
     """Upload a dataset, or a new version of one.
 
-    PATH is a folder with a folder of image files for each class, a zip or tar archive of one, an NPZ archive, or IDX
-    files (plain or gzipped): `tapeline upload photos/ --name mine --size 32`.
+    PATH is a folder with a folder of image files for each class, a zip or tar archive of one, an NPZ archive, a CSV or
+    TSV file, or IDX files (all plain or gzipped): `tapeline upload photos/ --name mine --size 32`, `tapeline upload
+    data.csv --name mine --target species`.
 
-    Folders named train and validation (or val, test) are used as such. Image files are PNG, JPEG, WebP, BMP or GIF, and
-    become greyscale. File names tell IDX files apart: "label" marks labels; "t10k", "test" or "val" marks validation
-    data.
+    Folders named train, validation (or val) and test are used as such; without a validation folder, test is used for
+    validation. Image files are PNG, JPEG, WebP, BMP or GIF. File names tell IDX files apart: "label" marks labels;
+    "t10k", "test" or "val" marks validation data.
     """
     name, paths = _named(name, paths)
     with ExitStack() as stack:
@@ -86,7 +137,7 @@ def upload(
             if len(paths) > 1:
                 raise Failure("upload one folder at a time: its folders are the classes")
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
-            by_field = {"archive": _packed(paths[0], folder / "images.tar", size)}
+            by_field = {"archive": _packed(paths[0], folder / "images.tar", size, channels, on_bad)}
         else:
             by_field = _by_field(paths)
         client = stack.enter_context(target.client())
@@ -99,16 +150,63 @@ def upload(
                 bar.update(task, description="reading")  # the service does
 
         item = client.upload(
-            name, by_field, validation_fraction=validation_fraction, size=size, on_progress=on_progress
+            name,
+            by_field,
+            validation_fraction=validation_fraction,
+            size=size,
+            channels=channels.value if channels is not None else None,
+            on_bad=on_bad.value if on_bad is not None else None,
+            target=target_column,
+            types=_types(types),
+            on_progress=on_progress,
         )
     if target.as_json:
         click.echo(to_json(item))
     else:
-        counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation images"
-        shape = " x ".join(map(str, item["image_shape"]))
-        click.echo(f"{name}: {counts} of {shape} pixels, {item['classes']} classes: {_classes(item['class_names'])}")
+        is_table = item["kind"] == "table"
+        things = "rows" if is_table else "images"
+        counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation {things}"
+        counts += f", {item['test_count']:,} test {things}," if item["test_count"] else ""
+        shape = _shape(item) + ("" if is_table else " pixels")
+        click.echo(f"{name}: {counts} of {shape}, {item['classes']} classes: {_classes(item['class_names'])}")
+        if is_table:
+            _tell_report(item)
+        if left_out := (item["report"] or {}).get("left_out"):
+            _say_left_out(left_out["count"], [f"{one['file']} {one['reason']}" for one in left_out["files"]])
         if len(item["versions"]) > 1:
             click.echo(f"it is the newest of {len(item['versions'])} versions: {', '.join(item['versions'])}")
+
+
+def _types(given: Sequence[str]) -> dict[str, str]:
+    types = {}
+    for one in given:
+        column, equals, kind = one.rpartition("=")
+        if not equals or not column:
+            raise Failure(f"--type {one}: must be COLUMN=TYPE, such as age=number")
+        types[column] = kind
+    return types
+
+
+def _tell_report(item: Mapping[str, Any]) -> None:
+    """What the import of a table decided and left out."""
+    report = item["report"] or {}
+    kinds = ", ".join(f"{visible(column['name'])} ({column['type']})" for column in item["columns"][:_SHOWN_COLUMNS])
+    more = len(item["columns"]) - _SHOWN_COLUMNS
+    click.echo(f"columns: {kinds}" + (f", and {more} more" if more > 0 else ""))
+    for note in report.get("notes", ()):
+        click.echo(f"note: {visible(note)}")
+    for one in report.get("ignored", ()):
+        click.echo(f"left out: column {visible(one['name'])} {visible(one['reason'])}")
+    if count := report.get("rejected_count"):
+        shown = "; ".join(f"line {one['line']:,} {visible(one['reason'])}" for one in report["rejected"][:5])
+        click.echo(f"rejected: {count:,} rows: {shown}" + ("; ..." if count > 5 else ""))
+
+
+def _shape(item: Mapping[str, Any]) -> str:
+    if item.get("kind") == "table":
+        count = len(item["columns"])
+        return f"{count} column" if count == 1 else f"{count} columns"
+    return " x ".join(map(str, item["image_shape"]))
 
 
 def _named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
@@ -121,9 +219,17 @@ def _named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, 
     return name or paths[0].resolve().name.partition(".")[0], paths
 
 
-def _packed(folder: Path, target: Path, size: str | None) -> Path:
+def _say_left_out(count: int, files: Sequence[str]) -> None:
+    """Name what an import left out, on stderr."""
+    more = f"\n  and {count - _NAMED_FILES:,} more" if count > _NAMED_FILES else ""
+    lines = "\n  ".join(visible(line) for line in files[:_NAMED_FILES])
+    click.echo(f"left out {count:,} that cannot be read:\n  {lines}{more}", err=True)
+
+
+def _packed(folder: Path, target: Path, size: str | None, channels: Channels | None, on_bad: OnBad | None) -> Path:
     from service.cli import packing  # here: it loads Pillow
-    from service.datasets.formats.photos import SUFFIXES, parse_size
+    from service.datasets.formats.decoding import SUFFIXES
+    from service.datasets.formats.photos import parse_size
 
     try:
         width_and_height = parse_size(size) if size is not None else None
@@ -134,7 +240,10 @@ def _packed(folder: Path, target: Path, size: str | None) -> Path:
         raise Failure(f"{folder} contains no images; files ending in {', '.join(SUFFIXES)} are read")
     with _bar(MofNCompleteColumn()) as bar:
         task = bar.add_task("packing", total=len(images))
-        packing.pack(folder, images, target, size=width_and_height, on_image=lambda: bar.advance(task))
+        options = PhotoOptions(size=width_and_height, channels=channels or Channels.AUTO, on_bad=on_bad or OnBad.ERROR)
+        left_out = packing.pack(folder, images, target, options=options, on_image=lambda: bar.advance(task))
+    if left_out:
+        _say_left_out(len(left_out), left_out)
     return target
 
 
@@ -174,7 +283,7 @@ def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
         note = item["state_reason"] or "not available"
     return (
         item["name"],
-        " x ".join(map(str, item["image_shape"])) or "broken",
+        _shape(item) or "broken",
         str(item["classes"]),
         f"{item['train_count']:,}",
         f"{item['validation_count']:,}",
@@ -187,6 +296,8 @@ def field_of(name: str) -> str:
     lower = name.lower()
     if lower.endswith(_ARCHIVES):
         return "archive"
+    if lower.endswith(_TABLES):
+        return "table"
     role = "labels" if "label" in lower else "images"
     return f"validation_{role}" if any(word in lower for word in ("t10k", "test", "val")) else role
 

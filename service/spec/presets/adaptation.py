@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, assert_never
 
 from service.spec.estimation.layer_shapes import Shape
+from service.spec.fit import UNSMOOTHED, discriminator_end
 from service.spec.schema import (
     MAX_SHOWN_PIXELS,
+    Activation,
     BatchNorm,
     ClassifierSpec,
     Conv2D,
@@ -27,6 +29,8 @@ from service.spec.schema import (
     Spec,
     Upsample2D,
 )
+from service.spec.suitability import TABLE_PRESET
+from service.states import DatasetKind
 
 MAX_LAYER_WEIGHTS: Final = 2**23
 """The most weights that a preset gives one layer."""
@@ -39,6 +43,12 @@ LARGEST_SEEN: Final = 15 * 15
 LARGEST_BASE: Final = 8 * 8
 """A generator begins with an image no larger than this, where the data's sides can be halved as often."""
 
+SMALLEST_BATCH: Final = 16
+LARGEST_BATCH: Final = 512
+FEWEST_EPOCHS: Final = 4
+VISITED_ROWS: Final = 2_000_000
+"""Rows of a table that are trained on, those of all epochs counted, if that leaves enough epochs."""
+
 P = TypeVar("P", bound=Part)
 L = TypeVar("L", bound=Part)
 
@@ -50,6 +60,8 @@ def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shap
         spec: resolved.
         document: the spec as it was sent; what it names stays.
     """
+    if spec.preset == TABLE_PRESET and shape.kind is DatasetKind.TABLE:
+        spec = _for_rows(spec, document, shape)
     spec = _fewer_at_a_time(spec, document, shape)
     match spec:
         case ClassifierSpec():
@@ -61,10 +73,23 @@ def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shap
             if "layers" not in _object(document, "generator"):
                 generator = _with(generator, layers=_generator(generator.layers, shape))
             if "layers" not in _object(document, "discriminator"):
-                discriminator = _with(discriminator, layers=_discriminator(discriminator.layers, shape))
+                layers = _discriminator(discriminator.layers, shape)
+                discriminator = _with(discriminator, layers=_ending(layers, discriminator_end(spec.loss.name)))
+            if "label_smoothing" not in _object(document, "discriminator") and spec.loss.name in UNSMOOTHED:
+                discriminator = _with(discriminator, label_smoothing=0.0)
             return _with(spec, generator=generator, discriminator=discriminator)
         case _:
             assert_never(spec)
+
+
+def _for_rows(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
+    """Larger batches and fewer epochs for more rows: some thousand steps train a small network."""
+    if "batch_size" not in document:
+        wanted = max(SMALLEST_BATCH, min(shape.train_count // 40, LARGEST_BATCH))
+        spec = _with(spec, batch_size=2 ** (wanted.bit_length() - 1))
+    if "epochs" not in document:
+        spec = _with(spec, epochs=max(FEWEST_EPOCHS, min(spec.epochs, VISITED_ROWS // max(1, shape.train_count))))
+    return spec
 
 
 def _fewer_at_a_time(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
@@ -96,6 +121,11 @@ def _discriminator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
     return [*seen, *_narrowed(layers[_flattened(layers) :], numbers)]
 
 
+def _ending(layers: Sequence[Layer], activation: Activation) -> list[Layer]:
+    """The layers with this activation at their end."""
+    return [*layers[:-1], _with(layers[-1], activation=activation)]
+
+
 def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
     if isinstance(layers[-1], Dense):
         return _narrowed([*layers[:-1], _with(layers[-1], units=shape.pixels)], 1)
@@ -119,7 +149,7 @@ def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
         if left > 1:
             filters = _at_most(conv.filters, MAX_LAYER_NUMBERS, each=rows * columns * (4 if doublings else 1))
             made += [_with(conv, filters=filters, kernel=min(conv.kernel, rows, columns)), norm]
-    return [*made, _with(drawn, kernel=min(drawn.kernel, rows, columns))]
+    return [*made, _with(drawn, filters=shape.channels, kernel=min(drawn.kernel, rows, columns))]
 
 
 def _looking(

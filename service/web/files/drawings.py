@@ -17,9 +17,9 @@ from service.errors import JobNotFound
 from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import listing, lookup
-from service.pictures import grids
+from service.pictures import films, grids
 from service.spec.schema import Kind
-from service.states import Severity
+from service.states import DatasetKind, Severity
 from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
@@ -52,7 +52,7 @@ class Drawings:
         self._repository, self._database, self._artifacts = repository, database, artifacts
         self._preview = functools.lru_cache(_MAX_PREVIEWS)(self._draw_preview)
 
-    def film(self, job: Job, fmt: grids.FilmFormat) -> Picture:
+    def film(self, job: Job, fmt: films.FilmFormat) -> Picture:
         """All samples of a job, one after the other."""
         with self._database.read() as session:
             rows = lookup.artifacts(session, job.id, ArtifactKind.SAMPLE)
@@ -60,9 +60,10 @@ class Drawings:
             raise Problem("not_yet", "the job has no samples yet: the first ones are made at the end of an epoch")
 
         def draw() -> bytes:
-            return grids.film(_Files(self._artifacts, rows), epochs=[row.epoch for row in rows], fmt=fmt)
+            pngs, epochs = _Files(self._artifacts, rows), [row.epoch for row in rows]
+            return films.film(pngs, epochs=epochs, fmt=fmt, is_colour=self._is_colour(job))
 
-        return self._kept(job.id, "samples", rows[-1].epoch, fmt, draw)
+        return self.kept(job.id, "samples", rows[-1].epoch, fmt, draw)
 
     def verdicts(self, job: Job, sample: Artifact) -> Picture:
         """A GAN's samples with what the judge takes them for: it said so when they were made, and they keep it."""
@@ -106,7 +107,7 @@ class Drawings:
                     job.kind, table.epochs, table.series, title=title, fmt=fmt, best_epoch=job.best_epoch, marks=marks
                 )
 
-            return self._kept(job.id, which, rows[-1].epoch, fmt, draw)
+            return self.kept(job.id, which, rows[-1].epoch, fmt, draw)
         measured = [row for row in rows if row.confusion is not None]
         if not measured:
             raise Problem("not_yet", "the job has no confusion matrix yet: it is computed at the end of an epoch")
@@ -120,16 +121,18 @@ class Drawings:
             fitting = names if names is not None and len(names) == len(matrix) else None
             return plots.confusion(matrix, class_names=fitting, title=f"{title}, epoch {last.epoch}", fmt=fmt)
 
-        return self._kept(job.id, which, last.epoch, fmt, draw_confusion)
+        return self.kept(job.id, which, last.epoch, fmt, draw_confusion)
 
     def preview(self, info: datasets.DatasetInfo) -> Picture:
         """A few pictures of each class of a dataset that is here."""
+        require_images(info)
         require_here(info)
         with _drawing:
             return self._preview(info)
 
     def validation_picture(self, info: datasets.DatasetInfo, index: int) -> Picture:
         """One picture of the validation split, as it is."""
+        require_images(info)
         require_here(info)
         dataset = self._repository.load(info)
         return picture(grids.image_png(dataset.validation.inputs[index]))
@@ -137,13 +140,20 @@ class Drawings:
     def _draw_preview(self, info: datasets.DatasetInfo) -> Picture:
         return picture(grids.preview_png(self._repository.load(info), scale=2))
 
+    def _is_colour(self, job: Job) -> bool:
+        try:
+            return len(self._repository.of_job(job).image_shape) > 2
+        except datasets.DatasetError:  # a folder that was removed since; those in colour are uploads, which stay
+            return False
+
     def _class_names(self, job: Job) -> tuple[str, ...] | None:
         try:
             return self._repository.of_job(job).class_names
         except datasets.DatasetError:  # it may have been removed since; the numbers do
             return None
 
-    def _kept(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
+    def kept(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
+        """What ``draw`` gives, kept for the next time under its name and epoch."""
         version = f"{epoch:06d}.{suffix}"
         with _drawing:
             data = self._artifacts.recall(job_id, name, version)
@@ -174,6 +184,16 @@ def require_here(info: datasets.DatasetInfo) -> None:
         raise Problem(
             "not_yet", "the dataset is not downloaded yet: a worker downloads it for the first job that uses it"
         )
+
+
+def require_images(info: datasets.DatasetInfo) -> None:
+    """Rows of a table have no picture.
+
+    Raises:
+        Problem: the dataset is a table.
+    """
+    if info.kind is DatasetKind.TABLE:
+        raise Problem("not_found", f"{info.name} is a table: there are no images of it")
 
 
 class _Files(Sequence[bytes]):

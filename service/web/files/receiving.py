@@ -11,14 +11,27 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Final, cast
 
 from flask import request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from service.datasets.formats.photos import parse_size
-from service.datasets.importer import DEFAULT_FRACTION, FIELDS, UploadRefused
-from service.datasets.info import ImportedDataset, Size
+from service.datasets.formats.photos import SATURATED, parse_size
+from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
+from service.datasets.importer import FIELDS as IMAGE_FIELDS
+from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions, TableOptions
 from service.datasets.sandbox import import_in_sandbox
+from service.datasets.tables.detection import ColumnType
+from service.datasets.tables.plan import TABLE
+from service.spec.strict_json import parse_json
 from service.web.middleware.problems import Problem
 from service.web.server import arrivals
 
@@ -35,6 +48,8 @@ MAX_CONCURRENT_UPLOADS: Final = 32
 MAX_CONCURRENT_IMPORTS: Final = 4
 """Each takes a core for as long."""
 _importing: Final = threading.BoundedSemaphore(MAX_CONCURRENT_IMPORTS)
+FIELDS: Final = (*IMAGE_FIELDS, TABLE)
+"""The fields of the form that hold files."""
 
 _File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "binary"})]
 
@@ -44,8 +59,12 @@ def _sized(text: str) -> str:
     return text
 
 
+def _types(text: Any) -> Any:
+    return parse_json(text.encode()) if isinstance(text, str) else text
+
+
 class UploadForm(BaseModel):
-    """A dataset: an archive of image files, one NPZ archive, or IDX files, plain or gzipped."""
+    """A dataset: a table, an archive of image files, one NPZ archive, or IDX files, plain or gzipped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -62,23 +81,59 @@ class UploadForm(BaseModel):
         description="For an archive of image files: scale each to cover this size in pixels, and crop evenly. `32`, or "
         "`32x24` for width x height. Required if the images have several sizes.",
     )
+    channels: Channels = Field(
+        Channels.AUTO,
+        description="For an archive of image files: `1` stores them in grey, `3` in colour. `auto` stores them in "
+        f"colour if any image has a pixel whose red, green and blue differ by more than {SATURATED} of 255, so that "
+        "tinted scans and the noise of JPEG stay grey.",
+    )
+    on_bad: OnBad = Field(
+        OnBad.ERROR,
+        description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged "
+        "or no images; `skip` leaves these out, and `report` in the answer counts and names them.",
+    )
     archive: _File = Field(
         None,
         description="A zip or tar file (also gzipped) of PNG, JPEG, WebP, BMP or GIF files with a folder for each "
-        "class, optionally under `train/` and `validation/` (or `val/`, `test/`); folder names become class names. "
+        "class, optionally under `train/`, `validation/` (or `val/`) and `test/`; folder names become class names. "
+        "Without a validation folder, `test/` is used for validation; otherwise training never sees it. "
         "Or an NPZ file with the arrays `images` and `labels`, and optionally `validation_images` and "
         "`validation_labels`; names such as `x_train` and `y_test` are accepted. Images have the shape (count, rows, "
-        "columns) and are integers from 0 to 255, or floats in [0, 1]. Labels are integers from 0 to 255.",
+        "columns) or (count, rows, columns, 3) and are integers from 0 to 255, or floats in [0, 1]. "
+        "Labels are integers from 0 to 255.",
     )
     images: _File = Field(None, description="IDX file with the shape (count, rows, columns).")
     labels: _File = Field(None, description="IDX file with the shape (count).")
     validation_images: _File = None
     validation_labels: _File = None
+    table: _File = Field(
+        None,
+        description="A CSV or TSV file, plain or gzipped, with the names of the columns in its first line. Delimiter, "
+        "encoding and the types of the columns are detected. Empty fields, `NA`, `NaN`, `null`, `?` and `-` are "
+        "missing values.",
+    )
+    target: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
+        None, description="The column of a table that holds the class (default: the last one)."
+    )
+    types: Annotated[dict[str, ColumnType], BeforeValidator(_types)] | None = Field(
+        None,
+        description="Types of columns of a table that are not to be detected, as JSON: "
+        '`{"age": "number", "id": "ignore"}`. A type is `number`, `category`, `date` or `ignore`. Rows with another '
+        "value in a number or date column are rejected.",
+    )
 
     @property
-    def width_and_height(self) -> Size | None:
-        """What ``size`` says."""
-        return None if self.size is None else parse_size(self.size)
+    def table_options(self) -> TableOptions | None:
+        """What is said about a table."""
+        if self.target is None and not self.types:
+            return None
+        return TableOptions(target=self.target, types={name: kind.value for name, kind in (self.types or {}).items()})
+
+    @property
+    def photo_options(self) -> PhotoOptions:
+        """How an archive of image files is to be read."""
+        size = None if self.size is None else parse_size(self.size)
+        return PhotoOptions(size=size, channels=self.channels, on_bad=self.on_bad)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -87,11 +142,16 @@ class UploadForm(BaseModel):
 
 
 def import_files(
-    files: Mapping[str, Path], folder: Path, *, fraction: float | None, size: Size | None
+    files: Mapping[str, Path],
+    folder: Path,
+    *,
+    fraction: float | None,
+    photos: PhotoOptions,
+    table: TableOptions | None = None,
 ) -> ImportedDataset:
     """Import an upload in a sandbox; only so many at a time."""
     with _importing:
-        return import_in_sandbox(files, folder, fraction=fraction, size=size)
+        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table)
 
 
 class UploadSlots:
@@ -203,6 +263,13 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
                     detail = "is missing"
                 case "string_pattern_mismatch":
                     detail = "must be 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
+                case _ if name == "types":
+                    allowed = ", ".join(ColumnType)
+                    detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
+                case _ if name == "target":
+                    detail = "must be the name of a column"
+                case "enum":
+                    detail = f"must be {item['ctx']['expected']}"
                 case _ if name == "size":
                     detail = f"must be a width such as 32, or width and height such as 32x24: {item['msg']}"
                 case _:
@@ -211,7 +278,9 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
     if faults:
         raise UploadRefused(faults)
     if not form.files:
-        detail = "is missing: send an archive of images, an NPZ file, or IDX files as images and labels"
+        detail = (
+            "is missing: send an archive of images, an NPZ file, a CSV file as table, or IDX files as images and labels"
+        )
         raise UploadRefused({"archive": detail})
     return form
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, ParamSpec, TypeVar, assert_never
@@ -19,18 +19,24 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from engine import EngineError, GradientTape, Sequential, Tensor, checkpoint, generator_for, ops
+from engine.data import one_hot
 from service.datasets import Dataset
+from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
 from service.spec.schema import ClassifierSpec, Distribution, GanSpec, Spec
 from service.spec.validation import read_resolved
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore
 from service.storage.tables import Artifact
+from service.web.inference import evaluating
+from service.web.inference.evaluating import Calibration, Importances
 
 Array = NDArray[Any]
 
 _KEPT_BYTES: Final = 256 * 2**20
 """Of networks that are ready: hundreds of the presets', or three of the largest that a spec may ask for."""
 _KEPT_TABLES_BYTES: Final = 64 * 2**20
+_KEPT_IMPORTANCES: Final = 64
+"""Checkpoints whose columns were shuffled."""
 MAX_CONCURRENT_PREDICTIONS: Final = 4
 """Requests that compute: more would only share the cores, and need memory each."""
 _BATCH: Final = 500
@@ -47,6 +53,8 @@ class LoadedModel:
 
     spec: Spec
     network: Sequential
+    preprocessing: Preprocessing | None = None
+    """Of a network for tables."""
 
     @property
     def size_bytes(self) -> int:
@@ -80,7 +88,7 @@ class Inference:
         self._artifacts = artifacts
         self._ready = _kept(
             self._load,
-            key=lambda row, image_shape: row.id,
+            key=lambda row, image_shape, classes: row.id,
             most_bytes=_KEPT_BYTES,
             size_bytes=lambda ready: ready.size_bytes,
         )
@@ -90,29 +98,39 @@ class Inference:
             most_bytes=_KEPT_TABLES_BYTES,
             size_bytes=lambda table: table.probabilities.nbytes,
         )
+        self._importances = _kept(
+            self._shuffle, key=lambda row, ready, dataset: row.id, most_bytes=_KEPT_IMPORTANCES, size_bytes=lambda _: 1
+        )
         self._computing = threading.BoundedSemaphore(MAX_CONCURRENT_PREDICTIONS)
 
-    def ready(self, row: Artifact, image_shape: Sequence[int]) -> LoadedModel:
+    def ready(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
         """The network of a checkpoint.
 
         Args:
-            image_shape: (rows, columns) of the dataset's pictures.
+            image_shape: (rows, columns) of the dataset's pictures, in colour (rows, columns, 3).
+            classes: of the dataset: a conditional generator is given one.
 
         Raises:
             ArtifactDamaged: the file is missing, is not what was written, or does not fit such pictures.
         """
-        return self._ready(row, image_shape)
+        return self._ready(row, image_shape, classes)
 
-    def predict(self, ready: LoadedModel, levels: Array) -> Predictions:
-        """What a classifier takes pictures (n, rows, columns) of levels from 0 to 255 for."""
+    def predict(
+        self, ready: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None
+    ) -> Predictions:
+        """What a classifier takes pictures (n, *image_shape) of levels from 0 to 255 for, or rows of a table.
+
+        Args:
+            columns: what the columns of a table are, where not as in its preprocessing.
+        """
         with self._computing, _overflowing():
-            outputs = [ready.network(inputs) for inputs in _parts(ready, levels)]
+            outputs = [ready.network(part) for part in _parts(ready, inputs, columns)]
         raw = np.nan_to_num(np.concatenate([np.asarray(part) for part in outputs]))
         # Squared error also trains networks without a last activation, towards 0 and 1.
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
     def saliency(self, ready: LoadedModel, levels: Array, classes: Array) -> Array:
-        """How the logit of each picture's class changes with each pixel (n, rows, columns), black being 0 and white 1.
+        """How the logit of each picture's class changes with each number (n, *image_shape), black being 0 and white 1.
 
         Simonyan et al. 2014 (arXiv:1312.6034), section 3: the gradient with respect to the input, here with its sign.
         """
@@ -130,10 +148,17 @@ class Inference:
                 start += len(inputs)
         return np.nan_to_num(np.concatenate(gradients)).reshape(levels.shape)
 
-    def generate(self, ready: LoadedModel, latent: Array) -> Array:
-        """Levels from 0 to 255 (n, pixels) that a generator makes of points (n, dim) of the latent space."""
+    def generate(self, ready: LoadedModel, latent: Array, labels: Array | None = None) -> Array:
+        """Levels from 0 to 255 (n, pixels) that a generator makes of points (n, dim) of the latent space.
+
+        Args:
+            labels: of a conditional GAN, the class of each.
+        """
         low, high = ready.spec.dataset.scale
         noise = latent.astype(ready.network.dtype)
+        if labels is not None:
+            classes = one_hot(labels, ready.network.inputs - noise.shape[1], noise.dtype)
+            noise = np.concatenate([noise, classes], axis=1)
         with self._computing, _overflowing():
             made = [np.asarray(ready.network(noise[part])) for part in _slices(ready.network, len(noise))]
         return np.nan_to_num(np.clip((np.concatenate(made) - low) * (255 / (high - low)), 0, 255))
@@ -161,18 +186,31 @@ class Inference:
         """What a classifier takes the validation pictures for, kept for the next time."""
         return self._tables(row, ready, dataset)
 
-    def _evaluate(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
-        return self.predict(ready, dataset.validation.inputs)
+    def calibration(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Calibration:
+        """How the confidence of validation predictions goes with their accuracy."""
+        return evaluating.calibration(self.validation(row, ready, dataset), dataset.validation.labels)
 
-    def _load(self, row: Artifact, image_shape: Sequence[int]) -> LoadedModel:
+    def importances(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
+        """How important each column of a table is, kept for the next time."""
+        return self._importances(row, ready, dataset)
+
+    def _shuffle(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
+        return evaluating.importances(self, ready, dataset)
+
+    def _evaluate(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
+        return self.predict(ready, dataset.validation.inputs, dataset.info.columns or None)
+
+    def _load(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
         state = checkpoint.loads(self._artifacts.read(row.path, row.sha256))
         try:
             spec = read_resolved(state.spec)
+            preprocessing = _preprocessing(state.state)
+            image_shape = (1, preprocessing.width) if preprocessing is not None else image_shape
             match spec:
                 case ClassifierSpec():
                     network, prefix = networks.classifier(spec, image_shape, _empty), ""
                 case GanSpec():
-                    network, prefix = networks.generator(spec, _empty), "generator."
+                    network, prefix = networks.generator(spec, _empty, classes), "generator."
                     if network.units != math.prod(image_shape):
                         raise ArtifactDamaged(row.path, f"it makes {network.units} pixels, not {image_shape}")
                 case _:
@@ -181,7 +219,11 @@ class Inference:
             network.load_state_dict(state.tensors, prefix)
         except EngineError as error:
             raise ArtifactDamaged(row.path, str(error)) from error
-        return LoadedModel(spec, network)
+        return LoadedModel(spec, network, preprocessing)
+
+
+def _preprocessing(state: Mapping[str, Any]) -> Preprocessing | None:
+    return Preprocessing.read(state["preprocessing"]) if "preprocessing" in state else None
 
 
 def _empty(shape: tuple[int, ...], rng: np.random.Generator, dtype: Any) -> Array:
@@ -207,8 +249,12 @@ def _overflowing() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def _parts(ready: LoadedModel, levels: Array) -> Iterator[Array]:
-    """Pictures as the network is given them, so many at a time, by the same operations as in training."""
+def _parts(ready: LoadedModel, levels: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[Array]:
+    """Pictures or rows as the network is given them, so many at a time, by the same operations as in training."""
+    if ready.preprocessing is not None:
+        for part in _slices(ready.network, len(levels)):
+            yield ready.preprocessing.apply(levels[part], columns).astype(ready.network.dtype)
+        return
     low, high = ready.spec.dataset.scale
     rows = levels.reshape(len(levels), -1)
     for part in _slices(ready.network, len(rows)):

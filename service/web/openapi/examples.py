@@ -20,6 +20,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
             "layers": [{"units": 256, "activation": "relu"}, {"units": 10, "activation": "softmax"}],
         },
         "gan": {"kind": "gan", "epochs": 20, "name": "digits", "tags": ["demo"]},
+        "folds": {"kind": "classifier", "dataset": {"folds": 5}},
         "names": {"kind": "classifier", "dataset": "mnist", "optimizer": "adam"},
     },
     "ForkRequest": {
@@ -55,9 +56,11 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
 PATHS: Final = {
     "job_id": "job_01J00000000000000000000000",
     "artifact_id": "art_01J00000000000000000000000",
+    "group": "folds_01J00000000000000000000000",
     "sweep_id": "swp_01J00000000000000000000000",
     "key_id": "key_0123456789ab",
     "form": "png",
+    "target": "onnx",
     "true": "4",
     "predicted": "9",
     "name": "mnist-10k",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field
 
@@ -10,32 +11,48 @@ from service.diagnosis.class_scores import class_scores
 from service.web.schemas.base import Answer
 
 
+class UnknownValue(Answer):
+    """A value of a row that is none of its column's categories, and was treated as missing."""
+
+    row: int = Field(description="Index of the row, from 0.")
+    column: str
+    value: str
+
+
 class PredictAnswer(Answer):
-    """The predictions of a classifier, in the order of the images."""
+    """The predictions of a classifier, in the order of the images or rows."""
 
     probabilities: list[list[float]] = Field(
         description="Probability of each class, in [0, 1]. With softmax they add up to 1; with sigmoid they are "
         "independent."
     )
-    classes: list[int] = Field(description="The most probable class of each image.")
+    classes: list[int] = Field(description="The most probable class of each image or row.")
     class_names: list[str]
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
-    seen: list[list[list[float]]] | None = Field(
-        None, description="With `explain`: the preprocessed images, as rows of numbers in [0, 1]."
+    unknown_values: list[UnknownValue] | None = Field(
+        None, description="With `rows`: values that are no category of their column and were treated as missing."
     )
-    saliency: list[list[list[float]]] | None = Field(
+    absent_columns: dict[str, int] | None = Field(
+        None, description="With `rows`: columns that rows leave out, treated as missing, with the number of these rows."
+    )
+    seen: list[list[list[float | list[float]]]] | None = Field(
         None,
-        description="With `explain`: the gradient of the predicted class's logit with respect to each pixel (0 black, "
-        "1 "
-        "white). Positive values: brightness there increases the logit.",
+        description="With `explain`: the preprocessed images, as rows of numbers in [0, 1]; in colour a pixel is a "
+        "list of red, green and blue.",
+    )
+    saliency: list[list[list[float | list[float]]]] | None = Field(
+        None,
+        description="With `explain`: the gradient of the predicted class's logit with respect to each number of `seen` "
+        "(0 black, 1 white). Positive values: brightness there increases the logit.",
     )
 
 
 class GenerateAnswer(Answer):
     """Generated images."""
 
-    images: list[str] | list[list[list[float]]] = Field(
-        description="PNGs in base64, or rows of numbers in [0, 1], where 0 is black."
+    images: list[str] | list[list[list[float | list[float]]]] = Field(
+        description="PNGs in base64, or rows of numbers in [0, 1], where 0 is black; in colour a pixel is a list of "
+        "red, green and blue."
     )
     latent: list[list[float]] | None = Field(None, description="With `with_latent`: the latent points of the images.")
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
@@ -89,7 +106,8 @@ class ConfusionCell(Answer):
     count: int = Field(description="Number of images in the cell; at most `limit` are returned.")
     indices: list[int] = Field(description="Indices in the validation split, from 0.")
     confidences: list[float] = Field(description="Probability of the predicted class.")
-    images: list[str] = Field(description="PNGs in base64.")
+    images: list[str] = Field(description="PNGs in base64; none of a table.")
+    rows: list[dict[str, Any]] | None = Field(None, description="Of a table: the rows, as values by column.")
 
 
 class Mistake(Answer):
@@ -100,7 +118,8 @@ class Mistake(Answer):
     predicted_class: int
     confidence: float = Field(description="Probability of the predicted class, in [0, 1].")
     true_confidence: float = Field(description="Probability of the true class.")
-    image: str = Field(description="A PNG in base64.")
+    image: str | None = Field(description="A PNG in base64; null for a row of a table.")
+    row: dict[str, Any] | None = Field(None, description="Of a table: the row, as values by column.")
 
 
 class MistakeList(Answer):
@@ -111,3 +130,41 @@ class MistakeList(Answer):
     validation_count: int = Field(description="Images in the validation split.")
     class_names: list[str]
     data: list[Mistake]
+
+
+class CalibrationBin(Answer):
+    """Validation predictions of about the same confidence."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None = Field(description="Mean probability of the predicted class; null: the bin is empty.")
+    accuracy: float | None = Field(description="Share of correct predictions; null: the bin is empty.")
+
+
+class CalibrationAnswer(Answer):
+    """How confidence and accuracy go together."""
+
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    validation_count: int
+    expected_error: float = Field(
+        description="Expected calibration error: the mean distance of confidence and accuracy over all predictions."
+    )
+    bins: list[CalibrationBin] = Field(description="Ten, from 0 to 1.")
+
+
+class ColumnImportance(Answer):
+    """How important one column is."""
+
+    column: str
+    mean: float = Field(description="Accuracy that is lost when the column is shuffled; negative: gained.")
+    deviation: float = Field(description="Standard deviation over the repeats.")
+
+
+class ImportanceAnswer(Answer):
+    """How important each column of a table is."""
+
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    accuracy: float = Field(description="On the rows that were used, with all columns as they are.")
+    rows: int = Field(description="Validation rows that were used.")
+    columns: list[ColumnImportance] = Field(description="In the order of the dataset.")

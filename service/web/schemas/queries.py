@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from service.access.audit import AuditAction
+from service.datasets.exploration.explorer import PartName
 from service.jobs.events import MAX_SEQ, EventType, Level
 from service.jobs.queries import columns, files, sorting
 from service.jobs.queries.columns import UnknownColumn
@@ -109,6 +110,9 @@ class FilterQuery(Query):
     parent: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
         None, description="Id of a job: selects its forks and reproductions."
     )
+    fold_group: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="Selects the jobs of one cross-validation: `fold_group` of any of them."
+    )
     starred: bool | None = None
     without: Annotated[list[Lacking], BeforeValidator(split)] = Field(
         default=[], description="Jobs without these, repeated or comma-separated."
@@ -117,7 +121,9 @@ class FilterQuery(Query):
     @property
     def wanted(self) -> JobFilter:
         """The filter for the database."""
-        same = self.model_dump(include={"kind", "name", "preset", "dataset", "spec", "parent", "starred", "without"})
+        same = self.model_dump(
+            include={"kind", "name", "preset", "dataset", "spec", "parent", "fold_group", "starred", "without"}
+        )
         return JobFilter(status=self.status or None, tags=self.tag, text=self.q, **same)
 
 
@@ -177,6 +183,7 @@ class NewQuery(Query):
     """The initial spec of a new job."""
 
     like: JobId | None = Field(None, description="Id of a job whose spec to copy.")
+    dataset: Text | None = Field(None, description="Name of a dataset to train on.")
 
 
 class EventQuery(Query):
@@ -278,6 +285,39 @@ class MistakesQuery(Query):
 
     checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest`, or an epoch number.")
     limit: int = Field(24, ge=1, le=256)
+
+
+class ExportQuery(Query):
+    """Which checkpoint to export, and under which license."""
+
+    checkpoint: WhichCheckpoint = Field(
+        "best", description="`best`, `latest`, or an epoch number. `tensorboard` always has all epochs."
+    )
+    license: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}$")] | None = Field(
+        None,
+        description="License of the model, an SPDX identifier such as `mit`, for the model card of `huggingface`. "
+        "Default: that of the dataset.",
+    )
+    v: Text | None = Field(None, description="Ignored; a new value makes a browser load the file again.")
+
+
+class ExamplesQuery(Query):
+    """Which examples of a dataset to return."""
+
+    part: PartName = PartName.TRAIN
+    label: Annotated[Annotated[int, Field(ge=0, le=255)] | None, BeforeValidator(_blank_is_none)] = Field(
+        None, alias="class", description="Index of a class: only its examples."
+    )
+    limit: int = Field(24, ge=1, le=100)
+    cursor: Annotated[str, StringConstraints(pattern=r"^\d{1,9}$")] | None = Field(
+        None, description="`next_cursor` of the previous page."
+    )
+
+
+class CheckpointQuery(Query):
+    """Which checkpoint to evaluate."""
+
+    checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest`, or an epoch number.")
 
 
 class SampleQuery(Query):

@@ -1,7 +1,8 @@
-// The images behind a cell of the confusion matrix.
+// The images or rows behind a cell of the confusion matrix.
 import { $, announce, h, percent } from "./dom.js";
 import { call } from "./api.js";
 import { turns } from "./latest.js";
+import { rowsTable } from "./rows-table.js";
 import { view } from "./viewer.js";
 
 export function wireConfusion(job) {
@@ -26,8 +27,11 @@ export function wireConfusion(job) {
       };
       $("#behind-title").textContent = title;
       const order = actual === predicted ? "least confident first" : "most confident first";
-      $("#behind-about").textContent = `Checkpoint of epoch ${cell.checkpoint}, ${order}${cell.images.length < cell.count ? `: ${cell.images.length} of ${cell.count}` : ""}.`;
-      $("#behind-images").replaceChildren(
+      $("#behind-about").textContent = `Checkpoint of epoch ${cell.checkpoint}, ${order}${cell.indices.length < cell.count ? `: ${cell.indices.length} of ${cell.count}` : ""}.`;
+      const isRight = actual === predicted;
+      const rows = cell.rows?.map((row, place) => ({ row, cells: [percent(cell.confidences[place])] }));
+      if (rows) $("#behind-images").replaceChildren(rowsTable([isRight ? "Probability" : "Probability of the predicted class"], rows));
+      else $("#behind-images").replaceChildren(
         ...cell.images.map((image, place) =>
           h(
             "button",

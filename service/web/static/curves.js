@@ -8,11 +8,13 @@ import { seriesIndexes } from "./palette.js";
 // In this order; what fits nowhere gets a chart of its own. The first ones are always open, the others on demand.
 const GROUPS = [
   ["loss", /^(train|val)_loss$/, true],
-  ["accuracy", /accuracy$/, true],
+  ["accuracy", /^(train|val)_accuracy$/, true],
   ["GAN losses", /^[gd]_loss$/, true],
   ["discriminator outputs", /^d_(real|fake)$/, true],
   ["Fréchet distance", /^frechet_distance$/, true],
   ["samples by the reference classifier", /^(mode_coverage|class_entropy|min_class_share|confidence|sample_diversity)$/, true],
+  ["balanced accuracy, F1, ROC AUC", /^val_(balanced_accuracy|macro_f1|roc_auc)$/, false],
+  ["log loss", /^val_log_loss$/, false],
   ["learning rate", /learning_rate$/, false],
   ["gradient norm", /^([gd]_)?grad_norm$/, false],
   ["gradient norm by layer", /^grad_norm\//, false],

@@ -1,10 +1,11 @@
 // Uploads a dataset, and deletes one.
-import { $, $$, announce, counted } from "./dom.js";
+import { $, $$, announce, counted, h } from "./dom.js";
 import { call } from "./api.js";
 import { confirmed, faultsOf } from "./dialogs.js";
 import { tar } from "./tar.js";
 
 const IMAGE = /\.(png|jpe?g|jpe|webp|bmp|gif)$/i;
+const TABLE = /\.(csv|tsv|txt)(\.gz)?$/i;
 const HIDDEN = /(^|\/)(\.|__MACOSX)/;
 
 const upload = $("#upload");
@@ -15,7 +16,7 @@ if (upload) {
     for (const label of $$("[data-format]", upload)) {
       const isSelected = label.dataset.format.split(" ").includes($("#format").value);
       label.hidden = !isSelected;
-      $("input", label).disabled = !isSelected;
+      $("input, select", label).disabled = !isSelected;
     }
   };
   const choose = (format) => {
@@ -25,7 +26,7 @@ if (upload) {
   // The name is a folder's, as far as a name may be so.
   const propose = (name) => {
     const field = $("[name=name]", upload);
-    field.value ||= name.replace(/\.(tar\.gz|tgz|tar|zip|npz)$/i, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 64);
+    field.value ||= name.replace(/\.(tar\.gz|tgz|tar|zip|npz|(csv|tsv|txt)(\.gz)?)$/i, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 64);
   };
   const takeFolder = (files) => {
     chosen = files.filter(({ path }) => IMAGE.test(path) && !HIDDEN.test(path)).sort((one, other) => (one.path < other.path ? -1 : 1));
@@ -38,6 +39,19 @@ if (upload) {
   showFormat();
   $("#folder").addEventListener("change", ({ target }) => takeFolder([...target.files].map((file) => ({ path: file.webkitRelativePath, file }))));
   $("[name=archive]", upload).addEventListener("change", ({ target }) => target.files[0] && propose(target.files[0].name));
+
+  $("[name=table]", upload).addEventListener("change", ({ target }) => {
+    if (!target.files[0]) return;
+    propose(target.files[0].name);
+    readHeader(target.files[0]);
+  });
+  // Offers the columns as targets, as far as the first line of a plain file tells.
+  async function readHeader(file) {
+    const [line] = (await file.slice(0, 65536).text()).split(/\r?\n/);
+    const delimiter = ["\t", ";", "|", ","].find((one) => line.includes(one)) ?? ",";
+    const isText = !/[\u0000-\u0008]/.test(line);
+    $("#table-columns").replaceChildren(...(isText ? line.split(delimiter) : []).slice(0, 200).map((name) => h("option", { value: name.trim().replace(/^"|"$/g, "") })));
+  }
 
   const card = upload.closest(".card");
   card.addEventListener("dragover", (event) => {
@@ -53,8 +67,10 @@ if (upload) {
       choose("folder");
       takeFolder((await Promise.all(entries.map(filesOf))).flat());
     } else if (event.dataTransfer.files.length) {
-      choose("archive");
-      $("[name=archive]", upload).files = event.dataTransfer.files;
+      const format = TABLE.test(event.dataTransfer.files[0].name) ? "table" : "archive";
+      choose(format);
+      $(`[name=${format}]`, upload).files = event.dataTransfer.files;
+      if (format === "table") readHeader(event.dataTransfer.files[0]);
       propose(event.dataTransfer.files[0].name);
     }
   });
@@ -66,7 +82,7 @@ if (upload) {
     $("#upload-busy").hidden = false;
     $("#upload-error").hidden = true;
     try {
-      location.assign((await call("/datasets", { method: "POST", body: body() })).urls.self);
+      location.assign((await call("/datasets", { method: "POST", body: body() })).urls.page);
     } catch (error) {
       $("#upload-error").textContent = error.problem ? [error.problem.title, faultsOf(error)].filter(Boolean).join(" ") : error.message;
       $("#upload-error").hidden = false;
@@ -109,7 +125,7 @@ $("#delete-dataset")?.addEventListener("click", async ({ target }) => {
   if (!(await confirmed($("#confirm")))) return;
   try {
     await call(target.dataset.address, { method: "DELETE" });
-    location.assign("/datasets");
+    location.assign("/ui/datasets");
   } catch (error) {
     announce(error.message, "error");
   }

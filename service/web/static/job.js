@@ -8,6 +8,7 @@ import { view, viewAgain } from "./viewer.js";
 import { wireMistakes } from "./mistakes.js";
 import { wireActions } from "./actions.js";
 import { wireConfusion } from "./confusion.js";
+import { wireEvaluation } from "./evaluation.js";
 import { refresh } from "./live.js";
 
 const job = JSON.parse($("#job").textContent);
@@ -49,6 +50,7 @@ $("#compare-epochs").addEventListener("click", ({ currentTarget: button }) => {
 });
 
 const mistakes = wireMistakes(job);
+const evaluation = wireEvaluation(job);
 
 let source = null;
 let after = job.last_seq;
@@ -79,6 +81,7 @@ function follow() {
       $("#play-link").hidden = false;
       if (!news.best) return;
       mistakes.renew();
+      evaluation.renew();
       if (curves.table) curves.table.best_epoch = news.epoch;
     },
     status: (news) => {

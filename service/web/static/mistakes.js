@@ -3,6 +3,7 @@
 import { $, h, percent, throttle } from "./dom.js";
 import { call } from "./api.js";
 import { latest } from "./latest.js";
+import { rowsTable } from "./rows-table.js";
 import { view } from "./viewer.js";
 
 const FIRST = 24;
@@ -39,16 +40,19 @@ export function wireMistakes(job) {
     $("#mistakes-of").textContent = `best checkpoint, epoch ${checkpoint}`;
     $("#mistakes-state").hidden = false;
     $("#mistakes-state").textContent = count
-      ? `${count} of ${all} validation images are classified wrongly (${percent(count / all)}). ${data.length < count ? `The ${data.length} most confident mistakes:` : ""}`
-      : `All ${all} validation images are classified correctly.`;
+      ? `${count} of ${all} validation ${job.is_table ? "rows" : "images"} are classified wrongly (${percent(count / all)}). ${data.length < count ? `The ${data.length} most confident mistakes:` : ""}`
+      : `All ${all} validation ${job.is_table ? "rows" : "images"} are classified correctly.`;
     const focused = document.activeElement?.closest("#mistakes [data-index]")?.dataset.index;
-    $("#mistakes-images").replaceChildren(...data.map((item, place) => thumbnail(item, place)));
+    if (job.is_table) $("#mistakes-images").replaceChildren(...(data.length ? [rowsTable(["True", "Predicted"], data.map(asRow))] : []));
+    else $("#mistakes-images").replaceChildren(...data.map((item, place) => thumbnail(item, place)));
     if (focused) $(`#mistakes [data-index="${focused}"]`)?.focus({ preventScroll: true });
     $("#mistakes-more").hidden = data.length >= Math.min(count, MOST);
   }
 
   const name = (label) => found.class_names[label] ?? String(label);
   const about = (item) => `True ${name(item.true_class)}, predicted ${name(item.predicted_class)}`;
+
+  const asRow = (item) => ({ row: item.row, cells: [name(item.true_class), h("span", {}, h("strong", {}, name(item.predicted_class)), ` ${(100 * item.confidence).toFixed(0)}%`)] });
 
   function thumbnail(item, place) {
     return h(

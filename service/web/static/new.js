@@ -18,7 +18,7 @@ const form = new SchemaForm(parts, {
   pinned: ["/dataset/name", "/optimizer/learning_rate"],
   onchange: () => take(form.sent),
 });
-const cards = new PresetCards(presets, choose);
+const cards = new PresetCards(presets, choose, new Set(datasets.filter(({ kind }) => kind === "table").map(({ name }) => name)));
 const editor = new Editor({ changed: take, broken });
 const bases = new Map(); // preset and dataset -> the preset's spec for that dataset, once the service has told
 let turn = 0;
@@ -38,7 +38,8 @@ function choose(kind, preset) {
   const before = structuredClone(form.sent);
   const kept = Object.fromEntries(KEPT.filter((name) => name in before && (name !== "dataset" || before.kind === kind)).map((name) => [name, before[name]]));
   if (typeof kept.dataset === "object") kept.dataset = { name: kept.dataset.name ?? form.value(["dataset", "name"]) };
-  take({ kind, ...(cards.find(kind, preset).is_default ? {} : { preset }), ...kept });
+  const isDefault = cards.of({ kind, ...kept }).name === preset;
+  take({ kind, ...(isDefault ? {} : { preset }), ...kept });
   const lost = Object.keys(before).filter((name) => !["kind", "preset", ...KEPT].includes(name));
   $("#discarded").replaceChildren(...(lost.length ? [`Your changes to ${lost.join(", ")} were discarded. `, h("button", { type: "button", class: "slim", onclick: () => take(before) }, "Undo")] : []));
 }
@@ -68,7 +69,7 @@ function draw(preset) {
   }
   form.sync();
   markSections($("#sections"), form.sent);
-  $("#dataset-about").replaceChildren(...aboutDataset(datasets.find(({ name }) => name === form.value(["dataset", "name"]))), " ", h("a", { href: "/datasets" }, "All datasets"));
+  $("#dataset-about").replaceChildren(...aboutDataset(datasets.find(({ name }) => name === form.value(["dataset", "name"]))), " ", h("a", { href: "/ui/datasets" }, "All datasets"));
 }
 
 // A preset's last layers are made for the dataset: the service tells which they are.
@@ -172,7 +173,8 @@ onRestored(() => {
 });
 $("#find").addEventListener("input", () => filterFields($("#sections"), $("#find").value, $("#found")));
 
-const like = new URLSearchParams(location.search).get("like");
+const asked = new URLSearchParams(location.search);
+const like = asked.get("like");
 if (like) {
   try {
     const { spec } = await call(`/jobs/${encodeURIComponent(like)}`);
@@ -181,4 +183,5 @@ if (like) {
     announce(`The spec of the other job could not be loaded. ${error.message}`, "error");
     take({ kind: "classifier" });
   }
-} else take({ kind: "classifier" });
+} else if (asked.get("dataset")) take({ kind: "classifier", dataset: { name: asked.get("dataset") } });
+else take({ kind: "classifier" });

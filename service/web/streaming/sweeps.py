@@ -28,11 +28,11 @@ def follow_sweep(
     *,
     after: int,
     connection: socket.socket | None,
-    may_go_on: Callable[[], bool],
+    may_continue: Callable[[], bool],
 ) -> Iterator[str]:
     """The text of one client's stream: a snapshot, the log from ``after`` on, then what happens, until the sweep has
     ended and all was sent."""
-    allowed = Permission(may_go_on)
+    allowed = Permission(may_continue)
     with hub.occupied():
         yield f"retry: {RETRY_MS}\nevent: snapshot\ndata: {dump(snapshot.model_dump(mode='json'))}\n\n"
         sent, written = min(after, snapshot.last_seq), time.monotonic()

@@ -139,6 +139,9 @@ def test_a_run_resumed_after_any_epoch_gives_the_same_bits(settings: str, dtype)
 
 VARIANTS = {
     "shifts": lambda: {"max_shift": 1},
+    "flips": lambda: {"flip": True},
+    "cutouts": lambda: {"cutout": 2},
+    "all augmentations": lambda: {"max_shift": 1, "flip": True, "cutout": 2},
     "averaged weights": lambda: {"average_decay": 0.9},
     "early stopping": lambda: {
         "epochs": 9,

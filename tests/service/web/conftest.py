@@ -59,6 +59,7 @@ class PlayedWorker:
         checkpoint: bytes | None = None,
         health: Sequence[Finding] = (),
         verdicts: grids.Verdicts | None = None,
+        sample: bytes | None = None,
         used: Usage | None = None,
     ) -> None:
         assert self.held is not None
@@ -68,7 +69,7 @@ class PlayedWorker:
         files = [
             self.artifacts.write(job_id, ArtifactKind.CHECKPOINT, epoch, lease, data),
             self.artifacts.write(
-                job_id, ArtifactKind.SAMPLE, epoch, lease, grids.sample_grid(noise, verdicts=verdicts)
+                job_id, ArtifactKind.SAMPLE, epoch, lease, sample or grids.sample_grid(noise, verdicts=verdicts)
             ),
         ]
         record = EpochRecord(

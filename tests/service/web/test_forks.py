@@ -273,7 +273,7 @@ def test_what_is_deleted_before_it_is_copied_is_not_reproduced(
     client, worker = either_app.test_client(), play(either_app)
     original = trained(client, worker, submit)
     services = either_app.extensions[EXTENSION]
-    monkeypatch.setattr(services.quotas, "new_job", lambda _: actions.remove(services.database, original))
+    monkeypatch.setattr(services.quotas, "new_jobs", lambda *_: actions.remove(services.database, original))
     made = client.post(f"/jobs/{original}/reproduce")
     assert (made.status_code, made.json["code"]) == (404, "job_not_found")
     assert client.get("/jobs").json["data"] == []

@@ -16,6 +16,16 @@ WITHOUT_EFFECT = {
     "service.datasets.download": "what it fetches has a known digest",
     "service.datasets.errors": "errors",
     "service.datasets.failures": "errors",
+    "service.datasets.formats": "a list of names",
+    "service.datasets.formats.archives": "what an import makes has a digest",
+    "service.datasets.formats.decoding": "what an import makes has a digest",
+    "service.datasets.formats.delimited": "what an import makes has a digest",
+    "service.datasets.formats.npz": "what an import makes has a digest",
+    "service.datasets.formats.photos": "what an import makes has a digest",
+    "service.datasets.importer": "what an import makes has a digest",
+    "service.datasets.tables": "a list of names",
+    "service.datasets.tables.detection": "what an import makes has a digest",
+    "service.datasets.tables.importing": "what an import makes has a digest",
     "service.models": "a list of names",
 }
 """Modules that training imports, and that change no bit of a result."""

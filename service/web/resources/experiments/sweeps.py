@@ -220,7 +220,7 @@ def stream(sweep_id: str, query: StreamQuery) -> Response:
         snapshot,
         after=after or 0,
         connection=connection(),
-        may_go_on=still_open(),
+        may_continue=still_open(),
     )
     return as_stream(text, close)
 

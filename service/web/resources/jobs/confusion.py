@@ -1,4 +1,4 @@
-"""The confusion matrix, the images behind each of its numbers, and the most confident mistakes."""
+"""The confusion matrix, the images or rows behind each of its numbers, and the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from flask import Blueprint, Response
 from numpy.typing import NDArray
 
 from service.datasets import DatasetInfo
+from service.datasets.tables.rows import named_row
 from service.pictures import grids
 from service.spec.schema import Kind
 from service.storage.tables import Artifact, Epoch
 from service.web.endpoints import endpoint
 from service.web.files import downloads
-from service.web.files.drawings import picture, require_here
+from service.web.files.drawings import picture, require_here, require_images
 from service.web.inference import loading
 from service.web.inference.loading import class_names, dataset_of, inference, job_of, with_network
 from service.web.middleware.problems import Problem
@@ -40,7 +41,8 @@ class _Cell:
     count: int
     indices: NDArray[np.int64]
     confidences: NDArray[Any]
-    images: NDArray[np.uint8]
+    inputs: NDArray[Any]
+    """Images, or rows of a table."""
 
 
 @blueprint.get("/jobs/<job_id>/confusion")
@@ -64,13 +66,16 @@ def cell(job_id: str, true: int, predicted: int, query: CellQuery) -> ConfusionC
     checkpoint evaluates the whole validation split.
     """
     found = _find(job_id, true, predicted, query)
-    images = [base64.b64encode(grids.image_png(image)).decode() for image in found.images]
+    columns = dataset_of(job_of(job_id, Kind.CLASSIFIER)).columns
+    rows = [named_row(values, columns) for values in found.inputs] if columns else None
+    images = [] if columns else [_encoded(image) for image in found.inputs]
     return ConfusionCell(
         checkpoint=found.epoch,
         count=found.count,
         indices=found.indices.tolist(),
         confidences=found.confidences.tolist(),
         images=images,
+        rows=rows,
     )
 
 
@@ -89,10 +94,12 @@ def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Re
     found = _find(job_id, true, predicted, query)
     if not found.count:
         raise Problem("not_found", f"no validation image of class {true} is predicted as class {predicted}")
-    shown = len(found.images)
-    names = dataset_of(job_of(job_id, Kind.CLASSIFIER)).class_names
+    shown = len(found.inputs)
+    info = dataset_of(job_of(job_id, Kind.CLASSIFIER))
+    require_images(info)
+    names = info.class_names
     data = grids.prediction_grid(
-        found.images, [true] * shown, [predicted] * shown, found.confidences, class_names=names
+        found.inputs, [true] * shown, [predicted] * shown, found.confidences, class_names=names
     )
     return downloads.send_picture(picture(data), "image/png")
 
@@ -133,7 +140,8 @@ def _mistakes(ready: LoadedModel, row: Artifact, info: DatasetInfo, limit: int) 
                 predicted_class=int(found.classes[index]),
                 confidence=float(found.probabilities[index, found.classes[index]]),
                 true_confidence=float(found.probabilities[index, labels[index]]),
-                image=base64.b64encode(grids.image_png(dataset.validation.inputs[index])).decode(),
+                image=None if info.columns else _encoded(dataset.validation.inputs[index]),
+                row=named_row(dataset.validation.inputs[index], info.columns) if info.columns else None,
             )
             for index in shown
         ],
@@ -165,5 +173,9 @@ def _look(ready: LoadedModel, row: Artifact, info: DatasetInfo, true: int, predi
         count=len(inside),
         indices=indices,
         confidences=sure[order],
-        images=dataset.validation.inputs[indices],
+        inputs=dataset.validation.inputs[indices],
     )
+
+
+def _encoded(image: NDArray[np.uint8]) -> str:
+    return base64.b64encode(grids.image_png(image)).decode()

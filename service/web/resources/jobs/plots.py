@@ -10,13 +10,16 @@ from service.jobs.queries import lookup
 from service.web.endpoints import endpoint
 from service.web.files import downloads
 from service.web.files.drawings import Format, Plot
+from service.web.inference import loading
 from service.web.middleware.problems import Problem
+from service.web.resources.jobs import evaluation
 from service.web.schemas.queries import PictureQuery
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("plots", __name__)
 
 TAG: Final = "Files"
+_PLOTS: Final = ("curves", "confusion", "calibration", "importance")
 _MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
 
 
@@ -28,12 +31,17 @@ _MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
     query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
-    problems=("job_not_found", "not_yet"),
+    problems=(*loading.PROBLEMS, "not_found", "dataset_unavailable"),
 )
 def plot(job_id: str, which: str, form: str) -> Response:
-    """Draw a plot: `curves` or `confusion`, as `.png` or `.svg`."""
+    """Draw a plot: `curves`, `confusion`, `calibration` or (of a table) `importance`, as `.png` or `.svg`.
+
+    `calibration` and `importance` are those of the best checkpoint.
+    """
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
-    if which not in ("curves", "confusion") or form not in _MEDIA:
-        raise Problem("not_found", "there is no such plot; available: curves and confusion, as .png or .svg")
+    if which not in _PLOTS or form not in _MEDIA:
+        raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")
+    if which in ("calibration", "importance"):
+        return downloads.send_picture(evaluation.plot(job, which, cast(Format, form)), _MEDIA[form])
     return downloads.send_picture(services().drawings.plot(job, cast(Plot, which), cast(Format, form)), _MEDIA[form])

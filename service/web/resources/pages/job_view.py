@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from flask import Blueprint, Response
 
-from service.datasets import BUILT_IN
+from service.datasets import BUILT_IN, DatasetError
+from service.datasets.tables.values import written
 from service.jobs import events
 from service.jobs.events import EventType, Wanted
-from service.jobs.queries import lineage, lookup
+from service.jobs.queries import files, folds, lineage, lookup
 from service.spec.schema import Kind
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Epoch, Job
 from service.web.answers import as_page
 from service.web.endpoints import endpoint
-from service.web.inference.loading import class_names
+from service.web.inference.loading import class_names, dataset_of, is_table
 from service.web.resources.pages import tiles
 from service.web.schemas.epochs import event_document
-from service.web.schemas.files import artifact_item, checkpoint_items
+from service.web.schemas.files import checkpoint_items
+from service.web.schemas.folds import FoldSet
 from service.web.schemas.inference import ConfusionMatrix
 from service.web.schemas.jobs import job_detail
 from service.web.services import owner, services
@@ -53,10 +55,12 @@ def job(job_id: str) -> Response:
         row = lookup.get(session, job_id, owner=owner())
         checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
         samples = lookup.artifacts(session, job_id, ArtifactKind.SAMPLE)
+        file_count = files.totals(session, job_id).count()
         last = session.get(Epoch, (job_id, row.epoch))
         history = events.select_from_log(session, job_id, Wanted(types=_TOLD), before=events.MAX_SEQ, limit=_HISTORY)
         resumed = events.resumed(session, job_id)
         parent = lineage.parent(session, row, owner=owner())
+        fold_set = folds.jobs(session, row.fold_group, owner=owner()) if row.fold_group is not None else []
         children, children_count = lineage.children(session, job_id, owner=owner(), limit=_CHILDREN)
     shown = job_detail(row)
     facts = {
@@ -70,6 +74,7 @@ def job(job_id: str) -> Response:
         "resumed": resumed,
         "judged": _is_judged(row),
         "checkpoints": len(checkpoints),
+        "is_table": is_table(row),
     }
     return as_page(
         "job.html",
@@ -81,12 +86,13 @@ def job(job_id: str) -> Response:
         tiles=tiles.metric_tiles(row),
         resources=tiles.resource_tiles(row, last),
         checkpoints=checkpoint_items(row, checkpoints)[::-1],
-        artifacts=[artifact_item(artifact) for artifact in (*checkpoints, *samples)],
+        artifact_count=file_count,
         confusion=_confusion(row, last),
         history=[event_document(event, job_id=job_id) for event in reversed(history)],
         reasons=_REASONS,
         resumed=resumed,
         parent=parent,
+        folds=FoldSet.of(str(row.fold_group), fold_set) if fold_set else None,
         children=children,
         children_count=children_count,
     )
@@ -110,8 +116,44 @@ def play(job_id: str) -> Response:
         "seed": row.resolved["seed"],
         "latent": row.resolved.get("latent"),
         "class_names": class_names(row, None),
+        "colour": _is_colour(row),
+        "fields": _fields(row),
     }
     return as_page("play.html", job=shown, facts=facts)
+
+
+def _is_colour(row: Job) -> bool:
+    try:
+        return len(dataset_of(row).image_shape) > 2
+    except DatasetError:
+        return False
+
+
+def _fields(job: Job) -> list[dict[str, Any]] | None:
+    """The columns of a table that a row has, with a usual value of each; ``None``: the job is trained on images."""
+    if not is_table(job):
+        return None
+    try:
+        known = {column["name"]: column for column in dataset_of(job).columns}
+    except DatasetError:
+        known = {}
+    fitted = (job.provenance or {}).get("preprocessing", {"columns": []})["columns"]
+    return [_field(column, known.get(column["name"], {})) for column in fitted]
+
+
+def _field(column: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    field = {"name": column["name"], "type": column["type"]}
+    if "categories" in column:
+        return field | {"categories": column["categories"], "usual": column["categories"][0]}
+    ends = [known[name] for name in ("min", "max") if name in known]
+    if column["type"] == "date":
+        usual, shown = (
+            written(round(column["mean"]), column["format"]),
+            [written(end, column["format"]) for end in ends],
+        )
+    else:
+        usual, shown = f"{column['mean']:.4g}", [f"{end:.6g}" for end in ends]
+    return field | {"usual": usual, "range": " to ".join(shown)}
 
 
 def _is_judged(row: Job) -> bool:

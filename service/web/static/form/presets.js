@@ -1,11 +1,14 @@
 // What to train and where to start: the kinds, and a card for each preset with what it is, reaches and takes.
 import { $, $$, capital, describe, duration, h, metric, percent, words } from "../dom.js";
 
+const TABLE_PRESET = "table";
 const KINDS = { classifier: "Classifier", gan: "GAN" };
 
 export class PresetCards {
   // presets: as GET /presets lists them; selected(kind, preset): somebody picked one.
-  constructor(presets, selected) {
+  // tables: names of datasets that are tables, whose classifiers start from another preset.
+  constructor(presets, selected, tables) {
+    this.tables = tables;
     this.presets = presets;
     this.selected = selected;
     const kinds = [...new Set(presets.map((preset) => preset.kind))];
@@ -21,8 +24,10 @@ export class PresetCards {
   }
 
   // The preset that a spec starts from; none where its kind or preset is unknown.
-  of({ kind, preset }) {
-    return preset === undefined ? this.defaultOf(kind) : this.find(kind, preset);
+  of({ kind, preset, dataset }) {
+    if (preset !== undefined) return this.find(kind, preset);
+    const isTable = this.tables.has(typeof dataset === "string" ? dataset : dataset?.name);
+    return (isTable && this.find(kind, TABLE_PRESET)) || this.defaultOf(kind);
   }
 
   show(preset) {
@@ -37,13 +42,13 @@ export class PresetCards {
 
   card({ kind, name, is_default, summary, reaches }) {
     const [first] = reaches;
-    const info = describe(first.metric);
+    const info = first && describe(first.metric);
     return h("div", { class: "preset" },
       h("button", { type: "button", value: name, "aria-label": `Preset ${name}${is_default ? ", default" : ""}`, "aria-describedby": `preset-${name}`, onclick: () => this.selected(kind, name) },
         h("strong", {}, name), is_default ? h("span", { class: "tag" }, "default") : null),
       h("div", { class: "about", id: `preset-${name}` },
         h("p", {}, summary),
-        h("table", {},
+        first && h("table", {},
           h("caption", { title: `${info.description} Measured on one core.` }, `${capital(info.label)}${info.goal === "minimize" ? " (lower is better)" : ""}, time on one core`),
           h("tbody", {}, reaches.map((item) => h("tr", {}, h("th", { scope: "row" }, item.dataset), h("td", { class: "number" }, short(item)), h("td", { class: "number" }, item.seconds < 1 ? "< 1 s" : duration(item.seconds))))))));
   }

@@ -9,7 +9,8 @@ const SECTIONS = [
   ["Training", ["batch_size", "optimizer", "schedule", "loss", "augmentation", "early_stopping", "average_decay", "shuffle"]],
   ["Checkpoints and samples", ["checkpoint", "samples"]],
   ["Health checks", ["health"]],
-  ["Labels, queue, data range", ["tags", "priority", "dataset", "dtype"]],
+  ["Data range, validation, folds", ["dataset"]],
+  ["Labels, queue, precision", ["tags", "priority", "dtype"]],
 ];
 const LABELS = { "optimizer/learning_rate": "Learning rate", "dataset/name": "Dataset" };
 

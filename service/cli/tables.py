@@ -1,0 +1,72 @@
+"""Prediction of the rows of a CSV file, and its output as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from service.cli.errors import Failure
+from service.datasets.errors import DatasetBroken
+from service.datasets.formats.delimited import DelimitedFile, open_delimited
+
+SUFFIXES: Final = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+ROWS_AT_A_TIME: Final = 500
+_MAX_BYTES: Final = 2**40
+
+Predict = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]
+"""Sends rows (column to value) to the service; returns its response."""
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file name has the suffix of a table."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def predict(path: Path, output: TextIO, ask: Predict) -> Mapping[str, Any]:
+    """Write the rows of a file with predictions and probabilities appended; returns the totals of the responses.
+
+    Raises:
+        Failure: the file cannot be read; it names the line.
+    """
+    try:
+        table = open_delimited(path, max_bytes=_MAX_BYTES).check()
+        return _predict(table, output, ask)
+    except DatasetBroken as error:
+        raise Failure(f"{path}: {error.reason}") from error
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror or error}") from error
+
+
+def _predict(table: DelimitedFile, output: TextIO, ask: Predict) -> Mapping[str, Any]:
+    writer = csv.writer(output, lineterminator="\n")
+    total: dict[str, Any] = {"rows": 0, "unknown_values": 0, "absent_columns": {}, "checkpoint": None}
+    read = _rows(table)
+    while rows := list(islice(read, ROWS_AT_A_TIME)):
+        answer = ask([dict(zip(table.header, row, strict=True)) for row in rows])
+        names = answer["class_names"]
+        if not total["rows"]:
+            writer.writerow([*table.header, "prediction", "probability", *(f"probability of {name}" for name in names)])
+        for row, number, shares in zip(rows, answer["classes"], answer["probabilities"], strict=True):
+            writer.writerow([*row, names[number], f"{shares[number]:.6g}", *(f"{share:.6g}" for share in shares)])
+        total["rows"] += len(rows)
+        total["unknown_values"] += len(answer.get("unknown_values") or ())
+        for name, count in (answer.get("absent_columns") or {}).items():
+            total["absent_columns"][name] = total["absent_columns"].get(name, 0) + count
+        total["checkpoint"] = answer["checkpoint"]
+    if not total["rows"]:
+        raise Failure(f"{table.path}: has a header, but no rows")
+    return total
+
+
+def _rows(table: DelimitedFile) -> Iterator[list[str]]:
+    if len(set(table.header)) < len(table.header):
+        raise Failure(f"{table.path}: two columns have the same name")
+    for line, fields in table.rows():
+        if isinstance(fields, str):
+            raise Failure(f"{table.path}: line {line:,} {fields}")
+        if len(fields) != len(table.header):
+            raise Failure(f"{table.path}: line {line:,} has {len(fields)} fields instead of {len(table.header)}")
+        yield fields

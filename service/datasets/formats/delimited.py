@@ -1,0 +1,303 @@
+"""CSV and TSV files from strangers, plain or gzipped, row by row.
+
+The file is read more than once: its first part to learn encoding, delimiter and header, the whole to check the bytes
+(``check``), then its rows as often as needed (``rows``). Lines and rows have a greatest length, so memory does not
+grow with what a file contains. Parsing is that of the standard library's ``csv``, which reads a gigabyte in half a
+minute.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from service.datasets.errors import DatasetBroken
+from service.datasets.formats.streams import CHUNK, Gunzip, Readable
+
+MAX_LINE_BYTES: Final = CHUNK
+MAX_FIELD: Final = 100_000
+"""Characters of one field."""
+MAX_ROW: Final = 4 * 2**20
+"""Characters of one row, which quoted fields may spread over several lines."""
+DELIMITERS: Final = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
+_SAMPLED_LINES: Final = 100
+_HEAD_BYTES: Final = 2**16
+_GZIP: Final = b"\x1f\x8b"
+_BOMS: Final = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""In this order: the mark of UTF-32 begins as that of UTF-16."""
+_UNDEFINED: Final = bytes((0x81, 0x8D, 0x8F, 0x90, 0x9D))
+"""Bytes that Windows-1252 does not have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelimitedFile:
+    """A CSV file, as far as its first lines tell.
+
+    Attributes:
+        encoding: Python's name; that of an 8-bit file without a byte order mark is settled by ``check``.
+        ends_in_cr: lines end as they did on early Macintosh computers.
+        header: the fields of the first row.
+    """
+
+    path: Path
+    max_bytes: int
+    is_gzipped: bool
+    encoding: str
+    ends_in_cr: bool
+    delimiter: str
+    header: tuple[str, ...]
+
+    def rows(self) -> Iterator[tuple[int, list[str] | str]]:
+        """The rows below the header: the number of the line that each begins in, and its fields, or what is wrong.
+
+        Empty lines are left out.
+
+        Raises:
+            DatasetBroken: the rest cannot be told apart any more.
+        """
+        feed = _Lines(self)
+        reader = csv.reader(feed, delimiter=self.delimiter, strict=True, skipinitialspace=True)
+        csv.field_size_limit(MAX_FIELD)
+        is_header = True
+        while True:
+            line = reader.line_num + 1
+            feed.pending = 0
+            try:
+                fields: list[str] | str = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                fields = self._reason(line, str(error))
+            if is_header:
+                is_header = not fields  # empty lines before the header
+            elif fields:
+                yield line, fields
+
+    def check(self) -> DelimitedFile:
+        """Read all bytes: the file with its encoding settled.
+
+        Raises:
+            DatasetBroken: NUL bytes, several encodings, a line that is too long, a damaged gzip file.
+        """
+        if not self.encoding.startswith("utf-8"):
+            for _ in _Lines(self):
+                pass
+            return self
+        first_utf8 = first_other = 0
+        has_undefined = False
+        for start, text in _whole_lines(self):
+            if b"\0" in text:
+                raise self._broken(start + text[: text.index(b"\0")].count(b"\n"), "contains a NUL byte; is it text?")
+            if text.isascii():
+                continue
+            for number, line in enumerate(text.split(b"\n"), start):
+                if line.isascii():
+                    continue
+                try:
+                    line.decode("utf-8")
+                    first_utf8 = first_utf8 or number
+                except UnicodeDecodeError:
+                    first_other = first_other or number
+                    has_undefined = has_undefined or bool(line.translate(None, delete=_NOT_UNDEFINED))
+                if first_utf8 and first_other:
+                    detail = f"is not UTF-8, but line {first_utf8:,} is: the file mixes encodings; save it as UTF-8"
+                    raise self._broken(first_other, detail)
+        if not first_other:
+            return self
+        if self.encoding == "utf-8-sig":
+            raise self._broken(first_other, "is not UTF-8, though the file begins with the mark of UTF-8")
+        return replace(self, encoding="latin-1" if has_undefined else "cp1252")
+
+    def _reason(self, line: int, error: str) -> str:
+        """What is wrong with a row; where the parser lost its way it is the whole file."""
+        if "field limit" in error:
+            detail = f"has a field of more than {MAX_FIELD:,} characters; is a quotation mark missing at its end?"
+            raise self._broken(line, detail)
+        if "unexpected end" in error:
+            raise self._broken(line, "opens a quotation mark that is never closed")
+        return "has characters after a quotation mark" if "expected after" in error else "has a line break in a field"
+
+    def _broken(self, line: int, detail: str) -> DatasetBroken:
+        return DatasetBroken(self.path, f"line {line:,} {detail}")
+
+
+_NOT_UNDEFINED: Final = bytes(byte for byte in range(256) if byte not in _UNDEFINED)
+
+
+def open_delimited(path: Path, *, max_bytes: int) -> DelimitedFile:
+    """Learn encoding, delimiter and header from the first 64 KiB.
+
+    Args:
+        max_bytes: what the file may unpack to.
+
+    Raises:
+        DatasetBroken: it is no table, as far as these tell.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:4] == b"PK\x03\x04":
+        raise DatasetBroken(path, "is a zip archive or a spreadsheet; save the table as CSV, plain or gzipped")
+    plain = DelimitedFile(
+        path=path,
+        max_bytes=max_bytes,
+        is_gzipped=start.startswith(_GZIP),
+        encoding="utf-8",
+        ends_in_cr=False,
+        delimiter=",",
+        header=(),
+    )
+    head = b""
+    for piece in _pieces(plain, _HEAD_BYTES):
+        head += piece
+        if len(head) >= _HEAD_BYTES:
+            break
+    if not head.strip():
+        raise DatasetBroken(path, "is empty")
+    encoding = next((name for mark, name in _BOMS.items() if head.startswith(mark)), _guessed(head))
+    if encoding == "utf-32":
+        raise DatasetBroken(path, "is encoded as UTF-32; save it as UTF-8")
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    text = decoder.decode(head, final=len(head) < _HEAD_BYTES)
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise DatasetBroken(path, f"line {line:,} contains a NUL byte; is it text?")
+    ends_in_cr = "\n" not in text and "\r" in text
+    if ends_in_cr:
+        text = text.replace("\r", "\n")
+    lines = text.split("\n")
+    complete = lines[:-1] if len(head) >= _HEAD_BYTES and len(lines) > 1 else lines
+    delimiter = _delimiter([f"{line}\n" for line in complete[:_SAMPLED_LINES]])
+    found = replace(plain, encoding=encoding, ends_in_cr=ends_in_cr, delimiter=delimiter)
+    feed = _Lines(found)
+    csv.field_size_limit(MAX_FIELD)
+    reader = csv.reader(feed, delimiter=delimiter, strict=True, skipinitialspace=True)
+    try:
+        header = next((row for row in reader if row), [])
+    except csv.Error as error:
+        raise DatasetBroken(path, f"line {reader.line_num:,}: {found._reason(1, str(error))}") from error
+    return replace(found, header=tuple(name.strip() for name in header))
+
+
+def _guessed(head: bytes) -> str:
+    """UTF-8, unless every other byte is zero, as in UTF-16 without a mark."""
+    for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        half = head[offset:1024:2]
+        if len(half) > 3 and half.count(0) > 0.7 * len(half) and not head[1 - offset : 1024 : 2].count(0):
+            return name
+    return "utf-8"
+
+
+def _delimiter(sample: list[str]) -> str:
+    """The one that gives most rows the width of the header; among several, the widest."""
+    best, most = ",", (0.0, 1)
+    for delimiter in DELIMITERS:
+        try:
+            reader = csv.reader(sample, delimiter=delimiter, skipinitialspace=True)
+            widths = [len(row) for row in reader if row]
+        except csv.Error:
+            continue
+        if widths and widths[0] > 1:
+            score = (round(widths.count(widths[0]) / len(widths), 2), widths[0])
+            best, most = (delimiter, score) if score > most else (best, most)
+    return best
+
+
+class _Lines:
+    """The lines of a file as text. ``pending`` counts characters since it was last set to 0.
+
+    Raises:
+        DatasetBroken: while it is read: a line or a row that is too long, bytes of another encoding, NUL.
+    """
+
+    def __init__(self, file: DelimitedFile) -> None:
+        self._file, self.pending = file, 0
+        self._lines = self._read()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.pending += len(line)
+        if self.pending > MAX_ROW:
+            detail = f"a row has more than {MAX_ROW:,} characters; is a quotation mark missing?"
+            raise DatasetBroken(self._file.path, detail)
+        return line
+
+    def _read(self) -> Iterator[str]:
+        file = self._file
+        errors = (
+            "replace" if file.encoding.startswith("utf-8") else "strict"
+        )  # before ``check``, only the header is read
+        decoder, rest, number = codecs.getincrementaldecoder(file.encoding)(errors), "", 1
+        for piece in _pieces(file):
+            try:
+                text = decoder.decode(piece)
+            except UnicodeDecodeError as error:
+                raise file._broken(number, f"and what follows is not {file.encoding.upper()}") from error
+            if file.ends_in_cr:
+                text = text.replace("\r", "\n")
+            if "\0" in text:
+                raise file._broken(number + text[: text.index("\0")].count("\n"), "contains a NUL; is it text?")
+            lines = text.split("\n")
+            lines[0] = rest + lines[0]
+            rest = lines.pop()
+            if len(rest) > MAX_LINE_BYTES:
+                raise _too_long(file, number + len(lines))
+            number += len(lines)
+            for line in lines:
+                yield f"{line}\n"
+        try:
+            rest += decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            raise file._broken(number, f"ends inside a character of {file.encoding.upper()}") from error
+        if rest:
+            yield rest
+
+
+def _whole_lines(file: DelimitedFile) -> Iterator[tuple[int, bytes]]:
+    """Bytes that end with a line, and the number of the first line in them."""
+    number, rest = 1, b""
+    for piece in _pieces(file):
+        text = rest + (piece.replace(b"\r", b"\n") if file.ends_in_cr else piece)
+        end = text.rfind(b"\n") + 1
+        if len(text) - end > MAX_LINE_BYTES:
+            if b"\0" in text[end:]:
+                raise file._broken(number, "contains a NUL byte; is it text?")
+            raise _too_long(file, number + text.count(b"\n"))
+        if end:
+            yield number, text[:end]
+            number += text.count(b"\n", 0, end)
+        rest = text[end:]
+    if rest:
+        yield number, rest
+
+
+def _too_long(file: DelimitedFile, number: int) -> DatasetBroken:
+    return file._broken(number, f"has more than {MAX_LINE_BYTES:,} bytes; rows must be on lines of their own")
+
+
+def _pieces(file: DelimitedFile, size: int = CHUNK // 4) -> Iterator[bytes]:
+    """The unpacked bytes."""
+    total = 0
+    try:
+        with file.path.open("rb") as opened:
+            stream: Readable = Gunzip(opened) if file.is_gzipped else opened
+            while piece := stream.read(size):
+                total += len(piece)
+                if total > file.max_bytes:
+                    raise DatasetBroken(file.path, f"has more than {file.max_bytes:,} bytes, unpacked")
+                yield piece
+    except (zlib.error, EOFError) as error:
+        reason = str(error) or "it ends too early"
+        raise DatasetBroken(file.path, f"is damaged: the gzip data cannot be unpacked ({reason})") from error

@@ -1,0 +1,346 @@
+"""Imports a table: a CSV or TSV file becomes four arrays, a description of its columns, and a report.
+
+The file is read three times, a block of rows at a time: for its bytes, to learn what the columns are, and to write the
+arrays. So memory does not grow with the file; only the labels are kept, a few bytes a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from service.datasets.errors import DatasetBroken
+from service.datasets.formats.delimited import DelimitedFile, open_delimited
+from service.datasets.importer import DEFAULT_FRACTION, MAX_LABEL, MAX_UNPACKED_BYTES, UploadRefused, choose
+from service.datasets.info import (
+    COLUMNS_FILE,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    VALIDATION_IMAGES,
+    VALIDATION_LABELS,
+    ImportedDataset,
+    TableOptions,
+    content_sha256,
+)
+from service.datasets.tables.detection import BadCell, ColumnType
+from service.datasets.tables.plan import MAX_NAME, TABLE, TablePlan
+from service.datasets.tables.values import MISSING, is_number, number
+from service.spec.estimation.features import features_of
+from service.spec.strict_json import canonical
+from service.states import DatasetKind
+
+MAX_ROWS: Final = 10_000_000
+MAX_FEATURES: Final = 20_000
+"""Inputs of a network that the columns become."""
+MAX_NAMES: Final = 100_000
+"""Characters of all column names and categories together: checkpoints hold them in their header."""
+MAX_REPORTED: Final = 100
+"""Rejected rows that are listed; the others are counted."""
+_MAX_REJECTED: Final = 0.1
+"""The share of rows that may be rejected: beyond it, the file is not what it seems to be."""
+_BLOCK: Final = 2000
+_MAX_LABELS: Final = 100_000
+"""Different values of a target that are told apart, to say what is wrong with it."""
+_FEW: Final = 30
+"""Numbers with fractions that are classes have no more different values than these."""
+
+
+def import_table(path: Path, folder: Path, *, fraction: float | None, options: TableOptions) -> ImportedDataset:
+    """Check a person's table and write the arrays into an empty ``folder``.
+
+    Args:
+        fraction: how much of each class is for validation; the choice is always the same.
+
+    Raises:
+        UploadRefused: it is no table to train on.
+        OSError: ``folder`` cannot be written.
+    """
+    try:
+        file = open_delimited(path, max_bytes=MAX_UNPACKED_BYTES)
+        plan = TablePlan.of(file, options)
+        return _Import(file.check(), plan, folder, fraction).run()
+    except DatasetBroken as error:
+        raise UploadRefused({TABLE: error.reason}) from error
+
+
+@dataclass(slots=True)
+class _Rejected:
+    """The rows that are left out."""
+
+    count: int = 0
+    malformed: int = 0
+    first: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, line: int, reason: str, *, is_malformed: bool = True) -> None:
+        self.count += 1
+        self.malformed += is_malformed
+        if len(self.first) < MAX_REPORTED:
+            self.first.append({"line": line, "reason": reason})
+
+
+@dataclass(slots=True)
+class _Import:
+    """One import under way."""
+
+    file: DelimitedFile
+    plan: TablePlan
+    folder: Path
+    fraction: float | None
+    rejected: _Rejected = field(default_factory=_Rejected)
+    kept: bytearray = field(default_factory=bytearray)
+    """1 for each row that is used, 0 for those that are rejected, in the order of the file."""
+    labels: array[int] = field(default_factory=lambda: array("I"))
+    """The target of each row that is used, as a number for its text."""
+    targets: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> ImportedDataset:
+        """Read, decide, read again and write."""
+        self._look()
+        class_names, codes = self._classes()
+        labels = codes[np.frombuffer(self.labels, np.uint32)]
+        columns, ignored, notes = self._columns()
+        chosen = choose(labels, self.fraction or DEFAULT_FRACTION, what="row")
+        digests = self._write(columns, labels, chosen)
+        digests[COLUMNS_FILE] = hashlib.sha256(
+            canonical({"columns": list(columns.values()), "classes": class_names}).encode()
+        ).hexdigest()
+        sha256 = content_sha256(digests)
+        with (self.folder / "meta.json").open("x") as file:
+            json.dump({"sha256": sha256, "files": digests}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        return ImportedDataset(
+            kind=DatasetKind.TABLE,
+            image_shape=(),
+            columns=list(columns.values()),
+            classes=len(class_names),
+            class_names=class_names,
+            train_count=int((~chosen).sum()),
+            validation_count=int(chosen.sum()),
+            sha256=sha256,
+            size_bytes=sum(path.stat().st_size for path in self.folder.iterdir()),
+            report={
+                "encoding": self.file.encoding.removesuffix("-sig"),
+                "delimiter": self.file.delimiter,
+                "target": self.plan.header[self.plan.target],
+                "rows": len(labels),
+                "rejected_count": self.rejected.count,
+                "rejected": self.rejected.first,
+                "ignored": ignored,
+                "notes": notes,
+            },
+        )
+
+    def _look(self) -> None:
+        """Read all rows: which are used, what their columns are, their targets."""
+        target, texts, lines = self.plan.target, [], []
+        for line, fields in self.file.rows():
+            if len(self.kept) >= MAX_ROWS:
+                raise DatasetBroken(self.file.path, f"has more than {MAX_ROWS:,} rows")
+            problem = self._problem(fields)
+            if problem is None and isinstance(fields, list):
+                self.kept.append(1)
+                texts.append(fields)
+                lines.append((line, len(self.kept) - 1))
+                if len(texts) == _BLOCK:
+                    self._scan(texts, lines)
+                    texts, lines = [], []
+            elif problem is not None:
+                self.kept.append(0)
+                reason, is_malformed = problem
+                self.rejected.add(line, reason, is_malformed=is_malformed)
+                self._check_rejected(final=False)
+        if texts:
+            self._scan(texts, lines)
+        if not self.kept:
+            raise DatasetBroken(self.file.path, "has a header, but no rows")
+        self._check_rejected(final=True)
+        if not self.labels:
+            detail = f"column {self.plan.header[target]!r} has no value in any row; choose another target"
+            raise UploadRefused({"target": detail})
+
+    def _problem(self, fields: list[str] | str) -> tuple[str, bool] | None:
+        if isinstance(fields, str):
+            return fields, True
+        width = len(self.plan.header)
+        if len(fields) != width:
+            count = "1 field" if len(fields) == 1 else f"{len(fields):,} fields"
+            return f"has {count} instead of {width:,}", True
+        if fields[self.plan.target].strip() in MISSING:
+            return "has no target value", False
+        return None
+
+    def _scan(self, texts: list[list[str]], lines: list[tuple[int, int]]) -> None:
+        """See a block of rows. Rows with a cell that is not of the type that a person gave are rejected."""
+        for index, scan in self.plan.scans.items():
+            if scan.wanted not in (ColumnType.NUMBER, ColumnType.DATE):
+                continue
+            while texts:
+                try:
+                    scan.probe([row[index] for row in texts])
+                    break
+                except BadCell as bad:
+                    line, place = lines.pop(bad.row)
+                    texts.pop(bad.row)
+                    self.kept[place] = 0
+                    self.rejected.add(line, f"column {scan.name!r}: {bad.text!r} is not a {bad.wanted}")
+                    self._check_rejected(final=False)
+        if not texts:
+            return
+        columns = list(zip(*texts, strict=True))
+        for index, scan in self.plan.scans.items():
+            scan.add(columns[index])
+        targets = self.targets
+        for text in map(str.strip, columns[self.plan.target]):
+            code = targets.setdefault(text, len(targets))
+            self.labels.append(code)
+        if len(targets) > _MAX_LABELS:
+            raise self._too_many_classes(are_numbers=all(map(is_number, targets)))
+
+    def _check_rejected(self, *, final: bool) -> None:
+        """Give up on a file of which too much is not as it should be; while it is read, only after a while."""
+        bad, seen = self.rejected.malformed, len(self.kept)
+        if bad > _MAX_REJECTED * seen and (final or bad > 10 * MAX_REPORTED):
+            named = "; ".join(f"line {row['line']:,} {row['reason']}" for row in self.rejected.first[:3])
+            raise DatasetBroken(
+                self.file.path, f"{bad:,} of the first {seen:,} rows cannot be used: {named}" + (", ..." * (bad > 3))
+            )
+
+    def _too_many_classes(self, *, are_numbers: bool) -> UploadRefused:
+        name = self.plan.header[self.plan.target]
+        count = f"more than {_MAX_LABELS:,}" if len(self.targets) > _MAX_LABELS else f"{len(self.targets):,}"
+        if are_numbers:
+            detail = f"column {name!r} has {count} different numbers: this is regression, which is not supported"
+        else:
+            detail = f"column {name!r} has {count} different values; at most {MAX_LABEL + 1} classes are supported"
+        return UploadRefused({"target": f"{detail}. Name the column that holds the class as target"})
+
+    def _classes(self) -> tuple[list[str], NDArray[np.uint8]]:
+        """The names of the classes in their order, and the label of each text of the target."""
+        texts = list(self.targets)
+        has_numbers = self.plan.target_type is not ColumnType.CATEGORY and all(map(is_number, texts))
+        if self.plan.target_type is ColumnType.NUMBER and not has_numbers:
+            wrong = next(text for text in texts if not is_number(text))
+            raise UploadRefused({"types": f"the target's value {wrong[:40]!r} is not a number"})
+        if has_numbers:
+            values = [number(text) for text in texts]
+            distinct = sorted(set(values))
+            names = [f"{value:.0f}" if value.is_integer() else repr(value) for value in distinct]
+            place = [distinct.index(value) for value in values] if len(distinct) <= MAX_LABEL + 1 else []
+            has_fractions = not all(value.is_integer() for value in distinct)
+            is_regression = (has_fractions and len(distinct) > _FEW) or len(distinct) > max(2, len(self.labels) / 2)
+            if len(distinct) > MAX_LABEL + 1 or is_regression:
+                raise self._too_many_classes(are_numbers=True)
+        else:
+            names = sorted(texts)
+            place = []
+            if len(names) > MAX_LABEL + 1 or (len(names) > _FEW and len(names) > len(self.labels) / 2):
+                raise self._too_many_classes(are_numbers=False)
+            place = [names.index(text) for text in texts]
+        if long := next((name for name in names if len(name) > MAX_NAME), None):
+            detail = f"has the value {long[:20]!r}... of {len(long):,} characters; classes have at most {MAX_NAME}"
+            raise UploadRefused({"target": detail})
+        if len(names) < 2:
+            detail = f"column {self.plan.header[self.plan.target]!r} has the value {names[0]!r} in every row"
+            raise UploadRefused({"target": f"{detail}; there is nothing to tell apart"})
+        return names, np.array(place, np.uint8)
+
+    def _columns(self) -> tuple[dict[int, dict[str, Any]], list[dict[str, str]], list[str]]:
+        """What the arrays hold, by the index in the file; what is left out; what a person should check."""
+        columns: dict[int, dict[str, Any]] = {}
+        ignored = [{"name": name, "reason": "as types says"} for name in self.plan.by_person]
+        notes = []
+        for index, scan in self.plan.scans.items():
+            try:
+                found = scan.describe()
+            except ValueError as error:
+                raise UploadRefused({"types": f"column {scan.name!r} {error}"}) from error
+            if isinstance(found, str):
+                ignored.append({"name": scan.name, "reason": found})
+                continue
+            columns[index] = found
+            if scan.note:
+                notes.append(scan.note)
+        if not columns:
+            left_out = "; ".join(f"{one['name']!r} {one['reason']}" for one in ignored[:5])
+            raise UploadRefused({TABLE: f"has no column to learn from: {left_out}"})
+        size = sum(len(text) for one in columns.values() for text in (one["name"], *one.get("categories", ())))
+        if size > MAX_NAMES:
+            detail = f"has column names and categories of {size:,} characters; at most {MAX_NAMES:,} are stored"
+            raise UploadRefused({TABLE: f"{detail}. Ignore columns with types"})
+        if (features := features_of(list(columns.values()))) > MAX_FEATURES:
+            detail = f"becomes {features:,} inputs of a network; at most {MAX_FEATURES:,} are allowed"
+            raise UploadRefused({TABLE: f"{detail}. Ignore columns with types"})
+        return columns, ignored, notes
+
+    def _write(
+        self, columns: Mapping[int, dict[str, Any]], labels: NDArray[np.uint8], chosen: NDArray[np.bool_]
+    ) -> dict[str, str]:
+        """Read the rows again and write the four arrays; gives their digests."""
+        parts = {True: (VALIDATION_IMAGES, VALIDATION_LABELS), False: (TRAIN_IMAGES, TRAIN_LABELS)}
+        with ExitStack() as opened:
+            inputs, outputs = {}, []
+            for part, (rows_name, labels_name) in parts.items():
+                count = int((chosen == part).sum())
+                inputs[part] = opened.enter_context(_Output.new(self.folder, rows_name, (count, len(columns)), "<f8"))
+                written = opened.enter_context(_Output.new(self.folder, labels_name, (count,), "|u1"))
+                written.add(labels[chosen == part])
+                outputs += [inputs[part], written]
+            done = 0
+            for texts in self._blocks():
+                cells = list(zip(*texts, strict=True))
+                values = np.empty((len(texts), len(columns)), np.float64)
+                for place, (index, column) in enumerate(columns.items()):
+                    values[:, place] = self.plan.scans[index].values(cells[index], column)
+                mask = chosen[done : done + len(texts)]
+                for part, output in inputs.items():
+                    output.add(values[mask == part])
+                done += len(texts)
+        return {output.name: output.digest.hexdigest() for output in outputs}
+
+    def _blocks(self) -> Iterator[list[list[str]]]:
+        texts: list[list[str]] = []
+        for is_kept, (_, fields) in zip(self.kept, self.file.rows(), strict=True):
+            if is_kept and isinstance(fields, list):
+                texts.append(fields)
+                if len(texts) == _BLOCK:
+                    yield texts
+                    texts = []
+        if texts:
+            yield texts
+
+
+class _Output:
+    """An .npy file under way, and the digest of the IDX file that it would be: of bytes, or of big-endian doubles."""
+
+    def __init__(self, name: str, file: IO[bytes], shape: tuple[int, ...], descr: str) -> None:
+        self.name, self._file, self._is_float = name, file, descr == "<f8"
+        header = struct.pack(f">4B{len(shape)}I", 0, 0, 0x0E if self._is_float else 0x08, len(shape), *shape)
+        self.digest = hashlib.sha256(header)
+        npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+
+    @classmethod
+    @contextmanager
+    def new(cls, folder: Path, name: str, shape: tuple[int, ...], descr: str) -> Iterator[_Output]:
+        """A file that is on disk for good when the block ends."""
+        with (folder / f"{name}.npy").open("xb") as file:
+            yield cls(name, file, shape, descr)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Append values."""
+        self.digest.update(np.ascontiguousarray(values, ">f8" if self._is_float else np.uint8).data)
+        self._file.write(np.ascontiguousarray(values).data)

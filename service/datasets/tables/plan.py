@@ -1,0 +1,107 @@
+"""Which column of a table is what, as far as its header and a person say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rapidfuzz import fuzz, process
+
+from service.datasets.formats.delimited import DELIMITERS, DelimitedFile
+from service.datasets.importer import UploadRefused
+from service.datasets.info import TableOptions
+from service.datasets.tables.detection import ColumnScan, ColumnType
+from service.datasets.tables.values import is_number
+
+TABLE: Final = "table"
+"""The field of the form that holds a table's file."""
+MAX_COLUMNS: Final = 2000
+MAX_NAME: Final = 100
+"""Characters of the name of a column or class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TablePlan:
+    """Which column is what, as far as the header and the person say.
+
+    Attributes:
+        target: the index of the label column.
+        scans: by index, the columns that are not ignored.
+    """
+
+    header: Sequence[str]
+    target: int
+    scans: Mapping[int, ColumnScan]
+    by_person: Sequence[str]
+    target_type: ColumnType | None
+
+    @classmethod
+    def of(cls, file: DelimitedFile, options: TableOptions) -> TablePlan:
+        """The plan for a file.
+
+        Raises:
+            UploadRefused: the header is none, or names no such columns.
+        """
+        header = _checked_header(file)
+        target = len(header) - 1
+        faults: dict[str, str] = {}
+        if options.target is not None:
+            target = header.index(options.target) if options.target in header else -1
+            if target < 0:
+                faults["target"] = f"{options.target!r} is no column{_meant(options.target, header)}"
+        for name in options.types:
+            if name not in header:
+                faults["types"] = f"{name!r} is no column{_meant(name, header)}"
+        types = {name: ColumnType(value) for name, value in options.types.items()}
+        wanted = types.get(header[target])
+        if target >= 0 and wanted in (ColumnType.IGNORE, ColumnType.DATE):
+            faults["types"] = f"{header[target]!r} is the target, which must be a category or a number"
+        if faults:
+            raise UploadRefused(faults)
+        comma = file.delimiter != ","
+        return cls(
+            header=header,
+            target=target,
+            scans={
+                index: ColumnScan(name, types.get(name), decimal_comma=comma)
+                for index, name in enumerate(header)
+                if index != target and types.get(name) is not ColumnType.IGNORE
+            },
+            by_person=[name for name in header if types.get(name) is ColumnType.IGNORE],
+            target_type=wanted,
+        )
+
+
+def _checked_header(file: DelimitedFile) -> list[str]:
+    """The names of the columns.
+
+    Raises:
+        UploadRefused: they are none, or not different.
+    """
+    header = list(file.header)
+    if len(header) < 2:
+        known = ", ".join(DELIMITERS.values())
+        detail = f"line 1 has one column only; columns are separated by {known.rpartition(', ')[0]} or vertical bar"
+        raise UploadRefused({TABLE: detail})
+    if len(header) > MAX_COLUMNS:
+        raise UploadRefused({TABLE: f"has {len(header):,} columns; at most {MAX_COLUMNS:,} are read"})
+    if all(map(is_number, header)) and header != [str(index) for index in range(len(header))]:
+        raise UploadRefused({TABLE: "line 1 holds numbers; it must hold the names of the columns"})
+    seen: dict[str, int] = {}
+    for index, name in enumerate(header):
+        if not name:
+            header[index] = name = f"column_{index + 1}"
+        if len(name) > MAX_NAME:
+            detail = f"column {index + 1} has a name of {len(name):,} characters; at most {MAX_NAME} are allowed"
+            raise UploadRefused({TABLE: detail})
+        if name in seen:
+            raise UploadRefused({TABLE: f"columns {seen[name]} and {index + 1} have the same name {name!r}"})
+        seen[name] = index + 1
+    return header
+
+
+def _meant(name: str, header: Sequence[str]) -> str:
+    found = process.extractOne(name.lower(), header, scorer=fuzz.ratio, score_cutoff=50, processor=str.lower)
+    shown = ", ".join(map(repr, header[:20])) + (f" and {len(header) - 20:,} more" if len(header) > 20 else "")
+    return f"; did you mean {found[0]!r}?" if found else f"; the columns are {shown}"

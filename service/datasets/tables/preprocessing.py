@@ -1,0 +1,125 @@
+"""From the columns of a table to the inputs of a network, as plain data.
+
+A *preprocessing* is a JSON object: ``{"format": 1, "columns": [...]}`` with an entry for each column, in the order of
+the stored array:
+
+    {"name": "age", "type": "number", "mean": 39.5, "scale": 12.25, "indicator": true}
+    {"name": "since", "type": "date", "format": "iso", "mean": 19000.0, "scale": 365.2, "indicator": false}
+    {"name": "city", "type": "category", "categories": ["Bergen", "Oslo"], "indicator": false}
+
+Each becomes inputs of the network, one after the other:
+
+- ``number`` and ``date`` (days since 1970-01-01): ``(value - mean) / scale``, at most a million away from 0; 0 where
+  the value is missing;
+- ``category``: one input for each of ``categories``, 1 for the one that it is, else 0; all 0 where it is missing or
+  another one;
+- then, with ``indicator``, one more: 1 where the value is missing, else 0.
+
+``mean`` and ``scale`` (the standard deviation; 1 where that is 0) are those of the training part. Computed in float64,
+then rounded to the network's precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.spec.estimation.features import features_of
+
+FORMAT: Final = 1
+FARTHEST: Final = 1e6
+"""Inputs are cut off there: single precision, and the products of a network, have an end."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """A fitted preprocessing.
+
+    Attributes:
+        columns: the entries of its document.
+    """
+
+    columns: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def fit(cls, columns: Sequence[Mapping[str, Any]], inputs: Array) -> Preprocessing:
+        """Learn from the training part.
+
+        Args:
+            columns: as ``DatasetInfo`` has them.
+            inputs: float64 (rows, columns), NaN for missing values.
+        """
+        return cls(tuple(_fitted(column, inputs[:, place]) for place, column in enumerate(columns)))
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Preprocessing:
+        """From its JSON.
+
+        Raises:
+            ValueError: it is not of this format.
+        """
+        if document.get("format") != FORMAT or not isinstance(document.get("columns"), list):
+            raise ValueError(f"a preprocessing of format {document.get('format')!r}; this version reads {FORMAT}")
+        return cls(tuple(document["columns"]))
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"format": FORMAT, "columns": [dict(column) for column in self.columns]}
+
+    @property
+    def width(self) -> int:
+        """How many inputs it makes."""
+        return features_of(self.columns)
+
+    def apply(self, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Array:
+        """The inputs of a network, float64 (rows, ``width``).
+
+        Args:
+            inputs: float64 (rows, columns), NaN for missing values.
+            columns: what their columns are, where categories may be in another order; by default as when it was fitted.
+        """
+        made = np.zeros((len(inputs), self.width))
+        at = 0
+        for place, column in enumerate(self.columns):
+            values = np.asarray(inputs[:, place], np.float64)
+            if "categories" in column:
+                if columns is not None and columns[place]["categories"] != column["categories"]:
+                    values = _recoded(values, columns[place]["categories"], column["categories"])
+                known = np.flatnonzero(~np.isnan(values))
+                made[known, at + values[known].astype(np.int64)] = 1
+                at += len(column["categories"])
+            else:
+                with np.errstate(over="ignore"):
+                    scaled = (values - column["mean"]) / column["scale"]
+                made[:, at] = np.clip(np.nan_to_num(scaled, nan=0.0), -FARTHEST, FARTHEST)
+                at += 1
+            if column["indicator"]:
+                made[:, at] = np.isnan(values)
+                at += 1
+        return made
+
+
+def _fitted(column: Mapping[str, Any], values: Array) -> dict[str, Any]:
+    about = {name: column[name] for name in ("name", "type", "format", "decimal", "categories") if name in column}
+    if "categories" not in column:
+        present = np.asarray(values[~np.isnan(values)], np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(present.mean()) if present.size else 0.0
+            scale = float(present.std()) if present.size else 1.0
+        if not np.isfinite(mean) or not np.isfinite(scale):  # values near the largest float
+            mean, scale = 0.0, float(np.abs(present).max())
+        about |= {"mean": mean, "scale": scale if scale > 0 else 1.0}
+    return about | {"indicator": bool(column["missing"])}
+
+
+def _recoded(values: Array, before: Sequence[str], after: Sequence[str]) -> Array:
+    places = {text: float(place) for place, text in enumerate(after)}
+    table = np.array([*(places.get(text, np.nan) for text in before), np.nan])
+    codes = np.where(np.isnan(values), len(before), values).astype(np.int64)
+    return np.asarray(table[codes])

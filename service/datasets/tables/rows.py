@@ -1,0 +1,134 @@
+"""Rows as a person names their values, to be predicted: from objects to the array that a preprocessing takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz import fuzz, process
+
+from service.datasets.tables.values import DATES, MISSING, number, written
+
+MAX_FAULTS: Final = 100
+
+
+@dataclass(slots=True)
+class NamedRows:
+    """Rows that were read.
+
+    Attributes:
+        inputs: float64 (rows, columns), NaN for missing values; categories by the places of the preprocessing.
+        unknown: values that are none of a column's categories, and so are missing: (row, column, value).
+        absent: columns that some rows leave out, with the number of these rows.
+        faults: what is wrong: (row, column or None, detail, suggestion).
+    """
+
+    inputs: NDArray[np.float64]
+    unknown: list[tuple[int, str, str]] = field(default_factory=list)
+    absent: dict[str, int] = field(default_factory=dict)
+    faults: list[tuple[int, str | None, str, str | None]] = field(default_factory=list)
+
+
+def read_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]], *, ignored: Collection[str]
+) -> NamedRows:
+    """Values by column as an array.
+
+    Args:
+        columns: of the preprocessing.
+        ignored: columns that the data have, but nothing learns from.
+    """
+    read = NamedRows(np.full((len(rows), len(columns)), math.nan))
+    places = {column["name"]: place for place, column in enumerate(columns)}
+    codes = [{text: place for place, text in enumerate(column.get("categories", ()))} for column in columns]
+    for index, row in enumerate(rows):
+        if len(read.faults) >= MAX_FAULTS:
+            break
+        if not row.keys() & places.keys():
+            read.faults.append((index, None, f"has no column of the data; they are {_listed(places)}", None))
+        for name, value in row.items():
+            if name not in places:
+                if name not in ignored:
+                    read.faults.append((index, name, *_unknown_column(name, list(places))))
+                continue
+            place = places[name]
+            try:
+                found = _value(value, columns[place], codes[place])
+            except ValueError as error:
+                read.faults.append((index, name, str(error), None))
+                continue
+            if found is None:
+                read.unknown.append((index, name, str(value)[:100]))
+            else:
+                read.inputs[index, place] = found
+        for name in places:
+            if name not in row:
+                read.absent[name] = read.absent.get(name, 0) + 1
+    return read
+
+
+def named_row(values: NDArray[np.float64], columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The other way: a stored row as values by column, ``None`` where one is missing."""
+    return {column["name"]: _shown(float(value), column) for value, column in zip(values, columns, strict=True)}
+
+
+def _shown(value: float, column: Mapping[str, Any]) -> Any:
+    if math.isnan(value):
+        return None
+    if "categories" in column:
+        return column["categories"][int(value)]
+    if column["type"] == "date":
+        return written(value, column["format"])
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> float | None:
+    """What is stored of a value; NaN where there is none, ``None`` for an unknown category.
+
+    Raises:
+        ValueError: it is not of the column's type.
+    """
+    text = _text(value)
+    if text in MISSING:
+        return math.nan
+    if "categories" in column:
+        return codes.get(text)
+    if column["type"] == "number":
+        try:
+            return number(text, decimal_comma=column.get("decimal") == ",")
+        except ValueError:
+            raise ValueError(f"must be a number, not {text[:40]!r}") from None
+    form = column["format"]
+    try:
+        return DATES[form](text)
+    except ValueError:
+        shown = "such as 2024-03-31" if form == "iso" else f"as {form}"
+        raise ValueError(f"must be a date {shown}, not {text[:40]!r}") from None
+
+
+def _text(value: Any) -> str:
+    """A value as it stands in a file."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case float() if value.is_integer():
+            return f"{value:.0f}"
+    return str(value).strip()
+
+
+def _unknown_column(name: str, names: Sequence[str]) -> tuple[str, str | None]:
+    found = process.extractOne(name.lower(), names, scorer=fuzz.ratio, score_cutoff=50, processor=str.lower)
+    if found is None:
+        return f"is no column; they are {_listed(names)}", None
+    return f"is no column; did you mean {found[0]!r}?", str(found[0])
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = ", ".join(map(repr, list(names)[:20]))
+    return f"{shown} and {len(names) - 20:,} more" if len(names) > 20 else shown

@@ -1,0 +1,46 @@
+"""Whether a spec is for such data at all: what looks at images cannot look at a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from service.errors import Fault
+from service.spec.schema import ClassifierSpec, Conv2D, GanSpec, MaxPool2D, Reshape, Spec, Upsample2D
+
+TABLE_PRESET: Final = "table"
+"""The preset of classifiers of tables, unless a spec names another one."""
+
+
+def table_faults(spec: Spec, document: Mapping[str, Any]) -> list[Fault]:
+    """Why a spec cannot be trained on a table.
+
+    Args:
+        spec: resolved.
+        document: the spec as it was sent.
+    """
+    name = spec.dataset.name
+    if isinstance(spec, GanSpec):
+        detail = f"a GAN generates images, and {name} is a table; train a classifier, or name a dataset of images"
+        return [Fault(pointer="#/kind", detail=detail, code="unsuitable", suggestion="classifier")]
+    faults = []
+    places = [n for n, layer in enumerate(spec.layers) if isinstance(layer, Conv2D | MaxPool2D | Upsample2D | Reshape)]
+    if places and "layers" not in document:
+        detail = f"preset {spec.preset} is for images, and {name} is a table; use preset {TABLE_PRESET}"
+        faults.append(Fault(pointer="#/preset", detail=detail, code="unsuitable", suggestion=TABLE_PRESET))
+    elif places:
+        detail = f"is for images, and {name} is a table; use dense layers"
+        faults += [
+            Fault(pointer=f"#/layers/{place}/type", detail=detail, code="unsuitable", suggestion="dense")
+            for place in places
+        ]
+    if _has_shift(spec, document):
+        detail = f"is for images, and {name} is a table"
+        faults.append(Fault(pointer="#/augmentation/max_shift", detail=detail, code="unsuitable", suggestion="0"))
+    return faults
+
+
+def _has_shift(spec: ClassifierSpec, document: Mapping[str, Any]) -> bool:
+    """Whether it was asked for: a preset's is left out."""
+    sent = document.get("augmentation")
+    return isinstance(sent, dict) and "max_shift" in sent and spec.augmentation.max_shift > 0

@@ -1,0 +1,84 @@
+// Calibration, and the importance of columns: computed by the service for the best checkpoint. So they are asked for when
+// they come into view, and again when there is a better checkpoint, but not often.
+import { $, h, percent, throttle } from "./dom.js";
+import { call } from "./api.js";
+import { latest } from "./latest.js";
+
+const AGAIN_MS = 20_000;
+const SIZE = 220;
+
+export function wireEvaluation(job) {
+  const parts = [wire($("#calibration"), `${job.urls.self}/calibration`, showCalibration), wire($("#importance"), `${job.urls.self}/importance`, showImportance)];
+  return { renew: () => parts.forEach((part) => part.renew()) };
+}
+
+function wire(root, address, show) {
+  if (!root) return { renew: () => {} };
+  let inView = false;
+  let isStale = true;
+  const state = $("[data-state]", root);
+  const load = latest(async () => {
+    isStale = false;
+    try {
+      const found = await call(`${address}?checkpoint=best`);
+      $("[data-of]", root).textContent = `best checkpoint, epoch ${found.checkpoint}`;
+      state.textContent = show(root, found);
+    } catch (error) {
+      isStale = true;
+      state.textContent = error.message;
+    }
+  });
+  const maybe = () => {
+    if (isStale && inView && !document.hidden) load();
+  };
+  const soon = throttle(AGAIN_MS, maybe);
+  new IntersectionObserver((entries) => {
+    inView = entries.at(-1).isIntersecting;
+    maybe();
+  }, { rootMargin: "200px" }).observe(root);
+  document.addEventListener("visibilitychange", maybe);
+  return {
+    renew() {
+      root.hidden = false;
+      isStale = true;
+      soon();
+    },
+  };
+}
+
+function showImportance(root, { columns, accuracy, rows }) {
+  const sorted = [...columns].sort((one, other) => other.mean - one.mean);
+  const most = Math.max(...sorted.map(({ mean }) => Math.abs(mean)), 1e-9);
+  $("[data-list]", root).replaceChildren(...sorted.map(({ column, mean, deviation }) => {
+    const bar = h("span", { class: mean < 0 ? "bar against" : "bar" });
+    bar.style.width = `${(100 * Math.abs(mean)) / most}%`;
+    return h("li", {}, h("span", { class: "label", title: column }, column), h("span", { class: "track" }, bar), h("span", { class: "number small", title: `standard deviation ${(100 * deviation).toFixed(1)}` }, (100 * mean).toFixed(1)));
+  }));
+  return `Accuracy on ${rows.toLocaleString("en")} rows: ${percent(accuracy)}`;
+}
+
+const svg = (name, attributes, ...children) => {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+};
+
+function showCalibration(root, { bins, expected_error: error, validation_count: all }) {
+  const [left, bottom, side] = [38, 34, SIZE];
+  const x = (share) => left + share * side;
+  const y = (share) => 8 + (1 - share) * side;
+  const known = bins.filter(({ count }) => count);
+  const ticks = [0, 0.25, 0.5, 0.75, 1];
+  const text = (content, attributes) => svg("text", attributes, content);
+  $("[data-plot]", root).replaceChildren(svg("svg", { class: "calibration", viewBox: `0 0 ${left + side + 14} ${side + bottom + 10}`, role: "img", "aria-label": known.map((bin) => `confidence ${percent(bin.confidence)}: accuracy ${percent(bin.accuracy)}, ${bin.count} predictions`).join("; ") },
+    ...ticks.map((tick) => svg("path", { class: "grid", d: `M${x(tick)} ${y(0)}V${y(1)}M${x(0)} ${y(tick)}H${x(1)}` })),
+    ...ticks.map((tick) => text(`${100 * tick}%`, { x: x(tick), y: y(0) + 14, "text-anchor": "middle" })),
+    ...ticks.map((tick) => text(`${100 * tick}%`, { x: left - 4, y: y(tick) + 3, "text-anchor": "end" })),
+    text("confidence", { x: x(0.5), y: y(0) + 28, "text-anchor": "middle" }),
+    svg("path", { class: "ideal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}` }),
+    svg("path", { class: "line", d: known.map((bin, place) => `${place ? "L" : "M"}${x(bin.confidence)} ${y(bin.accuracy)}`).join("") }),
+    ...known.map((bin) => svg("circle", { cx: x(bin.confidence), cy: y(bin.accuracy), r: 2.5 + 5 * Math.sqrt(bin.count / all) }, svg("title", {}, `${bin.count} predictions: confidence ${percent(bin.confidence)}, accuracy ${percent(bin.accuracy)}`))),
+  ));
+  return `Confidence and accuracy differ by ${percent(error)} on average (expected calibration error).`;
+}

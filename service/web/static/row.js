@@ -1,0 +1,55 @@
+// A row of a table, and what a classifier takes it for while one types.
+import { $, $$, debounce, percent } from "./dom.js";
+import { call } from "./api.js";
+import { wireCheckpoints } from "./checkpoints.js";
+import { latest } from "./latest.js";
+
+const job = JSON.parse($("#job").textContent);
+const form = $("#row");
+
+if (form) {
+  const fields = new Map($$("[data-column]", form).map((field) => [field.dataset.column, field]));
+  const bars = $$("#bars li");
+  const epoch = wireCheckpoints(job, () => ask());
+
+  const ask = latest(async () => {
+    const row = Object.fromEntries([...fields].map(([name, field]) => [name, field.value.trim() || null]));
+    for (const field of fields.values()) field.removeAttribute("aria-invalid");
+    try {
+      show(await call(`${job.urls.self}/predict`, { method: "POST", body: { rows: [row], checkpoint: epoch() } }));
+      $("#row-error").hidden = true;
+    } catch (error) {
+      refuse(error);
+    }
+  });
+  const soon = debounce(120, ask);
+
+  function show({ probabilities: [shares], classes: [winner], class_names: names }) {
+    bars.forEach((bar, index) => {
+      bar.classList.toggle("winner", index === winner);
+      $(".bar", bar).style.transform = `scaleX(${shares[index]})`;
+      $(".share", bar).textContent = percent(shares[index]);
+    });
+    $("#verdict").textContent = `${names[winner]}, ${(100 * shares[winner]).toFixed(0)}%`;
+    $("#verdict").dataset.answer = names[winner];
+  }
+
+  function refuse({ message, problem }) {
+    const faults = problem?.errors ?? [];
+    const columns = faults.map(({ pointer }) => (pointer ?? "").split("/")[3]?.replaceAll("~1", "/").replaceAll("~0", "~"));
+    for (const name of columns) fields.get(name)?.setAttribute("aria-invalid", "true");
+    $("#verdict").textContent = "–";
+    $("#row-error").textContent = faults.length ? faults.map(({ detail }, place) => `${columns[place] ?? "The row"} ${detail}`).join(" ") : message;
+    $("#row-error").hidden = false;
+  }
+
+  function reset() {
+    for (const { name, usual } of job.fields) fields.get(name).value = usual;
+    ask();
+  }
+
+  form.addEventListener("input", soon);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  $("#usual").addEventListener("click", reset);
+  reset();
+}
