@@ -21,13 +21,14 @@ from service.client.answers import (
 )
 from service.client.connection import Connection, json_body
 from service.client.dataset_operations import DatasetOperations
+from service.client.experiments import Experiments
 from service.client.job import Job
 from service.client.lookup import Found
 
 _PAGE: Final = 100
 
 
-class Client(DatasetOperations):
+class Client(DatasetOperations, Experiments):
     """A client of one service. Not thread-safe: use one per thread.
 
     Args:

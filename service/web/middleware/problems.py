@@ -23,6 +23,7 @@ from service.errors import (
     DatasetNameTaken,
     Fault,
     IdempotencyConflict,
+    IllegalSweepAction,
     IllegalTransition,
     InvalidCursor,
     JobNotFound,
@@ -32,6 +33,7 @@ from service.errors import (
     NoSpaceLeft,
     SpecError,
     StorageFull,
+    SweepNotFound,
     UploadExists,
     UploadInUse,
 )
@@ -81,6 +83,7 @@ KINDS: Final[dict[str, Kind]] = {
     "job_not_found": Kind(
         404, "There is no such job.", "Check the id. The job may have been deleted, or belong to another owner."
     ),
+    "sweep_not_found": Kind(404, "There is no such sweep.", "`GET /sweeps` lists all sweeps that this key may see."),
     "artifact_not_found": Kind(
         404,
         "There is no such file.",
@@ -290,6 +293,10 @@ def register(app: Flask) -> None:
     def _(error: JobNotFound) -> Response:
         return answer("job_not_found", str(error)[:200])
 
+    @app.errorhandler(SweepNotFound)
+    def _(error: SweepNotFound) -> Response:
+        return answer("sweep_not_found", str(error)[:200])
+
     @app.errorhandler(ArtifactNotFound)
     def _(error: ArtifactNotFound) -> Response:
         return answer("artifact_not_found", str(error)[:200])
@@ -339,6 +346,10 @@ def register(app: Flask) -> None:
     @app.errorhandler(IllegalTransition)
     def _(error: IllegalTransition) -> Response:
         return answer("illegal_transition", str(error), job_status=error.status, allowed_actions=list(error.allowed))
+
+    @app.errorhandler(IllegalSweepAction)
+    def _(error: IllegalSweepAction) -> Response:
+        return answer("illegal_transition", str(error), status_now=error.status, allowed_actions=list(error.allowed))
 
     @app.errorhandler(IdempotencyConflict)
     def _(error: IdempotencyConflict) -> Response:
