@@ -22,7 +22,7 @@ from engine.nn.containers import Residual, Sequential
 from engine.nn.convolution import Conv2D, Conv2DTranspose
 from engine.nn.dropout import Dropout
 from engine.nn.linear import Dense
-from engine.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from engine.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError, balanced_class_weights
 from engine.nn.normalization import BatchNorm, LayerNorm
 from engine.nn.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D, Upsample2D
 from engine.nn.shape import Flatten, Reshape
@@ -81,6 +81,7 @@ __all__ = [
     "Tensor",
     "Upsample2D",
     "accuracy",
+    "balanced_class_weights",
     "batches",
     "checkpoint",
     "confusion_matrix",

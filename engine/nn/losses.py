@@ -149,9 +149,20 @@ class SoftmaxCrossEntropy(_Reduced):
     """``-log softmax(x)[label]``, from the logits of a model that ends with a softmax.
 
     With label smoothing the target is ``(1 - s) one_hot + s / classes``.
+
+    Args:
+        class_weights: (classes,) positive factors of the losses of each class's examples, or None: 1.
     """
 
     on_logits = True
+
+    def __init__(
+        self, reduction: Reduction = "mean", label_smoothing: float = 0.0, class_weights: Array | None = None
+    ) -> None:
+        super().__init__(reduction, label_smoothing)
+        if class_weights is not None and not (np.isfinite(class_weights).all() and (class_weights > 0).all()):
+            raise SettingError("class_weights must be positive numbers", setting="class_weights")
+        self.class_weights = class_weights
 
     def check_activation(self, activation: Activation | None) -> None:
         """The model must end with a softmax, or with nothing."""
@@ -164,8 +175,19 @@ class SoftmaxCrossEntropy(_Reduced):
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Logits (batch, classes); integer labels (batch,)."""
-        total = ops.softmax_cross_entropy(outputs, _kept(targets), label_smoothing=self.label_smoothing)
+        weights = {} if self.class_weights is None else {"class_weights": self.class_weights}
+        total = ops.softmax_cross_entropy(outputs, _kept(targets), label_smoothing=self.label_smoothing, **weights)
         return self._reduce(total, len(outputs))
+
+
+def balanced_class_weights(labels: Array, classes: int) -> Array:
+    """Weights that make each class count the same: n / (classes present * examples of the class), float64 (classes,).
+
+    Their mean over the examples is 1, so that a learning rate suits as without. A class without examples has 1.
+    """
+    counts = np.bincount(np.asarray(labels, np.int64), minlength=classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return np.asarray(np.where(counts > 0, weights, 1.0))
 
 
 def _expect(loss: str, activation: Activation | None, expected: Activation) -> None:

@@ -70,7 +70,9 @@ def _smooth_targets(x: Array, labels: Any, label_smoothing: float) -> Array:
     return target
 
 
-def _softmax_cross_entropy(x: Array, labels: Any, label_smoothing: float = 0.0) -> Any:
+def _softmax_cross_entropy(
+    x: Array, labels: Any, label_smoothing: float = 0.0, class_weights: Array | None = None
+) -> Any:
     if x.ndim != 2:
         raise ShapeError(
             f"softmax_cross_entropy: logits {x.shape} are not (batch, classes)",
@@ -79,16 +81,34 @@ def _softmax_cross_entropy(x: Array, labels: Any, label_smoothing: float = 0.0) 
         )
     check_labels(labels, *x.shape)  # -1 would count from the last class
     log_likelihood = log_softmax.forward(x)
+    if class_weights is not None:
+        losses = _smooth_targets(x, labels, label_smoothing) * log_likelihood
+        return -np.sum(_row_weights(x, labels, class_weights) * losses)
     chosen = np.sum(log_likelihood[np.arange(len(x)), labels])
     if label_smoothing == 0.0:
         return -chosen
     return -(1 - label_smoothing) * chosen - label_smoothing / x.shape[-1] * np.sum(log_likelihood)
 
 
-def _softmax_cross_entropy_back(y: Any, x: Array, labels: Any, label_smoothing: float = 0.0) -> Vjp:
+def _row_weights(x: Array, labels: Any, class_weights: Array) -> Array:
+    """The weight of each row's label, as a column: (batch, 1)."""
+    if class_weights.shape != (x.shape[1],):
+        raise ShapeError(
+            f"softmax_cross_entropy: {class_weights.shape} class weights for {x.shape[1]} classes",
+            operation="softmax_cross_entropy",
+            shapes=(x.shape, class_weights.shape),
+        )
+    return np.asarray(class_weights.astype(x.dtype)[labels][:, None])
+
+
+def _softmax_cross_entropy_back(
+    y: Any, x: Array, labels: Any, label_smoothing: float = 0.0, class_weights: Array | None = None
+) -> Vjp:
     def vjp(g: Array) -> Array:
         gradient: Array = softmax.forward(x)
         gradient -= _smooth_targets(x, labels, label_smoothing)
+        if class_weights is not None:
+            gradient *= _row_weights(x, labels, class_weights)
         gradient *= g
         return gradient
 
@@ -107,6 +127,7 @@ softmax_cross_entropy = Primitive(
     graph=[_softmax_cross_entropy_graph],
     doc="""Sum over rows of ``-log softmax(x)[label]``; x (batch, classes) logits, labels (batch,) in [0, classes).
 
-    With label smoothing s the target is ``(1 - s) one_hot + s / classes`` (Szegedy et al. 2016, section 7).
+    With label smoothing s the target is ``(1 - s) one_hot + s / classes`` (Szegedy et al. 2016, section 7). With
+    ``class_weights`` (classes,), each row's loss is multiplied by the weight of its label.
     """,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.jobs.changes import Which
@@ -31,7 +31,14 @@ Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
 _Point = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(fail_fast=True)]
 
 
-Cell = str | float | bool | None
+def _cell(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise PydanticCustomError("cell", "must be a number, a text, true, false or null")
+
+
+Cell = Annotated[Any, AfterValidator(_cell), WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
+"""A value of a row: one fault says what it may be, where a union would say one for each type."""
 
 
 class PredictRequest(Part):

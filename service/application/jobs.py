@@ -23,7 +23,7 @@ from service.runtime.failpoints import reach
 from service.spec import validation
 from service.spec.estimation import costs
 from service.spec.schema import Spec
-from service.states import Action
+from service.states import Action, DatasetKind
 from service.storage import ids
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.storage.database import Database
@@ -239,8 +239,7 @@ class Jobs:
             before = self._data_of(parent)
             same = "dataset" not in overrides
             spec, data = self.specs.check(spec.model_dump(mode="json"), owner, before if same else None)
-            if before is not None and before.image_shape != data.image_shape:
-                detail = f"its images are {_by(data)}; those of the checkpoint's dataset are {_by(before)}"
+            if before is not None and (detail := _other_shape(before, data)):
                 raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="wrong_shape")])
             return spec, data
         except SpecError as error:
@@ -304,5 +303,18 @@ def _submission(
     )
 
 
+def _other_shape(before: DatasetInfo, data: DatasetInfo) -> str | None:
+    """Why a checkpoint that was trained on ``before`` cannot go on with other data."""
+    if before.kind is not data.kind or before.image_shape != data.image_shape:
+        return f"its examples are {_by(data)}; those of the checkpoint's dataset are {_by(before)}"
+    columns, wanted = ([(one["name"], one["type"]) for one in info.columns] for info in (data, before))
+    if columns != wanted:
+        named = ", ".join(f"{name} ({kind})" for name, kind in wanted[:20])
+        return f"its columns are others; those of the checkpoint's dataset are {named}"
+    return None
+
+
 def _by(data: DatasetInfo) -> str:
-    return " x ".join(map(str, data.image_shape))
+    if data.kind is DatasetKind.TABLE:
+        return f"rows of {len(data.columns)} columns"
+    return "images of " + " x ".join(map(str, data.image_shape))

@@ -286,7 +286,7 @@ def _has_dropout(layers: Sequence[Any]) -> bool:
     return any(isinstance(layer, Dropout) for layer in layers)
 
 
-_dead = _share("dead_units", "are zero for every probe image")
+_dead = _share("dead_units", "are zero for every probe example")
 _saturated = _share("saturation", "is saturated: its outputs are near their limits, where the slope is nearly zero")
 
 _RULES: Final[dict[Kind, tuple[_Rule, ...]]] = {

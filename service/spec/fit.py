@@ -49,6 +49,9 @@ def check_fit(spec: Spec, shape: Shape) -> None:
                     faults += _check_activation(found[0], Activation.SIGMOID, "required by binary_cross_entropy")
                 case LossName.SQUARED_ERROR:
                     pass
+            if spec.loss.class_weights is not None and spec.loss.name is not LossName.SOFTMAX_CROSS_ENTROPY:
+                detail = f"is for softmax_cross_entropy; the loss is {spec.loss.name}"
+                faults.append(Fault(pointer="#/loss/class_weights", detail=detail, code="unsuitable"))
             side = min(shape.rows, shape.columns)
             for field in ("max_shift", "cutout"):
                 if getattr(spec.augmentation, field) >= side:

@@ -58,10 +58,10 @@ METRICS: Final[dict[str, MetricInfo]] = {
     "train_loss": MetricInfo("train loss", "Mean loss over the training batches.", goal=Goal.MINIMIZE, series=1),
     "val_loss": MetricInfo("val loss", "Mean loss on the validation data.", goal=Goal.MINIMIZE, series=2),
     "train_accuracy": MetricInfo(
-        "train accuracy", "Share of training images classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=1
+        "train accuracy", "Share of training examples classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=1
     ),
     "val_accuracy": MetricInfo(
-        "val accuracy", "Share of validation images classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=2
+        "val accuracy", "Share of validation examples classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=2
     ),
     "val_balanced_accuracy": MetricInfo(
         "val balanced accuracy",
@@ -168,7 +168,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
     "g_grad_norm": MetricInfo("generator gradient norm", "Mean norm of the generator's gradient.", series=2),
     "dead_units": MetricInfo(
         "dead units",
-        "Share of hidden units that are zero for every probe image.",
+        "Share of hidden units that are zero for every probe example.",
         percent=True,
         goal=Goal.MINIMIZE,
         series=3,

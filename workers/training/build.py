@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
 import engine
 from engine.nn.initializers import Initializer
@@ -65,7 +66,7 @@ def _classifier(
     shape = (1, preprocessing.width) if preprocessing else dataset.info.image_shape
     return engine.ClassifierTrainer(
         networks.classifier(resolved, shape, _initializer(resolved.initializer)),
-        _classifier_loss(resolved.loss),
+        _classifier_loss(resolved.loss, dataset),
         _optimizer(resolved.optimizer),
         _schedule(resolved.schedule),
         train=examples(dataset.train),
@@ -136,14 +137,16 @@ def _rows(dataset: Dataset, part: Examples, whole: Spec, preprocessing: Preproce
     return engine.TableData(made, part.labels, dataset.info.classes)
 
 
-def _classifier_loss(loss: schema.ClassifierLoss) -> Loss:
+def _classifier_loss(loss: schema.ClassifierLoss, dataset: Dataset) -> Loss:
     match loss.name:
         case schema.LossName.SQUARED_ERROR:
             return engine.SquaredError(loss.reduction.value, loss.label_smoothing)
         case schema.LossName.BINARY_CROSS_ENTROPY:
             return engine.BinaryCrossEntropy(loss.reduction.value, loss.label_smoothing)
         case schema.LossName.SOFTMAX_CROSS_ENTROPY:
-            return engine.SoftmaxCrossEntropy(loss.reduction.value, loss.label_smoothing)
+            return engine.SoftmaxCrossEntropy(
+                loss.reduction.value, loss.label_smoothing, _class_weights(loss.class_weights, dataset)
+            )
         case _:
             assert_never(loss.name)
 
@@ -160,6 +163,16 @@ def _gan_loss(name: schema.GanLossName) -> engine.GanLoss:
             return engine.GanLoss.WASSERSTEIN
         case _:
             assert_never(name)
+
+
+def _class_weights(wanted: schema.ClassWeights | None, dataset: Dataset) -> NDArray[np.float64] | None:
+    match wanted:
+        case None:
+            return None
+        case schema.ClassWeights.BALANCED:
+            return engine.balanced_class_weights(dataset.train.labels, dataset.info.classes)
+        case _:
+            assert_never(wanted)
 
 
 def _early_stopping(wanted: schema.EarlyStopping | None) -> engine.EarlyStopping | None:

@@ -45,9 +45,11 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _UTF8_NAME: Final = 0x800
 _ENCRYPTED: Final = 0x1
-_MEMBER_RAISES: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_MEMBER_RAISES: Final = (
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError,
+)  # fmt: skip
 """When the content of a zip's member is damaged; its other members may be sound."""
-_RAISES: Final = (*_MEMBER_RAISES, tarfile.TarError, struct.error, ValueError)
+_RAISES: Final = (*_MEMBER_RAISES, tarfile.TarError, struct.error)
 
 
 class UnreadableMember(ValueError):
@@ -178,7 +180,7 @@ def _of_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UnreadableMember("is packed in a way that is not read: use deflate, or none")
     _check_size(member.file_size)
-    try:
+    try:  # places outside of the file are an OSError
         return _whole(archive.open(member), member.file_size)
     except _MEMBER_RAISES as error:
         raise UnreadableMember(f"is damaged in the archive ({_printable(error)})") from error
@@ -223,7 +225,7 @@ class _TarEntry(tarfile.TarInfo):
 
 def _check_size(size: int) -> None:
     if size > MAX_MEMBER_BYTES:
-        raise UnreadableMember(f"has {size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read")
+        raise UnreadableMember(f"has {size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read: scale it down")
 
 
 def _whole(content: IO[bytes], size: int) -> IO[bytes]:

@@ -236,7 +236,9 @@ class _Lines:
 
     def _read(self) -> Iterator[str]:
         file = self._file
-        errors = "replace" if file.encoding == "utf-8" else "strict"  # before ``check``, only the header is read
+        errors = (
+            "replace" if file.encoding.startswith("utf-8") else "strict"
+        )  # before ``check``, only the header is read
         decoder, rest, number = codecs.getincrementaldecoder(file.encoding)(errors), "", 1
         for piece in _pieces(file):
             try:

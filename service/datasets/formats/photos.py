@@ -111,9 +111,12 @@ def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: i
     _classes(path, names)
     with tempfile.TemporaryFile(dir=folder) as file:
         spool = _Spool(path, file, options, len(names), max_bytes=max_bytes, max_side=max_side)
-        with archives.reading(path):
-            for member in _images(path):
-                spool.add(member)
+        try:
+            with archives.reading(path):
+                for member in _images(path):
+                    spool.add(member)
+        except _NotWritten as error:
+            raise error.error from None
         if spool.faults and options.on_bad is OnBad.ERROR:
             raise DatasetBroken(path, _named(spool.faults))
         if not spool.records and spool.faults:
@@ -167,6 +170,14 @@ def _images(path: Path) -> Iterator[Member]:
 def _is_image(name: str) -> bool:
     hidden = any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
     return name.lower().endswith(SUFFIXES) and not hidden
+
+
+class _NotWritten(Exception):
+    """The temporary file cannot be written: no fault of the archive."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +255,10 @@ class _Spool:
             detail = f"the images take more than {self.max_bytes:,} bytes in colour"
             raise DatasetBroken(self.path, f"{detail}; give a smaller size, or channels=1")
         self.records[name] = _Record(self._done, 3 if pixels.ndim == 3 else 1)
-        self._done += self.file.write(np.ascontiguousarray(pixels).data)
+        try:
+            self._done += self.file.write(np.ascontiguousarray(pixels).data)
+        except OSError as error:
+            raise _NotWritten(error) from error
 
 
 class _Pixels:

@@ -176,7 +176,8 @@ class _Import:
             return fields, True
         width = len(self.plan.header)
         if len(fields) != width:
-            return f"has {len(fields):,} fields instead of {width:,}", True
+            count = "1 field" if len(fields) == 1 else f"{len(fields):,} fields"
+            return f"has {count} instead of {width:,}", True
         if fields[self.plan.target].strip() in MISSING:
             return "has no target value", False
         return None

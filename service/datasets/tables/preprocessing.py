@@ -9,7 +9,8 @@ the stored array:
 
 Each becomes inputs of the network, one after the other:
 
-- ``number`` and ``date`` (days since 1970-01-01): ``(value - mean) / scale``; 0 where the value is missing;
+- ``number`` and ``date`` (days since 1970-01-01): ``(value - mean) / scale``, at most a million away from 0; 0 where
+  the value is missing;
 - ``category``: one input for each of ``categories``, 1 for the one that it is, else 0; all 0 where it is missing or
   another one;
 - then, with ``indicator``, one more: 1 where the value is missing, else 0.
@@ -30,6 +31,8 @@ from numpy.typing import NDArray
 from service.spec.estimation.features import features_of
 
 FORMAT: Final = 1
+FARTHEST: Final = 1e6
+"""Inputs are cut off there: single precision, and the products of a network, have an end."""
 
 Array = NDArray[Any]
 
@@ -92,7 +95,9 @@ class Preprocessing:
                 made[known, at + values[known].astype(np.int64)] = 1
                 at += len(column["categories"])
             else:
-                made[:, at] = np.nan_to_num((values - column["mean"]) / column["scale"], nan=0.0)
+                with np.errstate(over="ignore"):
+                    scaled = (values - column["mean"]) / column["scale"]
+                made[:, at] = np.clip(np.nan_to_num(scaled, nan=0.0), -FARTHEST, FARTHEST)
                 at += 1
             if column["indicator"]:
                 made[:, at] = np.isnan(values)
@@ -104,8 +109,9 @@ def _fitted(column: Mapping[str, Any], values: Array) -> dict[str, Any]:
     about = {name: column[name] for name in ("name", "type", "format", "decimal", "categories") if name in column}
     if "categories" not in column:
         present = np.asarray(values[~np.isnan(values)], np.float64)
-        mean = float(present.mean()) if present.size else 0.0
-        scale = float(present.std()) if present.size else 1.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(present.mean()) if present.size else 0.0
+            scale = float(present.std()) if present.size else 1.0
         if not np.isfinite(mean) or not np.isfinite(scale):  # values near the largest float
             mean, scale = 0.0, float(np.abs(present).max())
         about |= {"mean": mean, "scale": scale if scale > 0 else 1.0}

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from service.models.exports.onnx_nodes import Graph
+from service.models.exports.onnx_tables import ML_OPSET, columns_as_inputs, features
 from service.models.exports.orders import JobFacts, NotExportable
 from service.models.exports.trained import Array, PlacedLayer, Size, TrainedModel, zeros_around
 from service.spec import schema
@@ -28,21 +30,27 @@ _TO_ENGINE, _TO_ONNX = [0, 2, 3, 1], [0, 3, 1, 2]
 
 def to_onnx(model: TrainedModel, facts: JobFacts) -> bytes:
     """The bytes of an ONNX model; equal models give equal bytes."""
-    graph = _Graph()
-    if model.generates:
-        source = helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["N", *model.input_size])
+    graph = Graph()
+    opsets = [helper.make_opsetid("", OPSET)]
+    if model.is_table:
+        sources = columns_as_inputs(model)
+        made = _probabilities(graph, _network(graph, features(graph, model), model), model)
+        result = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
+        opsets.append(helper.make_opsetid("ai.onnx.ml", ML_OPSET))
+    elif model.generates:
+        sources = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["N", *model.input_size])]
         made = _levels(graph, _network(graph, "latent", model), model)
         result = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", *model.image_shape])
     else:
-        source = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *model.image_shape])
+        sources = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *model.image_shape])]
         made = _probabilities(graph, _network(graph, _scaled(graph, "images", model), model), model)
         result = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
     document = onnx.helper.make_model(
-        helper.make_graph(graph.nodes, "tapeline", [source], [result], graph.weights),
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        helper.make_graph(graph.nodes, "tapeline", sources, [result], graph.weights),
+        opset_imports=opsets,
         ir_version=_IR_VERSION,
         producer_name="tapeline",
-        doc_string=_DOCUMENTATION[model.generates],
+        doc_string=_documentation(model),
     )
     helper.set_model_props(document, metadata(model, facts))
     onnx.checker.check_model(document, full_check=True)
@@ -50,10 +58,13 @@ def to_onnx(model: TrainedModel, facts: JobFacts) -> bytes:
     return data
 
 
-_DOCUMENTATION: Final = {
-    False: "images: uint8 levels 0 to 255, 0 is black. probabilities: of each class, in the order of class_names.",
-    True: "latent: points of the latent space. levels: 0 to 255, 0 is black; round them to get uint8 images.",
-}
+def _documentation(model: TrainedModel) -> str:
+    if model.generates:
+        return "latent: points of the latent space. levels: 0 to 255, 0 is black; round them to get uint8 images."
+    result = "probabilities: of each class, in the order of class_names."
+    if model.is_table:
+        return f"One input for each column; missing: NaN, or an empty text. Dates: days since 1970-01-01. {result}"
+    return f"images: uint8 levels 0 to 255, 0 is black. {result}"
 
 
 def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
@@ -68,61 +79,33 @@ def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
     }
     if not model.generates:
         told["class_names"] = json.dumps(list(model.class_names), ensure_ascii=False)
+    if model.is_table:
+        told["columns"] = json.dumps([dict(column) for column in model.columns], ensure_ascii=False)
     return told
 
 
-class _Graph:
-    """Nodes in order, each with one output that is named after what made it."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[TensorProto] = []
-
-    def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Add a node; gives the name of its output."""
-        output = name or f"{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(self, name: str, values: Any, dtype: Any = np.float32) -> str:
-        """Add numbers that the model carries; gives their name."""
-        self.weights.append(numpy_helper.from_array(np.asarray(values, dtype, order="C"), name))
-        return name
-
-    def shaped(self, x: str, size: Sequence[int]) -> str:
-        """``x`` as (N, *size)."""
-        name = "shape_" + "x".join(map(str, size))
-        if not any(known.name == name for known in self.weights):
-            self.constant(name, [-1, *size], np.int64)
-        return self.add("Reshape", x, name)
-
-    def transposed(self, x: str, order: Sequence[int]) -> str:
-        """``x`` with its axes in another order."""
-        return self.add("Transpose", x, perm=order)
-
-
-def _scaled(graph: _Graph, images: str, model: TrainedModel) -> str:
+def _scaled(graph: Graph, images: str, model: TrainedModel) -> str:
     low, high = model.scale
     x = graph.shaped(graph.add("Cast", images, to=TensorProto.FLOAT), model.input_size)
     x = graph.add("Mul", x, graph.constant("level_factor", (high - low) / 255))
     return graph.add("Add", x, graph.constant("level_offset", low)) if low else x
 
 
-def _probabilities(graph: _Graph, outputs: str, model: TrainedModel) -> str:
+def _probabilities(graph: Graph, outputs: str, model: TrainedModel) -> str:
     # Squared error also trains networks without a last activation, towards 0 and 1.
     return graph.add("Clip", outputs, graph.constant("zero", 0), graph.constant("one", 1), name="probabilities")
 
 
-def _levels(graph: _Graph, outputs: str, model: TrainedModel) -> str:
+def _levels(graph: Graph, outputs: str, model: TrainedModel) -> str:
     low, high = model.scale
     x = graph.add("Sub", outputs, graph.constant("level_offset", low)) if low else outputs
     x = graph.add("Mul", x, graph.constant("level_factor", 255 / (high - low)))
     x = graph.add("Clip", x, graph.constant("black", 0), graph.constant("white", 255))
-    graph.constant("image_shape", [-1, *model.image_shape], np.int64)
-    return graph.add("Reshape", x, "image_shape", name="levels")
+    shape = graph.constant("image_shape", [-1, *model.image_shape], np.int64)
+    return graph.add("Reshape", x, shape, name="levels")
 
 
-def _network(graph: _Graph, x: str, model: TrainedModel) -> str:
+def _network(graph: Graph, x: str, model: TrainedModel) -> str:
     """All layers; gives (N, outputs)."""
     if len(model.input_size) == 3:
         x = graph.transposed(x, _TO_ONNX)
@@ -131,11 +114,11 @@ def _network(graph: _Graph, x: str, model: TrainedModel) -> str:
     return _flat(graph, x, model.layers[-1].after)
 
 
-def _flat(graph: _Graph, x: str, size: Size) -> str:
+def _flat(graph: Graph, x: str, size: Size) -> str:
     return graph.shaped(graph.transposed(x, _TO_ENGINE), (math.prod(size),)) if len(size) == 3 else x
 
 
-def _layer(graph: _Graph, x: str, placed: PlacedLayer) -> str:
+def _layer(graph: Graph, x: str, placed: PlacedLayer) -> str:
     layer = placed.layer
     match layer:
         case schema.Dense():
@@ -182,13 +165,13 @@ def _layer(graph: _Graph, x: str, placed: PlacedLayer) -> str:
 
 
 def _weights(
-    graph: _Graph, placed: PlacedLayer, names: Sequence[str], tensors: Mapping[str, Array] | None = None
+    graph: Graph, placed: PlacedLayer, names: Sequence[str], tensors: Mapping[str, Array] | None = None
 ) -> list[str]:
     given = placed.tensors if tensors is None else tensors
     return [graph.constant(f"layers.{placed.number}.{name}", given[name]) for name in names]
 
 
-def _activated(graph: _Graph, x: str, layer: schema.Dense | schema.Conv2D | schema.BatchNorm) -> str:
+def _activated(graph: Graph, x: str, layer: schema.Dense | schema.Conv2D | schema.BatchNorm) -> str:
     match layer.activation:
         case Activation.LINEAR:
             return x

@@ -41,7 +41,7 @@ class TrainedModel:
 
     Attributes:
         input_size: of what the first layer takes.
-        image_shape: (rows, columns), or (rows, columns, 3) in colour.
+        image_shape: (rows, columns), or (rows, columns, 3) in colour; empty for a table.
         class_names: of a classifier, in the order of its outputs.
     """
 
@@ -50,9 +50,18 @@ class TrainedModel:
     layers: Sequence[PlacedLayer]
     image_shape: Size
     class_names: Sequence[str]
+    columns: Sequence[Mapping[str, Any]] = ()
+    """Of a table: the entries of its preprocessing, as ``service.datasets.tables.preprocessing`` describes them."""
 
     @classmethod
-    def of(cls, spec: Spec, network: Sequential, image_shape: Sequence[int], class_names: Sequence[str]) -> Self:
+    def of(
+        cls,
+        spec: Spec,
+        network: Sequential,
+        image_shape: Sequence[int],
+        class_names: Sequence[str],
+        columns: Sequence[Mapping[str, Any]] = (),
+    ) -> Self:
         """From a network with the weights of a checkpoint."""
         sizes = [network.input_shape, *network.layer_shapes]
         placed = [
@@ -65,12 +74,17 @@ class TrainedModel:
             )
             for number, (layer, made) in enumerate(zip(layers_of(spec), network.layers, strict=True))
         ]
-        return cls(spec, network.input_shape, placed, tuple(image_shape), tuple(class_names))
+        return cls(spec, network.input_shape, placed, tuple(image_shape), tuple(class_names), columns)
 
     @property
     def generates(self) -> bool:
         """Whether it is a generator."""
         return isinstance(self.spec, GanSpec)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it takes rows of a table, and no images."""
+        return bool(self.columns)
 
     @property
     def scale(self) -> tuple[float, float]:

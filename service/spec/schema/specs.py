@@ -68,6 +68,12 @@ class GanLossName(StrEnum):
     WASSERSTEIN = "wasserstein"
 
 
+class ClassWeights(StrEnum):
+    """How much the examples of each class count in the loss."""
+
+    BALANCED = "balanced"
+
+
 class StopMetric(StrEnum):
     """What early stopping may look at: losses are to fall, accuracies to rise."""
 
@@ -127,6 +133,9 @@ class ClassifierLoss(Part):
     label_smoothing: Fraction = 0.0
     """Share of the target that is spread evenly over all classes (binary_cross_entropy: over yes and no). Usually 0 to
     0.1. It keeps the network from being overconfident."""
+    class_weights: Annotated[ClassWeights | None, ADDED_LATER, Field(title="Class weights")] = None
+    """With balanced, each class counts the same in the loss, however rare it is in the training data: better recall of
+    rare classes for some accuracy. Only with softmax_cross_entropy."""
 
 
 class GanLoss(Part):

@@ -41,7 +41,8 @@ def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
     from service.models.exports.trained import TrainedModel  # loads the engine
 
     ready = inference().ready(checkpoint, info.image_shape, info.classes)
-    return TrainedModel.of(ready.spec, ready.network, info.image_shape, info.class_names)
+    columns = ready.preprocessing.columns if ready.preprocessing is not None else ()
+    return TrainedModel.of(ready.spec, ready.network, info.image_shape, info.class_names, columns)
 
 
 def _pictures(order: ExportOrder) -> Pictures:

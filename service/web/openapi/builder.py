@@ -53,6 +53,7 @@ _HEADERS: Final = {
 _PATHS: Final = {
     "job_id": "A job's id.",
     "which": "`latest`, `best` (checkpoints only), an epoch number, or the name of a plot.",
+    "target": "`onnx`, `torch`, `tensorboard` or `huggingface`.",
     "section": "A section of the documentation: a tag in lower case, or `schemas`.",
     "form": "`png` or `svg`.",
     "true": "Index of the true class.",
@@ -67,7 +68,7 @@ _TAGS: Final = {
     "Jobs": "Submit, list, change and control jobs.",
     "Results": "Metrics, events and results of a job.",
     "Inference": "Classify images with a classifier or generate images with a GAN, also while the job is running.",
-    "Files": "Checkpoints, samples and plots.",
+    "Files": "Checkpoints, samples, plots and exports.",
     "Datasets": "List, upload and delete datasets.",
     "Service": "Health, workers, the queue, limits and presets.",
     "Administration": "Keys, usage and the audit log.",

@@ -44,6 +44,7 @@ PATHS: Final = {
     "group": "folds_01J00000000000000000000000",
     "key_id": "key_0123456789ab",
     "form": "png",
+    "target": "onnx",
     "true": "4",
     "predicted": "9",
     "name": "mnist-10k",

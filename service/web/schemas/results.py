@@ -11,7 +11,7 @@ from service.errors import ArtifactNotFound
 from service.jobs.queries import files, lookup
 from service.spec.schema import Kind
 from service.states import TERMINAL, Status
-from service.storage.artifacts import ArtifactKind
+from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.tables import Artifact, Epoch, Job
 from service.web.schemas.base import Answer, Metrics, finite
 from service.web.schemas.files import (
@@ -69,7 +69,9 @@ class Results(Answer):
         description="Cursor of the next page of files, here and in `GET /jobs/{job_id}/artifacts`."
     )
     artifact_count: int = Field(description="Number of all files, not only of this page.")
-    sizes: dict[ArtifactKind, int] = Field(description="Total size of the files of each kind.")
+    sizes: dict[ArtifactKind, int] = Field(
+        description="Total size of the files of each kind; of exports only where there are some."
+    )
     size_bytes: int = Field(description="Total size of all files.")
     result_digest: str | None
     error: Annotated[JobError | None, BeforeValidator(finite)]
@@ -103,7 +105,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         has_more=page.next_cursor is not None,
         next_cursor=page.next_cursor,
         artifact_count=totals.count(),
-        sizes=dict(totals.sizes),
+        sizes={kind: size for kind, size in totals.sizes.items() if size or kind not in EXPORTS},
         size_bytes=totals.size_bytes(),
     )
 

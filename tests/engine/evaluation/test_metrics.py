@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from engine import DataError, ShapeError, accuracy, confusion_matrix
+from engine.evaluation.metrics import balanced_accuracy, log_likelihoods, macro_f1, roc_auc
 
 LABELS, PREDICTIONS = np.array([0, 1, 1, 2], np.uint8), np.array([0, 1, 2, 2])
 
@@ -21,3 +22,25 @@ def test_unsuited_numbers_are_refused() -> None:
         accuracy(LABELS, PREDICTIONS[:3])
     with pytest.raises(DataError, match="no predictions"):
         accuracy(LABELS[:0], PREDICTIONS[:0])
+
+
+def test_balanced_accuracy_and_f1_count_each_class_the_same() -> None:
+    matrix = np.array([[8, 0, 0], [1, 1, 0], [0, 0, 0]])
+    assert balanced_accuracy(matrix) == pytest.approx((1 + 1 / 2) / 2)  # the third class is absent
+    assert macro_f1(matrix) == pytest.approx((16 / 17 + 2 / 3) / 2)
+
+
+def test_log_likelihoods_are_of_shares_and_finite() -> None:
+    found = log_likelihoods(np.array([0, 1, 1]), np.array([[0.5, 0.5], [0.2, 0.6], [1.0, 0.0]]))
+    np.testing.assert_allclose(found, np.log([0.5, 0.75, 1e-15]))
+    assert np.isfinite(log_likelihoods(np.array([0]), np.zeros((1, 2)))).all()
+
+
+def test_roc_auc_is_the_share_of_pairs_in_the_right_order() -> None:
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, 60), rng.integers(0, 10, 60) / 10  # with ties
+    ones, zeros = scores[labels == 1], scores[labels == 0]
+    pairs = (ones[:, None] > zeros).mean() + (ones[:, None] == zeros).mean() / 2
+    assert roc_auc(labels, scores) == pytest.approx(pairs)
+    assert roc_auc(np.array([0, 0, 1]), np.array([0.1, 0.2, 0.9])) == 1
+    assert np.isnan(roc_auc(np.zeros(3, int), np.ones(3)))

@@ -9,6 +9,7 @@ from engine import (
     ShapeError,
     SoftmaxCrossEntropy,
     SquaredError,
+    balanced_class_weights,
     gradcheck,
     ops,
 )
@@ -40,6 +41,29 @@ def test_softmax_cross_entropy_is_that_of_the_softmax(smoothing: float) -> None:
     total = -np.sum(target * np.log(ops.softmax(LOGITS)))
     assert SoftmaxCrossEntropy("sum", smoothing)(LOGITS, LABELS) == pytest.approx(total)
     assert SoftmaxCrossEntropy("mean", smoothing)(LOGITS, LABELS) == pytest.approx(total / 2)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_multiply_the_losses_of_their_examples(smoothing: float) -> None:
+    weights = np.array([3.0, 1.0, 0.5])
+    each = [SoftmaxCrossEntropy("sum", smoothing)(LOGITS[[row]], LABELS[[row]]) for row in (0, 1)]
+    weighted = SoftmaxCrossEntropy("mean", smoothing, weights)
+    assert weighted(LOGITS, LABELS) == pytest.approx((0.5 * each[0] + 3 * each[1]) / 2)
+    gradcheck(lambda x: weighted(x, LABELS), LOGITS)
+    even = SoftmaxCrossEntropy("mean", smoothing, np.ones(3))
+    assert even(LOGITS, LABELS) == pytest.approx(SoftmaxCrossEntropy("mean", smoothing)(LOGITS, LABELS))
+    with pytest.raises(ShapeError, match=r"\(2,\) class weights for 3 classes"):
+        SoftmaxCrossEntropy(class_weights=np.ones(2))(LOGITS, LABELS)
+    with pytest.raises(SettingError, match="positive"):
+        SoftmaxCrossEntropy(class_weights=np.array([1.0, 0.0, 1.0]))
+
+
+def test_balanced_class_weights_make_each_class_count_the_same() -> None:
+    labels = np.array([0] * 6 + [2] * 2)
+    weights = balanced_class_weights(labels, 4)
+    np.testing.assert_allclose(weights, [8 / 12, 1, 8 / 4, 1])
+    assert weights[labels].mean() == pytest.approx(1)
+    assert weights[0] * 6 == pytest.approx(weights[2] * 2)
 
 
 @pytest.mark.parametrize(("loss", "even"), [(SquaredError, 1 / 3), (BinaryCrossEntropy, 1 / 2)])

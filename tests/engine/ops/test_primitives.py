@@ -257,7 +257,12 @@ def softmax_cross_entropy(draw: Any) -> Case:
     rows, classes = draw(small), draw(small)
     labels = draw(hnp.arrays(np.int64, (rows,), elements=st.integers(0, classes - 1)))
     smoothing = draw(st.sampled_from([0.0, 0.1]))
-    return lambda x: ops.softmax_cross_entropy(x, labels, label_smoothing=smoothing), [distinct(draw, (rows, classes))]
+    weights = draw(st.sampled_from([None, np.linspace(0.5, 2, classes)]))
+
+    def loss(x: Any) -> Any:
+        return ops.softmax_cross_entropy(x, labels, label_smoothing=smoothing, class_weights=weights)
+
+    return loss, [distinct(draw, (rows, classes))]
 
 
 CASES: dict[str, st.SearchStrategy[Case]] = {

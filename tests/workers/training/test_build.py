@@ -51,6 +51,7 @@ PARTS: list[dict[str, Any]] = [
     {"initializer": {"name": "uniform", "scale": 0.1}},
     {"initializer": {"name": "glorot"}},
     {"loss": {"name": "squared_error", "label_smoothing": 0.1}},
+    {"loss": {"class_weights": "balanced", "label_smoothing": 0.1}},
     {"optimizer": {"nesterov": True, "weight_decay": 0.001, "decay_biases": False, "clip_norm": 1.0}},
     {"optimizer": {"name": "adam", "clip_norm": 1.0}},
     {"optimizer": {"name": "adamw"}},

@@ -55,6 +55,8 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
     `huggingface` is a folder with a model card, the weights, and the model as ONNX and PyTorch. An export is made once
     and kept with the job's files.
     """
+    with services().database.read() as session:
+        lookup.get(session, job_id, owner=owner())  # another owner's job is unknown, whatever is asked for
     wanted = _format(target)
 
     def find() -> Artifact:

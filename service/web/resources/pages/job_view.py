@@ -116,9 +116,17 @@ def play(job_id: str) -> Response:
         "seed": row.resolved["seed"],
         "latent": row.resolved.get("latent"),
         "class_names": class_names(row, None),
+        "colour": _is_colour(row),
         "fields": _fields(row),
     }
     return as_page("play.html", job=shown, facts=facts)
+
+
+def _is_colour(row: Job) -> bool:
+    try:
+        return len(dataset_of(row).image_shape) > 2
+    except DatasetError:
+        return False
 
 
 def _fields(job: Job) -> list[dict[str, Any]] | None:

@@ -9,8 +9,10 @@ import pytest
 from service.spec import metric_info
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.presets.info import PRESET_INFO, Reached
+from service.spec.schema import Kind
 
 MEASURED = json.loads((Path(__file__).parents[4] / "benchmarks/results/presets.json").read_text(encoding="utf-8"))
+TABULAR = json.loads((Path(__file__).parents[4] / "benchmarks/results/tabular.json").read_text(encoding="utf-8"))
 FIELDS = {"val_accuracy": "accuracy"}
 """Metrics that have another name in the benchmark's rows."""
 REACHED = [
@@ -18,6 +20,7 @@ REACHED = [
     for kind, presets in PRESET_INFO.items()
     for name, info in presets.items()
     for reached in info.reaches
+    if name != "table"
 ]
 
 
@@ -30,6 +33,14 @@ def test_every_preset_is_explained() -> None:
         for info in presets.values():
             assert info.summary.endswith(".")
             assert info.reaches
+
+
+@pytest.mark.parametrize("reached", PRESET_INFO[Kind.CLASSIFIER]["table"].reaches, ids=lambda one: one.dataset)
+def test_what_the_preset_of_tables_reaches_is_what_was_measured(reached: Reached) -> None:
+    (row,) = (row for row in TABULAR if row["dataset"] == reached.dataset)
+    assert reached.metric == "val_accuracy"
+    assert reached.value == pytest.approx(row["tapeline"]["mean"], abs=0.001)
+    assert reached.seconds == pytest.approx(row["tapeline"]["seconds"], rel=0.5)
 
 
 @pytest.mark.parametrize(("kind", "name", "reached"), REACHED)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import math
+import runpy
+import sys
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import yaml
+from flask import Flask
 from flask.testing import FlaskClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util import tensor_util
 
 from service.datasets import Dataset
+from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, GANS, ask, png
 
@@ -227,3 +232,62 @@ def test_what_cannot_be_exported_says_why(client: FlaskClient, classifier: str, 
     assert export(client, "job_none", "onnx", 404).json["code"] == "job_not_found"
     assert "available epochs: 1" in export(client, classifier, "onnx", 404, checkpoint=7).json["detail"]
     assert export(client, submit(client), "onnx", 404).json["code"] == "not_yet"
+
+
+def test_an_export_goes_with_its_job(client: FlaskClient, app: Flask, classifier: str) -> None:
+    export(client, classifier, "onnx")
+    export(client, classifier, "tensorboard")
+    here: Services = app.extensions[EXTENSION]
+    assert {item.path.split("/")[1] for item in here.artifacts.stored(classifier)} >= {"onnx", "tensorboard"}
+    assert client.delete(f"/jobs/{classifier}").status_code == 204
+    assert list(here.artifacts.stored(classifier)) == []
+    assert export(client, classifier, "onnx", 404).json["code"] == "job_not_found"
+
+
+@pytest.mark.parametrize(
+    ("library", "target"), [("onnx", "onnx"), ("onnx", "huggingface"), ("tensorboardX", "tensorboard")]
+)
+def test_a_missing_library_names_the_extra(
+    client: FlaskClient, classifier: str, monkeypatch: pytest.MonkeyPatch, library: str, target: str
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("service.models.exports.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)  # what Python does where it is not installed
+    problem = export(client, classifier, target, 501).json
+    assert problem["code"] == "extra_missing"
+    assert problem["detail"] == f"{library} is not installed; install it with: pip install 'tapeline[export]'"
+    assert export(client, classifier, "torch").data  # which needs none
+
+
+def test_two_requests_at_once_make_one_file(app: Flask, client: FlaskClient, classifier: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        made = [pool.submit(export, app.test_client(), classifier, "torch") for _ in range(4)]
+        tags = {answer.result().headers["ETag"] for answer in made}
+    assert len(tags) == 1
+    kinds = [item["kind"] for item in client.get(f"/jobs/{classifier}/artifacts").json["data"]]
+    assert kinds.count("torch") == 1
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_torch_module_gives_the_probabilities_of_predict(
+    client: FlaskClient, job: Any, train: Any, digits: Dataset, tmp_path: Path, name: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    job_id = job(train("classifier", **CLASSIFIERS[name]))
+    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    images = np.array(digits.validation.inputs[:250])
+    found = module["load"]().predict(torch.from_numpy(images)).numpy()
+    assert module["CLASSES"] == [str(number) for number in range(10)]
+    assert np.abs(found - probabilities(client, job_id, images)).max() < TOLERANCE
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", GANS)
+def test_the_torch_module_generates(client: FlaskClient, job: Any, train: Any, tmp_path: Path, name: str) -> None:
+    torch = pytest.importorskip("torch")
+    job_id = job(train("gan", **GANS[name]))
+    made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
+    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    levels = module["load"]().generate(torch.tensor(made["latent"])).numpy()
+    assert np.abs(levels / 255 - np.asarray(made["images"])).max() < TOLERANCE

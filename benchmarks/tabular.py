@@ -1,0 +1,164 @@
+"""``python -m benchmarks.tabular``: the preset of tables beside scikit-learn's ``MLPClassifier``, on the same folds.
+
+Iris, wine, breast-cancer and digits are written as CSV from scikit-learn's bundled data; penguins are those of the
+package ``palmerpenguins``. Each file goes through the product's own import, preprocessing and trainer. Both packages
+are needed for this benchmark only: ``pip install scikit-learn palmerpenguins``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Final
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.tables import RESULTS
+from engine import EpochDone
+from service.datasets import Dataset, DatasetInfo, Examples
+from service.datasets.cache import open_arrays
+from service.datasets.info import TableOptions
+from service.datasets.shapes import shape_of
+from service.datasets.tables.importing import import_table
+from service.datasets.tables.preprocessing import Preprocessing
+from service.spec.validation import match_output_to_dataset, resolve
+from workers.training import build
+
+BUNDLED: Final = ("iris", "wine", "breast-cancer", "digits")
+TARGETS: Final = {"penguins": "species"}
+FOLDS: Final = 5
+SEEDS: Final = 5
+_T_95: Final = 2.064
+"""Student's t for 25 runs."""
+
+
+def write_csv(name: str, path: Path) -> None:
+    """One of scikit-learn's bundled datasets, or the penguins, as a CSV file."""
+    if name == "penguins":
+        path.write_bytes(files("palmerpenguins").joinpath("data/penguins.csv").read_bytes())
+        return
+    from sklearn import datasets
+
+    data = getattr(datasets, f"load_{name.replace('-', '_')}")()
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*map(str, data.feature_names), "target"])
+        for row, label in zip(data.data, data.target, strict=True):
+            writer.writerow([*(repr(float(value)) for value in row), str(data.target_names[label])])
+
+
+def imported(name: str, folder: Path) -> tuple[DatasetInfo, Examples]:
+    """A dataset as the product imports it, its parts together again."""
+    path, arrays = folder / f"{name}.csv", folder / name
+    write_csv(name, path)
+    arrays.mkdir()
+    made = import_table(path, arrays, fraction=None, options=TableOptions(target=TARGETS.get(name)))
+    info = DatasetInfo(
+        name=name,
+        title=name,
+        kind=made.kind,
+        image_shape=(),
+        columns=tuple(made.columns or ()),
+        classes=made.classes,
+        train_count=made.train_count,
+        validation_count=made.validation_count,
+        class_names=tuple(made.class_names or ()),
+        source="",
+        licence="",
+        sha256=made.sha256,
+        available=True,
+    )
+    data = open_arrays(arrays, info)
+    inputs = np.concatenate([data.train.inputs, data.validation.inputs])
+    return info, Examples(inputs, np.concatenate([data.train.labels, data.validation.labels]))
+
+
+def ours(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
+    """Accuracy of the last epoch of the preset ``table``."""
+    info = replace(info, train_count=len(train), validation_count=len(test))
+    document = {"kind": "classifier", "preset": "table", "seed": seed}
+    spec = match_output_to_dataset(resolve(document), document, shape_of(info))
+    trainer = build.trainer(spec, Dataset(info, train, test, ""), Preprocessing.fit(info.columns, train.inputs))
+    return [report.metrics["val_accuracy"] for report in trainer.run() if isinstance(report, EpochDone)][-1]
+
+
+def theirs(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
+    """Accuracy of ``MLPClassifier`` with its own settings, but for iterations enough to converge."""
+    from sklearn.neural_network import MLPClassifier
+
+    fitted = Preprocessing.fit(info.columns, train.inputs)  # standardised numbers, one-hot categories
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = MLPClassifier(random_state=seed, max_iter=1000).fit(fitted.apply(train.inputs), train.labels)
+    return float(model.score(fitted.apply(test.inputs), test.labels))
+
+
+def folds(labels: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Stratified folds, the same for both."""
+    from sklearn.model_selection import StratifiedKFold
+
+    return iter(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(np.zeros(len(labels)), labels))
+
+
+def measure(name: str, folder: Path) -> dict[str, Any]:
+    """All runs of one dataset."""
+    info, whole = imported(name, folder)
+    found: dict[str, Any] = {"dataset": name, "rows": len(whole), "columns": len(info.columns)}
+    for who, run in (("tapeline", ours), ("sklearn", theirs)):
+        scores, began = [], time.process_time()
+        for train, test in folds(whole.labels):
+            parts = [Examples(whole.inputs[chosen], whole.labels[chosen]) for chosen in (train, test)]
+            scores += [run(info, parts[0], parts[1], seed) for seed in range(SEEDS)]
+        half = _T_95 * stdev(scores) / math.sqrt(len(scores))
+        found[who] = {"mean": fmean(scores), "half": half, "seconds": (time.process_time() - began) / len(scores)}
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| dataset | rows | columns | preset `table` | `MLPClassifier` (95% interval) | s | s, `MLPClassifier` |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        us, them = row["tapeline"], row["sklearn"]
+        low, high = them["mean"] - them["half"], them["mean"] + them["half"]
+        lines.append(
+            f"| {row['dataset']} | {row['rows']:,} | {row['columns']} | {us['mean']:.2%} "
+            f"| {them['mean']:.2%} ({low:.2%} to {high:.2%}) | {us['seconds']:.2f} | {them['seconds']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print the table, and keep the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("only", nargs="*", help="datasets (default: all)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for tabular.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for name in options.only or (*BUNDLED, "penguins"):
+            rows.append(measure(name, Path(folder)))
+            print(table(rows[-1:]).splitlines()[-1], flush=True)
+    print("\n" + table(rows))
+    if not options.only:
+        (options.results / "tabular.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""What becomes of a person's table: types, missing values, rejected rows, arrays. As the sandbox has it imported."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.datasets.cache import open_arrays
+from service.datasets.importer import UploadRefused
+from service.datasets.info import DatasetInfo, ImportedDataset, TableOptions
+from service.datasets.sandbox import import_in_sandbox
+from service.datasets.tables.importing import import_table
+
+HEAD = "age,city,since,label\n"
+
+
+def line(number: int) -> str:
+    age = "" if number % 10 == 9 else str(20 + number % 5)
+    return (
+        f"{age},{('Oslo', 'Bergen', 'NA')[number % 3]},2024-01-{number % 28 + 1:02},{'yes' if number % 2 else 'no'}\n"
+    )
+
+
+PLAIN = HEAD + "".join(map(line, range(60)))
+
+
+@dataclass
+class Imported:
+    made: ImportedDataset
+    train: Any
+    validation: Any
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        return {column["name"]: column for column in self.made.columns or ()}
+
+    @property
+    def report(self) -> Any:
+        return self.made.report
+
+    @property
+    def inputs(self) -> Any:
+        return np.concatenate([self.train.inputs, self.validation.inputs])
+
+
+def read(tmp_path: Path, data: bytes | str, *, sandbox: bool = False, **options: Any) -> Imported:
+    path, folder = tmp_path / "table", tmp_path / f"arrays-{len(list(tmp_path.iterdir()))}"
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    folder.mkdir()
+    about = TableOptions(target=options.get("target"), types=options.get("types", {}))
+    if sandbox:
+        made = import_in_sandbox({"table": path}, folder, fraction=None, table=about)
+    else:
+        made = import_table(path, folder, fraction=options.get("fraction"), options=about)
+    info = DatasetInfo(
+        name="t", title="t", kind=made.kind, image_shape=(), columns=tuple(made.columns or ()), classes=made.classes,
+        train_count=made.train_count, validation_count=made.validation_count, class_names=tuple(made.class_names or ()),
+        source="", licence="", sha256=None, available=True,
+    )  # fmt: skip
+    arrays = open_arrays(folder, info)
+    assert arrays.sha256 == made.sha256
+    return Imported(made, arrays.train, arrays.validation)
+
+
+def refusal(tmp_path: Path, data: bytes | str, **options: Any) -> str:
+    with pytest.raises(UploadRefused) as caught:
+        read(tmp_path, data, **options)
+    return str(caught.value)
+
+
+def test_types_and_missing_values_are_found(tmp_path: Path) -> None:
+    found = read(tmp_path, PLAIN, sandbox=True)
+    assert {name: (column["type"], column["missing"]) for name, column in found.columns.items()} == {
+        "age": ("number", 6),
+        "city": ("category", 20),
+        "since": ("date", 0),
+    }
+    assert found.columns["city"]["categories"] == ["Bergen", "Oslo"]
+    assert (found.made.class_names, found.made.classes) == (["no", "yes"], 2)
+    assert found.report["target"] == "label"
+    assert (found.report["rows"], found.report["rejected_count"]) == (60, 0)
+    assert (found.made.train_count, found.made.validation_count) == (52, 8)
+    assert found.train.inputs.dtype == np.float64
+    assert found.train.inputs.shape == (52, 3)
+    assert found.train.labels.dtype == np.uint8
+    assert np.bincount(found.validation.labels).tolist() == [4, 4]  # as many of each class
+    assert np.isnan(found.inputs).sum(axis=0).tolist() == [6, 20, 0]
+    assert set(found.inputs[:, 1][~np.isnan(found.inputs[:, 1])]) == {0.0, 1.0}
+    assert found.inputs[:, 2].min() == 19723  # 2024-01-01
+
+
+def test_the_validation_rows_are_always_the_same(tmp_path: Path) -> None:
+    one, other = read(tmp_path, PLAIN), read(tmp_path, PLAIN)
+    np.testing.assert_array_equal(one.validation.inputs, other.validation.inputs)
+    assert one.made.sha256 == other.made.sha256
+    assert read(tmp_path, PLAIN.replace("Oslo", "Bodø")).made.sha256 != one.made.sha256  # the same numbers
+    assert read(tmp_path, PLAIN, fraction=0.5).made.validation_count == 30
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "delimiter"),
+    [
+        (PLAIN.replace("Oslo", "Bodø").encode(), "utf-8", ","),
+        (codecs.BOM_UTF8 + PLAIN.encode(), "utf-8", ","),
+        (PLAIN.replace("Oslo", "Bodø").encode("utf-16"), "utf-16", ","),
+        (PLAIN.replace("Oslo", "Bodø").encode("utf-16-le"), "utf-16-le", ","),
+        (PLAIN.replace("Oslo", "Bodø").encode("cp1252"), "cp1252", ","),
+        (PLAIN.replace("Oslo", "Bod\x81").encode("latin-1"), "latin-1", ","),
+        (PLAIN.replace(",", "\t").encode(), "utf-8", "\t"),
+        (PLAIN.replace(",", ";").replace("\n", "\r\n").encode(), "utf-8", ";"),
+        (PLAIN.replace("\n", "\r").encode(), "utf-8", ","),
+        (PLAIN.replace("Oslo", '"Os, ""lo"""').encode(), "utf-8", ","),
+        (gzip.compress(PLAIN.encode()), "utf-8", ","),
+        (PLAIN.replace("\n", "\n\n").encode(), "utf-8", ","),
+        (PLAIN.replace(",", " , ").encode(), "utf-8", ","),
+    ],
+)
+def test_encodings_delimiters_and_quotes_are_detected(
+    tmp_path: Path, data: bytes, encoding: str, delimiter: str
+) -> None:
+    found = read(tmp_path, data)
+    assert (found.report["encoding"], found.report["delimiter"]) == (encoding, delimiter)
+    assert [column["type"] for column in found.made.columns or ()] == ["number", "category", "date"]
+    np.testing.assert_array_equal(found.inputs[:, 0], read(tmp_path, PLAIN).inputs[:, 0])
+    assert found.report["rejected_count"] == 0
+
+
+def test_decimal_commas_and_ambiguous_dates_are_noted(tmp_path: Path) -> None:
+    data = "size;day;label\n" + "".join(f"{n},5;0{n % 9 + 1}/0{n % 7 + 1}/2024;{'ab'[n % 2]}\n" for n in range(30))
+    found = read(tmp_path, data)
+    assert found.columns["size"] == {
+        "name": "size",
+        "type": "number",
+        "missing": 0,
+        "min": 0.5,
+        "max": 29.5,
+        "decimal": ",",
+    }
+    assert found.columns["day"]["format"] == "%m/%d/%Y"
+    assert len(found.report["notes"]) == 2
+    assert "month/day/year" in " ".join(found.report["notes"])
+    settled = read(tmp_path, data.replace(";03/", ";23/"))
+    assert settled.columns["day"]["format"] == "%d/%m/%Y"
+
+
+def test_rejected_rows_are_named_by_line_and_counted(tmp_path: Path) -> None:
+    text = PLAIN + "1,Oslo\n" + '5,"Oslo" x,2024-01-01,yes\n' + "6,Oslo,2024-01-01,?\n" * 150
+    report = read(tmp_path, text).report
+    assert report["rows"] == 60
+    assert report["rejected_count"] == 152
+    assert len(report["rejected"]) == 100
+    assert report["rejected"][:3] == [
+        {"line": 62, "reason": "has 2 fields instead of 4"},
+        {"line": 63, "reason": "has characters after a quotation mark"},
+        {"line": 64, "reason": "has no target value"},
+    ]
+
+
+def test_columns_that_say_nothing_are_left_out_with_a_reason(tmp_path: Path) -> None:
+    head = "row,id,same,empty,text,size,label\n"
+    rows = (f"{n + 1},u{n * 7919},x,,{'long ' * 30},{n * 37 % 11},{'ab'[n % 2]}\n" for n in range(50))
+    found = read(tmp_path, head + "".join(rows))
+    assert list(found.columns) == ["size"]
+    assert {one["name"]: one["reason"] for one in found.report["ignored"]} == {
+        "row": "counts the rows",
+        "id": "has 50 different texts in 50 rows",
+        "same": "has the same value in every row",
+        "empty": "has no values",
+        "text": "has texts of more than 100 characters",
+    }
+
+
+def test_a_person_may_say_what_columns_are(tmp_path: Path) -> None:
+    types = {"age": "category", "city": "ignore"}
+    found = read(tmp_path, PLAIN, types=types)
+    assert found.columns["age"]["categories"] == ["20", "21", "22", "23", "24"]
+    assert found.report["ignored"] == [{"name": "city", "reason": "as types says"}]
+    odd = PLAIN.replace("23,", "old,", 1)
+    assert read(tmp_path, odd).columns["age"]["type"] == "category"
+    forced = read(tmp_path, odd, types={"age": "number"})
+    assert forced.report["rejected"] == [{"line": 5, "reason": "column 'age': 'old' is not a number"}]
+    assert forced.made.train_count + forced.made.validation_count == 59
+
+
+def test_a_numeric_target_is_sorted_by_value_and_any_column_can_be_the_target(tmp_path: Path) -> None:
+    data = "grade,size\n" + "".join(f"{(10, 9, 2)[n % 3]}{'.0' * (n % 2)},{n % 13}\n" for n in range(60))
+    assert read(tmp_path, data, target="grade").made.class_names == ["2", "9", "10"]
+    assert read(tmp_path, data, target="grade", types={"grade": "category"}).made.class_names[:2] == ["10", "10.0"]  # type: ignore[index]
+
+
+def test_a_type_that_shows_late_is_found(tmp_path: Path) -> None:
+    rows = [f"{n % 7},{'ab'[n % 2]}\n" for n in range(9000)]
+    late = "x,label\n" + "".join(rows[:8500]) + "".join(row.replace("3,", "three,") for row in rows[8500:])
+    column = read(tmp_path, late).columns["x"]
+    assert column["type"] == "category"
+    assert column["categories"] == ["0", "1", "2", "3", "4", "5", "6", "three"]
+    missing = "x,label\n" + "".join(f",{'ab'[n % 2]}\n" for n in range(5000)) + "".join(rows[:5000])
+    found = read(tmp_path, missing).columns["x"]
+    assert (found["type"], found["missing"]) == ("number", 5000)
+
+
+def test_numbers_of_python_alone_are_none(tmp_path: Path) -> None:
+    odd = "x,y,label\n" + "".join(f"1_{n % 3},{'inf' if n % 3 else 2},{'ab'[n % 2]}\n" for n in range(60))
+    found = read(tmp_path, odd)
+    assert [column["type"] for column in found.made.columns or ()] == ["category", "category"]
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "word"),
+    [
+        ("", {}, "is empty"),
+        (HEAD, {}, "no rows"),
+        ("a\n1\n2\n", {}, "one column"),
+        ("a,a\n1,2\n", {}, "same name"),
+        ("1,2\n3,4\n", {}, "names of the columns"),
+        (PLAIN, {"target": "labels"}, "did you mean 'label'?"),
+        (PLAIN, {"target": "zzzzzz"}, "the columns are 'age', 'city', 'since', 'label'"),
+        (PLAIN, {"types": {"Age": "number"}}, "did you mean 'age'?"),
+        (PLAIN.replace("yes", "no"), {}, "nothing to tell apart"),
+        (PLAIN, {"target": "age", "types": {"label": "ignore", "since": "ignore", "city": "ignore"}}, "no column"),
+        ("x,y\n" + "".join(f"{n % 5},{n / 7}\n" for n in range(400)), {}, "regression"),
+        (PLAIN.replace("Oslo", "Os\0lo"), {}, "line 2 contains a NUL"),
+    ],
+)
+def test_what_is_no_table_to_train_on_is_refused(tmp_path: Path, data: str, options: Any, word: str) -> None:
+    assert word in refusal(tmp_path, data, **options)
+
+
+def test_the_report_is_json(tmp_path: Path) -> None:
+    made = read(tmp_path, PLAIN).made
+    assert json.loads(json.dumps([made.columns, made.report])) == [made.columns, made.report]

@@ -1,0 +1,243 @@
+"""Tables over HTTP: upload, spec, training as a worker does it, and all that a person asks of the job."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from engine import EpochDone, checkpoint
+from service.datasets.repository import DatasetRepository
+from service.datasets.tables.preprocessing import Preprocessing
+from service.jobs import leases
+from service.jobs.queries import lookup
+from service.spec.validation import read_resolved
+from service.web.services import EXTENSION, Services
+from tests.service.web.conftest import PlayedWorker
+from tests.service.web.test_datasets import send
+from workers.training import build
+
+ROWS = "".join(
+    f"{'' if n % 11 == 5 else 5 + n % 20},{'Oslo' if n % 2 else 'Bergen'},2024-01-{n % 28 + 1:02},{n * 31 % 17},"
+    f"{'high' if n % 20 > 9 else 'low'}\n"
+    for n in range(200)
+)
+TABLE = ("age,city,since,noise,label\n" + ROWS).encode()
+
+
+@pytest.fixture
+def sent(client: FlaskClient) -> Any:
+    answer = send(client, "people", table=TABLE)
+    assert answer.status_code == 201, answer.text
+    return answer.json
+
+
+@pytest.fixture
+def job(client: FlaskClient, worker: PlayedWorker, app: Flask, sent: Any) -> str:
+    """A job on the table, trained for real."""
+    here: Services = app.extensions[EXTENSION]
+    made = client.post("/jobs", json={"kind": "classifier", "dataset": "people", "epochs": 30})
+    assert made.status_code == 201, made.text
+    with here.database.read() as session:
+        row = lookup.get(session, made.json["id"])
+    spec = read_resolved(row.resolved)
+    repository = DatasetRepository(here.settings, here.database)
+    dataset = repository.load(repository.of_job(row))
+    preprocessing = Preprocessing.fit(dataset.info.columns, dataset.train.inputs)
+    trainer = build.trainer(spec, dataset, preprocessing)
+    done = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
+    state = trainer.state_dict()
+    state.spec = spec.model_dump(mode="json")
+    state.state["preprocessing"] = preprocessing.document()
+    held = worker.claim()
+    leases.begin(worker.database, held, {"numpy": "2.4", "preprocessing": preprocessing.document()})
+    assert done.confusion is not None
+    worker.epoch(
+        1,
+        metrics={**done.metrics, **done.scores},
+        checkpoint=checkpoint.dumps(state),
+        confusion=done.confusion.tolist(),
+    )
+    worker.succeed()
+    return str(made.json["id"])
+
+
+def test_the_answer_to_an_upload_tells_columns_and_report(client: FlaskClient, sent: Any) -> None:
+    assert (sent["kind"], sent["image_shape"], sent["classes"]) == ("table", [], 2)
+    assert [(column["name"], column["type"], column["missing"]) for column in sent["columns"]] == [
+        ("age", "number", 18), ("city", "category", 0), ("since", "date", 0), ("noise", "number", 0)
+    ]  # fmt: skip
+    assert sent["class_names"] == ["high", "low"]
+    assert sent["report"]["target"] == "label"
+    assert "preview" not in sent["urls"]
+    assert client.get("/datasets/people/preview.png").status_code == 404
+    assert client.get("/datasets/people/validation/0.png").status_code == 404
+    assert client.get("/datasets/people", headers={"Accept": "text/html"}).status_code == 200
+    assert send(client, "people", table=TABLE).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameter", "word"),
+    [
+        ({"table": TABLE, "target": "lable"}, "target", "did you mean 'label'?"),
+        ({"table": TABLE, "types": '{"age": "float"}'}, "types", "number, category, date, ignore"),
+        ({"table": TABLE, "types": "age"}, "types", "JSON object"),
+        ({"table": TABLE, "size": "32"}, "size", "archives of image files"),
+        ({"archive": TABLE, "target": "label"}, "target", "for tables"),
+        ({"table": TABLE, "archive": TABLE}, "table", "only file"),
+        ({"table": b"a,b\n1\n"}, "table", "line 2 has 1 field instead of 2"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named(
+    client: FlaskClient, fields: dict[str, Any], parameter: str, word: str
+) -> None:
+    answer = send(client, "bad", **fields)
+    assert answer.status_code == 422, answer.text
+    (error,) = answer.json["errors"]
+    assert error["parameter"] == parameter
+    assert word in error["detail"]
+
+
+def test_types_and_target_of_a_person_count(client: FlaskClient) -> None:
+    types = json.dumps({"noise": "ignore", "age": "category"})
+    made = send(client, "people", table=TABLE, target="city", types=types).json
+    assert [(column["name"], column["type"]) for column in made["columns"]] == [
+        ("age", "category"), ("since", "date"), ("label", "category")
+    ]  # fmt: skip
+    assert made["class_names"] == ["Bergen", "Oslo"]
+
+
+def test_a_classifier_of_a_table_starts_from_its_preset(client: FlaskClient, sent: Any) -> None:
+    answer = client.post("/jobs?dry_run=true", json={"kind": "classifier", "dataset": "people"}).json
+    resolved = answer["resolved"]
+    assert resolved["preset"] == "table"
+    assert resolved["layers"][-1]["units"] == 2
+    assert answer["networks"][0]["input_shape"] == [6]  # age and whether it is missing, two cities, a date, noise
+    other = client.post("/jobs?dry_run=true", json={"kind": "classifier", "preset": "fast", "dataset": "people"}).json
+    assert other["resolved"]["augmentation"]["max_shift"] == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "pointer", "word"),
+    [
+        ({"kind": "gan"}, "#/kind", "train a classifier"),
+        ({"preset": "conv"}, "#/preset", "use preset table"),
+        ({"augmentation": {"max_shift": 1}}, "#/augmentation/max_shift", "is for images"),
+        (
+            {"layers": [{"type": "max_pool2d"}, {"type": "flatten"}, {"units": 2, "activation": "softmax"}]},
+            "#/layers/0/type",
+            "use dense layers",
+        ),
+        (
+            {"loss": {"name": "squared_error", "class_weights": "balanced"}},
+            "#/loss/class_weights",
+            "softmax_cross_entropy",
+        ),
+    ],
+)
+def test_what_looks_at_images_is_refused(
+    client: FlaskClient, sent: Any, spec: dict[str, Any], pointer: str, word: str
+) -> None:
+    answer = client.post("/jobs", json={"kind": "classifier", "dataset": "people", **spec})
+    assert answer.status_code == 422
+    (error,) = answer.json["errors"]
+    assert error["pointer"] == pointer
+    assert word in error["detail"]
+
+
+def test_rows_are_predicted_by_name(client: FlaskClient, job: str) -> None:
+    rows = [
+        {"age": 6, "city": "Oslo", "since": "2024-01-03", "noise": 3},
+        {"age": "24", "city": "Paris", "noise": None, "label": "high"},
+    ]
+    answer = client.post(f"/jobs/{job}/predict", json={"rows": rows})
+    assert answer.status_code == 200, answer.text
+    said = answer.json
+    assert [said["class_names"][number] for number in said["classes"]] == ["low", "high"]
+    np.testing.assert_allclose(np.sum(said["probabilities"], axis=1), 1, atol=1e-6)
+    assert said["unknown_values"] == [{"row": 1, "column": "city", "value": "Paris"}]
+    assert said["absent_columns"] == {"since": 1}
+    without = client.post(f"/jobs/{job}/predict", json={"rows": [{"age": "24"}]}).json
+    assert without["probabilities"][0] == pytest.approx(said["probabilities"][1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"rows": [{"agee": 1, "age": 2}]}, "#/rows/0/agee"),
+        ({"rows": [{"age": 1}, {"age": "old"}]}, "#/rows/1/age"),
+        ({"rows": [{"since": "soon"}]}, "#/rows/0/since"),
+        ({"rows": [{}]}, "#/rows/0"),
+        ({"rows": []}, "#/rows"),
+        ({"images": [[0]]}, "#/images"),
+        ({"rows": [{"age": 1}], "images": [[0]]}, "#"),
+        ({"rows": [{"age": 1}], "explain": True}, "#"),
+        ({"rows": [{"age": [1]}]}, "#/rows/0/age"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(client: FlaskClient, job: str, body: Any, pointer: str) -> None:
+    answer = client.post(f"/jobs/{job}/predict", json=body)
+    assert answer.status_code == 422, answer.text
+    assert pointer in [error["pointer"] for error in answer.json["errors"]]
+
+
+def test_importance_is_deterministic_and_finds_the_column_that_decides(client: FlaskClient, job: str) -> None:
+    found = client.get(f"/jobs/{job}/importance").json
+    assert found == client.get(f"/jobs/{job}/importance?checkpoint=1").json
+    by_name = {one["column"]: one["mean"] for one in found["columns"]}
+    assert max(by_name, key=by_name.__getitem__) == "age"
+    assert by_name["age"] > 0.2
+    for plot, kind in (("importance.png", b"\x89PNG"), ("calibration.svg", b"<?xml"), ("confusion.png", b"\x89PNG")):
+        drawn = client.get(f"/jobs/{job}/plots/{plot}")
+        assert (drawn.status_code, drawn.data[: len(kind)]) == (200, kind)
+
+
+def test_calibration_covers_every_validation_row(client: FlaskClient, job: str) -> None:
+    found = client.get(f"/jobs/{job}/calibration").json
+    assert sum(one["count"] for one in found["bins"]) == found["validation_count"] == 30
+    assert 0 <= found["expected_error"] <= 1
+    shares = [one["count"] / 30 * abs(one["confidence"] - one["accuracy"]) for one in found["bins"] if one["count"]]
+    assert found["expected_error"] == pytest.approx(sum(shares))
+
+
+def test_the_matrix_shows_rows(client: FlaskClient, job: str) -> None:
+    matrix = client.get(f"/jobs/{job}/confusion").json["matrix"]
+    cell = client.get(f"/jobs/{job}/confusion/0/0").json
+    assert cell["count"] == matrix[0][0] == len(cell["rows"])
+    assert set(cell["rows"][0]) == {"age", "city", "since", "noise"}
+    assert cell["images"] == []
+    assert client.get(f"/jobs/{job}/confusion/0/0.png").status_code == 404
+    mistakes = client.get(f"/jobs/{job}/mistakes").json
+    assert all(one["image"] is None and one["row"] for one in mistakes["data"])
+
+
+def test_the_pages_speak_of_rows(client: FlaskClient, job: str) -> None:
+    page = client.get(f"/ui/jobs/{job}").text
+    assert "Importance of columns" in page
+    assert "validation rows" in page
+    assert "validation images" not in page
+    play = client.get(f"/ui/play/{job}").text
+    assert 'data-column="city"' in play
+    assert "canvas" not in play
+
+
+def test_a_fork_keeps_to_tables_of_the_same_columns(client: FlaskClient, job: str) -> None:
+    send(client, "others", table=TABLE.replace(b"noise", b"sound"))
+    send(client, "more", table=TABLE + ROWS.encode())
+    bad = client.post(f"/jobs/{job}/fork", json={"overrides": {"epochs": 60, "dataset": {"name": "others"}}})
+    assert bad.status_code == 422
+    assert "columns" in bad.json["errors"][0]["detail"]
+    good = client.post(f"/jobs/{job}/fork", json={"overrides": {"epochs": 60, "dataset": {"name": "more"}}})
+    assert good.status_code == 201, good.text
+
+
+def test_images_have_no_rows_and_no_importance(client: FlaskClient, submit: Any) -> None:
+    job_id = submit(client)
+    assert client.get(f"/jobs/{job_id}/importance").status_code == 404
+    answer = client.post(f"/jobs/{job_id}/predict", json={"rows": [{"age": 1}]})
+    assert answer.status_code == 422
+    assert answer.json["errors"][0]["pointer"] == "#/rows"
