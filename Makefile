@@ -112,7 +112,7 @@ format: $(VENV)/installed-dev  ## format the code and apply lint fixes
 lock: $(VENV)/installed-dev  ## resolve the dependencies again (on Python 3.11: one NumPy for all Pythons)
 	$(COMPILE) --all-build-deps --output-file requirements.lock pyproject.toml
 	$(COMPILE) --all-build-deps --extra export --constraint requirements.lock --output-file requirements-export.lock pyproject.toml
-	$(COMPILE) --all-build-deps --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --all-build-deps --extra dev --constraint requirements-export.lock --output-file requirements-dev.lock pyproject.toml
 
 clean:  ## remove the environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -227,7 +227,7 @@ class TableData:
             DataError: ``changes`` are given, which only images have.
         """
         if changes is not None:
-            raise DataError("rows of a table cannot be augmented")
+            raise DataError("rows of a table cannot be shifted, mirrored or cut out")
         chosen = self.rows[indices]
         if out is None:
             return chosen.astype(dtype)

@@ -1,4 +1,4 @@
-"""Jobs with scores on a test part, and sets of jobs that are the folds of one cross-validation."""
+"""Scores of jobs on a test part, and the folds of cross-validations."""
 
 from __future__ import annotations
 

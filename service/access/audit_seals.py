@@ -163,10 +163,10 @@ def remove_expired(database: Database, days: float) -> int:
                 break
             # Row by row: the trigger requires that the seal before it is marked first.
             marked = update(_SEALS).where(_SEALS.c.id == bindparam("seal")).values(removed_ms=now)
-            gone = delete(AUDIT).where(AUDIT.c.id.between(bindparam("first"), bindparam("last")))
+            deletion = delete(AUDIT).where(AUDIT.c.id.between(bindparam("first"), bindparam("last")))
             connection = session.connection()
             connection.execute(marked, [{"seal": item["seal"]} for item in ranges])
-            connection.execute(gone, [{"first": item["first"], "last": item["last"]} for item in ranges])
+            connection.execute(deletion, [{"first": item["first"], "last": item["last"]} for item in ranges])
         total += sum(item["entries"] for item in ranges)
     return total
 

@@ -12,7 +12,6 @@ from service.application.ports import AdmissionRefused, owner_of
 from service.application.specs import Forecast, SpecChecks
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
-from service.datasets.splits import Split
 from service.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
 from service.jobs import actions, names, submissions
 from service.jobs.changes import ForkRequest, JobPatch
@@ -23,6 +22,7 @@ from service.runtime.failpoints import reach
 from service.spec import validation
 from service.spec.estimation import costs
 from service.spec.schema import Spec
+from service.spec.splits import Split
 from service.states import Action, DatasetKind
 from service.storage import ids
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore

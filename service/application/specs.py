@@ -11,7 +11,6 @@ from service.datasets.builtins import BUILT_IN
 from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.info import DatasetInfo, DatasetState
 from service.datasets.shapes import shape_of
-from service.datasets.splits import Split
 from service.errors import Fault, SpecError
 from service.jobs.estimation import estimates
 from service.jobs.estimation.estimates import TrainingCost
@@ -19,6 +18,7 @@ from service.spec import validation
 from service.spec.estimation import layer_shapes
 from service.spec.estimation.layer_shapes import Network, Shape
 from service.spec.schema import Kind, Spec
+from service.spec.splits import Split
 from service.spec.suitability import TABLE_PRESET, table_faults
 from service.states import DatasetKind
 from service.storage.database import Database

@@ -1,6 +1,6 @@
 """The ``tapeline`` command.
 
-A command's module is imported when the command runs: ``--help`` and shell completion need none of them.
+The module of a command is imported when the command runs, not for ``--help`` or shell completion.
 """
 
 from __future__ import annotations

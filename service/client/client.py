@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Literal, Self, Unpack, cast
+from urllib.parse import quote
 from uuid import uuid4
 
 from service.client import downloads, lookup, mlflow_runs
@@ -26,7 +27,7 @@ from service.client.job import Job
 from service.client.lookup import Found
 
 _UPLOAD_TIMEOUT_S: Final = 660.0
-"""After the last byte has arrived, a service may read an archive of images for ten minutes."""
+"""The service may read an archive of images for ten minutes after the last byte has arrived."""
 _PAGE: Final = 100
 
 
@@ -37,9 +38,9 @@ class Client:
         server: for example ``http://127.0.0.1:8000``.
         key: an API key, if the service requires one (default: the first one in TAPELINE_API_KEYS).
 
-    Every method raises ``ServerUnreachable`` where no service answers and ``ApiError`` where it refuses. Requests
-    that are safe to repeat are repeated a few times before that. Where a method takes a job, it takes a ``Job`` or an
-    id; ``job`` also finds jobs by their name.
+    Every method raises ``ServerUnreachable`` if the service does not respond, and ``ApiError`` if it refuses the
+    request. Requests that are safe to repeat are retried a few times first. Methods with a ``job`` parameter accept a
+    ``Job`` or an id; ``job`` also finds jobs by name.
     """
 
     def __init__(self, server: str, key: str | None = None) -> None:
@@ -69,15 +70,15 @@ class Client:
                 job and returns the first one. By default a new key, which allows the client to retry.
         """
         options = json_body(spec, **{"Idempotency-Key": idempotency_key or uuid4().hex})
-        return self._made("POST", "/jobs", repeatable=True, **options)
+        return self._create("POST", "/jobs", repeatable=True, **options)
 
     def submit_folds(
         self, spec: Mapping[str, Any], folds: int | None = None, *, idempotency_key: str | None = None
     ) -> list[Job]:
-        """Submit a cross-validation: a job for each fold, all of them or none.
+        """Submit a cross-validation: a job for each fold, all or none.
 
         Args:
-            folds: their number, unless the spec names it as ``dataset.folds``.
+            folds: the number of folds, unless the spec has it as ``dataset.folds``.
         """
         if folds is not None:
             data = spec.get("dataset", {})
@@ -87,10 +88,10 @@ class Client:
         return [first, *(self.get(job_id) for job_id in ids if job_id != first.id)]
 
     def folds(self, job: Job | str) -> dict[str, Any]:
-        """The cross-validation that a job belongs to: ``jobs``, and the ``means`` of their metrics.
+        """The cross-validation of a job: its ``jobs``, and the ``means`` of their metrics.
 
         Raises:
-            LookupError: it belongs to none.
+            LookupError: the job does not belong to a cross-validation.
         """
         group = self._handle(job).refresh()["fold_group"]
         if group is None:
@@ -152,7 +153,7 @@ class Client:
         """An older name of ``jobs``."""
         return self.jobs(limit=limit, **filters)
 
-    # What ``Job`` has as methods, by id.
+    # Methods of ``Job``, by id.
 
     def get(self, job: Job | str) -> Job:
         """Fetch a job by its id."""
@@ -266,7 +267,7 @@ class Client:
         """Download a trained model in the format of another program.
 
         Args:
-            target: ``onnx``, a file; or one of ``torch``, ``tensorboard`` and ``huggingface``, a zip.
+            target: ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
             to: a folder or a file name.
             license: of the model, for the model card of ``huggingface``; default: that of the dataset.
         """
@@ -288,7 +289,7 @@ class Client:
             The id of the run.
 
         Raises:
-            ExportFailed: MLflow is not installed here, or it refuses.
+            ExportFailed: MLflow is not installed on this machine, or rejects a request.
         """
         return mlflow_runs.log_run(
             self._connection, self._handle(job).refresh(), uri, experiment=experiment, checkpoint=checkpoint
@@ -304,7 +305,7 @@ class Client:
             to: a file name, or a folder, in which the file gets the name that the service gives it.
 
         Raises:
-            DownloadDamaged: the bytes that arrived are not those that the service sent.
+            DownloadDamaged: the received bytes do not match the SHA-256 that the service sent.
         """
         return downloads.download(self._connection, url, Path(to))
 
@@ -317,6 +318,38 @@ class Client:
         """The datasets that specs can use."""
         found: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
         return found
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """A dataset, with the number of examples of each class as ``class_counts``."""
+        return self._connection.json("GET", f"/datasets/{quote(name, safe='@')}")
+
+    def dataset_columns(self, name: str) -> dict[str, Any]:
+        """Statistics of the columns of a table."""
+        return self._connection.json("GET", f"/datasets/{quote(name, safe='@')}/columns")
+
+    def dataset_examples(
+        self, name: str, *, part: str = "train", label: int | None = None, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Iterate over the images of a dataset, or the rows of a table; pages are fetched as needed.
+
+        Args:
+            part: ``train``, ``validation`` or ``test``.
+            label: index of a class: only its examples.
+            limit: maximum number of examples.
+        """
+        what = "rows" if self.dataset(name)["kind"] == "table" else "examples"
+        params = {"part": part} | ({} if label is None else {"class": str(label)})
+        left = limit
+        while left is None or left > 0:
+            size = str(_PAGE if left is None else min(left, _PAGE))
+            page = self._connection.json(
+                "GET", f"/datasets/{quote(name, safe='@')}/{what}", params=params | {"limit": size}
+            )
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            left = None if left is None else left - len(page["data"])
+            params["cursor"] = page["next_cursor"]
 
     def presets(self) -> Sequence[dict[str, Any]]:
         """The presets, each with ``kind``, ``name`` and its full ``spec``."""
@@ -341,14 +374,14 @@ class Client:
         Args:
             files: form fields and paths: ``table`` (CSV or TSV), ``archive``, or ``images`` and ``labels``, optionally
                 with ``validation_images`` and ``validation_labels``. Files are streamed.
-            validation_fraction: share of each class that becomes validation data, where no files are given for it.
+            validation_fraction: share of each class that becomes validation data, if there are no files for it.
             size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
-            channels: ``1`` stores such images in grey, ``3`` in colour; by default colours decide.
-            on_bad: ``skip`` leaves out images that cannot be read; the answer's ``report`` names them.
+            channels: store such images in grey (``1``) or in colour (``3``); by default detected from the images.
+            on_bad: ``skip`` omits images that cannot be read; the response's ``report`` names them.
             target: the label column of a table (default: the last one).
-            types: types of columns of a table that are not to be detected: ``number``, ``category``, ``date`` or
+            types: types of columns of a table, instead of the detected ones: ``number``, ``category``, ``date`` or
                 ``ignore``.
-            on_progress: called with the number of bytes read each time that a piece of a file is about to be sent.
+            on_progress: called with the number of bytes before each piece of a file is sent.
         """
         fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size}
         fields |= {"channels": channels, "on_bad": on_bad}
@@ -385,12 +418,12 @@ class Client:
     def _handle(self, job: Job | str) -> Job:
         return Job(self._connection, {"id": job.id if isinstance(job, Job) else job})
 
-    def _made(self, method: str, path: str, **options: Any) -> Job:
+    def _create(self, method: str, path: str, **options: Any) -> Job:
         return Job(self._connection, self._connection.json(method, path, **options))
 
 
 class _Counted:
-    """A file that tells how much of it was read."""
+    """A file that reports the number of bytes read."""
 
     def __init__(self, file: IO[bytes], on_progress: Callable[[int], None]) -> None:
         self._file, self._on_progress = file, on_progress

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.catalogue import check_shapes, describe, find_files, is_complete, locate
+from service.datasets.derived import stacked_mnist
 from service.datasets.download import Progress, download
 from service.datasets.errors import DatasetBroken, DatasetUnavailable
-from service.datasets.formats.idx import read_idx_content
+from service.datasets.formats.idx import idx_header, read_idx_content
 from service.datasets.info import (
     IDX_NAMES,
     TEST_IMAGES,
@@ -34,9 +35,11 @@ from service.datasets.info import (
     VALIDATION_IMAGES,
     VALIDATION_LABELS,
     DatasetInfo,
+    TableOptions,
     content_sha256,
 )
-from service.datasets.splits import Split
+from service.datasets.tables.importing import import_table
+from service.spec.splits import Split
 
 _SPLIT = int.from_bytes(b"split")  # keeps these random numbers apart from others of the same seed
 _FORMAT = 1  # part of every cache key: raise it when what is stored changes
@@ -47,7 +50,7 @@ class Examples:
     """Inputs of a network with their labels: one part of a dataset.
 
     Attributes:
-        inputs: uint8 (count, rows, columns).
+        inputs: images, uint8 (count, rows, columns); of a table float64 (count, columns), see ``datasets.tables``.
         labels: uint8 (count,).
     """
 
@@ -94,10 +97,27 @@ def load(
     info = describe(name, data_root, builtins=builtins)
     paths = locate(name, data_root, builtins)
     builtin = builtins.get(name)
+    if builtin is not None and builtin.table is not None:
+        csv, target = builtin.table, str((builtin.info.report or {})["target"])
+        folder = cache_root / f"{name}-{str(builtin.info.sha256).removeprefix('sha256:')[:16]}"
+        return _kept(info, cache_root, folder, lambda folder: _import_table(csv, folder, target))
+    if builtin is not None and builtin.made_from is not None:
+        source = builtin.made_from
+        key = hashlib.sha256(json.dumps([_FORMAT, dict(builtin.digests)]).encode()).hexdigest()[:16]
+
+        def make(folder: Path) -> None:
+            _store(folder, _stacked(builtin, load(source, data_root, cache_root=cache_root, builtins=builtins)))
+
+        return _kept(info, cache_root, cache_root / f"{name}-{key}", make)
     if builtin is not None and not is_complete(paths):
         download(builtin, data_root / name, present=paths, progress=progress)
         paths = find_files(data_root / name)
     folder = cache_root / f"{name}-{_cache_key(paths, builtin)}"
+    return _kept(info, cache_root, folder, lambda folder: _unpack(paths, folder, builtin))
+
+
+def _kept(info: DatasetInfo, cache_root: Path, folder: Path, make: Callable[[Path], None]) -> Dataset:
+    """The dataset in a folder of the cache, which is made if it is not there or damaged."""
     if folder.exists():  # then it is whole, unless a full disk or a hand damaged it: it can be made again
         try:
             return open_arrays(folder, info)
@@ -105,11 +125,11 @@ def load(
             shutil.rmtree(folder, ignore_errors=True)
     try:
         cache_root.mkdir(parents=True, exist_ok=True)
-        _unpack(paths, folder, builtin)
+        make(folder)
         return open_arrays(folder, info)
     except OSError as error:
         raise DatasetUnavailable(
-            name,
+            info.name,
             f"its arrays cannot be cached in {cache_root} ({error.strerror or error})",
             "Make room there, or make the folder writable",
         ) from error
@@ -198,9 +218,55 @@ class _Chosen(Examples):
         return copied
 
 
-def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) -> None:
+def _stacked(builtin: BuiltIn, digits: Dataset) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
+    """The arrays of stacked-mnist by their names, each with the digest of the IDX file that it would be."""
+    for part, (examples, count, images_name, labels_name) in enumerate(
+        (
+            (digits.train, builtin.info.train_count, TRAIN_IMAGES, TRAIN_LABELS),
+            (digits.validation, builtin.info.validation_count, VALIDATION_IMAGES, VALIDATION_LABELS),
+        )
+    ):
+        made = stacked_mnist.stack(examples.inputs, examples.labels, count, part=part)
+        for name, array in zip((images_name, labels_name), made, strict=True):
+            digest = hashlib.sha256(idx_header(array.shape))
+            digest.update(array.data)
+            if digest.hexdigest() != builtin.digests[name]:
+                raise DatasetBroken(Path(name), f"is not that of {builtin.info.name}: {digits.info.name} was changed")
+            yield name, array, digest.hexdigest()
+
+
+def _store(folder: Path, arrays: Iterable[tuple[str, NDArray[np.uint8], str]]) -> None:
+    """Write arrays, each with its name and digest, into a folder that gets its name when it is whole."""
+    temporary = _temporary(folder)
+    try:
+        digests = {}
+        for name, array, digest in arrays:
+            digests[name] = digest
+            _write_synced(temporary / f"{name}.npy", array)
+        (temporary / "meta.json").write_text(json.dumps({"sha256": content_sha256(digests), "files": digests}))
+        _rename_unless_there(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _import_table(csv: Path, folder: Path, target: str) -> None:
+    """Import a table of this package, which nobody else wrote, into a folder that gets its name when it is whole."""
+    temporary = _temporary(folder)
+    try:
+        import_table(csv, temporary, fraction=None, options=TableOptions(target=target))
+        _rename_unless_there(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(folder: Path) -> Path:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
     temporary.mkdir()
+    return temporary
+
+
+def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) -> None:
+    temporary = _temporary(folder)
     try:
         digests, shapes, largest = {}, {}, {}
         for name in paths if builtin is None else IDX_NAMES:

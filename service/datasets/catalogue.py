@@ -66,7 +66,7 @@ def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) ->
 
     A folder whose files are broken is listed with its ``problem``, so that its owner sees why it cannot be used.
     """
-    infos = [_describe_builtin(builtin, data_root) for builtin in builtins.values()]
+    infos = [_describe_builtin(builtin, data_root, builtins) for builtin in builtins.values()]
     try:
         folders = sorted(data_root.iterdir())
     except OSError:  # not there, or not ours to look into
@@ -91,7 +91,7 @@ def describe(name: str, data_root: Path, *, builtins: Mapping[str, BuiltIn] = BU
         DatasetBroken: it is a folder whose files do not fit together.
     """
     if name in builtins:
-        return _describe_builtin(builtins[name], data_root)
+        return _describe_builtin(builtins[name], data_root, builtins)
     if may_be_named(name):
         files = find_files(data_root / name)
         if is_complete(files):
@@ -138,7 +138,12 @@ def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]
             )
 
 
-def _describe_builtin(builtin: BuiltIn, data_root: Path) -> DatasetInfo:
+def _describe_builtin(builtin: BuiltIn, data_root: Path, builtins: Mapping[str, BuiltIn]) -> DatasetInfo:
+    if builtin.table is not None:
+        return replace(builtin.info, available=True)
+    if builtin.made_from is not None:
+        made_from = describe(builtin.made_from, data_root, builtins=builtins)
+        return replace(builtin.info, available=made_from.available)
     found = locate(builtin.info.name, data_root, {builtin.info.name: builtin})
     if is_complete(found):
         return replace(builtin.info, available=True)

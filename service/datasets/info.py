@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
-from service.datasets.splits import Split
 from service.spec.estimation.features import features_of
+from service.spec.splits import Split
 from service.states import DatasetKind
 
 Size = tuple[int, int]
@@ -172,11 +172,12 @@ def version_name(name: str, sha256: str) -> str:
 
 
 def content_sha256(digests: Mapping[str, str]) -> str:
-    """One digest for the files: that of the lines which ``sha256sum`` prints for them, unpacked, in order.
+    """One digest for all files: that of the lines which ``sha256sum`` prints for them, unpacked, in order.
 
     Args:
-        digests: SHA-256 (hex) of each unpacked IDX file, by its name. Those of a table's rows are IDX files of
-            doubles, and ``COLUMNS_FILE`` comes after the four.
+        digests: SHA-256 (hex) of each unpacked IDX file, by its name; those of a test part may be missing. Those of a
+            table's rows are IDX files of doubles, and ``COLUMNS_FILE`` comes after them.
     """
-    lines = "".join(f"{digests[name]}  {name}\n" for name in (*IDX_NAMES, *TEST_NAMES, COLUMNS_FILE) if name in digests)
+    names = [*IDX_NAMES, *(name for name in (*TEST_NAMES, COLUMNS_FILE) if name in digests)]
+    lines = "".join(f"{digests[name]}  {name}\n" for name in names)
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()

@@ -15,10 +15,10 @@ from service.datasets.catalogue import catalogue, closest, describe, may_be_name
 from service.datasets.download import Progress
 from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable
 from service.datasets.info import DatasetInfo, version_name
-from service.datasets.splits import Split
 from service.jobs import uploads
 from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
+from service.spec.splits import Split
 from service.states import DatasetKind
 from service.storage.database import Database
 from service.storage.tables import Job, Upload

@@ -119,27 +119,28 @@ def main() -> int:
     return 0
 
 
-def _import(order: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -> ImportedDataset:
-    photos = _photo_options(order["photos"])
-    if TABLE in files:
-        if len(files) > 1:
-            raise UploadRefused({TABLE: "must be the only file"})
-        if photos.size is not None:
-            raise UploadRefused({"size": "is for archives of image files"})
-        options = TableOptions(**order["table"])
-        return import_table(files[TABLE], folder, fraction=order["fraction"], options=options)
-    for name, value in order["table"].items():
-        if value:
-            raise UploadRefused({name: "is for tables"})
-    return import_dataset(files, folder, fraction=order["fraction"], photos=photos)
-
-
 def _photo_options(said: Mapping[str, Any]) -> PhotoOptions:
     return PhotoOptions(
         size=tuple(said["size"]) if said["size"] else None,
         channels=Channels(said["channels"]),
         on_bad=OnBad(said["on_bad"]),
     )
+
+
+def _import(order: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -> ImportedDataset:
+    if TABLE in files:
+        if len(files) > 1:
+            raise UploadRefused({TABLE: "must be the only file"})
+        photos = _photo_options(order["photos"])
+        if photos != DEFAULT_PHOTOS:
+            meant = {name for name, value in asdict(photos).items() if value != getattr(DEFAULT_PHOTOS, name)}
+            raise UploadRefused(dict.fromkeys(meant, "is for archives of image files"))
+        options = TableOptions(**order["table"])
+        return import_table(files[TABLE], folder, fraction=order["fraction"], options=options)
+    for name, value in order["table"].items():
+        if value:
+            raise UploadRefused({name: "is for tables"})
+    return import_dataset(files, folder, fraction=order["fraction"], photos=_photo_options(order["photos"]))
 
 
 def apply_limits(cpu_s: int, memory_bytes: int) -> None:

@@ -1,7 +1,7 @@
 """User operations on jobs. Each function is one transaction.
 
-It raises ``JobNotFound`` where there is no such job or another owner has it, and ``IllegalTransition`` where the job's
-state does not allow the action.
+They raise ``JobNotFound`` if the job does not exist or belongs to another owner, and ``IllegalTransition`` if its state
+does not allow the action.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from service.storage.tables import Artifact, Epoch, Event, ExpectedEpoch, Idempo
 
 
 def cancel(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> Job:
-    """Cancel a waiting job at once, a running one between two batches."""
+    """Cancel a queued job at once, a running one after its current batch."""
     with database.write() as session:
         job = _claim_for(session, job_id, Action.CANCEL, owner)
         audit.record(session, by, AuditAction.CANCEL, job_id)
@@ -37,7 +37,7 @@ def cancel(database: Database, job_id: str, *, owner: str | None = None, by: Act
 
 
 def pause(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> Job:
-    """Stop a running job between two batches; its last checkpoint is kept."""
+    """Pause a running job after its current batch; its last checkpoint is kept."""
     with database.write() as session:
         job = _claim_for(session, job_id, Action.PAUSE, owner)
         audit.record(session, by, AuditAction.PAUSE, job_id)
@@ -87,7 +87,7 @@ def change(
     """Change a job's name, tags, priority, star or note.
 
     Args:
-        check: called with the unchanged job; raises where the client saw another version.
+        check: called with the unchanged job; raises if the client has another version of it.
     """
     with database.write() as session:
         job = session.scalar(owned(select(Job).where(Job.id == job_id), owner).with_for_update())
@@ -128,10 +128,10 @@ def remove(
     by: Actor | None = None,
     check: Callable[[Job], None] = lambda job: None,
 ) -> None:
-    """Delete a finished job's rows. The caller removes the files after this has committed.
+    """Delete the rows of an ended job. The caller removes the files after the commit.
 
     Args:
-        check: called with the locked job; raises where it must not be deleted.
+        check: called with the locked job; raises if it must not be deleted.
     """
     with database.write() as session:
         check(_claim_for(session, job_id, Action.DELETE, owner))

@@ -1,6 +1,6 @@
-"""What a worker writes under its lease while it trains: epochs, log lines, and the result.
+"""Writes of a worker under its lease: epochs, log lines, and the result.
 
-Each write is one transaction that begins with the lease guard, and raises ``LeaseLost`` where the guard fails.
+Each write is one transaction that begins with the lease guard, and raises ``LeaseLost`` if the guard fails.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from service.storage.tables import Artifact, Epoch, ExpectedEpoch, Job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:
-    """Everything to be committed for a finished epoch; its files are on disk already."""
+    """The data to commit for a finished epoch; its files are on disk already."""
 
     epoch: int
     position: Position
@@ -45,7 +45,7 @@ class EpochRecord:
     health: Sequence[Finding] = ()
     """The findings after this epoch."""
     cpu_seconds: float | None = None
-    """Processor time of the epoch. Like ``seconds``, it differs from run to run, so it is not a metric."""
+    """CPU time of the epoch. Like ``seconds``, it differs from run to run, so it is not a metric."""
     memory_bytes: int | None = None
     """Resident memory at the end of the epoch."""
     used: Usage | None = None
@@ -99,7 +99,7 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
 
 
 def checkpoints(database: Database, held: Claim) -> Sequence[Artifact]:
-    """The job's checkpoints, the newest first."""
+    """The job's checkpoints, newest first."""
     with database.read() as session:
         return lookup.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)[::-1]
 
@@ -127,8 +127,8 @@ def log(database: Database, held: Claim, level: str, code: str, message: str) ->
 
 
 def digest(database: Database, held: Claim, weights_digest: str, test_scores: Mapping[str, float] | None = None) -> str:
-    """One SHA-256 of the whole result: the final weights, every epoch's metrics, every sample's pixels, and the scores
-    on the test part, if there is one."""
+    """The result digest: SHA-256 over the final weights, the metrics of all epochs, the pixels of all samples, and the
+    scores on the test part, if there is one."""
     with database.read() as session:
         rows = [[row.epoch, _compared(row.metrics), row.samples_digest] for row in lookup.epochs(session, held.job_id)]
     tested = {"test": _storable(test_scores)} if test_scores is not None else {}
@@ -274,7 +274,7 @@ def _compared(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
-    """Store the present findings; returns events for those that are new or over."""
+    """Store the current findings; returns events for new and resolved ones."""
     before, now = job.health, [finding.document() for finding in record.health]
     job.health = now
     over = [(finding, "over") for finding in before if finding not in now]
@@ -286,7 +286,7 @@ def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mappi
 
 
 def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Null for values that are not finite: JSON has no NaN."""
+    """The metrics with ``None`` for values that are not finite, since JSON has no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 

@@ -1,7 +1,7 @@
 """Leases: the right of one worker to write to a running job.
 
-Every write of a worker is one transaction that begins with the guard: the job still runs, and under this lease. Where
-the guard fails, it raises ``LeaseLost``, and the worker stops and leaves nothing behind.
+Every write of a worker is one transaction that begins with the guard, which checks that the job is running under this
+lease. If not, it raises ``LeaseLost``, and the worker stops and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from service.storage.database import Database, now_ms
 from service.storage.tables import Epoch, Job
 
 MAX_DEATHS: Final = 3
-"""A job fails after this many consecutive worker losses without a completed epoch: it is the job that kills."""
+"""A job fails after this many consecutive worker losses without a completed epoch: it probably kills its workers."""
 _CLAIM_LOCK_ID: Final = 7_267_002
 """An arbitrary id for claims among PostgreSQL's advisory locks."""
 
@@ -38,7 +38,7 @@ class Claim:
     attempt: int = 1
     """For the logs."""
     cpu_seconds: float = 0.0
-    """Processor time of the job under earlier leases."""
+    """CPU time of the job under earlier leases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Position:
 
 
 def claim(database: Database, worker: str, lease_s: float, *, max_running: int = 0) -> Claim | None:
-    """Claim the first job of the queue: the highest priority, then the oldest. ``None`` where none is queued.
+    """Claim the first job of the queue, by priority, then age. ``None`` if no job can be claimed.
 
     Args:
         max_running: skip owners who have this many running jobs; 0: no limit.
@@ -142,7 +142,7 @@ def renew(database: Database, held: Claim, position: Position | None, used: Usag
 
 
 def requested(database: Database, held: Claim) -> Request | None:
-    """What was requested of the job; only reads."""
+    """Read the pending request to the job, without renewing the lease."""
     query = select(Job.requested).where(Job.id == held.job_id, Job.status == Status.RUNNING, Job.lease == held.lease)
     with database.read() as session:
         found = session.execute(query).first()
@@ -152,7 +152,7 @@ def requested(database: Database, held: Claim) -> Request | None:
 
 
 def hand_back(database: Database, held: Claim, request: Request | None, *, used: Usage | None = None) -> None:
-    """End the lease between two batches: because of a request, or because this worker stops.
+    """End the lease after a batch, because of a request or because this worker stops.
 
     The unfinished epoch is discarded; the next worker continues from the last checkpoint.
     """
@@ -166,15 +166,15 @@ def hand_back(database: Database, held: Claim, request: Request | None, *, used:
 
 
 def report_death(database: Database, held: Claim, message: str, *, used: Usage | None = None) -> None:
-    """The child process that trained ended without a report."""
+    """Record that the training process ended without a report."""
     with database.write() as session:
         record_worker_loss(session, guard(session, held, **usage_values(used)), message)
 
 
 def release_unacknowledged_claims(database: Database, worker: str, known: Collection[Claim]) -> list[str]:
-    """Requeue jobs that are claimed by this worker without its knowing; returns their ids.
+    """Requeue jobs whose claim by this worker was committed but not acknowledged; returns their ids.
 
-    The claim was committed, but its response was lost. It does not count as a worker loss.
+    The response to the claim was lost. It does not count as a worker loss.
     """
     mine = select(Job).where(Job.status == Status.RUNNING, Job.lease_owner == worker).with_for_update()
     held = {(claimed.job_id, claimed.lease) for claimed in known}
@@ -222,10 +222,10 @@ def clock(database: Database) -> int:
 
 
 def guard(session: Session, held: Claim, **values: Any) -> Job:
-    """The lease fence, first statement of every write: lock the job's row, renew the lease, and set ``values``.
+    """The lease guard, the first statement of every write: lock the job's row, renew the lease, and set ``values``.
 
     Raises:
-        LeaseLost: the job does not run any more, or under another lease.
+        LeaseLost: the job no longer runs, or runs under another lease.
     """
     job = session.scalar(
         update(Job)
@@ -240,8 +240,8 @@ def guard(session: Session, held: Claim, **values: Any) -> Job:
 
 
 def usage_values(used: Usage | None) -> dict[str, Any]:
-    """Values for the guard. They are totals, so that a write may be repeated, and never decrease, whether the
-    supervisor or its child writes last."""
+    """Values for the guard. They are totals, so a write can be repeated, and never decrease, whether the supervisor or
+    the child writes last."""
     if used is None:
         return {}
     return {

@@ -36,12 +36,12 @@ class Submission:
     steps: int
     owner: str | None = None
     id: str | None = None
-    """Set where files of the job exist already; otherwise it is generated."""
+    """Set if files of the job exist already; otherwise generated."""
     origin: Origin | None = None
     upload_id: str | None = None
-    """The version of an upload that the spec's dataset is."""
+    """The uploaded dataset (one version) that the spec refers to."""
     dataset_sha256: str | None = None
-    """Of the data, where known."""
+    """Of the data, if known."""
     fold_group: str | None = None
     """Shared by the folds of one cross-validation."""
 
@@ -76,7 +76,7 @@ def submit(
     """Store a new job, once.
 
     Args:
-        represent: makes the response; a repetition of the same key gets the same response.
+        represent: creates the response; a repeated request with the same key gets the same response.
         by: the actor, for the audit log.
 
     Returns:
@@ -98,7 +98,7 @@ def submit_all(
     represent: Callable[[Sequence[Job]], dict[str, Any]],
     by: Actor | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """Store new jobs in one transaction: all or none. Arguments, response and errors are those of ``submit``."""
+    """Store new jobs in one transaction, all or none. Otherwise like ``submit``."""
     # Do the slow work before the transaction opens: SQLite allows one writer.
     jobs = [_new_job(submission) for submission in new]
 
@@ -190,7 +190,7 @@ def _take_over(session: Session, job: Job, origin: Origin) -> None:
     if origin.start is not None:
         session.add(artifact_rows.create(job.id, origin.start, lease=0))
     if origin.reproduces:
-        # Locked until the end, or the epochs might be deleted before they are copied.
+        # Locked until the commit, so that the epochs are not deleted before they are copied.
         if session.scalar(select(Job.id).where(Job.id == origin.parent.id).with_for_update()) is None:
             raise JobNotFound(origin.parent.id)
         expected = select(literal(job.id), Epoch.epoch, Epoch.metrics, Epoch.samples_digest)

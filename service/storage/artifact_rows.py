@@ -29,13 +29,13 @@ def create(job_id: str, file: StoredFile, *, lease: int) -> Artifact:
 
 
 def replace(session: Session, job_id: str, file: StoredFile) -> Artifact:
-    """Name a file of a job in place of the one of its kind and epoch, and recompute the job's size.
+    """Create the row of a file, in place of an existing one of its kind and epoch, and recompute the job's size.
 
-    The caller holds the job's row.
+    The caller must hold the lock of the job's row.
     """
     same = (Artifact.job_id == job_id, Artifact.kind == file.kind, Artifact.epoch == file.epoch)
     session.execute(delete(Artifact).where(*same))
-    row = create(job_id, file, lease=0)  # no worker wrote it
+    row = create(job_id, file, lease=0)  # not written by a worker
     session.add(row)
     update_job_size(session, job_id)
     return row

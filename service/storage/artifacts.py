@@ -34,7 +34,7 @@ class ArtifactKind(StrEnum):
 
 
 EXPORTS: Final = (ArtifactKind.ONNX, ArtifactKind.TORCH, ArtifactKind.TENSORBOARD, ArtifactKind.HUGGINGFACE)
-"""What is made on request from the other files. A job has at most one of a kind for each epoch."""
+"""Artifacts that are created on request from other files; at most one of each kind per epoch."""
 MEDIA_TYPES = {
     ArtifactKind.CHECKPOINT: "application/octet-stream",
     ArtifactKind.SAMPLE: "image/png",
@@ -66,7 +66,7 @@ class ArtifactDamaged(ContractError):
 
 
 class ArtifactUnreadable(ArtifactDamaged):
-    """A file cannot be read, perhaps temporarily: the share does not answer, permissions or descriptors are missing."""
+    """A file cannot be read, perhaps temporarily: an unavailable share, missing permissions, no free descriptors."""
 
 
 _LOST = frozenset({errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENOTDIR})

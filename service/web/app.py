@@ -1,4 +1,4 @@
-"""Puts the web process together. Nothing here, or in an import, opens a connection or starts a thread."""
+"""Creates the Flask app. Importing or calling it opens no connection and starts no thread."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from service.application.datasets import DatasetUploads
 from service.application.exports import Exports
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
+from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.repository import DatasetRepository
 from service.errors import ArtifactNotFound, JobNotFound
 from service.jobs.uploads import UploadFolder
@@ -40,8 +41,19 @@ from service.web.resources.jobs import (
     results,
     samples,
 )
-from service.web.resources.pages import documents, job_view, pages, service_pages
-from service.web.resources.service import audit, datasets, health, keys, limits, presets, sessions, usage, workers
+from service.web.resources.pages import dataset_pages, documents, job_view, pages, service_pages
+from service.web.resources.service import (
+    audit,
+    dataset_content,
+    datasets,
+    health,
+    keys,
+    limits,
+    presets,
+    sessions,
+    usage,
+    workers,
+)
 from service.web.schemas.jobs import job_detail
 from service.web.services import EXTENSION, Services
 from service.web.streaming.feed import AllJobsStream
@@ -61,6 +73,7 @@ _BLUEPRINTS: Final = (
     evaluation.blueprint,
     artifacts.blueprint,
     datasets.blueprint,
+    dataset_content.blueprint,
     workers.blueprint,
     presets.blueprint,
     limits.blueprint,
@@ -73,6 +86,7 @@ _BLUEPRINTS: Final = (
     pages.blueprint,
     job_view.blueprint,
     service_pages.blueprint,
+    dataset_pages.blueprint,
 )
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 
@@ -114,30 +128,31 @@ def create_app(settings: Settings) -> Flask:
         dataset_uploads=dataset_uploads,
         exports=Exports(database=database, artifacts=folder, make=exporting.make),
         drawings=Drawings(repository, database, folder),
+        explorer=DatasetExplorer(repository),
         publisher=publisher,
         hub=Hub(database),
         feed=AllJobsStream(database),
         metrics=metrics.Metrics(database, publisher=publisher, artifacts=settings.artifacts),
     )
-    request_log.register(app)  # first: whatever is refused has an id too
+    request_log.register(app)  # first, so that refused requests have an id, too
     metrics.register(app)
     guard.register(app, settings)
     app.before_request(_check_ids)
     headers.register(app)
-    browsers.register(app)  # after the headers, which depend on what is answered in the end
+    browsers.register(app)  # after the headers: Flask runs it before them, and they depend on the final content type
     assets.register(app)
     filters.register(app)
     problems.register(app)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)
-    if settings.proxies:  # so many values at the end of each header are theirs; what a client puts before is ignored
+    if settings.proxies:  # the last ``count`` values of each header are the proxies'; earlier ones are ignored
         count = settings.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     return app
 
 
 def _check_ids() -> None:
-    """An id that cannot be one of ours is unknown, whatever a database would say to such text."""
+    """Answer malformed ids with 404, without a query: a database may reject such text."""
     given = request.view_args or {}
     job_id, artifact_id = given.get("job_id"), given.get("artifact_id")
     if job_id is not None and not _ID.fullmatch(job_id):

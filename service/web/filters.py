@@ -1,4 +1,4 @@
-"""What the templates need besides Jinja's own filters."""
+"""Jinja filters of the templates."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from service.jobs.queries import columns
 from service.spec import metric_info
 
 NOTHING: Final = "\N{EN DASH}"
-"""What a page shows where there is no value."""
+"""Shown for a missing value."""
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 
 def register(app: Flask) -> None:
-    """Make the filters known to the app's templates."""
+    """Add the filters to the app's templates."""
     app.jinja_env.filters |= {
         "pretty": pretty,
         "code": code,
@@ -32,6 +32,7 @@ def register(app: Flask) -> None:
         "metric_value": metric_value,
         "share": share,
     }
+    app.jinja_env.filters["plain"] = plain
     app.jinja_env.globals["metric_documents"] = metric_info.documents
 
 
@@ -41,7 +42,7 @@ def pretty(document: Any) -> str:
 
 
 def code(text: str) -> Markup:
-    """Text in which backticks mark code."""
+    """Text with the parts in backticks as ``<code>``."""
     parts = _CODE.split(text)
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
@@ -49,12 +50,12 @@ def code(text: str) -> Markup:
 
 
 def metric_label(name: str) -> str:
-    """What a metric is called."""
+    """The display name of a metric."""
     return metric_info.describe(name).label
 
 
 def column_label(name: str) -> str:
-    """What a column of the list of jobs is called."""
+    """The display name of a column of job lists."""
     return columns.parse(name).label
 
 
@@ -63,13 +64,20 @@ def metric_value(value: float | None, name: str) -> str:
     return NOTHING if value is None else metric_info.number(name, value)
 
 
+def plain(value: float | int | str | None) -> str:
+    """A number of any size, to four digits; text as it is."""
+    if value is None:
+        return NOTHING
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+
+
 def share(value: float | None) -> str:
     """A ratio as a percentage."""
     return NOTHING if value is None else f"{value:.1%}"
 
 
 def constraints(schema: dict[str, Any]) -> str:
-    """What a parameter's schema says, in words."""
+    """The allowed values and the default in a parameter's schema, in words."""
     options = [schema, *schema.get("anyOf", [])]
     words = []
     for option in options:

@@ -86,4 +86,4 @@ def test_pages_show_colours(visit: Visit, http: httpx.Client, shapes: dict[str, 
     assert source is not None
     pixels = Image.open(io.BytesIO(http.get(source).content)).convert("HSV")
     assert pixels.getextrema()[1][1] > 150
-    expect(visit.open("/datasets").locator(".dataset", has_text="shapes")).to_contain_text("16 \u00d7 16, colour")
+    expect(visit.open("/ui/datasets").locator(".dataset", has_text="shapes")).to_contain_text("16 \u00d7 16, colour")

@@ -1,4 +1,4 @@
-"""Imported by the fork server before the first fork: everything that children need."""
+"""The modules that children need; the fork server imports them before the first fork."""
 
 from workers.supervisor import child_process, forking
 from workers.training import run

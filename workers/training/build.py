@@ -1,5 +1,5 @@
-"""From a validated spec to the engine's objects. ``assert_never`` makes the type checker fail where the spec has a name
-that the engine lacks."""
+"""Translates validated specs to objects of the engine. ``assert_never`` makes the type checker fail if the engine lacks
+a name that the spec has."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from service.spec.schema import ClassifierSpec, GanSpec, Spec
 from service.spec.validation import read_resolved
 
 _ROWS_AT_A_TIME: Final = 10_000
-"""Of a table that is preprocessed: in double precision, they are many times larger."""
+"""Rows of a table to preprocess at a time: in double precision, they take many times the memory."""
 
 Trainer = engine.ClassifierTrainer | engine.GanTrainer
 
 
 def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | None = None) -> Trainer:
-    """The trainer of a spec, before its first step.
+    """Create the trainer of a spec.
 
     Args:
         preprocessing: of a table.
@@ -42,7 +42,7 @@ def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | Non
 
 
 def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
-    """The reference classifier of a dataset, where this package has one."""
+    """The reference classifier of a dataset, or ``None`` if the package contains none."""
     known = BUILT_IN.get(dataset.info.name)
     if known is None or known.judge is None:
         return None
@@ -151,6 +151,16 @@ def _classifier_loss(loss: schema.ClassifierLoss, dataset: Dataset) -> Loss:
             assert_never(loss.name)
 
 
+def _class_weights(wanted: schema.ClassWeights | None, dataset: Dataset) -> NDArray[np.float64] | None:
+    match wanted:
+        case None:
+            return None
+        case schema.ClassWeights.BALANCED:
+            return engine.balanced_class_weights(dataset.train.labels, dataset.info.classes)
+        case _:
+            assert_never(wanted)
+
+
 def _gan_loss(name: schema.GanLossName) -> engine.GanLoss:
     match name:
         case schema.GanLossName.BINARY_CROSS_ENTROPY:
@@ -163,16 +173,6 @@ def _gan_loss(name: schema.GanLossName) -> engine.GanLoss:
             return engine.GanLoss.WASSERSTEIN
         case _:
             assert_never(name)
-
-
-def _class_weights(wanted: schema.ClassWeights | None, dataset: Dataset) -> NDArray[np.float64] | None:
-    match wanted:
-        case None:
-            return None
-        case schema.ClassWeights.BALANCED:
-            return engine.balanced_class_weights(dataset.train.labels, dataset.info.classes)
-        case _:
-            assert_never(wanted)
 
 
 def _early_stopping(wanted: schema.EarlyStopping | None) -> engine.EarlyStopping | None:

@@ -1,4 +1,4 @@
-"""Commit of an epoch: first its files, then one transaction."""
+"""The commit of an epoch: first its files, then one transaction."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def commit_epoch(
     class_names: Sequence[str],
     preprocessing: Preprocessing | None = None,
 ) -> None:
-    """Write the epoch's files, then commit its row. Where the lease is lost, the files are removed.
+    """Write the epoch's files, then commit its row. If the lease is lost, the files are removed.
 
     Args:
-        preprocessing: of a table; every checkpoint holds it.
+        preprocessing: of a table; every checkpoint contains it.
     """
     cpu_seconds = run.meter.epoch_seconds()
     files: list[StoredFile] = []
@@ -75,7 +75,7 @@ def commit_epoch(
     try:
         orphans = run.lease.commit_epoch(record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
     except OutcomeUnknown:
-        raise  # an earlier attempt may have been committed, and its rows name the files
+        raise  # keep the files: an earlier attempt may have committed rows that name them
     except LeaseLost:
         run.discard(file.path for file in files)
         raise
@@ -90,7 +90,7 @@ def _write(run: TrainingRun, kind: ArtifactKind, epoch: int, data: bytes) -> Sto
 def _samples(
     trainer: Trainer, diagnostics: TrainingDiagnostics, count: int, class_names: Sequence[str]
 ) -> tuple[bytes, str]:
-    """A sample grid of the present network, and the digest of the arrays that it shows."""
+    """A sample grid of the current network, and the digest of the arrays that it shows."""
     match trainer:
         case ClassifierTrainer():
             shown = trainer.samples(count)

@@ -1,4 +1,4 @@
-"""What determines the bits of a result besides its spec: NumPy's build, BLAS kernels, processor features."""
+"""Provenance: what determines the bits of a result besides its spec (NumPy build, BLAS kernels, CPU features)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.datasets import BUILT_IN, Dataset
 
 
 def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
-    """The provenance of a run: where it is equal, the same spec gives the same bits.
+    """The provenance of a run: with equal provenance, equal specs give the same bits.
 
     Args:
         evaluated: whether the metrics include scores of the dataset's reference classifier, if it has one.

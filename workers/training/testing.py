@@ -1,4 +1,4 @@
-"""The score on the test part of the data: taken once, when a training is over, of the weights that it delivers."""
+"""The scores on the test part of the data, computed once, at the end of a training, with its final weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from workers.training.training_run import TrainingRun, log
 def test_scores(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> dict[str, float] | None:
     """``test_loss``, ``test_accuracy`` and ``test_epoch``, the epoch of the weights; ``None`` without a test part.
 
-    The weights are those of the best checkpoint, averaged where the spec averages. Where that is lost, they are the
-    last ones. Afterwards the trainer has the weights that were scored.
+    The weights are those of the best checkpoint (averaged, if the spec says so) or, if it is lost, the last ones.
+    Afterwards the trainer has the weights that were scored.
 
     Raises:
-        ArtifactUnreadable: the folder of the artifacts cannot be read now.
+        ArtifactUnreadable: the artifact folder cannot be read.
     """
     data = build.test_data(dataset, run.spec)
     if data is None or not isinstance(trainer, ClassifierTrainer):

@@ -152,14 +152,14 @@ def _print(titles: Sequence[str], rows: Sequence[tuple[str, list[str], int | Non
         for label, cells, _ in rows:
             click.echo("\t".join([label, *cells]))
         return
-    left = max(len(label) for label, _, _ in rows)
+    label_width = max(len(label) for label, _, _ in rows)
     widths = [
         min(max(len(titles[place]), *(len(cells[place]) for _, cells, _ in rows)), _MAX_COLUMN) + 2
         for place in range(len(titles))
     ]
     start = 0
     while start < len(titles):
-        end, used = start, left
+        end, used = start, label_width
         while end < len(titles) and (end == start or used + widths[end] <= console.width):
             used += widths[end]
             end += 1

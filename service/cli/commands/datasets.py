@@ -22,9 +22,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from service.cli.dataset_rows import dataset_rows
 from service.cli.errors import Failure
 from service.cli.target import Target, service_options
-from service.cli.text import to_json, visible
+from service.cli.text import print_rows, to_json, visible
 from service.datasets.info import Channels, OnBad, PhotoOptions
 from service.spec import metric_info
 
@@ -35,11 +36,14 @@ _SHOWN_COLUMNS: Final = 12
 _NAMED_FILES: Final = 5
 
 
-@click.command("datasets")
+@click.group("datasets", invoke_without_command=True)
 @service_options
-@click.pass_obj
-def list_datasets(target: Target) -> None:
-    """List the available datasets."""
+@click.pass_context
+def list_datasets(context: click.Context) -> None:
+    """List the available datasets, or show one."""
+    if context.invoked_subcommand is not None:
+        return
+    target = context.ensure_object(Target)
     with target.client() as client:
         found = client.datasets()
     if target.as_json:
@@ -59,6 +63,22 @@ def list_datasets(target: Target) -> None:
         style = "red" if item["problem"] else "yellow" if not item["available"] else ""
         table.add_row(Text(name), pixels, classes, train, validation, Text(note, style))
     console.print(table)
+
+
+@list_datasets.command("show")
+@click.argument("name")
+@service_options
+@click.pass_obj
+def show_dataset(target: Target, name: str) -> None:
+    """Show a dataset: origin, licence, versions, classes, and the columns of a table."""
+    with target.client() as client:
+        item = client.dataset(name)
+        is_table = item["kind"] == "table" and item["available"]
+        columns = client.dataset_columns(name)["columns"] if is_table else []
+    if target.as_json:
+        click.echo(to_json(item | ({"statistics": columns} if columns else {})))
+    else:
+        print_rows(dataset_rows(item, columns))
 
 
 @click.command()
@@ -127,7 +147,7 @@ def upload(
         def on_progress(count: int) -> None:
             bar.advance(task, count)
             if bar.tasks[task].finished:
-                bar.update(task, description="reading")  # the service does
+                bar.update(task, description="reading", total=None)  # the service does
 
         item = client.upload(
             name,

@@ -53,11 +53,14 @@ _checkpoint: Final = click.option(
 @click.option(
     "--fit",
     is_flag=True,
-    help="In colour: scale and crop an image as an import does. In grey: centre a drawing like MNIST digits.",
+    help="For colour models, scale and crop images as at the import; otherwise centre a drawing like MNIST digits.",
 )
 @click.option("--invert", is_flag=True, help="Invert the images: use it for dark drawings on a light background.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Of a table: a CSV file  [default: stdout]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV file for the predictions of a table  [default: stdout]",
 )
 @service_options
 @click.pass_obj
@@ -78,11 +81,11 @@ def predict(
     Images are converted to grey or colour, as the training images are, and scaled to their size. Photos are rotated as
     in their EXIF data.
     """
-    from service.cli import tables  # here: it loads NumPy
+    from service.cli import tables  # imported lazily, since it loads NumPy
 
     if any(map(tables.is_table, pictures)):
         if len(pictures) > 1 or fit or invert:
-            raise Failure("a table is predicted alone: name one CSV or TSV file, without --fit and --invert")
+            raise Failure("for a table, name exactly one CSV or TSV file, without --fit and --invert")
         _predict_table(target, job_text, pictures[0], checkpoint, output)
         return
     if output is not None:
@@ -128,7 +131,7 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
             file: TextIO = sys.stdout
             if temporary is not None:
                 file = opened.enter_context(temporary.open("w", encoding="utf-8", newline=""))
-            told = tables.predict(path, file, ask)
+            totals = tables.predict(path, file, ask)
         except BaseException:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
@@ -136,18 +139,18 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
     if temporary is not None and output is not None:
         temporary.replace(output)
     if target.as_json and output is not None:
-        click.echo(to_json({"output": str(output), **told}))
+        click.echo(to_json({"output": str(output), **totals}))
         return
-    for name, count in told["absent_columns"].items():
+    for name, count in totals["absent_columns"].items():
         click.echo(f"column {name!r} is missing in {count:,} rows: treated as a missing value", err=True)
-    if told["unknown_values"]:
-        click.echo(f"{told['unknown_values']:,} values are unknown categories: treated as missing values", err=True)
+    if totals["unknown_values"]:
+        click.echo(f"{totals['unknown_values']:,} values are unknown categories: treated as missing values", err=True)
     if output is not None:
-        click.echo(f"{output}  {told['rows']:,} rows  checkpoint of epoch {told['checkpoint']}")
+        click.echo(f"{output}  {totals['rows']:,} rows  checkpoint of epoch {totals['checkpoint']}")
 
 
 def _naming_rows(error: ApiError, before: int) -> Exception:
-    """The error with numbers of rows in the file, from 1, instead of indices."""
+    """The error with row numbers of the file, from 1, instead of indices."""
     lines = []
     for fault in error.errors or ():
         parts = str(fault.get("pointer", "")).split("/")

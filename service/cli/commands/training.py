@@ -103,19 +103,19 @@ def reproduce(target: Target, job_text: str, watch: bool) -> None:
     _show_new(target, job, watch=watch)
     if watch:
         with target.client() as client:
-            found = client.get(job).reproduction or {}
-        if not found["match"]:
-            differs = ", ".join(found["first_difference"]["differs"])
-            raise Failure(f"epoch {found['first_difference']['epoch']} differs from {found['of']}: {differs}", found)
+            result = client.get(job).reproduction or {}
+        if not result["match"]:
+            differs = ", ".join(result["first_difference"]["differs"])
+            raise Failure(f"epoch {result['first_difference']['epoch']} differs from {result['of']}: {differs}", result)
         if not target.as_json:
-            click.echo(f"bit-identical to {found['of']}")
+            click.echo(f"bit-identical to {result['of']}")
 
 
 COMMANDS: Final = (train, watch, fork, reproduce)
 
 
 def _with_folds(document: bytes, folds: int | None) -> bytes:
-    """The spec with ``dataset.folds``; what is not a spec is for the service to refuse."""
+    """The spec with ``dataset.folds``; an invalid document is returned unchanged, for the service to reject."""
     if folds is None:
         return document
     try:
@@ -130,7 +130,7 @@ def _with_folds(document: bytes, folds: int | None) -> bytes:
 
 
 def _show_folds(target: Target, jobs: Sequence[Job], *, watch: bool) -> None:
-    """Print the ids of a cross-validation's jobs, or follow them all and print their means."""
+    """Print the ids of the jobs of a cross-validation, or follow all jobs and print the means of their metrics."""
     if not watch or target.as_json:
         click.echo(to_json(jobs[0]) if target.as_json else "\n".join(job.id for job in jobs))
         return
@@ -150,9 +150,9 @@ def _show_new(target: Target, job: Job, *, watch: bool) -> None:
         click.echo(to_json(job) if target.as_json else job.id)
         return
     if not target.as_json:
-        # A line of a file has room for both, a line of a terminal hardly.
-        between = "\n" if sys.stdout.isatty() else "  "
-        click.echo(f"{job.id}{between}{job.page}")
+        # On separate lines in a terminal, where both do not fit.
+        separator = "\n" if sys.stdout.isatty() else "  "
+        click.echo(f"{job.id}{separator}{job.page}")
     _watch(target, job)
 
 
@@ -181,13 +181,13 @@ def _watch(target: Target, job: Job) -> None:
 
 def _overrides(values: Sequence[str]) -> dict[str, Any]:
     """Parse ``a.b=1`` to ``{"a": {"b": 1}}``; a value that is not JSON is a string."""
-    made: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for text in values:
         field, equals, value = text.partition("=")
         *path, last = field.split(".")
         if not equals or not all([*path, last]):
             raise click.UsageError(f"--set expects FIELD=VALUE, for example epochs=9; got {text!r}")
-        place = made
+        place = overrides
         for name in path:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
@@ -196,7 +196,7 @@ def _overrides(values: Sequence[str]) -> dict[str, Any]:
             place[last] = json.loads(value)
         except ValueError:
             place[last] = value
-    return made
+    return overrides
 
 
 def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The jobs of one cross-validation, and what they measured together."""
+"""The jobs of a cross-validation, and the means of their metrics."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from service.states import Status
 from service.storage.tables import Job
 
 MEASURED: Final = ("val_accuracy", "best:val_accuracy", "val_loss", "test_accuracy")
-"""The metrics that are averaged over folds, as columns of the list have them."""
+"""The metrics that are averaged over folds, as names of columns."""
 
 
 def jobs(session: Session, group: str, *, owner: str | None = None) -> list[Job]:
-    """The jobs of a set that still exist, in the order of their folds.
+    """The existing jobs of a cross-validation, in the order of their folds.
 
     Raises:
-        FoldsNotFound: there is none, or they are somebody else's.
+        FoldsNotFound: there are none, or they belong to another owner.
     """
     mine = [Job.owner == owner] if owner is not None else []
     found = session.scalars(select(Job).where(Job.fold_group == group, *mine)).all()
@@ -33,12 +33,12 @@ def jobs(session: Session, group: str, *, owner: str | None = None) -> list[Job]
 
 
 def measured(column: Column, jobs_: Sequence[Job]) -> Mean | None:
-    """The mean over the folds that have succeeded; ``None``: none of them has this metric."""
+    """The mean over the succeeded folds; ``None`` if none of them has this metric."""
     values = [column.value(job) for job in jobs_ if job.status == Status.SUCCEEDED]
     finite = [float(value) for value in values if value is not None and math.isfinite(value)]
     return Mean.of(finite) if finite else None
 
 
 def columns() -> list[Column]:
-    """What is measured."""
+    """The columns of ``MEASURED``."""
     return [parse(name) for name in MEASURED]

@@ -1,4 +1,4 @@
-"""The mean of a few measurements, and the interval in which the true mean lies with 95% confidence."""
+"""Means of a few measurements with their 95% confidence interval."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Final
 
 CONFIDENCE: Final = 0.95
 _BISECTIONS: Final = 60
-"""After so many halvings an angle is known to the last bit of a float."""
+"""Enough bisections for the precision of a float."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """The mean of ``count`` measurements; what needs two of them is ``None`` for one."""
+    """The mean of ``count`` measurements; deviation and margin are ``None`` for a single one."""
 
     count: int
     mean: float
     standard_deviation: float | None
     margin: float | None
-    """Half the width of the interval."""
+    """Half the width of the confidence interval."""
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
@@ -37,7 +37,7 @@ def student_t(confidence: float, freedom: int) -> float:
     """The t with P(\\|T\\| <= t) = ``confidence`` for Student's distribution with ``freedom`` degrees of freedom.
 
     The probability is a finite sum of cosines of atan(t / sqrt(freedom)): Abramowitz and Stegun, Handbook of
-    Mathematical Functions (1964), 26.7.3 and 26.7.4. It rises with that angle, so halving finds the angle.
+    Mathematical Functions (1964), 26.7.3 and 26.7.4. It increases with that angle, so bisection finds the angle.
     """
     low, high = 0.0, math.pi / 2
     for _ in range(_BISECTIONS):

@@ -48,9 +48,10 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
 def data_bytes(shape: Shape) -> int:
     """The training examples, and what else the training reads; the engine makes floats of a batch at a time."""
     pool = shape.train_count + shape.validation_count
-    if shape.kind is DatasetKind.TABLE:  # mapped as doubles, and what preprocessing makes of them
-        return (pool * (2 if shape.divided else 1) + shape.test_count) * shape.pixels * (8 + 8)
-    return (shape.train_count + shape.test_count + (pool if shape.divided else 0)) * shape.pixels
+    copied = pool if shape.divided else 0
+    if shape.kind is DatasetKind.TABLE:  # doubles, and what preprocessing makes of them
+        return (2 * (pool + shape.test_count) + copied) * shape.pixels * 8
+    return (shape.train_count + shape.test_count + copied) * shape.pixels
 
 
 def activation_bytes(spec: Spec, shape: Shape) -> int:

@@ -59,6 +59,12 @@ class LossName(StrEnum):
     SOFTMAX_CROSS_ENTROPY = "softmax_cross_entropy"
 
 
+class ClassWeights(StrEnum):
+    """How much the examples of each class count in the loss."""
+
+    BALANCED = "balanced"
+
+
 class GanLossName(StrEnum):
     """The losses of a GAN."""
 
@@ -66,12 +72,6 @@ class GanLossName(StrEnum):
     LEAST_SQUARES = "least_squares"
     HINGE = "hinge"
     WASSERSTEIN = "wasserstein"
-
-
-class ClassWeights(StrEnum):
-    """How much the examples of each class count in the loss."""
-
-    BALANCED = "balanced"
 
 
 class StopMetric(StrEnum):

@@ -89,7 +89,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "dataset_not_found": Kind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
     "folds_not_found": Kind(
-        404, "There is no such cross-validation.", "`fold_group` of a job names the set that it belongs to."
+        404, "There is no such cross-validation.", "`fold_group` of a job names its cross-validation."
     ),
     "key_not_found": Kind(404, "There is no such key.", "`GET /keys` lists all keys."),
     "not_yet": Kind(
@@ -103,7 +103,7 @@ KINDS: Final[dict[str, Kind]] = {
         "These samples have no predicted classes.",
         "Omit `verdicts`. Predicted classes need a dataset with a reference classifier (`mnist`, `mnist-10k`), and "
         "samples "
-        "created by a version that has it.",
+        "created by a version that has one.",
     ),
     "method_not_allowed": Kind(405, "The method is not allowed here.", "`Allow` lists the allowed methods."),
     "too_slow": Kind(408, "The upload took too long.", "Use a faster connection, or send a smaller body."),
@@ -127,6 +127,9 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "wrong_kind": Kind(
         409, "Jobs of this kind do not support this.", "Use `predict` for classifiers and `generate` for GANs."
+    ),
+    "wrong_dataset_kind": Kind(
+        409, "Datasets of this kind do not have this.", "Images have `examples`, tables have `rows` and `columns`."
     ),
     "keys_not_required": Kind(
         409,
@@ -219,7 +222,7 @@ def answer(
     """The response for a problem.
 
     Args:
-        status: where it is not the kind's own.
+        status: instead of the kind's own.
         members: further fields, such as ``errors``.
     """
     kind = KINDS[code]
@@ -257,7 +260,7 @@ def invalid_spec(error: SpecError, **members: Any) -> Response:
 
 
 def invalid_input(faults: Sequence[Fault], total: int | None = None) -> Problem:
-    """The problem for input with faults that is no spec."""
+    """The problem for faulty input other than a spec."""
     listed = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
     shown = [fault_document(fault) for fault in faults]
     return Problem("invalid_input", listed[:1000], errors=shown, error_count=total or len(faults))
@@ -270,7 +273,7 @@ def fault_document(fault: Fault) -> dict[str, Any]:
 
 
 def register(app: Flask) -> None:
-    """Make every error that leaves a view a problem."""
+    """Convert every exception that leaves a view to a problem."""
 
     @app.errorhandler(Problem)
     def _(error: Problem) -> Response:
@@ -382,7 +385,7 @@ def register(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def _(error: HTTPException) -> Response:
         status = error.code or 500
-        if status < 400:  # a redirect is no problem
+        if status < 400:  # a redirect
             return Response(status=status, headers=dict(error.get_headers()))
         code = _BY_STATUS.get(status, "internal" if status >= 500 else "bad_request")
         allow = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from service.access.audit import AuditAction
+from service.datasets.exploration.explorer import PartName
 from service.jobs.events import MAX_SEQ, EventType, Level
 from service.jobs.queries import columns, files, sorting
 from service.jobs.queries.columns import UnknownColumn
@@ -181,6 +182,7 @@ class NewQuery(Query):
     """The initial spec of a new job."""
 
     like: JobId | None = Field(None, description="Id of a job whose spec to copy.")
+    dataset: Text | None = Field(None, description="Name of a dataset to train on.")
 
 
 class EventQuery(Query):
@@ -296,6 +298,19 @@ class ExportQuery(Query):
         "Default: that of the dataset.",
     )
     v: Text | None = Field(None, description="Ignored; a new value makes a browser load the file again.")
+
+
+class ExamplesQuery(Query):
+    """Which examples of a dataset to return."""
+
+    part: PartName = PartName.TRAIN
+    label: Annotated[Annotated[int, Field(ge=0, le=255)] | None, BeforeValidator(_blank_is_none)] = Field(
+        None, alias="class", description="Index of a class: only its examples."
+    )
+    limit: int = Field(24, ge=1, le=100)
+    cursor: Annotated[str, StringConstraints(pattern=r"^\d{1,9}$")] | None = Field(
+        None, description="`next_cursor` of the previous page."
+    )
 
 
 class CheckpointQuery(Query):

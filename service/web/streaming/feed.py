@@ -1,7 +1,7 @@
-"""What happens to all jobs, for a page that shows many: one reader a process, as for the streams of single jobs.
+"""The event stream of all jobs, for pages with many jobs. One thread per process reads the database for all clients.
 
-There is no number over all jobs that a client could go on from. So whoever comes, or comes back, gets a snapshot,
-and then every event that is not in it.
+Events are numbered per job, so there is no position in the whole stream from which a client could resume. A client that
+connects or reconnects gets a snapshot, then every event that is not in it.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from service.web.streaming.stream import (
     is_closed,
 )
 
-_KEPT: Final = 2000
-"""So many events are kept for slow clients; whoever is slower gets a new snapshot."""
-_LATE_MS: Final = 3000
-"""An event's time is taken before its transaction commits: so long after, it is still looked for."""
-_VERY_LATE_MS: Final = 35_000
-"""In some looks, so long: no transaction waits longer for a disk, or for others."""
-_WIDE_LOOK: Final = 10
-"""Every so many looks."""
-_REMEMBERED_MS: Final = 60_000
+_BUFFER_SIZE: Final = 2000
+"""Number of buffered events; a client that falls further behind gets a new snapshot."""
+_LOOKBACK_MS: Final = 3000
+"""How far back a read searches: an event gets its time before its transaction commits."""
+_LONG_LOOKBACK_MS: Final = 35_000
+"""How far back some reads search: no transaction waits longer for the disk or for locks."""
+_LONG_LOOKBACK_EVERY: Final = 10
+"""Every how many reads the long lookback applies."""
+_SEEN_TTL_MS: Final = 60_000
 _WAIT_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class FeedEvent:
-    """An event, or a running job's progress, and whose job it is."""
+    """An event or the progress of a job, with the job's owner."""
 
     job_id: str
     owner: str | None
     type: str
     seq: int
-    """0: progress, which is passing."""
+    """0: progress, which is not in the log."""
     data: dict[str, Any]
 
 
 class AllJobsStream:
-    """Reads the log of all jobs, and only while somebody listens."""
+    """Reads and buffers the events of all jobs while there are clients."""
 
     def __init__(
         self, database: Database, *, poll_interval_s: float = DATABASE_POLL_INTERVAL_S, ping_s: float = PING_S
@@ -68,31 +68,31 @@ class AllJobsStream:
         self.closing = False
         self._database = database
         self._listeners: set[threading.Event] = set()
-        self._kept: list[FeedEvent] = []
+        self._buffer: list[FeedEvent] = []
         self._dropped = 0
-        """How many came before the first that is kept."""
+        """Number of events before the first one in the buffer."""
         self._poller = DatabasePoller(
             "feed", self._new_poll, is_needed=lambda: bool(self._listeners), interval_s=poll_interval_s
         )
 
     @property
     def clients(self) -> int:
-        """How many listen now."""
+        """Number of open streams."""
         return len(self._listeners)
 
     @property
     def is_reading(self) -> bool:
-        """Whether the reader's thread runs; it ends by itself after the last client."""
+        """Whether the reader thread runs; it ends after the last client has left."""
         return self._poller.is_running
 
     @contextmanager
     def listen(self) -> Iterator[threading.Event]:
-        """Gives an event that is set when something new is there."""
+        """Subscribe: yields a threading event that is set when there are new events."""
         wake_up = threading.Event()
         with self._poller.lock:
             self._listeners.add(wake_up)
             self._poller.ensure_running()
-        self._poller.wait_for_first_poll(5)  # what happens from here on is heard
+        self._poller.wait_for_first_poll(5)  # from here on, no event is missed
         try:
             yield wake_up
         finally:
@@ -102,82 +102,84 @@ class AllJobsStream:
 
     @property
     def end(self) -> int:
-        """The place after the newest event."""
+        """The position after the newest event."""
         with self._poller.lock:
-            return self._dropped + len(self._kept)
+            return self._dropped + len(self._buffer)
 
-    def since(self, place: int) -> tuple[Sequence[FeedEvent], int] | None:
-        """What came after a place, and the place after it; ``None`` where not all of that is kept any more."""
+    def since(self, position: int) -> tuple[Sequence[FeedEvent], int] | None:
+        """The events from a position on, and the position after them; ``None`` if some are no longer buffered."""
         with self._poller.lock:
-            if place < self._dropped:
+            if position < self._dropped:
                 return None
-            return self._kept[place - self._dropped :], self._dropped + len(self._kept)
+            return self._buffer[position - self._dropped :], self._dropped + len(self._buffer)
 
     def _new_poll(self) -> Callable[[], None]:
         reader = LogReader(self._database)
-        return lambda: self._tell(reader.read())
+        return lambda: self._publish(reader.read())
 
-    def _tell(self, news: list[FeedEvent]) -> None:
-        if not news:
+    def _publish(self, new: list[FeedEvent]) -> None:
+        if not new:
             return
         with self._poller.lock:
-            self._kept += news
-            spare = max(0, len(self._kept) - _KEPT)
-            del self._kept[:spare]
-            self._dropped += spare
+            self._buffer += new
+            excess = max(0, len(self._buffer) - _BUFFER_SIZE)
+            del self._buffer[:excess]
+            self._dropped += excess
             listeners = list(self._listeners)
         for wake_up in listeners:
             wake_up.set()
 
 
 class LogReader:
-    """Reads what is new in the log of all jobs, again and again."""
+    """Reads new events of all jobs from the database, incrementally."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: dict[str, tuple[int, int]] = {}
-        """By job: the number of the last event that was read, and when."""
+        self._seen: dict[str, tuple[int, int]] = {}
+        """By job: the number of the last event that was read, and when (ms)."""
         self._progresses: dict[str, JobProgress] = {}
         self._since: int | None = None
         self._reads = 0
 
     def read(self) -> list[FeedEvent]:
-        """What is new since the last time; the first only takes note of where everything stands.
+        """The events since the last read; the first read returns none and only records the current state.
 
-        New are the events of late and, whatever their time, those of jobs that run or ran the last time: a worker may
-        be held up for long between an event and its commit.
+        It searches recent events of all jobs and, whatever their age, those of jobs that run or ran at the last read:
+        a worker may be delayed for long between an event and its commit.
         """
-        since, is_wide = self._since, self._reads % _WIDE_LOOK == 0
+        since, is_long = self._since, self._reads % _LONG_LOOKBACK_EVERY == 0
         self._reads += 1
-        known = dict(self._known)  # replaced at the end only: what a failed read found is found again
-        late_ms = _VERY_LATE_MS if since is None or is_wide else _LATE_MS
+        seen = dict(self._seen)  # assigned at the end, so that the next read repeats a failed one
+        lookback_ms = _LONG_LOOKBACK_MS if since is None or is_long else _LOOKBACK_MS
         with self._database.read() as session:
             now: int = session.scalar(select(now_ms())) or 0
-            late = select(Event.job_id, func.min(Event.seq), func.max(Event.seq)).where(
-                Event.created_ms > (now if since is None else since) - late_ms
+            recent = select(Event.job_id, func.min(Event.seq), func.max(Event.seq)).where(
+                Event.created_ms > (now if since is None else since) - lookback_ms
             )
-            found = {job_id: (first - 1, last) for job_id, first, last in session.execute(late.group_by(Event.job_id))}
-            news: list[FeedEvent] = []
+            ranges = {
+                job_id: (first - 1, last) for job_id, first, last in session.execute(recent.group_by(Event.job_id))
+            }
+            new: list[FeedEvent] = []
             running: dict[str, JobProgress] = {}
             watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(self._progresses)))
             for job_id, owner, *values in session.execute(select(Job.id, Job.owner, *PROGRESS_COLUMNS).where(watched)):
                 progress = JobProgress.from_row(values)
                 before = self._progresses.get(job_id)
-                first = before.last_seq if before else found.get(job_id, (progress.last_seq - 1,))[0]
-                found[job_id] = (first, progress.last_seq)
+                first = before.last_seq if before else ranges.get(job_id, (progress.last_seq - 1,))[0]
+                ranges[job_id] = (first, progress.last_seq)
                 if progress.status == Status.RUNNING:
                     running[job_id] = progress
                     if before is not None and before.step != progress.step:
                         data = {"job": job_id, **progress.progress.model_dump()}
-                        news.append(FeedEvent(job_id, owner, "progress", 0, data))
-            for job_id, (first, last) in found.items():
-                heard = known[job_id][0] if job_id in known else first
-                if since is not None and last > heard:
-                    news += _events(session, job_id, heard, last)
-                known[job_id] = (max(last, heard), now)
+                        new.append(FeedEvent(job_id, owner, "progress", 0, data))
+            for job_id, (first, last) in ranges.items():
+                last_seen = seen[job_id][0] if job_id in seen else first
+                if since is not None and last > last_seen:
+                    new += _events(session, job_id, last_seen, last)
+                seen[job_id] = (max(last, last_seen), now)
         self._progresses, self._since = running, now
-        self._known = {job_id: item for job_id, item in known.items() if item[1] >= now - _REMEMBERED_MS}
-        return news
+        self._seen = {job_id: item for job_id, item in seen.items() if item[1] >= now - _SEEN_TTL_MS}
+        return new
 
 
 def _events(session: Session, job_id: str, after: int, last: int) -> list[FeedEvent]:
@@ -193,37 +195,37 @@ def follow_all(
     owner: str | None,
     only: frozenset[str] | None,
     connection: socket.socket | None,
-    may_go_on: Callable[[], bool],
+    may_continue: Callable[[], bool],
 ) -> Iterator[str]:
     """The text of one client's stream.
 
     Args:
-        snapshot: gives the document that shows where the jobs stand, and each one's last event.
-        owner: whose jobs; ``None`` means all.
-        only: ids of the jobs to tell of; ``None`` means all.
-        may_go_on: the stream ends some seconds after it says no.
+        snapshot: returns the document with the current state of the jobs, and the number of each job's last event.
+        owner: of the jobs to send; ``None`` means all.
+        only: ids of the jobs to send; ``None`` means all.
+        may_continue: the stream ends some seconds after this returns false.
     """
-    allowed = Permission(may_go_on)
+    allowed = Permission(may_continue)
     with feed.listen() as wake_up:
         yield f"retry: {RETRY_MS}\n\n"
         written = time.monotonic()
-        place: int | None = None
+        position: int | None = None
         last: dict[str, int] = {}
         while not feed.closing and allowed:
-            news = feed.since(place) if place is not None else None
+            buffered = feed.since(position) if position is not None else None
             try:
-                if news is None:
-                    place = feed.end  # before the snapshot: what is in both is left out below
+                if buffered is None:
+                    position = feed.end  # before the snapshot: events that it contains are skipped below
                     document, last = snapshot()
                     yield f"event: snapshot\ndata: {dump(document)}\n\n"
                     written = time.monotonic()
                     continue
-            except SQLAlchemyError:  # the reader's thread says so in the log
-                place = None
+            except SQLAlchemyError:  # logged by the reader thread
+                position = None
                 wake_up.wait(_WAIT_S)
                 continue
-            heard, place = news
-            for item in heard:
+            new, position = buffered
+            for item in new:
                 wanted = (only is None or item.job_id in only) and (owner is None or item.owner == owner)
                 if not wanted or (item.seq and item.seq <= last.get(item.job_id, 0)):
                     continue

@@ -1,4 +1,4 @@
-"""The thread that both kinds of streams read the database with."""
+"""The thread that reads the database for both kinds of streams."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _log = structlog.get_logger("tapeline.web.stream")
 
 
 class DatabasePoller:
-    """Polls the database in a thread of its own, which runs only while it is needed.
+    """Polls the database in a background thread, which runs only while there are listeners.
 
     Args:
         name: of the thread, for the log.
-        new_poll: called when a thread starts; gives what that thread calls at each interval.
-        is_needed: whether anybody listens; called with ``lock`` held.
+        new_poll: called when a thread starts; returns the function that it calls at each interval.
+        is_needed: whether there are listeners; called with ``lock`` held.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class DatabasePoller:
         interval_s: float,
     ) -> None:
         self.lock = threading.Lock()
-        """Guards what ``is_needed`` reads; a listener is added and the thread is started in one turn."""
+        """Guards what ``is_needed`` reads: hold it to add a listener and start the thread atomically."""
         self._name, self._new_poll, self._is_needed, self._interval_s = name, new_poll, is_needed, interval_s
         self._thread: threading.Thread | None = None
         self._wake_up = threading.Event()
@@ -40,18 +40,18 @@ class DatabasePoller:
 
     @property
     def is_running(self) -> bool:
-        """Whether the thread runs; it ends by itself after the last listener."""
+        """Whether the thread runs; it ends after the last listener has left."""
         return self._thread is not None
 
     def ensure_running(self) -> None:
-        """Start the thread unless it runs. The caller holds ``lock``."""
+        """Start the thread unless it runs. The caller must hold ``lock``."""
         if self._thread is None:
             self._polled = threading.Event()
             self._thread = threading.Thread(target=self._run, args=(self._polled,), name=self._name, daemon=True)
             self._thread.start()
 
     def wake_up(self) -> None:
-        """Poll at once."""
+        """Poll immediately."""
         self._wake_up.set()
 
     def wait_for_first_poll(self, timeout_s: float) -> None:

@@ -111,7 +111,7 @@ def test_progress_is_told_without_being_kept(either_app: Flask, play: Any, submi
 
 
 def test_whoever_was_too_slow_gets_a_new_snapshot(app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "_KEPT", 5)
+    monkeypatch.setattr(feed, "_BUFFER_SIZE", 5)
     here = app.extensions[EXTENSION]
     client = app.test_client()
 
@@ -120,7 +120,7 @@ def test_whoever_was_too_slow_gets_a_new_snapshot(app: Flask, submit: Submit, mo
             rows = listing.find(session, JobFilter(), limit=100).jobs
         return {"jobs": [row.id for row in rows]}, {row.id: row.last_seq for row in rows}
 
-    text = feed.follow_all(here.feed, snapshot, owner=None, only=None, connection=None, may_go_on=lambda: True)
+    text = feed.follow_all(here.feed, snapshot, owner=None, only=None, connection=None, may_continue=lambda: True)
     assert next(text).startswith("retry:")
     assert next(text) == 'event: snapshot\ndata: {"jobs":[]}\n\n'
     with here.feed.listen() as bell:
@@ -213,7 +213,7 @@ def test_what_took_very_long_to_be_committed_is_heard(
     app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The event's time is taken first; then the disk holds the commit up for longer than most looks reach back."""
-    monkeypatch.setattr(feed, "_LATE_MS", 100)
+    monkeypatch.setattr(feed, "_LOOKBACK_MS", 100)
     client, base = app.test_client(), serve(app)
     job_id = submit(client)
     with opened(base) as events:

@@ -15,11 +15,11 @@ from flask.testing import FlaskClient
 
 from service.access import keys
 from service.datasets.cache import validation_mask
-from service.datasets.splits import Split
 from service.jobs.queries import lookup
 from service.jobs.queries.intervals import Mean, student_t
 from service.runtime.settings import Auth, Quotas
 from service.spec import validation
+from service.spec.splits import Split
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import MakeApp
 from tests.service.web.test_dataset_versions import train

@@ -119,7 +119,7 @@ def stream(job_id: str, query: StreamQuery) -> Response:
         job_detail(job),
         after=after or 0,
         connection=_connection(),
-        may_go_on=still_open(),
+        may_continue=still_open(),
     )
     return _as_stream(text, close)
 
@@ -152,7 +152,7 @@ def stream_all(query: FeedQuery) -> Response:
 
     close = here.quotas.stream(whose)
     text = follow_all(
-        here.feed, snapshot, owner=whose, only=only or None, connection=_connection(), may_go_on=still_open()
+        here.feed, snapshot, owner=whose, only=only or None, connection=_connection(), may_continue=still_open()
     )
     return _as_stream(text, close)
 
