@@ -84,7 +84,7 @@ bench-page: $(VENV)/installed-dev  ## measure the latency of the web page in Chr
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.page
 
 results: $(VENV)/installed  ## train all presets and write the table of results: DATA=folder-of-datasets ONLY="gan stable"
-	@$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY)
+	@$(if $(filter collapse,$(ONLY)),$(BIN)/python -m benchmarks.collapse,$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY))
 
 judge: $(VENV)/installed  ## retrain the reference classifier on MNIST: DATA=folder-of-datasets
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_judge $(DATA)

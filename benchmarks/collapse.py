@@ -21,6 +21,8 @@ from typing import Any, Final
 from benchmarks.tables import RESULTS
 
 ROOT: Final = Path(__file__).parents[1]
+DOCUMENT: Final = ROOT / "docs" / "mode-collapse.md"
+BEGIN, END = (f"<!-- make results ONLY=collapse: {end} -->" for end in ("begin", "end"))
 EPOCHS: Final = 15
 SAMPLES: Final = 5000
 HIDDEN: Final = [
@@ -137,6 +139,34 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def draw(work: Path, path: Path) -> None:
+    """The samples of seed 0 under each cure, side by side."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = [(cure, work / "collapse" / f"{cure.replace(' ', '-')}-0.png") for cure in CURES]
+    found = [(cure, picture) for cure, picture in found if picture.exists()]
+    rows = -(-len(found) // 4)
+    figure, axes = plt.subplots(rows, 4, figsize=(12, 3.3 * rows), layout="constrained")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (cure, picture) in zip(axes.flat, found, strict=False):
+        axis.imshow(plt.imread(picture), cmap="gray", interpolation="nearest")
+        axis.set_title(cure, fontsize=9)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def write(rows: Sequence[dict[str, Any]], epochs: int) -> None:
+    """Put the table into the document."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    chosen = [row for row in rows if row["epochs"] == epochs]
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table(chosen)}\n\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Read the command line, train what is missing, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,6 +196,8 @@ def main() -> None:
             rows.append(row)
             print(row, flush=True)
             path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write(rows, options.epochs)
+    draw(options.work, DOCUMENT.with_suffix(".png"))
     print(table(rows))
 
 

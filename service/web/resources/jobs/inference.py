@@ -222,8 +222,9 @@ def _labels(asked: GenerateRequest, spec: GanSpec, count: int, info: DatasetInfo
     if asked.class_ is None:
         return np.arange(count) % info.classes
     names = list(info.class_names)
-    number = names.index(asked.class_) if asked.class_ in names else asked.class_
-    if not isinstance(number, int) or number >= info.classes:
+    given = str(asked.class_)
+    number = names.index(given) if asked.class_ in names else int(given) if given.isdecimal() else -1
+    if not 0 <= number < info.classes:
         detail = f"must be one of the classes {', '.join(names[:20])}, or a number from 0 to {info.classes - 1}"
         raise problems.invalid_input([Fault(pointer="#/class", detail=detail, code="out_of_range")])
     return np.full(count, number)
