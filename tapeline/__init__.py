@@ -11,12 +11,14 @@ from service.client import (
     ClientError,
     DownloadDamaged,
     Event,
+    ExportFailed,
     Generated,
     History,
     Job,
     Picture,
     Prediction,
     ServerUnreachable,
+    Sweep,
     UnreadableImage,
 )
 
@@ -27,11 +29,13 @@ __all__ = [
     "ClientError",
     "DownloadDamaged",
     "Event",
+    "ExportFailed",
     "Generated",
     "History",
     "Job",
     "Picture",
     "Prediction",
     "ServerUnreachable",
+    "Sweep",
     "UnreadableImage",
 ]

@@ -1,4 +1,4 @@
-"""CSV files with rows to predict, and the predictions as such a file."""
+"""Prediction of the rows of a CSV file, and its output as CSV."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ROWS_AT_A_TIME: Final = 500
 _MAX_BYTES: Final = 2**40
 
 Predict = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]
-"""Named rows to the answer of the service."""
+"""Sends rows (column to value) to the service; returns its response."""
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table, by its name."""
+    """Whether a file name has the suffix of a table."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def predict(path: Path, output: TextIO, ask: Predict) -> Mapping[str, Any]:
-    """Write the rows of a file with their predictions, probabilities last; gives what the answers say together.
+    """Write the rows of a file with predictions and probabilities appended; returns the totals of the responses.
 
     Raises:
         Failure: the file cannot be read; it names the line.

@@ -3,7 +3,16 @@
 ``Client("http://127.0.0.1:8000").submit({"kind": "classifier"}).wait().metrics``
 """
 
-from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
+from service.client.answers import (
+    Event,
+    ExportTarget,
+    Generated,
+    GenerateOptions,
+    History,
+    Picture,
+    Prediction,
+    Which,
+)
 from service.client.client import Client
 from service.client.downloads import safe_name
 from service.client.errors import (
@@ -11,11 +20,13 @@ from service.client.errors import (
     ApiError,
     ClientError,
     DownloadDamaged,
+    ExportFailed,
     ServerUnreachable,
     UnreadableImage,
 )
 from service.client.job import Job
 from service.client.lookup import Found
+from service.client.sweep import Sweep
 
 __all__ = [
     "AmbiguousJob",
@@ -24,6 +35,8 @@ __all__ = [
     "ClientError",
     "DownloadDamaged",
     "Event",
+    "ExportFailed",
+    "ExportTarget",
     "Found",
     "GenerateOptions",
     "Generated",
@@ -32,6 +45,7 @@ __all__ = [
     "Picture",
     "Prediction",
     "ServerUnreachable",
+    "Sweep",
     "UnreadableImage",
     "Which",
     "safe_name",

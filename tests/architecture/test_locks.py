@@ -14,15 +14,16 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 ROOT = Path(__file__).parents[2]
+LOCKS = ["requirements.lock", "requirements-export.lock", "requirements-dev.lock"]
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_names_no_place(name: str) -> None:
     text = (ROOT / name).read_text()
     assert [trace for trace in ("find-links", "://", " @ /", "index-url") if trace in text] == []
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_everything_in_a_lock_has_hashes(name: str) -> None:
     text = (ROOT / name).read_text()
     entries = re.split(r"\n(?=[a-z0-9])", re.sub(r"(?m)^\s*#.*\n?", "", text).strip())
@@ -30,20 +31,21 @@ def test_everything_in_a_lock_has_hashes(name: str) -> None:
     assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
-def test_both_locks_agree() -> None:
+def test_the_locks_agree() -> None:
     def pins(name: str) -> dict[str, str]:
         return dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / name).read_text()))
 
-    runtime, dev = pins("requirements.lock"), pins("requirements-dev.lock")
-    assert {name: dev.get(name) for name in runtime} == runtime
+    runtime, export, dev = (pins(name) for name in LOCKS)
+    assert {name: export.get(name) for name in runtime} == runtime
+    assert {name: dev.get(name) for name in export} == export
 
 
-def test_torch_is_in_no_lock() -> None:
-    assert not any("torch" in (ROOT / name).read_text() for name in ("requirements.lock", "requirements-dev.lock"))
+def test_torch_and_mlflow_are_in_no_lock() -> None:
+    assert not any(re.search(r"(?m)^(torch|mlflow)", (ROOT / name).read_text()) for name in LOCKS)
 
 
 def test_the_licence_of_everything_that_is_installed_is_listed() -> None:
-    names = re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text())
+    names = re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements-export.lock").read_text())
     listed = re.findall(r"(?m)^\| (\S+) +\| (.*?) *\|", (ROOT / "docs" / "licences.md").read_text())
     licences = {name.lower().replace("_", "-"): licence for name, licence in listed}
     assert [name for name in names if name not in licences] == [], "run make licences"

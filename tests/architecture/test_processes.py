@@ -24,8 +24,9 @@ CASES = {
     "engine": {"flask", "celery", "sqlalchemy", "pydantic", "matplotlib", "PIL", "service", "workers"},
     "service.application.jobs": {"flask", "celery", "matplotlib", "engine", "workers", "migrations"},
     "service.application.datasets": {"flask", "celery", "matplotlib", "engine", "workers", "migrations"},
-    "service.web.app": {"workers", "engine", "matplotlib"},
-    "service.cli": {"numpy", "matplotlib", "celery", "flask", "sqlalchemy"},
+    "service.application.exports": {"flask", "celery", "engine", "onnx", "tensorboardX", "mlflow"},
+    "service.web.app": {"workers", "engine", "matplotlib", "onnx", "tensorboardX", "google.protobuf", "mlflow"},
+    "service.cli": {"numpy", "matplotlib", "celery", "flask", "sqlalchemy", "onnx", "mlflow"},
 }
 
 

@@ -32,6 +32,7 @@ def job(stack: Stack) -> dict[str, Any]:
 def address(path: str, job: dict[str, Any]) -> str:
     which = next((value for name, value in WHICH.items() if f"/{name}/" in path), "latest")
     values = {"job_id": job["id"], "artifact_id": job["artifact_id"], "which": which, "form": "png"}
+    values["target"] = "onnx"
     return re.sub(r"{(\w+)}", lambda found: values.get(found[1], "1"), path)
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import click
 from rich.console import Console
@@ -16,13 +16,14 @@ from rich.text import Text
 from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import to_json
-from service.client import ApiError, GenerateOptions, Which
+from service.client import ApiError, ExportTarget, GenerateOptions, Which
 from service.spec.metric_info import size
 
 _SHOWN_CLASSES: Final = 5
 _BAR_WIDTH: Final = 30
 _FILM_POINTS: Final = 4
 _FILM_STEPS: Final = 12
+_PROGRAMS: Final = ("onnx", "torch", "tensorboard", "huggingface", "mlflow")
 
 
 def _which(context: click.Context, parameter: click.Parameter, value: str) -> Which:
@@ -49,10 +50,17 @@ _checkpoint: Final = click.option(
 @job_argument
 @click.argument("pictures", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
 @_checkpoint
-@click.option("--fit", is_flag=True, help="Crop a drawing and centre it like MNIST digits.")
+@click.option(
+    "--fit",
+    is_flag=True,
+    help="For colour models, scale and crop images as at the import; otherwise centre a drawing like MNIST digits.",
+)
 @click.option("--invert", is_flag=True, help="Invert the images: use it for dark drawings on a light background.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Of a table: a CSV file  [default: stdout]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV file for the predictions of a table  [default: stdout]",
 )
 @service_options
 @click.pass_obj
@@ -70,14 +78,14 @@ def predict(
     FILE is a PNG, JPEG, WebP, BMP or GIF file, or one CSV or TSV file with the columns of the training data:
     `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the probabilities.
 
-    Images are converted to greyscale and scaled to the size of the training images. Photos are rotated as in their
-    EXIF data.
+    Images are converted to grey or colour, as the training images are, and scaled to their size. Photos are rotated as
+    in their EXIF data.
     """
-    from service.cli import tables  # here: it loads NumPy
+    from service.cli import tables  # imported lazily, since it loads NumPy
 
     if any(map(tables.is_table, pictures)):
         if len(pictures) > 1 or fit or invert:
-            raise Failure("a table is predicted alone: name one CSV or TSV file, without --fit and --invert")
+            raise Failure("for a table, name exactly one CSV or TSV file, without --fit and --invert")
         _predict_table(target, job_text, pictures[0], checkpoint, output)
         return
     if output is not None:
@@ -123,7 +131,7 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
             file: TextIO = sys.stdout
             if temporary is not None:
                 file = opened.enter_context(temporary.open("w", encoding="utf-8", newline=""))
-            told = tables.predict(path, file, ask)
+            totals = tables.predict(path, file, ask)
         except BaseException:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
@@ -131,18 +139,18 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
     if temporary is not None and output is not None:
         temporary.replace(output)
     if target.as_json and output is not None:
-        click.echo(to_json({"output": str(output), **told}))
+        click.echo(to_json({"output": str(output), **totals}))
         return
-    for name, count in told["absent_columns"].items():
+    for name, count in totals["absent_columns"].items():
         click.echo(f"column {name!r} is missing in {count:,} rows: treated as a missing value", err=True)
-    if told["unknown_values"]:
-        click.echo(f"{told['unknown_values']:,} values are unknown categories: treated as missing values", err=True)
+    if totals["unknown_values"]:
+        click.echo(f"{totals['unknown_values']:,} values are unknown categories: treated as missing values", err=True)
     if output is not None:
-        click.echo(f"{output}  {told['rows']:,} rows  checkpoint of epoch {told['checkpoint']}")
+        click.echo(f"{output}  {totals['rows']:,} rows  checkpoint of epoch {totals['checkpoint']}")
 
 
 def _naming_rows(error: ApiError, before: int) -> Exception:
-    """The error with numbers of rows in the file, from 1, instead of indices."""
+    """The error with row numbers of the file, from 1, instead of indices."""
     lines = []
     for fault in error.errors or ():
         parts = str(fault.get("pointer", "")).split("/")
@@ -162,6 +170,7 @@ def _naming_rows(error: ApiError, before: int) -> Exception:
     help="Number of images (default: 16), or of latent points with --film (default: 4).",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the latent points.")
+@click.option("--class", "class_", help="Class of all images, by name or number, of a conditional GAN.")
 @click.option("--film", is_flag=True, help="Make a GIF: a walk through the latent space and back to its start.")
 @click.option("--scale", type=click.IntRange(1, 16), default=4, show_default=True, help="Scale factor of the output.")
 @_checkpoint
@@ -173,6 +182,7 @@ def generate(
     output: Path | None,
     count: int | None,
     seed: int,
+    class_: str | None,
     film: bool,
     scale: int,
     checkpoint: Which,
@@ -182,6 +192,8 @@ def generate(
     With --json, print the images as numbers in [0, 1].
     """
     options: GenerateOptions = {"checkpoint": checkpoint, "scale": scale}
+    if class_ is not None:
+        options |= {"class": class_}
     if film:
         points = count or _FILM_POINTS
         options |= {"seeds": [*range(seed, seed + points), seed], "steps": _FILM_STEPS}
@@ -198,7 +210,56 @@ def generate(
     click.echo(f"{path}  {size(len(made.data))}  checkpoint of epoch {made.checkpoint}")
 
 
-COMMANDS: Final = (predict, generate)
+@click.command()
+@job_argument
+@click.option("--to", "program", required=True, type=click.Choice(_PROGRAMS), help="The program to export to.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder  [default: current folder]")
+@click.option("--license", "licence", metavar="ID", help="License for the model card of huggingface, such as mit.")
+@click.option("--uri", metavar="URI", help="MLflow's tracking server, such as http://HOST:5000 or sqlite:///FILE.")
+@click.option("--experiment", default="tapeline", show_default=True, help="MLflow's experiment.")
+@_checkpoint
+@service_options
+@click.pass_obj
+def export(
+    target: Target,
+    job_text: str,
+    program: str,
+    output: Path | None,
+    licence: str | None,
+    uri: str | None,
+    experiment: str,
+    checkpoint: Which,
+) -> None:
+    """Export a trained model to another program: ONNX, PyTorch, TensorBoard, Hugging Face or MLflow.
+
+    onnx is one file, the others are zip files. mlflow logs the job as a run, with all metrics and files. It needs
+    pip install 'tapeline[mlflow]' on this machine; the other formats need 'tapeline[export]' on the server.
+    """
+    unsuitable = {"--uri": uri, "--license": licence} if program != "mlflow" else {"--output": output}
+    unsuitable = {"--uri": uri} if program == "huggingface" else unsuitable
+    for option, value in unsuitable.items():
+        if value is not None:
+            raise click.UsageError(f"{option} does not apply to --to {program}")
+    if program == "mlflow" and uri is None:
+        raise click.UsageError(
+            "--to mlflow needs --uri, for example --uri http://127.0.0.1:5000 or sqlite:///mlflow.db"
+        )
+    with target.client() as client:
+        job = target.find(client, job_text)
+        if uri is not None:
+            run = client.export_to_mlflow(job, uri, experiment=experiment, checkpoint=checkpoint)
+            click.echo(to_json({"run_id": run, "uri": uri}) if target.as_json else f"run {run} in {uri}")
+            return
+        path = client.export(
+            job, cast("ExportTarget", program), output or Path(), checkpoint=checkpoint, license=licence
+        )
+    if target.as_json:
+        click.echo(to_json({"path": str(path), "size_bytes": path.stat().st_size}))
+    else:
+        click.echo(f"{path}  {size(path.stat().st_size)}")
+
+
+COMMANDS: Final = (predict, generate, export)
 
 
 def _naming_files(error: ApiError, pictures: Sequence[Path]) -> Exception:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from flask import current_app
+from sqlalchemy.orm import Session
 
 from service.datasets import DatasetError, DatasetInfo
 from service.errors import ArtifactNotFound
@@ -103,7 +104,7 @@ def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[Load
     row = _checkpoint(job, which)
     while True:
         try:
-            ready = inference().ready(row, info.input_shape)
+            ready = inference().ready(row, info.input_shape, info.classes)
             if ready.spec.kind != job.kind:
                 raise ArtifactDamaged(row.path, f"it holds a {ready.spec.kind}")
             return answer(ready, row)
@@ -118,13 +119,18 @@ def _checkpoint(job: Job, which: str) -> Artifact:
         try:
             return lookup.checkpoint(session, job, which)
         except ArtifactNotFound as error:
-            kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
-            if not kept:
-                detail = f"the job is {job.status} and has no checkpoint yet: the first one follows its first epoch"
-                raise Problem("not_yet", detail) from error
-            listed = ", ".join(map(str, kept[-20:]))
-            detail = (
-                f"there is no checkpoint of epoch {which}; available epochs: {listed}. "
-                'To keep all checkpoints, set "checkpoint": {"keep_last": 1000} in the spec'
-            )
-            raise Problem("artifact_not_found", detail) from error
+            raise missing_checkpoint(session, job, which) from error
+
+
+def missing_checkpoint(session: Session, job: Job, which: str) -> Problem:
+    """Why a job does not have a checkpoint, and which ones it has."""
+    kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
+    if not kept:
+        detail = f"the job is {job.status} and has no checkpoint yet: the first one follows its first epoch"
+        return Problem("not_yet", detail)
+    listed = ", ".join(map(str, kept[-20:]))
+    detail = (
+        f"there is no checkpoint of epoch {which}; available epochs: {listed}. "
+        'To keep all checkpoints, set "checkpoint": {"keep_last": 1000} in the spec'
+    )
+    return Problem("artifact_not_found", detail)

@@ -11,7 +11,7 @@ from service.errors import ArtifactNotFound
 from service.jobs.queries import files, lookup
 from service.spec.schema import Kind
 from service.states import TERMINAL, Status
-from service.storage.artifacts import ArtifactKind
+from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.tables import Artifact, Epoch, Job
 from service.web.schemas.base import Answer, Metrics, finite
 from service.web.schemas.files import (
@@ -23,7 +23,7 @@ from service.web.schemas.files import (
     film_urls,
     sample_item,
 )
-from service.web.schemas.jobs import JobError
+from service.web.schemas.jobs import TEST_SCORE, JobError, test_fields
 from service.web.schemas.queries import FilesQuery
 
 
@@ -57,6 +57,9 @@ class Results(Answer):
     status: Status
     metrics: Metrics
     best: BestEpoch | None
+    test_accuracy: float | None = Field(description=TEST_SCORE.format("Accuracy"))
+    test_loss: float | None = Field(description=TEST_SCORE.format("Loss"))
+    test_epoch: int | None = Field(description="The epoch whose weights were scored on the test part: the best one.")
     checkpoints: ResultCheckpoints
     samples: ResultSamples
     plots: dict[str, str] = Field(description="URLs of plots by name, as PNG; replace the suffix by `.svg` for SVG.")
@@ -66,7 +69,9 @@ class Results(Answer):
         description="Cursor of the next page of files, here and in `GET /jobs/{job_id}/artifacts`."
     )
     artifact_count: int = Field(description="Number of all files, not only of this page.")
-    sizes: dict[ArtifactKind, int] = Field(description="Total size of the files of each kind.")
+    sizes: dict[ArtifactKind, int] = Field(
+        description="Total size of the files of each kind; of exports only where there are some."
+    )
     size_bytes: int = Field(description="Total size of all files.")
     result_digest: str | None
     error: Annotated[JobError | None, BeforeValidator(finite)]
@@ -88,6 +93,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         job=job.id,
         final=job.status in TERMINAL,
         best=BestEpoch.represent(best) if best is not None else None,
+        **test_fields(job),
         checkpoints=ResultCheckpoints(
             best=_checkpoint(session, job, "best"), latest=_checkpoint(session, job, "latest")
         ),
@@ -99,7 +105,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         has_more=page.next_cursor is not None,
         next_cursor=page.next_cursor,
         artifact_count=totals.count(),
-        sizes=dict(totals.sizes),
+        sizes={kind: size for kind, size in totals.sizes.items() if size or kind not in EXPORTS},
         size_bytes=totals.size_bytes(),
     )
 

@@ -40,6 +40,8 @@ def test_everything_that_changes_something_is_recorded_once(
     again_id = client.post(f"/jobs/{job_id}/reproduce").json["id"]
     client.post(f"/jobs/{fork_id}/cancel")
     assert client.post(f"/jobs/{fork_id}/cancel").status_code == 409
+    for _ in range(2):  # the second time, the file is there
+        client.get(f"/jobs/{job_id}/export/tensorboard").close()
     assert client.delete(f"/jobs/{fork_id}").status_code == 204
     assert client.post("/jobs/job_01J00000000000000000000000/cancel").status_code == 404
     browser = app.test_client()
@@ -61,6 +63,7 @@ def test_everything_that_changes_something_is_recorded_once(
         ("fork", fork_id),
         ("reproduce", again_id),
         ("cancel", fork_id),
+        ("export", job_id),
         ("delete", fork_id),
         ("sign_in_refused", None),
         ("sign_in", sessions[0]),
@@ -71,7 +74,7 @@ def test_everything_that_changes_something_is_recorded_once(
     assert (submitted["owner"], submitted["key"]) == ("ann", row.id)
     assert (submitted["address"], submitted["request_id"]) == ("127.0.0.1", "req-1")
     assert key not in str(shown)
-    assert shown["data"][7]["detail"] == {"parent": job_id}
+    assert shown["data"][8]["detail"] == {"parent": job_id}
 
 
 def test_the_audit_is_for_admins_and_comes_in_pages(make_app: Callable[..., Flask], sqlite_url: str) -> None:

@@ -1,0 +1,173 @@
+"""Use case of exports: a trained model in the format of another program, made once and kept with the job's files."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.access import audit
+from service.access.audit import Actor, AuditAction
+from service.application.ports import owner_of
+from service.errors import ArtifactNotFound, JobNotFound, StorageFull
+from service.jobs.queries import lookup
+from service.models.exports.orders import ExportFormat
+from service.spec.validation import canonical
+from service.storage import artifact_rows
+from service.storage.artifacts import SUFFIXES, ArtifactDamaged, ArtifactKind, ArtifactStore
+from service.storage.database import Database
+from service.storage.tables import Artifact, Epoch, Job
+
+_LAYOUT: Final = 1
+"""Of the exported files. Raise it when they change, so that they are made again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOrder:
+    """What to export.
+
+    Attributes:
+        checkpoint: ``None`` where the format holds no weights.
+        epochs, samples: all that there are.
+        license: as the client gave it.
+    """
+
+    job: Job
+    format: ExportFormat
+    checkpoint: Artifact | None
+    epochs: Sequence[Epoch]
+    samples: Sequence[Artifact]
+    license: str | None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the export is of."""
+        return self.epochs[-1].epoch if self.checkpoint is None else self.checkpoint.epoch
+
+    @property
+    def name(self) -> str:
+        """The name of the file, which differs where its content would."""
+        kind = ArtifactKind(self.format.value)
+        digest = hashlib.sha256(canonical(self._content).encode()).hexdigest()
+        return f"{kind}-{self.epoch:04d}-{digest[:8]}.{SUFFIXES[kind]}"
+
+    @property
+    def _content(self) -> dict[str, Any]:
+        """Everything that the content depends on, besides what belongs to the job for good."""
+        told: dict[str, Any] = {"layout": _LAYOUT, "name": self.job.name}
+        if self.checkpoint is not None:
+            told["checkpoint"] = self.checkpoint.sha256
+        if self.format in (ExportFormat.TENSORBOARD, ExportFormat.HUGGINGFACE):
+            told |= {"tags": self.job.tags, "epochs": len(self.epochs), "status": self.job.status}
+        if self.format is ExportFormat.HUGGINGFACE:
+            told |= {"license": self.license, "best": self.job.best_epoch}
+        return told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exports:
+    """Exports of jobs.
+
+    Attributes:
+        make: makes the bytes of an export.
+    """
+
+    database: Database
+    artifacts: ArtifactStore
+    make: Callable[[ExportOrder], bytes]
+    _making: threading.Lock = field(default_factory=threading.Lock)
+    """One at a time in this process: each takes a core, and a few times the memory of the model."""
+
+    def export(
+        self,
+        job_id: str,
+        target: ExportFormat,
+        *,
+        which: str = "best",
+        license: str | None = None,  # noqa: A002 - what model cards call it
+        by: Actor | None = None,
+    ) -> Artifact:
+        """The file of an export, which is made unless it is there.
+
+        Args:
+            which: the checkpoint: ``best``, ``latest`` or the number of an epoch. A format without weights ignores it.
+
+        Raises:
+            ArtifactNotFound: there is no such checkpoint, or no finished epoch.
+            StorageFull: it could not be stored.
+        """
+        while True:
+            order, known = self._look_up(job_id, target, which, license, by)
+            if known is not None:
+                return known
+            with self._making:
+                order, known = self._look_up(job_id, target, which, license, by)
+                if known is not None:
+                    return known
+                try:
+                    data = self.make(order)
+                except ArtifactDamaged:
+                    # A running job removes its older checkpoints: the same one again means that the file is lost.
+                    again, _ = self._look_up(job_id, target, which, license, by)
+                    if order.checkpoint is None or again.checkpoint is None or again.epoch == order.epoch:
+                        raise
+                    continue
+                return self._store(order, data, by)
+
+    def _look_up(
+        self,
+        job_id: str,
+        target: ExportFormat,
+        which: str,
+        license: str | None,  # noqa: A002
+        by: Actor | None,
+    ) -> tuple[ExportOrder, Artifact | None]:
+        """What to export, and the file where it was made before."""
+        with self.database.read() as session:
+            job = lookup.get(session, job_id, owner=owner_of(by))
+            weights = target is not ExportFormat.TENSORBOARD
+            checkpoint = lookup.checkpoint(session, job, which) if weights else None
+            epochs = lookup.epochs(session, job_id)
+            if not weights and not epochs:
+                raise ArtifactNotFound(job_id, "finished epoch")
+            samples = lookup.artifacts(session, job_id, ArtifactKind.SAMPLE)
+            order = ExportOrder(
+                job=job, format=target, checkpoint=checkpoint, epochs=epochs, samples=samples, license=license
+            )
+            return order, _known(session, order)
+
+    def _store(self, order: ExportOrder, data: bytes, by: Actor | None) -> Artifact:
+        job_id, kind = order.job.id, ArtifactKind(order.format.value)
+        try:
+            written = self.artifacts.write(job_id, kind, order.epoch, 0, data)
+        except OSError as error:
+            raise StorageFull(str(error.strerror or error)) from error
+        file = replace(written, name=order.name)
+        with self.database.write() as session:
+            job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+            if job is not None:
+                before = _of_epoch(session, order)
+                row = artifact_rows.replace(session, job_id, file)
+                detail = {"format": order.format.value, "epoch": order.epoch, "size_bytes": file.size_bytes}
+                audit.record(session, by, AuditAction.EXPORT, job_id, **detail)
+        if job is None:  # deleted while this was made: leave nothing behind
+            self.artifacts.remove_job(job_id)
+            raise JobNotFound(job_id)
+        if before is not None and before.path != file.path:
+            self.artifacts.remove([before.path])
+        return row
+
+
+def _of_epoch(session: Session, order: ExportOrder) -> Artifact | None:
+    same = (Artifact.job_id == order.job.id, Artifact.kind == order.format.value, Artifact.epoch == order.epoch)
+    return session.scalar(select(Artifact).where(*same))
+
+
+def _known(session: Session, order: ExportOrder) -> Artifact | None:
+    found = _of_epoch(session, order)
+    return found if found is not None and found.name == order.name else None

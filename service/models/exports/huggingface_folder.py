@@ -1,0 +1,201 @@
+"""A folder for the Hugging Face Hub: model card, weights, spec, pictures, and the model as ONNX and PyTorch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import safetensors.numpy
+
+from service.models.exports.numpy_code import PREPROCESSING, numpy_code
+from service.models.exports.onnx_graph import metadata, to_onnx
+from service.models.exports.orders import JobFacts, Pictures
+from service.models.exports.torch_module import example_row, latent_example, to_torch
+from service.models.exports.trained import TrainedModel
+from service.spec.metric_info import describe, number
+
+WEIGHTS: Final = "model.safetensors"
+_SHOWN_CLASSES: Final = 20
+_LICENSES: Final = frozenset({
+    "afl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "cc", "cc-by-2.0", "cc-by-3.0",
+    "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "gpl", "gpl-2.0",
+    "gpl-3.0", "isc", "lgpl-2.1", "lgpl-3.0", "mit", "mpl-2.0", "odbl", "pddl", "unknown", "unlicense", "wtfpl", "zlib",
+})  # fmt: skip
+"""Identifiers that the Hub knows; another licence is ``other``, with its name beside it."""
+
+
+def to_huggingface(model: TrainedModel, facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
+    """The files by their paths."""
+    files = {
+        "README.md": model_card(model, facts, samples=bool(pictures.samples)).encode(),
+        "spec.json": _json(facts.spec),
+        "provenance.json": _json(_provenance(facts)),
+        WEIGHTS: safetensors.numpy.save(_weights(model), {"format": "np", **metadata(model, facts)}),
+        "model.onnx": to_onnx(model, facts),
+        "curves.png": pictures.curves(),
+    }
+    if model.is_table:
+        files[PREPROCESSING] = _json({"columns": [dict(column) for column in model.columns]})
+    if pictures.samples:
+        files["samples.png"] = pictures.samples[-1].png
+    return files | {f"torch/{path}": data for path, data in to_torch(model, facts).items()}
+
+
+def _weights(model: TrainedModel) -> dict[str, Any]:
+    return {
+        f"layers.{placed.number}.{name}": np.asarray(array, order="C")
+        for placed in model.layers
+        for name, array in placed.tensors.items()
+    }
+
+
+def model_card(model: TrainedModel, facts: JobFacts, *, samples: bool) -> str:
+    """The text of README.md."""
+    parts = [
+        "\n".join(["---", *_front_matter(model, facts), "---"]),
+        f"# {_plain(facts.title)}",
+        _introduction(model, facts),
+        "## Results",
+        f"After epoch {facts.checkpoint_epoch} of {facts.epochs[-1].epoch if facts.epochs else 0}:",
+        "\n".join(["| metric | value |", "|---|---|", *_rows(facts)]),
+        "![Curves of the training](curves.png)",
+        *(["![Samples of the last epoch](samples.png)"] if samples else []),
+        "## Use",
+        f"With NumPy and safetensors, in the folder of this file:\n\n```python\n{numpy_code(model, WEIGHTS)}```",
+        _other_uses(model),
+        "## Provenance",
+        _origin(facts),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _introduction(model: TrainedModel, facts: JobFacts) -> str:
+    sides = " x ".join(map(str, model.image_shape))
+    data = _plain(facts.dataset_title)
+    trained = f"Trained on {data} with Tapeline: {model.parameters:,} parameters, settings in [spec.json](spec.json)."
+    if model.generates:
+        what = f"The generator of a GAN. It turns {model.input_size[0]} random numbers into an image of {sides} pixels."
+        return f"{what} {trained}"
+    takes = f"rows of {len(model.columns)} columns" if model.is_table else f"images of {sides} pixels"
+    names = ", ".join(_plain(name) for name in model.class_names[:_SHOWN_CLASSES])
+    more = f" and {len(model.class_names) - _SHOWN_CLASSES} more" if len(model.class_names) > _SHOWN_CLASSES else ""
+    what = f"A classifier of {takes} into {len(model.class_names)} classes: {names}{more}."
+    return f"{what} {trained}"
+
+
+def _task(model: TrainedModel) -> str:
+    if model.is_table:
+        return "tabular-classification"
+    return "unconditional-image-generation" if model.generates else "image-classification"
+
+
+def _other_uses(model: TrainedModel) -> str:
+    if model.is_table:
+        return (
+            "`model.onnx` has an input for each column, (N,): float64 for numbers and dates (days since 1970-01-01; "
+            "NaN where a value is missing), text for categories (empty where it is missing).\n\n"
+            f"`torch/model.py` is a PyTorch module that needs only torch: `load().predict([{example_row(model)}])`."
+        )
+    kind, shape = ("latent", model.input_size) if model.generates else ("images", model.image_shape)
+    sides = ", ".join(map(str, shape))
+    dtype = "float32" if model.generates else "uint8, levels 0 to 255"
+    verb = f"generate({latent_example(model)})" if model.generates else "predict(images)"
+    return (
+        f"`model.onnx` takes `{kind}` (N, {sides}), {dtype}:\n\n```python\n"
+        f'import onnxruntime\n\nmodel = onnxruntime.InferenceSession("model.onnx")\n'
+        f'(outputs,) = model.run(None, {{"{kind}": {kind}}})\n```\n\n'
+        f"`torch/model.py` is a PyTorch module that needs only torch: `load().{verb}`."
+    )
+
+
+def _rows(facts: JobFacts) -> Iterator[str]:
+    for name, value in _results(facts):
+        yield f"| {_plain(describe(name).label)} (`{name}`) | {number(name, value)} |"
+
+
+def _origin(facts: JobFacts) -> str:
+    told = _provenance(facts)
+    lines = [f"- {_plain(name.replace('_', ' '))}: `{value}`" for name, value in told.items() if isinstance(value, str)]
+    return "\n".join([*lines, "- everything else: [provenance.json](provenance.json)"])
+
+
+def _provenance(facts: JobFacts) -> Mapping[str, Any]:
+    return {
+        "job": facts.id,
+        "spec_hash": facts.spec_hash,
+        "dataset": str(facts.spec["dataset"]["name"]),
+        "dataset_sha256": facts.dataset_sha256,
+        "dataset_source": facts.dataset_source,
+        "result_digest": facts.result_digest,
+        "epoch": facts.checkpoint_epoch,
+        "environment": facts.provenance,
+    }
+
+
+def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
+    """YAML; values are JSON, which is YAML too."""
+    yield from _license(facts.license)
+    yield "library_name: tapeline"
+    yield f"pipeline_tag: {_task(model)}"
+    tags = ["tapeline", "numpy", "onnx", "pytorch", str(facts.kind), *facts.tags]
+    yield f"tags: {_inline(list(dict.fromkeys(tags)))}"
+    measured = [*_measured(facts)]
+    if measured:
+        data = {"name": facts.dataset_title, "type": str(facts.spec["dataset"]["name"])}
+        yield f"metrics: {_inline(list(dict.fromkeys(kind for kind, _, _ in measured)))}"
+        yield "model-index:"
+        yield f"- name: {_inline(facts.title)}"
+        yield "  results:"
+        yield f"  - task: {_inline({'type': _task(model)})}"
+        yield f"    dataset: {_inline(data)}"
+        yield "    metrics:"
+        for kind, label, value in measured:
+            yield f"    - {{type: {_inline(kind)}, name: {_inline(label)}, value: {_number(value)}}}"
+
+
+def _measured(facts: JobFacts) -> Iterator[tuple[str, str, float]]:
+    """The metrics that say how good the model is: type, name and value."""
+    for name, value in _results(facts):
+        info = describe(name)
+        if info.goal is not None and value is not None and not name.startswith("train_"):
+            yield re.sub(r"^(val|validation)_", "", name), info.label, value
+
+
+def _results(facts: JobFacts) -> Iterator[tuple[str, float | None]]:
+    """The metrics of the exported epoch, but those that tell of the course of the training."""
+    for name, value in facts.metrics.items():
+        if not ("/" in name or name.endswith(("learning_rate", "grad_norm", "dead_units"))):
+            yield name, value
+
+
+def _license(text: str | None) -> Iterator[str]:
+    if not text:
+        return
+    known = re.sub(r"\s+", "-", text.partition("(")[0].strip().lower())
+    if known in _LICENSES:
+        yield f"license: {known}"
+    else:
+        yield "license: other"
+        yield f"license_name: {_inline(text)}"
+
+
+def _number(value: float) -> str:
+    """A number in YAML 1.1, which takes 1e-05 for a text."""
+    text = repr(float(value))
+    return text if "." in text else text.replace("e", ".0e")
+
+
+def _inline(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _plain(text: str) -> str:
+    """Text in Markdown that is text, whatever a person named something."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))

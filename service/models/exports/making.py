@@ -1,0 +1,71 @@
+"""Makes an export. The library of each format is imported when somebody asks for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import assert_never
+
+from service.models.exports.archives import packed
+from service.models.exports.orders import ExportFormat, ExtraMissing, JobFacts, NotExportable, Pictures
+from service.models.exports.torch_module import to_torch
+from service.models.exports.trained import TrainedModel
+from service.spec.schema import GanSpec
+
+
+def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: TrainedModel | None) -> bytes:
+    """The bytes of an export.
+
+    Args:
+        model: ``None`` for a format without weights.
+
+    Raises:
+        ExtraMissing: the format's library is not installed.
+    """
+    match target:
+        case ExportFormat.ONNX:
+            with needed("onnx", "export"):
+                from service.models.exports.onnx_graph import to_onnx  # its library takes a third of a second to load
+            return to_onnx(_present(model), facts)
+        case ExportFormat.TORCH:
+            return packed(to_torch(_present(model), facts), folder(facts, target))
+        case ExportFormat.TENSORBOARD:
+            with needed("tensorboardX", "export"):
+                from service.models.exports.tensorboard_log import to_tensorboard
+            return packed(to_tensorboard(facts, pictures), folder(facts, target))
+        case ExportFormat.HUGGINGFACE:
+            with needed("onnx", "export"):
+                from service.models.exports.huggingface_folder import to_huggingface
+            return packed(to_huggingface(_present(model), facts, pictures), folder(facts, target))
+        case _:
+            assert_never(target)
+
+
+def _present(model: TrainedModel | None) -> TrainedModel:
+    if model is None:
+        raise ValueError("this format needs the weights of a checkpoint")
+    if isinstance(model.spec, GanSpec) and model.spec.conditional:
+        raise NotExportable("a conditional generator")
+    return model
+
+
+def folder(facts: JobFacts, target: ExportFormat) -> str:
+    """The folder in a zip: the job's name, as far as file systems take it, and the format."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", facts.name or "").strip("-.")[:60]
+    return f"{name or facts.id}-{target}"
+
+
+@contextmanager
+def needed(library: str, extra: str) -> Iterator[None]:
+    """Imports in this block may lack an optional library.
+
+    Raises:
+        ExtraMissing: it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != library:
+            raise
+        raise ExtraMissing(library, extra) from error

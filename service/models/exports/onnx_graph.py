@@ -1,0 +1,191 @@
+"""ONNX: the network with its preprocessing as one graph of standard operators.
+
+Images inside the graph are (N, channels, rows, columns), as ONNX has them. The engine's are (N, rows, columns,
+channels), so flatten and reshape go through that order. Weights are float32, since onnxruntime convolves no other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, assert_never
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from service.models.exports.onnx_nodes import Graph
+from service.models.exports.onnx_tables import ML_OPSET, columns_as_inputs, features
+from service.models.exports.orders import JobFacts, NotExportable
+from service.models.exports.trained import Array, PlacedLayer, Size, TrainedModel, zeros_around
+from service.spec import schema
+from service.spec.schema import Activation
+
+OPSET: Final = 17
+_IR_VERSION: Final = 8
+"""Of 2022, as the opset: runtimes read it that are some years old."""
+_TO_ENGINE, _TO_ONNX = [0, 2, 3, 1], [0, 3, 1, 2]
+
+
+def to_onnx(model: TrainedModel, facts: JobFacts) -> bytes:
+    """The bytes of an ONNX model; equal models give equal bytes."""
+    graph = Graph()
+    opsets = [helper.make_opsetid("", OPSET)]
+    if model.is_table:
+        sources = columns_as_inputs(model)
+        made = _probabilities(graph, _network(graph, features(graph, model), model), model)
+        result = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
+        opsets.append(helper.make_opsetid("ai.onnx.ml", ML_OPSET))
+    elif model.generates:
+        sources = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["N", *model.input_size])]
+        made = _levels(graph, _network(graph, "latent", model), model)
+        result = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", *model.image_shape])
+    else:
+        sources = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *model.image_shape])]
+        made = _probabilities(graph, _network(graph, _scaled(graph, "images", model), model), model)
+        result = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
+    document = onnx.helper.make_model(
+        helper.make_graph(graph.nodes, "tapeline", sources, [result], graph.weights),
+        opset_imports=opsets,
+        ir_version=_IR_VERSION,
+        producer_name="tapeline",
+        doc_string=_documentation(model),
+    )
+    helper.set_model_props(document, metadata(model, facts))
+    onnx.checker.check_model(document, full_check=True)
+    data: bytes = document.SerializeToString(deterministic=True)
+    return data
+
+
+def _documentation(model: TrainedModel) -> str:
+    if model.generates:
+        return "latent: points of the latent space. levels: 0 to 255, 0 is black; round them to get uint8 images."
+    result = "probabilities: of each class, in the order of class_names."
+    if model.is_table:
+        return f"One input for each column; missing: NaN, or an empty text. Dates: days since 1970-01-01. {result}"
+    return f"images: uint8 levels 0 to 255, 0 is black. {result}"
+
+
+def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
+    """What the file says of its origin, as texts."""
+    told = {
+        "job_id": facts.id,
+        "job_name": facts.name or "",
+        "spec_hash": facts.spec_hash,
+        "epoch": str(facts.checkpoint_epoch),
+        "dataset": str(facts.spec["dataset"]["name"]),
+        "dataset_sha256": facts.dataset_sha256 or "",
+    }
+    if not model.generates:
+        told["class_names"] = json.dumps(list(model.class_names), ensure_ascii=False)
+    if model.is_table:
+        told["columns"] = json.dumps([dict(column) for column in model.columns], ensure_ascii=False)
+    return told
+
+
+def _scaled(graph: Graph, images: str, model: TrainedModel) -> str:
+    low, high = model.scale
+    x = graph.shaped(graph.add("Cast", images, to=TensorProto.FLOAT), model.input_size)
+    x = graph.add("Mul", x, graph.constant("level_factor", (high - low) / 255))
+    return graph.add("Add", x, graph.constant("level_offset", low)) if low else x
+
+
+def _probabilities(graph: Graph, outputs: str, model: TrainedModel) -> str:
+    # Squared error also trains networks without a last activation, towards 0 and 1.
+    return graph.add("Clip", outputs, graph.constant("zero", 0), graph.constant("one", 1), name="probabilities")
+
+
+def _levels(graph: Graph, outputs: str, model: TrainedModel) -> str:
+    low, high = model.scale
+    x = graph.add("Sub", outputs, graph.constant("level_offset", low)) if low else outputs
+    x = graph.add("Mul", x, graph.constant("level_factor", 255 / (high - low)))
+    x = graph.add("Clip", x, graph.constant("black", 0), graph.constant("white", 255))
+    shape = graph.constant("image_shape", [-1, *model.image_shape], np.int64)
+    return graph.add("Reshape", x, shape, name="levels")
+
+
+def _network(graph: Graph, x: str, model: TrainedModel) -> str:
+    """All layers; gives (N, outputs)."""
+    if len(model.input_size) == 3:
+        x = graph.transposed(x, _TO_ONNX)
+    for placed in model.layers:
+        x = _layer(graph, x, placed)
+    return _flat(graph, x, model.layers[-1].after)
+
+
+def _flat(graph: Graph, x: str, size: Size) -> str:
+    return graph.shaped(graph.transposed(x, _TO_ENGINE), (math.prod(size),)) if len(size) == 3 else x
+
+
+def _layer(graph: Graph, x: str, placed: PlacedLayer) -> str:
+    layer = placed.layer
+    match layer:
+        case schema.Dense():
+            y = graph.add("Gemm", x, *_weights(graph, placed, ("weight", "bias")))
+            return _activated(graph, y, layer)
+        case schema.Conv2D():
+            weight, bias = placed.tensors["weight"].transpose(3, 2, 0, 1), placed.tensors["bias"]
+            names = _weights(graph, placed, ("weight", "bias"), {"weight": weight, "bias": bias})
+            y = graph.add(
+                "Conv",
+                x,
+                *names,
+                kernel_shape=[layer.kernel] * 2,
+                strides=[layer.stride] * 2,
+                pads=zeros_around(layer, placed.before, placed.after),
+            )
+            return _activated(graph, y, layer)
+        case schema.BatchNorm():
+            names = _weights(graph, placed, ("scale", "shift", "running_mean", "running_variance"))
+            return _activated(graph, graph.add("BatchNormalization", x, *names, epsilon=layer.epsilon), layer)
+        case schema.MaxPool2D():
+            return graph.add("MaxPool", x, kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
+        case schema.Upsample2D():
+            scales = graph.constant(f"layers.{placed.number}.scales", [1, 1, layer.size, layer.size])
+            nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+            return graph.add("Resize", x, "", scales, **nearest)
+        case schema.Flatten():
+            return _flat(graph, x, placed.before)
+        case schema.Reshape():
+            x = _flat(graph, x, placed.before)
+            return graph.transposed(graph.shaped(x, placed.after), _TO_ONNX)
+        case schema.Dropout():
+            return x
+        case (
+            schema.Conv2DTranspose()
+            | schema.AvgPool2D()
+            | schema.GlobalAvgPool2D()
+            | schema.LayerNorm()
+            | schema.Residual()
+        ):
+            raise NotExportable(f"a layer {layer.type}")
+        case _:
+            assert_never(layer)
+
+
+def _weights(
+    graph: Graph, placed: PlacedLayer, names: Sequence[str], tensors: Mapping[str, Array] | None = None
+) -> list[str]:
+    given = placed.tensors if tensors is None else tensors
+    return [graph.constant(f"layers.{placed.number}.{name}", given[name]) for name in names]
+
+
+def _activated(graph: Graph, x: str, layer: schema.Dense | schema.Conv2D | schema.BatchNorm) -> str:
+    match layer.activation:
+        case Activation.LINEAR:
+            return x
+        case Activation.SIGMOID:
+            return graph.add("Sigmoid", x)
+        case Activation.TANH:
+            return graph.add("Tanh", x)
+        case Activation.RELU:
+            return graph.add("Relu", x)
+        case Activation.LEAKY_RELU:
+            return graph.add("LeakyRelu", x, alpha=layer.negative_slope)
+        case Activation.SOFTMAX:
+            return graph.add("Softmax", x, axis=1)
+        case Activation.GELU | Activation.SILU | Activation.ELU | Activation.SOFTPLUS:
+            raise NotExportable(f"the activation {layer.activation}")
+        case _:
+            assert_never(layer.activation)

@@ -1,0 +1,44 @@
+"""A graph of ONNX nodes under construction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+INTERNAL: Final = "tapeline."
+"""What the names of values inside the graph begin with, so that a column of a table may have nearly any name."""
+
+
+class Graph:
+    """Nodes in order, each with one output that is named after what made it."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[TensorProto] = []
+
+    def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """Add a node; gives the name of its output."""
+        output = name or f"{INTERNAL}{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, values: Any, dtype: Any = np.float32) -> str:
+        """Add numbers that the model carries; gives their name."""
+        name = INTERNAL + name
+        self.weights.append(numpy_helper.from_array(np.asarray(values, dtype, order="C"), name))
+        return name
+
+    def shaped(self, x: str, size: Sequence[int]) -> str:
+        """``x`` as (N, *size)."""
+        name = "shape_" + "x".join(map(str, size))
+        if not any(known.name == INTERNAL + name for known in self.weights):
+            self.constant(name, [-1, *size], np.int64)
+        return self.add("Reshape", x, INTERNAL + name)
+
+    def transposed(self, x: str, order: Sequence[int]) -> str:
+        """``x`` with its axes in another order."""
+        return self.add("Transpose", x, perm=order)

@@ -1,0 +1,80 @@
+"""The preprocessing of a table as ONNX nodes: one input for each column, named as the column is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from service.models.exports.onnx_nodes import INTERNAL, Graph
+from service.models.exports.trained import TrainedModel
+
+ML_OPSET: Final = 3
+_RESULT: Final = "probabilities"
+
+
+def columns_as_inputs(model: TrainedModel) -> list[onnx.ValueInfoProto]:
+    """The inputs of the graph: texts for categories, float64 for numbers and dates, each (N,)."""
+    return [
+        helper.make_tensor_value_info(
+            input_name(column), TensorProto.STRING if "categories" in column else TensorProto.DOUBLE, ["N"]
+        )
+        for column in model.columns
+    ]
+
+
+def input_name(column: Mapping[str, Any]) -> str:
+    """The column's name, with a line behind it where the graph needs that name itself."""
+    name = str(column["name"])
+    return name + "_" if name.rstrip("_") == _RESULT or name.startswith(INTERNAL) or not name else name
+
+
+def features(graph: Graph, model: TrainedModel) -> str:
+    """What the network takes, (N, features): computed in float64, then rounded, as ``Preprocessing.apply`` does."""
+    parts: list[str] = []
+    for place, column in enumerate(model.columns):
+        value = graph.shaped(input_name(column), (1,))
+        missing = _category if "categories" in column else _number
+        parts += missing(graph, place, value, column)
+    joined = graph.add("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
+    return graph.add("Cast", joined, to=TensorProto.FLOAT)
+
+
+def _number(graph: Graph, place: int, value: str, column: Mapping[str, Any]) -> list[str]:
+    missing = graph.add("IsNaN", value)
+    mean = graph.constant(f"columns.{place}.mean", column["mean"], np.float64)
+    scale = graph.constant(f"columns.{place}.scale", column["scale"], np.float64)
+    zero = graph.constant(f"columns.{place}.zero", 0, np.float64)
+    standard = graph.add("Where", missing, zero, graph.add("Div", graph.add("Sub", value, mean), scale))
+    return [standard, *_indicator(graph, missing, column)]
+
+
+def _category(graph: Graph, place: int, value: str, column: Mapping[str, Any]) -> list[str]:
+    categories = list(column["categories"])
+    if not categories:  # none was seen in the training part
+        everything = graph.add("Equal", _codes(graph, value, [""]), _codes(graph, value, [""]))
+        return _indicator(graph, everything, column)
+    codes = _codes(graph, value, categories)
+    places = graph.constant(f"columns.{place}.places", [range(len(categories))], np.int64)
+    chosen = graph.add("Cast", graph.add("Equal", codes, places), to=TensorProto.DOUBLE)
+    none = graph.constant(f"columns.{place}.none", 0, np.int64)
+    return [chosen, *_indicator(graph, graph.add("Less", codes, none), column)]
+
+
+def _codes(graph: Graph, value: str, categories: list[str]) -> str:
+    """The place of each category; -1 for an empty text, and for any other."""
+    return graph.add(
+        "LabelEncoder",
+        value,
+        domain="ai.onnx.ml",
+        keys_strings=categories,
+        values_int64s=list(range(len(categories))),
+        default_int64=-1,
+    )
+
+
+def _indicator(graph: Graph, missing: str, column: Mapping[str, Any]) -> list[str]:
+    return [graph.add("Cast", missing, to=TensorProto.DOUBLE)] if column["indicator"] else []

@@ -1,0 +1,94 @@
+"""What is exported, as plain data: this module loads neither NumPy nor a format's library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from service.errors import ContractError
+
+
+class ExportFormat(StrEnum):
+    """The formats that the service makes."""
+
+    ONNX = "onnx"
+    TORCH = "torch"
+    TENSORBOARD = "tensorboard"
+    HUGGINGFACE = "huggingface"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochFacts:
+    """A finished epoch."""
+
+    epoch: int
+    metrics: Mapping[str, float | None]
+    """``None``: measured, but not finite."""
+    resources: Mapping[str, float | None]
+    """``seconds``, ``cpu_seconds``, ``memory_bytes``; ``None`` where they are not known."""
+    finished_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sample grid of the job."""
+
+    epoch: int
+    png: bytes
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """Pictures of a job, made or read when a format asks for them."""
+
+    samples: Sequence[Sample]
+    curves: Callable[[], bytes]
+    """A PNG."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFacts:
+    """What an export tells of its job."""
+
+    id: str
+    name: str | None
+    title: str
+    kind: str
+    tags: Sequence[str]
+    spec: Mapping[str, Any]
+    """The resolved spec."""
+    spec_hash: str
+    checkpoint_epoch: int
+    """0 where the export holds no weights."""
+    best_epoch: int | None
+    provenance: Mapping[str, Any]
+    result_digest: str | None
+    created_ms: int
+    dataset_title: str
+    dataset_source: str
+    dataset_sha256: str | None
+    license: str | None
+    epochs: Sequence[EpochFacts]
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """The metrics of the exported epoch."""
+        return next((row.metrics for row in self.epochs if row.epoch == self.checkpoint_epoch), {})
+
+
+class NotExportable(ContractError):
+    """A part of a model that a format here does not have yet."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__(f"a model with {part} cannot be exported to this format yet; download its checkpoint instead")
+
+
+class ExtraMissing(ContractError):
+    """An optional library is not installed."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        self.library, self.extra = library, extra
+        super().__init__(f"{library} is not installed; install it with: pip install 'tapeline[{extra}]'")

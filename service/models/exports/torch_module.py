@@ -1,0 +1,188 @@
+"""PyTorch: ``model.py``, a module written out layer by layer that needs only torch, and its weights as safetensors.
+
+Inside the module images are (N, channels, rows, columns), as torch has them; see ``onnx_graph``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, assert_never
+
+import numpy as np
+import safetensors.numpy
+
+from service.models.exports.orders import JobFacts, NotExportable
+from service.models.exports.torch_templates import CLASSIFIER, GENERATOR, READER, TABLE
+from service.models.exports.trained import Array, PlacedLayer, Size, TrainedModel, zeros_around
+from service.spec import schema
+from service.spec.schema import Activation
+
+WEIGHTS: Final = "weights.safetensors"
+_SHOWN_COLUMNS: Final = 3
+_BATCH_NORM: Final = {
+    "scale": "weight",
+    "shift": "bias",
+    "running_mean": "running_mean",
+    "running_variance": "running_var",
+}
+
+
+def to_torch(model: TrainedModel, facts: JobFacts) -> dict[str, bytes]:
+    """The files: ``model.py`` and ``weights.safetensors``."""
+    return {
+        "model.py": module_code(model, facts).encode(),
+        WEIGHTS: safetensors.numpy.save(weights(model), {"format": "pt"}),
+    }
+
+
+def weights(model: TrainedModel) -> dict[str, Array]:
+    """The weights by the names and in the layout of torch."""
+    found: dict[str, Array] = {}
+    for placed in model.layers:
+        prefix, tensors = f"layer{placed.number}.", placed.tensors
+        match placed.layer:
+            case schema.Dense():
+                found |= {prefix + "weight": tensors["weight"].T, prefix + "bias": tensors["bias"]}
+            case schema.Conv2D():
+                found |= {prefix + "weight": tensors["weight"].transpose(3, 2, 0, 1), prefix + "bias": tensors["bias"]}
+            case schema.BatchNorm():
+                found |= {prefix + theirs: tensors[ours] for ours, theirs in _BATCH_NORM.items()}
+                found[prefix + "num_batches_tracked"] = np.zeros((), np.int64)
+            case _:
+                pass
+    return {name: np.asarray(array, order="C") for name, array in found.items()}
+
+
+def module_code(model: TrainedModel, facts: JobFacts) -> str:
+    """The text of ``model.py``. What people wrote (names) is in it as string literals only."""
+    modules, steps = [], []
+    for placed in model.layers:
+        module, forward = _layer(placed)
+        if module is not None:
+            modules.append(f"self.layer{placed.number} = {module}")
+        steps += forward
+    template = TABLE if model.is_table else GENERATOR if model.generates else CLASSIFIER
+    low, high = model.scale
+    if len(model.input_size) == 3:
+        steps.insert(0, _to_torch("x"))
+    return template.substitute(
+        name=repr(facts.name or facts.title),
+        job=repr(facts.id),
+        epoch=facts.checkpoint_epoch,
+        spec_hash=repr(facts.spec_hash),
+        classes=_literal_list(model.class_names),
+        columns=_literal_list([dict(column) for column in model.columns]),
+        dtype=model.spec.dtype.value,
+        shape=repr(model.image_shape),
+        example=example_row(model) if model.is_table else ", ".join(map(str, model.image_shape)),
+        input=", ".join(map(str, model.input_size)),
+        dim=model.input_size[0],
+        latent=latent_example(model),
+        count=math.prod(model.layers[-1].after),
+        factor=repr((high - low) / 255),
+        low=repr(float(low)),
+        high=repr(float(high)),
+        modules="\n        ".join(modules),
+        steps="\n        ".join([*steps, *_flat("x", model.layers[-1].after)]),
+        reader=READER.strip(),
+    )
+
+
+def example_row(model: TrainedModel) -> str:
+    """A row with the first columns, as Python writes it."""
+    shown = [(str(column["name"]), _example_value(column)) for column in model.columns[:_SHOWN_COLUMNS]]
+    row = repr(dict(shown)).replace("\\", "").replace('"""', "")  # it stands in a docstring
+    return row if len(model.columns) <= _SHOWN_COLUMNS else row.removesuffix("}") + ", ...}"
+
+
+def _example_value(column: Mapping[str, Any]) -> Any:
+    if "categories" in column:
+        return column["categories"][0] if column["categories"] else None
+    return float(f"{column['mean']:.4g}")
+
+
+def latent_example(model: TrainedModel) -> str:
+    """Sixteen points of the latent space, drawn as in the training; of a classifier nothing."""
+    spec, dim = model.spec, model.input_size[0]
+    if not isinstance(spec, schema.GanSpec):
+        return ""
+    return (
+        f"torch.randn(16, {dim})"
+        if spec.latent.distribution is schema.Distribution.NORMAL
+        else (f"torch.rand(16, {dim}) * 2 - 1")
+    )
+
+
+def _literal_list(values: Sequence[Any]) -> str:
+    return "".join(f"\n    {value!r}," for value in values) + "\n" if values else ""
+
+
+def _to_torch(x: str) -> str:
+    return f"x = {x}.permute(0, 3, 1, 2)"
+
+
+def _flat(x: str, size: Size) -> list[str]:
+    return [f"x = {x}.permute(0, 2, 3, 1).flatten(1)"] if len(size) == 3 else []
+
+
+def _layer(placed: PlacedLayer) -> tuple[str | None, list[str]]:
+    """The module of a layer, where it has one, and its lines of ``forward``."""
+    layer, call = placed.layer, f"self.layer{placed.number}"
+    match layer:
+        case schema.Dense():
+            module = f"nn.Linear({math.prod(placed.before)}, {layer.units})"
+            return module, [f"x = {_activated(layer, f'{call}(x)')}"]
+        case schema.Conv2D():
+            module = f"nn.Conv2d({placed.before[2]}, {layer.filters}, {layer.kernel}, stride={layer.stride})"
+            top, left, bottom, right = zeros_around(layer, placed.before, placed.after)
+            around = f"F.pad(x, ({left}, {right}, {top}, {bottom}))" if top or left or bottom or right else "x"
+            return module, [f"x = {_activated(layer, f'{call}({around})')}"]
+        case schema.BatchNorm():
+            images = len(placed.before) == 3
+            kind = "BatchNorm2d" if images else "BatchNorm1d"
+            momentum = round(1 - layer.momentum, 12)
+            module = f"nn.{kind}({placed.before[-1]}, eps={layer.epsilon!r}, momentum={momentum!r})"
+            return module, [f"x = {_activated(layer, f'{call}(x)')}"]
+        case schema.MaxPool2D():
+            return None, [f"x = F.max_pool2d(x, {layer.size})"]
+        case schema.Upsample2D():
+            return None, [f'x = F.interpolate(x, scale_factor={layer.size}, mode="nearest")']
+        case schema.Flatten():
+            return None, _flat("x", placed.before)
+        case schema.Reshape():
+            rows, columns, channels = layer.shape
+            shaped = f"x.reshape(-1, {rows}, {columns}, {channels})"
+            return None, [*_flat("x", placed.before), _to_torch(shaped)]
+        case schema.Dropout():
+            return f"nn.Dropout({layer.rate!r})", [f"x = {call}(x)"]
+        case (
+            schema.Conv2DTranspose()
+            | schema.AvgPool2D()
+            | schema.GlobalAvgPool2D()
+            | schema.LayerNorm()
+            | schema.Residual()
+        ):
+            raise NotExportable(f"a layer {layer.type}")
+        case _:
+            assert_never(layer)
+
+
+def _activated(layer: schema.Dense | schema.Conv2D | schema.BatchNorm, x: str) -> str:
+    match layer.activation:
+        case Activation.LINEAR:
+            return x
+        case Activation.SIGMOID:
+            return f"torch.sigmoid({x})"
+        case Activation.TANH:
+            return f"torch.tanh({x})"
+        case Activation.RELU:
+            return f"F.relu({x})"
+        case Activation.LEAKY_RELU:
+            return f"F.leaky_relu({x}, {layer.negative_slope!r})"
+        case Activation.SOFTMAX:
+            return f"torch.softmax({x}, 1)"
+        case Activation.GELU | Activation.SILU | Activation.ELU | Activation.SOFTPLUS:
+            raise NotExportable(f"the activation {layer.activation}")
+        case _:
+            assert_never(layer.activation)

@@ -1,0 +1,105 @@
+"""Exports of trained models: from a job and its checkpoint to the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, overload
+
+from service.application.exports import ExportOrder
+from service.datasets import DatasetInfo
+from service.jobs.queries import listing
+from service.models.exports.orders import EpochFacts, JobFacts, Pictures, Sample
+from service.storage.artifacts import ArtifactStore
+from service.storage.tables import Artifact, Epoch
+from service.web.inference.loading import dataset_of, inference
+from service.web.services import services
+
+if TYPE_CHECKING:
+    from service.models.exports.trained import TrainedModel
+
+_MAX_SAMPLES: Final = 40
+"""Sample grids of one export; TensorBoard shows ten of them."""
+
+
+def make(order: ExportOrder) -> bytes:
+    """The bytes of an export.
+
+    Raises:
+        DatasetNotFound, DatasetChanged: the model cannot be described without its data.
+        ArtifactDamaged: the checkpoint cannot be read.
+        ExtraMissing: the format's library is not installed.
+    """
+    from service.models.exports import making  # loads the engine
+
+    if order.checkpoint is None:
+        return making.make(order.format, _facts(order, None), _pictures(order), None)
+    info = dataset_of(order.job)
+    return making.make(order.format, _facts(order, info), _pictures(order), _model(order.checkpoint, info))
+
+
+def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
+    from service.models.exports.trained import TrainedModel  # loads the engine
+
+    ready = inference().ready(checkpoint, info.input_shape, info.classes)
+    columns = ready.preprocessing.columns if ready.preprocessing is not None else ()
+    return TrainedModel.of(ready.spec, ready.network, info.image_shape, info.class_names, columns)
+
+
+def _pictures(order: ExportOrder) -> Pictures:
+    here, rows = services(), order.samples
+    if len(rows) > _MAX_SAMPLES:
+        rows = [rows[(number + 1) * len(rows) // _MAX_SAMPLES - 1] for number in range(_MAX_SAMPLES)]
+    return Pictures(
+        samples=_Samples(here.artifacts, rows),
+        curves=lambda: here.drawings.plot(order.job, "curves", "png").data,
+    )
+
+
+class _Samples(Sequence[Sample]):
+    """Sample grids that are read one by one."""
+
+    def __init__(self, artifacts: ArtifactStore, rows: Sequence[Artifact]) -> None:
+        self._artifacts, self._rows = artifacts, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        if isinstance(index, slice):
+            return _Samples(self._artifacts, self._rows[index])
+        row = self._rows[index]
+        return Sample(row.epoch, self._artifacts.read(row.path, row.sha256), row.created_ms)
+
+
+def _facts(order: ExportOrder, info: DatasetInfo | None) -> JobFacts:
+    job = order.job
+    return JobFacts(
+        id=job.id,
+        name=job.name,
+        title=listing.title(job.id, job.name, job.kind),
+        kind=job.kind,
+        tags=job.tags,
+        spec=job.resolved,
+        spec_hash=job.spec_hash,
+        checkpoint_epoch=order.checkpoint.epoch if order.checkpoint is not None else 0,
+        best_epoch=job.best_epoch,
+        provenance=job.provenance or {},
+        result_digest=job.result_digest,
+        created_ms=job.created_ms,
+        dataset_title=info.title if info is not None else str(job.resolved["dataset"]["name"]),
+        dataset_source=info.source if info is not None else "",
+        dataset_sha256=job.dataset_sha256,
+        license=order.license or (info.licence if info is not None else None),
+        epochs=[_epoch(row) for row in order.epochs],
+    )
+
+
+def _epoch(row: Epoch) -> EpochFacts:
+    used = {"seconds": row.seconds, "cpu_seconds": row.cpu_seconds, "memory_bytes": row.memory_bytes}
+    return EpochFacts(epoch=row.epoch, metrics=row.metrics, resources=used, finished_ms=row.finished_ms)

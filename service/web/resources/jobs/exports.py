@@ -1,0 +1,87 @@
+"""Exports: the trained model in the formats of other programs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.errors import ArtifactNotFound
+from service.jobs.queries import lookup
+from service.models.exports.orders import ExportFormat, ExtraMissing, NotExportable
+from service.storage.artifacts import SUFFIXES, ArtifactKind
+from service.storage.tables import Artifact
+from service.web.endpoints import endpoint
+from service.web.files import downloads
+from service.web.inference import loading
+from service.web.middleware.guard import actor
+from service.web.middleware.problems import Problem
+from service.web.schemas.queries import ExportQuery
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("exports", __name__)
+
+TAG: Final = "Files"
+
+
+_UNMADE = ("extra_missing", "not_exportable", "storage_full")
+"""Why a format cannot be made."""
+
+
+@blueprint.get("/jobs/<job_id>/export/<target>")
+@endpoint(
+    TAG,
+    "application/zip",
+    other_media=downloads.AS_OCTETS,
+    query=ExportQuery,
+    headers=downloads.HEADERS,
+    also=downloads.ALSO,
+    problems=(
+        *downloads.PROBLEMS,
+        "not_yet",
+        "dataset_not_found",
+        "dataset_changed",
+        "extra_missing",
+        "not_exportable",
+        "storage_full",
+    ),
+)
+def export(job_id: str, target: str, query: ExportQuery) -> Response:
+    """Export a trained model: `onnx`, `torch`, `tensorboard` or `huggingface`.
+
+    `onnx` is one file, the others are zip files. The model contains its preprocessing: a classifier takes levels from 0
+    to 255 and returns the probabilities of `predict`; the generator of a GAN takes latent points and returns levels.
+    `torch` is a module that needs only PyTorch. `tensorboard` has event files with all metrics and samples.
+    `huggingface` is a folder with a model card, the weights, and the model as ONNX and PyTorch. An export is made once
+    and kept with the job's files.
+    """
+    with services().database.read() as session:
+        lookup.get(session, job_id, owner=owner())  # another owner's job is unknown, whatever is asked for
+    wanted = _format(target)
+
+    def find() -> Artifact:
+        try:
+            return services().exports.export(job_id, wanted, which=query.checkpoint, license=query.license, by=actor())
+        except ArtifactNotFound as error:
+            with services().database.read() as session:
+                job = lookup.get(session, job_id, owner=owner())
+                raise loading.missing_checkpoint(session, job, query.checkpoint) from error
+        except ExtraMissing as error:
+            raise Problem("extra_missing", str(error)) from error
+        except NotExportable as error:
+            raise Problem("not_exportable", str(error)) from error
+
+    def name(row: Artifact) -> str:
+        kind = ArtifactKind(row.kind)
+        suffix = SUFFIXES[kind]
+        return f"{job_id}-epoch-{row.epoch:04d}{'' if suffix == kind else f'-{kind}'}.{suffix}"
+
+    return downloads.send_artifact(services().artifacts, find, name=name, cache=downloads.ASK)
+
+
+def _format(target: str) -> ExportFormat:
+    try:
+        return ExportFormat(target)
+    except ValueError as error:
+        known = ", ".join(ExportFormat)
+        raise Problem("not_found", f"there is no export format {target[:40]!r}; available: {known}") from error

@@ -1,0 +1,81 @@
+"""Exports through the command, from a real job on the real stack."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from service.client import Client, ExportFailed, Job
+
+DENSE = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+
+
+@pytest.fixture
+def job(client: Client) -> Job:
+    found = next(client.jobs(name="exported", limit=1), None)
+    spec = {"kind": "classifier", "name": "exported", "epochs": 2, "layers": DENSE, "tags": ["a tag"]}
+    return (found or client.submit(spec)).wait(timeout_s=60)
+
+
+def test_every_format_can_be_exported(run: Callable[..., Result], job: Job, tmp_path: Path) -> None:
+    for target in ("onnx", "torch", "tensorboard", "huggingface"):
+        told = run("export", "exported", "--to", target, "--json")
+        assert told.exit_code == 0, told.output
+        path = tmp_path / json.loads(told.output)["path"]
+        assert path.name.startswith(job.id)
+        assert zipfile.is_zipfile(path) == (target != "onnx")
+    assert run("export", "exported", "--to", "onnx", "-o", "mine.onnx", "--checkpoint", "2").exit_code == 0
+    assert (tmp_path / "mine.onnx").stat().st_size > 10_000
+
+
+def test_options_that_do_not_apply_are_refused(run: Callable[..., Result], job: Job) -> None:
+    for arguments, reason in {
+        ("onnx", "--uri", "sqlite:///x"): "--uri does not apply to --to onnx",
+        ("torch", "--license", "mit"): "--license does not apply to --to torch",
+        ("mlflow",): "--to mlflow needs --uri",
+        ("mlflow", "--uri", "sqlite:///x", "-o", "x"): "--output does not apply to --to mlflow",
+        ("pickle",): "'pickle' is not one of",
+    }.items():
+        told = run("export", "exported", "--to", *arguments)
+        assert told.exit_code == 2
+        assert reason in told.output
+    told = run("export", "exported", "--to", "onnx", "--checkpoint", "9")
+    assert told.exit_code == 1
+    assert "available epochs: " in told.output
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="MLflow is installed")
+def test_without_mlflow_the_extra_is_named(run: Callable[..., Result], client: Client, job: Job) -> None:
+    told = run("export", "exported", "--to", "mlflow", "--uri", "sqlite:///x.db")
+    assert told.exit_code == 1
+    assert "pip install 'tapeline[mlflow]'" in told.output
+    with pytest.raises(ExportFailed, match="mlflow is not installed"):
+        client.export_to_mlflow(job, "sqlite:///x.db")
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_finds_the_run_with_all_metrics(client: Client, job: Job, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store = mlflow.MlflowClient(tracking_uri=uri)
+    store.create_experiment("tapeline", artifact_location=str(tmp_path / "artifacts"))
+    run_id = client.export_to_mlflow(job, uri)
+    assert client.export_to_mlflow(job, uri) == run_id  # updated
+    (found,) = store.search_runs([store.get_experiment_by_name("tapeline").experiment_id])
+    assert (found.info.run_id, found.info.status, found.info.run_name) == (run_id, "FINISHED", "exported")
+    assert (found.data.tags["tapeline.job_id"], found.data.tags["a tag"]) == (job.id, "true")
+    assert found.data.params["optimizer.learning_rate"] == str(job.resolved["optimizer"]["learning_rate"])
+    history = job.history()
+    for name, series in history["series"].items():
+        logged = {metric.step: metric.value for metric in store.get_metric_history(run_id, name)}
+        assert [logged.get(epoch) for epoch in history["epochs"]] == series
+        assert found.data.metrics[name] == [value for value in series if value is not None][-1]
+    names = {file.path for folder in (None, "model") for file in store.list_artifacts(run_id, folder)}
+    assert names >= {"spec.json", "curves.png", "samples.png", "model/checkpoint.safetensors", "model/model.onnx"}
