@@ -15,7 +15,7 @@ from typing import Final
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.service.__main__ import machine, table
-from benchmarks.service.parts import KINDS, Figures, spread
+from benchmarks.service.figures import KINDS, Figures, spread
 from benchmarks.service.place import ROOT, Place, Places
 from benchmarks.service.rows import fill
 from service.storage.database import Database

@@ -18,20 +18,22 @@ from engine.evaluation.gan_metrics import FeatureStatistics, ReferenceClassifier
 from engine.evaluation.metrics import accuracy, confusion_matrix
 from engine.nn import initializers
 from engine.nn.activations import Activation
-from engine.nn.containers import Sequential
-from engine.nn.convolution import Conv2D
+from engine.nn.containers import Residual, Sequential
+from engine.nn.convolution import Conv2D, Conv2DTranspose
 from engine.nn.dropout import Dropout
 from engine.nn.linear import Dense
 from engine.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError, balanced_class_weights
-from engine.nn.normalization import BatchNorm
-from engine.nn.pooling import MaxPool2D, Upsample2D
+from engine.nn.normalization import BatchNorm, LayerNorm
+from engine.nn.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D, Upsample2D
 from engine.nn.shape import Flatten, Reshape
 from engine.optim import schedules
 from engine.optim.adam import Adam, AdamW
 from engine.optim.sgd import SGD
 from engine.trainers.classifier import ClassifierSamples, ClassifierTrainer
 from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
-from engine.trainers.gan import GanTrainer, Latent
+from engine.trainers.gan import GanTrainer
+from engine.trainers.gan_inputs import Latent
+from engine.trainers.gan_losses import GanLoss
 from engine.trainers.reports import BatchDone, EpochDone
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "AvgPool2D",
     "BatchDone",
     "BatchNorm",
     "BinaryCrossEntropy",
@@ -46,6 +49,7 @@ __all__ = [
     "ClassifierSamples",
     "ClassifierTrainer",
     "Conv2D",
+    "Conv2DTranspose",
     "DataError",
     "Dense",
     "DivergedError",
@@ -55,14 +59,18 @@ __all__ = [
     "EpochDone",
     "FeatureStatistics",
     "Flatten",
+    "GanLoss",
     "GanTrainer",
+    "GlobalAvgPool2D",
     "GradientError",
     "GradientTape",
     "ImageData",
     "Latent",
+    "LayerNorm",
     "MaxPool2D",
     "ReferenceClassifier",
     "Reshape",
+    "Residual",
     "Sequential",
     "SettingError",
     "ShapeError",

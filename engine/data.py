@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
+from engine.augmentation import Changes
 from engine.autograd.graph import Array
 from engine.errors import DataError, SettingError, ShapeError
 
@@ -61,31 +62,6 @@ def batch_count(n: int, batch_size: int) -> int:
     if batch_size < 1:
         raise SettingError(f"batch_size {batch_size} must be positive", setting="batch_size")
     return -(-n // batch_size)
-
-
-def draw_shifts(rng: np.random.Generator, count: int, most: int) -> Array:
-    """Shifts for ``count`` images, for :func:`shifted`: each of the (2 most + 1)**2 is as likely as another."""
-    return rng.integers(-most, most, (count, 2), endpoint=True)
-
-
-def shifted(images: Array, shifts: Array) -> Array:
-    """Copies of images, each moved by whole pixels; what comes in at the border is 0.
-
-    Args:
-        images: (n, height, width).
-        shifts: integers (n, 2): pixels down, pixels to the right.
-
-    Raises:
-        DataError: images of another number of axes.
-    """
-    if images.ndim != 3:
-        raise DataError(f"only images of shape (n, height, width) can be shifted, not {images.shape}")
-    (n, height, width), most = images.shape, int(np.max(np.abs(shifts), initial=0))
-    framed = np.zeros((n, height + 2 * most, width + 2 * most), images.dtype)
-    framed[:, most : most + height, most : most + width] = images
-    windows = np.lib.stride_tricks.sliding_window_view(framed, (height, width), axis=(1, 2))
-    moved: Array = windows[np.arange(n), most - shifts[:, 0], most - shifts[:, 1]]
-    return moved
 
 
 def one_hot(labels: Array, classes: int, dtype: Any) -> Array:
@@ -151,16 +127,23 @@ class ImageData:
         self.images = np.asarray(images)  # the plain class: results must not be memory maps
         self.scale = scale
         self.labels: Array | None = None
+        self.classes = 0
         if labels is not None:
             labels = np.asarray(labels)
             if classes is None and labels.dtype.kind in "ui":  # else the check below says what they should be
                 classes = int(np.max(labels, initial=0)) + 1
             check_labels(labels, len(images), classes or 0)
             self.labels = np.array(labels, np.int64)
+            self.classes = classes or 0
         self._rows = self.images.reshape(len(images), -1)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Height and width of one image, and channels if it has several."""
+        return self.images.shape[1:]
 
     @property
     def features(self) -> int:
@@ -168,12 +151,12 @@ class ImageData:
         return int(self._rows.shape[1])
 
     def inputs(
-        self, indices: Array | slice, dtype: DTypeLike, out: Array | None = None, shifts: Array | None = None
+        self, indices: Array | slice, dtype: DTypeLike, out: Array | None = None, changes: Changes | None = None
     ) -> Array:
         """The chosen images as floats (batch, features), mapped to ``scale``; into ``out`` or a new array.
 
         Args:
-            shifts: integers (batch, 2): how far each image is moved, see :func:`shifted`; None: not at all.
+            changes: what happens to the images; None: nothing.
         """
         low, high = self.scale
         chosen = np.arange(len(self))[indices] if isinstance(indices, slice) else indices
@@ -183,11 +166,11 @@ class ImageData:
         ):  # in pieces: bytes and floats of one stay in the cache
             rows = floats[start : start + _CONVERSION_BLOCK_IMAGES]
             part = chosen[start : start + _CONVERSION_BLOCK_IMAGES]
-            if shifts is None:
+            if changes is None:
                 np.copyto(rows, self._rows[part])
             else:
-                moved = shifted(self.images[part], shifts[start : start + _CONVERSION_BLOCK_IMAGES])
-                np.copyto(rows, moved.reshape(len(part), -1))
+                changed = changes.apply(self.images[part], slice(start, start + _CONVERSION_BLOCK_IMAGES))
+                np.copyto(rows, changed.reshape(len(part), -1))
             rows *= (high - low) / 255
             if low:
                 rows += low
@@ -226,20 +209,25 @@ class TableData:
         return len(self.rows)
 
     @property
+    def sides(self) -> tuple[int, ...]:
+        """None: a row is no image."""
+        return ()
+
+    @property
     def features(self) -> int:
         """Numbers in one row."""
         return int(self.rows.shape[1])
 
     def inputs(
-        self, indices: Array | slice, dtype: DTypeLike, out: Array | None = None, shifts: Array | None = None
+        self, indices: Array | slice, dtype: DTypeLike, out: Array | None = None, changes: Changes | None = None
     ) -> Array:
         """The chosen rows as floats (batch, features), into ``out`` or a new array.
 
         Raises:
-            DataError: ``shifts`` are given, which only images have.
+            DataError: ``changes`` are given, which only images have.
         """
-        if shifts is not None:
-            raise DataError("rows of a table cannot be shifted")
+        if changes is not None:
+            raise DataError("rows of a table cannot be shifted, mirrored or cut out")
         chosen = self.rows[indices]
         if out is None:
             return chosen.astype(dtype)

@@ -1,1 +1,1 @@
-"""Alembic's migrations, and the one function that applies them."""
+"""Alembic migrations, and the function that applies them."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-# A seal changes once: retention marks it as removed, the oldest first, never the newest, and only if each of its
-# entries is more than a day (86,400,000 ms) old. Then its entries may be deleted. A restore inserts marked seals: they
-# have no entries.
+# A seal changes only once: retention marks it as removed, oldest first, never the newest, and only if all of its
+# entries are more than a day (86,400,000 ms) old. Then its entries may be deleted. A restore inserts marked seals,
+# which have no entries.
 SQLITE: Final = (
     """
 CREATE TRIGGER audit_is_append_only BEFORE UPDATE ON audit
@@ -19,7 +19,7 @@ WHEN OLD.at_ms > CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGE
      WHERE last_id >= OLD.id ORDER BY last_id LIMIT 1), FALSE)
 BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END
 """,
-    # INSERT OR REPLACE deletes without a DELETE trigger.
+    # INSERT OR REPLACE deletes rows without firing the DELETE trigger.
     """
 CREATE TRIGGER audit_replaces_nothing BEFORE INSERT ON audit
 WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)
@@ -49,8 +49,8 @@ BEGIN SELECT RAISE(ABORT, 'the seals of the audit are append-only'); END
 """,
 )
 
-# The tables are named with the schema of the trigger's own table, and the search path is fixed: otherwise a session
-# could put a temporary table of the same name in front.
+# Tables are qualified with the schema of the trigger's own table, and the search path is fixed: otherwise a session
+# could shadow them with temporary tables.
 POSTGRESQL: Final = (
     """
 CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
@@ -115,4 +115,4 @@ EXECUTE FUNCTION audit_seals_are_append_only()
 )
 
 FUNCTIONS: Final = ("audit_keeps_entries", "audit_is_append_only", "audit_seals_are_append_only")
-"""PostgreSQL's, which outlive their tables."""
+"""Trigger functions in PostgreSQL, which are not dropped with their tables."""

@@ -1,5 +1,5 @@
-"""How Alembic reaches the database: through the connection that ``migrations.upgrade`` gives it, or, at a
-developer's terminal, through the settings."""
+"""Alembic's environment. It uses the connection of ``migrations.upgrade`` or, for Alembic's own commands, the database
+in the settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.storage.tables import Base
 
 
 def _migrate(connection: Connection) -> None:
-    # Reflection of SQLite shows no falling index columns, so the drift check passes the waiting index over there.
+    # SQLite's reflection lacks descending index columns, so the drift check skips the index ``ix_jobs_waiting`` there.
     warnings.filterwarnings("ignore", message="autogenerate skipping metadata-specified expression-based index")
     context.configure(
         connection=connection,

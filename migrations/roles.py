@@ -1,9 +1,9 @@
 """The PostgreSQL roles of a compose deployment, and the passwords of its containers: ``python -m migrations.roles``.
 
-The owner may change the schema: migrations and restores connect as it. The application role reads and writes rows:
-web, worker and scheduler connect as it. This program is the only one that connects as the superuser, over a socket
-that admits it without a password. It may be repeated: what exists is kept, and a database that belongs to the
-superuser, as in earlier versions, is handed to the owner.
+The owner role may change the schema; migrations and restores connect as it. The application role reads and writes
+rows; web, worker and scheduler connect as it. Only this program connects as the superuser, over a socket that needs no
+password. It is idempotent: existing roles and passwords are kept, and a database that the superuser owns, as in earlier
+versions, is transferred to the owner role.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ APPLICATION: Final = "tapeline_app"
 _ROWS: Final = sql.SQL("SELECT, INSERT, UPDATE, DELETE")
 _EXCEPTIONS: Final = {
     "alembic_version": sql.SQL("SELECT"),
-    "audit": sql.SQL("SELECT, INSERT, DELETE"),  # retention deletes; the table's triggers have the last word
-    "audit_seals": sql.SQL("SELECT, INSERT, UPDATE"),  # retention marks what it removed
+    "audit": sql.SQL("SELECT, INSERT, DELETE"),  # DELETE for retention; triggers restrict it
+    "audit_seals": sql.SQL("SELECT, INSERT, UPDATE"),  # UPDATE marks ranges that retention removed
 }
 """Tables on which the application role has fewer privileges."""
-_REFUSED_PASSWORD: Final = "tapeline"  # noqa: S105 - the default of earlier versions, which everybody knows
+_REFUSED_PASSWORD: Final = "tapeline"  # noqa: S105 - the publicly known default of earlier versions
 
 
 def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, application: str) -> None:
-    """Create or update both roles, and hand the database and what is in it to the owner.
+    """Create or update both roles, and transfer the database and its contents to the owner role.
 
     Args:
-        database: connects as a superuser. If it does so without a password, its role gets none.
+        database: connected as a superuser. If that needed no password, the superuser's password is removed.
         passwords: of both roles.
     """
     with database.engine.begin() as connection:
@@ -50,7 +50,7 @@ def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, app
         for role in (owner, application):
             if raw.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
                 raw.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
-            # Hashed here: statements may be logged.
+            # Send only the hash: statements may be logged.
             hashed = raw.pgconn.encrypt_password(passwords[role].encode(), role.encode(), b"scram-sha-256")
             raw.execute(
                 sql.SQL(
@@ -65,7 +65,7 @@ def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, app
             "REVOKE ALL ON SCHEMA public FROM {application}",
             "GRANT USAGE, CREATE ON SCHEMA public TO {owner}",
             "GRANT USAGE ON SCHEMA public TO {application}",
-            # Until the next ``grant``, which is exact: for tables that a restore makes.
+            # For tables that a restore creates, until the next ``grant`` sets the exact privileges.
             "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT {rows} ON TABLES TO {application}",
             "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT USAGE ON SEQUENCES TO {application}",
         ):
@@ -76,7 +76,7 @@ def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, app
 
 
 def _hand_over(raw: Any, owner: str) -> None:
-    """Tables, with their indices and sequences, and the functions of triggers."""
+    """Transfer tables, with their indices and sequences, and trigger functions to the owner role."""
     tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tableowner <> %s"
     for (name,) in raw.execute(tables, (owner,)).fetchall():
         raw.execute(sql.SQL("ALTER TABLE public.{} OWNER TO {}").format(sql.Identifier(name), sql.Identifier(owner)))
@@ -92,7 +92,7 @@ def _hand_over(raw: Any, owner: str) -> None:
 
 
 def grant(connection: Connection, application: str) -> None:
-    """Give the application role its privileges on all tables, exactly: the owner does so after each migration."""
+    """Set the exact privileges of the application role on all tables; called by the owner role after each migration."""
     raw: Any = connection.connection.driver_connection
     role = sql.Identifier(application)
     raw.execute(sql.SQL("GRANT {} ON ALL TABLES IN SCHEMA public TO {}").format(_ROWS, role))
@@ -107,8 +107,8 @@ def write_passwords(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Write the passwords of roles and broker to files, random ones unless the operator chose them.
 
     Args:
-        folder: gets ``owner/database``, for migrations; and ``app/database``, ``app/broker`` and ``app/redis.conf``.
-        environ: ``POSTGRES_PASSWORD``, of the application role, and ``REDIS_PASSWORD``; either may be missing.
+        folder: for ``owner/database`` (migrations), ``app/database``, ``app/broker`` and ``app/redis.conf``.
+        environ: may have ``POSTGRES_PASSWORD``, of the application role, and ``REDIS_PASSWORD``.
 
     Returns:
         The passwords of both roles.
@@ -119,7 +119,7 @@ def write_passwords(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     chosen = {name: environ.get(name, "") for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD")}
     faults = [
         f"{name} must be printable, and not {_REFUSED_PASSWORD!r}, the default of earlier versions: "
-        "choose another one, or leave it out for a random one"
+        "choose another one, or omit it for a random one"
         for name, password in chosen.items()
         if password == _REFUSED_PASSWORD or not password.isprintable() or password != password.strip()
     ]
@@ -136,7 +136,7 @@ def write_passwords(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _keep(path: Path, chosen: str) -> str:
-    """The password in the file, after writing it if it is new."""
+    """Return the chosen, the existing or a random password; write it to the file if it is new."""
     found = path.read_text(encoding="utf-8").strip() if path.exists() else ""
     password = chosen or found or secrets.token_urlsafe(24)
     if password != found:
@@ -145,7 +145,7 @@ def _keep(path: Path, chosen: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    # Readable for every user: each container runs as another one, and sees only the folders it needs.
+    # World-readable: containers run as different users, and mount only the folders that they need.
     new = path.with_suffix(".new")
     new.write_text(text, encoding="utf-8")
     new.chmod(0o444)
@@ -153,7 +153,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def main() -> int:
-    """Prepare the database that the environment names, and write passwords below ``TAPELINE_HOME``."""
+    """Prepare the configured database, and write passwords below ``TAPELINE_HOME``."""
     try:
         settings = Settings.from_env(os.environ, cores=1)
         passwords = write_passwords(settings.home / "secrets", os.environ)

@@ -1,6 +1,6 @@
-"""Bring a database to the schema that this code knows: ``python -m migrations.upgrade [--grant-to ROLE]``.
+"""Upgrade the database to the schema of this version: ``python -m migrations.upgrade [--grant-to ROLE]``.
 
-With ``--grant-to``, the role that runs this owns the schema, and that one gets what the service needs to run.
+With ``--grant-to``, the migrating role owns the schema, and ROLE gets the privileges that the service needs.
 """
 
 from __future__ import annotations
@@ -25,28 +25,27 @@ from service.runtime.settings import Settings
 from service.storage.database import Database
 
 _LOCK: Final = 7_267_001
-"""An arbitrary number that means "Tapeline migrates" among PostgreSQL's advisory locks."""
+"""An arbitrary id for migrations among PostgreSQL's advisory locks."""
 
 
 def config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, without a file: the scripts lie beside this one. What it does goes through the
-    connection, where one is given."""
-    made = Config()
-    made.set_main_option("script_location", str(Path(__file__).parent))
+    """Alembic's configuration, without a file. With a connection, Alembic uses it."""
+    alembic = Config()
+    alembic.set_main_option("script_location", str(Path(__file__).parent))
     if connection is not None:
-        made.attributes["connection"] = connection
-    return made
+        alembic.attributes["connection"] = connection
+    return alembic
 
 
 @contextmanager
 def exclusively(database: Database) -> Iterator[Connection]:
-    """One transaction in which nobody else migrates, however long it takes."""
+    """A transaction that excludes concurrent migrations, without a time limit."""
     if database.is_sqlite and (path := make_url(database.url).database):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     engine = database.engine.execution_options(tapeline_write=True)
     with engine.connect() as connection, _without_cascades(database, connection), connection.begin():
-        if not database.is_sqlite:  # SQLite's BEGIN IMMEDIATE is a lock already
-            # A migration may take long, and so may the wait for another process that migrates.
+        if not database.is_sqlite:  # in SQLite, BEGIN IMMEDIATE locks the database
+            # A migration, and the wait for one in another process, may take long.
             for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
                 connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
@@ -55,52 +54,52 @@ def exclusively(database: Database) -> Iterator[Connection]:
 
 @contextmanager
 def _without_cascades(database: Database, connection: Connection) -> Iterator[None]:
-    """SQLite changes a table by making it anew, and with its foreign keys on, to drop the old one would delete all
-    rows that refer to it. They can be switched between transactions only."""
+    """Switch SQLite's foreign keys off. It changes a table by creating a new one and dropping the old one, which would
+    delete all rows that refer to it. Foreign keys can only be switched outside of transactions."""
     if not database.is_sqlite:
         yield
         return
-    bare = connection.connection.cursor()  # the connection itself would begin a transaction
-    bare.execute("PRAGMA foreign_keys=OFF")
+    cursor = connection.connection.cursor()  # SQLAlchemy's connection would begin a transaction
+    cursor.execute("PRAGMA foreign_keys=OFF")
     try:
         yield
     finally:
-        bare.execute("PRAGMA foreign_keys=ON")
-        bare.close()
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
 
 
 def upgrade(database: Database, *, grant_to: str | None = None) -> None:
-    """Apply what is missing. Of several processes at once one migrates, and the others find nothing to do.
+    """Apply the missing migrations. Of several concurrent processes, one migrates; the others wait for it.
 
     Args:
         grant_to: a PostgreSQL role that runs the service, but does not own the schema.
 
     Raises:
-        UnknownSchema: the database has a revision that this code does not have.
+        UnknownSchema: this version does not know the revision of the database.
     """
     with exclusively(database) as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-        if found is not None and found not in known_revisions():
-            raise UnknownSchema(found)
+        revision = MigrationContext.configure(connection).get_current_revision()
+        if revision is not None and revision not in known_revisions():
+            raise UnknownSchema(revision)
         command.upgrade(config(connection), "head")
         if grant_to is not None and not database.is_sqlite:
             roles.grant(connection, grant_to)
 
 
 def known_revisions() -> set[str]:
-    """The revisions that this code can upgrade from."""
+    """The revisions from which this version can upgrade."""
     return {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
 
 
 def is_current(database: Database) -> bool:
-    """Whether the schema is the one that this code knows."""
+    """Whether the database has the schema of this version."""
     with database.engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_heads()
-    return set(found) == set(ScriptDirectory.from_config(config()).get_heads())
+        heads = MigrationContext.configure(connection).get_current_heads()
+    return set(heads) == set(ScriptDirectory.from_config(config()).get_heads())
 
 
 def main() -> int:
-    """Migrate the database that the environment names."""
+    """Migrate the configured database."""
     parser = argparse.ArgumentParser(prog="python -m migrations.upgrade", description=main.__doc__)
     parser.add_argument("--grant-to", metavar="ROLE", help="PostgreSQL role that runs the service, if not the owner")
     grant_to: str | None = parser.parse_args().grant_to

@@ -1,4 +1,4 @@
-"""Errors of the contract. Each carries its facts as attributes; the web maps them to HTTP in one place."""
+"""Errors that several packages raise, with their facts as attributes; ``web/middleware/problems`` maps them to HTTP."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class ContractError(Exception):
-    """Base of all errors that the contract raises."""
+    """Base class of the errors of ``service``."""
 
 
 class SettingsError(ContractError, ValueError):
-    """The environment does not describe a service that could start."""
+    """The settings in the environment are not valid."""
 
 
 class UnknownSchema(SettingsError):
@@ -24,13 +24,13 @@ class UnknownSchema(SettingsError):
     def __init__(self, revision: str) -> None:
         self.revision = revision
         super().__init__(
-            f"the database is at revision {revision}, which this version of Tapeline cannot upgrade: a newer version, "
-            "or one from before the first release, made it; use that version, or an empty database"
+            f"the database is at revision {revision}, which this version of Tapeline cannot upgrade: it was created by "
+            "a newer version, or one before the first release; use that version, or an empty database"
         )
 
 
 class MalformedJson(ContractError, ValueError):
-    """The text is not the JSON that we accept."""
+    """The text is not valid JSON (RFC 8259), without NaN, Infinity and duplicate keys."""
 
     def __init__(self, detail: str, line: int, column: int) -> None:
         super().__init__(f"{detail} (line {line}, column {column})")
@@ -39,7 +39,7 @@ class MalformedJson(ContractError, ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that is wrong with a spec, and where."""
+    """An error in a spec, with its location."""
 
     pointer: str
     """JSON pointer (RFC 6901) into the document as sent, as a URI fragment: ``#/layers/0/units``."""
@@ -49,7 +49,7 @@ class Fault:
 
 
 class SpecError(ContractError, ValueError):
-    """A spec is not valid; ``faults`` names every fault at once, or the first hundred of ``total``."""
+    """A spec is not valid; ``faults`` has all faults, or the first hundred of ``total``."""
 
     def __init__(self, faults: Sequence[Fault], *, total: int | None = None) -> None:
         super().__init__("; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults))
@@ -67,34 +67,59 @@ class KeyNotFound(ContractError, LookupError):
 
 
 class KeyNotRotatable(ContractError):
-    """A key is not valid, or was rotated already."""
+    """The key is not valid, or was already rotated."""
 
     def __init__(self, key_id: str, state: str, replaced_by: str | None) -> None:
         if state != "valid":
             super().__init__(f"the key {key_id} is {state}: create a new key")
         else:
-            super().__init__(f"the key {key_id} was rotated already: rotate its successor {replaced_by}")
+            super().__init__(f"the key {key_id} was already rotated: rotate its successor {replaced_by}")
         self.key_id, self.state, self.replaced_by = key_id, state, replaced_by
 
 
 class AuditFileDamaged(ContractError, ValueError):
-    """A file is no exported audit log, or not the whole of one."""
+    """The file is not an exported audit log, or is truncated."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(f"line {line}: {reason}")
         self.line = line
 
 
+class FoldsNotFound(ContractError, LookupError):
+    """There is no such cross-validation, or none of the caller's."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(f"there is no cross-validation {group!r}")
+        self.group = group
+
+
 class JobNotFound(ContractError, LookupError):
-    """No job has this id, or it belongs to somebody else."""
+    """No job has this id, or it belongs to another owner."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id!r}")
         self.job_id = job_id
 
 
+class SweepNotFound(ContractError, LookupError):
+    """No sweep has this id, or it belongs to somebody else."""
+
+    def __init__(self, sweep_id: str) -> None:
+        super().__init__(f"there is no sweep {sweep_id!r}")
+        self.sweep_id = sweep_id
+
+
+class IllegalSweepAction(ContractError):
+    """The sweep is not in a state from which this action is possible."""
+
+    def __init__(self, sweep_id: str, action: str, status: str, allowed: Sequence[str]) -> None:
+        legal = ", ".join(allowed) or "none until its jobs have stopped"
+        super().__init__(f"sweep {sweep_id} is {status} and cannot {action}; possible actions: {legal}")
+        self.sweep_id, self.action, self.status, self.allowed = sweep_id, action, status, tuple(allowed)
+
+
 class ArtifactNotFound(ContractError, LookupError):
-    """The job has no such checkpoint, sample or artifact (any more)."""
+    """The job has no such checkpoint, sample or artifact; it may have been removed."""
 
     def __init__(self, job_id: str, what: str) -> None:
         super().__init__(f"job {job_id} has no {what}")
@@ -102,7 +127,7 @@ class ArtifactNotFound(ContractError, LookupError):
 
 
 class IllegalTransition(ContractError):
-    """The job is not in a state from which this action is possible."""
+    """The job's state does not permit the action."""
 
     def __init__(self, job_id: str, action: Action, status: Status, allowed: Sequence[Action]) -> None:
         legal = ", ".join(allowed) or "none"
@@ -111,7 +136,7 @@ class IllegalTransition(ContractError):
 
 
 class IdempotencyConflict(ContractError):
-    """An idempotency key was used before with another body."""
+    """The idempotency key was already used with another body."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"the idempotency key {key!r} was used with another body; use a new key")
@@ -119,11 +144,11 @@ class IdempotencyConflict(ContractError):
 
 
 class InvalidCursor(ContractError, ValueError):
-    """A list cursor is not one that we gave out."""
+    """The pagination cursor was not issued by this service, or belongs to another list."""
 
 
 class UploadExists(ContractError):
-    """The owner has the same data under this name already."""
+    """The owner already has the same data under this name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"there is already a dataset {name!r} with exactly this data")
@@ -131,15 +156,15 @@ class UploadExists(ContractError):
 
 
 class DatasetNameTaken(ContractError):
-    """A dataset that was not uploaded has this name."""
+    """A built-in dataset or a folder of the operator has this name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there already is a dataset {name!r}; use another name")
+        super().__init__(f"there is already a dataset {name!r}; use another name")
         self.name = name
 
 
 class DatasetFixed(ContractError):
-    """The dataset was not uploaded, and cannot be deleted."""
+    """The dataset was not uploaded, so it cannot be deleted."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} is not an uploaded dataset")
@@ -155,7 +180,7 @@ class StorageFull(ContractError):
 
 
 class NoSpaceLeft(ContractError):
-    """An owner's datasets would take more than they may."""
+    """The owner's datasets would exceed their size limit."""
 
     def __init__(self, owner: str, used: int, more: int, limit: int) -> None:
         taken = f"the datasets of {owner} take {used:,} of {limit:,} bytes"
@@ -164,7 +189,7 @@ class NoSpaceLeft(ContractError):
 
 
 class UploadInUse(ContractError):
-    """Jobs that have not ended need the dataset."""
+    """Unfinished jobs use the dataset."""
 
     def __init__(self, name: str, jobs: Sequence[str]) -> None:
         shown = ", ".join(jobs[:10]) + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
@@ -173,7 +198,7 @@ class UploadInUse(ContractError):
 
 
 class LeaseLost(ContractError):
-    """The job no longer runs under this lease: stop, and leave nothing behind."""
+    """The job no longer runs under this lease; the worker must stop and leave nothing behind."""
 
     def __init__(self, job_id: str, lease: int) -> None:
         super().__init__(f"job {job_id} no longer runs under lease {lease}")

@@ -1,4 +1,4 @@
-"""Words that the database and the API share: the states of a job, what may be done in each, kinds of datasets."""
+"""Enumerations that database and API share: states of a job, the actions that each permits, kinds of datasets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Status(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -21,7 +21,7 @@ TERMINAL: Final = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
 
 class Action(StrEnum):
-    """What a person may ask of a job."""
+    """The actions of users on a job."""
 
     CANCEL = "cancel"
     PAUSE = "pause"
@@ -33,7 +33,7 @@ class Action(StrEnum):
 
 
 class Request(StrEnum):
-    """What a person asked of a running job; the worker obeys between two batches."""
+    """A user's request to a running job; the worker carries it out after the current batch."""
 
     CANCEL = "cancel"
     PAUSE = "pause"
@@ -50,15 +50,55 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
+class SweepStatus(StrEnum):
+    """Where a sweep stands."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+SWEEP_ENDED: Final = frozenset({SweepStatus.SUCCEEDED, SweepStatus.FAILED, SweepStatus.CANCELLED})
+
+
+class SweepAction(StrEnum):
+    """What a person may ask of a sweep."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    DELETE = "delete"
+
+
+SWEEP_ACTIONS: Final[dict[SweepStatus, tuple[SweepAction, ...]]] = {
+    SweepStatus.RUNNING: (SweepAction.CANCEL, SweepAction.PAUSE),
+    SweepStatus.PAUSED: (SweepAction.CANCEL, SweepAction.RESUME),
+    **dict.fromkeys(SWEEP_ENDED, (SweepAction.DELETE,)),
+}
+
+
+class TrialStatus(StrEnum):
+    """Where a trial of a sweep stands, as far as the sweep has taken notice."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    """At a rung, for a decision."""
+    STOPPED = "stopped"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
 class DatasetKind(StrEnum):
-    """What the examples of a dataset are."""
+    """The kind of examples in a dataset."""
 
     IMAGES = "images"
     TABLE = "table"
 
 
 class FindingCode(StrEnum):
-    """What can be wrong with a training; also why a job failed that was to stop on it."""
+    """Training failures that diagnosis recognizes; also the error code of a job that stopped on one."""
 
     MODE_COLLAPSE = "mode_collapse"
     DISCRIMINATOR_WINS = "discriminator_wins"
@@ -70,14 +110,14 @@ class FindingCode(StrEnum):
 
 
 class Severity(StrEnum):
-    """How bad a finding is: the result suffers, or there will be none."""
+    """The severity of a finding: the result suffers (warning), or the training fails (error)."""
 
     WARNING = "warning"
     ERROR = "error"
 
 
-_NOT_AGAIN: Final = frozenset({ErrorCode.DIVERGED.value, *(code.value for code in FindingCode)})
-"""Errors of a training itself: the same bits would end the same way."""
+_NOT_RETRYABLE: Final = frozenset({ErrorCode.DIVERGED.value, *(code.value for code in FindingCode)})
+"""Errors of the training itself, which a retry would repeat with the same bits."""
 
 _ACTIONS: Final[dict[Status, tuple[Action, ...]]] = {
     Status.QUEUED: (Action.CANCEL,),
@@ -92,22 +132,21 @@ _ACTIONS: Final[dict[Status, tuple[Action, ...]]] = {
 def allowed_actions(
     status: Status, *, requested: Request | None = None, error_code: str | None = None, epoch: int = 0
 ) -> tuple[Action, ...]:
-    """What may be asked of a job in this state, in the order in which a page shows it.
+    """The actions that are permitted in a state, in the order of a page.
 
-    A request that waits to be obeyed is not offered again. A job that diverged, or stopped on a finding, is not
-    offered a retry: the same bits would end the same way. A fork leaves the job alone: it needs a finished epoch, and
-    nothing else.
+    A pending request cannot be repeated. A job that diverged, or stopped on a finding, cannot be retried: the same bits
+    would fail again. A fork needs a finished epoch, and is possible in any state.
     """
-    offered = set(_ACTIONS[status])
+    allowed = set(_ACTIONS[status])
     match requested:
         case Request.CANCEL:
-            offered = set()
+            allowed = set()
         case Request.PAUSE:
-            offered = {Action.CANCEL}
+            allowed = {Action.CANCEL}
         case None:
             pass
-    if error_code in _NOT_AGAIN:
-        offered.discard(Action.RETRY)
+    if error_code in _NOT_RETRYABLE:
+        allowed.discard(Action.RETRY)
     if epoch:
-        offered.add(Action.FORK)
-    return tuple(action for action in Action if action in offered)
+        allowed.add(Action.FORK)
+    return tuple(action for action in Action if action in allowed)

@@ -1,1 +1,1 @@
-"""Processes that train: a supervisor that holds leases, and one child process a job that runs the engine."""
+"""Worker processes: a supervisor that holds leases, and one child process per job that trains."""

@@ -24,9 +24,9 @@ log = structlog.get_logger()
 
 MIN_RESTART_DELAY_S: Final = 1.0
 MAX_RESTART_DELAY_S: Final = 30.0
-"""Before Celery is restarted."""
+"""The delay before Celery is restarted doubles between these limits."""
 CELERY_GRACE_S: Final = 2.0
-"""How long Celery may take to exit once no job runs."""
+"""Time for Celery to exit once no job runs."""
 
 
 def main() -> int:
@@ -49,21 +49,21 @@ def main() -> int:
         threading.Thread(target=leave, name="leave", daemon=True).start()
 
     def leave() -> None:
-        """End the process even where Celery waits for a broker that does not answer."""
+        """End the process even if Celery waits for a broker that does not respond."""
         supervisor.close()
         time.sleep(CELERY_GRACE_S)
         os._exit(0)
 
-    # A receiver of this signal keeps Celery from installing handlers and levels of its own, which hid our log.
+    # A receiver of this signal keeps Celery from installing its own handlers and levels, which would hide our log.
     @signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]  # celery has no types
-    def keep_ours(**_: object) -> None:
+    def keep_logging(**_: object) -> None:
         logging.getLogger("celery").setLevel(logging.WARNING)
 
     def stop(*_: object) -> None:
         drain()  # Python swallows an exit that is raised while it finalizes an object
         sys.exit(0)
 
-    # Until Celery installs its own handler, which sends the signal above.
+    # Until Celery installs its own handler, which sends ``worker_shutting_down``.
     signal.signal(signal.SIGTERM, stop)
     try:
         # Before Celery connects: a worker without its broker polls the database.
@@ -75,9 +75,9 @@ def main() -> int:
 
 
 def listen(settings: Settings, supervisor: Supervisor) -> None:
-    """Let Celery receive messages until the worker is told to stop.
+    """Run Celery, which receives messages, until the worker stops.
 
-    Where Celery ends, for whatever reason, jobs continue: the supervisor polls the database, and Celery is restarted.
+    If Celery ends for another reason, it is restarted; jobs continue, since the supervisor polls the database.
     """
     flags = ["--pool=threads", f"--concurrency={settings.workers}", "--without-gossip", "--without-mingle"]
     delay_s = MIN_RESTART_DELAY_S
@@ -89,7 +89,7 @@ def listen(settings: Settings, supervisor: Supervisor) -> None:
         except SystemExit:
             if supervisor.is_draining:
                 raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, jobs are not affected
+        except Exception as error:  # noqa: BLE001 - no error of Celery affects jobs
             log.error("Celery failed", error=repr(error))
         if supervisor.is_draining:
             return

@@ -1,4 +1,4 @@
-"""The Celery app: one task, whose message tells a worker that a job may wait.
+"""The Celery app. Its one task is a hint for workers to poll the database.
 
 ``celery -A workers.app status`` and the like use the app ``celery`` with the settings of the environment.
 """
@@ -26,8 +26,8 @@ def create_app(broker_url: str, run_waiting_jobs: Callable[[], None] | None = No
     """The Celery app of a worker or, without ``run_waiting_jobs``, of a process that only sends.
 
     Args:
-        run_waiting_jobs: claims jobs from the database and trains them until none waits. The id in the message is for
-            operators who read the queue: the job that is claimed is the first in the database.
+        run_waiting_jobs: claims jobs from the database and trains them until none waits. It claims the first job in the
+            database, whatever the id in the message, which is for operators who read the queue.
     """
     app = Celery("tapeline", broker=broker_url)
     app.conf.update(task_names.SENDER_OPTIONS if run_waiting_jobs is None else task_names.CELERY_OPTIONS)
@@ -52,15 +52,15 @@ def __getattr__(name: str) -> Any:
 
 
 def wake(app: Celery, job_id: str) -> None:
-    """Tell one idle worker that a job may wait."""
+    """Send a hint to one idle worker."""
     wake_ups.send(app, [job_id])
 
 
 def drop_malformed_messages(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:
-    """Celery's default strategy, behind a check of the message; malformed ones are dropped.
+    """Celery's default strategy, with a check that drops malformed messages.
 
-    Celery itself stops the whole worker over a body that is no task's although its headers say so, returns the message
-    to the queue, and so stops the next worker too; a body with arguments of other types occupies a slot for ever.
+    If a message has the headers, but not the body of a task, Celery stops the worker and returns the message to the
+    queue, where it stops the next worker. A body with arguments of other types occupies a slot forever.
     """
     accept = strategy.default(task, app, consumer, **options)
 
@@ -74,7 +74,7 @@ def drop_malformed_messages(task: Any, app: Celery, consumer: Any, **options: An
 
 
 def _allow_inspection_only() -> None:
-    """Remove the remote commands that change a worker: it is stopped by a signal, not by whoever reaches the broker."""
+    """Remove the remote commands that change a worker: otherwise anyone who reaches the broker could stop it."""
     for name, command in Panel.meta.items():
         if command.type != "inspect":
             Panel.data.pop(name, None)

@@ -1,7 +1,7 @@
 """Liveness: a file that a loop touches in each round, and a check of its age.
 
-``python -m workers.heartbeat worker`` checks the worker whose state folder the environment names; exit code 0 means
-healthy. It imports nothing of ours, since a container runs it every few seconds.
+``python -m workers.heartbeat worker`` checks the worker with the state folder of the environment; exit code 0 means
+healthy. It imports only the standard library, since a container runs it every few seconds.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 SILENCE_S: Final = 30.0
-"""A loop without a beat for this long hangs; the slowest one beats every 5 s."""
+"""Maximum time without a beat; the slowest loop beats every 5 s."""
 
 
 class Heartbeat:
-    """The file ``run/<name>`` in a state folder, which belongs to one process. It is removed at the start."""
+    """The file ``run/<name>`` in the state folder of one process. It is removed at the start."""
 
     def __init__(self, home: Path, name: str) -> None:
         self._path = home / "run" / name
@@ -26,14 +26,14 @@ class Heartbeat:
             self._path.unlink(missing_ok=True)
 
     def beat(self) -> None:
-        """Touch the file. An unwritable folder only makes the check fail."""
+        """Touch the file. If the folder is not writable, only the check fails."""
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.touch()
 
 
 def silence_s(home: Path, name: str) -> float | None:
-    """Seconds since the last beat; ``None`` where there was none."""
+    """Seconds since the last beat; ``None`` if there was none."""
     try:
         return max(0.0, time.time() - (home / "run" / name).stat().st_mtime)
     except OSError:
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     home = Path(os.environ.get("TAPELINE_HOME") or Path.home() / ".tapeline").expanduser()
     silent = silence_s(home, arguments[0])
     if silent is None:
-        sys.stdout.write("it has not begun to work\n")
+        sys.stdout.write("no heartbeat yet\n")
     else:
         sys.stdout.write(f"last seen {silent:.1f} s ago\n")
     return 0 if silent is not None and silent < SILENCE_S else 1

@@ -1,4 +1,4 @@
-"""Database operations on one job under one lease, retried during an outage. The supervisor and its child share it."""
+"""Database operations under a lease, retried during an outage. Used by the supervisor and its child."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from service.jobs.queries import lookup
 from service.states import Request
 from service.storage.database import Database
 from service.storage.tables import Artifact, Epoch, Job
+from service.sweeps import decisions
 from workers.retry import retry_on_outage
 
 P = ParamSpec("P")
@@ -20,14 +21,14 @@ T = TypeVar("T")
 
 
 class OutcomeUnknown(LeaseLost):
-    """The lease was lost after an attempt that may have been committed, although its response never came."""
+    """The lease was lost after an attempt whose response was lost, so it may have been committed."""
 
 
 class LeaseSession:
-    """What the holder of a lease does with its job.
+    """The operations of a lease holder on its job.
 
-    Each operation is one transaction, and is retried until the database answers; a write raises ``LeaseLost`` once the
-    job has ended or another worker has it. ``renew`` and ``requested`` are not retried: their caller polls anyway.
+    Each operation is one transaction, retried until the database responds. Writes raise ``LeaseLost`` if the job has
+    ended or another worker has claimed it. ``renew`` and ``requested`` are not retried, since their caller polls.
 
     Args:
         timeout_s: how long one operation is retried.
@@ -41,15 +42,15 @@ class LeaseSession:
         self._timeout_s, self._before_retry = timeout_s, before_retry
 
     def interruptible(self, check: Callable[[], None]) -> LeaseSession:
-        """The same session, whose retries end once ``check`` raises."""
+        """A copy of the session, whose retries end when ``check`` raises."""
         return LeaseSession(self.database, self.claim, timeout_s=self._timeout_s, before_retry=check)
 
     def renew(self, position: Position | None, used: Usage) -> Request | None:
-        """Renew the lease; returns what was requested of the job."""
+        """Renew the lease; returns the pending request to the job."""
         return leases.renew(self.database, self.claim, position, used)
 
     def requested(self) -> Request | None:
-        """What was requested of the job."""
+        """The pending request to the job."""
         return leases.requested(self.database, self.claim)
 
     def read_job(self) -> Job:
@@ -78,21 +79,35 @@ class LeaseSession:
 
     def commit_epoch(self, record: EpochRecord, *, keep_last: int) -> list[str]:
         """Commit an epoch; returns the paths of files to remove."""
-        return self._retry(commits.commit_epoch, record, keep_last=keep_last)
+        return self._retry(commits.commit_epoch, record, keep_last=keep_last, then=decisions.after_result)
 
-    def digest(self, weights_digest: str) -> str:
+    def digest(self, weights_digest: str, test_scores: Mapping[str, float] | None) -> str:
         """The digest of the whole result."""
-        return self._retry(commits.digest, weights_digest)
+        return self._retry(commits.digest, weights_digest, test_scores)
 
     def succeed(
-        self, result_digest: str, *, stopped_early: Mapping[str, Any] | None, used: Usage, keep_last: int | None
+        self,
+        result_digest: str,
+        *,
+        test_scores: Mapping[str, float] | None,
+        stopped_early: Mapping[str, Any] | None,
+        used: Usage,
+        keep_last: int | None,
     ) -> list[str]:
         """End the job as succeeded; returns the paths of files to remove."""
-        return self._retry(commits.succeed, result_digest, stopped_early=stopped_early, used=used, keep_last=keep_last)
+        return self._retry(
+            commits.succeed,
+            result_digest,
+            test_scores=test_scores,
+            stopped_early=stopped_early,
+            used=used,
+            keep_last=keep_last,
+            then=decisions.after_result,
+        )
 
     def fail(self, error: Mapping[str, Any], *, used: Usage) -> None:
         """End the job as failed."""
-        self._retry(commits.fail, error, used=used)
+        self._retry(commits.fail, error, used=used, then=decisions.after_result)
 
     def hand_back(self, request: Request | None, *, used: Usage) -> None:
         """End the lease of an unfinished job."""

@@ -1,8 +1,8 @@
-"""Make the reference classifier of digits: ``python -m workers.make_judge FOLDER``, or ``make judge DATA=FOLDER``.
+"""Train the reference classifier of digits: ``python -m workers.make_judge FOLDER``, or ``make judge DATA=FOLDER``.
 
-It is trained by our own trainer on all of MNIST; the file also has the statistics of its last hidden layer's outputs on
-the training images. The same machine gives the same bytes; ``--check`` compares them with the shipped ones, from which
-another kind of processor may differ in the last digits.
+It is trained with Tapeline on all of MNIST. The file also contains the statistics of its last hidden layer's outputs on
+the training images. The same machine gives the same bytes; ``--check`` compares them with the shipped file, from which
+another type of processor may differ in the last digits.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def main() -> None:
     """Read the command line, train, and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "data", type=Path, help="folder of datasets, as TAPELINE_DATA; mnist is downloaded into it if need be"
+        "data", type=Path, help="folder of datasets, as TAPELINE_DATA; mnist is downloaded into it if missing"
     )
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="where unpacked arrays are kept")
-    parser.add_argument("--check", action="store_true", help="write nothing, and fail where the file would differ")
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="folder for unpacked arrays")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file would differ")
     options = parser.parse_args()
     target = BUILT_IN["mnist"].judge
     if target is None:
@@ -62,7 +62,7 @@ def main() -> None:
         target.write_bytes(made)
         _say(f"{target}: {len(made):,} bytes")
     elif made != target.read_bytes():
-        raise SystemExit(f"{target} differs from what was made here")
+        raise SystemExit(f"{target} differs from the result on this machine")
 
 
 def make(dataset: Dataset) -> State:

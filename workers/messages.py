@@ -1,4 +1,4 @@
-"""Messages between a supervisor and its child: orders one way, reports the other, each one JSON object on a pipe."""
+"""Messages between a supervisor and its child, as JSON objects on two pipes: orders to the child, reports back."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Calibrate:
-    """Order: measure how fast this machine computes."""
+    """Order: measure the speed of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Order: hand the job back between two batches."""
+    """Order: hand the job back after the current batch."""
 
     request: Request | None
     """What a user requested; ``None``: the worker stops."""
@@ -82,7 +82,7 @@ Report = Ready | Preparing | Progress | Done | GaveUp | Calibrated
 
 
 def encode(message: Order | Report) -> bytes:
-    """The message as JSON."""
+    """Encode a message as JSON."""
     return json.dumps(_document(message)).encode()
 
 
@@ -109,10 +109,10 @@ def _document(message: Order | Report) -> dict[str, Any]:
 
 
 def decode_order(data: bytes) -> Order:
-    """The order in ``data``.
+    """Decode an order.
 
     Raises:
-        ValueError, TypeError: it is none.
+        ValueError, TypeError: ``data`` is not an order.
     """
     match json.loads(data):
         case {"stop": request}:
@@ -125,10 +125,10 @@ def decode_order(data: bytes) -> Order:
 
 
 def decode_report(data: bytes) -> Report:
-    """The report in ``data``.
+    """Decode a report.
 
     Raises:
-        ValueError: it is none.
+        ValueError: ``data`` is not a report.
     """
     match json.loads(data):
         case {"ready": True}:
@@ -147,16 +147,16 @@ def decode_report(data: bytes) -> Report:
 
 
 class ChildEndpoint:
-    """The child's end of the pipes. The process exits once the supervisor's end closes: no training is unsupervised."""
+    """The child's end of the pipes. If the supervisor's end closes, the process exits, to never train unsupervised."""
 
     def __init__(self, orders: Connection, reports: Connection) -> None:
         self._reports = reports
         self._last_progress = 0.0
         self._first: queue.SimpleQueue[Train | Calibrate] = queue.SimpleQueue()
         self.stopping = False
-        """Whether a stop was ordered; checked between two batches."""
+        """Whether a stop was ordered; checked after each batch."""
         self.request: Request | None = None
-        """The user's request behind the stop; ``None`` for a worker that stops."""
+        """The user's request that caused the stop; ``None``: the worker stops."""
         threading.Thread(target=self._read, args=(orders,), name="orders", daemon=True).start()
 
     def first_order(self) -> Train | Calibrate:
@@ -171,11 +171,11 @@ class ChildEndpoint:
             os._exit(3)  # the supervisor is gone
 
     def preparing(self) -> None:
-        """Report that the training has not begun, but does not hang."""
+        """Report that the child is alive, although it has not begun to train."""
         self.send(Preparing())
 
     def progress(self, step: int, steps: int) -> None:
-        """Report a finished batch; to be called after each one, it sends at most ten reports a second."""
+        """Report a finished batch. Call it after each batch; it sends at most ten reports per second."""
         now = time.monotonic()
         if now - self._last_progress >= _PROGRESS_INTERVAL_S:
             self._last_progress = now
@@ -191,4 +191,4 @@ class ChildEndpoint:
                     case Train() | Calibrate() as first:
                         self._first.put(first)
         finally:
-            os._exit(3)  # the supervisor is gone; or this thread failed, and nobody could stop the training
+            os._exit(3)  # the supervisor is gone, or this thread failed and could not receive a stop

@@ -1,4 +1,4 @@
-"""The scheduler: ``python -m workers.reconcile``. A loop for expired leases, lost messages, retention, audit seals."""
+"""The scheduler, ``python -m workers.reconcile``: handles expired leases, lost messages, retention and audit seals."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ from service.runtime import logs
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder, ArtifactStore
 from service.storage.database import Database
+from service.sweeps import actions as sweep_actions
+from service.sweeps import decisions
 from workers.app import create_app, wake
 from workers.heartbeat import Heartbeat
 
 ROUND_INTERVAL_S: Final = 1.0
 STALE_QUEUED_S: Final = 10.0
-"""The message of a job that has waited this long may be lost."""
+"""After this waiting time, the hint for a job may be lost, and is sent again."""
 SEAL_S: Final = 10.0
 SWEEP_S: Final = 600.0
+_MAX_WAKE_UPS: Final = 32
 
 log = structlog.get_logger()
 
@@ -47,12 +50,23 @@ def take_back(database: Database, policy: LeaseExpiryPolicy) -> None:
         log.warning("requeued from a lost worker", job=job_id)
 
 
+def decide(database: Database, sender: Celery | None) -> None:
+    """Decide what sweeps wait for, and send messages for the jobs that start."""
+    queued = sweep_actions.let_stragglers_go_on(database) + decisions.advance_all(database)
+    for job_id in queued[:_MAX_WAKE_UPS] if sender is not None else ():
+        try:
+            wake(sender, job_id)
+        except (OperationalError, redis.RedisError) as error:
+            log.warning("the broker accepts no messages; workers poll the database", error=str(error))
+            return
+
+
 def remind(database: Database, sender: Celery | None) -> None:
-    """Send messages for jobs that have waited long."""
+    """Send hints again for jobs that have waited long."""
     if sender is None:
         return
     with database.read() as session:
-        # At most one message per free slot, or they would pile up.
+        # At most one hint per free slot, so that they do not pile up.
         live = [worker for worker in worker_registry.live_workers(session) if not worker.draining]
         free = sum(max(0, worker.slots - worker.running) for worker in live)
         waiting = queue.stale_queued(session, waited_s=STALE_QUEUED_S, limit=free)
@@ -65,7 +79,7 @@ def remind(database: Database, sender: Celery | None) -> None:
 
 
 def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, policy: Policy) -> None:
-    """Delete orphaned files and expired data. Not during a restore, whose files have no rows yet."""
+    """Delete orphaned files and expired data, except during a restore, whose files have no rows yet."""
     if restoring.is_running(received.artifacts):
         return
     submissions.purge_expired(database)
@@ -102,19 +116,19 @@ def seal(database: Database) -> None:
 
 
 class _BackgroundTasks:
-    """Long tasks, each in a thread of its own, so that expired leases are handled meanwhile."""
+    """Runs long tasks in threads, so that expired leases are handled meanwhile."""
 
     def __init__(self) -> None:
         self._threads: dict[str, threading.Thread] = {}
 
     def start(self, what: str, work: Callable[[], None]) -> None:
-        """Run a task, unless it still runs."""
+        """Start a task, unless its last run has not ended."""
         thread = self._threads.get(what)
         if thread is None or not thread.is_alive():
             thread = threading.Thread(target=self._try, args=(what, work), name=what, daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # no thread left: expired leases must be handled all the same
+            except RuntimeError as error:  # no thread available: the loop must continue to handle expired leases
                 log.warning(f"could not {what}", error=str(error))
             else:
                 self._threads[what] = thread
@@ -157,8 +171,9 @@ def main() -> int:
             break
         try:
             take_back(database, policy)
+            decide(database, sender)
         except SQLAlchemyError as error:
-            log.warning("the database does not answer", error=str(error))
+            log.warning("the database does not respond", error=str(error))
         if rounds % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
             background.start("remind", lambda: remind(database, sender))
         if rounds % round(SEAL_S / ROUND_INTERVAL_S) == 0:

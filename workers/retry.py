@@ -1,7 +1,7 @@
-"""Retry of database operations during an outage.
+"""Retries of database operations during an outage.
 
-An operation may have been committed before its connection broke, so it must be harmless to repeat. Writes that begin
-with the lease guard are: the repetition finds its work done, or the lease lost.
+An operation may have been committed before its connection broke, so it must be safe to repeat. Writes that begin with
+the lease guard are: a repetition finds the work done, or the lease lost.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ log = structlog.get_logger()
 def retry_on_outage(
     operation: Callable[[], T], *, timeout_s: float, before_retry: Callable[[], None] = lambda: None
 ) -> T:
-    """Repeat an operation until the database answers.
+    """Repeat an operation until the database responds.
 
     Args:
-        timeout_s: counted from the first failure; after it, the last error is raised.
-        before_retry: called before each repetition; an exception of its ends the retry.
+        timeout_s: time from the first failure after which the last error is raised.
+        before_retry: called before each retry; if it raises, the retries end.
     """
     deadline: float | None = None
     while True:

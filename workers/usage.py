@@ -1,8 +1,8 @@
-"""Processor time and memory of a training process, as its supervisor and it itself measure them.
+"""CPU time and memory of a training process, measured by its supervisor and by the process itself.
 
-The supervisor samples the child about once a second, so that a child that hangs or is killed is accounted for as well.
-The child measures itself at each epoch and at its end, exactly. Both count from when the child got its order, on top of
-what the job had used before; totals never decrease.
+The supervisor samples the child about once a second, so that the usage of a child that hangs or is killed is counted,
+too. The child measures itself exactly, at each epoch and at its end. Both count from the child's order on, and add the
+job's usage under earlier leases; totals never decrease.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import psutil
 from service.jobs.leases import Claim, Usage
 
 _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
-"""Bytes in one unit of ``ru_maxrss``."""
+"""The unit of ``ru_maxrss``, in bytes."""
 
 
 class ChildMeter:
-    """What a child has used, measured by its supervisor. To be created before the child gets its order."""
+    """Measures a child from its supervisor. Create it before the child gets its order."""
 
     def __init__(self, held: Claim, pid: int) -> None:
         self._before = held.cpu_seconds
@@ -30,11 +30,11 @@ class ChildMeter:
         try:
             self._process = psutil.Process(pid)
             self._start_s = _processor_s(self._process)
-        except psutil.Error:  # it has ended already, which the supervisor is about to notice
+        except psutil.Error:  # the child has ended, which the supervisor will notice
             self._process = None
 
     def sample(self) -> Usage:
-        """What the job has used by now; after the child's end, the last sample."""
+        """The job's usage so far; after the child's end, the last sample."""
         if self._process is not None:
             try:
                 with self._process.oneshot():
@@ -48,7 +48,7 @@ class ChildMeter:
 
 
 class OwnMeter:
-    """What this process has used. To be created when it gets its order."""
+    """Measures the current process. Create it when the process gets its order."""
 
     def __init__(self, held: Claim) -> None:
         self._before = held.cpu_seconds
@@ -56,21 +56,21 @@ class OwnMeter:
         self._process = psutil.Process(os.getpid())
 
     def total(self) -> Usage:
-        """What the job has used by now."""
+        """The job's usage so far."""
         # The kernel updates the peak in steps: it may lag a few pages behind the resident memory.
         peak = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT, self.memory_bytes())
         return Usage(cpu_seconds=self._before + _own_processor_s() - self._start_s, peak_memory_bytes=peak)
 
     def begin_epoch(self) -> None:
-        """Start to count an epoch's processor time."""
+        """Start to count the CPU time of an epoch."""
         self._epoch_s = _own_processor_s()
 
     def epoch_seconds(self) -> float:
-        """Processor time since the epoch began."""
+        """CPU time since the epoch began."""
         return _own_processor_s() - self._epoch_s
 
     def memory_bytes(self) -> int:
-        """Resident memory now."""
+        """Current resident memory."""
         return int(self._process.memory_info().rss)
 
 

@@ -7,25 +7,24 @@ import io
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import httpx
 from PIL import Image
 
 from benchmarks.service.clients import _percentile
+from benchmarks.service.figures import KINDS, Figures, both, client, spread
 from benchmarks.service.place import ROOT, Place, Places
+from benchmarks.service.post import post
 from benchmarks.service.rows import fill
 from service.jobs import leases
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter
 
-KINDS: Final = ("sqlite", "postgresql")
 TINY: Final[dict[str, Any]] = {
     "kind": "classifier",
     "epochs": 1,
@@ -35,55 +34,6 @@ TINY: Final[dict[str, Any]] = {
 }
 """A job that trains for some hundredths of a second: what is left is the service."""
 LONG: Final[dict[str, Any]] = {"kind": "classifier", "epochs": 10_000, "checkpoint": {"every_epochs": 5}}
-
-Figures = dict[str, Any]
-
-
-def spread(values: Sequence[float], digits: int = 2) -> Figures:
-    """The median, and between which values the rounds lay."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return {"median": round(middle, digits), "low": round(low, digits), "high": round(high, digits)}
-
-
-@contextmanager
-def both(places: Places, **environ: str) -> Iterator[dict[str, Place]]:
-    """The service on each database, side by side: only one is asked at a time."""
-    with places.open("sqlite", **environ) as one, places.open("postgresql", **environ) as two:
-        yield {"sqlite": one, "postgresql": two}
-
-
-def _client(what: str, port: int, **options: object) -> subprocess.Popen[str]:
-    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value)) if value is not False]
-    command = [sys.executable, "-m", "benchmarks.service.clients", what, "--port", str(port)]
-    command += [word for word in arguments if word != "True"]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-
-def post(places: Places, rounds: int) -> list[Figures]:
-    """POST /jobs with a key of its own each time; a worker is not started, so the jobs stay where they are."""
-    loads = [(1, False), (8, False), (16, False), (8, True)]
-    found: dict[tuple[str, int, bool], list[Figures]] = {(kind, *load): [] for kind in KINDS for load in loads}
-    with both(places) as here:
-        for place in here.values():
-            place.serve()
-        for number in range(rounds + 1):
-            for kind, clients, fresh in found:
-                client = _client("post", here[kind].port, clients=clients, seconds=2, fresh=fresh)
-                answer = json.loads(client.communicate()[0])
-                if number:  # the first round warms up
-                    found[kind, clients, fresh].append(answer)
-    return [
-        {
-            "database": kind,
-            "clients": clients,
-            "connections": "new each" if fresh else "kept",
-            "per_s": spread([item["per_s"] for item in items], 0),
-            "p50_ms": spread([item["p50_ms"] for item in items]),
-            "p99_ms": spread([item["p99_ms"] for item in items]),
-            "failures": sum(item["failures"] for item in items),
-        }
-        for (kind, clients, fresh), items in found.items()
-    ]
 
 
 def pickup(places: Places, rounds: int) -> list[Figures]:
@@ -220,11 +170,11 @@ def _followed(places: Places, rounds: int, *, clients: int) -> list[Figures]:
             alone, followed, told = [], [], []
             for _ in range(rounds):
                 alone.append(_epoch_seconds(place, job_id, 3))
-                client = _client("follow", place.port, clients=clients, seconds=4, job=job_id)
-                assert client.stdout is not None
-                assert client.stdout.readline() == "open\n"
+                following = client("follow", place.port, clients=clients, seconds=4, job=job_id)
+                assert following.stdout is not None
+                assert following.stdout.readline() == "open\n"
                 followed.append(_epoch_seconds(place, job_id, 3))
-                told.append(json.loads(client.communicate()[0]))
+                told.append(json.loads(following.communicate()[0]))
                 time.sleep(1)
             place.http.post(f"/jobs/{job_id}/cancel")
         answer.append(

@@ -41,9 +41,7 @@ class Place:
         self.points = home / "points"
         self.points.mkdir(parents=True)
         self.broker = Broker(home, log=home / "broker.log", environ=os.environ)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = _free_port()
         outside = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
         chosen = {
             "TAPELINE_HOME": str(home),
@@ -74,12 +72,21 @@ class Place:
 
     def serve(self, *, descriptors: int | None = None) -> None:
         """The web process, as the service starts it; with ``ulimit -n`` where ``descriptors`` are limited."""
-        application = ("-c", "python:service.web.gunicorn_conf", "service.web.wsgi:app")
-        self.start("-m", "gunicorn", *application, descriptors=descriptors)
+        self._serve("service.web.wsgi:app", self.port, descriptors)
+
+    def serve_bare(self) -> int:
+        """A second web process of the same make, whose only view inserts a job's rows; gives its port."""
+        port = _free_port()
+        self._serve("benchmarks.service.bare_post:app", port, None)
+        return port
+
+    def _serve(self, application: str, port: int, descriptors: int | None) -> None:
+        conf = "python:service.web.gunicorn_conf"
+        self.start("-m", "gunicorn", "-c", conf, application, descriptors=descriptors, TAPELINE_PORT=str(port))
 
         def answers() -> bool:
             with contextlib.suppress(httpx.TransportError):
-                return self.http.get("/healthz").status_code == 200
+                return self.http.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
             return False
 
         wait_until(answers, "the web process")
@@ -135,6 +142,12 @@ class Place:
             process.kill()
         self.broker.child.end(5)
         self.database.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Places:

@@ -18,6 +18,7 @@ def gradcheck(
     step: float = 1e-6,
     relative_tolerance: float = 1e-5,
     absolute_tolerance: float = 1e-7,
+    order: int = 1,
 ) -> None:
     """Compare the tape's gradients of ``f`` with central differences ``(f(x + h) - f(x - h)) / 2h``.
 
@@ -27,15 +28,20 @@ def gradcheck(
         f: takes as many tensors as there are ``inputs`` and gives back one tensor.
         inputs: arrays; converted to float64.
         step: h, times the size of the element where that is above 1.
+        order: 2 checks the second derivatives instead, those of the tape's own gradients, and so on.
 
     Raises:
         GradientError: a gradient differs; the message has the input, the element and both numbers.
     """
+    if order > 1:
+        tolerances = {"relative_tolerance": relative_tolerance, "absolute_tolerance": absolute_tolerance}
+        gradcheck(gradient_of(f), *inputs, step=step, **tolerances, order=order - 1)
+        return
     arrays = [np.array(x, np.float64) for x in inputs]
     tensors = [Tensor(array, watch=True) for array in arrays]
     with GradientTape() as tape:
         output = f(*tensors)
-    weights = np.random.Generator(np.random.Philox(0)).uniform(0.5, 1.5, output.shape)
+    weights = _weights(output.shape)
     gradients = tape.gradient(output, tensors, output_gradients=weights, unconnected="zero")
     for number, (array, gradient) in enumerate(zip(arrays, gradients, strict=True)):
         numeric = np.empty_like(array)
@@ -56,3 +62,19 @@ def gradcheck(
                 f"gradcheck: input {number} of shape {array.shape} at {tuple(map(int, worst))}: "
                 f"the tape says {exact[worst]:.10g}, central differences say {numeric[worst]:.10g}"
             )
+
+
+def gradient_of(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that gives all gradients of ``f`` in a row, its output weighed with fixed random numbers."""
+
+    def gradients(*tensors: Any) -> Any:
+        with GradientTape() as tape:
+            output = f(*tensors)
+        found = tape.gradient(output, tensors, output_gradients=_weights(output.shape), unconnected="zero")
+        return np.concatenate([np.ravel(gradient) for gradient in found])
+
+    return gradients
+
+
+def _weights(shape: tuple[int, ...]) -> Any:
+    return np.random.Generator(np.random.Philox(0)).uniform(0.5, 1.5, shape)

@@ -59,14 +59,22 @@ def _keeps_records(reference: weakref.ref[Recorder]) -> bool:
 
 
 class Record:
-    """One operation: the node of its output, and for each input that is tracked its node and its VJP."""
+    """One operation: the node of its output, and for each input that is tracked its node and its VJP.
 
-    __slots__ = ("edges", "name", "output")
+    Args:
+        again: makes the VJP of an edge anew, on tensors instead of arrays, so that what it computes is recorded: for
+            gradients of gradients. None on a tape that keeps no graph.
+    """
 
-    def __init__(self, name: str, output: Node, edges: list[tuple[Node, Vjp]]) -> None:
+    __slots__ = ("again", "edges", "name", "output")
+
+    def __init__(
+        self, name: str, output: Node, edges: list[tuple[Node, Vjp]], again: Callable[[int], Vjp] | None = None
+    ) -> None:
         self.name = name
         self.output = output
         self.edges = edges
+        self.again = again
 
 
 SAMPLED_ELEMENTS = 64
@@ -78,16 +86,18 @@ class Recorder:
 
     Args:
         verify: whether operations add to ``operands``.
+        keeps_graph: whether records keep tensors, so that the gradient has a gradient.
 
     Attributes:
         operands: arrays that others may write to unseen, by a weak reference, with the operation that they went into
             and a sample of their numbers.
     """
 
-    __slots__ = ("__weakref__", "operands", "records", "reference", "verify")
+    __slots__ = ("__weakref__", "keeps_graph", "operands", "records", "reference", "verify")
 
-    def __init__(self, verify: bool) -> None:
+    def __init__(self, verify: bool, keeps_graph: bool) -> None:
         self.verify = verify
+        self.keeps_graph = keeps_graph
         self.records: list[Record] = []
         self.operands: list[tuple[weakref.ref[Array], str, bytes]] = []
         # One weak reference a tape, shared by all its nodes: nodes know their tape without keeping it alive.

@@ -24,7 +24,11 @@ from engine.errors import EngineError, GradientError, ShapeError
 _view = np.ndarray.view  # Tensor's own refuses to leave a tape in silence
 
 Rule: TypeAlias = Callable[..., Vjp]
-"""``rule(output, *arguments, **options) -> vjp``."""
+"""``rule(output, *arguments, **options) -> vjp``.
+
+Where a gradient is to have a gradient, a rule is given tensors, and so is its VJP. One made of NumPy functions needs no
+change for it: they are recorded. One that writes into arrays, or leaves the tape, needs another form (``graph``).
+"""
 
 
 class Primitive:
@@ -34,12 +38,21 @@ class Primitive:
         name: what errors call it.
         forward: plain arrays in, one plain array out.
         rules: one per positional argument; None where no gradient exists.
+        graph: rules for tensors, in the place of those that cannot be recorded; None, or none, where the same rule can.
     """
 
-    def __init__(self, name: str, forward: Callable[..., Any], *rules: Rule | None, doc: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        *rules: Rule | None,
+        graph: Sequence[Rule | None] = (),
+        doc: str | None = None,
+    ) -> None:
         self.name = name
         self.forward = forward
         self.rules = rules
+        self.graph = graph
         self.__name__ = name
         self.__doc__ = doc or forward.__doc__
 
@@ -49,6 +62,13 @@ class Primitive:
     def rule(self, argument: int) -> Rule | None:
         """The rule for the argument at this position."""
         return self.rules[argument] if argument < len(self.rules) else None
+
+    def graph_rule(self, argument: int) -> Rule:
+        """The rule for the argument at this position, which has one, in the form that a tape can follow."""
+        recorded = self.graph[argument] if argument < len(self.graph) else None
+        rule = recorded or self.rule(argument)
+        assert rule is not None  # noqa: S101 - the operation was recorded by it
+        return rule
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Apply to arrays and tensors; record on the running tape if an argument is tracked."""
@@ -105,7 +125,13 @@ class Primitive:
         if recorder.verify and running.array_class is np.ndarray:
             recorder.operands.extend([(ref(a), self.name, sample(_view(a, np.ndarray))) for a in exposed])
         tensor._node = node = Node(False, reference)
-        recorder.records.append(Record(self.name, node, edges))
+        again = None
+        if recorder.keeps_graph:
+
+            def again(edge: int) -> Vjp:
+                return self.graph_rule(tracked[edge][0])(tensor, *args, **options)
+
+        recorder.records.append(Record(self.name, node, edges, again))
         return tensor
 
     def _misfit(self, arrays: Sequence[Any], error: ValueError) -> Exception:
@@ -124,7 +150,13 @@ class VariadicPrimitive(Primitive):
 
     def rule(self, argument: int) -> Rule:
         """The one rule, told which argument is meant."""
-        shared = self.rules[0]
+        return self._told(self.rules[0], argument)
+
+    def graph_rule(self, argument: int) -> Rule:
+        """As :meth:`rule`, in the form that a tape can follow."""
+        return self._told(self.graph[0] if self.graph else self.rules[0], argument)
+
+    def _told(self, shared: Rule | None, argument: int) -> Rule:
         assert shared is not None  # noqa: S101 - a promise of the constructor's caller, not input
         return lambda output, *arrays, **options: shared(argument, output, *arrays, **options)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 
-from engine.autograd.graph import Array, Node, Recorder, running, sample
-from engine.autograd.tensor import Tensor, plain
+from engine.autograd.graph import Array, Node, Record, Recorder, running, sample
+from engine.autograd.tensor import Tensor, is_tracked, plain
 from engine.errors import GradientError, SettingError, ShapeError
 
 
@@ -19,30 +19,48 @@ class GradientTape(Recorder):
     Reverse-mode differentiation (Griewank & Walther 2008, chapter 3): one sweep over the records, from the target
     back to the sources.
 
+    A tape inside another one is a part of it: there is one list of records, and the outer tape also records how the
+    inner one's gradients are computed.
+
     Args:
         persistent: keep the records after :meth:`gradient`, so that it can be asked again.
         verify: have :meth:`gradient` find operands that were overwritten in memory that a plain array shares. It takes
             some 5% of a small step; without it, the caller must see to it that no operand changes.
+        keeps_graph: keep the tensors that ``gradient(create_graph=True)`` needs, also those that a gradient alone does
+            not. None: if the tape is persistent.
     """
 
-    __slots__ = ("_spent", "persistent")
+    __slots__ = ("_outer", "_spent", "_start", "_wanted", "persistent")
 
-    def __init__(self, persistent: bool = False, *, verify: bool = True) -> None:
-        super().__init__(verify)
+    def __init__(self, persistent: bool = False, *, verify: bool = True, keeps_graph: bool | None = None) -> None:
+        super().__init__(verify, persistent if keeps_graph is None else keeps_graph)
         self.persistent = persistent
         self._spent = False
+        self._outer: GradientTape | None = None  # the outermost tape, whose records all tapes inside it share
+        self._start = 0  # the first record of this tape
+        self._wanted = self.keeps_graph
 
     def __enter__(self) -> Self:
-        if running.recorder is not None:
-            raise GradientError("a tape is already running in this thread: gradients of gradients are not supported")
-        running.recorder = self
+        outer = running.recorder
+        if outer is None:
+            if self._outer is not None:
+                raise GradientError("this tape was inside another one, whose records it shared; make another tape")
+            running.recorder = self
+        elif outer is self:
+            raise GradientError("this tape is running already; make another one inside it")
+        else:
+            self._outer = cast(GradientTape, outer)
+            self.records, self.reference, self._start = outer.records, outer.reference, len(outer.records)
+            self._wanted, outer.keeps_graph = outer.keeps_graph, True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._outer is not None:
+            self._outer.keeps_graph = self._wanted
         # gradient() inside the block has already stopped a tape that is not persistent.
-        if running.recorder is self:
+        elif running.recorder is self:
             running.recorder = None
 
     def gradient(
@@ -52,6 +70,7 @@ class GradientTape(Recorder):
         output_gradients: Array | float | None = None,
         *,
         unconnected: Literal["raise", "zero"] = "raise",
+        create_graph: bool | None = None,
     ) -> list[Tensor]:
         """The gradient of ``target`` with respect to each of ``sources``, in their order.
 
@@ -63,32 +82,38 @@ class GradientTape(Recorder):
             sources: watched tensors, or values computed inside this tape.
             output_gradients: gradient of some further value with respect to ``target``; same shape.
             unconnected: what a source gets that the target does not depend on: an error, or zeros.
+            create_graph: record the computation of the gradients too, so that they have gradients: on this tape if it
+                is persistent and still running, or on the tape around it. None: if there is one around it.
 
         Raises:
             GradientError: the tape is spent, ``target`` or a source is unknown to it, the target does not depend on a
                 source, a source has another shape than when it was recorded, or an array that went into an operation
-                has been overwritten (of large arrays, a sample is compared).
+                has been overwritten (of large arrays, a sample is compared). With ``create_graph``, also: no tape can
+                record, or a rule computes in a way that none can follow.
             ShapeError: ``output_gradients`` does not have the target's shape.
         """
         if unconnected not in ("raise", "zero"):
             raise SettingError(f"unconnected {unconnected!r} is neither raise nor zero", setting="unconnected")
         if isinstance(sources, np.ndarray):  # would be taken for the sequence of its rows
             raise GradientError("gradient: sources must be a list of tensors, as in tape.gradient(y, [x])")
-        if self._spent:
+        outermost = self._outer or self
+        if self._spent or outermost._spent:
             raise GradientError("this tape has given its gradient already; use GradientTape(persistent=True)")
         end = self._node_of(target, "the target")
         starts = [self._node_of(source, f"source {i}") for i, source in enumerate(sources)]
-        self._refuse_overwritten()
-        seed = _seed(target, output_gradients)
-        gradients: dict[Node, Array] = {end: seed}
-        wanted = self._depending_on(starts)
+        graph = self._creates_graph(create_graph)
+        outermost._refuse_overwritten()
+        kept = self.persistent or outermost is not self
+        records = self.records[self._start :] if kept else self.records
+        seed: Any = _tracked_seed(target, output_gradients) if graph else _seed(target, output_gradients)
+        gradients: dict[Node, Any] = {end: seed}
+        wanted = _depending_on(records, starts)
         if not self.persistent:
             self._spent = True
             if running.recorder is self:
                 running.recorder = None
         keep = set(starts)
 
-        records = list(self.records) if self.persistent else self.records
         # Recording order is already a topological order: no sort, and no recursion limit on deep networks.
         while records:
             record = records.pop()  # dropping a record frees what its VJPs kept
@@ -97,9 +122,9 @@ class GradientTape(Recorder):
                 continue
             if record.output not in keep:
                 del gradients[record.output]
-            for node, vjp in record.edges:
+            for edge, (node, vjp) in enumerate(record.edges):
                 if node in wanted:
-                    share = vjp(gradient)
+                    share = _recorded_share(record, edge, gradient) if graph else vjp(gradient)
                     before = gradients.get(node)
                     # Add, never assign: x * x gives x two gradients.
                     gradients[node] = share if before is None else before + share
@@ -108,7 +133,23 @@ class GradientTape(Recorder):
             for number, gradient in enumerate(found):
                 if gradient is None:
                     raise _unconnected(number, sources[number])
-        return _own(found, sources, seed)
+        return _tracked(found, sources, seed) if graph else _own(found, sources, seed)
+
+    def _creates_graph(self, asked: bool | None) -> bool:
+        """Whether the gradient is to be recorded.
+
+        Raises:
+            GradientError: it is, but it cannot be.
+        """
+        records = running.recorder is (self._outer or self) and (self.persistent or self._outer is not None)
+        if not asked:
+            return asked is None and records and self._outer is not None
+        if not records:
+            raise GradientError(
+                "gradient(create_graph=True) needs a tape that records it: call it inside the with block of a "
+                "GradientTape(persistent=True), or of a tape around this one"
+            )
+        return True
 
     def _node_of(self, tensor: Tensor, role: str) -> Node:
         node = tensor._node if isinstance(tensor, Tensor) else None
@@ -129,18 +170,19 @@ class GradientTape(Recorder):
                     "give the operation a copy, or take the gradient first",
                     operation=operation,
                 )
-        if not self.persistent:
+        if not self.persistent and running.recorder is not self:
             self.operands = []
 
-    def _depending_on(self, starts: Sequence[Node]) -> set[Node]:
-        """The nodes on some path that begins at ``starts``: only these need gradients."""
-        reached = set(starts)
-        for record in self.records:
-            for node, _ in record.edges:
-                if node in reached:
-                    reached.add(record.output)
-                    break
-        return reached
+
+def _depending_on(records: Sequence[Record], starts: Sequence[Node]) -> set[Node]:
+    """The nodes on some path that begins at ``starts``: only these need gradients."""
+    reached = set(starts)
+    for record in records:
+        for node, _ in record.edges:
+            if node in reached:
+                reached.add(record.output)
+                break
+    return reached
 
 
 def _seed(target: Tensor, output_gradients: Any) -> Array:
@@ -157,6 +199,35 @@ def _seed(target: Tensor, output_gradients: Any) -> Array:
             shapes=(seed.shape, target.shape),
         )
     return seed
+
+
+def _tracked_seed(target: Tensor, output_gradients: Any) -> Tensor:
+    """As :func:`_seed`, known to the tape: so is then whatever a VJP, which is linear, makes of it."""
+    if is_tracked((output_gradients,)) and output_gradients.shape == target.shape:
+        given: Tensor = output_gradients.astype(target.dtype)
+        return given
+    return Tensor(_seed(target, output_gradients), watch=True)
+
+
+def _recorded_share(record: Record, edge: int, gradient: Tensor) -> Any:
+    """What the gradient of a record's output gives to one of its inputs, computed by operations that are recorded."""
+    if record.again is None:
+        raise GradientError(
+            f"gradient(create_graph=True): the tape kept no tensors of {record.name}; use GradientTape("
+            "persistent=True), or two tapes, one inside the other",
+            operation=record.name,
+        )
+    try:
+        share = record.again(edge)(gradient)
+    except GradientError as error:
+        raise GradientError(f"the gradient of {record.name} has no gradient: {error}", operation=record.name) from error
+    if not is_tracked((share,)):
+        raise GradientError(
+            f"the gradient of {record.name} has no gradient: its rule leaves the tape, as by np.asarray(g) or "
+            "array[...] = g; give the primitive a form of it that does not (graph=)",
+            operation=record.name,
+        )
+    return share
 
 
 def _unconnected(number: int, source: Tensor) -> GradientError:
@@ -179,13 +250,30 @@ def _own(gradients: Sequence[Array | None], sources: Sequence[Tensor], seed: Arr
     given = {id(seed)}
     for gradient, source in zip(gradients, sources, strict=True):
         if gradient is None:
-            array = np.zeros(source.shape, source.dtype)
+            array = running.constant(np.zeros(source.shape, source.dtype))
         else:
-            if gradient.shape != source.shape:
-                raise GradientError(f"gradient: a source of shape {source.shape} was recorded as {gradient.shape}")
+            _check_shape(gradient, source)
             array = np.asanyarray(gradient, source.dtype)
             if _is_view(array) or id(array) in given:
                 array = array.copy()
             given.add(id(array))
         answers.append(array.view(Tensor))
     return answers
+
+
+def _tracked(gradients: Sequence[Tensor | None], sources: Sequence[Tensor], seed: Tensor) -> list[Tensor]:
+    """Gradients as tensors that the tape follows; none is the seed, which is a source of its own."""
+    answers: list[Tensor] = []
+    for gradient, source in zip(gradients, sources, strict=True):
+        if gradient is None:
+            answers.append(Tensor(np.zeros(source.shape, source.dtype)))
+        else:
+            _check_shape(gradient, source)
+            as_source: Any = gradient.astype if gradient.dtype != source.dtype or gradient is seed else None
+            answers.append(gradient if as_source is None else as_source(source.dtype))
+    return answers
+
+
+def _check_shape(gradient: Array, source: Tensor) -> None:
+    if gradient.shape != source.shape:
+        raise GradientError(f"gradient: a source of shape {source.shape} was recorded as {gradient.shape}")

@@ -36,7 +36,8 @@ class GradientNorms:
     """
 
     def __init__(self, network: Sequential, steps: int) -> None:
-        self._layers = [name.rpartition(".")[0] for name in network.named_parameters()]
+        # Of a layer made of layers the whole is measured.
+        self._layers = [".".join(name.split(".")[:2]) for name in network.named_parameters()]
         self._due = [(2 * i + 1) * steps // (2 * _MEASURED_STEPS) for i in range(_MEASURED_STEPS)]
         self._sums = dict.fromkeys(self._layers, 0.0)
         self._total = 0.0
@@ -111,7 +112,7 @@ def _count(activation: Activation | None, y: Array) -> tuple[str, int, int] | No
             return "saturation", int(np.count_nonzero(1 - y * y < _FLAT_SLOPE_SHARE)), y.size
         case Activation.SIGMOID:
             return "saturation", int(np.count_nonzero(4 * y * (1 - y) < _FLAT_SLOPE_SHARE)), y.size
-        case Activation.SOFTMAX | None:
+        case _:
             return None
 
 

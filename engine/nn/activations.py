@@ -18,6 +18,10 @@ class Activation(StrEnum):
     RELU = "relu"
     LEAKY_RELU = "leaky_relu"
     SOFTMAX = "softmax"
+    GELU = "gelu"
+    SILU = "silu"
+    ELU = "elu"
+    SOFTPLUS = "softplus"
 
 
 def as_activation(activation: Activation | str | None) -> Activation | None:
@@ -54,5 +58,13 @@ def activation_function(activation: Activation | None, negative_slope: float = 0
             return lambda logits: ops.leaky_relu(logits, negative_slope=negative_slope)
         case Activation.SOFTMAX:
             return ops.softmax
+        case Activation.GELU:
+            return ops.gelu
+        case Activation.SILU:
+            return ops.silu
+        case Activation.ELU:
+            return ops.elu
+        case Activation.SOFTPLUS:
+            return ops.softplus
         case _:
             assert_never(activation)

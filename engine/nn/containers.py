@@ -1,4 +1,4 @@
-"""Sequential: layers applied one after the other."""
+"""Layers made of layers: Sequential, one after the other, and Residual, added to their input."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from engine import memory
+from engine import memory, ops
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor, refuse_write
 from engine.errors import CheckpointError, SettingError, ShapeError
-from engine.nn.activations import Activation
+from engine.nn.activations import Activation, activation_function, as_activation
 from engine.nn.dropout import Dropout
-from engine.nn.layer import Layer, OutputLayer, Shape
+from engine.nn.layer import Layer, OutputLayer, Shape, misfit
 from engine.nn.linear import Dense
 from engine.nn.shape import Reshape, as_inputs
 
@@ -26,7 +26,7 @@ class Sequential:
     or (batch, *input_shape), and gives (batch, units), also where its last layer makes images.
 
     Args:
-        layers: the last one must be Dense or Conv2D.
+        layers: the last one must be Dense, Conv2D or Conv2DTranspose.
         input_shape: of one input; images are (height, width, channels). May be left out where the first layer with
             parameters is Dense.
 
@@ -37,7 +37,7 @@ class Sequential:
 
     def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int] | None = None) -> None:
         if not layers or not isinstance(layers[-1], OutputLayer):
-            raise SettingError("Sequential: the last layer must be Dense or Conv2D", setting="layers")
+            raise SettingError("Sequential: the last layer must be Dense, Conv2D or Conv2DTranspose", setting="layers")
         self.layers = list(layers)
         self.last: OutputLayer = layers[-1]
         self.input_shape = _first_shape(layers) if input_shape is None else tuple(input_shape)
@@ -46,6 +46,10 @@ class Sequential:
         _refuse_shared(layers)
         self.inputs = math.prod(self.input_shape)
         self.units = math.prod(self.output_shape)
+
+    def all_layers(self) -> list[Layer]:
+        """The layers, and those inside of layers."""
+        return [inner for layer in self.layers for inner in (layer, *getattr(layer, "layers", ()))]
 
     @property
     def activation(self) -> Activation | None:
@@ -60,11 +64,7 @@ class Sequential:
 
     def named_parameters(self) -> dict[str, Tensor]:
         """Trainable tensors by name, in the order of the layers."""
-        return {
-            f"layers.{number}.{name}": tensor
-            for number, layer in enumerate(self.layers)
-            for name, tensor in layer.parameters.items()
-        }
+        return named(self.layers, "parameters")
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -73,11 +73,7 @@ class Sequential:
 
     def named_buffers(self) -> dict[str, Array]:
         """Running statistics by name, in the order of the layers."""
-        return {
-            f"layers.{number}.{name}": array
-            for number, layer in enumerate(self.layers)
-            for name, array in layer.buffers.items()
-        }
+        return named(self.layers, "buffers")
 
     @property
     def buffers(self) -> list[Array]:
@@ -115,7 +111,7 @@ class Sequential:
         x = self._first_input(x)
         for layer in self.layers[:-1]:
             x = layer(x, training=training, rng=rng)
-        return self.last.logits(x)
+        return self.last.logits(x, training=training)
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and running statistics by name."""
@@ -134,6 +130,65 @@ class Sequential:
 
     def _named_arrays(self) -> dict[str, Array]:
         return {name: np.asarray(array) for name, array in (self.named_parameters() | self.named_buffers()).items()}
+
+
+class Residual:
+    """Layers beside which their input goes on: ``activation(x + layers(x))`` (He et al. 2016, equation 1).
+
+    Parameters are named ``layers.0.weight`` and so on, inside of the layer's own name.
+
+    Args:
+        layers: they must give back the shape that they are given.
+        activation: an Activation or its name; None for none.
+        negative_slope: of leaky_relu, in [0, 1].
+
+    Raises:
+        SettingError: no layers, two that share a parameter, an unknown activation, a slope out of range.
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer], activation: Activation | str | None = None, *, negative_slope: float = 0.2
+    ) -> None:
+        if not layers:
+            raise SettingError("Residual: there are no layers", setting="layers")
+        _refuse_shared(layers)
+        self.layers = list(layers)
+        self.activation = as_activation(activation)
+        self.negative_slope = negative_slope
+        self._activate = activation_function(self.activation, negative_slope)
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Those of the layers."""
+        return named(self.layers, "parameters")
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """Those of the layers."""
+        return named(self.layers, "buffers")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The same."""
+        made = _walk(self.layers, shape, "Residual")[-1]
+        if made != shape:
+            raise misfit("Residual", f"layers that give back what they are given, {shape}", made)
+        return shape
+
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply to a batch."""
+        y = x
+        for layer in self.layers:
+            y = layer(y, training=training, rng=rng)
+        return self._activate(ops.add(x, y))
+
+
+def named(layers: Sequence[Layer], what: str) -> dict[str, Any]:
+    """The parameters, or buffers, of layers as ``layers.0.weight`` and so on, in their order."""
+    return {
+        f"layers.{number}.{name}": value
+        for number, layer in enumerate(layers)
+        for name, value in getattr(layer, what).items()
+    }
 
 
 def _refuse_shared(layers: Sequence[Layer]) -> None:
@@ -163,7 +218,7 @@ def _first_shape(layers: Sequence[Layer]) -> Shape:
     )
 
 
-def _walk(layers: Sequence[Layer], shape: Shape) -> list[Shape]:
+def _walk(layers: Sequence[Layer], shape: Shape, name: str = "Sequential") -> list[Shape]:
     """The shape after each layer."""
     if not shape or min(shape) < 1:
         raise SettingError(f"Sequential: the sizes of input_shape {shape} must be positive", setting="input_shape")
@@ -174,7 +229,7 @@ def _walk(layers: Sequence[Layer], shape: Shape) -> list[Shape]:
             shapes.append(layer.output_shape(shapes[-1]))
         except ShapeError as error:
             raise ShapeError(
-                f"Sequential: {here} does not fit {before}: {error}", operation="Sequential", shapes=error.shapes
+                f"{name}: {here} does not fit {before}: {error}", operation=name, shapes=error.shapes
             ) from error
         before = here
     return shapes[1:]

@@ -1,8 +1,8 @@
-"""The convolutional layer."""
+"""The convolutional layers: Conv2D, and Conv2DTranspose, which enlarges images."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,25 +14,14 @@ from engine.errors import SettingError
 from engine.nn.activations import Activation, activation_function, as_activation
 from engine.nn.initializers import Initializer, glorot_uniform
 from engine.nn.layer import IMAGES, Shape, check_sizes, misfit, reshape_hint
-from engine.ops.convolution import Padding, window
+from engine.nn.spectral import SpectralNorm
+from engine.ops.images.geometry import Padding, transposed_size, window
 
 
-class Conv2D:
-    """A convolution: ``activation(conv2d(x, weight) + bias)`` (LeCun et al. 1989).
+class _Convolutional:
+    """What both have: filters of ``kernel`` x ``kernel`` pixels, a bias, an activation."""
 
-    Args:
-        channels, filters: sizes of the last axis before and after.
-        kernel: rows and columns of each filter.
-        stride: pixels from one position of the filter to the next.
-        padding: ``same`` or ``valid``; see :func:`engine.ops.convolution.window`.
-        activation: an Activation or its name; None for none.
-        initializer: draws weight (kernel, kernel, channels, filters), then bias (filters,).
-        rng: where the initializer draws from.
-        negative_slope: of leaky_relu, in [0, 1].
-
-    Raises:
-        SettingError: a size that is not positive, an unknown padding or activation, a slope out of range.
-    """
+    _convolve: ClassVar[Any]
 
     def __init__(
         self,
@@ -47,10 +36,12 @@ class Conv2D:
         rng: np.random.Generator,
         dtype: DTypeLike = np.float32,
         negative_slope: float = 0.2,
+        spectral_norm: bool = False,
     ) -> None:
-        check_sizes("Conv2D", channels=channels, filters=filters, kernel=kernel, stride=stride)
+        name = type(self).__name__
+        check_sizes(name, channels=channels, filters=filters, kernel=kernel, stride=stride)
         if padding not in ("same", "valid"):
-            raise SettingError(f"Conv2D: padding {padding!r} is neither same nor valid", setting="padding")
+            raise SettingError(f"{name}: padding {padding!r} is neither same nor valid", setting="padding")
         self.channels = channels
         self.filters = filters
         self.kernel = kernel
@@ -60,6 +51,7 @@ class Conv2D:
         self.negative_slope = negative_slope
         self.weight = Tensor(memory.copy(initializer((kernel, kernel, channels, filters), rng, dtype)), watch=True)
         self.bias = Tensor(initializer((filters,), rng, dtype), watch=True)
+        self.spectral = SpectralNorm(filters, rng=rng, dtype=dtype) if spectral_norm else None
         self._activate = activation_function(self.activation, negative_slope)
 
     @property
@@ -69,24 +61,72 @@ class Conv2D:
 
     @property
     def buffers(self) -> dict[str, Array]:
-        """None."""
-        return {}
+        """``spectral``, the vector of the spectral normalization, if there is one."""
+        return {"spectral": self.spectral.vector} if self.spectral else {}
 
     def output_shape(self, shape: Shape) -> Shape:
         """(height, width, channels) becomes (rows, columns, filters)."""
         if len(shape) != 3 or shape[2] != self.channels:
-            raise misfit("Conv2D", f"{IMAGES} of {self.channels} channels", shape, reshape_hint(shape))
-        rows, columns = (window(size, self.kernel, self.stride, self.padding).count for size in shape[:2])
-        return (rows, columns, self.filters)
+            raise misfit(type(self).__name__, f"{IMAGES} of {self.channels} channels", shape, reshape_hint(shape))
+        return (self._side(shape[0]), self._side(shape[1]), self.filters)
+
+    def _side(self, size: int) -> int:
+        """The pixels along a side of the output."""
+        raise NotImplementedError
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` (batch, height, width, channels); gives (batch, rows, columns, filters)."""
-        return self.activate(self.logits(x))
+        return self.activate(self.logits(x, training=training))
 
-    def logits(self, x: Any) -> Any:
+    def normalized_weight(self, *, training: bool = False) -> Any:
+        """The weight that inputs are multiplied by: divided by its largest singular value, if that is asked for."""
+        return self.spectral(self.weight, training=training) if self.spectral else self.weight
+
+    def logits(self, x: Any, *, training: bool = False) -> Any:
         """The layer without its activation."""
-        return ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
+        weight = self.normalized_weight(training=training)
+        return self._convolve(x, weight, self.bias, stride=self.stride, padding=self.padding)
 
     def activate(self, logits: Any) -> Any:
         """The activation alone."""
         return self._activate(logits)
+
+
+class Conv2D(_Convolutional):
+    """A convolution: ``activation(conv2d(x, weight) + bias)`` (LeCun et al. 1989).
+
+    Args:
+        channels, filters: sizes of the last axis before and after.
+        kernel: rows and columns of each filter.
+        stride: pixels from one position of the filter to the next.
+        padding: ``same`` or ``valid``; see :func:`engine.ops.images.geometry.window`.
+        activation: an Activation or its name; None for none.
+        initializer: draws weight (kernel, kernel, channels, filters), then bias (filters,).
+        rng: where the initializer draws from.
+        negative_slope: of leaky_relu, in [0, 1].
+        spectral_norm: divide the weight by its largest singular value (:mod:`engine.nn.spectral`).
+
+    Raises:
+        SettingError: a size that is not positive, an unknown padding or activation, a slope out of range.
+    """
+
+    _convolve: ClassVar[Any] = ops.conv2d
+
+    def _side(self, size: int) -> int:
+        return window(size, self.kernel, self.stride, self.padding).count
+
+
+class Conv2DTranspose(_Convolutional):
+    """What a convolution does backwards: each pixel becomes a patch, ``stride`` pixels from the next (DCGAN, Radford et
+    al. 2016). ``same`` padding makes height and width ``stride`` times as large.
+
+    A kernel that is not a multiple of the stride overlaps unevenly, which shows as a checkerboard (Odena et al. 2016).
+    The arguments are those of :class:`Conv2D`.
+    """
+
+    _convolve: ClassVar[Any] = ops.conv2d_transpose
+
+    def _side(self, size: int) -> int:
+        large = transposed_size(size, self.kernel, self.stride, self.padding)
+        window(large, self.kernel, self.stride, self.padding)  # checks it
+        return large

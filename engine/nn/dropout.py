@@ -10,7 +10,7 @@ from engine import ops
 from engine.autograd.graph import Array
 from engine.errors import SettingError
 from engine.nn.layer import Parameterless, Shape
-from engine.ops.convolution import from_planes
+from engine.ops.images.geometry import from_planes
 
 
 class Dropout(Parameterless):
@@ -48,7 +48,7 @@ class Dropout(Parameterless):
 
 
 def _draw(rng: np.random.Generator, shape: Shape) -> Array:
-    """16 random bits for each number; those of images lie in memory as planes (:mod:`engine.ops.convolution`)."""
+    """16 random bits for each number; those of images lie in memory as planes (:mod:`engine.ops.images.geometry`)."""
     if len(shape) != 4:
         return rng.integers(0, 2**16, shape, np.uint16)
     batch, height, width, channels = shape

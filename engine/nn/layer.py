@@ -56,7 +56,7 @@ class OutputLayer(Layer, Protocol):
     def weight(self) -> Tensor:
         """Its weights, whose dtype is the network's."""
 
-    def logits(self, x: Any) -> Any:
+    def logits(self, x: Any, *, training: bool = False) -> Any:
         """The layer without its activation."""
 
     def activate(self, logits: Any) -> Any:

@@ -13,6 +13,7 @@ from engine.autograd.tensor import Tensor
 from engine.nn.activations import Activation, activation_function, as_activation
 from engine.nn.initializers import Initializer, glorot_uniform
 from engine.nn.layer import Shape, check_sizes, misfit
+from engine.nn.spectral import SpectralNorm
 
 
 class Dense:
@@ -24,6 +25,7 @@ class Dense:
         initializer: draws weight (inputs, units), then bias (units,).
         rng: where the initializer draws from.
         negative_slope: of leaky_relu, in [0, 1].
+        spectral_norm: divide the weight by its largest singular value (:mod:`engine.nn.spectral`).
 
     Raises:
         SettingError: a size that is not positive, an unknown activation, a slope out of range.
@@ -39,6 +41,7 @@ class Dense:
         rng: np.random.Generator,
         dtype: DTypeLike = np.float32,
         negative_slope: float = 0.2,
+        spectral_norm: bool = False,
     ) -> None:
         check_sizes("Dense", inputs=inputs, units=units)
         self.inputs = inputs
@@ -47,6 +50,7 @@ class Dense:
         self.negative_slope = negative_slope
         self.weight = Tensor(memory.copy(initializer((inputs, units), rng, dtype)), watch=True)
         self.bias = Tensor(initializer((units,), rng, dtype), watch=True)
+        self.spectral = SpectralNorm(units, rng=rng, dtype=dtype) if spectral_norm else None
         self._activate = activation_function(self.activation, negative_slope)
 
     @property
@@ -56,8 +60,8 @@ class Dense:
 
     @property
     def buffers(self) -> dict[str, Array]:
-        """None."""
-        return {}
+        """``spectral``, the vector of the spectral normalization, if there is one."""
+        return {"spectral": self.spectral.vector} if self.spectral else {}
 
     def output_shape(self, shape: Shape) -> Shape:
         """(inputs,) becomes (units,)."""
@@ -68,11 +72,15 @@ class Dense:
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` (batch, inputs); gives (batch, units)."""
-        return self.activate(self.logits(x))
+        return self.activate(self.logits(x, training=training))
 
-    def logits(self, x: Any) -> Any:
+    def normalized_weight(self, *, training: bool = False) -> Any:
+        """The weight that inputs are multiplied by: divided by its largest singular value, if that is asked for."""
+        return self.spectral(self.weight, training=training) if self.spectral else self.weight
+
+    def logits(self, x: Any, *, training: bool = False) -> Any:
         """The layer without its activation."""
-        return ops.affine(x, self.weight, self.bias)
+        return ops.affine(x, self.normalized_weight(training=training), self.bias)
 
     def activate(self, logits: Any) -> Any:
         """The activation alone."""

@@ -1,4 +1,4 @@
-"""Batch normalization."""
+"""Normalizing layers: BatchNorm, over the batch, and LayerNorm, within each input."""
 
 from __future__ import annotations
 
@@ -89,3 +89,61 @@ class BatchNorm:
             shift = ops.subtract(self.shift, ops.multiply(self.running_mean, factor))
             y = ops.add(ops.multiply(x, factor), shift)
         return self._activate(y)
+
+
+class LayerNorm:
+    """Layer normalization (Ba et al. 2016), and an activation after it: each input by its own mean and variance.
+
+    They go over all numbers of an input, those of an image over all its pixels and channels; scale and shift are those
+    of the last axis. Of rows that is PyTorch's ``LayerNorm``, of images its ``GroupNorm`` with one group. Training and
+    inference do the same, and an output depends on no other input of the batch.
+
+    Args:
+        features: size of the last axis.
+        activation: an Activation or its name; None for none.
+        epsilon: added to the variance, positive.
+        negative_slope: of leaky_relu, in [0, 1].
+
+    Raises:
+        SettingError: a number out of its range, or an unknown activation.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        activation: Activation | str | None = None,
+        *,
+        epsilon: float = 1e-5,
+        dtype: DTypeLike = np.float32,
+        negative_slope: float = 0.2,
+    ) -> None:
+        check_sizes("LayerNorm", features=features)
+        if not epsilon > 0:
+            raise SettingError(f"LayerNorm: epsilon {epsilon} must be positive", setting="epsilon")
+        self.features = features
+        self.activation = as_activation(activation)
+        self.epsilon = epsilon
+        self.negative_slope = negative_slope
+        self.scale = Tensor(np.ones(features, dtype), watch=True)
+        self.shift = Tensor(np.zeros(features, dtype), watch=True)
+        self._activate = activation_function(self.activation, negative_slope)
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """``scale`` and ``shift`` (features,)."""
+        return {"scale": self.scale, "shift": self.shift}
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """None."""
+        return {}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The same."""
+        if shape[-1:] != (self.features,):
+            raise misfit("LayerNorm", f"{self.features} features in the last axis", shape)
+        return shape
+
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply to ``x`` (batch, ..., features)."""
+        return self._activate(ops.layer_norm(x, self.scale, self.shift, self.epsilon))

@@ -1,4 +1,4 @@
-"""Layers that shrink and enlarge images: MaxPool2D and Upsample2D."""
+"""Layers that shrink and enlarge images: MaxPool2D, AvgPool2D, GlobalAvgPool2D and Upsample2D."""
 
 from __future__ import annotations
 
@@ -10,7 +10,26 @@ from engine import ops
 from engine.nn.layer import IMAGES, Parameterless, Shape, check_sizes, misfit, reshape_hint
 
 
-class MaxPool2D(Parameterless):
+class _WindowPool(Parameterless):
+    """One number of each window of ``size`` x ``size`` pixels; windows lie side by side and must divide the image.
+
+    Raises:
+        SettingError: a size that is not positive.
+    """
+
+    def __init__(self, size: int = 2) -> None:
+        check_sizes(type(self).__name__, size=size)
+        self.size = size
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(height, width, channels) becomes (height / size, width / size, channels)."""
+        if len(shape) != 3 or shape[0] % self.size or shape[1] % self.size:
+            takes = f"{IMAGES} whose height and width are multiples of {self.size}"
+            raise misfit(type(self).__name__, takes, shape, reshape_hint(shape))
+        return (shape[0] // self.size, shape[1] // self.size, shape[2])
+
+
+class MaxPool2D(_WindowPool):
     """The largest of each window of ``size`` x ``size`` pixels; windows lie side by side and must divide the image.
 
     The gradient goes to the first maximum of a window.
@@ -19,20 +38,35 @@ class MaxPool2D(Parameterless):
         SettingError: a size that is not positive.
     """
 
-    def __init__(self, size: int = 2) -> None:
-        check_sizes("MaxPool2D", size=size)
-        self.size = size
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """(height, width, channels) becomes (height / size, width / size, channels)."""
-        if len(shape) != 3 or shape[0] % self.size or shape[1] % self.size:
-            takes = f"{IMAGES} whose height and width are multiples of {self.size}"
-            raise misfit("MaxPool2D", takes, shape, reshape_hint(shape))
-        return (shape[0] // self.size, shape[1] // self.size, shape[2])
-
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` (batch, height, width, channels)."""
         return ops.max_pool2d(x, size=self.size)
+
+
+class AvgPool2D(_WindowPool):
+    """The mean of each window of ``size`` x ``size`` pixels; windows lie side by side and must divide the image.
+
+    Raises:
+        SettingError: a size that is not positive.
+    """
+
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply to ``x`` (batch, height, width, channels)."""
+        return ops.multiply(ops.sum_pool2d(x, size=self.size), 1 / self.size**2)
+
+
+class GlobalAvgPool2D(Parameterless):
+    """The mean of each channel over the whole image: images to rows (Lin et al. 2014, "Network in network")."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(height, width, channels) becomes (channels,)."""
+        if len(shape) != 3:
+            raise misfit("GlobalAvgPool2D", IMAGES, shape, reshape_hint(shape))
+        return (shape[2],)
+
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply to ``x`` (batch, height, width, channels); gives (batch, channels)."""
+        return ops.mean(x, axis=(1, 2))
 
 
 class Upsample2D(Parameterless):

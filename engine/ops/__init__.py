@@ -4,8 +4,7 @@ A NumPy function that :mod:`engine.ops.numpy_functions` does not list is refused
 """
 
 from engine.ops import numpy_functions
-from engine.ops.activations import leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
-from engine.ops.convolution import conv2d
+from engine.ops.activations import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, tanh
 from engine.ops.elementwise import (
     absolute,
     add,
@@ -28,10 +27,11 @@ from engine.ops.elementwise import (
     subtract,
     where,
 )
+from engine.ops.images.convolution import conv2d, conv2d_transpose
+from engine.ops.images.pooling import max_pool2d, sum_pool2d, upsample2d
 from engine.ops.linalg import affine, matmul
 from engine.ops.losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
-from engine.ops.normalization import batch_norm
-from engine.ops.pooling import max_pool2d, upsample2d
+from engine.ops.normalization import batch_norm, layer_norm
 from engine.ops.reductions import max, mean, min, std, sum, var  # noqa: A004 - NumPy's names
 from engine.ops.shape import (
     broadcast_to,
@@ -58,13 +58,17 @@ __all__ = [
     "clip",
     "concatenate",
     "conv2d",
+    "conv2d_transpose",
     "cos",
     "divide",
+    "elu",
     "exp",
     "expand_dims",
     "expm1",
     "flatten",
+    "gelu",
     "getitem",
+    "layer_norm",
     "leaky_relu",
     "log",
     "log1p",
@@ -85,9 +89,11 @@ __all__ = [
     "reshape",
     "sigmoid",
     "sigmoid_cross_entropy",
+    "silu",
     "sin",
     "softmax",
     "softmax_cross_entropy",
+    "softplus",
     "sqrt",
     "square",
     "squared_error",
@@ -96,6 +102,7 @@ __all__ = [
     "std",
     "subtract",
     "sum",
+    "sum_pool2d",
     "swapaxes",
     "tanh",
     "transpose",

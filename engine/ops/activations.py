@@ -6,12 +6,14 @@ fewer passes over memory than its parts would need.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive
+from engine.autograd.tensor import plain
 from engine.errors import SettingError
 
 
@@ -35,7 +37,13 @@ def _sigmoid_back(y: Array, x: Array) -> Vjp:
     return vjp
 
 
-sigmoid = Primitive("sigmoid", _sigmoid, _sigmoid_back, doc="``1 / (1 + exp(-x))``, without overflow.")
+sigmoid = Primitive(
+    "sigmoid",
+    _sigmoid,
+    _sigmoid_back,
+    graph=[lambda y, x: lambda g: g * (y * (1 - y))],
+    doc="``1 / (1 + exp(-x))``, without overflow.",
+)
 
 
 def _tanh_back(y: Array, x: Array) -> Vjp:
@@ -48,7 +56,7 @@ def _tanh_back(y: Array, x: Array) -> Vjp:
     return vjp
 
 
-tanh = Primitive("tanh", np.tanh, _tanh_back)
+tanh = Primitive("tanh", np.tanh, _tanh_back, graph=[lambda y, x: lambda g: g * (1 - y * y)])
 
 
 def _relu(x: Any) -> Any:
@@ -77,10 +85,16 @@ def _leaky_relu_back(y: Array, x: Array, negative_slope: float = 0.2) -> Vjp:
     return vjp
 
 
+def _leaky_relu_graph(y: Any, x: Any, negative_slope: float = 0.2) -> Vjp:
+    slope = _leaky_relu_back(plain(y), x, negative_slope)(np.ones_like(plain(y)))  # a constant, almost everywhere
+    return lambda g: g * slope
+
+
 leaky_relu = Primitive(
     "leaky_relu",
     _leaky_relu,
     _leaky_relu_back,
+    graph=[_leaky_relu_graph],
     doc="``x`` where positive, else ``negative_slope * x``; the slope must lie in [0, 1].",
 )
 
@@ -113,4 +127,71 @@ def _log_softmax_back(y: Array, x: Array, axis: int = -1) -> Vjp:
 
 log_softmax = Primitive(
     "log_softmax", _log_softmax, _log_softmax_back, doc="``log(softmax(x))``, exact where the softmax underflows."
+)
+
+
+def _elu(x: Any) -> Any:
+    return np.where(np.greater(x, 0), x, np.expm1(np.minimum(x, 0)))
+
+
+def _elu_back(y: Any, x: Any) -> Vjp:
+    return lambda g: g * (np.minimum(y, 0) + 1)
+
+
+elu = Primitive("elu", _elu, _elu_back, doc="``x`` where positive, else ``exp(x) - 1`` (Clevert et al. 2016).")
+
+
+def _softplus(x: Any) -> Any:
+    return np.logaddexp(x, 0)
+
+
+softplus = Primitive(
+    "softplus",
+    _softplus,
+    lambda y, x: lambda g: g * sigmoid(x),
+    doc="``log(1 + exp(x))``, without overflow (Dugas et al. 2001); its slope is the sigmoid.",
+)
+
+
+def _silu(x: Any) -> Any:
+    return np.multiply(x, _sigmoid(x))
+
+
+def _silu_back(y: Any, x: Any) -> Vjp:
+    def vjp(g: Any) -> Any:
+        share = sigmoid(x)
+        return g * (share * (1 + x * (1 - share)))
+
+    return vjp
+
+
+silu = Primitive(
+    "silu",
+    _silu,
+    _silu_back,
+    doc="``x sigmoid(x)`` (Hendrycks & Gimpel 2016, section 2; Ramachandran et al. 2017 call it swish).",
+)
+
+_GELU_SCALE, _GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
+
+
+def _gelu(x: Any) -> Any:
+    return np.multiply(x, 0.5 * (1 + np.tanh(_GELU_SCALE * (x + _GELU_CUBIC * (x * x * x)))))
+
+
+def _gelu_back(y: Any, x: Any) -> Vjp:
+    def vjp(g: Any) -> Any:
+        squared = x * x
+        bend = np.tanh(_GELU_SCALE * (x + _GELU_CUBIC * (squared * x)))
+        slope = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * squared)
+        return g * (0.5 * (1 + bend + x * (1 - bend * bend) * slope))
+
+    return vjp
+
+
+gelu = Primitive(
+    "gelu",
+    _gelu,
+    _gelu_back,
+    doc="``x`` times the normal distribution below it, by its formula with tanh (Hendrycks & Gimpel 2016, equation 2).",
 )

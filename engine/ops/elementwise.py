@@ -83,6 +83,53 @@ logaddexp = Primitive(
 )
 
 
+logaddexp2 = Primitive(
+    "logaddexp2",
+    np.logaddexp2,
+    lambda y, a, b: unbroadcast(y, a, lambda g: g * np.exp2(np.subtract(a, y))),
+    lambda y, a, b: unbroadcast(y, b, lambda g: g * np.exp2(np.subtract(b, y))),
+)
+deg2rad = Primitive("deg2rad", np.deg2rad, lambda y, x: lambda g: g * (math.pi / 180))
+rad2deg = Primitive("rad2deg", np.rad2deg, lambda y, x: lambda g: g * (180 / math.pi))
+remainder = Primitive(
+    "remainder",
+    np.remainder,
+    lambda y, a, b: unbroadcast(y, a, lambda g: g),
+    lambda y, a, b: unbroadcast(y, b, lambda g: g * -np.floor(np.true_divide(a, b))),
+    doc="What is left of a by whole parts of b, with the sign of b.",
+)
+fmod = Primitive(
+    "fmod",
+    np.fmod,
+    lambda y, a, b: unbroadcast(y, a, lambda g: g),
+    lambda y, a, b: unbroadcast(y, b, lambda g: g * -np.trunc(np.true_divide(a, b))),
+    doc="What is left of a by whole parts of b, with the sign of a.",
+)
+
+
+def _nan_to_num(x: Any, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+
+
+nan_to_num = Primitive(
+    "nan_to_num",
+    _nan_to_num,
+    lambda y, x, **_: lambda g: np.where(np.isfinite(x), g, 0),
+    doc="Finite numbers for those that are not; there the slope is 0.",
+)
+
+
+def _sinc_slope(y: Any, x: Any) -> Any:
+    """The slope of sin(pi x) / (pi x): near 0 by its series, where the difference below loses its digits."""
+    near = np.less(np.abs(x), 0.01)
+    square_ = math.pi**2 * x * x
+    series = x * (-(math.pi**2) / 3) * (1 - square_ / 10 * (1 - square_ / 28 * (1 - square_ / 54)))
+    return np.where(near, series, (np.cos(math.pi * x) - y) / np.where(near, 1, x))
+
+
+sinc = Primitive("sinc", np.sinc, lambda y, x: lambda g: g * _sinc_slope(y, x))
+
+
 def _power_base(g: Array, a: Any, b: Any) -> Any:
     """``g * b * a ** (b - 1)``, and 0 where b is 0: there the power is constant, even at a = 0."""
     if np.ndim(b) == 0 and b != 0:
@@ -121,6 +168,22 @@ minimum = Primitive(
     np.minimum,
     lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
     lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
+)
+
+
+fmax = Primitive(
+    "fmax",
+    np.fmax,
+    lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
+    lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
+    doc="The larger one, or the one that is a number.",
+)
+fmin = Primitive(
+    "fmin",
+    np.fmin,
+    lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
+    lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
+    doc="The smaller one, or the one that is a number.",
 )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, sum_to_shape
+from engine.autograd.tensor import plain
 from engine.data import check_labels
 from engine.errors import ShapeError
 from engine.ops.activations import log_softmax, sigmoid, softmax
@@ -55,6 +56,7 @@ sigmoid_cross_entropy = Primitive(
     _sigmoid_cross_entropy,
     _sigmoid_cross_entropy_back,
     lambda y, x, target: lambda g: sum_to_shape(np.multiply(x, -g), np.shape(target)),
+    graph=[lambda y, x, target: lambda g: (sigmoid(x) - target) * g],
     doc="""Sum over all entries of ``-t log s(x) - (1 - t) log(1 - s(x))``, s the sigmoid, x the logits.
 
     Computed as ``max(x, 0) - x t + log(1 + exp(-|x|))``, which neither overflows nor takes the log of 0.
@@ -113,10 +115,16 @@ def _softmax_cross_entropy_back(
     return vjp
 
 
+def _softmax_cross_entropy_graph(y: Any, x: Any, labels: Any, label_smoothing: float = 0.0) -> Vjp:
+    target = _smooth_targets(plain(x), plain(labels), label_smoothing)
+    return lambda g: (softmax(x) - target) * g
+
+
 softmax_cross_entropy = Primitive(
     "softmax_cross_entropy",
     _softmax_cross_entropy,
     _softmax_cross_entropy_back,
+    graph=[_softmax_cross_entropy_graph],
     doc="""Sum over rows of ``-log softmax(x)[label]``; x (batch, classes) logits, labels (batch,) in [0, classes).
 
     With label smoothing s the target is ``(1 - s) one_hot + s / classes`` (Szegedy et al. 2016, section 7). With

@@ -36,7 +36,14 @@ def _move_back(y: Array, x: Array, move: Move) -> Vjp:
     return vjp
 
 
-_moved = Primitive("move", _move, _move_back)
+def _move_home(g: Array, shape: tuple[int, ...], move: Move) -> Array:
+    return _move_back(g, np.empty(shape, np.bool_), move)(g)
+
+
+_moved_home = Primitive("move_home", _move_home, lambda y, g, shape, move: lambda h: move(h))
+_moved = Primitive(
+    "move", _move, _move_back, graph=[lambda y, x, move: lambda g: _moved_home(g, shape=x.shape, move=move)]
+)
 
 
 def moving(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,14 +70,14 @@ def splitting(function: Callable[..., Any]) -> Callable[..., Any]:
 _PADS = ("edge", "reflect", "symmetric", "wrap")
 
 
-def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
+def pad(x: Any, pad_width: Any, mode: str = "constant") -> Any:
     """As ``np.pad``, with zeros or in a mode that repeats elements."""
-    if mode in _PADS:
-        return moving(np.pad)(x, pad_width, mode)
-    if mode != "constant" or np.any(np.not_equal(constant_values, 0)):
+    if mode not in ("constant", *_PADS):
         modes = ", ".join(_PADS)
-        raise GradientError(f"np.pad has a gradient for zeros and the modes {modes}, not {mode!r}", operation="np.pad")
-    return moving(np.pad)(x, pad_width)
+        raise GradientError(
+            f"np.pad has a gradient for constants and the modes {modes}, not {mode!r}", operation="np.pad"
+        )
+    return moving(np.pad)(x, pad_width, mode)
 
 
 def sort(x: Any, axis: int | None = -1) -> Any:

@@ -1,4 +1,4 @@
-"""Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167) of the last axis: statistics go over all others.
+"""Normalization of batches (Ioffe & Szegedy 2015, arXiv:1502.03167; the last axis, by all others) and of their rows.
 
 Inside, arrays are *rows*: (channels, all else), a view of matrices and of images that lie in memory as planes.
 """
@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from engine.autograd.graph import Array, Vjp, running
-from engine.autograd.primitive import Primitive
+from engine.autograd.primitive import Primitive, sum_to_shape
 from engine.autograd.tensor import plain
 from engine.errors import DataError, ShapeError
-from engine.ops.convolution import as_matrix, from_planes
+from engine.ops.elementwise import add, divide, multiply, sqrt, square, subtract
+from engine.ops.images.geometry import as_matrix, from_planes
 from engine.ops.linalg import sum_over_rows
+from engine.ops.reductions import mean
 
 
 def _as_rows(x: Array) -> Array:
@@ -40,13 +42,15 @@ def _column(vector: Array) -> Array:
     return np.reshape(vector, (-1, 1))
 
 
-def _normalize(x: Array, scale: Array, shift: Array, centred: Array, inverse: Array) -> Array:
+def _normalize(x: Array, scale: Array, shift: Array, centred: Array, inverse: Array, epsilon: float) -> Array:
     rows = np.multiply(centred, np.multiply(inverse, _column(scale)))
     np.add(rows, _column(shift), out=rows)
     return _from_rows(rows, x.shape)
 
 
-def _normalize_back_input(y: Array, x: Array, scale: Array, shift: Array, centred: Array, inverse: Array) -> Vjp:
+def _normalize_back_input(
+    y: Array, x: Array, scale: Array, shift: Array, centred: Array, inverse: Array, epsilon: float
+) -> Vjp:
     shape, count = x.shape, centred.shape[1]
 
     def vjp(g: Array) -> Array:
@@ -65,8 +69,32 @@ def _normalize_back_input(y: Array, x: Array, scale: Array, shift: Array, centre
     return vjp
 
 
-def _normalize_back_scale(y: Array, x: Array, scale: Array, shift: Array, centred: Array, inverse: Array) -> Vjp:
+def _normalize_back_scale(
+    y: Array, x: Array, scale: Array, shift: Array, centred: Array, inverse: Array, epsilon: float
+) -> Vjp:
     return lambda g: np.multiply(np.vecdot(_as_rows(g), centred), np.reshape(inverse, -1))
+
+
+def _standardize(x: Any, epsilon: float) -> tuple[Any, Any]:
+    """x with mean 0 and variance 1, and what its deviations were multiplied by."""
+    axes = tuple(range(x.ndim - 1))
+    centred = x - np.mean(x, axis=axes, keepdims=True)
+    inverse = 1 / np.sqrt(np.mean(centred * centred, axis=axes, keepdims=True) + epsilon)
+    return centred * inverse, inverse
+
+
+def _graph_input(y: Any, x: Any, scale: Any, shift: Any, centred: Array, inverse: Array, epsilon: float) -> Vjp:
+    def vjp(g: Any) -> Any:
+        standard, factor = _standardize(x, epsilon)
+        axes = tuple(range(x.ndim - 1))
+        mean, pull = (np.mean(part, axis=axes, keepdims=True) for part in (g, g * standard))
+        return scale * factor * (g - mean - standard * pull)
+
+    return vjp
+
+
+def _graph_scale(y: Any, x: Any, scale: Any, shift: Any, centred: Array, inverse: Array, epsilon: float) -> Vjp:
+    return lambda g: sum_to_shape(g * _standardize(x, epsilon)[0], scale.shape)
 
 
 _normalized = Primitive(
@@ -74,7 +102,8 @@ _normalized = Primitive(
     _normalize,
     _normalize_back_input,
     _normalize_back_scale,
-    lambda y, x, scale, shift, centred, inverse: lambda g: np.reshape(_sums(_as_rows(g)), -1),
+    lambda y, x, scale, shift, centred, inverse, epsilon: lambda g: np.reshape(_sums(_as_rows(g)), -1),
+    graph=[_graph_input, _graph_scale, lambda y, x, scale, shift, **_: lambda g: sum_to_shape(g, shift.shape)],
 )
 
 
@@ -104,12 +133,35 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
         raise DataError(f"batch_norm: an empty batch {values.shape} has no mean")
     rows = _as_rows(values)
     share = 1 / rows.shape[1]
-    mean = np.multiply(_sums(rows), share)
-    centred = np.subtract(rows, mean)
+    means = np.multiply(_sums(rows), share)
+    centred = np.subtract(rows, means)
     variance = np.multiply(np.vecdot(centred, centred), share)
     inverse = np.divide(1, np.sqrt(np.add(_column(variance), epsilon)))
-    y = _normalized(x, scale, shift, centred=centred, inverse=inverse)
-    return y, np.reshape(mean, -1), variance
+    y = _normalized(x, scale, shift, centred=centred, inverse=inverse, epsilon=epsilon)
+    return y, np.reshape(means, -1), variance
+
+
+def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> Any:
+    """``scale * (x - mean) / sqrt(variance + epsilon) + shift``, by the statistics of each row of the batch.
+
+    Args:
+        x: (batch, ..., channels); the statistics go over all axes but the first.
+        scale, shift: (channels,).
+
+    Raises:
+        ShapeError: the last axes differ.
+    """
+    if x.ndim < 2 or x.shape[-1:] != scale.shape or scale.shape != shift.shape:
+        raise ShapeError(
+            f"layer_norm: {x.shape} with scale {scale.shape} and shift {shift.shape}: the last axes must be equal",
+            operation="layer_norm",
+            shapes=(x.shape, scale.shape, shift.shape),
+        )
+    axes = tuple(range(1, x.ndim))
+    centred = subtract(x, mean(x, axis=axes, keepdims=True))
+    variance = mean(square(centred), axis=axes, keepdims=True)
+    standard = divide(centred, sqrt(add(variance, epsilon)))
+    return add(multiply(standard, scale), shift)
 
 
 def update_running_average(average: Array, value: Array, momentum: float) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from engine.autograd import numpy_dispatch
 from engine.autograd.tensor import is_tracked, plain, plain_tree
 from engine.errors import GradientError
-from engine.ops import activations, elementwise, linalg, moves, reductions, shape
+from engine.ops import activations, composed, decompositions, elementwise, linalg, moves, reductions, shape
 
 
 def register() -> None:
@@ -66,10 +66,8 @@ def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max:
     return elementwise.clip(x, a_min if min is None else min, a_max if max is None else max)
 
 
-def _norm(x: Any, ord: None = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002 - NumPy's name
-    if ord is not None:
-        raise GradientError("np.linalg.norm has a gradient without ord= only", operation="np.linalg.norm")
-    return reductions.norm(x, axis=axis, keepdims=keepdims)
+def _nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    return elementwise.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
 
 def _outer(a: Any, b: Any) -> Any:
@@ -120,15 +118,18 @@ _ELEMENTWISE: dict[np.ufunc, Any] = {
     getattr(np, name): getattr(elementwise, name)
     for name in (
         *("absolute", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt", "cos"),
-        *("cosh", "divide", "exp", "exp2", "expm1", "hypot", "log", "log10", "log1p", "log2", "logaddexp", "maximum"),
-        *("minimum", "multiply", "negative", "power", "sin", "sinh", "sqrt", "square", "subtract", "tan"),
+        *("cosh", "deg2rad", "divide", "exp", "exp2", "expm1", "fmax", "fmin", "fmod", "hypot", "log", "log10"),
+        *("log1p", "log2", "logaddexp", "logaddexp2", "maximum", "minimum", "multiply", "negative", "power"),
+        *("rad2deg", "remainder", "sin", "sinh", "sqrt", "square", "subtract", "tan"),
     )
 }
 _COMPOSED: dict[np.ufunc, Any] = {
+    np.degrees: elementwise.rad2deg,
     np.fabs: elementwise.absolute,
     np.float_power: _float_power,
     np.matmul: linalg.matmul,
     np.positive: _positive,
+    np.radians: elementwise.deg2rad,
     np.reciprocal: _reciprocal,
     np.tanh: activations.tanh,
     np.vecdot: _vecdot,
@@ -152,37 +153,54 @@ _SPLIT: dict[Any, Any] = {
 _FUNCTIONS: dict[Any, Any] = {
     np.amax: reductions.max,
     np.amin: reductions.min,
+    np.append: composed.append,
     np.atleast_1d: moves.at_least(np.atleast_1d),
     np.atleast_2d: moves.at_least(np.atleast_2d),
     np.atleast_3d: moves.at_least(np.atleast_3d),
     np.broadcast_to: shape.broadcast_to,
     np.clip: _clip,
+    np.column_stack: composed.column_stack,
     np.concatenate: shape.concatenate,
     np.copy: _positive,
+    np.cross: composed.cross,
     np.cumsum: reductions.cumsum,
     np.diff: _diff,
     np.dot: _dot,
-    np.einsum: linalg.einsum,
+    np.einsum: composed.einsum,
     np.expand_dims: shape.expand_dims,
     np.full_like: _full_like,
+    np.gradient: composed.gradient,
     np.hstack: moves.hstack,
     np.inner: _inner,
-    np.linalg.norm: _norm,
+    np.kron: composed.kron,
+    np.linalg.cholesky: decompositions.cholesky,
+    np.linalg.det: decompositions.det,
+    np.linalg.eigh: decompositions.eigh,
+    np.linalg.eigvalsh: decompositions.eigvalsh,
+    np.linalg.inv: decompositions.inv,
+    np.linalg.norm: composed.norm,
+    np.linalg.solve: decompositions.solve,
+    np.linalg.svd: decompositions.svd,
+    np.linspace: composed.linspace,
     np.max: reductions.max,
     np.mean: reductions.mean,
     np.min: reductions.min,
     np.moveaxis: shape.moveaxis,
+    np.nan_to_num: _nan_to_num,
     np.outer: _outer,
-    np.pad: moves.pad,
+    np.pad: composed.pad,
     np.prod: reductions.prod,
     np.ravel: shape.ravel,
     np.reshape: shape.reshape,
+    np.select: composed.select,
+    np.sinc: elementwise.sinc,
     np.sort: moves.sort,
     np.squeeze: shape.squeeze,
     np.stack: shape.stack,
     np.std: reductions.std,
     np.sum: reductions.sum,
     np.swapaxes: shape.swapaxes,
+    np.tensordot: composed.tensordot,
     np.trace: _trace,
     np.transpose: shape.transpose,
     np.var: reductions.var,
@@ -217,7 +235,7 @@ _METHODS: dict[str, Any] = {
 # Comparisons, tests, positions and shapes: constant almost everywhere.
 _NO_GRADIENT: set[Any] = {
     *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
-    *(np.isfinite, np.isinf, np.isnan, np.signbit, np.sign, np.floor, np.ceil, np.trunc, np.rint),
+    *(np.isfinite, np.isinf, np.isnan, np.signbit, np.sign, np.floor, np.floor_divide, np.ceil, np.trunc, np.rint),
     *(np.logical_and, np.logical_or, np.logical_not, np.logical_xor),
     *(np.all, np.any, np.argmax, np.argmin, np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.round),
     *(np.count_nonzero, np.searchsorted, np.allclose, np.array_equal, np.isclose, np.array_equiv),

@@ -143,7 +143,23 @@ def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) ->
     return vjp
 
 
-prod = Primitive("prod", _prod, _prod_back, doc="Product over ``axis``.")
+def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    """As above, with the products of the others one by one: more work, and each a product again."""
+    kept = _kept_shape(x.shape, axis)
+    axes = _axes(axis, x.ndim)
+    order = (*(i for i in range(x.ndim) if i not in axes), *axes)
+
+    def vjp(g: Any) -> Any:
+        moved = np.transpose(x, order)
+        rows = moved.reshape((*moved.shape[: x.ndim - len(axes)], _count(x.shape, axis)))
+        itself = np.eye(rows.shape[-1], dtype=np.bool_)
+        others = np.prod(np.where(itself, np.ones((), x.dtype), np.expand_dims(rows, -2)), axis=-1)
+        return g.reshape(kept) * np.transpose(others.reshape(moved.shape), np.argsort(order))
+
+    return vjp
+
+
+prod = Primitive("prod", _prod, _prod_back, graph=[_prod_graph], doc="Product over ``axis``.")
 
 
 def _cumsum(x: Array, axis: int | None = None) -> Array:

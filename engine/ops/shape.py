@@ -79,7 +79,9 @@ def _take_back(y: Array, x: Array, index: Any) -> Vjp:
     shape = x.shape
 
     def scatter(g: Array) -> Array:
-        gradient = np.zeros(shape, g.dtype)
+        g = np.asanyarray(g)  # NumPy gives a scalar for an array without axes
+        gradient = np.empty_like(g, order="C", shape=shape)
+        gradient[...] = 0
         if _repeats(index):
             np.add.at(gradient, index, g)  # adds for an element that was taken twice, which = would not
         else:
@@ -89,7 +91,17 @@ def _take_back(y: Array, x: Array, index: Any) -> Vjp:
     return scatter
 
 
-_getitem = Primitive("getitem", _take, _take_back)
+def _scatter(g: Array, shape: tuple[int, ...], index: Any) -> Array:
+    return _take_back(g, np.empty(shape, np.bool_), index)(g)
+
+
+_scattered = Primitive("scatter", _scatter, lambda y, g, shape, index: lambda h: h[index])
+_getitem = Primitive(
+    "getitem",
+    _take,
+    _take_back,
+    graph=[lambda y, x, index: lambda g: _scattered(g, shape=x.shape, index=index)],
+)
 
 
 def getitem(x: Any, index: Any) -> Any:

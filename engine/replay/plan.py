@@ -34,7 +34,7 @@ class Plan:
     """What a traced function does, as calls on memory that :meth:`bind` provides.
 
     Args:
-        results: what the function gave back: arrays that the trace knows.
+        results: what the function gave back: arrays that calls have filled, or resident ones.
 
     Attributes:
         calls: with places instead of arrays.
@@ -46,8 +46,6 @@ class Plan:
         for result in results:
             if not trace.knows(result):
                 raise NotReplayableError(f"a result of unknown origin {result.shape}")
-            if trace.is_constant(result):
-                raise NotReplayableError("a result that is a constant: a caller may write into results")
         self.calls = trace.calls
         self._results = [trace.place(result) for result in results]
         self._buffers = [_Buffer(size) for size in trace.sizes]

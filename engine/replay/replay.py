@@ -161,7 +161,7 @@ class Replay:
             trace = Trace([*self._resident, *own], self._changing)
             with _read_only([*self._unchanging, *own]), tracing(trace):
                 answers = step(*map(traced, own), rng=rng and generator)
-                results = [np.asarray(array) for array in answers]
+                results = [trace.result(np.asarray(array)) for array in answers]
                 plan = Plan(trace, results)
         except Exception as error:  # not replayable, or a fault of the step: the plain run says which
             if self._digests([*self._unchanging, *own], None) != kept:  # it would be changed a second time

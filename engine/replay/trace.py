@@ -100,6 +100,14 @@ class Trace:
         self._constants.add(id(whole))
         return array
 
+    def result(self, array: Array) -> Array:
+        """``array`` as a result, which a caller may write into: a constant as a copy of its own."""
+        if not self.is_constant(array):
+            return array
+        out = self.keep(array.copy())
+        self.add(np.copyto, (out, array), {}, out)
+        return out
+
     def is_constant(self, operands: Any) -> bool:
         """Whether all arrays in ``operands`` are constants, and there are some."""
         arrays = list(arrays_in(operands))
@@ -210,7 +218,19 @@ _VIEWS = {
 _SHAPED = {
     *(np.dot, np.inner, np.outer, np.einsum, np.linalg.norm, np.concatenate, np.stack, np.hstack, np.vstack),
     *(np.full_like, np.zeros_like, np.ones_like, np.mean, np.var, np.std, np.prod, np.cumsum, np.trace),
-    *(np.argmax, np.argmin, np.sort, np.argsort, np.clip, np.roll, np.tile, np.tril, np.triu, np.take_along_axis),
+    *(
+        np.argmax,
+        np.argmin,
+        np.sort,
+        np.argsort,
+        np.clip,
+        np.roll,
+        np.tile,
+        np.tril,
+        np.triu,
+        np.take_along_axis,
+        np.where,
+    ),
 }
 """Functions without ``out=`` here, whose results have a shape that follows from shapes and options."""
 

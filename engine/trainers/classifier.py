@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import memory, ops
+from engine.augmentation import Augmentation
 from engine.autograd.graph import Array
 from engine.autograd.tape import GradientTape
 from engine.checkpoint import State
-from engine.data import Examples, ImageData, batch_count, batches, check_labels, draw_shifts, generator_for
-from engine.errors import CheckpointError, DataError, SettingError, ShapeError
+from engine.data import Examples, ImageData, batch_count, batches, check_labels, generator_for
+from engine.errors import CheckpointError, DataError, ShapeError
 from engine.evaluation.diagnostics import GradientNorms, activation_metrics, activations, probe
 from engine.evaluation.metrics import (
     accuracy,
@@ -27,6 +28,7 @@ from engine.evaluation.metrics import (
 from engine.nn.activations import Activation
 from engine.nn.containers import Sequential
 from engine.nn.losses import Loss, mean_gradient_scale, per_image
+from engine.optim.accumulation import Accumulation
 from engine.optim.averaging import AveragedWeights
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
@@ -54,7 +56,7 @@ class ClassifierSamples:
     """The first validation images, and the model's predictions for them.
 
     Attributes:
-        images: uint8 (n, height, width).
+        images: uint8 (n, height, width), in colour (n, height, width, 3).
         labels, predictions: int64 (n,).
         confidences: (n,) in [0, 1]: the model's output for its prediction.
     """
@@ -73,8 +75,9 @@ class ClassifierTrainer:
         schedule: multiplies the optimizer's learning rate, step by step.
         train, validation: images, or rows of a table, with labels.
         seed: with the epoch, the source of all that is random.
-        max_shift: augmentation: each time it is drawn, a training image is shifted at random by up to this many pixels
-            in each direction, and padded with zeros. 0: no shift.
+        max_shift, flip, cutout: what happens at random to a training image each time it is drawn, see
+            :class:`engine.augmentation.Augmentation`.
+        accumulate: batches whose gradients make one update. The last update of an epoch has what batches are left.
         average_decay: validate and predict with an average of the weights (:mod:`engine.optim.averaging`); None: with
             the last weights.
         early_stopping: ends the run when a metric no longer becomes better; None: never.
@@ -101,18 +104,17 @@ class ClassifierTrainer:
         shuffle: bool,
         seed: int,
         max_shift: int = 0,
+        flip: bool = False,
+        cutout: int = 0,
+        accumulate: int = 1,
         average_decay: float | None = None,
         early_stopping: EarlyStopping | None = None,
         dtype: DTypeLike = np.float32,
         replay: bool = True,
     ) -> None:
         loss.check_activation(model.activation)
-        sides = train.images.shape[1:] if isinstance(train, ImageData) else ()
-        if max_shift < 0 or (max_shift and (len(sides) != 2 or max_shift >= min(sides))):
-            raise SettingError(
-                f"max_shift {max_shift} must not be negative, nor move images of {sides} pixels out of sight",
-                setting="max_shift",
-            )
+        self.augmentation = Augmentation(max_shift, flip, cutout)
+        self.augmentation.check(train.sides)
         self._train_labels = _labels(train, model, "training")
         self._validation_labels = _labels(validation, model, "validation")
         self._train_targets = loss.targets(self._train_labels, model.units, dtype)
@@ -126,12 +128,12 @@ class ClassifierTrainer:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
-        self.max_shift = max_shift
         self.dtype = np.dtype(dtype)
         check_dtype(self.dtype, model)
         self.replay = replay
         self.best_accuracy: float | None = None
         self.best_epoch: int | None = None
+        self._accumulation = Accumulation(accumulate, loss.reduction)
         self._average = AveragedWeights(model, average_decay)
         self._progress = Progress(epochs, batch_count(len(train), batch_size), early_stopping)
 
@@ -159,6 +161,7 @@ class ClassifierTrainer:
         replay = Replay([x, *parameters], changing=self.model.buffers, enabled=self.replay)
         while not progress.over:
             progress.underway = True
+            self._accumulation.clear()
             step, total_loss, hits, rate = progress.step, 0.0, 0, 0.0
             norms = GradientNorms(self.model, progress.steps_per_epoch)
             dropout = generator_for(self.seed, "dropout", progress.epoch)
@@ -166,8 +169,8 @@ class ClassifierTrainer:
             for batch in batches(
                 len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
             ):
-                shifts = draw_shifts(augment, len(batch), self.max_shift) if self.max_shift else None
-                inputs = self.train.inputs(batch, self.dtype, x if len(batch) == len(x) else x[: len(batch)], shifts)
+                changes = self.augmentation.draw(augment, len(batch), self.train.sides)
+                inputs = self.train.inputs(batch, self.dtype, x if len(batch) == len(x) else x[: len(batch)], changes)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss says it better
                     loss, outputs, *gradients = replay(self._losses, inputs, self._train_targets[batch], rng=dropout)
                     value = per_image(loss, self.loss.reduction, len(batch))
@@ -175,8 +178,10 @@ class ClassifierTrainer:
                     if norms.is_due(step - progress.step):
                         norms.add(gradients, mean_gradient_scale(self.loss.reduction, len(batch)))
                     rate = self.optimizer.learning_rate * self.schedule(step, progress.steps_per_epoch, progress.steps)
-                    self.optimizer.apply(parameters, gradients, rate)
-                    self._average.update(step)
+                    self._accumulation.add("model", gradients, len(batch))
+                    if self._accumulation.completes(step, progress.steps_per_epoch):
+                        self.optimizer.apply(parameters, self._accumulation.take("model"), rate)
+                        self._average.update(self._accumulation.update_of(step, progress.steps_per_epoch))
                 del gradients  # before the next step makes others
                 step += 1
                 total_loss += value * len(batch)
@@ -185,7 +190,9 @@ class ClassifierTrainer:
 
             progress.check_weights(self.model, step)
             with self._average.in_use():
-                validation_loss, predictions, scores = self._evaluate()
+                validation_loss, predictions, scores = self._evaluate(
+                    self.validation, self._validation_labels, self._validation_targets
+                )
             progress.check_finite("val_loss", validation_loss, step)
             metrics = {
                 "train_loss": total_loss / len(self.train),
@@ -268,27 +275,39 @@ class ClassifierTrainer:
         outputs: Array = forward(x, training=training, rng=rng)
         return outputs
 
-    def _evaluate(self) -> tuple[float, Array, dict[str, float]]:
-        """The loss per validation image, the predictions, and the scores of their probabilities."""
+    def test(self, data: Examples) -> dict[str, float]:
+        """``test_loss`` and ``test_accuracy`` on examples that the training never saw, with the weights as they are.
+
+        Raises:
+            DataError, ShapeError: the examples do not suit the model.
+        """
+        labels = _labels(data, self.model, "test")
+        targets = self.loss.targets(labels, self.model.units, self.dtype)
+        with self._average.in_use():
+            loss, predictions, _ = self._evaluate(data, labels, targets)
+        return {"test_loss": loss, "test_accuracy": accuracy(labels, predictions)}
+
+    def _evaluate(self, data: Examples, labels: Array, all_targets: Array) -> tuple[float, Array, dict[str, float]]:
+        """The loss per example, the predictions, and the scores of their probabilities."""
         total, predictions, likelihood, positive = 0.0, [], 0.0, []
         largest = max(math.prod(shape) for shape in self.model.layer_shapes)
         count = max(1, min(_EVALUATION_BATCH, _EVALUATED_NUMBERS // largest))
-        for start in range(0, len(self.validation), count):
+        for start in range(0, len(data), count):
             part = slice(start, start + count)
-            targets = self._validation_targets[part]
+            targets = all_targets[part]
             with np.errstate(over="ignore", invalid="ignore"):
-                outputs = np.asarray(self._outputs(self.validation.inputs(part, self.dtype), training=False))
+                outputs = np.asarray(self._outputs(data.inputs(part, self.dtype), training=False))
                 loss = self.loss(outputs, targets)
             total += per_image(loss, self.loss.reduction, len(targets)) * len(targets)
             predictions.append(outputs.argmax(axis=1))
             probabilities = self._probabilities(outputs)
-            likelihood += float(np.sum(log_likelihoods(self._validation_labels[part], probabilities)))
+            likelihood += float(np.sum(log_likelihoods(labels[part], probabilities)))
             if self.model.units == 2:
                 positive.append(probabilities[:, 1])
-        scores = {"val_log_loss": -likelihood / len(self.validation)}
+        scores = {"val_log_loss": -likelihood / len(data)}
         if positive:
-            scores["val_roc_auc"] = roc_auc(self._validation_labels, np.concatenate(positive))
-        return total / len(self.validation), np.concatenate(predictions), scores
+            scores["val_roc_auc"] = roc_auc(labels, np.concatenate(positive))
+        return total / len(data), np.concatenate(predictions), scores
 
     def _probabilities(self, outputs: Array) -> Array:
         """What the model's outputs, or its logits, say of each class: (n, classes) in [0, 1]."""

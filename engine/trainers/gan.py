@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from engine import memory, ops
+from engine import memory
 from engine.autograd.graph import Array
-from engine.autograd.tape import GradientTape
 from engine.checkpoint import State
-from engine.data import ImageData, batch_count, batches, generator_for
+from engine.data import ImageData, batch_count, batches, generator_for, one_hot
 from engine.errors import DataError, SettingError, ShapeError
 from engine.evaluation.diagnostics import (
     PROBE_IMAGES,
@@ -24,13 +22,18 @@ from engine.evaluation.diagnostics import (
     sample_diversity,
 )
 from engine.nn.containers import Sequential
-from engine.nn.losses import BinaryCrossEntropy, Reduction, mean_gradient_scale, per_image
+from engine.nn.losses import Reduction, mean_gradient_scale, per_image
+from engine.optim.accumulation import Accumulation
 from engine.optim.averaging import AveragedWeights
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
 from engine.replay import Replay
 from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
+from engine.trainers.gan_inputs import JudgedImages, Latent, as_labels, classes_of, with_classes
+from engine.trainers.gan_losses import AdversarialLosses, GanLoss, as_loss
+from engine.trainers.gan_steps import GanSteps, Penalties
 from engine.trainers.progress import (
+    Means,
     Progress,
     check_dtype,
     check_parts,
@@ -41,49 +44,33 @@ from engine.trainers.progress import (
 )
 from engine.trainers.reports import BatchDone, EpochDone
 
-
-@dataclass(frozen=True, slots=True)
-class Latent:
-    """The noise that a generator starts from.
-
-    Attributes:
-        dim: numbers for one image.
-        distribution: ``uniform`` in [-1, 1], or standard ``normal``.
-    """
-
-    dim: int
-    distribution: Literal["uniform", "normal"] = "uniform"
-
-    def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise SettingError(f"latent: dim {self.dim} must be positive", setting="dim")
-        if self.distribution not in ("uniform", "normal"):
-            raise SettingError(
-                f"latent: distribution {self.distribution!r} is neither uniform nor normal", setting="distribution"
-            )
-
-    def draw(self, rng: np.random.Generator, count: int, dtype: DTypeLike) -> Array:
-        """Noise for ``count`` images: (count, dim)."""
-        shape = (count, self.dim)
-        noise = rng.uniform(-1, 1, shape) if self.distribution == "uniform" else rng.standard_normal(shape)
-        return noise.astype(dtype)
+_SKIPS, _REPEATS, _BOTH = "generator", "discriminator", "both"
+"""Which networks learn in a step."""
 
 
 class GanTrainer:
-    """Trains a generator against a discriminator (Goodfellow et al. 2014, with the non-saturating generator loss).
+    """Trains a generator against a discriminator (Goodfellow et al. 2014).
 
     Both losses of a step come from one pass of the discriminator over the fakes: both gradients are those of the
-    weights before the step, and the generator is updated first. The discriminator's loss is the mean of its real and
-    its fake part.
+    weights before the step, and the generator is updated first.
 
     Args:
-        generator: (batch, latent.dim) to (batch, pixels), in the range of ``train.scale``.
-        discriminator: (batch, pixels) to (batch, 1), ending with a sigmoid: how real an image looks.
+        generator: (batch, latent.dim) to (batch, pixels), in the range of ``train.scale``; of a conditional GAN, from
+            (batch, latent.dim + classes).
+        discriminator: (batch, pixels) to (batch, 1): how real an image looks; for packs, or images with classes, from
+            what :class:`~engine.trainers.gan_inputs.JudgedImages` makes. Its last activation follows the loss.
         g_schedule, d_schedule: multiply the learning rates of the two optimizers, step by step.
+        loss: what both minimize (:class:`~engine.trainers.gan_losses.GanLoss`).
         reduction: ``sum`` takes the gradients of the sum over the batch; reported losses are means either way.
         skip_every: do not update the discriminator in steps i with ``i % skip_every == 0``, i counting from 0 over
             the whole run. None: update it always.
+        critic_steps: update the generator in every so-manieth step only.
         label_smoothing: s; the target for real images is 1 - s (one-sided, Salimans et al. 2016, section 3.4).
+        gradient_penalty, r1: weights of the penalties (:class:`~engine.trainers.gan_steps.Penalties`).
+        pack: images that the discriminator judges together.
+        conditional: both networks are told the class of each image.
+        accumulate: batches whose gradients make one update; a step is then so many batches. The last update of an
+            epoch has what batches are left.
         seed: with the epoch, the source of all that is random.
         average_decay: make samples with an average of the generator's weights (:mod:`engine.optim.averaging`);
             None: with the last weights.
@@ -92,7 +79,8 @@ class GanTrainer:
 
     Raises:
         ShapeError: the networks, the latent space and the images do not fit.
-        SettingError: the discriminator does not end with one sigmoid, or a number is out of range.
+        SettingError: the discriminator does not end as its loss needs it, a number is out of range, or two settings
+            exclude each other.
     """
 
     def __init__(
@@ -111,28 +99,42 @@ class GanTrainer:
         shuffle: bool,
         seed: int,
         reduction: Reduction = "mean",
+        loss: GanLoss | str = GanLoss.BINARY_CROSS_ENTROPY,
         skip_every: int | None = None,
+        critic_steps: int = 1,
         label_smoothing: float = 0.0,
+        gradient_penalty: float = 0.0,
+        r1: float = 0.0,
+        pack: int = 1,
+        conditional: bool = False,
+        accumulate: int = 1,
         average_decay: float | None = None,
         early_stopping: EarlyStopping | None = None,
         dtype: DTypeLike = np.float32,
         replay: bool = True,
     ) -> None:
-        sizes = (generator.inputs, generator.units, discriminator.inputs, discriminator.units)
-        if sizes != (latent.dim, train.features, train.features, 1):
+        self.classes = classes_of(train) if conditional else 0
+        sizes = (generator.inputs, generator.units, discriminator.units)
+        if sizes != (latent.dim + self.classes, train.features, 1):
             raise ShapeError(
-                f"generator {sizes[0]} -> {sizes[1]} and discriminator {sizes[2]} -> {sizes[3]} do not fit "
-                f"{latent.dim} latent numbers, images of {train.features} pixels and one probability"
+                f"generator {sizes[0]} -> {sizes[1]} and discriminator {discriminator.inputs} -> {sizes[2]} do not fit "
+                f"{latent.dim + self.classes} latent numbers, images of {train.features} pixels and one probability"
             )
+        self._judged = JudgedImages(discriminator.input_shape, train.features, pack, self.classes)
         if skip_every is not None and skip_every < 2:
             raise SettingError(
                 f"skip_every {skip_every} would never update the discriminator; it must be at least 2",
                 setting="skip_every",
             )
-        if not 0 <= label_smoothing < 1:
-            raise SettingError(f"label_smoothing {label_smoothing} is not in [0, 1)", setting="label_smoothing")
-        self._loss = BinaryCrossEntropy(reduction)
-        self._loss.check_activation(discriminator.activation)
+        if critic_steps < 1 or (critic_steps > 1 and skip_every is not None):
+            raise SettingError(
+                f"critic_steps {critic_steps} must be positive, and 1 where skip_every is given", setting="critic_steps"
+            )
+        self._losses = AdversarialLosses(as_loss(loss), reduction, label_smoothing)
+        self._losses.check_activation(discriminator.activation)
+        penalties = Penalties(gradient_penalty, r1)
+        self._steps = GanSteps(generator, discriminator, self._losses, self._judged, penalties)
+        self._accumulation = Accumulation(accumulate, reduction)
         self.generator = generator
         self.discriminator = discriminator
         self.g_optimizer = g_optimizer
@@ -145,7 +147,7 @@ class GanTrainer:
         self.shuffle = shuffle
         self.seed = seed
         self.skip_every = skip_every
-        self.label_smoothing = label_smoothing
+        self.critic_steps = critic_steps
         self.dtype = np.dtype(dtype)
         check_dtype(self.dtype, generator, discriminator)
         self.replay = replay
@@ -165,8 +167,8 @@ class GanTrainer:
     def run(self) -> Iterator[BatchDone | EpochDone]:
         """Train from the first unfinished epoch to the last, or to an early stop. Leaving the loop cancels.
 
-        The metrics are means over the epoch's images; ``d_loss`` and ``d_real`` over the steps that update the
-        discriminator, since the others do not show it real images.
+        The metrics are means over the epoch's images; ``d_loss``, ``d_real`` and ``d_penalty`` over the steps that
+        update the discriminator, since the others do not show it real images.
 
         Raises:
             DivergedError: a loss, or after an epoch a weight, is not finite.
@@ -174,7 +176,8 @@ class GanTrainer:
         """
         progress = self._progress
         progress.require_whole_epoch("run")
-        reals = memory.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
+        largest = len(self._judged.whole_packs(np.arange(min(self.batch_size, len(self.train)))))
+        reals = memory.empty((largest, self.train.features), self.dtype)
         replay = Replay(
             [reals, *self.generator.parameters, *self.discriminator.parameters],
             changing=[*self.generator.buffers, *self.discriminator.buffers],
@@ -182,7 +185,8 @@ class GanTrainer:
         )
         while not progress.over:
             progress.underway = True
-            step, means, rate = progress.step, _Means(), 0.0
+            self._accumulation.clear()
+            step, means, rate = progress.step, Means(), 0.0
             norms = [
                 GradientNorms(network, progress.steps_per_epoch) for network in (self.generator, self.discriminator)
             ]
@@ -191,19 +195,24 @@ class GanTrainer:
             for batch in batches(
                 len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
             ):
+                batch = self._judged.whole_packs(batch)
                 noise = self.latent.draw(latent, len(batch), self.dtype)
+                if self.classes:
+                    noise = with_classes(noise, latent.integers(0, self.classes, len(batch)), self.classes)
                 position = (step, progress.steps_per_epoch, progress.steps)
                 rate = self.g_optimizer.learning_rate * self.g_schedule(*position)
                 d_rate = self.d_optimizer.learning_rate * self.d_schedule(*position)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the losses says it better
-                    if self.skip_every is None or step % self.skip_every != 0:
-                        part = reals if len(batch) == len(reals) else reals[: len(batch)]
-                        inputs = self.train.inputs(batch, self.dtype, out=part)
-                        losses = replay(self._both_losses, noise, inputs, rng=dropout)
+                    learning = self._learning(step)
+                    if learning == _SKIPS:
+                        losses = replay(self._steps.generator_step, noise, rng=dropout)
                     else:
-                        losses = replay(self._generator_loss, noise, rng=dropout)
-                    self._update(losses, len(batch), step, means, norms, rate, d_rate)
-                    self._average.update(step)
+                        part = reals if len(batch) == len(reals) else reals[: len(batch)]
+                        inputs = [self.train.inputs(batch, self.dtype, out=part), *self._given_classes(batch)]
+                        both = learning == _BOTH
+                        of = self._steps.both_steps if both else self._steps.discriminator_step
+                        losses = replay(of, noise, *inputs, rng=dropout)
+                    self._update(learning, losses, step, means, norms, rate, d_rate)
                 del losses  # with the gradients, before the next step makes others
                 step += 1
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
@@ -212,67 +221,66 @@ class GanTrainer:
             progress.check_weights(self.discriminator, step, "discriminator.")
             yield progress.finish_epoch(means.result() | {"learning_rate": rate} | self._diagnostics(norms))
 
-    def _generator_loss(self, noise: Array, *, rng: np.random.Generator | None) -> list[Array]:
-        """The generator's loss, the logits of the fakes, and the gradients of the generator."""
-        with GradientTape(verify=False) as tape:
-            fake_logits = self.discriminator.logits(
-                self.generator(noise, training=True, rng=rng), training=True, rng=rng
-            )
-            loss = self._loss(fake_logits, 1.0)
-        return _arrays(loss, fake_logits, *tape.gradient(loss, self.generator.parameters))
+    def _learning(self, step: int) -> str:
+        """Which networks learn in a step."""
+        update = self._accumulation.update_of(step, self._progress.steps_per_epoch)
+        if self.skip_every is not None and update % self.skip_every == 0:
+            return _SKIPS
+        return _BOTH if (update + 1) % self.critic_steps == 0 else _REPEATS
 
-    def _both_losses(self, noise: Array, reals: Array, *, rng: np.random.Generator | None) -> list[Array]:
-        """As :meth:`_generator_loss`, then the discriminator's loss, the logits of the reals, and its gradients."""
-        with GradientTape(persistent=True, verify=False) as tape:
-            fake_logits = self.discriminator.logits(
-                self.generator(noise, training=True, rng=rng), training=True, rng=rng
-            )
-            g_loss = self._loss(fake_logits, 1.0)
-            real_logits = self.discriminator.logits(reals, training=True, rng=rng)
-            d_loss = ops.multiply(
-                ops.add(self._loss(real_logits, 1.0 - self.label_smoothing), self._loss(fake_logits, 0.0)), 0.5
-            )
-        # Each gradient walks only the records between its loss and its own weights.
-        g_gradients = tape.gradient(g_loss, self.generator.parameters)
-        d_gradients = tape.gradient(d_loss, self.discriminator.parameters)
-        return _arrays(g_loss, fake_logits, *g_gradients, d_loss, real_logits, *d_gradients)
+    def _given_classes(self, batch: Array) -> list[Array]:
+        """The classes of real images, as a conditional discriminator is given them."""
+        if not self.classes or self.train.labels is None:
+            return []
+        return [one_hot(self.train.labels[batch], self.classes, self.dtype)]
 
     def _update(
         self,
+        learning: str,
         losses: Sequence[Array],
-        batch: int,
         step: int,
-        means: _Means,
+        means: Means,
         norms: Sequence[GradientNorms],
         g_rate: float,
         d_rate: float,
     ) -> None:
-        """Report the losses, and update the networks whose gradients are given: the generator first."""
-        parts = (
-            (self.generator, self.g_optimizer, g_rate, "g_loss", "d_fake", norms[0]),
-            (self.discriminator, self.d_optimizer, d_rate, "d_loss", "d_real", norms[1]),
-        )
-        updates = []
-        for network, optimizer, rate, loss_name, probability_name, measured in parts:
-            if not losses:
-                break
-            parameters = network.parameters
-            loss, logits, *rest = losses
-            gradients, losses = rest[: len(parameters)], rest[len(parameters) :]
-            self._report(means, loss_name, loss, batch, step)
-            means.add(probability_name, _mean_probability(logits), batch)
+        """Report the losses of a step, add up its gradients, and update the networks: the generator first."""
+        given, rows = list(losses), len(losses[0 if learning == _REPEATS else 1])
+        parts = []
+        if learning == _REPEATS:
+            means.add("d_fake", self._losses.probability(given.pop(0)), rows)
+        else:
+            parts.append((self.generator, self.g_optimizer, g_rate, "g_loss", "d_fake", norms[0]))
+        if learning != _SKIPS:
+            parts.append((self.discriminator, self.d_optimizer, d_rate, "d_loss", "d_real", norms[1]))
+        for network, _, _, loss_name, probability_name, measured in parts:
+            loss, logits = given.pop(0), given.pop(0)
+            self._report(means, loss_name, loss, rows, step)
+            means.add(probability_name, self._losses.probability(logits), rows)
+            if network is self.discriminator and self._steps.penalties:
+                self._report(means, "d_penalty", given.pop(0), rows, step)
+            count = len(network.parameters)
+            gradients, given = given[:count], given[count:]
             if measured.is_due(step - self._progress.step):
-                measured.add(gradients, mean_gradient_scale(self._loss.reduction, batch))
-            updates.append((optimizer, parameters, gradients, rate))
-        for optimizer, parameters, gradients, rate in updates:
-            optimizer.apply(parameters, gradients, rate)
+                measured.add(gradients, mean_gradient_scale(self._losses.reduction, rows))
+            self._accumulation.add(network, gradients, rows)
+        steps_per_epoch = self._progress.steps_per_epoch
+        if self._accumulation.completes(step, steps_per_epoch):
+            for network, optimizer, rate, *_ in parts:
+                optimizer.apply(network.parameters, self._accumulation.take(network), rate)
+            if learning != _REPEATS:
+                self._average.update(self._accumulation.update_of(step, steps_per_epoch) // self.critic_steps)
 
     def _diagnostics(self, norms: Sequence[GradientNorms]) -> dict[str, float]:
         """What the epoch did to the inside of the networks (:mod:`engine.evaluation.diagnostics`)."""
-        noise = self.latent.draw(generator_for(self.seed, "probe"), PROBE_IMAGES, self.dtype)
-        reals = self.train.inputs(probe(self.train), self.dtype)
+        noise = self.draw_noise(generator_for(self.seed, "probe"), PROBE_IMAGES)
+        looked_at = probe(self.train)
+        reals = self.train.inputs(looked_at, self.dtype)
         made = activations(self.generator, noise)
-        evaluated = activations(self.discriminator, np.concatenate([reals, made[-1]]))
+        given = self._given_classes(looked_at)
+        noise_classes = [noise[:, -self.classes :]] if given else []
+        judged = [self._whole_packs(reals, *given), self._whole_packs(made[-1], *noise_classes)]
+        evaluated = activations(self.discriminator, np.concatenate(judged))
         return (
             norms[0].metrics("g_", "generator.")
             | norms[1].metrics("d_", "discriminator.")
@@ -281,10 +289,14 @@ class GanTrainer:
             | {"sample_diversity": sample_diversity(made[-1], reals)}
         )
 
-    def _report(self, means: _Means, name: str, loss: Array, batch: int, step: int) -> None:
-        value = per_image(loss, self._loss.reduction, batch)
+    def _whole_packs(self, images: Array, *classes: Array) -> Array:
+        chosen = self._judged.whole_packs(np.arange(len(images)))
+        return np.asarray(self._judged(images[chosen], *(rows[chosen] for rows in classes)))
+
+    def _report(self, means: Means, name: str, loss: Array, rows: int, step: int) -> None:
+        value = per_image(loss, self._losses.reduction, rows)
         self._progress.check_finite(name, value, step)
-        means.add(name, value, batch)
+        means.add(name, value, rows)
 
     def state_dict(self) -> State:
         """Weights, optimizers, epoch: enough to continue with the same bits.
@@ -328,22 +340,33 @@ class GanTrainer:
         parts = ["optimizer.generator.", "optimizer.discriminator."]
         return parts if self._average.decay is None else [*parts, "generator.training.layers."]
 
-    def samples(self, count: int) -> Array:
-        """Images uint8 (count, height, width) from noise that is the same in every epoch."""
-        return self.generate(self.latent.draw(generator_for(self.seed, "samples"), count, self.dtype))
+    def draw_noise(self, rng: np.random.Generator, count: int, labels: Any = None) -> Array:
+        """What the generator makes ``count`` images of: noise, and the classes in turn, or those of ``labels``."""
+        noise = self.latent.draw(rng, count, self.dtype)
+        return with_classes(noise, as_labels(labels, count, self.classes), self.classes) if self.classes else noise
 
-    def generate(self, latent: Any) -> Array:
-        """Images uint8 (count, height, width) from ``latent`` (count, dim).
+    def samples(self, count: int) -> Array:
+        """Images uint8 (count, *shape of an image) from noise that is the same in every epoch."""
+        return self.generate(self.draw_noise(generator_for(self.seed, "samples"), count))
+
+    def generate(self, latent: Any, labels: Any = None) -> Array:
+        """Images uint8 (count, *shape of an image) from ``latent`` (count, dim).
+
+        Args:
+            latent: noise; of a conditional GAN, also what :meth:`draw_noise` gives.
+            labels: of a conditional GAN: the class of all images, or of each; None takes the classes in turn.
 
         Raises:
             ShapeError: it has another shape.
-            DataError: it is not of finite numbers.
+            DataError: it is not of finite numbers, or labels are not classes.
         """
         try:
             noise = np.asarray(latent, self.dtype)
         except (TypeError, ValueError) as error:
             raise DataError(f"generate: latent is not an array of numbers: {error}") from error
-        if noise.ndim != 2 or noise.shape[1] != self.latent.dim:
+        if self.classes and noise.ndim == 2 and noise.shape[1] == self.latent.dim:
+            noise = with_classes(noise, as_labels(labels, len(noise), self.classes), self.classes)
+        if noise.ndim != 2 or noise.shape[1] != self.generator.inputs:
             raise ShapeError(
                 f"generate: latent {noise.shape}, but it must be (count, {self.latent.dim})",
                 operation="generate",
@@ -353,26 +376,3 @@ class GanTrainer:
             raise DataError(f"generate: latent {noise.shape} holds values that are not finite")
         with self._average.in_use():
             return self.train.to_bytes(self.generator(noise))
-
-
-def _arrays(*tensors: Any) -> list[Array]:
-    return [np.asarray(tensor) for tensor in tensors]
-
-
-def _mean_probability(logits: Array) -> float:
-    return float(np.mean(ops.sigmoid(np.asarray(logits))))
-
-
-class _Means:
-    """Means of an epoch, each weighed by batch size."""
-
-    def __init__(self) -> None:
-        self._totals: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, name: str, value: float, count: int) -> None:
-        self._totals[name] = self._totals.get(name, 0.0) + value * count
-        self._counts[name] = self._counts.get(name, 0) + count
-
-    def result(self) -> dict[str, float]:
-        return {name: total / self._counts[name] for name, total in self._totals.items()}

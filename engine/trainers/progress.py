@@ -194,3 +194,20 @@ def _keep_freed_memory() -> None:
     both of its thresholds by itself (mallopt(3), M_MMAP_THRESHOLD). Elsewhere this does nothing.
     """
     np.empty(2**24, np.uint8)  # never touched, so it takes no memory
+
+
+class Means:
+    """Means of an epoch, each weighed by batch size."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, name: str, value: float, count: int) -> None:
+        """Add a value that is the mean over ``count`` images."""
+        self._totals[name] = self._totals.get(name, 0.0) + value * count
+        self._counts[name] = self._counts.get(name, 0) + count
+
+    def result(self) -> dict[str, float]:
+        """The mean of each."""
+        return {name: total / self._counts[name] for name, total in self._totals.items()}

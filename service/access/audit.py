@@ -1,4 +1,4 @@
-"""Who did what: rows that are added with what they tell of, in its transaction, and never changed."""
+"""The audit log: each entry is written in the transaction of the action it records, and never changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ADD: Final = AUDIT.insert().values(at_ms=now_ms())
 
 
 class AuditAction(StrEnum):
-    """What can have been done."""
+    """The actions that are recorded."""
 
     SUBMIT = "submit"
     FORK = "fork"
@@ -41,22 +41,22 @@ class AuditAction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """On whose behalf something is done, and by which request."""
+    """The owner and key that an action is attributed to, and the request that caused it."""
 
     owner: str | None = None
     key_id: str | None = None
     address: str | None = None
     request_id: str | None = None
     recorded: list[dict[str, Any]] = field(default_factory=list)
-    """What was recorded, for the log, which is written once the transaction is over."""
+    """Entries recorded so far; the request log repeats them after the transaction."""
 
 
 def record(session: Session, by: Actor | None, action: AuditAction, subject: str | None, **detail: Any) -> None:
-    """Add a row, if somebody is named.
+    """Add an entry to the audit log; without an actor, nothing.
 
     Args:
         subject: the id of the job, key or session, or the name of the dataset.
-        detail: further facts; nothing secret.
+        detail: further facts, without secrets.
     """
     if by is None:
         return
@@ -74,10 +74,10 @@ def read(
     before: int | None = None,
     limit: int = 100,
 ) -> Sequence[AuditEntry]:
-    """Rows, the newest first; ``None`` means any.
+    """Entries, newest first; ``None`` means any.
 
     Args:
-        before: only rows with a lower ``id``.
+        before: only entries with a lower ``id``.
     """
     query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
     for column, value in ((AuditEntry.owner, owner), (AuditEntry.action, action), (AuditEntry.subject, subject)):

@@ -1,7 +1,7 @@
 """The hash chain over the audit log: how a seal's digest is computed, and how a log is verified against its seals.
 
-Nothing here reads a database: ``verify`` takes a stream of entries and seals, from ``audit_seals`` or from an exported
-file. In the stream, the entries of a seal come right before it, and those that no seal covers yet come last.
+No database access here: ``verify`` takes a stream of entries and seals, from ``audit_seals`` or from an exported file.
+In the stream, a seal follows the entries that it covers; unsealed entries come last.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 GENESIS: Final = "0" * 64
-"""What takes the place of a previous digest in the first seal."""
+"""The previous digest of the first seal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ Item = Entry | Seal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What verifying a log found."""
+    """The result of verifying a log."""
 
     seals: int = 0
     entries: int = 0
@@ -53,20 +53,20 @@ class Verification:
     removed_entries: int = 0
     """Entries that retention removed, by the counts in their seals."""
     oldest_ms: int | None = None
-    """When the first entry that is there was written. Whether retention was to remove what came before, the chain does
-    not tell: compare with the retention period."""
+    """When the oldest remaining entry was written. Compare it with the retention period: the chain cannot tell whether
+    retention was due to remove the entries before it."""
     unsealed: int = 0
-    """Entries after the last seal: nothing protects these yet."""
+    """Entries after the last seal, which are not protected yet."""
     unsealed_since_ms: int | None = None
     """When the first unsealed entry was written."""
     head: str | None = None
     """Digest of the last seal."""
     fault: str | None = None
-    """The first thing that does not match; the counts stop there."""
+    """The first mismatch; the counts stop there."""
 
 
 class Range:
-    """Entries that become a seal."""
+    """Collects the entries of the next seal."""
 
     def __init__(self, previous: str) -> None:
         self.previous = previous
@@ -75,14 +75,14 @@ class Range:
         self.first_id = self.last_id = 0
 
     def add(self, entry: Entry) -> None:
-        """Add the next entry; ids rise."""
+        """Add the next entry. Ids must increase."""
         self._sha256.update(_canonical(entry.columns))
         self.first_id = self.first_id if self.count else entry.id
         self.last_id = entry.id
         self.count += 1
 
     def seal(self, number: int, created_ms: int) -> Seal:
-        """The seal over what was added."""
+        """The seal over the added entries."""
         made = Seal(
             id=number,
             first_id=self.first_id,
@@ -96,7 +96,7 @@ class Range:
 
 
 def link_digest(previous: str, seal: Seal) -> str:
-    """What a seal's digest must be. Needs no entries, so that the chain can be recomputed after their removal.
+    """The digest that a seal must have. It depends on no entries, so the chain can be verified after their removal.
 
     Args:
         previous: the digest of the seal before it.
@@ -109,7 +109,7 @@ def verify(items: Iterable[Item], *, head: str | None = None) -> Verification:
     """Recompute the chain up to the first fault.
 
     Args:
-        head: a digest that was printed earlier and kept elsewhere; one of the seals must have it.
+        head: the digest of an earlier seal, kept outside the database; one of the seals must have it.
     """
     verifier = _Verifier(head)
     try:
@@ -117,7 +117,7 @@ def verify(items: Iterable[Item], *, head: str | None = None) -> Verification:
             verifier.add(item)
         return verifier.end()
     except _Mismatch as mismatch:
-        return replace(verifier.found, fault=str(mismatch))
+        return replace(verifier.result, fault=str(mismatch))
 
 
 class _Mismatch(Exception):
@@ -126,7 +126,7 @@ class _Mismatch(Exception):
 
 class _Verifier:
     def __init__(self, head: str | None) -> None:
-        self.found = Verification()
+        self.result = Verification()
         self._wanted = head
         self._last: Seal | None = None
         self._range = Range(GENESIS)
@@ -143,7 +143,7 @@ class _Verifier:
             raise _Mismatch(f"seal {self._last.id} is marked as removed, but retention keeps the newest range")
         if self._wanted is not None:
             raise _Mismatch(f"no seal has the digest {self._wanted}: the chain was rebuilt, or it ends earlier")
-        return replace(self.found, unsealed=self._range.count, unsealed_since_ms=self._since_ms)
+        return replace(self.result, unsealed=self._range.count, unsealed_since_ms=self._since_ms)
 
     def _entry(self, entry: Entry) -> None:
         if self._range.count and entry.id <= self._range.last_id:
@@ -153,8 +153,8 @@ class _Verifier:
         at_ms = entry.columns.get("at_ms")
         if not self._range.count:
             self._since_ms = at_ms if isinstance(at_ms, int) else None
-        if self.found.oldest_ms is None:
-            self.found = replace(self.found, oldest_ms=self._since_ms)
+        if self.result.oldest_ms is None:
+            self.result = replace(self.result, oldest_ms=self._since_ms)
         self._range.add(entry)
 
     def _seal(self, seal: Seal) -> None:
@@ -168,7 +168,7 @@ class _Verifier:
         if seal.digest == self._wanted:
             self._wanted = None
         self._last, self._range, self._since_ms = seal, Range(seal.digest), None
-        self.found = replace(self.found, seals=self.found.seals + 1, head=seal.digest)
+        self.result = replace(self.result, seals=self.result.seals + 1, head=seal.digest)
 
     def _removed(self, seal: Seal) -> None:
         if self._range.count:
@@ -177,10 +177,10 @@ class _Verifier:
             raise _Mismatch(f"{_shown(seal)} is marked as removed, but the older seal {self._last.id} is not")
         if seal.digest != link_digest(self._range.previous, seal):
             raise _Mismatch(f"{_shown(seal)}, whose entries were removed, was changed: the digest differs")
-        self.found = replace(
-            self.found,
-            removed_seals=self.found.removed_seals + 1,
-            removed_entries=self.found.removed_entries + seal.count,
+        self.result = replace(
+            self.result,
+            removed_seals=self.result.removed_seals + 1,
+            removed_entries=self.result.removed_entries + seal.count,
         )
 
     def _kept(self, seal: Seal) -> None:
@@ -191,7 +191,7 @@ class _Verifier:
             raise _Mismatch(f"{_shown(seal)}: entries were added: there are {count} instead of {seal.count}")
         if self._range.seal(seal.id, seal.created_ms) != seal:
             raise _Mismatch(f"{_shown(seal)}: an entry or the seal was changed: the digest differs")
-        self.found = replace(self.found, entries=self.found.entries + count)
+        self.result = replace(self.result, entries=self.result.entries + count)
 
 
 def _shown(seal: Seal) -> str:
@@ -199,5 +199,5 @@ def _shown(seal: Seal) -> str:
 
 
 def _canonical(columns: dict[str, Any]) -> bytes:
-    # In ASCII: an unpaired surrogate has no UTF-8.
+    # JSON in ASCII: an unpaired surrogate has no UTF-8 encoding.
     return json.dumps(columns, sort_keys=True, separators=(",", ":")).encode() + b"\n"

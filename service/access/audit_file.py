@@ -12,7 +12,7 @@ from service.errors import AuditFileDamaged
 
 FORMAT: Final = 1
 _MAX_LINE: Final = 16 * 1024 * 1024
-"""Characters; far beyond any entry."""
+"""In characters; no entry comes close."""
 _SEAL: Final = {field.name: str if field.name.endswith("digest") else int for field in fields(Seal)}
 
 
@@ -39,7 +39,7 @@ def read(file: IO[str]) -> Iterator[Item]:
     """The entries and seals of a file.
 
     Raises:
-        AuditFileDamaged: a line is none that ``write`` writes, or the end is missing.
+        AuditFileDamaged: a line is not in the format of ``write``, or the end line is missing.
     """
     lines = _lines(file)
     if next(lines, (0, {}))[1] != {"format": FORMAT}:
@@ -70,16 +70,16 @@ def _lines(file: IO[str]) -> Iterator[tuple[int, Any]]:
     try:
         while line := file.readline(_MAX_LINE):
             number += 1
-            yield number, json.loads(line, object_pairs_hook=_without_repetition)
+            yield number, json.loads(line, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise AuditFileDamaged(number, f"not JSON: {error}") from error
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):  # programs differ in which of them they take
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):  # parsers differ in which of the values they use
         raise ValueError("a key is repeated")
-    return found
+    return document
 
 
 def _is_seal(columns: Mapping[str, Any]) -> bool:

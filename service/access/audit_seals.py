@@ -1,5 +1,5 @@
-"""The audit log in the database: entries are sealed in order some seconds after they were written, and retention
-removes whole sealed ranges. ``audit_chain`` has the arithmetic."""
+"""Sealing and retention of the audit log: entries are sealed in order, some seconds after they were written, and only
+whole sealed ranges are removed. ``audit_chain`` computes the digests."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from service.storage.database import Database, now_ms
 from service.storage.tables import AUDIT, AuditSeal, Base
 
 SETTLED_S: Final = 10.0
-"""An entry is sealed when it is this old, and no transaction that writes entries is older than it."""
+"""An entry is sealed at this age, if no older transaction that writes entries is open."""
 MAX_ENTRIES_PER_SEAL: Final = 1000
 MIN_DAYS: Final = 1.0
-"""The triggers let nothing younger be removed."""
+"""The shortest retention period; the triggers reject the removal of younger entries."""
 
 _FUTURE_MS: Final = 60_000
 _DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -43,10 +43,10 @@ _ENTRIES_PER_READ: Final = 2000
 _SEALS_PER_READ: Final = 500
 _SEALS_PER_REMOVAL: Final = 100
 _SEALS: Final = Base.metadata.tables[AuditSeal.__tablename__]
-# As text: an entry whose JSON was damaged must still be read.
+# As text, so that an entry with damaged JSON can be read, too.
 _COLUMNS: Final = [cast(column, Text).label("detail") if column.name == "detail" else column for column in AUDIT.c]
-# Ids are given out in the order of the inserts, not of the commits: a transaction that is still open may add an id
-# below those that are visible. Each holds this lock on the table; one of another role shows no start.
+# Ids follow the order of inserts, not of commits: an open transaction may still commit an id below the visible ones.
+# Every writer holds this lock on the table. For transactions of other roles, PostgreSQL does not show the start time.
 _OLDEST_WRITER: Final = text("""
 SELECT CAST(EXTRACT(EPOCH FROM min(coalesce(a.xact_start, to_timestamp(0)))) * 1000 AS BIGINT)
 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
@@ -56,8 +56,8 @@ WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.relation = '
 
 
 def seal(database: Database, *, settled_s: float = SETTLED_S) -> int:
-    """Seal the entries that are old enough; gives their number."""
-    with database.read() as session:  # in SQLite, nobody waits for a lock that is not needed
+    """Seal the settled entries; returns their number."""
+    with database.read() as session:  # take SQLite's write lock only if there are unsealed entries
         if session.scalar(select(AUDIT.c.id).where(AUDIT.c.id > _sealed_to()).limit(1)) is None:
             return 0
     total = 0
@@ -75,13 +75,13 @@ def seal(database: Database, *, settled_s: float = SETTLED_S) -> int:
 def _seal_next(session: Session, *, is_sqlite: bool, settled_s: float) -> int:
     now = session.scalar(select(now_ms())) or 0
     settled_ms = now - int(settled_s * 1000)
-    if not is_sqlite:  # there, one transaction writes at a time
+    if not is_sqlite:  # SQLite has one writer at a time
         oldest = session.scalar(_OLDEST_WRITER)
-        if oldest is not None and oldest > now:  # the clock was set back: no time tells what came before
+        if oldest is not None and oldest > now:  # the clock was set back: times do not give the order
             return 0
         settled_ms = min(settled_ms, now if oldest is None else oldest - 1)
     last = next(iter(newest(session)), None)
-    # One statement, so that one state of the table says which entry is the first that has not settled.
+    # One statement: the first unsettled entry must be determined from one snapshot of the table.
     entries = _entries(session, _after(last.last_id if last is not None else None))
     made = Range(last.digest if last is not None else GENESIS)
     for entry in takewhile(lambda entry: _is_settled(entry, settled_ms, now), entries):
@@ -93,14 +93,14 @@ def _seal_next(session: Session, *, is_sqlite: bool, settled_s: float) -> int:
 
 def _is_settled(entry: Entry, settled_ms: int, now: int) -> bool:
     at_ms = entry.columns["at_ms"]
-    # What cannot be a time of now, after a clock was set back or by manipulation, must not hold up what follows.
+    # An impossible time (the clock was set back, or an entry was manipulated) must not block later entries.
     return not isinstance(at_ms, int) or at_ms <= settled_ms or at_ms > now + _FUTURE_MS
 
 
 def items(database: Database) -> Iterator[Item]:
     """The whole log in the order of ``audit_chain``, read in small transactions and in constant memory.
 
-    A range that retention removes meanwhile appears either whole or removed.
+    A range that retention removes meanwhile appears either complete or as removed.
     """
     sealed_to: int | None = None
     number: int | None = None
@@ -111,7 +111,7 @@ def items(database: Database) -> Iterator[Item]:
                 break
             expected = sum(found.count for found in seals if found.removed_ms is None)
             within = _after(sealed_to) & (AUDIT.c.id <= seals[-1].last_id)
-            # One more than there should be is enough to find that there are too many.
+            # One entry more than expected is enough to detect added entries.
             entries = _entries(session, within, limit=expected + 1)
         yield from _merged(seals, entries)
         sealed_to, number = seals[-1].last_id, seals[-1].id
@@ -125,7 +125,7 @@ def items(database: Database) -> Iterator[Item]:
 
 
 def newest(session: Session, *, before: int | None = None, limit: int = 1) -> Sequence[Seal]:
-    """Seals, the newest first.
+    """Seals, newest first.
 
     Args:
         before: only seals with a lower ``id``.
@@ -137,14 +137,14 @@ def newest(session: Session, *, before: int | None = None, limit: int = 1) -> Se
 
 
 def unsealed_for_s(session: Session) -> float:
-    """The age of the first entry that is not sealed yet; 0 if all are."""
+    """The age of the first unsealed entry; 0 if all are sealed."""
     first = select(AUDIT.c.at_ms).where(AUDIT.c.id > _sealed_to()).order_by(AUDIT.c.id).limit(1)
     at_ms, now = session.scalar(first), session.scalar(select(now_ms())) or 0
     return 0.0 if at_ms is None else (now - at_ms) / 1000
 
 
 def remove_expired(database: Database, days: float) -> int:
-    """Remove sealed ranges of which every entry is older than ``days``; gives the number of entries. Seals stay.
+    """Remove sealed ranges whose entries are all older than ``days``; returns the number of entries. Seals stay.
 
     Args:
         days: 0 keeps everything; otherwise at least ``MIN_DAYS``.
@@ -161,12 +161,12 @@ def remove_expired(database: Database, days: float) -> int:
             ]
             if not ranges:
                 break
-            # Row by row: the trigger lets a seal be marked only after the one before it.
+            # Row by row: the trigger requires that the seal before it is marked first.
             marked = update(_SEALS).where(_SEALS.c.id == bindparam("seal")).values(removed_ms=now)
-            gone = delete(AUDIT).where(AUDIT.c.id.between(bindparam("first"), bindparam("last")))
+            deletion = delete(AUDIT).where(AUDIT.c.id.between(bindparam("first"), bindparam("last")))
             connection = session.connection()
             connection.execute(marked, [{"seal": item["seal"]} for item in ranges])
-            connection.execute(gone, [{"first": item["first"], "last": item["last"]} for item in ranges])
+            connection.execute(deletion, [{"first": item["first"], "last": item["last"]} for item in ranges])
         total += sum(item["entries"] for item in ranges)
     return total
 
@@ -183,8 +183,7 @@ def count_expired(database: Database, days: float) -> int:
 
 
 def _expired(session: Session, now: int, days: float) -> list[ColumnElement[bool]]:
-    """Conditions on seals. The newest stays: new entries must not get the ids of removed ones, as in SQLite they
-    would in an empty table."""
+    """Conditions on seals. The newest is kept: with an empty table, SQLite would reuse the ids of removed entries."""
     if days < MIN_DAYS:
         raise ValueError(f"the audit log is kept for at least {MIN_DAYS:g} day, not {days:g}")
     young = session.scalar(select(func.min(AUDIT.c.id)).where(AUDIT.c.at_ms > now - int(days * _DAY_MS)))
@@ -229,7 +228,7 @@ def _parsed(detail: Any) -> Any:
 
 
 def _merged(seals: Sequence[Seal], entries: Sequence[Entry]) -> Iterator[Item]:
-    """Each seal after the entries up to its end."""
+    """Each seal after its entries."""
     place = 0
     for found in seals:
         while place < len(entries) and entries[place].id <= found.last_id:

@@ -27,11 +27,11 @@ from service.storage.database import Database, now_ms
 from service.storage.tables import ApiKey, AuditEntry, BrowserSession
 
 SESSION_S: Final = 12 * 60 * 60
-"""How long a browser stays signed in."""
+"""Lifetime of a browser session, in seconds."""
 MAX_SESSIONS: Final = 100
-"""Of one key at a time."""
+"""Concurrent browser sessions per key."""
 OVERLAP_S: Final = 24 * 60 * 60
-"""How long a rotated key stays valid beside its successor, unless a request says otherwise."""
+"""How long a rotated key stays valid beside its successor by default, in seconds."""
 MAX_OVERLAP_S: Final = 30 * 24 * 60 * 60
 LAST_USE_PRECISION_S: Final = 30.0
 OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -41,24 +41,24 @@ _SESSION: Final = re.compile(r"tps_([0-9a-f]{12})_[0-9a-f]{64}")
 
 
 class Scope(StrEnum):
-    """What a key opens; each covers those before it."""
+    """What a key permits; each scope includes those before it."""
 
     READ = "read"
-    """Look at one's own jobs, and what belongs to them."""
+    """Read the owner's jobs and datasets."""
     SUBMIT = "submit"
-    """Make jobs, and say what should become of them."""
+    """Also submit, control and delete them."""
     ADMIN = "admin"
-    """What concerns all owners: keys, usage, the audit."""
+    """Also access all owners' usage, keys and audit log."""
 
     def covers(self, needed: Scope) -> bool:
-        """Whether this scope is enough."""
+        """Whether this scope includes ``needed``."""
         order = list(Scope)
         return order.index(self) >= order.index(needed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """In whose name a request comes."""
+    """The key and owner of an authenticated request."""
 
     key_id: str
     key_name: str
@@ -66,11 +66,11 @@ class Identity:
     scope: Scope
     expires_ms: int | None = None
     session_id: str | None = None
-    """Where it came with a browser's cookie instead of the key itself."""
+    """Set if the request was authenticated by a browser's session cookie."""
 
 
 def of_settings(key: str) -> Identity:
-    """The identity of a key out of ``TAPELINE_API_KEYS``: an owner of its own, with every right."""
+    """The identity of a key from ``TAPELINE_API_KEYS``: its own owner, with scope ``admin``."""
     name = "key_" + _digest(key)[:12]
     return Identity(key_id=name, key_name="TAPELINE_API_KEYS", owner=name, scope=Scope.ADMIN)
 
@@ -84,13 +84,13 @@ def create(
     lifetime_s: float | None = None,
     by: Actor | None = None,
 ) -> tuple[ApiKey, str]:
-    """Make a key.
+    """Create a key.
 
     Args:
-        lifetime_s: after so long it opens nothing any more; ``None``: it stays until it is revoked.
+        lifetime_s: seconds until the key expires; ``None``: never.
 
     Returns:
-        Its row, and the key itself, which cannot be had again.
+        The row, and the key itself, which is not stored.
     """
     if not OWNER.fullmatch(owner):
         raise ValueError(
@@ -107,10 +107,9 @@ def create(
 def rotate(
     database: Database, key_id: str, *, overlap_s: float = OVERLAP_S, by: Actor | None = None
 ) -> tuple[ApiKey, ApiKey, str]:
-    """Create a key in place of another, which expires after ``overlap_s``, or earlier if it would anyway.
+    """Replace a key by a new one. The old key expires after ``overlap_s`` seconds, unless it expires earlier anyway.
 
-    The new key has the same name, owner and scope. If the old one expires, the new one does so after the same
-    lifetime, counted from now.
+    The new key has the same name, owner and scope, and the same lifetime, counted from now.
 
     Returns:
         The new row, the old one, and the new key itself.
@@ -150,12 +149,12 @@ def _add(session: Session, **values: object) -> tuple[ApiKey, str]:
 
 
 def every(session: Session) -> Sequence[ApiKey]:
-    """All keys, the oldest first."""
+    """All keys, oldest first."""
     return session.scalars(select(ApiKey).order_by(ApiKey.created_ms, ApiKey.id)).all()
 
 
 def find(session: Session, key_id: str) -> ApiKey:
-    """One key, also a revoked one.
+    """One key, which may be revoked or expired.
 
     Raises:
         KeyNotFound: no key has this id.
@@ -174,14 +173,14 @@ def state_of(row: ApiKey, *, now: int) -> str:
 
 
 def current_id(session: Session, which: str) -> str:
-    """The id of a key by its id, or by its name if one key has that which is neither revoked, expired nor replaced.
+    """The id of a key, given its id, or the name of exactly one key that is valid and not replaced.
 
     Raises:
-        KeyNotFound: there is none such, or there are several.
+        KeyNotFound: no key matches, or several do.
     """
     if session.get(ApiKey, which) is not None:
         return which
-    named = select(ApiKey.id).where(ApiKey.name == which, ApiKey.replaced_by.is_(None), *_opens())
+    named = select(ApiKey.id).where(ApiKey.name == which, ApiKey.replaced_by.is_(None), *_is_valid())
     found = session.scalars(named).all()
     if len(found) != 1:
         raise KeyNotFound(which, found)
@@ -189,7 +188,7 @@ def current_id(session: Session, which: str) -> str:
 
 
 def record_use(database: Database, key_ids: Collection[str]) -> None:
-    """Record that keys were used just now; a use that was recorded moments ago stays."""
+    """Record that keys were used now; keys with a recent recorded use are skipped."""
     now = now_ms()
     recently_ms = int(LAST_USE_PRECISION_S / 2 * 1000)
     earlier = or_(ApiKey.last_used_ms.is_(None), ApiKey.last_used_ms < now - recently_ms)
@@ -202,7 +201,7 @@ def record_use(database: Database, key_ids: Collection[str]) -> None:
 
 
 def last_recorded(session: Session, key_id: str | None = None) -> dict[str, int]:
-    """When the last action of one key, or (``None``) of each, was audited, in milliseconds. Reads are not audited."""
+    """When the last action of one key, or (``None``) of each key, was audited, in ms. Reads are not audited."""
     last = select(func.max(AuditEntry.at_ms)).where(AuditEntry.key_id == ApiKey.id).scalar_subquery()
     query = select(ApiKey.id, last)
     if key_id is not None:
@@ -214,20 +213,19 @@ def last_used(row: ApiKey, recorded_ms: int | None) -> int | None:
     """When a key was last used, in milliseconds.
 
     Args:
-        recorded_ms: of its last action, as ``last_recorded`` gives it: a key that was used before uses were recorded
-            may have one.
+        recorded_ms: of its last action, from ``last_recorded``: older versions did not record uses, only actions.
     """
     return max((at_ms for at_ms in (row.last_used_ms, recorded_ms) if at_ms is not None), default=None)
 
 
 def revoke(database: Database, which: str, *, by: Actor | None = None) -> ApiKey:
-    """Let a key open nothing any more; every process hears of it within seconds.
+    """Revoke a key and end its browser sessions. Web processes cache keys for some seconds.
 
     Args:
-        which: its id, or its name where no other valid key has that.
+        which: its id, or a name that no other unrevoked key has.
 
     Raises:
-        KeyNotFound: there is none such, or there are several.
+        KeyNotFound: no key matches, or several do.
     """
     with database.write() as session:
         named = select(ApiKey).where(or_(ApiKey.id == which, ApiKey.name == which), ApiKey.revoked_ms.is_(None))
@@ -239,7 +237,7 @@ def revoke(database: Database, which: str, *, by: Actor | None = None) -> ApiKey
 
 
 def revoke_id(database: Database, key_id: str, *, by: Actor | None = None) -> ApiKey:
-    """The same by the id alone; a key that is revoked already stays as it is.
+    """Revoke a key by its id; a revoked key stays unchanged.
 
     Raises:
         KeyNotFound: no key has this id.
@@ -261,19 +259,19 @@ def _revoke(session: Session, row: ApiKey, by: Actor | None) -> ApiKey:
 
 
 def identify(session: Session, text: str) -> Identity | None:
-    """Whose key this is, if it is one of the database's and still opens."""
+    """The identity of a valid key in the database, or ``None``."""
     form = _KEY.fullmatch(text)
     if form is None:
         return None
-    row = _valid(session, f"key_{form[1]}")
-    # The id alone finds the row; what is secret is compared in constant time.
+    row = _valid_key(session, f"key_{form[1]}")
+    # The row is found by the id, which is no secret; the digest is compared in constant time.
     if row is None or not hmac.compare_digest(row.digest, _digest(text)):
         return None
     return _identity(row)
 
 
 def sign_in(database: Database, identity: Identity, *, by: Actor | None = None) -> tuple[Identity, str]:
-    """Begin a browser's session; gives what the cookie holds."""
+    """Create a browser session; returns the token for the cookie."""
     number, token = _make("tps")
     with database.write() as session:
         now = session.scalar(select(now_ms())) or 0
@@ -283,7 +281,7 @@ def sign_in(database: Database, identity: Identity, *, by: Actor | None = None) 
         )
         session.add(row)
         session.flush()
-        # The oldest make room: a program that signs in anew for each request must not fill the table.
+        # Delete the oldest sessions: a program that signs in for each request must not fill the table.
         kept = select(BrowserSession.id).where(BrowserSession.key_id == identity.key_id)
         newest = kept.order_by(BrowserSession.created_ms.desc(), BrowserSession.id.desc()).limit(MAX_SESSIONS)
         of_key = BrowserSession.key_id == identity.key_id
@@ -293,46 +291,46 @@ def sign_in(database: Database, identity: Identity, *, by: Actor | None = None) 
 
 
 def identify_browser(session: Session, token: str, of_settings: Sequence[Identity]) -> Identity | None:
-    """Whose session this cookie holds, if that still goes on and its key still opens.
+    """The identity behind a session cookie, or ``None`` if the session or its key is no longer valid.
 
     Args:
-        of_settings: the keys that have no row.
+        of_settings: identities of the keys in ``TAPELINE_API_KEYS``, which have no row.
     """
     form = _SESSION.fullmatch(token)
     if form is None:
         return None
-    going_on = BrowserSession.expires_ms > now_ms()
-    row = session.scalar(select(BrowserSession).where(BrowserSession.id == f"ses_{form[1]}", going_on))
+    unexpired = BrowserSession.expires_ms > now_ms()
+    row = session.scalar(select(BrowserSession).where(BrowserSession.id == f"ses_{form[1]}", unexpired))
     if row is None or not hmac.compare_digest(row.digest, _digest(token)):
         return None
     for identity in of_settings:
         if identity.key_id == row.key_id:
             return _in_session(identity, row)
-    key = _valid(session, row.key_id)
+    key = _valid_key(session, row.key_id)
     return _in_session(_identity(key), row) if key is not None else None
 
 
 def sign_out(database: Database, session_id: str, *, by: Actor | None = None) -> None:
-    """End a browser's session."""
+    """Delete a browser session."""
     with database.write() as session:
         session.execute(delete(BrowserSession).where(BrowserSession.id == session_id))
         audit.record(session, by, AuditAction.SIGN_OUT, session_id)
 
 
 def refuse(database: Database, *, by: Actor) -> None:
-    """Put on record that somebody tried to sign in with what is no key."""
+    """Record a failed sign-in."""
     with database.write() as session:
         audit.record(session, by, AuditAction.SIGN_IN_REFUSED, None)
 
 
 def purge_expired(database: Database) -> None:
-    """Drop the sessions that are over."""
+    """Delete expired browser sessions."""
     with database.write() as session:
         session.execute(delete(BrowserSession).where(BrowserSession.expires_ms < now_ms()))
 
 
 def require_some(settings: Settings, database: Database) -> None:
-    """Make sure that somebody could call a service that asks for keys.
+    """Check that a service that requires keys has at least one valid key.
 
     Raises:
         SettingsError: keys are required, and there is none.
@@ -340,7 +338,7 @@ def require_some(settings: Settings, database: Database) -> None:
     if not settings.keys_required or settings.api_keys:
         return
     with database.read() as session:
-        if session.scalar(select(ApiKey.id).where(*_opens()).limit(1)) is not None:
+        if session.scalar(select(ApiKey.id).where(*_is_valid()).limit(1)) is not None:
             return
     raise SettingsError(
         f"API keys are required (TAPELINE_AUTH={settings.auth}, TAPELINE_HOST={settings.host}), and there are none: "
@@ -357,12 +355,12 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _opens() -> tuple[ColumnElement[bool], ...]:
+def _is_valid() -> tuple[ColumnElement[bool], ...]:
     return ApiKey.revoked_ms.is_(None), or_(ApiKey.expires_ms.is_(None), ApiKey.expires_ms > now_ms())
 
 
-def _valid(session: Session, key_id: str) -> ApiKey | None:
-    return session.scalar(select(ApiKey).where(ApiKey.id == key_id, *_opens()))
+def _valid_key(session: Session, key_id: str) -> ApiKey | None:
+    return session.scalar(select(ApiKey).where(ApiKey.id == key_id, *_is_valid()))
 
 
 def _identity(row: ApiKey) -> Identity:

@@ -1,4 +1,4 @@
-"""What each owner uses: jobs, processor time, stored bytes. What was deleted is not counted."""
+"""Usage per owner: jobs, CPU time, stored bytes. Deleted jobs and datasets are not counted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.storage.tables import ApiKey, Job, Upload
 
 @dataclass(slots=True, kw_only=True)
 class Usage:
-    """One owner's share of the service; ``owner`` is ``None`` for what was made without keys."""
+    """One owner's usage; ``owner`` is ``None`` for jobs and datasets created without keys."""
 
     owner: str | None
     jobs: dict[Status, int] = field(default_factory=dict)
@@ -22,15 +22,15 @@ class Usage:
     artifact_bytes: int = 0
     dataset_bytes: int = 0
     keys: int = 0
-    """Keys that are not revoked."""
+    """Number of keys that are not revoked."""
 
 
 def read(session: Session, *, owner: str | None = None) -> Sequence[Usage]:
-    """The usage of one owner, or (``None``) of all. It reads every row of their jobs: ask seldom."""
-    found: dict[str | None, Usage] = {}
+    """The usage of one owner, or (``None``) of all. Expensive: it scans all rows of their jobs."""
+    usages: dict[str | None, Usage] = {}
 
     def of(name: str | None) -> Usage:
-        return found.setdefault(name, Usage(owner=name))
+        return usages.setdefault(name, Usage(owner=name))
 
     jobs = select(Job.owner, Job.status, func.count(), func.sum(Job.cpu_seconds), func.sum(Job.size_bytes))
     jobs = jobs.group_by(Job.owner, Job.status)
@@ -48,4 +48,4 @@ def read(session: Session, *, owner: str | None = None) -> Sequence[Usage]:
         of(name or None).dataset_bytes = int(size)
     for name, count in session.execute(keys):
         of(name).keys = count
-    return sorted(found.values(), key=lambda item: -(item.artifact_bytes + item.dataset_bytes))
+    return sorted(usages.values(), key=lambda item: -(item.artifact_bytes + item.dataset_bytes))

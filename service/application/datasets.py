@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.access.audit import Actor
 from service.application.ports import DatasetCatalogue, ImportFiles, owner_of
-from service.datasets.info import DatasetInfo, ImportedDataset, Size, TableOptions
+from service.datasets.info import DatasetInfo, ImportedDataset, PhotoOptions, TableOptions
 from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, StorageFull, UploadExists
 from service.jobs import uploads
 from service.jobs.uploads import UploadFolder
@@ -25,8 +25,8 @@ class ReceivedFiles:
     files: Mapping[str, Path]
     fraction: float | None
     """Share of each class to set aside for validation."""
-    size: Size | None = None
-    """Scale the images of an archive of image files to this."""
+    photos: PhotoOptions = field(default_factory=PhotoOptions)
+    """How an archive of image files is read."""
     table: TableOptions | None = None
     """What is said about a table."""
 
@@ -96,7 +96,7 @@ class DatasetUploads:
             arrays = folder / "arrays"
             arrays.mkdir()
             imported = self.import_files(
-                received.files, arrays, fraction=received.fraction, size=received.size, table=received.table
+                received.files, arrays, fraction=received.fraction, photos=received.photos, table=received.table
             )
             self.folder.finish(upload_id, arrays)
         except OSError as error:

@@ -19,6 +19,8 @@ MAX_SIDE: Final = 2048
 
 MAX_PIXELS: Final = 2**24
 """The most pixels of all pictures of one request together, sent or made."""
+MAX_PHOTO_PIXELS: Final = 2**26
+"""The same of JPEG, WebP, BMP and GIF files that are scaled down while they are decoded."""
 MAX_NUMBERS: Final = 2**21
 """The most pixels of a request that is answered in numbers."""
 
@@ -43,26 +45,20 @@ class PredictRequest(Part):
     """Images or rows of a table to classify."""
 
     images: Annotated[list[Any], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
-    """Each is a PNG in base64 (or a data URL), or numbers in [0, 1], where 0 is black, as rows or as one flat list."""
+    """Each is a PNG, JPEG, WebP, BMP or GIF file in base64 (or a data URL), or numbers in [0, 1], where 0 is black, as
+    rows (in colour, rows of triples) or as one flat list."""
     rows: Annotated[list[dict[str, Cell]], Field(min_length=1, max_length=MAX_ROWS)] | None = None
     """For a job trained on a table: each is an object of values by column. Numbers may be sent as text, dates are in
     the format of the data. A column that is left out, null, or as text `NA`, `NaN`, `null`, `?`, `-` or empty, has no
     value."""
     checkpoint: Which = "best"
     fit: bool = False
-    """Crop a drawing, scale it and centre its centre of mass, like MNIST digits."""
+    """For datasets in colour: scale an image to cover the dataset's size, and crop it evenly, as an import does. For
+    others: crop a drawing, scale it and centre its centre of mass, like MNIST digits."""
     invert: bool = False
     """Invert the images: use it for dark drawings on a light background."""
     explain: bool = False
     """Also return a saliency map: the gradient of the predicted class's logit with respect to each pixel."""
-
-    @model_validator(mode="after")
-    def _images_or_rows(self) -> Self:
-        if (self.images is None) == (self.rows is None):
-            raise PydanticCustomError("one_source", "have either images, or rows of a table")
-        if self.rows is not None and (self.fit or self.invert or self.explain):
-            raise PydanticCustomError("images_only", "have no fit, invert or explain, which are for images, with rows")
-        return self
 
 
 class GenerateRequest(Part):
@@ -78,6 +74,10 @@ class GenerateRequest(Part):
     steps: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
     """Interpolate from each point to the next in this many steps: along a great circle for normal noise, otherwise
     along a straight line."""
+    class_: Annotated[
+        Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=200)] | None, Field(alias="class")
+    ] = None
+    """For a conditional GAN: the class of all images, by its name or number. Without it, the classes take turns."""
     format: Literal["png", "array", "grid", "film"] = "png"
     """``png``: each image in base64; ``array``: numbers in [0, 1]; ``grid``: one PNG; ``film``: an animated GIF."""
     scale: Annotated[int, Field(ge=1, le=16)] = 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from service.access.audit import Actor
+from service.application import folds
 from service.application.ports import AdmissionRefused, owner_of
 from service.application.specs import Forecast, SpecChecks
 from service.datasets.errors import DatasetError
@@ -21,6 +22,7 @@ from service.runtime.failpoints import reach
 from service.spec import validation
 from service.spec.estimation import costs
 from service.spec.schema import Spec
+from service.spec.splits import Split
 from service.states import Action, DatasetKind
 from service.storage import ids
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -45,7 +47,8 @@ class Jobs:
     """Operations on jobs.
 
     Attributes:
-        admit: raises ``AdmissionRefused`` where an owner may have no further job; called before a job is stored.
+        admit: raises ``AdmissionRefused`` where an owner may not have so many further jobs; called before they are
+            stored.
         wake_up: tells the workers that a job is queued; they poll the database, too.
         represent: makes the response to a submission, which is stored with its idempotency key.
     """
@@ -53,7 +56,7 @@ class Jobs:
     database: Database
     artifacts: ArtifactStore
     specs: SpecChecks
-    admit: Callable[[str | None], None] = lambda owner: None
+    admit: Callable[[str | None, int], None] = lambda owner, count: None
     wake_up: Callable[[str], None] = lambda job_id: None
     represent: Callable[[Job], dict[str, Any]] = _only_id
 
@@ -68,10 +71,13 @@ class Jobs:
             return listing.find(session, wanted, owner=owner_of(by), limit=limit, cursor=cursor)
 
     def submit(self, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None) -> Submitted:
-        """Store a new job.
+        """Store a new job, or one for each fold where the spec names folds.
 
         Args:
             document: the spec as sent.
+
+        Returns:
+            Of several jobs the first, and the ids of all as ``fold_jobs``.
 
         Raises:
             SpecError: names every fault.
@@ -81,21 +87,28 @@ class Jobs:
         owner = owner_of(by)
         try:
             spec, data = self.specs.check(document, owner)
-            self.admit(owner)
+            specs = folds.expand(document, spec)
+            self.admit(owner, len(specs))
         except (SpecError, AdmissionRefused):
             # A request that was accepted once gets the same response, whatever has changed since.
             earlier = self._replayed(idempotency, owner)
             if earlier is None:
                 raise
             return earlier
-        submission = _submission(document, spec, owner, data.upload_id, data.sha256, data.train_count)
-        answer, replayed = submissions.submit(
-            self.database, submission, idempotency=idempotency, represent=self.represent, by=by
+        group = ids.new_id("folds") if len(specs) > 1 else None
+        new = [_submission(sent, one, owner, data, fold_group=group) for sent, one in specs]
+        answer, replayed = submissions.submit_all(
+            self.database, new, idempotency=idempotency, represent=self._represent_all, by=by
         )
         reach("submitted")
         if not replayed:
-            self.wake_up(answer["id"])
+            for job_id in answer.get("fold_jobs", [answer["id"]]):
+                self.wake_up(job_id)
         return Submitted(answer, replayed)
+
+    def _represent_all(self, jobs: Sequence[Job]) -> dict[str, Any]:
+        several = {"fold_jobs": [job.id for job in jobs]} if len(jobs) > 1 else {}
+        return self.represent(jobs[0]) | several
 
     def dry_run(self, document: Any, *, by: Actor | None = None) -> Forecast:
         """Check a spec and estimate its cost; stores nothing.
@@ -130,8 +143,7 @@ class Jobs:
                 name = names.of_fork(session, parent, owner=owner) if "name" not in asked.overrides else None
             about = {"name": name, "tags": parent.tags, "priority": parent.priority}
             spec, data = self._derived(parent, about, asked.overrides, owner=owner, epoch=checkpoint.epoch)
-            sha256 = data.pinned_sha256 or data.sha256
-            new = _submission(spec.model_dump(mode="json"), spec, owner, data.upload_id, sha256, data.train_count)
+            new = _submission(spec.model_dump(mode="json"), spec, owner, data)
             try:
                 return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
             except ArtifactDamaged:
@@ -254,7 +266,7 @@ class Jobs:
         reproduces: bool,
     ) -> Submitted:
         """Store a job that comes from another one, with a copy of the checkpoint that it begins with."""
-        self.admit(new.owner)
+        self.admit(new.owner, 1)
         start, new_id = None, ids.new_id("job")
         if checkpoint is not None:
             start = self.artifacts.copy(
@@ -277,15 +289,17 @@ class Jobs:
 
 
 def _submission(
-    document: Any, spec: Spec, owner: str | None, upload_id: str | None, sha256: str | None, train_count: int
+    document: Any, spec: Spec, owner: str | None, data: DatasetInfo, fold_group: str | None = None
 ) -> Submission:
+    split = Split.of(spec.model_dump(mode="json", include={"seed", "dataset"}))
     return Submission(
         spec=document,
         resolved=spec,
-        steps=costs.total_steps(spec, train_count),
+        steps=costs.total_steps(spec, data.divided(split).train_count),
         owner=owner,
-        upload_id=upload_id,
-        dataset_sha256=sha256,
+        upload_id=data.upload_id,
+        dataset_sha256=data.pinned_sha256 or data.sha256,
+        fold_group=fold_group,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from service.access.audit import Actor
-from service.datasets.info import DatasetInfo, ImportedDataset, Size, TableOptions
+from service.datasets.info import DatasetInfo, ImportedDataset, PhotoOptions, TableOptions
 from service.storage.tables import Job
 
 
@@ -36,7 +36,7 @@ class ImportFiles(Protocol):
         folder: Path,
         *,
         fraction: float | None,
-        size: Size | None,
+        photos: PhotoOptions,
         table: TableOptions | None,
     ) -> ImportedDataset:
         """Import the files."""

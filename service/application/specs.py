@@ -18,6 +18,7 @@ from service.spec import validation
 from service.spec.estimation import layer_shapes
 from service.spec.estimation.layer_shapes import Network, Shape
 from service.spec.schema import Kind, Spec
+from service.spec.splits import Split
 from service.spec.suitability import TABLE_PRESET, table_faults
 from service.states import DatasetKind
 from service.storage.database import Database
@@ -96,6 +97,7 @@ class SpecChecks:
             faults += table_faults(spec, document)
         if faults or spec is None or data is None:
             raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
+        data = data.divided(Split.of(spec.model_dump(mode="json", include={"seed", "dataset"})))
         return validation.match_output_to_dataset(spec, document, shape_of(data)), data
 
     def forecast(self, document: Any, owner: str | None) -> Forecast:
@@ -107,7 +109,7 @@ class SpecChecks:
         """
         spec, data = self.resolve(document, owner)
         shape = shape_of(data)
-        networks = layer_shapes.networks(spec, shape.rows, shape.columns)
+        networks = layer_shapes.networks(spec, shape)
         try:
             _check_fit(document, spec, shape)
         except SpecError as error:
@@ -115,6 +117,7 @@ class SpecChecks:
         with self.database.read() as session:
             cost = estimates.plan(session, spec, shape, owner=owner)
         notes = [
+            *_notes_on_folds(spec),
             *self._notes_on_data(spec, owner),
             *_notes_on_preset(_with_default_preset(document, data), spec, shape),
         ]
@@ -174,6 +177,13 @@ def _check_fit(document: Any, spec: Spec, shape: Shape) -> None:
         raise validation.as_sent(error, document) from error
 
 
+def _notes_on_folds(spec: Spec) -> list[str]:
+    """That there will be several jobs."""
+    if spec.dataset.folds is None or spec.dataset.fold is not None:
+        return []
+    return [f"{spec.dataset.folds} jobs are submitted, one for each fold. The cost is that of one of them."]
+
+
 def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
     """Where the preset was adapted to the data."""
     preset = validation.resolve(document)
@@ -182,10 +192,10 @@ def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
         return (
             [f"Preset {spec.preset} is adapted to {shape.train_count:,} rows."] if spec.preset == TABLE_PRESET else []
         )
-    if shape.rows != DIGIT_SIDE or shape.columns != DIGIT_SIDE:
+    if shape.picture != (DIGIT_SIDE, DIGIT_SIDE, 1):
         before, after = ([part["layers"] for part in _parts(one.model_dump(mode="json"))] for one in (preset, spec))
         if before != after:
-            notes.append(f"The layers of preset {spec.preset} are adapted to images of {shape.rows} x {shape.columns}.")
+            notes.append(f"The layers of preset {spec.preset} are adapted to images of {shape.described}.")
     if spec.batch_size != preset.batch_size:
         notes.append(f"batch_size is {spec.batch_size}, the number of training images of {spec.dataset.name}.")
     if spec.samples.count != preset.samples.count:

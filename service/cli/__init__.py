@@ -1,6 +1,6 @@
 """The ``tapeline`` command.
 
-A command's module is imported when the command runs: ``--help`` and shell completion need none of them.
+The module of a command is imported when the command runs, not for ``--help`` or shell completion.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ for _module, _commands in {
     "comparing": {
         "metrics": "Show a job's metrics, epoch by epoch.",
         "compare": "Show jobs side by side: settings that differ, and metrics.",
+    },
+    "experiments.sweeping": {
+        "sweep": "Start a sweep: many jobs as one experiment.",
+        "sweeps": "List sweeps, or show, pause, resume, cancel or delete one.",
     },
     "inference": {
         "predict": "Classify images with a trained classifier.",

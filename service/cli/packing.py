@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from service.cli.errors import Failure
-from service.datasets.formats.photos import SUFFIXES, UnreadableImage, decode
-from service.datasets.info import Size
+from service.datasets.formats.decoding import SUFFIXES, UnreadableImage, decode
+from service.datasets.info import Channels, OnBad, PhotoOptions, Size
 
 _NAMED = 5
 
@@ -20,12 +20,17 @@ def images_of(folder: Path) -> list[Path]:
     return sorted(_walk(folder))
 
 
-def pack(folder: Path, images: list[Path], target: Path, *, size: Size | None, on_image: Callable[[], None]) -> None:
+def pack(
+    folder: Path, images: list[Path], target: Path, *, options: PhotoOptions, on_image: Callable[[], None]
+) -> list[str]:
     """Write a tar file with the images.
 
     Args:
-        size: scale them first, so that less is sent.
+        options: with a size, images are scaled first, so that less is sent.
         on_image: called after each.
+
+    Returns:
+        What was left out, each with the reason.
 
     Raises:
         Failure: some cannot be read; they are named.
@@ -35,19 +40,21 @@ def pack(folder: Path, images: list[Path], target: Path, *, size: Size | None, o
         for path in images:
             name = path.relative_to(folder)
             try:
-                if size is None:
+                if options.size is None:
                     archive.add(path, name.as_posix())
                 else:
-                    data = _shrunk(path, size)
+                    data = _shrunk(path, options.size, grey=options.channels is Channels.GREY)
                     entry = tarfile.TarInfo(name.with_name(f"{name.name}.png").as_posix())
                     entry.size = len(data)
                     archive.addfile(entry, io.BytesIO(data))
             except (UnreadableImage, OSError) as error:
                 faults.append(f"{path} {getattr(error, 'strerror', None) or error}")
             on_image()
-    if faults:
+    if faults and (options.on_bad is OnBad.ERROR or len(faults) == len(images)):
         more = f"\n  and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
-        raise Failure("these files cannot be read; remove or replace them:\n  " + "\n  ".join(faults[:_NAMED]) + more)
+        advice = "remove or replace them, or leave them out with --on-bad skip"
+        raise Failure(f"these files cannot be read; {advice}:\n  " + "\n  ".join(faults[:_NAMED]) + more)
+    return faults
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -58,8 +65,8 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(place, name)
 
 
-def _shrunk(path: Path, size: Size) -> bytes:
+def _shrunk(path: Path, size: Size, *, grey: bool) -> bytes:
     data = io.BytesIO()
     with path.open("rb") as file:
-        decode(file, size).save(data, "PNG")
+        decode(file, size, grey=grey).save(data, "PNG")
     return data.getvalue()

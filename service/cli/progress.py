@@ -120,32 +120,32 @@ def follow(client: Callable[[], Client], jobs: Sequence[Watched], display: Displ
     Raises:
         ClientError: a stream failed permanently.
     """
-    news: queue.SimpleQueue[tuple[Watched, Event | Exception | None]] = queue.SimpleQueue()
+    received: queue.SimpleQueue[tuple[Watched, Event | Exception | None]] = queue.SimpleQueue()
 
     def read(job: Watched) -> None:
         try:
-            with client() as mine:
-                for event in mine.stream(job.id):
-                    news.put((job, event))
-            news.put((job, None))
-        except Exception as error:  # noqa: BLE001 - raised again below, where somebody waits
-            news.put((job, error))
+            with client() as own_client:
+                for event in own_client.stream(job.id):
+                    received.put((job, event))
+            received.put((job, None))
+        except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
+            received.put((job, error))
 
     for job in jobs:
         threading.Thread(target=read, args=(job,), name=f"stream-{job.label}", daemon=True).start()
     open_streams = len(jobs)
     while open_streams:
-        job, what = news.get()
-        match what:
+        job, item = received.get()
+        match item:
             case None:
                 open_streams -= 1
             case Exception():
-                raise what
+                raise item
             case Event():
-                _take(job, what, display)
+                _apply(job, item, display)
 
 
-def _take(job: Watched, event: Event, display: Display) -> None:
+def _apply(job: Watched, event: Event, display: Display) -> None:
     data = event.data
     match event.type:
         case "snapshot":
@@ -161,8 +161,8 @@ def _take(job: Watched, event: Event, display: Display) -> None:
             job.fraction = 1.0 if job.status == "succeeded" else job.fraction
         case "health":
             name = data["code"].replace("_", " ")
-            told = f"{name}: {data['message']}" if data["state"] == "found" else f"{name} resolved"
-            display.note(job, f"epoch {data['epoch']}: {told}")
+            text = f"{name}: {data['message']}" if data["state"] == "found" else f"{name} resolved"
+            display.note(job, f"epoch {data['epoch']}: {text}")
         case "log" if data.get("message"):
             display.note(job, f"{data.get('level', 'warning')}: {data['message']}")
     display.changed(job, event)
@@ -223,7 +223,7 @@ class _Bars(Progress):
     """Progress bars, and sparklines of the metrics if there is a single job."""
 
     def get_renderables(self) -> Iterator[RenderableType]:
-        """Everything that is drawn."""
+        """The bars and sparklines."""
         yield self.make_tasks_table(self.tasks)
         if len(self.tasks) == 1:
             job: Watched = self.tasks[0].fields["job"]

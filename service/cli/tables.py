@@ -1,4 +1,4 @@
-"""CSV files with rows to predict, and the predictions as such a file."""
+"""Prediction of the rows of a CSV file, and its output as CSV."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from service.cli.errors import Failure
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
 
-SUFFIXES: Final = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+SUFFIXES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 ROWS_AT_A_TIME: Final = 500
 _MAX_BYTES: Final = 2**40
 
 Predict = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]
-"""Named rows to the answer of the service."""
+"""Sends rows (column to value) to the service; returns its response."""
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table, by its name."""
+    """Whether a file name has the suffix of a table."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def predict(path: Path, output: TextIO, ask: Predict) -> Mapping[str, Any]:
-    """Write the rows of a file with their predictions, probabilities last; gives what the answers say together.
+    """Write the rows of a file with predictions and probabilities appended; returns the totals of the responses.
 
     Raises:
         Failure: the file cannot be read; it names the line.

@@ -22,12 +22,12 @@ KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "val_loss", "train_loss"),
     "gan": ("frechet_distance", "g_loss", "d_loss"),
 }
-"""The metrics of each kind that are shown in a line, the most important first."""
+"""The metrics of each kind for one-line summaries, most important first."""
 SHORT_ID: Final = 6
 """Length of a shortened id: its last characters, since the first ones are a timestamp and similar for jobs of a day."""
 STYLES: Final = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "cyan"}
 _UNSEEN: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters besides the line feed (C0 and C1), line separators, and marks of direction."""
+"""Control characters except the line feed (C0 and C1), line separators, and direction marks."""
 _REQUESTED: Final = {"cancel": "cancelling", "pause": "pausing"}
 
 
@@ -121,6 +121,17 @@ def to_json(document: Any) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, default=dict)
 
 
+def fold_means(found: Mapping[str, Any]) -> list[str]:
+    """The means over the folds of a cross-validation, one line per metric: ``val accuracy 97.10% ± 0.52%``."""
+    lines = []
+    for name, mean in found["means"].items():
+        metric = name.removeprefix("best:")
+        margin = "" if mean["high"] is None else f" ± {number(metric, mean['high'] - mean['mean'])}"
+        counted = f"mean of {mean['count']} folds" + (", 95% interval" if margin else "")
+        lines.append(f"{mean['label']} {number(metric, mean['mean'])}{margin} ({counted})")
+    return lines
+
+
 def differences(before: Any, after: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
     """The differences of two specs: dotted path to the values before and after.
 
@@ -138,14 +149,14 @@ def differences(before: Any, after: Any, place: str = "") -> dict[str, tuple[Any
 
 def changed_settings(client: Client, spec: Mapping[str, Any]) -> dict[str, str]:
     """Settings of a resolved spec that differ from its preset: ``epochs`` to ``9 (preset: 3)``."""
-    about_it = ("name", "tags", "priority")
+    unrelated = ("name", "tags", "priority")  # fields that do not affect training
     for preset in client.presets():
         if (preset["kind"], preset["name"]) == (spec["kind"], spec["preset"]):
-            found = differences(preset["spec"], dict(spec))
+            changes = differences(preset["spec"], dict(spec))
             return {
                 place: f"{value_text(now)} (preset: {value_text(before)})"
-                for place, (before, now) in found.items()
-                if place not in about_it
+                for place, (before, now) in changes.items()
+                if place not in unrelated
             }
     return {}
 

@@ -26,6 +26,7 @@ from service.client.errors import (
 )
 from service.client.job import Job
 from service.client.lookup import Found
+from service.client.sweep import Sweep
 
 __all__ = [
     "AmbiguousJob",
@@ -44,6 +45,7 @@ __all__ = [
     "Picture",
     "Prediction",
     "ServerUnreachable",
+    "Sweep",
     "UnreadableImage",
     "Which",
     "safe_name",

@@ -13,7 +13,10 @@ Which = Literal["best", "latest"] | int
 """A checkpoint: best, latest, or the number of an epoch."""
 
 
-class GenerateOptions(TypedDict, total=False):
+_Class = TypedDict("_Class", {"class": int | str}, total=False)  # a name that Python keeps for itself
+
+
+class GenerateOptions(_Class, total=False):
     """Options for generating images; see ``POST /jobs/{id}/generate``."""
 
     count: int
@@ -42,12 +45,12 @@ class Prediction(TypedDict):
     checkpoint: int
     """The epoch of the checkpoint that was used."""
     unknown_values: list[dict[str, Any]] | None
-    """With ``rows``: values that are no category of their column and were treated as missing."""
+    """With ``rows``: values that are not a category of their column, and were treated as missing."""
     absent_columns: dict[str, int] | None
-    """With ``rows``: columns that rows leave out, with the number of these rows."""
-    seen: list[list[list[float]]] | None
-    """With ``explain``: the images after preprocessing."""
-    saliency: list[list[list[float]]] | None
+    """With ``rows``: missing columns, each with the number of rows that lack it."""
+    seen: list[list[list[Any]]] | None
+    """With ``explain``: the images after preprocessing, as rows of numbers or, in colour, of triples."""
+    saliency: list[list[list[Any]]] | None
     """With ``explain``: the gradient of the predicted class's logit with respect to each pixel."""
 
 

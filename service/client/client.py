@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Literal, Self, Unpack, cast
+from typing import Any, Final, Literal, Self, Unpack
 from uuid import uuid4
 
 from service.client import downloads, lookup, mlflow_runs
@@ -22,24 +20,24 @@ from service.client.answers import (
     Which,
 )
 from service.client.connection import Connection, json_body
+from service.client.dataset_operations import DatasetOperations
+from service.client.experiments import Experiments
 from service.client.job import Job
 from service.client.lookup import Found
 
-_UPLOAD_TIMEOUT_S: Final = 660.0
-"""After the last byte has arrived, a service may read an archive of images for ten minutes."""
 _PAGE: Final = 100
 
 
-class Client:
+class Client(DatasetOperations, Experiments):
     """A client of one service. Not thread-safe: use one per thread.
 
     Args:
         server: for example ``http://127.0.0.1:8000``.
         key: an API key, if the service requires one (default: the first one in TAPELINE_API_KEYS).
 
-    Every method raises ``ServerUnreachable`` where no service answers and ``ApiError`` where it refuses. Requests
-    that are safe to repeat are repeated a few times before that. Where a method takes a job, it takes a ``Job`` or an
-    id; ``job`` also finds jobs by their name.
+    Every method raises ``ServerUnreachable`` if the service does not respond, and ``ApiError`` if it refuses the
+    request. Requests that are safe to repeat are retried a few times first. Methods with a ``job`` parameter accept a
+    ``Job`` or an id; ``job`` also finds jobs by name.
     """
 
     def __init__(self, server: str, key: str | None = None) -> None:
@@ -69,7 +67,33 @@ class Client:
                 job and returns the first one. By default a new key, which allows the client to retry.
         """
         options = json_body(spec, **{"Idempotency-Key": idempotency_key or uuid4().hex})
-        return self._made("POST", "/jobs", repeatable=True, **options)
+        return self._create("POST", "/jobs", repeatable=True, **options)
+
+    def submit_folds(
+        self, spec: Mapping[str, Any], folds: int | None = None, *, idempotency_key: str | None = None
+    ) -> list[Job]:
+        """Submit a cross-validation: a job for each fold, all or none.
+
+        Args:
+            folds: the number of folds, unless the spec has it as ``dataset.folds``.
+        """
+        if folds is not None:
+            data = spec.get("dataset", {})
+            spec = {**spec, "dataset": {**({"name": data} if isinstance(data, str) else data), "folds": folds}}
+        first = self.submit(spec, idempotency_key=idempotency_key)
+        ids = first.get("fold_jobs") or [first.id]
+        return [first, *(self.get(job_id) for job_id in ids if job_id != first.id)]
+
+    def folds(self, job: Job | str) -> dict[str, Any]:
+        """The cross-validation of a job: its ``jobs``, and the ``means`` of their metrics.
+
+        Raises:
+            LookupError: the job does not belong to a cross-validation.
+        """
+        group = self._handle(job).refresh()["fold_group"]
+        if group is None:
+            raise LookupError("the job is not a fold of a cross-validation")
+        return self._connection.json("GET", f"/folds/{group}")
 
     def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
         """The resolved spec and its estimated cost; nothing is stored."""
@@ -126,7 +150,7 @@ class Client:
         """An older name of ``jobs``."""
         return self.jobs(limit=limit, **filters)
 
-    # What ``Job`` has as methods, by id.
+    # Methods of ``Job``, by id.
 
     def get(self, job: Job | str) -> Job:
         """Fetch a job by its id."""
@@ -240,7 +264,7 @@ class Client:
         """Download a trained model in the format of another program.
 
         Args:
-            target: ``onnx``, a file; or one of ``torch``, ``tensorboard`` and ``huggingface``, a zip.
+            target: ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
             to: a folder or a file name.
             license: of the model, for the model card of ``huggingface``; default: that of the dataset.
         """
@@ -262,7 +286,7 @@ class Client:
             The id of the run.
 
         Raises:
-            ExportFailed: MLflow is not installed here, or it refuses.
+            ExportFailed: MLflow is not installed on this machine, or rejects a request.
         """
         return mlflow_runs.log_run(
             self._connection, self._handle(job).refresh(), uri, experiment=experiment, checkpoint=checkpoint
@@ -278,7 +302,7 @@ class Client:
             to: a file name, or a folder, in which the file gets the name that the service gives it.
 
         Raises:
-            DownloadDamaged: the bytes that arrived are not those that the service sent.
+            DownloadDamaged: the received bytes do not match the SHA-256 that the service sent.
         """
         return downloads.download(self._connection, url, Path(to))
 
@@ -287,54 +311,10 @@ class Client:
         with self._connection.response("GET", url) as response:
             return response.read()
 
-    def datasets(self) -> Sequence[dict[str, Any]]:
-        """The datasets that specs can use."""
-        found: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
-        return found
-
     def presets(self) -> Sequence[dict[str, Any]]:
         """The presets, each with ``kind``, ``name`` and its full ``spec``."""
         found: Sequence[dict[str, Any]] = self._connection.json("GET", "/presets")["data"]
         return found
-
-    def upload(
-        self,
-        name: str,
-        files: Mapping[str, Path],
-        *,
-        validation_fraction: float | None = None,
-        size: str | None = None,
-        target: str | None = None,
-        types: Mapping[str, str] | None = None,
-        on_progress: Callable[[int], None] | None = None,
-    ) -> dict[str, Any]:
-        """Upload a dataset.
-
-        Args:
-            files: form fields and paths: ``table`` (CSV or TSV), ``archive``, or ``images`` and ``labels``, optionally
-                with ``validation_images`` and ``validation_labels``. Files are streamed.
-            validation_fraction: share of each class that becomes validation data, where no files are given for it.
-            size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
-            target: the label column of a table (default: the last one).
-            types: types of columns of a table that are not to be detected: ``number``, ``category``, ``date`` or
-                ``ignore``.
-            on_progress: called with the number of bytes read each time that a piece of a file is about to be sent.
-        """
-        fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size}
-        fields |= {"target": target, "types": json.dumps(dict(types)) if types else None}
-        fields = {field: value for field, value in fields.items() if value is not None}
-        with ExitStack() as opened:
-            parts: dict[str, IO[bytes]] = {}
-            for field, path in files.items():
-                file = opened.enter_context(path.open("rb"))
-                parts[field] = file if on_progress is None else cast("IO[bytes]", _Counted(file, on_progress))
-            options: dict[str, Any] = {"data": fields, "files": parts, "timeout": _UPLOAD_TIMEOUT_S}
-            return self._connection.json("POST", "/datasets", **options)
-
-    def delete_dataset(self, name: str) -> None:
-        """Delete an uploaded dataset that no unfinished job uses."""
-        with self._connection.response("DELETE", f"/datasets/{name}"):
-            pass
 
     # Keys, for clients whose own key has the scope ``admin``.
 
@@ -354,21 +334,5 @@ class Client:
     def _handle(self, job: Job | str) -> Job:
         return Job(self._connection, {"id": job.id if isinstance(job, Job) else job})
 
-    def _made(self, method: str, path: str, **options: Any) -> Job:
+    def _create(self, method: str, path: str, **options: Any) -> Job:
         return Job(self._connection, self._connection.json(method, path, **options))
-
-
-class _Counted:
-    """A file that tells how much of it was read."""
-
-    def __init__(self, file: IO[bytes], on_progress: Callable[[int], None]) -> None:
-        self._file, self._on_progress = file, on_progress
-        self.name = file.name
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._on_progress(len(data))
-        return data
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)

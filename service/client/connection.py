@@ -1,4 +1,4 @@
-"""HTTP requests to one service: retries where that is safe, and errors as exceptions."""
+"""HTTP requests to a service, with safe retries and errors as exceptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 from service.client.errors import ApiError, ClientError, ServerUnreachable
 from service.runtime.settings import is_loopback
 
-FIRST_PAUSE_S: Final = 0.1
+MIN_RETRY_DELAY_S: Final = 0.1
 MAX_ATTEMPTS: Final = 4
 BUSY: Final = frozenset({502, 503, 504})
 TOO_MANY: Final = 429
@@ -46,7 +46,7 @@ class Connection:
             base_url=self.server,
             headers=headers,
             timeout=httpx.Timeout(30, connect=5),
-            trust_env=not is_loopback(url.host),  # this machine is reached without a proxy
+            trust_env=not is_loopback(url.host),  # no proxy for this machine
         )
 
     def close(self) -> None:
@@ -77,29 +77,29 @@ class Connection:
         """
         repeatable = repeatable or method == "GET"
         request = self.http.build_request(method, path, **options)
-        pause = FIRST_PAUSE_S
+        delay_s = MIN_RETRY_DELAY_S
         for attempt in range(1, MAX_ATTEMPTS + 1):
             last = attempt == MAX_ATTEMPTS
             try:
                 response = self.http.send(request, stream=True)
             except httpx.TransportError as error:
-                # Where no connection came about, the request had no effect.
+                # Without a connection, the request had no effect.
                 if last or not (repeatable or isinstance(error, httpx.ConnectError)):
                     raise ServerUnreachable(self.server, reason_of(error)) from None
             else:
-                # A request that was turned away had no effect either.
-                turned_away = response.status_code == TOO_MANY and _retry_after_s(response) <= _MAX_RETRY_AFTER_S
-                if last or not (turned_away or (repeatable and response.status_code in BUSY)):
+                # A request beyond the rate limit had no effect either.
+                is_limited = response.status_code == TOO_MANY and _retry_after_s(response) <= _MAX_RETRY_AFTER_S
+                if last or not (is_limited or (repeatable and response.status_code in BUSY)):
                     break
                 response.close()
-                if turned_away:
+                if is_limited:
                     time.sleep(_retry_after_s(response))
-            time.sleep(pause)
-            pause *= 2
+            time.sleep(delay_s)
+            delay_s *= 2
         try:
             check(response)
             yield response
-        except httpx.TransportError as error:  # the body broke off
+        except httpx.TransportError as error:  # the connection broke within the body
             raise ServerUnreachable(self.server, reason_of(error)) from None
         finally:
             response.close()
@@ -121,7 +121,7 @@ def check(response: httpx.Response) -> None:
     except ValueError:
         problem = None
     if not isinstance(problem, dict):
-        problem = {"detail": f"{response.request.url} answers {response.status_code} {response.reason_phrase}"}
+        problem = {"detail": f"{response.request.url} returned {response.status_code} {response.reason_phrase}"}
     raise ApiError(response.status_code, problem)
 
 
@@ -140,5 +140,5 @@ def reason_of(error: Exception) -> str:
 
 
 def _retry_after_s(response: httpx.Response) -> float:
-    said = response.headers.get("Retry-After", "")
-    return float(said) if said.isdecimal() else 0.0
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else 0.0

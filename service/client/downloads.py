@@ -14,13 +14,13 @@ from uuid import uuid4
 import httpx
 
 from service.client.answers import ExportTarget, Which
-from service.client.connection import FIRST_PAUSE_S, Connection
+from service.client.connection import MIN_RETRY_DELAY_S, Connection
 from service.client.errors import DownloadDamaged, ServerUnreachable
 
 _CHUNK_BYTES: Final = 1 << 18
 _MAX_STARTS: Final = 4
-"""How often a file is begun anew when its body breaks off, as it does where the web process restarts. Until an answer
-begins, the connection repeats each request by itself: a service that is away is asked 16 times in about 3.5 seconds."""
+"""Attempts to download a file whose connection breaks within the body, for example when the web process restarts. In
+each attempt, ``Connection`` retries the request: in total 16 requests in about 3.5 seconds."""
 
 
 def download(connection: Connection, url: str, to: Path) -> Path:
@@ -31,9 +31,9 @@ def download(connection: Connection, url: str, to: Path) -> Path:
         to: a file name, or a folder, in which the file gets the name that the service gives it.
 
     Raises:
-        DownloadDamaged: the bytes that arrived are not those that the service sent.
+        DownloadDamaged: the received bytes do not match the SHA-256 that the service sent.
     """
-    pause = FIRST_PAUSE_S
+    delay_s = MIN_RETRY_DELAY_S
     for start in range(1, _MAX_STARTS + 1):
         try:
             with connection.response("GET", url) as response:
@@ -41,8 +41,8 @@ def download(connection: Connection, url: str, to: Path) -> Path:
         except ServerUnreachable:
             if start == _MAX_STARTS:
                 raise
-        time.sleep(pause)
-        pause *= 2
+        time.sleep(delay_s)
+        delay_s *= 2
     raise AssertionError  # the last start returns or raises
 
 
@@ -87,11 +87,11 @@ def _store(response: httpx.Response, to: Path) -> Path:
 
 
 def _stated_sha256(response: httpx.Response) -> bytes | None:
-    found = re.search(r"sha-256=:([A-Za-z0-9+/=]+):", response.headers.get("Repr-Digest", ""))
-    return base64.b64decode(found[1]) if found else None
+    digest = re.search(r"sha-256=:([A-Za-z0-9+/=]+):", response.headers.get("Repr-Digest", ""))
+    return base64.b64decode(digest[1]) if digest else None
 
 
 def _file_name(response: httpx.Response) -> str:
-    found = re.search(r'filename="?([^";]+)', response.headers.get("Content-Disposition", ""))
-    name = found[1] if found else unquote(urlsplit(str(response.request.url)).path).rpartition("/")[2]
+    given = re.search(r'filename="?([^";]+)', response.headers.get("Content-Disposition", ""))
+    name = given[1] if given else unquote(urlsplit(str(response.request.url)).path).rpartition("/")[2]
     return safe_name(name)

@@ -32,7 +32,7 @@ class ApiError(ClientError):
         self.detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {status}")
         self.errors: Sequence[Mapping[str, Any]] = problem.get("errors") or []
         """The faults of a spec: each with ``pointer``, ``detail``, ``code`` and possibly ``suggestion``."""
-        # With faults, the detail is their list once more.
+        # With faults, the detail repeats them.
         headline = str(problem.get("title") or self.detail) if self.errors else self.detail
         super().__init__("\n".join([headline, *(f"  {_fault(error)}" for error in self.errors)]))
 

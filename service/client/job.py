@@ -14,15 +14,15 @@ from service.client import downloads, streams
 from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
 from service.client.connection import Connection, json_body
 from service.client.errors import ApiError, ServerUnreachable
-from service.client.images import encoded
+from service.client.images import encoded, in_requests
 from service.states import TERMINAL
 
 
 class Job(Mapping[str, Any]):
     """A job as of the last request; ``refresh`` and ``wait`` update it.
 
-    It is a mapping over the document of the API as well: ``job["progress"]["epoch"]``. Every method raises
-    ``ServerUnreachable`` and ``ApiError`` as those of ``Client`` do.
+    It is also a mapping over the document of the API: ``job["progress"]["epoch"]``. Like those of ``Client``, all
+    methods may raise ``ServerUnreachable`` and ``ApiError``.
     """
 
     def __init__(self, connection: Connection, document: Mapping[str, Any]) -> None:
@@ -59,7 +59,7 @@ class Job(Mapping[str, Any]):
 
     @property
     def name(self) -> str | None:
-        """The name, if it has one."""
+        """The name, if the job has one."""
         return cast("str | None", self._read("name"))
 
     @property
@@ -74,7 +74,7 @@ class Job(Mapping[str, Any]):
 
     @property
     def ended(self) -> bool:
-        """Whether it has succeeded, failed or been cancelled."""
+        """Whether the job has succeeded, failed or been cancelled."""
         return self.status in TERMINAL
 
     @property
@@ -104,7 +104,7 @@ class Job(Mapping[str, Any]):
 
     @property
     def error(self) -> dict[str, Any] | None:
-        """Why it failed: ``code``, ``message`` and possibly ``hint``."""
+        """Why the job failed: ``code``, ``message`` and possibly ``hint``."""
         return cast("dict[str, Any] | None", self._read("error"))
 
     @property
@@ -129,7 +129,7 @@ class Job(Mapping[str, Any]):
 
     @property
     def created_at(self) -> datetime:
-        """When it was submitted, in UTC."""
+        """Time of submission, in UTC."""
         return datetime.fromisoformat(self._read("created_at"))
 
     @property
@@ -144,34 +144,34 @@ class Job(Mapping[str, Any]):
 
     @property
     def page(self) -> str:
-        """The URL of its page."""
+        """The URL of the job's page."""
         return f"{self._connection.server}{self._read('urls')['page']}"
 
     # Reading.
 
     def refresh(self) -> Self:
-        """Fetch it again."""
+        """Fetch the document again."""
         return self._take(self._connection.json("GET", self._path))
 
     def wait(self, *, timeout_s: float | None = None, patience_s: float = 60.0) -> Self:
-        """Wait until it has ended; ``status`` has the outcome.
+        """Wait until the job has ended; ``status`` has the outcome.
 
         Args:
             patience_s: how long the service may be unavailable.
 
         Raises:
-            TimeoutError: it has not ended in time.
+            TimeoutError: the job has not ended in time.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        answered = time.monotonic()
+        responded_at = time.monotonic()
         while True:
             try:
                 self.refresh()
             except ServerUnreachable:
-                if time.monotonic() - answered > patience_s:
+                if time.monotonic() - responded_at > patience_s:
                     raise
             else:
-                answered = time.monotonic()
+                responded_at = time.monotonic()
                 if self.ended:
                     return self
                 if deadline is not None and time.monotonic() >= deadline:
@@ -179,7 +179,7 @@ class Job(Mapping[str, Any]):
             time.sleep(0.5)
 
     def events(self, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
-        """Its events as they happen, after number ``after``, until the job has ended.
+        """The events after number ``after``, as they happen, until the job has ended.
 
         A broken connection is re-established, without lost or repeated events.
 
@@ -197,7 +197,7 @@ class Job(Mapping[str, Any]):
         return self._connection.json("GET", f"{self._path}/results")
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        """The checkpoints that are kept, each with ``epoch``, ``best``, ``latest``, ``url``, ``size_bytes``."""
+        """The stored checkpoints, each with ``epoch``, ``best``, ``latest``, ``url``, ``size_bytes``."""
         return self._items("checkpoints", None)
 
     # Files.
@@ -248,22 +248,34 @@ class Job(Mapping[str, Any]):
 
         Args:
             images: files (PNG, JPEG, WebP, BMP or GIF), their bytes, or rows of numbers in [0, 1], 0 being black.
-            rows: values by column, for a job that is trained on a table; at most 1,000. A column that is left out has
-                no value.
-            fit: crop drawings, and centre them like MNIST digits.
+            rows: up to 1,000 mappings of columns to values, for a job trained on a table. Missing columns count as
+                missing values.
+            fit: for a colour model, scale images to cover its size and crop them evenly; otherwise crop drawings, and
+                centre them like MNIST digits.
             invert: the images are dark on a light background.
-            explain: also ``saliency``, how each pixel changes the logit of the class that was found.
+            explain: also return ``saliency``, the gradient of the predicted class's logit with respect to each pixel.
 
         Raises:
-            UnreadableImage: a file or bytes are no such image.
+            UnreadableImage: a file or bytes are not a supported image.
         """
-        body: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
-        if images is not None:
-            body["images"] = [encoded(image) for image in images]
+        options: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
         if rows is not None:
-            body["rows"] = [dict(row) for row in rows]
-        answer = self._connection.json("POST", f"{self._path}/predict", repeatable=True, **json_body(body))
-        return cast("Prediction", answer)
+            body = json_body({"rows": [dict(row) for row in rows]} | options)
+            return cast("Prediction", self._connection.json("POST", f"{self._path}/predict", repeatable=True, **body))
+        answers: list[Any] = []
+        for part in in_requests([encoded(image) for image in images or ()]):
+            if answers:  # use the same checkpoint for all: "latest" may have changed
+                options["checkpoint"] = answers[0]["checkpoint"]
+            sent = json_body({"images": part} | options)
+            answers.append(self._connection.json("POST", f"{self._path}/predict", repeatable=True, **sent))
+        if len(answers) == 1:
+            return cast("Prediction", answers[0])
+        joined = {
+            name: [one for answer in answers for one in answer[name]]
+            for name in ("probabilities", "classes", "seen", "saliency")
+            if answers[0].get(name) is not None
+        }
+        return cast("Prediction", answers[0] | joined)
 
     def generate(
         self,
@@ -359,7 +371,7 @@ class Job(Mapping[str, Any]):
         return self._document[field]
 
     def _items(self, of: str, cursor: str | None) -> list[dict[str, Any]]:
-        """Iterate over a list of the job; pages are fetched as needed."""
+        """All items of a list of the job, fetched page by page."""
         items: list[dict[str, Any]] = []
         while True:
             params = {} if cursor is None else {"cursor": cursor}

@@ -44,7 +44,7 @@ def look_up(connection: Connection, text: str) -> Found:
         raise _not_found(text)
     named = _list(connection, name=text)
     if named:
-        # The list has summaries; whoever asks for one job gets all of it.
+        # The list contains summaries only: fetch the full document.
         return Found(Job(connection, named[0]).refresh(), len(named))
     part = text.lower()
     found = [

@@ -1,4 +1,4 @@
-"""Jobs as runs of MLflow, logged from the machine of the client, which alone needs MLflow and its address."""
+"""Logging of jobs as MLflow runs, from the client's machine; the service needs neither MLflow nor its URL."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from service.spec.flat import flat_settings
 
 _MAX_METRICS: Final = 1000
 _MAX_PARAMS: Final = 100
-"""Of one request, by MLflow's limits."""
+"""Maximum number per request; these are MLflow's limits."""
 _MAX_TEXT: Final = 5000
 _STATUS: Final = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 _JOB_TAG: Final = "tapeline.job_id"
 _CHANGEABLE: Final = ("name", "tags", "priority")
-"""Settings that a job may change, and that a run therefore has as tags: a param stays what it is."""
+"""Settings that can change after submission, and are therefore logged as tags: MLflow's params are immutable."""
 
 
 def log_run(connection: Connection, job: Job, uri: str, *, experiment: str, checkpoint: Which) -> str:
-    """Log a job; gives the id of its run. A run of the job that is already in the experiment is updated.
+    """Log a job; returns the id of its run. An existing run of the job in the experiment is updated.
 
     Raises:
-        ExportFailed: MLflow is not installed, or it refuses.
+        ExportFailed: MLflow is not installed, or rejects a request.
     """
     try:
         from mlflow.exceptions import MlflowException  # optional, and takes seconds to load
@@ -41,7 +41,7 @@ def log_run(connection: Connection, job: Job, uri: str, *, experiment: str, chec
     except ModuleNotFoundError as error:
         detail = f"{error.name} is not installed; install it with: pip install 'tapeline[mlflow]'"
         raise ExportFailed(detail) from error
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # they tell of each migration of a new store
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # both log each migration of a new store
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -129,7 +129,7 @@ def _files(connection: Connection, job: Job, folder: Path, checkpoint: Which) ->
         try:
             yield downloads.export(connection, job.id, "onnx", folder / "model.onnx", checkpoint=checkpoint)
         except ApiError as error:
-            if error.code != "extra_missing":  # of the service: the rest of the run does not need it
+            if error.code != "extra_missing":  # the service cannot export ONNX; log the run without it
                 raise
         results = job.results()
         pictures = {f"{name}.png": url for name, url in results["plots"].items()}

@@ -12,7 +12,7 @@ import httpx
 from httpx_sse import EventSource, SSEError
 
 from service.client.answers import Event
-from service.client.connection import BUSY, FIRST_PAUSE_S, TOO_MANY, Connection, check, reason_of
+from service.client.connection import BUSY, MIN_RETRY_DELAY_S, TOO_MANY, Connection, check, reason_of
 from service.client.errors import ApiError, ServerUnreachable
 
 _MAX_SILENCE_S: Final = 45.0
@@ -27,21 +27,21 @@ def events(connection: Connection, path: str, *, after: int = 0, patience_s: flo
     number.
 
     Raises:
-        ServerUnreachable: the service was away for longer than ``patience_s``.
+        ServerUnreachable: the service did not respond for longer than ``patience_s``.
     """
-    last, pause = after, FIRST_PAUSE_S
-    away_since: float | None = None
+    last, delay_s = after, MIN_RETRY_DELAY_S
+    failing_since: float | None = None
     while True:
         reason = "the stream ended early"
         try:
             for event in _connected(connection, path, last):
-                if event is None:  # the log has nothing after this number, and never will
+                if event is None:  # the job has ended, and has no events after this number
                     return
-                away_since = None
+                failing_since = None
                 if event.seq is not None:
                     if event.seq <= last:
                         continue
-                    last, pause = event.seq, FIRST_PAUSE_S
+                    last, delay_s = event.seq, MIN_RETRY_DELAY_S
                 yield event
                 if event.type == "end":
                     return
@@ -52,11 +52,11 @@ def events(connection: Connection, path: str, *, after: int = 0, patience_s: flo
                 raise
             reason = error.detail
         now = time.monotonic()
-        away_since = away_since or now
-        if now - away_since > patience_s:
+        failing_since = failing_since or now
+        if now - failing_since > patience_s:
             raise ServerUnreachable(connection.server, reason)
-        time.sleep(pause)
-        pause = min(2 * pause, 5.0)
+        time.sleep(delay_s)
+        delay_s = min(2 * delay_s, 5.0)
 
 
 def _connected(connection: Connection, path: str, last: int) -> Iterator[Event | None]:
@@ -71,7 +71,7 @@ def _connected(connection: Connection, path: str, last: int) -> Iterator[Event |
             yield None
             return
         for received in EventSource(response).iter_sse():
-            # httpx-sse repeats the last id on events that have none of their own, as browsers do.
+            # Like browsers, httpx-sse repeats the last id on events without an id.
             numbered = received.event not in _UNNUMBERED
             seq = int(received.id) if numbered and received.id.isdecimal() else None
             with suppress(json.JSONDecodeError):

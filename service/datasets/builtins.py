@@ -1,5 +1,6 @@
 """The datasets that this package knows: their checksums, and where their files may be found."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
@@ -13,6 +14,7 @@ from service.datasets.info import (
     DatasetInfo,
     content_sha256,
 )
+from service.states import DatasetKind
 
 _DATA = Path(str(package_files("service.data")))
 _JUDGE_OF_DIGITS = _DATA / "judge" / "mnist.safetensors"
@@ -39,6 +41,8 @@ class BuiltIn:
     info: DatasetInfo
     digests: Mapping[str, str]  # SHA-256 (hex) of each unpacked IDX file
     shipped: Path | None = None  # folder inside this package
+    table: Path | None = None  # a CSV file inside this package
+    made_from: str | None = None  # the dataset that it is made from, when it is first used
     system: Path | None = None  # folder of a Debian package
     mirrors: tuple[str, ...] = ()  # base URLs of the gzipped files, tried in turn; the checksums decide
     packed_bytes: Mapping[str, int] = field(default_factory=dict)  # sizes of the gzipped files as published
@@ -64,6 +68,32 @@ def _info(
     )
 
 
+def _table(name: str, title: str, source: str, licence: str) -> BuiltIn:
+    """A table that is shipped: its file, and what ``make_tables`` said of it."""
+    folder = _DATA / name
+    described = json.loads((folder / "dataset.json").read_text("utf-8"))
+    return BuiltIn(
+        info=DatasetInfo(
+            name=name,
+            title=title,
+            kind=DatasetKind.TABLE,
+            image_shape=(),
+            columns=tuple(described["columns"]),
+            classes=len(described["class_names"]),
+            class_names=tuple(described["class_names"]),
+            train_count=described["train_count"],
+            validation_count=described["validation_count"],
+            source=source,
+            licence=licence,
+            sha256=described["sha256"],
+            available=False,  # as for all, it is decided later
+            report={"target": described["target"]},
+        ),
+        digests={},
+        table=folder / f"{name}.csv",
+    )
+
+
 _MNIST_10K = {
     TRAIN_IMAGES: "129834f1df07691abdd2f29dd8137747a1d9f3939582de6fa1f2fd20f94faa15",
     TRAIN_LABELS: "5004cd45596f67a9ce989edad321999783be0fa8d24f54cdcefcb42277371934",
@@ -81,6 +111,13 @@ _FASHION_MNIST = {
     TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
     VALIDATION_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     VALIDATION_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+
+_STACKED_MNIST = {
+    TRAIN_IMAGES: "8ebf22a50e57b3070ecd533f2553bf3e148f2ef38f4136ccb11b79ea24627570",
+    TRAIN_LABELS: "c6921cec899e9734879872f3d69a8d0a2791c57bfadf5aea97a5d706036c9648",
+    VALIDATION_IMAGES: "f1bc23429429d4bcac0eacb959651834767c73b852dd564225e4bfbf43859f91",
+    VALIDATION_LABELS: "f794047f772c7857fdadca02566ab0757742dd6351182b41d16ba53830f83850",
 }
 
 BUILT_IN: Mapping[str, BuiltIn] = {
@@ -141,5 +178,35 @@ BUILT_IN: Mapping[str, BuiltIn] = {
             VALIDATION_IMAGES: 4_422_102,
             VALIDATION_LABELS: 5_148,
         },
+    ),
+    "iris": _table(
+        "iris",
+        "Iris, three species by their flowers",
+        "R. A. Fisher (1936), as in scikit-learn 1.9.1",
+        "BSD 3-clause (scikit-learn); CC BY 4.0 (UCI)",
+    ),
+    "breast-cancer": _table(
+        "breast-cancer",
+        "Breast cancer, benign or malignant",
+        "W. H. Wolberg, W. N. Street, O. L. Mangasarian (1995), as in scikit-learn 1.9.1",
+        "BSD 3-clause (scikit-learn); CC BY 4.0 (UCI)",
+    ),
+    "stacked-mnist": BuiltIn(
+        info=DatasetInfo(
+            name="stacked-mnist",
+            title="Stacked MNIST, three digits in colour",
+            image_shape=(28, 28, 3),
+            classes=10,
+            train_count=25_600,
+            validation_count=3_000,
+            class_names=DIGITS,
+            source="made from mnist-10k: three digits as the red, green and blue channel of each image, "
+            "1,000 modes in equal shares (Metz and others, 2017); the class is the digit in red",
+            licence="CC BY-SA 3.0 (Y. LeCun, C. Cortes, C. J. C. Burges)",
+            sha256=content_sha256(_STACKED_MNIST),
+            available=False,  # as mnist-10k is
+        ),
+        digests=_STACKED_MNIST,
+        made_from="mnist-10k",
     ),
 }

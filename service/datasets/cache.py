@@ -1,37 +1,47 @@
 """Loads a dataset: finds its files, downloads them if need be, unpacks them once, maps them into memory.
 
-The cache holds a folder for each state in which a source was met: four .npy files and ``meta.json``. It gets its name
+The cache holds a folder for each state in which a source was met: its .npy files and ``meta.json``. It gets its name
 by one rename when it is whole, so that any number of processes may unpack at once and a killed one leaves only a
 hidden folder. Folders of sources since replaced stay: a training may still have them mapped.
 """
 
+import functools
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.catalogue import check_shapes, describe, find_files, is_complete, locate
+from service.datasets.derived import stacked_mnist
 from service.datasets.download import Progress, download
 from service.datasets.errors import DatasetBroken, DatasetUnavailable
-from service.datasets.formats.idx import read_idx_content
+from service.datasets.formats.idx import idx_header, read_idx_content
 from service.datasets.info import (
     IDX_NAMES,
+    TEST_IMAGES,
+    TEST_LABELS,
+    TEST_NAMES,
     TRAIN_IMAGES,
     TRAIN_LABELS,
     VALIDATION_IMAGES,
     VALIDATION_LABELS,
     DatasetInfo,
+    TableOptions,
     content_sha256,
 )
+from service.datasets.tables.importing import import_table
+from service.spec.splits import Split
 
+_SPLIT = int.from_bytes(b"split")  # keeps these random numbers apart from others of the same seed
 _FORMAT = 1  # part of every cache key: raise it when what is stored changes
 
 
@@ -59,6 +69,8 @@ class Dataset:
     train: Examples
     validation: Examples
     sha256: str  # of the unpacked content, as content_sha256 gives it
+    test: Examples | None = None
+    """Never trained on and never validated on: scored once, when the training is over."""
 
 
 def load(
@@ -85,10 +97,27 @@ def load(
     info = describe(name, data_root, builtins=builtins)
     paths = locate(name, data_root, builtins)
     builtin = builtins.get(name)
+    if builtin is not None and builtin.table is not None:
+        csv, target = builtin.table, str((builtin.info.report or {})["target"])
+        folder = cache_root / f"{name}-{str(builtin.info.sha256).removeprefix('sha256:')[:16]}"
+        return _kept(info, cache_root, folder, lambda folder: _import_table(csv, folder, target))
+    if builtin is not None and builtin.made_from is not None:
+        source = builtin.made_from
+        key = hashlib.sha256(json.dumps([_FORMAT, dict(builtin.digests)]).encode()).hexdigest()[:16]
+
+        def make(folder: Path) -> None:
+            _store(folder, _stacked(builtin, load(source, data_root, cache_root=cache_root, builtins=builtins)))
+
+        return _kept(info, cache_root, cache_root / f"{name}-{key}", make)
     if builtin is not None and not is_complete(paths):
         download(builtin, data_root / name, present=paths, progress=progress)
         paths = find_files(data_root / name)
     folder = cache_root / f"{name}-{_cache_key(paths, builtin)}"
+    return _kept(info, cache_root, folder, lambda folder: _unpack(paths, folder, builtin))
+
+
+def _kept(info: DatasetInfo, cache_root: Path, folder: Path, make: Callable[[Path], None]) -> Dataset:
+    """The dataset in a folder of the cache, which is made if it is not there or damaged."""
     if folder.exists():  # then it is whole, unless a full disk or a hand damaged it: it can be made again
         try:
             return open_arrays(folder, info)
@@ -96,11 +125,11 @@ def load(
             shutil.rmtree(folder, ignore_errors=True)
     try:
         cache_root.mkdir(parents=True, exist_ok=True)
-        _unpack(paths, folder, builtin)
+        make(folder)
         return open_arrays(folder, info)
     except OSError as error:
         raise DatasetUnavailable(
-            name,
+            info.name,
             f"its arrays cannot be cached in {cache_root} ({error.strerror or error})",
             "Make room there, or make the folder writable",
         ) from error
@@ -112,7 +141,8 @@ def _cache_key(paths: Mapping[str, Path], builtin: BuiltIn | None) -> str:
         identity = [[name, builtin.digests[name]] for name in IDX_NAMES]
     else:
         stats = {name: path.stat() for name, path in paths.items()}
-        identity = [[name, str(stats[name].st_size), str(stats[name].st_mtime_ns)] for name in IDX_NAMES]
+        names = (name for name in (*IDX_NAMES, *TEST_NAMES) if name in stats)
+        identity = [[name, str(stats[name].st_size), str(stats[name].st_mtime_ns)] for name in names]
     return hashlib.sha256(json.dumps([_FORMAT, identity]).encode()).hexdigest()[:16]
 
 
@@ -123,21 +153,123 @@ def open_arrays(folder: Path, info: DatasetInfo) -> Dataset:
         OSError, EOFError, ValueError, KeyError: it is not.
     """
     sha256 = str(json.loads((folder / "meta.json").read_text())["sha256"])
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in IDX_NAMES}
+    names = [*IDX_NAMES, *(TEST_NAMES if (folder / f"{TEST_IMAGES}.npy").exists() else ())]
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
     return Dataset(
         info=replace(info, sha256=sha256, available=True),
         train=Examples(arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS]),
         validation=Examples(arrays[VALIDATION_IMAGES], arrays[VALIDATION_LABELS]),
         sha256=sha256,
+        test=Examples(arrays[TEST_IMAGES], arrays[TEST_LABELS]) if TEST_IMAGES in arrays else None,
     )
 
 
-def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) -> None:
+def divide(dataset: Dataset, split: Split) -> Dataset:
+    """The same data, divided anew into training and validation examples."""
+    validated = validation_mask(split, np.concatenate([dataset.train.labels, dataset.validation.labels]))
+    train, validation = (_Chosen(dataset, np.flatnonzero(mask)) for mask in (~validated, validated))
+    info = replace(dataset.info, train_count=len(train), validation_count=len(validation), split=split)
+    return replace(dataset, info=info, train=train, validation=validation)
+
+
+def validation_mask(split: Split, labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which examples of a pool are for validation.
+
+    Each class is shuffled by itself and the classes are put one after the other; taking examples from that order at
+    even distances is stratified, and how many are taken depends on the size of the pool alone. The shuffle is that of
+    raw 64-bit numbers, whose stream NumPy does not change.
+
+    Args:
+        labels: of the whole pool.
+    """
+    count = len(labels)
+    keys = np.random.SFC64(np.random.SeedSequence([split.seed, _SPLIT])).random_raw(count)
+    order = np.lexsort((keys, labels))
+    places = np.arange(count, dtype=np.int64)
+    if split.folds is not None:
+        taken = places % split.folds == split.fold
+    else:
+        wanted = split.validation_count(count)
+        taken = (places + 1) * wanted // count > places * wanted // count
+    chosen = np.zeros(count, np.bool_)
+    chosen[order[taken]] = True
+    return chosen
+
+
+class _Chosen(Examples):
+    """Some examples of a dataset's pool. They are copied when somebody asks for them, which may be never."""
+
+    def __init__(self, dataset: Dataset, places: NDArray[np.intp]) -> None:
+        first, second = dataset.train, dataset.validation
+        inside = int(np.searchsorted(places, len(first)))
+        self._pieces = ((first, places[:inside]), (second, places[inside:] - len(first)))
+        labels = np.concatenate([part.labels[chosen] for part, chosen in self._pieces])
+        object.__setattr__(self, "labels", labels)  # frozen, like all parts
+
+    @functools.cached_property
+    def inputs(self) -> NDArray[np.uint8]:
+        """As ``Examples`` has them."""
+        like = self._pieces[0][0].inputs
+        copied = np.empty((len(self.labels), *like.shape[1:]), like.dtype)
+        done = 0
+        for part, chosen in self._pieces:
+            np.take(part.inputs, chosen, axis=0, out=copied[done : done + len(chosen)], mode="clip")
+            done += len(chosen)
+        return copied
+
+
+def _stacked(builtin: BuiltIn, digits: Dataset) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
+    """The arrays of stacked-mnist by their names, each with the digest of the IDX file that it would be."""
+    for part, (examples, count, images_name, labels_name) in enumerate(
+        (
+            (digits.train, builtin.info.train_count, TRAIN_IMAGES, TRAIN_LABELS),
+            (digits.validation, builtin.info.validation_count, VALIDATION_IMAGES, VALIDATION_LABELS),
+        )
+    ):
+        made = stacked_mnist.stack(examples.inputs, examples.labels, count, part=part)
+        for name, array in zip((images_name, labels_name), made, strict=True):
+            digest = hashlib.sha256(idx_header(array.shape))
+            digest.update(array.data)
+            if digest.hexdigest() != builtin.digests[name]:
+                raise DatasetBroken(Path(name), f"is not that of {builtin.info.name}: {digits.info.name} was changed")
+            yield name, array, digest.hexdigest()
+
+
+def _store(folder: Path, arrays: Iterable[tuple[str, NDArray[np.uint8], str]]) -> None:
+    """Write arrays, each with its name and digest, into a folder that gets its name when it is whole."""
+    temporary = _temporary(folder)
+    try:
+        digests = {}
+        for name, array, digest in arrays:
+            digests[name] = digest
+            _write_synced(temporary / f"{name}.npy", array)
+        (temporary / "meta.json").write_text(json.dumps({"sha256": content_sha256(digests), "files": digests}))
+        _rename_unless_there(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _import_table(csv: Path, folder: Path, target: str) -> None:
+    """Import a table of this package, which nobody else wrote, into a folder that gets its name when it is whole."""
+    temporary = _temporary(folder)
+    try:
+        import_table(csv, temporary, fraction=None, options=TableOptions(target=target))
+        _rename_unless_there(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(folder: Path) -> Path:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
     temporary.mkdir()
+    return temporary
+
+
+def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) -> None:
+    temporary = _temporary(folder)
     try:
         digests, shapes, largest = {}, {}, {}
-        for name in IDX_NAMES:
+        for name in paths if builtin is None else IDX_NAMES:
             content = read_idx_content(paths[name])
             if builtin is not None and content.sha256 != builtin.digests[name]:
                 raise DatasetBroken(
@@ -150,12 +282,10 @@ def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) ->
             largest[name] = int(content.array.max(initial=0))
             _write_synced(temporary / f"{name}.npy", content.array)
         check_shapes(paths, shapes)
-        if largest[VALIDATION_LABELS] > largest[TRAIN_LABELS]:
-            raise DatasetBroken(
-                paths[VALIDATION_LABELS],
-                f"has the label {largest[VALIDATION_LABELS]}, but the highest training label is "
-                f"{largest[TRAIN_LABELS]}",
-            )
+        for name in (VALIDATION_LABELS, TEST_LABELS):
+            if largest.get(name, 0) > largest[TRAIN_LABELS]:
+                detail = f"has the label {largest[name]}, but the highest training label is {largest[TRAIN_LABELS]}"
+                raise DatasetBroken(paths[name], detail)
         (temporary / "meta.json").write_text(json.dumps({"sha256": content_sha256(digests), "files": digests}))
         _rename_unless_there(temporary, folder)
     finally:

@@ -16,6 +16,9 @@ from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.formats.idx import read_idx, read_idx_shape
 from service.datasets.info import (
     IDX_NAMES,
+    TEST_IMAGES,
+    TEST_LABELS,
+    TEST_NAMES,
     TRAIN_IMAGES,
     TRAIN_LABELS,
     VALIDATION_IMAGES,
@@ -28,9 +31,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def find_files(folder: Path) -> dict[str, Path]:
-    """Those of the four files that ``folder`` holds, under any spelling that is in use, by canonical name."""
+    """The files of a dataset that ``folder`` holds, under any spelling that is in use, by canonical name."""
     found = {}
-    for name in IDX_NAMES:
+    for name in (*IDX_NAMES, *TEST_NAMES):
         dotted = name.replace("-idx", ".idx")  # how some archives spell it
         for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
             if os.path.isfile(folder / candidate):  # unlike Path.is_file, False where we may not look
@@ -54,8 +57,8 @@ def locate(name: str, data_root: Path, builtins: Mapping[str, BuiltIn]) -> dict[
 
 
 def is_complete(found: Mapping[str, Path]) -> bool:
-    """Whether all four files were found."""
-    return len(found) == len(IDX_NAMES)
+    """Whether all four files were found; those of a test part may be missing."""
+    return all(name in found for name in IDX_NAMES)
 
 
 def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) -> list[DatasetInfo]:
@@ -63,7 +66,7 @@ def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) ->
 
     A folder whose files are broken is listed with its ``problem``, so that its owner sees why it cannot be used.
     """
-    infos = [_describe_builtin(builtin, data_root) for builtin in builtins.values()]
+    infos = [_describe_builtin(builtin, data_root, builtins) for builtin in builtins.values()]
     try:
         folders = sorted(data_root.iterdir())
     except OSError:  # not there, or not ours to look into
@@ -88,7 +91,7 @@ def describe(name: str, data_root: Path, *, builtins: Mapping[str, BuiltIn] = BU
         DatasetBroken: it is a folder whose files do not fit together.
     """
     if name in builtins:
-        return _describe_builtin(builtins[name], data_root)
+        return _describe_builtin(builtins[name], data_root, builtins)
     if may_be_named(name):
         files = find_files(data_root / name)
         if is_complete(files):
@@ -109,8 +112,14 @@ def may_be_named(name: str) -> bool:
 
 
 def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises DatasetBroken if the four arrays cannot be one dataset: dimensions, counts, picture sizes."""
-    for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (VALIDATION_IMAGES, VALIDATION_LABELS)):
+    """Raises DatasetBroken if the arrays cannot be one dataset: dimensions, counts, picture sizes."""
+    parts = {TRAIN_IMAGES: TRAIN_LABELS, VALIDATION_IMAGES: VALIDATION_LABELS, TEST_IMAGES: TEST_LABELS}
+    if (TEST_IMAGES in shapes) != (TEST_LABELS in shapes):
+        lonely, missing = (TEST_IMAGES, TEST_LABELS) if TEST_IMAGES in shapes else (TEST_LABELS, TEST_IMAGES)
+        raise DatasetBroken(paths[lonely], f"needs {missing} beside it")
+    for images, labels in parts.items():
+        if images not in shapes:
+            continue
         if len(shapes[images]) != 3:
             raise DatasetBroken(paths[images], f"has the shape {shapes[images]}; images are (count, rows, columns)")
         if len(shapes[labels]) != 1:
@@ -122,14 +131,19 @@ def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]
             )
         if 0 in shapes[images]:
             raise DatasetBroken(paths[images], f"has the shape {shapes[images]}: it holds no image")
-    if shapes[TRAIN_IMAGES][1:] != shapes[VALIDATION_IMAGES][1:]:
-        raise DatasetBroken(
-            paths[VALIDATION_IMAGES],
-            f"holds images of {shapes[VALIDATION_IMAGES][1:]}, the training images are {shapes[TRAIN_IMAGES][1:]}",
-        )
+        if shapes[images][1:] != shapes[TRAIN_IMAGES][1:]:
+            raise DatasetBroken(
+                paths[images],
+                f"holds images of {shapes[images][1:]}, the training images are {shapes[TRAIN_IMAGES][1:]}",
+            )
 
 
-def _describe_builtin(builtin: BuiltIn, data_root: Path) -> DatasetInfo:
+def _describe_builtin(builtin: BuiltIn, data_root: Path, builtins: Mapping[str, BuiltIn]) -> DatasetInfo:
+    if builtin.table is not None:
+        return replace(builtin.info, available=True)
+    if builtin.made_from is not None:
+        made_from = describe(builtin.made_from, data_root, builtins=builtins)
+        return replace(builtin.info, available=made_from.available)
     found = locate(builtin.info.name, data_root, {builtin.info.name: builtin})
     if is_complete(found):
         return replace(builtin.info, available=True)
@@ -154,6 +168,7 @@ def _describe_folder(name: str, paths: Mapping[str, Path]) -> DatasetInfo:
         classes=classes,
         train_count=shapes[TRAIN_IMAGES][0],
         validation_count=shapes[VALIDATION_IMAGES][0],
+        test_count=shapes[TEST_IMAGES][0] if TEST_IMAGES in shapes else 0,
         class_names=tuple(str(label) for label in range(classes)),
         source=f"folder {name} in TAPELINE_DATA",
         licence="unknown",

@@ -1,4 +1,4 @@
-"""Imports a user's dataset: IDX files, an NPZ archive or an archive of images become the four arrays that jobs map.
+"""Imports a user's dataset: IDX files, an NPZ archive or an archive of images become the arrays that jobs map.
 
 Headers first, of all files; then labels; then images, a piece at a time, straight into their new files. So memory does
 not grow with the data, and what is wrong is found before the long part. The files of the result are those of
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,23 +21,32 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken, DatasetError
+from service.datasets.formats.archives import is_archive
 from service.datasets.formats.idx import idx_header, open_idx
 from service.datasets.formats.npz import open_npz
-from service.datasets.formats.photos import is_archive, is_npz, open_photos
+from service.datasets.formats.photos import Photos, is_npz, open_photos
 from service.datasets.formats.streams import ArrayStream
 from service.datasets.info import (
+    TEST_NAMES,
     TRAIN_IMAGES,
     TRAIN_LABELS,
     VALIDATION_IMAGES,
     VALIDATION_LABELS,
     ImportedDataset,
-    Size,
+    PhotoOptions,
     content_sha256,
 )
 
 ARCHIVE: Final = "archive"
 IMAGES, LABELS = "images", "labels"
 TEST_IMAGES, TEST_LABELS = "validation_images", "validation_labels"
+SCORED_IMAGES, SCORED_LABELS = "test_images", "test_labels"
+"""Of the part that is scored once, at the end; no field of the form, but found in archives."""
+_PAIRS: Final = ((IMAGES, LABELS), (TEST_IMAGES, TEST_LABELS), (SCORED_IMAGES, SCORED_LABELS))
+_FILES: Final = {
+    IMAGES: TRAIN_IMAGES, LABELS: TRAIN_LABELS, TEST_IMAGES: VALIDATION_IMAGES, TEST_LABELS: VALIDATION_LABELS,
+    SCORED_IMAGES: TEST_NAMES[0], SCORED_LABELS: TEST_NAMES[1],
+}  # fmt: skip
 FIELDS: Final = (ARCHIVE, IMAGES, LABELS, TEST_IMAGES, TEST_LABELS)
 """The fields of the form that hold files."""
 
@@ -54,6 +63,12 @@ _OTHER_NAMES: Final = {
 }
 """What arrays are called in archives that are in use."""
 _ROLES: Final = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
+_VALIDATING: Final = frozenset({TEST_IMAGES, TEST_LABELS, "x_val", "val_images", "y_val", "val_labels"})
+"""Beside these, arrays named after testing are the part that is scored once."""
+
+
+DEFAULT_PHOTOS: Final = PhotoOptions()
+_DEFAULTS: Final = asdict(DEFAULT_PHOTOS)
 
 
 class UploadRefused(DatasetError, ValueError):
@@ -70,7 +85,7 @@ class UploadRefused(DatasetError, ValueError):
 
 
 def import_dataset(
-    files: Mapping[str, Path], folder: Path, *, fraction: float | None, size: Size | None = None
+    files: Mapping[str, Path], folder: Path, *, fraction: float | None, photos: PhotoOptions = DEFAULT_PHOTOS
 ) -> ImportedDataset:
     """Check a person's files and write the arrays into an empty ``folder``.
 
@@ -78,28 +93,28 @@ def import_dataset(
         files: by the field of the form: ``archive``, or ``images`` and ``labels``, perhaps with
             ``validation_images`` and ``validation_labels``.
         fraction: how much of each class is for validation, where nothing else is; the choice is always the same.
-        size: scale the images of an archive of image files to this width and height.
+        photos: how an archive of image files is read.
 
     Raises:
         UploadRefused: they are no dataset.
         OSError: ``folder`` cannot be written.
     """
     try:
-        return _import_dataset(files, folder, fraction, size)
+        return _import_dataset(files, folder, fraction, photos)
     except DatasetBroken as error:  # also from a checksum at a file's end, which comes when the files are closed
         field = next((field for field, path in files.items() if path == error.path), ARCHIVE)
         raise UploadRefused({field: error.reason}) from error
 
 
 def _import_dataset(
-    files: Mapping[str, Path], folder: Path, fraction: float | None, size: Size | None
+    files: Mapping[str, Path], folder: Path, fraction: float | None, options: PhotoOptions
 ) -> ImportedDataset:
     with ExitStack() as opened:
-        stored, field_of, class_names = _open(files, opened, size)
-        _check_shapes(stored, field_of, fraction, is_photos=class_names is not None)
+        stored, field_of, photos = _open(files, folder, opened, options)
+        _check_shapes(stored, field_of, fraction, is_photos=photos is not None)
         faults: dict[str, str] = {}
         labels: dict[str, NDArray[np.uint8]] = {}
-        for role in (LABELS, TEST_LABELS):
+        for _, role in _PAIRS:
             if role in stored:
                 with _faults_of(field_of[role], faults):
                     labels[role] = _read_labels(stored[role])
@@ -108,26 +123,23 @@ def _import_dataset(
         chosen = None if TEST_LABELS in labels else choose(labels[LABELS], fraction or DEFAULT_FRACTION)
         if chosen is not None:
             whole = labels[LABELS]
-            labels = {LABELS: whole[~chosen], TEST_LABELS: whole[chosen]}
+            labels |= {LABELS: whole[~chosen], TEST_LABELS: whole[chosen]}
         _check_labels(labels, field_of)
         shape = _sides(stored[IMAGES].shape)
         with ExitStack() as written:
             outputs = {
-                IMAGES: written.enter_context(_Output.new(folder, TRAIN_IMAGES, (len(labels[LABELS]), *shape))),
-                TEST_IMAGES: written.enter_context(
-                    _Output.new(folder, VALIDATION_IMAGES, (len(labels[TEST_LABELS]), *shape))
-                ),
+                images: written.enter_context(_Output.new(folder, _FILES[images], (len(labels[role]), *shape)))
+                for images, role in _PAIRS
+                if role in labels
             }
-            for role in (IMAGES, TEST_IMAGES):
+            for role in list(outputs):
                 if role in stored:
                     with _faults_of(field_of[role], faults):
-                        _copy_images(stored[role], outputs, role, chosen)
+                        _copy_images(stored[role], outputs, role, chosen if role == IMAGES else None)
             if faults:
                 raise UploadRefused(faults)
-            outputs[LABELS] = written.enter_context(_Output.new(folder, TRAIN_LABELS, labels[LABELS].shape))
-            outputs[TEST_LABELS] = written.enter_context(
-                _Output.new(folder, VALIDATION_LABELS, labels[TEST_LABELS].shape)
-            )
+            for role, values in labels.items():
+                outputs[role] = written.enter_context(_Output.new(folder, _FILES[role], values.shape))
             for role, values in labels.items():
                 outputs[role].add(values)
     digests = {output.name: output.digest.hexdigest() for output in outputs.values()}
@@ -138,9 +150,11 @@ def _import_dataset(
         classes=int(max(values.max() for values in labels.values())) + 1,
         train_count=len(labels[LABELS]),
         validation_count=len(labels[TEST_LABELS]),
+        test_count=len(labels.get(SCORED_LABELS, ())),
         sha256=sha256,
         size_bytes=sum(path.stat().st_size for path in folder.iterdir()),
-        class_names=class_names,
+        class_names=photos.class_names if photos is not None else None,
+        report=photos.report if photos is not None else None,
     )
 
 
@@ -154,20 +168,22 @@ def _faults_of(field: str, faults: dict[str, str]) -> Iterator[None]:
 
 
 def _open(
-    files: Mapping[str, Path], opened: ExitStack, size: Size | None
-) -> tuple[dict[str, ArrayStream], dict[str, str], Sequence[str] | None]:
-    """The arrays by their roles, the field that each came in, and the names of the classes if there are any."""
+    files: Mapping[str, Path], folder: Path, opened: ExitStack, options: PhotoOptions
+) -> tuple[dict[str, ArrayStream], dict[str, str], Photos | None]:
+    """The arrays by their roles, the field that each came in, and what else an archive of image files tells."""
     is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE]) and is_archive(files[ARCHIVE])
-    if size is not None and not is_photos:
-        raise UploadRefused({"size": "is for archives of image files"})
+    if not is_photos and (meant := {name for name, value in asdict(options).items() if value != _DEFAULTS[name]}):
+        raise UploadRefused(dict.fromkeys(meant, "is for archives of image files"))
     if ARCHIVE in files:
         if len(files) > 1:
             raise UploadRefused({ARCHIVE: "must be the only file: an archive contains images and labels"})
         faults: dict[str, str] = {}
         arrays: dict[str, ArrayStream] = {}
         if is_photos:
-            photos = opened.enter_context(open_photos(files[ARCHIVE], size=size, max_bytes=MAX_UNPACKED_BYTES))
-            return dict(photos.arrays), dict.fromkeys(photos.arrays, ARCHIVE), photos.class_names
+            photos = opened.enter_context(
+                open_photos(files[ARCHIVE], options, folder=folder, max_bytes=MAX_UNPACKED_BYTES, max_side=MAX_SIDE)
+            )
+            return dict(photos.arrays), dict.fromkeys(photos.arrays, ARCHIVE), photos
         with _faults_of(ARCHIVE, faults):
             arrays = opened.enter_context(open_npz(files[ARCHIVE], max_bytes=MAX_UNPACKED_BYTES))
         if faults:
@@ -193,15 +209,18 @@ def _open(
 
 def _by_role(arrays: Mapping[str, ArrayStream]) -> dict[str, ArrayStream]:
     stored: dict[str, ArrayStream] = {}
+    validates = any(name.lower() in _VALIDATING for name in arrays)
     for name, array in arrays.items():
         role = _ROLES.get(name.lower())
+        if validates and role is not None and name.lower() not in _VALIDATING:
+            role = {TEST_IMAGES: SCORED_IMAGES, TEST_LABELS: SCORED_LABELS}.get(role, role)
         if role is None:
             known = ", ".join(f"{role} (or {', '.join(others)})" for role, others in _OTHER_NAMES.items())
             raise UploadRefused({ARCHIVE: f"has an unknown array {name!r}; allowed: {known}"})
         if role in stored:
             raise UploadRefused({ARCHIVE: f"has two arrays for {role}"})
         stored[role] = array
-    wanted = {IMAGES, LABELS} | ({TEST_IMAGES, TEST_LABELS} if stored.keys() & {TEST_IMAGES, TEST_LABELS} else set())
+    wanted = {IMAGES, LABELS}.union(*(pair for pair in _PAIRS if stored.keys() & set(pair)))
     if missing := sorted(wanted - stored.keys()):
         raise UploadRefused({ARCHIVE: f"has no {' and no '.join(missing)}"})
     return stored
@@ -222,12 +241,13 @@ def _check_shapes(
         where = stored[role].within
         faults.setdefault(field_of[role], f"{where}: {detail}" if where else detail)
 
-    for images, labels in ((IMAGES, LABELS), (TEST_IMAGES, TEST_LABELS)):
+    for images, labels in _PAIRS:
         if images not in stored:
             continue
         shape, counts = stored[images].shape, stored[labels].shape
-        if len(shape) != 3 and not (len(shape) == 4 and shape[3] == 1):
-            fault(images, f"has the shape {shape}; greyscale images have the shape (count, rows, columns)")
+        if len(shape) != 3 and not (len(shape) == 4 and shape[3] in (1, 3)):
+            wanted_shape = "images have the shape (count, rows, columns), in colour (count, rows, columns, 3)"
+            fault(images, f"has the shape {shape}; {wanted_shape}")
         elif not 1 <= shape[0] <= MAX_PICTURES:
             fault(images, f"has {shape[0]:,} images; 1 to {MAX_PICTURES:,} are allowed")
         elif not all(1 <= side <= MAX_SIDE for side in shape[1:3]):
@@ -238,18 +258,20 @@ def _check_shapes(
             fault(labels, f"holds {counts[0]:,} labels for {shape[0]:,} images")
         if stored[labels].dtype.kind not in "iu":
             fault(labels, f"holds values of type {stored[labels].dtype}; labels must have an integer type")
-    if not faults and TEST_IMAGES in stored:
-        sides, wanted = _sides(stored[TEST_IMAGES].shape), _sides(stored[IMAGES].shape)
-        if sides != wanted:
-            fault(TEST_IMAGES, f"holds images of {sides}, the training images are {wanted}")
-        if fraction is not None:
+    if not faults:
+        wanted = _sides(stored[IMAGES].shape)
+        for images, _ in _PAIRS:
+            if images in stored and (sides := _sides(stored[images].shape)) != wanted:
+                fault(images, f"holds images of {sides}, the training images are {wanted}")
+        if TEST_IMAGES in stored and fraction is not None:
             faults["validation_fraction"] = "is for uploads without validation images"
     if faults:
         raise UploadRefused(faults)
 
 
-def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
-    return shape[1], shape[2]
+def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one image: (rows, columns), in colour (rows, columns, 3)."""
+    return shape[1:4] if shape[3:] == (3,) else shape[1:3]
 
 
 def _read_labels(stored: ArrayStream) -> NDArray[np.uint8]:
@@ -280,10 +302,12 @@ def choose(labels: NDArray[np.uint8], fraction: float, *, what: str = "image") -
 
 
 def _check_labels(labels: Mapping[str, NDArray[np.uint8]], field_of: Mapping[str, str]) -> None:
-    highest, trained = int(labels[TEST_LABELS].max()), int(labels[LABELS].max())
-    if highest > trained:
-        detail = f"has the validation label {highest}, but the highest training label is {trained}"
-        raise UploadRefused({field_of.get(TEST_LABELS, field_of[LABELS]): detail})
+    trained = int(labels[LABELS].max())
+    for role, part in ((TEST_LABELS, "validation"), (SCORED_LABELS, "test")):
+        highest = int(labels[role].max()) if role in labels else 0
+        if highest > trained:
+            detail = f"has the {part} label {highest}, but the highest training label is {trained}"
+            raise UploadRefused({field_of.get(role, field_of[LABELS]): detail})
 
 
 def _copy_images(

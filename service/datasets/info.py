@@ -1,12 +1,13 @@
-"""What is known of a dataset, and the names and digests of its four files."""
+"""What is known of a dataset, how it is imported, and the names and digests of its files."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from service.spec.estimation.features import features_of
+from service.spec.splits import Split
 from service.states import DatasetKind
 
 Size = tuple[int, int]
@@ -16,10 +17,41 @@ TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"
 VALIDATION_IMAGES = "t10k-images-idx3-ubyte"
 VALIDATION_LABELS = "t10k-labels-idx1-ubyte"
+TEST_IMAGES = "test-images-idx3-ubyte"
+TEST_LABELS = "test-labels-idx1-ubyte"
 IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 """MNIST's own names for the four files, in the order in which they are digested."""
+TEST_NAMES = (TEST_IMAGES, TEST_LABELS)
+"""Two more, of a dataset with a part that is scored once, at the end."""
 COLUMNS_FILE = "columns.json"
 """What the digest of a table also covers: its columns and class names, as canonical JSON."""
+
+
+class Channels(StrEnum):
+    """How the images of an archive are stored."""
+
+    GREY = "1"
+    COLOUR = "3"
+    AUTO = "auto"
+    """In colour where any image has a saturated pixel."""
+
+
+class OnBad(StrEnum):
+    """What becomes of an archive with images that cannot be read."""
+
+    ERROR = "error"
+    SKIP = "skip"
+    """They are left out, and the report names them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotoOptions:
+    """How an archive of image files is read."""
+
+    size: Size | None = None
+    """Scale every image to cover this size and cut off what juts out, evenly. Without it all must have one size."""
+    channels: Channels = Channels.AUTO
+    on_bad: OnBad = OnBad.ERROR
 
 
 class DatasetState(StrEnum):
@@ -38,7 +70,9 @@ class DatasetInfo:
     title: str
     kind: DatasetKind = DatasetKind.IMAGES
     image_shape: tuple[int, ...]  # (rows, columns), in colour (rows, columns, 3); empty: a table, or broken files
-    columns: tuple[Mapping[str, Any], ...] = ()  # of a table, in the file's order: name, type, ...
+    columns: tuple[Mapping[str, Any], ...] = field(
+        default=(), hash=False
+    )  # of a table, in the file's order: name, type, ...
     classes: int
     train_count: int
     validation_count: int
@@ -50,12 +84,23 @@ class DatasetInfo:
     available: bool  # can be had without a download
     problem: str | None = None  # what is wrong with its files, if something is
     upload_id: str | None = None  # of a dataset that a person sent
-    report: Mapping[str, Any] | None = None  # what the import of an upload left out or decided
+    report: Mapping[str, Any] | None = field(
+        default=None, hash=False
+    )  # what the import of an upload left out or decided
     versions: tuple[str, ...] = ()  # of an upload's name, as `name@digits`, the newest first
     pinned_sha256: str | None = None  # what it must be for one job, which began with it
+    split: Split | None = None  # how one job divides training and validation anew
     download_bytes: int = 0  # of the packed files that are not here
     download_from: tuple[str, ...] = ()  # hosts, tried in turn
     download_problem: str | None = None  # why a download would fail, as far as is known
+
+    def divided(self, split: Split | None) -> Self:
+        """The same data as one job divides them; ``None``: as they are."""
+        if split is None:
+            return self
+        pool = self.train_count + self.validation_count
+        validated = split.validation_count(pool)
+        return replace(self, train_count=pool - validated, validation_count=validated, split=split)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -127,12 +172,12 @@ def version_name(name: str, sha256: str) -> str:
 
 
 def content_sha256(digests: Mapping[str, str]) -> str:
-    """One digest for the four files: that of the lines which ``sha256sum`` prints for them, unpacked, in order.
+    """One digest for all files: that of the lines which ``sha256sum`` prints for them, unpacked, in order.
 
     Args:
-        digests: SHA-256 (hex) of each unpacked IDX file, by its name. Those of a table's rows are IDX files of
-            doubles, and ``COLUMNS_FILE`` comes after the four.
+        digests: SHA-256 (hex) of each unpacked IDX file, by its name; those of a test part may be missing. Those of a
+            table's rows are IDX files of doubles, and ``COLUMNS_FILE`` comes after them.
     """
-    names = (*IDX_NAMES, *(name for name in (COLUMNS_FILE,) if name in digests))
+    names = [*IDX_NAMES, *(name for name in (*TEST_NAMES, COLUMNS_FILE) if name in digests)]
     lines = "".join(f"{digests[name]}  {name}\n" for name in names)
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()

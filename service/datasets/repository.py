@@ -18,6 +18,7 @@ from service.datasets.info import DatasetInfo, version_name
 from service.jobs import uploads
 from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
+from service.spec.splits import Split
 from service.states import DatasetKind
 from service.storage.database import Database
 from service.storage.tables import Job, Upload
@@ -66,8 +67,8 @@ class DatasetRepository:
             with self._database.read() as session:
                 row = session.get(Upload, job.upload_id)
             if row is not None:
-                return _info(row)
-        info = self.describe(str(job.resolved["dataset"]["name"]), job.owner)
+                return _info(row).divided(Split.of(job.resolved))
+        info = self.describe(str(job.resolved["dataset"]["name"]), job.owner).divided(Split.of(job.resolved))
         if job.dataset_sha256 is None:
             return info
         if info.sha256 not in (None, job.dataset_sha256):
@@ -95,6 +96,10 @@ class DatasetRepository:
             DatasetChanged: they are not those that the job, whose dataset it is, began with.
             DatasetError: as ``cache.load`` has it.
         """
+        dataset = self._load(info, progress)
+        return dataset if info.split is None else cache.divide(dataset, info.split)
+
+    def _load(self, info: DatasetInfo, progress: Progress | None) -> Dataset:
         if info.upload_id is None:
             here = self._settings
             dataset = cache.load(info.name, here.data, cache_root=here.datasets_cache, progress=progress)

@@ -19,8 +19,15 @@ from typing import Any, Final
 import structlog
 
 from service.datasets.formats.photos import is_npz
-from service.datasets.importer import ARCHIVE, MAX_UNPACKED_BYTES, UploadRefused, as_document, import_dataset
-from service.datasets.info import ImportedDataset, Size, TableOptions
+from service.datasets.importer import (
+    ARCHIVE,
+    DEFAULT_PHOTOS,
+    MAX_UNPACKED_BYTES,
+    UploadRefused,
+    as_document,
+    import_dataset,
+)
+from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
 
@@ -37,7 +44,7 @@ _WALL_FACTOR: Final = 2
 _FILES: Final = 32
 _STORAGE: Final = 3
 """Exit code where the result could not be written."""
-_PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
+PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 _log = structlog.get_logger("tapeline.web")
 
@@ -47,7 +54,7 @@ def import_in_sandbox(
     folder: Path,
     *,
     fraction: float | None,
-    size: Size | None = None,
+    photos: PhotoOptions = DEFAULT_PHOTOS,
     table: TableOptions | None = None,
 ) -> ImportedDataset:
     """As ``importer.import_dataset`` or, with a file ``table``, ``tables.importing.import_table``, in a process of its
@@ -65,12 +72,12 @@ def import_in_sandbox(
         "files": {field: str(path) for field, path in files.items()},
         "folder": str(folder),
         "fraction": fraction,
-        "size": size,
+        "photos": asdict(photos),
         "cpu_s": cpu_s,
         "memory_bytes": memory_bytes,
         "table": asdict(table or TableOptions()),
     }
-    environ = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
+    environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "service.datasets.sandbox"],
@@ -97,7 +104,7 @@ def import_in_sandbox(
 def main() -> int:
     """Read one order, obey, answer."""
     order = json.load(sys.stdin)
-    _limit(order["cpu_s"], order["memory_bytes"])
+    apply_limits(order["cpu_s"], order["memory_bytes"])
     files = {field: Path(path) for field, path in order["files"].items()}
     answer: Any
     try:
@@ -112,22 +119,31 @@ def main() -> int:
     return 0
 
 
+def _photo_options(said: Mapping[str, Any]) -> PhotoOptions:
+    return PhotoOptions(
+        size=tuple(said["size"]) if said["size"] else None,
+        channels=Channels(said["channels"]),
+        on_bad=OnBad(said["on_bad"]),
+    )
+
+
 def _import(order: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -> ImportedDataset:
     if TABLE in files:
         if len(files) > 1:
             raise UploadRefused({TABLE: "must be the only file"})
-        if order["size"]:
-            raise UploadRefused({"size": "is for archives of image files"})
+        photos = _photo_options(order["photos"])
+        if photos != DEFAULT_PHOTOS:
+            meant = {name for name, value in asdict(photos).items() if value != getattr(DEFAULT_PHOTOS, name)}
+            raise UploadRefused(dict.fromkeys(meant, "is for archives of image files"))
         options = TableOptions(**order["table"])
         return import_table(files[TABLE], folder, fraction=order["fraction"], options=options)
     for name, value in order["table"].items():
         if value:
             raise UploadRefused({name: "is for tables"})
-    size = tuple(order["size"]) if order["size"] else None
-    return import_dataset(files, folder, fraction=order["fraction"], size=size)
+    return import_dataset(files, folder, fraction=order["fraction"], photos=_photo_options(order["photos"]))
 
 
-def _limit(cpu_s: int, memory_bytes: int) -> None:
+def apply_limits(cpu_s: int, memory_bytes: int) -> None:
     """Bind this process, for good."""
     limits = {
         resource.RLIMIT_CPU: cpu_s,

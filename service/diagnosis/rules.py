@@ -1,7 +1,7 @@
-"""What is wrong with a training, found in its metrics: pure functions of the epochs so far.
+"""Rules that recognize training failures from the metrics of the epochs so far.
 
-A chart is filled epoch by epoch; a job that goes on after a death fills it anew from the stored epochs and finds the
-same. Rules are made to be silent rather than shrill: what they say, they say of trainings that go nowhere.
+A tracker is a fold over the epochs: a worker that takes a job over replays the stored epochs and gets the same
+findings. Rules prefer silence to false alarms: they report only trainings that are failing.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from service.spec.schema import ClassifierSpec, Dropout, GanSpec, Kind, Spec, Un
 from service.states import FindingCode, Severity
 
 PATIENCE: Final = 3
-"""Epochs in a row that a rule must hold, where nothing else is said, and that it must not for a finding to be over."""
+"""Consecutive epochs for which a rule must hold to raise a finding (unless the rule says otherwise), and must not hold
+to clear it."""
 
 Metrics = Mapping[str, float | None]
 Evidence = tuple[str, dict[str, float]]
-"""A sentence, and the numbers that it is drawn from."""
+"""A sentence, and the values that it is based on."""
 
 
 @dataclass(slots=True)
 class MetricHistory:
-    """What the rules look at of the epochs so far. It is of a fixed size, however long the training."""
+    """The metrics that the rules need. Its size does not grow with the number of epochs."""
 
     recent: deque[Metrics] = field(default_factory=lambda: deque(maxlen=PATIENCE + 1))
     evaluated: deque[Metrics] = field(default_factory=lambda: deque(maxlen=PATIENCE))
-    """Those of a GAN that the judge looked at."""
+    """Epochs of a GAN that the reference classifier scored."""
     first: Metrics = field(default_factory=dict)
     best: Metrics = field(default_factory=dict)
-    """The one with the lowest validation loss."""
+    """The epoch with the lowest validation loss."""
     lowest_loss: float = math.inf
-    """The training loss at its lowest."""
+    """The lowest training loss."""
 
     def add(self, epoch: Metrics) -> None:
-        """Take note of one more epoch."""
+        """Add the next epoch."""
         self.first = self.first or epoch
         self.recent.append(epoch)
         if epoch.get("mode_coverage") is not None:
@@ -49,13 +50,13 @@ class MetricHistory:
             self.lowest_loss = _value(epoch, "train_loss")
 
     def last(self, name: str, count: int = PATIENCE) -> list[float]:
-        """The values of the last ``count`` epochs; nothing unless they all have one."""
+        """The values of the last ``count`` epochs; empty unless all have one."""
         values = [value for epoch in list(self.recent)[-count:] if (value := epoch.get(name)) is not None]
         return values if len(values) == count else []
 
 
 class DiagnosticsTracker:
-    """The epochs of a training, and what is wrong with it after the last of them."""
+    """Tracks the findings of a training, epoch by epoch."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
@@ -65,14 +66,14 @@ class DiagnosticsTracker:
 
     @property
     def findings(self) -> list[Finding]:
-        """What is wrong now, the oldest first."""
+        """The current findings, oldest first."""
         return list(self._open.values())
 
     def add(self, epoch: int, metrics: Metrics) -> None:
-        """Write down an epoch; they come in order."""
+        """Apply the rules to the next epoch. Epochs must be added in order."""
         self._history.add({name: _finite(value) for name, value in metrics.items()})
         for rule in _RULES[Kind(self._spec.kind)]:
-            evidence = rule.holds(self._history)
+            evidence = rule.evidence(self._history)
             if evidence is None:
                 self._quiet[rule.code] = self._quiet.get(rule.code, 0) + 1
                 if self._quiet[rule.code] >= PATIENCE:
@@ -95,12 +96,12 @@ class DiagnosticsTracker:
 class _Rule:
     code: FindingCode
     severity: Severity
-    holds: Callable[[MetricHistory], Evidence | None]
+    evidence: Callable[[MetricHistory], Evidence | None]
     advice: Callable[[Any], list[str]]
 
 
 def _mode_collapse(history: MetricHistory) -> Evidence | None:
-    """Samples that are all alike, or, with a reference classifier, that cover no more than half of the classes."""
+    """Nearly identical samples or, with a reference classifier, samples of at most half of the classes."""
     spread = history.last("sample_diversity", 2)
     numbers = {"sample_diversity": spread[-1]} if spread else {}
     if history.evaluated:
@@ -110,7 +111,7 @@ def _mode_collapse(history: MetricHistory) -> Evidence | None:
         return f"{text} diversity of real images", numbers
     coverage = [_value(epoch, "mode_coverage") for epoch in history.evaluated]
     distance = [_value(epoch, "frechet_distance") for epoch in history.evaluated]
-    # A generator at its beginning covers little too; but then it comes closer from look to look.
+    # A generator in its first epochs also covers few classes, but its distance still decreases.
     if len(coverage) == PATIENCE and max(coverage) <= 0.5 and distance[-1] > 0.95 * distance[0]:
         text = f"the samples cover only {coverage[-1]:.0%} of the classes, and the Fréchet distance to real images"
         return f"{text} no longer decreases", numbers
@@ -126,16 +127,17 @@ def _discriminator_wins(history: MetricHistory) -> Evidence | None:
     return None
 
 
-def _no_gradient_for_the_generator(history: MetricHistory) -> Evidence | None:
-    made, evaluated = history.last("g_grad_norm"), history.last("d_grad_norm")
-    if made and evaluated and all(g < 0.01 * d for g, d in zip(made, evaluated, strict=True)):
-        text = f"the gradient norm of the generator is {made[-1]:.2g}, that of the discriminator {evaluated[-1]:.2g}"
-        return f"{text}: the generator hardly learns", {"g_grad_norm": made[-1], "d_grad_norm": evaluated[-1]}
+def _vanishing_generator_gradient(history: MetricHistory) -> Evidence | None:
+    generator, discriminator = history.last("g_grad_norm"), history.last("d_grad_norm")
+    if generator and discriminator and all(g < 0.01 * d for g, d in zip(generator, discriminator, strict=True)):
+        numbers = {"g_grad_norm": generator[-1], "d_grad_norm": discriminator[-1]}
+        text = "the gradient norm of the generator is {g_grad_norm:.2g}, that of the discriminator {d_grad_norm:.2g}"
+        return f"{text.format(**numbers)}: the generator hardly learns", numbers
     return None
 
 
-def _no_gradient_below(history: MetricHistory) -> Evidence | None:
-    """Gradients that die on their way down, in a network that learns nothing."""
+def _vanishing_gradient(history: MetricHistory) -> Evidence | None:
+    """Gradients that vanish towards the first layer, in a network whose loss does not decrease."""
     loss, hits = history.last("train_loss", PATIENCE + 1), history.last("train_accuracy")
     names = [name for name in history.recent[-1] if name.startswith("grad_norm/")]
     norms = [history.last(name) for name in names]
@@ -150,7 +152,7 @@ def _no_gradient_below(history: MetricHistory) -> Evidence | None:
 
 
 def _overfitting(history: MetricHistory) -> Evidence | None:
-    """A validation loss well above its best while the training loss fell, and no gain in accuracy."""
+    """A validation loss well above its best while the training loss fell, without a gain in accuracy."""
     best, now = history.best, history.recent[-1]
     loss, hits = history.last("val_loss"), history.last("val_accuracy")
     lowest, began, ends = _value(best, "val_loss"), _value(best, "train_loss"), _value(now, "train_loss")
@@ -174,7 +176,9 @@ def _classifier_diverges(history: MetricHistory) -> Evidence | None:
 
 def _gan_diverges(history: MetricHistory) -> Evidence | None:
     d_loss, g_loss = history.last("d_loss", 2), history.last("g_loss", 2)
-    if d_loss and g_loss and (min(d_loss) > 2 or min(g_loss) > 15):
+    # Without an upper limit of its own, a generator's loss may be large where all is well.
+    has_penalty = bool(history.last("d_penalty"))
+    if d_loss and g_loss and (min(d_loss) > 2 or (min(g_loss) > 15 and not has_penalty)):
         text = f"the losses diverge: discriminator {d_loss[-1]:.3g}, generator {g_loss[-1]:.3g}"
         text += "; both are 0.69 when neither network has learned anything"
         return text, {"d_loss": d_loss[-1], "g_loss": g_loss[-1]}
@@ -182,14 +186,14 @@ def _gan_diverges(history: MetricHistory) -> Evidence | None:
 
 
 def _share(metric: str, what: str) -> Callable[[MetricHistory], Evidence | None]:
-    def holds(history: MetricHistory) -> Evidence | None:
+    def evidence(history: MetricHistory) -> Evidence | None:
         for name in history.recent[-1]:
-            found = history.last(name) if name.startswith(f"{metric}/") else []
-            if found and min(found) >= 0.9:
-                return f"{found[-1]:.0%} of {name.partition('/')[2]} {what}", {name: found[-1]}
+            shares = history.last(name) if name.startswith(f"{metric}/") else []
+            if shares and min(shares) >= 0.9:
+                return f"{shares[-1]:.0%} of {name.partition('/')[2]} {what}", {name: shares[-1]}
         return None
 
-    return holds
+    return evidence
 
 
 def _collapse_advice(spec: GanSpec) -> list[str]:
@@ -241,8 +245,8 @@ def _vanishing_advice(spec: Spec) -> list[str]:
 def _overfitting_advice(spec: ClassifierSpec) -> list[str]:
     return _or_else(
         [
-            (not _has_dropout(spec.layers), "layers: a dropout of 0.2 to 0.5 after each hidden one"),
-            (not spec.augmentation.max_shift, 'augmentation: {"max_shift": 2}'),
+            (not _has_dropout(spec.layers), "layers: dropout with rate 0.2 to 0.5 after each hidden layer"),
+            (not spec.augmentation.max_shift, 'augmentation: {"max_shift": 2}, for photos also {"flip": true}'),
             (spec.dataset.name == "mnist-10k", 'dataset.name: "mnist" has seven times the images'),
             (spec.early_stopping is None, 'early_stopping: {"metric": "val_loss", "patience": 5}'),
         ],
@@ -288,7 +292,7 @@ _saturated = _share("saturation", "is saturated: its outputs are near their limi
 _RULES: Final[dict[Kind, tuple[_Rule, ...]]] = {
     Kind.CLASSIFIER: (
         _Rule(FindingCode.DIVERGING, Severity.ERROR, _classifier_diverges, _divergence_advice),
-        _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _no_gradient_below, _vanishing_advice),
+        _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _vanishing_gradient, _vanishing_advice),
         _Rule(FindingCode.OVERFITTING, Severity.WARNING, _overfitting, _overfitting_advice),
         _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead, _unit_advice),
         _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated, _unit_advice),
@@ -296,7 +300,7 @@ _RULES: Final[dict[Kind, tuple[_Rule, ...]]] = {
     Kind.GAN: (
         _Rule(FindingCode.MODE_COLLAPSE, Severity.ERROR, _mode_collapse, _collapse_advice),
         _Rule(FindingCode.DISCRIMINATOR_WINS, Severity.ERROR, _discriminator_wins, _strong_discriminator_advice),
-        _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _no_gradient_for_the_generator, _vanishing_advice),
+        _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _vanishing_generator_gradient, _vanishing_advice),
         _Rule(FindingCode.DIVERGING, Severity.ERROR, _gan_diverges, _divergence_advice),
         _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead, _unit_advice),
         _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated, _unit_advice),

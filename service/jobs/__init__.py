@@ -1,1 +1,1 @@
-"""The life of a job: user actions, leases, rescue, events."""
+"""The job lifecycle: user actions, leases, rescue, events."""

@@ -1,4 +1,4 @@
-"""What a person sends besides a spec: how to fork a job, what to change of one, and a key to sign in with."""
+"""Request bodies other than specs: forks, changes of a job, keys, and sign-in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_PRIORITY: Final = 5
 
 
 def _which(value: Any) -> str:
-    """``best``, ``latest`` or an epoch's number, as text."""
+    """Validate ``best``, ``latest`` or an epoch number; returns it as text."""
     if value in ("best", "latest") or (type(value) is int and 1 <= value < 10**9):
         return str(value)
     raise PydanticCustomError("checkpoint_name", 'must be "best", "latest" or the number of an epoch')
@@ -28,11 +28,11 @@ Which = Annotated[
 
 
 Note = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00-\x09\x0b-\x1f\x7f]*$")]
-"""Text in lines: of the control characters, only the line feed."""
+"""Multi-line text, without control characters except the line feed."""
 
 
 class ForkRequest(Part):
-    """How to fork a job: from which checkpoint, and what to do otherwise from there on."""
+    """A fork: the checkpoint to continue from, and the settings to change."""
 
     checkpoint: Which = "latest"
     overrides: dict[str, Any] = Field(default_factory=dict)
@@ -40,7 +40,7 @@ class ForkRequest(Part):
 
 
 class SignIn(Part):
-    """A key, to be traded for a browser's cookie."""
+    """A key, to be exchanged for a session cookie."""
 
     key: Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -49,28 +49,28 @@ class KeyRequest(Part):
     """A key to create."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
-    """For people: what uses it."""
+    """A description for people, such as the program that uses the key."""
     owner: Annotated[str, Field(pattern=f"^{OWNER.pattern}$")]
-    """Whose jobs and datasets it opens. Several keys may have one owner."""
+    """The owner whose jobs and datasets the key gives access to. An owner may have several keys."""
     scope: Scope = Scope.SUBMIT
     lifetime_days: Annotated[float, Field(gt=0, le=3650)] | None = None
-    """When it expires; null: never."""
+    """Days until the key expires; null: never."""
 
 
 class KeyRotation(Part):
     """How to rotate a key."""
 
     overlap_s: Annotated[float, Field(ge=0, le=MAX_OVERLAP_S)] = OVERLAP_S
-    """How long the old key stays valid, in seconds; it never gets more time than it has. 0: it ends at once."""
+    """How long the old key stays valid, in seconds, but not beyond its own expiry; 0: it expires at once."""
 
 
 class JobPatch(Part):
-    """What of a job may be changed at any time (a merge patch, RFC 7396): null clears a field."""
+    """Changes of a job that are possible in any state, as a merge patch (RFC 7396): null clears a field."""
 
     name: PlainText | None = None
     tags: Annotated[list[Label], Field(max_length=20)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
-    """0 to 9, 9 first; it counts from the next time that the job waits."""
+    """0 to 9; higher priorities are claimed first. A change affects the job the next time it is queued."""
     starred: bool | None = None
     """Whether the job is marked with a star."""
     note: Note | None = None

@@ -1,13 +1,13 @@
-"""What a worker writes under its lease while it trains: epochs, log lines, and the result.
+"""Writes of a worker under its lease: epochs, log lines, and the result.
 
-Each write is one transaction that begins with the lease guard, and raises ``LeaseLost`` where the guard fails.
+Each write is one transaction that begins with the lease guard, and raises ``LeaseLost`` if the guard fails.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries import lookup
 from service.runtime.failpoints import reach
 from service.spec.findings import Finding
-from service.spec.metric_info import NOT_DIGESTED
+from service.spec.metric_info import NOT_DIGESTED, describe, number
 from service.spec.validation import canonical
 from service.states import Status
 from service.storage import artifact_rows
@@ -32,7 +32,7 @@ from service.storage.tables import Artifact, Epoch, ExpectedEpoch, Job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:
-    """Everything to be committed for a finished epoch; its files are on disk already."""
+    """The data to commit for a finished epoch; its files are on disk already."""
 
     epoch: int
     position: Position
@@ -45,15 +45,33 @@ class EpochRecord:
     health: Sequence[Finding] = ()
     """The findings after this epoch."""
     cpu_seconds: float | None = None
-    """Processor time of the epoch. Like ``seconds``, it differs from run to run, so it is not a metric."""
+    """CPU time of the epoch. Like ``seconds``, it differs from run to run, so it is not a metric."""
     memory_bytes: int | None = None
     """Resident memory at the end of the epoch."""
     used: Usage | None = None
     """Resources of the whole job so far."""
+    goes_on: bool = True
+    """Whether another epoch would follow."""
+
+    def is_held_by(self, hold_epoch: int | None) -> bool:
+        """Whether a job that is to be held after an epoch is so after this one."""
+        return self.goes_on and hold_epoch is not None and self.epoch >= hold_epoch
 
 
-def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_last: int) -> list[str]:
+Then = Callable[[Session, Job], None]
+"""What else belongs to the transaction in which a job pauses or ends."""
+
+
+def _nothing(session: Session, job: Job) -> None:
+    """Nothing else belongs to it."""
+
+
+def commit_epoch(
+    database: Database, held: Claim, record: EpochRecord, *, keep_last: int, then: Then = _nothing
+) -> list[str]:
     """Commit an epoch: metrics, events, artifact rows and progress, in one transaction.
+
+    Where the job is to be held after this epoch, the lease ends with it.
 
     An epoch that was committed before (its checkpoint was lost, or none was due) must have the stored metrics; a
     difference is logged as an error.
@@ -94,12 +112,15 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
         session.flush()
         orphans += _prune_checkpoints(session, job, keep_last)
         session.flush()
+        if record.is_held_by(job.hold_epoch):
+            leases.hold(session, job)
+            then(session, job)
         reach("epoch_committing", record.epoch)
         return orphans
 
 
 def checkpoints(database: Database, held: Claim) -> Sequence[Artifact]:
-    """The job's checkpoints, the newest first."""
+    """The job's checkpoints, newest first."""
     with database.read() as session:
         return lookup.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)[::-1]
 
@@ -126,11 +147,13 @@ def log(database: Database, held: Claim, level: str, code: str, message: str) ->
         events.append(session, held.job_id, [(EventType.LOG, data)])
 
 
-def digest(database: Database, held: Claim, weights_digest: str) -> str:
-    """One SHA-256 of the whole result: the final weights, every epoch's metrics, every sample's pixels."""
+def digest(database: Database, held: Claim, weights_digest: str, test_scores: Mapping[str, float] | None = None) -> str:
+    """The result digest: SHA-256 over the final weights, the metrics of all epochs, the pixels of all samples, and the
+    scores on the test part, if there is one."""
     with database.read() as session:
         rows = [[row.epoch, _compared(row.metrics), row.samples_digest] for row in lookup.epochs(session, held.job_id)]
-    text = canonical({"weights": weights_digest, "epochs": rows})
+    tested = {"test": _storable(test_scores)} if test_scores is not None else {}
+    text = canonical({"weights": weights_digest, "epochs": rows, **tested})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -139,13 +162,16 @@ def succeed(
     held: Claim,
     result_digest: str,
     *,
+    test_scores: Mapping[str, float] | None = None,
     stopped_early: Mapping[str, Any] | None = None,
     used: Usage | None = None,
     keep_last: int | None = None,
+    then: Then = _nothing,
 ) -> list[str]:
     """End the job as succeeded.
 
     Args:
+        test_scores: on the test part of the data, if there is one.
         stopped_early: the reason, if it ended before its last epoch.
         keep_last: how many of the latest checkpoints to keep, besides the best; ``None``: all.
 
@@ -155,6 +181,10 @@ def succeed(
     with database.write() as session:
         job = leases.guard(session, held, **leases.usage_values(used))
         job.result_digest = result_digest
+        if test_scores is not None:
+            job.test_scores = _storable(test_scores)
+            data = {"level": "info", "code": "tested", "message": _tested(test_scores)}
+            events.append(session, job.id, [(EventType.LOG, data | job.test_scores)])
         if stopped_early is not None:
             job.stopped_early = dict(stopped_early)
             job.steps = job.steps // job.epochs * job.epoch
@@ -168,8 +198,14 @@ def succeed(
         orphans = _prune_checkpoints(session, job, keep_last) if keep_last is not None else []
         transitions.finish(session, job, Status.SUCCEEDED, reason="done")
         session.flush()
+        then(session, job)
         reach("succeeding")
         return orphans
+
+
+def _tested(scores: Mapping[str, float]) -> str:
+    accuracy, loss = (f"{describe(name).label} {number(name, scores[name])}" for name in ("test_accuracy", "test_loss"))
+    return f"{accuracy}, {loss}, with the weights of epoch {scores['test_epoch']}"
 
 
 def _why_early(job: Job, why: Mapping[str, Any]) -> str:
@@ -178,12 +214,15 @@ def _why_early(job: Job, why: Mapping[str, Any]) -> str:
     return f"stopped after epoch {job.epoch} of {job.epochs}: {best}, and not better for {epochs}"
 
 
-def fail(database: Database, held: Claim, error: Mapping[str, Any], *, used: Usage | None = None) -> None:
+def fail(
+    database: Database, held: Claim, error: Mapping[str, Any], *, used: Usage | None = None, then: Then = _nothing
+) -> None:
     """End the job as failed; ``error`` has at least ``code`` and ``message``."""
     with database.write() as session:
         job = leases.guard(session, held, **leases.usage_values(used))
         job.error = dict(error)
         transitions.finish(session, job, Status.FAILED, reason=str(error["code"]))
+        then(session, job)
 
 
 def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
@@ -261,7 +300,7 @@ def _compared(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
-    """Store the present findings; returns events for those that are new or over."""
+    """Store the current findings; returns events for new and resolved ones."""
     before, now = job.health, [finding.document() for finding in record.health]
     job.health = now
     over = [(finding, "over") for finding in before if finding not in now]
@@ -273,7 +312,7 @@ def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mappi
 
 
 def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Null for values that are not finite: JSON has no NaN."""
+    """The metrics with ``None`` for values that are not finite, since JSON has no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 

@@ -1,4 +1,4 @@
-"""A job's events: appended in the transaction of the change they describe, read by number."""
+"""The events of a job, appended in the transaction of the change that they describe, and read by number."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Wanted:
     level: Level | None = None
     """At least this severe."""
     text: str | None = None
-    """Part of an event's data, in any case."""
+    """Text that the event's data contain, case-insensitive."""
 
 
 def select_from_log(

@@ -1,7 +1,7 @@
-"""Each metric's lowest and highest value of a job, stored with the job so that lists need not read its epochs.
+"""The lowest and highest value of each metric of a job, stored in the job's row so that lists need not read epochs.
 
-Only the job's own epochs count: a fork or reproduction starts with none, so that its parent's best value is never shown
-as its own.
+Only the job's own epochs count: forks and reproductions start with none, so the parent's best value is never shown as
+theirs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def extended(extremes: Extremes, metrics: Mapping[str, float | None], epoch: int
 
 
 def best(extremes: Extremes, name: str) -> tuple[float, int] | None:
-    """A metric's best value and its epoch; ``None`` where neither direction is better, or there is no value."""
+    """A metric's best value and its epoch; ``None`` if the metric has no direction or no value."""
     better, known = metric_info.describe(name).better, extremes.get(name)
     if better is None or known is None:
         return None

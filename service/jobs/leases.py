@@ -1,7 +1,7 @@
 """Leases: the right of one worker to write to a running job.
 
-Every write of a worker is one transaction that begins with the guard: the job still runs, and under this lease. Where
-the guard fails, it raises ``LeaseLost``, and the worker stops and leaves nothing behind.
+Every write of a worker is one transaction that begins with the guard, which checks that the job is running under this
+lease. If not, it raises ``LeaseLost``, and the worker stops and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from service.storage.database import Database, now_ms
 from service.storage.tables import Epoch, Job
 
 MAX_DEATHS: Final = 3
-"""A job fails after this many consecutive worker losses without a completed epoch: it is the job that kills."""
+"""A job fails after this many consecutive worker losses without a completed epoch: it probably kills its workers."""
 _CLAIM_LOCK_ID: Final = 7_267_002
 """An arbitrary id for claims among PostgreSQL's advisory locks."""
 
@@ -38,7 +38,7 @@ class Claim:
     attempt: int = 1
     """For the logs."""
     cpu_seconds: float = 0.0
-    """Processor time of the job under earlier leases."""
+    """CPU time of the job under earlier leases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Position:
 
 
 def claim(database: Database, worker: str, lease_s: float, *, max_running: int = 0) -> Claim | None:
-    """Claim the first job of the queue: the highest priority, then the oldest. ``None`` where none is queued.
+    """Claim the first job of the queue, by priority, then age. ``None`` if no job can be claimed.
 
     Args:
         max_running: skip owners who have this many running jobs; 0: no limit.
@@ -112,22 +112,39 @@ def _owner_has_room(max_running: int) -> list[ColumnElement[bool]]:
 
 
 def begin(database: Database, held: Claim, provenance: Mapping[str, Any]) -> Job:
-    """Record the provenance of this run and return the job. A change since the last lease is logged as a warning."""
+    """Record the provenance of this run and return the job. A change since the last lease, or, in a
+    reproduction, since the original, is logged as a warning."""
     with database.write() as session:
         job = guard(session, held)
-        if job.provenance is not None and job.provenance != dict(provenance):
-            differing = sorted(
-                name for name in {*job.provenance, *provenance} if job.provenance.get(name) != provenance.get(name)
-            )
+        if differing := differences(job.provenance, provenance):
             note = f"continued under another {', '.join(differing)}: the bits may differ from an undisturbed run"
             data = {"level": "warning", "code": "mixed_provenance", "message": note}
             events.append(session, job.id, [(EventType.LOG, data)])
+        _compare_with_original(session, job, provenance)
         job.provenance = dict(provenance)
         if job.dataset_sha256 is None:  # of a folder: later leases must find the same data
             job.dataset_sha256 = provenance.get("dataset")
         session.flush()
         session.refresh(job)
         return job
+
+
+def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    """The names under which two provenances differ. What an earlier version did not record is not compared."""
+    return sorted(name for name, value in now.items() if name in (before or {}) and (before or {})[name] != value)
+
+
+def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, Any]) -> None:
+    """Name what a reproduction runs under that is not as it was for the original."""
+    if job.reproduction is None:
+        return
+    differing = differences(job.reproduction.get("provenance"), provenance)
+    if differing and differing != job.reproduction.get("provenance_differs"):
+        job.reproduction = {**job.reproduction, "provenance_differs": differing}
+        note = f"runs under another {', '.join(differing)} than {job.reproduction['of']}: the bits may differ"
+        data = {"level": "warning", "code": "other_provenance", "message": note}
+        session.flush()
+        events.append(session, job.id, [(EventType.LOG, data)])
 
 
 def renew(database: Database, held: Claim, position: Position | None, used: Usage | None = None) -> Request | None:
@@ -142,7 +159,7 @@ def renew(database: Database, held: Claim, position: Position | None, used: Usag
 
 
 def requested(database: Database, held: Claim) -> Request | None:
-    """What was requested of the job; only reads."""
+    """Read the pending request to the job, without renewing the lease."""
     query = select(Job.requested).where(Job.id == held.job_id, Job.status == Status.RUNNING, Job.lease == held.lease)
     with database.read() as session:
         found = session.execute(query).first()
@@ -152,7 +169,7 @@ def requested(database: Database, held: Claim) -> Request | None:
 
 
 def hand_back(database: Database, held: Claim, request: Request | None, *, used: Usage | None = None) -> None:
-    """End the lease between two batches: because of a request, or because this worker stops.
+    """End the lease after a batch, because of a request or because this worker stops.
 
     The unfinished epoch is discarded; the next worker continues from the last checkpoint.
     """
@@ -166,15 +183,15 @@ def hand_back(database: Database, held: Claim, request: Request | None, *, used:
 
 
 def report_death(database: Database, held: Claim, message: str, *, used: Usage | None = None) -> None:
-    """The child process that trained ended without a report."""
+    """Record that the training process ended without a report."""
     with database.write() as session:
         record_worker_loss(session, guard(session, held, **usage_values(used)), message)
 
 
 def release_unacknowledged_claims(database: Database, worker: str, known: Collection[Claim]) -> list[str]:
-    """Requeue jobs that are claimed by this worker without its knowing; returns their ids.
+    """Requeue jobs whose claim by this worker was committed but not acknowledged; returns their ids.
 
-    The claim was committed, but its response was lost. It does not count as a worker loss.
+    The response to the claim was lost. It does not count as a worker loss.
     """
     mine = select(Job).where(Job.status == Status.RUNNING, Job.lease_owner == worker).with_for_update()
     held = {(claimed.job_id, claimed.lease) for claimed in known}
@@ -183,6 +200,11 @@ def release_unacknowledged_claims(database: Database, worker: str, known: Collec
         for job in unknown:
             _release(session, job, Request(job.requested) if job.requested else None, reason="handed back")
         return [job.id for job in unknown]
+
+
+def hold(session: Session, job: Job) -> None:
+    """End the lease of a job that has reached the epoch after which it is held: it waits as if it were paused."""
+    _release(session, job, Request(job.requested) if job.requested else Request.PAUSE, reason="held")
 
 
 def record_worker_loss(session: Session, job: Job, message: str) -> None:
@@ -197,6 +219,11 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
     _release(session, job, Request(job.requested) if job.requested else None, reason=f"{events.WORKER_LOST}: {message}")
 
 
+def is_held(job: Job) -> bool:
+    """Whether a paused job waits for its sweep, not for a person."""
+    return job.status == Status.PAUSED and job.hold_epoch is not None and job.epoch >= job.hold_epoch
+
+
 def _release(session: Session, job: Job, request: Request | None, *, reason: str) -> None:
     """Give an unfinished job its next state when a lease ends: queued, or what was requested."""
     last = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
@@ -207,7 +234,7 @@ def _release(session: Session, job: Job, request: Request | None, *, reason: str
             transitions.finish(session, job, Status.CANCELLED, reason="cancelled")
             return
         case Request.PAUSE:
-            job.status, reason = Status.PAUSED, "paused"
+            job.status, reason = Status.PAUSED, "held" if reason == "held" else "paused"
         case None:
             job.status = Status.QUEUED
     job.requested = None
@@ -222,10 +249,10 @@ def clock(database: Database) -> int:
 
 
 def guard(session: Session, held: Claim, **values: Any) -> Job:
-    """The lease fence, first statement of every write: lock the job's row, renew the lease, and set ``values``.
+    """The lease guard, the first statement of every write: lock the job's row, renew the lease, and set ``values``.
 
     Raises:
-        LeaseLost: the job does not run any more, or under another lease.
+        LeaseLost: the job no longer runs, or runs under another lease.
     """
     job = session.scalar(
         update(Job)
@@ -240,8 +267,8 @@ def guard(session: Session, held: Claim, **values: Any) -> Job:
 
 
 def usage_values(used: Usage | None) -> dict[str, Any]:
-    """Values for the guard. They are totals, so that a write may be repeated, and never decrease, whether the
-    supervisor or its child writes last."""
+    """Values for the guard. They are totals, so a write can be repeated, and never decrease, whether the supervisor or
+    the child writes last."""
     if used is None:
         return {}
     return {

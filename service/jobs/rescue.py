@@ -15,21 +15,21 @@ from service.storage.tables import Job
 PROBE_LEAD_MS: Final = 2000
 """A renewal probe is sent this long before the lease expires."""
 _PROBE_TIMEOUT_MS: Final = 1000
-"""The least time that a worker has to renew after the probe. It tries every half a second or more often."""
+"""The minimum time that a worker has to renew after the probe. It tries at least every half second."""
 _MIN_RENEWAL_MS: Final = 500
-"""An expiry that moved by less was moved by a probe: a renewal moves it by more than a second, as no lease is shorter
-than three and no probe is sent earlier than two before expiry."""
+"""A smaller change of the expiry comes from a probe. A renewal changes it by more than a second: leases take at least
+3 s, and probes are sent at most 2 s before the expiry."""
 _MIN_GAP_MS: Final = 3000
-"""A shorter time without a round is a busy machine, not an outage."""
+"""A shorter time without a round indicates a busy machine, not an outage."""
 
 
 class LeaseExpiryPolicy:
-    """Decides whether an expired lease means a lost worker; one object for all rounds of a scheduler.
+    """Decides whether an expired lease means a lost worker. Use one object for all rounds of a scheduler.
 
-    After an outage of the database, of this process or of the whole machine, every lease seems to have expired at once,
-    although nobody could renew: workers then get one lease time to renew. And a database may answer, but accept no
-    writes (its disk is full). So before a job is requeued, its lease gets a *renewal probe*, a write that moves its
-    expiry by a millisecond: once the probe is committed, a live worker can renew as well, which moves the expiry again.
+    After an outage of the database, this process or the machine, all leases have expired, although no worker could
+    renew: workers then get the duration of a lease to renew. A database may also respond, but accept no writes (disk
+    full). Therefore a lease first gets a *renewal probe*, a write that changes its expiry by a millisecond: once it is
+    committed, a live worker can renew, too, which changes the expiry again.
     """
 
     def __init__(self, lease_s: float) -> None:
@@ -41,15 +41,15 @@ class LeaseExpiryPolicy:
         """By job and lease: when the probe was sent, and the expiry at that time."""
 
     def allows_rescue(self, now_ms: int) -> bool:
-        """Whether leases may expire now. To be called in every round, with the database's time."""
+        """Whether leases may expire now. Call it in every round, with the database's time."""
         if self._last_ms is None or not 0 <= now_ms - self._last_ms <= self._gap_ms:  # the clock may be set back, too
             self._from_ms = now_ms + self.lease_ms
         self._last_ms = now_ms
         return now_ms >= self._from_ms
 
     def probed_ms(self, job: Job) -> int | None:
-        """When the job's lease got its probe; ``None`` where it got none, or was renewed since. Another scheduler may
-        have sent one, too."""
+        """When the probe of the job's lease was sent; ``None`` if there was none, or the lease was renewed since.
+        Another scheduler may have sent a probe, too."""
         probed, expiry = self._probes.get((job.id, job.lease), (None, 0))
         return probed if abs(_expiry_ms(job) - expiry) < _MIN_RENEWAL_MS else None
 
@@ -62,18 +62,18 @@ def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[
     """Requeue the jobs of lost workers; returns their ids.
 
     Args:
-        policy: without one, a lease that has expired counts as lost at once.
+        policy: without one, every job with an expired lease is requeued at once.
     """
     expires = Job.lease_expires_ms
     late = expires < now_ms()
-    if policy:  # a lease that is far from its expiry was given before the clock was set back
+    if policy:  # an expiry far in the future dates from before the clock was set back
         late = or_(expires < now_ms() + PROBE_LEAD_MS, expires > now_ms() + 2 * policy.lease_ms)
     due = select(Job).where(Job.status == Status.RUNNING, late).with_for_update(skip_locked=True)
     lost, probed = [], []
     with database.write() as session:
         found = session.scalars(due).all()
-        # Read once the rows are locked: the transaction may have waited long for other writers, and then workers could
-        # not renew either, although reads were answered.
+        # Read the time after locking the rows: the transaction may have waited for other writers, during which workers
+        # could not renew either.
         now = session.scalar(select(now_ms())) or 0
         if policy and not policy.allows_rescue(now):
             return []

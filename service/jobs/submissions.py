@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
 from service.storage.database import Database, now_ms
 from service.storage.ids import new_id
+from service.storage.sweep_tables import Sweep
 from service.storage.tables import EVENTS, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job
 
 _IDEMPOTENCY_KEY_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
@@ -36,12 +37,16 @@ class Submission:
     steps: int
     owner: str | None = None
     id: str | None = None
-    """Set where files of the job exist already; otherwise it is generated."""
+    """Set if files of the job exist already; otherwise generated."""
     origin: Origin | None = None
     upload_id: str | None = None
-    """The version of an upload that the spec's dataset is."""
+    """The uploaded dataset (one version) that the spec refers to."""
     dataset_sha256: str | None = None
-    """Of the data, where known."""
+    """Of the data, if known."""
+    fold_group: str | None = None
+    """Shared by the folds of one cross-validation."""
+    part: Part | None = None
+    """Set for a trial of a sweep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,16 @@ class Origin:
     """The initial checkpoint, already in the new job's folder."""
     reproduces: bool = False
     """Compare the new job with the earlier one, epoch by epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Which part of a sweep a job is."""
+
+    sweep_id: str
+    trial: int
+    hold_epoch: int | None
+    """The job pauses after this epoch; ``None``: it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +89,7 @@ def submit(
     """Store a new job, once.
 
     Args:
-        represent: makes the response; a repetition of the same key gets the same response.
+        represent: creates the response; a repeated request with the same key gets the same response.
         by: the actor, for the audit log.
 
     Returns:
@@ -85,29 +100,58 @@ def submit(
         JobNotFound: the job to reproduce was deleted meanwhile.
         SpecError: its dataset was deleted meanwhile.
     """
+    return submit_all(database, [submission], idempotency=idempotency, represent=lambda jobs: represent(jobs[0]), by=by)
+
+
+def submit_all(
+    database: Database,
+    new: Sequence[Submission],
+    *,
+    idempotency: IdempotencyKey | None,
+    represent: Callable[[Sequence[Job]], dict[str, Any]],
+    by: Actor | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Store new jobs in one transaction, all or none. Otherwise like ``submit``."""
     # Do the slow work before the transaction opens: SQLite allows one writer.
-    job = _new_job(submission)
+    jobs = [_new_job(submission) for submission in new]
 
     def store(session: Session) -> tuple[dict[str, Any], bool]:
         # The bare connection: the session's bookkeeping takes longer than the row.
-        job.created_ms = job.queued_ms = session.connection().scalar(_NOW) or 0
-        answer = represent(job)
+        now = session.connection().scalar(_NOW) or 0
+        for job in jobs:
+            job.created_ms = job.queued_ms = now
+        answer = represent(jobs)
         if idempotency is not None:
             # The key is the first write: of two concurrent requests, the second waits here.
-            earlier = _take_key(database, session, idempotency, job, answer)
+            earlier = take_key(database, session, idempotency, jobs[0], answer)
             if earlier is not None:
                 if earlier.fingerprint != idempotency.fingerprint:
                     raise IdempotencyConflict(idempotency.key)
                 return earlier.answer, True
-        if job.upload_id is not None:
-            uploads.pin(session, job.upload_id, deleted=submission.origin is not None)
-        _insert(session.connection(), job)
-        if submission.origin is not None:
-            _take_over(session, job, submission.origin)
-        _record_new(session, by, job, submission.origin)
+        for job, submission in zip(jobs, new, strict=True):
+            if job.upload_id is not None:
+                uploads.pin(session, job.upload_id, deleted=submission.origin is not None)
+            _insert(session.connection(), job)
+            if submission.origin is not None:
+                _take_over(session, job, submission.origin)
+            _record_new(session, by, job, submission.origin)
         return answer, False
 
     return database.group_commit(store)
+
+
+def add(session: Session, submission: Submission) -> Job:
+    """Store a new job in a transaction that is open already; it has no idempotency key, and no line in the audit log.
+
+    Raises:
+        SpecError: its dataset is gone.
+    """
+    job = _new_job(submission)
+    job.created_ms = job.queued_ms = session.connection().scalar(_NOW) or 0
+    if job.upload_id is not None:
+        uploads.pin(session, job.upload_id, deleted=True)
+    _insert(session.connection(), job)
+    return job
 
 
 def _new_job(submission: Submission) -> Job:
@@ -115,9 +159,11 @@ def _new_job(submission: Submission) -> Job:
     spec, origin = submission.resolved, submission.origin
     start = origin.start if origin is not None else None
     start_epoch = start.epoch if start is not None else 0
-    reproduction = None
+    reproduction: dict[str, Any] | None = None
     if origin is not None and origin.reproduces:
-        reproduction = {"of": origin.parent.id, "result_digest": origin.parent.result_digest, "match": None}
+        before = origin.parent
+        reproduction = {"of": before.id, "result_digest": before.result_digest, "match": None}
+        reproduction["provenance"] = before.provenance
     return Job(
         id=submission.id or new_id("job"),
         owner=submission.owner,
@@ -131,6 +177,10 @@ def _new_job(submission: Submission) -> Job:
         parent_id=origin.parent.id if origin is not None else None,
         start_epoch=start_epoch,
         reproduction=reproduction,
+        fold_group=submission.fold_group,
+        sweep_id=submission.part.sweep_id if submission.part is not None else None,
+        trial=submission.part.trial if submission.part is not None else None,
+        hold_epoch=submission.part.hold_epoch if submission.part is not None else None,
         status=Status.QUEUED,
         attempt=1,
         deaths=0,
@@ -172,7 +222,7 @@ def _take_over(session: Session, job: Job, origin: Origin) -> None:
     if origin.start is not None:
         session.add(artifact_rows.create(job.id, origin.start, lease=0))
     if origin.reproduces:
-        # Locked until the end, or the epochs might be deleted before they are copied.
+        # Locked until the commit, so that the epochs are not deleted before they are copied.
         if session.scalar(select(Job.id).where(Job.id == origin.parent.id).with_for_update()) is None:
             raise JobNotFound(origin.parent.id)
         expected = select(literal(job.id), Epoch.epoch, Epoch.metrics, Epoch.samples_digest)
@@ -194,8 +244,8 @@ def replay(session: Session, idempotency: IdempotencyKey, *, owner: str | None =
     return earlier.answer
 
 
-def _take_key(
-    database: Database, session: Session, idempotency: IdempotencyKey, job: Job, answer: dict[str, Any]
+def take_key(
+    database: Database, session: Session, idempotency: IdempotencyKey, job: Job | Sweep, answer: dict[str, Any]
 ) -> Idempotency | None:
     """Insert the key with its response, or return the row that exists already."""
     scope = job.owner or ""

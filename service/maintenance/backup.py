@@ -1,10 +1,9 @@
-"""Back up a whole service into one tar file, verify such a file, and restore it into either database.
+"""Back up a service into one tar file, verify a backup, and restore it into SQLite or PostgreSQL.
 
-In the file, in this order: ``manifest.json``, ``rows/<table>/<number>.jsonl``, and for uploads and artifacts, whose
-rows name files, each group's files (``uploads/<id>/<name>``, ``files/<path>``) before its rows. The rows are one state
-of the database. They are copied aside before anything is written, so that a slow reader of the pipe keeps no
-transaction open; a file that was removed since, as running jobs remove their older checkpoints, is left out together
-with its row.
+Order of the parts: ``manifest.json``, then ``rows/<table>/<number>.jsonl``; the files of uploads and artifacts
+(``uploads/<id>/<name>``, ``files/<path>``) precede the rows that name them. All rows come from one snapshot of the
+database. They are first copied to a temporary file, so that a slow reader of the pipe holds no transaction open. A
+file that is removed meanwhile, such as an old checkpoint of a running job, is omitted together with its row.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ _ROWS: Final = re.compile(r"rows/([a-z_]+)/[0-9]+\.jsonl", re.ASCII)
 
 @dataclass(slots=True)
 class Report:
-    """What was copied or verified."""
+    """What a backup, verification or restore processed."""
 
     rows: Counter[str] = field(default_factory=Counter)
     files: int = 0
     size_bytes: int = 0
     damaged: list[str] = field(default_factory=list)
-    """Files that rows name and that were not what was written: they are left out, and their rows too."""
+    """Missing or damaged files that rows name; they are omitted together with their rows."""
 
     def add_file(self, size_bytes: int) -> None:
         """Count a file."""
@@ -59,24 +58,24 @@ class Report:
 
 
 def backup(database: Database, store: ArtifactStore, received: UploadFolder, target: IO[bytes]) -> Report:
-    """Write everything to a file or pipe. The rows lie in a temporary file among the artifacts meanwhile.
+    """Write a backup to a file or pipe. The rows are buffered in a temporary file in the artifact folder.
 
     Raises:
-        BackupError: the schema is not this version's.
+        BackupError: the database has the schema of another version.
     """
     if not migrations.is_current(database):
         raise BackupError("the database is of another version; upgrade it with: python -m migrations.upgrade")
     report, numbers = Report(), Counter[str]()
     received.artifacts.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=received.artifacts) as aside:
+    with tempfile.TemporaryFile(dir=received.artifacts) as buffer:
         groups = []
         for table, data in rows_of.read_groups(database):
-            groups.append((table, aside.write(data)))
-        aside.seek(0)
+            groups.append((table, buffer.write(data)))
+        buffer.seek(0)
         writer = PartWriter(target)
         _add(writer, "manifest.json", json.dumps({"format": FORMAT, "schema": rows_of.current_schema()}).encode())
         for table, size in groups:
-            rows = [json.loads(line) for line in aside.read(size).splitlines()]
+            rows = [json.loads(line) for line in buffer.read(size).splitlines()]
             if table == rows_of.UPLOADS:
                 rows = [row for row in rows if _add_upload(writer, database, received, row, report)]
             elif table == rows_of.ARTIFACTS:
@@ -90,23 +89,23 @@ def backup(database: Database, store: ArtifactStore, received: UploadFolder, tar
 
 
 def verify(source: IO[bytes]) -> Report:
-    """Read a backup to its end and check every byte, and every row against the schema; nothing is written.
+    """Check every byte of a backup, and every row against the schema, without writing anything.
 
     Raises:
-        BackupError: it is damaged, not whole, or of another version; the text names the part.
+        BackupError: it is damaged, truncated, or of another version; the message names the part.
     """
     report, _ = _read(source, None)
     return report
 
 
 def restore(database: Database, store: ArtifactStore, received: UploadFolder, source: IO[bytes]) -> Report:
-    """Restore a backup into an empty database and an empty store, and bring the schema up to date.
+    """Restore a backup into an empty database and an empty store, and upgrade the schema.
 
-    All or nothing: the database is not touched before the last byte has been checked, and then in one transaction.
-    What a failure leaves is removed; what a killed process leaves, the next ``restore`` into the same place removes.
+    All or nothing: the rows are inserted in one transaction after the last byte has been verified. After a failure the
+    files are removed; after a kill, the next ``restore`` into the same folder removes them.
 
     Raises:
-        BackupError: something is in the way, or the file is not a whole backup that this version can read.
+        BackupError: database or store are not empty, or the file is not a complete backup that this version can read.
     """
     rows_of.check_database_empty(database)
     with _attempt(store, received) as attempt:
@@ -120,7 +119,7 @@ def restore(database: Database, store: ArtifactStore, received: UploadFolder, so
             attempt.finish_uploads()
             rows_of.load(database, schema, attempt.rows())
         except BaseException:
-            # Where a commit was not answered, the rows may be there, and then the files belong to them.
+            # If the response to the commit was lost, the rows may exist and need their files.
             with suppress(SQLAlchemyError, BackupError):
                 rows_of.check_database_empty(database)
                 attempt.undo()
@@ -136,7 +135,7 @@ def _add(writer: PartWriter, name: str, data: bytes) -> int:
 def _add_upload(
     writer: PartWriter, database: Database, received: UploadFolder, row: dict[str, Any], report: Report
 ) -> bool:
-    """Add the files of an upload; says whether there are any."""
+    """Add the files of an upload; returns whether there are any."""
     files = received.files(row["id"])
     for name, path in files.items():
         with suppress(FileNotFoundError), path.open("rb") as file:
@@ -152,7 +151,7 @@ def _add_upload(
 def _add_file(
     writer: PartWriter, database: Database, store: ArtifactStore, row: dict[str, Any], report: Report
 ) -> bool:
-    """Add the file of an artifact; says whether it is what was stored."""
+    """Add the file of an artifact; returns whether it is intact."""
     try:
         data = store.read(row["path"], row["sha256"])
     except ArtifactDamaged as error:
@@ -169,7 +168,7 @@ def _exists(database: Database, table: type[Base], key: str) -> bool:
 
 
 def _read(source: IO[bytes], attempt: _Attempt | None) -> tuple[Report, str]:
-    """Check a backup, and hand its parts to an attempt to restore it; gives the schema too."""
+    """Check a backup, and pass its parts to the attempt to restore it, if any; also returns the schema."""
     report, files, datasets = Report(), dict[str, str](), set[str]()
     parts = read_parts(source)
     schema = _read_manifest(parts)
@@ -205,7 +204,7 @@ def _read_manifest(parts: Iterator[tuple[str, Iterator[bytes]]]) -> str:
         raise BackupError(f"this is not a backup of Tapeline: {name!r} is not its manifest") from error
     if name != "manifest.json" or made_by != FORMAT:
         raise BackupError(
-            f"the backup was made by another version of Tapeline (format {made_by}): restore it with that one"
+            f"the backup was made by another version of Tapeline (format {made_by}): restore it with that version"
         )
     return schema
 
@@ -219,10 +218,10 @@ def _check_files(part: str, table: str, rows: list[dict[str, Any]], files: dict[
 
 
 class _Attempt:
-    """One attempt to restore: its files, which lie in their final places, and its rows, which wait for the last byte.
+    """One attempt to restore. Files are written to their final paths; rows are buffered until the backup is verified.
 
-    The ids of jobs and uploads are noted in a journal before their first file: so whatever ends the attempt, its files
-    can be told from all others. Without a row in the database they are nobody's.
+    A journal records the ids of jobs and uploads before their first file is written, so that the files of an attempt
+    that was killed can be identified and removed.
     """
 
     def __init__(self, store: ArtifactStore, received: UploadFolder, work: Path) -> None:
@@ -263,7 +262,7 @@ class _Attempt:
                     yield part, table, [json.loads(line) for line in file.read(size).splitlines()]
 
     def undo(self) -> None:
-        """Remove all that this attempt, or an earlier one that was killed, has put down."""
+        """Remove the files of this attempt, or of an earlier one that was killed."""
         if self._journal.exists():
             for noted in self._journal.read_text().splitlines():
                 if re.fullmatch(_ID, noted, re.ASCII):
@@ -272,7 +271,7 @@ class _Attempt:
         self.keep()
 
     def keep(self) -> None:
-        """Forget what was put down, now that rows name it."""
+        """Delete journal and buffered rows: the files belong to rows now."""
         self._journal.unlink(missing_ok=True)
         (self._work / "rows").unlink(missing_ok=True)
 
@@ -287,7 +286,7 @@ class _Attempt:
 
 @contextmanager
 def _attempt(store: ArtifactStore, received: UploadFolder) -> Iterator[_Attempt]:
-    """The one attempt to restore into a folder; leaves no folder behind that was not there and is empty."""
+    """Lock a folder for one attempt to restore; afterwards, remove the folders created for it that are empty."""
     work = restoring.folder(received.artifacts)
     made = [folder for folder in (received.artifacts / "datasets", work, *work.parents) if not folder.exists()]
     work.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Checks of everything that the service depends on: what is wrong, and what to do about it."""
+"""Health checks of everything that the service depends on, with advice for each failure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database, now_ms
 from service.storage.tables import Job
 
-_APART_S: Final = 2.0
+_MAX_OFFSET_S: Final = 2.0
 _FREE_BYTES: Final = 1_000_000_000
 _FREE_SHARE: Final = 0.05
 _TIMEOUT_S: Final = 3.0
@@ -50,14 +50,14 @@ class Diagnosis:
 
 
 def examine(settings: Settings, database: Database, *, broker_url: str | None) -> Iterator[Diagnosis]:
-    """Run the checks. One that depends on something broken is left out.
+    """Run the checks, except those that depend on a failed one.
 
     Args:
-        broker_url: the settings', or that of the embedded stack's own broker.
+        broker_url: from the settings, or of the embedded broker.
     """
-    found = _guarded("database", lambda: _database(settings, database))
-    yield found
-    if found.ok:
+    reachable = _guarded("database", lambda: _database(settings, database))
+    yield reachable
+    if reachable.ok:
         schema = _guarded("schema", lambda: _schema(database))
         yield schema
         if schema.ok:
@@ -70,10 +70,10 @@ def examine(settings: Settings, database: Database, *, broker_url: str | None) -
     yield from _disks(settings)
 
 
-def _guarded(name: str, look: Callable[[], Diagnosis]) -> Diagnosis:
+def _guarded(name: str, check: Callable[[], Diagnosis]) -> Diagnosis:
     try:
-        return look()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
+        return check()
+    except Exception as error:  # noqa: BLE001 - any exception is the result of the check
         first = str(error).strip().partition("\n")[0]
         return Diagnosis(name=name, ok=False, detail=f"{type(error).__name__}: {first}", advice="see the detail")
 
@@ -121,7 +121,7 @@ def _schema(database: Database) -> Diagnosis:
             name="schema",
             ok=False,
             detail=f"the database is at revision {found}, which this version (at {head}) does not know",
-            advice="a newer version, or one from before the first release, made it: install that version here too",
+            advice="it was created by a newer version, or one before the first release: install that version here, too",
         )
     return Diagnosis(
         name="schema",
@@ -150,7 +150,7 @@ def _workers(database: Database) -> Diagnosis:
 
 
 def _scheduler(settings: Settings, database: Database) -> Diagnosis:
-    """A scheduler has no row of its own; expired leases tell that it does not run."""
+    """The scheduler has no row in the database: leases that expired long ago show that it does not run."""
     late = now_ms() - int(3 * settings.lease_s * 1000)
     with database.read() as session:
         query = select(func.count()).where(Job.status == Status.RUNNING, Job.lease_expires_ms < late)
@@ -173,7 +173,7 @@ def _audit_log(settings: Settings, database: Database) -> Diagnosis:
             name="audit log",
             ok=False,
             detail=f"entries have not been sealed for {unsealed_for_s / 60:.0f} minutes",
-            advice="start the scheduler, which seals them, or see its log: tapeline up, or python -m workers.reconcile "
+            advice="start the scheduler, which seals them, or check its log: tapeline up, python -m workers.reconcile "
             "(compose: docker compose logs scheduler)",
         )
     sealed = f"sealed up to entry {last[0].last_id}" if last else "nothing is sealed yet"
@@ -184,16 +184,17 @@ def _audit_log(settings: Settings, database: Database) -> Diagnosis:
 
 def _clocks(database: Database) -> Diagnosis:
     before = time.time()
-    theirs = leases.clock(database) / 1000
-    apart = theirs - (before + time.time()) / 2
-    if abs(apart) > _APART_S:
+    database_time = leases.clock(database) / 1000
+    offset = database_time - (before + time.time()) / 2
+    if abs(offset) > _MAX_OFFSET_S:
         return Diagnosis(
             name="clocks",
             ok=False,
-            detail=f"the database's clock is {abs(apart):.1f} s {'ahead of' if apart > 0 else 'behind'} this machine's",
+            detail=f"the database's clock is {abs(offset):.1f} s "
+            f"{'ahead of' if offset > 0 else 'behind'} this machine's",
             advice="synchronize both with NTP: leases use the database's clock alone, but displayed times disagree",
         )
-    return Diagnosis(name="clocks", ok=True, detail=f"{1000 * abs(apart):.0f} ms apart")
+    return Diagnosis(name="clocks", ok=True, detail=f"{1000 * abs(offset):.0f} ms apart")
 
 
 def _broker(broker_url: str | None) -> Diagnosis:
@@ -218,7 +219,7 @@ def _broker(broker_url: str | None) -> Diagnosis:
             else "start it, and check TAPELINE_BROKER_URL (compose: docker compose up -d redis); "
             "until then workers poll every 5 s",
         )
-    return Diagnosis(name="broker", ok=True, detail=f"{shown} answers")
+    return Diagnosis(name="broker", ok=True, detail=f"{shown} accepts messages")
 
 
 def _writable(name: str, folder: Path) -> Diagnosis:
@@ -237,17 +238,18 @@ def _writable(name: str, folder: Path) -> Diagnosis:
 def _disks(settings: Settings) -> Iterator[Diagnosis]:
     seen: set[int] = set()
     for folder in (settings.artifacts, settings.data, settings.home):
-        there = folder
-        while not there.exists() and there != there.parent:
-            there = there.parent
-        device = there.stat().st_dev
+        existing = folder
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        device = existing.stat().st_dev
         if device in seen:
             continue
         seen.add(device)
-        usage = shutil.disk_usage(there)
-        detail = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free at {there}"
+        usage = shutil.disk_usage(existing)
+        detail = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free at {existing}"
         full = usage.free < max(_FREE_BYTES, _FREE_SHARE * usage.total) and usage.free < 20 * _FREE_BYTES
         advice = (
-            "see what can be deleted: tapeline gc; keep less: TAPELINE_KEEP_CHECKPOINTS_DAYS, TAPELINE_KEEP_JOBS_DAYS"
+            "list what can be deleted with tapeline gc; shorten the retention with TAPELINE_KEEP_CHECKPOINTS_DAYS and "
+            "TAPELINE_KEEP_JOBS_DAYS"
         )
         yield Diagnosis(name="disk", ok=not full, detail=detail, advice=advice if full else None)

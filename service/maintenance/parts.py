@@ -1,9 +1,9 @@
-"""Named parts in one tar file, written and read as a stream, in which every byte is checked.
+"""A streaming tar format of named parts in which every byte is verified.
 
-A part's header holds the SHA-256 of its content, so that a reader can refuse the content before using it. Everything
-else in the file follows from names, sizes and contents: a header is one that this module would write, padding is zero.
-The last part, ``end.json``, has the number of parts and a digest over their names and digests: a part that is missing,
-exchanged or doubled shows there. Any tar program lists and unpacks the file.
+Each header contains the SHA-256 of the part's content. Everything else in the file is determined by names, sizes and
+contents: a reader accepts only headers that this module would write, and zero padding. The last part, ``end.json``, has
+the number of parts and a digest over their names and digests, which reveals missing, swapped or repeated parts. Any tar
+program can list and unpack the file.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _TRAILER: Final = bytes(2 * _BLOCK)
 
 
 class BackupError(ContractError):
-    """A backup cannot be made or read back; the text says what to do."""
+    """A backup cannot be created or read; the message says what to do."""
 
 
 class PartWriter:
-    """Writes parts to a file or pipe; without ``finish`` the result is refused as cut off."""
+    """Writes parts to a file or pipe; without ``finish`` readers reject the result as truncated."""
 
     def __init__(self, target: IO[bytes]) -> None:
         self._target = target
         self._chain = _Chain()
 
     def add(self, name: str, content: BufferedReader | BytesIO) -> int:
-        """Add a part; gives its size. The content is read twice, once for the checksum."""
+        """Add a part; returns its size in bytes. The content is read twice, once for the checksum."""
         digest = hashlib.file_digest(content, "sha256").hexdigest()
         size = content.seek(0, os.SEEK_END)
         if size > _MAX_SIZE:
@@ -57,18 +57,18 @@ class PartWriter:
         return size
 
     def finish(self) -> None:
-        """Write the end, which makes the file a whole one."""
+        """Write the end, which makes the file complete."""
         data = self._chain.end()
         self._target.write(_header(_END, len(data), hashlib.sha256(data).hexdigest()))
         self._target.write(data + bytes(-len(data) % _BLOCK) + _TRAILER)
 
 
 def read_parts(source: IO[bytes]) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """The parts as names and contents. Whoever reads a content to its end has it checked; what is not read is checked
-    when the next part is asked for, and the whole file when there is none.
+    """The parts as names and contents. A content is verified once it is read to its end, at the latest when the next
+    part is requested; the whole file is verified after the last part.
 
     Raises:
-        BackupError: the file is damaged, cut off or no backup; the text names the part.
+        BackupError: the file is damaged, truncated or not a backup; the message names the part.
     """
     chain = _Chain()
     place = "the start of the file"
@@ -85,11 +85,11 @@ def read_parts(source: IO[bytes]) -> Iterator[tuple[str, Iterator[bytes]]]:
     if b"".join(content) != chain.end():
         raise BackupError(f"{_END}: parts of the backup are missing, swapped or repeated")
     if source.read(len(_TRAILER) + 1) != _TRAILER:
-        raise BackupError(f"the end of the file, after {_END}, is damaged or cut off")
+        raise BackupError(f"the end of the file, after {_END}, is damaged or truncated")
 
 
 class _Chain:
-    """What there is to say of all parts together."""
+    """Number and digest of all parts."""
 
     def __init__(self) -> None:
         self._count, self._sha256 = 0, hashlib.sha256()
@@ -118,7 +118,7 @@ def _read_header(source: IO[bytes], place: str) -> tuple[str, int, str]:
         first = tarfile.TarInfo.frombuf(block[:_BLOCK], "utf-8", "strict")
         if first.name == "manifest.json" and first.isreg():
             raise BackupError(
-                "the backup was made by an earlier version of Tapeline (format 1): restore it with that one"
+                "the backup was made by an earlier version of Tapeline (format 1): restore it with that version"
             )
         info = tarfile.TarInfo.frombuf(block[2 * _BLOCK :], "utf-8", "strict")
         record = _RECORD.fullmatch(block[_BLOCK : 2 * _BLOCK])
@@ -126,7 +126,7 @@ def _read_header(source: IO[bytes], place: str) -> tuple[str, int, str]:
         record = None
     if record is None or _header(info.name, info.size, record[1].decode()) != block:
         if len(block) < _HEADER:
-            raise BackupError(f"the backup is cut off at {place}")
+            raise BackupError(f"the backup is truncated at {place}")
         if place == "the start of the file":
             raise BackupError("this is not a backup of Tapeline, or the header of manifest.json is damaged")
         raise BackupError(f"{place} is damaged")
@@ -134,16 +134,16 @@ def _read_header(source: IO[bytes], place: str) -> tuple[str, int, str]:
 
 
 def _read_content(source: IO[bytes], name: str, size: int, digest: str) -> Iterator[bytes]:
-    found, left = hashlib.sha256(), size
+    sha256, left = hashlib.sha256(), size
     while left:
         data = source.read(min(left, _COPY))
         if not data:
-            raise BackupError(f"the backup is cut off in {name}")
-        found.update(data)
+            raise BackupError(f"the backup is truncated in {name}")
+        sha256.update(data)
         left -= len(data)
         yield data
     padding = source.read(-size % _BLOCK)
     if len(padding) < -size % _BLOCK:
-        raise BackupError(f"the backup is cut off in {name}")
-    if found.hexdigest() != digest or padding.strip(b"\0"):
-        raise BackupError(f"{name} is damaged: its content is not what was written")
+        raise BackupError(f"the backup is truncated in {name}")
+    if sha256.hexdigest() != digest or padding.strip(b"\0"):
+        raise BackupError(f"{name} is damaged: its SHA-256 or padding is wrong")

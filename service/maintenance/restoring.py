@@ -1,4 +1,4 @@
-"""Whether a restore is running: until its end, its files have no rows, and must not be taken for orphaned."""
+"""The lock of a running restore. Its files have no rows until the end, and must not be removed as orphans."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 
 def folder(artifacts: Path) -> Path:
-    """Where a restore into ``artifacts`` keeps its notes, and what it locks."""
+    """The folder for journal and lock of a restore into ``artifacts``."""
     return artifacts / ".restoring"
 
 
 @contextmanager
 def lock(work: Path) -> Iterator[None]:
-    """Hold the lock of a restore's ``folder``; it goes with the process.
+    """Hold the lock on a restore's ``folder``; the system releases it when the process ends.
 
     Raises:
         BlockingIOError: another restore holds it.
@@ -30,7 +30,7 @@ def lock(work: Path) -> Iterator[None]:
 
 
 def is_running(artifacts: Path) -> bool:
-    """Whether one holds the lock now; one that was killed does not."""
+    """Whether a restore is running; one that was killed is not."""
     try:
         with lock(folder(artifacts)):
             return False

@@ -1,6 +1,6 @@
-"""Retention: deletes expired jobs, checkpoints and audit entries, cached pictures and orphaned files.
+"""Retention: deletes expired jobs, checkpoints and audit entries, cached images and orphaned files.
 
-``plan`` only looks; ``carry_out`` checks each job again before it deletes, since it may have been retried since.
+``plan`` changes nothing; ``carry_out`` checks each job again before deletion, because it may have been retried.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 
 STALE_FILE_S: Final = 3600.0
-"""A file without a row may be about to get one; after so long it is orphaned."""
+"""A file without a row counts as orphaned at this age; younger ones may be about to get their row."""
 CACHED_PICTURE_S: Final = 7 * 24 * 3600.0
-"""Films and plots are made on request and cached; after so long they are made again."""
+"""How long rendered animations and plots are cached."""
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 _BATCH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How long things are kept, in days; 0 means for ever."""
+    """Retention periods in days; 0 means forever."""
 
     jobs_days: float = 0.0
     """From a job's end, as for checkpoints."""
@@ -42,7 +42,7 @@ class Policy:
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
-        """What the settings say."""
+        """The retention periods of the settings."""
         return cls(
             jobs_days=settings.keep_jobs_days,
             checkpoints_days=settings.keep_checkpoints_days,
@@ -66,27 +66,27 @@ class RetentionPlan:
     jobs: Sequence[Removable] = ()
     checkpoints: Sequence[Removable] = ()
     pictures: Sequence[Removable] = ()
-    """Cached ones."""
+    """Cached images."""
     files: Sequence[Removable] = ()
-    """Orphaned ones."""
+    """Orphaned files."""
     cached_bytes: int = 0
-    """All cached pictures, of which most stay."""
+    """Size of all cached images, including those that stay."""
     audit_entries: int = 0
 
     @property
     def size_bytes(self) -> int:
-        """What it would free."""
+        """The bytes that the deletion would free."""
         parts = (self.jobs, self.checkpoints, self.pictures, self.files)
         return sum(item.size_bytes for part in parts for item in part)
 
 
 def plan(database: Database, store: ArtifactStore, policy: Policy) -> RetentionPlan:
-    """Look for what can be deleted; nothing is changed."""
+    """Determine what can be deleted, without deleting it."""
     now_ms = leases.clock(database)
     with database.read() as session:
         expired = _expired_jobs(session, policy, now_ms)
     checkpoints = old_checkpoints(database, policy)
-    doomed = {item.name for item in expired}  # their pictures go with them
+    expired_ids = {item.name for item in expired}  # deleting a job deletes its cached images
 
     def named(job_ids: Sequence[str]) -> dict[str, set[str]]:
         with database.read() as session:
@@ -106,7 +106,7 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> RetentionP
     pictures = [
         Removable(item.path, item.size_bytes)
         for item in cached
-        if item.age_s > CACHED_PICTURE_S and item.job_id not in doomed and item.path not in orphaned
+        if item.age_s > CACHED_PICTURE_S and item.job_id not in expired_ids and item.path not in orphaned
     ]
     return RetentionPlan(
         expired,
@@ -126,20 +126,20 @@ def old_checkpoints(database: Database, policy: Policy) -> list[Removable]:
         return [Removable(row.path, row.size_bytes) for row in rows]
 
 
-def carry_out(database: Database, store: ArtifactStore, policy: Policy, going: RetentionPlan) -> RetentionPlan:
-    """Delete what can still be deleted, and give what was."""
-    # Looking through the files may have taken long, and what had ended may have been retried, and ended anew.
+def carry_out(database: Database, store: ArtifactStore, policy: Policy, planned: RetentionPlan) -> RetentionPlan:
+    """Delete what a plan lists, if it may still be deleted; returns what was deleted."""
+    # Planning may have taken long: a job may have been retried meanwhile, and have ended again.
     now_ms = leases.clock(database)
-    gone = [item for item in going.jobs if _remove_job(database, store, policy, now_ms, item.name)]
-    checkpoints = _remove_checkpoints(database, store, policy, now_ms, going.checkpoints)
-    files = list(_still_orphaned(database, going.files))
-    store.remove(item.name for item in (*going.pictures, *files))
+    jobs = [item for item in planned.jobs if _remove_job(database, store, policy, now_ms, item.name)]
+    checkpoints = _remove_checkpoints(database, store, policy, now_ms, planned.checkpoints)
+    files = list(_still_orphaned(database, planned.files))
+    store.remove(item.name for item in (*planned.pictures, *files))
     audit_entries = audit_seals.remove_expired(database, policy.audit_days)
-    return RetentionPlan(gone, checkpoints, going.pictures, files, audit_entries=audit_entries)
+    return RetentionPlan(jobs, checkpoints, planned.pictures, files, audit_entries=audit_entries)
 
 
 def apply(database: Database, store: ArtifactStore, policy: Policy) -> RetentionPlan:
-    """Look, and delete."""
+    """Plan and carry out."""
     return carry_out(database, store, policy, plan(database, store, policy))
 
 
@@ -155,8 +155,8 @@ def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Removab
 
 
 def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[Artifact]:
-    """Checkpoints of jobs that ended long ago, but the best and the latest, and what a fork began with; and what was
-    exported from them."""
+    """Checkpoints of jobs that ended before the retention period, except each job's best and latest, and the first
+    checkpoint of a fork; and what was exported from them."""
     if not policy.checkpoints_days:
         return []
     is_checkpoint = Artifact.kind == ArtifactKind.CHECKPOINT
@@ -176,35 +176,35 @@ def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[
         .where(Artifact.epoch != func.coalesce(Job.best_epoch, 0), Artifact.epoch != Job.start_epoch)
         .order_by(Artifact.job_id, Artifact.epoch)
     )
-    if policy.jobs_days:  # those go as a whole
+    if policy.jobs_days:  # expired jobs are deleted with all checkpoints
         query = query.where(Job.finished_ms >= now_ms - int(policy.jobs_days * _DAY_MS))
     return session.scalars(query).all()
 
 
-class _StillWanted(Exception):
-    """The job ended again since it was looked at."""
+class _NotExpired(Exception):
+    """The job was retried after planning, and its new end is within the retention period."""
 
 
 def _remove_job(database: Database, store: ArtifactStore, policy: Policy, now_ms: int, job_id: str) -> bool:
     def check(job: Job) -> None:
         if not _is_over(job, now_ms - int(policy.jobs_days * _DAY_MS)):
-            raise _StillWanted
+            raise _NotExpired
 
     try:
         actions.remove(database, job_id, check=check)
-    except (JobNotFound, IllegalTransition, _StillWanted):  # deleted or retried since
+    except (JobNotFound, IllegalTransition, _NotExpired):  # deleted or retried since
         return False
     store.remove_job(job_id)
     return True
 
 
 def _remove_checkpoints(
-    database: Database, store: ArtifactStore, policy: Policy, now_ms: int, going: Iterable[Removable]
+    database: Database, store: ArtifactStore, policy: Policy, now_ms: int, planned: Iterable[Removable]
 ) -> list[Removable]:
     by_job: dict[str, list[Removable]] = {}
-    for item in going:
+    for item in planned:
         by_job.setdefault(item.name.partition("/")[0], []).append(item)
-    gone: list[Removable] = []
+    removed: list[Removable] = []
     for job_id, items in by_job.items():
         with database.write() as session:
             job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
@@ -213,14 +213,14 @@ def _remove_checkpoints(
             session.execute(delete(Artifact).where(Artifact.path.in_([item.name for item in items])))
             artifact_rows.update_job_size(session, job_id)
         store.remove(item.name for item in items)
-        gone += items
-    return gone
+        removed += items
+    return removed
 
 
-def _still_orphaned(database: Database, going: Sequence[Removable]) -> Iterator[Removable]:
-    """What no row names even now: a file that was in another's hands may have got its row since."""
-    for start in range(0, len(going), _BATCH):
-        batch = going[start : start + _BATCH]
+def _still_orphaned(database: Database, planned: Sequence[Removable]) -> Iterator[Removable]:
+    """The files that still have no row: some may have got one since planning."""
+    for start in range(0, len(planned), _BATCH):
+        batch = planned[start : start + _BATCH]
         with database.read() as session:
             by_job = lookup.paths(session, {item.name.partition("/")[0] for item in batch})
         named = set().union(*by_job.values())

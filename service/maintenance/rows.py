@@ -1,4 +1,4 @@
-"""Rows of a backup: read from the database, checked against the schema that they are of, and inserted again."""
+"""Rows of a backup: read them from the database, check them against the backup's schema, and insert them again."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from service.storage.tables import Artifact, Base, Upload, Worker
 ARTIFACTS: Final = Artifact.__tablename__
 UPLOADS: Final = Upload.__tablename__
 _TRANSIENT: Final = frozenset({Worker.__tablename__})
-"""Tables that say what runs now: nothing of that is true of a copy."""
+"""Tables that describe running processes, which a copy does not have."""
 _GROUP: Final = 500
 
 
 def encode(rows: Iterable[dict[str, Any]]) -> bytes:
-    """Rows as lines of JSON."""
+    """Rows as JSON lines."""
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def read_groups(database: Database) -> Iterator[tuple[str, bytes]]:
-    """All rows as one state of the database, in groups: the table's name and lines of JSON. The tables whose rows name
-    files come last. A transaction is open until the last group was taken."""
+    """All rows from one snapshot, in groups of table name and JSON lines. Tables whose rows name files come last. The
+    transaction stays open until the last group is read."""
     tables = sorted(Base.metadata.sorted_tables, key=lambda table: (table.name == ARTIFACTS, table.name == UPLOADS))
     with database.read() as session:
         connection = session.connection().execution_options(stream_results=True)
@@ -48,13 +48,13 @@ def read_groups(database: Database) -> Iterator[tuple[str, bytes]]:
 
 
 def current_schema() -> str | None:
-    """The schema that this code knows."""
+    """The schema revision of this version."""
     return ScriptDirectory.from_config(migrations.config()).get_current_head()
 
 
 @cache
 def tables_of(schema: str) -> dict[str, Table]:
-    """The tables that a backup of this schema has.
+    """The tables in a backup of this schema.
 
     Raises:
         BackupError: the schema is newer than the code.
@@ -70,7 +70,7 @@ def decode(part: str, table: Table | None, data: bytes) -> list[dict[str, Any]]:
     """The rows of a part.
 
     Raises:
-        BackupError: they do not have the columns of the table, or values that a column cannot have.
+        BackupError: columns are missing or unknown, or a value does not fit its column.
     """
     if table is None:
         raise BackupError(f"{part}: the schema of this backup has no such table")
@@ -85,14 +85,14 @@ def decode(part: str, table: Table | None, data: bytes) -> list[dict[str, Any]]:
 
 
 def check_empty(connection: Connection) -> None:
-    """Raise BackupError where a table has rows."""
+    """Raise BackupError if any table has rows."""
     for name, table in _reflect(connection).items():
         if name not in _TRANSIENT and connection.scalar(select(func.count()).select_from(table)):
             raise BackupError(f"the database is not empty (table {name}): restore into a new one")
 
 
 def check_database_empty(database: Database) -> None:
-    """As ``check_empty``, without making the file of an SQLite database that is not there."""
+    """Like ``check_empty``, but does not create a missing SQLite file."""
     if database.is_sqlite and not Path(make_url(database.url).database or "").exists():
         return
     with database.engine.connect() as connection:
@@ -100,10 +100,10 @@ def check_database_empty(database: Database) -> None:
 
 
 def load(database: Database, schema: str, parts: Iterable[tuple[str, str, list[dict[str, Any]]]]) -> None:
-    """Insert rows (part, table, rows) into an empty database in one transaction, and bring its schema up to date.
+    """Insert rows (part, table, rows) into an empty database and upgrade its schema, in one transaction.
 
     Raises:
-        BackupError: the database is not empty, of a newer version, or refuses the rows.
+        BackupError: the database is not empty, has the schema of a newer version, or rejects the rows.
     """
     with migrations.exclusively(database) as connection:
         _prepare(connection, schema)
@@ -113,43 +113,43 @@ def load(database: Database, schema: str, parts: Iterable[tuple[str, str, list[d
                 connection.execute(insert(tables[name]), rows)
             except SQLAlchemyError as error:
                 reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-                raise BackupError(f"{part}: the database refuses these rows: {reason}") from error
-        _go_on_counting(connection, tables.values())
+                raise BackupError(f"{part}: the database rejects these rows: {reason}") from error
+        _advance_sequences(connection, tables.values())
         command.upgrade(migrations.config(connection), "head")
-        connection.execute(artifact_rows.job_sizes_update())  # the rows of files that were left out are not there
+        connection.execute(artifact_rows.job_sizes_update())  # without the artifacts that the backup omitted
 
 
 def _revisions() -> list[str]:
-    """All schemas that the code knows, the newest first."""
+    """All schema revisions that this version knows, newest first."""
     script = ScriptDirectory.from_config(migrations.config())
     return [revision.revision for revision in script.walk_revisions()]
 
 
 def _prepare(connection: Connection, schema: str) -> None:
-    """Bring an empty database to the schema of the backup."""
-    known, found = _revisions(), MigrationContext.configure(connection).get_current_revision()
-    if found is not None:
+    """Migrate an empty database to the schema of the backup."""
+    known, current = _revisions(), MigrationContext.configure(connection).get_current_revision()
+    if current is not None:
         check_empty(connection)
-        if found not in known:
-            raise BackupError(f"the database has the schema {found!r}, of a newer version: restore into a new one")
-    move = command.upgrade if found is None or known.index(found) > known.index(schema) else command.downgrade
-    move(migrations.config(connection), schema)
+        if current not in known:
+            raise BackupError(f"the database has the schema {current!r}, of a newer version: restore into a new one")
+    migrate = command.upgrade if current is None or known.index(current) > known.index(schema) else command.downgrade
+    migrate(migrations.config(connection), schema)
 
 
 def _reflect(connection: Connection) -> dict[str, Table]:
-    """The tables as they are in the database, which may be older than the code."""
+    """The tables of the database, whose schema may be older than this version's."""
     metadata = MetaData()
     metadata.reflect(connection)
     return {name: table for name, table in metadata.tables.items() if name != "alembic_version"}
 
 
 def _fault(table: Table, row: object) -> str | None:
-    """Why this cannot be a row of the table; ``None`` where it can."""
+    """Why this is not a valid row of the table; ``None`` if it is."""
     if not isinstance(row, dict):
-        return "this is not a row"
+        return "this is not a JSON object"
     known = set(table.columns.keys())
-    if strange := row.keys() - known:
-        return f"the table {table.name} has no column {min(strange)!r}"
+    if unknown := row.keys() - known:
+        return f"the table {table.name} has no column {min(unknown)!r}"
     if missing := known - row.keys():
         return f"the column {min(missing)!r} of the table {table.name} is missing"
     for column in table.columns:
@@ -162,8 +162,8 @@ def _fault(table: Table, row: object) -> str | None:
     return None
 
 
-def _go_on_counting(connection: Connection, tables: Iterable[Table]) -> None:
-    """PostgreSQL numbers rows from a sequence, which knows nothing of rows that brought their number along."""
+def _advance_sequences(connection: Connection, tables: Iterable[Table]) -> None:
+    """Set PostgreSQL's sequences past the inserted ids: inserts with an explicit id do not advance them."""
     if connection.dialect.name != "postgresql":
         return
     for table in tables:

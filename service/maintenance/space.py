@@ -1,4 +1,4 @@
-"""What uses the disk, and what could be reclaimed."""
+"""Disk usage, and the space that could be reclaimed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from service.storage.tables import Job
 
 LARGEST: Final = 5
 TRIAL_DAYS: Final = 7.0
-"""The retention of checkpoints whose effect is told where none is set."""
+"""The checkpoint retention whose effect is shown if none is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LargeJob:
-    """A job and what its files take."""
+    """A job and the size of its files."""
 
     id: str
     name: str | None
@@ -34,30 +34,30 @@ class LargeJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Bytes on disk, by what they are, and what ``tapeline gc`` would free."""
+    """Disk usage by kind of data, and what ``tapeline gc`` would free, in bytes."""
 
     kinds: dict[str, int]
     largest_jobs: Sequence[LargeJob]
     reclaimable_bytes: int
-    """By ``tapeline gc --delete``, under the retention that is set."""
+    """With ``tapeline gc --delete`` and the configured retention."""
     old_checkpoints_bytes: int
-    """Checkpoints of jobs that ended more than ``TRIAL_DAYS`` ago, besides the best and the latest, and besides what
-    the retention that is set would delete already."""
+    """Additionally, with a checkpoint retention of ``TRIAL_DAYS``: checkpoints of older jobs, except the best and the
+    latest of each."""
 
     @property
     def total_bytes(self) -> int:
-        """All of it."""
+        """The sum over all kinds."""
         return sum(self.kinds.values())
 
 
 def measure(settings: Settings, database: Database, store: ArtifactStore) -> Space:
-    """Sum up rows and files. It reads every artifact's row and looks at every file once."""
+    """Measure the disk usage. Expensive: it scans all rows of artifacts and the metadata of all files."""
     policy = Policy.of(settings)
-    going = retention.plan(database, store, policy)
+    planned = retention.plan(database, store, policy)
     trial = retention.old_checkpoints(database, Policy(checkpoints_days=TRIAL_DAYS))
-    ours = {item.name for item in going.checkpoints}
-    expired = {item.name for item in going.jobs}
-    old = [item for item in trial if item.name not in ours and item.name.partition("/")[0] not in expired]
+    already_planned = {item.name for item in planned.checkpoints}
+    expired = {item.name for item in planned.jobs}
+    old = [item for item in trial if item.name not in already_planned and item.name.partition("/")[0] not in expired]
     with database.read() as session:
         stored = dict(statistics.artifact_bytes(session))
         sent = uploads.total_bytes(session)
@@ -71,15 +71,15 @@ def measure(settings: Settings, database: Database, store: ArtifactStore) -> Spa
         "checkpoints": stored.get(ArtifactKind.CHECKPOINT, 0),
         "samples": stored.get(ArtifactKind.SAMPLE, 0),
         "exported models": sum(stored.get(kind, 0) for kind in EXPORTS),
-        "cached images": going.cached_bytes,
-        "orphaned files": sum(item.size_bytes for item in going.files),
+        "cached images": planned.cached_bytes,
+        "orphaned files": sum(item.size_bytes for item in planned.files),
         "uploaded datasets": sent,
         "database": _database_bytes(database),
     }
     return Space(
         kinds=kinds,
         largest_jobs=[LargeJob(id=job_id, name=name, size_bytes=size) for job_id, name, size in largest],
-        reclaimable_bytes=going.size_bytes,
+        reclaimable_bytes=planned.size_bytes,
         old_checkpoints_bytes=sum(item.size_bytes for item in old),
     )
 

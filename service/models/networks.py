@@ -7,7 +7,7 @@ layer or an activation that the engine lacks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -15,26 +15,33 @@ import engine
 from engine.nn.initializers import Initializer
 from engine.nn.layer import Layer
 from service.spec import schema
-from service.spec.estimation.layer_shapes import Size, picture_size
+from service.spec.estimation.layer_shapes import Size, generator_input, judged_size, picture_size
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
 
 
 def classifier(whole: ClassifierSpec, image_shape: Sequence[int], initializer: Initializer) -> engine.Sequential:
-    """The network of a classifier for images of (rows, columns), with weights as the initializer draws them."""
-    rows, columns = image_shape
-    return _network(whole.layers, picture_size(whole.layers, rows, columns), whole, initializer, purpose="init")
+    """The network of a classifier, with weights as the initializer draws them.
+
+    Args:
+        image_shape: (rows, columns), or (rows, columns, 3).
+    """
+    return _network(whole.layers, picture_size(whole.layers, image_shape), whole, initializer, purpose="init")
 
 
-def generator(whole: GanSpec, initializer: Initializer) -> engine.Sequential:
-    """The generator of a GAN: latent vectors to rows of pixels."""
-    return _network(whole.generator.layers, (whole.latent.dim,), whole, initializer, purpose="generator")
+def generator(whole: GanSpec, initializer: Initializer, classes: int) -> engine.Sequential:
+    """The generator of a GAN: latent vectors to rows of pixels; of a conditional one, with a number for each class."""
+    size = generator_input(whole, classes)
+    return _network(whole.generator.layers, size, whole, initializer, purpose="generator")
 
 
-def discriminator(whole: GanSpec, image_shape: Sequence[int], initializer: Initializer) -> engine.Sequential:
-    """The discriminator of a GAN for images of (rows, columns)."""
-    rows, columns = image_shape
-    layers = whole.discriminator.layers
-    return _network(layers, picture_size(layers, rows, columns), whole, initializer, purpose="discriminator")
+def discriminator(
+    whole: GanSpec, image_shape: Sequence[int], initializer: Initializer, classes: int
+) -> engine.Sequential:
+    """The discriminator of a GAN for images of (rows, columns) or (rows, columns, 3)."""
+    judge = whole.discriminator
+    size = judged_size(whole, image_shape, classes)
+    spectral = judge.spectral_norm
+    return _network(judge.layers, size, whole, initializer, purpose="discriminator", spectral_norm=spectral)
 
 
 def latent(whole: GanSpec) -> engine.Latent:
@@ -43,61 +50,84 @@ def latent(whole: GanSpec) -> engine.Latent:
 
 
 def _network(
-    layers: Sequence[schema.Layer], input_size: Size, whole: Spec, initializer: Initializer, *, purpose: str
+    layers: Sequence[schema.Layer],
+    input_size: Size,
+    whole: Spec,
+    initializer: Initializer,
+    *,
+    purpose: str,
+    spectral_norm: bool = False,
 ) -> engine.Sequential:
     rng = engine.generator_for(whole.seed, purpose, 0)
     dtype = np.dtype(whole.dtype.value)
-    size = input_size
+    weighted = {"initializer": initializer, "rng": rng, "dtype": dtype, "spectral_norm": spectral_norm}
+    return engine.Sequential(_built(layers, input_size, weighted), input_size)
+
+
+def _built(layers: Sequence[schema.Layer], size: Size, weighted: dict[str, Any]) -> list[Layer]:
+    """Layers one after the other, the first for inputs of this size; ``weighted`` is for those with weights."""
     built: list[Layer] = []
     for layer in layers:
-        match layer:
-            case schema.Dense():
-                made: Layer = engine.Dense(
-                    size[-1],
-                    layer.units,
-                    _activation(layer.activation),
-                    initializer=initializer,
-                    rng=rng,
-                    dtype=dtype,
-                    negative_slope=layer.negative_slope,
-                )
-            case schema.Conv2D():
-                made = engine.Conv2D(
-                    size[-1],
-                    layer.filters,
-                    layer.kernel,
-                    layer.stride,
-                    layer.padding.value,
-                    _activation(layer.activation),
-                    initializer=initializer,
-                    rng=rng,
-                    dtype=dtype,
-                    negative_slope=layer.negative_slope,
-                )
-            case schema.BatchNorm():
-                made = engine.BatchNorm(
-                    size[-1],
-                    _activation(layer.activation),
-                    momentum=layer.momentum,
-                    epsilon=layer.epsilon,
-                    dtype=dtype,
-                    negative_slope=layer.negative_slope,
-                )
-            case schema.MaxPool2D():
-                made = engine.MaxPool2D(layer.size)
-            case schema.Upsample2D():
-                made = engine.Upsample2D(layer.size)
-            case schema.Flatten():
-                made = engine.Flatten()
-            case schema.Reshape():
-                made = engine.Reshape(layer.shape)
-            case schema.Dropout():
-                made = engine.Dropout(layer.rate)
-            case _:
-                assert_never(layer)
+        made = _layer(layer, size, weighted)
         size = made.output_shape(size)
         built.append(made)
-    return engine.Sequential(built, input_size)
+    return built
+
+
+def _layer(layer: schema.Layer, size: Size, weighted: dict[str, Any]) -> Layer:
+    dtype = weighted["dtype"]
+    match layer:
+        case schema.Dense():
+            end = _activation(layer.activation)
+            return engine.Dense(size[-1], layer.units, end, negative_slope=layer.negative_slope, **weighted)
+        case schema.Conv2D() | schema.Conv2DTranspose():
+            make = engine.Conv2D if isinstance(layer, schema.Conv2D) else engine.Conv2DTranspose
+            return make(
+                size[-1],
+                layer.filters,
+                layer.kernel,
+                layer.stride,
+                layer.padding.value,
+                _activation(layer.activation),
+                negative_slope=layer.negative_slope,
+                **weighted,
+            )
+        case schema.BatchNorm():
+            return engine.BatchNorm(
+                size[-1],
+                _activation(layer.activation),
+                momentum=layer.momentum,
+                epsilon=layer.epsilon,
+                dtype=dtype,
+                negative_slope=layer.negative_slope,
+            )
+        case schema.LayerNorm():
+            return engine.LayerNorm(
+                size[-1],
+                _activation(layer.activation),
+                epsilon=layer.epsilon,
+                dtype=dtype,
+                negative_slope=layer.negative_slope,
+            )
+        case schema.Residual():
+            inner = _built(layer.layers, size, weighted)
+            return engine.Residual(inner, _activation(layer.activation), negative_slope=layer.negative_slope)
+        case schema.MaxPool2D():
+            return engine.MaxPool2D(layer.size)
+        case schema.AvgPool2D():
+            return engine.AvgPool2D(layer.size)
+        case schema.GlobalAvgPool2D():
+            return engine.GlobalAvgPool2D()
+        case schema.Upsample2D():
+            return engine.Upsample2D(layer.size)
+        case schema.Flatten():
+            return engine.Flatten()
+        case schema.Reshape():
+            return engine.Reshape(layer.shape)
+        case schema.Dropout():
+            return engine.Dropout(layer.rate)
+        case _:
+            assert_never(layer)
 
 
 def _activation(name: schema.Activation) -> engine.Activation | None:
@@ -114,5 +144,13 @@ def _activation(name: schema.Activation) -> engine.Activation | None:
             return engine.Activation.LEAKY_RELU
         case schema.Activation.SOFTMAX:
             return engine.Activation.SOFTMAX
+        case schema.Activation.GELU:
+            return engine.Activation.GELU
+        case schema.Activation.SILU:
+            return engine.Activation.SILU
+        case schema.Activation.ELU:
+            return engine.Activation.ELU
+        case schema.Activation.SOFTPLUS:
+            return engine.Activation.SOFTPLUS
         case _:
             assert_never(name)

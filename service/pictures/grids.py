@@ -1,12 +1,10 @@
-"""Grids of images, with or without predictions, and the film of a training's grids. Pillow only."""
+"""Grids of images, with or without predictions. Pillow only."""
 
 import io
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +13,12 @@ from PIL.PngImagePlugin import PngInfo
 
 from service.datasets import Dataset
 
-MAX_FRAMES = 120
-LAST_FRAME_MS = 2000
-
 _GUTTER = 2  # pixels, between the images and around them
 _GUTTER_GREY = 52  # dark, but not the black of the digits' background, so that each image keeps its frame
-_PAPER = (22, 24, 28)
-_INK = (235, 235, 235)
-_FAINT = (150, 155, 165)
-_WRONG = (230, 159, 0)  # Okabe and Ito's orange: bright on the dark ground for every kind of colour vision
+PAPER = (22, 24, 28)
+INK = (235, 235, 235)
+FAINT = (150, 155, 165)
+WRONG = (230, 159, 0)  # Okabe and Ito's orange: bright on the dark ground for every kind of colour vision
 
 _BAR = (86, 180, 233)  # their sky blue
 _GUTTER_GREYS = (_GUTTER_GREY,) * 3
@@ -32,7 +27,7 @@ _UNSURE = 0.5
 _PREVIEW_CLASSES, _PREVIEW_SIDE = 32, 64
 _KEPT = "tapeline.verdicts"  # the name of a text inside a PNG file
 
-Images = NDArray[np.uint8]  # (count, rows, columns)
+Images = NDArray[np.uint8]  # (count, rows, columns), in colour (count, rows, columns, 3)
 
 
 class NoVerdicts(LookupError):
@@ -56,26 +51,29 @@ def sample_grid(
         verdicts: kept in the file, unseen, for :func:`verdict_grid`.
 
     Raises:
-        ValueError: there is no image, the array has another shape than (count, rows, columns), or there is not one
-            verdict an image.
+        ValueError: there is no image, the array has another shape than ``Images``, or there is not one verdict an
+            image.
     """
-    count, height, width = _check(images)
+    count, *_ = check_images(images)
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    cells = np.zeros((rows * columns, height, width), np.uint8)
+    cells = np.zeros((rows * columns, *images.shape[1:]), np.uint8)
     cells[:count] = images
     cells = cells.repeat(scale, axis=1).repeat(scale, axis=2)
-    framed = np.pad(cells, ((0, 0), (_GUTTER, 0), (_GUTTER, 0)), constant_values=_GUTTER_GREY)
+    channels = images.shape[3:]
+    unpadded = ((0, 0),) * len(channels)
+    framed = np.pad(cells, ((0, 0), (_GUTTER, 0), (_GUTTER, 0), *unpadded), constant_values=_GUTTER_GREY)
     framed[count:] = _GUTTER_GREY
-    high, wide = framed.shape[1:]
-    sheet = framed.reshape(rows, columns, high, wide).transpose(0, 2, 1, 3).reshape(rows * high, columns * wide)
-    sheet = np.pad(sheet, ((0, _GUTTER), (0, _GUTTER)), constant_values=_GUTTER_GREY)
+    high, wide = framed.shape[1:3]
+    sheet = framed.reshape(rows, columns, high, wide, *channels).swapaxes(1, 2)
+    sheet = sheet.reshape(rows * high, columns * wide, *channels)
+    sheet = np.pad(sheet, ((0, _GUTTER), (0, _GUTTER), *unpadded), constant_values=_GUTTER_GREY)
     kept = None if verdicts is None else _to_text(verdicts, columns=columns, scale=scale, shape=images.shape)
     return _png(Image.fromarray(sheet), kept)
 
 
 def image_png(image: Images, *, scale: int = 1) -> bytes:
-    """A PNG of one image (rows, columns), each pixel ``scale`` times as large, without a frame."""
+    """A PNG of one image, without a frame, each pixel ``scale`` times as large."""
     return _png(Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1)))
 
 
@@ -105,7 +103,7 @@ def verdict_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None 
 def preview_png(dataset: Dataset, *, per_class: int = 6, scale: int = 1) -> bytes:
     """The first few training images of each class, one column a class: of many classes the first, of large images
     every n-th pixel, so that the picture stays small."""
-    thinning = math.ceil(max(dataset.info.image_shape) / _PREVIEW_SIDE)
+    thinning = math.ceil(max(dataset.info.image_shape[:2]) / _PREVIEW_SIDE)
     images, labels = dataset.train.inputs[:, ::thinning, ::thinning], dataset.train.labels
     classes = min(dataset.info.classes, _PREVIEW_CLASSES)
     chosen = np.zeros((per_class, classes, *images.shape[1:]), np.uint8)
@@ -132,7 +130,7 @@ def prediction_grid(
     Raises:
         ValueError: no image, or not as many labels, predictions and confidences as images.
     """
-    count, *_ = _check(images)
+    count, *_ = check_images(images)
     if not len(labels) == len(predictions) == len(confidences) == count:
         raise ValueError(
             f"{count} images with {len(labels)} labels, {len(predictions)} predictions, {len(confidences)} confidences"
@@ -169,12 +167,12 @@ def _captioned(
     crossed: bool = False,
 ) -> Image.Image:
     """Images with captions; a marked one has a thick frame, and a cross in its corner where that is asked for."""
-    count, height, width = _check(images)
+    count, height, width = check_images(images)
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     font = ImageFont.load_default(15 if all(len(caption.text) <= 3 for caption in captions) else 13)
     cell_width, cell_height = width * scale + 2 * _MARGIN, height * scale + 2 * _MARGIN + (36 if two_lines else 20)
-    sheet = Image.new("RGB", (columns * (cell_width + _GAP) + _GAP, rows * (cell_height + _GAP) + _GAP), _PAPER)
+    sheet = Image.new("RGB", (columns * (cell_width + _GAP) + _GAP, rows * (cell_height + _GAP) + _GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     for index, caption in enumerate(captions):
         left = _GAP + index % columns * (cell_width + _GAP)
@@ -183,17 +181,17 @@ def _captioned(
         picture = Image.fromarray(images[index]).resize((width * scale, height * scale), Image.Resampling.NEAREST)
         sheet.paste(picture.convert("RGB"), (left + _MARGIN, top + _MARGIN))
         if caption.is_marked:
-            draw.rectangle((left, top, right, bottom), outline=_WRONG, width=_MARGIN)
+            draw.rectangle((left, top, right, bottom), outline=WRONG, width=_MARGIN)
         else:
             thin = _MARGIN - 1
-            draw.rectangle((left + thin, top + thin, right - thin, bottom - thin), outline=_FAINT)
+            draw.rectangle((left + thin, top + thin, right - thin, bottom - thin), outline=FAINT)
         if caption.is_marked and crossed:
             _cross(draw, right - _MARGIN - 15, top + _MARGIN + 4, 11)
         percent = f"{100 * caption.confidence:.0f}%"
         room = cell_width - draw.textlength(percent, font) - 6
-        ink = _WRONG if caption.is_marked else _INK
+        ink = WRONG if caption.is_marked else INK
         draw.text((left, bottom + 3), _shorten(caption.text, room, draw, font), font=font, fill=ink)
-        draw.text((right, bottom + 3), percent, font=font, fill=_FAINT, anchor="ra")
+        draw.text((right, bottom + 3), percent, font=font, fill=FAINT, anchor="ra")
         if two_lines:
             draw.text((left, bottom + 19), _shorten(caption.below, cell_width, draw, font), font=font, fill=ink)
     return sheet
@@ -205,12 +203,12 @@ def _with_histogram(
     """The grid with a histogram of the predicted classes beneath it."""
     counts = np.bincount(labels, minlength=classes)
     tall, head, foot = 72, 30, 26
-    sheet = Image.new("RGB", (grid.width, grid.height + head + tall + foot), _PAPER)
+    sheet = Image.new("RGB", (grid.width, grid.height + head + tall + foot), PAPER)
     sheet.paste(grid)
     draw = ImageDraw.Draw(sheet)
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
     seen = int(np.count_nonzero(counts))
-    draw.text((_GAP, grid.height + 4), f"Predicted classes: {seen} of {len(counts)}", font=font, fill=_INK)
+    draw.text((_GAP, grid.height + 4), f"Predicted classes: {seen} of {len(counts)}", font=font, fill=INK)
     base, wide = grid.height + head + tall, (grid.width - _GAP) / len(counts)
     highest = max(int(counts.max()), 1)
     equal = base - round((tall - 16) * min(len(labels) / len(counts) / highest, 1))
@@ -219,13 +217,13 @@ def _with_histogram(
     for (left, right), top, count in zip(places, tops, counts, strict=True):
         draw.rectangle((left, top, right, base), fill=_BAR if count else _GUTTER_GREYS)
     for left in range(_GAP, grid.width - _GAP, 8):  # dashes: no bar ends in one
-        draw.line((left, equal, left + 3, equal), fill=_INK)
+        draw.line((left, equal, left + 3, equal), fill=INK)
     for label, ((left, right), top, count) in enumerate(zip(places, tops, counts, strict=True)):
-        middle, ink = (left + right) / 2, _INK if count else _WRONG
+        middle, ink = (left + right) / 2, INK if count else WRONG
         # With an edge of paper, so that the line does not strike it out.
-        draw.text((middle, top - 3), str(count), font=small, fill=ink, anchor="mb", stroke_width=2, stroke_fill=_PAPER)
+        draw.text((middle, top - 3), str(count), font=small, fill=ink, anchor="mb", stroke_width=2, stroke_fill=PAPER)
         name = _shorten(_class_name(label, class_names), right - left, draw, small)
-        draw.text((middle, base + 4), name, font=small, fill=_FAINT, anchor="ma")
+        draw.text((middle, base + 4), name, font=small, fill=FAINT, anchor="ma")
     return sheet
 
 
@@ -241,12 +239,12 @@ def _from_grid(png: bytes) -> tuple[Images, Verdicts]:
     """The images of a grid, cut out, and the verdicts that it keeps."""
     with Image.open(io.BytesIO(png)) as image:
         kept = getattr(image, "text", {}).get(_KEPT)
-        sheet = np.asarray(image.convert("L"))
+        sheet = np.asarray(image)
     if kept is None:
         raise NoVerdicts("the sample grid has no predicted classes")
     found = json.loads(kept)
-    scale, (height, width) = found["scale"], found["size"]
-    images = np.zeros((len(found["labels"]), height, width), np.uint8)
+    scale, (height, width, *channels) = found["scale"], found["size"]
+    images = np.zeros((len(found["labels"]), height, width, *channels), np.uint8)
     for index in range(len(images)):
         row, column = divmod(index, found["columns"])
         top, left = _GUTTER + row * (height * scale + _GUTTER), _GUTTER + column * (width * scale + _GUTTER)
@@ -254,85 +252,16 @@ def _from_grid(png: bytes) -> tuple[Images, Verdicts]:
     return images, Verdicts(found["labels"], found["confidences"])
 
 
-FilmFormat = Literal["gif", "webp"]
-
-
-def film(
-    pngs: Sequence[bytes | Path], *, epochs: Sequence[int], seconds: float = 8.0, fmt: FilmFormat = "gif"
-) -> bytes:
-    """A looping animation of grids in their order, each with its epoch under it.
-
-    Both formats have the same pixels. WebP takes a tenth to two fifths of GIF's bytes; GIF opens everywhere.
-
-    It lasts about ``seconds``, and holds its last frame for two more. Past 120 grids every n-th is left out, the first
-    and the last never; the files of those left out are not read.
+def check_images(images: Images) -> tuple[int, int, int]:
+    """Count, rows and columns.
 
     Raises:
-        ValueError: no grid, or not one epoch a grid.
+        ValueError: the array has another shape than ``Images``, or is empty.
     """
-    if not pngs or len(pngs) != len(epochs):
-        raise ValueError(f"{len(pngs)} grids with {len(epochs)} epochs")
-    chosen = sorted({round(position) for position in np.linspace(0, len(pngs) - 1, min(len(pngs), MAX_FRAMES))})
-    grids = [_open_rgb(pngs[index]) for index in chosen]
-    size = (max(grid.width for grid in grids), max(grid.height for grid in grids))
-    frames = [
-        _film_frame(grid, size, epochs[index], done=(position + 1) / len(chosen))
-        for position, (index, grid) in enumerate(zip(chosen, grids, strict=True))
-    ]
-    # GIF counts hundredths of a second, and browsers take less than two of them for ten.
-    each_ms = 10 * min(100, max(2, round(100 * seconds / len(frames))))
-    durations = [each_ms] * (len(frames) - 1) + [max(each_ms, LAST_FRAME_MS)]
-    # Of a lossless WebP, quality is effort: at most a tenth larger than with the most, in a third of the time.
-    options: dict[str, Any] = {"lossless": True, "method": 1, "quality": 20} if fmt == "webp" else {"optimize": False}
-    buffer = io.BytesIO()
-    frames[0].save(buffer, fmt.upper(), save_all=True, append_images=frames[1:], duration=durations, loop=0, **options)
-    return buffer.getvalue()
-
-
-def walk_gif(images: Images, *, scale: int = 1, frame_ms: int = 80) -> bytes:
-    """A looping GIF of images that each change a little from the one before."""
-    _check(images)
-    frames = [Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1)) for image in images]
-    buffer = io.BytesIO()
-    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=frame_ms, loop=0)
-    return buffer.getvalue()
-
-
-_CAPTION_HEIGHT = 26
-
-
-def _make_film_palette(greys: int = 24, tints: int = 7) -> Image.Image:
-    """The colours of a film: few, because fewer pack better. Greys for digits, tints of the mark for a wrong one."""
-    r, g, b = _WRONG
-    colours = [(level * 255 // (greys - 1),) * 3 for level in range(greys)]
-    colours += [(r * tint // tints, g * tint // tints, b * tint // tints) for tint in range(1, tints + 1)]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([part for colour in colours for part in colour])
-    return palette
-
-
-_FILM_PALETTE = _make_film_palette()
-
-
-def _film_frame(grid: Image.Image, size: tuple[int, int], epoch: int, *, done: float) -> Image.Image:
-    width, height = size
-    frame = Image.new("RGB", (width, height + _CAPTION_HEIGHT), _PAPER)
-    frame.paste(grid, ((width - grid.width) // 2, 0))
-    draw = ImageDraw.Draw(frame)
-    draw.text((6, height + 2), f"epoch {epoch}", font=ImageFont.load_default(15), fill=_INK)
-    draw.rectangle((0, height + _CAPTION_HEIGHT - 3, round(width * done) - 1, height + _CAPTION_HEIGHT), fill=_FAINT)
-    return frame.quantize(palette=_FILM_PALETTE, dither=Image.Dither.NONE)
-
-
-def _open_rgb(png: bytes | Path) -> Image.Image:
-    with Image.open(io.BytesIO(png) if isinstance(png, bytes) else png) as image:
-        return image.convert("RGB")
-
-
-def _check(images: Images) -> tuple[int, int, int]:
-    if images.ndim != 3 or not images.size:
-        raise ValueError(f"a grid needs images of the shape (count, rows, columns), got {images.shape}")
-    count, height, width = images.shape
+    if not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)) or not images.size:
+        shapes = "(count, rows, columns) or (count, rows, columns, 3)"
+        raise ValueError(f"a grid needs images of the shape {shapes}, got {images.shape}")
+    count, height, width = images.shape[:3]
     return count, height, width
 
 
@@ -351,7 +280,7 @@ def _shorten(
 
 
 def _cross(draw: ImageDraw.ImageDraw, left: int, top: int, size: int) -> None:
-    for colour, width in ((_PAPER, 6), (_WRONG, 3)):
+    for colour, width in ((PAPER, 6), (WRONG, 3)):
         draw.line((left, top, left + size, top + size), fill=colour, width=width)
         draw.line((left, top + size, left + size, top), fill=colour, width=width)
 

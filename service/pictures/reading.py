@@ -1,4 +1,4 @@
-"""Pictures that people send, as the networks see them: grey, of the dataset's size, light on dark."""
+"""Pictures that people send, as the networks see them: of the dataset's size, in grey or in colour, light on dark."""
 
 import io
 import struct
@@ -9,16 +9,18 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 Levels = NDArray[np.floating]
-"""(rows, columns), from 0 (black) to 255."""
+"""(rows, columns), in colour (rows, columns, 3), from 0 (black) to 255."""
 
 MAX_DECODED_PIXELS: Final = 2**24
 """The most pixels that Pillow unpacks in this process, whatever a file's header says."""
 Image.MAX_IMAGE_PIXELS = MAX_DECODED_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
+OTHER_FORMATS: Final = (b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8")
+"""What JPEG, WebP, BMP and GIF files begin with: they are not decoded in this process."""
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PALETTE: Final = 3
 _KEPT_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
@@ -29,6 +31,9 @@ _PILLOW_RAISES: Final = (
 )  # fmt: skip
 """On broken files, by what its readers of PNG were seen to do."""
 
+_COLOUR_AXES: Final = 3
+_LUMA: Final = np.array([0.299, 0.587, 0.114])
+"""Shares of red, green and blue in a grey level (ITU-R BT.601), as Pillow has them."""
 _INK = 0.1
 """What counts as drawn, as a share of the lightest pixel."""
 _BOX = 20 / 28
@@ -39,8 +44,8 @@ class UnreadablePicture(ValueError):
     """The bytes are no PNG that is read here; the message says why."""
 
 
-def read_png(data: bytes, *, max_side: int, invert: bool = False) -> Levels:
-    """The grey levels of a PNG.
+def read_png(data: bytes, *, max_side: int, invert: bool = False, colour: bool = False) -> Levels:
+    """The levels of a PNG, in grey or in colour, whatever it has itself.
 
     What is transparent counts as background: black, or with ``invert`` white, which becomes black.
 
@@ -55,7 +60,7 @@ def read_png(data: bytes, *, max_side: int, invert: bool = False) -> Levels:
             if image.size != size:
                 raise UnreadablePicture("is a damaged PNG")
             image.load()
-            levels = _grey(image, background=255 if invert else 0)
+            levels = _levels(image, background=255 if invert else 0, colour=colour)
     except _PILLOW_RAISES as error:
         raise UnreadablePicture("is a damaged PNG") from error
     return 255 - levels if invert else levels
@@ -68,7 +73,7 @@ def png_size(data: bytes, *, max_side: int) -> tuple[int, int]:
         UnreadablePicture: it is no PNG, or larger than ``max_side`` along a side.
     """
     if len(data) < 33 or not data.startswith(_SIGNATURE) or data[8:16] != b"\0\0\0\x0dIHDR":
-        raise UnreadablePicture("is not a PNG")
+        raise UnreadablePicture("is not a PNG, JPEG, WebP, BMP or GIF image")
     width, height = struct.unpack(">II", data[16:24])
     if max(width, height) > max_side:
         raise UnreadablePicture(f"has {width} x {height} pixels; at most {max_side} per side are allowed")
@@ -108,19 +113,36 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place = end
 
 
-def _grey(image: Image.Image, *, background: int) -> Levels:
+def _levels(image: Image.Image, *, background: int, colour: bool) -> Levels:
     if image.mode.startswith("I"):  # sixteen bits, which convert() would cut off instead of scaling
-        return np.asarray(image, np.float32) / 257
+        return converted(np.asarray(image, np.float32) / 257, colour=colour)
     if image.has_transparency_data:
         below = Image.new("RGBA", image.size, (background, background, background, 255))
         image = Image.alpha_composite(below, image.convert("RGBA"))
-    return np.asarray(image.convert("L"), np.float32)
+    return np.asarray(image.convert("RGB" if colour else "L"), np.float32)
+
+
+def converted(levels: Levels, *, colour: bool) -> Levels:
+    """The picture in grey or in colour, whichever it is."""
+    if colour == (levels.ndim == _COLOUR_AXES):
+        return levels
+    return np.repeat(levels[:, :, None], 3, axis=2) if colour else levels @ _LUMA
+
+
+def covering(levels: Levels, shape: tuple[int, int]) -> Levels:
+    """The picture in (rows, columns) as an import with a size makes it: scaled to cover them, and cropped evenly."""
+    if levels.shape[:2] == shape:
+        return levels
+    image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+    return np.asarray(ImageOps.fit(image, shape[::-1], Image.Resampling.BOX), np.float64)
 
 
 def resized(levels: Levels, shape: tuple[int, int]) -> Levels:
     """The picture in (rows, columns), its sides scaled each by itself; as it is where it has them already."""
-    if levels.shape == shape:
+    if levels.shape[:2] == shape:
         return levels
+    if levels.ndim == _COLOUR_AXES:
+        return np.stack([resized(levels[:, :, channel], shape) for channel in range(3)], axis=2)
     image = Image.fromarray(levels.astype(np.float32))
     # Where it gets smaller, pillow takes the mean of all the pixels that one covers.
     return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR), np.float64)

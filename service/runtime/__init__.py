@@ -1,1 +1,1 @@
-"""What every process needs before anything else: settings, logs, errors, failpoints, task names."""
+"""What every process needs at its start: settings, logs, failpoints, task names."""

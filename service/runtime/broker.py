@@ -1,4 +1,4 @@
-"""Whether the broker takes messages."""
+"""A probe of the broker."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from service.runtime import task_names
 
 
 def probe(broker_url: str, *, timeout_s: float) -> None:
-    """Write to the broker, once: one that is full or read-only still answers a ping.
+    """Write a key to the broker: one that is full or read-only still responds to a ping.
 
-    Not through Celery, whose connection keeps its descriptors after a failure until the garbage collector runs.
+    It does not use Celery, whose connection keeps its descriptors after a failure until the garbage collector runs.
 
     Raises:
-        redis.RedisError: it does not answer in time, or takes no writes.
+        redis.RedisError: the broker does not respond in time, or accepts no writes.
     """
-    # Celery's way to name a socket, in Redis's words.
+    # Celery's URL of a Unix socket, in the syntax of redis-py.
     url = broker_url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=", 1)
     once = Retry(NoBackoff(), 0)
     client = redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=once)

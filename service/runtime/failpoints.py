@@ -1,10 +1,11 @@
-"""Named places where a test may strike: ``reach("epoch_committed", 3)``. In a service they do nothing.
+"""Failpoints: named places in the code where tests inject faults, as ``reach("epoch_committed", 3)``. Unarmed, they do
+nothing.
 
-A test arms a process by ``TESTING_FAILPOINTS``, a folder. A file there, named after a place (``epoch_committed``, or
-``epoch_committed.3`` for one detail of it), says what is to happen to whichever process comes by first: ``kill``,
-``stop`` (as SIGSTOP), ``hang``, ``error`` (an OSError as of a full disk), ``memory`` (none is left), ``hoard`` (take
-memory, up to 16 GiB), or ``note`` (nothing: its name will tell who came by, and when). The file is renamed before that,
-so each strikes once. Nothing but the process's own environment can arm it; no request can.
+A test arms a process with ``TESTING_FAILPOINTS``, a folder. A file in it, named after a place (``epoch_committed``, or
+``epoch_committed.3`` for one detail), contains the fault for the first process that reaches the place: ``kill``,
+``stop`` (SIGSTOP), ``hang``, ``error`` (the OSError of a full disk), ``memory`` (MemoryError), ``hoard`` (allocate up
+to 16 GiB), or ``note`` (nothing). The file is renamed first, to a name with process id and time, so each fault is
+injected once. Only the environment of a process can arm it; requests cannot.
 """
 
 from __future__ import annotations
@@ -19,54 +20,57 @@ from typing import Final
 VARIABLE: Final = "TESTING_FAILPOINTS"
 
 PLACES: Final = {
-    "claimed": "the supervisor's claim is committed, and nobody has been told",
-    "began": "the child has begun its lease",
-    "restored": "the child has read the checkpoint from which it goes on",
+    "claimed": "the supervisor's claim is committed, and no child knows of it",
+    "began": "the child has recorded the provenance of its run",
+    "restored": "the child has loaded the checkpoint from which it continues",
     "batch_done": "a batch is done (the detail is its epoch)",
-    "epoch_trained": "an epoch is trained, and nothing of it is written",
+    "epoch_trained": "an epoch is trained, and none of its files is written",
     "file_written": "a file is written and synced under its temporary name",
-    "file_renamed": "a file has its name, but its folder is not synced",
-    "files_stored": "all files of an epoch lie on disk, and no row names them",
-    "epoch_committing": "inside the transaction of an epoch, just before it commits",
-    "epoch_committed": "the epoch is committed, and files that are not needed any more are still there",
-    "succeeding": "inside the transaction that ends a job, just before it commits",
-    "succeeded": "the job has ended, and the supervisor does not know",
-    "handing_back": "inside the transaction that gives a job back, just before it commits",
-    "handed_back": "the job was given back, and the supervisor does not know",
-    "submitted": "a new job is committed, and the client has no answer",
+    "file_renamed": "a file has its final name, but its folder is not synced",
+    "files_stored": "all files of an epoch are on disk, and have no rows",
+    "epoch_committing": "inside the transaction of an epoch, just before its commit",
+    "epoch_committed": "the epoch is committed, and obsolete files are not removed yet",
+    "tested": "the training is over and scored on the test part, and none of it is written",
+    "succeeding": "inside the transaction that ends a job, just before its commit",
+    "succeeded": "the job has ended, and the supervisor does not know it",
+    "handing_back": "inside the transaction that hands a job back, just before its commit",
+    "handed_back": "the job was handed back, and the supervisor does not know it",
+    "deciding": "inside the transaction of a sweep's decisions, just before its commit (the detail is its last event)",
+    "decided": "the scheduler's decisions on a sweep are committed, and no worker is woken up yet",
+    "submitted": "a new job is committed, and the client has no response",
 }
-"""Every place, and what is true there."""
+"""Every failpoint, and the state of the system there."""
 
 _folder: Path | None = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
 
 
 def arm(folder: Path | None) -> None:
-    """Arm this very process, for a test that runs in it."""
+    """Arm the current process, for a test that runs in it."""
     global _folder
     _folder = folder
 
 
 def reach(place: str, detail: object = None) -> None:
-    """Come by one of the ``PLACES``."""
+    """Inject the fault that is armed for one of the ``PLACES``, if any."""
     if _folder is None:
         return
     if place not in PLACES:
         raise KeyError(place)
     for name in (place, f"{place}.{detail}"):
-        try:  # read first: once it is renamed, the test that waits for that may remove it
-            how = (_folder / name).read_text().strip()
+        try:  # read before the rename: a test that waits for the rename may remove the file
+            fault = (_folder / name).read_text().strip()
             (_folder / name).rename(_folder / f"{name}.taken-{os.getpid()}-{time.monotonic_ns()}")
         except FileNotFoundError:
             continue
-        _strike(how, place)
+        _inject(fault, place)
 
 
-class Struck(BaseException):
-    """Stands for a kill where the process must live on, in a test of its own."""
+class Abandoned(BaseException):
+    """Simulates a kill in tests whose process must survive."""
 
 
-def _strike(how: str, place: str) -> None:
-    match how:
+def _inject(fault: str, place: str) -> None:
+    match fault:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "stop":
@@ -75,15 +79,15 @@ def _strike(how: str, place: str) -> None:
             while True:
                 time.sleep(3600)
         case "error":
-            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (asked for at {place})")
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (injected at {place})")
         case "memory":
-            raise MemoryError(f"asked for at {place}")
+            raise MemoryError(f"injected at {place}")
         case "hoard":
             held = [bytearray(2**26) for _ in range(256)]
             del held
         case "abandon":
-            raise Struck(place)
+            raise Abandoned(place)
         case "note":
             pass
         case _:
-            raise ValueError(f"a failpoint cannot {how!r}")
+            raise ValueError(f"{fault!r} is not a fault that a failpoint can inject")

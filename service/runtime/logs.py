@@ -1,4 +1,4 @@
-"""One log format for every process: JSON lines on stderr, or plain ones where a person looks on."""
+"""One log format for every process: JSON lines on stderr, or plain text if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PASSWORD: Final = re.compile(r"(://[^:/?#\s@\"]*:)[^@/\s\"]+@")
 
 
 def redactor(secrets: Collection[str] = ()) -> Callable[[object, str, Any], str]:
-    """The last step of every log: whatever found its way into a line, a key or a password leaves it here.
+    """The last processor of every log: removes keys and passwords from a line.
 
     Args:
-        secrets: keys that do not look like one of ours: an operator chose them.
+        secrets: keys without our format, which an operator chose.
     """
-    long = [secret for secret in secrets if len(secret) >= 8]  # what is shorter is a part of too many words
+    long = [secret for secret in secrets if len(secret) >= 8]  # shorter ones match parts of ordinary words
     chosen = sorted({form for secret in long for form in (secret, json.dumps(secret)[1:-1])}, key=len, reverse=True)
 
     def redact(logger: object, method: str, event: Any) -> str:
@@ -42,39 +42,39 @@ def redactor(secrets: Collection[str] = ()) -> Callable[[object, str, Any], str]
     return redact
 
 
-class Unfailing:
-    """Standard error for a log that must never fail what it tells of: where the disk is full, lines are lost."""
+class FailsafeStream:
+    """A log stream that drops lines that cannot be written (full disk), so that logging never fails the operation."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
     def write(self, text: str) -> int:
-        """As a file's."""
+        """Write, or drop the text."""
         with suppress(OSError):
             return self._file.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """As a file's."""
+        """Flush; errors are ignored."""
         with suppress(OSError):
             self._file.flush()
 
 
 class Redacting(logging.Filter):
-    """The same for a logger whose form is not ours."""
+    """A filter that redacts the records of loggers with another format."""
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
         super().__init__()
         self._redact = redactor(secrets)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Put the line together here, redacted."""
+        """Format the message and redact it."""
         record.msg, record.args = self._redact(None, "", record.getMessage()), None
         return True
 
 
 def configure(process: str, *, level: int = logging.INFO) -> None:
-    """Send structlog's and the standard library's records to stderr, each with the name of the process."""
+    """Send the records of structlog and the standard library to stderr, each with the name of the process."""
 
     def name_process(logger: object, method: str, event: EventDict) -> EventDict:
         event["process"] = process
@@ -105,7 +105,7 @@ def configure(process: str, *, level: int = logging.INFO) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shown, redactor()],
         )
     )
-    logging.captureWarnings(True)  # Python's own would be lines of another kind
+    logging.captureWarnings(True)  # warnings in the same format
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -24,7 +24,7 @@ class Auth(StrEnum):
 
 
 MIN_KEY_LENGTH: Final = 16
-"""Of a key that an operator makes up: shorter ones can be guessed."""
+"""Of keys in ``TAPELINE_API_KEYS``, in characters: shorter ones can be guessed."""
 
 VARIABLES: Final = {
     "TAPELINE_HOME": "state folder of the embedded stack (default: .tapeline in the home folder)",
@@ -47,7 +47,7 @@ VARIABLES: Final = {
     "TAPELINE_OWNER_DATASETS": "maximum bytes of all datasets of an owner (default: 53687091200; 0: no limit)",
     "TAPELINE_OWNER_STREAMS": "maximum open streams per owner and web process (default: 100; 0: no limit)",
     "TAPELINE_PROXIES": "number of trusted proxies that set X-Forwarded-For, -Proto and -Host (default: 0)",
-    "TAPELINE_LEASE_S": "seconds until the jobs of a silent worker are taken over (default: 30; embedded: 15)",
+    "TAPELINE_LEASE_S": "lease duration: seconds until a lost worker's jobs are requeued (default: 30; embedded: 15)",
     "TAPELINE_PORTABLE_BITS": "1: use only the common instruction set, for workers with different CPUs (default: 0)",
     "TAPELINE_KEEP_JOBS_DAYS": "job retention: days from the end of a job to its deletion (default: 0, never)",
     "TAPELINE_KEEP_CHECKPOINTS_DAYS": (
@@ -72,7 +72,7 @@ class Quotas:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """One deployment's settings. ``VARIABLES`` says what each means."""
+    """The settings of a deployment. ``VARIABLES`` describes them."""
 
     home: Path
     host: str = "127.0.0.1"
@@ -112,10 +112,10 @@ class Settings:
 
     @property
     def datasets_cache(self) -> Path:
-        """Folder of unpacked datasets: beside their sources, or in the home folder where those are read-only."""
+        """Folder of unpacked datasets: beside their sources, or in the home folder if that is read-only."""
         try:
             self.data.mkdir(parents=True, exist_ok=True)
-            # The bits too: root may write anywhere, but a folder without write bits is meant to stay as it is.
+            # Check the mode, too: root can write to a folder without write permission, but should not.
             writable = self.data.stat().st_mode & stat.S_IWUSR and os.access(self.data, os.W_OK)
         except OSError:
             writable = False
@@ -127,7 +127,7 @@ class Settings:
 
         Args:
             environ: usually ``os.environ``.
-            cores: the default number of concurrent jobs per worker.
+            cores: number of CPU cores, the default number of concurrent jobs per worker.
 
         Raises:
             SettingsError: a value is not valid; the message names every such variable.
@@ -158,7 +158,7 @@ class Settings:
         if not database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
             faults.append("TAPELINE_DATABASE_URL must begin with sqlite:/// or postgresql+psycopg://")
         if (path := database_url.removeprefix("sqlite:///")) != database_url:
-            # Processes run in folders of their own: a path must mean the same file in each.
+            # Processes have different working folders: a path must mean the same file in all of them.
             database_url = f"sqlite:///{Path(path).absolute()}"
         broker_url = environ.get("TAPELINE_BROKER_URL") or None
         if broker_url and not broker_url.startswith(("redis://", "rediss://", "redis+socket://")):
@@ -244,7 +244,7 @@ def _quota_variable(name: str) -> str:
 
 
 def _password(environ: Mapping[str, str], name: str, faults: list[str]) -> str:
-    """The content of the file that a variable names; empty without one. Child processes get the whole URL instead."""
+    """The content of the file that a variable names; empty if it is not set. Child processes get the complete URL."""
     if not (path := environ.get(name)):
         return ""
     try:
@@ -264,7 +264,7 @@ def _with_password(url: str, password: str) -> str:
 
 
 def _verified(url: str) -> str:
-    """Celery does not check the broker's certificate unless the URL says so."""
+    """Require a valid certificate of the broker, which Celery does not check by default."""
     parts = urlsplit(url)
     query = parse_qs(parts.query)
     if "ssl_cert_reqs" in query:

@@ -1,18 +1,18 @@
-"""Names on which processes of different versions must agree: changing one needs both sides deployed."""
+"""Names that senders and workers must agree on, also across versions: change them on both sides at once."""
 
 from typing import Final
 
 TRAIN_TASK: Final = "tapeline.train"
-"""The Celery task. Its one argument is a job id, so that operators can read the queue; for a worker the message is a
+"""The Celery task. Its argument, a job id, makes the queue readable for operators; to a worker, the message is only a
 hint to poll the database."""
 
 TRAIN_QUEUE: Final = "tapeline.train"
 
 MAX_QUEUED: Final = 64
-"""The most messages in the queue. A message is only a hint to poll: more would tell workers nothing new."""
+"""The maximum number of messages in the queue. Messages are only hints to poll, so more of them add nothing."""
 
 PROBE_KEY: Final = "tapeline.probe"
-"""Key written by the broker probe: a broker that is read-only or full still answers a ping."""
+"""The key that the broker probe writes."""
 
 CELERY_OPTIONS: Final = {
     "task_serializer": "json",
@@ -21,13 +21,13 @@ CELERY_OPTIONS: Final = {
     "result_backend": None,
     "task_ignore_result": True,
     "task_default_queue": TRAIN_QUEUE,
-    # Early acknowledgement: the lease protects the job, and a broker's redelivery could only start it twice.
+    # Early acknowledgement: the lease protects the job; a redelivered message could only start it twice.
     "task_acks_late": False,
     "worker_prefetch_multiplier": 1,
     "worker_disable_prefetch": True,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
-    # A broker that answers with errors (read-only, out of memory, no permission) may recover as one that is away does.
+    # Also retry when the broker responds with errors (read-only, out of memory, no permission): it may recover.
     "broker_channel_error_retry": True,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_send_task_events": False,
@@ -44,13 +44,13 @@ CELERY_OPTIONS: Final = {
         "health_check_interval": 25,
     },
 }
-"""Celery settings of a worker: these survive a broker that is killed and restarted."""
+"""Celery settings of a worker, which survives a restart of its broker."""
 
 SENDER_OPTIONS: Final = CELERY_OPTIONS | {
     "broker_transport_options": {
         "socket_timeout": 3,
         "socket_connect_timeout": 3,
-        # One try: a message is a hint, and the sender must not wait for the broker.
+        # One attempt: the message is only a hint, and the sender must not wait for the broker.
         "max_retries": 1,
         "interval_start": 0,
         "interval_step": 0,

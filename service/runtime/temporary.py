@@ -1,4 +1,4 @@
-"""Temporary folders of running processes. Those of killed ones, which nobody removes, go when the next one starts."""
+"""Temporary folders of processes. A process removes those of killed ones when it starts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def new_folder(purpose: str) -> Path:
-    """A new folder of this process, ``tapeline-<purpose>-<process id>-...``. Those of processes that are gone go."""
+    """Create a folder ``tapeline-<purpose>-<process id>-...`` for this process, and remove those of dead processes."""
     for left in Path(tempfile.gettempdir()).glob(f"tapeline-{purpose}-*-*"):
         owner = left.name.removeprefix(f"tapeline-{purpose}-").partition("-")[0]
-        # A container's first process has the same id after each restart.
+        # In a container, the first process has the same id after each restart.
         if owner.isdigit() and (int(owner) == os.getpid() or not _is_alive(int(owner))):
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"tapeline-{purpose}-{os.getpid()}-"))
@@ -23,6 +23,6 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # a process of another user
         pass
     return True

@@ -10,10 +10,10 @@ from service.runtime import task_names
 
 
 def send(app: Celery, job_ids: Sequence[str]) -> None:
-    """Send a hint for each job while the queue has room; a full queue already holds hints for every worker.
+    """Send a hint for each job while the queue has room. A full queue already contains enough hints for every worker.
 
     Raises:
-        Exception: an error of the transport, where the broker does not accept them.
+        Exception: an error of the transport, if the broker does not accept messages.
     """
     with app.producer_pool.acquire(block=True) as producer:
         room = task_names.MAX_QUEUED - producer.channel.client.llen(task_names.TRAIN_QUEUE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from service.errors import Fault, SpecError
 from service.spec.estimation import costs
 from service.spec.estimation.layer_shapes import Network, Shape, Size, networks, shown
@@ -12,13 +14,17 @@ from service.spec.schema import (
     MAX_PARAMETERS,
     MAX_SHOWN_PIXELS,
     Activation,
+    BatchNorm,
     ClassifierSpec,
     Conv2D,
+    Conv2DTranspose,
     Dense,
+    GanLossName,
     GanSpec,
     Kind,
     LossName,
     Optimizer,
+    Residual,
     Sgd,
     Spec,
 )
@@ -30,7 +36,7 @@ def check_fit(spec: Spec, shape: Shape) -> None:
     Raises:
         SpecError: names every fault.
     """
-    found = networks(spec, shape.rows, shape.columns)
+    found = networks(spec, shape)
     faults = [fault for network in found for fault in network.faults]
     match spec:
         case ClassifierSpec():
@@ -47,15 +53,18 @@ def check_fit(spec: Spec, shape: Shape) -> None:
                 detail = f"is for softmax_cross_entropy; the loss is {spec.loss.name}"
                 faults.append(Fault(pointer="#/loss/class_weights", detail=detail, code="unsuitable"))
             side = min(shape.rows, shape.columns)
-            if spec.augmentation.max_shift >= side:
-                detail = f"must be less than {side}, the shorter side of the images of {spec.dataset.name}"
-                faults.append(Fault(pointer="#/augmentation/max_shift", detail=detail, code="out_of_range"))
+            for field in ("max_shift", "cutout"):
+                if getattr(spec.augmentation, field) >= side:
+                    detail = f"must be less than {side}, the shorter side of the images of {spec.dataset.name}"
+                    faults.append(Fault(pointer=f"#/augmentation/{field}", detail=detail, code="out_of_range"))
         case GanSpec():
             made, judged = found
-            why = f"one for each pixel of {spec.dataset.name}"
-            faults += _check_end(made, (shape.pixels,), (shape.rows, shape.columns, 1), why)
+            why = f"one for each {'pixel' if shape.channels == 1 else 'colour of each pixel'} of {spec.dataset.name}"
+            faults += _check_end(made, (shape.pixels,), shape.picture, why)
             faults += _check_end(judged, (1,), (1, 1, 1), "the output of a discriminator")
-            faults += _check_activation(judged, Activation.SIGMOID, "required by binary_cross_entropy")
+            end = discriminator_end(spec.loss.name)
+            faults += _check_activation(judged, end, f"required by {spec.loss.name}")
+            faults += _discriminator(spec)
     for pointer, optimizer in optimizers(spec):
         if isinstance(optimizer, Sgd) and optimizer.nesterov and not optimizer.momentum:
             detail = "needs a momentum above 0"
@@ -73,9 +82,67 @@ def check_fit(spec: Spec, shape: Shape) -> None:
     if spec.batch_size > shape.train_count:
         detail = f"must be at most {shape.train_count}, the number of training images of {spec.dataset.name}"
         faults.append(Fault(pointer="#/batch_size", detail=detail, code="out_of_range"))
+    faults += _split(spec, shape)
     faults += _too_costly(spec, shape)
     if faults:
         raise SpecError(faults)
+
+
+def discriminator_end(loss: GanLossName) -> Activation:
+    """The last activation of a discriminator, which follows the loss."""
+    return Activation.SIGMOID if loss is GanLossName.BINARY_CROSS_ENTROPY else Activation.LINEAR
+
+
+UNSMOOTHED: Final = (GanLossName.HINGE, GanLossName.WASSERSTEIN)
+"""Losses without a target that could be smoothed."""
+
+
+def _discriminator(spec: GanSpec) -> list[Fault]:
+    """Settings of a discriminator that exclude each other, or need each other."""
+    judge, found = spec.discriminator, []
+
+    def fault(name: str, detail: str, suggestion: str | None = None) -> None:
+        pointer = f"#/discriminator/{name}"
+        found.append(Fault(pointer=pointer, detail=detail, code="unsuitable", suggestion=suggestion))
+
+    if judge.label_smoothing and spec.loss.name in UNSMOOTHED:
+        fault("label_smoothing", f"must be 0: {spec.loss.name} has no target to smooth", "0")
+    if judge.critic_steps > 1 and judge.skip_every is not None:
+        fault("critic_steps", "cannot be combined with skip_every: one of the networks rests, or the other", "1")
+    bounded = judge.gradient_penalty or judge.spectral_norm
+    if spec.loss.name is GanLossName.WASSERSTEIN and not bounded:
+        fault("gradient_penalty", "must be above 0 for wasserstein (10 is usual), or set spectral_norm", "10")
+    penalty = "gradient_penalty" if judge.gradient_penalty else "r1" if judge.r1 else None
+    for number, layer in enumerate(judge.layers):
+        inside = [layer, *layer.layers] if isinstance(layer, Residual) else [layer]
+        if penalty and any(isinstance(one, BatchNorm) for one in inside):
+            detail = f"cannot be combined with {penalty}: an image's slope would depend on the others; use layer_norm"
+            fault(f"layers/{number}/type", detail, "layer_norm")
+    return found
+
+
+def _split(spec: Spec, shape: Shape) -> list[Fault]:
+    """What is wrong with the division into training and validation examples."""
+    data, found = spec.dataset, []
+
+    def fault(name: str, detail: str, code: str = "unsuitable") -> None:
+        found.append(Fault(pointer=f"#/dataset/{name}", detail=detail, code=code))
+
+    pool = shape.train_count + shape.validation_count
+    if data.folds is not None:
+        if data.validation_fraction is not None:
+            fault("validation_fraction", "cannot be combined with folds: each fold is the validation part of one job")
+        if isinstance(spec, GanSpec):
+            fault("folds", "are for classifiers: a GAN has no accuracy to validate")
+        if data.folds > pool:
+            fault("folds", f"must be at most {pool}, the number of examples of {data.name}", "out_of_range")
+        if data.fold is not None and data.fold >= data.folds:
+            fault("fold", f"must be less than {data.folds}, the number of folds", "out_of_range")
+    elif data.fold is not None:
+        fault("fold", "needs folds, their number")
+    if data.split_seed is not None and data.folds is None and data.validation_fraction is None:
+        fault("split_seed", "has an effect only with validation_fraction or folds")
+    return found
 
 
 def optimizers(spec: Spec) -> list[tuple[str, Optimizer]]:
@@ -111,7 +178,7 @@ def _too_costly(spec: Spec, shape: Shape) -> list[Fault]:
     shown = spec.samples.count * shape.pixels
     if shown > MAX_SHOWN_PIXELS:
         most_shown = max(1, MAX_SHOWN_PIXELS // shape.pixels)
-        detail = f"must be at most {most_shown} for images of {shape.rows} x {shape.columns}"
+        detail = f"must be at most {most_shown} for images of {shape.described}"
         faults.append(Fault(pointer="#/samples/count", detail=detail, code="too_large", suggestion=str(most_shown)))
     return faults
 
@@ -126,19 +193,25 @@ def _check_end(network: Network, row: Size, image: Size, why: str) -> list[Fault
                 return []
             detail, suggestion = f"must be {row[0]}, {why}; it is {last.units}", str(row[0])
             return [Fault(pointer=f"{pointer}/units", detail=detail, code="wrong_shape", suggestion=suggestion)]
-        case Conv2D():
+        case Conv2D() | Conv2DTranspose():
             size = network.placed[-1].size if len(network.placed) == len(network.layers) else image
             if size == image:
                 return []
             detail = f"must end in {shown(image)}, {why}; it ends in {shown(size)}"
             return [Fault(pointer=pointer, detail=detail, code="wrong_shape")]
         case _:
-            return [Fault(pointer=pointer, detail="the last layer must be dense or conv2d", code="wrong_shape")]
+            return [
+                Fault(
+                    pointer=pointer,
+                    detail="the last layer must be dense, conv2d or conv2d_transpose",
+                    code="wrong_shape",
+                )
+            ]
 
 
 def _check_activation(network: Network, activation: Activation, why: str) -> list[Fault]:
     last = network.layers[-1]
-    if not isinstance(last, Dense | Conv2D) or last.activation is activation:
+    if not isinstance(last, Dense | Conv2D | Conv2DTranspose) or last.activation is activation:
         return []
     return [
         Fault(

@@ -90,11 +90,20 @@ METRICS: Final[dict[str, MetricInfo]] = {
         goal=Goal.MAXIMIZE,
         series=5,
     ),
+    "test_loss": MetricInfo(
+        "test loss", "Mean loss on the test part, scored once after the training.", goal=Goal.MINIMIZE, series=3
+    ),
+    "test_accuracy": MetricInfo(
+        "test accuracy",
+        "Share of the test part classified correctly, scored once after the training.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=3,
+    ),
     "d_loss": MetricInfo("discriminator loss", "Loss of the discriminator on real and generated images.", series=1),
     "g_loss": MetricInfo("generator loss", "Loss of the generator against the discriminator.", series=2),
     "d_real": MetricInfo(
         "D(real)",
-        "Mean output of the discriminator for real images: the probability of being real."
         "Mean output of the discriminator for real images: the probability of being real.",
         percent=True,
         series=3,
@@ -104,6 +113,9 @@ METRICS: Final[dict[str, MetricInfo]] = {
         "Mean output of the discriminator for generated images: the probability of being real.",
         percent=True,
         series=4,
+    ),
+    "d_penalty": MetricInfo(
+        "discriminator penalty", "Weighed penalties on the slope of the discriminator.", goal=Goal.MINIMIZE, series=6
     ),
     "frechet_distance": MetricInfo(
         "Fréchet distance",

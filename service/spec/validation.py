@@ -92,7 +92,15 @@ def resolve(document: Any) -> Spec:
         raise as_sent(SpecError(faults, total=total), document) from error
     if faults:
         raise SpecError(faults)
-    return spec
+    return _with_split_seed(spec)
+
+
+def _with_split_seed(spec: Spec) -> Spec:
+    """With the seed of the division written down: a fork with another seed must not validate on what it trained on."""
+    data = spec.dataset
+    if data.split_seed is not None or (data.validation_fraction is None and data.folds is None):
+        return spec
+    return spec.model_copy(update={"dataset": data.model_copy(update={"split_seed": spec.seed})})
 
 
 def read_resolved(document: dict[str, Any]) -> Spec:

@@ -1,1 +1,1 @@
-"""The database, its tables, and the store of artifacts."""
+"""The database, its tables, and the artifact store."""

@@ -1,4 +1,4 @@
-"""Rows that stand for the files of jobs, and the sum of their sizes that each job's row keeps."""
+"""Rows of artifacts, and the total of their sizes in the job's row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.storage.tables import Artifact, Job
 
 
 def create(job_id: str, file: StoredFile, *, lease: int) -> Artifact:
-    """The row of a job's file. A file without a committed row does not count."""
+    """The row of a stored file. A file without a committed row does not exist for the service."""
     return Artifact(
         id=new_id("art"),
         job_id=job_id,
@@ -29,20 +29,20 @@ def create(job_id: str, file: StoredFile, *, lease: int) -> Artifact:
 
 
 def replace(session: Session, job_id: str, file: StoredFile) -> Artifact:
-    """Name a file of a job in place of the one of its kind and epoch, and recompute the job's size.
+    """Create the row of a file, in place of an existing one of its kind and epoch, and recompute the job's size.
 
-    The caller holds the job's row.
+    The caller must hold the lock of the job's row.
     """
     same = (Artifact.job_id == job_id, Artifact.kind == file.kind, Artifact.epoch == file.epoch)
     session.execute(delete(Artifact).where(*same))
-    row = create(job_id, file, lease=0)  # no worker wrote it
+    row = create(job_id, file, lease=0)  # not written by a worker
     session.add(row)
     update_job_size(session, job_id)
     return row
 
 
 def job_sizes_update() -> Update:
-    """The statement that recomputes the size of every job from its files."""
+    """The statement that recomputes the size of every job from its artifacts."""
     total = select(func.coalesce(func.sum(Artifact.size_bytes), 0)).where(Artifact.job_id == Job.id)
     return update(Job).values(size_bytes=total.scalar_subquery())
 

@@ -1,4 +1,5 @@
-"""Files of jobs: written once under a name never used again, so that a database row can be the commit point."""
+"""The artifact store. Files are written once, under names that are never reused, so a database row can be the commit
+point."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from service.runtime.failpoints import reach
 
 
 class ArtifactKind(StrEnum):
-    """What a file is to its job."""
+    """The kinds of artifacts."""
 
     CHECKPOINT = "checkpoint"
     SAMPLE = "sample"
@@ -33,7 +34,7 @@ class ArtifactKind(StrEnum):
 
 
 EXPORTS: Final = (ArtifactKind.ONNX, ArtifactKind.TORCH, ArtifactKind.TENSORBOARD, ArtifactKind.HUGGINGFACE)
-"""What is made on request from the other files. A job has at most one of a kind for each epoch."""
+"""Artifacts that are created on request from other files; at most one of each kind per epoch."""
 MEDIA_TYPES = {
     ArtifactKind.CHECKPOINT: "application/octet-stream",
     ArtifactKind.SAMPLE: "image/png",
@@ -51,13 +52,13 @@ SUFFIXES = {
     ArtifactKind.HUGGINGFACE: "zip",
 }
 _DERIVED: Final = "derived"
-"""The kind of what can be made again, which has no rows."""
+"""The folder for cached images, which can be rendered again and have no rows."""
 _UNFINISHED: Final = ".tmp"
 _BATCH: Final = 1000
 
 
 class ArtifactDamaged(ContractError):
-    """A file is missing or its bytes are not those that were written."""
+    """A file is missing, or its content differs from what was written."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -65,11 +66,11 @@ class ArtifactDamaged(ContractError):
 
 
 class ArtifactUnreadable(ArtifactDamaged):
-    """A file cannot be read now (a share that does not answer, no rights, no descriptors left): another time it may."""
+    """A file cannot be read, perhaps temporarily: an unavailable share, missing permissions, no free descriptors."""
 
 
 _LOST = frozenset({errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENOTDIR})
-"""What the system says of a file whose bytes are gone for good."""
+"""Error codes of files whose content is lost permanently."""
 
 
 def _unreadable(path: str, error: OSError) -> ArtifactDamaged:
@@ -78,20 +79,20 @@ def _unreadable(path: str, error: OSError) -> ArtifactDamaged:
 
 
 def _open_beneath(root: Path, path: str) -> int:
-    """Open a regular file step by step, so that no link leads out on the way, whoever may have put one there."""
+    """Open a regular file, folder by folder, without following symbolic links: none can lead out of ``root``."""
     *folders, name = path.split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in (*folders, name)):
-        raise OSError(errno.ENOENT, "not a name that this store assigned")
-    beneath = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        raise OSError(errno.ENOENT, "not a path that this store assigned")
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    parent = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for folder in folders:
-            inside = os.open(folder, beneath | os.O_DIRECTORY, dir_fd=here)
-            os.close(here)
-            here = inside
-        file = os.open(name, beneath | os.O_NONBLOCK, dir_fd=here)  # a pipe would make us wait for its writer
+            child = os.open(folder, flags | os.O_DIRECTORY, dir_fd=parent)
+            os.close(parent)
+            parent = child
+        file = os.open(name, flags | os.O_NONBLOCK, dir_fd=parent)  # opening a pipe would wait for a writer
     finally:
-        os.close(here)
+        os.close(parent)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise OSError(errno.EISDIR, "not a regular file")
@@ -100,7 +101,7 @@ def _open_beneath(root: Path, path: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """A file that lies on disk for good, but that no row names yet."""
+    """A file that is durably on disk, but has no row yet."""
 
     kind: ArtifactKind
     epoch: int
@@ -112,7 +113,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a store has, whether a row names it or not."""
+    """A file in the store, with or without a row."""
 
     path: str
     size_bytes: int
@@ -120,32 +121,32 @@ class Stored:
 
     @property
     def job_id(self) -> str:
-        """The job whose file it is or was."""
+        """The job that the file belongs to, which may be deleted."""
         return self.path.partition("/")[0]
 
     @property
     def is_derived(self) -> bool:
-        """Whether it is a cached picture, which has no row and can be made again."""
+        """Whether it is a cached image, which has no row and can be rendered again."""
         return self.path.split("/")[1:2] == [_DERIVED] and not self.path.endswith(_UNFINISHED)
 
 
 class ArtifactStore(ABC):
-    """Where the files of jobs lie. A store gives the six abstract methods; the rest is made of them.
+    """Interface of a store for the files of jobs. Subclasses implement the six abstract methods.
 
-    A path is ``job/kind/name``, made here and never named by a client.
+    Paths have the form ``job/kind/name``. The store assigns them; clients never do.
     """
 
     @abstractmethod
     def put(self, path: str, data: bytes) -> None:
-        """Store bytes so that they survive a power cut, whole or not at all.
+        """Store a file atomically and durably: after a power cut it is complete or absent.
 
         Raises:
-            OSError: they could not be stored, and nothing of them is left.
+            OSError: it could not be stored; nothing is left behind.
         """
 
     @abstractmethod
     def open(self, path: str) -> BinaryIO:
-        """Open a file for reading, following no link.
+        """Open a file for reading, without following symbolic links.
 
         Raises:
             ArtifactDamaged: the file is missing.
@@ -153,25 +154,25 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files, where they are there."""
+        """Remove files; missing ones are ignored."""
 
     @abstractmethod
     def stored(self, job_id: str | None = None) -> Iterator[Stored]:
-        """Everything that is stored, or everything of one job; the files of a job come one after the other."""
+        """All stored files, or those of one job, grouped by job."""
 
     @abstractmethod
     def remove_job(self, job_id: str) -> None:
-        """Remove everything of a deleted job."""
+        """Remove all files of a deleted job."""
 
     @abstractmethod
     def check_writable(self) -> None:
-        """Raise OSError where nothing can be stored."""
+        """Raise OSError if nothing can be stored."""
 
     def write(self, job_id: str, kind: ArtifactKind, epoch: int, lease: int, data: bytes) -> StoredFile:
         """Store a file of a job.
 
-        The name holds the lease and the content's hash: a worker that has lost its lease cannot overwrite
-        what its successor wrote.
+        The name contains the lease and a hash of the content, so a worker that lost its lease cannot overwrite the
+        files of its successor.
         """
         digest, suffix = hashlib.sha256(data).hexdigest(), SUFFIXES[kind]
         path = f"{job_id}/{kind}/{epoch:06d}-{lease}-{digest[:16]}.{suffix}"
@@ -186,19 +187,19 @@ class ArtifactStore(ABC):
         )
 
     def copy(self, path: str, sha256: str, *, job_id: str, kind: ArtifactKind, epoch: int) -> StoredFile:
-        """Copy a file of one job into the folder of another that is about to be made, as durably as ``write``.
+        """Copy a file of one job into the folder of another, whose row need not exist yet; as durable as ``write``.
 
         Raises:
-            ArtifactDamaged: the file is missing or not what was written.
+            ArtifactDamaged: the file is missing, or its SHA-256 differs.
         """
-        # Lease 0: no worker wrote this one.
+        # Lease 0: the copy is not written by a worker.
         return self.write(job_id, kind, epoch, 0, self.read(path, sha256))
 
     def read(self, path: str, sha256: str) -> bytes:
-        """All bytes of a file, checked.
+        """The content of a file, verified.
 
         Raises:
-            ArtifactDamaged: the file is missing or not what was written.
+            ArtifactDamaged: the file is missing, or its SHA-256 differs.
         """
         with self.open(path) as file:
             try:
@@ -210,10 +211,10 @@ class ArtifactStore(ABC):
         return data
 
     def keep(self, job_id: str, stem: str, version: str, data: bytes) -> None:
-        """Keep something that can be made again, in the place of its earlier versions.
+        """Cache an image that can be rendered again; replaces its earlier versions.
 
         Raises:
-            OSError: it could not be kept.
+            OSError: it could not be stored.
         """
         path = f"{job_id}/{_DERIVED}/{stem}-{version}"
         self.put(path, data)
@@ -223,7 +224,7 @@ class ArtifactStore(ABC):
         self.remove(name for name in known if name != path and Path(name).suffix == suffix)
 
     def recall(self, job_id: str, stem: str, version: str) -> bytes | None:
-        """What was kept; ``None``: make it again."""
+        """The cached image, or ``None`` if it must be rendered again."""
         try:
             with self.open(f"{job_id}/{_DERIVED}/{stem}-{version}") as file:
                 return file.read()
@@ -237,12 +238,12 @@ class ArtifactStore(ABC):
         older_than_s: float,
         among: Iterable[Stored] | None = None,
     ) -> Iterator[Stored]:
-        """Orphaned files: old ones that no row names. A worker wrote them and could not commit, or never finished, or
-        they are left of jobs that are gone. Cached pictures of jobs that exist are none.
+        """Orphaned files: old files without a row, from failed commits, unfinished writes or deleted jobs. Cached
+        images of existing jobs are not orphans.
 
         Args:
-            named: gives the paths that the rows of jobs name, for those of the jobs that there are.
-            among: everything that is stored, where the caller looks through it as well.
+            named: for job ids, returns the paths in the rows of each job that exists.
+            among: all stored files, if the caller iterates over them as well.
         """
 
         def check(batch: list[Stored]) -> Iterator[Stored]:
@@ -265,20 +266,20 @@ class ArtifactStore(ABC):
     def sweep(
         self, named: Callable[[Sequence[str]], Mapping[str, Container[str]]], *, older_than_s: float
     ) -> list[Stored]:
-        """Remove the ``orphans``, and give what they were."""
+        """Remove the ``orphans``; returns them."""
         found = list(self.orphans(named, older_than_s=older_than_s))
         self.remove(item.path for item in found)
         return found
 
 
 class ArtifactFolder(ArtifactStore):
-    """A folder that web and workers share."""
+    """A store in a folder that web processes and workers share."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def put(self, path: str, data: bytes) -> None:
-        """As it says: temporary name, fsync, rename, fsync of the folder."""
+        """Write under a temporary name, fsync, rename, fsync the folder."""
         target = self.root / path
         folder, kind = target.parent, target.parent.name
         if not folder.is_dir():
@@ -300,35 +301,35 @@ class ArtifactFolder(ArtifactStore):
         self._sync(folder)
 
     def open(self, path: str) -> BinaryIO:
-        """As it says."""
+        """Open a file beneath the root."""
         try:
             return os.fdopen(_open_beneath(self.root, path), "rb")
         except OSError as error:
             raise _unreadable(path, error) from error
 
     def remove(self, paths: Iterable[str]) -> None:
-        """As it says."""
+        """Unlink files."""
         for path in paths:
             (self.root / path).unlink(missing_ok=True)
 
     def stored(self, job_id: str | None = None) -> Iterator[Stored]:
-        """As it says."""
+        """Walk the folders of jobs; files that are removed meanwhile are skipped."""
         now = time.time()
         for top in self.root.glob("job_*/") if job_id is None else [self.root / job_id]:
-            for folder, folders, names in os.walk(top):  # it passes over what is removed meanwhile
+            for folder, folders, names in os.walk(top):
                 for path in (Path(folder, name) for name in (*names, *folders)):
                     with suppress(OSError):
-                        found = path.lstat()
-                        if stat.S_ISDIR(found.st_mode):
+                        status = path.lstat()
+                        if stat.S_ISDIR(status.st_mode):
                             continue
-                        yield Stored(path.relative_to(self.root).as_posix(), found.st_size, now - found.st_mtime)
+                        yield Stored(path.relative_to(self.root).as_posix(), status.st_size, now - status.st_mtime)
 
     def remove_job(self, job_id: str) -> None:
-        """As it says."""
+        """Remove the folder of a deleted job."""
         shutil.rmtree(self.root / job_id, ignore_errors=True)
 
     def check_writable(self) -> None:
-        """As it says."""
+        """Create and remove a file."""
         self.root.mkdir(parents=True, exist_ok=True)
         probe = self.root / f".{uuid4().hex}.tmp"
         probe.touch()

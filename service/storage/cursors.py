@@ -1,4 +1,4 @@
-"""Cursors: a place in a list as text that a client gives back as it got it."""
+"""Pagination cursors: a position in a list, encoded as opaque text."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 from service.errors import InvalidCursor
 
 
-def write(place: list[Any]) -> str:
-    """The cursor of a place."""
-    text = json.dumps(place, ensure_ascii=False)
+def write(position: list[Any]) -> str:
+    """Encode a position."""
+    text = json.dumps(position, ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read(cursor: str, length: int) -> list[Any]:
-    """The place of a cursor: so many values, of any type.
+    """Decode a position of ``length`` values; their types are not checked.
 
     Raises:
-        InvalidCursor: it is not one of ours.
+        InvalidCursor: this service did not issue it.
     """
     try:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
-        place = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        position = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (ValueError, RecursionError) as error:
         raise InvalidCursor("the cursor was not issued by this service") from error
-    if not isinstance(place, list) or len(place) != length:
+    if not isinstance(position, list) or len(position) != length:
         raise InvalidCursor("the cursor was not issued by this service")
-    return place
+    return position

@@ -1,4 +1,4 @@
-"""One database, two makes: SQLite and PostgreSQL behind the same two context managers."""
+"""SQLite and PostgreSQL behind the same two context managers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from service.storage import sweep_tables  # noqa: F401 - whoever opens a database knows all of its tables
 from service.storage.tables import Base
 
 _BUSY_S: Final = 30
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
-    """The database's clock, milliseconds since 1970; in PostgreSQL it moves within a transaction."""
+    """The database's clock in ms since 1970; it advances within a transaction in PostgreSQL, too."""
 
     type = BigInteger()
     inherit_cache = True
@@ -45,11 +46,11 @@ def _now_postgresql(element: now_ms, compiler: SQLCompiler, **options: Any) -> s
 
 
 class Database:
-    """Opens connections when they are first needed, so that making one before a fork is harmless.
+    """Opens connections on first use, so an instance may be created before a fork.
 
-    In SQLite a writer takes the file's write lock at its first word (``BEGIN IMMEDIATE``): a transaction that
-    read first and wrote then could not be repeated safely. One lock a process stands before the file's, since
-    threads that wait for the file sleep in steps and would wait much longer.
+    In SQLite, write transactions start with ``BEGIN IMMEDIATE``: one that upgraded from a read lock could fail and not
+    be retried safely. A lock per process comes before the file's lock, because SQLite waits for the latter by sleeping
+    in growing steps.
     """
 
     def __init__(self, url: str, *, application: str = "tapeline") -> None:
@@ -73,60 +74,60 @@ class Database:
                     " -c idle_in_transaction_session_timeout=60000",
                 },
             )
-        # SQLite's transactions see one state anyway; PostgreSQL's do from this level on.
+        # Snapshot reads: SQLite always has them, PostgreSQL from this isolation level on.
         self._reader = (
             self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
         )
         self._writing = self.engine.execution_options(tapeline_write=True)
-        self._sharing = threading.Lock()
-        self._shared: list[_Shared[Any]] = []
+        self._pending_lock = threading.Lock()
+        self._pending: list[_Operation[Any]] = []
         self._writer = TimedLock() if self.is_sqlite else nullcontext()
 
     def insert(self, table: type[Base]) -> sqlite.Insert:
-        """An INSERT that knows ``ON CONFLICT``, which both makes spell alike and plain SQLAlchemy does not know."""
+        """An INSERT that supports ``ON CONFLICT``: the same syntax in both databases, but not in generic SQLAlchemy."""
         # PostgreSQL's construct has the same methods, but no common base that declares them.
         return sqlite.insert(table) if self.is_sqlite else cast(sqlite.Insert, postgresql.insert(table))
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that sees one state of the database and changes nothing."""
+        """A session that reads from one snapshot of the database."""
         with Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction: committed at the end of the block, rolled back where it raises."""
+        """One transaction: committed at the end of the block, rolled back on an exception."""
         with self._writer, Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
 
     def group_commit(self, work: Callable[[Session], T]) -> T:
-        """Do a small work in a transaction that it may share with others that wait at the same moment.
+        """Run a short operation in a transaction that may be shared with concurrent callers.
 
-        In SQLite each commit waits for the disk, and no two can wait at once: so whoever's turn it is does the work
-        of all who wait, and one commit serves them. Each has a savepoint: what one raises undoes its own work only.
-        Where the commit fails, or the database itself while one is at work, all hear of it.
+        In SQLite each commit waits for the disk, and only one can run at a time: the thread that gets the write lock
+        runs the operations of all waiting threads and commits once. Each operation has a savepoint, so an exception
+        rolls back that operation only. If the commit or the database itself fails, every caller gets the error.
         """
         if not self.is_sqlite:
             with self.write() as session:
                 return work(session)
-        mine: _Shared[T] = _Shared(work)
-        with self._sharing:
-            self._shared.append(mine)
+        own: _Operation[T] = _Operation(work)
+        with self._pending_lock:
+            self._pending.append(own)
         try:
             with self._writer:
-                if not mine.done.is_set():
-                    with self._sharing:
-                        batch, self._shared = self._shared, []
-                    self._do(batch)
+                if not own.done.is_set():
+                    with self._pending_lock:
+                        batch, self._pending = self._pending, []
+                    self._run(batch)
         except PoolTimeout:
-            with self._sharing:
-                if mine in self._shared:
-                    self._shared.remove(mine)
+            with self._pending_lock:
+                if own in self._pending:
+                    self._pending.remove(own)
                     raise
-        return mine.result()  # somebody else may still be at it
+        return own.result()  # another thread may still be running it
 
-    def _do(self, batch: Sequence[_Shared[Any]]) -> None:
-        """Several works, one commit."""
+    def _run(self, batch: Sequence[_Operation[Any]]) -> None:
+        """Run several operations and commit once."""
         try:
             with Session(self._writing, expire_on_commit=False) as session, session.begin():
                 for item in batch:
@@ -134,11 +135,11 @@ class Database:
                         with session.begin_nested() if len(batch) > 1 else nullcontext():
                             item.answer = item.work(session)
                     except Exception as error:
-                        # On a full disk SQLite rolls back by itself, all the savepoints with it.
-                        if len(batch) == 1 or not _undoes_one(error):
+                        # On a full disk, SQLite rolls the whole transaction back, with all savepoints.
+                        if len(batch) == 1 or not _keeps_transaction(error):
                             raise
                         item.error = error
-        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it was
+        except BaseException as error:  # noqa: BLE001 - waiting callers must get any error
             for item in batch:
                 item.error = item.error or error
         for item in batch:
@@ -149,8 +150,8 @@ class Database:
         self.engine.dispose()
 
 
-class _Shared(Generic[T]):
-    """A work that waits for its turn, and what came of it."""
+class _Operation(Generic[T]):
+    """An operation that waits for a group commit, and its result."""
 
     def __init__(self, work: Callable[[Session], T]) -> None:
         self.work = work
@@ -159,21 +160,21 @@ class _Shared(Generic[T]):
         self.done = threading.Event()
 
     def result(self) -> T:
-        """What the work gave, once it is done; raises what it raised."""
+        """Wait for the result; raises the operation's exception."""
         self.done.wait()
         if self.error is not None:
             raise self.error
         return cast(T, self.answer)
 
 
-def _undoes_one(error: Exception) -> bool:
-    """Whether the transaction stands without the work that raised this."""
+def _keeps_transaction(error: Exception) -> bool:
+    """Whether the transaction survives the rollback of the operation that raised this."""
     return isinstance(error, IntegrityError) or not isinstance(error, SQLAlchemyError)
 
 
 class TimedLock:
-    """A lock that is not waited for without end: behind a file that others keep locked, a queue of threads would
-    wait for ``_BUSY_S`` each, one after the other."""
+    """A lock whose acquisition times out: while another process holds the file's lock, queued threads would otherwise
+    wait ``_BUSY_S`` each, one after the other."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -187,19 +188,19 @@ class TimedLock:
 
 
 def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves
-    # SQLite's own knows no letters beyond ASCII, and a search is to find them as in PostgreSQL.
+    connection.isolation_level = None  # _begin_sqlite sends BEGIN
+    # SQLite's lower() handles ASCII only; search must match other letters as in PostgreSQL.
     connection.create_function("lower", 1, lambda text: text and text.lower(), deterministic=True)
     cursor = connection.cursor()
-    _log_ahead(cursor)
+    _enable_wal(cursor)
     for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _log_ahead(cursor: Any) -> None:
-    """Turn the write-ahead log on, which stays in the file. SQLite does not wait for others here, as it does
-    elsewhere: of several processes that open a new file at once, each would hold the others up."""
+def _enable_wal(cursor: Any) -> None:
+    """Enable the write-ahead log, a persistent setting of the file. SQLite's busy timeout does not apply to this
+    statement, so processes that open a new file at the same time must retry it."""
     deadline = time.monotonic() + _BUSY_S
     while True:
         try:

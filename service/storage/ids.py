@@ -6,5 +6,5 @@ from ulid import ULID
 
 
 def new_id(prefix: str) -> str:
-    """A new id that sorts by the time it was made: ``job_01J...``."""
+    """A new id that sorts by creation time: ``job_01J...``."""
     return f"{prefix}_{ULID()}"

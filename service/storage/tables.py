@@ -1,7 +1,7 @@
-"""The tables. The database is the one truth; everything else can be lost and made again from it.
+"""The database tables. The database is the source of truth; broker messages and caches can be lost.
 
-Times are integers, milliseconds since 1970 UTC, always from the database's own clock: they compare and add
-the same way in SQLite and PostgreSQL, and no client's clock gets into a decision.
+Times are integers in milliseconds since 1970 UTC, always from the database's clock: they compare and add the same way
+in SQLite and PostgreSQL, and no decision depends on the clock of a client.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from service.states import DatasetKind, Status
 
 
 class Base(DeclarativeBase):
-    """Base of all tables; constraint names are fixed, so that migrations can name them on both databases."""
+    """Base class of all tables. Constraints have fixed names, which migrations use in both databases."""
 
     metadata = MetaData(
         naming_convention={
@@ -43,13 +43,15 @@ class Base(DeclarativeBase):
 
 _RUNNING = text("status = 'running'")
 _WITH_PARENT = text("parent_id IS NOT NULL")
+_IN_A_SET = text("fold_group IS NOT NULL")
 _PINNED = text("upload_id IS NOT NULL")
 _OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
+_IN_SWEEP = text("sweep_id IS NOT NULL")
 _KEPT = text("removed_ms IS NULL")
 
 
 class Job(Base):
-    """One training: what was asked, where it stands, and who holds it."""
+    """A training: its spec, state, progress, results and lease."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -57,11 +59,13 @@ class Job(Base):
         Index("ix_jobs_created", "created_ms", "id"),
         Index("ix_jobs_owner", "owner", "created_ms", "id"),
         Index("ix_jobs_quota", "owner", "status", sqlite_where=_OWNED_AND_QUEUED, postgresql_where=_OWNED_AND_QUEUED),
-        Index("ix_jobs_counts", "status", "kind"),  # all that counting them needs
+        Index("ix_jobs_counts", "status", "kind"),  # a covering index for counts
         Index("ix_jobs_status", "status", "created_ms", "id"),
         Index("ix_jobs_priority", "priority", "id"),
         Index("ix_jobs_name", "name", "owner", "created_ms", "id"),
         Index("ix_jobs_upload", "upload_id", sqlite_where=_PINNED, postgresql_where=_PINNED),
+        Index("ix_jobs_fold_group", "fold_group", sqlite_where=_IN_A_SET, postgresql_where=_IN_A_SET),
+        Index("ix_jobs_sweep", "sweep_id", "trial", sqlite_where=_IN_SWEEP, postgresql_where=_IN_SWEEP),
         Index("ix_jobs_parent", "parent_id", "created_ms", sqlite_where=_WITH_PARENT, postgresql_where=_WITH_PARENT),
     )
 
@@ -75,20 +79,29 @@ class Job(Base):
     resolved: Mapped[dict[str, Any]] = mapped_column(JSON)
     spec_hash: Mapped[str] = mapped_column(String(80))
     parent_id: Mapped[str | None] = mapped_column(String(40))
-    """The job that this one was forked from or reproduces; it may be deleted by now."""
+    """The job that this one was forked from or reproduces, which may have been deleted."""
     start_epoch: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
-    """The epoch of the checkpoint that the job begins with, a file of its own; 0: it begins with nothing."""
+    """The epoch of the initial checkpoint, which the job owns; 0: it starts from scratch."""
     reproduction: Mapped[dict[str, Any] | None] = mapped_column(JSON)
-    """What came of comparing this job with the one that it reproduces."""
+    """The result of the comparison with the reproduced job."""
+    fold_group: Mapped[str | None] = mapped_column(String(40))
+    """The id that all folds of a cross-validation share."""
+
+    sweep_id: Mapped[str | None] = mapped_column(String(40))
+    """The sweep that this job is a part of."""
+    trial: Mapped[int | None] = mapped_column(Integer)
+    """Which of the sweep's settings it has."""
+    hold_epoch: Mapped[int | None] = mapped_column(Integer)
+    """The job pauses after this epoch, until its sweep decides."""
 
     status: Mapped[str] = mapped_column(String(20), default=Status.QUEUED)
     requested: Mapped[str | None] = mapped_column(String(20))
     attempt: Mapped[int] = mapped_column(Integer, default=1)
-    """For people: 1, and one more for each lost worker and each retry."""
+    """For display: 1, plus the number of lost workers and retries."""
     deaths: Mapped[int] = mapped_column(Integer, default=0)
-    """Workers lost since the last new epoch."""
+    """Worker losses since the last new epoch."""
     lease: Mapped[int] = mapped_column(BigInteger, default=0)
-    """The fence: one more at each claim, never reset; every write of a worker names it."""
+    """The lease number: incremented by each claim, never reset. Every write of a worker checks it."""
     lease_owner: Mapped[str | None] = mapped_column(String(80))
     lease_expires_ms: Mapped[int | None] = mapped_column(BigInteger)
 
@@ -104,27 +117,29 @@ class Job(Base):
     provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     stopped_early: Mapped[dict[str, Any] | None] = mapped_column(JSON)
-    """Why the job ended before its last epoch; then ``steps`` are those that it took."""
+    """Why the job ended before its last epoch; ``steps`` is then the number of steps taken."""
+    test_scores: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Loss and accuracy on the test part, and the epoch of the weights that were scored; set once, at the end."""
     result_digest: Mapped[str | None] = mapped_column(String(80))
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
 
     extremes: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default=text("'{}'"))
-    """Each metric's lowest and highest finite value so far and their epochs, so that lists need not read epochs:
+    """The lowest and highest finite value of each metric and their epochs, so that lists need not read epochs:
     ``{"val_loss": {"min": 0.11, "min_epoch": 7, "max": 0.52, "max_epoch": 1}}``. Forks and reproductions start empty.
     """
     starred: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     note: Mapped[str | None] = mapped_column(Text)
-    """Free text by a person."""
+    """Free text of a user."""
     cpu_seconds: Mapped[float | None] = mapped_column(Float)
-    """Processor time of the job's children, all attempts together, as their supervisors measured it."""
+    """CPU time of the job's training processes in all attempts."""
     peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    """The most resident memory that a child of the job had."""
+    """Peak resident memory of the job's training processes."""
     upload_id: Mapped[str | None] = mapped_column(String(40))
-    """The version of an upload that the job trains on, which stays for as long as the job does."""
+    """The uploaded dataset (one version) of the job, which is kept as long as the job."""
     dataset_sha256: Mapped[str | None] = mapped_column(String(80))
-    """Of the data that the job trains on: known at submission, or, of a folder, when the first worker has read it."""
+    """Of the training data: set at submission or, for a folder of the operator, by the first worker."""
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
-    """Sum over the job's rows of ``artifacts``, kept here so that lists need not read them."""
+    """Sum over the job's rows in ``artifacts``, so that lists need not read them."""
 
     created_ms: Mapped[int] = mapped_column(BigInteger)
     queued_ms: Mapped[int] = mapped_column(BigInteger)
@@ -133,7 +148,7 @@ class Job(Base):
 
 
 Index(
-    # All states, not one: to a planner, a state that is bound later might be any.
+    # Not a partial index: with bound parameters, the planner does not know the state.
     "ix_jobs_waiting",
     Job.status,
     Job.priority.desc(),
@@ -143,7 +158,7 @@ Index(
 
 
 class JobTag(Base):
-    """A job's tags once more, for the filter."""
+    """A copy of the jobs' tags, for filters."""
 
     __tablename__ = "job_tags"
 
@@ -152,7 +167,7 @@ class JobTag(Base):
 
 
 class Epoch(Base):
-    """What one finished epoch gave. Epochs are counted from 1."""
+    """The metrics of a finished epoch. Epochs are counted from 1."""
 
     __tablename__ = "epochs"
 
@@ -160,21 +175,21 @@ class Epoch(Base):
     epoch: Mapped[int] = mapped_column(Integer, primary_key=True)
     step: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """Name to float; equal from run to run, bit for bit."""
+    """Name to float; bit-identical in every run."""
     confusion: Mapped[list[list[int]] | None] = mapped_column(JSON)
     samples_digest: Mapped[str | None] = mapped_column(String(80))
-    """SHA-256 of the sample arrays, not of the picture drawn from them."""
+    """SHA-256 of the sample arrays, not of the rendered image."""
     seconds: Mapped[float] = mapped_column(Float)
     cpu_seconds: Mapped[float | None] = mapped_column(Float)
-    """Processor time of the child during this epoch; outside ``metrics``, which must be equal from run to run."""
+    """CPU time of the epoch; not in ``metrics``, which must be equal in every run."""
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    """Resident memory of the child at the end of this epoch."""
+    """Resident memory of the training process at the end of the epoch."""
     lease: Mapped[int] = mapped_column(BigInteger)
     finished_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class ExpectedEpoch(Base):
-    """What an epoch of a reproduction should give: the original's, kept here since that may be deleted."""
+    """The expected metrics of an epoch of a reproduction, copied because the original may be deleted."""
 
     __tablename__ = "expected_epochs"
 
@@ -185,7 +200,7 @@ class ExpectedEpoch(Base):
 
 
 class Event(Base):
-    """A job's log, numbered without holes."""
+    """The events of the jobs, numbered per job without gaps."""
 
     __tablename__ = "events"
     __table_args__ = (Index("ix_events_created", "created_ms"),)
@@ -210,7 +225,7 @@ class Artifact(Base):
     lease: Mapped[int] = mapped_column(BigInteger)
     name: Mapped[str] = mapped_column(String(200))
     path: Mapped[str] = mapped_column(Text)
-    """Relative to the artifact root; made by us, never named by a client."""
+    """Relative to the artifact root; assigned by the store, never by a client."""
     media_type: Mapped[str] = mapped_column(String(100))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
@@ -218,7 +233,7 @@ class Artifact(Base):
 
 
 class Idempotency(Base):
-    """What was answered to a request that carried a key, so that its repetition gets the same answer."""
+    """Responses to requests with an idempotency key, returned again for a repeated request."""
 
     __tablename__ = "idempotency"
 
@@ -231,14 +246,14 @@ class Idempotency(Base):
 
 
 class Upload(Base):
-    """A dataset that a person sent. Its arrays lie in a folder named after its id."""
+    """An uploaded dataset, with its arrays in a folder named after its id."""
 
     __tablename__ = "uploads"
     __table_args__ = (UniqueConstraint("owner", "name", "sha256"),)
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     owner: Mapped[str] = mapped_column(String(64))
-    """Empty where no keys are asked for: NULL would not be unique."""
+    """Empty without API keys: NULL values would not be unique."""
     name: Mapped[str] = mapped_column(String(64))
     kind: Mapped[str] = mapped_column(String(16), default=DatasetKind.IMAGES, server_default=DatasetKind.IMAGES.value)
     image_rows: Mapped[int] = mapped_column(Integer)
@@ -256,15 +271,15 @@ class Upload(Base):
     report: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What the import left out or decided, for the person who sent the files."""
     sha256: Mapped[str] = mapped_column(String(80))
-    """Of the unpacked content, as for every dataset."""
+    """Of the unpacked arrays, as for every dataset."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_ms: Mapped[int] = mapped_column(BigInteger)
     deleted_ms: Mapped[int | None] = mapped_column(BigInteger)
-    """When it was deleted; jobs that were trained on it keep it until they go themselves."""
+    """Time of deletion; the data are kept until all jobs trained on them are deleted."""
 
 
 class Worker(Base):
-    """A worker process that was seen lately."""
+    """A worker process and its last heartbeat."""
 
     __tablename__ = "workers"
 
@@ -279,39 +294,39 @@ class Worker(Base):
 
 
 class Calibration(Base):
-    """How fast a machine computes, as a worker on it measured."""
+    """The speed of a machine, as measured by a worker on it."""
 
     __tablename__ = "calibrations"
 
     host: Mapped[str] = mapped_column(String(255), primary_key=True)
     factors: Mapped[dict[str, float]] = mapped_column(JSON)
-    """Of each group in ``work.GROUPS``: 1 as fast as the reference machine, 2 half as fast."""
+    """For each group in ``work.GROUPS``: the time relative to the reference machine (2: half as fast)."""
     measured_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class ApiKey(Base):
-    """What opens the service to one owner. The key itself is told once, and kept nowhere."""
+    """An API key of an owner. The key itself is shown once and not stored."""
 
     __tablename__ = "api_keys"
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    """A part of the key that is no secret: it finds the row, and names the key in lists and logs."""
+    """The public part of the key: it selects the row, and identifies the key in lists and logs."""
     name: Mapped[str] = mapped_column(String(100))
     owner: Mapped[str] = mapped_column(String(64), index=True)
     scope: Mapped[str] = mapped_column(String(20))
     digest: Mapped[str] = mapped_column(String(64))
-    """SHA-256 of the whole key: it is long and random, so a slow hash would protect nothing."""
+    """SHA-256 of the complete key, which is long and random: a slow hash would add no protection."""
     created_ms: Mapped[int] = mapped_column(BigInteger)
     expires_ms: Mapped[int | None] = mapped_column(BigInteger)
     revoked_ms: Mapped[int | None] = mapped_column(BigInteger)
     last_used_ms: Mapped[int | None] = mapped_column(BigInteger)
-    """Of any request, to about half a minute."""
+    """Time of the last request, to about half a minute."""
     replaced_by: Mapped[str | None] = mapped_column(String(40))
     """The key that a rotation created in its place."""
 
 
 class BrowserSession(Base):
-    """A browser that traded a key for a cookie; it ends with its time, with a sign-out, or with the key."""
+    """A browser session, in exchange for a key. It ends by expiry, by signing out, or with the key."""
 
     __tablename__ = "browser_sessions"
 
@@ -324,7 +339,7 @@ class BrowserSession(Base):
 
 
 class AuditEntry(Base):
-    """Who did what. Rows are added and never changed; only retention deletes some. Triggers enforce both."""
+    """The audit log. Rows are never changed, and deleted by retention only; triggers enforce both."""
 
     __tablename__ = "audit"
     __table_args__ = (Index("ix_audit_key", "key_id", "at_ms"),)
@@ -333,7 +348,7 @@ class AuditEntry(Base):
     at_ms: Mapped[int] = mapped_column(BigInteger, index=True)
     action: Mapped[str] = mapped_column(String(40))
     subject: Mapped[str | None] = mapped_column(String(100), index=True)
-    """The id of the job or key that it was done to."""
+    """The id of the job, key or session, or the name of the dataset."""
     owner: Mapped[str | None] = mapped_column(String(64))
     key_id: Mapped[str | None] = mapped_column(String(40))
     address: Mapped[str | None] = mapped_column(String(60))
@@ -342,8 +357,8 @@ class AuditEntry(Base):
 
 
 class AuditSeal(Base):
-    """One link of the chain over the audit log: a range of entries and its digest. Triggers let only ``removed_ms``
-    change, once."""
+    """A link of the chain over the audit log: a range of entries and its digest. Triggers permit only one change, that
+    of ``removed_ms``."""
 
     __tablename__ = "audit_seals"
     __table_args__ = (Index("ix_audit_seals_kept", "id", sqlite_where=_KEPT, postgresql_where=_KEPT),)
@@ -354,13 +369,13 @@ class AuditSeal(Base):
     last_id: Mapped[int] = mapped_column(BigInteger, index=True)
     count: Mapped[int] = mapped_column(Integer)
     entries_digest: Mapped[str] = mapped_column(String(64))
-    """SHA-256 of the entries; it stands for them once retention has removed them."""
+    """SHA-256 of the entries, which remains after retention has removed them."""
     digest: Mapped[str] = mapped_column(String(64))
     """SHA-256 over the previous digest and this row; ``audit_chain`` computes both."""
     created_ms: Mapped[int] = mapped_column(BigInteger)
     removed_ms: Mapped[int | None] = mapped_column(BigInteger)
-    """When retention deleted the entries."""
+    """Time when retention deleted the entries."""
 
 
 JOBS, JOB_TAGS, EVENTS, AUDIT = (Base.metadata.tables[name] for name in ("jobs", "job_tags", "events", "audit"))
-"""The bare tables, for the one place where the session's bookkeeping costs too much."""
+"""The Core tables, for inserts where the overhead of ORM sessions is too high."""

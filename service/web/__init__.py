@@ -1,1 +1,1 @@
-"""The REST API, the streams and the pages: a Flask app that stores jobs and shows what becomes of them."""
+"""The Flask app: REST API, event streams and pages."""

@@ -1,4 +1,4 @@
-"""Answers in JSON and HTML, and the tags by which a client knows that nothing has changed."""
+"""Responses in JSON and HTML, with entity tags (ETags) for conditional requests."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pydantic import BaseModel
 def as_json(
     body: BaseModel | dict[str, Any], status: int = 200, *, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """An answer in JSON."""
+    """A JSON response."""
     response = Response(_text(body), status, content_type="application/json")
     response.headers.update(headers or {})
     return response
 
 
 def next_page(cursor: str) -> str:
-    """The address of the page after this one, with everything else as the request had it."""
+    """The URL of the next page: that of the current request, with another cursor."""
     same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
     return f"{request.path}?{urlencode([*same, ('cursor', cursor)])}"
 
 
 def next_link(cursor: str | None) -> dict[str, str]:
-    """The header that leads to the page after this one, if there is one (RFC 8288)."""
+    """The ``Link`` header to the next page (RFC 8288), if there is one."""
     return {"Link": f'<{next_page(cursor)}>; rel="next"'} if cursor is not None else {}
 
 
@@ -43,24 +43,24 @@ def see_other(address: str) -> Response:
 
 
 def prefers_html() -> bool:
-    """Whether the client would rather have HTML than JSON, as browsers do; ``*/*`` and silence mean JSON."""
+    """Whether the client prefers HTML to JSON, as browsers do; ``*/*`` or no header means JSON."""
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
 
 
 def tag_of(body: BaseModel) -> str:
-    """The ``ETag`` of an answer: a digest of its content, without quotes."""
+    """The ``ETag`` of a response: a digest of its content, without quotes."""
     return hashlib.sha256(_text(body).encode()).hexdigest()[:32]
 
 
 def tagged_json(body: BaseModel) -> Response:
-    """An answer with an ``ETag`` of its content; 304 where the client has it already."""
+    """A JSON response with an ``ETag``; 304 if the client has the content already."""
     etag = tag_of(body)
     headers = {"ETag": f'"{etag}"', "Cache-Control": "private, no-cache"}
     return not_modified(headers) if request.if_none_match.contains_weak(etag) else as_json(body, headers=headers)
 
 
 def not_modified(headers: Mapping[str, str]) -> Response:
-    """The response for a client that has the content; ``headers`` are those of the whole response, without its type."""
+    """A 304 response with the ``headers`` of the full response, except the content type."""
     bare = Response(status=304, headers=dict(headers))
     del bare.headers["Content-Type"]
     return bare

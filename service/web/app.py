@@ -1,4 +1,4 @@
-"""Puts the web process together. Nothing here, or in an import, opens a connection or starts a thread."""
+"""Creates the Flask app. Importing or calling it opens no connection and starts no thread."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from service.application.datasets import DatasetUploads
 from service.application.exports import Exports
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
+from service.application.sweeps import Sweeps
+from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.repository import DatasetRepository
-from service.errors import ArtifactNotFound, JobNotFound
+from service.errors import ArtifactNotFound, JobNotFound, SweepNotFound
 from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder
@@ -26,6 +28,8 @@ from service.web.middleware import browsers, guard, headers, problems, request_l
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
+from service.web.resources.experiments import comparisons, sweep_pages
+from service.web.resources.experiments import sweeps as sweep_resources
 from service.web.resources.jobs import (
     artifacts,
     checkpoints,
@@ -39,8 +43,20 @@ from service.web.resources.jobs import (
     results,
     samples,
 )
-from service.web.resources.pages import documents, job_view, pages, service_pages
-from service.web.resources.service import audit, datasets, health, keys, limits, presets, sessions, usage, workers
+from service.web.resources.pages import dataset_pages, documents, job_view, pages, service_pages
+from service.web.resources.service import (
+    audit,
+    dataset_content,
+    datasets,
+    health,
+    keys,
+    limits,
+    presets,
+    sessions,
+    usage,
+    workers,
+)
+from service.web.schemas.experiments.sweeps import new_sweep
 from service.web.schemas.jobs import job_detail
 from service.web.services import EXTENSION, Services
 from service.web.streaming.feed import AllJobsStream
@@ -58,7 +74,10 @@ _BLUEPRINTS: Final = (
     confusion.blueprint,
     evaluation.blueprint,
     artifacts.blueprint,
+    sweep_resources.blueprint,
+    comparisons.blueprint,
     datasets.blueprint,
+    dataset_content.blueprint,
     workers.blueprint,
     presets.blueprint,
     limits.blueprint,
@@ -71,6 +90,8 @@ _BLUEPRINTS: Final = (
     pages.blueprint,
     job_view.blueprint,
     service_pages.blueprint,
+    dataset_pages.blueprint,
+    sweep_pages.blueprint,
 )
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 
@@ -86,13 +107,22 @@ def create_app(settings: Settings) -> Flask:
     repository = DatasetRepository(settings, database)
     publisher = Publisher(settings.broker_url)
     quotas = Quotas(settings, database)
+    specs = SpecChecks(database=database, datasets=repository)
     jobs = Jobs(
         database=database,
         artifacts=folder,
-        specs=SpecChecks(database=database, datasets=repository),
-        admit=lambda owner: quotas.new_job(owner),
+        specs=specs,
+        admit=lambda owner, count: quotas.new_jobs(owner, count),
         wake_up=publisher.wake,
         represent=lambda job: job_detail(job).model_dump(mode="json"),
+    )
+    sweeps = Sweeps(
+        database=database,
+        artifacts=folder,
+        specs=specs,
+        admit=lambda owner, count: quotas.new_jobs(owner, count),
+        wake_up=publisher.wake,
+        represent=lambda sweep: new_sweep(sweep).model_dump(mode="json"),
     )
     dataset_uploads = DatasetUploads(
         database=database,
@@ -109,34 +139,39 @@ def create_app(settings: Settings) -> Flask:
         artifacts=folder,
         repository=repository,
         jobs=jobs,
+        sweeps=sweeps,
         dataset_uploads=dataset_uploads,
         exports=Exports(database=database, artifacts=folder, make=exporting.make),
         drawings=Drawings(repository, database, folder),
+        explorer=DatasetExplorer(repository),
         publisher=publisher,
         hub=Hub(database),
         feed=AllJobsStream(database),
         metrics=metrics.Metrics(database, publisher=publisher, artifacts=settings.artifacts),
     )
-    request_log.register(app)  # first: whatever is refused has an id too
+    request_log.register(app)  # first, so that refused requests have an id, too
     metrics.register(app)
     guard.register(app, settings)
     app.before_request(_check_ids)
     headers.register(app)
-    browsers.register(app)  # after the headers, which depend on what is answered in the end
+    browsers.register(app)  # after the headers: Flask runs it before them, and they depend on the final content type
     assets.register(app)
     filters.register(app)
     problems.register(app)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)
-    if settings.proxies:  # so many values at the end of each header are theirs; what a client puts before is ignored
+    if settings.proxies:  # the last ``count`` values of each header are the proxies'; earlier ones are ignored
         count = settings.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     return app
 
 
 def _check_ids() -> None:
-    """An id that cannot be one of ours is unknown, whatever a database would say to such text."""
+    """Answer malformed ids with 404, without a query: a database may reject such text."""
     given = request.view_args or {}
+    sweep_id = given.get("sweep_id")
+    if sweep_id is not None and not _ID.fullmatch(sweep_id):
+        raise SweepNotFound(sweep_id[:60])
     job_id, artifact_id = given.get("job_id"), given.get("artifact_id")
     if job_id is not None and not _ID.fullmatch(job_id):
         raise JobNotFound(job_id[:60])

@@ -1,4 +1,4 @@
-"""Scripts and styles, at addresses that change with what is in them: a browser keeps them and asks no more."""
+"""Scripts and styles at URLs that contain a digest of their content, so that browsers cache them forever."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _TEXT: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg
 
 
 def register(app: Flask) -> None:
-    """Serve them; ``asset(name)`` gives an address to templates.
+    """Serve the files; in templates, ``asset(name)`` returns the URL of a file.
 
-    All share one version, since modules name each other by their place beside them.
+    All files share one version, because modules import each other by relative URLs.
     """
     folder = Path(app.static_folder or "")
     own = _version(folder)
@@ -30,7 +30,7 @@ def register(app: Flask) -> None:
         return f"/static/{own}/{name}"
 
     @app.template_global()
-    def icon() -> Markup:  # within the page: as an image it would be a document of its own, and a request
+    def icon() -> Markup:  # inline: as an image it would not inherit the page's styles, and need a request
         return Markup(drawing)  # noqa: S704 - a file of ours
 
     @app.get("/static/<version>/<path:name>", endpoint="asset")
@@ -39,20 +39,20 @@ def register(app: Flask) -> None:
         response.headers["Vary"] = "Accept-Encoding"
         if version == own:
             response.headers["Cache-Control"] = FOREVER
-        # Else another release's page asks, during an upgrade: ours will do, but not for good.
+        # Otherwise a page of another release requests it during an upgrade: serve ours, but without long caching.
         return response
 
     @app.get("/favicon.ico", endpoint="favicon")
-    def favicon() -> Response:  # a browser asks for it where there is no page that could name another
+    def favicon() -> Response:  # browsers request this URL if a document names no icon
         return send_from_directory(folder, "icon.svg", max_age=86400)
 
 
 def _compressed(folder: Path, name: str) -> Response | None:
-    """A text gzip-compressed, about a third of the bytes; ``None`` where it is to be sent as it is."""
-    found = safe_join(str(folder), name)
-    if found is None or not request.accept_encodings["gzip"]:
+    """The gzip-compressed response for a text file, about a third of the size; ``None``: send the file as it is."""
+    joined = safe_join(str(folder), name)
+    if joined is None or not request.accept_encodings["gzip"]:
         return None
-    path = Path(found)
+    path = Path(joined)
     media = _TEXT.get(path.suffix)
     if media is None or not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The decorator of every view: it validates the request, injects what it says, and documents the endpoint."""
+"""The decorator of every view: it validates the request, passes its content to the view, and documents the endpoint."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def endpoint(
 ) -> Callable[[Callable[..., Result]], Callable[..., Response]]:
     """Make a function the view of an endpoint; the arguments are the fields of ``Operation``.
 
-    The view gets ``body`` or ``document`` as a keyword argument if the endpoint has one, and ``query`` if it names it.
-    A model that it returns becomes JSON with the endpoint's status.
+    The view gets ``body`` or ``document`` as a keyword argument if the endpoint has one, and ``query`` if it has that
+    parameter. A model that it returns becomes JSON with the endpoint's status.
     """
     operation = Operation(
         tag=tag,
@@ -78,7 +78,7 @@ def endpoint(
 
 
 def query_for(view: Callable[..., Any], operation: Operation) -> dict[str, Query]:
-    """Validate the URL parameters; gives them as a keyword argument if the view has it.
+    """Validate the URL parameters; returns them as a keyword argument if the view has it.
 
     Raises:
         Problem: some are unknown or not valid.

@@ -1,4 +1,4 @@
-"""What the templates need besides Jinja's own filters."""
+"""Jinja filters of the templates."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any, Final
 from flask import Flask
 from markupsafe import Markup, escape
 
+from service.jobs.queries import columns
 from service.spec import metric_info
 
 NOTHING: Final = "\N{EN DASH}"
-"""What a page shows where there is no value."""
+"""Shown for a missing value."""
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 
 def register(app: Flask) -> None:
-    """Make the filters known to the app's templates."""
+    """Add the filters to the app's templates."""
     app.jinja_env.filters |= {
         "pretty": pretty,
         "code": code,
@@ -25,7 +26,13 @@ def register(app: Flask) -> None:
         "duration": metric_info.duration,
     }
     app.jinja_env.filters |= {"size": metric_info.size}
-    app.jinja_env.filters |= {"metric_label": metric_label, "metric_value": metric_value, "share": share}
+    app.jinja_env.filters |= {
+        "column_label": column_label,
+        "metric_label": metric_label,
+        "metric_value": metric_value,
+        "share": share,
+    }
+    app.jinja_env.filters["plain"] = plain
     app.jinja_env.globals["metric_documents"] = metric_info.documents
 
 
@@ -35,7 +42,7 @@ def pretty(document: Any) -> str:
 
 
 def code(text: str) -> Markup:
-    """Text in which backticks mark code."""
+    """Text with the parts in backticks as ``<code>``."""
     parts = _CODE.split(text)
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
@@ -43,13 +50,25 @@ def code(text: str) -> Markup:
 
 
 def metric_label(name: str) -> str:
-    """What a metric is called."""
+    """The display name of a metric."""
     return metric_info.describe(name).label
+
+
+def column_label(name: str) -> str:
+    """The display name of a column of job lists."""
+    return columns.parse(name).label
 
 
 def metric_value(value: float | None, name: str) -> str:
     """A metric's value in its unit."""
     return NOTHING if value is None else metric_info.number(name, value)
+
+
+def plain(value: float | int | str | None) -> str:
+    """A number of any size, to four digits; text as it is."""
+    if value is None:
+        return NOTHING
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 
 def share(value: float | None) -> str:
@@ -58,7 +77,7 @@ def share(value: float | None) -> str:
 
 
 def constraints(schema: dict[str, Any]) -> str:
-    """What a parameter's schema says, in words."""
+    """The allowed values and the default in a parameter's schema, in words."""
     options = [schema, *schema.get("anyOf", [])]
     words = []
     for option in options:

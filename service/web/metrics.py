@@ -1,8 +1,8 @@
-"""What Prometheus is told: what this service's processes count, and what the database knows.
+"""Prometheus metrics, from counters of the web processes and from the database.
 
-How things stand is asked of the database at each scrape. What took how long is counted out of the log of events, each
-event once: the first scrape only takes note of the time, and every other counts what happened since the one before.
-gunicorn's processes add up what they count in files (``PROMETHEUS_MULTIPROC_DIR``), so any of them may answer.
+Gauges are queried at each scrape. Durations are counted from the event log, each event once: the first scrape only
+records the time, and each later one counts the events since the one before. gunicorn's processes add up their counters
+in files (``PROMETHEUS_MULTIPROC_DIR``), so any of them can answer a scrape.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from service.storage.database import Database
 from service.web.publisher import Publisher
 
 _LATE_MS: Final = 10_000
-"""An event's time is taken before its transaction commits: so long after, all that has one is there."""
+"""Age from which events are counted. An event gets its time before its transaction commits; by this age, it has."""
 _LOOKBACK_MS: Final = 300_000
-"""What happens while nobody scrapes for longer than this is not counted."""
+"""If scrapes are further apart than this, the events before it are not counted."""
 _SIZES_S: Final = 60.0
-"""So long the sum of all files' sizes is used again."""
+"""How long the sums of file sizes are cached."""
 _BROKER_TIMEOUT_S: Final = 1.0
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # else there would be a second series for each, which nobody asked for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # no additional *_created series
 _REGISTRY: Final = CollectorRegistry()
 _REQUESTS: Final = Histogram(
     "tapeline_http_request_seconds",
-    "Time to an answer's first byte, by the route's template. A stream counts from its request to its headers.",
+    "Time to the first byte of the response, by route. For streams: until the headers are sent.",
     ["method", "route", "status"],
     registry=_REGISTRY,
 )
 STREAMS: Final = Gauge(
-    "tapeline_stream_clients", "Open streams of events.", registry=_REGISTRY, multiprocess_mode="livesum"
+    "tapeline_stream_clients", "Open event streams.", registry=_REGISTRY, multiprocess_mode="livesum"
 )
 _WAITS: Final = Histogram(
     "tapeline_queue_wait_seconds",
@@ -62,35 +62,38 @@ _WAITS: Final = Histogram(
 )
 _RUNS: Final = Histogram(
     "tapeline_job_run_seconds",
-    "Time from a job's first claim to its end, by how it ended.",
+    "Time from a job's first claim to its end, by final state.",
     ["kind", "status"],
     registry=_REGISTRY,
     buckets=(1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400),
 )
 _EPOCHS: Final = Histogram(
     "tapeline_epoch_seconds",
-    "Time that an epoch took.",
+    "Duration of an epoch.",
     ["kind"],
     registry=_REGISTRY,
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
-_CPU: Final = Counter("tapeline_job_cpu_seconds", "Processor time of finished epochs.", ["kind"], registry=_REGISTRY)
+_CPU: Final = Counter("tapeline_job_cpu_seconds", "CPU time of finished epochs.", ["kind"], registry=_REGISTRY)
 _MEMORY: Final = Histogram(
     "tapeline_job_peak_memory_bytes",
-    "The most resident memory that a job's training process had, of jobs that ended.",
+    "Peak resident memory of the training processes of jobs that ended.",
     ["kind"],
     registry=_REGISTRY,
     buckets=[2**power for power in range(26, 36)],
 )
 _LOST: Final = Counter(
-    "tapeline_workers_lost", "Leases that ended because a worker or its child was gone.", ["kind"], registry=_REGISTRY
+    "tapeline_workers_lost",
+    "Leases that ended because a worker or its child died.",
+    ["kind"],
+    registry=_REGISTRY,
 )
 
 _log = structlog.get_logger("tapeline.web")
 
 
 def register(app: Flask) -> None:
-    """Time every answer."""
+    """Measure the time of every response."""
 
     @app.after_request
     def observe(response: Response) -> Response:
@@ -102,11 +105,12 @@ def register(app: Flask) -> None:
 
 
 class Metrics:
-    """One web process's answer to Prometheus.
+    """The metrics page of a web process.
 
     Args:
-        publisher: knows the broker.
+        publisher: checks the broker.
         artifacts: the folder whose disk is measured.
+        late_ms: age in ms from which events are counted.
     """
 
     def __init__(
@@ -120,35 +124,35 @@ class Metrics:
         self._database, self._publisher, self._artifacts = database, publisher, artifacts
         self._late_ms = late_ms
         self._mark = _Mark()
-        self._taking = threading.Lock()
+        self._mark_lock = threading.Lock()
         self._sizes: tuple[float, list[tuple[str, int]]] | None = None
 
     def page(self) -> bytes:
-        """All of it, in Prometheus's text format. Without the database, what the processes have counted is there."""
+        """All metrics in Prometheus's text format; without the database, only the counters of the processes."""
         registry = CollectorRegistry()
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         else:
-            registry.register(_Again(_REGISTRY.collect))
+            registry.register(_FunctionCollector(_REGISTRY.collect))
         try:
-            self._count_news()
-            standing = self._standing()
+            self._count_new_events()
+            gauges = self._gauges()
         except SQLAlchemyError as error:
-            _log.warning("half of the metrics are missing: the database does not answer", error=str(error))
-            standing = [_up(0)]
-        standing += [*self._broker(), *self._disk()]
-        registry.register(_Again(lambda: standing))
+            _log.warning("metrics from the database are missing: it does not respond", error=str(error))
+            gauges = [_up(0)]
+        gauges += [*self._broker(), *self._disk()]
+        registry.register(_FunctionCollector(lambda: gauges))
         return generate_latest(registry)
 
-    def _count_news(self) -> None:
-        with self._taken_mark() as mark, self._database.read() as session:
+    def _count_new_events(self) -> None:
+        with self._locked_mark() as mark, self._database.read() as session:
             until = leases.clock(self._database) - self._late_ms
             after = max(mark.value if mark.value is not None else until, until - _LOOKBACK_MS)
             for item in statistics.happened(session, after, until):
                 _count(item)
             mark.value = max(after, until)
 
-    def _standing(self) -> list[Metric]:
+    def _gauges(self) -> list[Metric]:
         with self._database.read() as session:
             now = statistics.now(session)
             if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_S:
@@ -161,11 +165,11 @@ class Metrics:
         try:
             self._publisher.check_broker(_BROKER_TIMEOUT_S)
             value = 1
-        except Exception as error:  # noqa: BLE001 - each transport raises its own; all mean the same here
-            _log.warning("the broker does not answer", error=str(error))
+        except Exception as error:  # noqa: BLE001 - each transport has its own exceptions
+            _log.warning("the broker does not respond", error=str(error))
             value = 0
         yield GaugeMetricFamily(
-            "tapeline_broker_up", "Whether the broker took a write during this scrape.", value=value
+            "tapeline_broker_up", "Whether the broker accepted a write during this scrape.", value=value
         )
 
     def _disk(self) -> Iterator[Metric]:
@@ -174,16 +178,16 @@ class Metrics:
         try:
             usage = shutil.disk_usage(self._artifacts)
         except OSError as error:
-            _log.warning("the disk of the artifacts cannot be measured", error=str(error))
+            _log.warning("the disk usage of the artifact folder cannot be read", error=str(error))
             return
         for name, what, value in (("free", "Free", usage.free), ("size", "Size", usage.total)):
             yield GaugeMetricFamily(f"tapeline_disk_{name}_bytes", f"{what} bytes of the artifacts' disk.", value=value)
 
     @contextmanager
-    def _taken_mark(self) -> Iterator[_Mark]:
-        """The mark, for one scrape at a time. The processes of one gunicorn share it through a file."""
+    def _locked_mark(self) -> Iterator[_Mark]:
+        """The mark, locked for one scrape. gunicorn's processes share it through a file."""
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        with self._taking:
+        with self._mark_lock:
             if folder is None:
                 yield self._mark
                 return
@@ -199,19 +203,19 @@ class Metrics:
 
 @dataclass(slots=True)
 class _Mark:
-    """Up to which moment the log has been counted, by the database's clock."""
+    """The time up to which events have been counted, by the database's clock in ms."""
 
     value: int | None = None
 
 
-class _Again(Collector):
-    """A collector out of what gives the metrics."""
+class _FunctionCollector(Collector):
+    """A collector that calls a function."""
 
     def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
         self._collect = collect
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics."""
+        """Call the function."""
         return self._collect()
 
 
@@ -232,31 +236,31 @@ def _count(item: Happened) -> None:
 
 
 def _up(value: int) -> Metric:
-    return GaugeMetricFamily("tapeline_database_up", "Whether the database answered this scrape.", value=value)
+    return GaugeMetricFamily("tapeline_database_up", "Whether the database responded during this scrape.", value=value)
 
 
 def _families(now: Now, sizes: list[tuple[str, int]]) -> list[Metric]:
-    jobs = GaugeMetricFamily("tapeline_jobs", "Jobs that are there.", labels=["status", "kind"])
+    jobs = GaugeMetricFamily("tapeline_jobs", "Jobs by state and kind.", labels=["status", "kind"])
     for status, kind, count in now.jobs:
         jobs.add_metric([status, kind], count)
-    wait = GaugeMetricFamily("tapeline_longest_wait_seconds", "How long the job that waits longest has waited.")
+    wait = GaugeMetricFamily("tapeline_longest_wait_seconds", "Waiting time of the longest-waiting queued job.")
     wait.add_metric([], now.longest_wait_s)
     expired = GaugeMetricFamily(
-        "tapeline_expired_lease_seconds", "Time since the first lease of a running job expired; 0 where none did."
+        "tapeline_expired_lease_seconds", "Time since the oldest expired lease of a running job expired; 0 if none."
     )
     expired.add_metric([], now.expired_lease_s)
     ages = GaugeMetricFamily(
-        "tapeline_worker_heartbeat_age_seconds", "Time since a worker was seen.", labels=["worker"]
+        "tapeline_worker_heartbeat_age_seconds", "Time since the last heartbeat of a worker.", labels=["worker"]
     )
-    slots = GaugeMetricFamily("tapeline_worker_slots", "Jobs that a worker runs at a time.", labels=["worker"])
-    busy = GaugeMetricFamily("tapeline_worker_running", "Jobs that a worker runs.", labels=["worker"])
+    slots = GaugeMetricFamily("tapeline_worker_slots", "Maximum concurrent jobs of a worker.", labels=["worker"])
+    busy = GaugeMetricFamily("tapeline_worker_running", "Running jobs of a worker.", labels=["worker"])
     for worker in now.workers:
         ages.add_metric([worker.id], max(0, now.clock_ms - worker.seen_ms) / 1000)
         slots.add_metric([worker.id], worker.slots)
         busy.add_metric([worker.id], worker.running)
-    alive = GaugeMetricFamily("tapeline_workers", "Workers that were seen within the last minute.")
+    alive = GaugeMetricFamily("tapeline_workers", "Workers with a heartbeat within the last minute.")
     alive.add_metric([], len(now.workers))
-    held = GaugeMetricFamily("tapeline_artifact_bytes", "Bytes of stored files, a minute old at most.", labels=["kind"])
+    stored = GaugeMetricFamily("tapeline_artifact_bytes", "Bytes of stored files, up to a minute old.", labels=["kind"])
     for kind, size in sizes:
-        held.add_metric([kind], size)
-    return [_up(1), jobs, wait, expired, alive, ages, slots, busy, held]
+        stored.add_metric([kind], size)
+    return [_up(1), jobs, wait, expired, alive, ages, slots, busy, stored]

@@ -1,4 +1,4 @@
-"""Tells the workers to look into the database. A message is a hint: losing one costs a few seconds."""
+"""Sends workers hints to poll the database. A lost hint delays a job by a few seconds."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from celery import Celery
 from service.runtime import broker, task_names, wake_ups
 
 _WAITING: Final = 1000
-"""So many hints wait for a slow broker; more would tell the workers nothing new."""
-_PAUSE_S: Final = 1.0
-"""After a failure, before the next try: a broker that is gone is not asked for each job."""
+"""Maximum number of hints that wait for a slow broker; more of them add nothing."""
+_RETRY_DELAY_S: Final = 1.0
+"""Delay after a failure, so that not every job contacts an unavailable broker."""
 
 _log = structlog.get_logger("tapeline.web.publisher")
 
 
 class Publisher:
-    """Sends hints from a thread of its own, so that no request waits for the broker.
+    """Sends hints from a background thread, so that no request waits for the broker.
 
-    The thread and the connection are made with the first hint: a process that makes this object may still fork.
+    Thread and connection are created with the first hint, so an instance may be created before a fork.
     """
 
     def __init__(self, broker_url: str | None) -> None:
@@ -36,7 +36,7 @@ class Publisher:
         self._failing = False
 
     def wake(self, job_id: str) -> None:
-        """Say that this job waits. Never blocks, never fails."""
+        """Queue a hint for a new job. Never blocks, never fails."""
         if self._broker_url is None:
             return
         with self._lock:
@@ -49,13 +49,13 @@ class Publisher:
             _log.debug("hint dropped", job=job_id)
 
     def check_broker(self, timeout_s: float) -> None:
-        """Raise ``redis.RedisError`` where the broker does not answer, or takes no writes; without one, do nothing."""
+        """Raise ``redis.RedisError`` if the broker does not respond or accepts no writes; without one, do nothing."""
         if self._broker_url is not None:
             broker.probe(self._broker_url, timeout_s=timeout_s)
 
     @property
     def has_broker(self) -> bool:
-        """Whether there is a broker to send to."""
+        """Whether a broker is configured."""
         return self._broker_url is not None
 
     def _app(self) -> Celery:
@@ -71,27 +71,27 @@ class Publisher:
             job_ids = self._waiting_hints()
             try:
                 wake_ups.send(app, job_ids)
-            except Exception as error:  # noqa: BLE001 - each transport raises its own; all mean the same here
+            except Exception as error:  # noqa: BLE001 - each transport has its own exceptions
                 if not self._failing:
-                    _log.warning("the broker does not answer; workers find jobs by themselves", error=str(error))
+                    _log.warning("the broker does not respond; workers find jobs by polling", error=str(error))
                 self._failing = True
-                self._forget()
-                time.sleep(_PAUSE_S)
+                self._drop_hints()
+                time.sleep(_RETRY_DELAY_S)
             else:
                 if self._failing:
-                    _log.info("the broker answers again")
+                    _log.info("the broker responds again")
                 self._failing = False
 
     def _waiting_hints(self) -> list[str]:
-        """What waits to be sent, at least one."""
-        found = [self._hints.get()]
+        """The queued hints; waits for the first one."""
+        job_ids = [self._hints.get()]
         with suppress(queue.Empty):
-            while len(found) < task_names.MAX_QUEUED:
-                found.append(self._hints.get_nowait())
-        return found
+            while len(job_ids) < task_names.MAX_QUEUED:
+                job_ids.append(self._hints.get_nowait())
+        return job_ids
 
-    def _forget(self) -> None:
-        """Drop what has piled up: by the time the broker is back, workers have found these jobs by themselves."""
+    def _drop_hints(self) -> None:
+        """Drop the queued hints: workers find these jobs by polling before the broker is back."""
         with suppress(queue.Empty):
             while True:
                 self._hints.get_nowait()

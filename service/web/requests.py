@@ -21,9 +21,9 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_WAIT_S: Final = 60
 
 _LARGE_BODY_BYTES: Final = 64 * 1024
-"""Far more than a spec has."""
+"""Bodies above this size are parsed one at a time; specs are far smaller."""
 _PARSING: Final = threading.Lock()
-"""Held while a large body is parsed: one at a time in this process."""
+"""Held while a large body is parsed."""
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
@@ -31,7 +31,7 @@ Q = TypeVar("Q", bound=Query)
 
 
 def read_query(model: type[Q]) -> Q:
-    """The parameters of the URL.
+    """Validate the URL parameters.
 
     Raises:
         Problem: some are not valid; ``errors`` names each.
@@ -58,35 +58,35 @@ def read_query(model: type[Q]) -> Q:
 
 
 def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> Any:
-    """The body, which must say that it is JSON.
+    """Read and parse a JSON body.
 
     Args:
-        also: another media type that will do.
-        max_bytes: smaller where no key is needed.
+        also: another accepted media type.
+        max_bytes: the maximum size; smaller for endpoints that need no key.
 
     Raises:
-        Problem: it says that it is something else, or it is too large.
-        MalformedJson: it is something else.
+        Problem: the content type is not accepted, or the body is too large.
+        MalformedJson: the body is not JSON.
     """
     if request.mimetype not in ("application/json", also):
         shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
         raise Problem("unsupported_media_type", f"the content type must be application/json; it is {shown}")
-    # Where a body comes in chunks, Werkzeug cuts it off at its limit without a word: hence one byte more.
+    # Werkzeug silently truncates chunked bodies at the limit: allow one byte more, to detect that.
     request.max_content_length = max_bytes + 1
     body = request.get_data(cache=False)
     arrivals.end()
     if len(body) > max_bytes:
         raise Problem("body_too_large", f"the body is larger than {max_bytes // 1024:,} KiB")
-    # Many at once would keep the interpreter from everybody else for as long as all of them take.
+    # Parsing holds the GIL: many large bodies at once would delay all other requests.
     with _PARSING if len(body) > _LARGE_BODY_BYTES else nullcontext():
         return validation.parse_json(body)
 
 
 def idempotency_key(body: Any) -> submissions.IdempotencyKey | None:
-    """The client's name for this request, with what the request says.
+    """The idempotency key of this request, with a fingerprint of its content.
 
     Raises:
-        Problem: the key is too long, or not plain text.
+        Problem: the key is too long, or not printable ASCII.
     """
     key = request.headers.get("Idempotency-Key")
     if key is None:
@@ -94,15 +94,15 @@ def idempotency_key(body: Any) -> submissions.IdempotencyKey | None:
     if not _KEY.fullmatch(key):
         detail = "must have 1 to 255 printable ASCII characters"
         raise _bad_parameters([{"parameter": "Idempotency-Key", "detail": detail, "code": "invalid_value"}])
-    said = "\n".join([request.method, request.path, validation.canonical(body)])
-    return submissions.IdempotencyKey(key=key, fingerprint=hashlib.sha256(said.encode()).hexdigest())
+    content = "\n".join([request.method, request.path, validation.canonical(body)])
+    return submissions.IdempotencyKey(key=key, fingerprint=hashlib.sha256(content.encode()).hexdigest())
 
 
 def last_event_id(query: StreamQuery) -> int | None:
-    """The number of the last event that a client has, ``None`` if it has none.
+    """The number of the last event that the client has received, or ``None``.
 
     Raises:
-        Problem: the header does not hold a number.
+        Problem: the header is not a number.
     """
     text = request.headers.get("Last-Event-ID", "").strip()
     if not text:
@@ -114,9 +114,9 @@ def last_event_id(query: StreamQuery) -> int | None:
 
 
 def preferred_wait_s() -> int:
-    """How long the client would have the answer held (``Prefer: wait=30``); 0 where it says nothing."""
-    found = _WAIT.search(request.headers.get("Prefer", ""))
-    return min(int(found[1]), MAX_WAIT_S) if found else 0
+    """How long the client asks to delay the response (``Prefer: wait=30``), at most ``MAX_WAIT_S``; default 0."""
+    preference = _WAIT.search(request.headers.get("Prefer", ""))
+    return min(int(preference[1]), MAX_WAIT_S) if preference else 0
 
 
 def _bad_parameters(faults: list[dict[str, str]]) -> Problem:

@@ -1,4 +1,4 @@
-"""What every request needs, in one small object that the app carries."""
+"""The objects that requests share, stored in the Flask app."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from flask import current_app, g
 from service.application.datasets import DatasetUploads
 from service.application.exports import Exports
 from service.application.jobs import Jobs
+from service.application.sweeps import Sweeps
+from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.repository import DatasetRepository
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactStore
@@ -27,7 +29,7 @@ EXTENSION: Final = "tapeline"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """One web process's view of the rest of the service."""
+    """The shared objects of a web process."""
 
     settings: Settings
     database: Database
@@ -36,9 +38,11 @@ class Services:
     artifacts: ArtifactStore
     repository: DatasetRepository
     jobs: Jobs
+    sweeps: Sweeps
     dataset_uploads: DatasetUploads
     exports: Exports
     drawings: Drawings
+    explorer: DatasetExplorer
     publisher: Publisher
     hub: Hub
     feed: AllJobsStream
@@ -47,15 +51,15 @@ class Services:
 
     @property
     def is_full(self) -> bool:
-        """Whether one more open stream, or answer that is held back, would take a thread that quick answers need."""
+        """Whether another stream or delayed response would occupy a thread that is reserved for quick requests."""
         return self.hub.clients + self.feed.clients >= self.max_clients
 
 
 def services() -> Services:
-    """The services of the app that answers the current request."""
+    """The services of the current app."""
     return cast(Services, current_app.extensions[EXTENSION])
 
 
 def owner() -> str | None:
-    """Whose jobs the current request may see; ``None`` means all, where no keys are asked for."""
+    """The owner whose jobs the current request may access; ``None`` means all, without API keys."""
     return cast("str | None", g.get("owner"))

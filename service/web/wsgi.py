@@ -1,4 +1,4 @@
-"""What gunicorn loads: ``gunicorn -c python:service.web.gunicorn_conf service.web.wsgi:app``."""
+"""The WSGI app: ``gunicorn -c python:service.web.gunicorn_conf service.web.wsgi:app``."""
 
 from __future__ import annotations
 

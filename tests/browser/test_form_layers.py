@@ -148,7 +148,7 @@ def test_output_shapes_are_those_of_the_trained_networks(
     if spec.kind == "classifier":
         made = [networks.classifier(spec, (28, 28), draw)]
     else:
-        made = [networks.generator(spec, draw), networks.discriminator(spec, (28, 28), draw)]
+        made = [networks.generator(spec, draw, 10), networks.discriminator(spec, (28, 28), draw, 10)]
     for network, rows in zip(made, shown, strict=True):
         assert len(rows) == len(network.layers)
         for layer, shape, row in zip(network.layers, network.layer_shapes, rows, strict=True):

@@ -116,7 +116,7 @@ def test_the_default_password_of_earlier_versions_is_refused(image: str) -> None
         exposed.failure("up", "--detach", "--wait")
         told = exposed.compose("logs", "setup")
         assert "POSTGRES_PASSWORD must be printable, and not 'tapeline'" in told
-        assert "leave it out for a random one" in told
+        assert "omit it for a random one" in told
         assert exposed.containers("web") == []
     finally:
         exposed.down()

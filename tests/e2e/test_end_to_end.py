@@ -45,7 +45,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield running
         assert (home / "tapeline.db").exists() == (broker is None)
     if broker is not None:
-        broker.child.ask_to_stop()
+        broker.child.terminate()
         broker.child.end(5)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from engine import GradientTape, Tensor, gradcheck
+from engine.autograd.gradcheck import gradient_of
 
 Case = tuple[Callable[..., Any], list[np.ndarray]]
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
@@ -63,6 +64,16 @@ def check_gradients(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> None
     answers = [value_and_gradients(f, arrays) for arrays in (inputs, [strided(array) for array in inputs])]
     for contiguous, scattered in zip(*answers, strict=True):
         np.testing.assert_allclose(scattered, contiguous, rtol=1e-12, atol=1e-12)
+
+
+def check_second_gradients(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> None:
+    """The gradient of the gradient against central differences; recorded, a gradient is what it is plainly."""
+    gradcheck(f, *inputs, order=2, relative_tolerance=1e-4, absolute_tolerance=1e-6)
+    tensors = [Tensor(array, watch=True) for array in inputs]
+    plain = gradient_of(f)(*tensors)
+    with GradientTape():
+        recorded = gradient_of(f)(*tensors)
+    np.testing.assert_allclose(recorded, plain, rtol=1e-10, atol=1e-10)
 
 
 def check_narrow_gradients(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> None:

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import DataError, ImageData, SettingError, batches, generator_for
-from engine.data import batch_count, draw_shifts, shifted
+from engine.augmentation import Changes, draw_shifts, shifted
+from engine.data import batch_count
 
 sizes = st.integers(1, 50)
 seeds = st.integers(0, 2**64)
@@ -63,7 +64,7 @@ def test_a_shifted_image_is_the_image_in_a_frame_of_zeros(most: int, count: int,
                 into[row, column] = image[row - down, column - right]
     np.testing.assert_array_equal(shifted(images, shifts), expected)
     data, chosen = ImageData(images, None, (-1.0, 1.0)), rng.permutation(count)
-    moved = data.inputs(chosen, np.float32, shifts=shifts[chosen])
+    moved = data.inputs(chosen, np.float32, changes=Changes(shifts=shifts[chosen]))
     np.testing.assert_array_equal(moved, ImageData(expected, None, (-1.0, 1.0)).inputs(chosen, np.float32))
 
 
@@ -99,7 +100,9 @@ def test_unsuited_data_are_refused() -> None:
     with pytest.raises(DataError, match="scale"):
         ImageData(images, None, (1.0, 0.0))
     with pytest.raises(DataError, match="can be shifted"):
-        ImageData(images.reshape(2, 4), None).inputs(np.array([0]), np.float32, shifts=np.zeros((1, 2), int))
+        ImageData(images.reshape(2, 4), None).inputs(
+            np.array([0]), np.float32, changes=Changes(shifts=np.zeros((1, 2), int))
+        )
     with pytest.raises(SettingError, match="batch_size 0"):
         batch_count(5, 0)
     with pytest.raises(SettingError, match="batch_size 0"):

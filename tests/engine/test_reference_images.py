@@ -10,17 +10,21 @@ import pytest
 
 from engine import (
     SGD,
+    AvgPool2D,
     BatchDone,
     BatchNorm,
     ClassifierTrainer,
     Conv2D,
+    Conv2DTranspose,
     Dense,
     EpochDone,
     Flatten,
     GanTrainer,
+    GlobalAvgPool2D,
     GradientTape,
     ImageData,
     Latent,
+    LayerNorm,
     MaxPool2D,
     Reshape,
     Sequential,
@@ -32,7 +36,7 @@ from engine import (
     schedules,
 )
 from engine.nn.layer import Layer
-from engine.ops.convolution import window
+from engine.ops.images.geometry import window
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore:Detected call of")]
@@ -82,17 +86,38 @@ class Twin:
     def _rows(self, x: Any) -> Any:
         return x.permute(0, 2, 3, 1).reshape(len(x), -1) if x.ndim == 4 else x
 
+    def _cropped(self, layer: Conv2DTranspose, whole: Any, rows: int, columns: int) -> Any:
+        """Of a transposed convolution without padding what is left of it with: PyTorch cannot cut one side more."""
+        cut = [window(size, layer.kernel, layer.stride, "same").before for size in (rows, columns)]
+        missing = [
+            max(0, size + before - have)
+            for size, before, have in zip((rows, columns), cut, whole.shape[2:], strict=True)
+        ]
+        whole = torch.nn.functional.pad(whole, (0, missing[1], 0, missing[0]))
+        return whole[:, :, cut[0] : cut[0] + rows, cut[1] : cut[1] + columns]
+
     def _apply(self, number: int, layer: Layer, x: Any, training: bool, *, activate: bool) -> Any:
         own = {name: value for name, value in (self.parameters | self.buffers).items() if f".{number}." in name}
         own = {name.rpartition(".")[2]: value for name, value in own.items()}
         functions = torch.nn.functional
         match layer:
-            case Dense():
+            case Dense() if x.ndim == 2:
                 y = x @ own["weight"] + own["bias"]
             case Conv2D():
                 rows, columns = (window(size, layer.kernel, layer.stride, layer.padding) for size in x.shape[2:])
                 x = functions.pad(x, (columns.before, columns.after, rows.before, rows.after))
                 y = functions.conv2d(x, own["weight"].permute(3, 2, 0, 1).contiguous(), own["bias"], layer.stride)
+            case Conv2DTranspose():
+                weight = own["weight"].permute(2, 3, 0, 1)
+                whole = functions.conv_transpose2d(x, weight, own["bias"], layer.stride)
+                size = layer.stride if layer.padding == "same" else None
+                y = whole if size is None else self._cropped(layer, whole, x.shape[2] * size, x.shape[3] * size)
+            case LayerNorm():
+                y = functions.group_norm(x, 1, own["scale"], own["shift"], layer.epsilon)
+            case AvgPool2D():
+                return functions.avg_pool2d(x, layer.size)
+            case GlobalAvgPool2D():
+                return x.mean((2, 3))
             case BatchNorm():
                 statistics = (own["running_mean"], own["running_variance"])
                 weights = (own["scale"], own["shift"])
@@ -127,6 +152,18 @@ LAYERS: dict[str, Any] = {
             *((3, 1, "valid"), (4, 2, "valid"), (1, 1, "valid")),
         )
     },
+    **{
+        f"transposed {kernel} {stride} {padding}": lambda r, k=kernel, s=stride, p=padding: Conv2DTranspose(
+            3, 4, k, s, p, "tanh", rng=r, dtype=np.float64
+        )
+        for kernel, stride, padding in (
+            *((4, 2, "same"), (3, 2, "same"), (5, 2, "same"), (3, 1, "same"), (3, 3, "same")),
+            *((4, 2, "valid"), (3, 1, "valid")),
+        )
+    },
+    "layer_norm": lambda r: LayerNorm(3, "leaky_relu", epsilon=1e-3, dtype=np.float64),
+    "avg_pool2d": lambda r: AvgPool2D(3),
+    "global_avg_pool2d": lambda r: GlobalAvgPool2D(),
     "batch_norm": lambda r: BatchNorm(3, "leaky_relu", momentum=0.8, epsilon=1e-3, dtype=np.float64),
     "max_pool2d": lambda r: MaxPool2D(3),
     "upsample2d": lambda r: Upsample2D(2),
@@ -140,8 +177,9 @@ def test_a_layer_and_its_gradients(name: str, training: bool) -> None:
     layer = LAYERS[name](rng)
     for tensor in layer.parameters.values():
         tensor[...] = rng.standard_normal(tensor.shape)
-    channels = layer.output_shape((6, 9, 3))[2]
-    last = Conv2D(channels, 2, 1, rng=rng, dtype=np.float64)
+    made = layer.output_shape((6, 9, 3))
+    double = {"rng": rng, "dtype": np.float64}
+    last = Conv2D(made[2], 2, 1, **double) if len(made) == 3 else Dense(made[0], 2, **double)
     model = Sequential([layer, last], (6, 9, 3))
     twin, x = Twin(model), rng.standard_normal((4, 162))
     watched, theirs = Tensor(x, watch=True), copied(x)

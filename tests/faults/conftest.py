@@ -92,7 +92,7 @@ class InProcess:
         """Train until the failpoint strikes; then the supervisor finds the child dead."""
         self.arm(place, how)
         held = self.claim()
-        with pytest.raises(failpoints.Struck):
+        with pytest.raises(failpoints.Abandoned):
             self.train(held)
         assert not (self.points / place).exists()
         with contextlib.suppress(LeaseLost):  # its last word was heard

@@ -145,7 +145,7 @@ def broker(light: FaultHarness) -> Iterator[Broker]:
     start(made)
     light.extra["TAPELINE_BROKER_URL"] = made.url
     yield made
-    made.child.ask_to_stop()
+    made.child.terminate()
     made.child.end(5)
 
 

@@ -27,7 +27,7 @@ SCHEDULES: dict[str, list[str]] = {
     **{place: [f"{place}.{epoch}" for epoch in (1, 2, 3)] for place in EACH_EPOCH},
     **{f"{place}.{kind}": [f"{place}.{kind}"] * 2 for place in EACH_FILE for kind in TRAINED_FILES},
     **{place: [place, place] for place in ("began", "restored")},
-    **{place: [place] for place in ("succeeding", "succeeded")},
+    **{place: [place] for place in ("tested", "succeeding", "succeeded")},
 }
 
 
@@ -99,7 +99,7 @@ def test_a_worker_that_dies_while_it_hands_back_loses_no_job(
     process.arm(place)
     held, orders = process.claim(), NoSupervisor()
     orders.after_batches = 20
-    with pytest.raises(failpoints.Struck):
+    with pytest.raises(failpoints.Abandoned):
         process.train(held, orders)
     if place == "handing_back":  # its transaction was rolled back
         leases.report_death(process.database, held, "died")
@@ -218,7 +218,7 @@ def test_a_cancel_wins_over_a_death(process: InProcess) -> None:
     job_id = process.submit()
     held = process.claim()
     process.arm("epoch_committing.2")
-    with pytest.raises(failpoints.Struck):
+    with pytest.raises(failpoints.Abandoned):
         process.train(held)
     actions.cancel(process.database, job_id)
     leases.report_death(process.database, held, "died")
@@ -342,7 +342,7 @@ def test_a_worker_without_the_fence_is_found_out(
         process.submit()
         stale = process.claim()
         process.arm("files_stored.2")
-        with pytest.raises(failpoints.Struck):
+        with pytest.raises(failpoints.Abandoned):
             process.train(stale)
         leases.report_death(process.database, stale, "silent")
         orders = NoSupervisor()

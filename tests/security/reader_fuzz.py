@@ -1,4 +1,5 @@
-"""Mutates IDX, gzip, NPZ and CSV files at random and has them read: ``make fuzz MINUTES=10``. It prints its seed.
+"""Mutates IDX, gzip, NPZ and CSV files and archives of images at random and has them read: ``make fuzz MINUTES=10``.
+It prints its seed.
 
 Whatever the bytes are, the readers give arrays or one of their own errors, take little memory, and come to an end.
 A plain mutator, since coverage-guided fuzzers for Python come without wheels for most versions of it.
@@ -11,27 +12,48 @@ import codecs
 import contextlib
 import gzip
 import io
+import json
 import random
 import resource
 import shutil
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.idx import idx_header, read_idx
-from service.datasets.importer import UploadRefused, import_dataset
-from service.datasets.info import TableOptions
+from service.datasets.importer import DEFAULT_PHOTOS, UploadRefused, as_document, import_dataset
+from service.datasets.info import Channels, OnBad, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 
 INTERESTING = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"PK\1\2")
 CELLS = (b",", b'"', b"\n", b"\r", b";", b"\t", b"NA", b"1e999", b"nan", b"_", b"2024-02-30", b"\xc3\xa5", b"\xff\xfe")
-TEXTS = (b"True", b"|O", b"<f8", b"9999999999", b"'shape'", b"(", b"),", b"-1", b".npy", b"../", b"\x93NUMPY")
+TEXTS = (
+    b"True",
+    b"|O",
+    b"<f8",
+    b"9999999999",
+    b"'shape'",
+    b"(",
+    b"),",
+    b"-1",
+    b".npy",
+    b"../",
+    b"\x93NUMPY",
+    b"ustar",
+    b"IHDR",
+    b"IDAT",
+    b"PLTE",
+)
 MAX_GROWTH_BYTES = 100 * 2**20
 SLOW_S = 1.0
 
@@ -49,7 +71,7 @@ def seeds() -> list[tuple[str, bytes]]:
             buffer = io.BytesIO()
             save(buffer, images=pixels, labels=labels)
             made.append(("archive", buffer.getvalue()))
-    return made + tables()
+    return made + tables() + [("archive", data) for data in _archives()]
 
 
 def tables() -> list[tuple[str, bytes]]:
@@ -61,6 +83,76 @@ def tables() -> list[tuple[str, bytes]]:
     made = [text.encode(), codecs.BOM_UTF8 + quoted.encode(), european.encode("cp1252"), text.encode("utf-16")]
     made += [text.replace(",", "\t").encode("latin-1"), text.replace("\n", "\r").encode()]
     return [("table", data) for data in (*made, gzip.compress(text.encode()))]
+
+
+def _archives() -> Iterator[bytes]:
+    """Archives of images in all formats, in grey and in colour, with parts and without."""
+    shades = (Image.linear_gradient("L").resize((9, 7)), Image.radial_gradient("L").resize((9, 7)))
+    hues = tuple(
+        Image.merge("RGB", (shade, shade.rotate(180), shade.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
+        for shade in shades
+    )
+    kinds = [("PNG", {}), ("JPEG", {"quality": 80}), ("WEBP", {}), ("BMP", {}), ("GIF", {})]
+    for images in (shades, hues):
+        for fmt, how in kinds:
+            data = [_saved(image, fmt, **how) for image in images]
+            name = fmt.lower()
+            files = {
+                f"{label}/{index}.{name}": one for label, one in zip("ab", data, strict=True) for index in range(7)
+            }
+            yield _zipped(files, zipfile.ZIP_STORED)
+            yield _zipped(
+                {f"d/train/{path}": one for path, one in files.items()} | {f"d/val/a/x.{name}": data[0]},
+                zipfile.ZIP_DEFLATED,
+            )
+            tar = _tarred(files, tarfile.GNU_FORMAT if fmt == "PNG" else tarfile.PAX_FORMAT)
+            yield tar
+            yield gzip.compress(tar)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    odd = [
+        _saved(hues[0], "JPEG", exif=exif),
+        _saved(hues[1].convert("CMYK"), "JPEG"),
+        _saved(hues[0].quantize(8), "PNG"),
+    ]
+    odd.append(_saved(hues[0].convert("RGBA"), "PNG", compress_level=0))
+    yield _zipped({f"{'ab'[n % 2]}/{n}.png": odd[n % 4] for n in range(16)}, zipfile.ZIP_STORED)
+
+
+def _saved(image: Image.Image, fmt: str, **how: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, fmt, **how)
+    return file.getvalue()
+
+
+def _zipped(files: dict[str, bytes], method: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def _tarred(files: dict[str, bytes], fmt: int) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=fmt) as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def options_of(field: str, data: bytes) -> list[PhotoOptions]:
+    """How an archive may be read; of arrays there is one way."""
+    if field != "archive" or b".npy" in data:
+        return [DEFAULT_PHOTOS]
+    return [
+        DEFAULT_PHOTOS,
+        PhotoOptions(size=(4, 5), channels=Channels.COLOUR),
+        PhotoOptions(size=(4, 5), on_bad=OnBad.SKIP),
+        PhotoOptions(channels=Channels.GREY, on_bad=OnBad.SKIP),
+    ]
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:
@@ -84,7 +176,7 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
     return bytes(changed)
 
 
-def read(folder: Path, field: str, data: bytes, good: dict[str, bytes]) -> str:
+def read(folder: Path, field: str, data: bytes, good: dict[str, bytes], options: PhotoOptions = DEFAULT_PHOTOS) -> str:
     """What came of it; whatever else is raised passes through."""
     path = folder / field
     path.write_bytes(data)
@@ -101,10 +193,12 @@ def read(folder: Path, field: str, data: bytes, good: dict[str, bytes]) -> str:
     arrays = folder / "arrays"
     arrays.mkdir()
     try:
-        import_dataset(files, arrays, fraction=None)
-    except UploadRefused:
+        taken = import_dataset(files, arrays, fraction=None, photos=options)
+    except UploadRefused as error:
+        str(error).encode()  # as an answer has to
         return "refused"
     else:
+        json.dumps(as_document(taken), ensure_ascii=False).encode()
         return "taken in"
     finally:
         for file in arrays.iterdir():
@@ -139,7 +233,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for field, data in corpus:
-            assert read(folder, field, data, good) == "taken in", field
+            assert read(folder, field, data, good, options_of(field, data)[-2:][0]) == "taken in", field
         corpus = [seed for seed in corpus if options.only in (None, seed[0])]
         began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         while time.monotonic() < deadline:
@@ -147,7 +241,7 @@ def main() -> int:
             changed = mutate(rng, data)
             start = time.process_time()
             try:
-                came[read(folder, field, changed, good)] += 1
+                came[read(folder, field, changed, good, rng.choice(options_of(field, changed)))] += 1
             except BaseException:
                 Path(f"fuzz-{field}.bin").write_bytes(changed)
                 print(f"found with {field}; the file is fuzz-{field}.bin", file=sys.stderr)

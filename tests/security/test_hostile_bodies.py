@@ -101,7 +101,7 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield "a batch larger than the data", spec(batch_size=4096, layers=dense(1, 10**6))
     yield "65 layers", spec(layers=dense(64, 10))
     yield "100,000 layers", spec(layers=dense(20_000, 10))
-    yield "262,145 units", spec(layers=dense(1, 2**18 + 1))
+    yield "786,433 units", spec(layers=dense(1, 3 * 2**18 + 1))
     yield "too many parameters", spec(layers=dense(3, 4096))
     yield "too much work", spec(layers=dense(1, 4096), epochs=10_000, dataset={"name": "mnist"})
     yield "too much memory", spec(layers=conv(filters=256), batch_size=4096)

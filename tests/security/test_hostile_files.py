@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.security import hostile_archives
 from tests.security.conftest import Stack
+from tests.security.hostile_archives import Hostile
 from tests.security.hostile_files import GOOD_IMAGES, GOOD_LABELS, Upload, hostile
 
 pytestmark = pytest.mark.hostile
@@ -95,3 +97,55 @@ def test_a_hostile_file_is_refused(stack: Stack, title: str, files: Upload) -> N
     assert meter.seconds < MAX_S
     assert max(meter.web_bytes, meter.reader_bytes) < MAX_BYTES
     assert not list((stack.home / "artifacts" / "datasets").iterdir())
+
+
+def test_good_archives_pass(stack: Stack) -> None:
+    good = hostile_archives.GOOD
+    junk = good | {"b/junk.png": b"junk", "c/cut.png": hostile_archives.PNG[:60]}
+    with stack.client("ann") as http:
+        for name, data, more in (
+            ("a.zip", hostile_archives.zipped(good), {}),
+            ("a.tar", hostile_archives.tarred(good), {"size": "8"}),
+            ("b.tar", hostile_archives.tarred(junk), {"on_bad": "skip"}),
+        ):
+            answer = http.post("/datasets", data={"name": "good", **more}, files={"archive": (name, data)})
+            assert answer.status_code == 201, answer.text
+            left_out = answer.json()["report"].get("left_out", {"count": 0})
+            assert left_out["count"] == (2 if "on_bad" in more else 0)
+            assert http.delete("/datasets/good").status_code == 204
+
+
+def test_every_hostile_archive_is_refused_with_a_remedy(stack: Stack) -> None:
+    """One test: all of them together take 170 MB, and are made one at a time."""
+    titles, wrong = [], []
+    for case in hostile_archives.hostile():
+        titles.append(case.title)
+        if found := _faults_of(stack, case):
+            wrong.append(f"{case.title}: {'; '.join(found)}")
+    assert len(set(titles)) == len(titles) >= 100
+    assert not wrong, "\n".join(wrong)
+
+
+def _faults_of(stack: Stack, case: Hostile) -> list[str]:
+    """What is wrong with how an archive was refused."""
+    for _ in range(3):
+        with stack.client("ann") as http, Meter(stack.home) as meter:
+            form = {"name": "evil", **case.fields}
+            answer = http.post("/datasets", data=form, files={"archive": ("evil.zip", case.data)})
+        if meter.seconds < case.seconds:
+            break
+    shown = f"{meter.seconds:.2f} s, web +{meter.web_bytes >> 20} MiB, reader {meter.reader_bytes >> 20} MiB"
+    print(f"{case.title}: {shown}", flush=True)
+    if answer.status_code != 422 or answer.json()["code"] != "invalid_upload":
+        return [f"{answer.status_code} {answer.text[:300]}"]
+    said = " ".join(f"{fault.get('parameter', '')} {fault['detail']}" for fault in answer.json()["errors"])
+    faults = [f"does not say {part!r}: {said[:300]}" for part in case.says if part not in said]
+    if "memory and time" in said:
+        faults.append("the reader broke, or was stopped by its limits")
+    if str(stack.home) in answer.text or len(answer.text) > 8_000:
+        faults.append("says too much")
+    if meter.seconds >= case.seconds or meter.web_bytes > MAX_BYTES or meter.reader_bytes > case.megabytes * 2**20:
+        faults.append(f"takes too much: {shown}")
+    if list((stack.home / "artifacts" / "datasets").iterdir()):
+        faults.append("leaves files")
+    return faults

@@ -173,7 +173,7 @@ def count(settings: Settings) -> None:
     with closing(Database(settings.database_url)) as database:
         meter: Any = Quotas(settings, database)._meter
         try:
-            meter._counting_together(meter._redis_url).storage.incr("tried", 60)
+            meter._shared_limiter(meter._redis_url).storage.incr("tried", 60)
         except StorageError as error:
             raise error.storage_error from error
 

@@ -1,4 +1,4 @@
-"""Child processes of one worker: a spare one is kept ready, so that a claimed job does not wait for a start."""
+"""The pool of child processes of a worker. It keeps a spare child ready, so that a claimed job starts at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from workers.messages import Calibrate, Calibrated
 from workers.supervisor.child_process import ChildProcess, Exited
 
 READY_TIMEOUT_S: Final = 60.0
-"""How long a child may take to load NumPy and our code."""
+"""Time for a child to load NumPy and the engine."""
 CALIBRATION_TIMEOUT_S: Final = 30.0
-"""How long the measurement of a machine may take; on an idle machine it takes a third of a second."""
+"""Time for a calibration; on an idle machine it takes a third of a second."""
 _POLL_INTERVAL_S: Final = 0.25
 
 log = structlog.get_logger()
@@ -25,7 +25,7 @@ class ChildPool:
     """Starts children and keeps one spare.
 
     Args:
-        draining: set once the worker stops: no more children are kept or started in advance.
+        draining: set when the worker stops: from then on, no spare child is started or kept.
     """
 
     def __init__(self, draining: threading.Event) -> None:
@@ -33,11 +33,11 @@ class ChildPool:
         self._spare: ChildProcess | None = None
         self._spare_lock = threading.Lock()
         self._start_lock = threading.Lock()
-        """Held while a child starts in the background; ``close`` takes it for good."""
+        """Held while a child starts in the background; ``close`` acquires it and never releases it."""
         self._calibrating: ChildProcess | None = None
 
     def take(self) -> ChildProcess | None:
-        """The spare child, or a new one, ready for an order; ``None`` where none can be had."""
+        """The spare child or a new one, ready for an order; ``None`` if none can be started."""
         with self._spare_lock:
             child, self._spare = self._spare, None
         if child is not None and not child.alive:
@@ -49,11 +49,11 @@ class ChildPool:
         if child.wait_until_ready(READY_TIMEOUT_S):
             return child
         child.close()
-        log.error("a training process ended, or hung, before it was ready; see its output")
+        log.error("a training process ended or hung before it was ready; see its output")
         return None
 
     def give_back(self, child: ChildProcess) -> None:
-        """Return a child that had no order."""
+        """Return a child that got no order."""
         with self._spare_lock:
             if self._spare is None and not self._draining.is_set():
                 self._spare = child
@@ -61,8 +61,8 @@ class ChildPool:
         child.close()
 
     def restock(self) -> None:
-        """Start a spare child where there is none."""
-        with self._start_lock:  # not the spare's lock: ``take`` must not wait for a start
+        """Start a spare child if there is none."""
+        with self._start_lock:  # not ``_spare_lock``: ``take`` must not wait for a start
             if self._spare is None and not self._draining.is_set():
                 child = self._start_child()
                 if child is not None:
@@ -70,11 +70,11 @@ class ChildPool:
 
     def restock_in_background(self) -> None:
         """Start a spare child in a thread."""
-        with contextlib.suppress(RuntimeError):  # no thread left: then the next job waits for its child
+        with contextlib.suppress(RuntimeError):  # no thread available: the next job waits for its child
             threading.Thread(target=self.restock, name="restock", daemon=True).start()
 
     def calibrate(self) -> dict[str, float]:
-        """Have a child measure this machine; empty where that fails, takes too long, or the worker stops."""
+        """Measure this machine in a child; empty if that fails, takes too long, or the worker stops."""
         with self._start_lock:
             child = None if self._draining.is_set() else self._start_child()
             self._calibrating = child
@@ -95,9 +95,9 @@ class ChildPool:
             child.close()
 
     def close(self, timeout_s: float) -> None:
-        """End the children that have no job. The pool starts none in the background afterwards."""
-        # For good: a child that starts while Python exits is not ended with it. From 3.13 on, Python then waits for the
-        # fork server, which waits for that child, which waits for us.
+        """End the children without a job. Afterwards, the pool starts none in the background."""
+        # Never released: a child that starts while Python exits would not be killed. From 3.13 on, Python would wait
+        # for the fork server, the fork server for the child, and the child for this process.
         self._start_lock.acquire(timeout=timeout_s)
         if self._calibrating is not None:
             self._calibrating.close()
@@ -109,6 +109,6 @@ class ChildPool:
     def _start_child(self) -> ChildProcess | None:
         try:
             return ChildProcess()
-        except (OSError, RuntimeError) as error:  # no process, thread or memory left
+        except (OSError, RuntimeError) as error:  # no process, thread or memory available
             log.error("a training process cannot be started", error=str(error))
             return None

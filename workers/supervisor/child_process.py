@@ -1,4 +1,4 @@
-"""The supervisor's end of a child process: start it, order, read its reports, end it."""
+"""The supervisor's end of a child process: starts it, sends orders, reads reports, kills it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from workers.supervisor import forking
 log = structlog.get_logger()
 
 EXIT_TIMEOUT_S: Final = 5.0
-"""How long a killed child may take to end, and its exit code to become known."""
+"""Time for a killed child to end, and for its exit code to arrive."""
 _PINNED: Final = {
-    # One BLAS thread per job: more would change the bits, and more jobs fill the machine as well.
+    # One BLAS thread per job: the number of threads changes the bits, and several jobs use all cores, too.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -32,7 +32,7 @@ _PINNED: Final = {
     "PYTHONHASHSEED": "0",
 }
 _PORTABLE: Final = {
-    # What every x86-64 processor of the last ten years has; newer kernels round differently.
+    # The instruction set of all x86-64 processors of the last ten years; newer kernels round differently.
     "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
 }
@@ -40,19 +40,20 @@ _PROCESSES: Final[ForkServerContext | SpawnContext] = (
     multiprocessing.get_context("forkserver") if forking.IS_FORKING else multiprocessing.get_context("spawn")
 )
 _PROCESS_TABLE: Final = threading.Lock()
-"""Starting a process polls all others too, and an exit code can be read only once: one thread at a time."""
+"""Held to start a process or read an exit code: a start polls all other processes, too, and each exit code can be read
+only once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The child process has ended; follows its last report."""
+    """The child process has ended; comes after its last report."""
 
     exit_code: int | None
-    """Negative for a signal; ``None`` where the fork server does not tell."""
+    """Negative for a signal; ``None`` if the fork server does not report it."""
 
 
 def prepare(*, portable_bits: bool) -> None:
-    """Pin the environment of children. To be called before the first one starts."""
+    """Pin the environment of children. Call it before the first one starts."""
     os.environ.update(_PINNED | (_PORTABLE if portable_bits else {}))
     forking.prepare()
 
@@ -60,24 +61,24 @@ def prepare(*, portable_bits: bool) -> None:
 def _run_child(orders: Connection, reports: Connection) -> None:
     """The main function of a child process."""
     forking.begin_child()
-    os.setsid()  # Ctrl-C at the terminal is for the supervisor, which passes it on
-    from workers.training.run import main  # not above: the supervisor must not load NumPy
+    os.setsid()  # Ctrl-C at the terminal must reach the supervisor only, which stops its children
+    from workers.training.run import main  # not at the top: the supervisor must not load NumPy
 
     sys.exit(main(ChildEndpoint(orders, reports)))
 
 
 class ChildProcess:
-    """A child. The process starts at once, and waits for its order.
+    """A child process. It starts at once, and waits for its order.
 
     Raises:
-        OSError: no process can be started now.
+        OSError: no process can be started.
     """
 
     def __init__(self) -> None:
         orders, self._orders = _PROCESSES.Pipe(duplex=False)
         self._orders_lock = threading.Lock()
         received, reports = _PROCESSES.Pipe(duplex=False)
-        # A daemon: where a supervisor exits in haste, Python's own exit ends it instead of waiting for it.
+        # A daemon: if the supervisor exits early, Python terminates the child instead of waiting for it.
         self._process = _PROCESSES.Process(target=_run_child, args=(orders, reports), daemon=True)
         with orders, reports, _PROCESS_TABLE:
             try:
@@ -101,17 +102,17 @@ class ChildProcess:
         return not self._ended.is_set()
 
     def wait_until_ready(self, timeout_s: float) -> bool:
-        """Whether the child can take an order; a broken one must not be given a job."""
+        """Wait until the child is ready for an order; false if it is not, and must not get a job."""
         self._is_ready = self._is_ready or isinstance(self.report(timeout_s), Ready)
         return self._is_ready
 
     def send(self, order: Order) -> None:
-        """Send an order. That the child is gone is noticed when its reports are read."""
+        """Send an order. If the child has ended, reading its reports will show it."""
         with self._orders_lock, contextlib.suppress(OSError):
             self._orders.send_bytes(encode(order))
 
     def report(self, timeout_s: float) -> Report | Exited | None:
-        """The next report; ``None`` where none came in time."""
+        """The next report; ``None`` if none arrives in time."""
         try:
             report = self._reports.get(timeout=timeout_s)
         except queue.Empty:
@@ -119,13 +120,13 @@ class ChildProcess:
         return report if report is not None else Exited(self._exit_code())
 
     def close(self) -> None:
-        """Kill the child, whatever it does, and whether the fork server is alive or not."""
-        if self.alive:  # afterwards its process id may belong to another process
+        """Kill the child, with or without a fork server."""
+        if self.alive:  # otherwise the process id may have been reused
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self._ended.wait(EXIT_TIMEOUT_S)
         forking.reap(self.pid)
-        with self._orders_lock:  # two threads must not close the same descriptor: the second may be another file
+        with self._orders_lock:  # a second close of the descriptor could hit another file
             self._orders.close()
 
     def _exit_code(self) -> int | None:
@@ -138,14 +139,14 @@ class ChildProcess:
             _PROCESS_TABLE.release()
 
     def _read(self, received: Connection) -> None:
-        """Read reports until the pipe closes. Only the child holds its other end, so the child has ended then."""
+        """Read reports until the pipe closes. Only the child holds the other end, so a closed pipe means its end."""
         try:
             with received:
                 while True:
                     self._reports.put(decode_report(received.recv_bytes()))
         except EOFError:
             pass
-        except Exception as error:  # noqa: BLE001 - whatever it is, the child cannot be supervised any more
+        except Exception as error:  # noqa: BLE001 - after any error, the child is not supervised any more
             log.error("unreadable report of a child process; the child is killed", error=repr(error))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)

@@ -1,12 +1,12 @@
-"""The fork server, and what happens to it and to the children when their worker is killed.
+"""The fork server, and its end and that of the children when their worker is killed.
 
-It is the standard library's, whose private parts are used in this module alone: there is no public way to choose the
-folder of its socket, to replace the server where that folder was removed, or to prevent children from keeping it alive.
+It is the standard library's. Only this module uses its private parts: there is no public way to choose the folder of
+its socket, to replace the server if that folder was removed, or to prevent children from keeping it alive.
 
-Each process notices by a closed pipe that the worker is dead, unless it is frozen (SIGSTOP). So the kernel continues it
-at its parent's death: a child at the fork server's, the fork server at the worker's. SIGCONT is harmless where it comes
-early (it comes when the thread ends that started the process), and a job continues where the fork server alone dies:
-its children become the worker's own, and are continued at the worker's death.
+Fork server and children notice by a closed pipe that the worker is dead, unless they are frozen (SIGSTOP). Therefore
+the kernel sends SIGCONT at the death of the parent: to a child when the fork server dies, to the fork server when the
+worker dies. An early SIGCONT is harmless (it is sent when the thread that started the process ends). If only the fork
+server dies, jobs continue: the worker adopts its children, which get SIGCONT when the worker dies.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any, Final
 from service.runtime import temporary
 
 IS_FORKING: Final = sys.platform == "linux"
-"""Whether children are forked from a process that has loaded the engine. Elsewhere each loads it by itself: macOS's
-BLAS does not survive a fork."""
+"""Whether children are forked from a process that has loaded the engine. On macOS, whose BLAS does not survive a fork,
+each child loads it."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -33,46 +33,46 @@ _server: Final[Any] = forkserver._forkserver
 
 
 def prepare() -> None:
-    """Configure the fork server. To be called in the worker, before the first child."""
+    """Configure the fork server. Call it in the worker, before the first child starts."""
     if IS_FORKING:
         forkserver.set_forkserver_preload(["workers.supervisor.preload"])
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def keep_reachable() -> None:
-    """Replace a fork server whose socket was removed, since it can fork no more children. To be called before each
-    start, by one thread at a time."""
+    """Replace a fork server whose socket was removed: it cannot fork any more. Call it before each start, from one
+    thread at a time."""
     if not IS_FORKING:
         return
     address = _server._forkserver_address
     if _server._forkserver_pid is not None and not os.path.exists(address):
         os.kill(_server._forkserver_pid, signal.SIGKILL)
-        with suppress(FileNotFoundError):  # it would remove the socket
+        with suppress(FileNotFoundError):  # _stop() removes the socket, which is gone
             _server._stop()
     config = process.current_process()._config  # type: ignore[attr-defined]  # private
     if not os.path.isdir(config.get("tempdir") or ""):
-        # The library's own folder would stay where this process is killed.
+        # The library's own folder would be left behind if this process is killed.
         folder = temporary.new_folder("worker")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         config["tempdir"] = str(folder)
 
 
 def begin_child() -> None:
-    """First call of a child, so that neither a frozen child nor the fork server it keeps alive stays for ever."""
+    """Let this child, if frozen, and the fork server end with the worker. The first call of a child."""
     if IS_FORKING:
-        os.close(_server._forkserver_alive_fd)  # or the fork server would wait for this process to end
+        os.close(_server._forkserver_alive_fd)  # otherwise the fork server would wait for this process
         _server._forkserver_alive_fd = None
         wake_at_parents_death()
 
 
 def wake_at_parents_death() -> None:
-    """Have the kernel continue this process, if frozen, at its parent's death, which it then notices by itself. (If the
-    parent dies before this call, the process is not frozen yet.)"""
+    """Let the kernel send SIGCONT to this process when its parent dies, so that a frozen process notices the death. (If
+    the parent dies before this call, the process is not frozen yet.)"""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def reap(pid: int) -> None:
-    """Reap a child that has ended, if it was adopted by this process."""
+    """Reap an ended child that this process has adopted."""
     if IS_FORKING:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)

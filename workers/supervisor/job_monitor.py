@@ -20,35 +20,35 @@ from workers.supervisor.child_process import ChildProcess, Exited
 from workers.usage import ChildMeter
 
 REPORT_POLL_INTERVAL_S: Final = 0.25
-"""How often reports are read, and requests to cancel or pause looked up."""
+"""How often reports and requests (cancel, pause) are read."""
 RENEWAL_INTERVAL_S: Final = 1.0
 STOP_GRACE_S: Final = 8.0
-"""How long a child may take from a stop to the end of its batch."""
+"""Time for a child to finish its batch after a stop."""
 BATCH_DEADLINE_S: Final = 120.0
-"""How long a child may take for one batch, counted from its first."""
+"""Maximum time for a batch, after the first one."""
 START_DEADLINE_S: Final = 1800.0
-"""How long it may take until then without a report: it may wait for another process's download."""
+"""Maximum time without a report before the first batch ends: the child may wait for another process's download."""
 FINAL_REPORT_S: Final = 2.0
 """How long to wait, after the lease is lost, for the child's report that it ended the lease itself."""
 DRAIN_RETRY_S: Final = 2.0
-"""How long a worker that stops retries the last write of a lease."""
+"""How long a stopping worker retries the last write of a lease."""
 FENCE: Final = 0.7
-"""Share of a lease that may pass without a renewal; then the child is ended, well before the lease expires."""
+"""Fraction of the lease after which the child is killed if there was no renewal, well before the lease expires."""
 
 log = structlog.get_logger()
 
 
 class AbandonedOnExit(Exception):
-    """The worker stops and does not wait for the database; the lease expires by itself."""
+    """The worker stops without waiting for the database; the lease will expire."""
 
 
 class JobMonitor:
-    """Renews the lease, passes requests on to the child, and ends a child that is late.
+    """Renews the lease, passes requests on to the child, and kills a child that exceeds its deadline.
 
-    To be created before the child gets its order.
+    Create it before the child gets its order.
 
     Args:
-        since: when the claim was requested, on this process's monotonic clock: the lease is no younger.
+        since: when the claim was requested, by this process's monotonic clock; the lease starts no earlier.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class JobMonitor:
         self._over = threading.Event()
         self._is_fenced = False
         self.has_begun = False
-        """Whether the child has its order; if it dies before, the job had no part in it."""
+        """Whether the child has received its order; a death before that does not count against the job."""
         self._next_renewal = now + RENEWAL_INTERVAL_S
         self._next_poll = now
         self._stop_sent: float | None = None
@@ -77,7 +77,7 @@ class JobMonitor:
 
         Raises:
             LeaseLost: another worker has the job.
-            AbandonedOnExit: the worker stops, and the database does not answer.
+            AbandonedOnExit: the worker stops, and the database does not respond.
         """
         threading.Thread(target=self._fence, name=f"fence-{self._lease.claim.job_id}", daemon=True).start()
         try:
@@ -101,7 +101,7 @@ class JobMonitor:
                     self._record_progress(step, steps)
             self.has_begun = self.has_begun or report is not None
             now = time.monotonic()
-            if self._is_overdue():  # the fence may not have noticed yet
+            if self._is_overdue():  # the fence thread may not have noticed yet
                 return self._hand_back("could not renew in time")
             if now - self._last_sign > self._deadline_s:
                 return self._report_death(f"no batch was finished for {self._deadline_s:.0f} seconds")
@@ -112,11 +112,11 @@ class JobMonitor:
                     self._poll_database(now)
                 except LeaseLost as error:
                     return self._await_final_report(error)
-                # From now on: if the database is slow, reports would pile up while each waited for it.
+                # Counted from now: with a slow database, reports would pile up otherwise.
                 self._next_poll = time.monotonic() + REPORT_POLL_INTERVAL_S
 
     def _fence(self) -> None:
-        """End the child before its lease expires. In a thread of its own, since a query may hang."""
+        """Kill the child before its lease expires. Runs in its own thread, since a query may hang."""
         while not self._over.wait(REPORT_POLL_INTERVAL_S):
             if self._is_overdue():
                 self._is_fenced = True
@@ -151,12 +151,12 @@ class JobMonitor:
             self._child.send(Stop(requested))
 
     def _await_final_report(self, lost: LeaseLost) -> str:
-        """The lease is lost: perhaps the child has just ended the job, and its report is on the way.
+        """After the loss of the lease, wait for the child's report: it may have ended the job itself.
 
         Raises:
             LeaseLost: it has not.
         """
-        self._over.set()  # the fence has nothing to protect any more
+        self._over.set()  # stop the fence thread
         deadline = time.monotonic() + FINAL_REPORT_S
         while time.monotonic() < deadline:
             match self._child.report(REPORT_POLL_INTERVAL_S):
@@ -170,17 +170,17 @@ class JobMonitor:
         if self._is_fenced:
             return self._hand_back("could not renew in time")
         if not self.has_begun:
-            return self._hand_back("the training process ended before it had its order")
+            return self._hand_back("the training process ended before it received its order")
         return self._report_death(f"the training process ended with code {exit_code}")
 
     def _hand_back_unresponsive(self) -> str:
-        """End a child that does not stop in time. It does not count as a worker loss: the stop was ours."""
+        """Kill a child that does not stop in time. It is not a worker loss, since this worker ordered the stop."""
         if not self._end_lease(self._lease.hand_back, None):
             return "the child had ended the lease before it was killed"
-        return f"did not stop within {STOP_GRACE_S:.0f} seconds, and was killed"
+        return f"did not stop within {STOP_GRACE_S:.0f} seconds and was killed"
 
     def _hand_back(self, reason: str) -> str:
-        """End the child; it does not count as a worker loss, so the job is queued again once the database answers."""
+        """Kill the child and hand the job back, which is not a worker loss: it is queued once the database responds."""
         handed_back = self._end_lease(self._lease.hand_back, None)
         return f"{reason}; {'handed back' if handed_back else 'the lease had ended'}"
 
@@ -190,11 +190,10 @@ class JobMonitor:
         return message
 
     def _end_lease(self, write: Callable[..., None], argument: object) -> bool:
-        """Kill the child and make the last write of its lease, however long the database is away; False where the lease
-        had ended already.
+        """Kill the child and make the last write of its lease, retried without limit; false if the lease had ended.
 
         Raises:
-            AbandonedOnExit: the database does not answer, and this worker stops.
+            AbandonedOnExit: the database does not respond, and this worker stops.
         """
         used = self._meter.sample()
         self._child.close()

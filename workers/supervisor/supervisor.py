@@ -1,4 +1,4 @@
-"""The supervisor of one worker process: claims jobs and gives each a child and a monitor."""
+"""The supervisor of a worker process: claims jobs and gives each a child and a monitor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from workers.supervisor.job_monitor import AbandonedOnExit, JobMonitor
 DATABASE_POLL_INTERVAL_S: Final = 5.0
 """How often a worker polls the database for jobs, besides messages."""
 SIGN_OFF_TIMEOUT_S: Final = 3.0
-"""How long a worker that stops tries to delete its row."""
+"""How long a stopping worker tries to delete its row."""
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class Supervisor:
         self._held: set[Claim] = set()
         self._claim_lock = threading.Lock()
         self._may_hold_unknown_claims = False
-        """A claim may be committed whose response was lost, or a monitor failed."""
+        """The response to a committed claim may have been lost, or a monitor failed."""
         self._draining = threading.Event()
         self._close_lock = threading.Lock()
         self._is_closed = False
@@ -56,9 +56,10 @@ class Supervisor:
         self._poller = threading.Thread(target=self._poll_repeatedly, name="poll", daemon=True)
 
     def start(self) -> None:
-        """Start a spare child and the polling, whether the broker answers or not."""
+        """Start a spare child, and polling; the broker is not needed."""
         prepare(portable_bits=self._settings.portable_bits)
-        threading.Thread(target=self._start_children, name="restock", daemon=True).start()  # the first takes a second
+        # In the background: the first child takes a second.
+        threading.Thread(target=self._start_children, name="restock", daemon=True).start()
         self._poller.start()
 
     def run_waiting_jobs(self) -> None:
@@ -68,14 +69,14 @@ class Supervisor:
                 if not self._run_next_job():
                     return
             except SQLAlchemyError as error:
-                log.warning("the database does not answer", error=str(error))
+                log.warning("the database does not respond", error=str(error))
                 return
             finally:
                 self._slots.release()
 
     @property
     def is_draining(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether the worker is stopping."""
         return self._draining.is_set()
 
     def drain(self) -> None:
@@ -85,7 +86,7 @@ class Supervisor:
     def close(self) -> None:
         """Drain, wait for the children, and leave no process behind."""
         self.drain()
-        with self._close_lock:  # a second caller waits for the first, and has nothing to do
+        with self._close_lock:  # a second caller waits for the first
             if not self._is_closed:
                 self._is_closed = True
                 self._close()
@@ -104,23 +105,23 @@ class Supervisor:
             with self._claim_lock:
                 self._release_unknown_claims()
             if self._poller.is_alive():
-                self._poller.join()  # or it would check in afterwards
+                self._poller.join()  # so that it does not check in afterwards
             worker_registry.sign_off(self._database, self._id)
         except SQLAlchemyError as error:
             log.warning("could not sign off", error=str(error))
 
     def _run_next_job(self) -> bool:
-        """Claim a job and train it; returns whether there may be another one."""
-        # The child first: a job that cannot be trained here must not be claimed.
+        """Claim a job and train it; returns whether to try another one."""
+        # Get a child first: a job that cannot be trained here must not be claimed.
         child = self._children.take()
         if child is None:
             return False
-        # Only now: a worker whose children end at once keeps looping, but is not healthy.
+        # Only with a child: a worker whose children die at once is not healthy, although its loop runs.
         self._heartbeat.beat()
         claim = None
         requested_at = time.monotonic()
         try:
-            if not self._draining.is_set():  # the child may have taken long
+            if not self._draining.is_set():  # starting the child may have taken long
                 claim = self._claim()
         finally:
             if claim is None:
@@ -135,9 +136,9 @@ class Supervisor:
         finally:
             with self._claim_lock:
                 self._held.discard(claim)
-                # Without a monitor, the job may still be claimed by this worker.
+                # If the monitor failed, this worker may still hold the claim.
                 self._may_hold_unknown_claims = self._may_hold_unknown_claims or not is_settled
-        return has_begun  # where children die before they have their order, another worker may have more luck
+        return has_begun  # if children die before they get their order, leave the job to another worker
 
     def _claim(self) -> Claim | None:
         with self._claim_lock:
@@ -156,14 +157,14 @@ class Supervisor:
             return claim
 
     def _release_unknown_claims(self) -> None:
-        """Requeue jobs that are claimed by this worker without its knowing."""
+        """Requeue jobs whose claim by this worker was not acknowledged."""
         if self._may_hold_unknown_claims:
             for job_id in leases.release_unacknowledged_claims(self._database, self._id, self._held):
                 log.warning("released a claim whose response was lost", job=job_id)
             self._may_hold_unknown_claims = False
 
     def _train(self, claim: Claim, child: ChildProcess, *, since: float) -> bool:
-        """Monitor a job until its lease has ended; returns whether the child had its order."""
+        """Monitor a job until its lease has ended; returns whether the child received its order."""
         bound = structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
         log.info("training", child=child.pid)
         try:
@@ -173,9 +174,9 @@ class Supervisor:
             log.info("lease ended", outcome=outcome)
             return monitor.has_begun
         except LeaseLost:
-            log.warning("the lease is lost; the child is stopped")
+            log.warning("the lease is lost; the child was killed")
         except AbandonedOnExit:
-            log.warning("the database did not answer before exit; the job is requeued when its lease expires")
+            log.warning("the database did not respond before exit; the job is requeued when its lease expires")
         finally:
             child.close()
             structlog.contextvars.reset_contextvars(**bound)
@@ -186,10 +187,10 @@ class Supervisor:
         try:
             self._calibrate()
         except (SQLAlchemyError, RuntimeError) as error:
-            log.warning("this machine is not calibrated", error=str(error))
+            log.warning("the calibration of this machine failed", error=str(error))
 
     def _calibrate(self) -> None:
-        """Measure how fast this machine computes, unless that was done a short while ago."""
+        """Measure the speed of this machine, unless there is a recent calibration."""
         host = socket.gethostname()
         if calibrations.is_fresh(self._database, host):
             return
@@ -201,7 +202,7 @@ class Supervisor:
     def _poll_repeatedly(self) -> None:
         while not self._draining.is_set():
             try:
-                # During an outage, too: the poll finds out whether a child is ready, and beats the heartbeat.
+                # Continue during an outage: the poll checks that a child is ready, and beats the heartbeat.
                 with contextlib.suppress(SQLAlchemyError):
                     self._check_in()
                 if len(self._held) < self._settings.workers:

@@ -1,1 +1,1 @@
-"""The child process: loads the engine, trains one job, commits its epochs."""
+"""The child process: loads the engine, trains a job, commits its epochs."""

@@ -1,5 +1,5 @@
-"""From a validated spec to the engine's objects. ``assert_never`` makes the type checker fail where the spec has a name
-that the engine lacks."""
+"""Translates validated specs to objects of the engine. ``assert_never`` makes the type checker fail if the engine lacks
+a name that the spec has."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from service.spec.schema import ClassifierSpec, GanSpec, Spec
 from service.spec.validation import read_resolved
 
 _ROWS_AT_A_TIME: Final = 10_000
-"""Of a table that is preprocessed: in double precision, they are many times larger."""
+"""Rows of a table to preprocess at a time: in double precision, they take many times the memory."""
 
 Trainer = engine.ClassifierTrainer | engine.GanTrainer
 
 
 def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | None = None) -> Trainer:
-    """The trainer of a spec, before its first step.
+    """Create the trainer of a spec.
 
     Args:
         preprocessing: of a table.
@@ -42,7 +42,7 @@ def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | Non
 
 
 def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
-    """The reference classifier of a dataset, where this package has one."""
+    """The reference classifier of a dataset, or ``None`` if the package contains none."""
     known = BUILT_IN.get(dataset.info.name)
     if known is None or known.judge is None:
         return None
@@ -76,6 +76,9 @@ def _classifier(
         shuffle=resolved.shuffle,
         seed=resolved.seed,
         max_shift=resolved.augmentation.max_shift,
+        flip=resolved.augmentation.flip,
+        cutout=resolved.augmentation.cutout,
+        accumulate=resolved.accumulate,
         average_decay=resolved.average_decay,
         early_stopping=_early_stopping(resolved.early_stopping),
         dtype=np.dtype(resolved.dtype.value),
@@ -89,15 +92,22 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
         _initializer(resolved.initializer),
     )
     return engine.GanTrainer(
-        networks.generator(resolved, initializer),
-        networks.discriminator(resolved, dataset.info.image_shape, initializer),
+        networks.generator(resolved, initializer, dataset.info.classes),
+        networks.discriminator(resolved, dataset.info.image_shape, initializer, dataset.info.classes),
         _optimizer(generator.optimizer or resolved.optimizer),
         _optimizer(discriminator.optimizer or resolved.optimizer),
         _schedule(generator.schedule or resolved.schedule),
         _schedule(discriminator.schedule or resolved.schedule),
         latent=networks.latent(resolved),
+        loss=_gan_loss(resolved.loss.name),
         skip_every=discriminator.skip_every,
+        critic_steps=discriminator.critic_steps,
         label_smoothing=discriminator.label_smoothing,
+        gradient_penalty=discriminator.gradient_penalty,
+        r1=discriminator.r1,
+        pack=discriminator.pack,
+        conditional=resolved.conditional,
+        accumulate=resolved.accumulate,
         reduction=resolved.loss.reduction.value,
         train=_images(dataset, dataset.train, resolved),
         epochs=resolved.epochs,
@@ -107,6 +117,11 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
         average_decay=generator.average_decay,
         dtype=np.dtype(resolved.dtype.value),
     )
+
+
+def test_data(dataset: Dataset, resolved: Spec) -> engine.ImageData | None:
+    """The test part of a dataset, if it has one."""
+    return _images(dataset, dataset.test, resolved) if dataset.test is not None else None
 
 
 def _images(dataset: Dataset, part: Examples, whole: Spec) -> engine.ImageData:
@@ -144,6 +159,20 @@ def _class_weights(wanted: schema.ClassWeights | None, dataset: Dataset) -> NDAr
             return engine.balanced_class_weights(dataset.train.labels, dataset.info.classes)
         case _:
             assert_never(wanted)
+
+
+def _gan_loss(name: schema.GanLossName) -> engine.GanLoss:
+    match name:
+        case schema.GanLossName.BINARY_CROSS_ENTROPY:
+            return engine.GanLoss.BINARY_CROSS_ENTROPY
+        case schema.GanLossName.LEAST_SQUARES:
+            return engine.GanLoss.LEAST_SQUARES
+        case schema.GanLossName.HINGE:
+            return engine.GanLoss.HINGE
+        case schema.GanLossName.WASSERSTEIN:
+            return engine.GanLoss.WASSERSTEIN
+        case _:
+            assert_never(name)
 
 
 def _early_stopping(wanted: schema.EarlyStopping | None) -> engine.EarlyStopping | None:

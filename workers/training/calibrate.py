@@ -1,8 +1,7 @@
-"""How fast this machine computes, measured with real steps of four small trainings.
+"""Calibration: measures the speed of this machine with steps of four small trainings.
 
-Each training spends most of its time in one kind of work: dense products, convolutions, elementwise work, calls. What
-the four took, against what the reference machine takes, gives a factor for each kind
-(``service.spec.estimation.work``).
+Each training spends most of its time in one kind of work: dense products, convolutions, elementwise work, overhead of
+calls. Their times relative to the reference machine give a factor for each kind (``service.spec.estimation.work``).
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from workers.training import build
 _SIDE: Final = 28
 _IMAGES: Final = 1000
 _WARM_UP: Final = 3
-"""Steps before the first that counts: the first ones allocate and record."""
+"""Steps before the measurement: the first ones allocate memory and record the tape."""
 _FOR_S: Final = 0.06
-"""How long each training is measured."""
+"""Duration of the measurement of each training."""
 _FEWEST: Final = 3
 _TIE: Final = 0.02
-"""How strongly factors are drawn towards each other: a measurement that was disturbed cannot send one far away."""
+"""Strength of the regularization towards a common factor, which limits the effect of a disturbed measurement."""
 _SLOWEST: Final = 100.0
 
 _SOFTMAX: Final = {"units": 10, "activation": "softmax"}
@@ -50,10 +49,10 @@ TRAININGS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def measure() -> dict[str, float]:
-    """The factors of this machine, in a third of a second where nothing else runs.
+    """Measure the factors of this machine; takes a third of a second on an idle machine.
 
-    They are of processor time, which others' work hardly changes; how much longer the clock takes meanwhile is the
-    factor ``contention``, at least 1.
+    They refer to CPU time, which other processes hardly change. The ratio of wall-clock time to CPU time is the factor
+    ``contention``, at least 1.
     """
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (_IMAGES, _SIDE, _SIDE), np.uint8)
@@ -76,7 +75,7 @@ def measure() -> dict[str, float]:
 
 
 def _steps(trainer: build.Trainer) -> tuple[float, float]:
-    """Seconds of the processor that a step takes, and how many times as many pass on the clock."""
+    """The CPU time of a step in seconds, and the ratio of wall-clock time to CPU time."""
     steps: list[float] = []
     clock = at = 0.0
     for report in trainer.run():
@@ -93,13 +92,13 @@ def _steps(trainer: build.Trainer) -> tuple[float, float]:
 
 
 def _factors(expected: NDArray[np.float64], took: NDArray[np.float64]) -> list[float]:
-    """The factors that explain what the trainings took best, relative to each.
+    """Fit the factors to the measured times, by regularized least squares of the relative errors.
 
     Args:
-        expected: seconds (trainings, groups) on the reference machine.
-        took: seconds (trainings,) on this one.
+        expected: seconds on the reference machine, (trainings, groups).
+        took: seconds on this machine, (trainings,).
     """
-    whole = float(np.median(took / expected.sum(axis=1)))  # as if one factor were enough
+    whole = float(np.median(took / expected.sum(axis=1)))  # a common factor for all groups
     shares = whole * expected / took[:, None]
     groups = len(work.GROUPS)
     rows = np.concatenate([shares, np.sqrt(_TIE) * np.eye(groups)])

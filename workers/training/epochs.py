@@ -1,4 +1,4 @@
-"""Commit of an epoch: first its files, then one transaction."""
+"""The commit of an epoch: first its files, then one transaction."""
 
 from __future__ import annotations
 
@@ -34,17 +34,24 @@ def commit_epoch(
     seconds: float,
     class_names: Sequence[str],
     preprocessing: Preprocessing | None = None,
-) -> None:
-    """Write the epoch's files, then commit its row. Where the lease is lost, the files are removed.
+    hold_epoch: int | None = None,
+) -> bool:
+    """Write the epoch's files, then commit its row. If the lease is lost, the files are removed.
 
     Args:
-        preprocessing: of a table; every checkpoint holds it.
+        preprocessing: of a table; every checkpoint contains it.
+        hold_epoch: the job is held after this epoch, and then has a checkpoint of it.
+
+    Returns:
+        Whether the job is held: its lease has ended.
     """
+    goes_on = not done.is_last and diagnostics.reason_to_stop is None
+    is_held = goes_on and hold_epoch is not None and done.epoch >= hold_epoch
     cpu_seconds = run.meter.epoch_seconds()
     files: list[StoredFile] = []
     samples_digest = None
     try:
-        if done.is_last or done.is_best or done.epoch % run.spec.checkpoint.every_epochs == 0:
+        if done.is_last or done.is_best or is_held or done.epoch % run.spec.checkpoint.every_epochs == 0:
             state = trainer.state_dict()
             state.spec = run.spec.model_dump(mode="json")
             if preprocessing is not None:
@@ -70,17 +77,19 @@ def commit_epoch(
         cpu_seconds=round(cpu_seconds, 6),
         memory_bytes=run.meter.memory_bytes(),
         used=run.meter.total(),
+        goes_on=goes_on,
     )
     reach("files_stored", done.epoch)
     try:
         orphans = run.lease.commit_epoch(record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
     except OutcomeUnknown:
-        raise  # an earlier attempt may have been committed, and its rows name the files
+        raise  # keep the files: an earlier attempt may have committed rows that name them
     except LeaseLost:
         run.discard(file.path for file in files)
         raise
     reach("epoch_committed", done.epoch)
     run.discard(orphans)
+    return is_held
 
 
 def _write(run: TrainingRun, kind: ArtifactKind, epoch: int, data: bytes) -> StoredFile:
@@ -90,7 +99,7 @@ def _write(run: TrainingRun, kind: ArtifactKind, epoch: int, data: bytes) -> Sto
 def _samples(
     trainer: Trainer, diagnostics: TrainingDiagnostics, count: int, class_names: Sequence[str]
 ) -> tuple[bytes, str]:
-    """A sample grid of the present network, and the digest of the arrays that it shows."""
+    """A sample grid of the current network, and the digest of the arrays that it shows."""
     match trainer:
         case ClassifierTrainer():
             shown = trainer.samples(count)

@@ -1,4 +1,5 @@
-"""What a fork takes from its parent's checkpoint: the weights, and the state of an unchanged optimizer."""
+"""The initial state of a fork: the weights of its parent's checkpoint, and the optimizer state if the optimizer is the
+same."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from service.spec.schema import ClassifierSpec, GanSpec, Optimizer, Sgd, Spec
 def adapt(state: State, spec: Spec) -> tuple[State, list[str]]:
     """The initial state of a fork.
 
-    The best epoch so far is not copied: under another spec it has no meaning.
+    The best epoch so far is not copied, because it is meaningless under another spec.
 
     Args:
         state: the parent's checkpoint, which contains its spec.
         spec: the fork's.
 
     Returns:
-        The state, and the networks whose optimizer begins anew ("" is a classifier's only one).
+        The state, and the networks whose optimizer state is reset ("" for a classifier).
     """
     anew = [name for name, optimizer in _optimizers(spec).items() if _kind(optimizer) != _parent_kind(state.spec, name)]
     dropped = tuple(f"optimizer.{name}." if name else "optimizer." for name in anew)

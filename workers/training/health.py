@@ -20,7 +20,7 @@ from workers.training.build import Trainer
 
 Images = NDArray[np.uint8]
 SAMPLES_PER_BATCH: Final = 100
-"""Samples made at a time: no more memory than a batch of the training takes."""
+"""Samples generated at a time, so that they take no more memory than a training batch."""
 
 
 class TrainingDiagnostics:
@@ -39,7 +39,7 @@ class TrainingDiagnostics:
 
     @property
     def findings(self) -> Sequence[Finding]:
-        """The present findings, oldest first."""
+        """The current findings, oldest first."""
         return self._tracker.findings
 
     @property
@@ -48,14 +48,14 @@ class TrainingDiagnostics:
         return next((finding for finding in self.findings if finding.code in self._spec.health.stop_on), None)
 
     def verdicts(self, images: Images) -> Verdicts | None:
-        """How the reference classifier classifies samples (count, rows, columns), if there is one."""
+        """The reference classifier's predictions for samples (count, rows, columns), if there is one."""
         if self._reference is None:
             return None
         seen = self._reference.evaluate(images)
         return Verdicts(seen.labels.tolist(), seen.confidences.tolist())
 
     def replay(self, epochs: Sequence[Epoch]) -> None:
-        """Add all epochs from which the training continues, which restores the findings."""
+        """Restore the findings from the stored epochs of a training that continues."""
         for row in epochs:
             self._tracker.add(row.epoch, row.metrics)
             distance = row.metrics.get("frechet_distance")
@@ -65,8 +65,8 @@ class TrainingDiagnostics:
     def evaluate(self, trainer: Trainer, done: EpochDone) -> EpochDone:
         """Add a finished epoch.
 
-        Returns it with the scores of the reference classifier when they are due; the best epoch of a GAN has the lowest
-        Fréchet distance. It is marked as the last epoch where a finding stops the job.
+        Returns it, with the scores of the reference classifier when they are due (the best epoch of a GAN has the
+        lowest Fréchet distance), and marked as the last epoch if a finding stops the job.
         """
         if self._reference is not None and isinstance(trainer, GanTrainer) and isinstance(self._spec, GanSpec):
             health = self._spec.health
@@ -80,7 +80,7 @@ class TrainingDiagnostics:
 
 
 def make_samples(trainer: GanTrainer, seed: int, purpose: str, count: int) -> Images:
-    """Samples from noise that is the same in every epoch."""
-    noise = trainer.latent.draw(generator_for(seed, purpose), count, trainer.dtype)
+    """Generate samples from noise that is the same in every epoch."""
+    noise = trainer.draw_noise(generator_for(seed, purpose), count)
     starts = range(0, count, SAMPLES_PER_BATCH)
     return np.concatenate([trainer.generate(noise[start : start + SAMPLES_PER_BATCH]) for start in starts])

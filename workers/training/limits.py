@@ -1,4 +1,4 @@
-"""Keep one training from starving the machine: lower priority, and a memory limit."""
+"""Limits that keep a training from starving the machine: lower priority, and a memory limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPARE_BYTES: Final = 512 * 2**20
 
 
 def lower_priority() -> None:
-    """Give every other process priority. It is irreversible, and done before the job is known."""
+    """Lower the priority of this process. Irreversible; called before the job is known."""
     os.nice(NICENESS)
     _bound(resource.RLIMIT_CORE, 0)
     _bound(resource.RLIMIT_NOFILE, _FILES)
@@ -31,9 +31,9 @@ def lower_priority() -> None:
 
 
 def limit_memory(estimated_bytes: int) -> None:
-    """Let this process map twice the estimated memory of its job beyond what it has mapped now, plus an allowance.
+    """Limit the address space to the current size, plus twice the estimated memory of the job, plus an allowance.
 
-    Beyond it, allocations raise ``MemoryError``. Only Linux enforces such a limit.
+    Beyond the limit, allocations raise ``MemoryError``. Only Linux enforces it.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""What determines the bits of a result besides its spec: NumPy's build, BLAS kernels, processor features."""
+"""Provenance: what determines the bits of a result besides its spec (code, NumPy build, BLAS kernels, CPU features)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 import threadpoolctl
 
 from service.datasets import BUILT_IN, Dataset
+from workers.training import code
 
 
 def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
-    """The provenance of a run: where it is equal, the same spec gives the same bits.
+    """The provenance of a run: with equal provenance, equal specs give the same bits.
 
     Args:
         evaluated: whether the metrics include scores of the dataset's reference classifier, if it has one.
@@ -23,7 +24,7 @@ def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
     known = BUILT_IN.get(dataset.info.name)
     judge = known.judge if evaluated and known is not None else None
     scored = {"judge": f"sha256:{hashlib.sha256(judge.read_bytes()).hexdigest()}"} if judge is not None else {}
-    return {**machine(), "dataset": dataset.sha256, **scored}
+    return {**machine(), "code": code.digest(), "dataset": dataset.sha256, **scored}
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The child process: it trains one job, then exits."""
+"""The main function of a child process: it trains one job, then exits."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from workers.training.build import Trainer
 from workers.training.epochs import commit_epoch, weights_digest
 from workers.training.health import TrainingDiagnostics
 from workers.training.provenance import machine, provenance
+from workers.training.testing import test_scores
 from workers.training.training_run import StopOrdered, TrainingRun, check_stop
 from workers.usage import OwnMeter
 
@@ -46,11 +47,11 @@ log = structlog.get_logger()
 
 
 class _InitialCheckpointLost(Exception):
-    """The initial checkpoint of a fork cannot be used: from random weights it would be another job."""
+    """The initial checkpoint of a fork cannot be used; with random weights it would be another job."""
 
 
 class _StopOnFinding(Exception):
-    """A finding that is listed in the spec's ``health.stop_on``."""
+    """The spec's ``health.stop_on`` lists a current finding."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.message)
@@ -69,7 +70,7 @@ def main(endpoint: ChildEndpoint) -> int:
         case Calibrate():
             endpoint.send(Calibrated(calibrate.measure()))
         case Train(claim):
-            endpoint.preparing()  # from here on, the death of this process counts against the job
+            endpoint.preparing()  # from now on, the death of this process counts against the job
             structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
             try:
                 endpoint.send(Done(_train(settings, database, claim, endpoint)))
@@ -77,14 +78,14 @@ def main(endpoint: ChildEndpoint) -> int:
                 log.warning("the lease is lost", error=str(error))
                 endpoint.send(Done("lease lost"))
             except OUTAGE_ERRORS as error:
-                log.warning("given up: the database does not answer", error=str(error))
-                endpoint.send(GaveUp("the child got no answer from the database"))
+                log.warning("gave up: the database does not respond", error=str(error))
+                endpoint.send(GaveUp("the database did not respond to the child"))
     return 0
 
 
 def _warm_up(database: Database) -> None:
-    """Run the first statements of a job for one that does not exist: with the connection open and the statements
-    compiled, the first order takes half the time."""
+    """Run the first statements of a job for a job that does not exist: this opens the connection and compiles the
+    statements, which halves the time of the first order."""
     session = LeaseSession(database, Claim(job_id="", lease=0, lease_s=0), timeout_s=0)
     begin = functools.partial(session.begin, machine())
     for statement in (session.read_job, begin, session.checkpoints, session.finished_epochs):
@@ -129,23 +130,23 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
     except DatasetError as error:
         return fail({"code": error.code, "message": str(error)})
     except _InitialCheckpointLost as error:
-        hint = "fork the parent once more, or put the file back and retry"
+        hint = "fork the parent again, or restore the file and retry"
         return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
     except MemoryError as error:
         limits.lift_memory_limit()
-        hint = "make the networks or the batch smaller, or give the worker more memory"
+        hint = "use smaller networks or batches, or give the worker more memory"
         return fail({"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint})
     except (OSError, ArtifactUnreadable) as error:
-        hint = "free space or mend the folder of the artifacts, then retry: the last checkpoint is kept"
+        hint = "free disk space or repair the artifact folder, then retry: the last checkpoint is kept"
         return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
-    except Exception as error:  # noqa: BLE001 - the boundary: a bug of ours must not look like a lost worker
+    except Exception as error:  # noqa: BLE001 - a bug must not look like a lost worker
         traceback.print_exc(file=sys.stderr)
         return fail({"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})
 
 
 def _preprocessing(run: TrainingRun, dataset: Dataset) -> Preprocessing | None:
-    """How the columns of a table become inputs: as in the checkpoint from which the training continues, or fitted to
-    the training part. A damaged checkpoint is dealt with by ``_restore``."""
+    """The preprocessing of a table: that of the checkpoint from which the training continues, or fitted to the training
+    part. ``_restore`` handles damaged checkpoints."""
     if dataset.info.kind is not DatasetKind.TABLE:
         return None
     for row in run.lease.checkpoints():
@@ -200,7 +201,7 @@ def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: P
                 now = time.monotonic()
                 reach("epoch_trained", report.epoch)
                 names = dataset.info.class_names
-                commit_epoch(
+                is_held = commit_epoch(
                     run,
                     trainer,
                     done,
@@ -209,16 +210,22 @@ def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: P
                     seconds=now - began,
                     class_names=names,
                     preprocessing=preprocessing,
+                    hold_epoch=job.hold_epoch,
                 )
+                if is_held:
+                    return "held"
                 _stop_on_finding(diagnostics)
                 began = time.monotonic()
                 run.meter.begin_epoch()
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
+    scores = test_scores(run, trainer, dataset)
+    reach("tested")
     orphans = run.lease.succeed(
-        run.lease.digest(weights),
+        run.lease.digest(weights, scores),
+        test_scores=scores,
         stopped_early=asdict(stopped) if stopped else None,
         used=run.meter.total(),
-        # Unless the spec says otherwise, a job that has ended keeps its best and its latest checkpoint only.
+        # By default, an ended job keeps only its best and its latest checkpoint.
         keep_last=1 if run.spec.checkpoint.keep_last is None else None,
     )
     reach("succeeded")
@@ -227,44 +234,42 @@ def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: P
 
 
 def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
-    """Load the newest readable checkpoint; start from scratch where there is none.
+    """Load the newest readable checkpoint; without one, start from scratch.
 
     Raises:
         _InitialCheckpointLost: the job is a fork, and its initial checkpoint is damaged or missing.
-        ArtifactUnreadable: the folder cannot be read now; a checkpoint that may be intact is not dropped.
+        ArtifactUnreadable: the folder cannot be read; checkpoints that may be intact are not dropped.
     """
     for row in run.lease.checkpoints():
         try:
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
             if row.epoch == start_epoch:
                 state, anew = forks.adapt(state, run.spec)
-                message = f"goes on after epoch {start_epoch} of its parent"
-                message += "; another optimizer, which begins anew" if anew else ""
+                message = f"continues after epoch {start_epoch} of its parent"
+                message += "; the optimizer differs, so its state is reset" if anew else ""
                 run.lease.log("info", "forked", message)
             trainer.load_state_dict(state)
         except ArtifactUnreadable:
             raise
         except (ArtifactDamaged, CheckpointError) as error:
             if row.epoch == start_epoch:
-                raise _InitialCheckpointLost(
-                    f"the checkpoint that this job begins with cannot be used: {error}"
-                ) from error
+                raise _InitialCheckpointLost(f"the initial checkpoint of this job cannot be used: {error}") from error
             log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
             run.lease.drop_checkpoint(row, str(error))
         else:
             log.info("resumed", epoch=row.epoch)
             return
     if start_epoch:
-        raise _InitialCheckpointLost("the checkpoint that this job begins with is gone")
+        raise _InitialCheckpointLost("the initial checkpoint of this job is missing")
 
 
 def _diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> TrainingDiagnostics:
-    """The diagnostics as they were after the epoch from which the training continues."""
+    """The diagnostics, restored to the epoch from which the training continues."""
     diagnostics = TrainingDiagnostics(
         run.spec, build.reference_classifier(dataset) if isinstance(trainer, GanTrainer) else None
     )
     diagnostics.replay([row for row in run.lease.finished_epochs() if row.epoch <= trainer.epoch])
-    _stop_on_finding(diagnostics)  # the last child may have died between the commit and the stop
+    _stop_on_finding(diagnostics)  # the previous child may have died between commit and stop
     return diagnostics
 
 
@@ -293,7 +298,7 @@ def _stopped_on(finding: Finding, last_good_checkpoint: int | None) -> dict[str,
         "epoch": finding.epoch,
         "numbers": dict(finding.numbers),
         "last_good_checkpoint": last_good_checkpoint,
-        "hint": "stopped as health.stop_on asks; try " + "; or ".join(finding.advice),
+        "hint": "stopped because of health.stop_on; try " + "; or ".join(finding.advice),
     }
 
 

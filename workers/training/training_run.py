@@ -1,4 +1,4 @@
-"""What training one job under one lease needs."""
+"""The context of training one job under one lease."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainingRun:
     """One job under one lease."""
 
     lease: LeaseSession
-    """Its retries end where a stop is ordered."""
+    """Its retries end when a stop is ordered."""
     artifacts: ArtifactStore
     endpoint: ChildEndpoint
     spec: Spec
@@ -45,11 +45,11 @@ class TrainingRun:
             log.warning("files not removed", error=str(error))
 
     def check_stop(self) -> None:
-        """Raise ``StopOrdered`` where the supervisor has ordered a stop."""
+        """Raise ``StopOrdered`` if the supervisor has ordered a stop."""
         check_stop(self.endpoint)
 
 
 def check_stop(endpoint: ChildEndpoint) -> None:
-    """Raise ``StopOrdered`` where the supervisor has ordered a stop."""
+    """Raise ``StopOrdered`` if the supervisor has ordered a stop."""
     if endpoint.stopping:
         raise StopOrdered

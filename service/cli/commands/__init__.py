@@ -1,1 +1,1 @@
-"""The commands of `tapeline`, one subject a module; each is imported when it is called."""
+"""The commands of `tapeline`, one module per subject, imported when a command runs."""

@@ -11,15 +11,15 @@ from service.cli.text import to_json
 from service.client import Job
 
 
-def _verb(name: str, what: str) -> click.Command:
-    @click.command(name, help=what)
+def _action(name: str, summary: str) -> click.Command:
+    @click.command(name, help=summary)
     @job_argument
     @service_options
     @click.pass_obj
     def act(target: Target, job_text: str) -> None:
         with target.client() as client:
             job = getattr(target.find(client, job_text), name)()
-        _tell(target, job, f"{job.status}, {job['requested']} requested" if job["requested"] else job.status)
+        _print_result(target, job, f"{job.status}, {job['requested']} requested" if job["requested"] else job.status)
 
     return act
 
@@ -33,7 +33,7 @@ def star(target: Target, job_text: str, remove: bool) -> None:
     """Star a job. Lists mark starred jobs."""
     with target.client() as client:
         job = target.find(client, job_text).change(starred=not remove)
-    _tell(target, job, "star removed" if remove else "starred")
+    _print_result(target, job, "star removed" if remove else "starred")
 
 
 @click.command()
@@ -52,7 +52,7 @@ def note(target: Target, job_text: str, text: str | None, remove: bool) -> None:
             click.echo(to_json({"id": job.id, "note": job.get("note")}) if target.as_json else job.get("note") or "")
             return
         job.change(note=text)
-    _tell(target, job, "note removed" if remove else "note saved")
+    _print_result(target, job, "note removed" if remove else "note saved")
 
 
 @click.command()
@@ -68,15 +68,15 @@ def delete(target: Target, job_text: str) -> None:
 
 
 COMMANDS: Final = (
-    _verb("cancel", "Cancel a job. A running job stops after the current batch."),
-    _verb("pause", "Pause a running job after the current batch; it can resume from its last checkpoint."),
-    _verb("resume", "Continue a paused job from its last checkpoint."),
-    _verb("retry", "Continue a failed job from its last checkpoint."),
+    _action("cancel", "Cancel a job. A running job stops after the current batch."),
+    _action("pause", "Pause a running job after the current batch; it can resume from its last checkpoint."),
+    _action("resume", "Continue a paused job from its last checkpoint."),
+    _action("retry", "Continue a failed job from its last checkpoint."),
     star,
     note,
     delete,
 )
 
 
-def _tell(target: Target, job: Job, what: str) -> None:
+def _print_result(target: Target, job: Job, what: str) -> None:
     click.echo(to_json(job) if target.as_json else f"{job.id}  {what}")

@@ -22,22 +22,28 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from service.cli.dataset_rows import dataset_rows
 from service.cli.errors import Failure
 from service.cli.target import Target, service_options
-from service.cli.text import to_json, visible
+from service.cli.text import print_rows, to_json, visible
+from service.datasets.info import Channels, OnBad, PhotoOptions
 from service.spec import metric_info
 
 _ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
-_TABLES: Final = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+_TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SHOWN_CLASSES: Final = 10
 _SHOWN_COLUMNS: Final = 12
+_NAMED_FILES: Final = 5
 
 
-@click.command("datasets")
+@click.group("datasets", invoke_without_command=True)
 @service_options
-@click.pass_obj
-def list_datasets(target: Target) -> None:
-    """List the available datasets."""
+@click.pass_context
+def list_datasets(context: click.Context) -> None:
+    """List the available datasets, or show one."""
+    if context.invoked_subcommand is not None:
+        return
+    target = context.ensure_object(Target)
     with target.client() as client:
         found = client.datasets()
     if target.as_json:
@@ -59,10 +65,36 @@ def list_datasets(target: Target) -> None:
     console.print(table)
 
 
+@list_datasets.command("show")
+@click.argument("name")
+@service_options
+@click.pass_obj
+def show_dataset(target: Target, name: str) -> None:
+    """Show a dataset: origin, licence, versions, classes, and the columns of a table."""
+    with target.client() as client:
+        item = client.dataset(name)
+        is_table = item["kind"] == "table" and item["available"]
+        columns = client.dataset_columns(name)["columns"] if is_table else []
+    if target.as_json:
+        click.echo(to_json(item | ({"statistics": columns} if columns else {})))
+    else:
+        print_rows(dataset_rows(item, columns))
+
+
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[NAME] PATH...")
 @click.option("--name", help="Name of the dataset; the first argument otherwise.")
 @click.option("--size", help="Scale and crop image files to this size in pixels: 32, or 32x24 for width x height.")
+@click.option(
+    "--channels",
+    type=click.Choice([*Channels]),
+    help="1 stores image files in grey, 3 in colour, auto in colour if any has colours (default: auto).",
+)
+@click.option(
+    "--on-bad",
+    type=click.Choice([*OnBad]),
+    help="skip leaves out image files that are truncated or no images, and names them (default: error).",
+)
 @click.option(
     "--validation-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -83,6 +115,8 @@ def upload(
     paths: tuple[Path, ...],
     name: str | None,
     size: str | None,
+    channels: Channels | None,
+    on_bad: OnBad | None,
     validation_fraction: float | None,
     target_column: str | None,
     types: tuple[str, ...],
@@ -93,9 +127,9 @@ def upload(
     TSV file, or IDX files (all plain or gzipped): `tapeline upload photos/ --name mine --size 32`, `tapeline upload
     data.csv --name mine --target species`.
 
-    Folders named train and validation (or val, test) are used as such. Image files are PNG, JPEG, WebP, BMP or GIF, and
-    become greyscale. File names tell IDX files apart: "label" marks labels; "t10k", "test" or "val" marks validation
-    data.
+    Folders named train, validation (or val) and test are used as such; without a validation folder, test is used for
+    validation. Image files are PNG, JPEG, WebP, BMP or GIF. File names tell IDX files apart: "label" marks labels;
+    "t10k", "test" or "val" marks validation data.
     """
     name, paths = _named(name, paths)
     with ExitStack() as stack:
@@ -103,7 +137,7 @@ def upload(
             if len(paths) > 1:
                 raise Failure("upload one folder at a time: its folders are the classes")
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
-            by_field = {"archive": _packed(paths[0], folder / "images.tar", size)}
+            by_field = {"archive": _packed(paths[0], folder / "images.tar", size, channels, on_bad)}
         else:
             by_field = _by_field(paths)
         client = stack.enter_context(target.client())
@@ -120,6 +154,8 @@ def upload(
             by_field,
             validation_fraction=validation_fraction,
             size=size,
+            channels=channels.value if channels is not None else None,
+            on_bad=on_bad.value if on_bad is not None else None,
             target=target_column,
             types=_types(types),
             on_progress=on_progress,
@@ -128,11 +164,15 @@ def upload(
         click.echo(to_json(item))
     else:
         is_table = item["kind"] == "table"
-        counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation "
-        counts += f"rows of {_shape(item)}" if is_table else f"images of {_shape(item)} pixels"
-        click.echo(f"{name}: {counts}, {item['classes']} classes: {_classes(item['class_names'])}")
+        things = "rows" if is_table else "images"
+        counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation {things}"
+        counts += f", {item['test_count']:,} test {things}," if item["test_count"] else ""
+        shape = _shape(item) + ("" if is_table else " pixels")
+        click.echo(f"{name}: {counts} of {shape}, {item['classes']} classes: {_classes(item['class_names'])}")
         if is_table:
             _tell_report(item)
+        if left_out := (item["report"] or {}).get("left_out"):
+            _say_left_out(left_out["count"], [f"{one['file']} {one['reason']}" for one in left_out["files"]])
         if len(item["versions"]) > 1:
             click.echo(f"it is the newest of {len(item['versions'])} versions: {', '.join(item['versions'])}")
 
@@ -179,9 +219,17 @@ def _named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, 
     return name or paths[0].resolve().name.partition(".")[0], paths
 
 
-def _packed(folder: Path, target: Path, size: str | None) -> Path:
+def _say_left_out(count: int, files: Sequence[str]) -> None:
+    """Name what an import left out, on stderr."""
+    more = f"\n  and {count - _NAMED_FILES:,} more" if count > _NAMED_FILES else ""
+    lines = "\n  ".join(visible(line) for line in files[:_NAMED_FILES])
+    click.echo(f"left out {count:,} that cannot be read:\n  {lines}{more}", err=True)
+
+
+def _packed(folder: Path, target: Path, size: str | None, channels: Channels | None, on_bad: OnBad | None) -> Path:
     from service.cli import packing  # here: it loads Pillow
-    from service.datasets.formats.photos import SUFFIXES, parse_size
+    from service.datasets.formats.decoding import SUFFIXES
+    from service.datasets.formats.photos import parse_size
 
     try:
         width_and_height = parse_size(size) if size is not None else None
@@ -192,7 +240,10 @@ def _packed(folder: Path, target: Path, size: str | None) -> Path:
         raise Failure(f"{folder} contains no images; files ending in {', '.join(SUFFIXES)} are read")
     with _bar(MofNCompleteColumn()) as bar:
         task = bar.add_task("packing", total=len(images))
-        packing.pack(folder, images, target, size=width_and_height, on_image=lambda: bar.advance(task))
+        options = PhotoOptions(size=width_and_height, channels=channels or Channels.AUTO, on_bad=on_bad or OnBad.ERROR)
+        left_out = packing.pack(folder, images, target, options=options, on_image=lambda: bar.advance(task))
+    if left_out:
+        _say_left_out(len(left_out), left_out)
     return target
 
 

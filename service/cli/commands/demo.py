@@ -80,8 +80,8 @@ def demo(target: Target) -> None:
 
 @contextmanager
 def _service(target: Target, console: Console) -> Iterator[tuple[Client, str]]:
-    """The service named by --server, else the one running on this machine, else a temporary embedded one; with a
-    hint on how to open its page later."""
+    """The service named by --server, or the one running on this machine, or a temporary embedded one; and a hint on how
+    to open its page later."""
     if target.server is not None:
         with target.client() as client:
             yield client, client.server

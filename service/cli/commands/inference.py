@@ -50,10 +50,17 @@ _checkpoint: Final = click.option(
 @job_argument
 @click.argument("pictures", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
 @_checkpoint
-@click.option("--fit", is_flag=True, help="Crop a drawing and centre it like MNIST digits.")
+@click.option(
+    "--fit",
+    is_flag=True,
+    help="For colour models, scale and crop images as at the import; otherwise centre a drawing like MNIST digits.",
+)
 @click.option("--invert", is_flag=True, help="Invert the images: use it for dark drawings on a light background.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Of a table: a CSV file  [default: stdout]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV file for the predictions of a table  [default: stdout]",
 )
 @service_options
 @click.pass_obj
@@ -71,14 +78,14 @@ def predict(
     FILE is a PNG, JPEG, WebP, BMP or GIF file, or one CSV or TSV file with the columns of the training data:
     `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the probabilities.
 
-    Images are converted to greyscale and scaled to the size of the training images. Photos are rotated as in their
-    EXIF data.
+    Images are converted to grey or colour, as the training images are, and scaled to their size. Photos are rotated as
+    in their EXIF data.
     """
-    from service.cli import tables  # here: it loads NumPy
+    from service.cli import tables  # imported lazily, since it loads NumPy
 
     if any(map(tables.is_table, pictures)):
         if len(pictures) > 1 or fit or invert:
-            raise Failure("a table is predicted alone: name one CSV or TSV file, without --fit and --invert")
+            raise Failure("for a table, name exactly one CSV or TSV file, without --fit and --invert")
         _predict_table(target, job_text, pictures[0], checkpoint, output)
         return
     if output is not None:
@@ -124,7 +131,7 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
             file: TextIO = sys.stdout
             if temporary is not None:
                 file = opened.enter_context(temporary.open("w", encoding="utf-8", newline=""))
-            told = tables.predict(path, file, ask)
+            totals = tables.predict(path, file, ask)
         except BaseException:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
@@ -132,18 +139,18 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
     if temporary is not None and output is not None:
         temporary.replace(output)
     if target.as_json and output is not None:
-        click.echo(to_json({"output": str(output), **told}))
+        click.echo(to_json({"output": str(output), **totals}))
         return
-    for name, count in told["absent_columns"].items():
+    for name, count in totals["absent_columns"].items():
         click.echo(f"column {name!r} is missing in {count:,} rows: treated as a missing value", err=True)
-    if told["unknown_values"]:
-        click.echo(f"{told['unknown_values']:,} values are unknown categories: treated as missing values", err=True)
+    if totals["unknown_values"]:
+        click.echo(f"{totals['unknown_values']:,} values are unknown categories: treated as missing values", err=True)
     if output is not None:
-        click.echo(f"{output}  {told['rows']:,} rows  checkpoint of epoch {told['checkpoint']}")
+        click.echo(f"{output}  {totals['rows']:,} rows  checkpoint of epoch {totals['checkpoint']}")
 
 
 def _naming_rows(error: ApiError, before: int) -> Exception:
-    """The error with numbers of rows in the file, from 1, instead of indices."""
+    """The error with row numbers of the file, from 1, instead of indices."""
     lines = []
     for fault in error.errors or ():
         parts = str(fault.get("pointer", "")).split("/")
@@ -163,6 +170,7 @@ def _naming_rows(error: ApiError, before: int) -> Exception:
     help="Number of images (default: 16), or of latent points with --film (default: 4).",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the latent points.")
+@click.option("--class", "class_", help="Class of all images, by name or number, of a conditional GAN.")
 @click.option("--film", is_flag=True, help="Make a GIF: a walk through the latent space and back to its start.")
 @click.option("--scale", type=click.IntRange(1, 16), default=4, show_default=True, help="Scale factor of the output.")
 @_checkpoint
@@ -174,6 +182,7 @@ def generate(
     output: Path | None,
     count: int | None,
     seed: int,
+    class_: str | None,
     film: bool,
     scale: int,
     checkpoint: Which,
@@ -183,6 +192,8 @@ def generate(
     With --json, print the images as numbers in [0, 1].
     """
     options: GenerateOptions = {"checkpoint": checkpoint, "scale": scale}
+    if class_ is not None:
+        options |= {"class": class_}
     if film:
         points = count or _FILM_POINTS
         options |= {"seeds": [*range(seed, seed + points), seed], "steps": _FILM_STEPS}

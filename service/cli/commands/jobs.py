@@ -37,6 +37,7 @@ _MIN_METRICS: Final = 22
 @click.option("--status", type=click.Choice(_STATUSES), help="Only jobs in this state.")
 @click.option("--kind", type=click.Choice(_KINDS), help="Only jobs of this kind.")
 @click.option("--tag", help="Only jobs with this tag.")
+@click.option("--folds", "fold_group", metavar="GROUP", help="Only the jobs of this cross-validation.")
 @click.option("-q", "text", metavar="TEXT", help="Only jobs with TEXT in their name, id, tags or note.")
 @click.option(
     "--sort",
@@ -51,6 +52,7 @@ def list_jobs(
     status: str | None,
     kind: str | None,
     tag: str | None,
+    fold_group: str | None,
     text: str | None,
     sort: str | None,
     limit: int,
@@ -61,7 +63,8 @@ def list_jobs(
     of submission, training time in seconds.
     """
     with target.client() as client:
-        found = list(client.jobs(limit=limit + 1, status=status, kind=kind, tag=tag, q=text, sort=sort))
+        more_filters = {"fold_group": fold_group} if fold_group else {}
+        found = list(client.jobs(limit=limit + 1, status=status, kind=kind, tag=tag, q=text, sort=sort, **more_filters))
     found, more = found[:limit], len(found) > limit
     console = Console(highlight=False)
     if target.as_json:
@@ -75,7 +78,9 @@ def list_jobs(
             console.print(f"[dim]First {limit} jobs; for more: --limit {max(100, 5 * limit)}[/]")
     else:
         click.echo(
-            "no jobs match" if status or kind or tag or text else "no jobs yet; submit one with: tapeline train SPEC"
+            "no jobs match"
+            if status or kind or tag or text or fold_group
+            else "no jobs yet; submit one with: tapeline train SPEC"
         )
 
 

@@ -79,9 +79,10 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def rotate(which: str, overlap: str, as_json: bool) -> None:
-    """Create a key in place of another and print it. It is shown only once.
+    """Replace a key by a new one and print it. It is shown only once.
 
-    It has the same name, owner, scope and lifetime. The old key stays valid for a while, but never longer than before.
+    The new key has the same name, owner, scope and lifetime. The old key stays valid for the overlap, but not longer
+    than before.
     """
     overlap_s = _seconds("--overlap", overlap, or_zero=True)
     if overlap_s > contract.MAX_OVERLAP_S:
@@ -154,7 +155,7 @@ def open_database() -> Iterator[Database]:
 
 
 def _operator() -> Actor:
-    """The audit actor for the terminal: the user of the operating system."""
+    """The audit actor of commands: the user of the operating system."""
     try:
         who = getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

@@ -36,7 +36,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     """Diagnose the service: problems, remedies and disk usage.
 
     Run it on the machine that hosts the service, with the same environment. It accesses the database and the files
-    directly, so it also works when the service does not start. Exit code 1: at least one check failed.
+    directly, so it also works when the service cannot start. Exit code 1: at least one check failed.
     """
     settings = Settings.from_env(os.environ, cores=1)
     found, space = [], None
@@ -53,11 +53,11 @@ def doctor(context: click.Context, as_json: bool) -> None:
             space = measure(settings, database, ArtifactFolder(settings.artifacts))
             if not as_json:
                 _show_space(space, settings)
-    well = all(item.ok for item in found)
+    all_ok = all(item.ok for item in found)
     if as_json:
         checks = [asdict(item) for item in found]
-        click.echo(json.dumps({"ok": well, "checks": checks, "space": space and asdict(space)}, indent=2))
-    context.exit(0 if well else 1)
+        click.echo(json.dumps({"ok": all_ok, "checks": checks, "space": space and asdict(space)}, indent=2))
+    context.exit(0 if all_ok else 1)
 
 
 @click.command()
@@ -90,15 +90,15 @@ def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, a
             checkpoints_days=settings.keep_checkpoints_days if checkpoints_days is None else checkpoints_days,
             audit_days=settings.keep_audit_days,
         )
-        going = retention.plan(database, store, policy)
+        plan = retention.plan(database, store, policy)
         if not dry_run:
             if restoring.is_running(settings.artifacts):
-                raise Failure("a restore is running, and its files are not recorded yet: run gc when it has ended")
-            going = retention.carry_out(database, store, policy, going)
+                raise Failure("a restore is running, and its files have no rows yet: run gc when it has ended")
+            plan = retention.carry_out(database, store, policy, plan)
     if as_json:
-        click.echo(json.dumps({"deleted": not dry_run, "size_bytes": going.size_bytes, **asdict(going)}, indent=2))
+        click.echo(json.dumps({"deleted": not dry_run, "size_bytes": plan.size_bytes, **asdict(plan)}, indent=2))
     else:
-        _show(going, deleted=not dry_run)
+        _show(plan, deleted=not dry_run)
 
 
 @click.command()
@@ -112,7 +112,7 @@ def backup(target: str, verify: bool, as_json: bool) -> None:
     """
     if verify:
         with click.open_file(target, "rb") as source:
-            _tell("verified", copies.verify(source), as_json=as_json)
+            _print_summary("verified", copies.verify(source), as_json=as_json)
         return
     with _service() as (settings, database, store):
         received = UploadFolder(settings.artifacts)
@@ -128,7 +128,7 @@ def backup(target: str, verify: bool, as_json: bool) -> None:
                 unfinished.rename(target)
             finally:
                 unfinished.unlink(missing_ok=True)
-    _tell("backed up", report, as_json=as_json)
+    _print_summary("backed up", report, as_json=as_json)
     if report.damaged:
         lost = "\n  ".join(report.damaged)
         raise Failure(f"{len(report.damaged)} files are damaged or missing, and not in the backup:\n  {lost}")
@@ -146,7 +146,7 @@ def restore(source: IO[bytes], as_json: bool) -> None:
     with closing(Database(settings.database_url, application="tapeline-restore")) as database:
         received = UploadFolder(settings.artifacts)
         report = copies.restore(database, ArtifactFolder(settings.artifacts), received, source)
-    _tell("restored", report, as_json=as_json)
+    _print_summary("restored", report, as_json=as_json)
 
 
 COMMANDS: Final = (doctor, gc, backup, restore)
@@ -161,12 +161,12 @@ def _service() -> Iterator[tuple[Settings, Database, ArtifactFolder]]:
         yield settings, database, ArtifactFolder(settings.artifacts)
 
 
-def _show(going: RetentionPlan, *, deleted: bool) -> None:
+def _show(plan: RetentionPlan, *, deleted: bool) -> None:
     parts = (
-        ("jobs", going.jobs),
-        ("checkpoints", going.checkpoints),
-        ("cached images", going.pictures),
-        ("orphaned files", going.files),
+        ("jobs", plan.jobs),
+        ("checkpoints", plan.checkpoints),
+        ("cached images", plan.pictures),
+        ("orphaned files", plan.files),
     )
     for what, items in parts:
         total = sum(item.size_bytes for item in items)
@@ -175,12 +175,12 @@ def _show(going: RetentionPlan, *, deleted: bool) -> None:
             click.echo(f"         {item.name}  {size(item.size_bytes)}")
         if len(items) > _SHOWN:
             click.echo(f"         and {len(items) - _SHOWN} more")
-    if going.audit_entries:
-        click.echo(f"{going.audit_entries:6} audit entries")
+    if plan.audit_entries:
+        click.echo(f"{plan.audit_entries:6} audit entries")
     if deleted:
-        click.echo(f"deleted: {size(going.size_bytes)} freed")
+        click.echo(f"deleted: {size(plan.size_bytes)} freed")
     else:
-        click.echo(f"nothing was deleted; --delete would free {size(going.size_bytes)}")
+        click.echo(f"nothing was deleted; --delete would free {size(plan.size_bytes)}")
 
 
 def _show_space(space: Space, settings: Settings) -> None:
@@ -203,9 +203,9 @@ def _show_space(space: Space, settings: Settings) -> None:
         click.echo("Retention is off: TAPELINE_KEEP_CHECKPOINTS_DAYS and TAPELINE_KEEP_JOBS_DAYS turn it on.")
 
 
-def _tell(done: str, report: copies.Report, *, as_json: bool) -> None:
+def _print_summary(done: str, report: copies.Report, *, as_json: bool) -> None:
     if as_json:
-        # Standard output may be the backup. asdict() would rebuild the Counter from pairs, and count these.
+        # To stderr, since stdout may be the backup. asdict() would rebuild the Counter from pairs, and count these.
         click.echo(json.dumps(asdict(report) | {"rows": report.rows}), err=True)
         return
     rows = sum(report.rows.values())

@@ -18,6 +18,7 @@ from service.cli.text import (
     changed_settings,
     clock,
     duration,
+    fold_means,
     print_rows,
     state,
     to_json,
@@ -64,6 +65,13 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     if job["started_at"]:
         rows.append(("Training time", Text(duration(job))))
     rows += [("Metrics", Text(line)) for line in _metrics(job, results)]
+    if results["test_epoch"] is not None:
+        scores = (f"{describe(name).label} {number(name, results[name])}" for name in ("test_accuracy", "test_loss"))
+        rows.append(("Test part", Text(f"{', '.join(scores)} (epoch {results['test_epoch']}, scored once)")))
+    if job["fold_group"] is not None:
+        found = client.folds(job)
+        which = f"fold {spec['dataset']['fold'] + 1} of {found['folds']} of {found['fold_group']}"
+        rows += [("Folds", Text(line)) for line in (f"{which}, {found['finished']} finished", *fold_means(found))]
     changed = changed_settings(client, spec)
     rows += [("Settings", Text(f"{name}: {value}")) for name, value in changed.items()] or [
         ("Settings", Text("same as the preset"))
@@ -136,6 +144,8 @@ def _lineage(client: Client, job: Job) -> list[str]:
         case _:
             found = reproduction["first_difference"]
             verdict = f"first difference in epoch {found['epoch']}: {', '.join(found['differs'])}"
+    if others := reproduction.get("provenance_differs"):
+        verdict += f"; trained under another {', '.join(others)}"
     return [f"reproduction of {origin}: {verdict}"]
 
 

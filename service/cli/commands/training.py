@@ -14,7 +14,7 @@ from rich.text import Text
 from service.cli.errors import Failure
 from service.cli.progress import Watched, display_of, explain, follow
 from service.cli.target import Target, job_argument, service_options
-from service.cli.text import about, changed_settings, print_rows, to_json
+from service.cli.text import about, changed_settings, fold_means, print_rows, to_json
 from service.client import Client, Job
 from service.spec.metric_info import size
 from service.states import Status
@@ -24,18 +24,30 @@ from service.states import Status
 @click.argument("spec", type=click.File("rb"))
 @click.option("--watch", is_flag=True, help="Follow the job until it ends.")
 @click.option("--dry-run", is_flag=True, help="Check the spec and estimate its cost; submit nothing.")
+@click.option(
+    "--folds", type=click.IntRange(2), metavar="N", help="Cross-validate: submit N jobs, one for each fold of the data."
+)
 @click.option("--idempotency-key", metavar="KEY", help="A repeated submission with the same key creates no second job.")
 @service_options
 @click.pass_obj
-def train(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempotency_key: str | None) -> None:
-    """Submit a job from SPEC, a JSON file (-: standard input), and print its id."""
-    document = spec.read()
+def train(
+    target: Target, spec: IO[bytes], watch: bool, dry_run: bool, folds: int | None, idempotency_key: str | None
+) -> None:
+    """Submit a job from SPEC, a JSON file (-: standard input), and print its id.
+
+    A spec with dataset.folds, or --folds, submits a job for each fold and prints all of their ids.
+    """
+    document = _with_folds(spec.read(), folds)
     with target.client() as client:
         if dry_run:
             _show_cost(target, client, client.dry_run(document))
             return
         job = client.submit(document, idempotency_key=idempotency_key)
-    _show_new(target, job, watch=watch)
+        others = [client.get(job_id) for job_id in job.get("fold_jobs", [])[1:]]
+    if others:
+        _show_folds(target, [job, *others], watch=watch)
+    else:
+        _show_new(target, job, watch=watch)
 
 
 @click.command()
@@ -91,15 +103,46 @@ def reproduce(target: Target, job_text: str, watch: bool) -> None:
     _show_new(target, job, watch=watch)
     if watch:
         with target.client() as client:
-            found = client.get(job).reproduction or {}
-        if not found["match"]:
-            differs = ", ".join(found["first_difference"]["differs"])
-            raise Failure(f"epoch {found['first_difference']['epoch']} differs from {found['of']}: {differs}", found)
+            result = client.get(job).reproduction or {}
+        if not result["match"]:
+            differs = ", ".join(result["first_difference"]["differs"])
+            raise Failure(f"epoch {result['first_difference']['epoch']} differs from {result['of']}: {differs}", result)
         if not target.as_json:
-            click.echo(f"bit-identical to {found['of']}")
+            click.echo(f"bit-identical to {result['of']}")
 
 
 COMMANDS: Final = (train, watch, fork, reproduce)
+
+
+def _with_folds(document: bytes, folds: int | None) -> bytes:
+    """The spec with ``dataset.folds``; an invalid document is returned unchanged, for the service to reject."""
+    if folds is None:
+        return document
+    try:
+        spec = json.loads(document)
+    except ValueError:
+        return document
+    if not isinstance(spec, dict):
+        return document
+    data = spec.get("dataset", {})
+    data = {"name": data} if isinstance(data, str) else data
+    return json.dumps(spec | {"dataset": data | {"folds": folds}}).encode() if isinstance(data, dict) else document
+
+
+def _show_folds(target: Target, jobs: Sequence[Job], *, watch: bool) -> None:
+    """Print the ids of the jobs of a cross-validation, or follow all jobs and print the means of their metrics."""
+    if not watch or target.as_json:
+        click.echo(to_json(jobs[0]) if target.as_json else "\n".join(job.id for job in jobs))
+        return
+    watched = [Watched.of(job) for job in jobs]
+    with display_of(watched, Console(highlight=False)) as display:
+        follow(target.client, watched, display)
+    with target.client() as client:
+        found = client.folds(jobs[0])
+    for line in fold_means(found):
+        click.echo(line)
+    if found["finished"] < len(jobs):
+        raise Failure(f"{len(jobs) - found['finished']} of {len(jobs)} folds did not succeed")
 
 
 def _show_new(target: Target, job: Job, *, watch: bool) -> None:
@@ -107,9 +150,9 @@ def _show_new(target: Target, job: Job, *, watch: bool) -> None:
         click.echo(to_json(job) if target.as_json else job.id)
         return
     if not target.as_json:
-        # A line of a file has room for both, a line of a terminal hardly.
-        between = "\n" if sys.stdout.isatty() else "  "
-        click.echo(f"{job.id}{between}{job.page}")
+        # On separate lines in a terminal, where both do not fit.
+        separator = "\n" if sys.stdout.isatty() else "  "
+        click.echo(f"{job.id}{separator}{job.page}")
     _watch(target, job)
 
 
@@ -138,13 +181,13 @@ def _watch(target: Target, job: Job) -> None:
 
 def _overrides(values: Sequence[str]) -> dict[str, Any]:
     """Parse ``a.b=1`` to ``{"a": {"b": 1}}``; a value that is not JSON is a string."""
-    made: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for text in values:
         field, equals, value = text.partition("=")
         *path, last = field.split(".")
         if not equals or not all([*path, last]):
             raise click.UsageError(f"--set expects FIELD=VALUE, for example epochs=9; got {text!r}")
-        place = made
+        place = overrides
         for name in path:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
@@ -153,7 +196,7 @@ def _overrides(values: Sequence[str]) -> dict[str, Any]:
             place[last] = json.loads(value)
         except ValueError:
             place[last] = value
-    return made
+    return overrides
 
 
 def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:

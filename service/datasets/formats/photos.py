@@ -1,88 +1,74 @@
-"""Archives of image files: zip or tar (also gzipped), one folder for each class, perhaps under ``train/`` and
-``validation/``.
+"""Archives of image files: zip or tar (also gzipped), one folder for each class, perhaps under ``train/``,
+``validation/`` and ``test/``.
 
-Everything is read twice: first the names and the headers of the images, from which classes, labels and the common size
-follow; then the pixels, one image at a time. The archive is unpacked nowhere.
+Names come first: classes follow from them, and what is wrong with them is said before an image is decoded. Then each
+image is decoded once, at its final size, into one temporary file, from which the arrays are read: whether the data are
+in colour, and which images are damaged, is known only at the end.
 """
 
 from __future__ import annotations
 
 import io
 import re
-import struct
-import tarfile
-import warnings
-import zipfile
-import zlib
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Final, cast
+from typing import IO, Any, Final
 
 import numpy as np
-from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from numpy.typing import NDArray
+from PIL import Image
 
 from service.datasets.errors import DatasetBroken
-from service.datasets.formats.streams import ArrayStream, Gunzip
-from service.datasets.info import Size
+from service.datasets.formats import archives
+from service.datasets.formats.archives import Member, UnreadableMember
+from service.datasets.formats.decoding import SUFFIXES, UnreadableImage, opened, pixels_of, upright_size
+from service.datasets.formats.streams import ArrayStream
+from service.datasets.info import Channels, OnBad, PhotoOptions, Size
 
-SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif")
 MAX_FILES: Final = 200_000
 MAX_CLASSES: Final = 256
-MAX_IMAGE_PIXELS: Final = 2**25
-"""The most pixels of one image in the archive, before it is scaled."""
-MAX_IMAGE_BYTES: Final = 64 * 2**20
-_FORMATS: Final = tuple(
-    plugin.format
-    for plugin in (
-        PngImagePlugin.PngImageFile,
-        JpegImagePlugin.JpegImageFile,
-        WebPImagePlugin.WebPImageFile,
-        BmpImagePlugin.BmpImageFile,
-        GifImagePlugin.GifImageFile,
-    )
-)
-_PARTS: Final = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "validation",
-    "testing": "validation",
-}
-_SIZE: Final = re.compile(r"([1-9]\d{0,3})(?:x([1-9]\d{0,3}))?")
-_ORIENTATION: Final = 0x0112
-_SIDEWAYS: Final = frozenset({5, 6, 7, 8})
-"""Values of EXIF's orientation that exchange width and height."""
+MAX_CLASS_NAME: Final = 100
+SATURATED: Final = 32
+"""Levels between the channels of one pixel from which on it has a colour; less is the tint of a scan or a JPEG."""
+MAX_FAULTS: Final = 1_000
+"""Files that cannot be read, after which the rest is not looked at."""
+_LISTED: Final = 50
+"""How many of the files that were left out the report names."""
 _NAMED: Final = 5
 """How many files a message names."""
-_PILLOW_RAISES: Final = (
-    OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, struct.error,
-    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-"""On broken files, by what its readers were seen to do."""
-_ARCHIVE_RAISES: Final = (
-    zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, struct.error, NotImplementedError, RuntimeError,
-    ValueError,
-)  # fmt: skip
+_TRAIN, _VALIDATION, _TEST = "train", "validation", "test"
+_PARTS: Final = {
+    "train": _TRAIN,
+    "training": _TRAIN,
+    "validation": _VALIDATION,
+    "valid": _VALIDATION,
+    "val": _VALIDATION,
+    "test": _TEST,
+    "testing": _TEST,
+}
+_SIZE: Final = re.compile(r"([1-9]\d{0,3})(?:x([1-9]\d{0,3}))?")
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """An archive that was looked through.
+    """An archive that was read.
 
     Attributes:
-        arrays: ``images`` and ``labels``, and ``validation_images`` and ``validation_labels`` if the archive has such
-            a part; images have the shape (count, rows, columns), in bytes.
+        arrays: ``images`` and ``labels``, and the same with ``validation_`` and ``test_`` before them if the archive
+            has such parts; images are bytes of the shape (count, rows, columns), in colour (count, rows, columns, 3).
         class_names: in the order of the labels.
+        report: what was decided, and what was left out.
     """
 
     arrays: Mapping[str, ArrayStream]
     class_names: tuple[str, ...]
+    report: Mapping[str, Any]
 
 
 def is_npz(path: Path) -> bool:
@@ -92,13 +78,6 @@ def is_npz(path: Path) -> bool:
         if len(head) < 30 or not head.startswith(b"PK\x03\x04"):
             return False
         return file.read(int.from_bytes(head[26:28], "little")).endswith(b".npy")
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a file begins like a zip, gzip or tar file."""
-    with path.open("rb") as file:
-        head = file.read(512)
-    return head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b")) or head[257:262] == b"ustar"
 
 
 def parse_size(text: str) -> Size:
@@ -115,172 +94,178 @@ def parse_size(text: str) -> Size:
 
 
 @contextmanager
-def open_photos(path: Path, *, size: Size | None, max_bytes: int) -> Iterator[Photos]:
-    """The images of an archive, for reading piece by piece.
+def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: int, max_side: int) -> Iterator[Photos]:
+    """The images of an archive, decoded.
 
     Args:
-        size: scale every image to cover this size and cut off what juts out, evenly. Without it all must have one size.
+        folder: for a temporary file, which has no name and is gone with this block.
         max_bytes: what all pixels together may take.
+        max_side: images that are larger are decoded only if they are scaled.
 
     Raises:
-        DatasetBroken: also while the arrays are read.
+        DatasetBroken
+        OSError: ``folder`` cannot be written.
     """
-    try:
-        found = _look_through(path)
-        width, height = size if size is not None else _common_size(path, found)
-        if len(found) * width * height > max_bytes:
-            detail = f"{len(found):,} images of {width} x {height} pixels take more than {max_bytes:,} bytes"
-            raise DatasetBroken(path, f"{detail}; give a smaller size")
-        names = _sorted({item.label for item in found.values()})
+    with archives.reading(path):
+        names = _names(path)
+    _classes(path, names)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        spool = _Spool(path, file, options, len(names), max_bytes=max_bytes, max_side=max_side)
+        try:
+            with archives.reading(path):
+                for member in _images(path):
+                    spool.add(member)
+        except _NotWritten as error:
+            raise error.error from None
+        if spool.faults and options.on_bad is OnBad.ERROR:
+            raise DatasetBroken(path, _named(spool.faults))
+        if not spool.records and spool.faults:
+            raise DatasetBroken(path, f"has no image that can be read: {_named(spool.faults)}")
+        width, height = spool.size()
+        found = _classes(path, list(spool.records))
+        is_colour = options.channels is Channels.COLOUR or spool.coloured_by is not None
+        shape = (height, width, 3) if is_colour else (height, width)
+        labels = _sorted({label for _, label in found.values()})
         arrays: dict[str, ArrayStream] = {}
-        for part, prefix in (("train", ""), ("validation", "validation_")):
-            chosen = {name: item for name, item in found.items() if item.part == part}
+        for part, prefix in ((_TRAIN, ""), (_VALIDATION, "validation_"), (_TEST, "test_")):
+            chosen = [name for name, place in found.items() if place[0] == part]
             if not chosen:
                 continue
-            labels = bytes(names.index(item.label) for item in chosen.values())
-            pixels = _Pixels(path, chosen, (width, height))
-            shape = (len(chosen), height, width)
-            arrays[f"{prefix}images"] = ArrayStream(path, pixels, np.dtype(np.uint8), shape)
-            arrays[f"{prefix}labels"] = ArrayStream(path, io.BytesIO(labels), np.dtype(np.uint8), shape[:1])
-        yield Photos(arrays, tuple(names))
-    except DatasetBroken:
-        raise
-    except _ARCHIVE_RAISES as error:
-        raise DatasetBroken(path, f"is a damaged archive ({str(error)[:200] or type(error).__name__})") from error
-    except OSError as error:
-        raise DatasetBroken(path, f"cannot be read ({error.strerror or error})") from error
+            values = bytes(labels.index(found[name][1]) for name in chosen)
+            pixels = _Pixels(file, [spool.records[name] for name in chosen], shape)
+            byte = np.dtype(np.uint8)
+            arrays[f"{prefix}images"] = ArrayStream(path, pixels, byte, (len(chosen), *shape))
+            arrays[f"{prefix}labels"] = ArrayStream(path, io.BytesIO(values), byte, (len(chosen),))
+        yield Photos(arrays, tuple(labels), _report(options, spool, is_colour=is_colour))
 
 
-def decode(file: IO[bytes], size: Size | None) -> Image.Image:
-    """An image upright, as grey levels: ``size`` is covered, and what juts out is cut off evenly.
-
-    Transparent parts are black, as in ``/predict``. Of an animation the first frame is taken.
+def _names(path: Path) -> list[str]:
+    """The images of an archive by their names alone.
 
     Raises:
-        UnreadableImage: it is none, damaged, or too large.
+        DatasetBroken: there are none, too many, or two of one name.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks about damaged metadata; pixels are limited here
-            with _opened(file) as image:
-                if size is not None:
-                    sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
-                    image.draft("RGB", size[::-1] if sideways else size)  # a JPEG is unpacked at a half or less
-                grey = _grey(ImageOps.exif_transpose(image))
-                return grey if size is None or grey.size == size else ImageOps.fit(grey, size, Image.Resampling.BOX)
-    except UnreadableImage:
-        raise
-    except _PILLOW_RAISES as error:
-        raise UnreadableImage("is damaged") from error
+    seen: dict[str, None] = {}
+    inner = ""
+    for member in archives.members(path):
+        if not _is_image(member.name):
+            inner = inner or (member.name if member.name.lower().endswith(archives.SUFFIXES) else "")
+            continue
+        archives.check_name(path, member.name)
+        if member.name in seen:
+            raise DatasetBroken(path, f"has two files {member.name[:200]}; remove one of them")
+        seen[member.name] = None
+        if len(seen) > MAX_FILES:
+            raise DatasetBroken(path, f"has more than {MAX_FILES:,} images; send fewer")
+    if not seen:
+        also = f"; it contains the archive {inner[:200]}: unpack that, and pack its folders" if inner else ""
+        raise DatasetBroken(path, f"contains no images; files ending in {', '.join(SUFFIXES)} are read{also}")
+    return list(seen)
 
 
-class UnreadableImage(ValueError):
-    """A file is no image that is read here; the message says why."""
+def _images(path: Path) -> Iterator[Member]:
+    return (member for member in archives.members(path) if _is_image(member.name))
+
+
+def _is_image(name: str) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+    return name.lower().endswith(SUFFIXES) and not hidden
+
+
+class _NotWritten(Exception):
+    """The temporary file cannot be written: no fault of the archive."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
-class _Photo:
-    part: str
-    label: str
-    size: Size
+class _Record:
+    """Where the pixels of one image are in the temporary file, and how many bytes each has."""
+
+    start: int
+    channels: int
 
 
-def _opened(file: IO[bytes]) -> Image.Image:
-    try:
-        image = Image.open(file, formats=[name for name in _FORMATS if name])
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableImage(f"has too many pixels; at most {MAX_IMAGE_PIXELS:,} are read") from error
-    except _PILLOW_RAISES as error:
-        raise UnreadableImage("is not a PNG, JPEG, WebP, BMP or GIF image") from error
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise UnreadableImage(
-            f"has too many pixels, {image.width} x {image.height}; at most {MAX_IMAGE_PIXELS:,} are read"
-        )
-    return image
+@dataclass(slots=True)
+class _Spool:
+    """Decodes the images of an archive into a temporary file; those that are grey take a byte a pixel there."""
 
+    path: Path
+    file: IO[bytes]
+    options: PhotoOptions
+    count: int
+    max_bytes: int = field(kw_only=True)
+    max_side: int = field(kw_only=True)
+    records: dict[str, _Record] = field(default_factory=dict)
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    coloured_by: str | None = None
+    """The first image with a saturated pixel, where that is looked for."""
+    _sizes: Counter[Size] = field(default_factory=Counter)
+    _done: int = 0
 
-def _upright_size(file: IO[bytes]) -> Size:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with _opened(file) as image:
-                turned = image.getexif().get(_ORIENTATION) in _SIDEWAYS
-                return (image.height, image.width) if turned else image.size
-    except _PILLOW_RAISES as error:
-        raise UnreadableImage(str(error) if isinstance(error, UnreadableImage) else "is damaged") from error
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # sixteen bits, which convert() would cut off instead of scaling
-        levels = np.asarray(image, np.float32) / 257
-        return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        below = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(below, image.convert("RGBA"))
-    return image.convert("L")
-
-
-def _look_through(path: Path) -> dict[str, _Photo]:
-    """All images by their place in the archive, with class and part. Broken ones are named, all at once."""
-    sizes: dict[str, Size] = {}
-    faults: list[str] = []
-    for name, file in _members(path):
+    def add(self, member: Member) -> None:
+        """Decode an image, or note why it cannot be; with several sizes and none to scale to, only sizes count."""
         try:
-            sizes[name] = _upright_size(file)
-        except UnreadableImage as error:
-            faults.append(f"{name} {error}")
-    if faults:
-        more = f", and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
-        raise DatasetBroken(path, f"has files that cannot be read: {'; '.join(faults[:_NAMED])}{more}; remove them")
-    if not sizes:
-        raise DatasetBroken(path, f"contains no images; files ending in {', '.join(SUFFIXES)} are read")
-    return {name: _Photo(part, label, sizes[name]) for name, (part, label) in _classes(path, list(sizes)).items()}
+            with member.read() as content, opened(content) as image:
+                size = upright_size(image)
+                self._sizes[size] += 1
+                if self.options.size is None and (len(self._sizes) > 1 or max(size) > self.max_side):
+                    self.records[member.name] = _Record(0, 0)
+                    return
+                self._check_room(self.options.size or size)
+                pixels = np.asarray(pixels_of(image, self.options.size, grey=self.options.channels is Channels.GREY))
+        except (UnreadableImage, UnreadableMember) as error:
+            self.faults.append((member.name, str(error)))
+            if len(self.faults) >= MAX_FAULTS and self.options.on_bad is OnBad.ERROR:
+                raise DatasetBroken(self.path, _named(self.faults)) from error
+            return
+        self._write(member.name, pixels)
 
+    def size(self) -> Size:
+        """The one size of the result.
 
-def _classes(path: Path, names: list[str]) -> dict[str, tuple[str, str]]:
-    """Part and class of each image, from its folders; folders that all have in common are not looked at."""
-    folders = {name: PurePosixPath(name).parts[:-1] for name in names}
-    while all(len(parts) > 1 for parts in folders.values()) and len({parts[0] for parts in folders.values()}) == 1:
-        folders = {name: parts[1:] for name, parts in folders.items()}
-    has_parts = all(len(parts) > 1 and parts[0].lower() in _PARTS for parts in folders.values())
-    outside = [name for name, parts in folders.items() if not parts]
-    if outside:
-        raise DatasetBroken(path, f"has images outside of class folders, such as {outside[0]}: make a folder per class")
-    found = {
-        name: (_PARTS[parts[0].lower()], parts[1]) if has_parts else ("train", parts[0])
-        for name, parts in folders.items()
-    }
-    trained = {label for part, label in found.values() if part == "train"}
-    if not trained:
-        raise DatasetBroken(path, "has no training images: only folders for validation")
-    if unknown := sorted({label for part, label in found.values() if part != "train"} - trained):
-        raise DatasetBroken(path, f"has the class {unknown[0]!r} for validation, but no training images of it")
-    if len(trained) < 2:
-        raise DatasetBroken(path, f"has one class folder, {next(iter(trained))!r}; a classifier needs at least two")
-    if len(trained) > MAX_CLASSES:
-        raise DatasetBroken(path, f"has {len(trained):,} class folders; at most {MAX_CLASSES} are allowed")
-    return found
+        Raises:
+            DatasetBroken: the images have several.
+        """
+        if self.options.size is not None:
+            return self.options.size
+        counts = self._sizes
+        if len(counts) > 1:
+            shown = ", ".join(f"{width}x{height} ({count:,})" for (width, height), count in counts.most_common(_NAMED))
+            more = ", …" if len(counts) > _NAMED else ""
+            detail = f"has images of {len(counts):,} sizes: {shown}{more}; give a size, such as 32"
+            raise DatasetBroken(self.path, detail)
+        return next(iter(counts))
 
+    def _check_room(self, size: Size) -> None:
+        if not self.records and self.count * size[0] * size[1] > self.max_bytes:
+            pixels = f"{self.count:,} images of {size[0]} x {size[1]} pixels"
+            raise DatasetBroken(self.path, f"{pixels} take more than {self.max_bytes:,} bytes; give a smaller size")
 
-def _common_size(path: Path, found: Mapping[str, _Photo]) -> Size:
-    counts = Counter(item.size for item in found.values())
-    if len(counts) > 1:
-        shown = ", ".join(f"{width}x{height} ({count:,})" for (width, height), count in counts.most_common(_NAMED))
-        more = ", …" if len(counts) > _NAMED else ""
-        raise DatasetBroken(path, f"has images of {len(counts):,} sizes: {shown}{more}; give a size, such as 32")
-    return next(iter(counts))
-
-
-def _sorted(names: set[str]) -> list[str]:
-    """Numbers by value, words by the alphabet."""
-    return sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name.casefold() + name))
+    def _write(self, name: str, pixels: Pixels) -> None:
+        if pixels.ndim == 3:
+            spread = int(np.max(pixels.max(axis=2) - pixels.min(axis=2)))
+            if not spread:
+                pixels = pixels[:, :, 0]
+            elif spread > SATURATED and self.coloured_by is None:
+                self.coloured_by = name
+        if self._done + pixels.size > self.max_bytes:
+            detail = f"the images take more than {self.max_bytes:,} bytes in colour"
+            raise DatasetBroken(self.path, f"{detail}; give a smaller size, or channels=1")
+        self.records[name] = _Record(self._done, 3 if pixels.ndim == 3 else 1)
+        try:
+            self._done += self.file.write(np.ascontiguousarray(pixels).data)
+        except OSError as error:
+            raise _NotWritten(error) from error
 
 
 class _Pixels:
-    """The pixels of some of an archive's images, in the archive's order, as bytes to read."""
+    """The pixels of some images out of the temporary file, as bytes to read."""
 
-    def __init__(self, path: Path, chosen: Mapping[str, _Photo], size: Size) -> None:
-        self._source = self._images(path, chosen, size)
+    def __init__(self, file: IO[bytes], records: Sequence[_Record], shape: Sequence[int]) -> None:
+        self._source = self._images(file, records, shape)
         self._left = memoryview(b"")
 
     def read(self, size: int, /) -> bytes:
@@ -291,63 +276,76 @@ class _Pixels:
         return data
 
     @staticmethod
-    def _images(path: Path, chosen: Mapping[str, _Photo], size: Size) -> Iterator[bytes]:
-        for name, file in _members(path):
-            if name in chosen:
-                try:
-                    yield decode(file, size).tobytes()
-                except UnreadableImage as error:
-                    raise DatasetBroken(path, f"{name} {error}; remove it") from error
+    def _images(file: IO[bytes], records: Sequence[_Record], shape: Sequence[int]) -> Iterator[bytes]:
+        rows, columns, *rest = shape
+        for record in records:
+            file.seek(record.start)
+            data = file.read(rows * columns * record.channels)
+            match record.channels, bool(rest):
+                case 1, True:
+                    yield np.repeat(np.frombuffer(data, np.uint8), 3).tobytes()
+                case 3, False:
+                    yield Image.frombuffer("RGB", (columns, rows), data, "raw", "RGB", 0, 1).convert("L").tobytes()
+                case _:
+                    yield data
 
 
-def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Names and contents of the image files, in the archive's order."""
-    with path.open("rb") as file:
-        head = file.read(4)
-        file.seek(0)
-        source = _of_zip(file) if head.startswith(b"PK") else _of_tar(file, is_packed=head.startswith(b"\x1f\x8b"))
-        seen: set[str] = set()
-        for name, size, content in source:
-            name = name.replace("\\", "/").removeprefix("./")
-            parts = PurePosixPath(name).parts
-            if not name.lower().endswith(SUFFIXES) or any(part.startswith((".", "__MACOSX")) for part in parts):
-                continue
-            if size > MAX_IMAGE_BYTES:
-                raise DatasetBroken(path, f"{name[:200]} has {size:,} bytes; at most {MAX_IMAGE_BYTES:,} are read")
-            if name in seen:
-                raise DatasetBroken(path, f"has two files {name[:200]}")
-            seen.add(name)
-            if len(seen) > MAX_FILES:
-                raise DatasetBroken(path, f"has more than {MAX_FILES:,} images")
-            yield name, content()
+def _named(faults: Sequence[tuple[str, str]]) -> str:
+    count = len(faults)
+    shown = "; ".join(f"{name[:200]} {reason}" for name, reason in faults[:_NAMED])
+    more = f"; and {count - _NAMED:,} more" if count > _NAMED else ""
+    files = "one file" if count == 1 else f"{count:,} files" if count < MAX_FAULTS else f"{count:,} files or more"
+    return f"has {files} that cannot be read: {shown}{more}; remove or replace them, or leave them out with on_bad=skip"
 
 
-def _of_zip(file: IO[bytes]) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
-    with zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
-            if not member.filename.endswith("/"):  # is_dir fails at an empty name
-                yield member.filename, member.file_size, partial(_of_member, archive, member)
+def _report(options: PhotoOptions, spool: _Spool, *, is_colour: bool) -> dict[str, Any]:
+    match options.channels:
+        case Channels.AUTO if spool.coloured_by is not None:
+            reason = f"{spool.coloured_by} has colours"
+        case Channels.AUTO:
+            reason = "no image has colours"
+        case _:
+            reason = "as given"
+    report: dict[str, Any] = {"channels": {"value": 3 if is_colour else 1, "reason": reason}}
+    if spool.faults:
+        files = [{"file": name[:200], "reason": reason} for name, reason in spool.faults[:_LISTED]]
+        report["left_out"] = {"count": len(spool.faults), "files": files}
+    return report
 
 
-def _of_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise zipfile.BadZipFile(f"{member.filename[:200]} is packed in a way that is not read; use deflate, or none")
-    return _whole(archive.open(member))
+def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Part and class of each image, from its folders; folders that all have in common are not looked at."""
+    folders = {name: PurePosixPath(name).parts[:-1] for name in names}
+    while all(len(parts) > 1 for parts in folders.values()) and len({parts[0] for parts in folders.values()}) == 1:
+        folders = {name: parts[1:] for name, parts in folders.items()}
+    has_parts = all(len(parts) > 1 and parts[0].lower() in _PARTS for parts in folders.values())
+    outside = [name for name, parts in folders.items() if not parts]
+    if outside:
+        raise DatasetBroken(path, f"has images outside of class folders, such as {outside[0]}: make a folder per class")
+    found = {
+        name: (_PARTS[parts[0].lower()], parts[1]) if has_parts else (_TRAIN, parts[0])
+        for name, parts in folders.items()
+    }
+    if _VALIDATION not in {part for part, _ in found.values()}:  # then test images are what is validated on
+        found = {name: (_VALIDATION if part == _TEST else part, label) for name, (part, label) in found.items()}
+    trained = {label for part, label in found.values() if part == _TRAIN}
+    if not trained:
+        raise DatasetBroken(path, "has no training images: only folders for validation; add a folder train")
+    for part in (_VALIDATION, _TEST):
+        if unknown := sorted({label for where, label in found.values() if where == part} - trained):
+            detail = f"has the class {unknown[0][:200]!r} for {part}, but no training images of it; add some"
+            raise DatasetBroken(path, detail)
+    if len(trained) < 2:
+        only = next(iter(trained))[:200]
+        raise DatasetBroken(path, f"has one class folder, {only!r}; a classifier needs at least two")
+    if len(trained) > MAX_CLASSES:
+        raise DatasetBroken(path, f"has {len(trained):,} class folders; at most {MAX_CLASSES} are allowed")
+    if long := next((label for label in trained if len(label) > MAX_CLASS_NAME), None):
+        detail = f"has a class folder with a name of {len(long):,} characters, {long[:40]!r}"
+        raise DatasetBroken(path, f"{detail}; at most {MAX_CLASS_NAME} are allowed: rename it")
+    return found
 
 
-def _of_tar(file: IO[bytes], *, is_packed: bool) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
-    source = cast("IO[bytes]", Gunzip(file)) if is_packed else file
-    with tarfile.open(fileobj=source, mode="r|") as archive:
-        for member in archive:
-            archive.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it; without this, all are kept
-            if member.isreg() and (content := archive.extractfile(member)) is not None:
-                yield member.name, member.size, partial(_whole, content)
-
-
-def _whole(content: IO[bytes]) -> IO[bytes]:
-    """A file that can be read back and forth, as Pillow wants it."""
-    with content:
-        data = content.read(MAX_IMAGE_BYTES + 1)
-    if len(data) > MAX_IMAGE_BYTES:
-        raise zipfile.BadZipFile("a file unpacks to more than its directory says")
-    return io.BytesIO(data)
+def _sorted(names: set[str]) -> list[str]:
+    """Numbers by value, words by the alphabet."""
+    return sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name.casefold() + name))

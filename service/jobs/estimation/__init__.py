@@ -1,1 +1,1 @@
-"""What a job will cost, from finished jobs and from measurements of the machines."""
+"""Cost estimates of jobs, from finished jobs and from calibrations of the machines."""

@@ -1,4 +1,4 @@
-"""How fast machines compute, as measured by their workers; estimates of training time use it."""
+"""Calibrations: the speed of machines as measured by their workers, for estimates of training time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.storage.database import Database, now_ms
 from service.storage.tables import Calibration, Worker
 
 FRESH_MS: Final = 3600 * 1000
-"""A machine measured within this time is not measured again."""
+"""A machine is measured again once its calibration is older than this."""
 EXPIRY_MS: Final = 90 * 24 * 3600 * 1000
 
 
@@ -24,7 +24,7 @@ def is_fresh(database: Database, host: str) -> bool:
 
 
 def store(database: Database, host: str, factors: Mapping[str, float]) -> None:
-    """Store the factors of a machine, and delete those of machines not measured for long."""
+    """Store the factors of a machine, and delete expired ones of other machines."""
     values = {"factors": dict(factors), "measured_ms": now_ms()}
     insert = database.insert(Calibration).values(host=host, **values)
     with database.write() as session:
@@ -33,7 +33,7 @@ def store(database: Database, host: str, factors: Mapping[str, float]) -> None:
 
 
 def factors(session: Session) -> dict[str, float] | None:
-    """The factors of the machine that would probably train: one with a worker, else the last one measured."""
+    """The factors of the machine that will probably train: the latest one with a worker, or the latest of all."""
     living = Calibration.host.in_(select(Worker.host))
     row = session.scalars(select(Calibration).order_by(living.desc(), Calibration.measured_ms.desc()).limit(1)).first()
     return dict(row.factors) if row is not None else None

@@ -1,4 +1,4 @@
-"""Estimate what a training costs: parameters, bytes and seconds."""
+"""Estimate the cost of a training: parameters, bytes and seconds."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from service.states import DatasetKind, Status
 from service.storage.tables import Epoch, Job, Upload
 
 _MAX_CONSIDERED_JOBS: Final = 30
-"""How many of the latest finished jobs of the kind are considered."""
+"""Maximum number of the latest finished jobs of the kind to consider."""
 _MAX_SIMILAR_JOBS: Final = 10
-"""How many similar jobs count at most."""
+"""Maximum number of similar jobs in an estimate."""
 _MIN_OVERLAP: Final = 0.85
 """Two trainings are similar if at least this share of their time goes into the same kinds of work."""
 _DEFAULT_SIDE: Final = 28
-"""Rows and columns of the images of a finished job, where its dataset is not an upload."""
+"""Rows and columns of the images of a finished job whose dataset is not an upload."""
 _CALIBRATION_RANGE: Final = (0.65, 1.6)
 """Range of an estimate from a calibration alone, on an idle machine."""
 _SINGLE_JOB_MARGIN: Final = 0.6
-"""How far the range extends beyond one similar job; for n jobs, 1 / sqrt(n) of that."""
+"""Relative margin of the range around a single similar job; for n jobs, 1 / sqrt(n) of it."""
 _MAX_WALL_TO_EPOCHS: Final = 1.5
-"""A job's time counts up to this multiple of its epochs' time: the rest is waiting, such as for a download."""
+"""Maximum ratio of a job's time to the time of its epochs; the rest counts as waiting, for example for a download."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """How long a training will take. Nine of ten should lie between ``low_s`` and ``high_s``."""
+    """The duration of a training. Nine of ten trainings should lie between ``low_s`` and ``high_s``."""
 
     seconds: float
     low_s: float
@@ -70,8 +70,8 @@ class TrainingCost:
 
 @dataclass(frozen=True, slots=True)
 class _Finished:
-    """A succeeded job: the expected time by kind of work, the elapsed time, and the processor time, which it would have
-    taken on an idle machine."""
+    """A succeeded job: the expected time by kind of work, the elapsed time, and the CPU time, which is what it would
+    have taken on an idle machine."""
 
     expected: Mapping[str, float]
     took_s: float
@@ -79,7 +79,7 @@ class _Finished:
 
 
 def plan(session: Session, spec: Spec, shape: Shape, *, owner: str | None = None) -> TrainingCost:
-    """Estimate what a validated spec costs.
+    """Estimate the cost of a validated spec.
 
     Args:
         owner: use only this owner's jobs; ``None``: all.
@@ -108,7 +108,7 @@ def _estimate(session: Session, spec: Spec, shape: Shape, owner: str | None) -> 
         return _rounded(seconds * low, seconds * middle, seconds * high, f"{count} similar job{'s'[: count > 1]}")
     if factors is None:
         return None
-    # A busy machine may be idle by then, or busier: contention widens the range.
+    # The machine may be idler or busier when the job runs, so contention widens the range.
     contention = factors.get(work.CONTENTION, 1.0)
     low, high = seconds * _CALIBRATION_RANGE[0], seconds * contention * _CALIBRATION_RANGE[1] * math.sqrt(contention)
     return _rounded(low, seconds * contention, high, "calibration")
@@ -128,7 +128,7 @@ def _rounded(low: float, middle: float, high: float, basis: str) -> Estimate:
 
 
 def _finished(session: Session, spec: Spec, factors: Mapping[str, float], owner: str | None) -> list[_Finished]:
-    """The latest jobs of the kind that succeeded from their first epoch on in one attempt."""
+    """The latest succeeded jobs of the kind that are no forks and needed one attempt."""
     recent = (
         select(Job.id)
         .where(Job.status == Status.SUCCEEDED, Job.kind == spec.kind, Job.start_epoch == 0, Job.attempt == 1)
@@ -159,14 +159,18 @@ def _finished(session: Session, spec: Spec, factors: Mapping[str, float], owner:
 
 
 def _work_of(job: Job, upload: Upload | None) -> work.Work:
-    rows, columns = (upload.image_rows, upload.image_columns) if upload is not None else (_DEFAULT_SIDE, _DEFAULT_SIDE)
+    picture = (_DEFAULT_SIDE, _DEFAULT_SIDE, 1)
     if upload is not None and upload.kind == DatasetKind.TABLE:
-        rows, columns = 1, features_of(upload.columns or [])
-    return _counted(canonical(job.resolved), job.epoch, job.steps, rows, columns)
+        picture = (1, features_of(upload.columns or []), 1)
+    elif upload is not None:
+        picture = (upload.image_rows, upload.image_columns, upload.image_channels)
+    return _counted(canonical(job.resolved), job.epoch, job.steps, picture)
 
 
 @functools.lru_cache(maxsize=256)
-def _counted(resolved: str, epochs: int, steps: int, rows: int, columns: int) -> work.Work:
+def _counted(resolved: str, epochs: int, steps: int, picture: tuple[int, int, int]) -> work.Work:
     spec = read_resolved(json.loads(resolved))
     images = steps * spec.batch_size // max(1, epochs)
-    return work.count(spec, Shape(rows=rows, columns=columns, classes=0, train_count=images), epochs=epochs)
+    rows, columns, channels = picture
+    shape = Shape(rows=rows, columns=columns, channels=channels, classes=0, train_count=images)
+    return work.count(spec, shape, epochs=epochs)

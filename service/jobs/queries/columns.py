@@ -1,10 +1,10 @@
-"""What a list can show of each job, by name: facts of the job, any setting of its spec, any metric last or best.
+"""The columns of job lists, by name:
 
-- a fact: ``preset``, ``duration``, ``parent``, ... (``FACTS`` has all);
+- a fact: ``preset``, ``duration``, ``parent``, ... (all are in ``FACTS``);
 - a setting: a dotted path or a JSON pointer into the resolved spec, ``optimizer.learning_rate``, ``/layers/0/units``;
-- a metric: ``val_accuracy`` of the last epoch, ``best:val_accuracy`` by its goal, ``min:`` or ``max:`` without one.
+- a metric: ``val_accuracy`` of the last epoch, or its ``best:val_accuracy``; without a direction, ``min:`` or ``max:``.
 
-A name is known or not whatever jobs there are: an address that a person shares does not break when jobs are deleted.
+The set of names does not depend on the stored jobs, so a shared URL stays valid when jobs are deleted.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from service.storage.tables import Job
 
 MAX_COLUMNS: Final = 50
 _LIKELY: Final = 60
-"""Of 100: how alike a known name must be to be suggested."""
+"""Minimum similarity, of 100, of a name to be suggested."""
 _METRIC: Final = re.compile(r"(?:(last|best|min|max):)?([a-z][a-z0-9_]*(?:/[A-Za-z0-9_.]{1,60})?)")
 _NOT_SETTINGS: Final = {"kind", "preset", "name", "tags", "priority", "seed", "epochs"}
-"""Fields of a spec that are facts of the job by the same name."""
+"""Fields of a spec with a fact of the same name."""
 
 Json = Any
 
 
 class Type(StrEnum):
-    """What kind of value a column has, and so how to write it."""
+    """The type of a column's values, which determines their format."""
 
     TEXT = "text"
     NUMBER = "number"
@@ -43,7 +43,7 @@ class Type(StrEnum):
     SECONDS = "seconds"
     BYTES = "bytes"
     TIME = "time"
-    """Milliseconds since 1970 here; RFC 3339 in answers."""
+    """Milliseconds since 1970 here; RFC 3339 in responses."""
     FLAG = "flag"
     JOB = "job"
     """A job's id."""
@@ -61,7 +61,7 @@ class UnknownColumn(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One thing that a list can show of each job."""
+    """A column of job lists."""
 
     name: str
     label: str
@@ -69,14 +69,14 @@ class Column:
     type: Type
     value: Callable[[Job], Json]
     expression: ColumnElement[Any] | None = None
-    """The same in SQL, to sort by; ``None``: a list cannot be sorted by it."""
+    """The value in SQL, for sorting; ``None``: lists cannot be sorted by it."""
     metric: str | None = None
     """The metric's name, without ``best:``."""
     better: Literal["min", "max"] | None = None
-    """Which of several values is the best."""
+    """Whether lower or higher values are better."""
     percent: bool = False
     needs_spec: bool = False
-    """Whether ``value`` looks into the resolved spec."""
+    """Whether ``value`` reads the resolved spec."""
 
 
 def parse(name: str) -> Column:
@@ -97,13 +97,13 @@ def parse(name: str) -> Column:
 
 
 def occurring(specs: Sequence[Mapping[str, Any]], metrics: set[str]) -> list[tuple[Column, int | None]]:
-    """Every fact, and the settings and metrics that some jobs have.
+    """All facts, and the settings and metrics that occur in some jobs.
 
     Args:
-        specs: resolved specs, each different one once.
+        specs: distinct resolved specs.
 
     Returns:
-        Columns; with a setting, how many different values it has among the specs, counting its absence as one.
+        Columns; for a setting, also the number of distinct values among the specs, where absence counts as a value.
     """
     facts: list[tuple[Column, int | None]] = [(column, None) for column in FACTS.values()]
     shown: list[tuple[Column, int | None]] = []
@@ -132,7 +132,7 @@ def _place(order: Sequence[str], name: str) -> int:
 
 
 def _leaves(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
-    """Every value of a document that is no object, and no list of objects, with its dotted path."""
+    """All values of a document except objects and lists of objects, with dotted paths."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from _leaves(item, f"{path}.{name}" if path else name)
@@ -151,6 +151,7 @@ def _metric(name: str) -> Column | None:
     if match is None or match[2].partition("/")[0] not in METRICS:
         return None
     which, metric = match[1] or "last", match[2]
+    is_test = metric.startswith("test_")
     side: Literal["min", "max"] = "max" if which == "max" else "min"
     info = metric_info.describe(metric)
     by_goal = info.better
@@ -158,10 +159,10 @@ def _metric(name: str) -> Column | None:
         return Column(
             name=name,
             label=info.label,
-            description=f"{info.description} Last finished epoch.".strip(),
+            description=info.description if is_test else f"{info.description} Last finished epoch.".strip(),
             type=Type.METRIC,
-            value=lambda job: job.metrics.get(metric),
-            expression=Job.metrics[metric].as_float(),
+            value=lambda job: (job.test_scores or {} if is_test else job.metrics).get(metric),
+            expression=(Job.test_scores if is_test else Job.metrics)[metric].as_float(),
             metric=metric,
             better=by_goal,
             percent=info.percent,
@@ -245,7 +246,7 @@ def _specs() -> tuple[dict[str, Any], ...]:
 
 @functools.lru_cache(maxsize=1000)
 def _schemas_at(parts: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
-    """What the schema says of a setting: one or several variants, none where no spec can have it."""
+    """The schemas of a setting: one for each variant; none if no spec can have it."""
     found: list[dict[str, Any]] = []
     for spec in _specs():
         level = [spec]
@@ -264,7 +265,7 @@ def _step(schema: dict[str, Any], part: str, root: dict[str, Any]) -> Iterator[d
 
 
 def _variants(schema: dict[str, Any], root: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The schemas that one may stand for, references followed."""
+    """The alternatives of a schema, with references resolved."""
     if "$ref" in schema:
         target = root["$defs"][schema["$ref"].rpartition("/")[2]]
         about = {"description": schema["description"]} if "description" in schema else {}
@@ -288,7 +289,7 @@ def _types(schema: dict[str, Any]) -> set[str]:
 
 @functools.lru_cache(maxsize=1)
 def _setting_names() -> tuple[str, ...]:
-    """All of them, of lists the first place only."""
+    """The names of all settings; of lists, only those of the first item."""
     names: dict[str, None] = {}
     for spec in _specs():
         for path in _paths(spec, spec):
@@ -394,4 +395,4 @@ FACTS: Final[dict[str, Column]] = dict(
         _fact("owner", Type.TEXT, lambda job: job.owner),
     ]
 )  # fmt: skip
-"""By name, in the order in which a person would look for them."""
+"""By name, in the order in which pages list them."""

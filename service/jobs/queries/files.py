@@ -1,4 +1,4 @@
-"""A job's files, page by page: a job that keeps every checkpoint has more than two files for each epoch."""
+"""The files of a job, in pages: with all checkpoints kept, a job has more than two files per epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
 
 MAX_CURSOR: Final = 100
-"""Characters of the longest cursor."""
+"""Maximum length of a cursor, in characters."""
 _MAX_EPOCH: Final = 2**31 - 1
 
 
@@ -29,17 +29,17 @@ class FilePage:
 
 @dataclass(frozen=True, slots=True)
 class FileTotals:
-    """How many files a job has of each kind, and how many bytes they take."""
+    """Number and size of a job's files, by kind."""
 
     counts: Mapping[ArtifactKind, int]
     sizes: Mapping[ArtifactKind, int]
 
     def count(self, kind: ArtifactKind | None = None) -> int:
-        """Files of one kind, or all."""
+        """Number of files of one kind, or of all."""
         return sum(self.counts.values()) if kind is None else self.counts[kind]
 
     def size_bytes(self, kind: ArtifactKind | None = None) -> int:
-        """Their bytes."""
+        """Size of the files of one kind, or of all."""
         return sum(self.sizes.values()) if kind is None else self.sizes[kind]
 
 
@@ -52,10 +52,10 @@ def page(
     cursor: str | None = None,
     newest_first: bool = False,
 ) -> FilePage:
-    """A page of a job's files, by kind and epoch; a cursor is a place among them, for both directions.
+    """A page of a job's files, sorted by kind and epoch; cursors work in both directions.
 
     Raises:
-        InvalidCursor: the cursor is not one of ours.
+        InvalidCursor: this service did not issue the cursor.
     """
     query = select(Artifact).where(Artifact.job_id == job_id)
     if kind is not None:
@@ -72,13 +72,13 @@ def page(
 
 
 def latest_epoch(session: Session, job_id: str, kind: ArtifactKind) -> int:
-    """The epoch of a job's newest file of this kind; 0: it has none."""
+    """The epoch of a job's newest file of this kind, or 0."""
     query = select(func.max(Artifact.epoch)).where(Artifact.job_id == job_id, Artifact.kind == kind)
     return session.scalar(query) or 0
 
 
 def totals(session: Session, job_id: str) -> FileTotals:
-    """All files of a job together."""
+    """The totals of all files of a job."""
     query = select(Artifact.kind, func.count(), func.sum(Artifact.size_bytes)).where(Artifact.job_id == job_id)
     counts, sizes = dict.fromkeys(ArtifactKind, 0), dict.fromkeys(ArtifactKind, 0)
     for kind, count, size in session.execute(query.group_by(Artifact.kind)):

@@ -1,4 +1,4 @@
-"""Lists of jobs: pages of them, how many there are, groups, and what can be shown of each."""
+"""Job lists: pages, counts, groups, and the available columns."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from service.states import Status
 from service.storage.tables import Job, JobTag
 
 LOOKED_AT: Final = 2000
-"""So many of the newest jobs say which settings and metrics occur."""
+"""Number of the newest jobs that determine which settings and metrics occur."""
 
 
 class GroupBy(StrEnum):
-    """What jobs are put together by."""
+    """The properties by which jobs can be grouped."""
 
     TAG = "tag"
     NAME = "name"
@@ -31,34 +31,35 @@ class GroupBy(StrEnum):
 
 
 Lacking = Literal["tag", "name", "note", "parent"]
-"""What jobs may be without."""
+"""Fields that jobs may lack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """Which jobs a list shows; ``None`` means any."""
+    """A filter for job lists; ``None`` means any."""
 
     status: Sequence[Status] | None = None
     kind: str | None = None
     tags: Collection[str] = ()
-    """All of them."""
+    """The job has all of these tags."""
     text: str | None = None
-    """Part of a name, an id, a tag or a note, letters of any case."""
+    """Text that the name, id, note or a tag contains, case-insensitive."""
     name: str | None = None
-    """Exactly this one."""
+    """The exact name."""
     preset: str | None = None
     dataset: str | None = None
-    """A name: all of its versions; ``name@digits``: the one whose SHA-256 begins so."""
+    """A name: all of its versions; ``name@digits``: the version whose SHA-256 begins with these digits."""
     spec: str | None = None
     """The spec's hash."""
     parent: str | None = None
+    fold_group: str | None = None
     starred: bool | None = None
     without: Collection[Lacking] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a list. Of its jobs only what lists show is loaded."""
+    """A page of a job list. Columns that lists do not show are not loaded."""
 
     jobs: Sequence[Job]
     next_cursor: str | None
@@ -66,16 +67,16 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Jobs that have something in common."""
+    """Jobs with the same name, tag, preset, dataset or spec."""
 
     value: str | None
-    """What they have in common; ``None``: that they have no name, or no tag."""
+    """The common value; ``None``: no name or no tag."""
     count: int
     newest_ms: int
     example: str | None
-    """One of their names."""
+    """The name of one of the jobs."""
     best: dict[str, float | None]
-    """The best value of each column that was asked for and has one."""
+    """The best value of each requested column with a direction."""
 
 
 def find(
@@ -88,21 +89,21 @@ def find(
     cursor: str | None = None,
     specs: bool = False,
 ) -> Page:
-    """A page of jobs, stable while new ones arrive: the cursor is a place in the order, not a count.
+    """A page of jobs. The cursor is a position in the order, not an offset, so pages are stable while jobs are added.
 
     Args:
-        sort: as ``SortOrder`` has it.
-        specs: load the resolved specs too.
+        sort: as for ``SortOrder``.
+        specs: also load the resolved specs.
 
     Raises:
-        InvalidCursor: the cursor is not one of ours, or was made for another order.
+        InvalidCursor: this service did not issue the cursor, or it belongs to another order.
         UnknownColumn: there is no such order.
     """
     order = SortOrder(sort)
     query = select(Job.id, order.value).where(*_conditions(wanted, owner))
     if cursor is not None:
         query = query.where(order.after(cursor))
-    # First the ids alone: where no index has the order, whole rows would be carried through the sort.
+    # Select only ids first: without an index for the order, the database would sort whole rows.
     places = session.execute(query.order_by(*order.columns).limit(limit + 1)).all()
     page = load(session, [job_id for job_id, _ in places[:limit]], specs=specs)
     if len(places) <= limit:
@@ -112,7 +113,7 @@ def find(
 
 
 def ids(session: Session, wanted: JobFilter, *, owner: str | None, sort: str, limit: int) -> Sequence[str]:
-    """The ids alone, in order.
+    """The ids of the first jobs in an order.
 
     Raises:
         UnknownColumn: there is no such order.
@@ -122,8 +123,8 @@ def ids(session: Session, wanted: JobFilter, *, owner: str | None, sort: str, li
 
 
 def load(session: Session, job_ids: Sequence[str], *, specs: bool) -> list[Job]:
-    """These jobs in this order, without those that were deleted meanwhile."""
-    # What lists do not show is not read: specs are most of a row.
+    """The jobs with these ids, in the same order, without deleted ones."""
+    # Defer the columns that lists do not show: specs are most of a row.
     unread = [Job.spec, Job.provenance, *(() if specs else (Job.resolved,))]
     query = select(Job).where(Job.id.in_(job_ids)).options(*(defer(column, raiseload=True) for column in unread))
     found = {job.id: job for job in session.scalars(query)}
@@ -131,13 +132,13 @@ def load(session: Session, job_ids: Sequence[str], *, specs: bool) -> list[Job]:
 
 
 def counts(session: Session, wanted: JobFilter, *, owner: str | None = None) -> dict[Status, int]:
-    """How many of the jobs are in each state; which states are wanted makes no difference."""
+    """The number of jobs in each state; the filter's own ``status`` is ignored."""
     query = select(Job.status, func.count()).where(*_conditions(wanted, owner, by_status=False)).group_by(Job.status)
     return {Status(status): count for status, count in session.execute(query)}
 
 
 def titles(session: Session, jobs: Sequence[Job], *, owner: str | None = None) -> dict[str, str]:
-    """What to call the parents of these jobs, those of them that are still there."""
+    """Display names of the parents of these jobs, except deleted ones."""
     wanted = {job.parent_id for job in jobs if job.parent_id is not None}
     if not wanted:
         return {}
@@ -146,7 +147,7 @@ def titles(session: Session, jobs: Sequence[Job], *, owner: str | None = None) -
 
 
 def title(job_id: str, name: str | None, kind: str) -> str:
-    """What to call a job that may have no name."""
+    """The display name of a job, which may have no name."""
     return name or f"{kind} {job_id[-6:].lower()}"
 
 
@@ -159,12 +160,12 @@ def groups(
     owner: str | None = None,
     limit: int = 100,
 ) -> tuple[list[Group], bool]:
-    """The jobs in groups, the one with the newest job first, and whether there are more than ``limit`` groups.
+    """Groups of jobs, sorted by their newest job, and whether there are more than ``limit``.
 
     A job with several tags is in several groups.
     """
     measured = [column for column in columns if column.better is not None and column.expression is not None]
-    # Inner and outer query, since PostgreSQL does not see that an expression with parameters is the same twice.
+    # A subquery, since PostgreSQL does not recognize two equal expressions with parameters as the same.
     values = [column.expression.label(f"m{at}") for at, column in enumerate(measured) if column.expression is not None]
     inner = select(_GROUP_KEYS[by].label("key"), Job.name, Job.created_ms, *values).where(*_conditions(wanted, owner))
     if by is GroupBy.TAG:
@@ -186,12 +187,13 @@ def groups(
 
 
 def columns_of(session: Session, wanted: JobFilter, *, owner: str | None = None) -> list[tuple[Column, int | None]]:
-    """Every fact, and the settings and metrics that occur among the newest of the jobs; as ``columns.occurring``."""
+    """All facts, and the settings and metrics that occur among the newest jobs; see ``columns.occurring``."""
     newest = select(Job.id).where(*_conditions(wanted, owner)).order_by(Job.created_ms.desc(), Job.id.desc())
     some = newest.limit(LOOKED_AT).subquery()
     distinct = select(func.min(Job.id)).join(some, some.c.id == Job.id).group_by(Job.spec_hash)
     specs = session.scalars(select(Job.resolved).where(Job.id.in_(distinct))).all()
-    metrics = session.scalars(select(Job.metrics).join(some, some.c.id == Job.id)).all()
+    measured = session.execute(select(Job.metrics, Job.test_scores).join(some, some.c.id == Job.id)).all()
+    metrics = [found for pair in measured for found in pair if found is not None]
     different = {json.dumps(spec, sort_keys=True): spec for spec in specs}
     return occurring(list(different.values()), {name for found in metrics for name in found})
 
@@ -213,7 +215,7 @@ def _owned(owner: str | None) -> Iterator[ColumnElement[bool]]:
 def _conditions(wanted: JobFilter, owner: str | None, *, by_status: bool = True) -> Iterator[ColumnElement[bool]]:
     yield from _owned(owner)
     if by_status and wanted.status is not None:
-        # For one, an index has the order; for SQLite, a set of one is not one.
+        # For one state, an index has the order; SQLite uses it only with an equality.
         one = len(wanted.status) == 1
         yield Job.status == wanted.status[0] if one else Job.status.in_(wanted.status)
     if wanted.kind is not None:
@@ -230,6 +232,8 @@ def _conditions(wanted: JobFilter, owner: str | None, *, by_status: bool = True)
         yield Job.spec_hash == wanted.spec
     if wanted.parent is not None:
         yield Job.parent_id == wanted.parent
+    if wanted.fold_group is not None:
+        yield Job.fold_group == wanted.fold_group
     if wanted.starred is not None:
         yield Job.starred.is_(wanted.starred)
     if wanted.text:
@@ -245,7 +249,7 @@ def _conditions(wanted: JobFilter, owner: str | None, *, by_status: bool = True)
 def _trained_on(dataset: str) -> Iterator[ColumnElement[bool]]:
     """All versions of a dataset or, with ``name@digits``, the one version, however the job's spec names it."""
     plain, at, digits = dataset.partition("@")
-    # One expression, and no LIKE, which ignores case on SQLite: a row's JSON is read once, as for an equality.
+    # A single expression, so that a row's JSON is read once; LIKE would ignore case in SQLite.
     named = _GROUP_KEYS[GroupBy.DATASET].concat("@")
     yield func.substr(named, 1, len(plain) + 1) == f"{plain}@"
     if at:

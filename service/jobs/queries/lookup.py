@@ -16,10 +16,10 @@ def get(session: Session, job_id: str, *, owner: str | None = None) -> Job:
     """One job.
 
     Args:
-        owner: show only this owner's jobs; ``None`` shows all.
+        owner: only if it belongs to this owner; ``None``: any.
 
     Raises:
-        JobNotFound: there is none, or it is somebody else's.
+        JobNotFound: the job does not exist, or belongs to another owner.
     """
     job = session.scalar(owned(select(Job).where(Job.id == job_id), owner))
     if job is None:
@@ -39,7 +39,7 @@ def several(session: Session, job_ids: Collection[str], *, owner: str | None = N
 
 
 def existing(session: Session, job_ids: Collection[str], *, owner: str | None = None) -> set[str]:
-    """The ids among these that belong to jobs."""
+    """Those of the ids that jobs have."""
     query = select(Job.id).where(Job.id.in_(job_ids))
     return set(session.scalars(query if owner is None else query.where(Job.owner == owner)))
 
@@ -81,7 +81,7 @@ def checkpoint(session: Session, job: Job, which: str) -> Artifact:
     """The checkpoint named by ``best``, ``latest`` or the number of an epoch.
 
     Raises:
-        ArtifactNotFound: there is none, or not any more.
+        ArtifactNotFound: there is none, or it was removed.
     """
     return _of_epoch(session, job, ArtifactKind.CHECKPOINT, which)
 
@@ -119,7 +119,7 @@ def artifact_epochs(session: Session, job_ids: Collection[str], kind: ArtifactKi
 
 
 def paths(session: Session, job_ids: Collection[str]) -> dict[str, set[str]]:
-    """The paths of each job's files, for those of the jobs that exist."""
+    """The paths of the files of each job that exists."""
     found: dict[str, set[str]] = {
         job_id: set() for job_id in session.scalars(select(Job.id).where(Job.id.in_(job_ids)))
     }

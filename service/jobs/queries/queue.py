@@ -14,7 +14,7 @@ from service.storage.database import now_ms
 from service.storage.tables import Job
 
 CLAIM_ORDER: Final = (Job.priority.desc(), Job.queued_ms, Job.id)
-"""The order in which queued jobs are claimed; the index ``ix_jobs_waiting`` has it."""
+"""The order in which queued jobs are claimed, as in the index ``ix_jobs_waiting``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ def read(session: Session, *, owner: str | None = None, limit: int = 100) -> Que
     # Claims skip owners at their limit of running jobs, which positions ignore.
     queued = Job.status == Status.QUEUED
     total = session.scalar(select(func.count()).select_from(Job).where(queued)) or 0
-    # First only the ids, which an index has in this order: whole rows would be sorted otherwise.
+    # Select only ids first, which an index has in this order; otherwise the database would sort whole rows.
     if owner is None:
         ids = session.scalars(select(Job.id).where(queued).order_by(*CLAIM_ORDER).limit(limit)).all()
         places = dict(zip(ids, range(1, len(ids) + 1), strict=True))

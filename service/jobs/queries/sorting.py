@@ -1,7 +1,7 @@
-"""The orders in which jobs are listed, and the cursors that name a place in them.
+"""Sort orders of job lists, and cursors, which encode a position in an order.
 
-A place is what a job is sorted by, then its id, so that no two jobs share one. Jobs that lack what they are sorted by
-(no name, not started, no such metric) come last, in rising and in falling order.
+A position is the sort value of a job and its id, which makes it unique. Jobs without a sort value (no name, not
+started, no such metric) come last, in ascending and in descending order.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _BY_INTEREST: Final = (
     Status.CANCELLED,
 )
 _MOST_CHARACTERS: Final = 400
-"""More than any name has, its capitals made small."""
+"""Longer than any name in lower case."""
 
 MAX_CURSOR: Final = 2400
-"""Characters of the longest cursor: one with so long a name, four bytes a letter."""
+"""Maximum length of a cursor in characters, for a name of that length with four bytes per character."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """What a job may be sorted by."""
+    """A sort key."""
 
     value: ColumnElement[Any]
     type: type[int] | type[float] | type[str] = int
@@ -55,14 +55,14 @@ _KEYS: Final = {
     "epoch": _Key(Job.epoch.expression, may_lack=False),
 }
 SORTS: Final = tuple(sign + name for name in _KEYS for sign in ("", "-"))
-"""The orders by facts of a job that are no columns, or that an index has; besides, there is one for each column."""
+"""Orders besides those by column: by facts that are not columns, or that have an index."""
 _OF_TYPE: Final[dict[Type, type[int] | type[float] | type[str]]] = {
     Type.TEXT: str, Type.JOB: str, Type.NUMBER: float, Type.METRIC: float, Type.SECONDS: float, Type.BYTES: int,
 }  # fmt: skip
 
 
 def of_column(name: str) -> str | None:
-    """The order by a column, rising; ``None``: a list cannot be sorted by it."""
+    """The ascending order by a column; ``None``: lists cannot be sorted by it."""
     if name in _KEYS:
         return name
     if name == "progress":
@@ -80,10 +80,10 @@ def _key(name: str) -> _Key:
 
 
 class SortOrder:
-    """One order of jobs.
+    """A sort order of jobs.
 
     Args:
-        sort: what by, with ``-`` before it for falling: one of ``SORTS``, or a column's name.
+        sort: one of ``SORTS``, or the name of a column; with a leading ``-`` for descending order.
 
     Raises:
         UnknownColumn: there is no such order.
@@ -96,31 +96,31 @@ class SortOrder:
 
     @property
     def value(self) -> ColumnElement[Any]:
-        """What jobs are sorted by; ``cursor`` needs it of a page's last job."""
+        """The sort value in SQL; ``cursor`` needs that of a page's last job."""
         return self._key.value
 
     @property
     def columns(self) -> Sequence[ColumnElement[Any] | UnaryExpression[Any]]:
-        """What ``ORDER BY`` needs."""
+        """The expressions for ``ORDER BY``."""
         value = self._key.value
         both = (value.desc(), Job.id.desc()) if self._falls else (value.asc(), Job.id.asc())
         return (value.is_(None), *both) if self._key.may_lack else both
 
     def cursor(self, value: Any, job_id: str) -> str:
-        """The place of the job with this value and id."""
+        """The cursor of the job with this sort value and id."""
         return cursors.write([self._sort, value, job_id])
 
     def after(self, cursor: str) -> ColumnElement[bool]:
-        """Whether a job comes after a place.
+        """The condition that a job comes after a cursor.
 
         Raises:
-            InvalidCursor: the cursor is not one of ours, or was made for another order.
+            InvalidCursor: this service did not issue the cursor, or it belongs to another order.
         """
         value, last_id = self._read(cursor)
         key, before = self._key, Job.id < last_id if self._falls else Job.id > last_id
         if value is None:
             return and_(key.value.is_(None), before)
-        # As a row, so that both databases find the place in an index instead of reading up to it.
+        # Compare rows, so that both databases find the position in an index instead of scanning up to it.
         here = tuple_(key.value, Job.id)
         place = tuple_(literal(value, key.value.type), literal(last_id, Job.id.type))
         after = here < place if self._falls else here > place
@@ -133,7 +133,7 @@ class SortOrder:
         return value, job_id
 
     def _may_be(self, value: Any) -> bool:
-        """Whether a cursor's value could come from us, and would do no harm to a database."""
+        """Whether a cursor's value has the type of this order and is safe to pass to the database."""
         if value is None:
             return self._key.may_lack
         if self._key.type is str:

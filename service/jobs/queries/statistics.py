@@ -18,21 +18,21 @@ from service.storage.tables import Artifact, Event, Job, Worker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
-    """The present state."""
+    """The current state of the service."""
 
     jobs: Sequence[tuple[str, str, int]]
-    """Status, kind, how many."""
+    """Status, kind and count."""
     longest_wait_s: float
-    """How long the oldest queued job has waited; 0 where none is queued."""
+    """Waiting time of the oldest queued job; 0 if none is queued."""
     expired_lease_s: float
-    """How long ago the first lease of a running job expired; 0 where none did. The scheduler requeues such jobs."""
+    """Time since the oldest expired lease of a running job expired; 0 if none. The scheduler requeues such jobs."""
     workers: Sequence[Worker]
     clock_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happened:
-    """An event, with the attributes of its job by which it is counted."""
+    """An event, with the attributes of its job that metrics need."""
 
     type: str
     data: dict[str, Any]
@@ -60,7 +60,7 @@ def now(session: Session) -> Now:
 
 
 def happened(session: Session, after_ms: int, until_ms: int) -> Sequence[Happened]:
-    """The events of a short time, by the index on time."""
+    """The events of an interval, found by the index on time; keep it short."""
     query = (
         select(
             Event.type, Event.data, Event.created_ms, Job.kind, Job.created_ms, Job.started_ms, Job.peak_memory_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final, assert_never
 
+from service.models.exports.orders import NotExportable
 from service.models.exports.trained import PlacedLayer, TrainedModel, zeros_around
 from service.spec import schema
 from service.spec.schema import Activation
@@ -149,6 +150,14 @@ def _add(body: _Body, placed: PlacedLayer) -> None:
             body.chain(f".reshape(-1, {', '.join(map(str, layer.shape))})")
         case schema.Dropout():
             pass
+        case (
+            schema.Conv2DTranspose()
+            | schema.AvgPool2D()
+            | schema.GlobalAvgPool2D()
+            | schema.LayerNorm()
+            | schema.Residual()
+        ):
+            raise NotExportable(f"a layer {layer.type}")
         case _:
             assert_never(layer)
 
@@ -168,5 +177,7 @@ def _activate(body: _Body, layer: schema.Dense | schema.Conv2D | schema.BatchNor
         case Activation.SOFTMAX:
             body.set("np.exp(x - x.max(-1, keepdims=True))")
             body.set("x / x.sum(-1, keepdims=True)")
+        case Activation.GELU | Activation.SILU | Activation.ELU | Activation.SOFTPLUS:
+            raise NotExportable(f"the activation {layer.activation}")
         case _:
             assert_never(layer.activation)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from service.models.exports.onnx_nodes import Graph
 from service.models.exports.onnx_tables import ML_OPSET, columns_as_inputs, features
-from service.models.exports.orders import JobFacts
+from service.models.exports.orders import JobFacts, NotExportable
 from service.models.exports.trained import Array, PlacedLayer, Size, TrainedModel, zeros_around
 from service.spec import schema
 from service.spec.schema import Activation
@@ -152,6 +152,14 @@ def _layer(graph: Graph, x: str, placed: PlacedLayer) -> str:
             return graph.transposed(graph.shaped(x, placed.after), _TO_ONNX)
         case schema.Dropout():
             return x
+        case (
+            schema.Conv2DTranspose()
+            | schema.AvgPool2D()
+            | schema.GlobalAvgPool2D()
+            | schema.LayerNorm()
+            | schema.Residual()
+        ):
+            raise NotExportable(f"a layer {layer.type}")
         case _:
             assert_never(layer)
 
@@ -177,5 +185,7 @@ def _activated(graph: Graph, x: str, layer: schema.Dense | schema.Conv2D | schem
             return graph.add("LeakyRelu", x, alpha=layer.negative_slope)
         case Activation.SOFTMAX:
             return graph.add("Softmax", x, axis=1)
+        case Activation.GELU | Activation.SILU | Activation.ELU | Activation.SOFTPLUS:
+            raise NotExportable(f"the activation {layer.activation}")
         case _:
             assert_never(layer.activation)

@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 import numpy as np
 import safetensors.numpy
 
-from service.models.exports.orders import JobFacts
+from service.models.exports.orders import JobFacts, NotExportable
 from service.models.exports.torch_templates import CLASSIFIER, GENERATOR, READER, TABLE
 from service.models.exports.trained import Array, PlacedLayer, Size, TrainedModel, zeros_around
 from service.spec import schema
@@ -156,6 +156,14 @@ def _layer(placed: PlacedLayer) -> tuple[str | None, list[str]]:
             return None, [*_flat("x", placed.before), _to_torch(shaped)]
         case schema.Dropout():
             return f"nn.Dropout({layer.rate!r})", [f"x = {call}(x)"]
+        case (
+            schema.Conv2DTranspose()
+            | schema.AvgPool2D()
+            | schema.GlobalAvgPool2D()
+            | schema.LayerNorm()
+            | schema.Residual()
+        ):
+            raise NotExportable(f"a layer {layer.type}")
         case _:
             assert_never(layer)
 
@@ -174,5 +182,7 @@ def _activated(layer: schema.Dense | schema.Conv2D | schema.BatchNorm, x: str) -
             return f"F.leaky_relu({x}, {layer.negative_slope!r})"
         case Activation.SOFTMAX:
             return f"torch.softmax({x}, 1)"
+        case Activation.GELU | Activation.SILU | Activation.ELU | Activation.SOFTPLUS:
+            raise NotExportable(f"the activation {layer.activation}")
         case _:
             assert_never(layer.activation)

@@ -46,10 +46,12 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
 
 
 def data_bytes(shape: Shape) -> int:
-    """The training pictures; the engine makes floats of a batch at a time."""
-    if shape.kind is DatasetKind.TABLE:  # mapped as doubles, and what preprocessing makes of them
-        return (shape.train_count + shape.validation_count) * shape.pixels * (8 + 8)
-    return shape.train_count * shape.pixels
+    """The training examples, and what else the training reads; the engine makes floats of a batch at a time."""
+    pool = shape.train_count + shape.validation_count
+    copied = pool if shape.divided else 0
+    if shape.kind is DatasetKind.TABLE:  # doubles, and what preprocessing makes of them
+        return (2 * (pool + shape.test_count) + copied) * shape.pixels * 8
+    return (shape.train_count + shape.test_count + copied) * shape.pixels
 
 
 def activation_bytes(spec: Spec, shape: Shape) -> int:
@@ -66,31 +68,24 @@ def peak_bytes(spec: Spec, shape: Shape) -> int:
 def operations(spec: Spec, shape: Shape) -> float:
     """Floating-point operations of the whole run: two for each product, and twice as much backwards as forwards."""
     a_picture = sum(
-        6 * passes_per_sample(network) * placed.products
-        for network in _networks(spec, shape)
-        for placed in network.placed
+        6 * network.passes * placed.products for network in _networks(spec, shape) for placed in network.placed
     )
     return float(a_picture * shape.train_count * spec.epochs)
 
 
 def _networks(spec: Spec, shape: Shape) -> list[Network]:
-    return networks(spec, shape.rows, shape.columns)
+    return networks(spec, shape)
 
 
 def _item(spec: Spec) -> int:
     return 8 if spec.dtype is DType.FLOAT64 else 4
 
 
-def passes_per_sample(network: Network) -> int:
-    """How many pictures a network works on in one step, for each of the batch: a discriminator sees fakes too."""
-    return 2 if network.where.startswith("discriminator") else 1
-
-
 def _activations(spec: Spec, network: Network) -> int:
     if not network.placed:  # its first layer does not fit
         return 0
     made = [placed.outputs * (2 if isinstance(placed.layer, BatchNorm) else 1) for placed in network.placed]
-    numbers = passes_per_sample(network) * (math.prod(network.input_size) + sum(made))
+    numbers = math.ceil(network.passes) * (math.prod(network.input_size) + sum(made))
     row = max(placed.patches for placed in network.placed)
     largest = max(placed.outputs for placed in network.placed)
     evaluated = min(_EVALUATED, max(1, _EVALUATED_NUMBERS // largest))

@@ -7,52 +7,71 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, assert_never
 
 from service.errors import Fault
 from service.spec.schema import (
     MAX_OUTPUTS,
     MAX_SCALE,
+    AvgPool2D,
     BatchNorm,
     ClassifierSpec,
     Conv2D,
+    Conv2DTranspose,
     Dense,
     Dropout,
     Flatten,
     GanSpec,
+    GlobalAvgPool2D,
     Layer,
+    LayerNorm,
     MaxPool2D,
     Padding,
     Reshape,
+    Residual,
     Spec,
     Upsample2D,
 )
 from service.states import DatasetKind
 
 Size: TypeAlias = tuple[int, ...]
-
-_CHANNELS: Final = 1
-"""Pictures are grey."""
+_COLOUR: Final = 3
+"""Channels: red, green, blue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a spec must fit: the rows and columns of a dataset's pictures, its classes, its pictures."""
+    """What a spec must fit: the rows, columns and channels of a dataset's pictures, its classes, its pictures."""
 
     rows: int
     columns: int
+    channels: int = 1
+    """3: in colour."""
     kind: DatasetKind = DatasetKind.IMAGES
     """A table is one row of ``columns`` inputs."""
     classes: int
     train_count: int
     validation_count: int = 0
     """0 where it is not known."""
+    test_count: int = 0
+    divided: bool = False
+    """Whether training and validation are divided anew: then both are copied into memory."""
+
+    @property
+    def picture(self) -> Size:
+        """Rows, columns and channels of one picture."""
+        return self.rows, self.columns, self.channels
 
     @property
     def pixels(self) -> int:
-        """Of one picture."""
-        return self.rows * self.columns
+        """Numbers of one picture: a pixel in colour has three."""
+        return math.prod(self.picture)
+
+    @property
+    def described(self) -> str:
+        """The size of a picture in words."""
+        return f"{self.rows} x {self.columns}{' in colour' if self.channels == _COLOUR else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +84,7 @@ class LayerShape:
         statistics: further numbers that a checkpoint holds.
         products: multiplications of the forward pass.
         patches: numbers that a convolution copies side by side for one row of its output.
+        inside: numbers that layers inside of it make.
     """
 
     layer: Layer
@@ -73,11 +93,12 @@ class LayerShape:
     statistics: int = 0
     products: int = 0
     patches: int = 0
+    inside: int = 0
 
     @property
     def outputs(self) -> int:
-        """How many numbers come out."""
-        return math.prod(self.size)
+        """How many numbers come out, those of inner layers included."""
+        return math.prod(self.size) + self.inside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +110,7 @@ class Network:
         input_size: of what it is given.
         placed: its layers, up to one behind which nothing can be told.
         faults: where layers do not fit.
+        passes: how often it is passed forward and backward in a step, for each image of the batch.
     """
 
     where: str
@@ -96,28 +118,62 @@ class Network:
     input_size: Size
     placed: Sequence[LayerShape]
     faults: Sequence[Fault]
+    passes: float = 1.0
 
 
-def networks(spec: Spec, rows: int, columns: int) -> list[Network]:
-    """The networks of a spec for pictures of this size: one, or generator and discriminator."""
+_PENALTY_PASSES: Final = 3.0
+"""A penalty on a slope is a pass forward and backward, and one more backward through both."""
+
+
+def networks(spec: Spec, shape: Shape) -> list[Network]:
+    """The networks of a spec for such pictures: one, or generator and discriminator."""
     match spec:
         case ClassifierSpec():
-            return [_walk("layers", spec.layers, picture_size(spec.layers, rows, columns))]
+            return [_walk("layers", spec.layers, picture_size(spec.layers, shape.picture))]
         case GanSpec():
-            judged = spec.discriminator.layers
+            judge, made = spec.discriminator, generator_input(spec, shape.classes)
+            # It sees fakes and reals, each pack once.
+            penalties = _PENALTY_PASSES * ((judge.gradient_penalty > 0) + (judge.r1 > 0))
             return [
-                _walk("generator/layers", spec.generator.layers, (spec.latent.dim,)),
-                _walk("discriminator/layers", judged, picture_size(judged, rows, columns)),
+                _walk("generator/layers", spec.generator.layers, made),
+                replace(
+                    _walk("discriminator/layers", judge.layers, judged_size(spec, shape.picture, shape.classes)),
+                    passes=(2 + penalties) / judge.pack,
+                ),
             ]
         case _:
             assert_never(spec)
 
 
-def picture_size(layers: Sequence[Layer], rows: int, columns: int) -> Size:
-    """What a network that is given pictures sees: images where its first layer asks for them, else rows of pixels."""
+def generator_input(spec: GanSpec, classes: int) -> Size:
+    """What a generator is given: noise, of a conditional GAN with a number for each class."""
+    return (spec.latent.dim + (classes if spec.conditional else 0),)
+
+
+def judged_size(spec: GanSpec, picture: Sequence[int], classes: int) -> Size:
+    """What a discriminator sees: a picture, or several as its channels; of a conditional GAN with their classes."""
+    judge = spec.discriminator
+    size = picture_size(judge.layers, picture)
+    more = classes if spec.conditional else 0
+    return (*size[:-1], judge.pack * (size[-1] + more))
+
+
+def picture_size(layers: Sequence[Layer], picture: Sequence[int]) -> Size:
+    """What a network that is given pictures sees: images where its first layer asks for them, else rows of pixels.
+
+    Args:
+        picture: (rows, columns), or (rows, columns, channels).
+    """
+    rows, columns, channels = (*picture, 1)[:3]
     first = next((layer for layer in layers if not isinstance(layer, Dropout)), None)
-    images = isinstance(first, Conv2D | MaxPool2D | Upsample2D)
-    return (rows, columns, _CHANNELS) if images else (rows * columns,)
+    if isinstance(first, Residual):
+        return picture_size(first.layers, picture)
+    images = isinstance(first, _FOR_IMAGES)
+    return (rows, columns, channels) if images else (rows * columns * channels,)
+
+
+_FOR_IMAGES: Final = (Conv2D, Conv2DTranspose, MaxPool2D, AvgPool2D, GlobalAvgPool2D, Upsample2D)
+"""Layers that take nothing but images."""
 
 
 def shown(size: Size) -> str:
@@ -133,10 +189,12 @@ def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
     for number, layer in enumerate(layers):
         pointer = f"#/{where}/{number}"
         faults += _shape_errors(layer, size, pointer)
-        if isinstance(layer, Conv2D | MaxPool2D | Upsample2D) and len(size) != 3:
+        if isinstance(layer, _FOR_IMAGES) and len(size) != 3:
+            break
+        if isinstance(layer, Residual) and faults:
             break
         found = _place(layer, size)
-        if found.outputs > MAX_OUTPUTS:
+        if math.prod(found.size) > MAX_OUTPUTS:
             detail = (
                 f"makes {shown(found.size)}, more than {MAX_OUTPUTS:,} numbers; use smaller images or a smaller layer"
             )
@@ -149,6 +207,8 @@ def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
 
 def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
     """Why a layer cannot take inputs of this size."""
+    if isinstance(layer, Residual):
+        return _residual_errors(layer, size, pointer)
     field, detail, suggestion = "", "", None
     match layer:
         case Dense():
@@ -157,7 +217,9 @@ def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
                     f'takes rows of numbers, but its input is {shown(size)}; insert {{"type": "flatten"}} before it'
                 )
                 suggestion = "flatten"
-        case Conv2D() | MaxPool2D() | Upsample2D() if len(size) != 3:
+        case Conv2D() | Conv2DTranspose() | MaxPool2D() | AvgPool2D() | GlobalAvgPool2D() | Upsample2D() if (
+            len(size) != 3
+        ):
             detail = (
                 f"takes images, but its input is {shown(size)}; insert a reshape layer before it, or remove flatten"
             )
@@ -167,7 +229,12 @@ def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
             if layer.kernel > smaller:
                 detail = f"must be at most {smaller} for {shown(size)}; it is {layer.kernel}"
                 field, suggestion = "/kernel", str(smaller)
-        case MaxPool2D():
+        case Conv2DTranspose():
+            smaller = min(size[:2])
+            if layer.padding is Padding.SAME and layer.kernel > smaller * layer.stride:
+                detail = f"must be at most {smaller * layer.stride} for {shown(size)}; it is {layer.kernel}"
+                field, suggestion = "/kernel", str(smaller * layer.stride)
+        case MaxPool2D() | AvgPool2D():
             if size[0] % layer.size or size[1] % layer.size:
                 fitting = [str(n) for n in range(2, MAX_SCALE + 1) if not (size[0] % n or size[1] % n)]
                 offer = f"; use {' or '.join(fitting)}" if fitting else "; change the size of the image before it"
@@ -180,11 +247,19 @@ def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
                     "/shape",
                     f"must have {given:,} numbers, as many as its input ({shown(size)}); it has {wanted:,}",
                 )
-        case Dropout() | Upsample2D() | BatchNorm() | Flatten():
+        case Dropout() | Upsample2D() | GlobalAvgPool2D() | BatchNorm() | LayerNorm() | Flatten():
             pass
         case _:
             assert_never(layer)
     return [Fault(pointer=pointer + field, detail=detail, code="wrong_shape", suggestion=suggestion)] if detail else []
+
+
+def _residual_errors(layer: Residual, size: Size, pointer: str) -> list[Fault]:
+    inner = _walk(f"{pointer.removeprefix('#/')}/layers", layer.layers, size)
+    if inner.faults or inner.placed[-1].size == size:
+        return list(inner.faults)
+    detail = f"must give back {shown(size)}, what the residual layer is given; they give {shown(inner.placed[-1].size)}"
+    return [Fault(pointer=f"{pointer}/layers", detail=detail, code="wrong_shape")]
 
 
 def _place(layer: Layer, size: Size) -> LayerShape:
@@ -203,7 +278,32 @@ def _place(layer: Layer, size: Size) -> LayerShape:
                 products=rows * columns * patch * layer.filters,
                 patches=columns * patch,
             )
-        case MaxPool2D():
+        case Conv2DTranspose():
+            rows, columns = (_enlarged(side, layer) for side in size[:2])
+            patch = layer.kernel**2 * layer.filters
+            return LayerShape(
+                layer=layer,
+                size=(rows, columns, layer.filters),
+                weights=patch * channels + layer.filters,
+                products=size[0] * size[1] * patch * channels,
+                patches=size[1] * patch,
+            )
+        case Residual():
+            inner = _walk("", layer.layers, size).placed
+            return LayerShape(
+                layer=layer,
+                size=size,
+                weights=sum(one.weights for one in inner),
+                statistics=sum(one.statistics for one in inner),
+                products=sum(one.products for one in inner),
+                patches=max((one.patches for one in inner), default=0),
+                inside=sum(one.outputs for one in inner),
+            )
+        case GlobalAvgPool2D():
+            return LayerShape(layer=layer, size=(channels,))
+        case LayerNorm():
+            return LayerShape(layer=layer, size=size, weights=2 * channels, inside=3 * numbers)
+        case MaxPool2D() | AvgPool2D():
             return LayerShape(
                 layer=layer, size=(max(size[0] // layer.size, 1), max(size[1] // layer.size, 1), channels)
             )
@@ -219,6 +319,11 @@ def _place(layer: Layer, size: Size) -> LayerShape:
             return LayerShape(layer=layer, size=size)
         case _:
             assert_never(layer)
+
+
+def _enlarged(side: int, layer: Conv2DTranspose) -> int:
+    """The pixels that a transposed convolution makes along a side."""
+    return side * layer.stride if layer.padding is Padding.SAME else (side - 1) * layer.stride + layer.kernel
 
 
 def _positions(side: int, layer: Conv2D) -> int:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
-from service.spec.estimation.costs import optimizer_slots, passes_per_sample, total_steps
+from service.spec.estimation.costs import optimizer_slots, total_steps
 from service.spec.estimation.layer_shapes import Network, Shape, networks
-from service.spec.schema import ClassifierSpec, Conv2D, DType, GanSpec, Spec
+from service.spec.schema import ClassifierSpec, Conv2D, Conv2DTranspose, DType, GanSpec, Spec
 
 GROUPS: Final = ("dense", "convolution", "elementwise", "overhead")
 """What a calibration tells machines apart by: each is a factor, 1 for the reference machine, 2 for half as fast."""
@@ -24,6 +24,8 @@ _FORWARD: Final = 0.3
 """The share of a step's work that a look without training takes."""
 _LOOKED_AT: Final = 628
 """Images that are looked at once an epoch besides the validation images: health and samples."""
+_AUGMENTED: Final = 0.6
+"""The share of the conversion of an image to floats that mirroring it takes, or a cutout."""
 _VALIDATED: Final = 1 / 6
 """Validation images for each training image, where the dataset's are not known."""
 
@@ -85,13 +87,14 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
     images = shape.train_count * epochs if steps is None else steps * spec.batch_size
     steps = total_steps(spec, shape.train_count) // spec.epochs * epochs if steps is None else steps
     trained = float(images)
-    found = networks(spec, shape.rows, shape.columns)
+    found = networks(spec, shape)
     match spec:
         case ClassifierSpec():
             validated = shape.validation_count or shape.train_count * _VALIDATED
             looked_at = (validated + _LOOKED_AT) * epochs
             seen = [(found[0], trained + _FORWARD * looked_at)]
-            pixels = trained + validated * epochs
+            augmented = _AUGMENTED * (spec.augmentation.flip + (spec.augmentation.cutout > 0))
+            pixels = (1 + augmented) * trained + validated * epochs
         case GanSpec():
             judged = math.ceil(epochs / spec.health.every_epochs) * spec.health.samples
             made, told = found
@@ -103,10 +106,10 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
         dense=twice * sum(images * _products(network, convolutions=False) for network, images in seen),
         convolution=twice * sum(images * _products(network, convolutions=True) for network, images in seen),
         patches=twice * sum(images * _patches(network) for network, images in seen),
-        outputs=twice * sum(images * passes_per_sample(network) * _outputs(network) for network, images in seen),
+        outputs=twice * sum(images * network.passes * _outputs(network) for network, images in seen),
         weights=twice * updates * steps,
         pixels=twice * pixels * shape.pixels,
-        calls=steps * sum(passes_per_sample(network) * len(network.placed) for network in found),
+        calls=steps * sum(network.passes * len(network.placed) for network in found),
         epochs=float(epochs),
         starts=1.0 if epochs else 0.0,
     )
@@ -133,15 +136,13 @@ def _weights(network: Network) -> int:
     return sum(placed.weights for placed in network.placed)
 
 
-def _products(network: Network, *, convolutions: bool) -> int:
-    chosen = (placed for placed in network.placed if isinstance(placed.layer, Conv2D) is convolutions)
-    return passes_per_sample(network) * sum(placed.products for placed in chosen)
+def _products(network: Network, *, convolutions: bool) -> float:
+    chosen = (placed for placed in network.placed if isinstance(placed.layer, Conv2D | Conv2DTranspose) is convolutions)
+    return network.passes * sum(placed.products for placed in chosen)
 
 
-def _patches(network: Network) -> int:
-    return passes_per_sample(network) * sum(
-        placed.patches * placed.size[0] for placed in network.placed if placed.patches
-    )
+def _patches(network: Network) -> float:
+    return network.passes * sum(placed.patches * placed.size[0] for placed in network.placed if placed.patches)
 
 
 def _outputs(network: Network) -> int:

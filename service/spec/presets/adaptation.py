@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, assert_never
 
 from service.spec.estimation.layer_shapes import Shape
+from service.spec.fit import UNSMOOTHED, discriminator_end
 from service.spec.schema import (
     MAX_SHOWN_PIXELS,
+    Activation,
     BatchNorm,
     ClassifierSpec,
     Conv2D,
@@ -71,7 +73,10 @@ def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shap
             if "layers" not in _object(document, "generator"):
                 generator = _with(generator, layers=_generator(generator.layers, shape))
             if "layers" not in _object(document, "discriminator"):
-                discriminator = _with(discriminator, layers=_discriminator(discriminator.layers, shape))
+                layers = _discriminator(discriminator.layers, shape)
+                discriminator = _with(discriminator, layers=_ending(layers, discriminator_end(spec.loss.name)))
+            if "label_smoothing" not in _object(document, "discriminator") and spec.loss.name in UNSMOOTHED:
+                discriminator = _with(discriminator, label_smoothing=0.0)
             return _with(spec, generator=generator, discriminator=discriminator)
         case _:
             assert_never(spec)
@@ -116,6 +121,11 @@ def _discriminator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
     return [*seen, *_narrowed(layers[_flattened(layers) :], numbers)]
 
 
+def _ending(layers: Sequence[Layer], activation: Activation) -> list[Layer]:
+    """The layers with this activation at their end."""
+    return [*layers[:-1], _with(layers[-1], activation=activation)]
+
+
 def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
     if isinstance(layers[-1], Dense):
         return _narrowed([*layers[:-1], _with(layers[-1], units=shape.pixels)], 1)
@@ -139,7 +149,7 @@ def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
         if left > 1:
             filters = _at_most(conv.filters, MAX_LAYER_NUMBERS, each=rows * columns * (4 if doublings else 1))
             made += [_with(conv, filters=filters, kernel=min(conv.kernel, rows, columns)), norm]
-    return [*made, _with(drawn, kernel=min(drawn.kernel, rows, columns))]
+    return [*made, _with(drawn, filters=shape.channels, kernel=min(drawn.kernel, rows, columns))]
 
 
 def _looking(

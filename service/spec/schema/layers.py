@@ -10,6 +10,7 @@ from pydantic import Field, Tag
 
 from service.spec.schema.base import (
     MAX_FILTERS,
+    MAX_INNER_LAYERS,
     MAX_KERNEL,
     MAX_LAYERS,
     MAX_SCALE,
@@ -30,6 +31,10 @@ class Activation(StrEnum):
     RELU = "relu"
     LEAKY_RELU = "leaky_relu"
     SOFTMAX = "softmax"
+    GELU = "gelu"
+    SILU = "silu"
+    ELU = "elu"
+    SOFTPLUS = "softplus"
 
 
 class Padding(StrEnum):
@@ -84,12 +89,45 @@ class Conv2D(Part):
     """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
 
+class Conv2DTranspose(Part):
+    """Transposed convolution: each pixel becomes a patch, which makes the image larger. Generators grow images with
+    it."""
+
+    type: Literal["conv2d_transpose"]
+    filters: Annotated[int, Field(ge=1, le=MAX_FILTERS, examples=[16])]
+    """Number of filters, which is the number of output channels. Usually 8 to 64, and fewer in later layers."""
+    kernel: Annotated[int, Field(ge=1, le=MAX_KERNEL)] = 4
+    """Rows and columns of each filter. A multiple of the stride avoids checkerboard patterns."""
+    stride: Annotated[int, Field(ge=1, le=MAX_SCALE)] = 2
+    """How many times as large the rows and columns of the output are."""
+    padding: Padding = Padding.SAME
+    """How to treat the border. same makes the output stride times as large; valid keeps whole patches at the border."""
+    activation: Annotated[Activation, Field(examples=[Activation.RELU.value])]
+    """The function applied to each output. Use relu, or linear before batch_norm; tanh at the end of a generator."""
+    negative_slope: NegativeSlope = 0.2
+    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
+
+
 class MaxPool2D(Part):
     """Keeps the largest value of each window, which makes the image smaller."""
 
     type: Literal["max_pool2d"]
     size: Annotated[int, Field(ge=2, le=MAX_SCALE)] = 2
     """Rows and columns of each window. The image's rows and columns must be multiples of it."""
+
+
+class AvgPool2D(Part):
+    """Replaces each window by its mean, which makes the image smaller."""
+
+    type: Literal["avg_pool2d"]
+    size: Annotated[int, Field(ge=2, le=MAX_SCALE)] = 2
+    """Rows and columns of each window. The image's rows and columns must be multiples of it."""
+
+
+class GlobalAvgPool2D(Part):
+    """The mean of each channel over the whole image: turns images into rows of numbers, whatever their size."""
+
+    type: Literal["global_avg_pool2d"]
 
 
 class Upsample2D(Part):
@@ -109,6 +147,19 @@ class BatchNorm(Part):
     momentum: Fraction = 0.9
     """Share of the running mean and variance that each step keeps; inference uses these. Usually 0.9 to 0.99: higher
     for small batches."""
+    epsilon: Epsilon = 1e-5
+    """Added to the variance to avoid division by zero. There is rarely a reason to change it."""
+    negative_slope: NegativeSlope = 0.2
+    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
+
+
+class LayerNorm(Part):
+    """Normalizes each input by its own mean and variance, then applies an activation. Unlike batch_norm, it suits a
+    discriminator with a gradient penalty, and training and inference are the same."""
+
+    type: Literal["layer_norm"]
+    activation: Activation = Activation.LINEAR
+    """The function applied after normalization, usually relu."""
     epsilon: Epsilon = 1e-5
     """Added to the variance to avoid division by zero. There is rarely a reason to change it."""
     negative_slope: NegativeSlope = 0.2
@@ -136,19 +187,48 @@ def _tag(layer: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-Layer = Annotated[
+_Plain = (
     Annotated[Dense, Tag("dense")]
     | Annotated[Dropout, Tag("dropout")]
     | Annotated[Conv2D, Tag("conv2d")]
+    | Annotated[Conv2DTranspose, Tag("conv2d_transpose")]
     | Annotated[MaxPool2D, Tag("max_pool2d")]
+    | Annotated[AvgPool2D, Tag("avg_pool2d")]
+    | Annotated[GlobalAvgPool2D, Tag("global_avg_pool2d")]
     | Annotated[Upsample2D, Tag("upsample2d")]
     | Annotated[BatchNorm, Tag("batch_norm")]
+    | Annotated[LayerNorm, Tag("layer_norm")]
     | Annotated[Flatten, Tag("flatten")]
-    | Annotated[Reshape, Tag("reshape")],
-    pydantic.Discriminator(_tag),
-]
-"""A layer by its ``type``; dense where none is given. The input of a network that begins with conv2d, max_pool2d or
-upsample2d is an image (rows, columns, 1), otherwise a flat vector of pixels."""
+    | Annotated[Reshape, Tag("reshape")]
+)
+InnerLayer = Annotated[_Plain, pydantic.Discriminator(_tag)]
+"""A layer inside of a residual one."""
+
+
+class Residual(Part):
+    """Adds its input to what its layers make of it, so that deep networks still learn: they need to learn only what to
+    change."""
+
+    type: Literal["residual"]
+    layers: Annotated[
+        list[InnerLayer],
+        Field(
+            min_length=1,
+            max_length=MAX_INNER_LAYERS,
+            examples=[[{"type": "layer_norm", "activation": "relu"}]],
+        ),
+    ]
+    """Layers that give back the shape that they are given, usually two of conv2d and batch_norm."""
+    activation: Activation = Activation.LINEAR
+    """The function applied to the sum, usually relu."""
+    negative_slope: NegativeSlope = 0.2
+    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
+
+
+Layer = Annotated[_Plain | Annotated[Residual, Tag("residual")], pydantic.Discriminator(_tag)]
+"""A layer by its ``type``; dense where none is given. The input of a network that begins with a layer for images
+(conv2d, conv2d_transpose, a pool, upsample2d, or a residual of such) is an image (rows, columns, channels), otherwise a
+flat vector of pixels."""
 Layers = Annotated[list[Layer], Field(min_length=1, max_length=MAX_LAYERS)]
 
 

@@ -9,10 +9,16 @@ from pydantic import Field
 
 from service.spec.schema.base import (
     ADDED_LATER,
+    MAX_ACCUMULATED,
     MAX_BATCH,
+    MAX_CRITIC_STEPS,
+    MAX_CUTOUT,
     MAX_EPOCHS,
+    MAX_FOLDS,
     MAX_JUDGED,
     MAX_LATENT,
+    MAX_PACK,
+    MAX_PENALTY,
     MAX_SHIFT,
     Fraction,
     Label,
@@ -59,6 +65,15 @@ class ClassWeights(StrEnum):
     BALANCED = "balanced"
 
 
+class GanLossName(StrEnum):
+    """The losses of a GAN."""
+
+    BINARY_CROSS_ENTROPY = "binary_cross_entropy"
+    LEAST_SQUARES = "least_squares"
+    HINGE = "hinge"
+    WASSERSTEIN = "wasserstein"
+
+
 class StopMetric(StrEnum):
     """What early stopping may look at: losses are to fall, accuracies to rise."""
 
@@ -91,6 +106,20 @@ class Data(Part):
     """The range that pixel values (0 to 255) are mapped to. Usually 0, 1 for classifiers; GANs whose generator ends in
     tanh need -1, 1."""
 
+    validation_fraction: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None, ADDED_LATER, Field(title="Validation share")
+    ] = None
+    """Divide the dataset's training and validation examples anew: this share of each class is for validation. None:
+    as the dataset has them. The test part, if there is one, stays apart."""
+    folds: Annotated[Annotated[int, Field(ge=2, le=MAX_FOLDS)] | None, ADDED_LATER] = None
+    """Cross-validation: divide the examples into this many folds, of each class as many as of every other. Without
+    `fold`, one job is submitted for each; it validates on its fold and trains on the others."""
+    fold: Annotated[Annotated[int, Field(ge=0, lt=MAX_FOLDS)] | None, ADDED_LATER] = None
+    """The fold that this job validates on, from 0. Without it, there is a job for each."""
+    split_seed: Annotated[Annotated[int, Field(ge=0, le=2**53 - 1)] | None, ADDED_LATER] = None
+    """Seed of the division. None: the seed of the job. Set it to compare jobs of different seeds on the same
+    division."""
+
 
 class ClassifierLoss(Part):
     """The function that a classifier minimizes."""
@@ -112,7 +141,9 @@ class ClassifierLoss(Part):
 class GanLoss(Part):
     """The function that both networks of a GAN are trained with."""
 
-    name: Literal["binary_cross_entropy"]
+    name: Annotated[GanLossName, Field(title="Function")]
+    """binary_cross_entropy needs a discriminator that ends with sigmoid, the others one that ends with linear.
+    wasserstein also needs gradient_penalty or spectral_norm. hinge is often used with spectral_norm."""
     reduction: Reduction = Reduction.MEAN
     """Whether the gradient is taken of the mean or of the sum of the losses of a batch. With sum, the learning rate
     must be lower by about the batch size."""
@@ -124,6 +155,12 @@ class Augmentation(Part):
     max_shift: Annotated[int, Field(ge=0, le=MAX_SHIFT, title="Maximum shift in pixels")] = 0
     """Shift each image by up to this many pixels in each direction. 1 or 2 raises accuracy on digits; 0 turns it
     off."""
+    flip: Annotated[bool, ADDED_LATER, Field(title="Mirror images")] = False
+    """Mirror half of the images, left to right. For photos; not for digits or letters, which mean something else
+    then."""
+    cutout: Annotated[int, ADDED_LATER, Field(ge=0, le=MAX_CUTOUT, title="Cutout in pixels")] = 0
+    """Blot out a square of this many pixels along a side, anywhere in each image. Usually a quarter to a half of the
+    image's side, with many epochs; it keeps a network from relying on one detail. 0 turns it off."""
 
 
 class EarlyStopping(Part):
@@ -231,6 +268,8 @@ class Common(Part):
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)]
     """Number of images in each training step. Usually 32 to 256. Larger batches are faster per epoch, but take fewer
     steps; raise the learning rate with them."""
+    accumulate: Annotated[int, ADDED_LATER, Field(ge=1, le=MAX_ACCUMULATED, title="Batches per update")] = 1
+    """Add up the gradients of so many batches for one update: as a larger batch, in the memory of a small one."""
     shuffle: bool = True
     """Visit the training images in a new random order in every epoch."""
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
@@ -300,7 +339,22 @@ class Discriminator(Part):
     none."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """The discriminator's target for real images is 1 minus this. Usually 0 to 0.2. It keeps the discriminator from
-    being overconfident."""
+    being overconfident. hinge and wasserstein have no target."""
+    critic_steps: Annotated[int, ADDED_LATER, Field(ge=1, le=MAX_CRITIC_STEPS)] = 1
+    """Update the generator only in every so-manieth step, and the discriminator in each. 5 is usual with wasserstein,
+    otherwise 1."""
+    gradient_penalty: Annotated[float, ADDED_LATER, Field(ge=0, le=MAX_PENALTY)] = 0.0
+    """Weight of a penalty that keeps the slope of the discriminator near 1 between real and generated images. 10 is
+    usual with wasserstein; 0 is none. It about triples the time of a step."""
+    r1: Annotated[float, ADDED_LATER, Field(ge=0, le=MAX_PENALTY, title="R1 penalty")] = 0.0
+    """Weight of a penalty on the slope of the discriminator at real images. Usually 0.1 to 10; 0 is none. It calms a
+    training that swings."""
+    spectral_norm: Annotated[bool, ADDED_LATER] = False
+    """Divide the weights of each layer by their largest singular value, which bounds the slope of the discriminator at
+    little cost."""
+    pack: Annotated[int, ADDED_LATER, Field(ge=1, le=MAX_PACK, title="Images judged together")] = 1
+    """The discriminator judges so many images at once, so that it notices when generated ones are too much alike.
+    Usually 1 to 4."""
 
 
 class GanSpec(Common):
@@ -315,6 +369,8 @@ class GanSpec(Common):
     """The network that distinguishes real images from generated ones, and how it is trained."""
     loss: GanLoss
     """The function that both networks are trained with."""
+    conditional: Annotated[bool, ADDED_LATER] = False
+    """Tell both networks the class of each image, so that images of a chosen class can be generated."""
     health: Annotated[GanHealth, ADDED_LATER] = GanHealth()
     """How to react to problems that the metrics show, and how often samples are scored."""
 

@@ -17,7 +17,7 @@ from service.errors import JobNotFound
 from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import listing, lookup
-from service.pictures import grids
+from service.pictures import films, grids
 from service.spec.schema import Kind
 from service.states import DatasetKind, Severity
 from service.storage.artifacts import ArtifactKind, ArtifactStore
@@ -52,7 +52,7 @@ class Drawings:
         self._repository, self._database, self._artifacts = repository, database, artifacts
         self._preview = functools.lru_cache(_MAX_PREVIEWS)(self._draw_preview)
 
-    def film(self, job: Job, fmt: grids.FilmFormat) -> Picture:
+    def film(self, job: Job, fmt: films.FilmFormat) -> Picture:
         """All samples of a job, one after the other."""
         with self._database.read() as session:
             rows = lookup.artifacts(session, job.id, ArtifactKind.SAMPLE)
@@ -60,7 +60,8 @@ class Drawings:
             raise Problem("not_yet", "the job has no samples yet: the first ones are made at the end of an epoch")
 
         def draw() -> bytes:
-            return grids.film(_Files(self._artifacts, rows), epochs=[row.epoch for row in rows], fmt=fmt)
+            pngs, epochs = _Files(self._artifacts, rows), [row.epoch for row in rows]
+            return films.film(pngs, epochs=epochs, fmt=fmt, is_colour=self._is_colour(job))
 
         return self.kept(job.id, "samples", rows[-1].epoch, fmt, draw)
 
@@ -138,6 +139,12 @@ class Drawings:
 
     def _draw_preview(self, info: datasets.DatasetInfo) -> Picture:
         return picture(grids.preview_png(self._repository.load(info), scale=2))
+
+    def _is_colour(self, job: Job) -> bool:
+        try:
+            return len(self._repository.of_job(job).image_shape) > 2
+        except datasets.DatasetError:  # a folder that was removed since; those in colour are uploads, which stay
+            return False
 
     def _class_names(self, job: Job) -> tuple[str, ...] | None:
         try:

@@ -24,10 +24,10 @@ from pydantic import (
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from service.datasets.formats.photos import parse_size
+from service.datasets.formats.photos import SATURATED, parse_size
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
 from service.datasets.importer import FIELDS as IMAGE_FIELDS
-from service.datasets.info import ImportedDataset, Size, TableOptions
+from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions, TableOptions
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import TABLE
@@ -81,13 +81,26 @@ class UploadForm(BaseModel):
         description="For an archive of image files: scale each to cover this size in pixels, and crop evenly. `32`, or "
         "`32x24` for width x height. Required if the images have several sizes.",
     )
+    channels: Channels = Field(
+        Channels.AUTO,
+        description="For an archive of image files: `1` stores them in grey, `3` in colour. `auto` stores them in "
+        f"colour if any image has a pixel whose red, green and blue differ by more than {SATURATED} of 255, so that "
+        "tinted scans and the noise of JPEG stay grey.",
+    )
+    on_bad: OnBad = Field(
+        OnBad.ERROR,
+        description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged "
+        "or no images; `skip` leaves these out, and `report` in the answer counts and names them.",
+    )
     archive: _File = Field(
         None,
         description="A zip or tar file (also gzipped) of PNG, JPEG, WebP, BMP or GIF files with a folder for each "
-        "class, optionally under `train/` and `validation/` (or `val/`, `test/`); folder names become class names. "
+        "class, optionally under `train/`, `validation/` (or `val/`) and `test/`; folder names become class names. "
+        "Without a validation folder, `test/` is used for validation; otherwise training never sees it. "
         "Or an NPZ file with the arrays `images` and `labels`, and optionally `validation_images` and "
         "`validation_labels`; names such as `x_train` and `y_test` are accepted. Images have the shape (count, rows, "
-        "columns) and are integers from 0 to 255, or floats in [0, 1]. Labels are integers from 0 to 255.",
+        "columns) or (count, rows, columns, 3) and are integers from 0 to 255, or floats in [0, 1]. "
+        "Labels are integers from 0 to 255.",
     )
     images: _File = Field(None, description="IDX file with the shape (count, rows, columns).")
     labels: _File = Field(None, description="IDX file with the shape (count).")
@@ -117,9 +130,10 @@ class UploadForm(BaseModel):
         return TableOptions(target=self.target, types={name: kind.value for name, kind in (self.types or {}).items()})
 
     @property
-    def width_and_height(self) -> Size | None:
-        """What ``size`` says."""
-        return None if self.size is None else parse_size(self.size)
+    def photo_options(self) -> PhotoOptions:
+        """How an archive of image files is to be read."""
+        size = None if self.size is None else parse_size(self.size)
+        return PhotoOptions(size=size, channels=self.channels, on_bad=self.on_bad)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -132,12 +146,12 @@ def import_files(
     folder: Path,
     *,
     fraction: float | None,
-    size: Size | None,
+    photos: PhotoOptions,
     table: TableOptions | None = None,
 ) -> ImportedDataset:
     """Import an upload in a sandbox; only so many at a time."""
     with _importing:
-        return import_in_sandbox(files, folder, fraction=fraction, size=size, table=table)
+        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table)
 
 
 class UploadSlots:
@@ -254,6 +268,8 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
                     detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
                 case _ if name == "target":
                     detail = "must be the name of a column"
+                case "enum":
+                    detail = f"must be {item['ctx']['expected']}"
                 case _ if name == "size":
                     detail = f"must be a width such as 32, or width and height such as 32x24: {item['msg']}"
                 case _:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from engine import EngineError, GradientTape, Sequential, Tensor, checkpoint, generator_for, ops
+from engine.data import one_hot
 from service.datasets import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
@@ -87,7 +88,7 @@ class Inference:
         self._artifacts = artifacts
         self._ready = _kept(
             self._load,
-            key=lambda row, image_shape: row.id,
+            key=lambda row, image_shape, classes: row.id,
             most_bytes=_KEPT_BYTES,
             size_bytes=lambda ready: ready.size_bytes,
         )
@@ -102,21 +103,22 @@ class Inference:
         )
         self._computing = threading.BoundedSemaphore(MAX_CONCURRENT_PREDICTIONS)
 
-    def ready(self, row: Artifact, image_shape: Sequence[int]) -> LoadedModel:
+    def ready(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
         """The network of a checkpoint.
 
         Args:
-            image_shape: (rows, columns) of the dataset's pictures.
+            image_shape: (rows, columns) of the dataset's pictures, in colour (rows, columns, 3).
+            classes: of the dataset: a conditional generator is given one.
 
         Raises:
             ArtifactDamaged: the file is missing, is not what was written, or does not fit such pictures.
         """
-        return self._ready(row, image_shape)
+        return self._ready(row, image_shape, classes)
 
     def predict(
         self, ready: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None
     ) -> Predictions:
-        """What a classifier takes pictures (n, rows, columns) of levels from 0 to 255 for, or rows of a table.
+        """What a classifier takes pictures (n, *image_shape) of levels from 0 to 255 for, or rows of a table.
 
         Args:
             columns: what the columns of a table are, where not as in its preprocessing.
@@ -128,7 +130,7 @@ class Inference:
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
     def saliency(self, ready: LoadedModel, levels: Array, classes: Array) -> Array:
-        """How the logit of each picture's class changes with each pixel (n, rows, columns), black being 0 and white 1.
+        """How the logit of each picture's class changes with each number (n, *image_shape), black being 0 and white 1.
 
         Simonyan et al. 2014 (arXiv:1312.6034), section 3: the gradient with respect to the input, here with its sign.
         """
@@ -146,10 +148,17 @@ class Inference:
                 start += len(inputs)
         return np.nan_to_num(np.concatenate(gradients)).reshape(levels.shape)
 
-    def generate(self, ready: LoadedModel, latent: Array) -> Array:
-        """Levels from 0 to 255 (n, pixels) that a generator makes of points (n, dim) of the latent space."""
+    def generate(self, ready: LoadedModel, latent: Array, labels: Array | None = None) -> Array:
+        """Levels from 0 to 255 (n, pixels) that a generator makes of points (n, dim) of the latent space.
+
+        Args:
+            labels: of a conditional GAN, the class of each.
+        """
         low, high = ready.spec.dataset.scale
         noise = latent.astype(ready.network.dtype)
+        if labels is not None:
+            classes = one_hot(labels, ready.network.inputs - noise.shape[1], noise.dtype)
+            noise = np.concatenate([noise, classes], axis=1)
         with self._computing, _overflowing():
             made = [np.asarray(ready.network(noise[part])) for part in _slices(ready.network, len(noise))]
         return np.nan_to_num(np.clip((np.concatenate(made) - low) * (255 / (high - low)), 0, 255))
@@ -195,7 +204,7 @@ class Inference:
     def _evaluate(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
         return self.predict(ready, dataset.validation.inputs, dataset.info.columns or None)
 
-    def _load(self, row: Artifact, image_shape: Sequence[int]) -> LoadedModel:
+    def _load(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
         state = checkpoint.loads(self._artifacts.read(row.path, row.sha256))
         try:
             spec = read_resolved(state.spec)
@@ -205,7 +214,7 @@ class Inference:
                 case ClassifierSpec():
                     network, prefix = networks.classifier(spec, image_shape, _empty), ""
                 case GanSpec():
-                    network, prefix = networks.generator(spec, _empty), "generator."
+                    network, prefix = networks.generator(spec, _empty, classes), "generator."
                     if network.units != math.prod(image_shape):
                         raise ArtifactDamaged(row.path, f"it makes {network.units} pixels, not {image_shape}")
                 case _:

@@ -40,7 +40,7 @@ def make(order: ExportOrder) -> bytes:
 def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
     from service.models.exports.trained import TrainedModel  # loads the engine
 
-    ready = inference().ready(checkpoint, info.image_shape)
+    ready = inference().ready(checkpoint, info.input_shape, info.classes)
     columns = ready.preprocessing.columns if ready.preprocessing is not None else ()
     return TrainedModel.of(ready.spec, ready.network, info.image_shape, info.class_names, columns)
 

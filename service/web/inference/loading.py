@@ -104,7 +104,7 @@ def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[Load
     row = _checkpoint(job, which)
     while True:
         try:
-            ready = inference().ready(row, info.input_shape)
+            ready = inference().ready(row, info.input_shape, info.classes)
             if ready.spec.kind != job.kind:
                 raise ArtifactDamaged(row.path, f"it holds a {ready.spec.kind}")
             return answer(ready, row)

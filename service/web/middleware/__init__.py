@@ -1,1 +1,1 @@
-"""What surrounds every request: access, origin, quotas, errors, headers, content negotiation, logging."""
+"""Processing of every request and response: access, origin, quotas, errors, headers, content negotiation, logging."""

@@ -1,6 +1,6 @@
-"""Content negotiation: at one address a program gets JSON, and a browser a page.
+"""Content negotiation: at the same URL, programs get JSON and browsers get a page.
 
-An endpoint names its page in ``endpoint(page=...)``. Any other JSON, and every problem, becomes a plain page here.
+An endpoint names its page in ``endpoint(page=...)``. Other JSON responses and all problems are rendered as plain pages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HTML: Final = "text/html"
 
 
 def register(app: Flask) -> None:
-    """Answer browsers with pages. Register this after the guard, which decides first who may see them."""
+    """Answer browsers with pages. Register this after the guard, which checks access first."""
 
     @app.before_request
     def show_page() -> Response | None:
@@ -57,7 +57,7 @@ def _has_two_forms(operation: Operation) -> bool:
 
 
 def _wants_page() -> bool:
-    # Who names a format in the URL means that one, whatever the browser adds about what it likes.
+    # A format in the URL takes precedence over the browser's Accept header.
     return request.method in ("GET", "HEAD") and "format" not in request.args and prefers_html()
 
 

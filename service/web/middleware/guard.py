@@ -60,7 +60,7 @@ def register(app: Flask, settings: Settings) -> None:
 
 
 def is_known_host(host: str, allowed: frozenset[str]) -> bool:
-    """Whether a ``Host`` header names this machine or one of the allowed names; any port will do."""
+    """Whether a ``Host`` header names this machine or one of the allowed names; any port is accepted."""
     if host.lower() in allowed:
         return True
     form = _HOST.fullmatch(host)
@@ -71,25 +71,25 @@ def is_known_host(host: str, allowed: frozenset[str]) -> bool:
 
 
 def identity() -> Identity | None:
-    """The identity behind the current request; ``None`` where no keys are required."""
+    """The identity behind the current request; ``None`` if no keys are required."""
     found = g.get("identity")
     return found if isinstance(found, Identity) else None
 
 
 def sees_all() -> bool:
-    """Whether the current request may see numbers of all owners: the scope ``admin``, or no keys required."""
+    """Whether the current request may read statistics of all owners: with scope ``admin``, or without API keys."""
     found = identity()
     return found is None or found.scope.covers(Scope.ADMIN)
 
 
 def actor() -> Actor | None:
-    """The current request's actor for the audit; ``None`` where no keys are required."""
+    """The current request's actor for the audit log; ``None`` if no keys are required."""
     found = identity()
     return named_actor(found) if found is not None else None
 
 
 def named_actor(found: Identity | None) -> Actor:
-    """The actor of a request that signs in, or fails to."""
+    """The actor of a sign-in, successful or not."""
     by = Actor(
         owner=found.owner if found is not None else None,
         key_id=found.key_id if found is not None else None,
@@ -101,18 +101,18 @@ def named_actor(found: Identity | None) -> Actor:
 
 
 def still_open(scope: Scope = Scope.READ) -> Callable[[], bool]:
-    """Asks whether whoever sends the current request might send it again, for answers that last: keys are revoked,
-    expire, and sessions end while a stream is open. Can be called when the request is over."""
-    here, asked_for_keys = services(), identity() is not None
+    """A check for streams, whether the key or session of the current request is still valid: it may expire or be
+    revoked while the stream is open. The check works outside the request context."""
+    here, requires_key = services(), identity() is not None
     bearer, cookie = _bearer(), request.cookies.get(COOKIE)
 
-    def ask() -> bool:
-        if not asked_for_keys:
+    def is_valid() -> bool:
+        if not requires_key:
             return True
         found = here.keyring.by_key(bearer) if bearer is not None else here.keyring.by_cookie(cookie or "")
         return found is not None and found.scope.covers(scope)
 
-    return ask
+    return is_valid
 
 
 def refused(detail: str, *, error: str | None = None) -> Problem:
@@ -129,9 +129,9 @@ def checked_key(text: str) -> Identity:
     """
     here, address = services(), request.remote_addr or ""
     wrong = refused("the key is not one of this service's, or it has expired", error="invalid_token")
-    if here.keyring.was_refused(text):  # a program that repeats its mistake must not lock its neighbours out
+    if here.keyring.was_refused(text):  # repeating one wrong key must not lock out other clients of this address
         raise wrong
-    if not here.keyring.was_known(text):  # those who are known must not suffer for a neighbour's guesses
+    if not here.keyring.was_known(text):  # guesses from this address must not lock out valid keys
         here.quotas.guess(address)
     found = here.keyring.by_key(text)
     if found is None:
@@ -141,7 +141,7 @@ def checked_key(text: str) -> Identity:
 
 
 def _needed() -> Scope | str:
-    """The scope that this request needs. An unknown address needs a key too: strangers learn nothing."""
+    """The scope that this request needs. Unknown URLs need a key, too, so that they reveal nothing."""
     if request.endpoint in ("static", "asset", "favicon"):
         return PUBLIC
     view = current_app.view_functions.get(request.endpoint or "")
@@ -168,7 +168,8 @@ def _identify(bearer: str | None, cookie: str | None) -> Identity:
 
 
 def _check_origin(host: str) -> None:
-    """A page of another site cannot set ``Authorization``, but it can send forms and simple requests here."""
+    """Reject cross-site requests: a page of another site cannot set ``Authorization``, but can send forms and simple
+    requests."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None and site not in _OWN_SITES:
         raise Problem("foreign_origin", f"according to Sec-Fetch-Site, the request comes from a {site[:40]} page")
@@ -178,7 +179,7 @@ def _check_origin(host: str) -> None:
 
 
 def _demand_origin() -> None:
-    """A cookie comes from a browser, and browsers say for whom they speak: silence is no answer here."""
+    """Require a header that names the origin: browsers, which send cookies, always send one."""
     if "Sec-Fetch-Site" not in request.headers and "Origin" not in request.headers:
         raise Problem(
             "foreign_origin",
@@ -187,7 +188,7 @@ def _demand_origin() -> None:
 
 
 def _is_own(origin: str, host: str) -> bool:
-    # The scheme is not compared: behind a proxy that ends TLS, this service sees http where the browser says https.
+    # The scheme is not compared: behind a proxy that terminates TLS, the service sees http, the browser https.
     try:
         parts = urlsplit(origin)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Headers that every answer carries: what a browser may do with it."""
+"""Security headers of every response."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _POLICY: Final = (
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _SVG_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
-"""A picture that matplotlib draws has styles inside, and nothing else; opened by itself it runs no script."""
+"""matplotlib's SVG files contain styles; opened as documents, they may run no script."""
 
 _PICTURE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'none'"
-"""A browser that opens a picture by itself makes a page of it, which it styles."""
+"""A browser that opens an image directly wraps it in a page with styles."""
 
 _DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
-"""For what is no page: taken for one all the same, it may do nothing."""
+"""For all other data: if a browser renders it as a page, it can load and run nothing."""
 
 _ALWAYS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -31,7 +31,7 @@ _ALWAYS: Final = {
 
 
 def register(app: Flask) -> None:
-    """Add the headers to every answer, problems included."""
+    """Add the headers to every response, problems included."""
 
     @app.after_request
     def add(response: Response) -> Response:

@@ -1,4 +1,4 @@
-"""Who a key or a cookie stands for: asked in the database at most every other second for each."""
+"""The identities behind keys and cookies, cached for two seconds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from service.storage.database import Database
 from service.web.middleware.last_use import LastUse
 
 FRESH_S: Final = 2.0
-"""How long an answer of the database is believed: so late may a revoked key, or a sign-out, count."""
+"""How long an identity is cached; a revocation or sign-out takes effect after at most this time."""
 REFUSED_S: Final = 60.0
-"""How long a wrong key is known as one: nothing makes it right, and a program that repeats it guesses nothing new."""
-_REMEMBERED: Final = 10_000
+"""How long a wrong key is cached. It cannot become valid, and repeating it is not a new guess."""
+_CACHE_SIZE: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class _Known:
 
 
 class Keyring:
-    """The keys of the settings, and those of the database with what is remembered of them."""
+    """Identifies keys from the settings and the database, with a cache."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._database = database
@@ -45,48 +45,48 @@ class Keyring:
         self._last_use.close()
 
     def by_key(self, text: str) -> Identity | None:
-        """Whose key this is, ``None`` where it opens nothing."""
+        """The identity of a key, or ``None`` if it is not valid."""
         digest, found = _digest(text), None
-        for known, identity in self._of_settings:  # all of them, so that the time tells nothing
+        for known, identity in self._of_settings:  # always all of them, against timing attacks
             if hmac.compare_digest(digest, known):
                 found = identity
-        found = found or self._remembered(digest, is_session=False) or self._ask(digest, text, is_session=False)
+        found = found or self._cached(digest, is_session=False) or self._look_up(digest, text, is_session=False)
         if found is None:
             with self._lock:
                 self._refused[digest] = time.monotonic() + REFUSED_S
                 self._refused.move_to_end(digest)
-                if len(self._refused) > _REMEMBERED:
+                if len(self._refused) > _CACHE_SIZE:
                     self._refused.popitem(last=False)
         return found
 
     def was_refused(self, text: str) -> bool:
-        """Whether this key opened nothing a moment ago."""
+        """Whether this key was found invalid within the last ``REFUSED_S``."""
         return self._refused.get(_digest(text), 0.0) > time.monotonic()
 
     def by_cookie(self, text: str) -> Identity | None:
-        """Whose session this is, ``None`` where it is over."""
+        """The identity of a session cookie, or ``None`` if the session has ended."""
         digest = _digest(text)
-        return self._remembered(digest, is_session=True) or self._ask(digest, text, is_session=True)
+        return self._cached(digest, is_session=True) or self._look_up(digest, text, is_session=True)
 
     def was_known(self, text: str) -> bool:
-        """Whether this opened something here before, as far as is remembered."""
+        """Whether this key was valid before, as far as the cache goes back."""
         digest = _digest(text)
         return digest in self._known or any(hmac.compare_digest(digest, known) for known, _ in self._of_settings)
 
     def forget(self, text: str) -> None:
-        """Ask the database anew next time."""
+        """Remove a key or cookie from the cache."""
         with self._lock:
             self._known.pop(_digest(text), None)
 
-    def _remembered(self, digest: bytes, *, is_session: bool) -> Identity | None:
-        """What was found a moment ago, in the same place: a cookie's token is no key, nor a key a cookie."""
+    def _cached(self, digest: bytes, *, is_session: bool) -> Identity | None:
+        """The cached identity of the same kind: a session token is not accepted as a key, nor a key as a token."""
         known = self._known.get(digest)
         if known is None or time.monotonic() >= known.until:
             return None
         return known.identity if (known.identity.session_id is not None) == is_session else None
 
-    def _ask(self, digest: bytes, text: str, *, is_session: bool) -> Identity | None:
-        asked = time.monotonic()
+    def _look_up(self, digest: bytes, text: str, *, is_session: bool) -> Identity | None:
+        began = time.monotonic()
         with self._database.read() as session:
             if is_session:
                 found = keys.identify_browser(session, text, [identity for _, identity in self._of_settings])
@@ -98,13 +98,13 @@ class Keyring:
             if found is None:
                 self._known.pop(digest, None)
             else:
-                self._known[digest] = _Known(found, asked + FRESH_S)
+                self._known[digest] = _Known(found, began + FRESH_S)
                 self._known.move_to_end(digest)
-                if len(self._known) > _REMEMBERED:
+                if len(self._known) > _CACHE_SIZE:
                     self._known.popitem(last=False)
         return found
 
 
 def _digest(text: str) -> bytes:
-    # What is remembered must not be a list of keys.
+    # The cache must not contain keys in plain text.
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()

@@ -1,4 +1,4 @@
-"""When keys were last used: written to the database from a thread of its own, so that no request waits for it."""
+"""Records when keys were last used, from a background thread, so that no request waits for it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _log = structlog.get_logger("tapeline.web")
 
 
 class LastUse:
-    """Collects the keys that were used, and records them at most every ``WRITE_INTERVAL_S``.
+    """Collects used keys, and records them at most every ``WRITE_INTERVAL_S``.
 
-    The thread starts with the first use, after a fork, and ends when no key was used for one interval.
+    The thread starts on the first use, hence after a fork, and ends after an interval without any.
     """
 
     def __init__(self, database: Database) -> None:
@@ -38,13 +38,13 @@ class LastUse:
             thread = threading.Thread(target=self._run, name="last use of keys", daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # no thread left: the next use tries again
+            except RuntimeError as error:  # no thread available: retried on the next use
                 _log.debug("could not record the use of a key", error=str(error))
             else:
                 self._thread = thread
 
     def close(self) -> None:
-        """Wait for a write that is under way; nothing is recorded afterwards."""
+        """Wait for a write in progress, and stop recording."""
         self._closed.set()
         thread = self._thread
         if thread is not None:

@@ -23,6 +23,7 @@ from service.errors import (
     DatasetNameTaken,
     Fault,
     IdempotencyConflict,
+    IllegalSweepAction,
     IllegalTransition,
     InvalidCursor,
     JobNotFound,
@@ -32,6 +33,7 @@ from service.errors import (
     NoSpaceLeft,
     SpecError,
     StorageFull,
+    SweepNotFound,
     UploadExists,
     UploadInUse,
 )
@@ -81,12 +83,16 @@ KINDS: Final[dict[str, Kind]] = {
     "job_not_found": Kind(
         404, "There is no such job.", "Check the id. The job may have been deleted, or belong to another owner."
     ),
+    "sweep_not_found": Kind(404, "There is no such sweep.", "`GET /sweeps` lists all sweeps that this key may see."),
     "artifact_not_found": Kind(
         404,
         "There is no such file.",
         "Older checkpoints are deleted as a job continues. `GET /jobs/{job_id}/artifacts` lists the files.",
     ),
     "dataset_not_found": Kind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
+    "folds_not_found": Kind(
+        404, "There is no such cross-validation.", "`fold_group` of a job names its cross-validation."
+    ),
     "key_not_found": Kind(404, "There is no such key.", "`GET /keys` lists all keys."),
     "not_yet": Kind(
         404,
@@ -99,7 +105,7 @@ KINDS: Final[dict[str, Kind]] = {
         "These samples have no predicted classes.",
         "Omit `verdicts`. Predicted classes need a dataset with a reference classifier (`mnist`, `mnist-10k`), and "
         "samples "
-        "created by a version that has it.",
+        "created by a version that has one.",
     ),
     "method_not_allowed": Kind(405, "The method is not allowed here.", "`Allow` lists the allowed methods."),
     "too_slow": Kind(408, "The upload took too long.", "Use a faster connection, or send a smaller body."),
@@ -123,6 +129,9 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "wrong_kind": Kind(
         409, "Jobs of this kind do not support this.", "Use `predict` for classifiers and `generate` for GANs."
+    ),
+    "wrong_dataset_kind": Kind(
+        409, "Datasets of this kind do not have this.", "Images have `examples`, tables have `rows` and `columns`."
     ),
     "keys_not_required": Kind(
         409,
@@ -173,10 +182,9 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "rate_limited": Kind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
     "internal": Kind(500, "Internal error.", "The service's log has the details under this `request_id`."),
+    "not_exportable": Kind(409, "The format's exporter does not know a layer.", "Download the checkpoint instead."),
     "extra_missing": Kind(
-        501,
-        "An optional library is not installed.",
-        "Run the command in `detail` where the web process runs, and restart it.",
+        501, "An optional library is not installed.", "Run `detail`'s command for the web process; restart it."
     ),
     "artifact_damaged": Kind(500, "The file cannot be read.", "The file is missing or damaged. Run `tapeline doctor`."),
     "database_unavailable": Kind(
@@ -216,7 +224,7 @@ def answer(
     """The response for a problem.
 
     Args:
-        status: where it is not the kind's own.
+        status: instead of the kind's own.
         members: further fields, such as ``errors``.
     """
     kind = KINDS[code]
@@ -254,7 +262,7 @@ def invalid_spec(error: SpecError, **members: Any) -> Response:
 
 
 def invalid_input(faults: Sequence[Fault], total: int | None = None) -> Problem:
-    """The problem for input with faults that is no spec."""
+    """The problem for faulty input other than a spec."""
     listed = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
     shown = [fault_document(fault) for fault in faults]
     return Problem("invalid_input", listed[:1000], errors=shown, error_count=total or len(faults))
@@ -267,7 +275,7 @@ def fault_document(fault: Fault) -> dict[str, Any]:
 
 
 def register(app: Flask) -> None:
-    """Make every error that leaves a view a problem."""
+    """Convert every exception that leaves a view to a problem."""
 
     @app.errorhandler(Problem)
     def _(error: Problem) -> Response:
@@ -284,6 +292,10 @@ def register(app: Flask) -> None:
     @app.errorhandler(JobNotFound)
     def _(error: JobNotFound) -> Response:
         return answer("job_not_found", str(error)[:200])
+
+    @app.errorhandler(SweepNotFound)
+    def _(error: SweepNotFound) -> Response:
+        return answer("sweep_not_found", str(error)[:200])
 
     @app.errorhandler(ArtifactNotFound)
     def _(error: ArtifactNotFound) -> Response:
@@ -335,6 +347,10 @@ def register(app: Flask) -> None:
     def _(error: IllegalTransition) -> Response:
         return answer("illegal_transition", str(error), job_status=error.status, allowed_actions=list(error.allowed))
 
+    @app.errorhandler(IllegalSweepAction)
+    def _(error: IllegalSweepAction) -> Response:
+        return answer("illegal_transition", str(error), status_now=error.status, allowed_actions=list(error.allowed))
+
     @app.errorhandler(IdempotencyConflict)
     def _(error: IdempotencyConflict) -> Response:
         return answer("idempotency_conflict", str(error))
@@ -375,7 +391,7 @@ def register(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def _(error: HTTPException) -> Response:
         status = error.code or 500
-        if status < 400:  # a redirect is no problem
+        if status < 400:  # a redirect
             return Response(status=status, headers=dict(error.get_headers()))
         code = _BY_STATUS.get(status, "internal" if status >= 500 else "bad_request")
         allow = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}

@@ -1,7 +1,7 @@
-"""How much of the service one owner may have, and how often somebody may try to guess a key.
+"""Quotas per owner, and rate limits for wrong keys and sign-ins.
 
-The counting is the library's (`limits`): in this process where it is the only one that serves, else in Redis, where
-the web processes count together. While Redis is away each counts for itself, and nobody is turned away for that.
+The library `limits` counts, in this process if it is the only web process, otherwise in Redis, which all web processes
+share. While Redis does not respond, each process counts separately, and no request fails for that.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ from service.storage.database import Database
 from service.web.middleware.problems import Problem
 
 GUESSES: Final = 60
-"""Wrong keys that may come from one address in a minute."""
+"""Wrong keys per address and minute."""
 SIGN_INS: Final = 60
-"""Browsers that may sign in with one key in a minute."""
+"""Sign-ins per key and minute."""
 _REDIS_S: Final = 0.25
-"""How long Redis may take for an answer."""
-_AWAY_S: Final = 10.0
-"""How long Redis is left alone after it gave none."""
-_BELIEVED_S: Final = 1.0
-"""How long a count of waiting jobs is believed: counting them for each new one would take longer than storing it."""
+"""Timeout of a Redis request."""
+_REDIS_RETRY_S: Final = 10.0
+"""How long Redis is not used after a failure."""
+_COUNT_TTL_S: Final = 1.0
+"""How long a count of queued jobs is cached: counting them for each submission would take longer than storing one."""
 
 _log = structlog.get_logger("tapeline.web.quotas")
 
 
 class QuotaExceeded(Problem):
-    """Ends a request for now."""
+    """A quota is exhausted; the response says when to retry."""
 
     def __init__(self, code: str, detail: str, wait_s: int) -> None:
         super().__init__(code, detail, headers={"Retry-After": str(wait_s)}, retry_after_s=wait_s)
 
 
 class TooManyQueued(QuotaExceeded, AdmissionRefused):
-    """An owner has as many queued jobs as are allowed."""
+    """The owner has the maximum number of queued jobs."""
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _QueuedCount:
     count: int
     counted: float
 
 
 class Quotas:
-    """One web process's view of what each owner has used. Connections and threads are made when first needed."""
+    """Quota checks of a web process. Connections and threads are created on first use."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.limits = settings.quotas
@@ -70,31 +70,31 @@ class Quotas:
         self._sign_ins = RateLimitItemPerMinute(SIGN_INS)
         self._lock = threading.Lock()
         self._streams: Counter[str] = Counter()
-        self._waiting: dict[str, _Waiting] = {}
+        self._queued: dict[str, _QueuedCount] = {}
 
     def request(self, owner: str) -> None:
         """Count a request.
 
         Raises:
-            Problem: there were too many in this minute.
+            QuotaExceeded: the owner sent too many within a minute.
         """
         if self._requests is not None and (wait_s := self._meter.spend(self._requests, "request", owner)):
             detail = f"{owner} has exceeded {self.limits.requests} requests per minute"
             raise QuotaExceeded("rate_limited", detail, wait_s)
 
     def requests_left(self, owner: str) -> int | None:
-        """How many more requests an owner may send in this minute; ``None``: no limit."""
+        """Remaining requests of an owner in this minute; ``None``: no limit."""
         return self._meter.left(self._requests, "request", owner) if self._requests is not None else None
 
     def upload_bytes_left(self, owner: str) -> int | None:
-        """How many more bytes an owner may upload today; ``None``: no limit."""
+        """Remaining upload bytes of an owner today; ``None``: no limit."""
         return self._meter.left(self._uploads, "upload", owner) if self._uploads is not None else None
 
     def upload(self, owner: str | None, size_bytes: int) -> None:
-        """Make sure that so many bytes may come in; ``uploaded`` counts those that did.
+        """Check an upload of this size against the daily quota; ``uploaded`` counts the bytes.
 
         Raises:
-            Problem: there would be too many in this day.
+            QuotaExceeded: the upload would exceed it.
         """
         if owner is None or self._uploads is None:
             return
@@ -103,24 +103,24 @@ class Quotas:
             raise QuotaExceeded("quota_exceeded", detail, wait_s)
 
     def uploaded(self, owner: str | None, size_bytes: int) -> None:
-        """Count bytes that came in, whatever became of them."""
+        """Count received bytes, whether the upload succeeded or not."""
         if owner is not None and self._uploads is not None and size_bytes:
             self._meter.spend(self._uploads, "upload", owner, cost=size_bytes)
 
     def guess(self, address: str) -> None:
-        """Make sure that this address has not tried too many wrong keys.
+        """Check that this address has not sent too many wrong keys.
 
         Raises:
-            Problem: it has.
+            QuotaExceeded: it has.
         """
         if wait_s := self._meter.wait(self._guesses, "guess", address):
             raise QuotaExceeded("rate_limited", "too many wrong keys came from this address", wait_s)
 
     def sign_in(self, key_id: str) -> None:
-        """Count a browser that signs in with this key: each makes rows that stay.
+        """Count a sign-in with this key; sign-ins are limited because each adds rows.
 
         Raises:
-            Problem: there were too many in this minute.
+            QuotaExceeded: there were too many within a minute.
         """
         if wait_s := self._meter.spend(self._sign_ins, "sign-in", key_id):
             raise QuotaExceeded(
@@ -131,32 +131,35 @@ class Quotas:
         """Count a wrong key."""
         self._meter.spend(self._guesses, "guess", address)
 
-    def new_job(self, owner: str | None) -> None:
-        """Make sure that one more job may wait. Several processes may together let some more in within a second.
+    def new_jobs(self, owner: str | None, count: int) -> None:
+        """Check the quota of queued jobs, and count ``count`` more. Several processes can exceed the quota slightly.
 
         Raises:
-            Problem: too many wait already.
+            TooManyQueued: the quota is exhausted.
         """
         limit = self.limits.queued
         if owner is None or not limit:
             return
         with self._lock:
-            known = self._waiting.get(owner)
-        if known is None or time.monotonic() - known.counted > _BELIEVED_S:
-            asked = time.monotonic()
+            queued = self._queued.get(owner)
+        if queued is None or time.monotonic() - queued.counted > _COUNT_TTL_S:
+            began = time.monotonic()
             with self._database.read() as session:
-                known = _Waiting(queue.count_waiting(session, owner, at_most=limit), asked)
+                queued = _QueuedCount(queue.count_waiting(session, owner, at_most=limit), began)
             with self._lock:
-                self._waiting[owner] = known
-        if known.count >= limit:
-            raise TooManyQueued("quota_exceeded", f"{limit} jobs of {owner} wait already; no more may", 10)
-        known.count += 1
+                self._queued[owner] = queued
+        if queued.count >= limit:
+            raise TooManyQueued("quota_exceeded", f"{owner} has the maximum of {limit} queued jobs", 10)
+        if queued.count + count > limit:
+            detail = f"{owner} has {queued.count} of at most {limit} queued jobs; {count} more would exceed the quota"
+            raise TooManyQueued("quota_exceeded", detail, 10)
+        queued.count += count
 
     def stream(self, owner: str | None) -> Callable[[], None]:
-        """Count a stream as open, until what is given is called.
+        """Count an open stream; call the returned function when it is closed.
 
         Raises:
-            Problem: the owner has too many open.
+            QuotaExceeded: the owner has too many open streams.
         """
         limit = self.limits.streams
         if owner is None or not limit:
@@ -165,12 +168,12 @@ class Quotas:
             if self._streams[owner] >= limit:
                 raise QuotaExceeded("quota_exceeded", f"{owner} has {limit} streams open; close some", 10)
             self._streams[owner] += 1
-        is_open = threading.Event()
+        closed = threading.Event()
 
         def close() -> None:
             with self._lock:
-                if not is_open.is_set():
-                    is_open.set()
+                if not closed.is_set():
+                    closed.set()
                     self._streams[owner] -= 1
                     if not self._streams[owner]:
                         del self._streams[owner]
@@ -179,54 +182,51 @@ class Quotas:
 
 
 class _Meter:
-    """Counts in Redis while that answers, else here."""
+    """Counts in Redis, or in this process while Redis does not respond."""
 
     def __init__(self, redis_url: str | None) -> None:
         self._redis_url = redis_url
         self._lock = threading.Lock()
-        self._here: FixedWindowRateLimiter | None = None
+        self._local: FixedWindowRateLimiter | None = None
         self._shared: FixedWindowRateLimiter | None = None
-        self._away_until = 0.0
+        self._retry_at = 0.0
 
     def spend(self, item: RateLimitItem, *names: str, cost: int = 1) -> int:
-        """Spend so much; gives 0, or, where that was not left, the seconds until there is more. It counts anyway."""
-        return self._ask(
+        """Count ``cost``. Returns 0, or, if the limit is exceeded, the seconds until the window resets."""
+        return self._run(
             lambda limiter: 0 if limiter.hit(item, *names, cost=cost) else _until_reset(limiter, item, names)
         )
 
     def wait(self, item: RateLimitItem, *names: str, cost: int = 1) -> int:
-        """How many seconds it takes until so much is left: 0 where it is now. Nothing is spent."""
-        return self._ask(
+        """Seconds until ``cost`` fits into the limit; 0 if it fits now. Counts nothing."""
+        return self._run(
             lambda limiter: 0 if limiter.test(item, *names, cost=cost) else _until_reset(limiter, item, names)
         )
 
     def left(self, item: RateLimitItem, *names: str) -> int:
-        """What can still be spent in the current window."""
-        return self._ask(lambda limiter: limiter.get_window_stats(item, *names).remaining)
+        """The remainder of the limit in the current window."""
+        return self._run(lambda limiter: limiter.get_window_stats(item, *names).remaining)
 
-    def _ask(self, question: Callable[[FixedWindowRateLimiter], int]) -> int:
-        if self._redis_url is not None and time.monotonic() >= self._away_until:
+    def _run(self, operation: Callable[[FixedWindowRateLimiter], int]) -> int:
+        if self._redis_url is not None and time.monotonic() >= self._retry_at:
             try:
-                return question(self._counting_together(self._redis_url))
+                return operation(self._shared_limiter(self._redis_url))
             except StorageError as error:
-                self._away(error)
-        return question(self._counting_alone())
+                self._retry_at = time.monotonic() + _REDIS_RETRY_S
+                _log.warning("Redis does not respond; this process counts separately", error=str(error))
+        return operation(self._local_limiter())
 
-    def _away(self, error: StorageError) -> None:
-        self._away_until = time.monotonic() + _AWAY_S
-        _log.warning("Redis does not answer; this process counts for itself", error=str(error))
-
-    def _counting_alone(self) -> FixedWindowRateLimiter:
+    def _local_limiter(self) -> FixedWindowRateLimiter:
         with self._lock:
-            if self._here is None:
-                self._here = FixedWindowRateLimiter(MemoryStorage())
-            return self._here
+            if self._local is None:
+                self._local = FixedWindowRateLimiter(MemoryStorage())
+            return self._local
 
-    def _counting_together(self, url: str) -> FixedWindowRateLimiter:
+    def _shared_limiter(self, url: str) -> FixedWindowRateLimiter:
         with self._lock:
             if self._shared is None:
                 storage = RedisStorage(
-                    # Celery's way to name a socket, in Redis's words.
+                    # Celery's URL of a Unix socket, in the syntax of the library.
                     url.replace("redis+socket://", "redis+unix://", 1).replace("?virtual_host=", "?db=", 1),
                     key_prefix="tapeline-limits",
                     wrap_exceptions=True,

@@ -1,4 +1,4 @@
-"""One line a request, as JSON, each with the request's id; the id also goes back to the client."""
+"""The request log: one JSON line per request, with a request id that the response contains, too."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import structlog
 from flask import Flask, Response, g, request
 from ulid import ULID
 
-from service.runtime.logs import Unfailing, redactor
+from service.runtime.logs import FailsafeStream, redactor
 
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_MADE: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
+_CREATED: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _log = structlog.get_logger("tapeline.web")
 
 
 def configure(secrets: Collection[str] = ()) -> None:
-    """Send the log of this process to its standard error, as JSON, without what is secret."""
+    """Log to stderr as JSON, with secrets redacted."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -33,13 +33,13 @@ def configure(secrets: Collection[str] = ()) -> None:
             redactor(secrets),
         ],
         wrapper_class=structlog.make_filtering_bound_logger("INFO"),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", Unfailing(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", FailsafeStream(sys.stderr))),
         cache_logger_on_first_use=True,
     )
 
 
 def register(app: Flask) -> None:
-    """Give each request an id and a line in the log."""
+    """Assign an id to each request, and log it."""
 
     @app.before_request
     def begin() -> None:
@@ -62,7 +62,7 @@ def register(app: Flask) -> None:
                     owner=g.get("owner"),
                     job=_job(response),
                 )
-            for action in g.get("recorded", ()):  # committed by now, unless the answer is an error
+            for action in g.get("recorded", ()):  # committed by now, unless the response is an error
                 if response.status_code < 400 or action["subject"] is None:
                     _log.info("audit", owner=g.get("owner"), address=request.remote_addr, **action)
         return response
@@ -73,10 +73,10 @@ def register(app: Flask) -> None:
 
 
 def _job(response: Response) -> str | None:
-    """The job that the request was about, or has made."""
+    """The job that the request addressed or created."""
     if request.method == "POST" and response.status_code == 201 and response.location:
-        made = _MADE.search(response.location)
-        if made is not None:
-            return made[1]
+        created = _CREATED.search(response.location)
+        if created is not None:
+            return created[1]
     named = (request.view_args or {}).get("job_id")
     return str(named) if named is not None else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
 
 from service.datasets import DatasetInfo, DatasetState
+from service.datasets.exploration.explorer import PartName
 from service.states import DatasetKind
 from service.web.schemas.base import Answer
 
@@ -50,6 +52,72 @@ class DatasetItem(Answer):
     urls: dict[str, str]
 
 
+class DatasetDetail(DatasetItem):
+    """A dataset with its content in numbers."""
+
+    class_counts: dict[PartName, list[int]] | None = Field(
+        description="Examples of each class in each part; null if its files are damaged or not downloaded."
+    )
+
+
+class DatasetExample(Answer):
+    """An image of a dataset."""
+
+    index: int = Field(description="Its place in the part, from 0.")
+    label: int
+    class_name: str
+    image: str = Field(description="PNG in base64.")
+
+
+class ExampleList(Answer):
+    """Images of a dataset, in the order of the data."""
+
+    data: list[DatasetExample]
+    has_more: bool
+    next_cursor: str | None
+
+
+class DatasetRow(Answer):
+    """A row of a table."""
+
+    index: int = Field(description="Its place in the part, from 0.")
+    label: int
+    class_name: str
+    values: dict[str, float | int | str | None] = Field(
+        description="By column: a number, the text of a category, or an ISO date; null: missing."
+    )
+
+
+class RowList(Answer):
+    """Rows of a table, in the order of the data."""
+
+    data: list[DatasetRow]
+    has_more: bool
+    next_cursor: str | None
+
+
+class ColumnItem(Answer):
+    """Statistics of a column; null where they make no sense for its type."""
+
+    name: str
+    type: str
+    missing: int = Field(description="Rows without a value.")
+    low: float | int | str | None
+    high: float | int | str | None
+    mean: float | str | None
+    standard_deviation: float | None
+    histogram: list[int] | None = Field(description="Rows in each of 20 equal intervals from `low` to `high`.")
+    categories: list[tuple[str, int]] | None = Field(description="The most frequent categories with their rows.")
+    distinct: int | None = Field(description="Number of categories that occur.")
+
+
+class TableColumns(Answer):
+    """Statistics of a table's columns, over its training and validation rows."""
+
+    rows: int = Field(description="Rows that the statistics are of; of a table with more than 200,000, some of them.")
+    columns: list[ColumnItem]
+
+
 class DatasetList(Answer):
     """All datasets."""
 
@@ -58,11 +126,24 @@ class DatasetList(Answer):
 
 def dataset_item(info: DatasetInfo) -> DatasetItem:
     """A dataset for a list."""
+    return DatasetItem.represent(info, **_derived(info))
+
+
+def dataset_detail(info: DatasetInfo, class_counts: Mapping[PartName, Sequence[int]] | None) -> DatasetDetail:
+    """A dataset with its content in numbers."""
+    return DatasetDetail.represent(info, class_counts=class_counts, **_derived(info))
+
+
+def _derived(info: DatasetInfo) -> dict[str, Any]:
+    """The fields that are no attribute of ``info``."""
     address = f"/datasets/{info.name}"
-    return DatasetItem.represent(
-        info,
-        download_bytes=info.download_bytes or None,
-        uploaded=info.upload_id is not None,
-        urls={"self": address}
-        | ({"preview": f"{address}/preview.png"} if info.available and info.kind is DatasetKind.IMAGES else {}),
-    )
+    urls = {"self": address, "page": f"/ui/datasets/{info.name}"}
+    if info.available and info.kind is DatasetKind.TABLE:
+        urls |= {"rows": f"{address}/rows", "columns": f"{address}/columns"}
+    elif info.available:
+        urls |= {"preview": f"{address}/preview.png", "examples": f"{address}/examples"}
+    return {
+        "download_bytes": info.download_bytes or None,
+        "uploaded": info.upload_id is not None,
+        "urls": urls,
+    }

@@ -35,22 +35,24 @@ class PredictAnswer(Answer):
     absent_columns: dict[str, int] | None = Field(
         None, description="With `rows`: columns that rows leave out, treated as missing, with the number of these rows."
     )
-    seen: list[list[list[float]]] | None = Field(
-        None, description="With `explain`: the preprocessed images, as rows of numbers in [0, 1]."
-    )
-    saliency: list[list[list[float]]] | None = Field(
+    seen: list[list[list[float | list[float]]]] | None = Field(
         None,
-        description="With `explain`: the gradient of the predicted class's logit with respect to each pixel (0 black, "
-        "1 "
-        "white). Positive values: brightness there increases the logit.",
+        description="With `explain`: the preprocessed images, as rows of numbers in [0, 1]; in colour a pixel is a "
+        "list of red, green and blue.",
+    )
+    saliency: list[list[list[float | list[float]]]] | None = Field(
+        None,
+        description="With `explain`: the gradient of the predicted class's logit with respect to each number of `seen` "
+        "(0 black, 1 white). Positive values: brightness there increases the logit.",
     )
 
 
 class GenerateAnswer(Answer):
     """Generated images."""
 
-    images: list[str] | list[list[list[float]]] = Field(
-        description="PNGs in base64, or rows of numbers in [0, 1], where 0 is black."
+    images: list[str] | list[list[list[float | list[float]]]] = Field(
+        description="PNGs in base64, or rows of numbers in [0, 1], where 0 is black; in colour a pixel is a list of "
+        "red, green and blue."
     )
     latent: list[list[float]] | None = Field(None, description="With `with_latent`: the latent points of the images.")
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")

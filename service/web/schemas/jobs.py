@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -92,6 +92,7 @@ class Reproduction(Answer):
     of: str = Field(description="Id of the original job.")
     match: bool | None = Field(description="Whether all results are bit-identical; null until known.")
     first_difference: Difference | None = None
+    provenance_differs: list[str] = Field([], description="Names in `provenance` under which the two jobs differ.")
 
 
 class StoppedEarly(Answer):
@@ -114,6 +115,9 @@ class FindingItem(Answer):
     advice: list[str] = Field(description="Settings to try.")
 
 
+TEST_SCORE: Final = "{} on the dataset's test part, scored once at the end; null before, or without such a part."
+
+
 class JobSummary(Answer):
     """A job in a list."""
 
@@ -133,12 +137,18 @@ class JobSummary(Answer):
     progress: Progress
     metrics: Metrics = Field(description="Metrics of the last finished epoch.")
     best_epoch: int | None
+    test_accuracy: float | None = Field(description=TEST_SCORE.format("Accuracy"))
+    test_loss: float | None = Field(description=TEST_SCORE.format("Loss"))
+    test_epoch: int | None = Field(description="The epoch whose weights were scored on the test part: the best one.")
     health: Annotated[list[FindingItem], BeforeValidator(finite)] = Field(description="Current findings, oldest first.")
     parent_id: str | None = Field(description="The job that this one is a fork or a reproduction of.")
     start_epoch: int = Field(
         description="The epoch of the parent's checkpoint that it continues from; 0: trained from scratch."
     )
     reproduction: Reproduction | None
+    fold_group: str | None = Field(description="Shared by the jobs of one cross-validation, one for each fold.")
+    sweep_id: str | None = Field(description="The sweep that this job is a part of.")
+    trial: int | None = Field(description="Which of the sweep's settings it has.")
     error: Annotated[JobError | None, BeforeValidator(finite)]
     stopped_early: StoppedEarly | None = Field(description="Why early stopping ended the job; null if it did not.")
     result_digest: str | None
@@ -158,6 +168,12 @@ class JobDetail(JobSummary):
     spec: Document = Field(description="The spec as sent.")
     resolved: Document = Field(description="Full spec (defaults included).")
     provenance: Document | None = Field(description="Environment: versions and hardware that the result depends on.")
+
+
+class SubmittedJob(JobDetail):
+    """A new job; of a spec with `dataset.folds` the first of several."""
+
+    fold_jobs: list[str] = Field([], description="Ids of all jobs of a cross-validation, in the order of the folds.")
 
 
 class LayerItem(Answer):
@@ -233,7 +249,13 @@ def derived_fields(job: Job) -> dict[str, Any]:
         "progress": Progress.of(job),
         "allowed_actions": actions.actions_of(job),
         "urls": JobUrls.of(job.id),
+        **test_fields(job),
     }
+
+
+def test_fields(job: Job) -> dict[str, Any]:
+    """The scores on the test part."""
+    return {name: (job.test_scores or {}).get(name) for name in ("test_accuracy", "test_loss", "test_epoch")}
 
 
 def network_item(network: Network) -> NetworkItem:

@@ -23,7 +23,7 @@ from service.web.schemas.files import (
     film_urls,
     sample_item,
 )
-from service.web.schemas.jobs import JobError
+from service.web.schemas.jobs import TEST_SCORE, JobError, test_fields
 from service.web.schemas.queries import FilesQuery
 
 
@@ -57,6 +57,9 @@ class Results(Answer):
     status: Status
     metrics: Metrics
     best: BestEpoch | None
+    test_accuracy: float | None = Field(description=TEST_SCORE.format("Accuracy"))
+    test_loss: float | None = Field(description=TEST_SCORE.format("Loss"))
+    test_epoch: int | None = Field(description="The epoch whose weights were scored on the test part: the best one.")
     checkpoints: ResultCheckpoints
     samples: ResultSamples
     plots: dict[str, str] = Field(description="URLs of plots by name, as PNG; replace the suffix by `.svg` for SVG.")
@@ -90,6 +93,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         job=job.id,
         final=job.status in TERMINAL,
         best=BestEpoch.represent(best) if best is not None else None,
+        **test_fields(job),
         checkpoints=ResultCheckpoints(
             best=_checkpoint(session, job, "best"), latest=_checkpoint(session, job, "latest")
         ),

@@ -1,1 +1,1 @@
-"""gunicorn's worker and its limits on connections and slow requests."""
+"""The gunicorn worker, with limits on connections and slow requests."""

@@ -1,4 +1,4 @@
-"""Requests that are still on their way in: how many there may be, and how long each may take."""
+"""Limits on requests that are being received: their number, and the time that each may take."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from flask import request
 HEAD_S: Final = 10.0
 """From a connection's first byte to the end of the request's header."""
 BODY_S: Final = 30.0
-"""From there to the end of the body; uploads ask for more."""
+"""From there to the end of the body; uploads extend it."""
 MAX_ARRIVALS: Final = 256
-"""In one process, of those that take longer than ``PROMPT_S``: each holds a thread."""
+"""Per process, not counting requests younger than ``PROMPT_S``; each occupies a thread."""
 MAX_ARRIVALS_OF_ADDRESS: Final = 128
-"""Where each client has an address of its own: behind a proxy all have the proxy's."""
+"""The same per client address; not applied behind a proxy, where all clients have the proxy's address."""
 PROMPT_S: Final = 1.0
-"""A request that has been on its way for less is not late, however many there are."""
+"""Younger requests are never aborted for lack of room."""
 
 
 @dataclass(slots=True)
@@ -33,10 +33,10 @@ class _Arrival:
 
 
 class Arrivals:
-    """Keeps the requests that are being received, by connection, the oldest first.
+    """The requests that are being received, by connection, oldest first.
 
-    Where there are too many, the oldest are cut off and not the newest refused: whoever sends a request in one piece
-    gets through, however many others trickle.
+    If there are too many, the oldest are aborted, instead of refusing new ones: a request that is sent at once
+    succeeds, however many slow ones there are.
     """
 
     def __init__(self, *, most: int = MAX_ARRIVALS, most_of_address: int = MAX_ARRIVALS_OF_ADDRESS) -> None:
@@ -44,71 +44,71 @@ class Arrivals:
         self._lock = threading.Lock()
         self._open: dict[socket.socket, _Arrival] = {}
 
-    def trust_no_address(self) -> None:
-        """Behind a proxy all clients have one address: only the limit for all of them holds."""
+    def disable_address_limit(self) -> None:
+        """Disable the limit per address, for a service behind a proxy."""
         self._most_of_address = self._most
 
     def begin(self, connection: socket.socket, address: str) -> None:
-        """Take note of a request."""
+        """Add a request; its deadline is ``HEAD_S`` from now."""
         now = time.monotonic()
         with self._lock:
             self._open[connection] = _Arrival(address, now, now + HEAD_S)
 
     def extend(self, connection: socket.socket, seconds: float, *, admitted: bool = False) -> None:
-        """Give a request so much time from now on; one that is ``admitted`` makes room for no other."""
+        """Set the deadline to ``seconds`` from now; an ``admitted`` request is not aborted for lack of room."""
         with self._lock:
             if connection in self._open:
                 self._open[connection].deadline = time.monotonic() + seconds
                 self._open[connection].admitted = admitted
 
     def end(self, connection: socket.socket) -> None:
-        """The request is here, or will never be."""
+        """Remove a request that was received or failed."""
         with self._lock:
             self._open.pop(connection, None)
 
-    def cut_off_late(self) -> int:
-        """Stop reading from those whose time is over, and tell how many: their threads see the end of the request."""
+    def abort_overdue(self) -> int:
+        """Stop reading overdue requests, so that their threads see end of file; returns their number."""
         with self._lock:
-            late = self._late(time.monotonic())
-            for connection in late:
+            overdue = self._overdue(time.monotonic())
+            for connection in overdue:
                 del self._open[connection]
-                with suppress(OSError):  # with the lock held: once it is released, the descriptor may be another's
+                with suppress(OSError):  # with the lock held: afterwards, the descriptor may be reused
                     connection.shutdown(socket.SHUT_RD)
-        return len(late)
+        return len(overdue)
 
-    def _late(self, now: float) -> list[socket.socket]:
-        late = [connection for connection, arrival in self._open.items() if arrival.deadline < now]
-        left = len(self._open) - len(late)
+    def _overdue(self, now: float) -> list[socket.socket]:
+        overdue = [connection for connection, arrival in self._open.items() if arrival.deadline < now]
+        left = len(self._open) - len(overdue)
         of_address = Counter(arrival.address for arrival in self._open.values() if arrival.deadline >= now)
         for connection, arrival in self._open.items():
             if arrival.admitted or now - arrival.began < PROMPT_S:
                 continue
             crowded = left > self._most or of_address[arrival.address] > self._most_of_address
             if crowded and arrival.deadline >= now:
-                late.append(connection)
+                overdue.append(connection)
                 left -= 1
                 of_address[arrival.address] -= 1
-        return late
+        return overdue
 
 
 ARRIVALS: Final = Arrivals()
-"""Of this process."""
+"""The requests of this process."""
 
 
 def admit(seconds: float) -> None:
-    """Let the current request's body, an upload that was let in, take so much time, however many others there are."""
+    """Give the body of the current request, an admitted upload, ``seconds`` from now."""
     connection = _connection()
     if connection is not None:
         ARRIVALS.extend(connection, seconds, admitted=True)
 
 
 def end() -> None:
-    """The current request's body is here."""
+    """The body of the current request is complete."""
     connection = _connection()
     if connection is not None:
         ARRIVALS.end(connection)
 
 
 def _connection() -> socket.socket | None:
-    found = request.environ.get("gunicorn.socket")
-    return found if isinstance(found, socket.socket) else None
+    connection = request.environ.get("gunicorn.socket")
+    return connection if isinstance(connection, socket.socket) else None

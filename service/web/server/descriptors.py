@@ -1,4 +1,4 @@
-"""How many files and connections this process may have open."""
+"""The limit on file descriptors of this process."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import resource
 from typing import Final
 
 _RESERVED: Final = 160
-"""For what is no client's connection: the database's, files that are read, modules that are loaded later."""
+"""Descriptors for database connections, files, and modules that are imported later."""
 _WANTED: Final = 4096
 
 
 def raise_limit() -> None:
-    """Ask for as many as are useful, up to what the system allows: the default of 1,024 is meant for ``select``."""
+    """Raise the limit up to ``_WANTED``, as far as the system allows; the default of 1,024 is meant for ``select``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED if hard == resource.RLIM_INFINITY else min(_WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -19,6 +19,6 @@ def raise_limit() -> None:
 
 
 def max_connections(wanted: int) -> int:
-    """So many connections, or as many as leave descriptors for everything else."""
+    """``wanted``, or the number of connections that leaves descriptors for everything else."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if soft == resource.RLIM_INFINITY else max(16, min(wanted, soft - _RESERVED))

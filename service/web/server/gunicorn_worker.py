@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker, mended where a few clients could hold up everybody."""
+"""gunicorn's threaded worker, hardened against clients that block others."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from service.web.server.thread_pool import ThreadPool
 from service.web.services import EXTENSION
 
 _SILENCE_S: Final = 30
-"""How long a client may take to send or to read the next bytes; streams are written to every 15 s."""
+"""Socket timeout for the next bytes in either direction; streams send something every 15 s."""
 _FIRST_BYTE_S: Final = 15.0
-"""How long a new connection may be silent."""
-_CUT_EVERY_S: Final = 0.25
-"""How often, at most, late arrivals are looked for: under load the loop comes round a thousand times a second."""
+"""How long a new connection may take to send its first byte."""
+_ABORT_INTERVAL_S: Final = 0.25
+"""Minimum time between checks for overdue requests: under load the loop runs a thousand times per second."""
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 38\r\nRetry-After: 5\r\n"
@@ -36,18 +36,18 @@ _BUSY: Final = (
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Serves with threads; see the methods for what is different."""
+    """gunicorn's ``ThreadWorker``; the docstrings of the methods describe the differences."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # gunicorn would stop accepting, and everybody would wait in the kernel's queue behind those who are idle.
+        # At its own limit, gunicorn would stop accepting: new clients would wait in the kernel's queue for idle ones.
         self._max_connections = max_connections(self.cfg.worker_connections)
         self.worker_connections = sys.maxsize
         self._spare: int | None = None
-        self._next_cut = 0.0
+        self._next_abort = 0.0
 
     def init_process(self) -> None:
-        """Limit what accepted sockets wait for: they inherit it from the one that listens."""
+        """Set socket timeouts on the listeners, from which accepted sockets inherit them."""
         limit = struct.pack("ll", _SILENCE_S, 0)
         for listener in self.sockets:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -56,11 +56,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().init_process()
 
     def get_thread_pool(self) -> ThreadPool:
-        """Threads that end after a burst."""
+        """A pool whose idle threads end."""
         return ThreadPool(self.cfg.threads)
 
     def init_signals(self) -> None:
-        """Let SIGTERM end the streams first: they would hold the process until ``graceful_timeout``."""
+        """On SIGTERM, end the streams first: otherwise the process would wait for them until ``graceful_timeout``."""
         super().init_signals()
 
         def stop(number: int, frame: FrameType | None) -> None:
@@ -73,17 +73,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         signal.signal(signal.SIGTERM, stop)
 
     def accept(self, listener: Any) -> None:
-        """Let a connection wait for its first byte here: gunicorn would give it a thread to wait in."""
+        """Wait for the first byte of a connection in the event loop; gunicorn would use a thread."""
         try:
             client, address = listener.accept()
         except OSError as error:
             if error.errno in _NO_ROOM:
-                self._turn_away(listener)
+                self._refuse_next(listener)
             elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 raise
             return
         self.nr_conns += 1
-        if self.nr_conns > self._max_connections and not self._drop_an_idle_one():
+        if self.nr_conns > self._max_connections and not self._close_idle_connection():
             self.nr_conns -= 1
             _refuse(client)
             return
@@ -93,18 +93,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.poller.register(client, EVENT_READ, partial(self.on_pending_socket_readable, connection))
 
     def on_pending_socket_readable(self, conn: Any, client: socket.socket) -> None:
-        """Serve a connection whose first byte is here, unless the same round of the loop has closed it already:
-        its event was read before, and gunicorn's loop would end with a ``ValueError``."""
+        """Serve a connection whose first byte has arrived, unless it was closed in the same round of the event loop,
+        where gunicorn's loop would end with a ``ValueError``."""
         if conn in self.pending_conns:
             super().on_pending_socket_readable(conn, client)
 
     def on_client_socket_readable(self, conn: Any, client: socket.socket) -> None:
-        """As above, for a connection that was kept alive."""
+        """The same for a kept-alive connection."""
         if conn in self.keepalived_conns:
             super().on_client_socket_readable(conn, client)
 
     def enqueue_req(self, conn: Any) -> None:
-        """Serve a request in a thread; where none can be started, refuse: gunicorn's loop would end."""
+        """Serve a request in a thread. If none can be started, refuse it, where gunicorn's loop would end."""
         try:
             super().enqueue_req(conn)
         except RuntimeError:
@@ -112,22 +112,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             _refuse(conn.sock)
 
     def murder_pending(self) -> None:
-        """Also end what arrives too slowly; the loop comes here once a second, and oftener under load."""
+        """Also abort overdue requests. The event loop calls this once per second, and more often under load."""
         super().murder_pending()
         now = time.monotonic()
-        if now >= self._next_cut:
-            self._next_cut = now + _CUT_EVERY_S
-            ARRIVALS.cut_off_late()
+        if now >= self._next_abort:
+            self._next_abort = now + _ABORT_INTERVAL_S
+            ARRIVALS.abort_overdue()
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """A worker that stops waits no longer for a first byte than for a next request."""
+        """At shutdown, limit the wait for a first byte like the wait for the next request."""
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
 
     def handle(self, conn: Any) -> Any:
-        """Receive a request in limited time, and linger over a closing connection here, in its thread: gunicorn
-        does so in the loop that accepts."""
+        """Receive a request with a deadline, and close the connection gracefully in this thread; gunicorn does so in
+        the event loop."""
         connection = conn.sock
         ARRIVALS.begin(connection, str(conn.client[0]) if isinstance(conn.client, tuple) else "")
         try:
@@ -140,15 +140,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         return result
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """The header is here; where a body follows, it has its own time."""
+        """After the header, set the deadline of the body, if there is one."""
         if any(name in ("CONTENT-LENGTH", "TRANSFER-ENCODING") and value != "0" for name, value in req.headers):
             ARRIVALS.extend(conn.sock, BODY_S)
         else:
             ARRIVALS.end(conn.sock)
         return super().handle_request(req, conn)
 
-    def _drop_an_idle_one(self) -> bool:
-        """Close the connection that has been idle for longest; ``False`` where each one has work."""
+    def _close_idle_connection(self) -> bool:
+        """Close the connection that has been idle longest; ``False`` if none is idle."""
         for waiting in (self.pending_conns, self.keepalived_conns):
             if waiting:
                 connection = waiting.popleft()
@@ -159,9 +159,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 return True
         return False
 
-    def _turn_away(self, listener: Any) -> None:
-        """Out of descriptors: the spare one takes the connection off the kernel's queue, or the loop would spin."""
-        if self._drop_an_idle_one():
+    def _refuse_next(self, listener: Any) -> None:
+        """Out of descriptors: accept the connection with the spare one and refuse it; otherwise the loop would spin."""
+        if self._close_idle_connection():
             return
         if self._spare is None:
             time.sleep(0.05)

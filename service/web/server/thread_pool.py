@@ -1,4 +1,4 @@
-"""Threads that come with a burst of requests, and go after it: the standard library's pool keeps all it ever made."""
+"""A thread pool that shrinks after a burst of requests; the standard library's never does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future
 from typing import Any, Final, TypeVar
 
 IDLE_THREAD_S: Final = 60.0
-"""How long a thread waits for a request before it ends."""
+"""How long an idle thread waits for a request before it ends."""
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class _Work:
             return
         try:
             result = self._call()
-        except BaseException as error:  # noqa: BLE001 - it is the caller's
+        except BaseException as error:  # noqa: BLE001 - passed to the caller
             self._future.set_exception(error)
         else:
             self._future.set_result(result)
@@ -34,26 +34,26 @@ class _Work:
 
 
 class ThreadPool(Executor):
-    """Up to ``max_threads``. The one that worked last works next: so a few are busy, and the others come to their end.
+    """Up to ``max_threads`` threads. Work goes to the thread that became idle last, so that the others can time out.
 
-    The threads are daemons: who shuts the pool down decides how long to wait for them.
+    The threads are daemons: the caller of ``shutdown`` decides whether to wait for them.
     """
 
     def __init__(self, max_threads: int, *, idle_s: float = IDLE_THREAD_S) -> None:
         self._max_threads, self._idle_s = max_threads, idle_s
-        self._lock = threading.RLock()  # gunicorn shuts down from a signal handler, perhaps amid a submit
+        self._lock = threading.RLock()  # gunicorn calls shutdown in a signal handler, which may interrupt a submit
         self._threads: set[threading.Thread] = set()
         self._idle: list[queue.SimpleQueue[_Work | None]] = []
-        """Where each waiting thread is given its work."""
+        """The queues of the idle threads."""
         self._backlog: deque[_Work] = deque()
         self._is_shut = False
 
     def __len__(self) -> int:
-        """How many threads there are."""
+        """Number of threads."""
         return len(self._threads)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Call in a thread: one that waits, or a new one; where there are enough, once one is free.
+        """Run a call in an idle thread, in a new one or, at ``max_threads``, as soon as a thread is free.
 
         Raises:
             RuntimeError: no thread can be started, or the pool is shut down.
@@ -78,7 +78,7 @@ class ThreadPool(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take nothing more; threads end once they have done what was submitted."""
+        """Accept no more work; threads end once all submitted work is done."""
         with self._lock:
             self._is_shut = True
             while cancel_futures and self._backlog:
@@ -95,14 +95,14 @@ class ThreadPool(Executor):
         try:
             while work is not None:
                 work.run()
-                work = None  # what it holds is not kept until the next request
+                work = None  # release its references before waiting
                 work = self._next(given)
         finally:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
     def _next(self, given: queue.SimpleQueue[_Work | None]) -> _Work | None:
-        """The next work, ``None`` where the thread is to end."""
+        """Wait for the next work; ``None`` if the thread must end."""
         with self._lock:
             if self._backlog:
                 return self._backlog.popleft()
@@ -115,7 +115,7 @@ class ThreadPool(Executor):
             with self._lock:
                 if given in self._idle:
                     self._idle.remove(given)
-                    # Here, not later: whoever submits next must not count on it.
+                    # With the lock held, so that the next submit does not count this thread.
                     self._threads.discard(threading.current_thread())
                     return None
-        return given.get()  # it was given work at the last moment
+        return given.get()  # work was assigned just before the timeout

@@ -16,7 +16,7 @@ if (upload) {
     for (const label of $$("[data-format]", upload)) {
       const isSelected = label.dataset.format.split(" ").includes($("#format").value);
       label.hidden = !isSelected;
-      $("input", label).disabled = !isSelected;
+      $("input, select", label).disabled = !isSelected;
     }
   };
   const choose = (format) => {
@@ -82,7 +82,7 @@ if (upload) {
     $("#upload-busy").hidden = false;
     $("#upload-error").hidden = true;
     try {
-      location.assign((await call("/datasets", { method: "POST", body: body() })).urls.self);
+      location.assign((await call("/datasets", { method: "POST", body: body() })).urls.page);
     } catch (error) {
       $("#upload-error").textContent = error.problem ? [error.problem.title, faultsOf(error)].filter(Boolean).join(" ") : error.message;
       $("#upload-error").hidden = false;
@@ -125,7 +125,7 @@ $("#delete-dataset")?.addEventListener("click", async ({ target }) => {
   if (!(await confirmed($("#confirm")))) return;
   try {
     await call(target.dataset.address, { method: "DELETE" });
-    location.assign("/datasets");
+    location.assign("/ui/datasets");
   } catch (error) {
     announce(error.message, "error");
   }

@@ -1,10 +1,15 @@
-// A pad to draw on, and a classifier that answers while one draws.
+// A pad to draw on, and a classifier that answers while one draws. A classifier of images in colour is given an opened
+// file as it is, so that it sees what it would see from the command line.
 import { $, $$, announce, percent } from "./dom.js";
 import { call } from "./api.js";
 import { wireCheckpoints } from "./checkpoints.js";
 import { latest, turns } from "./latest.js";
 
 const SIDE = 56; // sent are so many pixels along a side; the service fits the drawing into the dataset's frame
+const MOST_BYTES = 700_000; // of a file that is sent as it is
+const MOST_SIDE = 2048; // of a PNG; the same limit as the service's
+const SENT_SIDE = 384; // of an image that is scaled before it is sent
+const SENT_TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"];
 const job = JSON.parse($("#job").textContent);
 const pad = $("#pad");
 
@@ -14,6 +19,7 @@ if (pad) {
   const rows = $$("#bars li");
   let strokeAt = 0;
   let drawn = false;
+  let file = null; // in base64, until one draws on it
   let last = null;
   const turn = turns(); // of drawings: each begins where the pad is cleared
   let isCurrent = turn();
@@ -23,7 +29,7 @@ if (pad) {
     if (!drawn) return;
     const isSame = isCurrent;
     const since = strokeAt;
-    const images = [pixels()];
+    const images = [file ?? pixels()];
     let answer;
     try {
       answer = await call(`${job.urls.self}/predict`, { method: "POST", body: { images, fit: true, explain: $("#explain").checked, checkpoint: epoch() } });
@@ -44,7 +50,9 @@ if (pad) {
     small.imageSmoothingQuality = "high";
     small.drawImage(pad, 0, 0, SIDE, SIDE);
     const { data } = small.getImageData(0, 0, SIDE, SIDE);
-    return Array.from({ length: SIDE }, (_, row) => Array.from({ length: SIDE }, (_, column) => Math.round((data[4 * (row * SIDE + column)] / 255) * 100) / 100));
+    const level = (at) => Math.round((data[at] / 255) * 100) / 100;
+    const pixel = job.colour ? (at) => [level(at), level(at + 1), level(at + 2)] : level;
+    return Array.from({ length: SIDE }, (_, row) => Array.from({ length: SIDE }, (_, column) => pixel(4 * (row * SIDE + column))));
   }
 
   function show({ probabilities: [shares], classes: [winner], class_names: names, seen, saliency }) {
@@ -60,19 +68,20 @@ if (pad) {
     if (seen) overlay(seen[0], saliency[0]);
   }
 
-  // Grey where the network saw light; blue and orange where more light would speak for or against its answer.
+  // What the network saw; blue and orange where more light, of all colours, would speak for or against its answer.
   function overlay(seen, saliency) {
     const canvas = $("#looked");
     const [height, width] = [seen.length, seen[0].length];
     const image = new ImageData(width, height);
-    const most = Math.max(...saliency.flat().map(Math.abs)) || 1;
+    const pulls = saliency.map((row) => row.map((pixel) => (job.colour ? pixel[0] + pixel[1] + pixel[2] : pixel)));
+    const most = Math.max(...pulls.flat().map(Math.abs)) || 1;
     for (let row = 0; row < height; row += 1) {
       for (let column = 0; column < width; column += 1) {
-        const light = 255 * seen[row][column];
-        const pull = saliency[row][column] / most;
+        const lights = pale(seen[row][column]);
+        const pull = pulls[row][column] / most;
         const tint = pull > 0 ? [60, 160, 255] : [255, 140, 40];
         const share = Math.min(0.85, Math.abs(pull) ** 0.8);
-        image.data.set([...tint.map((value) => light * (1 - share) * 0.8 + value * share), 255], 4 * (row * width + column));
+        image.data.set([...tint.map((value, channel) => 255 * lights[channel] * (1 - share) * 0.8 + value * share), 255], 4 * (row * width + column));
       }
     }
     const frame = new OffscreenCanvas(width, height);
@@ -82,16 +91,24 @@ if (pad) {
     context.drawImage(frame, 0, 0, canvas.width, canvas.height);
   }
 
+  // Half of a colour, so that the tint shows on each.
+  function pale(pixel) {
+    if (!job.colour) return [pixel, pixel, pixel];
+    const grey = 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2];
+    return pixel.map((light) => (light + grey) / 2);
+  }
+
   function clear() {
     isCurrent = turn();
     drawn = false;
+    file = null;
     last = null;
     pen.fillStyle = "#000";
     pen.fillRect(0, 0, pad.width, pad.height);
     const looked = $("#looked").getContext("2d");
     looked.fillStyle = "#000";
     looked.fillRect(0, 0, 280, 280);
-    $("#verdict").textContent = "Draw something";
+    $("#verdict").textContent = job.colour ? "Open an image" : "Draw something";
     $("#latency").textContent = "";
     for (const row of rows) {
       row.classList.remove("winner");
@@ -119,6 +136,7 @@ if (pad) {
       from = to;
     }
     drawn = true;
+    file = null;
     strokeAt = performance.now();
     ask();
   }
@@ -135,10 +153,11 @@ if (pad) {
   $("#explain").addEventListener("change", ask);
 
   const opening = turns();
-  async function open(file) {
+  async function open(chosen) {
     const isNewest = opening();
     const [began, isSame] = [strokeAt, isCurrent];
-    const image = await createImageBitmap(file).catch(() => null);
+    const image = await createImageBitmap(chosen).catch(() => null);
+    const sent = image && job.colour ? await encoded(chosen, image) : null;
     if (!isNewest()) return;
     if (!image) {
       announce("This browser cannot read that file as an image.", "error");
@@ -152,10 +171,30 @@ if (pad) {
     const scale = Math.min(pad.width / image.width, pad.height / image.height);
     const [width, height] = [image.width * scale, image.height * scale];
     pen.drawImage(image, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
-    darken();
+    if (job.colour) file = sent;
+    else darken();
     drawn = true;
     strokeAt = performance.now();
     ask();
+  }
+
+  // A file in base64: as it is, or as a smaller one.
+  async function encoded(chosen, image) {
+    const [width, height] = [image.width, image.height];
+    const fits = chosen.size <= MOST_BYTES && (chosen.type !== "image/png" || Math.max(width, height) <= MOST_SIDE);
+    let blob = chosen;
+    if (!fits || !SENT_TYPES.includes(chosen.type)) {
+      const scale = Math.min(1, SENT_SIDE / Math.max(width, height));
+      const canvas = new OffscreenCanvas(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
+      const context = canvas.getContext("2d");
+      context.imageSmoothingQuality = "high";
+      context.drawImage(image, 0, 0, canvas.width, canvas.height);
+      blob = await canvas.convertToBlob({ type: "image/png" });
+    }
+    const bytes = new Uint8Array(await blob.arrayBuffer());
+    let text = "";
+    for (let at = 0; at < bytes.length; at += 0x8000) text += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
+    return btoa(text);
   }
 
   // Networks know light on dark: ink on paper is turned around, which its border tells.
@@ -171,9 +210,9 @@ if (pad) {
   }
 
   $("#file").addEventListener("change", ({ target }) => {
-    const [file] = target.files;
+    const [chosen] = target.files;
+    if (chosen) open(chosen);
     target.value = ""; // the same file once more is a change too
-    if (file) open(file);
   });
   addEventListener("paste", (event) => event.clipboardData.files[0] && open(event.clipboardData.files[0]));
   addEventListener("dragover", (event) => event.preventDefault());

@@ -69,7 +69,7 @@ function draw(preset) {
   }
   form.sync();
   markSections($("#sections"), form.sent);
-  $("#dataset-about").replaceChildren(...aboutDataset(datasets.find(({ name }) => name === form.value(["dataset", "name"]))), " ", h("a", { href: "/datasets" }, "All datasets"));
+  $("#dataset-about").replaceChildren(...aboutDataset(datasets.find(({ name }) => name === form.value(["dataset", "name"]))), " ", h("a", { href: "/ui/datasets" }, "All datasets"));
 }
 
 // A preset's last layers are made for the dataset: the service tells which they are.
@@ -173,7 +173,8 @@ onRestored(() => {
 });
 $("#find").addEventListener("input", () => filterFields($("#sections"), $("#find").value, $("#found")));
 
-const like = new URLSearchParams(location.search).get("like");
+const asked = new URLSearchParams(location.search);
+const like = asked.get("like");
 if (like) {
   try {
     const { spec } = await call(`/jobs/${encodeURIComponent(like)}`);
@@ -182,4 +183,5 @@ if (like) {
     announce(`The spec of the other job could not be loaded. ${error.message}`, "error");
     take({ kind: "classifier" });
   }
-} else take({ kind: "classifier" });
+} else if (asked.get("dataset")) take({ kind: "classifier", dataset: { name: asked.get("dataset") } });
+else take({ kind: "classifier" });

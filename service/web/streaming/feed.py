@@ -1,12 +1,11 @@
-"""What happens to all jobs, for a page that shows many: one reader a process, as for the streams of single jobs.
+"""The event stream of all jobs, for pages with many jobs. One thread per process reads the database for all clients.
 
-There is no number over all jobs that a client could go on from. So whoever comes, or comes back, gets a snapshot,
-and then every event that is not in it.
+Events are numbered per job, so there is no position in the whole stream from which a client could resume. A client that
+connects or reconnects gets a snapshot, then every event that is not in it.
 """
 
 from __future__ import annotations
 
-import itertools
 import socket
 import threading
 import time
@@ -15,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -25,8 +23,8 @@ from service.states import Status
 from service.storage.database import Database, now_ms
 from service.storage.tables import Event, Job
 from service.web.schemas.epochs import event_document
+from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoller
 from service.web.streaming.stream import (
-    DATABASE_POLL_INTERVAL_S,
     PING_S,
     PROGRESS_COLUMNS,
     RETRY_MS,
@@ -36,170 +34,158 @@ from service.web.streaming.stream import (
     is_closed,
 )
 
-_KEPT: Final = 2000
-"""So many events are kept for slow clients; whoever is slower gets a new snapshot."""
-_LATE_MS: Final = 3000
-"""An event's time is taken before its transaction commits: so long after, it is still looked for."""
-_VERY_LATE_MS: Final = 35_000
-"""In some looks, so long: no transaction waits longer for a disk, or for others."""
-_WIDE_LOOK: Final = 10
-"""Every so many looks."""
-_REMEMBERED_MS: Final = 60_000
+_BUFFER_SIZE: Final = 2000
+"""Number of buffered events; a client that falls further behind gets a new snapshot."""
+_LOOKBACK_MS: Final = 3000
+"""How far back a read searches: an event gets its time before its transaction commits."""
+_LONG_LOOKBACK_MS: Final = 35_000
+"""How far back some reads search: no transaction waits longer for the disk or for locks."""
+_LONG_LOOKBACK_EVERY: Final = 10
+"""Every how many reads the long lookback applies."""
+_SEEN_TTL_MS: Final = 60_000
 _WAIT_S: Final = 1.0
-
-_log = structlog.get_logger("tapeline.web.feed")
 
 
 @dataclass(frozen=True, slots=True)
 class FeedEvent:
-    """An event, or a running job's progress, and whose job it is."""
+    """An event or the progress of a job, with the job's owner."""
 
     job_id: str
     owner: str | None
     type: str
     seq: int
-    """0: progress, which is passing."""
+    """0: progress, which is not in the log."""
     data: dict[str, Any]
 
 
 class AllJobsStream:
-    """Reads the log of all jobs, and only while somebody listens."""
+    """Reads and buffers the events of all jobs while there are clients."""
 
     def __init__(
         self, database: Database, *, poll_interval_s: float = DATABASE_POLL_INTERVAL_S, ping_s: float = PING_S
     ) -> None:
         self.ping_s = ping_s
         self.closing = False
-        self._database, self._look_s = database, poll_interval_s
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._database = database
         self._listeners: set[threading.Event] = set()
-        self._kept: list[FeedEvent] = []
+        self._buffer: list[FeedEvent] = []
         self._dropped = 0
-        """How many came before the first that is kept."""
-        self._wake_up = threading.Event()
+        """Number of events before the first one in the buffer."""
+        self._poller = DatabasePoller(
+            "feed", self._new_poll, is_needed=lambda: bool(self._listeners), interval_s=poll_interval_s
+        )
 
     @property
     def clients(self) -> int:
-        """How many listen now."""
+        """Number of open streams."""
         return len(self._listeners)
 
     @property
     def is_reading(self) -> bool:
-        """Whether the reader's thread runs; it ends by itself after the last client."""
-        return self._thread is not None
+        """Whether the reader thread runs; it ends after the last client has left."""
+        return self._poller.is_running
 
     @contextmanager
     def listen(self) -> Iterator[threading.Event]:
-        """Gives an event that is set when something new is there."""
+        """Subscribe: yields a threading event that is set when there are new events."""
         wake_up = threading.Event()
-        with self._lock:
+        with self._poller.lock:
             self._listeners.add(wake_up)
-            if self._thread is None:
-                started = threading.Event()
-                self._thread = threading.Thread(target=self._run, args=(started,), name="feed", daemon=True)
-                self._thread.start()
-            else:
-                started = None
-        if started is not None:
-            started.wait(5)  # what happens from here on is heard
+            self._poller.ensure_running()
+        self._poller.wait_for_first_poll(5)  # from here on, no event is missed
         try:
             yield wake_up
         finally:
-            with self._lock:
+            with self._poller.lock:
                 self._listeners.discard(wake_up)
-            self._wake_up.set()
+            self._poller.wake_up()
 
     @property
     def end(self) -> int:
-        """The place after the newest event."""
-        with self._lock:
-            return self._dropped + len(self._kept)
+        """The position after the newest event."""
+        with self._poller.lock:
+            return self._dropped + len(self._buffer)
 
-    def since(self, place: int) -> tuple[Sequence[FeedEvent], int] | None:
-        """What came after a place, and the place after it; ``None`` where not all of that is kept any more."""
-        with self._lock:
-            if place < self._dropped:
+    def since(self, position: int) -> tuple[Sequence[FeedEvent], int] | None:
+        """The events from a position on, and the position after them; ``None`` if some are no longer buffered."""
+        with self._poller.lock:
+            if position < self._dropped:
                 return None
-            return self._kept[place - self._dropped :], self._dropped + len(self._kept)
+            return self._buffer[position - self._dropped :], self._dropped + len(self._buffer)
 
-    def _run(self, started: threading.Event) -> None:
-        known: dict[str, tuple[int, int]] = {}  # job -> the last number that was heard, and when
-        progresses: dict[str, JobProgress] = {}
-        since: int | None = None
-        failing = False
-        for looks in itertools.count():
-            with self._lock:
-                if not self._listeners:
-                    self._thread = None
-                    return
-            try:
-                late_ms = _LATE_MS if since is not None and looks % _WIDE_LOOK else _VERY_LATE_MS
-                since, news = self._look(since, known, progresses, late_ms)
-                failing = False
-                self._tell(news)
-                started.set()
-            except SQLAlchemyError as error:
-                if not failing:
-                    _log.warning("the feed stands still: the database does not answer", error=str(error))
-                failing = True
-            self._wake_up.wait(self._look_s)
-            self._wake_up.clear()
+    def _new_poll(self) -> Callable[[], None]:
+        reader = LogReader(self._database)
+        return lambda: self._publish(reader.read())
 
-    def _tell(self, news: list[FeedEvent]) -> None:
-        if not news:
+    def _publish(self, new: list[FeedEvent]) -> None:
+        if not new:
             return
-        with self._lock:
-            self._kept += news
-            spare = max(0, len(self._kept) - _KEPT)
-            del self._kept[:spare]
-            self._dropped += spare
+        with self._poller.lock:
+            self._buffer += new
+            excess = max(0, len(self._buffer) - _BUFFER_SIZE)
+            del self._buffer[:excess]
+            self._dropped += excess
             listeners = list(self._listeners)
         for wake_up in listeners:
             wake_up.set()
 
-    def _look(
-        self, since: int | None, known: dict[str, tuple[int, int]], progresses: dict[str, JobProgress], late_ms: int
-    ) -> tuple[int, list[FeedEvent]]:
-        """What is new since the last look; the first only takes note of where everything stands.
 
-        New are the events of late and, whatever their time, those of jobs that run or ran at the last look: a worker
-        may be held up for long between an event and its commit.
+class LogReader:
+    """Reads new events of all jobs from the database, incrementally."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._seen: dict[str, tuple[int, int]] = {}
+        """By job: the number of the last event that was read, and when (ms)."""
+        self._progresses: dict[str, JobProgress] = {}
+        self._since: int | None = None
+        self._reads = 0
+
+    def read(self) -> list[FeedEvent]:
+        """The events since the last read; the first read returns none and only records the current state.
+
+        It searches recent events of all jobs and, whatever their age, those of jobs that run or ran at the last read:
+        a worker may be delayed for long between an event and its commit.
         """
+        since, is_long = self._since, self._reads % _LONG_LOOKBACK_EVERY == 0
+        self._reads += 1
+        seen = dict(self._seen)  # assigned at the end, so that the next read repeats a failed one
+        lookback_ms = _LONG_LOOKBACK_MS if since is None or is_long else _LOOKBACK_MS
         with self._database.read() as session:
             now: int = session.scalar(select(now_ms())) or 0
-            late = select(Event.job_id, func.min(Event.seq), func.max(Event.seq)).where(
-                Event.created_ms > (now if since is None else since) - late_ms
+            recent = select(Event.job_id, func.min(Event.seq), func.max(Event.seq)).where(
+                Event.created_ms > (now if since is None else since) - lookback_ms
             )
-            found = {job_id: (first - 1, last) for job_id, first, last in session.execute(late.group_by(Event.job_id))}
-            news: list[FeedEvent] = []
+            ranges = {
+                job_id: (first - 1, last) for job_id, first, last in session.execute(recent.group_by(Event.job_id))
+            }
+            new: list[FeedEvent] = []
             running: dict[str, JobProgress] = {}
-            watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(progresses)))
+            watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(self._progresses)))
             for job_id, owner, *values in session.execute(select(Job.id, Job.owner, *PROGRESS_COLUMNS).where(watched)):
-                pulse = JobProgress.from_row(values)
-                before = progresses.get(job_id)
-                first = before.last_seq if before else found.get(job_id, (pulse.last_seq - 1,))[0]
-                found[job_id] = (first, pulse.last_seq)
-                if pulse.status == Status.RUNNING:
-                    running[job_id] = pulse
-                    if before is not None and before.step != pulse.step:
-                        data = {"job": job_id, **pulse.progress.model_dump()}
-                        news.append(FeedEvent(job_id, owner, "progress", 0, data))
-            for job_id, (first, last) in found.items():
-                heard = known[job_id][0] if job_id in known else first
-                if since is not None and last > heard:
-                    news += self._events(session, job_id, heard, last)
-                known[job_id] = (max(last, heard), now)
-        progresses.clear()
-        progresses.update(running)
-        for job_id in [job_id for job_id, (_, when) in known.items() if when < now - _REMEMBERED_MS]:
-            del known[job_id]
-        return now, news
+                progress = JobProgress.from_row(values)
+                before = self._progresses.get(job_id)
+                first = before.last_seq if before else ranges.get(job_id, (progress.last_seq - 1,))[0]
+                ranges[job_id] = (first, progress.last_seq)
+                if progress.status == Status.RUNNING:
+                    running[job_id] = progress
+                    if before is not None and before.step != progress.step:
+                        data = {"job": job_id, **progress.progress.model_dump()}
+                        new.append(FeedEvent(job_id, owner, "progress", 0, data))
+            for job_id, (first, last) in ranges.items():
+                last_seen = seen[job_id][0] if job_id in seen else first
+                if since is not None and last > last_seen:
+                    new += _events(session, job_id, last_seen, last)
+                seen[job_id] = (max(last, last_seen), now)
+        self._progresses, self._since = running, now
+        self._seen = {job_id: item for job_id, item in seen.items() if item[1] >= now - _SEEN_TTL_MS}
+        return new
 
-    def _events(self, session: Session, job_id: str, after: int, last: int) -> list[FeedEvent]:
-        owner = session.scalar(select(Job.owner).where(Job.id == job_id))
-        rows = events.read(session, job_id, after=after, limit=last - after)
-        return [FeedEvent(job_id, owner, row.type, row.seq, event_document(row, job_id=job_id)) for row in rows]
+
+def _events(session: Session, job_id: str, after: int, last: int) -> list[FeedEvent]:
+    owner = session.scalar(select(Job.owner).where(Job.id == job_id))
+    rows = events.read(session, job_id, after=after, limit=last - after)
+    return [FeedEvent(job_id, owner, row.type, row.seq, event_document(row, job_id=job_id)) for row in rows]
 
 
 def follow_all(
@@ -209,37 +195,37 @@ def follow_all(
     owner: str | None,
     only: frozenset[str] | None,
     connection: socket.socket | None,
-    may_go_on: Callable[[], bool],
+    may_continue: Callable[[], bool],
 ) -> Iterator[str]:
     """The text of one client's stream.
 
     Args:
-        snapshot: gives the document that shows where the jobs stand, and each one's last event.
-        owner: whose jobs; ``None`` means all.
-        only: ids of the jobs to tell of; ``None`` means all.
-        may_go_on: the stream ends some seconds after it says no.
+        snapshot: returns the document with the current state of the jobs, and the number of each job's last event.
+        owner: of the jobs to send; ``None`` means all.
+        only: ids of the jobs to send; ``None`` means all.
+        may_continue: the stream ends some seconds after this returns false.
     """
-    allowed = Permission(may_go_on)
+    allowed = Permission(may_continue)
     with feed.listen() as wake_up:
         yield f"retry: {RETRY_MS}\n\n"
         written = time.monotonic()
-        place: int | None = None
+        position: int | None = None
         last: dict[str, int] = {}
         while not feed.closing and allowed:
-            news = feed.since(place) if place is not None else None
+            buffered = feed.since(position) if position is not None else None
             try:
-                if news is None:
-                    place = feed.end  # before the snapshot: what is in both is left out below
+                if buffered is None:
+                    position = feed.end  # before the snapshot: events that it contains are skipped below
                     document, last = snapshot()
                     yield f"event: snapshot\ndata: {dump(document)}\n\n"
                     written = time.monotonic()
                     continue
-            except SQLAlchemyError:  # the reader's thread says so in the log
-                place = None
+            except SQLAlchemyError:  # logged by the reader thread
+                position = None
                 wake_up.wait(_WAIT_S)
                 continue
-            heard, place = news
-            for item in heard:
+            new, position = buffered
+            for item in new:
                 wanted = (only is None or item.job_id in only) and (owner is None or item.owner == owner)
                 if not wanted or (item.seq and item.seq <= last.get(item.job_id, 0)):
                     continue

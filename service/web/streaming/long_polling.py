@@ -17,14 +17,14 @@ from service.web.streaming.stream import Permission
 
 
 def wait_for_change(job_id: str, wait_s: float) -> Response:
-    """The job as soon as it differs from the client's copy; 304 if it has not changed within ``wait_s``."""
+    """The job, as soon as it differs from the client's copy; 304 if it does not change within ``wait_s``."""
     here, deadline = services(), time.monotonic() + wait_s
     allowed = Permission(still_open())
     with _held_open(), here.hub.watch(job_id) as watch:
         while True:
             if not allowed:
-                raise refused("the key was revoked, or has expired, while the answer was held back")
-            # Read after the watch has begun: a change in between rings its bell.
+                raise refused("the key was revoked, or has expired, while the response was delayed")
+            # Read after the watch has begun, so that a change in between wakes this thread.
             with here.database.read() as session:
                 response = tagged_json(job_detail(lookup.get(session, job_id, owner=owner())))
             left = deadline - time.monotonic()
@@ -35,7 +35,7 @@ def wait_for_change(job_id: str, wait_s: float) -> Response:
 
 @contextmanager
 def _held_open() -> Iterator[None]:
-    """A delayed response takes a thread, as a stream does."""
+    """Count a delayed response as a stream: it occupies a thread, too."""
     close = services().quotas.stream(owner())
     try:
         yield

@@ -1,7 +1,7 @@
-"""Server-sent events out of the database: one reader a process looks, every client is told.
+"""Server-sent events of one job. One thread per process polls the database for all clients.
 
-The log of events has no holes and is numbered by job, so a client that was slow, or away, reads on from the
-number that it has. Nothing is ever dropped; there is only a later and an earlier.
+Events are numbered per job without gaps, so a client that was slow or disconnected resumes after the last number that
+it has, and misses nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -27,26 +26,24 @@ from service.storage.database import Database
 from service.storage.tables import Job
 from service.web.schemas.epochs import event_document
 from service.web.schemas.jobs import JobDetail, Progress
+from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoller
 
-DATABASE_POLL_INTERVAL_S: Final = 0.2
 PING_S: Final = 15.0
 MAX_CLIENTS: Final = 600
-"""Of one web process, all kinds of streams and of answers that are held back together: each takes a thread."""
+"""Maximum number of streams and delayed responses per web process; each occupies a thread."""
 RETRY_MS: Final = 2000
 
 _RECENT: Final = 256
 _BATCH: Final = 200
 RECHECK_S: Final = 3.0
-"""How often an open stream asks whether its key still opens it."""
+"""How often an open stream checks whether its key is still valid."""
 _WAIT_S: Final = 1.0
-"""So often a waiting client looks whether its connection still stands."""
-
-_log = structlog.get_logger("tapeline.web.stream")
+"""How often an idle stream checks whether its connection is closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
-    """What of a job changes while it is watched."""
+    """The fields of a job that change while it runs."""
 
     last_seq: int
     status: str
@@ -58,17 +55,17 @@ class JobProgress:
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """The pulse of a job that was just read."""
+        """The progress of a row that was just read."""
         return cls(**{name: getattr(job, name) for name in cls.__dataclass_fields__})
 
     @classmethod
     def from_row(cls, values: Sequence[Any]) -> Self:
-        """The same from the values of ``PROGRESS_COLUMNS``."""
+        """The progress from the values of ``PROGRESS_COLUMNS``."""
         return cls(**dict(zip(cls.__dataclass_fields__, values, strict=True)))
 
     @property
     def progress(self) -> Progress:
-        """How far the job is."""
+        """As a part of the API's documents."""
         return Progress.at(
             status=self.status,
             epoch=self.epoch,
@@ -84,12 +81,12 @@ PROGRESS_COLUMNS: Final = [getattr(Job, name) for name in JobProgress.__dataclas
 
 @dataclass(slots=True)
 class _Watched:
-    """A job that somebody watches."""
+    """A job with at least one stream."""
 
-    pulse: JobProgress | None = None
-    gone: bool = False
+    progress: JobProgress | None = None
+    deleted: bool = False
     recent: tuple[dict[str, Any], ...] = ()
-    """The last events without a hole, so that a hundred clients of one job cost one query."""
+    """The latest events without gaps, so that all clients of a job share one query."""
     clients: set[threading.Event] = field(default_factory=set)
 
 
@@ -100,104 +97,102 @@ class JobWatch:
         self._watched, self._wake_up = watched, wake_up
 
     @property
-    def pulse(self) -> JobProgress | None:
-        """The newest that the reader has seen, ``None`` before its first look."""
-        return self._watched.pulse
+    def progress(self) -> JobProgress | None:
+        """The latest progress that was polled; ``None`` before the first poll."""
+        return self._watched.progress
 
     @property
-    def gone(self) -> bool:
+    def deleted(self) -> bool:
         """Whether the job was deleted."""
-        return self._watched.gone
+        return self._watched.deleted
 
     def wait(self, timeout_s: float) -> None:
-        """Sleep until something has changed, or the time is over."""
+        """Wait for a change, up to ``timeout_s`` seconds."""
         self._wake_up.wait(timeout_s)
         self._wake_up.clear()
 
     def recent(self, after: int) -> list[dict[str, Any]] | None:
-        """The events above ``after``, or ``None`` where only the database has them all."""
-        known = self._watched.recent
-        if not known or known[0]["seq"] > after + 1:
+        """The events with numbers above ``after``; ``None`` if some of them are only in the database."""
+        buffered = self._watched.recent
+        if not buffered or buffered[0]["seq"] > after + 1:
             return None
-        return [event for event in known if event["seq"] > after]
+        return [event for event in buffered if event["seq"] > after]
 
 
 class Hub:
-    """Looks into the database for all clients of this process, and only while there are any."""
+    """Polls the database for all streams of this process, while there are any."""
 
     def __init__(
         self, database: Database, *, poll_interval_s: float = DATABASE_POLL_INTERVAL_S, ping_s: float = PING_S
     ) -> None:
         self.ping_s = ping_s
-        self._database, self._look_s = database, poll_interval_s
-        self._lock = threading.Lock()
+        self._database = database
         self._watched: dict[str, _Watched] = {}
-        self._thread: threading.Thread | None = None
         self._clients = 0
-        self._wake_up = threading.Event()
+        self._poller = DatabasePoller(
+            "stream-hub", lambda: self._poll, is_needed=lambda: bool(self._watched), interval_s=poll_interval_s
+        )
         self.closing = False
-        """Set when the process stops: every stream ends, and its client comes back to another process."""
+        """Set when the process stops: every stream ends, and its client reconnects to another process."""
 
     @property
     def clients(self) -> int:
-        """How many watch now."""
+        """Number of watching clients."""
         return self._clients
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the polling thread runs; it ends after the last client has left."""
+        return self._poller.is_running
+
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Count a client that reads the database by itself."""
+        with self._poller.lock:
+            self._clients += 1
+        try:
+            yield
+        finally:
+            with self._poller.lock:
+                self._clients -= 1
 
     @contextmanager
     def watch(self, job_id: str) -> Iterator[JobWatch]:
-        """Be told when a job changes."""
+        """Watch a job for changes."""
         wake_up = threading.Event()
-        with self._lock:
+        with self._poller.lock:
             watched = self._watched.setdefault(job_id, _Watched())
             watched.clients.add(wake_up)
             self._clients += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="stream-hub", daemon=True)
-                self._thread.start()
-        self._wake_up.set()
+            self._poller.ensure_running()
+        self._poller.wake_up()
         try:
             yield JobWatch(watched, wake_up)
         finally:
-            with self._lock:
+            with self._poller.lock:
                 self._clients -= 1
                 watched.clients.discard(wake_up)
                 if not watched.clients:
                     self._watched.pop(job_id, None)
 
-    def _run(self) -> None:
-        failing = False
-        while True:
-            with self._lock:
-                if not self._watched:
-                    self._thread = None
-                    return
-                watched = dict(self._watched)
-            try:
-                self._look(watched)
-                failing = False
-            except SQLAlchemyError as error:
-                if not failing:
-                    _log.warning("streams stand still: the database does not answer", error=str(error))
-                failing = True
-            self._wake_up.wait(self._look_s)
-            self._wake_up.clear()
-
-    def _look(self, watched: Mapping[str, _Watched]) -> None:
+    def _poll(self) -> None:
+        with self._poller.lock:
+            watched = dict(self._watched)
         with self._database.read() as session:
-            found = {
+            progresses = {
                 row[0]: JobProgress.from_row(row[1:])
                 for row in session.execute(select(Job.id, *PROGRESS_COLUMNS).where(Job.id.in_(list(watched))))
             }
             recent = {
-                job_id: self._recent(session, job_id, item, found.get(job_id)) for job_id, item in watched.items()
+                job_id: self._recent(session, job_id, item, progresses.get(job_id)) for job_id, item in watched.items()
             }
-        # Only after all was read: a look that failed half way leaves everything as it was.
+        # Only after all reads: a poll that fails halfway must change nothing.
         for job_id, item in watched.items():
-            now = found.get(job_id)
+            now = progresses.get(job_id)
             item.recent = recent[job_id]
-            if now != item.pulse or now is None:
-                item.pulse, item.gone = now, now is None
-                with self._lock:
+            if now != item.progress or now is None:
+                item.progress, item.deleted = now, now is None
+                with self._poller.lock:
                     listeners = list(item.clients)
                 for wake_up in listeners:
                     wake_up.set()
@@ -205,17 +200,17 @@ class Hub:
     def _recent(
         self, session: Session, job_id: str, item: _Watched, now: JobProgress | None
     ) -> tuple[dict[str, Any], ...]:
-        """The events to keep: those kept so far, and what is new up to this look."""
-        before = item.pulse
+        """The events to buffer: those buffered so far, and the new ones."""
+        before = item.progress
         if before is None or now is None or now.last_seq == before.last_seq:
             return item.recent
-        if now.last_seq < before.last_seq:  # the database was brought back to an earlier state
+        if now.last_seq < before.last_seq:  # the database was restored to an earlier state
             return ()
         count = now.last_seq - before.last_seq
         if count > _RECENT:
             return ()
-        news = events.read(session, job_id, after=before.last_seq, limit=count)
-        return (*item.recent, *(event_document(event, job_id=job_id) for event in news))[-_RECENT:]
+        new = events.read(session, job_id, after=before.last_seq, limit=count)
+        return (*item.recent, *(event_document(event, job_id=job_id) for event in new))[-_RECENT:]
 
 
 def follow(
@@ -226,34 +221,34 @@ def follow(
     *,
     after: int,
     connection: socket.socket | None,
-    may_go_on: Callable[[], bool],
+    may_continue: Callable[[], bool],
 ) -> Iterator[str]:
-    """The text of one client's stream: a snapshot, the log from ``after`` on, then what happens.
+    """The text of one client's stream: a snapshot, the events after number ``after``, then new events.
 
-    It ends with the job, with the process, when ``connection`` turns out to be closed, or within some seconds after
-    ``may_go_on`` says no.
+    It ends with the job, with the process, when ``connection`` is closed, or some seconds after ``may_continue``
+    returns false.
     """
-    allowed = Permission(may_go_on)
+    allowed = Permission(may_continue)
     with hub.watch(job.id) as watch:
         yield f"retry: {RETRY_MS}\nevent: snapshot\ndata: {dump(snapshot.model_dump(mode='json'))}\n\n"
-        pulse, sent, step = JobProgress.of(job), min(after, job.last_seq), job.step
+        current, sent, step = JobProgress.of(job), min(after, job.last_seq), job.step
         written = time.monotonic()
         while not hub.closing and allowed:
-            seen = watch.pulse
-            if seen is not None and (seen.last_seq, seen.step) >= (pulse.last_seq, pulse.step):
-                pulse = seen
+            latest = watch.progress
+            if latest is not None and (latest.last_seq, latest.step) >= (current.last_seq, current.step):
+                current = latest
             try:
-                batch = _unsent(watch, database, job.id, sent, pulse)
-            except SQLAlchemyError:  # the reader's thread says so in the log
+                batch = _unsent(watch, database, job.id, sent, current)
+            except SQLAlchemyError:  # logged by the polling thread
                 batch = []
             for document in batch:
                 yield f"id: {document['seq']}\nevent: {document['type']}\ndata: {dump(document)}\n\n"
                 sent = document["seq"]
-            if pulse.status in TERMINAL and sent >= pulse.last_seq:
+            if current.status in TERMINAL and sent >= current.last_seq:
                 return
-            if pulse.step != step:
-                step = pulse.step
-                yield f"event: progress\ndata: {dump({'job': job.id, **pulse.progress.model_dump()})}\n\n"
+            if current.step != step:
+                step = current.step
+                yield f"event: progress\ndata: {dump({'job': job.id, **current.progress.model_dump()})}\n\n"
                 written = time.monotonic()
             if batch:
                 written = time.monotonic()
@@ -262,28 +257,28 @@ def follow(
                 yield ": ping\n\n"
                 written = time.monotonic()
             watch.wait(_WAIT_S)
-            if watch.gone or is_closed(connection):
+            if watch.deleted or is_closed(connection):
                 return
 
 
 class Permission:
-    """Whether a stream may go on, asked every few seconds."""
+    """Whether a stream may continue, rechecked every ``RECHECK_S``."""
 
-    def __init__(self, ask: Callable[[], bool]) -> None:
-        self._ask, self._asked, self._found = ask, time.monotonic(), True
+    def __init__(self, check: Callable[[], bool]) -> None:
+        self._check, self._checked_at, self._is_granted = check, time.monotonic(), True
 
     def __bool__(self) -> bool:
         now = time.monotonic()
-        if self._found and now - self._asked >= RECHECK_S:
-            self._asked = now
-            # Where the database does not answer, nothing is read from it either.
+        if self._is_granted and now - self._checked_at >= RECHECK_S:
+            self._checked_at = now
+            # While the database does not respond, the stream has nothing to send either.
             with suppress(SQLAlchemyError):
-                self._found = self._ask()
-        return self._found
+                self._is_granted = self._check()
+        return self._is_granted
 
 
 def is_closed(connection: socket.socket | None) -> bool:
-    """Whether the client has hung up; a server that shows no socket learns it from a failing write."""
+    """Whether the client has closed the connection; without access to the socket, a failing write ends the stream."""
     if connection is None:
         return False
     try:
@@ -295,39 +290,39 @@ def is_closed(connection: socket.socket | None) -> bool:
 
 
 def _unsent(
-    watch: JobWatch, database: Database, job_id: str, sent: int, pulse: JobProgress
+    watch: JobWatch, database: Database, job_id: str, sent: int, current: JobProgress
 ) -> Sequence[dict[str, Any]]:
-    if sent >= pulse.last_seq:
+    if sent >= current.last_seq:
         return []
-    known = watch.recent(sent)
-    if known is None:
+    documents = watch.recent(sent)
+    if documents is None:
         with database.read() as session:
             rows = events.read(session, job_id, after=sent, limit=_BATCH)
-            known = [event_document(row, job_id=job_id) for row in rows]
-    # What is newer than the pulse waits for its own, so that an end is known to be the last.
-    fresh = [document for document in known if document["seq"] <= pulse.last_seq]
+            documents = [event_document(row, job_id=job_id) for row in rows]
+    # Only up to the current progress, which says whether an end event is final.
     return [
         _superseded(document)
-        if document["type"] == EventType.END and not _ends(database, pulse, document)
+        if document["type"] == EventType.END and not _is_final(database, current, document)
         else document
-        for document in fresh
+        for document in documents
+        if document["seq"] <= current.last_seq
     ]
 
 
-def _ends(database: Database, pulse: JobProgress, document: Mapping[str, Any]) -> bool:
-    """Whether the job ended there: no retry followed, though its name may have been changed since."""
-    if pulse.status not in TERMINAL or document["seq"] == pulse.last_seq:
-        return pulse.status in TERMINAL
+def _is_final(database: Database, current: JobProgress, document: Mapping[str, Any]) -> bool:
+    """Whether the job ended with this event and was not retried; other events may follow, such as a new name."""
+    if current.status not in TERMINAL or document["seq"] == current.last_seq:
+        return current.status in TERMINAL
     with database.read() as session:
         ends = events.of_type(session, document["job"], EventType.END)
     return bool(ends) and ends[-1].seq == document["seq"]
 
 
 def _superseded(document: dict[str, Any]) -> dict[str, Any]:
-    """The end of an attempt that was followed by a retry ended nothing: it goes out as a status."""
+    """The end event of an attempt that was retried, converted to a status event."""
     return document | {"type": EventType.STATUS.value, "superseded": True}
 
 
 def dump(document: Any) -> str:
-    """JSON in one line, as an event needs it."""
+    """JSON in one line, as server-sent events require."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -184,13 +184,6 @@ def test_a_gradient_inside_the_block_stops_the_recording() -> None:
         pass
 
 
-def test_tapes_do_not_nest() -> None:
-    with GradientTape(), pytest.raises(GradientError, match="already running"), GradientTape():
-        pass
-    with GradientTape():
-        pass
-
-
 def test_threads_do_not_see_each_others_tapes() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as tape:

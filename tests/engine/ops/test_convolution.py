@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine import GradientTape, SettingError, ShapeError, Tensor, ops
-from engine.ops import convolution
+from engine.ops.images import geometry
 from engine.replay import Replay
 
 rng = np.random.default_rng(0)
@@ -39,10 +39,10 @@ def test_a_convolution_follows_its_definition(kernel: int, stride: int, padding:
 
 
 def test_same_keeps_the_size_and_valid_takes_the_kernel_off() -> None:
-    assert convolution.window(28, 3, 1, "same").count == 28
-    assert convolution.window(28, 3, 2, "same").count == 14
-    assert convolution.window(28, 5, 1, "valid").count == 24
-    odd = convolution.window(28, 3, 2, "same")
+    assert geometry.window(28, 3, 1, "same").count == 28
+    assert geometry.window(28, 3, 2, "same").count == 14
+    assert geometry.window(28, 5, 1, "valid").count == 24
+    odd = geometry.window(28, 3, 2, "same")
     assert (odd.before, odd.after) == (0, 1)
 
 
@@ -59,7 +59,7 @@ def test_patches_may_be_made_in_pieces(monkeypatch: pytest.MonkeyPatch, rows: in
     shapes = (3, 7, 5, channels), (3, 3, channels, filters), (filters,)
     arrays = [rng.standard_normal(shape) for shape in shapes]
     whole = losses(*arrays)
-    monkeypatch.setattr(convolution, "CACHE_BLOCK_BYTES", rows * 8 * 3 * 3 * 2 * 5 * 3)  # the last one is short
+    monkeypatch.setattr(geometry, "CACHE_BLOCK_BYTES", rows * 8 * 3 * 3 * 2 * 5 * 3)  # the last one is short
     for ours, expected in zip(losses(*arrays), whole, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
     replay = Replay([])
@@ -75,7 +75,7 @@ def test_patches_are_not_kept() -> None:
     x, w, b = (np.ones(shape, np.float32) for shape in ((50, 28, 28, 8), (3, 3, 8, 8), (8,)))
     replay = Replay([x, w, b])
     replay(losses, x, w, b)
-    assert replay.size_bytes < 4.5 * x.nbytes + 2 * convolution.CACHE_BLOCK_BYTES
+    assert replay.size_bytes < 4.5 * x.nbytes + 2 * geometry.CACHE_BLOCK_BYTES
 
 
 def test_a_pool_takes_the_largest_and_gives_its_gradient_to_the_first_of_them() -> None:
@@ -91,8 +91,8 @@ def test_a_pool_takes_the_largest_and_gives_its_gradient_to_the_first_of_them() 
 def test_a_pool_may_work_on_some_channels_at_a_time(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
     x = Tensor(rng.integers(0, 3, (2, 6, 9, 5)).astype(float), watch=True)  # many equal ones
     gradients = []
-    for cached in (convolution.CACHE_BLOCK_BYTES, channels * 8 * 2 * 6 * 9):
-        monkeypatch.setattr(convolution, "CACHE_BLOCK_BYTES", cached)
+    for cached in (geometry.CACHE_BLOCK_BYTES, channels * 8 * 2 * 6 * 9):
+        monkeypatch.setattr(geometry, "CACHE_BLOCK_BYTES", cached)
         with GradientTape() as tape:
             y = ops.sum(ops.max_pool2d(x, size=3) * np.arange(5.0))
         gradients += tape.gradient(y, [x])

@@ -12,11 +12,16 @@ from hypothesis import strategies as st
 import engine
 from engine import ops
 from engine.autograd.primitive import Primitive
+from engine.ops import moves
+from engine.ops import shape as shape_module
+from engine.ops.images import convolution, pooling
+from engine.ops.images.geometry import Convolution
 from tests.engine.arrays import (
     Case,
     axes_of,
     check_gradients,
     check_narrow_gradients,
+    check_second_gradients,
     distinct,
     full_shapes,
     pair,
@@ -24,6 +29,7 @@ from tests.engine.arrays import (
     shapes,
     shapes_with_axes,
 )
+from tests.engine.ops.numpy_cases import PRIMITIVES
 
 
 @st.composite
@@ -99,16 +105,55 @@ def move(draw: Any) -> Case:
     return moves[draw(st.sampled_from(sorted(moves)))], [distinct(draw, shape)]
 
 
+@st.composite
+def product_of_a_convolution(draw: Any, op: Any) -> Case:
+    """What the VJPs of a convolution are made of: two of the images x, the weights and the images y."""
+    kernel, stride = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    padding = draw(st.sampled_from(["same", "valid"]))
+    channels, filters, batch = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    x = distinct(draw, (batch, draw(st.integers(kernel, 3)), draw(st.integers(kernel, 3)), channels))
+    w = distinct(draw, (kernel, kernel, channels, filters))
+    geometry = Convolution.of(x, w, stride, padding)
+    y = distinct(draw, (batch, geometry.rows.count, geometry.columns.count, filters))
+    given = {"gather": [x, w], "scatter_patches": [y, w], "correlate": [x, y]}[op.name]
+    return lambda *arrays: op(*arrays, geometry=geometry), given
+
+
+@st.composite
+def back(draw: Any, name: str) -> Case:
+    """What the VJPs of indexing, moving and pooling are made of."""
+    x = distinct(draw, (2, 2, 2, draw(st.integers(1, 2))))
+    y = ops.max_pool2d(x)
+    cases = {
+        "max_unpool2d": (lambda g: pooling._unpooled(g, x=x, y=y, size=2), y),
+        "move_home": (lambda g: moves._moved_home(g, shape=(3,), move=lambda array: np.tile(array, 2)), np.ones(6)),
+        "pick_of_windows": (lambda h: pooling._picked(h, x=x, y=y, size=2), x),
+        "scatter": (lambda g: shape_module._scattered(g, shape=(3,), index=np.array([0, 2, 0])), np.ones(3)),
+    }
+    f, like = cases[name]
+    return f, [distinct(draw, like.shape)]
+
+
 CASES: dict[str, st.SearchStrategy[Case]] = {
     **{name: unary(getattr(np, name)) for name in ("arcsinh", "arctan", "cbrt", "cosh", "exp2", "sinh", "tan")},
     **{name: inside(getattr(np, name)) for name in ("arccos", "arcsin", "arctanh")},
     **{name: above(getattr(np, name)) for name in ("arccosh", "log10", "log2")},
     **{name: binary(getattr(np, name)) for name in ("arctan2", "hypot", "logaddexp")},
+    **{
+        name: product_of_a_convolution(op)
+        for name, op in (
+            ("correlate", convolution.correlate),
+            ("gather", convolution.gather),
+            ("scatter_patches", convolution.scatter),
+        )
+    },
+    **{name: back(name) for name in ("max_unpool2d", "move_home", "pick_of_windows", "scatter")},
     "cumsum": cumsum(),
     "einsum": einsum(),
     "move": move(),
     "norm": reduced(np.linalg.norm, most_axes=2),  # no array has a norm over three
     "prod": product_with_zeros(),
+    **PRIMITIVES,
 }
 
 
@@ -123,6 +168,13 @@ def test_every_primitive_has_a_case() -> None:
 @settings(max_examples=25, deadline=None)
 def test_gradients_agree_with_central_differences(name: str, data: st.DataObject) -> None:
     check_gradients(*data.draw(CASES[name]))
+
+
+@pytest.mark.parametrize("name", CASES)
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_gradients_have_gradients(name: str, data: st.DataObject) -> None:
+    check_second_gradients(*data.draw(CASES[name]))
 
 
 @pytest.mark.parametrize("name", CASES)

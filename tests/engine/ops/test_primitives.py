@@ -1,5 +1,6 @@
 """Every primitive against central differences, over shapes, broadcasts, axes and memory layouts."""
 
+import functools
 import warnings
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.engine.arrays import (
     axes_of,
     check_gradients,
     check_narrow_gradients,
+    check_second_gradients,
     distinct,
     full_shapes,
     pair,
@@ -124,6 +126,17 @@ def conv2d(draw: Any) -> Case:
 
 
 @st.composite
+def conv2d_transpose(draw: Any) -> Case:
+    kernel, channels, filters = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    stride, padding = draw(st.integers(1, 3)), draw(st.sampled_from(["same", "valid"]))
+    least = -(-kernel // stride)
+    images = (draw(st.integers(0, 2)), draw(st.integers(least, 3)), draw(st.integers(least, 3)), channels)
+    weight = distinct(draw, (kernel, kernel, channels, filters))
+    f = functools.partial(ops.conv2d_transpose, stride=stride, padding=padding)
+    return f, [distinct(draw, images), weight, distinct(draw, (filters,))]
+
+
+@st.composite
 def flatten(draw: Any) -> Case:
     return ops.flatten, [distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=3)))]
 
@@ -141,6 +154,13 @@ def batch_norm(draw: Any) -> Case:
     x = distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=2, max_side=3)))
     vectors = [distinct(draw, x.shape[-1:]) for _ in range(2)]
     return lambda x, scale, shift: ops.batch_norm(x, scale, shift, epsilon=0.01)[0], [x, *vectors]
+
+
+@st.composite
+def layer_norm(draw: Any) -> Case:
+    x = distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=2, max_side=3)))
+    vectors = [distinct(draw, x.shape[-1:]) for _ in range(2)]
+    return lambda x, scale, shift: ops.layer_norm(x, scale, shift, epsilon=0.01), [x, *vectors]
 
 
 @st.composite
@@ -250,6 +270,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
         name: unary(getattr(ops, name))
         for name in ("absolute", "cos", "exp", "expm1", "leaky_relu", "negative", "ravel", "relu", "sigmoid", "sin")
     },
+    **{name: unary(getattr(ops, name)) for name in ("elu", "gelu", "silu", "softplus")},
     **{name: unary_positive(getattr(ops, name)) for name in ("log", "log1p", "sqrt")},
     **{name: binary(getattr(ops, name)) for name in ("add", "maximum", "minimum", "multiply", "subtract")},
     **{name: reduction(getattr(ops, name)) for name in ("max", "mean", "min")},
@@ -262,10 +283,12 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "clip": clip(),
     "concatenate": concatenate(),
     "conv2d": conv2d(),
+    "conv2d_transpose": conv2d_transpose(),
     "divide": divide(),
     "expand_dims": expand_dims(),
     "flatten": flatten(),
     "getitem": getitem(),
+    "layer_norm": layer_norm(),
     "matmul": matmul(),
     "max_pool2d": resampled(ops.max_pool2d, shrinks=True),
     "power": power(),
@@ -277,6 +300,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "squeeze": squeeze(),
     "sum": reduction(ops.sum, of_nothing=True),
     "stack": stack(),
+    "sum_pool2d": resampled(ops.sum_pool2d, shrinks=True),
     "std": spread(ops.std),
     "tanh": unary(ops.tanh),
     "transpose": transpose(),
@@ -289,7 +313,8 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
 # What layers are made of. The cases of the losses hold their targets in closures, where no replay can see them change;
 # trainers/test_replay.py has them as inputs.
 REPLAYED = {"add", "affine", "leaky_relu", "matmul", "multiply", "relu", "sigmoid", "softmax", "subtract", "tanh"}
-REPLAYED |= {"batch_norm", "conv2d", "flatten", "max_pool2d", "upsample2d"}
+REPLAYED |= {"batch_norm", "conv2d", "conv2d_transpose", "flatten", "max_pool2d", "sum_pool2d", "upsample2d"}
+REPLAYED |= {"elu", "gelu", "layer_norm", "silu", "softplus"}
 
 
 def test_every_public_primitive_has_a_case() -> None:
@@ -301,6 +326,13 @@ def test_every_public_primitive_has_a_case() -> None:
 @settings(max_examples=25, deadline=None)
 def test_gradients_agree_with_central_differences(name: str, data: st.DataObject) -> None:
     check_gradients(*data.draw(CASES[name]))
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_gradients_have_gradients(name: str, data: st.DataObject) -> None:
+    check_second_gradients(*data.draw(CASES[name]))
 
 
 @pytest.mark.parametrize("name", sorted({*ops.__all__} - {"cast"}))  # its purpose is another dtype

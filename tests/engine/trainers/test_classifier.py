@@ -139,6 +139,9 @@ def test_a_run_resumed_after_any_epoch_gives_the_same_bits(settings: str, dtype)
 
 VARIANTS = {
     "shifts": lambda: {"max_shift": 1},
+    "flips": lambda: {"flip": True},
+    "cutouts": lambda: {"cutout": 2},
+    "all augmentations": lambda: {"max_shift": 1, "flip": True, "cutout": 2},
     "averaged weights": lambda: {"average_decay": 0.9},
     "early stopping": lambda: {
         "epochs": 9,
@@ -190,7 +193,11 @@ def test_an_average_is_what_is_validated_kept_and_shown() -> None:
     assert [r.metrics["train_loss"] for r in averaged] == [r.metrics["train_loss"] for r in without]
     user = trainer()
     user.model.load_state_dict(run.state_dict().tensors)  # which knows no averages
-    assert user._evaluate()[0] == averaged[-1].metrics["val_loss"] != without[-1].metrics["val_loss"]
+    assert (
+        user._evaluate(user.validation, user._validation_targets)[0]
+        == averaged[-1].metrics["val_loss"]
+        != without[-1].metrics["val_loss"]
+    )
     assert user.samples(9).confidences.tobytes() == run.samples(9).confidences.tobytes()
 
 

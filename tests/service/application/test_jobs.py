@@ -49,10 +49,10 @@ class Product:
             wake_up=self.woken.append,
         )
 
-    def _admit(self, owner: str | None) -> None:
-        if not self.admitted:
+    def _admit(self, owner: str | None, count: int) -> None:
+        if self.admitted < count:
             raise AdmissionRefused(owner)
-        self.admitted -= 1
+        self.admitted -= count
 
 
 @pytest.fixture

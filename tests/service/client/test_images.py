@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from service.client import UnreadableImage
-from service.client.images import SENT_SIDE, as_png, encoded
+from service.client.images import SENT_SIDE, as_png, encoded, in_requests
 
 
 def picture(width: int = 40, height: int = 20, mode: str = "L") -> Image.Image:
@@ -103,6 +103,20 @@ def test_damaged_and_oversized_files_are_named(tmp_path: Path) -> None:
         encoded(tmp_path / "long.bmp")
     with pytest.raises(FileNotFoundError):
         encoded(tmp_path / "missing.png")
+
+
+def test_a_small_file_is_sent_bit_for_bit_and_a_large_one_as_a_png() -> None:
+    small = saved(picture(), "JPEG")
+    assert base64.b64decode(encoded(small)) == small
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 700, 3)).astype(np.uint8))
+    assert base64.b64decode(encoded(saved(noise, "JPEG"))).startswith(b"\x89PNG")
+
+
+def test_many_images_are_sent_in_several_requests() -> None:
+    images = ["x" * 250_000] * 7
+    assert [len(part) for part in in_requests(images)] == [3, 3, 1]
+    assert [len(part) for part in in_requests([[[0.5]]] * 300)] == [256, 44]
+    assert list(in_requests([])) == [[]]
 
 
 def test_numbers_are_sent_as_they_are(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_the_catalogue_lists_built_in_and_own_data_sets(root: Path) -> None:
     make_files(root / "mnist" / "deeper")  # not four files in a sub-folder of their own
     make_files(root / ".cache")
     infos = {info.name: info for info in catalogue(root)}
-    assert list(infos) == ["mnist-10k", "mnist", "fashion-mnist", "shapes"]
+    assert list(infos) == ["mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "stacked-mnist", "shapes"]
     assert infos["mnist-10k"].available
     assert not infos["mnist"].available
     shapes = infos["shapes"]
@@ -178,14 +178,21 @@ def test_a_broken_folder_is_listed_with_its_problem(root: Path) -> None:
 
 
 def test_a_missing_data_folder_still_has_the_built_in_ones(root: Path) -> None:
-    assert [info.name for info in catalogue(root)] == ["mnist-10k", "mnist", "fashion-mnist"]
+    assert [info.name for info in catalogue(root)] == [
+        "mnist-10k",
+        "mnist",
+        "fashion-mnist",
+        "iris",
+        "breast-cancer",
+        "stacked-mnist",
+    ]
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(root: Path) -> None:
     with pytest.raises(DatasetNotFound, match="did you mean 'mnist'") as caught:
         describe("minst", root)
     assert caught.value.suggestion == "mnist"
-    assert caught.value.known == ("mnist-10k", "mnist", "fashion-mnist")
+    assert caught.value.known == ("mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "stacked-mnist")
     assert caught.value.code == "dataset_not_found"
 
 

@@ -44,7 +44,11 @@ def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
         ({"archive": npz(x=IMAGES.astype("<i2") + 300, y=LABELS)}, "archive", "must be from 0 to 255"),
         ({"archive": npz(x=IMAGES, y=LABELS.astype("<i8") * -1)}, "archive", "holds the label -4"),
         ({"archive": npz(x=IMAGES, y=LABELS.astype("<i8") + 300)}, "archive", "holds the label 304"),
-        ({"archive": npz(x=np.zeros((2, 3, 3, 3), np.uint8), y=LABELS[:2])}, "archive", "greyscale images have"),
+        (
+            {"archive": npz(x=np.zeros((2, 3, 3, 4), np.uint8), y=LABELS[:2])},
+            "archive",
+            "in colour (count, rows, columns, 3)",
+        ),
         ({"archive": npz(x=np.zeros((2, 3, 513), np.uint8), y=LABELS[:2])}, "archive", "sides of 1 to 512"),
         ({"archive": npz(x=np.asfortranarray(IMAGES), y=LABELS)}, "archive", "C order"),
         ({"archive": npz(x=IMAGES[:2], y=LABELS[:2])}, "validation_fraction", "leaves no image"),

@@ -24,7 +24,7 @@ def running(home: Path) -> Iterator[Broker]:
         broker.wait_until_ready()
         yield broker
     finally:
-        broker.child.ask_to_stop()
+        broker.child.terminate()
         broker.child.end(5)
 
 

@@ -1,4 +1,4 @@
-"""Backups that are damaged, cut off or crafted, restores that are killed, and readers that stall."""
+"""Backups that are damaged, truncated or crafted, restores that are killed, and readers that stall."""
 
 from __future__ import annotations
 
@@ -115,11 +115,11 @@ def test_any_changed_byte_is_refused_and_leaves_nothing(saved: bytes, empty: Hou
     assert not (empty.store.root / ".restoring").exists()
 
 
-def test_a_file_that_is_cut_off_is_refused(saved: bytes, empty: House) -> None:
+def test_a_truncated_file_is_refused(saved: bytes, empty: House) -> None:
     chance = random.Random(17)
     lengths = [0, 1, 511, 512, 1536, len(saved) - 1, len(saved) - 512, len(saved) - 1024, len(saved) - 3072]
     for length in lengths + [chance.randrange(len(saved)) for _ in range(10)]:
-        check_refused(empty, saved[:length], "cut off", "no backup")
+        check_refused(empty, saved[:length], "truncated", "not a backup")
     check_refused(empty, saved + b"\0", "end.json")
 
 
@@ -143,7 +143,7 @@ def with_value(key: str, value: Any) -> Callable[[str, bytes], bytes]:
         (with_value("colour", "red"), "jobs has no column 'colour'"),
         (with_value("epoch", "three"), "'epoch' of the table jobs cannot be"),
         (with_value("kind", None), "'kind' of the table jobs cannot be null"),
-        (lambda name, data: b"[1, 2]\n", "not a row"),
+        (lambda name, data: b"[1, 2]\n", "not a JSON object"),
         (lambda name, data: b"{\n", "not JSON"),
         (lambda name, data: b"[" * 100_000 + b"\n", "not JSON"),
     ],
@@ -159,7 +159,7 @@ def test_rows_that_do_not_fit_the_schema_are_refused(
 
 def test_rows_that_the_database_refuses_leave_nothing(saved: bytes, empty: House, house: House) -> None:
     crafted = rewritten(saved, lambda name, data: (name, data * 2 if "rows/jobs/" in name else data))
-    with pytest.raises(BackupError, match=r"rows/jobs/000000\.jsonl: the database refuses these rows"):
+    with pytest.raises(BackupError, match=r"rows/jobs/000000\.jsonl: the database rejects these rows"):
         restore(empty.database, empty.store, empty.received, io.BytesIO(crafted))
     assert tables(empty) == []
     assert not empty.store.root.exists()

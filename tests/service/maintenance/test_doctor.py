@@ -42,7 +42,7 @@ def broker(settings: Settings) -> Iterator[Broker]:
     made.child.start()
     made.wait_until_ready()
     yield made
-    made.child.ask_to_stop()
+    made.child.terminate()
     made.child.end(5)
 
 

@@ -50,7 +50,7 @@ def faults(document: Any) -> dict[str, Fault]:
         (C | {"latent": {}}, "#/latent", None, "only a gan has it"),
         (C | {"dropout": 0.1}, "#/dropout", None, "'dropout' is a value of 'layers[].type'"),
         (C | {"adam": {}}, "#/adam", None, "'adam' is a value of 'optimizer.name'"),
-        (C | {"nothing_like_it": 1}, "#/nothing_like_it", None, "known are augmentation, average_decay"),
+        (C | {"nothing_like_it": 1}, "#/nothing_like_it", None, "known are accumulate, augmentation"),
         ({"kind": "clasifier"}, "#/kind", "classifier", "did you mean 'classifier'"),
         ({"kind": "GAN"}, "#/kind", "gan", "did you mean 'gan'"),
         ({"Kind": "gan"}, "#/kind", None, "did you mean 'kind' by 'Kind'"),

@@ -59,6 +59,7 @@ class PlayedWorker:
         checkpoint: bytes | None = None,
         health: Sequence[Finding] = (),
         verdicts: grids.Verdicts | None = None,
+        sample: bytes | None = None,
         used: Usage | None = None,
     ) -> None:
         assert self.held is not None
@@ -68,7 +69,7 @@ class PlayedWorker:
         files = [
             self.artifacts.write(job_id, ArtifactKind.CHECKPOINT, epoch, lease, data),
             self.artifacts.write(
-                job_id, ArtifactKind.SAMPLE, epoch, lease, grids.sample_grid(noise, verdicts=verdicts)
+                job_id, ArtifactKind.SAMPLE, epoch, lease, sample or grids.sample_grid(noise, verdicts=verdicts)
             ),
         ]
         record = EpochRecord(
@@ -105,7 +106,7 @@ def put_away(app: Flask) -> None:
     here.keyring.close()
     deadline = time.monotonic() + 5
     # They may be using connections.
-    while (here.hub._thread is not None or here.feed.is_reading) and time.monotonic() < deadline:
+    while (here.hub.is_reading or here.feed.is_reading) and time.monotonic() < deadline:
         time.sleep(0.02)
     here.database.close()
 

@@ -15,6 +15,7 @@ import pytest
 from flask import Flask
 from httpx_sse import ServerSentEvent, connect_sse
 from sqlalchemy import event as database_event
+from sqlalchemy.exc import OperationalError
 
 from service.jobs import commits, leases, transitions
 from service.jobs import events as log
@@ -110,7 +111,7 @@ def test_progress_is_told_without_being_kept(either_app: Flask, play: Any, submi
 
 
 def test_whoever_was_too_slow_gets_a_new_snapshot(app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "_KEPT", 5)
+    monkeypatch.setattr(feed, "_BUFFER_SIZE", 5)
     here = app.extensions[EXTENSION]
     client = app.test_client()
 
@@ -119,7 +120,7 @@ def test_whoever_was_too_slow_gets_a_new_snapshot(app: Flask, submit: Submit, mo
             rows = listing.find(session, JobFilter(), limit=100).jobs
         return {"jobs": [row.id for row in rows]}, {row.id: row.last_seq for row in rows}
 
-    text = feed.follow_all(here.feed, snapshot, owner=None, only=None, connection=None, may_go_on=lambda: True)
+    text = feed.follow_all(here.feed, snapshot, owner=None, only=None, connection=None, may_continue=lambda: True)
     assert next(text).startswith("retry:")
     assert next(text) == 'event: snapshot\ndata: {"jobs":[]}\n\n'
     with here.feed.listen() as bell:
@@ -179,19 +180,40 @@ def test_many_jobs_at_once_lose_no_event(either_app: Flask, submit: Submit, serv
 def test_more_events_than_one_look_reads_are_all_heard(app: Flask, submit: Submit) -> None:
     services = app.extensions[EXTENSION]
     job_id = submit(app.test_client())
-    known: dict[str, tuple[int, int]] = {}
-    since, _ = services.feed._look(None, known, {}, 3000)
+    reader = feed.LogReader(services.database)
+    reader.read()
     with services.database.write() as session:
         last = log.append(session, job_id, [(log.EventType.LOG, {"line": line}) for line in range(1200)])
-    _, news = services.feed._look(since, known, {}, 3000)
-    assert [heard.seq for heard in news] == list(range(2, last + 1))
+    assert [heard.seq for heard in reader.read()] == list(range(2, last + 1))
+
+
+def test_events_are_heard_after_a_read_that_failed_half_way(
+    either_app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, services = either_app.test_client(), either_app.extensions[EXTENSION]
+    ids = [submit(client) for _ in range(2)]
+    reader = feed.LogReader(services.database)
+    reader.read()
+    for job_id in ids:
+        assert client.post(f"/jobs/{job_id}/cancel").status_code == 202
+    real, reads = log.read, iter(range(100))
+
+    def read_once(*asked: Any, **options: Any) -> Any:
+        if next(reads) == 1:
+            raise OperationalError("SELECT", {}, Exception("gone"))
+        return real(*asked, **options)
+
+    monkeypatch.setattr(feed.events, "read", read_once)
+    with pytest.raises(OperationalError):
+        reader.read()
+    assert {heard.job_id for heard in reader.read()} == set(ids)
 
 
 def test_what_took_very_long_to_be_committed_is_heard(
     app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The event's time is taken first; then the disk holds the commit up for longer than most looks reach back."""
-    monkeypatch.setattr(feed, "_LATE_MS", 100)
+    monkeypatch.setattr(feed, "_LOOKBACK_MS", 100)
     client, base = app.test_client(), serve(app)
     job_id = submit(client)
     with opened(base) as events:

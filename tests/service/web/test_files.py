@@ -328,8 +328,8 @@ def test_picture_is_drawn_once_an_epoch(
     client: FlaskClient, worker: Any, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    real = drawings.grids.film
-    monkeypatch.setattr(drawings.grids, "film", lambda *args, **options: drawn.append(1) or real(*args, **options))
+    real = drawings.films.film
+    monkeypatch.setattr(drawings.films, "film", lambda *args, **options: drawn.append(1) or real(*args, **options))
     with ThreadPoolExecutor(4) as pool:
         films = set(pool.map(lambda _: fetch(client, f"{address}/samples.gif")[2], range(4)))
     assert (len(films), len(drawn)) == (1, 1)

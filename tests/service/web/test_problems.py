@@ -322,7 +322,7 @@ def test_locked_database_is_a_passing_problem(client: FlaskClient, monkeypatch: 
     def locked(*args: Any, **options: Any) -> None:
         raise OperationalError("INSERT", {}, Exception("database is locked"))
 
-    monkeypatch.setattr("service.application.jobs.submissions.submit", locked)
+    monkeypatch.setattr("service.application.jobs.submissions.submit_all", locked)
     check_problem(client.post("/jobs", json={"kind": "gan"}), 503, "database_unavailable")
 
 

@@ -188,7 +188,7 @@ def test_client_that_leaves_frees_its_place(app: Flask, submit: Submit, serve: S
             next(events)
             assert hub.clients == 1
         wait_until(lambda: hub.clients == 0, "the place to be free")
-    wait_until(lambda: hub._thread is None, "the reader to end, since nobody watches")
+    wait_until(lambda: not hub.is_reading, "the reader to end, since nobody watches")
 
 
 def test_full_house_is_a_problem_and_quick_answers_go_on(app: Flask, submit: Submit, serve: Serve) -> None:
@@ -317,7 +317,7 @@ def test_look_that_fails_half_way_repeats_nothing(
         return real(session, job_id, **options)
 
     monkeypatch.setattr(stream.events, "read", read)
-    app.extensions[EXTENSION].hub._look_s = 0.5  # so that one look sees the news of both
+    app.extensions[EXTENSION].hub._poller._interval_s = 0.5  # so that one look sees the news of both
     with opened(base, ids[0]) as one, opened(base, ids[1]) as two:
         assert [next(one).event, next(one).event, next(two).event, next(two).event] == ["snapshot", "status"] * 2
         wait_until(lambda: len(app.extensions[EXTENSION].hub._watched) == 2, "not both are watched")

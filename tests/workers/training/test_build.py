@@ -57,6 +57,7 @@ PARTS: list[dict[str, Any]] = [
     {"optimizer": {"name": "adamw"}},
     {"schedule": {"name": "cosine", "warmup_fraction": 0.1}},
     {"augmentation": {"max_shift": 2}},
+    {"augmentation": {"flip": True, "cutout": 6}},
     {"average_decay": 0.99},
     {"early_stopping": {"patience": 3}},
     {"dtype": "float64"},
@@ -118,7 +119,9 @@ def test_networks_for_images_have_the_sizes_that_the_spec_says(digits: Dataset, 
     built = [trainer.model] if isinstance(trainer, engine.ClassifierTrainer) else [
         trainer.generator, trainer.discriminator
     ]  # fmt: skip
-    for network, model in zip(layer_shapes.networks(spec, 28, 28), built, strict=True):
+    for network, model in zip(
+        layer_shapes.networks(spec, Shape(rows=28, columns=28, classes=10, train_count=1)), built, strict=True
+    ):
         assert network.input_size == model.input_shape
         outputs = model.layer_outputs(np.zeros((2, model.inputs), np.float32))
         sizes = [output.shape[1:] for output in outputs[:-1]]
@@ -152,7 +155,7 @@ ANY_LAYER = st.one_of(
 def test_what_the_check_lets_pass_can_be_built_and_nothing_else(layers: list[dict[str, Any]]) -> None:
     spec = resolve({"kind": "classifier", "layers": [*layers, {"units": 3, "activation": "softmax"}]})
     assert isinstance(spec, ClassifierSpec)
-    (network,) = layer_shapes.networks(spec, 6, 8)
+    (network,) = layer_shapes.networks(spec, Shape(rows=6, columns=8, classes=10, train_count=1))
     try:
         model = networks.classifier(spec, (6, 8), engine.initializers.he_normal)
     except engine.ShapeError:

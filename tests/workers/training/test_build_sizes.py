@@ -23,15 +23,15 @@ GANS = sorted(PRESETS[Kind.GAN])
 EVERY = [(kind, preset) for kind in PRESETS for preset in PRESETS[kind]]
 
 
-def images(rows: int, columns: int, count: int = 60) -> Dataset:
+def images(*shape: int, count: int = 60) -> Dataset:
     """Noise in the place of images."""
     rng = np.random.default_rng(7)
-    pixels = rng.integers(0, 256, (count, rows, columns), np.uint8)
+    pixels = rng.integers(0, 256, (count, *shape), np.uint8)
     labels = (np.arange(count) % CLASSES).astype(np.uint8)
     info = replace(
         BUILT_IN["mnist-10k"].info,
         name="noise",
-        image_shape=(rows, columns),
+        image_shape=shape,
         classes=CLASSES,
         train_count=count,
         validation_count=count,
@@ -41,48 +41,51 @@ def images(rows: int, columns: int, count: int = 60) -> Dataset:
 
 def suited(kind: str, preset: str, dataset: Dataset, **more: Any) -> Spec:
     document = {"kind": kind, "preset": preset, **more}
-    rows, columns = dataset.info.image_shape
-    shape = Shape(rows=rows, columns=columns, classes=CLASSES, train_count=dataset.info.train_count)
+    rows, columns, channels = (*dataset.info.image_shape, 1)[:3]
+    shape = Shape(rows=rows, columns=columns, channels=channels, classes=CLASSES, train_count=dataset.info.train_count)
     spec = match_output_to_dataset(resolve(document), document, shape)
     check_fit(spec, shape)
     return spec
 
 
 @hypothesis.settings(deadline=None, max_examples=40)
-@hypothesis.given(st.sampled_from(GANS), st.integers(1, 70), st.integers(1, 70))
-@hypothesis.example("best", 16, 16)
-@hypothesis.example("best", 20, 30)
-@hypothesis.example("best", 64, 64)
-@hypothesis.example("stable", 96, 100)
-def test_a_generator_makes_images_of_the_datas_size(preset: str, rows: int, columns: int) -> None:
-    spec = suited("gan", preset, images(rows, columns, count=2))
+@hypothesis.given(st.sampled_from(GANS), st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 3]))
+@hypothesis.example("best", 16, 16, 1)
+@hypothesis.example("best", 20, 30, 3)
+@hypothesis.example("best", 64, 64, 3)
+@hypothesis.example("stable", 96, 100, 3)
+def test_a_generator_makes_images_of_the_datas_size(preset: str, rows: int, columns: int, channels: int) -> None:
+    shape = (rows, columns) if channels == 1 else (rows, columns, channels)
+    spec = suited("gan", preset, images(*shape, count=2))
     assert isinstance(spec, GanSpec)
-    generator = networks.generator(spec, engine.initializers.glorot_uniform)
+    generator = networks.generator(spec, engine.initializers.glorot_uniform, 10)
     noise = np.zeros((2, spec.latent.dim), np.float32)
     made = np.asarray(generator(noise))
-    assert made.reshape(2, -1).shape == (2, rows * columns)
-    assert made.ndim == 2 or made.shape[1:] == (rows, columns, 1)
+    assert made.reshape(2, -1).shape == (2, rows * columns * channels)
+    assert made.ndim == 2 or made.shape[1:] == (rows, columns, channels)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "preset", "rows", "columns"),
+    ("kind", "preset", "shape"),
     [
-        *((kind, preset, 16, 16) for kind, preset in EVERY),
-        *((kind, preset, 9, 6) for kind, preset in EVERY),
-        (Kind.GAN, "best", 20, 30),
-        (Kind.GAN, "best", 64, 64),
-        (Kind.CLASSIFIER, "conv", 8, 8),
-        (Kind.CLASSIFIER, "conv", 1, 3),
-        (Kind.CLASSIFIER, "conv", 200, 150),
+        *((kind, preset, (16, 16)) for kind, preset in EVERY),
+        *((kind, preset, (9, 6)) for kind, preset in EVERY),
+        *((kind, preset, (32, 32, 3)) for kind, preset in EVERY),
+        (Kind.GAN, "best", (20, 30)),
+        (Kind.GAN, "best", (64, 64)),
+        (Kind.CLASSIFIER, "conv", (8, 8)),
+        (Kind.CLASSIFIER, "conv", (1, 3)),
+        (Kind.CLASSIFIER, "conv", (1, 3, 3)),
+        (Kind.CLASSIFIER, "conv", (200, 150)),
     ],
 )
-def test_a_preset_trains_an_epoch_on_images_of_another_size(kind: Kind, preset: str, rows: int, columns: int) -> None:
-    dataset = images(rows, columns)
+def test_a_preset_trains_an_epoch_on_images_of_another_size(kind: Kind, preset: str, shape: tuple[int, ...]) -> None:
+    dataset = images(*shape)
     trainer = build.trainer(suited(kind, preset, dataset, epochs=1), dataset)
     done = list(trainer.run())[-1]
     assert isinstance(done, engine.EpochDone)
     assert np.isfinite(list(done.metrics.values())).all()
     if isinstance(trainer, engine.GanTrainer):
         noise = trainer.latent.draw(engine.generator_for(0, "test"), 3, trainer.dtype)
-        assert trainer.generate(noise).shape == (3, rows, columns)
+        assert trainer.generate(noise).shape == (3, *shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,15 +19,18 @@ from service.access.keys import Scope
 from service.application.inference_requests import (
     MAX_IMAGES,
     MAX_NUMBERS,
+    MAX_PHOTO_PIXELS,
     MAX_PIXELS,
     MAX_SIDE,
     GenerateRequest,
     PredictRequest,
 )
 from service.datasets import DatasetInfo
+from service.datasets.formats.decoding import UnreadableImage
+from service.datasets.image_sandbox import decode_in_sandbox
 from service.datasets.tables.rows import read_rows
 from service.errors import Fault, SpecError
-from service.pictures import grids, reading
+from service.pictures import films, grids, reading
 from service.spec import validation
 from service.spec.schema import GanSpec, Kind, Part
 from service.states import DatasetKind
@@ -48,6 +52,7 @@ TAG: Final = "Inference"
 _DEFAULT_COUNT: Final = 16
 _LISTED: Final = 1000
 """The most unknown values that an answer names."""
+_DATA_URL: Final = re.compile(r"^data:image/(?:png|jpeg|webp|bmp|gif);base64,")
 _decoding: Final = threading.BoundedSemaphore(2)
 """Requests whose pictures are unpacked at a time: one takes up to 70 MB for the largest picture."""
 
@@ -67,10 +72,12 @@ B = TypeVar("B", bound=Part)
 def predict(job_id: str, document: Any) -> PredictAnswer:
     """Classify images, or rows of a table.
 
-    `images` are PNGs in base64, or numbers in [0, 1], where 0 is black. PNGs are converted to greyscale and scaled to
-    the image size of the dataset. `fit` crops and centres a drawing like MNIST digits; `invert` is for dark drawings
-    on a light background. `checkpoint` is `best`, `latest` or an epoch number; `GET /jobs/{job_id}/checkpoints` lists
-    the stored ones. To keep all checkpoints, set `"checkpoint": {"keep_last": 1000}` in the spec.
+    `images` are PNG, JPEG, WebP, BMP or GIF files in base64, or numbers in [0, 1], where 0 is black. They are converted
+    to grey or colour, as the dataset is, and their sides are scaled to its image size. For a dataset in colour, `fit`
+    scales an image to cover that size and crops it evenly, as an import does; for one in grey, it crops and centres a
+    drawing like MNIST digits. `invert` is for dark drawings on a light background. `checkpoint` is `best`, `latest` or
+    an epoch number; `GET /jobs/{job_id}/checkpoints` lists the stored ones. To keep all checkpoints, set
+    `"checkpoint": {"keep_last": 1000}` in the spec.
 
     `rows` are for jobs that are trained on a table: `{"rows": [{"age": 41, "city": "Oslo"}]}`. A column that is left
     out has no value, and `absent_columns` names it; an unknown column is an error. A category that the data do not have
@@ -102,10 +109,11 @@ def predict(job_id: str, document: Any) -> PredictAnswer:
 def generate(job_id: str, document: Any) -> Result:
     """Generate images.
 
-    The latent points are `count` points of a `seed` (the same for every checkpoint), the first point of each of several
-    `seeds`, or given as `latent`; `with_latent` returns them. With `steps`, the images interpolate from each point to
-    the next. `format` is `png` (each image in base64), `array` (numbers in [0, 1]), `grid` (the response is one PNG) or
-    `film` (the response is an animated GIF).
+    The latent points are `count` points of a `seed` (the same for every checkpoint), the first point of each of
+    several `seeds`, or given as `latent`; `with_latent` returns them. With `steps`, the images interpolate from
+    each point to the next. `class` is the class of all images, by name or number, for a GAN with `"conditional":
+    true` in its spec; without it, the classes take turns. `format` is `png` (each image in base64), `array`
+    (numbers in [0, 1]), `grid` (the response is one PNG) or `film` (the response is an animated GIF).
     """
     job = job_of(job_id, Kind.GAN)
     body = _validated(GenerateRequest, document)
@@ -116,6 +124,17 @@ def generate(job_id: str, document: Any) -> Result:
 def _check_kind(body: PredictRequest, info: DatasetInfo) -> None:
     """Refuse images where the data are a table, and rows where they are images."""
     is_table = info.kind is DatasetKind.TABLE
+    if body.images is None and body.rows is None:
+        what = "rows: the job is trained on a table" if is_table else "images"
+        pointer = "#/rows" if is_table else "#/images"
+        raise problems.invalid_input([Fault(pointer=pointer, detail=f"is missing: send {what}", code="missing")])
+    if body.images is not None and body.rows is not None:
+        raise problems.invalid_input(
+            [Fault(pointer="#/rows", detail="cannot be combined with images", code="unsuitable")]
+        )
+    for name in ("fit", "invert", "explain"):
+        if body.rows is not None and getattr(body, name):
+            raise problems.invalid_input([Fault(pointer=f"#/{name}", detail="is for images", code="unsuitable")])
     if is_table and body.rows is None:
         names = ", ".join(repr(column["name"]) for column in info.columns[:20])
         detail = f"the job is trained on a table: send rows with the columns {names}"
@@ -179,7 +198,8 @@ def _predictions(
 def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: DatasetInfo) -> Result:
     points = _points(body, cast(GanSpec, ready.spec))
     _check_size(body, len(points), info)
-    levels = inference().generate(ready, points).reshape(-1, *info.image_shape)
+    labels = _labels(body, cast(GanSpec, ready.spec), len(points), info)
+    levels = inference().generate(ready, points, labels).reshape(-1, *info.image_shape)
     pictures = np.rint(levels).astype(np.uint8)
     headers = {"Tapeline-Checkpoint": str(row.epoch)}
     match body.format:
@@ -187,7 +207,7 @@ def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: D
             data = grids.sample_grid(pictures, scale=body.scale)
             return Response(data, content_type="image/png", headers=headers)
         case "film":
-            data = grids.walk_gif(pictures, scale=body.scale)
+            data = films.walk_gif(pictures, scale=body.scale)
             return Response(data, content_type="image/gif", headers=headers)
         case "png":
             images: Any = [
@@ -197,6 +217,28 @@ def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: D
             images = _rounded(levels / 255, 5)
     latent = points.tolist() if body.with_latent else None
     return GenerateAnswer(images=images, latent=latent, checkpoint=row.epoch)
+
+
+def _labels(asked: GenerateRequest, spec: GanSpec, count: int, info: DatasetInfo) -> NDArray[np.int64] | None:
+    """The classes of ``count`` images: the one that is asked for, else all in turn; None if the GAN knows none.
+
+    Raises:
+        Problem: the GAN is not conditional, or there is no such class.
+    """
+    if not spec.conditional:
+        if asked.class_ is not None:
+            detail = 'the job is not conditional; a spec with "conditional": true trains a GAN with classes'
+            raise problems.invalid_input([Fault(pointer="#/class", detail=detail, code="unsuitable")])
+        return None
+    if asked.class_ is None:
+        return np.arange(count) % info.classes
+    names = list(info.class_names)
+    given = str(asked.class_)
+    number = names.index(given) if asked.class_ in names else int(given) if given.isdecimal() else -1
+    if not 0 <= number < info.classes:
+        detail = f"must be one of the classes {', '.join(names[:20])}, or a number from 0 to {info.classes - 1}"
+        raise problems.invalid_input([Fault(pointer="#/class", detail=detail, code="out_of_range")])
+    return np.full(count, number)
 
 
 def _validated(model: type[B], document: Any) -> B:
@@ -229,41 +271,66 @@ def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
 
 
 def _levels(images: Sequence[Any], asked: PredictRequest, info: DatasetInfo) -> Levels:
-    """The images as levels from 0 to 255 (n, rows, columns) of the dataset's size.
+    """The images as levels from 0 to 255 (n, rows, columns) or (n, rows, columns, 3), as those of the dataset.
 
     Raises:
         Problem: some cannot be read; every one is named.
     """
-    shape = (info.image_shape[0], info.image_shape[1])
-    fit = reading.fitted if asked.fit else reading.resized
-    levels, faults, pixels = [], [], 0
+    shape, colour = (info.image_shape[0], info.image_shape[1]), len(info.image_shape) > 2
+    fit = (reading.covering if colour else reading.fitted) if asked.fit else reading.resized
+    levels: dict[int, reading.Levels] = {}
+    faults: dict[int, str] = {}
+    others: dict[int, bytes] = {}
+    pixels = 0
     with _decoding:
         for number, image in enumerate(images):
             try:
                 data = _decoded(image) if isinstance(image, str) else image
+                if isinstance(data, bytes) and data.startswith(reading.OTHER_FORMATS):
+                    others[number] = data
+                    continue
                 # Counted by the headers, before anything is unpacked.
                 pixels += math.prod(reading.png_size(data, max_side=MAX_SIDE)) if isinstance(data, bytes) else 0
                 if pixels > MAX_PIXELS:
                     raise _too_much("#/images", f"the first {number + 1} have {pixels:,} pixels", MAX_PIXELS)
-                levels.append(fit(_sent(data, asked, shape), shape))
+                levels[number] = fit(_sent(data, asked, shape, colour=colour), shape)
             except reading.UnreadablePicture as error:
-                faults.append(Fault(pointer=f"#/images/{number}", detail=str(error), code="unreadable_picture"))
+                faults[number] = str(error)
+        if others:
+            cover = (shape[1], shape[0]) if asked.fit and colour else None
+            found = decode_in_sandbox(
+                list(others.values()),
+                cover=cover,
+                grey=not colour,
+                max_pixels=MAX_PHOTO_PIXELS if cover else MAX_PIXELS,
+            )
+            for number, one in zip(others, found, strict=True):
+                if isinstance(one, UnreadableImage):
+                    faults[number] = str(one)
+                else:
+                    seen = reading.converted(one.astype(np.float64), colour=colour)
+                    levels[number] = fit(255 - seen if asked.invert else seen, shape)
     if faults:
-        raise problems.invalid_input(faults)
-    return np.stack(levels)
+        raise problems.invalid_input(
+            [
+                Fault(pointer=f"#/images/{number}", detail=detail, code="unreadable_picture")
+                for number, detail in sorted(faults.items())
+            ]
+        )
+    return np.stack([levels[number] for number in range(len(images))])
 
 
 def _decoded(text: str) -> bytes:
     try:
-        return base64.b64decode(text.removeprefix("data:image/png;base64,"), validate=True)
+        return base64.b64decode(_DATA_URL.sub("", text, count=1), validate=True)
     except (binascii.Error, ValueError) as error:
         raise reading.UnreadablePicture("is not base64") from error
 
 
-def _sent(image: Any, asked: PredictRequest, shape: tuple[int, int]) -> reading.Levels:
+def _sent(image: Any, asked: PredictRequest, shape: tuple[int, int], *, colour: bool) -> reading.Levels:
     if isinstance(image, bytes):
-        return reading.read_png(image, max_side=MAX_SIDE, invert=asked.invert)
-    return _from_numbers(image, asked, shape)
+        return reading.read_png(image, max_side=MAX_SIDE, invert=asked.invert, colour=colour)
+    return reading.converted(_from_numbers(image, asked, shape), colour=colour)
 
 
 def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> Levels:
@@ -273,10 +340,11 @@ def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> L
         numbers = np.asarray(None)
     if numbers.dtype.kind not in "iuf":
         raise reading.UnreadablePicture("must be a PNG in base64, or rows of numbers of equal length")
-    if numbers.ndim == 1 and numbers.size == shape[0] * shape[1]:
-        numbers = numbers.reshape(shape)
-    if numbers.ndim != 2 or not numbers.size or max(numbers.shape) > MAX_SIDE:
-        size = f"{shape[0]} rows of {shape[1]} numbers, or all in one list"
+    if numbers.ndim == 1 and numbers.size in (math.prod(shape), 3 * math.prod(shape)):
+        numbers = numbers.reshape(shape if numbers.size == math.prod(shape) else (*shape, 3))
+    has_colours = numbers.ndim == 3 and numbers.shape[2] == 3
+    if not (numbers.ndim == 2 or has_colours) or not numbers.size or max(numbers.shape) > MAX_SIDE:
+        size = f"{shape[0]} rows of {shape[1]} numbers, or of {shape[1]} triples (red, green, blue), or all in one list"
         raise reading.UnreadablePicture(f"must have {size}; it has the shape {list(numbers.shape)}")
     if not (numbers.min() >= 0 and numbers.max() <= 1):
         raise reading.UnreadablePicture("must have numbers in [0, 1], where 0 is black and 1 is white")

@@ -16,7 +16,7 @@ from service.web.endpoints import Result, endpoint
 from service.web.middleware import problems
 from service.web.middleware.guard import actor
 from service.web.middleware.problems import Problem
-from service.web.schemas.jobs import DryRun, JobDetail, job_detail, network_item
+from service.web.schemas.jobs import DryRun, JobDetail, SubmittedJob, job_detail, network_item
 from service.web.schemas.queries import SubmitQuery
 from service.web.services import services
 from service.web.streaming.long_polling import wait_for_change
@@ -30,7 +30,7 @@ _ONE: Final = ("job_not_found",)
 @blueprint.post("/jobs")
 @endpoint(
     TAG,
-    JobDetail,
+    SubmittedJob,
     status=201,
     query=SubmitQuery,
     headers=("Idempotency-Key",),
@@ -43,6 +43,9 @@ def submit(query: SubmitQuery, document: Any) -> Response:
 
     The response is sent as soon as the job is stored. A repeated request with the same `Idempotency-Key` gets the same
     response, with `Idempotency-Replayed: true`, and creates no second job. With `dry_run=true` nothing is stored.
+
+    A spec with `dataset.folds` and no `dataset.fold` is a cross-validation: one job for each fold, all of them or none.
+    The response is the first one; `fold_jobs` has the ids of all, and `GET /folds/{fold_group}` their results.
     """
     if query.dry_run:
         return _dry_run(document)

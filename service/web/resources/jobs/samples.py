@@ -7,7 +7,7 @@ from typing import Final
 from flask import Blueprint, Response
 
 from service.jobs.queries import files, lookup
-from service.pictures.grids import FilmFormat
+from service.pictures.films import FilmFormat
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact

@@ -11,7 +11,7 @@ from service.datasets import BUILT_IN, DatasetError
 from service.datasets.tables.values import written
 from service.jobs import events
 from service.jobs.events import EventType, Wanted
-from service.jobs.queries import files, lineage, lookup
+from service.jobs.queries import files, folds, lineage, lookup
 from service.spec.schema import Kind
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
@@ -22,6 +22,7 @@ from service.web.inference.loading import class_names, dataset_of, is_table
 from service.web.resources.pages import tiles
 from service.web.schemas.epochs import event_document
 from service.web.schemas.files import checkpoint_items
+from service.web.schemas.folds import FoldSet
 from service.web.schemas.inference import ConfusionMatrix
 from service.web.schemas.jobs import job_detail
 from service.web.services import owner, services
@@ -59,6 +60,7 @@ def job(job_id: str) -> Response:
         history = events.select_from_log(session, job_id, Wanted(types=_TOLD), before=events.MAX_SEQ, limit=_HISTORY)
         resumed = events.resumed(session, job_id)
         parent = lineage.parent(session, row, owner=owner())
+        fold_set = folds.jobs(session, row.fold_group, owner=owner()) if row.fold_group is not None else []
         children, children_count = lineage.children(session, job_id, owner=owner(), limit=_CHILDREN)
     shown = job_detail(row)
     facts = {
@@ -90,6 +92,7 @@ def job(job_id: str) -> Response:
         reasons=_REASONS,
         resumed=resumed,
         parent=parent,
+        folds=FoldSet.of(str(row.fold_group), fold_set) if fold_set else None,
         children=children,
         children_count=children_count,
     )
@@ -113,9 +116,17 @@ def play(job_id: str) -> Response:
         "seed": row.resolved["seed"],
         "latent": row.resolved.get("latent"),
         "class_names": class_names(row, None),
+        "colour": _is_colour(row),
         "fields": _fields(row),
     }
     return as_page("play.html", job=shown, facts=facts)
+
+
+def _is_colour(row: Job) -> bool:
+    try:
+        return len(dataset_of(row).image_shape) > 2
+    except DatasetError:
+        return False
 
 
 def _fields(job: Job) -> list[dict[str, Any]] | None:

@@ -1,29 +1,24 @@
-"""Pages about the service: workers and the queue, keys, usage, the audit log, and datasets."""
+"""Pages about the service: workers and the queue, keys, usage, and the audit log."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from service.access.keys import Scope
-from service.jobs.queries import listing
-from service.jobs.queries.listing import JobFilter
 from service.states import Status
 from service.web.answers import as_page
 from service.web.endpoints import endpoint
 from service.web.resources.service.keys import list_keys
 from service.web.resources.service.usage import list_usage
 from service.web.resources.service.workers import list_workers, read_queue
-from service.web.schemas.datasets import dataset_item
-from service.web.schemas.jobs import job_summary
 from service.web.schemas.queries import QueueQuery
-from service.web.services import owner, services
+from service.web.services import services
 
 blueprint: Final = Blueprint("service_pages", __name__)
 
 TAG: Final = "Pages"
-_JOBS_OF_A_DATASET: Final = 20
 _LIFETIMES: Final = {"": "never", "7": "in 7 days", "30": "in 30 days", "90": "in 90 days", "365": "in a year"}
 _OVERLAPS: Final = {0: "at once", 3600: "in an hour", 86400: "in 24 hours", 604800: "in 7 days", 2592000: "in 30 days"}
 _SCOPES: Final = {
@@ -68,19 +63,3 @@ def used() -> Response:
         quotas=settings.quotas if settings.keys_required else None,
         keys_required=settings.keys_required,
     )
-
-
-def datasets() -> Response:
-    """The available datasets."""
-    found = [dataset_item(info) for info in services().repository.catalogue(owner())]
-    return as_page("datasets.html", datasets=found)
-
-
-def dataset(name: str) -> Response:
-    """One dataset."""
-    here = services()
-    info = here.repository.look_up(name, owner())
-    with here.database.read() as session:
-        page = listing.find(session, JobFilter(dataset=name), owner=owner(), limit=_JOBS_OF_A_DATASET)
-        jobs = [job_summary(job) for job in page.jobs]
-    return as_page("dataset.html", dataset=dataset_item(info), jobs=jobs, address=request.host_url.rstrip("/"))

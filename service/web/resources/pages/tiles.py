@@ -15,6 +15,8 @@ METRICS: Final = (
     "sample_diversity", "g_loss", "d_loss", "d_real", "d_fake",
 )  # fmt: skip
 """The metrics that say most of a job."""
+TESTS: Final = ("test_accuracy", "test_loss")
+"""The scores on the test part of its data, once it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,9 @@ class Resource:
 def metric_tiles(job: Job) -> list[Tile]:
     """The tiles of a job, in a fixed order."""
     last = finite(job.metrics)
-    return [_tile(name, last[name], extremes.best(job.extremes, name), job.epoch) for name in METRICS if name in last]
+    tiles = [_tile(name, last[name], extremes.best(job.extremes, name), job.epoch) for name in METRICS if name in last]
+    scores = finite(job.test_scores or {})
+    return [_tile(name, scores[name], None, 0) for name in TESTS if name in scores] + tiles
 
 
 def _tile(name: str, last: float | None, best: tuple[float, int] | None, epoch: int) -> Tile:

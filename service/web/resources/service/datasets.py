@@ -13,8 +13,8 @@ from service.web.files import downloads, receiving
 from service.web.files.receiving import UploadForm
 from service.web.middleware.guard import actor
 from service.web.middleware.problems import Problem
-from service.web.resources.pages import service_pages
-from service.web.schemas.datasets import DatasetItem, DatasetList, dataset_item
+from service.web.resources.service import dataset_content
+from service.web.schemas.datasets import DatasetDetail, DatasetList, dataset_item
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("datasets", __name__)
@@ -24,7 +24,7 @@ _slots: Final = receiving.UploadSlots()
 
 
 @blueprint.get("/datasets")
-@endpoint(TAG, DatasetList, page=service_pages.datasets)
+@endpoint(TAG, DatasetList, page="/ui/datasets")
 def show_list() -> DatasetList:
     """List the available datasets."""
     return DatasetList(data=[dataset_item(info) for info in services().repository.catalogue(owner())])
@@ -33,7 +33,7 @@ def show_list() -> DatasetList:
 @blueprint.post("/datasets")
 @endpoint(
     TAG,
-    DatasetItem,
+    DatasetDetail,
     status=201,
     form=UploadForm,
     problems=(
@@ -56,9 +56,9 @@ def upload() -> Result:
     job keeps the version that it was submitted with.
 
     Images with their classes: a zip or tar archive with a folder of image files for each class, an NPZ archive, or
-    IDX files, plain or gzipped; see the fields of the form. Images become greyscale. Or a table: a CSV or TSV file,
-    of which one column, `target`, holds the class. `columns` of the answer has the type and the missing values of each
-    column that is used; `report` says what was left out: columns, and the first 100 rejected rows by line.
+    IDX files, plain or gzipped; see the fields of the form. Or a table: a CSV or TSV file, of which one column,
+    `target`, holds the class. `columns` of the answer has the type and the missing values of each column that is used;
+    `report` says what was left out: columns, and the first 100 rejected rows by line.
 
     The files are read in a sandbox. Other owners cannot see the dataset.
     """
@@ -66,7 +66,7 @@ def upload() -> Result:
     with _slots.acquire(owner()):
         here.quotas.upload(owner(), request.content_length or 1)
         info = here.dataset_uploads.add(_receive, by=actor())
-    return dataset_item(info), {"Location": f"/datasets/{info.name}"}
+    return dataset_content.detail(info), {"Location": f"/datasets/{info.name}"}
 
 
 def _receive(folder: Path) -> ReceivedFiles:
@@ -78,16 +78,16 @@ def _receive(folder: Path) -> ReceivedFiles:
         name=form.name,
         files=form.files,
         fraction=form.validation_fraction,
-        size=form.width_and_height,
+        photos=form.photo_options,
         table=form.table_options,
     )
 
 
 @blueprint.get("/datasets/<name>")
-@endpoint(TAG, DatasetItem, problems=("dataset_not_found",), page=service_pages.dataset)
-def show(name: str) -> DatasetItem:
-    """Show a dataset."""
-    return dataset_item(services().repository.look_up(name, owner()))
+@endpoint(TAG, DatasetDetail, problems=("dataset_not_found",), page="/ui/datasets/{name}")
+def show(name: str) -> DatasetDetail:
+    """Show a dataset, with the number of examples of each class."""
+    return dataset_content.detail(services().repository.look_up(name, owner()))
 
 
 @blueprint.delete("/datasets/<name>")

@@ -23,7 +23,7 @@ export function datasetControl(datasets) {
 export function aboutDataset(item) {
   if (!item) return [];
   const isTable = item.kind === "table";
-  const size = isTable ? `a table of ${item.columns.length} columns` : `${item.image_shape.slice(0, 2).join(" × ")} pixels`;
+  const size = isTable ? `a table of ${item.columns.length} columns` : pixels(item);
   const facts = [`${item.title}: ${size}, ${item.classes} classes, ${number(item.train_count)} training and ${number(item.validation_count)} validation ${isTable ? "rows" : "images"}.`];
   if (needsDownload(item)) facts.push(` ${item.state_reason ?? `It is not on this machine: a job downloads it${sizeOfDownload(item)} when it starts.`}`);
   return facts;
@@ -31,11 +31,14 @@ export function aboutDataset(item) {
 
 function sizeOf(item) {
   if (item.problem) return "unusable files";
-  const size = item.kind === "table" ? `${item.columns.length} columns, ${number(item.train_count)} rows` : `${item.image_shape.slice(0, 2).join(" × ")}, ${number(item.train_count)} images`;
+  const size = item.kind === "table" ? `${item.columns.length} columns, ${number(item.train_count)} rows` : `${sides(item)}${isColour(item) ? " colour" : ""}, ${number(item.train_count)} images`;
   if (item.state === "unavailable") return `${size}, not available`;
   return needsDownload(item) ? `${size}, needs download${sizeOfDownload(item)}` : size;
 }
 
+const sides = (item) => item.image_shape.slice(0, 2).join(" × ");
+const isColour = (item) => item.image_shape.length > 2;
+const pixels = (item) => `${sides(item)} pixels${isColour(item) ? " in colour" : ""}`;
 const needsDownload = (item) => (item.state ? item.state !== "ready" : !item.available);
 const sizeOfDownload = (item) => (item.download_bytes ? ` (${bytes(item.download_bytes)})` : "");
 const number = (count) => count.toLocaleString("en");

@@ -5,11 +5,12 @@ import { pinned } from "./objects.js";
 
 const FIRST = ["epochs", "optimizer/learning_rate", "seed", "dataset/name", "name"];
 const SECTIONS = [
-  ["Network", ["layers", "latent", "generator", "discriminator", "initializer"]],
-  ["Training", ["batch_size", "optimizer", "schedule", "loss", "augmentation", "early_stopping", "average_decay", "shuffle"]],
+  ["Network", ["layers", "latent", "conditional", "generator", "discriminator", "initializer"]],
+  ["Training", ["batch_size", "accumulate", "optimizer", "schedule", "loss", "augmentation", "early_stopping", "average_decay", "shuffle"]],
   ["Checkpoints and samples", ["checkpoint", "samples"]],
   ["Health checks", ["health"]],
-  ["Labels, queue, data range", ["tags", "priority", "dataset", "dtype"]],
+  ["Data range, validation, folds", ["dataset"]],
+  ["Labels, queue, precision", ["tags", "priority", "dtype"]],
 ];
 const LABELS = { "optimizer/learning_rate": "Learning rate", "dataset/name": "Dataset" };
 

@@ -15,7 +15,7 @@ from PIL import Image
 from service.datasets.cache import open_arrays
 from service.datasets.formats.photos import parse_size
 from service.datasets.importer import UploadRefused, import_dataset
-from service.datasets.info import DatasetInfo
+from service.datasets.info import DatasetInfo, PhotoOptions
 from service.datasets.sandbox import import_in_sandbox
 
 
@@ -114,7 +114,7 @@ def test_formats_are_read_and_scaled(tmp_path: Path, fmt: str) -> None:
     file = io.BytesIO()
     image.convert("RGB").save(file, fmt)
     files = {f"{label}/{index}.{fmt.lower()}": file.getvalue() for label in "ab" for index in range(8)}
-    info, arrays = taken(zipped(tmp_path / "x.zip", files), tmp_path, size=(16, 8))
+    info, arrays = taken(zipped(tmp_path / "x.zip", files), tmp_path, photos=PhotoOptions(size=(16, 8)))
     assert info.image_shape == (8, 16)
     assert np.abs(arrays["train"][:, :, :7].astype(int) - 255).max() < 16
     assert arrays["train"][:, :, 9:].max() < 16

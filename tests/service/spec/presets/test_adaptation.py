@@ -36,26 +36,30 @@ def test_for_digits_a_preset_is_as_it_is_written(kind: Kind, preset: str) -> Non
     st.integers(1, 512) | st.sampled_from([1, 2, 3, 7, 8, 16, 64, 512]),
     st.integers(2, 255),
     st.integers(1, 70_000),
+    st.sampled_from([1, 3]),
 )
-@example((Kind.GAN, "best"), 16, 16, 2, 100)
-@example((Kind.GAN, "best"), 20, 30, 3, 1000)
-@example((Kind.GAN, "best"), 512, 512, 10, 3000)
-@example((Kind.GAN, "best"), 446, 388, 10, 1000)
-@example((Kind.GAN, "stable"), 509, 509, 10, 3000)
-@example((Kind.CLASSIFIER, "conv"), 8, 8, 4, 1000)
-@example((Kind.CLASSIFIER, "conv"), 1, 1, 2, 50)
-@example((Kind.CLASSIFIER, "conv"), 512, 512, 255, 3000)
+@example((Kind.GAN, "best"), 16, 16, 2, 100, 1)
+@example((Kind.GAN, "best"), 32, 32, 12, 5000, 3)
+@example((Kind.GAN, "best"), 512, 512, 10, 1000, 3)
+@example((Kind.GAN, "stable"), 512, 512, 10, 1000, 3)
+@example((Kind.GAN, "best"), 20, 30, 3, 1000, 1)
+@example((Kind.GAN, "best"), 512, 512, 10, 3000, 1)
+@example((Kind.GAN, "best"), 446, 388, 10, 1000, 1)
+@example((Kind.GAN, "stable"), 509, 509, 10, 3000, 1)
+@example((Kind.CLASSIFIER, "conv"), 8, 8, 4, 1000, 1)
+@example((Kind.CLASSIFIER, "conv"), 1, 1, 2, 50, 1)
+@example((Kind.CLASSIFIER, "conv"), 512, 512, 255, 3000, 1)
 def test_every_preset_fits_every_size(
-    which: tuple[Kind, str], rows: int, columns: int, classes: int, count: int
+    which: tuple[Kind, str], rows: int, columns: int, classes: int, count: int, channels: int
 ) -> None:
-    most = 2**30 // (rows * columns)  # as an upload may hold
-    shape = Shape(rows=rows, columns=columns, classes=classes, train_count=min(count, most))
+    most = 2**30 // (rows * columns * channels)  # as an upload may hold
+    shape = Shape(rows=rows, columns=columns, channels=channels, classes=classes, train_count=min(count, most))
     spec = suited(*which, shape)
     check_fit(spec, shape)
-    made = networks(spec, rows, columns)[0]
+    made = networks(spec, shape)[0]
     match spec:
         case GanSpec():
-            assert made.placed[-1].outputs == rows * columns
+            assert made.placed[-1].outputs == rows * columns * channels
         case ClassifierSpec():
             assert made.placed[-1].size == (classes,)
     assert costs.parameters(spec, shape) < 20_000_000
@@ -70,3 +74,9 @@ def test_what_a_spec_names_itself_stays() -> None:
     assert (spec.batch_size, spec.samples.count) == (500, 9)
     kept = suited("classifier", "conv", small, augmentation={"max_shift": 3}, epochs=2)
     assert (kept.augmentation.max_shift, kept.epochs, kept.batch_size) == (3, 2, 30)
+
+
+def test_what_draws_ends_in_three_channels_for_images_in_colour() -> None:
+    colour = Shape(rows=32, columns=32, channels=3, classes=12, train_count=5000)
+    assert suited("gan", "best", colour).generator.layers[-1].filters == 3
+    assert suited("gan", "stable", colour).generator.layers[-1].units == 32 * 32 * 3

@@ -87,3 +87,20 @@ def test_one_picture_of_all(client: FlaskClient, gan: str, form: str, kind: str)
     if form == "film":
         assert image.size == (56, 56)
         assert getattr(image, "n_frames", 1) == 8
+
+
+def test_a_conditional_gan_is_asked_for_a_class(client: FlaskClient, train: Any, job: Any, gan: str) -> None:
+    conditional = job(train("gan", conditional=True))
+    asked = {"count": 3, "format": "array"}
+    by_number, by_name = (
+        ask(client, conditional, "generate", 200, **asked, **{"class": one})["images"] for one in (7, "7")
+    )
+    assert by_number == by_name
+    in_turn = ask(client, conditional, "generate", 200, **asked)["images"]
+    assert [in_turn[i] == by_number[i] for i in range(3)] == [False, False, False]
+    assert in_turn[1] == ask(client, conditional, "generate", 200, **asked, **{"class": 1})["images"][1]
+    for wrong in (10, "ten", -1):
+        problem = ask(client, conditional, "generate", 422, **asked, **{"class": wrong})
+        assert problem["errors"][0]["pointer"].startswith("#/class")
+    problem = ask(client, gan, "generate", 422, **asked, **{"class": 1})
+    assert "not conditional" in problem["errors"][0]["detail"]

@@ -1,6 +1,6 @@
 """Primitives that shrink and enlarge images (batch, height, width, channels): max pooling and upsampling.
 
-In memory images lie as planes (:mod:`engine.ops.convolution`).
+In memory images lie as planes (:mod:`engine.ops.images.geometry`).
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive
+from engine.autograd.tensor import plain
 from engine.errors import SettingError, ShapeError
-from engine.ops import convolution
-from engine.ops.convolution import from_planes, to_planes
+from engine.ops.images import geometry
+from engine.ops.images.geometry import from_planes, to_planes
 
 
-def _check_pool(x: Array, size: int) -> None:
+def _check_pool(x: Array, size: int, name: str = "max_pool2d") -> None:
     if size < 1:
-        raise SettingError(f"max_pool2d: size {size} must be positive", setting="size")
+        raise SettingError(f"{name}: size {size} must be positive", setting="size")
     if x.ndim != 4 or x.shape[1] % size or x.shape[2] % size:
         raise ShapeError(
-            f"max_pool2d: windows of {size} x {size} do not divide images {x.shape}",
-            operation="max_pool2d",
+            f"{name}: windows of {size} x {size} do not divide images {x.shape}",
+            operation=name,
             shapes=(x.shape,),
         )
 
@@ -39,12 +40,17 @@ def _max_pool2d(x: Array, size: int = 2) -> Array:
     return from_planes(y)
 
 
+def _parts(size: int) -> list[tuple[slice, slice, slice]]:
+    """The pixels of all windows, one of each at a time, as an index of planes."""
+    return [(slice(None), slice(i, None, size), slice(j, None, size)) for i in range(size) for j in range(size)]
+
+
 def _max_pool2d_back(y: Array, x: Array, size: int = 2) -> Vjp:
-    parts = [(slice(None), slice(i, None, size), slice(j, None, size)) for i in range(size) for j in range(size)]
+    parts = _parts(size)
 
     def vjp(g: Array) -> Array:
         gradient = np.empty_like(g, order="C", shape=to_planes(x).shape)
-        step = max(1, convolution.CACHE_BLOCK_BYTES // max(gradient[:1].nbytes, 1))
+        step = max(1, geometry.CACHE_BLOCK_BYTES // max(gradient[:1].nbytes, 1))
         for start in range(0, len(gradient), step):
             some = slice(start, start + step)
             planes, largest, outputs = (to_planes(array)[some] for array in (x, y, g))
@@ -63,10 +69,24 @@ def _max_pool2d_back(y: Array, x: Array, size: int = 2) -> Vjp:
     return vjp
 
 
+def _unpool(g: Array, x: Array, y: Array, size: int) -> Array:
+    return _max_pool2d_back(y, x, size)(g)
+
+
+def _pick(h: Array, x: Array, y: Array, size: int) -> Array:
+    """Of each window of h the element at the place where x has its maximum y: the adjoint of :func:`_unpool`."""
+    chosen = np.multiply(h, _max_pool2d_back(y, x, size)(np.ones_like(y)))
+    return _sum_pool2d(chosen, size)
+
+
+_unpooled: Primitive = Primitive("max_unpool2d", _unpool, lambda out, g, **kept: lambda h: _picked(h, **kept))
+_picked: Primitive = Primitive("pick_of_windows", _pick, lambda out, h, **kept: lambda g: _unpooled(g, **kept))
+
 max_pool2d = Primitive(
     "max_pool2d",
     _max_pool2d,
     _max_pool2d_back,
+    graph=[lambda y, x, size=2: lambda g: _unpooled(g, x=plain(x), y=plain(y), size=size)],
     doc="""The largest of each window of size x size pixels: (batch, height / size, width / size, channels).
 
     The gradient goes to the first of several equal maxima, in the order of reading: sharing it, as ``max`` does,
@@ -89,24 +109,29 @@ def _upsample2d(x: Array, size: int = 2) -> Array:
     return from_planes(y)
 
 
-def _upsample2d_back(y: Array, x: Array, size: int = 2) -> Vjp:
-    def vjp(g: Array) -> Array:
-        outputs = to_planes(g)
-        rows = outputs[:, ::size]
-        for i in range(1, size):
-            rows = np.add(rows, outputs[:, i::size])
-        gradient = rows[:, :, ::size]
-        for j in range(1, size):
-            gradient = np.add(gradient, rows[:, :, j::size])
-        return from_planes(gradient)
-
-    return vjp
+def _sum_pool2d(x: Array, size: int = 2) -> Array:
+    _check_pool(x, size, "sum_pool2d")
+    planes = to_planes(x)
+    rows = planes[:, ::size]
+    for i in range(1, size):
+        rows = np.add(rows, planes[:, i::size])
+    y = rows[:, :, ::size]
+    for j in range(1, size):
+        y = np.add(y, rows[:, :, j::size])
+    return from_planes(y)
 
 
-upsample2d = Primitive(
+sum_pool2d = Primitive(
+    "sum_pool2d",
+    _sum_pool2d,
+    lambda y, x, size=2: lambda g: upsample2d(g, size=size),
+    doc="The sum of each window of size x size pixels: (batch, height / size, width / size, channels).",
+)
+
+upsample2d: Primitive = Primitive(
     "upsample2d",
     _upsample2d,
-    _upsample2d_back,
+    lambda y, x, size=2: lambda g: sum_pool2d(g, size=size),
     doc="""Each pixel size x size times: nearest-neighbour upsampling.
 
     With a convolution after it, it does a transposed convolution's work without that one's checkerboards (Odena et

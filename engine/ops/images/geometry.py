@@ -1,4 +1,4 @@
-"""Convolution: its geometry, the three products that it and its gradients are made of, and the primitive ``conv2d``.
+"""The geometry of convolutions, and the three products that they and their gradients are made of.
 
 Images have the shape (batch, height, width, channels), but lie in memory as *planes*: (channels, height, width, batch),
 the order of Krizhevsky's cuda-convnet. One row of a plane, all images of the batch side by side, is one run of memory,
@@ -18,8 +18,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 
-from engine.autograd.graph import Array, Vjp
-from engine.autograd.primitive import Primitive
+from engine.autograd.graph import Array
 from engine.errors import SettingError, ShapeError
 
 Padding: TypeAlias = Literal["same", "valid"]
@@ -90,6 +89,12 @@ def window(size: int, kernel: int, stride: int, padding: Padding) -> Window:
     count = -(-size // stride)
     zeros = max((count - 1) * stride + kernel - size, 0)
     return Window(kernel, stride, zeros // 2, size, zeros - zeros // 2, count)
+
+
+def transposed_size(size: int, kernel: int, stride: int, padding: Padding) -> int:
+    """The pixels along an axis of the image that a convolution makes ``size`` pixels of: the largest with ``valid``
+    padding that loses none."""
+    return size * stride if padding == "same" else (size - 1) * stride + kernel
 
 
 def to_planes(x: Array) -> Array:
@@ -226,52 +231,3 @@ class Convolution:
 def mirror(w: Array) -> Array:
     """The weights of the convolution that leads back: turned by half a turn, channels and filters exchanged."""
     return w[::-1, ::-1].transpose(0, 1, 3, 2)
-
-
-def _prefer_adjoint(geometry: Convolution) -> bool:
-    """Whether to compute by the patches of the output, as the adjoint of the mirrored convolution; stride 1 only.
-
-    Patches of the side with fewer channels are cheaper: a layer of 32 channels and one filter copies a 32nd that way.
-    """
-    return geometry.filters < geometry.channels and geometry.rows.stride == 1
-
-
-def _conv2d(x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Array:
-    geometry = Convolution.of(x, w, stride, padding)
-    if np.shape(b) != (geometry.filters,):
-        raise ShapeError(
-            f"conv2d: weight {w.shape} and bias {np.shape(b)}: the bias must be ({geometry.filters},)",
-            operation="conv2d",
-            shapes=(w.shape, np.shape(b)),
-        )
-    if _prefer_adjoint(geometry):
-        return geometry.mirrored().scatter(x, mirror(w), b)
-    return geometry.gather(x, w, b)
-
-
-def _conv2d_back_input(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
-    geometry = Convolution.of(x, w, stride, padding)
-    if _prefer_adjoint(geometry):
-        return lambda g: geometry.mirrored().gather(g, mirror(w))
-    return lambda g: geometry.scatter(g, w)
-
-
-def _conv2d_back_weight(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
-    geometry = Convolution.of(x, w, stride, padding)
-    if _prefer_adjoint(geometry):
-        return lambda g: mirror(geometry.mirrored().correlate(g, x))
-    return lambda g: geometry.correlate(x, g)
-
-
-conv2d = Primitive(
-    "conv2d",
-    _conv2d,
-    _conv2d_back_input,
-    _conv2d_back_weight,
-    lambda y, x, w, b, stride=1, padding="same": lambda g: as_matrix(g).sum(axis=1),
-    doc="""Images x (batch, height, width, channels) under the filters w (kernel, kernel, channels, filters).
-
-    Gives (batch, rows, columns, filters), with ``b`` (filters,) added. It is a correlation, as in all such libraries:
-    the kernel is not flipped. See :func:`window` for ``stride`` and ``padding``.
-    """,
-)

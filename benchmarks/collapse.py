@@ -1,0 +1,205 @@
+"""``python -m benchmarks.collapse``: one table of cures for mode collapse, fixed networks, one cure at a time.
+
+Each row is a process of its own with one BLAS thread, and is stored as soon as it is finished: interrupt it and start
+it again. Samples of the last epoch are scored by the reference classifier that ships with the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.tables import RESULTS
+
+ROOT: Final = Path(__file__).parents[1]
+DOCUMENT: Final = ROOT / "docs" / "mode-collapse.md"
+BEGIN, END = (f"<!-- make results ONLY=collapse: {end} -->" for end in ("begin", "end"))
+EPOCHS: Final = 15
+SAMPLES: Final = 5000
+HIDDEN: Final = [
+    {"units": 400, "activation": "leaky_relu", "negative_slope": 0.2},
+    {"units": 50, "activation": "leaky_relu", "negative_slope": 0.2},
+]
+DROPOUT: Final = {"type": "dropout", "rate": 0.3}
+CURES: Final[dict[str, dict[str, Any]]] = {
+    "none": {},
+    "discriminator rests every third step": {"discriminator": {"skip_every": 3}},
+    "label smoothing 0.1": {"discriminator": {"label_smoothing": 0.1}},
+    "dropout 0.3": {"dropout": True},
+    "averaged weights 0.999": {"generator": {"average_decay": 0.999}},
+    "packs of 2": {"discriminator": {"pack": 2}},
+    "spectral normalization": {"discriminator": {"spectral_norm": True}},
+    "hinge loss": {"loss": {"name": "hinge"}},
+    "hinge loss, spectral normalization": {"loss": {"name": "hinge"}, "discriminator": {"spectral_norm": True}},
+    "least squares": {"loss": {"name": "least_squares"}},
+    "Wasserstein with gradient penalty 10": {
+        "loss": {"name": "wasserstein"},
+        "discriminator": {"gradient_penalty": 10.0},
+    },
+    "R1 penalty 1": {"discriminator": {"r1": 1.0}},
+}
+
+
+def document(cure: str, seed: int, epochs: int) -> dict[str, Any]:
+    """The spec of a row: the networks of the preset ``stable`` without any of its cures, and one cure."""
+    changes = CURES[cure]
+    loss = {"name": "binary_cross_entropy"} | changes.get("loss", {})
+    end = {"units": 1, "activation": "sigmoid" if loss["name"] == "binary_cross_entropy" else "linear"}
+    hidden = [part for layer in HIDDEN for part in ((layer, DROPOUT) if "dropout" in changes else (layer,))]
+    return {
+        "kind": "gan",
+        "preset": "stable",
+        "epochs": epochs,
+        "seed": seed,
+        "loss": loss,
+        "generator": {"average_decay": None} | changes.get("generator", {}),
+        "discriminator": {"layers": [*hidden, end], "label_smoothing": 0.0} | changes.get("discriminator", {}),
+        "health": {"every_epochs": epochs, "samples": 1000},
+    }
+
+
+def train(cure: str, seed: int, epochs: int, work: Path) -> dict[str, Any]:
+    """Train a row to its end, and score its samples."""
+    import numpy as np
+
+    from engine import DivergedError, EpochDone, GanTrainer
+    from service import datasets
+    from service.pictures import grids
+    from service.spec.validation import resolve
+    from workers.training import build
+    from workers.training.health import make_samples
+
+    spec = resolve(document(cure, seed, epochs))
+    dataset = datasets.load("mnist-10k", work, cache_root=work)
+    trainer = build.trainer(spec, dataset)
+    reference = build.reference_classifier(dataset)
+    assert isinstance(trainer, GanTrainer)
+    assert reference is not None
+    began = time.process_time()
+    try:
+        for report in trainer.run():
+            if isinstance(report, EpochDone):
+                print(report.epoch, file=sys.stderr, flush=True)
+    except DivergedError as error:
+        return {"diverged": str(error), "seconds": round(time.process_time() - began, 1)}
+    seconds = time.process_time() - began
+    images = make_samples(trainer, seed, "collapse", SAMPLES)
+    scores = reference.score(images)
+    counts = np.bincount(reference.evaluate(images).labels, minlength=10)
+    picture = work / "collapse" / f"{cure.replace(' ', '-')}-{seed}.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.write_bytes(grids.sample_grid(images[:64]))
+    return {
+        "modes": int(np.count_nonzero(counts)),
+        "covered": round(10 * scores["mode_coverage"]),
+        "kl": round((1 - scores["class_entropy"]) * math.log(10), 4),
+        "rarest": round(scores["min_class_share"], 4),
+        "distance": round(scores["frechet_distance"], 1),
+        "seconds": round(seconds, 1),
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows in Markdown: of each cure the median over its seeds, and the worst one in brackets."""
+    lines = [
+        "| cure | seeds | digits covered | KL | rarest digit | Fréchet distance | CPU seconds |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for cure in CURES:
+        mine = [row for row in rows if row["cure"] == cure]
+        done = [row for row in mine if "diverged" not in row]
+        if not mine:
+            continue
+        if not done:
+            lines.append(f"| {cure} | {len(mine)} | diverged | | | | |")
+            continue
+
+        def middle(name: str, digits: int, worst: Any, done: list[dict[str, Any]] = done) -> str:
+            values = [row[name] for row in done]
+            shown = f"{statistics.median(values):.{digits}f}"
+            return shown if len(values) == 1 else f"{shown} ({worst(values):.{digits}f})"
+
+        cells = [
+            middle("covered", 0, min),
+            middle("kl", 3, max),
+            f"{100 * statistics.median(row['rarest'] for row in done):.1f}%",
+            middle("distance", 0, max),
+            f"{statistics.median(row['seconds'] for row in done):.0f}",
+        ]
+        lines.append(f"| {cure} | {len(done)} of {len(mine)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(work: Path, path: Path) -> None:
+    """The samples of seed 0 under each cure, side by side."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = [(cure, work / "collapse" / f"{cure.replace(' ', '-')}-0.png") for cure in CURES]
+    found = [(cure, picture) for cure, picture in found if picture.exists()]
+    rows = -(-len(found) // 4)
+    figure, axes = plt.subplots(rows, 4, figsize=(12, 3.3 * rows), layout="constrained")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (cure, picture) in zip(axes.flat, found, strict=False):
+        axis.imshow(plt.imread(picture), cmap="gray", interpolation="nearest")
+        axis.set_title(cure, fontsize=9)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def write(rows: Sequence[dict[str, Any]], epochs: int) -> None:
+    """Put the table into the document."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    chosen = [row for row in rows if row["epochs"] == epochs]
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table(chosen)}\n\n{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    """Read the command line, train what is missing, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "presets", help="unpacked data, sample grids")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for JSON and Markdown")
+    parser.add_argument("--row", nargs=2, metavar=("CURE", "SEED"), help="train this one and print it as JSON")
+    parser.add_argument("--table", action="store_true", help="train nothing: write the table from what there is")
+    options = parser.parse_args()
+    if options.row:
+        cure, seed = options.row
+        print(json.dumps(train(cure, int(seed), options.epochs, options.work)))
+        return
+    path = options.results / "collapse.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    known = {(row["cure"], row["seed"], row["epochs"]) for row in rows}
+    for seed in range(0 if options.table else options.seeds):
+        for cure in CURES:
+            if (cure, seed, options.epochs) in known:
+                continue
+            command = [sys.executable, "-m", "benchmarks.collapse", "--row", cure, str(seed), "--epochs"]
+            command += [str(options.epochs), "--work", str(options.work)]
+            environment = os.environ | dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+            child = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+            row = {"cure": cure, "seed": seed, "epochs": options.epochs} | json.loads(child.stdout)
+            rows.append(row)
+            print(row, flush=True)
+            path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write(rows, options.epochs)
+    draw(options.work, DOCUMENT.with_suffix(".png"))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

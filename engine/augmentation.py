@@ -1,0 +1,134 @@
+"""Random changes to training images: shifts, mirror images, and squares that are blotted out.
+
+An :class:`Augmentation` says what may happen and draws it for a batch; the :class:`Changes` that come out are plain
+arrays, and applying them draws nothing. So a step's numbers do not depend on how its images are cut into pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.autograd.graph import Array
+from engine.errors import DataError, SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """What may happen to an image each time it is drawn.
+
+    Attributes:
+        max_shift: it moves by up to this many pixels in each direction; what comes in at the border is 0.
+        flip: half of the images are mirrored, left to right.
+        cutout: a square of so many pixels along a side is 0, its centre anywhere in the image (DeVries & Taylor 2017,
+            arXiv:1708.04552).
+    """
+
+    max_shift: int = 0
+    flip: bool = False
+    cutout: int = 0
+
+    @property
+    def is_none(self) -> bool:
+        """Whether images stay as they are."""
+        return not (self.max_shift or self.flip or self.cutout)
+
+    def check(self, sides: Sequence[int]) -> None:
+        """Check that something of an image (height, width), or (height, width, channels), remains in sight.
+
+        Raises:
+            SettingError
+        """
+        for name, value in (("max_shift", self.max_shift), ("cutout", self.cutout)):
+            if value < 0 or (value and (len(sides) not in (2, 3) or value >= min(sides[:2]))):
+                detail = f"must not be negative, nor take images of {tuple(sides)} pixels out of sight"
+                raise SettingError(f"{name} {value} {detail}", setting=name)
+        if self.flip and len(sides) not in (2, 3):
+            raise SettingError(f"flip needs images of rows and columns, not {tuple(sides)}", setting="flip")
+
+    def draw(self, rng: np.random.Generator, count: int, sides: Sequence[int]) -> Changes | None:
+        """Changes for ``count`` images; None where nothing may happen.
+
+        What is switched off draws no numbers: the others get the same ones with it and without.
+        """
+        if self.is_none:
+            return None
+        return Changes(
+            shifts=draw_shifts(rng, count, self.max_shift) if self.max_shift else None,
+            flips=rng.integers(0, 2, count).astype(np.bool_) if self.flip else None,
+            centres=rng.integers((0, 0), tuple(sides[:2]), (count, 2)) if self.cutout else None,
+            cutout=self.cutout,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happens to the images of a batch, in this order.
+
+    Attributes:
+        shifts: integers (n, 2): pixels down, pixels to the right.
+        flips: booleans (n,).
+        centres: integers (n, 2): row and column of the middle of each square.
+        cutout: the side of the squares.
+    """
+
+    shifts: Array | None = None
+    flips: Array | None = None
+    centres: Array | None = None
+    cutout: int = 0
+
+    def apply(self, images: Array, part: slice) -> Array:
+        """The changed images; may write into ``images``.
+
+        Args:
+            images: (n, height, width) or (n, height, width, channels).
+            part: which of the batch they are.
+        """
+        if self.shifts is not None:
+            images = shifted(images, self.shifts[part])
+        if self.flips is not None:
+            chosen = self.flips[part]
+            images[chosen] = images[chosen, :, ::-1]
+        if self.centres is not None:
+            images[_squares(self.centres[part], self.cutout, images.shape[1:3])] = 0
+        return images
+
+
+def draw_shifts(rng: np.random.Generator, count: int, most: int) -> Array:
+    """Shifts for ``count`` images, for :func:`shifted`: each of the (2 most + 1)**2 is as likely as another."""
+    return rng.integers(-most, most, (count, 2), endpoint=True)
+
+
+def shifted(images: Array, shifts: Array) -> Array:
+    """Copies of images, each moved by whole pixels; what comes in at the border is 0.
+
+    Args:
+        images: (n, height, width) or (n, height, width, channels).
+        shifts: integers (n, 2): pixels down, pixels to the right.
+
+    Raises:
+        DataError: images of another number of axes.
+    """
+    if images.ndim not in (3, 4):
+        shapes = "(n, height, width) or (n, height, width, channels)"
+        raise DataError(f"only images of shape {shapes} can be shifted, not {images.shape}")
+    (n, height, width, *channels), most = images.shape, int(np.max(np.abs(shifts), initial=0))
+    framed = np.zeros((n, height + 2 * most, width + 2 * most, *channels), images.dtype)
+    framed[:, most : most + height, most : most + width] = images
+    axes = tuple(range(1, images.ndim))
+    windows = np.lib.stride_tricks.sliding_window_view(framed, images.shape[1:], axis=axes)
+    moved: Array = windows[np.arange(n), most - shifts[:, 0], most - shifts[:, 1]]
+    return moved.reshape(images.shape)  # a window has all channels: there is one place for it along them
+
+
+def _squares(centres: Array, side: int, sides: Sequence[int]) -> Array:
+    """Where squares of ``side`` pixels lie, as booleans (n, height, width); what juts out is cut off."""
+    inside = []
+    for axis, size in enumerate(sides):
+        first = centres[:, axis] - side // 2
+        places = np.arange(size)
+        inside.append((places >= first[:, None]) & (places < first[:, None] + side))
+    found: Array = inside[0][:, :, None] & inside[1][:, None, :]
+    return found

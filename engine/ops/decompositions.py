@@ -1,0 +1,202 @@
+"""Primitives on square matrices, and decompositions; all take stacks of matrices (..., rows, columns).
+
+The gradients of inverse, solution and determinant are those of Giles 2008 ("Collected matrix derivative results"),
+sections 2.2.3, 2.3.1 and 2.2.4; of eigenvalues and eigenvectors section 3.1; of the Cholesky factor those of Murray
+2016 (arXiv:1602.07527, equation 10); of the singular value decomposition those of Townsend 2016 ("Differentiating the
+singular value decomposition"). A symmetric matrix counts as one: both halves share the gradient. Eigenvectors of equal
+eigenvalues, and singular vectors of equal singular values, have no derivative: there the gradient is not finite.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.autograd.graph import Array, Vjp
+from engine.autograd.primitive import Primitive, sum_to_shape
+from engine.autograd.tensor import plain
+from engine.errors import GradientError
+
+
+def _turned(x: Any) -> Any:
+    return x.swapaxes(-1, -2)
+
+
+def _symmetric(x: Any) -> Any:
+    return (x + _turned(x)) / 2
+
+
+def _inv_back(y: Any, x: Any) -> Vjp:
+    return lambda g: -np.matmul(np.matmul(_turned(y), g), _turned(y))
+
+
+inv = Primitive("inv", lambda x: np.linalg.inv(x), _inv_back, doc="Inverse matrices.")
+
+
+def _det_back(y: Any, x: Any) -> Vjp:
+    return lambda g: (g * y)[..., None, None] * _turned(np.linalg.inv(x))
+
+
+det = Primitive(
+    "det",
+    lambda x: np.linalg.det(x),
+    _det_back,
+    doc="Determinants; of a singular matrix the gradient is refused with NumPy's LinAlgError.",
+)
+
+
+def _columns(b: Any) -> bool:
+    """Whether ``b`` of a solution is one vector, as NumPy takes it."""
+    return bool(b.ndim == 1)
+
+
+def _pulled(a: Any, b: Any, g: Any) -> Any:
+    """The gradient of a solution through the transposed matrices, also where several have one vector in common."""
+    if not _columns(b):
+        return np.linalg.solve(_turned(a), g)
+    return np.linalg.solve(_turned(a), g[..., None])[..., 0]
+
+
+def _solve_back_matrix(y: Any, a: Any, b: Any) -> Vjp:
+    def vjp(g: Any) -> Any:
+        pull = _pulled(a, b, g)
+        product = pull[..., None] * y[..., None, :] if _columns(b) else np.matmul(pull, _turned(y))
+        return sum_to_shape(-product, a.shape)
+
+    return vjp
+
+
+def _solve_back_right(y: Any, a: Any, b: Any) -> Vjp:
+    return lambda g: sum_to_shape(_pulled(a, b, g), b.shape)
+
+
+solve = Primitive(
+    "solve",
+    lambda a, b: np.linalg.solve(a, b),
+    _solve_back_matrix,
+    _solve_back_right,
+    doc="x with ``a @ x = b``; b is one vector, or matrices (..., rows, columns).",
+)
+
+
+def _cholesky_back(y: Any, x: Any) -> Vjp:
+    def vjp(g: Any) -> Any:
+        inner = np.tril(np.matmul(_turned(y), g))
+        inner = inner - inner * (np.eye(y.shape[-1], dtype=y.dtype) / 2)
+        inverse = np.linalg.inv(y)
+        return _symmetric(np.matmul(np.matmul(_turned(inverse), inner), inverse))
+
+    return vjp
+
+
+_cholesky = Primitive("cholesky", lambda x: np.linalg.cholesky(x), _cholesky_back)
+
+
+def cholesky(x: Any, /, *, upper: bool = False) -> Any:
+    """As ``np.linalg.cholesky``."""
+    return _turned(_cholesky(x)) if upper else _cholesky(x)
+
+
+_EighResult: Any = type(np.linalg.eigh(np.eye(1)))
+_SvdResult: Any = type(np.linalg.svd(np.eye(1)))
+
+
+def _differences(values: Any) -> Any:
+    """1 / (value j - value i), and 0 where i = j."""
+    equal = np.eye(values.shape[-1], dtype=np.bool_)
+    apart = np.where(equal, 1, values[..., None, :] - values[..., :, None])
+    return np.where(equal, 0, 1 / apart)
+
+
+def _given(x: Array, found: Array, **_: Any) -> Array:
+    """A part of a decomposition of x, which is computed once for all its parts."""
+    return found.copy()
+
+
+def _values_back(y: Any, x: Any, found: Array, vectors: Any) -> Vjp:
+    return lambda g: np.matmul(vectors * g[..., None, :], _turned(vectors))
+
+
+def _vectors_back(y: Any, x: Any, found: Array, values: Any) -> Vjp:
+    def vjp(g: Any) -> Any:
+        inner = _differences(values) * np.matmul(_turned(y), g)
+        return _symmetric(np.matmul(np.matmul(y, inner), _turned(y)))
+
+    return vjp
+
+
+_eigenvalues = Primitive(
+    "eigenvalues",
+    _given,
+    _values_back,
+    graph=[lambda y, x, found, vectors: _values_back(y, x, found, eigh(x)[1])],
+)
+_eigenvectors = Primitive(
+    "eigenvectors",
+    _given,
+    _vectors_back,
+    graph=[lambda y, x, found, values: _vectors_back(y, x, found, eigh(x)[0])],
+)
+
+
+def eigh(a: Any, UPLO: Any = "L") -> Any:  # noqa: N803 - NumPy's name
+    """As ``np.linalg.eigh``: eigenvalues and eigenvectors of symmetric matrices, of which one half is read."""
+    values, vectors = np.linalg.eigh(plain(a), UPLO)
+    made = (_eigenvalues(a, found=values, vectors=vectors), _eigenvectors(a, found=vectors, values=values))
+    return _EighResult(*made)
+
+
+def eigvalsh(a: Any, UPLO: Any = "L") -> Any:  # noqa: N803 - NumPy's name
+    """As ``np.linalg.eigvalsh``."""
+    return eigh(a, UPLO)[0]
+
+
+def _svd_part(part: int) -> Any:
+    """The rule of u, of the singular values, or of v transposed; ``parts`` are all three."""
+
+    def rule(y: Any, x: Any, found: Array, parts: Any) -> Vjp:
+        def vjp(g: Any) -> Any:
+            u, s, vh = parts
+            if part == 1:
+                return np.matmul(u * g[..., None, :], vh)
+            apart, side = _differences(s * s), u if part == 0 else _turned(vh)
+            change = g if part == 0 else _turned(g)
+            inner = np.matmul(_turned(side), change)
+            turn = apart * (inner - _turned(inner))
+            rest = (change - np.matmul(side, inner)) / s[..., None, :]
+            if part == 0:
+                return np.matmul(np.matmul(u, turn * s[..., None, :]) + rest, vh)
+            return np.matmul(u, np.matmul(s[..., :, None] * turn, vh) + _turned(rest))
+
+        return vjp
+
+    return rule
+
+
+def _svd_primitive(name: str, part: int) -> Primitive:
+    rule = _svd_part(part)
+    again = lambda y, x, found, parts: rule(y, x, found, svd(x, full_matrices=False))  # noqa: E731
+    return Primitive(name, _given, rule, graph=[again])
+
+
+_left = _svd_primitive("svd_left", 0)
+_singular_values = _svd_primitive("singular_values", 1)
+_right = _svd_primitive("svd_right", 2)
+
+
+def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False) -> Any:
+    """As ``np.linalg.svd``; with ``full_matrices`` for square matrices only, and not ``hermitian``.
+
+    Raises:
+        GradientError: for the others there is no gradient here.
+    """
+    if hermitian or (compute_uv and full_matrices and a.shape[-1] != a.shape[-2]):
+        raise GradientError(
+            "np.linalg.svd has a gradient with full_matrices=False, and without hermitian=", operation="np.linalg.svd"
+        )
+    parts = tuple(np.linalg.svd(plain(a), full_matrices=False))
+    if not compute_uv:
+        return _singular_values(a, found=parts[1], parts=parts)
+    primitives = (_left, _singular_values, _right)
+    return _SvdResult(*(one(a, found=found, parts=parts) for one, found in zip(primitives, parts, strict=True)))

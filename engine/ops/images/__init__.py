@@ -1,0 +1,1 @@
+"""Primitives on images (batch, height, width, channels)."""

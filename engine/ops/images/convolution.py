@@ -1,0 +1,165 @@
+"""The primitives ``conv2d`` and ``conv2d_transpose``, made of three products: gather, scatter and correlate.
+
+Each of the three is linear in both of its arguments, and the VJPs of each are the other two. So convolutions have
+derivatives of any order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.autograd.graph import Array, Vjp
+from engine.autograd.primitive import Primitive, sum_to_shape
+from engine.errors import ShapeError
+from engine.ops.images.geometry import Convolution, Padding, as_matrix, mirror, transposed_size
+
+
+def _prefer_adjoint(geometry: Convolution) -> bool:
+    """Whether to compute by the patches of the output, as the adjoint of the mirrored convolution; stride 1 only.
+
+    Patches of the side with fewer channels are cheaper: a layer of 32 channels and one filter copies a 32nd that way.
+    """
+    return geometry.filters < geometry.channels and geometry.rows.stride == 1
+
+
+def _gather(x: Array, w: Array, b: Array | None = None, *, geometry: Convolution) -> Array:
+    if _prefer_adjoint(geometry):
+        return geometry.mirrored().scatter(x, mirror(w), b)
+    return geometry.gather(x, w, b)
+
+
+def _scatter(y: Array, w: Array, b: Array | None = None, *, geometry: Convolution) -> Array:
+    if _prefer_adjoint(geometry):
+        return geometry.mirrored().gather(y, mirror(w), b)
+    return geometry.scatter(y, w, b)
+
+
+def _correlate(x: Array, y: Array, *, geometry: Convolution) -> Array:
+    if _prefer_adjoint(geometry):
+        return mirror(geometry.mirrored().correlate(y, x))
+    return geometry.correlate(x, y)
+
+
+gather: Primitive = Primitive(
+    "gather",
+    _gather,
+    lambda y, x, w, geometry: lambda g: scatter(g, w, geometry=geometry),
+    lambda y, x, w, geometry: lambda g: correlate(x, g, geometry=geometry),
+    doc="Images y from images x, by the weights w: see :meth:`Convolution.gather`.",
+)
+scatter: Primitive = Primitive(
+    "scatter_patches",
+    _scatter,
+    lambda x, y, w, geometry: lambda g: gather(g, w, geometry=geometry),
+    lambda x, y, w, geometry: lambda g: correlate(g, y, geometry=geometry),
+    doc="Images x from images y: the adjoint of :data:`gather`.",
+)
+correlate: Primitive = Primitive(
+    "correlate",
+    _correlate,
+    lambda w, x, y, geometry: lambda g: scatter(y, g, geometry=geometry),
+    lambda w, x, y, geometry: lambda g: gather(x, g, geometry=geometry),
+    doc="Weights w from images x and y: the gradient of a product of :data:`gather` for w.",
+)
+
+
+def _check_bias(name: str, w: Array, b: Array, filters: int) -> None:
+    if np.shape(b) != (filters,):
+        raise ShapeError(
+            f"{name}: weight {w.shape} and bias {np.shape(b)}: the bias must be ({filters},)",
+            operation=name,
+            shapes=(w.shape, np.shape(b)),
+        )
+
+
+def _conv2d(x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Array:
+    geometry = Convolution.of(x, w, stride, padding)
+    _check_bias("conv2d", w, b, geometry.filters)
+    return _gather(x, w, b, geometry=geometry)
+
+
+def _conv2d_back_input(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
+    geometry = Convolution.of(x, w, stride, padding)
+    return lambda g: scatter(g, w, geometry=geometry)
+
+
+def _conv2d_back_weight(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
+    geometry = Convolution.of(x, w, stride, padding)
+    return lambda g: correlate(x, g, geometry=geometry)
+
+
+def _back_bias(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
+    return lambda g: as_matrix(g).sum(axis=1)
+
+
+def _back_bias_graph(y: Any, x: Any, w: Any, b: Any, stride: int = 1, padding: Padding = "same") -> Vjp:
+    shape = b.shape
+    return lambda g: sum_to_shape(g, shape)
+
+
+conv2d = Primitive(
+    "conv2d",
+    _conv2d,
+    _conv2d_back_input,
+    _conv2d_back_weight,
+    _back_bias,
+    graph=[None, None, _back_bias_graph],
+    doc="""Images x (batch, height, width, channels) under the filters w (kernel, kernel, channels, filters).
+
+    Gives (batch, rows, columns, filters), with ``b`` (filters,) added. It is a correlation, as in all such libraries:
+    the kernel is not flipped. See :func:`~engine.ops.images.geometry.window` for ``stride`` and ``padding``.
+    """,
+)
+
+
+def _leading_back(x: Any, w: Any, stride: int, padding: Padding) -> Convolution:
+    """The geometry of the convolution whose adjoint leads from x to larger images."""
+    if x.ndim != 4 or w.ndim != 4 or x.shape[3] != w.shape[2]:
+        raise ShapeError(
+            f"conv2d_transpose: images {x.shape} and weight {w.shape}: they must be (batch, height, width, channels) "
+            "and (kernel, kernel, channels, filters)",
+            operation="conv2d_transpose",
+            shapes=(x.shape, w.shape),
+        )
+    sides = [transposed_size(x.shape[axis], w.shape[axis - 1], stride, padding) for axis in (1, 2)]
+    large, weight = (np.empty(shape, np.bool_) for shape in ((len(x), *sides, w.shape[3]), _exchanged(w).shape))
+    return Convolution.of(large, weight, stride, padding)
+
+
+def _exchanged(w: Any) -> Any:
+    """Weights with channels and filters exchanged."""
+    return w.transpose(0, 1, 3, 2)
+
+
+def _conv2d_transpose(x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Array:
+    geometry = _leading_back(x, w, stride, padding)
+    _check_bias("conv2d_transpose", w, b, geometry.channels)
+    return _scatter(x, _exchanged(w), b, geometry=geometry)
+
+
+def _transpose_back_input(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
+    geometry = _leading_back(x, w, stride, padding)
+    return lambda g: gather(g, _exchanged(w), geometry=geometry)
+
+
+def _transpose_back_weight(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
+    geometry = _leading_back(x, w, stride, padding)
+    return lambda g: _exchanged(correlate(g, x, geometry=geometry))
+
+
+conv2d_transpose = Primitive(
+    "conv2d_transpose",
+    _conv2d_transpose,
+    _transpose_back_input,
+    _transpose_back_weight,
+    _back_bias,
+    graph=[None, None, _back_bias_graph],
+    doc="""Each pixel of x (batch, height, width, channels) as a patch of the output, and the patches added up.
+
+    The adjoint of a convolution, which enlarges images ``stride`` times (Dumoulin & Visin 2016, arXiv:1603.07285,
+    chapter 4): w (kernel, kernel, channels, filters), b (filters,), the result (batch, rows, columns, filters). With
+    ``same`` padding, rows are height * stride; with ``valid``, (height - 1) * stride + kernel.
+    """,
+)

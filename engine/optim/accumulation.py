@@ -1,0 +1,63 @@
+"""Gradient accumulation: the gradients of several batches as those of one, where one would not fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from engine.autograd.graph import Array
+from engine.errors import SettingError
+from engine.nn.losses import Reduction
+
+
+class Accumulation:
+    """Sums of gradients, by the network that they belong to.
+
+    Args:
+        batches: how many make one update. The last update of an epoch has what batches are left.
+        reduction: ``mean`` weighs each batch by its size, so that the sum is the gradient of the mean over all images.
+
+    Raises:
+        SettingError: ``batches`` is not positive.
+    """
+
+    def __init__(self, batches: int, reduction: Reduction) -> None:
+        if batches < 1:
+            raise SettingError(f"accumulate {batches} must be positive", setting="accumulate")
+        self.batches = batches
+        self.reduction = reduction
+        self._sums: dict[Hashable, tuple[list[Array], int]] = {}
+
+    def update_of(self, step: int, steps_per_epoch: int) -> int:
+        """The number of the update that ``step`` is part of; both count from 0 over the whole run."""
+        epoch, position = divmod(step, steps_per_epoch)
+        return epoch * -(-steps_per_epoch // self.batches) + position // self.batches
+
+    def completes(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether the update comes after this step."""
+        position = step % steps_per_epoch + 1
+        return position % self.batches == 0 or position == steps_per_epoch
+
+    def clear(self) -> None:
+        """Forget what was added and not taken."""
+        self._sums.clear()
+
+    def add(self, network: Hashable, gradients: Sequence[Array], count: int) -> None:
+        """Add the gradients of a batch of ``count`` images."""
+        if self.batches == 1:
+            self._sums[network] = (list(gradients), count)
+            return
+        weight = count if self.reduction == "mean" else 1
+        sums, before = self._sums.get(network, ([np.zeros_like(gradient) for gradient in gradients], 0))
+        for total, gradient in zip(sums, gradients, strict=True):
+            total += np.multiply(gradient, weight)
+        self._sums[network] = (sums, before + count)
+
+    def take(self, network: Hashable) -> list[Array]:
+        """The gradients of all that was added since the last time; none if there was nothing."""
+        sums, count = self._sums.pop(network, ([], 0))
+        if self.batches > 1 and self.reduction == "mean":
+            for total in sums:
+                total *= 1 / count
+        return sums

@@ -1,0 +1,136 @@
+"""What the two networks of a GAN are given: noise, and images as a discriminator sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from engine import ops
+from engine.autograd.graph import Array, running
+from engine.data import ImageData, one_hot
+from engine.errors import DataError, SettingError, ShapeError
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """The noise that a generator starts from.
+
+    Attributes:
+        dim: numbers for one image.
+        distribution: ``uniform`` in [-1, 1], or standard ``normal``.
+    """
+
+    dim: int
+    distribution: Literal["uniform", "normal"] = "uniform"
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise SettingError(f"latent: dim {self.dim} must be positive", setting="dim")
+        if self.distribution not in ("uniform", "normal"):
+            raise SettingError(
+                f"latent: distribution {self.distribution!r} is neither uniform nor normal", setting="distribution"
+            )
+
+    def draw(self, rng: np.random.Generator, count: int, dtype: DTypeLike) -> Array:
+        """Noise for ``count`` images: (count, dim)."""
+        shape = (count, self.dim)
+        noise = rng.uniform(-1, 1, shape) if self.distribution == "uniform" else rng.standard_normal(shape)
+        return noise.astype(dtype)
+
+
+def with_classes(noise: Array, labels: Array, classes: int) -> Array:
+    """Noise with the one-hot rows of labels behind it: the input of a conditional generator."""
+    return np.concatenate([noise, one_hot(labels, classes, noise.dtype)], axis=1)
+
+
+def as_labels(given: Any, count: int, classes: int) -> Array:
+    """Labels for ``count`` images: one for all, or one for each; None takes the classes in turn.
+
+    Raises:
+        DataError: not integers in [0, classes), or not as many.
+    """
+    if given is None:
+        return np.arange(count) % classes
+    labels = np.asarray(given)
+    if labels.dtype.kind not in "ui" or labels.ndim > 1 or (labels.ndim == 1 and len(labels) != count):
+        raise DataError(
+            f"class must be an integer, or one for each of {count} images; it is {labels.dtype} {labels.shape}"
+        )
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        raise DataError(f"class must be in 0 to {classes - 1}; it is {given}")
+    return np.broadcast_to(labels, (count,))
+
+
+def classes_of(data: ImageData) -> int:
+    """How many classes the images of a conditional GAN have.
+
+    Raises:
+        SettingError: they have no labels.
+    """
+    if data.labels is None:
+        raise SettingError("conditional: the images have no labels", setting="conditional")
+    return data.classes
+
+
+class JudgedImages:
+    """Images as a discriminator sees them: one by one, several side by side, or with their class.
+
+    Side by side are images as further channels, or as one longer row (Lin et al. 2018, "PacGAN", section 3). A class
+    is one-hot: as further channels that are 0 or 1 all over, or as further numbers of a row (Mirza & Osindero 2014).
+
+    Args:
+        shape: of the discriminator's input, (numbers,) or (height, width, channels).
+        features: numbers of one image.
+        pack: images that are judged together.
+        classes: 0 where images come without a class.
+
+    Raises:
+        SettingError: ``pack`` is not positive.
+        ShapeError: the shape does not fit.
+    """
+
+    def __init__(self, shape: Sequence[int], features: int, pack: int = 1, classes: int = 0) -> None:
+        if pack < 1:
+            raise SettingError(f"pack {pack} must be positive", setting="pack")
+        self.pack = pack
+        self.classes = classes
+        if len(shape) == 3:
+            height, width, channels = shape
+            own = channels // pack - classes
+            self._image: tuple[int, ...] = (height, width, own)
+            fits = channels % pack == 0 and height * width * own == features
+        else:
+            self._image = (features,)
+            fits = tuple(shape) == (pack * (features + classes),)
+        if not fits:
+            more = f", {pack} together" * (pack > 1) + f", with {classes} classes" * (classes > 0)
+            raise ShapeError(
+                f"a discriminator for inputs {tuple(shape)} does not fit images of {features} pixels{more}"
+            )
+
+    def whole_packs(self, batch: Array) -> Array:
+        """A batch of indices, filled up from its beginning so that its images make whole packs."""
+        return batch if len(batch) % self.pack == 0 else np.resize(batch, -(-len(batch) // self.pack) * self.pack)
+
+    def __call__(self, images: Any, one_hot_rows: Any = None) -> Any:
+        """The discriminator's input for ``images`` (n, features) and their classes (n, classes)."""
+        if self.pack == 1 and not self.classes:
+            return images
+        n, dtype = len(images), images.dtype
+        if len(self._image) == 1:
+            rows = ops.concatenate([images, one_hot_rows], axis=1) if self.classes else images
+            return ops.reshape(rows, shape=(n // self.pack, self.pack * (self._image[0] + self.classes)))
+        height, width, channels = self._image
+        pictures = ops.reshape(images, shape=(n, *self._image))
+        if self.classes:
+            channels += self.classes
+            everywhere = running.constant(np.ones((1, height, width, 1), dtype))
+            planes = ops.multiply(ops.reshape(one_hot_rows, shape=(n, 1, 1, self.classes)), everywhere)
+            pictures = ops.concatenate([pictures, planes], axis=3)
+        packs = ops.reshape(pictures, shape=(n // self.pack, self.pack, height, width, channels))
+        side_by_side = ops.transpose(packs, axes=(0, 2, 3, 1, 4))
+        return ops.reshape(side_by_side, shape=(n // self.pack, height * width * self.pack * channels))

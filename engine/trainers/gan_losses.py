@@ -1,0 +1,127 @@
+"""The losses of a GAN, and the penalties on the slope of its discriminator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+
+from engine import ops
+from engine.autograd.graph import Array
+from engine.errors import SettingError
+from engine.nn.activations import Activation
+from engine.nn.losses import BinaryCrossEntropy, Reduction
+
+
+class GanLoss(StrEnum):
+    """What the two networks of a GAN minimize; D is the discriminator without its last activation.
+
+    - ``binary_cross_entropy``: Goodfellow et al. 2014, with the non-saturating loss of the generator.
+    - ``least_squares``: squared distances of D to 1 for reals and 0 for fakes (Mao et al. 2017).
+    - ``hinge``: ``max(0, 1 - D(real)) + max(0, 1 + D(fake))`` and ``-D(fake)`` (Lim & Ye 2017).
+    - ``wasserstein``: ``D(fake) - D(real)`` and ``-D(fake)`` (Arjovsky et al. 2017). D must have a bounded slope:
+      by ``gradient_penalty`` or spectral normalization.
+    """
+
+    BINARY_CROSS_ENTROPY = "binary_cross_entropy"
+    LEAST_SQUARES = "least_squares"
+    HINGE = "hinge"
+    WASSERSTEIN = "wasserstein"
+
+
+SMOOTHED: Final = (GanLoss.BINARY_CROSS_ENTROPY, GanLoss.LEAST_SQUARES)
+"""The losses that have a target, which label smoothing can change."""
+
+
+def as_loss(loss: GanLoss | str) -> GanLoss:
+    """A loss by its name.
+
+    Raises:
+        SettingError: there is none of that name.
+    """
+    try:
+        return GanLoss(loss)
+    except ValueError:
+        raise SettingError(f"unknown loss {loss!r}; known are {', '.join(GanLoss)}", setting="loss") from None
+
+
+def last_activation(loss: GanLoss) -> Activation | None:
+    """What a discriminator ends with; its losses are computed without it."""
+    return Activation.SIGMOID if loss is GanLoss.BINARY_CROSS_ENTROPY else None
+
+
+@dataclass(frozen=True, slots=True)
+class AdversarialLosses:
+    """The losses of both networks, from the discriminator's outputs (rows, 1) without its last activation.
+
+    Attributes:
+        reduction: of the rows.
+        label_smoothing: s; the target for real images is 1 - s (one-sided, Salimans et al. 2016, section 3.4).
+
+    Raises:
+        SettingError: label smoothing out of range, or of a loss without targets.
+    """
+
+    name: GanLoss = GanLoss.BINARY_CROSS_ENTROPY
+    reduction: Reduction = "mean"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        BinaryCrossEntropy(self.reduction)  # checks it
+        if not 0 <= self.label_smoothing < 1:
+            raise SettingError(f"label_smoothing {self.label_smoothing} is not in [0, 1)", setting="label_smoothing")
+        if self.label_smoothing and self.name not in SMOOTHED:
+            raise SettingError(f"{self.name} has no targets to smooth", setting="label_smoothing")
+
+    def check_activation(self, activation: Activation | None) -> None:
+        """Raise SettingError if a discriminator that ends with ``activation`` does not suit the loss."""
+        wanted = last_activation(self.name)
+        if activation not in (None, wanted):
+            end = wanted or "no activation"
+            raise SettingError(
+                f"{self.name} needs a discriminator that ends with {end}, not {activation}", setting="loss"
+            )
+
+    def generator(self, fake: Any) -> Any:
+        """The generator's loss."""
+        match self.name:
+            case GanLoss.BINARY_CROSS_ENTROPY:
+                return BinaryCrossEntropy(self.reduction)(fake, 1.0)
+            case GanLoss.LEAST_SQUARES:
+                return self._reduce(ops.squared_error(fake, 1.0), fake)
+            case GanLoss.HINGE | GanLoss.WASSERSTEIN:
+                return self._reduce(ops.negative(ops.sum(fake)), fake)
+
+    def discriminator(self, real: Any, fake: Any) -> Any:
+        """The discriminator's: of those with targets the mean of its two parts, as usual, else their sum."""
+        target = 1.0 - self.label_smoothing
+        match self.name:
+            case GanLoss.BINARY_CROSS_ENTROPY:
+                cost = BinaryCrossEntropy(self.reduction)
+                return ops.multiply(ops.add(cost(real, target), cost(fake, 0.0)), 0.5)
+            case GanLoss.LEAST_SQUARES:
+                both = ops.add(ops.squared_error(real, target), ops.squared_error(fake, 0.0))
+                return self._reduce(ops.multiply(both, 0.5), real)
+            case GanLoss.HINGE:
+                parts = [ops.relu(ops.subtract(1, real)), ops.relu(ops.add(1, fake))]
+                return self._reduce(ops.add(*map(ops.sum, parts)), real)
+            case GanLoss.WASSERSTEIN:
+                return self._reduce(ops.subtract(ops.sum(fake), ops.sum(real)), real)
+
+    def probability(self, outputs: Array) -> float:
+        """How real images look, in the mean, from 0 to 1: sigmoids of the outputs; of least squares, the outputs."""
+        if self.name is GanLoss.LEAST_SQUARES:
+            return float(np.mean(np.clip(np.asarray(outputs), 0, 1)))
+        return float(np.mean(ops.sigmoid(np.asarray(outputs))))
+
+    def penalty(self, slopes: Any, target: float, weight: float) -> Any:
+        """``weight * (|slope| - target)**2`` in the mean, or sum, of the rows of ``slopes`` (rows, inputs)."""
+        if target == 0:
+            return self._reduce(ops.multiply(ops.squared_error(slopes, 0.0), weight), slopes)
+        lengths = np.linalg.norm(slopes, axis=1)
+        return self._reduce(ops.multiply(ops.squared_error(lengths, target), weight), slopes)
+
+    def _reduce(self, total: Any, rows: Any) -> Any:
+        return total if self.reduction == "sum" else ops.multiply(total, 1 / len(rows))

@@ -1,0 +1,149 @@
+"""The steps of a GAN: losses and gradients, as functions of arrays that a replay can trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine import ops
+from engine.autograd.graph import Array
+from engine.autograd.tape import GradientTape
+from engine.autograd.tensor import Tensor, plain
+from engine.errors import SettingError
+from engine.nn.containers import Sequential
+from engine.nn.normalization import BatchNorm
+from engine.trainers.gan_inputs import JudgedImages
+from engine.trainers.gan_losses import AdversarialLosses
+
+
+@dataclass(frozen=True, slots=True)
+class Penalties:
+    """What keeps the slope of a discriminator in bounds.
+
+    Attributes:
+        gradient_penalty: weight of ``(|slope| - 1)**2`` at random points between reals and fakes (Gulrajani et al.
+            2017, Algorithm 1). 0: none.
+        r1: weight of ``|slope|**2 / 2`` at the reals (Mescheder et al. 2018, equation 9). 0: none.
+    """
+
+    gradient_penalty: float = 0.0
+    r1: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("gradient_penalty", "r1"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise SettingError(f"{name} {getattr(self, name)} must not be negative", setting=name)
+
+    def __bool__(self) -> bool:
+        return self.gradient_penalty > 0 or self.r1 > 0
+
+    def check(self, discriminator: Sequential) -> None:
+        """Raise SettingError if an image's slope would depend on the other images of the batch."""
+        if self and any(isinstance(layer, BatchNorm) for layer in discriminator.all_layers()):
+            name = "gradient_penalty" if self.gradient_penalty else "r1"
+            raise SettingError(f"{name}: a discriminator with BatchNorm has no slope for each image", setting=name)
+
+
+class GanSteps:
+    """What one step of training computes before the updates.
+
+    Each method takes the noise (n, inputs of the generator), of a conditional GAN with one-hot classes at its end; the
+    others also real images (n, pixels) and, of a conditional GAN, their classes (n, classes).
+    """
+
+    def __init__(
+        self,
+        generator: Sequential,
+        discriminator: Sequential,
+        losses: AdversarialLosses,
+        judged: JudgedImages,
+        penalties: Penalties,
+    ) -> None:
+        penalties.check(discriminator)
+        self.generator = generator
+        self.discriminator = discriminator
+        self.losses = losses
+        self.judged = judged
+        self.penalties = penalties
+
+    def generator_step(self, noise: Array, *, rng: np.random.Generator | None) -> list[Array]:
+        """The generator's loss, the logits of the fakes, and the gradients of the generator."""
+        with GradientTape(verify=False) as tape:
+            fakes = self.generator(noise, training=True, rng=rng)
+            fake_logits = self._judge(fakes, *self._classes(noise), rng=rng)
+            loss = self.losses.generator(fake_logits)
+        return _arrays(loss, fake_logits, *tape.gradient(loss, self.generator.parameters))
+
+    def both_steps(self, noise: Array, reals: Array, *classes: Array, rng: np.random.Generator | None) -> list[Array]:
+        """What :meth:`generator_step` gives, then what :meth:`discriminator_step` gives, from the same fakes."""
+        with GradientTape(persistent=True, verify=False, keeps_graph=False) as tape:
+            fakes = self.generator(noise, training=True, rng=rng)
+            fake_logits = self._judge(fakes, *self._classes(noise), rng=rng)
+            g_loss = self.losses.generator(fake_logits)
+            d_parts, total = self._judgement(fakes, fake_logits, reals, *classes, rng=rng)
+        # Each gradient walks only the records between its loss and its own weights.
+        g_gradients = tape.gradient(g_loss, self.generator.parameters)
+        d_gradients = tape.gradient(total, self.discriminator.parameters)
+        return _arrays(g_loss, fake_logits, *g_gradients, *d_parts, *d_gradients)
+
+    def discriminator_step(
+        self, noise: Array, reals: Array, *classes: Array, rng: np.random.Generator | None
+    ) -> list[Array]:
+        """The logits of the fakes, then the discriminator's loss, the logits of reals, the penalty if there is one, and
+        the gradients of the discriminator."""
+        fakes = plain(self.generator(noise, training=True, rng=rng))
+        with GradientTape(verify=False) as tape:
+            fake_logits = self._judge(fakes, *self._classes(noise), rng=rng)
+            parts, total = self._judgement(fakes, fake_logits, reals, *classes, rng=rng)
+        return _arrays(fake_logits, *parts, *tape.gradient(total, self.discriminator.parameters))
+
+    def _judgement(
+        self, fakes: Any, fake_logits: Any, reals: Array, *classes: Array, rng: np.random.Generator | None
+    ) -> tuple[list[Any], Any]:
+        """The discriminator's loss, the logits of reals and the penalty, and what the gradient is taken of."""
+        real_logits = self._judge(reals, *classes, rng=rng)
+        loss = self.losses.discriminator(real_logits, fake_logits)
+        if not self.penalties:
+            return [loss, real_logits], loss
+        penalty = self._penalty(plain(fakes), reals, *classes, rng=rng)
+        return [loss, real_logits, penalty], ops.add(loss, penalty)
+
+    def _penalty(self, fakes: Array, reals: Array, *classes: Array, rng: np.random.Generator | None) -> Any:
+        """The weighed penalties, on the running tape."""
+        parts = []
+        if self.penalties.gradient_penalty:
+            share = _uniform(rng, len(reals), reals.dtype)
+            between = np.add(np.multiply(reals, share), np.multiply(fakes, np.subtract(1, share)))
+            slopes = self._slopes(between, *classes, rng=rng)
+            parts.append(self.losses.penalty(slopes, 1.0, self.penalties.gradient_penalty))
+        if self.penalties.r1:
+            slopes = self._slopes(reals, *classes, rng=rng)
+            parts.append(self.losses.penalty(slopes, 0.0, self.penalties.r1 / 2))
+        return parts[0] if len(parts) == 1 else ops.add(*parts)
+
+    def _slopes(self, points: Array, *classes: Array, rng: np.random.Generator | None) -> Any:
+        """The gradient of each output of the discriminator with respect to its images: a row for each pack."""
+        images = Tensor(points, watch=True)
+        with GradientTape(verify=False) as tape:
+            logits = self._judge(images, *classes, rng=rng)
+        (slopes,) = tape.gradient(logits, [images], create_graph=True)
+        rows = len(images) // self.judged.pack
+        return ops.reshape(slopes, shape=(rows, images.size // rows))
+
+    def _classes(self, noise: Array) -> list[Array]:
+        return [noise[:, -self.judged.classes :]] if self.judged.classes else []
+
+    def _judge(self, images: Any, *classes: Array, rng: np.random.Generator | None) -> Any:
+        return self.discriminator.logits(self.judged(images, *classes), training=True, rng=rng)
+
+
+def _uniform(rng: np.random.Generator | None, count: int, dtype: Any) -> Array:
+    if rng is None:
+        raise SettingError("gradient_penalty needs a random generator", setting="rng")
+    return rng.random((count, 1), dtype)
+
+
+def _arrays(*tensors: Any) -> list[Array]:
+    return [np.asarray(tensor) for tensor in tensors]

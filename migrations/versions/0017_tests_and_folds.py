@@ -1,0 +1,27 @@
+"""Scores of jobs on a test part, and the folds of cross-validations."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0017"
+down_revision = "0016"
+branch_labels = None
+depends_on = None
+
+_IN_A_SET = sa.text("fold_group IS NOT NULL")
+
+
+def upgrade() -> None:
+    """Apply."""
+    op.add_column("jobs", sa.Column("fold_group", sa.String(40), nullable=True))
+    op.add_column("jobs", sa.Column("test_scores", sa.JSON(), nullable=True))
+    op.create_index("ix_jobs_fold_group", "jobs", ["fold_group"], sqlite_where=_IN_A_SET, postgresql_where=_IN_A_SET)
+
+
+def downgrade() -> None:
+    """Take back."""
+    op.drop_index("ix_jobs_fold_group", table_name="jobs")
+    for column in ("test_scores", "fold_group"):
+        op.drop_column("jobs", column)

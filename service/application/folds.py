@@ -1,0 +1,28 @@
+"""A spec with ``dataset.folds`` is several jobs, one for each fold; they are stored together."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from service.spec.schema import Spec
+
+_MAX_NAME: Final = 200
+
+
+def expand(document: Any, spec: Spec) -> list[tuple[Any, Spec]]:
+    """The spec of each job, as sent and resolved: itself, unless it names folds and none of them."""
+    folds = spec.dataset.folds
+    if folds is None or spec.dataset.fold is not None:
+        return [(document, spec)]
+    made = []
+    for fold in range(folds):
+        name = _name(spec.name, fold, folds)
+        sent = document | {"name": name, "dataset": document["dataset"] | {"fold": fold}}
+        data = spec.dataset.model_copy(update={"fold": fold})
+        made.append((sent, spec.model_copy(update={"name": name, "dataset": data})))
+    return made
+
+
+def _name(name: str | None, fold: int, folds: int) -> str:
+    which = f"fold {fold + 1} of {folds}"
+    return f"{name[: _MAX_NAME - len(which) - 3]} ({which})" if name else which

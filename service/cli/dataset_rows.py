@@ -1,0 +1,81 @@
+"""A dataset on one screen: what it is, its classes and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from service.cli.text import visible
+
+_BAR: Final = 30
+_NAME: Final = 24
+_CLASSES: Final = 40
+_PARTS: Final = {"train": "training", "validation": "validation", "test": "test"}
+
+
+def dataset_rows(item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, Text]]:
+    """Titles and values.
+
+    Args:
+        columns: statistics of a table's columns.
+    """
+    what = "rows" if item["kind"] == "table" else "images"
+    counts = {part: item[f"{part}_count"] for part in _PARTS if item[f"{part}_count"]}
+    rows = [
+        ("Dataset", Text(item["version"] or item["name"])),
+        ("Title", Text(visible(item["title"]))),
+        ("Kind", Text(_kind(item))),
+        ("Content", Text(", ".join(f"{count:,} {_PARTS[part]} {what}" for part, count in counts.items()) or "unknown")),
+        ("State", Text(f"{item['state']}: {item['state_reason']}" if item["state_reason"] else item["state"])),
+        ("Origin", Text(visible(item["source"]))),
+        ("Licence", Text(visible(item["licence"]))),
+        ("SHA-256", Text(item["sha256"] or "not known yet")),
+    ]
+    rows += [("Versions", Text(version)) for version in item["versions"][1:]]
+    rows += [("Classes", Text(line)) for line in _class_lines(item)]
+    rows += [("Columns", Text(_column_line(column))) for column in columns]
+    return rows
+
+
+def _kind(item: Mapping[str, Any]) -> str:
+    if item["kind"] == "table":
+        return f"table of {len(item['columns'])} columns"
+    shape = item["image_shape"]
+    if not shape:
+        return "unknown"
+    return f"images of {shape[0]} x {shape[1]} pixels" + (", in colour" if len(shape) == 3 else "")
+
+
+def _class_lines(item: Mapping[str, Any]) -> list[str]:
+    """A line with a bar for each class; of many the first."""
+    counts = item["class_counts"]
+    if not counts:
+        return []
+    names = [visible(name) for name in item["class_names"]]
+    totals = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
+    width = min(max(map(cell_len, names)), _NAME)
+    most = max(totals) or 1
+    lines = [
+        f"{set_cell_size(name, width)} {'█' * round(_BAR * total / most):<{_BAR}} {total:,}"
+        for name, total in zip(names[:_CLASSES], totals, strict=False)
+    ]
+    return [*lines, *([f"and {len(names) - _CLASSES} more"] if len(names) > _CLASSES else [])]
+
+
+def _column_line(column: Mapping[str, Any]) -> str:
+    missing = f", {column['missing']:,} missing" if column["missing"] else ""
+    name = f"{visible(column['name'])} ({column['type']}{missing})"
+    if column["categories"] is not None:
+        shown = ", ".join(f"{visible(text)} {count:,}" for text, count in column["categories"])
+        more = column["distinct"] - len(column["categories"])
+        return f"{name}: {shown}" + (f", and {more:,} more" if more > 0 else "")
+    if column["low"] is None:
+        return f"{name}: no values"
+    return f"{name}: {_number(column['low'])} to {_number(column['high'])}, mean {_number(column['mean'])}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,35 @@
+"""Stacked MNIST: three digits as the red, green and blue channel of one image, so that there are 1,000 modes.
+
+Metz, Poole, Pfau and Sohl-Dickstein, "Unrolled generative adversarial networks" (2017), section 3.3.1, count the modes
+that a GAN finds by such data. Here every mode is as frequent as every other, to one image.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODES: Final = 1000
+_SEED: Final = int.from_bytes(b"stacked")
+
+
+def stack(
+    images: NDArray[np.uint8], labels: NDArray[Any], count: int, *, part: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """``count`` images (count, rows, columns, 3) of digits from ``images``, and the digit in red of each.
+
+    Args:
+        part: another one gives other images. All randomness is of raw 64-bit numbers, whose stream NumPy keeps.
+    """
+    raw = np.random.SFC64(np.random.SeedSequence([_SEED, part])).random_raw((4, count))
+    modes = (np.arange(count) % MODES)[np.argsort(raw[3], kind="stable")]
+    digits = np.stack([modes // 100, modes // 10 % 10, modes % 10])
+    stacked = np.empty((count, *images.shape[1:], 3), np.uint8)
+    for channel, wanted in enumerate(digits):
+        for digit in range(10):
+            places, of_digit = np.flatnonzero(wanted == digit), np.flatnonzero(labels == digit)
+            drawn = of_digit[(raw[channel, places] % np.uint64(len(of_digit))).astype(np.intp)]
+            stacked[places, ..., channel] = images[drawn]
+    return stacked, digits[0].astype(np.uint8)

@@ -1,0 +1,29 @@
+"""Values of a table as a person writes them: arrays have numbers for all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def cell(value: float, column: Mapping[str, Any]) -> float | int | str | None:
+    """A number, a category's text or a date as text; ``None``: missing."""
+    if math.isnan(value):
+        return None
+    if "categories" in column:
+        categories = column["categories"]
+        return str(categories[int(value)]) if 0 <= value < len(categories) else None
+    if column["type"] == "date":
+        return date(value)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+def date(days: float) -> str:
+    """Days since 1970 as an ISO date, with the time of day where there is one."""
+    moment = _EPOCH + timedelta(days=days)
+    moment = (moment + timedelta(microseconds=500)).replace(microsecond=0)
+    return f"{moment:%Y-%m-%d}" if moment.hour == moment.minute == moment.second == 0 else f"{moment:%Y-%m-%d %H:%M:%S}"

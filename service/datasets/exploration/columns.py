@@ -1,0 +1,88 @@
+"""Statistics of a table's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.datasets.exploration.cells import cell
+
+MAX_ROWS: Final = 200_000
+"""Of longer tables so many rows at even distances are looked at."""
+BINS: Final = 20
+MAX_CATEGORIES: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnStatistics:
+    """What the values of one column are like; ``None`` where that makes no sense for its type, or it has no value.
+
+    Attributes:
+        missing: rows without a value, of those that were looked at.
+        low, high: the least and the greatest value.
+        histogram: rows in each of equal intervals from ``low`` to ``high``.
+        categories: the most frequent ones with their rows.
+        distinct: how many categories occur.
+    """
+
+    name: str
+    type: str
+    missing: int
+    low: float | int | str | None = None
+    high: float | int | str | None = None
+    mean: float | str | None = None
+    standard_deviation: float | None = None
+    histogram: Sequence[int] | None = None
+    categories: Sequence[tuple[str, int]] | None = None
+    distinct: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableStatistics:
+    """Of all columns, out of so many rows."""
+
+    rows: int
+    columns: Sequence[ColumnStatistics]
+
+
+def statistics(parts: Sequence[NDArray[Any]], columns: Sequence[Mapping[str, Any]]) -> TableStatistics:
+    """Statistics over all parts, a column at a time."""
+    step = max(1, -(-sum(map(len, parts)) // MAX_ROWS))
+    seen = [part[::step] for part in parts]
+    found = [_column(np.concatenate([part[:, place] for part in seen]), column) for place, column in enumerate(columns)]
+    return TableStatistics(sum(map(len, seen)), found)
+
+
+def _column(values: NDArray[np.float64], column: Mapping[str, Any]) -> ColumnStatistics:
+    name, kind = str(column["name"]), str(column["type"])
+    present = values[~np.isnan(values)]
+    missing = len(values) - len(present)
+    if not len(present):
+        return ColumnStatistics(name=name, type=kind, missing=missing)
+    if "categories" in column:
+        texts = column["categories"]
+        counts = np.bincount(present.astype(np.int64), minlength=len(texts))[: len(texts)]
+        order = np.argsort(-counts, kind="stable")[:MAX_CATEGORIES]
+        frequent = [(str(texts[place]), int(counts[place])) for place in order if counts[place]]
+        distinct = int(np.count_nonzero(counts))
+        return ColumnStatistics(name=name, type=kind, missing=missing, categories=frequent, distinct=distinct)
+    low, high = float(present.min()), float(present.max())
+    with np.errstate(over="ignore", invalid="ignore"):  # of numbers near the largest
+        mean, deviation = float(present.mean()), float(present.std())
+        spread = high - low
+        bins = np.minimum((present - low) / spread * BINS, BINS - 1) if 0 < spread < np.inf else np.zeros(len(present))
+    is_date = kind == "date"
+    return ColumnStatistics(
+        name=name,
+        type=kind,
+        missing=missing,
+        low=cell(low, column),
+        high=cell(high, column),
+        mean=None if not np.isfinite(mean) else str(cell(mean, column)) if is_date else mean,
+        standard_deviation=None if is_date or not np.isfinite(deviation) else deviation,
+        histogram=np.bincount(bins.astype(np.int64), minlength=BINS).tolist(),
+    )

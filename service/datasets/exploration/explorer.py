@@ -1,0 +1,115 @@
+"""What the web process asks of a dataset. Counts and statistics are kept: they cost a pass over the data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from service.datasets.cache import Dataset, Examples
+from service.datasets.exploration import choosing
+from service.datasets.exploration.cells import cell
+from service.datasets.exploration.columns import TableStatistics, statistics
+from service.datasets.info import DatasetInfo
+from service.datasets.repository import DatasetRepository
+
+_KEPT: Final = 64
+
+
+class PartName(StrEnum):
+    """The parts of a dataset."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownExample:
+    """One example of a part."""
+
+    index: int
+    label: int
+    input: Any
+    """An image, or the row's values by column."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExamplePage:
+    """Some examples, and where the next ones start."""
+
+    examples: Sequence[ShownExample]
+    next_index: int | None
+
+
+class DatasetExplorer:
+    """Looks into datasets."""
+
+    def __init__(self, repository: DatasetRepository) -> None:
+        self._repository = repository
+        self._counts = functools.lru_cache(_KEPT)(self._count)
+        self._statistics = functools.lru_cache(_KEPT)(self._measure)
+
+    def class_counts(self, info: DatasetInfo) -> Mapping[PartName, Sequence[int]]:
+        """Examples of each class, for each part that there is.
+
+        Raises:
+            DatasetError: its files cannot be read.
+        """
+        return self._counts(info)
+
+    def column_statistics(self, info: DatasetInfo) -> TableStatistics:
+        """Of a table, over the training and validation rows.
+
+        Raises:
+            DatasetError: its files cannot be read.
+        """
+        return self._statistics(info)
+
+    def images(self, info: DatasetInfo, part: PartName, label: int | None, *, start: int, limit: int) -> ExamplePage:
+        """Images of one class, or of all, in the order of the data.
+
+        Raises:
+            DatasetError: its files cannot be read.
+        """
+        return self._page(info, part, label, start, limit, lambda image: image)
+
+    def rows(self, info: DatasetInfo, part: PartName, label: int | None, *, start: int, limit: int) -> ExamplePage:
+        """Rows of a table, with their values as a person writes them.
+
+        Raises:
+            DatasetError: its files cannot be read.
+        """
+
+        def values(row: Any) -> dict[str, float | int | str | None]:
+            return {
+                str(column["name"]): cell(float(value), column) for column, value in zip(info.columns, row, strict=True)
+            }
+
+        return self._page(info, part, label, start, limit, values)
+
+    def _page(
+        self, info: DatasetInfo, part: PartName, label: int | None, start: int, limit: int, show: Any
+    ) -> ExamplePage:
+        found = _parts(self._repository.load(info)).get(part)
+        if found is None:
+            return ExamplePage((), None)
+        places, following = choosing.places(found.labels, label, start=start, limit=limit)
+        return ExamplePage(
+            [ShownExample(place, int(found.labels[place]), show(found.inputs[place])) for place in places], following
+        )
+
+    def _count(self, info: DatasetInfo) -> Mapping[PartName, Sequence[int]]:
+        parts = _parts(self._repository.load(info))
+        return {name: choosing.class_counts(part.labels, info.classes) for name, part in parts.items()}
+
+    def _measure(self, info: DatasetInfo) -> TableStatistics:
+        dataset = self._repository.load(info)
+        return statistics([dataset.train.inputs, dataset.validation.inputs], info.columns)
+
+
+def _parts(dataset: Dataset) -> dict[PartName, Examples]:
+    parts = {PartName.TRAIN: dataset.train, PartName.VALIDATION: dataset.validation}
+    return parts | ({PartName.TEST: dataset.test} if dataset.test is not None else {})

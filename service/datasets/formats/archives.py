@@ -1,0 +1,242 @@
+"""Zip and tar archives (also gzipped) from strangers, a member at a time. Nothing is unpacked to disk.
+
+What a directory or a header promises is limited before it is believed: how many members there are, how long their names
+are, and what they unpack to.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Final, Self, cast
+
+from service.datasets.errors import DatasetBroken, DatasetError
+from service.datasets.formats.streams import Gunzip
+
+SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+"""Of archives, to recognise those inside an archive."""
+MAX_MEMBERS: Final = 400_000
+MAX_MEMBER_BYTES: Final = 64 * 2**20
+MAX_NAME: Final = 1000
+"""The most characters of a member's path."""
+MAX_UNPACKED_BYTES: Final = 2 * 2**30
+"""The most that all members together may unpack to."""
+MAX_RATIO: Final = 100
+"""Times that an archive may unpack to its own size, past the first ``_FREE_BYTES``."""
+_FREE_BYTES: Final = 64 * 2**20
+_MAX_HEADER_BYTES: Final = 2**16
+"""Of what a tar says about one member, such as its long name."""
+_DIRECTORY_ENTRY_BYTES: Final = 512
+_END: Final = struct.Struct("<4s4H2LH")
+_END_64: Final = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR_64: Final = struct.Struct("<4sLQL")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
+_UTF8_NAME: Final = 0x800
+_ENCRYPTED: Final = 0x1
+_MEMBER_RAISES: Final = (
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError,
+)  # fmt: skip
+"""When the content of a zip's member is damaged; its other members may be sound."""
+_RAISES: Final = (*_MEMBER_RAISES, tarfile.TarError, struct.error)
+
+
+class UnreadableMember(ValueError):
+    """One file of an archive cannot be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in an archive.
+
+    Attributes:
+        name: its path, relative, with slashes.
+        read: gives its content, or raises UnreadableMember.
+    """
+
+    name: str
+    read: Callable[[], IO[bytes]]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file begins like a zip, gzip or tar file."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    return head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b")) or head[257:262] == b"ustar"
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what is raised on damaged archives into DatasetBroken."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except _RAISES as error:
+        raise DatasetBroken(path, f"is a damaged archive ({_printable(error)}); pack it again") from error
+
+
+def members(path: Path) -> Iterator[Member]:
+    """The files of an archive, in its order; folders are left out.
+
+    Raises:
+        DatasetBroken: it has too many files, a path that leads out of it, or unpacks to too much.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+        file.seek(0)
+        is_zip = head.startswith(b"PK")
+        source = _of_zip(path, file) if is_zip else _of_tar(path, file, is_packed=head.startswith(b"\x1f\x8b"))
+        total = 0
+        most = min(MAX_UNPACKED_BYTES, _FREE_BYTES + MAX_RATIO * path.stat().st_size)
+        for count, (name, size, read) in enumerate(source, 1):
+            total += max(0, size)
+            if count > MAX_MEMBERS:
+                raise DatasetBroken(path, f"has more than {MAX_MEMBERS:,} files; leave out those that are no images")
+            if total > most:
+                detail = f"unpacks to more than {most:,} bytes by {name[:200]!r}; scale its images down"
+                raise DatasetBroken(path, detail)
+            plain = name.replace("\\", "/")
+            if plain.startswith("/") or _DRIVE.match(plain) or ".." in PurePosixPath(plain).parts:
+                detail = f"has a file with the path {name[:200]!a}; pack the folder again with paths relative to it"
+                raise DatasetBroken(path, detail)
+            yield Member(plain.removeprefix("./"), read)
+
+
+def check_name(path: Path, name: str) -> None:
+    """Check that a member's name can be shown.
+
+    Raises:
+        DatasetBroken
+    """
+    shown = ascii(name[:200])
+    if len(name) > MAX_NAME:
+        raise DatasetBroken(path, f"has a file with a path of {len(name):,} characters, {shown}; use a shorter one")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DatasetBroken(path, f"has a file whose name is not UTF-8, {shown}; rename it") from error
+    if _CONTROL.search(name):
+        raise DatasetBroken(path, f"has a file with control characters in its name, {shown}; rename it")
+
+
+def _of_zip(path: Path, file: IO[bytes]) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    _check_directory(path, file)
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if not member.filename.endswith(("/", "\\")):  # is_dir fails at an empty name
+                yield _zip_name(member), member.file_size, partial(_of_member, archive, member)
+
+
+def _check_directory(path: Path, file: IO[bytes]) -> None:
+    """A zip's directory is read as a whole: it must be in proportion to what may be in it."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _END.size - 2**16))
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or at + _END.size > len(tail):
+        raise zipfile.BadZipFile("it has no directory at its end")
+    count, directory_bytes = _END.unpack_from(tail, at)[4:6]
+    if at >= _LOCATOR_64.size and (found := _LOCATOR_64.unpack_from(tail, at - _LOCATOR_64.size))[0] == b"PK\x06\x07":
+        file.seek(min(found[2], size))
+        end = file.read(_END_64.size)
+        if len(end) < _END_64.size or not end.startswith(b"PK\x06\x06"):
+            raise zipfile.BadZipFile("it has no directory at the expected position")
+        count, directory_bytes = _END_64.unpack(end)[7:9]
+    if count > MAX_MEMBERS or directory_bytes > MAX_MEMBERS * _DIRECTORY_ENTRY_BYTES // 4:
+        detail = f"has {count:,} files and a directory of {directory_bytes:,} bytes; at most {MAX_MEMBERS:,} files are"
+        raise DatasetBroken(path, f"{detail} read; leave out those that are no images")
+    if directory_bytes > max(2**16, (count + 1) * _DIRECTORY_ENTRY_BYTES):
+        raise zipfile.BadZipFile(f"its directory has {directory_bytes:,} bytes for {count:,} files")
+    file.seek(0)
+
+
+def _zip_name(member: zipfile.ZipInfo) -> str:
+    """The name, which many tools write in UTF-8 without saying so."""
+    if member.flag_bits & _UTF8_NAME:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
+
+
+def _of_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise UnreadableMember("is a link: pack the file itself")
+    if member.flag_bits & _ENCRYPTED:
+        raise UnreadableMember("is encrypted: pack it without a password")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UnreadableMember("is packed in a way that is not read: use deflate, or none")
+    _check_size(member.file_size)
+    try:  # places outside of the file are an OSError
+        return _whole(archive.open(member), member.file_size)
+    except _MEMBER_RAISES as error:
+        raise UnreadableMember(f"is damaged in the archive ({_printable(error)})") from error
+
+
+def _of_tar(path: Path, file: IO[bytes], *, is_packed: bool) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    source = cast("IO[bytes]", Gunzip(file)) if is_packed else file
+    with tarfile.open(fileobj=source, mode="r|", tarinfo=_TarEntry) as archive:
+        for member in archive:
+            archive.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it; without this, all are kept
+            if not member.isdir():
+                yield member.name, member.size, partial(_of_entry, archive, member)
+
+
+def _of_entry(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    if member.issym() or member.islnk():
+        raise UnreadableMember("is a link: pack the file itself, as tar --dereference --hard-dereference does")
+    content = archive.extractfile(member) if member.isreg() else None
+    if content is None:
+        raise UnreadableMember("is no regular file")
+    _check_size(member.size)
+    return _whole(content, member.size)
+
+
+class _TarEntry(tarfile.TarInfo):
+    """A header that is refused where it is damaged: tarfile would take it for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except Exception as error:
+            if type(error).__name__ in ("InvalidHeaderError", "TruncatedHeaderError"):
+                raise ValueError(f"a header is damaged: {error}") from error
+            raise
+
+    def _proc_member(self, tarfile: tarfile.TarFile) -> Self:
+        if not (self.isreg() or self.size <= _MAX_HEADER_BYTES):
+            raise ValueError(f"a header says that {self.size:,} bytes about a file follow")
+        return cast("Self", super()._proc_member(tarfile))  # type: ignore[misc]  # documented in its source only
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_MEMBER_BYTES:
+        raise UnreadableMember(f"has {size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read: scale it down")
+
+
+def _whole(content: IO[bytes], size: int) -> IO[bytes]:
+    """A file that can be read back and forth, as Pillow wants it."""
+    with content:
+        data = content.read(size + 1)
+    if len(data) > size:
+        raise zipfile.BadZipFile("it unpacks to more than the directory says")
+    return io.BytesIO(data)
+
+
+def _printable(error: BaseException) -> str:
+    text = str(error)[:200] or type(error).__name__
+    return text if text.isprintable() else ascii(text)

@@ -1,0 +1,107 @@
+"""Decodes image files from strangers in a process of their own, which may use little memory and time.
+
+``python -m service.datasets.image_sandbox`` is that process: an order comes as JSON over its standard input. Its answer
+is a line of JSON, which tells the shape of each image or what is wrong with it, and then the pixels of all of them.
+Pixels are those of an import with the same options.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from service.datasets.formats.decoding import UnreadableImage, opened, pixels_of
+from service.datasets.info import Size
+from service.datasets.sandbox import PASSED_ON, PHOTO_MEMORY_BYTES, apply_limits
+
+CPU_S: Final = 20
+_WALL_FACTOR: Final = 2
+_MODULE: Final = "service.datasets.image_sandbox"
+_TOO_MUCH: Final = "cannot be decoded within the limits on memory and time: scale it down"
+
+_log = structlog.get_logger("tapeline.web")
+
+Decoded = NDArray[np.uint8] | UnreadableImage
+
+
+def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool, max_pixels: int) -> list[Decoded]:
+    """The pixels of image files, (rows, columns) or (rows, columns, 3), or why there are none.
+
+    Args:
+        cover: scale each to cover this size and cut off what juts out, evenly.
+        max_pixels: what all of them together may have.
+    """
+    order = {
+        "files": [base64.b64encode(data).decode() for data in files],
+        "cover": cover,
+        "grey": grey,
+        "max_pixels": max_pixels,
+    }
+    environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", _MODULE],
+            input=json.dumps(order).encode(),
+            capture_output=True,
+            env=environ,
+            timeout=_WALL_FACTOR * CPU_S,
+            check=False,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        return [UnreadableImage(_TOO_MUCH)] * len(files)
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace")[-2000:]
+        _log.error("images could not be decoded", code=done.returncode, said=said)
+        return [UnreadableImage(_TOO_MUCH)] * len(files)
+    head, _, pixels = done.stdout.partition(b"\n")
+    found: list[Decoded] = []
+    start = 0
+    for one in json.loads(head):
+        if "fault" in one:
+            found.append(UnreadableImage(one["fault"]))
+        else:
+            size = math.prod(one["shape"])
+            found.append(np.frombuffer(pixels, np.uint8, size, start).reshape(one["shape"]))
+            start += size
+    return found
+
+
+def main() -> int:
+    """Read one order, obey, answer."""
+    order = json.load(sys.stdin)
+    apply_limits(CPU_S, PHOTO_MEMORY_BYTES)
+    cover = tuple(order["cover"]) if order["cover"] else None
+    said: list[dict[str, Any]] = []
+    made: list[bytes] = []
+    left = order["max_pixels"]
+    for text in order["files"]:
+        try:
+            with opened(io.BytesIO(base64.b64decode(text))) as image:
+                left -= image.width * image.height
+                if left < 0:
+                    most = f"at most {order['max_pixels']:,} are read in one request"
+                    raise UnreadableImage(f"has too many pixels, with those before it; {most}")
+                pixels = np.asarray(pixels_of(image, cover, grey=order["grey"]))
+        except UnreadableImage as error:
+            said.append({"fault": str(error)})
+        else:
+            said.append({"shape": pixels.shape})
+            made.append(pixels.tobytes())
+    sys.stdout.buffer.write(json.dumps(said).encode() + b"\n" + b"".join(made))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

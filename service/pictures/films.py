@@ -1,0 +1,113 @@
+"""Films: a training's sample grids, and walks through a latent space. Pillow only."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from service.pictures.grids import FAINT, INK, PAPER, WRONG, Images, check_images
+
+MAX_FRAMES = 120
+LAST_FRAME_MS = 2000
+
+FilmFormat = Literal["gif", "webp"]
+
+
+def film(
+    pngs: Sequence[bytes | Path],
+    *,
+    epochs: Sequence[int],
+    seconds: float = 8.0,
+    fmt: FilmFormat = "gif",
+    is_colour: bool = False,
+) -> bytes:
+    """A looping animation of grids in their order, each with its epoch under it.
+
+    Both formats have the same pixels. WebP takes a tenth to two fifths of GIF's bytes; GIF opens everywhere.
+
+    It lasts about ``seconds``, and holds its last frame for two more. Past 120 grids every n-th is left out, the first
+    and the last never; the files of those left out are not read.
+
+    Args:
+        is_colour: the images are: then all frames share colours that are chosen for them, else greys and tints of the
+            mark for a wrong one.
+
+    Raises:
+        ValueError: no grid, or not one epoch a grid.
+    """
+    if not pngs or len(pngs) != len(epochs):
+        raise ValueError(f"{len(pngs)} grids with {len(epochs)} epochs")
+    chosen = sorted({round(position) for position in np.linspace(0, len(pngs) - 1, min(len(pngs), MAX_FRAMES))})
+    grids = [_open_rgb(pngs[index]) for index in chosen]
+    size = (max(grid.width for grid in grids), max(grid.height for grid in grids))
+    palette = _palette_for(grids) if is_colour else _FILM_PALETTE
+    frames = [
+        _film_frame(grid, size, epochs[index], palette, done=(position + 1) / len(chosen))
+        for position, (index, grid) in enumerate(zip(chosen, grids, strict=True))
+    ]
+    # GIF counts hundredths of a second, and browsers take less than two of them for ten.
+    each_ms = 10 * min(100, max(2, round(100 * seconds / len(frames))))
+    durations = [each_ms] * (len(frames) - 1) + [max(each_ms, LAST_FRAME_MS)]
+    # Of a lossless WebP, quality is effort: at most a tenth larger than with the most, in a third of the time.
+    options: dict[str, Any] = {"lossless": True, "method": 1, "quality": 20} if fmt == "webp" else {"optimize": False}
+    buffer = io.BytesIO()
+    frames[0].save(buffer, fmt.upper(), save_all=True, append_images=frames[1:], duration=durations, loop=0, **options)
+    return buffer.getvalue()
+
+
+def walk_gif(images: Images, *, scale: int = 1, frame_ms: int = 80) -> bytes:
+    """A looping GIF of images that each change a little from the one before."""
+    check_images(images)
+    frames = [Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1)) for image in images]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=frame_ms, loop=0)
+    return buffer.getvalue()
+
+
+_CAPTION_HEIGHT = 26
+_PALETTE_GRIDS = 8  # whose colours are looked at for a film
+
+
+def _make_film_palette(greys: int = 24, tints: int = 7) -> Image.Image:
+    """The colours of a film: few, because fewer pack better. Greys for digits, tints of the mark for a wrong one."""
+    r, g, b = WRONG
+    colours = [(level * 255 // (greys - 1),) * 3 for level in range(greys)]
+    colours += [(r * tint // tints, g * tint // tints, b * tint // tints) for tint in range(1, tints + 1)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for colour in colours for part in colour])
+    return palette
+
+
+_FILM_PALETTE = _make_film_palette()
+
+
+def _palette_for(grids: Sequence[Image.Image]) -> Image.Image:
+    """The colours that suit grids best, and those of what is written beneath them."""
+    chosen = [grids[round(place)] for place in np.linspace(0, len(grids) - 1, min(len(grids), _PALETTE_GRIDS))]
+    pixels = np.concatenate([np.asarray(grid)[::2, ::2].reshape(-1, 3) for grid in chosen])
+    written = (PAPER, INK, FAINT, WRONG)
+    found = Image.fromarray(pixels[None]).quantize(256 - len(written), method=Image.Quantize.MEDIANCUT)
+    colours = (found.getpalette() or [])[: 3 * (256 - len(written))]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*colours, *(part for colour in written for part in colour)])
+    return palette
+
+
+def _film_frame(
+    grid: Image.Image, size: tuple[int, int], epoch: int, palette: Image.Image, *, done: float
+) -> Image.Image:
+    width, height = size
+    frame = Image.new("RGB", (width, height + _CAPTION_HEIGHT), PAPER)
+    frame.paste(grid, ((width - grid.width) // 2, 0))
+    draw = ImageDraw.Draw(frame)
+    draw.text((6, height + 2), f"epoch {epoch}", font=ImageFont.load_default(15), fill=INK)
+    draw.rectangle((0, height + _CAPTION_HEIGHT - 3, round(width * done) - 1, height + _CAPTION_HEIGHT), fill=FAINT)
+    return frame.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
+def _open_rgb(png: bytes | Path) -> Image.Image:
+    with Image.open(io.BytesIO(png) if isinstance(png, bytes) else png) as image:
+        return image.convert("RGB")

@@ -1,0 +1,95 @@
+"""Pages about datasets: a table of all, and one with its content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from flask import Blueprint, Response, request
+
+from service.datasets import DatasetError
+from service.datasets.exploration.explorer import PartName
+from service.jobs.queries import listing
+from service.jobs.queries.listing import JobFilter
+from service.states import DatasetKind
+from service.web.answers import as_page
+from service.web.endpoints import endpoint
+from service.web.resources.service import dataset_content
+from service.web.schemas.datasets import DatasetDetail, dataset_item
+from service.web.schemas.jobs import job_summary
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("dataset_pages", __name__)
+
+TAG: Final = "Pages"
+_JOBS: Final = 20
+_PARTS: Final = {PartName.TRAIN: "training", PartName.VALIDATION: "validation", PartName.TEST: "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class ClassBar:
+    """One class in the chart: its name, and for each part the count, where its bar starts and how long it is."""
+
+    name: str
+    total: int
+    bars: Sequence[tuple[str, int, float, float]]
+
+
+@blueprint.get("/ui/datasets")
+@endpoint(TAG, "text/html")
+def show_list() -> Response:
+    """Show the datasets page: all datasets, and a form to upload one."""
+    return as_page("datasets.html", datasets=[dataset_item(one) for one in services().repository.catalogue(owner())])
+
+
+@blueprint.get("/ui/datasets/<name>")
+@endpoint(TAG, "text/html", problems=("dataset_not_found",))
+def show(name: str) -> Response:
+    """Show the page of a dataset: classes, examples, origin, and the jobs that used it."""
+    here = services()
+    info = here.repository.look_up(name, owner())
+    with here.database.read() as session:
+        page = listing.find(session, JobFilter(dataset=name), owner=owner(), limit=_JOBS)
+        jobs = [job_summary(job) for job in page.jobs]
+    shown = dataset_content.detail(info)
+    try:
+        is_table = info.kind is DatasetKind.TABLE and info.available
+        columns = dataset_content.table_columns(info) if is_table else None
+    except DatasetError:
+        columns = None
+    facts = {
+        "name": info.name,
+        "kind": info.kind.value,
+        "urls": shown.urls,
+        "class_names": info.class_names,
+        "columns": [column["name"] for column in info.columns],
+        "numbers": [column["name"] for column in info.columns if column["type"] == "number"],
+        "target": (info.report or {}).get("target", "class"),
+    }
+    return as_page(
+        "dataset.html",
+        dataset=shown,
+        parts_of={part: (_PARTS[part], sum(counts)) for part, counts in (shown.class_counts or {}).items()},
+        bars=_bars(shown),
+        columns=columns,
+        jobs=jobs,
+        facts=facts,
+        address=request.host_url.rstrip("/"),
+    )
+
+
+def _bars(dataset: DatasetDetail) -> list[ClassBar]:
+    """The chart of the classes: stacked bars in percent of the largest class."""
+    counts = dataset.class_counts or {}
+    totals = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
+    most = max(totals, default=0) or 1
+    found = []
+    for label, total in enumerate(totals):
+        bars, start = [], 0
+        for part, of_part in counts.items():
+            count = of_part[label]
+            bars.append((part.value, count, round(100 * start / most, 3), round(100 * count / most, 3)))
+            start += count
+        found.append(ClassBar(dataset.class_names[label], total, bars))
+    return found

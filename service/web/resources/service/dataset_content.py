@@ -1,0 +1,107 @@
+"""What is in a dataset: images, rows, columns."""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Final
+
+from flask import Blueprint
+
+from service.datasets import DatasetError, DatasetInfo
+from service.pictures import grids
+from service.states import DatasetKind
+from service.web.endpoints import endpoint
+from service.web.files.drawings import require_here
+from service.web.middleware.problems import Problem
+from service.web.schemas.datasets import (
+    ColumnItem,
+    DatasetDetail,
+    DatasetExample,
+    DatasetRow,
+    ExampleList,
+    RowList,
+    TableColumns,
+    dataset_detail,
+)
+from service.web.schemas.queries import ExamplesQuery
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("dataset_content", __name__)
+
+TAG: Final = "Datasets"
+_PROBLEMS: Final = ("dataset_not_found", "not_yet", "dataset_unavailable", "wrong_dataset_kind")
+_MAX_NUMBERS: Final = 2**22
+"""Pixels of all images in one response: of large images there are fewer."""
+
+
+@blueprint.get("/datasets/<name>/examples")
+@endpoint(TAG, ExampleList, query=ExamplesQuery, problems=_PROBLEMS)
+def examples(name: str, query: ExamplesQuery) -> ExampleList:
+    """Show images of a dataset, in the order of the data.
+
+    A page has fewer than `limit` images where they are large.
+    """
+    info = _find(name, DatasetKind.IMAGES)
+    limit = max(1, min(query.limit, _MAX_NUMBERS // math.prod(info.image_shape)))
+    found = services().explorer.images(info, query.part, query.label, start=int(query.cursor or 0), limit=limit)
+    return ExampleList(
+        data=[
+            DatasetExample(
+                index=one.index,
+                label=one.label,
+                class_name=info.class_names[one.label],
+                image=base64.b64encode(grids.image_png(one.input)).decode(),
+            )
+            for one in found.examples
+        ],
+        has_more=found.next_index is not None,
+        next_cursor=None if found.next_index is None else str(found.next_index),
+    )
+
+
+@blueprint.get("/datasets/<name>/rows")
+@endpoint(TAG, RowList, query=ExamplesQuery, problems=_PROBLEMS)
+def rows(name: str, query: ExamplesQuery) -> RowList:
+    """Show rows of a table, in the order of the data."""
+    info = _find(name, DatasetKind.TABLE)
+    found = services().explorer.rows(info, query.part, query.label, start=int(query.cursor or 0), limit=query.limit)
+    return RowList(
+        data=[
+            DatasetRow(index=one.index, label=one.label, class_name=info.class_names[one.label], values=one.input)
+            for one in found.examples
+        ],
+        has_more=found.next_index is not None,
+        next_cursor=None if found.next_index is None else str(found.next_index),
+    )
+
+
+@blueprint.get("/datasets/<name>/columns")
+@endpoint(TAG, TableColumns, problems=_PROBLEMS)
+def columns(name: str) -> TableColumns:
+    """Show statistics of the columns of a table."""
+    return table_columns(_find(name, DatasetKind.TABLE))
+
+
+def table_columns(info: DatasetInfo) -> TableColumns:
+    """The statistics of a table that is here."""
+    found = services().explorer.column_statistics(info)
+    return TableColumns(rows=found.rows, columns=[ColumnItem.represent(column) for column in found.columns])
+
+
+def detail(info: DatasetInfo) -> DatasetDetail:
+    """A dataset with the counts of its classes, as far as its files can be read."""
+    try:
+        counts = services().explorer.class_counts(info) if info.available else None
+    except DatasetError:
+        counts = None
+    return dataset_detail(info, counts)
+
+
+def _find(name: str, kind: DatasetKind) -> DatasetInfo:
+    info = services().repository.look_up(name, owner())
+    require_here(info)
+    if info.kind is not kind:
+        has = {"images": "has images: see GET /datasets/{name}/examples", "table": "is a table: see its rows"}
+        raise Problem("wrong_dataset_kind", f"{info.name} {has[info.kind.value].format(name=info.name)}")
+    return info

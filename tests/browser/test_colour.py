@@ -1,0 +1,89 @@
+"""Images in colour, from a dropped archive to the page where one tries the network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from service.runtime.settings import Auth
+from tests import coloured_shapes
+from tests.browser.conftest import Finish, Visit, only_with
+from tests.browser.test_playing import drop
+
+SIDE = 16
+
+
+@pytest.fixture(scope="session")
+def shapes(http: httpx.Client, finish: Finish, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A classifier of coloured shapes."""
+    path = coloured_shapes.archive(tmp_path_factory.mktemp("shapes") / "shapes.zip", 600, side=SIDE)
+    with path.open("rb") as file:
+        http.post("/datasets", data={"name": "shapes"}, files={"archive": file}).raise_for_status()
+    spec = {"kind": "classifier", "preset": "conv", "dataset": "shapes", "epochs": 3, "name": "shapes"}
+    return finish(http.post("/jobs", json=spec).raise_for_status().json())
+
+
+@only_with([Auth.LOCAL])
+def test_an_opened_image_is_predicted_as_by_the_api(
+    visit: Visit, http: httpx.Client, shapes: dict[str, Any], tmp_path: Path
+) -> None:
+    page = visit.open(f"/ui/play/{shapes['id']}")
+    expect(page.locator("#verdict")).to_have_text("Open an image")
+    images = dict(coloured_shapes.images(24, 64, seed=5))
+    for number, (name, image) in enumerate(list(images.items())[:4]):
+        path = tmp_path / f"{name}.{('jpg', 'png', 'webp', 'bmp')[number]}"
+        image.save(path, quality=90)
+        drop(page, path)
+        sent = base64.b64encode(path.read_bytes()).decode()
+        answer = http.post(f"/jobs/{shapes['id']}/predict", json={"images": [sent], "fit": True}).json()
+        winner, share = answer["class_names"][answer["classes"][0]], max(answer["probabilities"][0])
+        expect(page.locator("#verdict")).to_have_text(f"{winner}, {100 * share:.0f}%")
+    coloured = page.locator("#looked").evaluate(
+        "canvas => { const { data } = canvas.getContext('2d').getImageData(0, 0, 280, 280);"
+        " return data.filter((value, at) => at % 4 === 0 && Math.abs(value - data[at + 1]) > 40).length; }"
+    )
+    assert coloured > 1000
+
+
+@only_with([Auth.LOCAL])
+def test_an_image_that_is_too_large_to_send_is_made_smaller(
+    visit: Visit, shapes: dict[str, Any], tmp_path: Path
+) -> None:
+    page = visit.open(f"/ui/play/{shapes['id']}")
+    (_, image), *_ = coloured_shapes.images(1, 64, seed=5)
+    image.resize((3000, 2400)).save(tmp_path / "large.png")
+    noise = Image.effect_noise((1200, 1200), 90).convert("RGB")
+    noise.save(tmp_path / "noise.bmp")
+    for name in ("large.png", "noise.bmp"):
+        page.get_by_role("button", name="Clear").click()
+        page.set_input_files("#file", str(tmp_path / name))
+        expect(page.locator("#verdict")).to_contain_text("%")
+
+
+@only_with([Auth.LOCAL])
+def test_drawing_still_works(visit: Visit, shapes: dict[str, Any]) -> None:
+    page = visit.open(f"/ui/play/{shapes['id']}")
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 80, box["y"] + 80)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 120, steps=3)
+    page.mouse.up()
+    expect(page.locator("#verdict")).to_contain_text("%")
+
+
+@only_with([Auth.LOCAL])
+def test_pages_show_colours(visit: Visit, http: httpx.Client, shapes: dict[str, Any]) -> None:
+    page = visit.open(f"/ui/jobs/{shapes['id']}")
+    source = page.locator("img.pixels").first.get_attribute("src")
+    assert source is not None
+    pixels = Image.open(io.BytesIO(http.get(source).content)).convert("HSV")
+    assert pixels.getextrema()[1][1] > 150
+    expect(visit.open("/ui/datasets").locator(".dataset", has_text="shapes")).to_contain_text("16 \u00d7 16, colour")

@@ -1,0 +1,160 @@
+"""The pages of datasets: what is drawn of classes and examples, and what leads on from there."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Bare, Visit, ready, until
+
+LONG = "a-name-of-sixty-four-characters-as-long-as-names-can-be-at-all.4"
+
+
+def upload(bare: Bare, name: str, labels: Any, side: int = 6) -> None:
+    data, rng = io.BytesIO(), np.random.default_rng(0)
+    np.savez(data, images=rng.integers(0, 256, (len(labels), side, side)).astype(np.uint8), labels=labels)
+    with httpx.Client(base_url=bare.url, timeout=30) as http:
+        sent = http.post("/datasets", data={"name": name}, files={"archive": ("a.npz", data.getvalue())})
+        assert sent.status_code == 201, sent.text
+
+
+@pytest.fixture
+def bare(serve_bare: Callable[..., Bare]) -> Bare:
+    return serve_bare()
+
+
+def drawn(page: Page) -> list[tuple[float, float]]:
+    """Left edge and width of each bar, as they are on the screen."""
+    boxes = page.eval_on_selector_all(
+        "table.classes rect", "all => all.map((bar) => bar.getBoundingClientRect()).map((box) => [box.x, box.width])"
+    )
+    return [(float(x), float(width)) for x, width in boxes]
+
+
+def test_bars_are_as_long_as_their_classes_are_large(open_window: Callable[..., Visit], bare: Bare) -> None:
+    upload(bare, "uneven", np.repeat([0, 1, 2], [200, 100, 20]))
+    page = open_window(bare.url).open("/ui/datasets/uneven")
+    bars = drawn(page)
+    assert len(bars) == 6
+    whole = page.locator("table.classes svg").first.bounding_box()
+    assert whole is not None
+    # 15% of each class are for validation, so 170 and 30 of 200; the largest class fills the width.
+    expected = np.array([170, 30, 85, 15, 17, 3]) / 200 * whole["width"]
+    assert [width for _, width in bars] == pytest.approx(expected.tolist(), abs=1)
+    assert bars[1][0] == pytest.approx(bars[0][0] + bars[0][1], abs=1)
+    colours = page.eval_on_selector_all("table.classes rect", "all => all.map((bar) => getComputedStyle(bar).fill)")
+    assert len(set(colours)) == 2
+    texts = page.locator("table.classes tbody tr").first.locator("td.number").all_inner_texts()
+    assert texts == ["170", "30"]
+
+
+def test_examples_are_chosen_by_part_and_class_and_come_page_by_page(
+    open_window: Callable[..., Visit], bare: Bare
+) -> None:
+    upload(bare, "many", np.repeat([0, 1], [100, 40]))
+    page = open_window(bare.url).open("/ui/datasets/many")
+    images = page.locator("#shown img")
+    expect(images).to_have_count(48)
+    page.get_by_role("button", name="Show more").click()
+    expect(images).to_have_count(96)
+    page.get_by_role("button", name="Show more").click()
+    expect(images).to_have_count(119)
+    expect(page.locator("#shown-state")).to_have_text("119 images shown, all there are")
+    expect(page.locator("#more")).to_be_hidden()
+    page.locator("#class").select_option("1")
+    expect(images).to_have_count(34)
+    assert set(page.locator("#shown figcaption").all_inner_texts()) == {"1"}
+    page.locator("#part").select_option("validation")
+    expect(images).to_have_count(6)
+    until(page, "[...document.querySelectorAll('#shown img')].every((image) => image.naturalWidth === 6)")
+
+
+def test_two_hundred_and_fifty_six_classes_fit(open_window: Callable[..., Visit], bare: Bare) -> None:
+    upload(bare, LONG, np.arange(256 * 8) % 256)
+    for width in (1440, 390):
+        page = open_window(bare.url, width=width).open(f"/ui/datasets/{LONG}")
+        assert len(drawn(page)) == 512
+        box = page.locator("table.classes").locator("..").bounding_box()
+        assert box is not None
+        assert box["height"] < 420
+        expect(page.locator("#shown img")).to_have_count(48)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.goto(f"{bare.url}/ui/datasets")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_train_on_it_opens_the_form_with_the_dataset(open_window: Callable[..., Visit], bare: Bare) -> None:
+    upload(bare, "mine", np.arange(80) % 4)
+    page = open_window(bare.url, width=1440).open("/ui/datasets")
+    expect(page.locator("tr.dataset")).to_have_count(7)
+    page.get_by_role("link", name="mine", exact=True).click()
+    page.get_by_role("link", name="Train on it").click()
+    ready(page)
+    expect(page.locator("#field-dataset-name")).to_have_value("mine")
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url("**/ui/jobs/*")
+    page.get_by_role("link", name="mine", exact=True).click()
+    page.wait_for_url("**/ui/datasets/mine")
+    expect(page.locator("#jobs tbody tr")).to_have_count(1)
+    expect(page.locator("#jobs")).to_contain_text("queued")
+
+
+def test_nothing_uploaded_and_damaged_files_are_said(open_window: Callable[..., Visit], bare: Bare) -> None:
+    visit = open_window(bare.url)
+    page = visit.open("/ui/datasets")
+    expect(page.locator("#no-uploads")).to_be_visible()
+    folder = bare.services.settings.data / "torn"
+    folder.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (folder / f"{name}-ubyte").write_bytes(b"junk")
+    page.reload()
+    expect(page.locator("tr.dataset", has_text="torn")).to_contain_text("unavailable")
+    page.get_by_role("link", name="torn").click()
+    expect(page.locator(".note.error")).to_contain_text("is not an IDX file")
+    expect(page.get_by_role("link", name="Train on it")).to_have_count(0)
+    expect(page.locator("#examples")).to_have_count(0)
+
+
+def test_the_page_of_a_fold_has_a_row_for_each(open_window: Callable[..., Visit], bare: Bare) -> None:
+    upload(bare, "mine", np.arange(80) % 4)
+    spec = {"kind": "classifier", "name": "cv", "dataset": {"name": "mine", "folds": 4}}
+    with httpx.Client(base_url=bare.url, timeout=30) as http:
+        first = http.post("/jobs", json=spec).raise_for_status().json()
+    page = open_window(bare.url).open(first["urls"]["page"])
+    rows = page.locator("table.folds tbody tr")
+    expect(rows).to_have_count(4)
+    expect(rows.first).to_contain_text("1 (this job)")
+    page.get_by_role("link", name="3", exact=True).click()
+    expect(page.locator("h1")).to_have_text("cv (fold 3 of 4)")
+    page.get_by_role("link", name="in the list").click()
+    expect(page.locator("tr.job")).to_have_count(4)
+    assert {re.sub(r"\D", "", text) for text in page.locator("tr.job .name").all_inner_texts()} == {
+        "14", "24", "34", "44"
+    }  # fmt: skip
+
+
+def test_a_table_shows_its_rows_and_columns(open_window: Callable[..., Visit], bare: Bare) -> None:
+    page = open_window(bare.url).open("/ui/datasets/iris")
+    rows = page.locator("table.rows tbody tr")
+    expect(rows).to_have_count(25)
+    heads = page.locator("table.rows thead th").all_inner_texts()
+    assert heads == ["Row", "species", "sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
+    assert rows.first.locator("th, td").all_inner_texts() == ["0", "setosa", "5.1", "3.5", "1.4", "0.2"]
+    page.locator("#class").select_option("2")
+    expect(rows.first.locator("th")).to_have_text("virginica")
+    page.get_by_role("button", name="Show more").click()
+    expect(rows).to_have_count(43)
+    assert len(drawn(page)) == 6
+    boxes = page.eval_on_selector_all(
+        "svg.histogram",
+        "all => all.map((chart) => [...chart.children].map((bar) => bar.getBoundingClientRect().height))",
+    )
+    assert len(boxes) == 4
+    assert all(len(bars) > 10 and max(bars) == pytest.approx(1.6 * 16, abs=1) for bars in boxes)

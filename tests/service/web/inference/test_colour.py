@@ -1,0 +1,209 @@
+"""From an archive of images in colour to predictions, samples and pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine import EpochDone, checkpoint
+from service.pictures import grids
+from service.spec.validation import read_resolved
+from service.web.services import EXTENSION, Services
+from tests import coloured_shapes
+from tests.service.web.conftest import PlayedWorker
+from tests.service.web.inference.networks import ask, png, pointers, unpack
+from tests.service.web.test_datasets import send
+from workers.training import build
+from workers.training.epochs import _samples
+from workers.training.health import TrainingDiagnostics
+
+SIDE = 16
+
+
+@pytest.fixture
+def trained(
+    app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], tmp_path: Any
+) -> Callable[..., tuple[str, Any]]:
+    """Upload shapes, and train on them as a worker would."""
+    path = coloured_shapes.archive(tmp_path / "shapes.zip", 240, side=SIDE)
+    answer = send(client, "shapes", archive=path.read_bytes(), size=str(SIDE))
+    assert answer.status_code == 201, answer.text
+    assert answer.json["image_shape"] == [SIDE, SIDE, 3]
+    here: Services = app.extensions[EXTENSION]
+
+    def make(**spec: Any) -> tuple[str, Any]:
+        job_id = submit(client, **({"dataset": "shapes", "epochs": 1, "samples": {"count": 9}} | spec))
+        document = client.get(f"/jobs/{job_id}").json["resolved"]
+        resolved = read_resolved(document)
+        trainer = build.trainer(resolved, here.repository.load(here.repository.describe("shapes", None)))
+        done = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
+        state = trainer.state_dict()
+        state.spec = document
+        grid, _ = _samples(trainer, TrainingDiagnostics(resolved, None), 9, coloured_shapes.CLASSES)
+        worker.claim()
+        confusion = done.confusion.tolist() if done.confusion is not None else None
+        worker.epoch(1, metrics=done.metrics, checkpoint=checkpoint.dumps(state), confusion=confusion, sample=grid)
+        worker.succeed()
+        return job_id, trainer
+
+    return make
+
+
+def saturation(data: bytes) -> int:
+    with Image.open(io.BytesIO(data)) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    return int((pixels.max(axis=2) - pixels.min(axis=2)).max())
+
+
+def jpeg(image: NDArray[np.uint8], side: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("preset", ["conv", "fast"])
+def test_predictions_are_those_of_the_trainer(client: FlaskClient, trained: Any, preset: str) -> None:
+    job_id, trainer = trained(kind="classifier", preset=preset)
+    shown = trainer.samples(9)
+    answer = ask(client, job_id, "predict", images=[png(image) for image in shown.images], explain=True)
+    assert answer["classes"] == shown.predictions.tolist()
+    assert answer["class_names"] == sorted(coloured_shapes.CLASSES)
+    np.testing.assert_allclose(np.max(answer["probabilities"], axis=1), shown.confidences, rtol=1e-5)
+    assert np.shape(answer["seen"]) == np.shape(answer["saliency"]) == (9, SIDE, SIDE, 3)
+    np.testing.assert_allclose(np.array(answer["seen"]) * 255, shown.images, atol=0.3)
+    numbers = (shown.images / 255).tolist()
+    for sent in (numbers, [np.ravel(image).tolist() for image in numbers]):
+        np.testing.assert_allclose(
+            ask(client, job_id, "predict", images=sent)["probabilities"], answer["probabilities"], atol=1e-5
+        )
+
+
+def test_a_photo_is_scaled_and_cropped_as_at_import(client: FlaskClient, trained: Any) -> None:
+    """A JPEG of four times the size, wider than it is high: what juts out left and right is cut off."""
+    job_id, trainer = trained(kind="classifier", preset="fast")
+    image = trainer.samples(1).images[0]
+    wide = np.zeros((4 * SIDE, 6 * SIDE, 3), np.uint8)
+    wide[:, SIDE : 5 * SIDE] = image.repeat(4, 0).repeat(4, 1)
+    small = png(image)
+    for fmt, how in (
+        ("PNG", {}),
+        ("BMP", {}),
+        ("WEBP", {"lossless": True}),
+        ("JPEG", {"quality": 100, "subsampling": 0}),
+    ):
+        file = io.BytesIO()
+        Image.fromarray(wide).save(file, fmt, **how)
+        sent = base64.b64encode(file.getvalue()).decode()
+        found, expected = ask(client, job_id, "predict", images=[sent, small], fit=True, explain=True)["seen"]
+        np.testing.assert_allclose(found, expected, atol=0.04 if fmt == "JPEG" else 0.003)
+        stretched = ask(client, job_id, "predict", images=[sent], explain=True)["seen"][0]
+        assert np.abs(np.array(stretched) - expected).max() > 0.1
+    upload = {f"{label}/{index}.jpg": jpeg(image, 50) for label in "ab" for index in range(8)}
+    assert (
+        imported_pixels(client, upload)
+        == ask(client, job_id, "predict", images=[base64.b64encode(jpeg(image, 50)).decode()], fit=True, explain=True)[
+            "seen"
+        ][0]
+    )
+
+
+def imported_pixels(client: FlaskClient, files: dict[str, bytes]) -> Any:
+    """The first validation image of an upload, as ``seen`` shows it."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    assert send(client, "photos", archive=packed.getvalue(), size=str(SIDE)).status_code == 201
+    pixels = np.asarray(Image.open(io.BytesIO(client.get("/datasets/photos/validation/0.png").data)))
+    return np.round(pixels / 255, 3).tolist()
+
+
+def test_a_grey_image_is_shown_to_a_model_in_colour_and_the_other_way_round(client: FlaskClient, trained: Any) -> None:
+    job_id, trainer = trained(kind="classifier", preset="fast")
+    grey = trainer.samples(1).images[0][:, :, 1]
+    seen = ask(client, job_id, "predict", images=[png(grey), (grey / 255).tolist()], explain=True)["seen"]
+    np.testing.assert_allclose(np.array(seen[0]) * 255, np.repeat(grey[:, :, None], 3, axis=2), atol=0.3)
+    np.testing.assert_allclose(seen[0], seen[1], atol=0.002)
+
+
+def test_a_colour_image_becomes_grey_for_a_model_in_grey(client: FlaskClient, classifier: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 3)).astype(np.uint8)
+    expected = np.asarray(Image.fromarray(image).convert("L"))
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "BMP")
+    sent = [png(image), base64.b64encode(file.getvalue()).decode(), (image / 255).tolist()]
+    for seen in ask(client, classifier, "predict", images=sent, explain=True)["seen"]:
+        np.testing.assert_allclose(np.array(seen) * 255, expected, atol=0.8)
+
+
+def test_what_is_no_image_is_named(client: FlaskClient, trained: Any) -> None:
+    job_id, trainer = trained(kind="classifier", preset="fast")
+    whole = jpeg(trainer.samples(1).images[0], 40)
+    bad = [whole[: len(whole) // 2], b"BM" + bytes(50), b"RIFF1234WEBPjunk", b"GIF89a" + bytes(9)]
+    sent = [base64.b64encode(data).decode() for data in (whole, *bad)]
+    problem = ask(client, job_id, "predict", 422, images=sent)
+    assert pointers(problem) == [f"#/images/{number}" for number in range(1, 5)]
+    assert "damaged" in problem["errors"][0]["detail"]
+    assert "is not a PNG, JPEG" in problem["errors"][1]["detail"]
+    wide = Image.new("RGB", (9000, 9000))
+    file = io.BytesIO()
+    wide.save(file, "JPEG", quality=1)
+    bomb = base64.b64encode(file.getvalue()).decode()[:1_000_000]
+    assert "too many pixels" in ask(client, job_id, "predict", 422, images=[bomb])["errors"][0]["detail"]
+
+
+def test_pictures_of_a_job_have_colours(client: FlaskClient, trained: Any) -> None:
+    job_id, trainer = trained(kind="classifier", preset="conv")
+    shown = trainer.samples(9)
+    true, predicted = int(shown.labels[0]), int(shown.predictions[0])
+    for path in (
+        f"/jobs/{job_id}/samples/latest.png",
+        f"/jobs/{job_id}/samples.gif",
+        f"/jobs/{job_id}/samples.webp",
+        f"/jobs/{job_id}/confusion/{true}/{predicted}.png",
+        "/datasets/shapes/preview.png",
+        "/datasets/shapes/validation/0.png",
+    ):
+        with client.get(path) as response:
+            assert response.status_code == 200, (path, response.text)
+            assert saturation(response.data) > 100, path
+    cell = client.get(f"/jobs/{job_id}/confusion/{true}/{predicted}").json
+    assert unpack(cell["images"][0]).shape == (SIDE, SIDE, 3)
+    assert client.get(f"/jobs/{job_id}/mistakes").json["data"][0]["image"]
+    assert client.get(f"/ui/jobs/{job_id}").status_code == 200
+
+
+@pytest.mark.parametrize("preset", ["best", "stable"])
+def test_a_gan_draws_in_colour(client: FlaskClient, trained: Any, preset: str) -> None:
+    job_id, trainer = trained(kind="gan", preset=preset)
+    samples = trainer.samples(4)
+    assert samples.shape == (4, SIDE, SIDE, 3)
+    made = ask(client, job_id, "generate", count=4, seed=trainer.seed)
+    for text, sample in zip(made["images"], samples, strict=True):
+        assert np.abs(unpack(text).astype(int) - sample).max() <= 1
+    numbers = ask(client, job_id, "generate", count=4, format="array")["images"]
+    assert np.shape(numbers) == (4, SIDE, SIDE, 3)
+    grid = client.post(f"/jobs/{job_id}/generate", json={"count": 4, "format": "grid"}).data
+    assert Image.open(io.BytesIO(grid)).mode == "RGB"
+    film = client.post(f"/jobs/{job_id}/generate", json={"seeds": [1, 2], "steps": 3, "format": "film"}).data
+    assert getattr(Image.open(io.BytesIO(film)), "n_frames", 1) > 1
+    assert client.get(f"/jobs/{job_id}/samples.gif").status_code == 200
+
+
+def test_verdicts_keep_images_in_colour() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3)).astype(np.uint8)
+    grid = grids.sample_grid(images, verdicts=grids.Verdicts([0, 1, 2, 0, 1], [0.9, 0.3, 0.8, 0.7, 0.6]))
+    found, verdicts = grids._from_grid(grid)
+    np.testing.assert_array_equal(found, images)
+    assert verdicts.labels == [0, 1, 2, 0, 1]
+    assert saturation(grids.verdict_grid(grid, classes=3)) > 100

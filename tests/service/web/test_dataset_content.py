@@ -1,0 +1,167 @@
+"""What is in a dataset: counts of classes, images page by page, and the pages that show them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from service.access import keys
+from service.runtime.settings import Auth
+from service.web.resources.service import dataset_content
+from service.web.services import EXTENSION, Services
+from tests.service.web.conftest import MakeApp
+from tests.service.web.test_test_part import squares, write_folder
+
+HTML = {"Accept": "text/html"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A dataset with a test part."""
+    write_folder(tmp_path / "data" / "squares", test_seed=3)
+    return tmp_path / "data" / "squares"
+
+
+def decoded(example: dict[str, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(example["image"]))))
+
+
+def pages(client: FlaskClient, query: str, *, name: str = "squares") -> list[dict[str, Any]]:
+    """All examples, page by page."""
+    found, cursor = [], ""
+    while True:
+        answer = client.get(f"/datasets/{name}/examples?{query}{cursor}")
+        assert answer.status_code == 200, answer.text
+        found += answer.json["data"]
+        assert answer.json["has_more"] is (answer.json["next_cursor"] is not None)
+        if not answer.json["has_more"]:
+            return found
+        cursor = f"&cursor={answer.json['next_cursor']}"
+
+
+@pytest.mark.parametrize(("part", "seed", "count"), [("train", 1, 200), ("validation", 2, 60), ("test", 3, 80)])
+def test_examples_are_the_images_of_the_part_in_order(
+    client: FlaskClient, folder: Path, part: str, seed: int, count: int
+) -> None:
+    images, labels = squares(count, seed)
+    found = pages(client, f"part={part}&limit=37")
+    assert [one["index"] for one in found] == list(range(count))
+    assert [one["label"] for one in found] == labels.tolist()
+    assert [one["class_name"] for one in found] == [str(label) for label in labels]
+    assert np.array_equal(np.stack([decoded(one) for one in found]), images)
+    of_two = pages(client, f"part={part}&class=2&limit=7")
+    assert [one["index"] for one in of_two] == np.flatnonzero(labels == 2).tolist()
+    assert client.get(f"/datasets/squares/examples?part={part}&class=200").json["data"] == []
+
+
+def test_classes_are_counted_in_each_part(client: FlaskClient, folder: Path) -> None:
+    counts = client.get("/datasets/squares").json["class_counts"]
+    expected = {
+        part: np.bincount(squares(n, seed)[1]).tolist()
+        for part, n, seed in (("train", 200, 1), ("validation", 60, 2), ("test", 80, 3))
+    }
+    assert counts == expected
+    assert client.get("/datasets/mnist").json["class_counts"] is None  # not downloaded
+    assert "class_counts" not in client.get("/datasets").json["data"][0]
+
+
+def test_the_page_has_a_bar_for_each_class_and_part(client: FlaskClient, folder: Path) -> None:
+    assert client.get("/datasets/squares", headers=HTML).headers["Location"] == "/ui/datasets/squares"
+    page = client.get("/ui/datasets/squares").text
+    bars = re.findall(r'<rect class="(\w+)" x="([\d.]+)" width="([\d.]+)"', page)
+    assert [part for part, _, _ in bars] == ["train", "validation", "test"] * 4
+    counts = client.get("/datasets/squares").json["class_counts"]
+    totals = np.sum(list(counts.values()), axis=0)
+    drawn = np.array([float(width) for _, _, width in bars]).reshape(4, 3)
+    assert drawn == pytest.approx(100 * np.array(list(counts.values())).T / totals.max(), abs=0.001)
+    assert drawn.sum(axis=1).max() == pytest.approx(100, abs=0.01)
+    assert '"squares"' in page
+    assert 'href="/ui/new?dataset=squares"' in page
+
+
+def test_the_list_is_a_table(client: FlaskClient, folder: Path) -> None:
+    assert client.get("/datasets", headers=HTML).headers["Location"] == "/ui/datasets"
+    page = client.get("/ui/datasets").text
+    (row,) = [row for row in re.findall(r'<tr class="dataset">.*?</tr>', page, re.DOTALL) if "squares" in row]
+    cells = re.findall(r'<td data-label="(\w+)"[^>]*>(.*?)</td>', row, re.DOTALL)
+    texts = {name: re.sub(r"<[^>]+>|\s+", " ", text).strip() for name, text in cells}
+    assert texts == {
+        "Dataset": "squares", "Kind": "images, 6 \u00d7 6", "Classes": "4", "Training": "200", "Validation": "60",
+        "Test": "80", "State": "ready",
+    }  # fmt: skip
+    assert 'id="no-uploads"' in page
+
+
+def test_a_job_of_a_dataset_is_on_its_page(client: FlaskClient, folder: Path, submit: Any) -> None:
+    job_id = submit(client, name="on-squares", dataset="squares")
+    submit(client, name="elsewhere")
+    page = client.get("/ui/datasets/squares").text
+    assert f'<a href="/ui/jobs/{job_id}">on-squares</a>' in page
+    assert "elsewhere" not in page
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/datasets/nowhere/examples", 404, "dataset_not_found"),
+        ("/datasets/mnist/examples", 404, "not_yet"),
+        ("/datasets/squares/rows", 409, "wrong_dataset_kind"),
+        ("/datasets/squares/columns", 409, "wrong_dataset_kind"),
+        ("/datasets/squares/examples?part=best", 400, "invalid_parameter"),
+        ("/datasets/squares/examples?class=256", 400, "invalid_parameter"),
+        ("/datasets/squares/examples?limit=101", 400, "invalid_parameter"),
+        ("/datasets/squares/examples?cursor=-1", 400, "invalid_parameter"),
+        ("/ui/datasets/nowhere", 404, "dataset_not_found"),
+    ],
+)
+def test_what_is_not_there_is_said(client: FlaskClient, folder: Path, path: str, status: int, code: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.json["code"]) == (status, code)
+
+
+def test_a_cursor_behind_the_end_finds_nothing(client: FlaskClient, folder: Path) -> None:
+    for query in ("cursor=200", "cursor=999999999", "cursor=999999999&class=1"):
+        answer = client.get(f"/datasets/squares/examples?{query}").json
+        assert (answer["data"], answer["next_cursor"]) == ([], None)
+
+
+def test_large_images_come_fewer_at_a_time(client: FlaskClient, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset_content, "_MAX_NUMBERS", 16 * 36 + 35)
+    first = client.get("/datasets/squares/examples?limit=100").json
+    assert (len(first["data"]), first["next_cursor"]) == (16, "16")
+    assert len(pages(client, "limit=100")) == 200
+
+
+def test_damaged_files_leave_a_page_that_says_so(client: FlaskClient, folder: Path) -> None:
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(b"junk")
+    page = client.get("/ui/datasets/squares")
+    assert page.status_code == 200
+    assert "is not an IDX file" in page.text
+    assert 'id="train"' not in page.text
+    answer = client.get("/datasets/squares").json
+    assert (answer["state"], answer["class_counts"]) == ("unavailable", None)
+
+
+def test_another_owners_dataset_is_not_there(make_app: MakeApp, sqlite_url: str) -> None:
+    app = make_app(sqlite_url, auth=Auth.KEYS)
+    here: Services = app.extensions[EXTENSION]
+    mine, others = (
+        {"Authorization": f"Bearer {keys.create(here.database, name='k', owner=who, scope=keys.Scope.SUBMIT)[1]}"}
+        for who in ("ann", "ben")
+    )
+    client, data = app.test_client(), io.BytesIO()
+    np.savez(data, images=np.zeros((40, 4, 4), np.uint8), labels=np.arange(40) % 2)
+    data.seek(0)
+    sent = client.post("/datasets", data={"name": "hers", "archive": (data, "a.npz")}, headers=mine)
+    assert sent.status_code == 201
+    assert len(client.get("/datasets/hers/examples", headers=mine).json["data"]) == 24
+    for path in ("/datasets/hers/examples", "/datasets/hers/rows", "/datasets/hers/columns", "/ui/datasets/hers"):
+        assert client.get(path, headers=others).json["code"] == "dataset_not_found"

@@ -1,0 +1,199 @@
+"""The test part: never trained on, scored once, with the weights that the job delivers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+import engine
+from service.datasets.formats.idx import write_idx
+from service.jobs.queries import lookup
+from service.runtime import failpoints
+from service.storage.tables import Job
+from service.web.services import EXTENSION, Services
+from tests.service.web.conftest import MakeApp
+from tests.service.web.test_dataset_versions import train
+from workers.training import build
+
+SPEC: dict[str, Any] = {
+    "kind": "classifier",
+    "epochs": 4,
+    "batch_size": 20,
+    "average_decay": 0.9,
+    "layers": [{"units": 12, "activation": "relu"}, {"units": 4, "activation": "softmax"}],
+    "dataset": {"name": "squares"},
+    "checkpoint": {"keep_last": 10},
+}
+
+
+def squares(count: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Noisy images whose class is the bright quarter."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, count).astype(np.uint8)
+    images = rng.integers(0, 180, (count, 6, 6))
+    for image, label in zip(images, labels, strict=True):
+        image[3 * (label // 2) : 3 * (label // 2) + 3, 3 * (label % 2) : 3 * (label % 2) + 3] += 40
+    return images.astype(np.uint8), labels
+
+
+def write_folder(folder: Path, *, test_seed: int | None, test_count: int = 80) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {"train": squares(200, 1), "t10k": squares(60, 2)}
+    if test_seed is not None:
+        parts["test"] = squares(test_count, test_seed)
+    for name, (images, labels) in parts.items():
+        write_idx(folder / f"{name}-images-idx3-ubyte", images)
+        write_idx(folder / f"{name}-labels-idx1-ubyte", labels)
+
+
+@pytest.fixture
+def app(make_app: MakeApp, either_url: str, tmp_path: Path) -> Flask:
+    write_folder(tmp_path / "data" / "squares", test_seed=3)
+    return make_app(either_url)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture(autouse=True)
+def _disarm() -> Iterator[None]:
+    yield
+    failpoints.arm(None)
+
+
+def submit(client: FlaskClient, **changes: Any) -> str:
+    answer = client.post("/jobs", json=SPEC | changes)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json["id"])
+
+
+def scores_of(app: Flask, job: Job, epoch: int) -> dict[str, float]:
+    """The scores of a checkpoint, by the engine alone."""
+    here: Services = app.extensions[EXTENSION]
+    client = app.test_client()
+    with client.get(f"/jobs/{job.id}/checkpoints/{epoch}") as kept:
+        state = engine.checkpoint.loads(kept.data)
+    dataset = here.repository.load(here.repository.of_job(job))
+    resolved = build.read_resolved(job.resolved)
+    trainer = build.trainer(resolved, dataset)
+    assert isinstance(trainer, engine.ClassifierTrainer)
+    trainer.load_state_dict(state)
+    images, labels = squares(80, 3)
+    return trainer.test(engine.ImageData(images, labels, scale=(0, 1)))
+
+
+def test_the_best_weights_are_scored_once_and_told_everywhere(app: Flask, client: FlaskClient) -> None:
+    assert client.get("/datasets/squares").json["test_count"] == 80
+    job_id = submit(client)
+    waiting = client.get(f"/jobs/{job_id}").json
+    assert waiting["test_accuracy"] is waiting["test_loss"] is waiting["test_epoch"] is None
+    job = train(app, job_id)
+    assert job.status == "succeeded", job.error
+    results = client.get(f"/jobs/{job_id}/results").json
+    assert results["test_epoch"] == job.best_epoch
+    by_hand = scores_of(app, job, job.best_epoch)
+    assert results["test_accuracy"] == by_hand["test_accuracy"]
+    assert results["test_loss"] == by_hand["test_loss"]
+    assert client.get(f"/jobs/{job_id}").json["test_accuracy"] == results["test_accuracy"]
+    # No epoch's metrics have it: it is scored once.
+    rows = client.get(f"/jobs/{job_id}/metrics").json
+    assert "test_accuracy" not in str(rows)
+    page = client.get(f"/ui/jobs/{job_id}").text
+    assert 'data-metric="test_accuracy"' in page
+    assert f"{results['test_accuracy']:.2%}" in page
+    shown = client.get(f"/jobs/{job_id}/results", headers={"Accept": "text/html"}).text
+    assert f"{results['test_accuracy']:.2%}" in shown
+    (told,) = [event for event in client.get(f"/jobs/{job_id}/events").json["data"] if event.get("code") == "tested"]
+    assert told["test_accuracy"] == results["test_accuracy"]
+    listed = client.get("/jobs?columns=test_accuracy&sort=-test_accuracy").json["data"]
+    assert listed[0]["columns"] == {"test_accuracy": results["test_accuracy"]}
+
+
+def test_training_does_not_see_the_test_part(app: Flask, client: FlaskClient, tmp_path: Path) -> None:
+    """Another test part changes its scores, and no epoch; without one there are none, and another digest."""
+    here: Services = app.extensions[EXTENSION]
+    digests, scores, metrics = set(), [], []
+    for seed in (3, 4, None):
+        folder = tmp_path / "data" / "squares"
+        for old in folder.iterdir():
+            old.unlink()
+        write_folder(folder, test_seed=seed)
+        job = train(app, submit(client))
+        digests.add(job.result_digest)
+        scores.append(job.test_scores)
+        with here.database.read() as session:
+            metrics.append([row.metrics for row in lookup.epochs(session, job.id)])
+    assert metrics[0] == metrics[1] == metrics[2]
+    assert scores[0] != scores[1]
+    assert scores[2] is None
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("place", ["epoch_committed.4", "tested", "succeeding", "batch_done.3"])
+def test_a_job_that_is_interrupted_has_the_scores_of_an_undisturbed_one(
+    app: Flask, client: FlaskClient, tmp_path: Path, place: str
+) -> None:
+    undisturbed = train(app, submit(client))
+    folder = tmp_path / "armed"
+    folder.mkdir()
+    (folder / place).write_text("memory")
+    failpoints.arm(folder)
+    job_id = submit(client)
+    interrupted = train(app, job_id)
+    assert interrupted.test_scores is None
+    failpoints.arm(None)
+    assert client.post(f"/jobs/{job_id}/retry").status_code == 202
+    again = train(app, job_id)
+    assert (again.test_scores, again.result_digest) == (undisturbed.test_scores, undisturbed.result_digest)
+
+
+def test_a_reproduction_compares_the_scores_too(app: Flask, client: FlaskClient) -> None:
+    job = train(app, submit(client))
+    again = train(app, client.post(f"/jobs/{job.id}/reproduce").json["id"])
+    assert again.reproduction is not None
+    assert again.reproduction["match"] is True
+    assert again.test_scores == job.test_scores
+
+
+def test_a_training_that_was_better_before_its_end_is_scored_at_its_best(app: Flask, client: FlaskClient) -> None:
+    rates = itertools.chain([0.05, 1.0, 3.0], itertools.repeat(5.0))
+    job = None
+    for rate in rates:  # until a training is at its best before its end
+        job = train(app, submit(client, optimizer={"name": "sgd", "learning_rate": rate}, average_decay=None, epochs=3))
+        if job.best_epoch is not None and job.best_epoch < 3:
+            break
+    assert job is not None
+    assert job.best_epoch < 3
+    assert job.test_scores["test_epoch"] == job.best_epoch
+    assert scores_of(app, job, job.best_epoch) == {
+        name: value for name, value in job.test_scores.items() if name != "test_epoch"
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("test-labels-idx1-ubyte", None, "needs test-labels-idx1-ubyte beside it"),
+        ("test-images-idx3-ubyte", squares(80, 3)[0][:, :5], "holds images of (5, 6)"),
+        ("test-labels-idx1-ubyte", squares(79, 3)[1], "79 labels for the 80 images"),
+    ],
+)
+def test_a_test_part_that_does_not_fit_is_named(
+    client: FlaskClient, tmp_path: Path, name: str, content: Any, said: str
+) -> None:
+    path = tmp_path / "data" / "squares" / name
+    path.unlink()
+    if content is not None:
+        write_idx(path, content)
+    answer = client.get("/datasets/squares").json
+    assert answer["state"] == "unavailable"
+    assert said in answer["problem"]

@@ -1,0 +1,33 @@
+"""The scores on the test part of the data, computed once, at the end of a training, with its final weights."""
+
+from __future__ import annotations
+
+from engine import CheckpointError, ClassifierTrainer, checkpoint
+from service.datasets import Dataset
+from service.storage.artifacts import ArtifactDamaged
+from workers.training import build
+from workers.training.build import Trainer
+from workers.training.training_run import TrainingRun, log
+
+
+def test_scores(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> dict[str, float] | None:
+    """``test_loss``, ``test_accuracy`` and ``test_epoch``, the epoch of the weights; ``None`` without a test part.
+
+    The weights are those of the best checkpoint (averaged, if the spec says so) or, if it is lost, the last ones.
+    Afterwards the trainer has the weights that were scored.
+
+    Raises:
+        ArtifactUnreadable: the artifact folder cannot be read.
+    """
+    data = build.test_data(dataset, run.spec)
+    if data is None or not isinstance(trainer, ClassifierTrainer):
+        return None
+    best = trainer.best_epoch
+    row = next((row for row in run.lease.checkpoints() if row.epoch == best), None)
+    if row is not None and best != trainer.epoch:
+        try:
+            trainer.load_state_dict(checkpoint.loads(run.artifacts.read(row.path, row.sha256)))
+        except (ArtifactDamaged, CheckpointError) as error:
+            log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
+            run.lease.drop_checkpoint(row, str(error))
+    return trainer.test(data) | {"test_epoch": trainer.epoch}
