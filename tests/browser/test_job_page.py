@@ -344,7 +344,7 @@ def test_what_opens_on_the_page_is_for_everybody(
 def test_the_trained_model_is_exported_by_a_button(visit: Visit, jobs: dict[str, Any]) -> None:
     job = jobs["reader"]
     page = visit.open(f"/ui/jobs/{job['id']}")
-    page.get_by_label("Checkpoint", exact=True).select_option("latest")
+    page.locator("#export-checkpoint").select_option("latest")
     for name, file in {"ONNX": f"{job['id']}-epoch-0006.onnx", "PyTorch": f"{job['id']}-epoch-0006-torch.zip"}.items():
         with page.expect_download() as taken:
             page.locator("#export").get_by_role("button", name=name).click()
