@@ -7,6 +7,7 @@ it again. Samples of the last epoch are scored by the reference classifier that 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -21,8 +22,15 @@ from typing import Any, Final
 from benchmarks.tables import RESULTS
 
 ROOT: Final = Path(__file__).parents[1]
+DOCUMENT: Final = ROOT / "docs" / "mode-collapse.md"
+BEGIN, END = (f"<!-- make results ONLY=collapse: {end} -->" for end in ("begin", "end"))
 EPOCHS: Final = 15
-SAMPLES: Final = 5000
+MNIST, STACKED = "mnist-10k", "stacked-mnist"
+SAMPLES: Final = {MNIST: 5000, STACKED: 25_600}
+GENERATOR: Final = {
+    data: [{"units": units, "activation": "tanh"} for units in (200, 400, pixels)]
+    for data, pixels in ((MNIST, 784), (STACKED, 2352))
+}
 HIDDEN: Final = [
     {"units": 400, "activation": "leaky_relu", "negative_slope": 0.2},
     {"units": 50, "activation": "leaky_relu", "negative_slope": 0.2},
@@ -47,7 +55,7 @@ CURES: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def document(cure: str, seed: int, epochs: int) -> dict[str, Any]:
+def document(data: str, cure: str, seed: int, epochs: int) -> dict[str, Any]:
     """The spec of a row: the networks of the preset ``stable`` without any of its cures, and one cure."""
     changes = CURES[cure]
     loss = {"name": "binary_cross_entropy"} | changes.get("loss", {})
@@ -58,14 +66,15 @@ def document(cure: str, seed: int, epochs: int) -> dict[str, Any]:
         "preset": "stable",
         "epochs": epochs,
         "seed": seed,
+        "dataset": {"name": data},
         "loss": loss,
-        "generator": {"average_decay": None} | changes.get("generator", {}),
+        "generator": {"layers": GENERATOR[data], "average_decay": None} | changes.get("generator", {}),
         "discriminator": {"layers": [*hidden, end], "label_smoothing": 0.0} | changes.get("discriminator", {}),
         "health": {"every_epochs": epochs, "samples": 1000},
     }
 
 
-def train(cure: str, seed: int, epochs: int, work: Path) -> dict[str, Any]:
+def train(data: str, cure: str, seed: int, epochs: int, work: Path) -> dict[str, Any]:
     """Train a row to its end, and score its samples."""
     import numpy as np
 
@@ -76,10 +85,10 @@ def train(cure: str, seed: int, epochs: int, work: Path) -> dict[str, Any]:
     from workers.training import build
     from workers.training.health import make_samples
 
-    spec = resolve(document(cure, seed, epochs))
-    dataset = datasets.load("mnist-10k", work, cache_root=work)
-    trainer = build.trainer(spec, dataset)
-    reference = build.reference_classifier(dataset)
+    spec = resolve(document(data, cure, seed, epochs))
+    digits = datasets.load("mnist-10k", work, cache_root=work)
+    trainer = build.trainer(spec, datasets.load(data, work, cache_root=work))
+    reference = build.reference_classifier(digits)
     assert isinstance(trainer, GanTrainer)
     assert reference is not None
     began = time.process_time()
@@ -90,12 +99,18 @@ def train(cure: str, seed: int, epochs: int, work: Path) -> dict[str, Any]:
     except DivergedError as error:
         return {"diverged": str(error), "seconds": round(time.process_time() - began, 1)}
     seconds = time.process_time() - began
-    images = make_samples(trainer, seed, "collapse", SAMPLES)
-    scores = reference.score(images)
-    counts = np.bincount(reference.evaluate(images).labels, minlength=10)
-    picture = work / "collapse" / f"{cure.replace(' ', '-')}-{seed}.png"
+    images = make_samples(trainer, seed, "collapse", SAMPLES[data])
+    picture = picture_of(work, data, cure, seed)
     picture.parent.mkdir(parents=True, exist_ok=True)
     picture.write_bytes(grids.sample_grid(images[:64]))
+    if data == STACKED:
+        red, green, blue = (reference.evaluate(images[..., channel]).labels for channel in range(3))
+        shares = np.bincount(100 * red + 10 * green + blue, minlength=1000) / len(images)
+        found = shares[shares > 0]
+        divergence = float(np.sum(found * np.log(1000 * found)))  # all modes have equal shares of the data
+        return {"modes": len(found), "kl": round(divergence, 4), "seconds": round(seconds, 1)}
+    scores = reference.score(images)
+    counts = np.bincount(reference.evaluate(images).labels, minlength=10)
     return {
         "modes": int(np.count_nonzero(counts)),
         "covered": round(10 * scores["mode_coverage"]),
@@ -104,6 +119,23 @@ def train(cure: str, seed: int, epochs: int, work: Path) -> dict[str, Any]:
         "distance": round(scores["frechet_distance"], 1),
         "seconds": round(seconds, 1),
     }
+
+
+def picture_of(work: Path, data: str, cure: str, seed: int) -> Path:
+    """Where the sample grid of a row is kept."""
+    return work / "collapse" / data / f"{cure.replace(' ', '-')}-{seed}.png"
+
+
+def stacked_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of stacked MNIST in Markdown."""
+    lines = ["| cure | seeds | modes of 1,000 | KL | CPU seconds |", "|---|--:|--:|--:|--:|"]
+    for cure in CURES:
+        mine = [row for row in rows if row["cure"] == cure and "diverged" not in row]
+        if mine:
+            middle = {name: statistics.median(row[name] for row in mine) for name in ("modes", "kl", "seconds")}
+            cells = f"{len(mine)} | {middle['modes']:,.0f} | {middle['kl']:.2f} | {middle['seconds']:.0f}"
+            lines.append(f"| {cure} | {cells} |")
+    return "\n".join(lines)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -137,35 +169,71 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def draw(work: Path, path: Path) -> None:
+    """The samples of seed 0 under each cure, side by side."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = [(cure, picture_of(work, MNIST, cure, 0)) for cure in CURES]
+    found = [(cure, picture) for cure, picture in found if picture.exists()]
+    rows = -(-len(found) // 4)
+    figure, axes = plt.subplots(rows, 4, figsize=(12, 3.3 * rows), layout="constrained")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (cure, picture) in zip(axes.flat, found, strict=False):
+        axis.imshow(plt.imread(picture), cmap="gray", interpolation="nearest")
+        axis.set_title(cure, fontsize=9)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def write(rows: Sequence[dict[str, Any]], epochs: int) -> None:
+    """Put the table into the document."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    chosen = [row for row in rows if row["epochs"] == epochs]
+    parts = ["MNIST:", table([row for row in chosen if row["data"] == MNIST])]
+    stacked = [row for row in chosen if row["data"] == STACKED]
+    parts += ["Stacked MNIST:", stacked_table(stacked)] if stacked else []
+    body = "\n\n".join(parts)
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Read the command line, train what is missing, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", choices=[MNIST, STACKED], default=[MNIST, STACKED])
+    parser.add_argument("--cures", nargs="+", choices=list(CURES), default=list(CURES), metavar="CURE")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "presets", help="unpacked data, sample grids")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for JSON and Markdown")
-    parser.add_argument("--row", nargs=2, metavar=("CURE", "SEED"), help="train this one and print it as JSON")
+    parser.add_argument("--row", nargs=3, metavar=("DATA", "CURE", "SEED"), help="train this one and print it as JSON")
     parser.add_argument("--table", action="store_true", help="train nothing: write the table from what there is")
     options = parser.parse_args()
     if options.row:
-        cure, seed = options.row
-        print(json.dumps(train(cure, int(seed), options.epochs, options.work)))
+        data, cure, seed = options.row
+        print(json.dumps(train(data, cure, int(seed), options.epochs, options.work)))
         return
     path = options.results / "collapse.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    known = {(row["cure"], row["seed"], row["epochs"]) for row in rows}
-    for seed in range(0 if options.table else options.seeds):
-        for cure in CURES:
-            if (cure, seed, options.epochs) in known:
-                continue
-            command = [sys.executable, "-m", "benchmarks.collapse", "--row", cure, str(seed), "--epochs"]
-            command += [str(options.epochs), "--work", str(options.work)]
-            environment = os.environ | dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
-            child = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-            row = {"cure": cure, "seed": seed, "epochs": options.epochs} | json.loads(child.stdout)
-            rows.append(row)
-            print(row, flush=True)
-            path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    known = {(row["data"], row["cure"], row["seed"], row["epochs"]) for row in rows}
+    seeds = range(0 if options.table else options.seeds)
+    for seed, data, cure in itertools.product(seeds, options.data, options.cures):
+        if (data, cure, seed, options.epochs) in known:
+            continue
+        command = [sys.executable, "-m", "benchmarks.collapse", "--row", data, cure, str(seed), "--epochs"]
+        command += [str(options.epochs), "--work", str(options.work)]
+        environment = os.environ | dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+        child = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        row = {"data": data, "cure": cure, "seed": seed, "epochs": options.epochs} | json.loads(child.stdout)
+        rows.append(row)
+        print(row, flush=True)
+        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write(rows, options.epochs)
+    draw(options.work, DOCUMENT.with_suffix(".png"))
     print(table(rows))
 
 

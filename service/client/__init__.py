@@ -24,9 +24,9 @@ from service.client.errors import (
     ServerUnreachable,
     UnreadableImage,
 )
+from service.client.experiments import Sweep
 from service.client.job import Job
 from service.client.lookup import Found
-from service.client.sweep import Sweep
 
 __all__ = [
     "AmbiguousJob",

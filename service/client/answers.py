@@ -13,7 +13,10 @@ Which = Literal["best", "latest"] | int
 """A checkpoint: best, latest, or the number of an epoch."""
 
 
-class GenerateOptions(TypedDict, total=False):
+_Class = TypedDict("_Class", {"class": int | str}, total=False)  # a name that Python keeps for itself
+
+
+class GenerateOptions(_Class, total=False):
     """Options for generating images; see ``POST /jobs/{id}/generate``."""
 
     count: int

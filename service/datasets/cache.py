@@ -50,7 +50,7 @@ class Examples:
     """Inputs of a network with their labels: one part of a dataset.
 
     Attributes:
-        inputs: uint8 (count, rows, columns).
+        inputs: images, uint8 (count, rows, columns); of a table float64 (count, columns), see ``datasets.tables``.
         labels: uint8 (count,).
     """
 

@@ -37,7 +37,6 @@ from service.web.resources.jobs import (
     evaluation,
     events,
     exports,
-    folds,
     inference,
     lists,
     plots,
@@ -66,7 +65,6 @@ from service.web.streaming.stream import Hub
 _BLUEPRINTS: Final = (
     lists.blueprint,  # with that of jobs
     results.blueprint,
-    folds.blueprint,
     events.blueprint,
     checkpoints.blueprint,
     samples.blueprint,

@@ -72,6 +72,10 @@ CONVOLUTIONAL_GAN: dict[str, Any] = {
     },
     "schedule": {"name": "cosine"},
 }
+JUDGE: dict[str, Any] = {
+    "layers": [{"units": 8, "activation": "leaky_relu"}, {"units": 1, "activation": "linear"}],
+    "skip_every": None,
+}
 SPECS: dict[str, dict[str, Any]] = {
     **{f"classifier {name}": {"kind": "classifier", "preset": name} for name in ("seed", "fast", "best", "conv")},
     **{f"gan {name}": {"kind": "gan", "preset": name} for name in ("seed", "stable", "best")},
@@ -138,6 +142,46 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "convolutional gan": CONVOLUTIONAL_GAN,
     "convolutional gan, float64": CONVOLUTIONAL_GAN | {"dtype": "float64"},
+    "residual, layer norm, accumulated": SMALL
+    | {
+        "layers": [
+            {"type": "conv2d", "filters": 4, "stride": 2, "activation": "silu"},
+            {
+                "type": "residual",
+                "layers": [
+                    {"type": "conv2d", "filters": 4, "activation": "linear"},
+                    {"type": "layer_norm", "activation": "gelu"},
+                ],
+                "activation": "elu",
+            },
+            {"type": "avg_pool2d"},
+            {"type": "global_avg_pool2d"},
+            {"units": 3, "activation": "softmax"},
+        ],
+        "accumulate": 2,
+    },
+    "wasserstein, gradient penalty, packs": SMALL_GAN
+    | {"loss": {"name": "wasserstein"}, "discriminator": JUDGE | {"gradient_penalty": 10.0, "pack": 2}},
+    "hinge, spectral norm, classes, critic steps": SMALL_GAN
+    | {
+        "loss": {"name": "hinge"},
+        "discriminator": JUDGE | {"spectral_norm": True, "critic_steps": 2},
+        "conditional": True,
+    },
+    "least squares, r1, transposed": CONVOLUTIONAL_GAN
+    | {
+        "loss": {"name": "least_squares"},
+        "generator": {
+            "layers": [
+                {"units": 16, "activation": "softplus"},
+                {"type": "reshape", "shape": [2, 2, 4]},
+                {"type": "conv2d_transpose", "filters": 3, "activation": "relu"},
+                {"type": "conv2d_transpose", "filters": 1, "activation": "tanh"},
+            ]
+        },
+        "discriminator": JUDGE | {"r1": 1.0},
+        "accumulate": 2,
+    },
 }
 
 

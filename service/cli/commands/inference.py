@@ -170,6 +170,7 @@ def _naming_rows(error: ApiError, before: int) -> Exception:
     help="Number of images (default: 16), or of latent points with --film (default: 4).",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the latent points.")
+@click.option("--class", "class_", help="Class of all images, by name or number, of a conditional GAN.")
 @click.option("--film", is_flag=True, help="Make a GIF: a walk through the latent space and back to its start.")
 @click.option("--scale", type=click.IntRange(1, 16), default=4, show_default=True, help="Scale factor of the output.")
 @_checkpoint
@@ -181,6 +182,7 @@ def generate(
     output: Path | None,
     count: int | None,
     seed: int,
+    class_: str | None,
     film: bool,
     scale: int,
     checkpoint: Which,
@@ -190,6 +192,8 @@ def generate(
     With --json, print the images as numbers in [0, 1].
     """
     options: GenerateOptions = {"checkpoint": checkpoint, "scale": scale}
+    if class_ is not None:
+        options |= {"class": class_}
     if film:
         points = count or _FILM_POINTS
         options |= {"seeds": [*range(seed, seed + points), seed], "steps": _FILM_STEPS}

@@ -10,15 +10,14 @@ from typing import Any, Final
 import numpy as np
 import safetensors.numpy
 
-from service.models.exports.numpy_code import numpy_code
+from service.models.exports.numpy_code import PREPROCESSING, numpy_code
 from service.models.exports.onnx_graph import metadata, to_onnx
 from service.models.exports.orders import JobFacts, Pictures
-from service.models.exports.torch_module import latent_example, to_torch
+from service.models.exports.torch_module import example_row, latent_example, to_torch
 from service.models.exports.trained import TrainedModel
 from service.spec.metric_info import describe, number
 
 WEIGHTS: Final = "model.safetensors"
-_TASKS: Final = {False: "image-classification", True: "unconditional-image-generation"}
 _SHOWN_CLASSES: Final = 20
 _LICENSES: Final = frozenset({
     "afl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "cc", "cc-by-2.0", "cc-by-3.0",
@@ -38,6 +37,8 @@ def to_huggingface(model: TrainedModel, facts: JobFacts, pictures: Pictures) -> 
         "model.onnx": to_onnx(model, facts),
         "curves.png": pictures.curves(),
     }
+    if model.is_table:
+        files[PREPROCESSING] = _json({"columns": [dict(column) for column in model.columns]})
     if pictures.samples:
         files["samples.png"] = pictures.samples[-1].png
     return files | {f"torch/{path}": data for path, data in to_torch(model, facts).items()}
@@ -78,13 +79,26 @@ def _introduction(model: TrainedModel, facts: JobFacts) -> str:
     if model.generates:
         what = f"The generator of a GAN. It turns {model.input_size[0]} random numbers into an image of {sides} pixels."
         return f"{what} {trained}"
+    takes = f"rows of {len(model.columns)} columns" if model.is_table else f"images of {sides} pixels"
     names = ", ".join(_plain(name) for name in model.class_names[:_SHOWN_CLASSES])
     more = f" and {len(model.class_names) - _SHOWN_CLASSES} more" if len(model.class_names) > _SHOWN_CLASSES else ""
-    what = f"A classifier of images of {sides} pixels into {len(model.class_names)} classes: {names}{more}."
+    what = f"A classifier of {takes} into {len(model.class_names)} classes: {names}{more}."
     return f"{what} {trained}"
 
 
+def _task(model: TrainedModel) -> str:
+    if model.is_table:
+        return "tabular-classification"
+    return "unconditional-image-generation" if model.generates else "image-classification"
+
+
 def _other_uses(model: TrainedModel) -> str:
+    if model.is_table:
+        return (
+            "`model.onnx` has an input for each column, (N,): float64 for numbers and dates (days since 1970-01-01; "
+            "NaN where a value is missing), text for categories (empty where it is missing).\n\n"
+            f"`torch/model.py` is a PyTorch module that needs only torch: `load().predict([{example_row(model)}])`."
+        )
     kind, shape = ("latent", model.input_size) if model.generates else ("images", model.image_shape)
     sides = ", ".join(map(str, shape))
     dtype = "float32" if model.generates else "uint8, levels 0 to 255"
@@ -125,7 +139,7 @@ def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
     """YAML; values are JSON, which is YAML too."""
     yield from _license(facts.license)
     yield "library_name: tapeline"
-    yield f"pipeline_tag: {_TASKS[model.generates]}"
+    yield f"pipeline_tag: {_task(model)}"
     tags = ["tapeline", "numpy", "onnx", "pytorch", str(facts.kind), *facts.tags]
     yield f"tags: {_inline(list(dict.fromkeys(tags)))}"
     measured = [*_measured(facts)]
@@ -135,7 +149,7 @@ def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
         yield "model-index:"
         yield f"- name: {_inline(facts.title)}"
         yield "  results:"
-        yield f"  - task: {_inline({'type': _TASKS[model.generates]})}"
+        yield f"  - task: {_inline({'type': _task(model)})}"
         yield f"    dataset: {_inline(data)}"
         yield "    metrics:"
         for kind, label, value in measured:

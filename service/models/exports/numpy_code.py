@@ -21,7 +21,22 @@ def norm(x, n, epsilon):
     factor = w[f"layers.{n}.scale"] / np.sqrt(w[f"layers.{n}.running_variance"] + epsilon)
     return (x - w[f"layers.{n}.running_mean"]) * factor + w[f"layers.{n}.shift"]
 """
+_FEATURES: Final = """\
+def features(rows):  # dicts by column name; None, or left out: no value; dates: days since 1970-01-01
+    made = []
+    for c in columns:
+        values = [row.get(c["name"]) for row in rows]
+        if "categories" in c:
+            made += [[value == category for value in values] for category in c["categories"]]
+            missing = [value not in c["categories"] for value in values]
+        else:
+            values = np.array([np.nan if value is None else value for value in values], np.float64)
+            made, missing = [*made, np.nan_to_num((values - c["mean"]) / c["scale"])], np.isnan(values)
+        made += [missing] if c["indicator"] else []
+    return np.array(made, np.float64).T
+"""
 _WIDTH: Final = 110
+PREPROCESSING: Final = "preprocessing.json"
 _BOUNDED: Final = (Activation.SIGMOID, Activation.SOFTMAX)
 
 
@@ -32,18 +47,27 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
         weights: the name of the safetensors file.
     """
     kinds = {type(placed.layer) for placed in model.layers}
-    lines = ["import numpy as np", "from safetensors.numpy import load_file", "", f'w = load_file("{weights}")', ""]
-    lines += ["", *_CONV.splitlines(), ""] if schema.Conv2D in kinds else []
-    lines += ["", *_NORM.splitlines(), ""] if schema.BatchNorm in kinds else []
+    lines = ["import json", "from pathlib import Path", ""] if model.is_table else []
+    lines += ["import numpy as np", "from safetensors.numpy import load_file", "", f'w = load_file("{weights}")']
+    lines += (
+        [f'columns = json.loads(Path("{PREPROCESSING}").read_text())["columns"]', *_block(_FEATURES)]
+        if model.is_table
+        else []
+    )
+    lines += _block(_CONV) if schema.Conv2D in kinds else []
+    lines += _block(_NORM) if schema.BatchNorm in kinds else []
     body = _Body()
     low, high = model.scale
     shape, sides = (", ".join(map(str, size)) for size in (model.image_shape, model.input_size))
     dtype = f"np.{model.spec.dtype.value}"
-    if model.generates:
-        lines += ["", f"def generate(latent):  # (N, {sides}) to (N, {shape}), levels 0 to 255"]
+    if model.is_table:
+        lines += ["", "", "def predict(rows):  # to probabilities"]
+        body.set(f"features(rows).astype({dtype})")
+    elif model.generates:
+        lines += ["", "", f"def generate(latent):  # (N, {sides}) to (N, {shape}), levels 0 to 255"]
         body.set(f"latent.astype({dtype})")
     else:
-        lines += ["", f"def predict(images):  # (N, {shape}), levels 0 to 255, to probabilities"]
+        lines += ["", "", f"def predict(images):  # (N, {shape}), levels 0 to 255, to probabilities"]
         body.set(
             f"images.reshape(-1, {sides}) * {dtype}({high - low!r} / 255)" + (f" + {dtype}({low!r})" if low else "")
         )
@@ -57,6 +81,10 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
         bounded = getattr(model.layers[-1].layer, "activation", None) in _BOUNDED
         body.finish("return x" if bounded else "return np.clip(x, 0, 1)")
     return "\n".join([*lines, *(f"    {line}" for line in body.lines)]) + "\n"
+
+
+def _block(function: str) -> list[str]:
+    return ["", "", *function.splitlines()]
 
 
 class _Body:

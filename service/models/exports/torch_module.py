@@ -6,19 +6,20 @@ Inside the module images are (N, channels, rows, columns), as torch has them; se
 from __future__ import annotations
 
 import math
-import string
-from collections.abc import Sequence
-from typing import Final, assert_never
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, assert_never
 
 import numpy as np
 import safetensors.numpy
 
 from service.models.exports.orders import JobFacts, NotExportable
+from service.models.exports.torch_templates import CLASSIFIER, GENERATOR, READER, TABLE
 from service.models.exports.trained import Array, PlacedLayer, Size, TrainedModel, zeros_around
 from service.spec import schema
 from service.spec.schema import Activation
 
 WEIGHTS: Final = "weights.safetensors"
+_SHOWN_COLUMNS: Final = 3
 _BATCH_NORM: Final = {
     "scale": "weight",
     "shift": "bias",
@@ -61,7 +62,7 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         if module is not None:
             modules.append(f"self.layer{placed.number} = {module}")
         steps += forward
-    template = _GENERATOR if model.generates else _CLASSIFIER
+    template = TABLE if model.is_table else GENERATOR if model.generates else CLASSIFIER
     low, high = model.scale
     if len(model.input_size) == 3:
         steps.insert(0, _to_torch("x"))
@@ -71,9 +72,10 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         epoch=facts.checkpoint_epoch,
         spec_hash=repr(facts.spec_hash),
         classes=_literal_list(model.class_names),
+        columns=_literal_list([dict(column) for column in model.columns]),
         dtype=model.spec.dtype.value,
         shape=repr(model.image_shape),
-        example=", ".join(map(str, model.image_shape)),
+        example=example_row(model) if model.is_table else ", ".join(map(str, model.image_shape)),
         input=", ".join(map(str, model.input_size)),
         dim=model.input_size[0],
         latent=latent_example(model),
@@ -83,8 +85,21 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         high=repr(float(high)),
         modules="\n        ".join(modules),
         steps="\n        ".join([*steps, *_flat("x", model.layers[-1].after)]),
-        reader=_READER.strip(),
+        reader=READER.strip(),
     )
+
+
+def example_row(model: TrainedModel) -> str:
+    """A row with the first columns, as Python writes it."""
+    shown = [(str(column["name"]), _example_value(column)) for column in model.columns[:_SHOWN_COLUMNS]]
+    row = repr(dict(shown)).replace("\\", "").replace('"""', "")  # it stands in a docstring
+    return row if len(model.columns) <= _SHOWN_COLUMNS else row.removesuffix("}") + ", ...}"
+
+
+def _example_value(column: Mapping[str, Any]) -> Any:
+    if "categories" in column:
+        return column["categories"][0] if column["categories"] else None
+    return float(f"{column['mean']:.4g}")
 
 
 def latent_example(model: TrainedModel) -> str:
@@ -99,8 +114,8 @@ def latent_example(model: TrainedModel) -> str:
     )
 
 
-def _literal_list(names: Sequence[str]) -> str:
-    return "".join(f"\n    {name!r}," for name in names) + "\n" if names else ""
+def _literal_list(values: Sequence[Any]) -> str:
+    return "".join(f"\n    {value!r}," for value in values) + "\n" if values else ""
 
 
 def _to_torch(x: str) -> str:
@@ -171,127 +186,3 @@ def _activated(layer: schema.Dense | schema.Conv2D | schema.BatchNorm, x: str) -
             raise NotExportable(f"the activation {layer.activation}")
         case _:
             assert_never(layer.activation)
-
-
-_READER: Final = '''
-def load(path=None):
-    """The trained model, ready for inference.
-
-    Args:
-        path: the safetensors file; default: weights.safetensors beside this file.
-    """
-    model = Model()
-    model.load_state_dict(read_safetensors(path or Path(__file__).with_name("weights.safetensors")), strict=True)
-    return model.eval()
-
-
-def read_safetensors(path):
-    """The tensors of a safetensors file: 8 bytes for the length of the header, the header as JSON, the numbers."""
-    dtypes = {"F16": torch.float16, "F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
-    data = Path(path).read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header, numbers = json.loads(data[8 : 8 + length]), bytearray(data[8 + length :])
-    tensors = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, end = entry["data_offsets"]
-            flat = torch.frombuffer(numbers[start:end], dtype=dtypes[entry["dtype"]])
-            tensors[name] = flat.reshape(entry["shape"])
-    return tensors
-'''
-
-_CLASSIFIER: Final = string.Template('''\
-"""An image classifier that was trained by Tapeline. This file and weights.safetensors are all that it needs but torch.
-
-    import torch
-    from model import CLASSES, load
-
-    model = load()
-    images = torch.zeros(1, $example, dtype=torch.uint8)  # levels 0 to 255, 0 is black
-    probabilities = model.predict(images)  # (N, $count)
-    names = [CLASSES[number] for number in probabilities.argmax(1)]
-"""
-
-import json
-import struct
-from pathlib import Path
-
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-NAME = $name
-JOB, EPOCH = $job, $epoch
-SPEC_HASH = $spec_hash
-CLASSES = [$classes]
-
-
-class Model(nn.Module):
-    """Images (N, $example) of levels from 0 to 255 to outputs (N, classes)."""
-
-    def __init__(self):
-        super().__init__()
-        $modules
-        self.to(torch.$dtype)
-
-    def forward(self, images):
-        x = images.to(torch.$dtype) * $factor + $low
-        x = x.reshape(-1, $input)
-        $steps
-        return x
-
-    @torch.no_grad()
-    def predict(self, images):
-        """Probabilities (N, classes) in [0, 1]."""
-        return self.eval()(images).clamp(0, 1)
-
-
-$reader
-''')
-
-_GENERATOR: Final = string.Template('''\
-"""An image generator that was trained by Tapeline. This file and weights.safetensors are all that it needs but torch.
-
-    import torch
-    from model import load
-
-    model = load()
-    levels = model.generate($latent)  # (16, $example), 0 is black, 255 is white
-    images = levels.round().to(torch.uint8)
-"""
-
-import json
-import struct
-from pathlib import Path
-
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-NAME = $name
-JOB, EPOCH = $job, $epoch
-SPEC_HASH = $spec_hash
-
-
-class Model(nn.Module):
-    """Points (N, $dim) of the latent space to images (N, pixels) in the range [$low, $high] of the training."""
-
-    def __init__(self):
-        super().__init__()
-        $modules
-        self.to(torch.$dtype)
-
-    def forward(self, latent):
-        x = latent.to(torch.$dtype)
-        $steps
-        return x
-
-    @torch.no_grad()
-    def generate(self, latent):
-        """Images (N, $example) of levels from 0 to 255."""
-        levels = (self.eval()(latent) - $low) * (255 / ($high - $low))
-        return levels.clamp(0, 255).reshape(-1, $example)
-
-
-$reader
-''')

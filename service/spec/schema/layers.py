@@ -210,7 +210,14 @@ class Residual(Part):
     change."""
 
     type: Literal["residual"]
-    layers: Annotated[list[InnerLayer], Field(min_length=1, max_length=MAX_INNER_LAYERS)]
+    layers: Annotated[
+        list[InnerLayer],
+        Field(
+            min_length=1,
+            max_length=MAX_INNER_LAYERS,
+            examples=[[{"type": "layer_norm", "activation": "relu"}]],
+        ),
+    ]
     """Layers that give back the shape that they are given, usually two of conv2d and batch_norm."""
     activation: Activation = Activation.LINEAR
     """The function applied to the sum, usually relu."""

@@ -188,14 +188,18 @@ class Inference:
 
     def calibration(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Calibration:
         """How the confidence of validation predictions goes with their accuracy."""
-        return evaluating.calibration(self.validation(row, ready, dataset), dataset.validation.labels)
+        found = self.validation(row, ready, dataset)
+        return evaluating.calibration(found.probabilities, found.classes, dataset.validation.labels)
 
     def importances(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
         """How important each column of a table is, kept for the next time."""
         return self._importances(row, ready, dataset)
 
     def _shuffle(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
-        return evaluating.importances(self, ready, dataset)
+        def predict(rows: Array) -> Array:
+            return self.predict(ready, rows, dataset.info.columns).classes
+
+        return evaluating.importances(predict, dataset, ready.spec.seed)
 
     def _evaluate(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
         return self.predict(ready, dataset.validation.inputs, dataset.info.columns or None)

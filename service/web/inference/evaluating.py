@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,10 @@ from numpy.typing import NDArray
 from engine import generator_for
 from service.datasets import Dataset
 
-if TYPE_CHECKING:
-    from service.web.inference.answering import Inference, LoadedModel, Predictions
-
 BINS: Final = 10
 REPEATS: Final = 5
 """Times that each column is shuffled."""
-_PREDICTED_ROWS: Final = 1_000_000
+_PREDICTED_ROWS: Final = 500_000
 """The most rows that are predicted for the importance of all columns."""
 _FEWEST_ROWS: Final = 200
 
@@ -60,11 +58,16 @@ class Importances:
     columns: tuple[Importance, ...]
 
 
-def calibration(found: Predictions, labels: NDArray[Any]) -> Calibration:
-    """Confidence in the predicted class against accuracy, in ten bins of equal width."""
-    sums = np.maximum(found.probabilities.sum(axis=1), 1e-12)
-    confidences = found.probabilities[np.arange(len(labels)), found.classes] / sums
-    right = found.classes == labels
+def calibration(probabilities: NDArray[Any], classes: NDArray[Any], labels: NDArray[Any]) -> Calibration:
+    """Confidence in the predicted class against accuracy, in ten bins of equal width.
+
+    Args:
+        probabilities: (n, classes).
+        classes, labels: (n,), predicted and true.
+    """
+    sums = np.maximum(probabilities.sum(axis=1), 1e-12)
+    confidences = probabilities[np.arange(len(labels)), classes] / sums
+    right = classes == labels
     places = np.minimum((confidences * BINS).astype(np.int64), BINS - 1)
     bins, error = [], 0.0
     for number in range(BINS):
@@ -78,10 +81,13 @@ def calibration(found: Predictions, labels: NDArray[Any]) -> Calibration:
     return Calibration(tuple(bins), error)
 
 
-def importances(inference: Inference, ready: LoadedModel, dataset: Dataset) -> Importances:
+def importances(predict: Callable[[NDArray[np.float64]], NDArray[Any]], dataset: Dataset, seed: int) -> Importances:
     """Permutation importance (Breiman 2001): the accuracy on validation rows, less that with a column shuffled.
 
-    The job's seed decides how; of many rows, evenly spaced ones are used.
+    The seed decides how; of many rows, evenly spaced ones are used.
+
+    Args:
+        predict: rows (n, columns) to classes (n,).
     """
     columns, part = dataset.info.columns, dataset.validation
     most = max(_FEWEST_ROWS, _PREDICTED_ROWS // (REPEATS * max(1, len(columns))))
@@ -89,9 +95,9 @@ def importances(inference: Inference, ready: LoadedModel, dataset: Dataset) -> I
     inputs, labels = np.array(part.inputs[chosen], np.float64), np.asarray(part.labels[chosen])
 
     def accuracy(rows: NDArray[np.float64]) -> float:
-        return float((inference.predict(ready, rows, columns).classes == labels).mean())
+        return float((predict(rows) == labels).mean())
 
-    rng, whole, measured = generator_for(ready.spec.seed, "importance"), accuracy(inputs), []
+    rng, whole, measured = generator_for(seed, "importance"), accuracy(inputs), []
     for place, column in enumerate(columns):
         drops = []
         for _ in range(REPEATS):

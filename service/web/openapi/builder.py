@@ -21,7 +21,7 @@ from service.spec.fields import choices_of, told_by_name
 from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
 from service.sweeps.schema import SweepSpec
 from service.web.files.receiving import UploadForm
-from service.web.middleware import problems
+from service.web.middleware import problem_kinds
 from service.web.middleware.guard import COOKIE
 from service.web.openapi import examples
 from service.web.openapi.operations import PUBLIC, Operation, operation_of
@@ -212,9 +212,9 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
     codes += [code for code in _WITH_A_KEY if operation.scope != PUBLIC]
     by_status: dict[int, list[str]] = {}
     for code in codes:
-        by_status.setdefault(problems.KINDS[code].status, []).append(code)
+        by_status.setdefault(problem_kinds.KINDS[code].status, []).append(code)
     for status, same in sorted(by_status.items()):
-        text = " ".join(f"`{code}`: {problems.KINDS[code].title}" for code in same)
+        text = " ".join(f"`{code}`: {problem_kinds.KINDS[code].title}" for code in same)
         content = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="ProblemDocument")}}}
         if str(status) in found:
             found[str(status)]["description"] += f" {text}"

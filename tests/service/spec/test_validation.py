@@ -14,7 +14,16 @@ from service.errors import Fault, MalformedJson, SpecError
 from service.spec.estimation import costs
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Adam, ClassifierSpec, GanSpec, Kind, Sgd
-from service.spec.validation import Shape, canonical, check_fit, parse_json, read_resolved, resolve, spec_hash
+from service.spec.validation import (
+    Shape,
+    canonical,
+    check_fit,
+    match_output_to_dataset,
+    parse_json,
+    read_resolved,
+    resolve,
+    spec_hash,
+)
 
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
 
@@ -270,8 +279,10 @@ def test_the_specs_in_the_documents_are_valid() -> None:
     text = "".join((root / name).read_text() for name in ("README.md", "docs/guide.md", "docs/spec.md"))
     blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     inline = re.findall(r"-d '(\{\"kind\".*?\})'", text)
-    (networks,) = re.findall(r"```js\n(.*?)```", text, re.DOTALL)
-    convolutional = re.findall(r"^\{.*?\}$(?=\n\{|\n*\Z)", networks, re.DOTALL | re.MULTILINE)
-    assert [len(found) for found in (blocks, inline, convolutional)] == [1, 4, 2]
-    for sent in (*blocks, *inline, *convolutional):
-        check_fit(resolve(parse_json(sent.encode())), DIGITS)
+    several = re.findall(r"```js\n(.*?)```", text, re.DOTALL)
+    a_spec = re.compile(r"^\{.*?\}$(?=\n\{|\n*\Z)", re.DOTALL | re.MULTILINE)
+    shown = [spec for block in several for spec in a_spec.findall(block)]
+    assert [len(found) for found in (blocks, inline, shown)] == [1, 4, 4]
+    for sent in (*blocks, *inline, *shown):
+        document = parse_json(sent.encode())
+        check_fit(match_output_to_dataset(resolve(document), document, DIGITS), DIGITS)

@@ -16,7 +16,7 @@ from service.cli.progress import sparkline
 from service.cli.target import Target, service_options
 from service.cli.text import STYLES, print_rows, to_json, value_text, visible
 from service.client import Client
-from service.client.sweep import Sweep
+from service.client.experiments import Sweep
 from service.spec.metric_info import describe, number
 from service.states import SweepStatus
 

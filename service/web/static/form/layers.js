@@ -45,6 +45,7 @@ export function layerList(form, schema, item, path) {
     sync: () => {
       const network = form.networks.get(pointerOf(path));
       input.textContent = network ? `Input: ${shapeText(network.input_shape)}` : "Input: –";
+      input.hidden = isInside(path);
       if (drawn.length !== items().length) {
         form.forget(path);
         drawn = items().map((_, index) => layerRow(form, item, [...path, index], rows, actions));
@@ -103,13 +104,16 @@ function layerRow(form, item, path, rows, { items, move, insert, change }) {
     type.value = now;
     const told = network?.layers[index];
     const layer = told?.type === now ? told : null; // else the service has not answered yet
-    shape.textContent = layer ? `→ ${shapeText(layer.output_shape)}` : "→ ?";
+    shape.textContent = layer ? `→ ${shapeText(layer.output_shape)}` : isInside(path.slice(0, -1)) ? "" : "→ ?";
     parameters.textContent = layer ? ` ${layer.parameters.toLocaleString("en")} ${layer.parameters === 1 ? "parameter" : "parameters"}` : "";
     drawFields(now);
     form.syncBelow(path);
   };
   return { element, sync };
 }
+
+// Whether these are layers of a layer: the service says nothing of their shapes.
+const isInside = (path) => path.some((part) => typeof part === "number");
 
 // Asks for a type, with what each one does; null where the person changes their mind.
 function chooseType(byName, title) {

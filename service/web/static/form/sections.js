@@ -5,8 +5,8 @@ import { pinned } from "./objects.js";
 
 const FIRST = ["epochs", "optimizer/learning_rate", "seed", "dataset/name", "name"];
 const SECTIONS = [
-  ["Network", ["layers", "latent", "generator", "discriminator", "initializer"]],
-  ["Training", ["batch_size", "optimizer", "schedule", "loss", "augmentation", "early_stopping", "average_decay", "shuffle"]],
+  ["Network", ["layers", "latent", "conditional", "generator", "discriminator", "initializer"]],
+  ["Training", ["batch_size", "accumulate", "optimizer", "schedule", "loss", "augmentation", "early_stopping", "average_decay", "shuffle"]],
   ["Checkpoints and samples", ["checkpoint", "samples"]],
   ["Health checks", ["health"]],
   ["Data range, validation, folds", ["dataset"]],

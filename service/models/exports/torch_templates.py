@@ -1,0 +1,198 @@
+"""The texts of ``model.py``: for images, for rows of a table, and for generators."""
+
+from __future__ import annotations
+
+import string
+from typing import Final
+
+READER: Final = '''
+def load(path=None):
+    """The trained model, ready for inference.
+
+    Args:
+        path: the safetensors file; default: weights.safetensors beside this file.
+    """
+    model = Model()
+    model.load_state_dict(read_safetensors(path or Path(__file__).with_name("weights.safetensors")), strict=True)
+    return model.eval()
+
+
+def read_safetensors(path):
+    """The tensors of a safetensors file: 8 bytes for the length of the header, the header as JSON, the numbers."""
+    dtypes = {"F16": torch.float16, "F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
+    data = Path(path).read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header, numbers = json.loads(data[8 : 8 + length]), bytearray(data[8 + length :])
+    tensors = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            flat = torch.frombuffer(numbers[start:end], dtype=dtypes[entry["dtype"]])
+            tensors[name] = flat.reshape(entry["shape"])
+    return tensors
+'''
+
+CLASSIFIER: Final = string.Template('''\
+"""An image classifier that was trained by Tapeline. This file and weights.safetensors are all that it needs but torch.
+
+    import torch
+    from model import CLASSES, load
+
+    model = load()
+    images = torch.zeros(1, $example, dtype=torch.uint8)  # levels 0 to 255, 0 is black
+    probabilities = model.predict(images)  # (N, $count)
+    names = [CLASSES[number] for number in probabilities.argmax(1)]
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+NAME = $name
+JOB, EPOCH = $job, $epoch
+SPEC_HASH = $spec_hash
+CLASSES = [$classes]
+
+
+class Model(nn.Module):
+    """Images (N, $example) of levels from 0 to 255 to outputs (N, classes)."""
+
+    def __init__(self):
+        super().__init__()
+        $modules
+        self.to(torch.$dtype)
+
+    def forward(self, images):
+        x = images.to(torch.$dtype) * $factor + $low
+        x = x.reshape(-1, $input)
+        $steps
+        return x
+
+    @torch.no_grad()
+    def predict(self, images):
+        """Probabilities (N, classes) in [0, 1]."""
+        return self.eval()(images).clamp(0, 1)
+
+
+$reader
+''')
+
+GENERATOR: Final = string.Template('''\
+"""An image generator that was trained by Tapeline. This file and weights.safetensors are all that it needs but torch.
+
+    import torch
+    from model import load
+
+    model = load()
+    levels = model.generate($latent)  # (16, $example), 0 is black, 255 is white
+    images = levels.round().to(torch.uint8)
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+NAME = $name
+JOB, EPOCH = $job, $epoch
+SPEC_HASH = $spec_hash
+
+
+class Model(nn.Module):
+    """Points (N, $dim) of the latent space to images (N, pixels) in the range [$low, $high] of the training."""
+
+    def __init__(self):
+        super().__init__()
+        $modules
+        self.to(torch.$dtype)
+
+    def forward(self, latent):
+        x = latent.to(torch.$dtype)
+        $steps
+        return x
+
+    @torch.no_grad()
+    def generate(self, latent):
+        """Images (N, $example) of levels from 0 to 255."""
+        levels = (self.eval()(latent) - $low) * (255 / ($high - $low))
+        return levels.clamp(0, 255).reshape(-1, $example)
+
+
+$reader
+''')
+
+TABLE: Final = string.Template('''\
+"""A classifier of table rows that was trained by Tapeline. This file and weights.safetensors are all that it needs but
+torch.
+
+    from model import CLASSES, load
+
+    model = load()
+    rows = [$example]  # None, or left out: no value. Dates: days since 1970-01-01
+    probabilities = model.predict(rows)  # (N, $count)
+    names = [CLASSES[number] for number in probabilities.argmax(1)]
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+NAME = $name
+JOB, EPOCH = $job, $epoch
+SPEC_HASH = $spec_hash
+CLASSES = [$classes]
+COLUMNS = [$columns]
+
+
+def features(rows):
+    """Rows, each a dict by column name, as inputs (N, $dim) of the model: standardised numbers, categories one-hot."""
+    return torch.tensor([_features(row) for row in rows], dtype=torch.float64).reshape(-1, $dim)
+
+
+def _features(row):
+    made = []
+    for column in COLUMNS:
+        value = row.get(column["name"])
+        if "categories" in column:
+            missing = value not in column["categories"]
+            made += [float(value == category) for category in column["categories"]]
+        else:
+            missing = value is None or value != value
+            made.append(0.0 if missing else (value - column["mean"]) / column["scale"])
+        if column["indicator"]:
+            made.append(float(missing))
+    return made
+
+
+class Model(nn.Module):
+    """Features (N, $dim) of rows to outputs (N, classes)."""
+
+    def __init__(self):
+        super().__init__()
+        $modules
+        self.to(torch.$dtype)
+
+    def forward(self, features):
+        x = features.to(torch.$dtype)
+        $steps
+        return x
+
+    @torch.no_grad()
+    def predict(self, rows):
+        """Probabilities (N, classes) in [0, 1]."""
+        return self.eval()(features(rows)).clamp(0, 1)
+
+
+$reader
+''')

@@ -1,0 +1,23 @@
+"""The table of tables in docs/results.md is that of ``benchmarks/results/tabular.json``, and meets its goals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.tabular import BUNDLED, table
+
+ROOT = Path(__file__).parents[2]
+ROWS = json.loads((ROOT / "benchmarks/results/tabular.json").read_text(encoding="utf-8"))
+
+
+def test_the_document_has_the_measured_table() -> None:
+    assert table(ROWS) in (ROOT / "docs/results.md").read_text(encoding="utf-8")
+
+
+def test_the_preset_is_as_good_as_its_rival_and_knows_penguins() -> None:
+    by_name = {row["dataset"]: row for row in ROWS}
+    for name in BUNDLED:
+        rival = by_name[name]["sklearn"]
+        assert by_name[name]["tapeline"]["mean"] >= rival["mean"] - rival["half"], name
+    assert by_name["penguins"]["tapeline"]["mean"] >= 0.97

@@ -1,0 +1,84 @@
+"""Exports of a model that was trained on a table: its columns, categories and missing values go with it."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service.datasets.repository import DatasetRepository
+from service.datasets.tables.rows import named_row
+from service.jobs.queries import lookup
+from service.web.services import EXTENSION, Services
+from tests.service.web.inference.test_exports import TOLERANCE, export, run_card, session, unpacked
+from tests.service.web.test_tables import job, sent
+
+__all__ = ["job", "sent"]
+
+
+@pytest.fixture
+def rows(app: Flask, job: str) -> list[dict[str, Any]]:
+    """The validation rows by column, and some with values that nobody has seen."""
+    here: Services = app.extensions[EXTENSION]
+    with here.database.read() as read:
+        info = DatasetRepository(here.settings, here.database).of_job(lookup.get(read, job))
+    inputs = here.repository.load(info).validation.inputs
+    strange = {"age": None, "city": None, "since": None, "noise": 1e9}
+    return [*(named_row(row, info.columns) for row in inputs), strange, strange | {"city": "Paris"}]
+
+
+@pytest.fixture
+def expected(client: FlaskClient, job: str, rows: list[dict[str, Any]]) -> Any:
+    answer = client.post(f"/jobs/{job}/predict", json={"rows": rows})
+    assert answer.status_code == 200, answer.text
+    return np.asarray(answer.json["probabilities"])
+
+
+def days(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as exports take it: dates are days since 1970-01-01."""
+    since = row["since"]
+    return row | {"since": None if since is None else float(np.datetime64(since).astype(np.int64))}
+
+
+def test_onnx_takes_named_columns(client: FlaskClient, job: str, rows: Any, expected: Any) -> None:
+    model = session(export(client, job, "onnx").data)
+    kinds = {source.name: source.type for source in model.get_inputs()}
+    number, text = "tensor(double)", "tensor(string)"
+    assert kinds == {"age": number, "city": text, "since": number, "noise": number}
+    given = [days(row) for row in rows]
+    columns = {
+        name: np.array([row[name] or "" for row in given])
+        if kind == text
+        else np.array([np.nan if row[name] is None else row[name] for row in given], np.float64)
+        for name, kind in kinds.items()
+    }
+    (found,) = model.run(None, columns)
+    assert np.abs(found - expected).max() < TOLERANCE
+    told = model.get_modelmeta().custom_metadata_map
+    assert json.loads(told["class_names"]) == ["high", "low"]
+    assert [column["name"] for column in json.loads(told["columns"])] == ["age", "city", "since", "noise"]
+
+
+def test_the_model_card_computes_the_probabilities_of_rows(
+    client: FlaskClient, job: str, rows: Any, expected: Any, tmp_path: Path
+) -> None:
+    folder = unpacked(export(client, job, "huggingface").data, tmp_path)
+    found = run_card(folder)["predict"]([days(row) for row in rows])
+    assert np.abs(found - expected).max() < TOLERANCE
+    assert "pipeline_tag: tabular-classification" in (folder / "README.md").read_text()
+
+
+@pytest.mark.reference
+def test_the_torch_module_takes_named_rows(
+    client: FlaskClient, job: str, rows: Any, expected: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    module = runpy.run_path(str(unpacked(export(client, job, "torch").data, tmp_path) / "model.py"))
+    found = module["load"]().predict([days(row) for row in rows]).numpy()
+    assert np.abs(found - expected).max() < TOLERANCE
