@@ -101,6 +101,23 @@ class JobNotFound(ContractError, LookupError):
         self.job_id = job_id
 
 
+class SweepNotFound(ContractError, LookupError):
+    """No sweep has this id, or it belongs to somebody else."""
+
+    def __init__(self, sweep_id: str) -> None:
+        super().__init__(f"there is no sweep {sweep_id!r}")
+        self.sweep_id = sweep_id
+
+
+class IllegalSweepAction(ContractError):
+    """The sweep is not in a state from which this action is possible."""
+
+    def __init__(self, sweep_id: str, action: str, status: str, allowed: Sequence[str]) -> None:
+        legal = ", ".join(allowed) or "none until its jobs have stopped"
+        super().__init__(f"sweep {sweep_id} is {status} and cannot {action}; possible actions: {legal}")
+        self.sweep_id, self.action, self.status, self.allowed = sweep_id, action, status, tuple(allowed)
+
+
 class ArtifactNotFound(ContractError, LookupError):
     """The job has no such checkpoint, sample or artifact; it may have been removed."""
 

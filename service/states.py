@@ -50,6 +50,46 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
+class SweepStatus(StrEnum):
+    """Where a sweep stands."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+SWEEP_ENDED: Final = frozenset({SweepStatus.SUCCEEDED, SweepStatus.FAILED, SweepStatus.CANCELLED})
+
+
+class SweepAction(StrEnum):
+    """What a person may ask of a sweep."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    DELETE = "delete"
+
+
+SWEEP_ACTIONS: Final[dict[SweepStatus, tuple[SweepAction, ...]]] = {
+    SweepStatus.RUNNING: (SweepAction.CANCEL, SweepAction.PAUSE),
+    SweepStatus.PAUSED: (SweepAction.CANCEL, SweepAction.RESUME),
+    **dict.fromkeys(SWEEP_ENDED, (SweepAction.DELETE,)),
+}
+
+
+class TrialStatus(StrEnum):
+    """Where a trial of a sweep stands, as far as the sweep has taken notice."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    """At a rung, for a decision."""
+    STOPPED = "stopped"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
 class DatasetKind(StrEnum):
     """The kind of examples in a dataset."""
 

@@ -18,6 +18,7 @@ from service.client import (
     Picture,
     Prediction,
     ServerUnreachable,
+    Sweep,
     UnreadableImage,
 )
 
@@ -35,5 +36,6 @@ __all__ = [
     "Picture",
     "Prediction",
     "ServerUnreachable",
+    "Sweep",
     "UnreadableImage",
 ]

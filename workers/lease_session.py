@@ -13,6 +13,7 @@ from service.jobs.queries import lookup
 from service.states import Request
 from service.storage.database import Database
 from service.storage.tables import Artifact, Epoch, Job
+from service.sweeps import decisions
 from workers.retry import retry_on_outage
 
 P = ParamSpec("P")
@@ -78,7 +79,7 @@ class LeaseSession:
 
     def commit_epoch(self, record: EpochRecord, *, keep_last: int) -> list[str]:
         """Commit an epoch; returns the paths of files to remove."""
-        return self._retry(commits.commit_epoch, record, keep_last=keep_last)
+        return self._retry(commits.commit_epoch, record, keep_last=keep_last, then=decisions.after_result)
 
     def digest(self, weights_digest: str, test_scores: Mapping[str, float] | None) -> str:
         """The digest of the whole result."""
@@ -101,11 +102,12 @@ class LeaseSession:
             stopped_early=stopped_early,
             used=used,
             keep_last=keep_last,
+            then=decisions.after_result,
         )
 
     def fail(self, error: Mapping[str, Any], *, used: Usage) -> None:
         """End the job as failed."""
-        self._retry(commits.fail, error, used=used)
+        self._retry(commits.fail, error, used=used, then=decisions.after_result)
 
     def hand_back(self, request: Request | None, *, used: Usage) -> None:
         """End the lease of an unfinished job."""

@@ -29,6 +29,8 @@ from service.runtime import logs
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder, ArtifactStore
 from service.storage.database import Database
+from service.sweeps import actions as sweep_actions
+from service.sweeps import decisions
 from workers.app import create_app, wake
 from workers.heartbeat import Heartbeat
 
@@ -37,6 +39,7 @@ STALE_QUEUED_S: Final = 10.0
 """After this waiting time, the hint for a job may be lost, and is sent again."""
 SEAL_S: Final = 10.0
 SWEEP_S: Final = 600.0
+_MAX_WAKE_UPS: Final = 32
 
 log = structlog.get_logger()
 
@@ -45,6 +48,17 @@ def take_back(database: Database, policy: LeaseExpiryPolicy) -> None:
     """Requeue the jobs of lost workers."""
     for job_id in rescue(database, policy):
         log.warning("requeued from a lost worker", job=job_id)
+
+
+def decide(database: Database, sender: Celery | None) -> None:
+    """Decide what sweeps wait for, and send messages for the jobs that start."""
+    queued = sweep_actions.let_stragglers_go_on(database) + decisions.advance_all(database)
+    for job_id in queued[:_MAX_WAKE_UPS] if sender is not None else ():
+        try:
+            wake(sender, job_id)
+        except (OperationalError, redis.RedisError) as error:
+            log.warning("the broker accepts no messages; workers poll the database", error=str(error))
+            return
 
 
 def remind(database: Database, sender: Celery | None) -> None:
@@ -157,6 +171,7 @@ def main() -> int:
             break
         try:
             take_back(database, policy)
+            decide(database, sender)
         except SQLAlchemyError as error:
             log.warning("the database does not respond", error=str(error))
         if rounds % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:

@@ -60,14 +60,6 @@ class PredictRequest(Part):
     explain: bool = False
     """Also return a saliency map: the gradient of the predicted class's logit with respect to each pixel."""
 
-    @model_validator(mode="after")
-    def _images_or_rows(self) -> Self:
-        if (self.images is None) == (self.rows is None):
-            raise PydanticCustomError("one_source", "have either images, or rows of a table")
-        if self.rows is not None and (self.fit or self.invert or self.explain):
-            raise PydanticCustomError("images_only", "have no fit, invert or explain, which are for images, with rows")
-        return self
-
 
 class GenerateRequest(Part):
     """The latent points of generated images: of one seed, of several seeds, or given as numbers."""

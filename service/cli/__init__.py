@@ -41,6 +41,10 @@ for _module, _commands in {
         "metrics": "Show a job's metrics, epoch by epoch.",
         "compare": "Show jobs side by side: settings that differ, and metrics.",
     },
+    "experiments.sweeping": {
+        "sweep": "Start a sweep: many jobs as one experiment.",
+        "sweeps": "List sweeps, or show, pause, resume, cancel or delete one.",
+    },
     "inference": {
         "predict": "Classify images with a trained classifier.",
         "generate": "Generate images with a trained GAN.",

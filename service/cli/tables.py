@@ -12,7 +12,7 @@ from service.cli.errors import Failure
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
 
-SUFFIXES: Final = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+SUFFIXES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 ROWS_AT_A_TIME: Final = 500
 _MAX_BYTES: Final = 2**40
 

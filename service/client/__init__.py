@@ -24,6 +24,7 @@ from service.client.errors import (
     ServerUnreachable,
     UnreadableImage,
 )
+from service.client.experiments import Sweep
 from service.client.job import Job
 from service.client.lookup import Found
 
@@ -44,6 +45,7 @@ __all__ = [
     "Picture",
     "Prediction",
     "ServerUnreachable",
+    "Sweep",
     "UnreadableImage",
     "Which",
     "safe_name",

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Literal, Self, Unpack, cast
-from urllib.parse import quote
+from typing import Any, Final, Literal, Self, Unpack
 from uuid import uuid4
 
 from service.client import downloads, lookup, mlflow_runs
@@ -23,15 +20,15 @@ from service.client.answers import (
     Which,
 )
 from service.client.connection import Connection, json_body
+from service.client.dataset_operations import DatasetOperations
+from service.client.experiments import Experiments
 from service.client.job import Job
 from service.client.lookup import Found
 
-_UPLOAD_TIMEOUT_S: Final = 660.0
-"""The service may read an archive of images for ten minutes after the last byte has arrived."""
 _PAGE: Final = 100
 
 
-class Client:
+class Client(DatasetOperations, Experiments):
     """A client of one service. Not thread-safe: use one per thread.
 
     Args:
@@ -314,91 +311,10 @@ class Client:
         with self._connection.response("GET", url) as response:
             return response.read()
 
-    def datasets(self) -> Sequence[dict[str, Any]]:
-        """The datasets that specs can use."""
-        found: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
-        return found
-
-    def dataset(self, name: str) -> dict[str, Any]:
-        """A dataset, with the number of examples of each class as ``class_counts``."""
-        return self._connection.json("GET", f"/datasets/{quote(name, safe='@')}")
-
-    def dataset_columns(self, name: str) -> dict[str, Any]:
-        """Statistics of the columns of a table."""
-        return self._connection.json("GET", f"/datasets/{quote(name, safe='@')}/columns")
-
-    def dataset_examples(
-        self, name: str, *, part: str = "train", label: int | None = None, limit: int | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Iterate over the images of a dataset, or the rows of a table; pages are fetched as needed.
-
-        Args:
-            part: ``train``, ``validation`` or ``test``.
-            label: index of a class: only its examples.
-            limit: maximum number of examples.
-        """
-        what = "rows" if self.dataset(name)["kind"] == "table" else "examples"
-        params = {"part": part} | ({} if label is None else {"class": str(label)})
-        left = limit
-        while left is None or left > 0:
-            size = str(_PAGE if left is None else min(left, _PAGE))
-            page = self._connection.json(
-                "GET", f"/datasets/{quote(name, safe='@')}/{what}", params=params | {"limit": size}
-            )
-            yield from page["data"]
-            if not page["has_more"]:
-                return
-            left = None if left is None else left - len(page["data"])
-            params["cursor"] = page["next_cursor"]
-
     def presets(self) -> Sequence[dict[str, Any]]:
         """The presets, each with ``kind``, ``name`` and its full ``spec``."""
         found: Sequence[dict[str, Any]] = self._connection.json("GET", "/presets")["data"]
         return found
-
-    def upload(
-        self,
-        name: str,
-        files: Mapping[str, Path],
-        *,
-        validation_fraction: float | None = None,
-        size: str | None = None,
-        channels: Literal["1", "3", "auto"] | None = None,
-        on_bad: Literal["error", "skip"] | None = None,
-        target: str | None = None,
-        types: Mapping[str, str] | None = None,
-        on_progress: Callable[[int], None] | None = None,
-    ) -> dict[str, Any]:
-        """Upload a dataset.
-
-        Args:
-            files: form fields and paths: ``table`` (CSV or TSV), ``archive``, or ``images`` and ``labels``, optionally
-                with ``validation_images`` and ``validation_labels``. Files are streamed.
-            validation_fraction: share of each class that becomes validation data, if there are no files for it.
-            size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
-            channels: store such images in grey (``1``) or in colour (``3``); by default detected from the images.
-            on_bad: ``skip`` omits images that cannot be read; the response's ``report`` names them.
-            target: the label column of a table (default: the last one).
-            types: types of columns of a table, instead of the detected ones: ``number``, ``category``, ``date`` or
-                ``ignore``.
-            on_progress: called with the number of bytes before each piece of a file is sent.
-        """
-        fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size}
-        fields |= {"channels": channels, "on_bad": on_bad}
-        fields |= {"target": target, "types": json.dumps(dict(types)) if types else None}
-        fields = {field: value for field, value in fields.items() if value is not None}
-        with ExitStack() as opened:
-            parts: dict[str, IO[bytes]] = {}
-            for field, path in files.items():
-                file = opened.enter_context(path.open("rb"))
-                parts[field] = file if on_progress is None else cast("IO[bytes]", _Counted(file, on_progress))
-            options: dict[str, Any] = {"data": fields, "files": parts, "timeout": _UPLOAD_TIMEOUT_S}
-            return self._connection.json("POST", "/datasets", **options)
-
-    def delete_dataset(self, name: str) -> None:
-        """Delete an uploaded dataset that no unfinished job uses."""
-        with self._connection.response("DELETE", f"/datasets/{name}"):
-            pass
 
     # Keys, for clients whose own key has the scope ``admin``.
 
@@ -420,19 +336,3 @@ class Client:
 
     def _create(self, method: str, path: str, **options: Any) -> Job:
         return Job(self._connection, self._connection.json(method, path, **options))
-
-
-class _Counted:
-    """A file that reports the number of bytes read."""
-
-    def __init__(self, file: IO[bytes], on_progress: Callable[[int], None]) -> None:
-        self._file, self._on_progress = file, on_progress
-        self.name = file.name
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._on_progress(len(data))
-        return data
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)

@@ -20,6 +20,7 @@ from service.jobs.queries.lookup import owned
 from service.jobs.transitions import finish, record_status
 from service.states import Action, Request, Status, allowed_actions
 from service.storage.database import Database, now_ms
+from service.storage.sweep_tables import Sweep
 from service.storage.tables import Artifact, Epoch, Event, ExpectedEpoch, Idempotency, Job, JobTag
 
 
@@ -66,6 +67,29 @@ def retry(database: Database, job_id: str, *, owner: str | None = None, by: Acto
         job.finished_ms = None
         _requeue(session, job, reason="retried")
         return job
+
+
+def let_go_on(session: Session, job: Job, *, hold_epoch: int | None, reason: str) -> bool:
+    """Set the epoch after which a job is held next, and queue it if it is paused; returns whether it was queued."""
+    job.hold_epoch = hold_epoch
+    if job.status != Status.PAUSED:
+        return False
+    _requeue(session, job, reason=reason)
+    return True
+
+
+def halt(session: Session, job: Job, request: Request, *, reason: str) -> None:
+    """Pause or cancel an unfinished job of a sweep: a running one between two batches, another at once."""
+    match Status(job.status), request:
+        case Status.RUNNING, _:
+            if job.requested != Request.CANCEL and job.requested != request:
+                job.requested = request
+                record_status(session, job, reason=f"{request} requested")
+        case Status.QUEUED, Request.PAUSE:
+            job.status = Status.PAUSED
+            record_status(session, job, reason=reason)
+        case ((Status.QUEUED | Status.PAUSED), Request.CANCEL):
+            finish(session, job, Status.CANCELLED, reason=reason)
 
 
 def _requeue(session: Session, job: Job, *, reason: str) -> None:
@@ -134,12 +158,22 @@ def remove(
         check: called with the locked job; raises if it must not be deleted.
     """
     with database.write() as session:
-        check(_claim_for(session, job_id, Action.DELETE, owner))
+        job = _claim_for(session, job_id, Action.DELETE, owner)
+        check(job)
+        _require_ended_sweep(session, job)
         audit.record(session, by, AuditAction.DELETE, job_id)
         for table in (Event, Epoch, ExpectedEpoch, Artifact, JobTag):
             session.execute(delete(table).where(table.job_id == job_id))
         session.execute(delete(Idempotency).where(Idempotency.job_id == job_id))
         session.execute(delete(Job).where(Job.id == job_id))
+
+
+def _require_ended_sweep(session: Session, job: Job) -> None:
+    """Raise ``IllegalTransition`` where a sweep has yet to decide on a job."""
+    going_on = select(Sweep.id).where(Sweep.id == job.sweep_id, Sweep.finished_ms.is_(None))
+    if job.sweep_id is not None and session.scalar(going_on) is not None:
+        others = tuple(action for action in actions_of(job) if action is not Action.DELETE)
+        raise IllegalTransition(job.id, Action.DELETE, Status(job.status), others)
 
 
 def _claim_for(session: Session, job_id: str, action: Action, owner: str | None) -> Job:
@@ -162,4 +196,9 @@ def actions_of(job: Job) -> tuple[Action, ...]:
     """The actions that are legal in the job's present state."""
     requested = Request(job.requested) if job.requested else None
     code = job.error.get("code") if job.error else None
-    return allowed_actions(Status(job.status), requested=requested, error_code=code, epoch=job.epoch)
+    allowed = allowed_actions(Status(job.status), requested=requested, error_code=code, epoch=job.epoch)
+    if job.sweep_id is None:
+        return allowed
+    # When a trial trains is up to its sweep, and what the sweep has taken notice of stays as it is.
+    unfit = {Action.RETRY, Action.PAUSE, Action.RESUME}
+    return tuple(action for action in allowed if action not in unfit)

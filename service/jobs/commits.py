@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +50,28 @@ class EpochRecord:
     """Resident memory at the end of the epoch."""
     used: Usage | None = None
     """Resources of the whole job so far."""
+    goes_on: bool = True
+    """Whether another epoch would follow."""
+
+    def is_held_by(self, hold_epoch: int | None) -> bool:
+        """Whether a job that is to be held after an epoch is so after this one."""
+        return self.goes_on and hold_epoch is not None and self.epoch >= hold_epoch
 
 
-def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_last: int) -> list[str]:
+Then = Callable[[Session, Job], None]
+"""What else belongs to the transaction in which a job pauses or ends."""
+
+
+def _nothing(session: Session, job: Job) -> None:
+    """Nothing else belongs to it."""
+
+
+def commit_epoch(
+    database: Database, held: Claim, record: EpochRecord, *, keep_last: int, then: Then = _nothing
+) -> list[str]:
     """Commit an epoch: metrics, events, artifact rows and progress, in one transaction.
+
+    Where the job is to be held after this epoch, the lease ends with it.
 
     An epoch that was committed before (its checkpoint was lost, or none was due) must have the stored metrics; a
     difference is logged as an error.
@@ -94,6 +112,9 @@ def commit_epoch(database: Database, held: Claim, record: EpochRecord, *, keep_l
         session.flush()
         orphans += _prune_checkpoints(session, job, keep_last)
         session.flush()
+        if record.is_held_by(job.hold_epoch):
+            leases.hold(session, job)
+            then(session, job)
         reach("epoch_committing", record.epoch)
         return orphans
 
@@ -145,6 +166,7 @@ def succeed(
     stopped_early: Mapping[str, Any] | None = None,
     used: Usage | None = None,
     keep_last: int | None = None,
+    then: Then = _nothing,
 ) -> list[str]:
     """End the job as succeeded.
 
@@ -176,6 +198,7 @@ def succeed(
         orphans = _prune_checkpoints(session, job, keep_last) if keep_last is not None else []
         transitions.finish(session, job, Status.SUCCEEDED, reason="done")
         session.flush()
+        then(session, job)
         reach("succeeding")
         return orphans
 
@@ -191,12 +214,15 @@ def _why_early(job: Job, why: Mapping[str, Any]) -> str:
     return f"stopped after epoch {job.epoch} of {job.epochs}: {best}, and not better for {epochs}"
 
 
-def fail(database: Database, held: Claim, error: Mapping[str, Any], *, used: Usage | None = None) -> None:
+def fail(
+    database: Database, held: Claim, error: Mapping[str, Any], *, used: Usage | None = None, then: Then = _nothing
+) -> None:
     """End the job as failed; ``error`` has at least ``code`` and ``message``."""
     with database.write() as session:
         job = leases.guard(session, held, **leases.usage_values(used))
         job.error = dict(error)
         transitions.finish(session, job, Status.FAILED, reason=str(error["code"]))
+        then(session, job)
 
 
 def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:

@@ -112,22 +112,39 @@ def _owner_has_room(max_running: int) -> list[ColumnElement[bool]]:
 
 
 def begin(database: Database, held: Claim, provenance: Mapping[str, Any]) -> Job:
-    """Record the provenance of this run and return the job. A change since the last lease is logged as a warning."""
+    """Record the provenance of this run and return the job. A change since the last lease, or, in a
+    reproduction, since the original, is logged as a warning."""
     with database.write() as session:
         job = guard(session, held)
-        if job.provenance is not None and job.provenance != dict(provenance):
-            differing = sorted(
-                name for name in {*job.provenance, *provenance} if job.provenance.get(name) != provenance.get(name)
-            )
+        if differing := differences(job.provenance, provenance):
             note = f"continued under another {', '.join(differing)}: the bits may differ from an undisturbed run"
             data = {"level": "warning", "code": "mixed_provenance", "message": note}
             events.append(session, job.id, [(EventType.LOG, data)])
+        _compare_with_original(session, job, provenance)
         job.provenance = dict(provenance)
         if job.dataset_sha256 is None:  # of a folder: later leases must find the same data
             job.dataset_sha256 = provenance.get("dataset")
         session.flush()
         session.refresh(job)
         return job
+
+
+def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    """The names under which two provenances differ. What an earlier version did not record is not compared."""
+    return sorted(name for name, value in now.items() if name in (before or {}) and (before or {})[name] != value)
+
+
+def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, Any]) -> None:
+    """Name what a reproduction runs under that is not as it was for the original."""
+    if job.reproduction is None:
+        return
+    differing = differences(job.reproduction.get("provenance"), provenance)
+    if differing and differing != job.reproduction.get("provenance_differs"):
+        job.reproduction = {**job.reproduction, "provenance_differs": differing}
+        note = f"runs under another {', '.join(differing)} than {job.reproduction['of']}: the bits may differ"
+        data = {"level": "warning", "code": "other_provenance", "message": note}
+        session.flush()
+        events.append(session, job.id, [(EventType.LOG, data)])
 
 
 def renew(database: Database, held: Claim, position: Position | None, used: Usage | None = None) -> Request | None:
@@ -185,6 +202,11 @@ def release_unacknowledged_claims(database: Database, worker: str, known: Collec
         return [job.id for job in unknown]
 
 
+def hold(session: Session, job: Job) -> None:
+    """End the lease of a job that has reached the epoch after which it is held: it waits as if it were paused."""
+    _release(session, job, Request(job.requested) if job.requested else Request.PAUSE, reason="held")
+
+
 def record_worker_loss(session: Session, job: Job, message: str) -> None:
     """Count a lost worker of a job whose row is locked; the job is queued again, or fails."""
     job.deaths += 1
@@ -197,6 +219,11 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
     _release(session, job, Request(job.requested) if job.requested else None, reason=f"{events.WORKER_LOST}: {message}")
 
 
+def is_held(job: Job) -> bool:
+    """Whether a paused job waits for its sweep, not for a person."""
+    return job.status == Status.PAUSED and job.hold_epoch is not None and job.epoch >= job.hold_epoch
+
+
 def _release(session: Session, job: Job, request: Request | None, *, reason: str) -> None:
     """Give an unfinished job its next state when a lease ends: queued, or what was requested."""
     last = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
@@ -207,7 +234,7 @@ def _release(session: Session, job: Job, request: Request | None, *, reason: str
             transitions.finish(session, job, Status.CANCELLED, reason="cancelled")
             return
         case Request.PAUSE:
-            job.status, reason = Status.PAUSED, "paused"
+            job.status, reason = Status.PAUSED, "held" if reason == "held" else "paused"
         case None:
             job.status = Status.QUEUED
     job.requested = None

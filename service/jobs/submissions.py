@@ -21,6 +21,7 @@ from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
 from service.storage.database import Database, now_ms
 from service.storage.ids import new_id
+from service.storage.sweep_tables import Sweep
 from service.storage.tables import EVENTS, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job
 
 _IDEMPOTENCY_KEY_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
@@ -44,6 +45,8 @@ class Submission:
     """Of the data, if known."""
     fold_group: str | None = None
     """Shared by the folds of one cross-validation."""
+    part: Part | None = None
+    """Set for a trial of a sweep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,16 @@ class Origin:
     """The initial checkpoint, already in the new job's folder."""
     reproduces: bool = False
     """Compare the new job with the earlier one, epoch by epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Which part of a sweep a job is."""
+
+    sweep_id: str
+    trial: int
+    hold_epoch: int | None
+    """The job pauses after this epoch; ``None``: it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +123,7 @@ def submit_all(
         answer = represent(jobs)
         if idempotency is not None:
             # The key is the first write: of two concurrent requests, the second waits here.
-            earlier = _take_key(database, session, idempotency, jobs[0], answer)
+            earlier = take_key(database, session, idempotency, jobs[0], answer)
             if earlier is not None:
                 if earlier.fingerprint != idempotency.fingerprint:
                     raise IdempotencyConflict(idempotency.key)
@@ -127,14 +140,30 @@ def submit_all(
     return database.group_commit(store)
 
 
+def add(session: Session, submission: Submission) -> Job:
+    """Store a new job in a transaction that is open already; it has no idempotency key, and no line in the audit log.
+
+    Raises:
+        SpecError: its dataset is gone.
+    """
+    job = _new_job(submission)
+    job.created_ms = job.queued_ms = session.connection().scalar(_NOW) or 0
+    if job.upload_id is not None:
+        uploads.pin(session, job.upload_id, deleted=True)
+    _insert(session.connection(), job)
+    return job
+
+
 def _new_job(submission: Submission) -> Job:
     """A job outside any session, complete except for its times; its first event has number 1."""
     spec, origin = submission.resolved, submission.origin
     start = origin.start if origin is not None else None
     start_epoch = start.epoch if start is not None else 0
-    reproduction = None
+    reproduction: dict[str, Any] | None = None
     if origin is not None and origin.reproduces:
-        reproduction = {"of": origin.parent.id, "result_digest": origin.parent.result_digest, "match": None}
+        before = origin.parent
+        reproduction = {"of": before.id, "result_digest": before.result_digest, "match": None}
+        reproduction["provenance"] = before.provenance
     return Job(
         id=submission.id or new_id("job"),
         owner=submission.owner,
@@ -149,6 +178,9 @@ def _new_job(submission: Submission) -> Job:
         start_epoch=start_epoch,
         reproduction=reproduction,
         fold_group=submission.fold_group,
+        sweep_id=submission.part.sweep_id if submission.part is not None else None,
+        trial=submission.part.trial if submission.part is not None else None,
+        hold_epoch=submission.part.hold_epoch if submission.part is not None else None,
         status=Status.QUEUED,
         attempt=1,
         deaths=0,
@@ -212,8 +244,8 @@ def replay(session: Session, idempotency: IdempotencyKey, *, owner: str | None =
     return earlier.answer
 
 
-def _take_key(
-    database: Database, session: Session, idempotency: IdempotencyKey, job: Job, answer: dict[str, Any]
+def take_key(
+    database: Database, session: Session, idempotency: IdempotencyKey, job: Job | Sweep, answer: dict[str, Any]
 ) -> Idempotency | None:
     """Insert the key with its response, or return the row that exists already."""
     scope = job.owner or ""

@@ -35,6 +35,8 @@ PLACES: Final = {
     "succeeded": "the job has ended, and the supervisor does not know it",
     "handing_back": "inside the transaction that hands a job back, just before its commit",
     "handed_back": "the job was handed back, and the supervisor does not know it",
+    "deciding": "inside the transaction of a sweep's decisions, just before its commit (the detail is its last event)",
+    "decided": "the scheduler's decisions on a sweep are committed, and no worker is woken up yet",
     "submitted": "a new job is committed, and the client has no response",
 }
 """Every failpoint, and the state of the system there."""

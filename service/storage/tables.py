@@ -46,6 +46,7 @@ _WITH_PARENT = text("parent_id IS NOT NULL")
 _IN_A_SET = text("fold_group IS NOT NULL")
 _PINNED = text("upload_id IS NOT NULL")
 _OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
+_IN_SWEEP = text("sweep_id IS NOT NULL")
 _KEPT = text("removed_ms IS NULL")
 
 
@@ -64,6 +65,7 @@ class Job(Base):
         Index("ix_jobs_name", "name", "owner", "created_ms", "id"),
         Index("ix_jobs_upload", "upload_id", sqlite_where=_PINNED, postgresql_where=_PINNED),
         Index("ix_jobs_fold_group", "fold_group", sqlite_where=_IN_A_SET, postgresql_where=_IN_A_SET),
+        Index("ix_jobs_sweep", "sweep_id", "trial", sqlite_where=_IN_SWEEP, postgresql_where=_IN_SWEEP),
         Index("ix_jobs_parent", "parent_id", "created_ms", sqlite_where=_WITH_PARENT, postgresql_where=_WITH_PARENT),
     )
 
@@ -84,6 +86,13 @@ class Job(Base):
     """The result of the comparison with the reproduced job."""
     fold_group: Mapped[str | None] = mapped_column(String(40))
     """The id that all folds of a cross-validation share."""
+
+    sweep_id: Mapped[str | None] = mapped_column(String(40))
+    """The sweep that this job is a part of."""
+    trial: Mapped[int | None] = mapped_column(Integer)
+    """Which of the sweep's settings it has."""
+    hold_epoch: Mapped[int | None] = mapped_column(Integer)
+    """The job pauses after this epoch, until its sweep decides."""
 
     status: Mapped[str] = mapped_column(String(20), default=Status.QUEUED)
     requested: Mapped[str | None] = mapped_column(String(20))

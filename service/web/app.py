@@ -12,9 +12,10 @@ from service.application.datasets import DatasetUploads
 from service.application.exports import Exports
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
+from service.application.sweeps import Sweeps
 from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.repository import DatasetRepository
-from service.errors import ArtifactNotFound, JobNotFound
+from service.errors import ArtifactNotFound, JobNotFound, SweepNotFound
 from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder
@@ -27,6 +28,8 @@ from service.web.middleware import browsers, guard, headers, problems, request_l
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
+from service.web.resources.experiments import comparisons, sweep_pages
+from service.web.resources.experiments import sweeps as sweep_resources
 from service.web.resources.jobs import (
     artifacts,
     checkpoints,
@@ -34,7 +37,6 @@ from service.web.resources.jobs import (
     evaluation,
     events,
     exports,
-    folds,
     inference,
     lists,
     plots,
@@ -54,6 +56,7 @@ from service.web.resources.service import (
     usage,
     workers,
 )
+from service.web.schemas.experiments.sweeps import new_sweep
 from service.web.schemas.jobs import job_detail
 from service.web.services import EXTENSION, Services
 from service.web.streaming.feed import AllJobsStream
@@ -62,7 +65,6 @@ from service.web.streaming.stream import Hub
 _BLUEPRINTS: Final = (
     lists.blueprint,  # with that of jobs
     results.blueprint,
-    folds.blueprint,
     events.blueprint,
     checkpoints.blueprint,
     samples.blueprint,
@@ -72,6 +74,8 @@ _BLUEPRINTS: Final = (
     confusion.blueprint,
     evaluation.blueprint,
     artifacts.blueprint,
+    sweep_resources.blueprint,
+    comparisons.blueprint,
     datasets.blueprint,
     dataset_content.blueprint,
     workers.blueprint,
@@ -87,6 +91,7 @@ _BLUEPRINTS: Final = (
     job_view.blueprint,
     service_pages.blueprint,
     dataset_pages.blueprint,
+    sweep_pages.blueprint,
 )
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 
@@ -102,13 +107,22 @@ def create_app(settings: Settings) -> Flask:
     repository = DatasetRepository(settings, database)
     publisher = Publisher(settings.broker_url)
     quotas = Quotas(settings, database)
+    specs = SpecChecks(database=database, datasets=repository)
     jobs = Jobs(
         database=database,
         artifacts=folder,
-        specs=SpecChecks(database=database, datasets=repository),
+        specs=specs,
         admit=lambda owner, count: quotas.new_jobs(owner, count),
         wake_up=publisher.wake,
         represent=lambda job: job_detail(job).model_dump(mode="json"),
+    )
+    sweeps = Sweeps(
+        database=database,
+        artifacts=folder,
+        specs=specs,
+        admit=lambda owner, count: quotas.new_jobs(owner, count),
+        wake_up=publisher.wake,
+        represent=lambda sweep: new_sweep(sweep).model_dump(mode="json"),
     )
     dataset_uploads = DatasetUploads(
         database=database,
@@ -125,6 +139,7 @@ def create_app(settings: Settings) -> Flask:
         artifacts=folder,
         repository=repository,
         jobs=jobs,
+        sweeps=sweeps,
         dataset_uploads=dataset_uploads,
         exports=Exports(database=database, artifacts=folder, make=exporting.make),
         drawings=Drawings(repository, database, folder),
@@ -154,6 +169,9 @@ def create_app(settings: Settings) -> Flask:
 def _check_ids() -> None:
     """Answer malformed ids with 404, without a query: a database may reject such text."""
     given = request.view_args or {}
+    sweep_id = given.get("sweep_id")
+    if sweep_id is not None and not _ID.fullmatch(sweep_id):
+        raise SweepNotFound(sweep_id[:60])
     job_id, artifact_id = given.get("job_id"), given.get("artifact_id")
     if job_id is not None and not _ID.fullmatch(job_id):
         raise JobNotFound(job_id[:60])

@@ -10,6 +10,7 @@ from flask import current_app, g
 from service.application.datasets import DatasetUploads
 from service.application.exports import Exports
 from service.application.jobs import Jobs
+from service.application.sweeps import Sweeps
 from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.repository import DatasetRepository
 from service.runtime.settings import Settings
@@ -37,6 +38,7 @@ class Services:
     artifacts: ArtifactStore
     repository: DatasetRepository
     jobs: Jobs
+    sweeps: Sweeps
     dataset_uploads: DatasetUploads
     exports: Exports
     drawings: Drawings

@@ -339,3 +339,15 @@ def test_what_opens_on_the_page_is_for_everybody(
     expect(page.locator("#edit")).to_be_visible()
     faults["edit"] = serious(page)
     assert {name: found for name, found in faults.items() if found} == {}
+
+
+def test_the_trained_model_is_exported_by_a_button(visit: Visit, jobs: dict[str, Any]) -> None:
+    job = jobs["reader"]
+    page = visit.open(f"/ui/jobs/{job['id']}")
+    page.locator("#export-checkpoint").select_option("latest")
+    for name, file in {"ONNX": f"{job['id']}-epoch-0006.onnx", "PyTorch": f"{job['id']}-epoch-0006-torch.zip"}.items():
+        with page.expect_download() as taken:
+            page.locator("#export").get_by_role("button", name=name).click()
+        assert taken.value.suggested_filename == file
+        assert taken.value.path().stat().st_size > 10_000
+    assert page.url.endswith(job["id"])

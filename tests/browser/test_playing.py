@@ -24,7 +24,7 @@ FAR_TOO_SLOW_MS = 500
 def digits(stack: LocalStack, classes: range) -> list[NDArray[np.uint8]]:
     """A real digit of each class, which the network was not trained on."""
     data = load("mnist-10k", stack.settings.data, cache_root=stack.settings.datasets_cache)
-    return [data.validation.inputs[np.flatnonzero(data.validation_labels == label)[0]] for label in classes]
+    return [data.validation.inputs[np.flatnonzero(data.validation.labels == label)[0]] for label in classes]
 
 
 def paint(page: Page, digit: NDArray[np.uint8]) -> None:

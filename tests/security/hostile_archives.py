@@ -156,7 +156,7 @@ def _names() -> Iterator[Hostile]:
     yield Hostile(
         title="tar with a name in Latin-1",
         data=tarred(with_file("caf\xe9/1.png")),
-        says=("caf\\\\udce9/1.png", "rename it"),
+        says=("udce9/1.png", "rename it"),
     )
     broken = zipped(with_file("a/caf\u00e9.png")).replace("caf\u00e9".encode(), b"caf\xff\xff")
     yield Hostile(title="zip with a name that is no UTF-8", data=broken, says=("damaged archive", "pack it again"))

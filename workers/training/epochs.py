@@ -34,17 +34,24 @@ def commit_epoch(
     seconds: float,
     class_names: Sequence[str],
     preprocessing: Preprocessing | None = None,
-) -> None:
+    hold_epoch: int | None = None,
+) -> bool:
     """Write the epoch's files, then commit its row. If the lease is lost, the files are removed.
 
     Args:
         preprocessing: of a table; every checkpoint contains it.
+        hold_epoch: the job is held after this epoch, and then has a checkpoint of it.
+
+    Returns:
+        Whether the job is held: its lease has ended.
     """
+    goes_on = not done.is_last and diagnostics.reason_to_stop is None
+    is_held = goes_on and hold_epoch is not None and done.epoch >= hold_epoch
     cpu_seconds = run.meter.epoch_seconds()
     files: list[StoredFile] = []
     samples_digest = None
     try:
-        if done.is_last or done.is_best or done.epoch % run.spec.checkpoint.every_epochs == 0:
+        if done.is_last or done.is_best or is_held or done.epoch % run.spec.checkpoint.every_epochs == 0:
             state = trainer.state_dict()
             state.spec = run.spec.model_dump(mode="json")
             if preprocessing is not None:
@@ -70,6 +77,7 @@ def commit_epoch(
         cpu_seconds=round(cpu_seconds, 6),
         memory_bytes=run.meter.memory_bytes(),
         used=run.meter.total(),
+        goes_on=goes_on,
     )
     reach("files_stored", done.epoch)
     try:
@@ -81,6 +89,7 @@ def commit_epoch(
         raise
     reach("epoch_committed", done.epoch)
     run.discard(orphans)
+    return is_held
 
 
 def _write(run: TrainingRun, kind: ArtifactKind, epoch: int, data: bytes) -> StoredFile:

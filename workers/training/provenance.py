@@ -1,4 +1,4 @@
-"""Provenance: what determines the bits of a result besides its spec (NumPy build, BLAS kernels, CPU features)."""
+"""Provenance: what determines the bits of a result besides its spec (code, NumPy build, BLAS kernels, CPU features)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import threadpoolctl
 
 from service.datasets import BUILT_IN, Dataset
+from workers.training import code
 
 
 def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
     known = BUILT_IN.get(dataset.info.name)
     judge = known.judge if evaluated and known is not None else None
     scored = {"judge": f"sha256:{hashlib.sha256(judge.read_bytes()).hexdigest()}"} if judge is not None else {}
-    return {**machine(), "dataset": dataset.sha256, **scored}
+    return {**machine(), "code": code.digest(), "dataset": dataset.sha256, **scored}
 
 
 @functools.cache

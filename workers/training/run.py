@@ -201,7 +201,7 @@ def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: P
                 now = time.monotonic()
                 reach("epoch_trained", report.epoch)
                 names = dataset.info.class_names
-                commit_epoch(
+                is_held = commit_epoch(
                     run,
                     trainer,
                     done,
@@ -210,7 +210,10 @@ def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: P
                     seconds=now - began,
                     class_names=names,
                     preprocessing=preprocessing,
+                    hold_epoch=job.hold_epoch,
                 )
+                if is_held:
+                    return "held"
                 _stop_on_finding(diagnostics)
                 began = time.monotonic()
                 run.meter.begin_epoch()

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from service.cli.target import Target, complete_jobs, job_argument, service_options
 from service.cli.text import KEY_METRICS, differences, duration, short_ids, state, to_json, value_text, visible
-from service.client import Job
+from service.client import Client, Job
 from service.spec.metric_info import describe, number
 
 _ABOUT: Final = ("name", "tags", "priority")
@@ -77,12 +77,22 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
 
 @click.command()
 @click.argument("job_texts", metavar="JOB JOB...", nargs=-1, required=True, shell_complete=complete_jobs)
+@click.option(
+    "--metric", metavar="NAME", help="Compare two settings by this metric: each a job, or JOB,JOB,... with other seeds."
+)
+@click.option("--best", is_flag=True, help="With --metric: the best value of all epochs instead of the last.")
 @service_options
 @click.pass_obj
-def compare(target: Target, job_texts: Sequence[str]) -> None:
-    """Show jobs side by side: the settings that differ, and the last metrics with the best values in bold."""
+def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: bool) -> None:
+    """Show jobs side by side: the settings that differ, and the last metrics with the best values in bold.
+
+    With --metric, compare two settings: the difference of the means over their seeds, with its 95% interval.
+    """
     if len(job_texts) < 2:
         raise click.UsageError("name at least two jobs")
+    if metric is not None:
+        _compare_groups(target, job_texts, metric, best=best)
+        return
     with target.client() as client:
         jobs = [target.find(client, text) for text in job_texts]
     settings = _settings(jobs)
@@ -117,6 +127,25 @@ def compare(target: Target, job_texts: Sequence[str]) -> None:
 
 
 COMMANDS: Final = (metrics, compare)
+
+
+def _compare_groups(target: Target, sides: Sequence[str], metric: str, *, best: bool) -> None:
+    if len(sides) != 2:
+        raise click.UsageError("--metric compares two settings; join the seeds of one with commas: A1,A2 B1,B2")
+    with target.client() as client:
+        a, b = ([_named(target, client, text) for text in side.split(",") if text] for side in sides)
+        found = client.compare(a, b, metric=metric, of="best" if best else "last")
+    if target.as_json:
+        click.echo(to_json(found))
+        return
+    click.echo(found["sentence"])
+    for note in found["notes"]:
+        click.echo(f"note: {note}", err=True)
+
+
+def _named(target: Target, client: Client, text: str) -> Job | str:
+    """A job, or the id of a sweep or a trial, which the service knows."""
+    return text if text.startswith("swp_") else target.find(client, text)
 
 
 def _settings(jobs: Sequence[Job]) -> dict[str, list[Any]]:

@@ -30,7 +30,7 @@ from service.datasets.info import Channels, OnBad, PhotoOptions
 from service.spec import metric_info
 
 _ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
-_TABLES: Final = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+_TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SHOWN_CLASSES: Final = 10
 _SHOWN_COLUMNS: Final = 12
 _NAMED_FILES: Final = 5

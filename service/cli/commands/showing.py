@@ -144,6 +144,8 @@ def _lineage(client: Client, job: Job) -> list[str]:
         case _:
             found = reproduction["first_difference"]
             verdict = f"first difference in epoch {found['epoch']}: {', '.join(found['differs'])}"
+    if others := reproduction.get("provenance_differs"):
+        verdict += f"; trained under another {', '.join(others)}"
     return [f"reproduction of {origin}: {verdict}"]
 
 

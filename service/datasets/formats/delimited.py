@@ -22,7 +22,7 @@ from service.datasets.formats.streams import CHUNK, Gunzip, Readable
 MAX_LINE_BYTES: Final = CHUNK
 MAX_FIELD: Final = 100_000
 """Characters of one field."""
-MAX_ROW: Final = 4 * 2**20
+MAX_ROW: Final = 2**21
 """Characters of one row, which quoted fields may spread over several lines."""
 DELIMITERS: Final = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 _SAMPLED_LINES: Final = 100

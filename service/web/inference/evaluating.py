@@ -15,7 +15,7 @@ from service.datasets import Dataset
 BINS: Final = 10
 REPEATS: Final = 5
 """Times that each column is shuffled."""
-_PREDICTED_ROWS: Final = 1_000_000
+_PREDICTED_ROWS: Final = 500_000
 """The most rows that are predicted for the importance of all columns."""
 _FEWEST_ROWS: Final = 200
 

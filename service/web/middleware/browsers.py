@@ -13,7 +13,7 @@ from flask import Flask, Response, current_app, render_template, request
 
 from service.web.answers import prefers_html, see_other
 from service.web.endpoints import query_for
-from service.web.middleware import problems
+from service.web.middleware import problem_kinds
 from service.web.middleware.guard import SAFE
 from service.web.openapi.operations import Operation, operation_of
 
@@ -83,7 +83,7 @@ def _problem_page(document: dict[str, Any]) -> str:
     return render_template(
         "problem.html",
         problem=document,
-        remedy=problems.KINDS[document["code"]].meaning,
+        remedy=problem_kinds.KINDS[document["code"]].meaning,
         more={name: value for name, value in document.items() if name not in shown and value not in (None, [])},
         passes=document["status"] in (429, 503) and request.method in ("GET", "HEAD"),
         again="/" + request.path.lstrip("/"),

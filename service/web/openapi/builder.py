@@ -19,8 +19,9 @@ from service.application.inference_requests import GenerateRequest, PredictReque
 from service.jobs.changes import ForkRequest, JobPatch, KeyRequest, KeyRotation, SignIn
 from service.spec.fields import choices_of, told_by_name
 from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
+from service.sweeps.schema import SweepSpec
 from service.web.files.receiving import UploadForm
-from service.web.middleware import problems
+from service.web.middleware import problem_kinds
 from service.web.middleware.guard import COOKIE
 from service.web.openapi import examples
 from service.web.openapi.operations import PUBLIC, Operation, operation_of
@@ -60,6 +61,7 @@ _PATHS: Final = {
     "predicted": "Index of the predicted class.",
     "artifact_id": "A file's id.",
     "group": "`fold_group` of a job.",
+    "sweep_id": "A sweep's id, such as `swp_01J00000000000000000000000`.",
     "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
     "name": "A dataset's name.",
     "index": "The image's index, from 0.",
@@ -69,6 +71,7 @@ _TAGS: Final = {
     "Results": "Metrics, events and results of a job.",
     "Inference": "Classify images with a classifier or generate images with a GAN, also while the job is running.",
     "Files": "Checkpoints, samples, plots and exports.",
+    "Experiments": "Sweeps over settings and seeds, and comparisons of their results.",
     "Datasets": "List, upload and delete datasets.",
     "Service": "Health, workers, the queue, limits and presets.",
     "Administration": "Keys, usage and the audit log.",
@@ -209,9 +212,9 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
     codes += [code for code in _WITH_A_KEY if operation.scope != PUBLIC]
     by_status: dict[int, list[str]] = {}
     for code in codes:
-        by_status.setdefault(problems.KINDS[code].status, []).append(code)
+        by_status.setdefault(problem_kinds.KINDS[code].status, []).append(code)
     for status, same in sorted(by_status.items()):
-        text = " ".join(f"`{code}`: {problems.KINDS[code].title}" for code in same)
+        text = " ".join(f"`{code}`: {problem_kinds.KINDS[code].title}" for code in same)
         content = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="ProblemDocument")}}}
         if str(status) in found:
             found[str(status)]["description"] += f" {text}"
@@ -242,7 +245,17 @@ def _schemas() -> dict[str, Any]:
     answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _answers(Answer)]
     _, made = models_json_schema(answers, ref_template=_REFERENCE)
     schemas: dict[str, Any] = made["$defs"]
-    taken = (ForkRequest, JobPatch, KeyRequest, KeyRotation, SignIn, PredictRequest, GenerateRequest, UploadForm)
+    taken = (
+        ForkRequest,
+        JobPatch,
+        KeyRequest,
+        KeyRotation,
+        SignIn,
+        PredictRequest,
+        GenerateRequest,
+        UploadForm,
+        SweepSpec,
+    )
     bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in taken]
     schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
     for query in vars(queries).values():

@@ -27,6 +27,21 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
         "more_epochs": {"checkpoint": "latest", "overrides": {"epochs": 20}},
         "lower_rate": {"checkpoint": "best", "overrides": {"epochs": 20, "optimizer": {"learning_rate": 0.01}}},
     },
+    "SweepSpec": {
+        "rates": {
+            "name": "rates",
+            "base": {"kind": "classifier", "epochs": 9},
+            "seeds": [0, 1],
+            "space": {"/optimizer/learning_rate": {"log": [0.001, 0.3]}, "/batch_size": {"choice": [50, 100]}},
+            "search": {"name": "random", "trials": 9},
+            "halving": {"min_epochs": 1, "factor": 3},
+        },
+        "grid": {
+            "base": {"kind": "classifier", "epochs": 3},
+            "space": {"/optimizer/learning_rate": {"choice": [0.01, 0.03, 0.1]}},
+        },
+        "seed_group": {"base": {"kind": "classifier", "epochs": 3}, "seeds": [0, 1, 2, 3, 4]},
+    },
     "JobPatch": {"rename": {"name": "a better name", "tags": ["demo"]}},
     "SignIn": {"key": {"key": "tpl_0123456789ab_…"}},
     "KeyRequest": {
@@ -42,6 +57,7 @@ PATHS: Final = {
     "job_id": "job_01J00000000000000000000000",
     "artifact_id": "art_01J00000000000000000000000",
     "group": "folds_01J00000000000000000000000",
+    "sweep_id": "swp_01J00000000000000000000000",
     "key_id": "key_0123456789ab",
     "form": "png",
     "target": "onnx",

@@ -46,7 +46,7 @@ class Operation:
     headers: Sequence[str] = ()
     """Request headers that mean something here; ``builder`` explains them."""
     problems: Sequence[str] = ()
-    """Codes out of ``problems.KINDS``, besides those of a JSON body and those that are possible everywhere."""
+    """Codes out of ``problem_kinds.KINDS``, besides those of a JSON body and those that are possible everywhere."""
     other_media: Sequence[str] = ()
     """Media types that the answer may have instead."""
     also: Mapping[int, str | type[BaseModel]]

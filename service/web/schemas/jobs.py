@@ -92,6 +92,7 @@ class Reproduction(Answer):
     of: str = Field(description="Id of the original job.")
     match: bool | None = Field(description="Whether all results are bit-identical; null until known.")
     first_difference: Difference | None = None
+    provenance_differs: list[str] = Field([], description="Names in `provenance` under which the two jobs differ.")
 
 
 class StoppedEarly(Answer):
@@ -146,6 +147,8 @@ class JobSummary(Answer):
     )
     reproduction: Reproduction | None
     fold_group: str | None = Field(description="Shared by the jobs of one cross-validation, one for each fold.")
+    sweep_id: str | None = Field(description="The sweep that this job is a part of.")
+    trial: int | None = Field(description="Which of the sweep's settings it has.")
     error: Annotated[JobError | None, BeforeValidator(finite)]
     stopped_early: StoppedEarly | None = Field(description="Why early stopping ended the job; null if it did not.")
     result_digest: str | None

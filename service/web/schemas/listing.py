@@ -115,16 +115,17 @@ def job_group(group: Group, by: GroupBy) -> JobGroup:
 
 def csv_lines(columns: Sequence[Column], jobs: Iterable[Job]) -> Iterator[str]:
     """A line of names, then a line for each job."""
-    yield _line([column.name for column in columns])
+    yield csv_line([column.name for column in columns])
     for job in jobs:
-        yield _line([_cell(_shown(column, column.value(job))) for column in columns])
+        yield csv_line([csv_cell(_shown(column, column.value(job))) for column in columns])
 
 
 def _shown(column: Column, value: Any) -> Any:
     return at_time(value) if column.type is Type.TIME and value is not None else value
 
 
-def _cell(value: Any) -> str:
+def csv_cell(value: Any) -> str:
+    """A value as a cell that no spreadsheet takes for a formula."""
     match value:
         case None:
             return ""
@@ -134,14 +135,15 @@ def _cell(value: Any) -> str:
             # A name that begins like a formula would be one, in the spreadsheet of whoever opens the file.
             return f"'{value}" if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value) else value
         case list() if all(isinstance(item, str) for item in value):
-            return _cell(", ".join(value))
+            return csv_cell(", ".join(value))
         case dict() | list():
             return json.dumps(finite(value), ensure_ascii=False)
         case _:
             return str(value)
 
 
-def _line(cells: Sequence[str]) -> str:
+def csv_line(cells: Sequence[str]) -> str:
+    """Cells as a line."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue()

@@ -20,7 +20,8 @@ MAX_COMPARED: Final = 200
 """Jobs on one page; their ids fit into a request line of 8 KiB."""
 
 
-def _split(value: Any) -> Any:
+def split(value: Any) -> Any:
+    """The parts of repeated and comma-separated values."""
     return [part for item in value for part in item.split(",") if part] if isinstance(value, list) else value
 
 
@@ -56,7 +57,7 @@ Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
 WhichCheckpoint = Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")]
 Columns = Annotated[
     list[Annotated[str, StringConstraints(max_length=200), AfterValidator(_column)]],
-    BeforeValidator(_split),
+    BeforeValidator(split),
     Field(
         max_length=columns.MAX_COLUMNS,
         description="Columns to add to each job, repeated or comma-separated: properties (`preset`, `duration`, "
@@ -87,11 +88,11 @@ class SubmitQuery(Query):
 class FilterQuery(Query):
     """Which jobs to select."""
 
-    status: Annotated[list[Status], BeforeValidator(_split)] = Field(
+    status: Annotated[list[Status], BeforeValidator(split)] = Field(
         default=[], description="One or more, repeated or comma-separated."
     )
     kind: Kind | None = None
-    tag: Annotated[list[Text], BeforeValidator(_split)] = Field(
+    tag: Annotated[list[Text], BeforeValidator(split)] = Field(
         default=[], max_length=20, description="Jobs with all of these tags, repeated or comma-separated."
     )
     q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
@@ -113,7 +114,7 @@ class FilterQuery(Query):
         None, description="Selects the jobs of one cross-validation: `fold_group` of any of them."
     )
     starred: bool | None = None
-    without: Annotated[list[Lacking], BeforeValidator(_split)] = Field(
+    without: Annotated[list[Lacking], BeforeValidator(split)] = Field(
         default=[], description="Jobs without these, repeated or comma-separated."
     )
 
@@ -170,7 +171,7 @@ class GroupQuery(FilterQuery):
 class CompareQuery(Query):
     """Which jobs to compare, and what to plot."""
 
-    jobs: Annotated[list[JobId], BeforeValidator(_split)] = Field(
+    jobs: Annotated[list[JobId], BeforeValidator(split)] = Field(
         default=[], description=f"Ids, repeated or comma-separated; at most {MAX_COMPARED}."
     )
     x: Text | None = Field(None, description="A setting, for example `optimizer.learning_rate`.")
@@ -193,7 +194,7 @@ class EventQuery(Query):
         None, description="Only events with a lower `seq`: the last `limit` of them, in ascending order."
     )
     limit: int = Field(500, ge=1, le=1000)
-    type: Annotated[list[EventType], BeforeValidator(_split)] = Field(
+    type: Annotated[list[EventType], BeforeValidator(split)] = Field(
         default=[], description="One or more types, repeated or comma-separated."
     )
     level: Annotated[Level | None, BeforeValidator(_blank_is_none)] = Field(
@@ -216,7 +217,7 @@ class StreamQuery(Query):
 class FeedQuery(Query):
     """Which jobs to follow."""
 
-    jobs: Annotated[list[JobId], BeforeValidator(_split)] = Field(
+    jobs: Annotated[list[JobId], BeforeValidator(split)] = Field(
         default=[], max_length=MAX_COMPARED, description="Ids, repeated or comma-separated; default: all jobs."
     )
 

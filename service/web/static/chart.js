@@ -56,7 +56,8 @@ export class Chart {
   }
 
   // content: {
-  //   series: [{ name, label, x, y, index, sparse }]  index: place in the palette; sparse: a line connects its values
+  //   series: [{ name, label, x, y, index, sparse, low, high }]  index: place in the palette; sparse: a line connects its
+  //   values; low, high: of several values whose mean is y
   //   axis: "epoch" or "seconds", range: [first, last], smoothing: 0..1, format: see format.js
   //   marks: [{ x, text }], bands: [{ from, to, color }]
   //   many: lines are muted, except for the one named `best` and the one under the pointer }

@@ -1,6 +1,6 @@
 // Jobs beside each other: curves on one chart, settings against metrics, the settings, samples of the same epoch.
 import { $, $$, describe, h, throttle } from "./dom.js";
-import { listen, pool } from "./api.js";
+import { call, listen, pool } from "./api.js";
 import { Chart } from "./chart.js";
 import { Settings, drawSettings, renew } from "./compare-settings.js";
 import { Settings as ChartSettings, groupOf, places, rank, span } from "./curves.js";
@@ -78,6 +78,26 @@ function drawHeads(best) {
       );
     }),
   );
+}
+
+// The jobs of each setting: they differ in their seeds alone.
+function groups() {
+  const setting = ({ resolved: { seed, name, tags, priority, ...rest } }) => JSON.stringify(rest);
+  return [...Map.groupBy(jobs, setting).values()];
+}
+
+// Two settings: the difference of their means over the seeds, in words.
+async function drawVerdicts() {
+  const sides = groups();
+  if (sides.length !== 2 || jobs.some((job) => job.kind !== jobs[0].kind)) return;
+  const [a, b] = sides.map((side) => side.map((job) => job.id).join(","));
+  const found = [];
+  for (const name of OBJECTIVES.filter((metric) => jobs.some((job) => job.metrics.known(metric).length))) {
+    const answer = await call(`/comparisons?a=${a}&b=${b}&metric=${name}`).catch(() => null); // two jobs with one seed, say
+    if (answer) found.push(answer.sentence);
+  }
+  $("#verdicts").hidden = !found.length;
+  $("#verdicts ul").replaceChildren(...found.map((text) => h("li", {}, text)));
 }
 
 function drawCurves() {
@@ -239,4 +259,5 @@ if (jobs.length) {
   document.addEventListener("focusin", (event) => jobAt(event) && light(jobAt(event)));
   if (jobs.some((job) => !isOver(job))) follow(scrubber, redraw);
   await pool(jobs, AT_A_TIME, (job) => job.metrics.load().catch(() => {}));
+  await drawVerdicts();
 }

@@ -15,6 +15,7 @@ export function columns({ columns: given }, smoothing) {
 // the time of drawing, whose marks and epochs may be later ones.
 export function options(content, look, { width, height, scale = 1 }, now = () => content) {
   const { series, smoothing, axis, format, many } = content;
+  const tall = (low, high) => (look.log ? decades(low, high) : heights(low, high, format.percent));
   const font = `${12 * scale}px ${token("sans") || "sans-serif"}`;
   const grid = { stroke: () => token("line"), width: scale };
   const line = { stroke: () => token("muted"), font, grid, ticks: { ...grid, size: 4 * scale }, gap: 4 * scale };
@@ -38,7 +39,7 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
     legend: { show: false },
     scales: {
       x: { time: false, range: () => look.zoom.x ?? reach(now()) },
-      y: { distr: look.log ? 3 : 1, range: (plot, low, high) => look.zoom.y ?? (look.log ? decades(low, high) : heights(low, high, format.percent)) },
+      y: { distr: look.log ? 3 : 1, range: (plot, low, high) => look.zoom.y ?? tall(...spread(now(), look, low, high)) },
     },
     axes: [
       {
@@ -53,7 +54,7 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
     ],
     series: [{}, ...series.flatMap((item) => (smoothing ? [drawn(item, true), drawn(item, false)] : [drawn(item, false)]))],
     hooks: {
-      drawAxes: [(plot) => drawBands(plot, now()), (plot) => drawMarks(plot, now(), scale)],
+      drawAxes: [(plot) => drawBands(plot, now()), (plot) => drawSpreads(plot, now(), look), (plot) => drawMarks(plot, now(), scale)],
       draw: [(plot) => drawSpotlights(plot, now(), [[now().best, token("series-2")], [look.lit, token("series-1")]], scale)],
     },
   };
@@ -97,6 +98,35 @@ function drawBands(plot, { bands = [] }) {
     const [left, right] = [from, to].map((x) => Math.min(Math.max(plot.valToPos(x, "x", true), bbox.left), bbox.left + bbox.width));
     ctx.fillStyle = token(color);
     ctx.fillRect(left, bbox.top, Math.max(right - left, 2), bbox.height);
+  }
+  ctx.restore();
+}
+
+// From the lowest to the highest value, also of what stands around lines.
+function spread({ series }, look, low, high) {
+  const known = series.filter((item) => item.low && !look.hidden.has(item.name)).flatMap((item) => [...item.low, ...item.high]).filter((value) => value !== null && (!look.log || value > 0));
+  if (!known.length) return [low, high];
+  return [Math.min(low ?? Infinity, ...known), Math.max(high ?? -Infinity, ...known)];
+}
+
+// Around lines that are means, from the lowest to the highest.
+function drawSpreads(plot, { series }, look) {
+  const { ctx, bbox } = plot;
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  ctx.clip();
+  ctx.globalAlpha = 0.16;
+  for (const { name, x, low, high, index } of series) {
+    if (!low || look.hidden.has(name)) continue;
+    const there = x.map((value, at) => at).filter((at) => low[at] !== null && high[at] !== null && (!look.log || low[at] > 0));
+    const point = (values, at) => [plot.valToPos(x[at], "x", true), plot.valToPos(values[at], "y", true)];
+    ctx.fillStyle = seriesColor(index);
+    ctx.beginPath();
+    for (const at of there) ctx.lineTo(...point(high, at));
+    for (const at of there.toReversed()) ctx.lineTo(...point(low, at));
+    ctx.closePath();
+    ctx.fill();
   }
   ctx.restore();
 }

@@ -146,6 +146,17 @@ class Hub:
         return self._poller.is_running
 
     @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Count a client that reads the database by itself."""
+        with self._poller.lock:
+            self._clients += 1
+        try:
+            yield
+        finally:
+            with self._poller.lock:
+                self._clients -= 1
+
+    @contextmanager
     def watch(self, job_id: str) -> Iterator[JobWatch]:
         """Watch a job for changes."""
         wake_up = threading.Event()

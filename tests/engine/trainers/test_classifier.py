@@ -193,7 +193,11 @@ def test_an_average_is_what_is_validated_kept_and_shown() -> None:
     assert [r.metrics["train_loss"] for r in averaged] == [r.metrics["train_loss"] for r in without]
     user = trainer()
     user.model.load_state_dict(run.state_dict().tensors)  # which knows no averages
-    assert user._evaluate()[0] == averaged[-1].metrics["val_loss"] != without[-1].metrics["val_loss"]
+    assert (
+        user._evaluate(user.validation, user._validation_targets)[0]
+        == averaged[-1].metrics["val_loss"]
+        != without[-1].metrics["val_loss"]
+    )
     assert user.samples(9).confidences.tobytes() == run.samples(9).confidences.tobytes()
 
 

@@ -9,10 +9,12 @@ import pytest
 from sqlalchemy import func, select, update
 
 from service.access import audit_seals, keys
+from service.application.exports import Exports
 from service.errors import JobNotFound
 from service.jobs.queries import lookup
 from service.maintenance import restoring, retention
 from service.maintenance.retention import Policy, RetentionPlan
+from service.models.exports.orders import ExportFormat
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
@@ -51,6 +53,18 @@ def test_old_checkpoints_go_but_the_best_and_the_latest(house: House) -> None:
         assert size_in_row(house, job_id) == sum(item.size_bytes for item in house.store.stored(job_id))
     assert house.epochs_kept(fresh) == house.epochs_kept(running) == [1, 2, 3, 4, 5]
     assert len([path for path in house.paths() if path.startswith(f"{old}/sample/")]) == 5
+
+
+def test_exports_go_with_the_checkpoints_that_they_were_made_from(house: House) -> None:
+    job_id = house.train(ended_days_ago=8)
+    exports = Exports(database=house.database, artifacts=house.store, make=lambda order: b"%d" % order.epoch * 100)
+    made = {which: exports.export(job_id, ExportFormat.ONNX, which=which) for which in ("1", "best", "latest")}
+    assert exports.export(job_id, ExportFormat.ONNX, which="1").id == made["1"].id  # made once
+    assert size_in_row(house, job_id) == sum(item.size_bytes for item in house.store.stored(job_id))
+    retention.apply(house.database, house.store, Policy(checkpoints_days=7))
+    kept = {path for path in house.paths() if "/onnx/" in path}
+    assert kept == {made["best"].path, made["latest"].path}
+    assert size_in_row(house, job_id) == sum(item.size_bytes for item in house.store.stored(job_id))
 
 
 def test_expired_jobs_go_with_their_files(house: House) -> None:

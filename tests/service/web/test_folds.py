@@ -158,7 +158,7 @@ def test_a_set_is_stored_whole_or_not_at_all(make_app: MakeApp, sqlite_url: str,
     first = send(client, headers=mine)
     refused = client.post("/jobs", json=FOLDS, headers=mine)
     assert (refused.status_code, refused.json["code"]) == (429, "quota_exceeded")
-    assert "these 5" in refused.json["detail"]
+    assert "5 more would exceed the quota" in refused.json["detail"]
     assert len(client.get("/jobs", headers=mine).json["data"]) == 5
     send(client, SPEC, headers=mine)
     # Another owner's set is not there.

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 
 from service.jobs import actions, commits, leases
 from service.jobs.queries import lookup
+from service.storage.tables import Job
 from service.web.services import EXTENSION
 
 Submit = Callable[..., str]
@@ -256,7 +257,7 @@ def test_a_reproduction_with_the_same_bits_matches(either_app: Flask, play: Any,
     made = client.post(f"/jobs/{original}/reproduce")
     assert made.status_code == 201, made.text
     job = made.json
-    assert job["reproduction"] == {"of": original, "match": None, "first_difference": None}
+    assert job["reproduction"] == {"of": original, "match": None, "first_difference": None, "provenance_differs": []}
     assert (job["parent_id"], job["spec"]) == (original, client.get(f"/jobs/{original}").json["spec"])
     assert client.delete(f"/jobs/{original}").status_code == 204, "what is compared has been copied"
     repeat(worker)
@@ -285,9 +286,27 @@ def test_a_reproduction_names_the_first_epoch_that_differs(either_app: Flask, pl
     repeat(worker, last={"train_loss": 0.123, "validation_accuracy": 0.9})
     worker.succeed()
     found = client.get(f"/jobs/{job['id']}").json["reproduction"]
-    assert found == {"of": original, "match": False, "first_difference": {"epoch": 3, "differs": ["train_loss"]}}
+    assert (found["match"], found["provenance_differs"]) == (False, [])
+    assert found["first_difference"] == {"epoch": 3, "differs": ["train_loss"]}
     log = client.get(f"/jobs/{job['id']}/events").json["data"]
     assert [event["code"] for event in log if event["type"] == "log"] == ["not_reproduced"]
+
+
+def test_a_reproduction_under_other_code_names_it(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    original = trained(client, worker, submit)
+    job = client.post(f"/jobs/{original}/reproduce").json
+    held = leases.claim(worker.database, "another", 600.0)
+    assert held is not None
+    before = client.get(f"/jobs/{original}").json["provenance"]
+    with worker.database.write() as session:
+        row = session.get_one(Job, job["id"])
+        row.reproduction = {**(row.reproduction or {}), "provenance": before | {"code": "sha256:before"}}
+    for _ in range(2):
+        leases.begin(worker.database, held, before | {"code": "sha256:now"})
+    assert client.get(f"/jobs/{job['id']}").json["reproduction"]["provenance_differs"] == ["code"]
+    said = [event for event in client.get(f"/jobs/{job['id']}/events").json["data"] if event["type"] == "log"]
+    assert [event["code"] for event in said] == ["other_provenance"]
+    assert f"another code than {original}" in said[0]["message"]
 
 
 def test_other_weights_alone_are_a_difference_too(client: FlaskClient, worker: Any, submit: Submit) -> None:

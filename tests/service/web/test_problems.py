@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
 from service.spec import validation
-from service.web.middleware import problems
+from service.web.middleware import problem_kinds
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]
@@ -328,7 +328,7 @@ def test_locked_database_is_a_passing_problem(client: FlaskClient, monkeypatch: 
 
 def test_every_problem_is_explained_in_the_docs(client: FlaskClient) -> None:
     page = client.get("/docs").text
-    assert {f"problem-{code}" for code in problems.KINDS} <= set(re.findall(r'id="([^"]+)"', page))
+    assert {f"problem-{code}" for code in problem_kinds.KINDS} <= set(re.findall(r'id="([^"]+)"', page))
 
 
 def test_given_request_id_is_echoed_and_a_strange_one_is_not(client: FlaskClient) -> None:

@@ -174,8 +174,9 @@ def test_rows_are_predicted_by_name(client: FlaskClient, job: str) -> None:
         ({"rows": [{}]}, "#/rows/0"),
         ({"rows": []}, "#/rows"),
         ({"images": [[0]]}, "#/images"),
-        ({"rows": [{"age": 1}], "images": [[0]]}, "#"),
-        ({"rows": [{"age": 1}], "explain": True}, "#"),
+        ({"rows": [{"age": 1}], "images": [[0]]}, "#/rows"),
+        ({"rows": [{"age": 1}], "explain": True}, "#/explain"),
+        ({}, "#/rows"),
         ({"rows": [{"age": [1]}]}, "#/rows/0/age"),
     ],
 )

@@ -106,7 +106,7 @@ def stream(job_id: str, query: StreamQuery) -> Response:
     """
     after = requests.last_event_id(query)
     here = services()
-    _refuse_if_full()
+    refuse_if_full()
     with here.database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
     if job.status in TERMINAL and after is not None and after >= job.last_seq:
@@ -118,10 +118,10 @@ def stream(job_id: str, query: StreamQuery) -> Response:
         job,
         job_detail(job),
         after=after or 0,
-        connection=_connection(),
+        connection=connection(),
         may_continue=still_open(),
     )
-    return _as_stream(text, close)
+    return as_stream(text, close)
 
 
 @blueprint.get("/stream")
@@ -133,7 +133,7 @@ def stream_all(query: FeedQuery) -> Response:
     events and `progress` of every job follow, each with `job`. They have no ids: after a reconnection, or when a client
     reads too slowly, a new snapshot is sent.
     """
-    _refuse_if_full()
+    refuse_if_full()
     here, whose, only = services(), owner(), frozenset(query.jobs)
     with here.database.read() as session:
         missing = only - lookup.existing(session, only, owner=whose)
@@ -152,19 +152,25 @@ def stream_all(query: FeedQuery) -> Response:
 
     close = here.quotas.stream(whose)
     text = follow_all(
-        here.feed, snapshot, owner=whose, only=only or None, connection=_connection(), may_continue=still_open()
+        here.feed, snapshot, owner=whose, only=only or None, connection=connection(), may_continue=still_open()
     )
-    return _as_stream(text, close)
+    return as_stream(text, close)
 
 
-def _refuse_if_full() -> None:
+def refuse_if_full() -> None:
+    """Raise a ``Problem`` where one more stream would take a thread that quick answers need."""
     if services().is_full:
         raise Problem(
             "too_many_streams", "too many streams are open in this web process", headers={"Retry-After": "10"}
         )
 
 
-def _as_stream(text: Iterator[str], close: Callable[[], None]) -> Response:
+def as_stream(text: Iterator[str], close: Callable[[], None]) -> Response:
+    """The response of a stream.
+
+    Args:
+        close: called when the stream ends.
+    """
     response = Response(_counted(text), content_type="text/event-stream; charset=utf-8")
     response.call_on_close(close)
     response.headers["Cache-Control"] = "no-cache, no-transform"
@@ -177,6 +183,7 @@ def _counted(text: Iterator[str]) -> Iterator[str]:
         yield from text
 
 
-def _connection() -> socket.socket | None:
+def connection() -> socket.socket | None:
+    """The connection of the current request, where the server shows it."""
     found = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
     return found if isinstance(found, socket.socket) else None

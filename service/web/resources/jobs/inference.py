@@ -124,6 +124,17 @@ def generate(job_id: str, document: Any) -> Result:
 def _check_kind(body: PredictRequest, info: DatasetInfo) -> None:
     """Refuse images where the data are a table, and rows where they are images."""
     is_table = info.kind is DatasetKind.TABLE
+    if body.images is None and body.rows is None:
+        what = "rows: the job is trained on a table" if is_table else "images"
+        pointer = "#/rows" if is_table else "#/images"
+        raise problems.invalid_input([Fault(pointer=pointer, detail=f"is missing: send {what}", code="missing")])
+    if body.images is not None and body.rows is not None:
+        raise problems.invalid_input(
+            [Fault(pointer="#/rows", detail="cannot be combined with images", code="unsuitable")]
+        )
+    for name in ("fit", "invert", "explain"):
+        if body.rows is not None and getattr(body, name):
+            raise problems.invalid_input([Fault(pointer=f"#/{name}", detail="is for images", code="unsuitable")])
     if is_table and body.rows is None:
         names = ", ".join(repr(column["name"]) for column in info.columns[:20])
         detail = f"the job is trained on a table: send rows with the columns {names}"

@@ -7,7 +7,8 @@ from typing import Final
 
 from flask import Response
 
-from service.jobs.queries import columns, listing
+from service.errors import FoldsNotFound
+from service.jobs.queries import columns, folds, listing
 from service.jobs.queries.columns import Column
 from service.storage.database import Database
 from service.storage.tables import Job
@@ -17,6 +18,7 @@ from service.web.files import downloads
 from service.web.middleware.problems import Problem
 from service.web.resources.jobs import jobs as job_resources
 from service.web.resources.jobs.jobs import TAG
+from service.web.schemas.folds import FoldSet
 from service.web.schemas.listing import (
     MAX_CSV_ROWS,
     ColumnList,
@@ -154,3 +156,18 @@ def _rows(database: Database, job_ids: Sequence[str], shown: Sequence[Column]) -
 
 def _need_specs(shown: Sequence[Column]) -> bool:
     return any(column.needs_spec for column in shown)
+
+
+@blueprint.get("/folds/<group>")
+@endpoint(TAG, FoldSet, problems=("folds_not_found",))
+def show_folds(group: str) -> FoldSet:
+    """Show a cross-validation: the job of each fold, and the mean of their metrics with its 95% interval.
+
+    The interval is Student's t over the folds that have succeeded. Their training parts overlap, so it is an
+    approximation.
+    """
+    try:
+        with services().database.read() as session:
+            return FoldSet.of(group[:40], folds.jobs(session, group[:40], owner=owner()))
+    except FoldsNotFound as error:
+        raise Problem("folds_not_found", str(error)) from error

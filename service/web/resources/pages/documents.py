@@ -8,7 +8,7 @@ from flask import Blueprint, Response, current_app, request
 
 from service.web.answers import as_json, as_page
 from service.web.endpoints import endpoint
-from service.web.middleware import problems
+from service.web.middleware import problem_kinds
 from service.web.middleware.problems import Problem
 from service.web.openapi import builder
 from service.web.services import services
@@ -37,7 +37,7 @@ def human() -> Response:
         "docs.html",
         document=document,
         sections=_sections(document),
-        problems=problems.KINDS,
+        problems=problem_kinds.KINDS,
         address=request.host_url.rstrip("/"),
         keys_required=services().settings.keys_required,
     )

@@ -1,0 +1,96 @@
+"""Use case: compare two groups of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from service.application.sweep_checks import OBJECTIVES
+from service.errors import ContractError, JobNotFound
+from service.jobs.queries import listing, lookup
+from service.spec.metric_info import METRICS
+from service.spec.schema import Kind
+from service.storage.tables import Job
+from service.sweeps import comparison, queries
+from service.sweeps.comparison import Comparison, Which
+
+_NOT_COMPARED: Final = {"seed", "name", "tags", "priority"}
+
+
+class NotComparable(ContractError, ValueError):
+    """The groups cannot be compared.
+
+    Attributes:
+        parameter: which of the parameters must change.
+    """
+
+    def __init__(self, parameter: str, why: str) -> None:
+        super().__init__(why)
+        self.parameter = parameter
+
+
+def compare(
+    session: Session, a: Sequence[str], b: Sequence[str], *, metric: str | None, which: Which, owner: str | None
+) -> Comparison:
+    """Compare two groups of jobs by a metric.
+
+    Raises:
+        JobNotFound, SweepNotFound: an id is no job's, or no trial's.
+        NotComparable: with the reason.
+    """
+    sides = {"a": _jobs(session, a, owner), "b": _jobs(session, b, owner)}
+    kinds = {job.kind for jobs in sides.values() for job in jobs}
+    if len(kinds) > 1:
+        raise NotComparable("b", "a classifier and a GAN have no metric in common")
+    metric = metric or OBJECTIVES[Kind(kinds.pop())]
+    measured = {name for jobs in sides.values() for job in jobs for name in job.metrics}
+    if metric not in measured and metric not in METRICS:
+        known = ", ".join(sorted(measured)) or "none yet"
+        raise NotComparable("metric", f"the jobs have no metric {metric!r}; they have {known}")
+    groups, notes = [], list[str]()
+    for name, jobs in sides.items():
+        try:
+            groups.append(comparison.group(_label(name, jobs), jobs, metric, which))
+        except ValueError as error:
+            raise NotComparable(name, str(error)) from error
+        notes += _unequal(name, jobs)
+    if groups[0].label == groups[1].label:
+        groups = [comparison.group(name, sides[name], metric, which) for name in sides]
+    return comparison.compare(metric, *groups, notes=notes)
+
+
+def _jobs(session: Session, names: Sequence[str], owner: str | None) -> Sequence[Job]:
+    wanted = list(dict.fromkeys(job_id for name in names for job_id in _ids(session, name, owner)))
+    found = lookup.several(session, wanted, owner=owner)
+    if missing := set(wanted) - {job.id for job in found}:
+        raise JobNotFound(min(missing))
+    return found
+
+
+def _ids(session: Session, name: str, owner: str | None) -> Sequence[str]:
+    """A job's id, or those of a trial: ``swp_…:3``, or the best of a sweep."""
+    if not name.startswith("swp_"):
+        return [name]
+    sweep_id, _, trial = name.partition(":")
+    return queries.jobs_of_trial(session, sweep_id, trial, owner=owner)
+
+
+def _label(name: str, jobs: Sequence[Job]) -> str:
+    """The name that the jobs share, or that of the side."""
+    titles = {listing.title(job.id, job.name, job.kind) for job in jobs}
+    return titles.pop() if len(titles) == 1 else name
+
+
+def _unequal(name: str, jobs: Sequence[Job]) -> Iterator[str]:
+    settings = [_settings(job.resolved) for job in jobs]
+    if any(other != settings[0] for other in settings[1:]):
+        yield f"the jobs of {name} differ in more than the seed: the interval is about all of that"
+    going_on = [job.id for job in jobs if job.finished_ms is None]
+    if going_on:
+        yield f"not finished yet: {', '.join(going_on)}"
+
+
+def _settings(resolved: dict[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in resolved.items() if field not in _NOT_COMPARED}

@@ -1,0 +1,357 @@
+"""A sweep as sent: all of its faults at once, or everything that is known of it before the first trial."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from service.application.specs import SpecChecks
+from service.datasets.builtins import BUILT_IN
+from service.datasets.info import DatasetInfo
+from service.datasets.shapes import shape_of
+from service.errors import Fault, SpecError
+from service.spec import validation
+from service.spec.fields import closest
+from service.spec.fields import shorthand as without_shorthand
+from service.spec.metric_info import METRICS
+from service.spec.schema import GanSpec, Kind, Spec
+from service.spec.validation import Shape
+from service.sweeps import trials
+from service.sweeps.schema import MAX_JOBS, MAX_PARALLEL, MAX_TRIALS, Range, SearchName, SweepSpec
+from service.sweeps.search import space
+
+OBJECTIVES: Final = {Kind.CLASSIFIER: "val_accuracy", Kind.GAN: "frechet_distance"}
+"""What is optimized, unless the sweep says otherwise."""
+_GAN_ONLY: Final = {"frechet_distance", "mode_coverage", "min_class_share", "class_entropy", "confidence"}
+_CLASSIFIER_ONLY: Final = {"learning_rate", "grad_norm", "dead_units", "saturation"}
+_NOT_SEARCHED: Final = {
+    "/kind": "all trials are of one kind",
+    "/preset": "all trials have one preset",
+    "/seed": "list the seeds in `seeds`",
+    "/name": "it does not change what is trained",
+    "/tags": "it does not change what is trained",
+    "/priority": "it does not change what is trained",
+}
+_CHECKED_VALUES: Final = 300
+"""Values of the space that are checked one by one."""
+_CHECKED_TRIALS: Final = 100
+"""Trials whose settings are checked together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedSweep:
+    """A sweep without faults."""
+
+    spec: SweepSpec
+    kind: Kind
+    resolved: dict[str, Any]
+    """With every default filled in."""
+    data: dict[str, Any]
+    trials: int
+    epochs: int
+    """The most epochs that all jobs together will train."""
+    epochs_without_halving: int
+    first: list[dict[str, Any]]
+    """The settings of the first trials, where they are known beforehand."""
+    notes: list[str]
+
+
+def check(document: Any, owner: str | None, specs: SpecChecks) -> CheckedSweep:
+    """Check everything that can be wrong with a sweep.
+
+    Raises:
+        SpecError: names every fault.
+    """
+    sent = validation.read_body(SweepSpec, document)
+    return _Check(sent, owner, specs).result()
+
+
+class _Check:
+    def __init__(self, sent: SweepSpec, owner: str | None, specs: SpecChecks) -> None:
+        self.sent, self.owner, self.specs = sent, owner, specs
+        self.faults: list[Fault] = []
+        self.notes: list[str] = []
+
+    def result(self) -> CheckedSweep:
+        base, data = self._base()
+        if base is None or data is None:
+            self._check_shape_of_search()
+            raise SpecError(self.faults)
+        shape = shape_of(data)
+        whole = base.model_dump(mode="json")
+        prepared = self._prepared(base, whole)
+        for pointer, span in self.sent.space.items():
+            self._check_setting(pointer, span, whole, prepared)
+        objective = self._objective(base, data)
+        count = self._check_shape_of_search()
+        rungs = self._rungs(base)
+        seeds = self.sent.seeds or [base.seed]
+        self._check_numbers(seeds, count, rungs)
+        if self.faults:
+            raise SpecError(self.faults)
+        resolved = {
+            "name": self.sent.name,
+            "base": prepared,
+            "seeds": seeds,
+            "space": {
+                pointer: span.model_dump(mode="json", by_alias=True, exclude_none=True)
+                for pointer, span in self.sent.space.items()
+            },
+            "objective": objective,
+            "search": {
+                "name": self._search_name,
+                "trials": count,
+                "seed": self.sent.search.seed if self.sent.search else 0,
+            },
+            "halving": self.sent.halving.model_dump(mode="json") if self.sent.halving else None,
+            "parallel": self.sent.parallel,
+            "max_failed": self.sent.max_failed,
+            "budget": self.sent.budget.model_dump(mode="json") if self.sent.budget else None,
+            "rungs": rungs,
+        }
+        first = self._check_trials(prepared, shape, count, seeds[0])
+        longest = max((item for item in (_epochs_of(settings) for settings in first) if item), default=base.epochs)
+        whole_epochs = count * longest * len(seeds)
+        epochs = self._halved(count, rungs) * len(seeds) if len(rungs) > 1 else whole_epochs
+        if self.sent.budget is not None:
+            epochs = min(epochs, self.sent.budget.epochs)
+        return CheckedSweep(
+            spec=self.sent,
+            kind=Kind(base.kind),
+            resolved=resolved,
+            data={"shape": asdict(shape), "upload_id": data.upload_id, "sha256": data.sha256},
+            trials=count,
+            epochs=epochs,
+            epochs_without_halving=whole_epochs,
+            first=first,
+            notes=self.notes,
+        )
+
+    def _base(self) -> tuple[Spec, DatasetInfo] | tuple[None, None]:
+        try:
+            spec, data = self.specs.check(self.sent.base, self.owner)
+            if spec.dataset.folds is not None and spec.dataset.fold is None:
+                detail = "every setting is trained once for each seed: name one `fold`, or leave `folds` out"
+                self._add("#/base/dataset/folds", detail, "unsuitable")
+            return spec, data
+        except SpecError as error:
+            self.faults += [replace(fault, pointer="#/base" + fault.pointer[1:]) for fault in error.faults]
+            return None, None
+
+    def _prepared(self, base: Spec, whole: dict[str, Any]) -> dict[str, Any]:
+        """The base as sent, but with an object or a list wherever a pointer of the space leads through one."""
+        # The preset by name: which one is the default depends on the dataset.
+        made: dict[str, Any] = without_shorthand(type(base), self.sent.base) | {"preset": base.preset}
+        for pointer in self.sent.space:
+            if not pointer.startswith("/"):
+                continue
+            above, here, there = "", made, whole
+            for step in space.steps_of(pointer)[:-1]:
+                above += f"/{step}"
+                if not isinstance(there, dict) or step not in there:
+                    break
+                if isinstance(there[step], list) and step not in here:
+                    made = space.with_settings(made, {above: there[step]})
+                    break
+                there, here = there[step], here.get(step, {}) if isinstance(here, dict) else {}
+        return made
+
+    def _check_setting(self, pointer: str, span: Range, whole: dict[str, Any], prepared: dict[str, Any]) -> None:
+        here = f"#/space/{_escaped(pointer)}"
+        try:
+            space.look_up(whole, pointer)
+        except (LookupError, ValueError):
+            known = list(space.pointers(whole))
+            near = closest(pointer, known) or _same_end(pointer, known)
+            hint = (
+                f"; did you mean {near!r}?" if near else "; a setting that is null or left out must be in `base` first"
+            )
+            self._add(here, f"names nothing in the spec{hint}", "unknown_field", near)
+            return
+        unfit = _NOT_SEARCHED.get(pointer)
+        if pointer.startswith("/dataset") and not pointer.startswith("/dataset/scale"):
+            unfit = "all trials train on one dataset, divided in one way"
+        if unfit is not None:
+            self._add(here, f"cannot be searched: {unfit}", "unsuitable")
+            return
+        if pointer == "/epochs" and self.sent.halving is not None:
+            self._add(
+                here, "cannot be searched together with halving, which decides how long a trial trains", "unsuitable"
+            )
+            return
+        for where, value in itertools.islice(space.bounds_of(span).items(), _CHECKED_VALUES):
+            for fault in self._faults_of(space.with_settings(prepared, {pointer: value})):
+                if fault.pointer.removeprefix("#").startswith(pointer):
+                    end = where if where.rpartition("/")[2].isdecimal() else where.partition("/")[0]
+                    self.faults.append(
+                        replace(fault, pointer=f"{here}/{end}", detail=f"{json.dumps(value)}: {fault.detail}")
+                    )
+                    break
+
+    def _faults_of(self, document: dict[str, Any]) -> tuple[Fault, ...]:
+        """What is wrong with the fields of a spec; whether layers fit each other is checked for whole trials."""
+        try:
+            validation.resolve(document)
+        except SpecError as error:
+            return error.faults
+        return ()
+
+    @property
+    def _search_name(self) -> SearchName:
+        return self.sent.search.name if self.sent.search is not None else SearchName.GRID
+
+    def _check_shape_of_search(self) -> int:
+        """Checks that need no base; gives the number of trials."""
+        search, spans = self.sent.search, self.sent.space
+        if self._search_name is not SearchName.GRID:
+            if not spans:
+                self._add("#/space", f"{self._search_name} needs at least one setting to search", "missing")
+            if search is None or search.trials is None:
+                self._add(
+                    "#/search/trials", f"is missing: {self._search_name} tries as many settings as it says", "missing"
+                )
+                return 1
+            return search.trials
+        size = space.grid_size(spans)
+        if size is None:
+            for pointer, span in spans.items():
+                if space.values_of(span) is None:
+                    detail = "a grid needs values: use `choice`, or `float` with a `step`; or search by random or tpe"
+                    self._add(f"#/space/{_escaped(pointer)}", detail, "unsuitable")
+            return 1
+        if size > MAX_TRIALS:
+            detail = f"the grid has {size:,} combinations; at most {MAX_TRIALS:,} are allowed: use random or tpe"
+            self._add("#/space", detail, "too_large")
+            return 1
+        if search is not None and search.trials not in (None, size):
+            self._add("#/search/trials", f"the grid has {size} combinations: leave it out, or use random", "unsuitable")
+        return size
+
+    def _objective(self, base: Spec, data: DatasetInfo) -> dict[str, Any]:
+        asked = self.sent.objective
+        kind = Kind(base.kind)
+        metric = asked.metric if asked is not None else OBJECTIVES[kind]
+        family = metric.partition("/")[0]
+        known = _reported(kind)
+        builtin = BUILT_IN.get(data.name)
+        judged = builtin is not None and builtin.judge is not None
+        if kind is Kind.GAN and not judged:
+            known = [name for name in known if name not in _GAN_ONLY]
+        where = "#/objective/metric" if asked is not None else "#/objective"
+        if family not in known:
+            near = closest(metric, known)
+            hint = f"; did you mean {near!r}?" if near else f"; it reports {', '.join(known)}"
+            why = "" if judged or family not in _GAN_ONLY else f": {data.name} has no reference classifier"
+            self._add(where, f"a {kind} on this dataset does not report {metric!r}{why}{hint}", "unknown_value", near)
+            return {}
+        info = METRICS[family]
+        goal = (asked.goal if asked is not None else None) or info.goal
+        if goal is None:
+            self._add("#/objective/goal", f"is missing: neither direction of {metric} is better by itself", "missing")
+        every = base.health.every_epochs if isinstance(base, GanSpec) and info.sparse else 1
+        if self.sent.halving is not None and self.sent.halving.min_epochs < every:
+            detail = f"{metric} is first measured after epoch {every} (`health.every_epochs` of the base)"
+            self._add("#/halving/min_epochs", detail, "out_of_range")
+        over = asked.over_seeds if asked is not None else "mean"
+        return {"metric": metric, "goal": goal, "over_seeds": over}
+
+    def _rungs(self, base: Spec) -> list[int]:
+        halving = self.sent.halving
+        if halving is None:
+            return [base.epochs]
+        if halving.min_epochs >= base.epochs:
+            detail = f"must be less than the epochs of a trial, {base.epochs}; it is {halving.min_epochs}"
+            self._add("#/halving/min_epochs", detail, "out_of_range")
+            return [base.epochs]
+        rungs = [halving.min_epochs]
+        while rungs[-1] * halving.factor < base.epochs:
+            rungs.append(rungs[-1] * halving.factor)
+        return [*rungs, base.epochs]
+
+    def _check_numbers(self, seeds: list[int], count: int, rungs: list[int]) -> None:
+        for place, seed in enumerate(seeds):
+            if seed in seeds[:place]:
+                self._add(f"#/seeds/{place}", f"seed {seed} is listed twice", "unsuitable")
+        if count * len(seeds) > MAX_JOBS:
+            detail = f"{count:,} trials with {len(seeds)} seeds are more than {MAX_JOBS:,} jobs"
+            self._add("#/seeds", detail, "too_large")
+        if min(self.sent.parallel, count) * len(seeds) > MAX_PARALLEL:
+            detail = (
+                f"{self.sent.parallel} trials with {len(seeds)} seeds are more than {MAX_PARALLEL:,} jobs at a time"
+            )
+            self._add("#/parallel", detail, "too_large")
+        cost = rungs[0] * len(seeds)
+        if self.sent.budget is not None and self.sent.budget.epochs < cost:
+            detail = f"does not buy one trial: that takes {cost} epochs with {len(seeds)} seeds"
+            self._add("#/budget/epochs", detail, "out_of_range")
+        if self.sent.halving is not None and count < 2:
+            self._add("#/halving", "one trial cannot be halved: add settings to `space`", "unsuitable")
+
+    def _check_trials(self, base: Mapping[str, Any], shape: Shape, count: int, seed: int) -> list[dict[str, Any]]:
+        """Check the settings of trials as a whole, as far as they are known."""
+        known, invalid = [], []
+        for settings in self._known(count):
+            known.append(settings)
+            try:
+                trials.resolve(trials.document(base, settings, seed=seed, name=None), shape)
+            except SpecError as error:
+                invalid.append((settings, str(error)))
+        if invalid and len(invalid) == len(known):
+            settings, why = invalid[0]
+            detail = f"no trial has valid settings; the first, {json.dumps(settings)}: {why}"
+            raise SpecError([Fault(pointer="#/space", detail=detail[:1000], code="unsuitable")])
+        if invalid:
+            settings, why = invalid[0]
+            among = f"the first {len(known)}" if len(known) < count else str(count)
+            self.notes.append(
+                f"{len(invalid)} of {among} trials have invalid settings and will fail; the first is "
+                f"{json.dumps(settings)}: {why}"[:1000]
+            )
+        return known
+
+    def _known(self, count: int) -> Iterator[dict[str, Any]]:
+        seed = self.sent.search.seed if self.sent.search else 0
+        for trial in range(min(count, _CHECKED_TRIALS)):
+            if self._search_name is SearchName.GRID:
+                yield space.grid_settings(self.sent.space, trial)
+            elif self._search_name is SearchName.RANDOM or trial < 10:
+                yield space.random_settings(self.sent.space, seed, trial)
+
+    def _halved(self, count: int, rungs: list[int]) -> int:
+        """Epochs of one seed under synchronous halving; asynchronous halving may promote a few more."""
+        factor = self.sent.halving.factor if self.sent.halving else 1
+        total, left = count * rungs[0], count
+        for before, after in itertools.pairwise(rungs):
+            left = max(1, left // factor)
+            total += left * (after - before)
+        return total
+
+    def _add(self, pointer: str, detail: str, code: str, suggestion: str | None = None) -> None:
+        self.faults.append(Fault(pointer=pointer, detail=detail, code=code, suggestion=suggestion))
+
+
+def _reported(kind: Kind) -> list[str]:
+    """The metrics that jobs of a kind report after epochs. Scores of the test part are no objective: they come once, at
+    the end, and choosing by them would spoil them."""
+    gan = _GAN_ONLY | {"sample_diversity"} | {name for name in METRICS if name.startswith(("d_", "g_"))}
+    classifier = _CLASSIFIER_ONLY | {name for name in METRICS if name.startswith(("train_", "val_"))}
+    others = gan if kind is Kind.CLASSIFIER else classifier
+    return [name for name in METRICS if name not in others and not name.startswith("test_")]
+
+
+def _epochs_of(settings: Mapping[str, Any]) -> int | None:
+    value = settings.get("/epochs")
+    return value if isinstance(value, int) else None
+
+
+def _escaped(pointer: str) -> str:
+    return pointer.replace("~", "~0").replace("/", "~1")
+
+
+def _same_end(pointer: str, known: list[str]) -> str | None:
+    """The pointer to a field of the same name elsewhere in the spec."""
+    end = pointer.rpartition("/")[2]
+    return next((name for name in known if end and name.rpartition("/")[2] == end), None)

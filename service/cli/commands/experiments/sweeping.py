@@ -1,0 +1,198 @@
+"""The commands of sweeps: start one and follow it, list them, show and control one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import IO, Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from service.cli.errors import Failure
+from service.cli.progress import sparkline
+from service.cli.target import Target, service_options
+from service.cli.text import STYLES, print_rows, to_json, value_text, visible
+from service.client import Client
+from service.client.experiments import Sweep
+from service.spec.metric_info import describe, number
+from service.states import SweepStatus
+
+_SHOWN_TRIALS: Final = 20
+_VERBS: Final = ("pause", "resume", "cancel", "delete")
+
+
+@click.command()
+@click.argument("spec", type=click.File("rb"))
+@click.option("--watch", is_flag=True, help="Follow the sweep until it ends: a line for each result.")
+@click.option("--dry-run", is_flag=True, help="Check the sweep; start nothing.")
+@click.option("--idempotency-key", metavar="KEY", help="A repeated request with the same key starts no second sweep.")
+@service_options
+@click.pass_obj
+def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempotency_key: str | None) -> None:
+    """Start a sweep from SPEC, a JSON file (-: standard input), and print its id.
+
+    The exit code with --watch is 0 if the sweep succeeded.
+    """
+    document = spec.read()
+    with target.client() as client:
+        if dry_run:
+            _show_plan(target, client.sweep_dry_run(document))
+            return
+        made = client.sweep(document, idempotency_key=idempotency_key)
+        if watch:
+            _watch(target, made)
+        else:
+            click.echo(to_json(made.document) if target.as_json else made.id)
+
+
+@click.command()
+@click.argument("sweep_id", metavar="[SWEEP]", required=False)
+@click.option("--sort", default="best", show_default=True, help="Order of the trials: best, trial, value, /batch_size.")
+@click.option("--all", "everything", is_flag=True, help=f"Show all trials, not only {_SHOWN_TRIALS}.")
+@click.option("--watch", is_flag=True, help="Follow the sweep until it ends.")
+@click.option("--do", "verb", type=click.Choice(_VERBS), help="Pause, resume, cancel or delete the sweep.")
+@service_options
+@click.pass_obj
+def sweeps(target: Target, sweep_id: str | None, sort: str, everything: bool, watch: bool, verb: str | None) -> None:
+    """List sweeps, newest first, or show one with its trials. SWEEP is an id, or the end of one."""
+    with target.client() as client:
+        if sweep_id is None:
+            if watch or verb:
+                raise click.UsageError("name a sweep")
+            _list(target, client)
+            return
+        found = client.find_sweep(sweep_id)
+        if verb == "delete":
+            found.delete()
+            click.echo(f"deleted {found.id}", err=True)
+            return
+        if verb is not None:
+            getattr(found, verb)()
+        if watch:
+            _watch(target, found)
+        else:
+            _show(target, found, sort=sort, limit=None if everything else _SHOWN_TRIALS)
+
+
+COMMANDS: Final = (sweep, sweeps)
+
+
+def _list(target: Target, client: Client) -> None:
+    found = list(client.sweeps(limit=100))
+    if target.as_json:
+        click.echo(to_json([item.document for item in found]))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("ID", "NAME", "STATUS", "TRIALS", "BEST"):
+        table.add_column(title, no_wrap=title == "ID")
+    for item in found:
+        trials, metric = item["trials"], item["objective"]["metric"]
+        done = trials["total"] if item.status == SweepStatus.SUCCEEDED else trials["succeeded"] + trials["stopped"]
+        best = "-" if item["best_trial"] is None else f"{number(metric, item['best_value'])} {describe(metric).label}"
+        status = Text(item.status, STYLES.get(item.status, ""))
+        table.add_row(item.id, Text(visible(item["name"] or "-")), status, f"{done}/{trials['total']}", best)
+    Console(highlight=False).print(table)
+
+
+def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None:
+    trials = found.trials(sort=sort)
+    if target.as_json:
+        click.echo(to_json(found.document | {"trial_rows": trials}))
+        return
+    metric, settings = found["objective"]["metric"], list(found["resolved"]["space"])
+    counts = {name: count for name, count in found["trials"].items() if count and name != "total"}
+    rows = [
+        ("Sweep", found.id),
+        ("Name", found["name"] or "-"),
+        ("Status", found.status),
+        ("Trials", f"{found['trials']['total']}: {', '.join(f'{count} {name}' for name, count in counts.items())}"),
+        ("Objective", f"{found['objective']['goal']} {metric}, {found['objective']['over_seeds']} of the seeds "
+         + ", ".join(map(str, found["seeds"]))),
+        ("Epochs", _epochs(found["epochs_started"], found["budget_epochs"])),
+        ("Digest", found["sweep_digest"] or "-"),
+        ("Page", found.page),
+    ]  # fmt: skip
+    if found["error"]:
+        rows.append(("Error", f"{found['error']['code']}: {found['error']['message']}"))
+    print_rows([(title, Text(visible(text))) for title, text in rows])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("TRIAL", "STATUS", "EPOCH", describe(metric).label, *settings):
+        table.add_column(title, overflow="fold")
+    for row in trials[:limit]:
+        chosen = row["trial"] == found["best_trial"]
+        cells = [str(row["trial"]), row["status"], str(row["epoch"]), number(metric, row[metric])]
+        table.add_row(*cells, *(value_text(row.get(name)) for name in settings), style="bold green" if chosen else None)
+    console = Console(highlight=False)
+    console.print()
+    console.print(table)
+    if limit is not None and len(trials) > limit:
+        click.echo(f"and {len(trials) - limit} more; show them with --all", err=True)
+
+
+def _watch(target: Target, followed: Sweep) -> None:
+    console = Console(highlight=False)
+    if not target.as_json:
+        click.echo(f"{followed.id}  {followed.page}")
+    metric, budget = followed["objective"]["metric"], followed["budget_epochs"]
+    maximize = followed["objective"]["goal"] == "maximize"
+    bests: list[float] = []
+    status, error = followed.status, followed["error"]
+    for event in followed.events():
+        if target.as_json:
+            click.echo(json.dumps({"seq": event.seq, "type": event.type, "data": event.data}))
+        data: Mapping[str, Any] = event.data.get("data", {})
+        if event.type == "result" and data["value"] is not None:
+            best = max if maximize else min
+            bests.append(best([*bests[-1:], data["value"]]))
+        if not target.as_json and (line := _line(event.type, data, metric, bests)):
+            console.print(Text(line, "dim" if event.type in ("propose", "stop") else ""), soft_wrap=True)
+        if event.type == "end":
+            status, error = data["status"], data["error"]
+    if not target.as_json:
+        used = followed.refresh()["epochs_started"]
+        click.echo(f"{status}: {_epochs(used, budget)} epochs, digest {followed['sweep_digest'] or '-'}")
+    if status != SweepStatus.SUCCEEDED:
+        why = f": {error['message']}" if error else ""
+        raise Failure(f"sweep {followed.id} {status}{why}", error)
+
+
+def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -> str | None:
+    match kind:
+        case "propose":
+            settings = "  ".join(f"{name} {value_text(value)}" for name, value in data["settings"].items())
+            return f"trial {data['trial']:>3}  starts  {settings}".rstrip()
+        case "result":
+            value = "failed" if data.get("error") else number(metric, data["value"])
+            best = f"  best {number(metric, bests[-1])}  {sparkline(bests, 20)}" if bests else ""
+            return f"trial {data['trial']:>3}  {describe(metric).label} {value}{best}"
+        case "promote" | "stop":
+            names = ", ".join(str(trial) for trial, _ in data["trials"])
+            return f"epoch {data['epoch']:>3}  {'go on' if kind == 'promote' else 'stop'}: {names}"
+        case "exhausted":
+            return f"nothing more is started: {data['by']}"
+        case "winner":
+            settings = "  ".join(f"{name} {value_text(value)}" for name, value in data["settings"].items())
+            return f"winner: trial {data['trial']} with {number(metric, data['value'])}  {settings}".rstrip()
+    return None
+
+
+def _epochs(used: int, budget: int | None) -> str:
+    return f"{used:,} of {budget:,}" if budget else f"{used:,}"
+
+
+def _show_plan(target: Target, plan: Mapping[str, Any]) -> None:
+    if target.as_json:
+        click.echo(to_json(plan))
+        return
+    resolved = plan["resolved"]
+    rows = [
+        ("Trials", f"{plan['trials']:,} ({resolved['search']['name']}), {plan['jobs']:,} jobs"),
+        ("Epochs", f"at most {plan['epochs']:,}; without halving and budget {plan['epochs_without_halving']:,}"),
+        ("Rungs", ", ".join(map(str, resolved["rungs"]))),
+        ("Objective", f"{resolved['objective']['goal']} {resolved['objective']['metric']}"),
+        *(("Note", note) for note in plan["notes"]),
+    ]
+    print_rows([(title, Text(visible(text))) for title, text in rows])

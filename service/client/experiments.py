@@ -1,0 +1,218 @@
+"""Many jobs at once: sweeps, and comparisons of settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, Self
+from uuid import uuid4
+
+from service.client import streams
+from service.client.answers import Event
+from service.client.connection import Connection, json_body
+from service.client.job import Job
+from service.states import SWEEP_ENDED
+
+_PAGE: Final = 500
+_SWEEPS_PER_PAGE: Final = 100
+_POLL_INTERVAL_S: Final = 1.0
+
+
+class Sweep(Mapping[str, Any]):
+    """A sweep as of the last request; ``refresh`` and ``wait`` update it. It is a mapping over the API's document."""
+
+    def __init__(self, connection: Connection, document: Mapping[str, Any]) -> None:
+        self._connection = connection
+        self._document = dict(document)
+
+    def __getitem__(self, field: str) -> Any:
+        return self._document[field]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._document)
+
+    def __len__(self) -> int:
+        return len(self._document)
+
+    def __repr__(self) -> str:
+        return f"<Sweep {self.id} {self._document.get('status', 'not read yet')}>"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The document of the API, for example to print it as JSON."""
+        return dict(self._document)
+
+    @property
+    def id(self) -> str:
+        """``swp_`` and 26 letters and digits."""
+        return str(self._document["id"])
+
+    @property
+    def status(self) -> str:
+        """``running``, ``paused``, ``succeeded``, ``failed`` or ``cancelled``."""
+        return str(self._document["status"])
+
+    @property
+    def page(self) -> str:
+        """The address of its page."""
+        return f"{self._connection.server}{self._document['urls']['page']}"
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best trial so far, as in ``trials``."""
+        if self._document["best_trial"] is None:
+            return None
+        return next(item for item in self.trials() if item["trial"] == self._document["best_trial"])
+
+    def refresh(self) -> Self:
+        """Read the sweep again."""
+        self._document = self._connection.json("GET", f"/sweeps/{self.id}")
+        return self
+
+    def trials(self, *, sort: str = "trial") -> list[dict[str, Any]]:
+        """All trials as flat dictionaries, for example for a DataFrame.
+
+        Each has ``trial``, ``status``, ``epoch``, the objective's metric, one field for each setting (its JSON
+        pointer), and the metric and the job of each seed.
+        """
+        metric, made = self._document["objective"]["metric"], []
+        for item in self._pages("trials", sort):
+            row = {name: item[name] for name in ("trial", "status", "epoch")} | {metric: item["value"]}
+            row |= item["settings"]
+            for job in item["jobs"]:
+                row[f"{metric} (seed {job['seed']})"] = job["value"]
+                row[f"job (seed {job['seed']})"] = job["job"]
+            made.append(row)
+        return made
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """All decisions so far, in order."""
+        made: list[dict[str, Any]] = []
+        after = 0
+        while True:
+            params = {"after": str(after), "limit": str(_PAGE)}
+            page = self._connection.json("GET", f"/sweeps/{self.id}/decisions", params=params)
+            made += page["data"]
+            after = page["next_after"]
+            if not page["has_more"]:
+                return made
+
+    def importance(self) -> Sequence[dict[str, Any]]:
+        """How much each setting matters, the most important first."""
+        found: Sequence[dict[str, Any]] = self._connection.json("GET", f"/sweeps/{self.id}/importance")["data"]
+        return found
+
+    def events(self, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
+        """Follow the sweep: a ``snapshot``, then every event of its log until it has ended."""
+        return streams.events(self._connection, f"/sweeps/{self.id}/stream", after=after, patience_s=patience_s)
+
+    def wait(self, *, timeout_s: float | None = None) -> Self:
+        """Wait until the sweep has ended.
+
+        Raises:
+            TimeoutError: it has not within ``timeout_s``.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self.refresh().status not in SWEEP_ENDED:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"sweep {self.id} is {self.status} after {timeout_s} seconds")
+            time.sleep(_POLL_INTERVAL_S)
+        return self
+
+    def pause(self) -> Self:
+        """Pause the sweep and its jobs."""
+        return self._do("pause")
+
+    def resume(self) -> Self:
+        """Resume the paused sweep."""
+        return self._do("resume")
+
+    def cancel(self) -> Self:
+        """Cancel the sweep and its unfinished jobs."""
+        return self._do("cancel")
+
+    def delete(self) -> None:
+        """Delete the ended sweep with all its jobs and files."""
+        with self._connection.response("DELETE", f"/sweeps/{self.id}"):
+            pass
+
+    def _do(self, verb: str) -> Self:
+        self._document = self._connection.json("POST", f"/sweeps/{self.id}/{verb}")
+        return self
+
+    def _pages(self, what: str, sort: str) -> Iterator[dict[str, Any]]:
+        after = 0
+        while True:
+            params = {"sort": sort, "limit": str(_PAGE), "after": str(after)}
+            page = self._connection.json("GET", f"/sweeps/{self.id}/{what}", params=params)
+            yield from page["data"]
+            after += len(page["data"])
+            if not page["has_more"]:
+                return
+
+
+class Experiments:
+    """The part of ``Client`` that is about sweeps and comparisons."""
+
+    _connection: Connection
+
+    def sweep(self, spec: Mapping[str, Any] | bytes, *, idempotency_key: str | None = None) -> Sweep:
+        """Start a sweep: many jobs as one experiment.
+
+        Args:
+            spec: a document, or JSON text that is sent as it is.
+            idempotency_key: as for ``submit``.
+        """
+        options = json_body(spec, **{"Idempotency-Key": idempotency_key or uuid4().hex})
+        return Sweep(self._connection, self._connection.json("POST", "/sweeps", repeatable=True, **options))
+
+    def sweep_dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
+        """What a sweep would do; nothing is stored."""
+        params = {"dry_run": "true"}
+        return self._connection.json("POST", "/sweeps", params=params, repeatable=True, **json_body(spec))
+
+    def sweeps(self, *, limit: int | None = None, status: str | None = None) -> Iterator[Sweep]:
+        """Iterate over sweeps, newest first."""
+        params = {"limit": str(_SWEEPS_PER_PAGE)} | ({"status": status} if status else {})
+        left = limit
+        while True:
+            page = self._connection.json("GET", "/sweeps", params=params)
+            for document in page["data"][:left]:
+                yield Sweep(self._connection, document)
+            left = None if left is None else left - len(page["data"])
+            if not page["has_more"] or (left is not None and left <= 0):
+                return
+            params["cursor"] = page["next_cursor"]
+
+    def find_sweep(self, sweep_id: str) -> Sweep:
+        """The sweep with this id, or the newest whose id ends so, or that has this name."""
+        if not sweep_id.startswith("swp_"):
+            for found in self.sweeps():
+                if found["name"] == sweep_id or found.id.lower().endswith(sweep_id.lower()):
+                    return found.refresh()
+        return Sweep(self._connection, {"id": sweep_id}).refresh()
+
+    def compare(
+        self,
+        a: Job | str | Sequence[Job | str],
+        b: Job | str | Sequence[Job | str],
+        *,
+        metric: str | None = None,
+        of: Literal["last", "best"] = "last",
+    ) -> dict[str, Any]:
+        """Compare two settings, each a job or jobs that differ in their seeds.
+
+        Args:
+            metric: default: ``val_accuracy`` of classifiers, ``frechet_distance`` of GANs.
+            of: the value of the last epoch, or the best of all epochs.
+
+        Returns:
+            ``difference`` (``b`` minus ``a``), ``interval``, ``p``, ``n``, and a ``sentence``.
+        """
+        params = {"a": _ids(a), "b": _ids(b), "of": of} | ({"metric": metric} if metric else {})
+        return self._connection.json("GET", "/comparisons", params=params)
+
+
+def _ids(jobs: Job | str | Sequence[Job | str]) -> str:
+    several = [jobs] if isinstance(jobs, Job | str) else jobs
+    return ",".join(job.id if isinstance(job, Job) else job for job in several)

@@ -1,0 +1,83 @@
+"""The tables of sweeps. A trial's jobs are rows of ``jobs``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.storage.tables import Base
+
+
+class Sweep(Base):
+    """Many jobs as one experiment."""
+
+    __tablename__ = "sweeps"
+    __table_args__ = (
+        Index("ix_sweeps_created", "created_ms", "id"),
+        Index("ix_sweeps_status", "status", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str | None] = mapped_column(String(64))
+    name: Mapped[str | None] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(20))
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """As sent."""
+    resolved: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """With every default filled in, those of ``base`` excepted."""
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """The dataset that all trials train on: its shape, and which version it is."""
+    status: Mapped[str] = mapped_column(String(20))
+    state: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """Where the decisions stand."""
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    trials: Mapped[int] = mapped_column(Integer)
+    """As many as there will be, unless the budget ends first."""
+    finished_trials: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    failed_trials: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    epochs_started: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    """Epochs of all jobs that were started."""
+    best_trial: Mapped[int | None] = mapped_column(Integer)
+    """So far; of a sweep that has succeeded, the winner."""
+    best_value: Mapped[float | None] = mapped_column(Float)
+    sweep_digest: Mapped[str | None] = mapped_column(String(80))
+    last_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    finished_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class SweepTrial(Base):
+    """One setting of a sweep, and what came of it as far as decisions have taken notice."""
+
+    __tablename__ = "sweep_trials"
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    trial: Mapped[int] = mapped_column(Integer, primary_key=True)
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """By JSON pointer."""
+    status: Mapped[str] = mapped_column(String(20))
+    rung: Mapped[int] = mapped_column(Integer)
+    """The rung that it trains for, or has reached."""
+    epoch: Mapped[int] = mapped_column(Integer)
+    """The epoch of ``value``."""
+    value: Mapped[float | None] = mapped_column(Float)
+    """Of the objective, over all seeds."""
+    values: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """The same by seed."""
+    jobs: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """Ids by seed."""
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class SweepEvent(Base):
+    """A sweep's log, numbered without holes: what was decided, and on which numbers."""
+
+    __tablename__ = "sweep_events"
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    type: Mapped[str] = mapped_column(String(20))
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_ms: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,1 @@
+"""Many jobs as one experiment: sweeps over settings, seeds, and comparisons of what came out."""

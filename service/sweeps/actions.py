@@ -1,0 +1,179 @@
+"""User operations on sweeps. Each is one transaction, which locks the sweep's row before those of its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import and_, delete, or_, select
+from sqlalchemy.orm import Session
+
+from service.access import audit
+from service.access.audit import Actor, AuditAction
+from service.errors import IdempotencyConflict, IllegalSweepAction, SweepNotFound
+from service.jobs import actions as job_actions
+from service.jobs import submissions
+from service.jobs.submissions import IdempotencyKey
+from service.states import SWEEP_ACTIONS, TERMINAL, Request, Status, SweepAction, SweepStatus
+from service.storage.database import Database, now_ms
+from service.storage.ids import new_id
+from service.storage.sweep_tables import Sweep, SweepEvent, SweepTrial
+from service.storage.tables import Artifact, Epoch, Event, ExpectedEpoch, Idempotency, Job, JobTag
+from service.sweeps import decisions, events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSweep:
+    """A validated sweep to be stored."""
+
+    name: str | None
+    kind: str
+    spec: Mapping[str, Any]
+    resolved: Mapping[str, Any]
+    data: Mapping[str, Any]
+    trials: int
+    owner: str | None
+
+
+def submit(
+    database: Database,
+    new: NewSweep,
+    *,
+    idempotency: IdempotencyKey | None,
+    represent: Callable[[Sweep], dict[str, Any]],
+    by: Actor | None = None,
+) -> tuple[dict[str, Any], bool, list[str]]:
+    """Store a sweep with its first trials, once; gives the response, whether it was stored by an earlier request, and
+    the ids of queued jobs.
+
+    Raises:
+        IdempotencyConflict: the key was used with another body.
+        SpecError: the dataset was deleted meanwhile.
+    """
+    with database.write() as session:
+        sweep = Sweep(
+            id=new_id("swp"),
+            owner=new.owner,
+            name=new.name,
+            kind=new.kind,
+            spec=dict(new.spec),
+            resolved=dict(new.resolved),
+            data=dict(new.data),
+            status=SweepStatus.RUNNING,
+            state={},
+            trials=new.trials,
+            finished_trials=0,
+            failed_trials=0,
+            epochs_started=0,
+            last_seq=0,
+            created_ms=session.scalar(select(now_ms())) or 0,
+        )
+        if idempotency is not None:
+            earlier = submissions.take_key(database, session, idempotency, sweep, {})
+            if earlier is not None:
+                if earlier.fingerprint != idempotency.fingerprint:
+                    raise IdempotencyConflict(idempotency.key)
+                return earlier.answer, True, []
+        session.add(sweep)
+        session.flush()
+        audit.record(session, by, AuditAction.SUBMIT, sweep.id)
+        events.record_status(session, sweep, reason="submitted")
+        queued = decisions.advance(session, sweep)
+        answer = represent(sweep)
+        if idempotency is not None:
+            session.get_one(Idempotency, (new.owner or "", idempotency.key)).answer = answer
+        return answer, False, queued
+
+
+def pause(database: Database, sweep_id: str, *, owner: str | None, by: Actor | None) -> Sweep:
+    """Pause a sweep: nothing is decided, and its jobs pause."""
+    with database.write() as session:
+        sweep = _lock(session, sweep_id, SweepAction.PAUSE, owner)
+        audit.record(session, by, AuditAction.PAUSE, sweep_id)
+        sweep.status = SweepStatus.PAUSED
+        left = select(Job).where(Job.sweep_id == sweep_id, Job.status.in_((Status.QUEUED, Status.RUNNING)))
+        for job in session.scalars(left.order_by(Job.id).with_for_update()):
+            job_actions.halt(session, job, Request.PAUSE, reason="the sweep was paused")
+        events.record_status(session, sweep, reason="paused")
+        return sweep
+
+
+def resume(database: Database, sweep_id: str, *, owner: str | None, by: Actor | None) -> tuple[Sweep, list[str]]:
+    """Resume a paused sweep; gives the ids of queued jobs, too."""
+    with database.write() as session:
+        sweep = _lock(session, sweep_id, SweepAction.RESUME, owner)
+        audit.record(session, by, AuditAction.RESUME, sweep_id)
+        sweep.status = SweepStatus.RUNNING
+        events.record_status(session, sweep, reason="resumed")
+        queued = _let_go_on(session, Job.sweep_id == sweep_id)
+        return sweep, queued + decisions.advance(session, sweep)
+
+
+def let_stragglers_go_on(database: Database) -> list[str]:
+    """Queue jobs that paused for a sweep that was resumed before they had stopped; gives their ids."""
+    running = select(Sweep.id).where(Sweep.status == SweepStatus.RUNNING)
+    with database.read() as session:
+        if session.scalar(_paused(Job.sweep_id.in_(running)).limit(1)) is None:
+            return []
+    with database.write() as session:
+        return _let_go_on(session, Job.sweep_id.in_(running))
+
+
+def _let_go_on(session: Session, which: Any) -> list[str]:
+    jobs = session.scalars(_paused(which).order_by(Job.id).with_for_update()).all()
+    for job in jobs:
+        job_actions.let_go_on(session, job, hold_epoch=job.hold_epoch, reason="the sweep goes on")
+    return [job.id for job in jobs]
+
+
+def _paused(which: Any) -> Any:
+    """Jobs that are paused, and not held at a rung."""
+    below = or_(Job.hold_epoch.is_(None), Job.epoch < Job.hold_epoch)
+    return select(Job).where(and_(which, Job.status == Status.PAUSED, below))
+
+
+def cancel(database: Database, sweep_id: str, *, owner: str | None, by: Actor | None) -> Sweep:
+    """Cancel a sweep with all of its unfinished jobs."""
+    with database.write() as session:
+        sweep = _lock(session, sweep_id, SweepAction.CANCEL, owner)
+        audit.record(session, by, AuditAction.CANCEL, sweep_id)
+        decisions.finish(session, sweep, SweepStatus.CANCELLED, reason="cancelled")
+        return sweep
+
+
+def remove(database: Database, sweep_id: str, *, owner: str | None, by: Actor | None) -> list[str]:
+    """Delete an ended sweep and the rows of its jobs; gives their ids. The caller removes their files."""
+    with database.write() as session:
+        sweep = _lock(session, sweep_id, SweepAction.DELETE, owner)
+        jobs = session.scalars(select(Job).where(Job.sweep_id == sweep_id).order_by(Job.id).with_for_update()).all()
+        if any(job.status not in TERMINAL for job in jobs):
+            raise IllegalSweepAction(sweep_id, SweepAction.DELETE, sweep.status, ())
+        audit.record(session, by, AuditAction.DELETE, sweep_id)
+        ids = [job.id for job in jobs]
+        ours = select(Job.id).where(Job.sweep_id == sweep_id)
+        for table in (Event, Epoch, ExpectedEpoch, Artifact, JobTag):
+            session.execute(delete(table).where(table.job_id.in_(ours)).execution_options(synchronize_session=False))
+        session.execute(delete(Job).where(Job.sweep_id == sweep_id).execution_options(synchronize_session=False))
+        for part in (SweepEvent, SweepTrial):
+            session.execute(delete(part).where(part.sweep_id == sweep_id))
+        session.execute(delete(Idempotency).where(Idempotency.job_id == sweep_id))
+        session.delete(sweep)
+        return ids
+
+
+def allowed(sweep: Sweep) -> tuple[SweepAction, ...]:
+    """What may be asked of a sweep now."""
+    return SWEEP_ACTIONS[SweepStatus(sweep.status)]
+
+
+def _lock(session: Session, sweep_id: str, action: SweepAction, owner: str | None) -> Sweep:
+    query = select(Sweep).where(Sweep.id == sweep_id)
+    if owner is not None:
+        query = query.where(Sweep.owner == owner)
+    sweep = session.scalar(query.with_for_update())
+    if sweep is None:
+        raise SweepNotFound(sweep_id)
+    if action not in allowed(sweep):
+        raise IllegalSweepAction(sweep_id, action, sweep.status, allowed(sweep))
+    return sweep

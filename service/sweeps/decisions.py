@@ -1,0 +1,299 @@
+"""Decisions of a sweep, each made once: in the transaction of the result that it depends on, where a worker
+commits it, or in one of the scheduler's.
+
+Whoever holds the lock of the sweep's row decides. A worker that finds it taken leaves the decision to the
+scheduler, which looks every second: a worker holds the lock of its job already, and would wait for others
+that wait for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from service.errors import SpecError
+from service.jobs import actions
+from service.runtime.failpoints import reach
+from service.spec.metric_info import Goal
+from service.spec.validation import canonical
+from service.states import TERMINAL, Request, SweepStatus, TrialStatus
+from service.storage.database import Database, now_ms
+from service.storage.sweep_tables import Sweep, SweepEvent, SweepTrial
+from service.storage.tables import Job
+from service.sweeps import events, trials
+from service.sweeps.course import Course, Outcome, Plan, Proposed, State
+from service.sweeps.events import DECISIONS, SweepEventType
+from service.sweeps.schema import Mode, SearchName
+from service.sweeps.search import proposals
+from service.sweeps.search.proposals import Suggestions
+
+log = structlog.get_logger()
+
+
+def plan_of(resolved: Mapping[str, Any], count: int) -> Plan:
+    """What of a resolved sweep decides its course; ``count``: of its trials."""
+    halving = resolved["halving"]
+    budget = resolved["budget"]
+    return Plan(
+        trials=count,
+        seeds=len(resolved["seeds"]),
+        rungs=resolved["rungs"],
+        factor=halving["factor"] if halving else 1,
+        asynchronous=bool(halving) and halving["mode"] == Mode.ASYNCHRONOUS,
+        parallel=resolved["parallel"],
+        maximize=resolved["objective"]["goal"] == Goal.MAXIMIZE,
+        max_failed=resolved["max_failed"],
+        budget=budget["epochs"] if budget else None,
+    )
+
+
+def after_result(session: Session, job: Job) -> None:
+    """Decide what a job's pause or end allows, in its transaction. A failure is left to the scheduler."""
+    if job.sweep_id is None:
+        return
+    session.flush()
+    try:
+        with session.begin_nested():
+            query = select(Sweep).where(Sweep.id == job.sweep_id, Sweep.status == SweepStatus.RUNNING)
+            sweep = session.scalar(query.with_for_update(skip_locked=True))
+            if sweep is not None:
+                advance(session, sweep)
+                reach("deciding", sweep.last_seq)
+    except DBAPIError:
+        raise  # the transaction as a whole is in question
+    except Exception as error:  # noqa: BLE001 - an epoch must not be lost for the sake of its sweep
+        log.warning("the sweep is left to the scheduler", sweep=job.sweep_id, error=str(error))
+
+
+def advance_all(database: Database) -> list[str]:
+    """Decide all that can be decided now, for the scheduler; gives the ids of the jobs that wait to be trained."""
+    queued: list[str] = []
+    with database.read() as session:
+        running = session.scalars(select(Sweep.id).where(Sweep.status == SweepStatus.RUNNING).order_by(Sweep.id)).all()
+    for sweep_id in running:
+        try:
+            queued += _advance_one(database, sweep_id)
+        except DBAPIError:
+            raise
+        except Exception as error:
+            log.exception("a sweep failed", sweep=sweep_id)
+            fail(database, sweep_id, {"code": "internal", "message": f"{type(error).__name__}: {error}"})
+    return queued
+
+
+def _advance_one(database: Database, sweep_id: str) -> list[str]:
+    with database.read() as session:
+        sweep = session.get(Sweep, sweep_id)
+        if sweep is None or not _is_due(session, sweep):
+            return []
+        seq, suggestions = sweep.last_seq, proposals.suggest(session, sweep)  # slow, so before the transaction
+    with database.write() as session:
+        query = select(Sweep).where(Sweep.id == sweep_id, Sweep.status == SweepStatus.RUNNING)
+        locked = session.scalar(query.with_for_update())
+        if locked is None:
+            return []
+        queued = advance(session, locked, suggestions if locked.last_seq == seq else None)
+        reach("deciding", locked.last_seq)
+    reach("decided", sweep_id)
+    return queued
+
+
+def _is_due(session: Session, sweep: Sweep) -> bool:
+    """Whether something can be decided: the next result is there, or a trial waits for its settings."""
+    state = State.of(sweep.state, plan_of(sweep.resolved, sweep.trials))
+    if not state.running or (len(state.running) < sweep.resolved["parallel"] and state.proposed < sweep.trials):
+        return True
+    row = session.get(SweepTrial, (sweep.id, min(state.running)[1]))
+    return row is not None and all(trials.is_settled(job) for job in trials.jobs_of(session, row).values())
+
+
+def advance(session: Session, sweep: Sweep, suggestions: Suggestions | None = None) -> list[str]:
+    """Take every decision that can be taken now; the sweep's row is locked. Gives the ids of queued jobs."""
+    plan = plan_of(sweep.resolved, sweep.trials)
+    state = State.of(sweep.state, plan)
+    world = _Rows(session, sweep, plan, suggestions or {})
+    Course(plan, state, world).advance()
+    sweep.state = state.document()
+    sweep.epochs_started = state.spent
+    sweep.failed_trials = state.failed
+    session.flush()
+    return world.queued
+
+
+def fail(database: Database, sweep_id: str, error: Mapping[str, Any]) -> None:
+    """End a sweep that cannot go on."""
+    with database.write() as session:
+        sweep = session.scalar(select(Sweep).where(Sweep.id == sweep_id).with_for_update())
+        if sweep is not None and sweep.status == SweepStatus.RUNNING:
+            sweep.error = dict(error)
+            finish(session, sweep, SweepStatus.FAILED, reason=str(error["code"]))
+
+
+def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) -> None:
+    """End a sweep, and all of its jobs."""
+    sweep.status = status
+    sweep.finished_ms = session.scalar(select(now_ms()))
+    left = select(Job).where(Job.sweep_id == sweep.id, Job.status.not_in(TERMINAL)).order_by(Job.id)
+    for job in session.scalars(left.with_for_update()):
+        actions.halt(session, job, Request.CANCEL, reason=f"the sweep has ended: {reason}")
+    unfinished = (TrialStatus.RUNNING, TrialStatus.WAITING)
+    rows = select(SweepTrial).where(SweepTrial.sweep_id == sweep.id, SweepTrial.status.in_(unfinished))
+    for row in session.scalars(rows):
+        row.status = TrialStatus.STOPPED
+    events.record_status(session, sweep, reason=reason)
+    end = {"status": sweep.status, "error": sweep.error, "best_trial": sweep.best_trial, "best_value": sweep.best_value}
+    events.append(session, sweep, SweepEventType.END, end | {"sweep_digest": sweep.sweep_digest})
+
+
+class _Rows:
+    """The world of a course: rows of the database."""
+
+    def __init__(self, session: Session, sweep: Sweep, plan: Plan, suggestions: Suggestions) -> None:
+        self._session, self._sweep, self._plan, self._suggestions = session, sweep, plan, suggestions
+        self.queued: list[str] = []
+
+    def propose(self, trial: int) -> Proposed | None:
+        settings = proposals.settings(self._sweep, trial)
+        if settings is None:
+            settings = self._suggestions.get(trial)
+        if settings is None:
+            return None
+        row = SweepTrial(
+            sweep_id=self._sweep.id, trial=trial, settings=settings, rung=0, epoch=0, values={}, jobs={},
+            status=TrialStatus.RUNNING,
+        )  # fmt: skip
+        epochs: int | None = None
+        told: dict[str, Any] = {"trial": trial, "settings": settings}
+        try:
+            row.jobs, epochs = trials.submit(self._session, self._sweep, trial, settings, rungs=self._plan.rungs)
+            self.queued += row.jobs.values()
+        except SpecError as error:
+            row.status = TrialStatus.FAILED
+            row.error = {"code": "invalid_spec", "message": str(error)[:1000]}
+            told["error"] = row.error
+            self._sweep.finished_trials += 1
+        self._session.add(row)
+        self._append(SweepEventType.PROPOSE, told)
+        return Proposed(epochs)
+
+    def promote(self, trial: int, rung: int) -> None:
+        row = self._row(trial)
+        row.status, row.rung = TrialStatus.RUNNING, rung
+        hold = self._plan.rungs[rung] if rung < len(self._plan.rungs) - 1 else None
+        for job in self._jobs(row):
+            if actions.let_go_on(self._session, job, hold_epoch=hold, reason="promoted"):
+                self.queued.append(job.id)
+
+    def outcome(self, trial: int, rung: int) -> Outcome | None:
+        found = self._found(trial, rung)
+        return found[0] if found is not None else None
+
+    def record(self, trial: int, rung: int, outcome: Outcome) -> None:
+        found = self._found(trial, rung)
+        if found is None:
+            raise RuntimeError("a result is gone")
+        row, sweep = self._row(trial), self._sweep
+        _, row.values, row.error = found
+        row.value, row.rung = outcome.value, rung
+        jobs = self._jobs(row)
+        row.epoch = max((job.epoch for job in jobs), default=0)
+        is_last = rung == len(self._plan.rungs) - 1
+        row.status = TrialStatus.FAILED if outcome.failed else TrialStatus.SUCCEEDED if is_last else TrialStatus.WAITING
+        sweep.finished_trials += is_last or outcome.failed
+        if outcome.value is not None and self._is_better(rung, outcome.value, row):
+            sweep.best_trial, sweep.best_value = trial, outcome.value
+        told: dict[str, Any] = {"trial": trial, "rung": rung, "value": outcome.value, "values": row.values}
+        if is_last:
+            told["digests"] = {
+                seed: job.result_digest for seed, job in trials.jobs_of(self._session, row).items() if job is not None
+            }
+        if outcome.failed:
+            told["error"] = (row.error or {}).get("code")
+        self._append(SweepEventType.RESULT, told)
+
+    def decide(self, rung: int, promoted: Sequence[Sequence[Any]], stopped: Sequence[Sequence[Any]]) -> None:
+        about = {"rung": rung, "epoch": self._plan.rungs[rung]}
+        if promoted:
+            self._append(SweepEventType.PROMOTE, about | {"trials": [list(item) for item in promoted]})
+        if stopped:
+            self._append(SweepEventType.STOP, about | {"trials": [list(item) for item in stopped]})
+        for trial, _ in stopped:
+            row = self._row(trial)
+            if row.status == TrialStatus.FAILED:
+                continue
+            row.status = TrialStatus.STOPPED
+            self._sweep.finished_trials += 1
+            for job in self._jobs(row):
+                actions.halt(self._session, job, Request.CANCEL, reason=f"not promoted at epoch {about['epoch']}")
+
+    def exhausted(self, why: str) -> None:
+        self._append(SweepEventType.EXHAUSTED, {"by": why})
+
+    def conclude(self, winner: Sequence[Any] | None, rung: int, ended_by: str | None) -> None:
+        sweep = self._sweep
+        if winner is not None:
+            sweep.best_trial, sweep.best_value = winner
+            row = self._row(winner[0])
+            told = {"trial": winner[0], "value": winner[1], "rung": rung, "settings": row.settings}
+            self._append(SweepEventType.WINNER, told)
+        self._session.flush()
+        sweep.sweep_digest = digest(self._session, sweep)
+        if ended_by == "failures":
+            message = f"more than {self._plan.max_failed} trials failed"
+            sweep.error = {"code": "too_many_failed", "message": message}
+        elif winner is None:
+            sweep.error = {"code": "no_result", "message": "no trial has a finite value of the objective"}
+        status = SweepStatus.FAILED if sweep.error is not None else SweepStatus.SUCCEEDED
+        finish(self._session, sweep, status, reason=sweep.error["code"] if sweep.error else ended_by or "done")
+
+    def _is_better(self, rung: int, value: float, row: SweepTrial) -> bool:
+        """Whether a value is the best so far: of two rungs, the higher one counts."""
+        best = self._sweep.best_trial
+        if best is None or self._sweep.best_value is None:
+            return True
+        before = self._row(best)
+        if best == row.trial or before.rung != rung:
+            return best == row.trial or rung > before.rung
+        return value > self._sweep.best_value if self._plan.maximize else value < self._sweep.best_value
+
+    def _found(self, trial: int, rung: int) -> tuple[Outcome, dict[str, float | None], dict[str, Any] | None] | None:
+        objective = self._sweep.resolved["objective"]
+        is_last = rung == len(self._plan.rungs) - 1
+        row = self._row(trial)
+        return trials.outcome(
+            self._session,
+            trials.jobs_of(self._session, row),
+            metric=objective["metric"],
+            over_seeds=objective["over_seeds"],
+            epoch=None if is_last else self._plan.rungs[rung],
+        )
+
+    def _row(self, trial: int) -> SweepTrial:
+        return self._session.get_one(SweepTrial, (self._sweep.id, trial))
+
+    def _jobs(self, row: SweepTrial) -> list[Job]:
+        return [job for job in trials.jobs_of(self._session, row).values() if job is not None]
+
+    def _append(self, kind: SweepEventType, data: Mapping[str, Any]) -> None:
+        events.append(self._session, self._sweep, kind, data)
+
+
+def digest(session: Session, sweep: Sweep) -> str:
+    """SHA-256 of what the sweep was to do and of every decision, in order: equal for the same sweep, however often its
+    workers were killed."""
+    asked = {name: value for name, value in sweep.resolved.items() if name != "name"}
+    query = select(SweepEvent.type, SweepEvent.data).where(
+        SweepEvent.sweep_id == sweep.id, SweepEvent.type.in_(DECISIONS)
+    )
+    told = [[kind, data] for kind, data in session.execute(query.order_by(SweepEvent.seq))]
+    text = canonical({"sweep": asked, "data": sweep.data["sha256"], "decisions": told})
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+__all__ = ["SearchName", "advance", "advance_all", "after_result", "digest", "fail", "finish", "plan_of"]

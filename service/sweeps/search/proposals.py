@@ -1,0 +1,50 @@
+"""The settings of a sweep's trials: known beforehand for a grid and random search, learned for TPE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.storage.sweep_tables import Sweep, SweepTrial
+from service.sweeps.schema import Range, SearchName
+from service.sweeps.search import space, tpe
+
+Suggestions = Mapping[int, dict[str, Any]]
+"""Settings of trials that were computed beforehand."""
+
+STARTUP: Final = 10
+"""Trials of TPE that are drawn at random."""
+
+
+def ranges_of(resolved: Mapping[str, Any]) -> dict[str, Range]:
+    """The space of a resolved sweep."""
+    return {pointer: Range.model_validate(span) for pointer, span in resolved["space"].items()}
+
+
+def settings(sweep: Sweep, trial: int) -> dict[str, Any] | None:
+    """The settings of a trial; ``None``: they depend on results."""
+    search, spans = sweep.resolved["search"], ranges_of(sweep.resolved)
+    match SearchName(search["name"]):
+        case SearchName.GRID:
+            return space.grid_settings(spans, trial)
+        case SearchName.TPE if trial >= STARTUP:
+            return None
+        case _:
+            return space.random_settings(spans, search["seed"], trial)
+
+
+def suggest(session: Session, sweep: Sweep) -> Suggestions:
+    """The settings of the next trial, where they depend on results."""
+    trial = sweep.state.get("proposed", 0)
+    if trial >= sweep.trials or settings(sweep, trial) is not None:
+        return {}
+    rows = session.scalars(
+        select(SweepTrial).where(SweepTrial.sweep_id == sweep.id, SweepTrial.trial < trial).order_by(SweepTrial.trial)
+    )
+    known = {trial for results in sweep.state["results"] for trial, _ in results}
+    history = [tpe.Past(row.settings, row.value, row.trial in known) for row in rows]
+    goal = sweep.resolved["objective"]["goal"]
+    return {trial: tpe.suggest(ranges_of(sweep.resolved), history, goal=goal, seed=sweep.resolved["search"]["seed"])}

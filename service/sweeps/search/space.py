@@ -1,0 +1,150 @@
+"""The space of a sweep: pointers into a spec, their values, and drawing from them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from random import Random
+from typing import Any, Final
+
+from service.sweeps.schema import Range
+
+_DIGITS: Final = 6
+"""Significant digits of a drawn number: what a person reads is what is trained, on every machine."""
+
+
+def steps_of(pointer: str) -> list[str]:
+    """The steps of a JSON pointer (RFC 6901).
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not pointer.startswith("/"):
+        raise ValueError("must be a JSON pointer, such as /optimizer/learning_rate")
+    return [step.replace("~1", "/").replace("~0", "~") for step in pointer[1:].split("/")]
+
+
+def look_up(document: Any, pointer: str) -> Any:
+    """The value at a pointer.
+
+    Raises:
+        LookupError, ValueError: there is none.
+    """
+    here = document
+    for step in steps_of(pointer):
+        here = here[int(step)] if isinstance(here, list) and step.isdecimal() else _member(here, step)
+    return here
+
+
+def _member(value: Any, name: str) -> Any:
+    if not isinstance(value, dict):
+        raise KeyError(name)
+    return value[name]
+
+
+def with_settings(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a spec with other values at some pointers."""
+    made: dict[str, Any] = copy.deepcopy(dict(document))
+    for pointer, value in settings.items():
+        *path, last = steps_of(pointer)
+        here: Any = made
+        for step in path:
+            here = here[int(step)] if isinstance(here, list) else here.setdefault(step, {})
+        if isinstance(here, list):
+            here[int(last)] = value
+        else:
+            here[last] = value
+    return made
+
+
+def pointers(document: Any, prefix: str = "") -> Iterator[str]:
+    """The pointers to all values of a document that are no objects or lists of objects."""
+    items: Iterator[tuple[str, Any]] = iter(())
+    if isinstance(document, dict):
+        items = iter(document.items())
+    elif isinstance(document, list) and any(isinstance(item, dict | list) for item in document):
+        items = ((str(place), item) for place, item in enumerate(document))
+    elif prefix:
+        yield prefix
+    for name, value in items:
+        step = name.replace("~", "~0").replace("/", "~1")
+        yield from pointers(value, f"{prefix}/{step}")
+
+
+def values_of(span: Range) -> Sequence[Any] | None:
+    """All values of a range in order; ``None``: it has no end of them."""
+    if span.choice is not None:
+        return span.choice
+    if span.integers is not None:
+        low, high = span.integers
+        return range(low, high + 1, int(span.step or 1))
+    if span.floats is not None and span.step is not None:
+        low_, high_ = span.floats
+        count = math.floor((high_ - low_) / span.step + 1e-9) + 1
+        return [_rounded(low_ + place * span.step) for place in range(count)]
+    return None
+
+
+def bounds_of(span: Range) -> dict[str, Any]:
+    """The values that stand for a whole range in a check, by the end of the pointer to each in the sweep's spec."""
+    if span.choice is not None:
+        return {f"choice/{place}": value for place, value in enumerate(span.choice)}
+    kind = "int" if span.integers is not None else "float" if span.floats is not None else "log"
+    low, high = span.integers or span.floats or span.log or (0, 0)
+    found: dict[str, Any] = {f"{kind}/0": low, f"{kind}/1": high}
+    if kind != "int" and low < high:
+        found[kind] = draw(span, 0.382)  # so that a field that takes integers only refuses a range of others
+    return found
+
+
+def draw(span: Range, share: float) -> Any:
+    """The value at a share, in [0, 1), of a range."""
+    values = values_of(span)
+    if values is not None:
+        return values[int(share * len(values))]
+    if span.floats is not None:
+        low, high = span.floats
+        return _rounded(low + share * (high - low))
+    low, high = span.log or (1.0, 1.0)
+    return min(max(_rounded(math.exp(math.log(low) + share * (math.log(high) - math.log(low)))), low), high)
+
+
+def random_settings(space: Mapping[str, Range], seed: int, trial: int) -> dict[str, Any]:
+    """The settings of a trial in random search. Each setting has draws of its own: another one changes none of them."""
+    return {pointer: draw(span, Random(f"{seed}:{trial}:{pointer}").random()) for pointer, span in space.items()}  # noqa: S311
+
+
+def grid_size(space: Mapping[str, Range]) -> int | None:
+    """The number of combinations; ``None`` where a range has no end of values."""
+    sizes = [None if (values := values_of(span)) is None else len(values) for span in space.values()]
+    return None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+
+def grid_settings(space: Mapping[str, Range], trial: int) -> dict[str, Any]:
+    """The settings of a trial in a grid; the last setting changes fastest."""
+    lists = [values_of(span) or () for span in space.values()]
+    place = trial
+    chosen = []
+    for values in reversed(lists):
+        place, index = divmod(place, len(values))
+        chosen.append(values[index])
+    return dict(zip(space, reversed(chosen), strict=True))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+__all__ = [
+    "bounds_of",
+    "draw",
+    "grid_settings",
+    "grid_size",
+    "look_up",
+    "pointers",
+    "random_settings",
+    "steps_of",
+    "values_of",
+    "with_settings",
+]

@@ -1,0 +1,139 @@
+"""The jobs of a trial: their specs, and what came of them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.jobs import leases, submissions
+from service.jobs.submissions import Part, Submission
+from service.spec import validation
+from service.spec.estimation import costs
+from service.spec.schema import Spec
+from service.spec.validation import Shape
+from service.states import TERMINAL, DatasetKind, Status
+from service.storage.sweep_tables import Sweep, SweepTrial
+from service.storage.tables import Epoch, Job
+from service.sweeps.course import Outcome
+from service.sweeps.schema import OverSeeds
+from service.sweeps.search.space import with_settings
+
+_NAME: int = 200
+
+
+def document(base: Mapping[str, Any], settings: Mapping[str, Any], *, seed: int, name: str | None) -> dict[str, Any]:
+    """The spec of a job, as a person would send it."""
+    return with_settings(base, settings) | {"seed": seed, "name": name}
+
+
+def resolve(spec: Mapping[str, Any], shape: Shape) -> Spec:
+    """A job's spec with every value filled in, for its dataset.
+
+    Raises:
+        SpecError: names every fault.
+    """
+    resolved = validation.match_output_to_dataset(validation.resolve(spec), dict(spec), shape)
+    validation.check_fit(resolved, shape)
+    return resolved
+
+
+def name_of(sweep_name: str | None, trial: int, seed: int, *, several: bool) -> str:
+    """What a trial's job is called."""
+    end = f" {trial}" + (f" (seed {seed})" if several else "")
+    return (sweep_name or "sweep")[: _NAME - len(end)] + end
+
+
+def submit(
+    session: Session, sweep: Sweep, trial: int, settings: Mapping[str, Any], *, rungs: Sequence[int]
+) -> tuple[dict[str, str], int]:
+    """Store a trial's jobs, one for each seed; gives their ids by seed, and the epochs of each.
+
+    Raises:
+        SpecError: the settings do not fit each other; nothing is stored.
+    """
+    base, seeds = sweep.resolved["base"], sweep.resolved["seeds"]
+    shape = Shape(**sweep.data["shape"] | {"kind": DatasetKind(sweep.data["shape"]["kind"])})
+    made = []
+    for seed in seeds:
+        name = name_of(sweep.name, trial, seed, several=len(seeds) > 1)
+        spec = document(base, settings, seed=seed, name=name)
+        made.append((spec, resolve(spec, shape)))
+    ids, epochs = {}, 0
+    for seed, (spec, resolved) in zip(seeds, made, strict=True):
+        epochs = resolved.epochs
+        job = submissions.add(
+            session,
+            Submission(
+                spec=spec,
+                resolved=resolved,
+                steps=costs.total_steps(resolved, shape.train_count),
+                owner=sweep.owner,
+                upload_id=sweep.data["upload_id"],
+                dataset_sha256=sweep.data["sha256"],
+                part=Part(sweep_id=sweep.id, trial=trial, hold_epoch=rungs[0] if len(rungs) > 1 else None),
+            ),
+        )
+        ids[str(seed)] = job.id
+    return ids, epochs
+
+
+def jobs_of(session: Session, row: SweepTrial) -> dict[str, Job | None]:
+    """The jobs of a trial by seed; ``None`` where one was deleted."""
+    found = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(row.jobs.values())))}
+    return {seed: found.get(job_id) for seed, job_id in row.jobs.items()}
+
+
+def is_settled(job: Job | None) -> bool:
+    """Whether a job waits for its sweep, or has ended."""
+    return job is None or job.status in TERMINAL or leases.is_held(job)
+
+
+def outcome(
+    session: Session, jobs: Mapping[str, Job | None], *, metric: str, over_seeds: str, epoch: int | None
+) -> tuple[Outcome, dict[str, float | None], dict[str, Any] | None] | None:
+    """What came of a trial up to an epoch (``None``: to its end), its values by seed, and the error of a failure;
+    ``None`` until all jobs are settled."""
+    if not all(is_settled(job) for job in jobs.values()):
+        return None
+    failed, error = False, None
+    values: dict[str, float | None] = {}
+    for seed, job in jobs.items():
+        if job is None or job.status in (Status.FAILED, Status.CANCELLED):
+            failed = True
+            why = {"code": "deleted", "message": "the job was deleted"} if job is None else job.error
+            error = error or why or {"code": "cancelled", "message": "the job was cancelled"}
+            values[seed] = None
+        else:
+            values[seed] = _value(session, job.id, metric, epoch)
+    known = [value for value in values.values() if value is not None]
+    whole = not failed and len(known) == len(values)
+    return Outcome(_together(known, over_seeds) if whole else None, failed), values, error
+
+
+def _value(session: Session, job_id: str, metric: str, epoch: int | None) -> float | None:
+    """The metric of the last epoch that measured it."""
+    query = select(Epoch.metrics).where(Epoch.job_id == job_id)
+    if epoch is not None:
+        query = query.where(Epoch.epoch <= epoch)
+    for metrics in session.scalars(query.order_by(Epoch.epoch.desc())):
+        if metric in metrics:
+            value = metrics[metric]
+            return value if value is not None and math.isfinite(value) else None
+    return None
+
+
+def _together(values: Sequence[float], over_seeds: str) -> float:
+    match OverSeeds(over_seeds):
+        case OverSeeds.MEAN:
+            return math.fsum(values) / len(values)
+        case OverSeeds.MEDIAN:
+            return statistics.median(values)
+        case OverSeeds.MIN:
+            return min(values)
+        case OverSeeds.MAX:
+            return max(values)

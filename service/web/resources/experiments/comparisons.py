@@ -1,0 +1,35 @@
+"""Comparisons of two groups of jobs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint
+
+from service.application.comparisons import NotComparable, compare
+from service.web.endpoints import endpoint
+from service.web.middleware.problems import Problem
+from service.web.schemas.experiments.comparisons import ComparisonAnswer, ComparisonQuery
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("comparisons", __name__)
+
+TAG: Final = "Experiments"
+
+
+@blueprint.get("/comparisons")
+@endpoint(TAG, ComparisonAnswer, query=ComparisonQuery, problems=("job_not_found", "sweep_not_found"))
+def show(query: ComparisonQuery) -> ComparisonAnswer:
+    """Compare two groups of jobs.
+
+    Each group is one setting, trained with several seeds. Values with the same seed are paired; where fewer than two
+    seeds are common, Welch's test is used. `interval` is the 95% confidence interval of the difference of the means.
+    With one seed there is none, and `why_no_interval` says so.
+    """
+    try:
+        with services().database.read() as session:
+            made = compare(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())
+    except NotComparable as error:
+        faults = [{"parameter": error.parameter, "detail": str(error), "code": "invalid_value"}]
+        raise Problem("invalid_parameter", f"{error.parameter}: {error}"[:1000], errors=faults) from error
+    return ComparisonAnswer.of(made)

@@ -1,0 +1,260 @@
+"""Sweeps: submit, show and control them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flask import Blueprint, Response
+
+from service.application.jobs import Submitted
+from service.states import SWEEP_ENDED
+from service.storage.sweep_tables import Sweep
+from service.sweeps import events, queries
+from service.sweeps.events import DECISIONS
+from service.sweeps.schema import MAX_TRIALS, SweepSpec
+from service.web import requests
+from service.web.answers import as_json, next_link
+from service.web.endpoints import Result, endpoint
+from service.web.files import downloads
+from service.web.middleware.guard import actor, still_open
+from service.web.middleware.problems import Problem
+from service.web.resources.jobs.events import as_stream, connection, refuse_if_full
+from service.web.schemas.experiments.sweeps import (
+    CurveQuery,
+    ImportanceList,
+    SweepDetail,
+    SweepDryRun,
+    SweepEventList,
+    SweepEventQuery,
+    SweepList,
+    SweepListQuery,
+    TrialCurve,
+    TrialCurves,
+    TrialList,
+    TrialQuery,
+    dry_run_answer,
+    event_item,
+    importance_item,
+    sweep_detail,
+    sweep_summary,
+    trial_item,
+    trial_lines,
+)
+from service.web.schemas.queries import StreamQuery, SubmitQuery
+from service.web.services import owner, services
+from service.web.streaming.sweeps import follow_sweep
+
+blueprint: Final = Blueprint("sweeps", __name__)
+
+TAG: Final = "Experiments"
+_ONE: Final = ("sweep_not_found",)
+
+
+@blueprint.post("/sweeps")
+@endpoint(
+    TAG,
+    SweepDetail,
+    status=201,
+    query=SubmitQuery,
+    headers=("Idempotency-Key",),
+    document=SweepSpec,
+    also={200: SweepDryRun},
+    problems=("idempotency_conflict", "quota_exceeded"),
+)
+def submit(query: SubmitQuery, document: Any) -> Response:
+    """Start a sweep: many jobs as one experiment.
+
+    `space` has the settings to try, each with every one of `seeds`. Trials are ordinary jobs. The order in which they
+    finish, the number of workers and their failures change no decision: the same sweep ends with the same winner and
+    `sweep_digest`. With `dry_run=true` nothing is stored.
+    """
+    here = services()
+    if query.dry_run:
+        return as_json(dry_run_answer(here.sweeps.check(document, by=actor())))
+    idempotency = requests.idempotency_key(document)
+    return _submitted(here.sweeps.submit(document, by=actor(), idempotency=idempotency))
+
+
+@blueprint.get("/sweeps")
+@endpoint(TAG, SweepList, query=SweepListQuery, problems=("invalid_cursor",), page="/ui/sweeps")
+def show_list(query: SweepListQuery) -> Result:
+    """List sweeps, newest first."""
+    page = list_sweeps(query)
+    return page, next_link(page.next_cursor)
+
+
+@blueprint.get("/sweeps/<sweep_id>")
+@endpoint(TAG, SweepDetail, problems=_ONE, page="/ui/sweeps/{sweep_id}")
+def show(sweep_id: str) -> SweepDetail:
+    """Show a sweep."""
+    return read_sweep(sweep_id)
+
+
+@blueprint.delete("/sweeps/<sweep_id>")
+@endpoint(TAG, None, status=204, problems=(*_ONE, "illegal_transition"))
+def delete(sweep_id: str) -> None:
+    """Delete an ended sweep with all its jobs and files."""
+    services().sweeps.delete(sweep_id, by=actor())
+
+
+@blueprint.post("/sweeps/<sweep_id>/pause")
+@endpoint(TAG, SweepDetail, status=202, problems=(*_ONE, "illegal_transition"))
+def pause(sweep_id: str) -> Result:
+    """Pause a sweep: its jobs pause after the current batch, and nothing is decided."""
+    return _accepted(services().sweeps.pause(sweep_id, by=actor()))
+
+
+@blueprint.post("/sweeps/<sweep_id>/resume")
+@endpoint(TAG, SweepDetail, status=202, problems=(*_ONE, "illegal_transition"))
+def resume(sweep_id: str) -> Result:
+    """Resume a paused sweep: its jobs continue from their last checkpoints."""
+    return _accepted(services().sweeps.resume(sweep_id, by=actor()))
+
+
+@blueprint.post("/sweeps/<sweep_id>/cancel")
+@endpoint(TAG, SweepDetail, status=202, problems=(*_ONE, "illegal_transition"))
+def cancel(sweep_id: str) -> Result:
+    """Cancel a sweep with its unfinished jobs. Their results so far are kept."""
+    return _accepted(services().sweeps.cancel(sweep_id, by=actor()))
+
+
+@blueprint.get("/sweeps/<sweep_id>/trials")
+@endpoint(
+    TAG,
+    TrialList,
+    query=TrialQuery,
+    other_media=("text/csv",),
+    also={200: "With `format=csv`: a line for each trial, with its settings and its values by seed."},
+    problems=_ONE,
+)
+def trials(sweep_id: str, query: TrialQuery) -> Result:
+    """List the trials of a sweep.
+
+    A trial is one setting. It has a job for each seed, and its `value` is that of the objective over all of them.
+    """
+    with services().database.read() as session:
+        sweep = queries.get(session, sweep_id, owner=owner())
+        if not queries.is_sortable(sweep, query.sort):
+            known = ", ".join(["trial", "value", "epoch", "status", "best", *sweep.resolved["space"]])
+            faults = [{"parameter": "sort", "detail": f"must be one of {known}", "code": "invalid_value"}]
+            raise Problem("invalid_parameter", f"sort: must be one of {known}"[:1000], errors=faults)
+        if query.format == "csv":
+            views = queries.trials_of(session, sweep, sort=query.sort, limit=MAX_TRIALS)
+            response = Response("".join(trial_lines(sweep, views)), content_type="text/csv; charset=utf-8")
+            response.headers["Content-Disposition"] = downloads.attachment(f"{sweep_id}-trials.csv")
+            return response
+        found = queries.trials_of(session, sweep, sort=query.sort, limit=query.limit, after=query.after)
+        total = sum(queries.counts(session, [sweep_id])[sweep_id].values())
+    has_more = query.after + len(found) < total
+    return TrialList(data=[trial_item(view) for view in found], total=total, has_more=has_more)
+
+
+@blueprint.get("/sweeps/<sweep_id>/decisions")
+@endpoint(TAG, SweepEventList, query=SweepEventQuery, problems=_ONE)
+def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
+    """List the decisions of a sweep, with the numbers they are based on.
+
+    `propose`: a trial gets its settings. `result`: the sweep takes notice of a value. `promote` and `stop`: who goes on
+    at a rung, with all values compared. `exhausted`: why nothing more is started. `winner`: the best trial.
+    """
+    with services().database.read() as session:
+        queries.get(session, sweep_id, owner=owner())
+        rows = events.read(session, sweep_id, after=query.after, limit=query.limit + 1, types=DECISIONS)
+    kept = rows[: query.limit]
+    last = kept[-1].seq if kept else query.after
+    return SweepEventList(data=[event_item(row) for row in kept], has_more=len(rows) > len(kept), next_after=last)
+
+
+@blueprint.get("/sweeps/<sweep_id>/curves")
+@endpoint(TAG, TrialCurves, query=CurveQuery, problems=_ONE)
+def curves(sweep_id: str, query: CurveQuery) -> TrialCurves:
+    """Show a metric of the best trials by epoch: the mean, the lowest and the highest of their seeds."""
+    with services().database.read() as session:
+        sweep = queries.get(session, sweep_id, owner=owner())
+        metric = query.metric or sweep.resolved["objective"]["metric"]
+        found = queries.curves(session, sweep, metric, limit=query.limit)
+    return TrialCurves(metric=metric, data=[TrialCurve.represent(item) for item in found])
+
+
+@blueprint.get("/sweeps/<sweep_id>/importance")
+@endpoint(TAG, ImportanceList, problems=_ONE)
+def importance(sweep_id: str) -> ImportanceList:
+    """Show how much each setting matters.
+
+    `share` is the correlation ratio (eta squared): the share of the objective's variance that lies between groups of
+    similar values, at most four. Settings interact, so shares need not add up to 1.
+    """
+    with services().database.read() as session:
+        sweep = queries.get(session, sweep_id, owner=owner())
+        found = queries.importance(session, sweep)
+    rungs = sweep.resolved["rungs"]
+    return ImportanceList(data=[importance_item(item) for item in found], epoch=rungs[0] if len(rungs) > 1 else None)
+
+
+@blueprint.get("/sweeps/<sweep_id>/stream")
+@endpoint(
+    TAG,
+    "text/event-stream",
+    query=StreamQuery,
+    headers=("Last-Event-ID",),
+    also={204: "The sweep has ended, and the client has all its events."},
+    problems=(*_ONE, "too_many_streams", "quota_exceeded"),
+)
+def stream(sweep_id: str, query: StreamQuery) -> Response:
+    """Follow a sweep by server-sent events.
+
+    The first event is `snapshot` (the sweep). Then every event of its log is sent with its `seq` as `id`, from the
+    first or after `Last-Event-ID`: `status` and the decisions. `end` is the last event.
+    """
+    after = requests.last_event_id(query)
+    here = services()
+    refuse_if_full()
+    snapshot = read_sweep(sweep_id)
+    if snapshot.status in SWEEP_ENDED and after is not None and after >= snapshot.last_seq:
+        return Response(status=204)
+    close = here.quotas.stream(owner())
+    text = follow_sweep(
+        here.hub,
+        here.database,
+        sweep_id,
+        snapshot,
+        after=after or 0,
+        connection=connection(),
+        may_continue=still_open(),
+    )
+    return as_stream(text, close)
+
+
+def list_sweeps(query: SweepListQuery) -> SweepList:
+    """A page of sweeps."""
+    with services().database.read() as session:
+        rows, following = queries.find(
+            session, owner=owner(), status=query.status, limit=query.limit, cursor=query.cursor
+        )
+        counts = queries.counts(session, [row.id for row in rows])
+    data = [sweep_summary(row, counts[row.id]) for row in rows]
+    return SweepList(data=data, has_more=following is not None, next_cursor=following)
+
+
+def read_sweep(sweep_id: str) -> SweepDetail:
+    """One sweep.
+
+    Raises:
+        SweepNotFound: there is none, or it is somebody else's.
+    """
+    with services().database.read() as session:
+        sweep = queries.get(session, sweep_id, owner=owner())
+        return sweep_detail(sweep, queries.counts(session, [sweep_id])[sweep_id])
+
+
+def _submitted(submitted: Submitted) -> Response:
+    headers = {"Location": f"/sweeps/{submitted.answer['id']}"}
+    if submitted.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return as_json(submitted.answer, 201, headers=headers)
+
+
+def _accepted(sweep: Sweep) -> Result:
+    with services().database.read() as session:
+        counts = queries.counts(session, [sweep.id])[sweep.id]
+    return sweep_detail(sweep, counts), {"Location": f"/sweeps/{sweep.id}"}

@@ -1,0 +1,1 @@
+"""Sweeps and comparisons: responses and URL parameters."""

@@ -1,0 +1,332 @@
+"""Sweeps and their trials."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from service.application.sweep_checks import CheckedSweep
+from service.jobs.queries import sorting
+from service.spec.metric_info import Goal
+from service.spec.schema import Kind
+from service.states import Request, Status, SweepAction, SweepStatus, TrialStatus
+from service.storage.sweep_tables import Sweep, SweepEvent
+from service.sweeps import actions
+from service.sweeps.queries import Importance, TrialView
+from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
+from service.web.schemas.base import Answer, Document, Timestamp, at_time
+from service.web.schemas.listing import csv_cell, csv_line
+from service.web.schemas.queries import Query, Seq, split
+
+
+class SweepListQuery(Query):
+    """Which sweeps to list."""
+
+    status: Annotated[list[SweepStatus], BeforeValidator(split)] = Field(
+        default=[], description="One or more, repeated or comma-separated."
+    )
+    limit: int = Field(20, ge=1, le=100)
+    cursor: Annotated[str, StringConstraints(max_length=sorting.MAX_CURSOR)] | None = Field(
+        None, description="`next_cursor` of the previous page."
+    )
+
+
+class TrialQuery(Query):
+    """Which trials to list, and in which order."""
+
+    sort: Annotated[str, StringConstraints(max_length=200)] = Field(
+        "trial",
+        description="`trial`, `value`, `epoch`, `status` or a setting such as `/batch_size`, with `-` for descending "
+        "order; `best`: the best first. Trials without a value are last.",
+    )
+    limit: int = Field(100, ge=1, le=MAX_TRIALS)
+    after: int = Field(0, ge=0, le=MAX_TRIALS, description="Skip this many trials.")
+    format: Literal["json", "csv"] = Field("json", description="`csv`: all trials; `limit` and `after` do not apply.")
+
+
+class CurveQuery(Query):
+    """Which curves to return."""
+
+    metric: Annotated[str, StringConstraints(max_length=100)] | None = Field(
+        None, description="Default: the metric of the objective."
+    )
+    limit: int = Field(20, ge=1, le=100, description="The best trials so far.")
+
+
+class SweepEventQuery(Query):
+    """Which part of a sweep's log to return."""
+
+    after: Seq = Field(0, description="Only events with a higher `seq`.")
+    limit: int = Field(500, ge=1, le=2000)
+
+
+class SweepObjective(Answer):
+    """What a sweep optimizes."""
+
+    metric: str
+    goal: Goal
+    over_seeds: OverSeeds
+
+
+class TrialCounts(Answer):
+    """Trials of a sweep by state."""
+
+    total: int = Field(description="As many as there will be, unless the budget ends first.")
+    running: int = Field(description="Training, or queued.")
+    waiting: int = Field(description="Waiting for a decision.")
+    stopped: int
+    succeeded: int
+    failed: int
+
+
+class SweepUrls(Answer):
+    """URLs of a sweep's resources, as paths on this service."""
+
+    self: str
+    trials: str
+    decisions: str
+    importance: str
+    stream: str
+    page: str
+
+
+class SweepError(Answer):
+    """Why a sweep failed."""
+
+    code: str
+    message: str
+
+
+class SweepSummary(Answer):
+    """A sweep in a list."""
+
+    id: str
+    name: str | None
+    owner: str | None
+    kind: Kind
+    status: SweepStatus
+    objective: SweepObjective
+    search: SearchName
+    seeds: list[int]
+    trials: TrialCounts
+    epochs_started: int = Field(description="Epochs of all jobs that were started.")
+    budget_epochs: int | None
+    best_trial: int | None = Field(description="So far; the winner of a sweep that has succeeded.")
+    best_value: float | None
+    sweep_digest: str | None = Field(
+        description="SHA-256 of the sweep and of all decisions with their numbers: equal for the same sweep, however "
+        "many workers it had and however often they were killed."
+    )
+    error: SweepError | None
+    last_seq: int
+    created_at: Timestamp
+    finished_at: Timestamp | None
+    allowed_actions: list[SweepAction]
+    urls: SweepUrls
+
+
+class SweepDetail(SweepSummary):
+    """A sweep with its spec."""
+
+    spec: Document = Field(description="As sent.")
+    resolved: Document = Field(description="With defaults; `rungs` are the epochs at which trials are promoted.")
+
+
+class SweepList(Answer):
+    """A page of sweeps."""
+
+    data: list[SweepSummary]
+    has_more: bool
+    next_cursor: str | None
+
+
+class SweepDryRun(Answer):
+    """What a sweep would do."""
+
+    resolved: Document
+    trials: int
+    jobs: int
+    epochs: int = Field(description="The most epochs of all jobs together; asynchronous halving may add a few.")
+    epochs_without_halving: int
+    first_settings: list[Document] = Field(description="Of the first trials, where they are known beforehand.")
+    notes: list[str]
+
+
+class TrialJob(Answer):
+    """A job of a trial."""
+
+    seed: int
+    job: str
+    status: Status | None = Field(description="Null: the job was deleted.")
+    requested: Request | None
+    epoch: int | None
+    epochs: int | None
+    value: float | None = Field(description="Of the objective, when the sweep last took notice of the trial.")
+
+
+class TrialItem(Answer):
+    """A trial: one setting, with every seed."""
+
+    trial: int
+    settings: Document = Field(description="By JSON pointer.")
+    status: TrialStatus
+    rung: int = Field(description="The rung that it trains for, or has reached; from 0.")
+    epoch: int = Field(description="The epoch of `value`.")
+    value: float | None = Field(description="Of the objective, over all seeds.")
+    jobs: list[TrialJob]
+    error: SweepError | None
+
+
+class TrialList(Answer):
+    """Trials of a sweep."""
+
+    data: list[TrialItem]
+    total: int
+    has_more: bool
+
+
+class SweepEventItem(Answer):
+    """An event of a sweep."""
+
+    seq: int
+    type: str
+    at: Timestamp
+    data: Document
+
+
+class SweepEventList(Answer):
+    """Events of a sweep, in order."""
+
+    data: list[SweepEventItem]
+    has_more: bool
+    next_after: int
+
+
+class TrialCurve(Answer):
+    """A metric of a trial over its seeds, by epoch."""
+
+    trial: int
+    epochs: list[int]
+    mean: list[float | None]
+    low: list[float | None] = Field(description="The lowest seed.")
+    high: list[float | None] = Field(description="The highest seed.")
+    n: list[int] = Field(description="Seeds with a value.")
+
+
+class TrialCurves(Answer):
+    """Curves of a sweep's best trials."""
+
+    metric: str
+    data: list[TrialCurve]
+
+
+class ImportanceItem(Answer):
+    """How much a setting matters."""
+
+    setting: str
+    share: float | None = Field(description="Share of the objective's variance between groups of similar values.")
+    best: str | None = Field(description="The value, or the range of values, with the best mean.")
+
+
+class ImportanceList(Answer):
+    """The settings of a sweep, the most important first."""
+
+    data: list[ImportanceItem]
+    epoch: int | None = Field(description="The values compared are those of this epoch, which all trials reach.")
+
+
+def sweep_summary(sweep: Sweep, counts: Mapping[str, int]) -> SweepSummary:
+    """A sweep for a list."""
+    return SweepSummary.model_validate(_fields(sweep, counts))
+
+
+def sweep_detail(sweep: Sweep, counts: Mapping[str, int]) -> SweepDetail:
+    """A sweep with its spec."""
+    more = {"spec": sweep.spec, "resolved": sweep.resolved}
+    return SweepDetail.model_validate(_fields(sweep, counts) | more)
+
+
+def new_sweep(sweep: Sweep) -> SweepDetail:
+    """A sweep whose first trials were just submitted."""
+    running = len(sweep.state["running"])
+    return sweep_detail(sweep, {TrialStatus.RUNNING: running, TrialStatus.FAILED: sweep.failed_trials})
+
+
+def _fields(sweep: Sweep, counts: Mapping[str, int]) -> dict[str, Any]:
+    address, resolved = f"/sweeps/{sweep.id}", sweep.resolved
+    same = ("id", "name", "owner", "kind", "status", "epochs_started", "best_trial", "best_value", "sweep_digest")
+    return {name: getattr(sweep, name) for name in (*same, "error", "last_seq")} | {
+        "objective": resolved["objective"],
+        "search": resolved["search"]["name"],
+        "seeds": resolved["seeds"],
+        "budget_epochs": resolved["budget"]["epochs"] if resolved["budget"] else None,
+        "trials": {status.value: counts.get(status, 0) for status in TrialStatus} | {"total": sweep.trials},
+        "created_at": sweep.created_ms,
+        "finished_at": sweep.finished_ms,
+        "allowed_actions": actions.allowed(sweep),
+        "urls": {
+            "self": address,
+            "page": f"/ui/sweeps/{sweep.id}",
+            **{part: f"{address}/{part}" for part in ("trials", "decisions", "importance", "stream")},
+        },
+    }
+
+
+def dry_run_answer(checked: CheckedSweep) -> SweepDryRun:
+    """The response for a checked sweep."""
+    return SweepDryRun(
+        resolved=checked.resolved,
+        trials=checked.trials,
+        jobs=checked.trials * len(checked.resolved["seeds"]),
+        epochs=checked.epochs,
+        epochs_without_halving=checked.epochs_without_halving,
+        first_settings=checked.first[:20],
+        notes=checked.notes,
+    )
+
+
+def trial_item(view: TrialView) -> TrialItem:
+    """A trial with its jobs."""
+    row = view.row
+    jobs = []
+    for seed, job_id in row.jobs.items():
+        job = view.jobs.get(seed)
+        jobs.append(
+            TrialJob(
+                seed=int(seed),
+                job=job_id,
+                status=Status(job.status) if job is not None else None,
+                requested=Request(job.requested) if job is not None and job.requested else None,
+                epoch=job.epoch if job is not None else None,
+                epochs=job.epochs if job is not None else None,
+                value=row.values.get(seed),
+            )
+        )
+    return TrialItem.represent(row, jobs=jobs)
+
+
+def event_item(event: SweepEvent) -> SweepEventItem:
+    """An event of a sweep."""
+    return SweepEventItem(seq=event.seq, type=event.type, at=at_time(event.created_ms), data=event.data)
+
+
+def importance_item(found: Importance) -> ImportanceItem:
+    """How much a setting matters."""
+    best = found.best if found.best is None or isinstance(found.best, str) else json.dumps(found.best)
+    return ImportanceItem(setting=found.setting, share=found.share, best=best)
+
+
+def trial_lines(sweep: Sweep, views: list[TrialView]) -> Iterator[str]:
+    """A line of names, then a line for each trial."""
+    settings, seeds = list(sweep.resolved["space"]), [str(seed) for seed in sweep.resolved["seeds"]]
+    metric = sweep.resolved["objective"]["metric"]
+    names = [f"{metric} (seed {seed})" for seed in seeds]
+    yield csv_line(["trial", "status", "epoch", metric, *settings, *names, *(f"job (seed {seed})" for seed in seeds)])
+    for view in views:
+        row = view.row
+        cells: list[Any] = [row.trial, row.status, row.epoch, row.value, *(row.settings.get(name) for name in settings)]
+        cells += [row.values.get(seed) for seed in seeds] + [row.jobs.get(seed) for seed in seeds]
+        yield csv_line([csv_cell(cell) for cell in cells])

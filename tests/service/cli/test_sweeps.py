@@ -1,0 +1,107 @@
+"""The commands of sweeps, and the client's methods, on the whole stack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from service.client import ApiError, Client
+from service.local import LocalStack
+
+Run = Callable[..., Result]
+
+SWEEP: dict[str, Any] = {
+    "name": "rates",
+    "base": {"kind": "classifier", "epochs": 2, "layers": [{"units": 10, "activation": "softmax"}]},
+    "seeds": [0, 1],
+    "space": {"/optimizer/learning_rate": {"choice": [0.001, 0.05]}},
+    "halving": {"min_epochs": 1, "factor": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def watched(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The output of a sweep that was followed to its end."""
+    from click.testing import CliRunner
+
+    from service.cli import main
+
+    path = tmp_path_factory.mktemp("spec") / "sweep.json"
+    path.write_text(json.dumps(SWEEP))
+    return CliRunner().invoke(main, ["sweep", str(path), "--watch", "--server", stack.url])
+
+
+def test_a_followed_sweep_has_a_line_for_each_result(watched: Result) -> None:
+    assert watched.exit_code == 0, watched.output
+    lines = watched.stdout.splitlines()
+    assert lines[0].startswith("swp_")
+    assert [line.split()[1] for line in lines if "val accuracy" in line] == ["0", "1", "1"]
+    assert "epoch   1  go on: 1" in lines
+    assert any(
+        line.startswith("winner: trial 1 with ") and line.endswith("/optimizer/learning_rate 0.05") for line in lines
+    )
+    assert lines[-1].startswith("succeeded: 6 epochs, digest sha256:")
+
+
+def test_sweeps_are_listed_and_shown(watched: Result, run: Run) -> None:
+    listed = run("sweeps")
+    assert listed.exit_code == 0, listed.output
+    assert "rates" in listed.stdout
+    shown = run("sweeps", "rates")
+    assert "1 stopped, 1 succeeded" in shown.stdout
+    assert "/optimizer/learning_rate" in shown.stdout
+    document = json.loads(run("sweeps", "rates", "--json").stdout)
+    assert [row["status"] for row in document["trial_rows"]] == ["succeeded", "stopped"]
+
+
+def test_trials_are_flat_rows_for_a_table(watched: Result, stack: LocalStack) -> None:
+    with Client(stack.url) as client:
+        sweep = client.find_sweep("rates")
+        first, second = sweep.trials()
+        assert (first["trial"], first["/optimizer/learning_rate"], first["status"]) == (0, 0.001, "stopped")
+        assert second["val_accuracy"] == pytest.approx(
+            (second["val_accuracy (seed 0)"] + second["val_accuracy (seed 1)"]) / 2
+        )
+        assert sweep.best == second
+        assert [item["type"] for item in sweep.decisions()][-1] == "winner"
+        assert [event.type for event in sweep.events()][-1] == "end"
+        found = client.compare(f"{sweep.id}:0", f"{sweep.id}:1", metric="train_loss")
+        assert (found["n"], found["paired"]) == (2, True)
+
+
+def test_two_trials_are_compared_by_their_names(watched: Result, stack: LocalStack, run: Run) -> None:
+    with Client(stack.url) as client:
+        sweep_id = client.find_sweep("rates").id
+    said = run("compare", f"{sweep_id}:0", sweep_id, "--metric", "val_accuracy")
+    assert said.exit_code == 0, said.output
+    assert "2 pairs" in said.stdout
+
+
+def test_a_dry_run_and_faults_start_nothing(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps(SWEEP))
+    plan = run("sweep", str(path), "--dry-run")
+    assert "2 (grid), 4 jobs" in plan.stdout
+    path.write_text(json.dumps(SWEEP | {"space": {"/optimizer/learning_rte": {"choice": [1]}}}))
+    refused = run("sweep", str(path))
+    assert refused.exit_code != 0
+    assert "/optimizer/learning_rate" in refused.output
+
+
+def test_a_sweep_is_paused_resumed_cancelled_and_deleted(watched: Result, stack: LocalStack, run: Run) -> None:
+    with Client(stack.url) as client:
+        sweep = client.sweep(SWEEP | {"name": "other", "base": SWEEP["base"] | {"epochs": 200}})
+        assert run("sweeps", "other", "--do", "pause", "--json").exit_code == 0
+        assert sweep.refresh().status == "paused"
+        assert sweep.resume().status == "running"
+        assert sweep.cancel().status == "cancelled"
+        for job in client.jobs(q="other"):
+            job.wait(timeout_s=60)
+        assert run("sweeps", sweep.id, "--do", "delete").exit_code == 0
+        with pytest.raises(ApiError, match="no sweep"):
+            sweep.refresh()

@@ -1,0 +1,152 @@
+"""Decisions are a function of results: the order in which they arrive, and interruptions, change nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.sweeps.course import Course, Outcome, Plan, Proposed, State
+
+
+class FakeWorkers:
+    """Finishes started trials in any order, and writes down what is decided."""
+
+    def __init__(self, plan: Plan, seed: int, *, failing: float = 0.0) -> None:
+        self.plan, self.seed, self.failing = plan, seed, failing
+        self.started: list[tuple[int, int]] = []
+        self.done: set[tuple[int, int]] = set()
+        self.log: list[Any] = []
+        self.over = False
+
+    def value(self, trial: int, rung: int) -> Outcome:
+        share = int.from_bytes(hashlib.sha256(f"{self.seed}:{trial}:{rung}".encode()).digest()[:4], "big") / 2**32
+        failed = share < self.failing
+        return Outcome(None if failed else round(share, 2), failed)  # rounded: there are ties
+
+    def propose(self, trial: int) -> Proposed | None:
+        self.log.append(["propose", trial])
+        self.started.append((trial, 0))
+        return Proposed(self.plan.rungs[-1])
+
+    def promote(self, trial: int, rung: int) -> None:
+        self.started.append((trial, rung))
+
+    def outcome(self, trial: int, rung: int) -> Outcome | None:
+        return self.value(trial, rung) if (trial, rung) in self.done else None
+
+    def record(self, trial: int, rung: int, outcome: Outcome) -> None:
+        self.log.append(["result", trial, rung, outcome.value])
+
+    def decide(self, rung: int, promoted: Sequence[Sequence[Any]], stopped: Sequence[Sequence[Any]]) -> None:
+        self.log.append(["decide", rung, [list(item) for item in promoted], [list(item) for item in stopped]])
+
+    def exhausted(self, why: str) -> None:
+        self.log.append(["exhausted", why])
+
+    def conclude(self, winner: Sequence[Any] | None, rung: int, ended_by: str | None) -> None:
+        assert not self.over
+        self.over = True
+        self.log.append(["winner", list(winner or []), rung, ended_by])
+
+
+def plan(**changes: Any) -> Plan:
+    usual: dict[str, Any] = {
+        "trials": 9, "seeds": 2, "rungs": [1, 3, 9], "factor": 3, "asynchronous": False, "parallel": 4,
+        "maximize": True, "max_failed": None, "budget": None,
+    }  # fmt: skip
+    return Plan(**usual | changes)
+
+
+def run(made: Plan, *, seed: int, order: int, failing: float = 0.0) -> FakeWorkers:
+    world, chance = FakeWorkers(made, seed, failing=failing), random.Random(order)
+    document: dict[str, Any] | None = None
+    for _ in range(10_000):
+        state = State.of(json.loads(json.dumps(document)) if document else None, made)
+        over = Course(made, state, world).advance()
+        document = state.document()
+        if over:
+            return world
+        open_ones = [item for item in world.started if item not in world.done]
+        assert open_ones, "the course waits for nothing"
+        assert len(open_ones) <= made.parallel
+        world.done.add(chance.choice(open_ones))
+    raise AssertionError("it does not end")
+
+
+PLANS = st.builds(
+    plan,
+    trials=st.integers(1, 20),
+    rungs=st.sampled_from([[5], [1, 3, 9], [2, 9], [1, 2, 4, 8]]),
+    factor=st.integers(2, 4),
+    asynchronous=st.booleans(),
+    parallel=st.integers(1, 8),
+    maximize=st.booleans(),
+    max_failed=st.one_of(st.none(), st.integers(0, 3)),
+    budget=st.one_of(st.none(), st.integers(10, 150)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    made=PLANS,
+    seed=st.integers(0, 99),
+    failing=st.sampled_from([0.0, 0.2]),
+    orders=st.tuples(st.integers(), st.integers()),
+)
+def test_the_order_of_arrival_changes_no_decision(
+    made: Plan, seed: int, failing: float, orders: tuple[int, int]
+) -> None:
+    one, other = (run(made, seed=seed, order=order, failing=failing) for order in orders)
+    assert one.log == other.log
+    if made.budget is not None:
+        assert spent(made, one) <= made.budget
+
+
+def spent(made: Plan, world: FakeWorkers) -> int:
+    before = [0, *made.rungs]
+    return sum(before[rung + 1] - before[rung] for _, rung in world.started) * made.seeds
+
+
+def test_synchronous_halving_keeps_the_best_third_and_its_epochs() -> None:
+    world = run(plan(), seed=1, order=1)
+    decided = [entry for entry in world.log if entry[0] == "decide"]
+    assert [(rung, len(up), len(down)) for _, rung, up, down in decided] == [(0, 3, 6), (1, 1, 2)]
+    for _, _, up, down in decided:
+        assert min(value for _, value in up) >= max(value for _, value in down)
+    assert spent(plan(), world) == 2 * (9 * 1 + 3 * 2 + 1 * 6)
+    winner = world.log[-1]
+    assert winner[1][0] == decided[1][2][0][0]
+
+
+def test_no_value_is_the_worst_and_ties_go_to_the_lower_number() -> None:
+    made = plan()
+    assert made.rank([[3, None], [2, 0.5], [1, 0.5], [0, 0.7]]) == [[0, 0.7], [1, 0.5], [2, 0.5], [3, None]]
+    assert plan(maximize=False).rank([[0, None], [1, 2.0], [2, -1.0]])[0] == [2, -1.0]
+
+
+def test_asynchronous_halving_promotes_before_all_have_arrived() -> None:
+    world = run(plan(asynchronous=True, trials=12), seed=3, order=2)
+    kinds = [entry[0] for entry in world.log]
+    first, last = kinds.index("decide"), len(kinds) - 1 - kinds[::-1].index("propose")
+    assert first < last
+    assert world.log[-1][2] == 2, "somebody reaches the last rung"
+
+
+def test_too_many_failures_end_the_course() -> None:
+    world = run(plan(rungs=[5], max_failed=0, trials=20, parallel=2), seed=4, order=1, failing=0.4)
+    assert world.log[-2] == ["exhausted", "failures"]
+    assert world.log[-1][3] == "failures"
+
+
+@pytest.mark.parametrize("parallel", [1, 5])
+def test_trials_start_in_order_as_others_end(parallel: int) -> None:
+    world = run(plan(rungs=[4], trials=10, parallel=parallel), seed=0, order=7)
+    assert [entry[1] for entry in world.log if entry[0] == "propose"] == list(range(10))
+    assert [entry[1] for entry in world.log if entry[0] == "result"] == list(range(10))

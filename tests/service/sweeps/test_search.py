@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import pytest
+
+from service.sweeps.schema import Range
+from service.sweeps.search import space, tpe
+from service.sweeps.search.tpe import Past
+
+SPACE = {
+    "/rate": Range(log=[0.001, 1.0]),
+    "/size": Range.model_validate({"int": [16, 256], "step": 16}),
+    "/flag": Range(choice=[1, True, "1", None]),
+    "/share": Range.model_validate({"float": [0.0, 1.0], "step": 0.1}),
+}
+
+
+def test_draws_lie_in_their_ranges_and_repeat() -> None:
+    for trial in range(200):
+        found = space.random_settings(SPACE, 7, trial)
+        assert 0.001 <= found["/rate"] <= 1
+        assert found["/rate"] == float(f"{found['/rate']:.6g}")
+        assert found["/size"] in range(16, 257, 16)
+        assert found["/share"] in [round(place / 10, 6) for place in range(11)]
+        assert found == space.random_settings(SPACE, 7, trial)
+
+
+def test_another_setting_changes_no_draw() -> None:
+    fewer = {name: span for name, span in SPACE.items() if name != "/size"}
+    for trial in range(20):
+        assert space.random_settings(fewer, 7, trial).items() <= space.random_settings(SPACE, 7, trial).items()
+
+
+def test_logarithmic_draws_are_even_in_their_logarithms() -> None:
+    drawn = [space.random_settings(SPACE, 1, trial)["/rate"] for trial in range(2000)]
+    assert statistics.median(drawn) == pytest.approx(math.sqrt(0.001), rel=0.15)
+
+
+def test_pointers_reach_into_lists_and_escape_slashes() -> None:
+    document: dict[str, Any] = {"layers": [{"units": 1}, {"units": 2}], "a/b": {"c~d": 3}}
+    assert space.look_up(document, "/layers/1/units") == 2
+    assert space.look_up(document, "/a~1b/c~0d") == 3
+    assert space.with_settings(document, {"/layers/1/units": 9})["layers"] == [{"units": 1}, {"units": 9}]
+    assert document["layers"][1]["units"] == 2
+    for missing in ("/layers/2/units", "/layers/x", "/nothing", "/a/b"):
+        with pytest.raises((LookupError, ValueError)):
+            space.look_up(document, missing)
+    assert set(space.pointers(document)) == {"/layers/0/units", "/layers/1/units", "/a~1b/c~0d"}
+
+
+def test_tpe_finds_better_settings_than_random_draws() -> None:
+    def value(settings: dict[str, Any]) -> float:
+        return -(math.log10(settings["/rate"] / 0.03) ** 2) - (settings["/size"] - 128) ** 2 / 40_000
+
+    def best(*, learns: bool, seed: int) -> float:
+        history: list[Past] = []
+        for trial in range(40):
+            found = space.random_settings(SPACE, seed, trial)
+            if learns and trial >= 10:
+                found = tpe.suggest(SPACE, history, goal="maximize", seed=seed)
+            history.append(Past(found, value(found), True))
+        return max(item.value or -9 for item in history)
+
+    learned = statistics.median(best(learns=True, seed=seed) for seed in range(5))
+    drawn = statistics.median(best(learns=False, seed=seed) for seed in range(5))
+    assert learned > drawn
+
+
+def test_a_proposal_is_a_function_of_the_trials_so_far() -> None:
+    history = [Past(space.random_settings(SPACE, 3, trial), float(trial % 5), trial < 12) for trial in range(14)]
+    first = tpe.suggest(SPACE, history, goal="minimize", seed=3)
+    assert first == tpe.suggest(SPACE, history, goal="minimize", seed=3)
+    assert first != tpe.suggest(SPACE, history, goal="minimize", seed=4)
+    assert any(first["/flag"] is choice or first["/flag"] == choice for choice in (1, True, "1", None))
+
+
+def test_failed_trials_count_as_the_worst() -> None:
+    history = [Past(space.random_settings(SPACE, 3, trial), None, True) for trial in range(12)]
+    assert tpe.suggest(SPACE, history, goal="maximize", seed=3).keys() == SPACE.keys()

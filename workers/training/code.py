@@ -1,0 +1,87 @@
+"""A digest of the code that decides the bits of a result: the engine, the translation of specs, the decoding of data.
+
+Comments, docstrings, formatting and tests do not count: the digest is of the syntax trees, in a notation of its own,
+since the one of ``ast.dump`` changes from one version of Python to the next.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_ROOT: Final = Path(__file__).parents[2]
+DECIDES_BITS: Final = (
+    "engine",
+    "service/datasets/builtins.py",
+    "service/datasets/cache.py",
+    "service/datasets/derived",
+    "service/datasets/formats/idx.py",
+    "service/datasets/formats/streams.py",
+    "service/datasets/info.py",
+    "service/datasets/repository.py",
+    "service/datasets/tables/plan.py",
+    "service/datasets/tables/preprocessing.py",
+    "service/datasets/tables/rows.py",
+    "service/datasets/tables/values.py",
+    "service/models/networks.py",
+    "workers/training/build.py",
+    "workers/training/epochs.py",
+    "workers/training/forks.py",
+    "workers/training/health.py",
+    "workers/training/testing.py",
+)
+"""Modules, and folders of modules."""
+
+
+@functools.cache
+def digest() -> str:
+    """The digest of the installed code."""
+    return digest_of(_ROOT)
+
+
+def digest_of(root: Path) -> str:
+    """The digest of the code under a folder that holds the packages."""
+    summed = hashlib.sha256()
+    for path in _files(root):
+        summed.update(f"{path.relative_to(root).as_posix()}\n".encode())
+        for piece in _notation(ast.parse(path.read_bytes())):
+            summed.update(piece.encode("utf-8", "surrogatepass"))
+    return f"sha256:{summed.hexdigest()}"
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for name in DECIDES_BITS:
+        path = root / name
+        yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def _notation(value: object) -> Iterator[str]:
+    """A syntax tree as text. Empty fields are left out: newer versions of Python add some."""
+    match value:
+        case ast.AST():
+            yield f"{type(value).__name__}("
+            for name, field in ast.iter_fields(value):
+                if name not in _NOT_CODE and field is not None and field != []:
+                    yield f"{name}="
+                    yield from _notation(field)
+            yield ")"
+        case list():
+            yield "["
+            for item in value:
+                if not _is_text(item):
+                    yield from _notation(item)
+            yield "]"
+        case _:
+            yield f"{type(value).__name__}:{value!r};"
+
+
+_NOT_CODE: Final = {"ctx", "kind", "type_comment"}
+
+
+def _is_text(node: object) -> bool:
+    """Whether a statement is a string and nothing more: a docstring, of whatever it stands under."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
