@@ -135,7 +135,7 @@ class Primitive:
         return tensor
 
     def _misfit(self, arrays: Sequence[Any], error: ValueError) -> Exception:
-        if isinstance(error, EngineError):
+        if isinstance(error, (EngineError, np.linalg.LinAlgError)):
             return error
         shapes = tuple(np.shape(array) for array in arrays)
         listed = " and ".join(map(str, shapes))

@@ -115,9 +115,15 @@ def _softmax_cross_entropy_back(
     return vjp
 
 
-def _softmax_cross_entropy_graph(y: Any, x: Any, labels: Any, label_smoothing: float = 0.0) -> Vjp:
-    target = _smooth_targets(plain(x), plain(labels), label_smoothing)
-    return lambda g: (softmax(x) - target) * g
+def _softmax_cross_entropy_graph(
+    y: Any, x: Any, labels: Any, label_smoothing: float = 0.0, class_weights: Array | None = None
+) -> Vjp:
+    logits, labels = plain(x), plain(labels)
+    target = _smooth_targets(logits, labels, label_smoothing)
+    if class_weights is None:
+        return lambda g: (softmax(x) - target) * g
+    weights = _row_weights(logits, labels, class_weights)
+    return lambda g: (softmax(x) - target) * weights * g
 
 
 softmax_cross_entropy = Primitive(

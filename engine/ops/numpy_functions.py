@@ -235,7 +235,7 @@ _METHODS: dict[str, Any] = {
 # Comparisons, tests, positions and shapes: constant almost everywhere.
 _NO_GRADIENT: set[Any] = {
     *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
-    *(np.isfinite, np.isinf, np.isnan, np.signbit, np.sign, np.floor, np.floor_divide, np.ceil, np.trunc, np.rint),
+    *(np.isfinite, np.isinf, np.isnan, np.signbit, np.sign, np.floor, np.ceil, np.trunc, np.rint),
     *(np.logical_and, np.logical_or, np.logical_not, np.logical_xor),
     *(np.all, np.any, np.argmax, np.argmin, np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.round),
     *(np.count_nonzero, np.searchsorted, np.allclose, np.array_equal, np.isclose, np.array_equiv),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -185,13 +186,13 @@ def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
     def flat(spec: Spec) -> dict[str, Any]:
         document = spec.model_dump(mode="json")
         found: dict[str, Any] = {"dtype": document["dtype"]}
-        if "latent" in document:
-            found["latent/dim"] = document["latent"]["dim"]
+        if isinstance(spec, GanSpec):
+            judge = spec.discriminator
+            found |= {"latent/dim": spec.latent.dim, "conditional": spec.conditional}
+            found |= {"discriminator/pack": judge.pack, "discriminator/spectral_norm": judge.spectral_norm}
         for where in ("", "generator/", "discriminator/"):
             holder = document.get(where.rstrip("/"), {}) if where else document
-            for place, layer in enumerate(holder.get("layers", [])):
-                shaped = {name: value for name, value in layer.items() if name not in _WITHOUT_WEIGHTS}
-                found |= {f"{where}layers/{place}/{name}": value for name, value in shaped.items()}
+            found |= _shaping(f"{where}layers", holder.get("layers", []))
         return found
 
     old, new = flat(before), flat(after)
@@ -206,6 +207,19 @@ def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]
+
+
+def _shaping(where: str, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of layers, and of layers inside of them, that their weights depend on."""
+    found: dict[str, Any] = {}
+    for place, layer in enumerate(layers):
+        for name, value in layer.items():
+            pointer = f"{where}/{place}/{name}"
+            if name == "layers":
+                found |= _shaping(pointer, value)
+            elif name not in _WITHOUT_WEIGHTS:
+                found[pointer] = value
+    return found
 
 
 def _without_later_defaults(part: Any, dumped: Any) -> Any:

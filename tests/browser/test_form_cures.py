@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Visit, ready, until
+from service.runtime.settings import Auth
+from tests.browser.conftest import Visit, only_with, ready, until
 from tests.browser.job_form import choose, open_all, sent, types
+from tests.waiting import wait_until
 
 
 def test_a_loss_with_its_penalty_is_chosen(form: Visit, tmp_path: Path) -> None:
@@ -39,3 +44,22 @@ def test_a_residual_layer_holds_layers(form: Visit, tmp_path: Path) -> None:
     page.screenshot(path=tmp_path / "residual.png", full_page=True)
     assert types(page)[:2] == ["dense", "residual"]
     assert sent(page)["layers"][1]["type"] == "residual"
+
+
+@only_with([Auth.LOCAL])
+def test_a_conditional_gan_is_asked_for_a_class(
+    visit: Visit, http_of: Callable[[Visit], httpx.Client], tmp_path: Path
+) -> None:
+    with http_of(visit) as http:
+        spec = {"kind": "gan", "conditional": True, "epochs": 1, "health": {"samples": 100}, "loss": "least_squares"}
+        job = http.post("/jobs", json=spec).json()
+        wait_until(lambda: http.get(job["urls"]["self"]).json()["status"] == "succeeded", "the training", timeout_s=90)
+        page = visit.open(f"/ui/play/{job['id']}")
+        picture = page.locator("#picture")
+        expect(picture).to_have_attribute("src", re.compile("^data:"))
+        before = picture.get_attribute("src")
+        page.get_by_label("Class").select_option("7")
+        expect(picture).not_to_have_attribute("src", before or "")
+        asked = {"latent": [[0.5] * 100], "class": 7}
+        assert http.post(f"{job['urls']['self']}/generate", json=asked).status_code == 200
+        page.screenshot(path=tmp_path / "class.png", full_page=True)

@@ -61,7 +61,8 @@ def activation_bytes(spec: Spec, shape: Shape) -> int:
 
 def peak_bytes(spec: Spec, shape: Shape) -> int:
     """Peak memory: the dataset's bytes, which are mapped, weights, gradients, optimizer and activations."""
-    gradients = _item(spec) * parameters(spec, shape)
+    sums = 2 if spec.accumulate > 1 else 1
+    gradients = _item(spec) * sums * parameters(spec, shape)
     return data_bytes(shape) + gradients + checkpoint_bytes(spec, shape) + activation_bytes(spec, shape)
 
 

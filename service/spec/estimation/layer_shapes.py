@@ -121,8 +121,8 @@ class Network:
     passes: float = 1.0
 
 
-_PENALTY_PASSES: Final = 3.0
-"""A penalty on a slope is a pass forward and backward, and one more backward through both."""
+_PENALTY_PASSES: Final = 2.0
+"""A penalty on a slope is a pass forward and backward, and one more backward through both: measured, twice as much."""
 
 
 def networks(spec: Spec, shape: Shape) -> list[Network]:

@@ -107,7 +107,7 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
         convolution=twice * sum(images * _products(network, convolutions=True) for network, images in seen),
         patches=twice * sum(images * _patches(network) for network, images in seen),
         outputs=twice * sum(images * network.passes * _outputs(network) for network, images in seen),
-        weights=twice * updates * steps,
+        weights=twice * updates * steps / spec.accumulate,
         pixels=twice * pixels * shape.pixels,
         calls=steps * sum(network.passes * len(network.placed) for network in found),
         epochs=float(epochs),

@@ -345,7 +345,7 @@ class Discriminator(Part):
     otherwise 1."""
     gradient_penalty: Annotated[float, ADDED_LATER, Field(ge=0, le=MAX_PENALTY)] = 0.0
     """Weight of a penalty that keeps the slope of the discriminator near 1 between real and generated images. 10 is
-    usual with wasserstein; 0 is none. It about triples the time of a step."""
+    usual with wasserstein; 0 is none. A step then takes half as long again, or twice as long."""
     r1: Annotated[float, ADDED_LATER, Field(ge=0, le=MAX_PENALTY, title="R1 penalty")] = 0.0
     """Weight of a penalty on the slope of the discriminator at real images. Usually 0.1 to 10; 0 is none. It calms a
     training that swings."""

@@ -14,7 +14,9 @@ if ($("#picture")) {
     walk();
     many();
   });
-  const make = (body) => call(`${job.urls.self}/generate`, { method: "POST", body: { checkpoint: epoch(), ...body } });
+  const asked = $("#class"); // of a conditional GAN
+  const chosen = () => (asked ? { class: Number(asked.value) } : {});
+  const make = (body) => call(`${job.urls.self}/generate`, { method: "POST", body: { checkpoint: epoch(), ...chosen(), ...body } });
   const source = (image) => `data:image/png;base64,${image}`;
   const quietly = (run) => async () => {
     try {
@@ -126,7 +128,7 @@ if ($("#picture")) {
   }
 
   const film = quietly(async () => {
-    const body = { checkpoint: epoch(), latent: [state.start, state.end, state.start], steps: 24, format: "film", scale: 8 };
+    const body = { checkpoint: epoch(), ...chosen(), latent: [state.start, state.end, state.start], steps: 24, format: "film", scale: 8 };
     const answer = await fetch(`${job.urls.self}/generate`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
     if (!answer.ok) throw new Error((await answer.json()).detail);
     const address = URL.createObjectURL(await answer.blob());
@@ -134,6 +136,11 @@ if ($("#picture")) {
     setTimeout(() => URL.revokeObjectURL(address), 10_000);
   });
 
+  asked?.addEventListener("change", () => {
+    show();
+    walk();
+    many();
+  });
   $("#seed").addEventListener("input", debounce(150, seeded));
   $("#random").addEventListener("click", () => {
     $("#seed").value = chance();

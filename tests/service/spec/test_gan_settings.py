@@ -10,7 +10,7 @@ from service.errors import SpecError
 from service.spec.estimation import costs, work
 from service.spec.estimation.layer_shapes import networks
 from service.spec.schema import GanSpec
-from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve, spec_hash
+from service.spec.validation import Shape, check_fit, derive, match_output_to_dataset, resolve, spec_hash
 
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
 CONV = {"type": "conv2d", "filters": 4, "stride": 4, "activation": "leaky_relu"}
@@ -96,3 +96,16 @@ def test_penalties_cost_time_and_memory_and_defaults_leave_the_hash() -> None:
     named = fitted(discriminator=defaults, conditional=False, accumulate=1)
     assert spec_hash(named) == spec_hash(plain)
     assert spec_hash(penalized) != spec_hash(plain)
+
+
+def test_a_fork_keeps_what_the_weights_depend_on() -> None:
+    parent = fitted(loss="hinge").model_dump(mode="json")
+    for pointer, changes in (
+        ("#/discriminator/pack", {"discriminator": {"pack": 2}}),
+        ("#/discriminator/spectral_norm", {"discriminator": {"spectral_norm": True}}),
+        ("#/conditional", {"conditional": True}),
+    ):
+        with pytest.raises(SpecError) as caught:
+            derive(parent, changes | {"epochs": 200}, epoch=3)
+        assert [fault.pointer for fault in caught.value.faults] == [pointer]
+    assert derive(parent, {"discriminator": {"r1": 1.0}, "epochs": 200}, epoch=3).epochs == 200

@@ -114,6 +114,7 @@ def play(job_id: str) -> Response:
         "checkpoints": checkpoints,
         "start": next((place for place, item in enumerate(checkpoints) if item["best"]), 0),
         "seed": row.resolved["seed"],
+        "conditional": row.resolved.get("conditional", False),
         "latent": row.resolved.get("latent"),
         "class_names": class_names(row, None),
         "colour": _is_colour(row),
