@@ -20,7 +20,7 @@ from service.spec.fields import closest, shorthand
 from service.spec.fit import check_fit, optimizers
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
-from service.spec.schema import ADDED_LATER, KEEP_LAST, ClassifierSpec, GanSpec, Kind, Part, Spec
+from service.spec.schema import ClassifierSpec, GanSpec, Kind, Part, Spec
 from service.spec.strict_json import MAX_DEPTH, canonical, parse_json
 
 __all__ = [
@@ -173,10 +173,8 @@ def _existing(pointer: str, document: Any) -> str:
 
 
 def spec_hash(spec: Spec) -> str:
-    """SHA-256 over everything in a spec that changes what is computed; it outlives the fields that come later."""
-    document = _without_later_defaults(spec, spec.model_dump(mode="json", exclude=_NOT_HASHED))
-    if document["checkpoint"]["keep_last"] is None:  # the default was a number once
-        document["checkpoint"]["keep_last"] = KEEP_LAST
+    """SHA-256 over everything in a spec that changes what is computed."""
+    document = spec.model_dump(mode="json", exclude=_NOT_HASHED)
     return "sha256:" + hashlib.sha256(canonical(document).encode()).hexdigest()
 
 
@@ -220,20 +218,6 @@ def _shaping(where: str, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             elif name not in _WITHOUT_WEIGHTS:
                 found[pointer] = value
     return found
-
-
-def _without_later_defaults(part: Any, dumped: Any) -> Any:
-    """``part`` as it was ``dumped``, without fields that were added later and have their defaults."""
-    if isinstance(part, list):
-        return [_without_later_defaults(*pair) for pair in zip(part, dumped, strict=True)]
-    if not isinstance(part, Part):
-        return dumped
-    fields = type(part).model_fields
-    return {
-        name: _without_later_defaults(getattr(part, name), value)
-        for name, value in dumped.items()
-        if ADDED_LATER not in fields[name].metadata or getattr(part, name) != fields[name].default
-    }
 
 
 def _merge(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

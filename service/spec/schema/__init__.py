@@ -7,7 +7,6 @@ sent. Documents show fields in the order in which they are declared here.
 from __future__ import annotations
 
 from service.spec.schema.base import (
-    ADDED_LATER,
     MAX_ACCUMULATED,
     MAX_BATCH,
     MAX_CRITIC_STEPS,
@@ -105,7 +104,6 @@ from service.spec.schema.specs import (
 )
 
 __all__ = [
-    "ADDED_LATER",
     "KEEP_LAST",
     "MAX_ACCUMULATED",
     "MAX_BATCH",

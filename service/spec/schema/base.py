@@ -37,15 +37,6 @@ MAX_JUDGED: Final = 10_000
 MAX_FOLDS: Final = 20
 
 
-class _AddedLater:
-    """The mark of a field that specs did not have at first."""
-
-
-ADDED_LATER: Final = _AddedLater()
-"""Where a field with this mark has its default, ``validation.spec_hash`` leaves it out: to a spec from before nothing
-has changed. So its default must be what was computed before it came."""
-
-
 class Part(BaseModel):
     """Base of everything in a spec: unknown fields are faults, numbers are finite, nothing is coerced."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from service.spec.schema.base import ADDED_LATER, MAX_EPOCHS, Epsilon, Fraction, Part, Rate, applies_when
+from service.spec.schema.base import MAX_EPOCHS, Epsilon, Fraction, Part, Rate, applies_when
 
 Decay = Annotated[float, Field(ge=0, le=10)]
 ClipNorm = Annotated[float, Field(gt=0, le=1e9)] | None
@@ -23,15 +23,15 @@ class Sgd(Part):
     the loss falls slowly."""
     momentum: Fraction = 0.0
     """Share of the previous step that is added to the next one. Usually 0.9; 0 is plain gradient descent."""
-    nesterov: Annotated[bool, ADDED_LATER, applies_when(momentum={"exclusiveMinimum": 0})] = False
+    nesterov: Annotated[bool, applies_when(momentum={"exclusiveMinimum": 0})] = False
     """Use Nesterov's momentum, which takes the gradient after the momentum step. It often converges a little
     faster."""
-    weight_decay: Annotated[Decay, ADDED_LATER] = 0.0
+    weight_decay: Decay = 0.0
     """L2 regularization: each weight times this factor is added to its gradient. Usually 0 to 0.001. Increase it
     against overfitting."""
-    decay_biases: Annotated[bool, ADDED_LATER, _DECAYS] = True
+    decay_biases: Annotated[bool, _DECAYS] = True
     """Apply weight decay also to biases and to the scale and shift of batch_norm."""
-    clip_norm: Annotated[ClipNorm, ADDED_LATER, _CLIPPING] = None
+    clip_norm: Annotated[ClipNorm, _CLIPPING] = None
     """Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or none. Use it
     against sudden jumps of the loss."""
 
@@ -49,7 +49,7 @@ class Adam(Part):
     """Decay rate of the mean of the squared gradients. Usually 0.99 to 0.999."""
     epsilon: Epsilon = 1e-8
     """Added to the denominator to avoid division by zero. There is rarely a reason to change it."""
-    clip_norm: Annotated[ClipNorm, ADDED_LATER, _CLIPPING] = None
+    clip_norm: Annotated[ClipNorm, _CLIPPING] = None
     """Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or none. Use it
     against sudden jumps of the loss."""
 

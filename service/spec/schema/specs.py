@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from service.spec.schema.base import (
-    ADDED_LATER,
     MAX_ACCUMULATED,
     MAX_BATCH,
     MAX_CRITIC_STEPS,
@@ -106,17 +105,15 @@ class Data(Part):
     """The range that pixel values (0 to 255) are mapped to. Usually 0, 1 for classifiers; GANs whose generator ends in
     tanh need -1, 1."""
 
-    validation_fraction: Annotated[
-        Annotated[float, Field(gt=0, lt=1)] | None, ADDED_LATER, Field(title="Validation share")
-    ] = None
+    validation_fraction: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Field(title="Validation share")] = None
     """Divide the dataset's training and validation examples anew: this share of each class is for validation. None:
     as the dataset has them. The test part, if there is one, stays apart."""
-    folds: Annotated[Annotated[int, Field(ge=2, le=MAX_FOLDS)] | None, ADDED_LATER] = None
+    folds: Annotated[int, Field(ge=2, le=MAX_FOLDS)] | None = None
     """Cross-validation: divide the examples into this many folds, of each class as many as of every other. Without
     `fold`, one job is submitted for each; it validates on its fold and trains on the others."""
-    fold: Annotated[Annotated[int, Field(ge=0, lt=MAX_FOLDS)] | None, ADDED_LATER] = None
+    fold: Annotated[int, Field(ge=0, lt=MAX_FOLDS)] | None = None
     """The fold that this job validates on, from 0. Without it, there is a job for each."""
-    split_seed: Annotated[Annotated[int, Field(ge=0, le=2**53 - 1)] | None, ADDED_LATER] = None
+    split_seed: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
     """Seed of the division. None: the seed of the job. Set it to compare jobs of different seeds on the same
     division."""
 
@@ -133,7 +130,7 @@ class ClassifierLoss(Part):
     label_smoothing: Fraction = 0.0
     """Share of the target that is spread evenly over all classes (binary_cross_entropy: over yes and no). Usually 0 to
     0.1. It keeps the network from being overconfident."""
-    class_weights: Annotated[ClassWeights | None, ADDED_LATER, Field(title="Class weights")] = None
+    class_weights: Annotated[ClassWeights | None, Field(title="Class weights")] = None
     """With balanced, each class counts the same in the loss, however rare it is in the training data: better recall of
     rare classes for some accuracy. Only with softmax_cross_entropy."""
 
@@ -155,10 +152,10 @@ class Augmentation(Part):
     max_shift: Annotated[int, Field(ge=0, le=MAX_SHIFT, title="Maximum shift in pixels")] = 0
     """Shift each image by up to this many pixels in each direction. 1 or 2 raises accuracy on digits; 0 turns it
     off."""
-    flip: Annotated[bool, ADDED_LATER, Field(title="Mirror images")] = False
+    flip: Annotated[bool, Field(title="Mirror images")] = False
     """Mirror half of the images, left to right. For photos; not for digits or letters, which mean something else
     then."""
-    cutout: Annotated[int, ADDED_LATER, Field(ge=0, le=MAX_CUTOUT, title="Cutout in pixels")] = 0
+    cutout: Annotated[int, Field(ge=0, le=MAX_CUTOUT, title="Cutout in pixels")] = 0
     """Blot out a square of this many pixels along a side, anywhere in each image. Usually a quarter to a half of the
     image's side, with many epochs; it keeps a network from relying on one detail. 0 turns it off."""
 
@@ -268,7 +265,7 @@ class Common(Part):
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)]
     """Number of images in each training step. Usually 32 to 256. Larger batches are faster per epoch, but take fewer
     steps; raise the learning rate with them."""
-    accumulate: Annotated[int, ADDED_LATER, Field(ge=1, le=MAX_ACCUMULATED, title="Batches per update")] = 1
+    accumulate: Annotated[int, Field(ge=1, le=MAX_ACCUMULATED, title="Batches per update")] = 1
     """Add up the gradients of so many batches for one update: as a larger batch, in the memory of a small one."""
     shuffle: bool = True
     """Visit the training images in a new random order in every epoch."""
@@ -291,14 +288,14 @@ class ClassifierSpec(Common):
     """The network, from input to output. The last layer has one unit for each class."""
     loss: ClassifierLoss
     """The function to minimize."""
-    augmentation: Annotated[Augmentation, ADDED_LATER] = Augmentation()
+    augmentation: Augmentation = Augmentation()
     """Random changes to the training images."""
-    average_decay: Annotated[AverageDecay, ADDED_LATER, Field(title="Weight averaging (decay)")] = None
+    average_decay: Annotated[AverageDecay, Field(title="Weight averaging (decay)")] = None
     """Validate and keep a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
     none. It evens out noise late in the run."""
-    early_stopping: Annotated[EarlyStopping | None, ADDED_LATER] = None
+    early_stopping: EarlyStopping | None = None
     """End the run when a metric stops improving."""
-    health: Annotated[Health, ADDED_LATER] = Health()
+    health: Health = Health()
     """How to react to problems that the metrics show."""
 
 
@@ -320,7 +317,7 @@ class Generator(Part):
     """An optimizer of its own, instead of the one under Training."""
     schedule: Schedule | None = None
     """A schedule of its own, instead of the one under Training."""
-    average_decay: Annotated[AverageDecay, ADDED_LATER, Field(title="Weight averaging (decay)")] = None
+    average_decay: Annotated[AverageDecay, Field(title="Weight averaging (decay)")] = None
     """Make samples with a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
     none. It makes GAN samples much steadier."""
 
@@ -340,19 +337,19 @@ class Discriminator(Part):
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """The discriminator's target for real images is 1 minus this. Usually 0 to 0.2. It keeps the discriminator from
     being overconfident. hinge and wasserstein have no target."""
-    critic_steps: Annotated[int, ADDED_LATER, Field(ge=1, le=MAX_CRITIC_STEPS)] = 1
+    critic_steps: Annotated[int, Field(ge=1, le=MAX_CRITIC_STEPS)] = 1
     """Update the generator only in every so-manieth step, and the discriminator in each. 5 is usual with wasserstein,
     otherwise 1."""
-    gradient_penalty: Annotated[float, ADDED_LATER, Field(ge=0, le=MAX_PENALTY)] = 0.0
+    gradient_penalty: Annotated[float, Field(ge=0, le=MAX_PENALTY)] = 0.0
     """Weight of a penalty that keeps the slope of the discriminator near 1 between real and generated images. 10 is
     usual with wasserstein; 0 is none. A step then takes half as long again, or twice as long."""
-    r1: Annotated[float, ADDED_LATER, Field(ge=0, le=MAX_PENALTY, title="R1 penalty")] = 0.0
+    r1: Annotated[float, Field(ge=0, le=MAX_PENALTY, title="R1 penalty")] = 0.0
     """Weight of a penalty on the slope of the discriminator at real images. Usually 0.1 to 10; 0 is none. It calms a
     training that swings."""
-    spectral_norm: Annotated[bool, ADDED_LATER] = False
+    spectral_norm: bool = False
     """Divide the weights of each layer by their largest singular value, which bounds the slope of the discriminator at
     little cost."""
-    pack: Annotated[int, ADDED_LATER, Field(ge=1, le=MAX_PACK, title="Images judged together")] = 1
+    pack: Annotated[int, Field(ge=1, le=MAX_PACK, title="Images judged together")] = 1
     """The discriminator judges so many images at once, so that it notices when generated ones are too much alike.
     Usually 1 to 4."""
 
@@ -369,9 +366,9 @@ class GanSpec(Common):
     """The network that distinguishes real images from generated ones, and how it is trained."""
     loss: GanLoss
     """The function that both networks are trained with."""
-    conditional: Annotated[bool, ADDED_LATER] = False
+    conditional: bool = False
     """Tell both networks the class of each image, so that images of a chosen class can be generated."""
-    health: Annotated[GanHealth, ADDED_LATER] = GanHealth()
+    health: GanHealth = GanHealth()
     """How to react to problems that the metrics show, and how often samples are scored."""
 
 

@@ -86,7 +86,7 @@ def test_packs_and_classes_widen_what_a_network_is_given(
     assert all(len(network.placed) == len(network.layers) for network in found)
 
 
-def test_penalties_cost_time_and_memory_and_defaults_leave_the_hash() -> None:
+def test_penalties_cost_time_and_memory_and_defaults_count_as_given() -> None:
     plain, penalized = fitted(), fitted(discriminator={"gradient_penalty": 10.0})
     assert costs.operations(penalized, DIGITS) > 1.5 * costs.operations(plain, DIGITS)
     assert costs.activation_bytes(penalized, DIGITS) > costs.activation_bytes(plain, DIGITS)

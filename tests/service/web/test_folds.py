@@ -220,7 +220,7 @@ def send_and_drop(client: FlaskClient) -> str:
     return str(send(client, SPEC | {"dataset": {"name": "squares", "validation_fraction": 0.3}})["id"])
 
 
-def test_specs_without_a_division_keep_their_hash() -> None:
+def test_a_division_counts_in_the_hash() -> None:
     plain = validation.resolve({"kind": "classifier"})
     assert validation.spec_hash(plain) == validation.spec_hash(
         validation.resolve({"kind": "classifier", "dataset": {"validation_fraction": None, "folds": None}})
