@@ -19,7 +19,7 @@ def test_a_sweep_is_checked_started_and_shown(
     open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int, scheme: str
 ) -> None:
     visit = open_window(serve_bare().url, width=width, color_scheme=scheme)
-    visit.watched.expected = ["422"]
+    visit.watched.expected = ["422", "404"]  # what was asked for just before the sweep was deleted
     page = visit.open("/ui/sweeps")
     expect(page.locator("#document")).to_have_value(re.compile('"name": "rates"'))
     page.get_by_role("button", name="Check").click()
