@@ -13,6 +13,7 @@ let sweep = JSON.parse($("#sweep").textContent);
 let trials = JSON.parse($("#first-trials").textContent);
 let shown = PAGE;
 let chart = null;
+let isGone = false;
 const address = sweep.urls.self;
 const name = sweep.objective.metric;
 const settings = Object.keys(sweep.resolved.space);
@@ -45,7 +46,11 @@ async function act(verb) {
   if (sure && !confirm(sure)) return;
   try {
     if (verb === "delete") {
-      await call(address, { method: "DELETE" });
+      isGone = true; // nothing more is asked for
+      await call(address, { method: "DELETE" }).catch((error) => {
+        isGone = false;
+        throw error;
+      });
       return void location.assign("/ui/sweeps");
     }
     sweep = await call(`${address}/${verb}`, { method: "POST" });
@@ -132,6 +137,7 @@ function sentenceOf({ type, data }) {
 }
 
 const refresh = throttle(1000, async () => {
+  if (isGone) return;
   try {
     const sort = encodeURIComponent($("#sort").value);
     [sweep, trials] = await Promise.all([call(address), call(`${address}/trials?sort=${sort}&limit=${shown}`)]);
