@@ -125,6 +125,7 @@ def test_every_place_is_tried_somewhere() -> None:
     tried = {name.partition(".")[0] for schedule in SCHEDULES.values() for name in schedule}
     tried |= {"handing_back", "handed_back"}  # above
     tried |= {"claimed", "submitted"}  # test_processes
+    tried |= {"deciding", "decided"}  # test_sweeps
     assert tried == set(failpoints.PLACES)
 
 

@@ -194,7 +194,7 @@ def test_an_average_is_what_is_validated_kept_and_shown() -> None:
     user = trainer()
     user.model.load_state_dict(run.state_dict().tensors)  # which knows no averages
     assert (
-        user._evaluate(user.validation, user._validation_targets)[0]
+        user._evaluate(user.validation, user._validation_labels, user._validation_targets)[0]
         == averaged[-1].metrics["val_loss"]
         != without[-1].metrics["val_loss"]
     )

@@ -9,6 +9,7 @@ import pytest
 
 import engine
 from engine import ClassifierTrainer, DataError, EpochDone, SettingError, TableData, balanced_class_weights
+from engine.augmentation import Changes
 
 RNG = np.random.default_rng(0)
 LABELS = (RNG.random(400) < 0.1).astype(np.uint8)
@@ -58,7 +59,7 @@ def test_a_table_has_no_pictures_and_no_shifts() -> None:
     with pytest.raises(SettingError, match="max_shift"):
         trainer(max_shift=1)
     with pytest.raises(DataError, match="cannot be shifted"):
-        TableData(ROWS, LABELS, 2).inputs(slice(0, 2), np.float32, shifts=np.zeros((2, 2), int))
+        TableData(ROWS, LABELS, 2).inputs(slice(0, 2), np.float32, changes=Changes(shifts=np.zeros((2, 2), int)))
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_the_page_behind_a_redirect_accepts_what_its_operation_accepts(app: Flas
         operation = operation_of(app.view_functions[rule.endpoint])
         if operation is None or not isinstance(operation.page, str):
             continue
-        endpoint, _ = adapter.match(operation.page.format(job_id="job_x"))
+        endpoint, _ = adapter.match(operation.page.format(job_id="job_x", sweep_id="swp_x", name="mine"))
         page = operation_of(app.view_functions[endpoint])
         assert page is not None, operation.page
         # Where a request names a format, browsers get that format and no redirect.
@@ -177,9 +177,9 @@ def test_a_wrong_method_from_a_browser_is_a_page_too(client: FlaskClient) -> Non
 
 def test_a_passing_problem_offers_to_try_again(make_app: Callable[..., Flask]) -> None:
     client = make_app("postgresql+psycopg://nobody:secret@127.0.0.1:1/none").test_client()
-    page = client.get("/datasets", headers=BROWSER)
+    page = client.get("/ui/datasets", headers=BROWSER)
     assert (page.status_code, page.mimetype) == (503, "text/html")
-    assert '<a class="button primary" href="/datasets">Try again</a>' in page.text
+    assert '<a class="button primary" href="/ui/datasets">Try again</a>' in page.text
     assert page.headers["Retry-After"] == "5"
     assert "secret" not in page.text
 
