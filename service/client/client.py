@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, Unpack
 from uuid import uuid4
 
-from service.client import downloads, lookup, mlflow_runs
+from service.client import downloads, lookup
 from service.client.answers import (
     Event,
     ExportTarget,
@@ -24,6 +24,7 @@ from service.client.dataset_operations import DatasetOperations
 from service.client.experiments import Experiments
 from service.client.job import Job
 from service.client.lookup import Found
+from service.client.trackers import mlflow_runs
 
 _PAGE: Final = 100
 

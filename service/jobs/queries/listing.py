@@ -53,6 +53,7 @@ class JobFilter:
     """The spec's hash."""
     parent: str | None = None
     fold_group: str | None = None
+    sweep: str | None = None
     starred: bool | None = None
     without: Collection[Lacking] = ()
 
@@ -234,6 +235,8 @@ def _conditions(wanted: JobFilter, owner: str | None, *, by_status: bool = True)
         yield Job.parent_id == wanted.parent
     if wanted.fold_group is not None:
         yield Job.fold_group == wanted.fold_group
+    if wanted.sweep is not None:
+        yield Job.sweep_id == wanted.sweep
     if wanted.starred is not None:
         yield Job.starred.is_(wanted.starred)
     if wanted.text:

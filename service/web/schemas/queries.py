@@ -113,6 +113,9 @@ class FilterQuery(Query):
     fold_group: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
         None, description="Selects the jobs of one cross-validation: `fold_group` of any of them."
     )
+    sweep: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
+        None, description="Id of a sweep: selects the jobs of its trials."
+    )
     starred: bool | None = None
     without: Annotated[list[Lacking], BeforeValidator(split)] = Field(
         default=[], description="Jobs without these, repeated or comma-separated."
@@ -122,7 +125,7 @@ class FilterQuery(Query):
     def wanted(self) -> JobFilter:
         """The filter for the database."""
         same = self.model_dump(
-            include={"kind", "name", "preset", "dataset", "spec", "parent", "fold_group", "starred", "without"}
+            include={"kind", "name", "preset", "dataset", "spec", "parent", "fold_group", "sweep", "starred", "without"}
         )
         return JobFilter(status=self.status or None, tags=self.tag, text=self.q, **same)
 

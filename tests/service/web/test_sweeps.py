@@ -227,6 +227,9 @@ def test_a_trials_job_belongs_to_its_sweep(client: FlaskClient, worker: Any) -> 
     [held] = client.get("/jobs?status=paused").json["data"]
     assert held["allowed_actions"] == ["cancel", "fork"]
     assert (held["sweep_id"], held["trial"]) == (sweep["id"], 0)
+    assert len(client.get(f"/jobs?sweep={sweep['id']}").json["data"]) == 6
+    assert client.get("/jobs?sweep=swp_other").json["data"] == []
+    assert f"/ui/sweeps/{sweep['id']}" in client.get(f"/ui/jobs/{held['id']}").text
     assert client.post(f"/jobs/{held['id']}/resume").status_code == 409
     client.post(f"/jobs/{held['id']}/cancel")
     assert client.delete(f"/jobs/{held['id']}").status_code == 409

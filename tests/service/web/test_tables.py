@@ -76,7 +76,7 @@ def test_the_answer_to_an_upload_tells_columns_and_report(client: FlaskClient, s
     assert "preview" not in sent["urls"]
     assert client.get("/datasets/people/preview.png").status_code == 404
     assert client.get("/datasets/people/validation/0.png").status_code == 404
-    assert client.get("/datasets/people", headers={"Accept": "text/html"}).status_code == 200
+    assert client.get("/ui/datasets/people").status_code == 200
     assert send(client, "people", table=TABLE).status_code == 409
 
 

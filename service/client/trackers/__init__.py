@@ -1,0 +1,1 @@
+"""Jobs in the stores of experiment trackers, logged from the machine of the client."""
