@@ -7,6 +7,7 @@ it again. Samples of the last epoch are scored by the reference classifier that 
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import json
 import math
@@ -155,14 +156,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
         def middle(name: str, digits: int, worst: Any, done: list[dict[str, Any]] = done) -> str:
             values = [row[name] for row in done]
-            shown = f"{statistics.median(values):.{digits}f}"
+            shown = f"{statistics.median(values):.{digits}f}" if digits else f"{statistics.median(values):g}"
             return shown if len(values) == 1 else f"{shown} ({worst(values):.{digits}f})"
 
         cells = [
             middle("covered", 0, min),
             middle("kl", 3, max),
             f"{100 * statistics.median(row['rarest'] for row in done):.1f}%",
-            middle("distance", 0, max),
+            middle("distance", 1, max),
             f"{statistics.median(row['seconds'] for row in done):.0f}",
         ]
         lines.append(f"| {cure} | {len(done)} of {len(mine)} | " + " | ".join(cells) + " |")
@@ -175,6 +176,7 @@ def draw(work: Path, path: Path) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from PIL import Image
 
     found = [(cure, picture_of(work, MNIST, cure, 0)) for cure in CURES]
     found = [(cure, picture) for cure, picture in found if picture.exists()]
@@ -185,7 +187,9 @@ def draw(work: Path, path: Path) -> None:
     for axis, (cure, picture) in zip(axes.flat, found, strict=False):
         axis.imshow(plt.imread(picture), cmap="gray", interpolation="nearest")
         axis.set_title(cure, fontsize=9)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=80)
+    Image.open(drawn).convert("L").quantize(16).save(path, optimize=True)
 
 
 def write(rows: Sequence[dict[str, Any]], epochs: int) -> None:
