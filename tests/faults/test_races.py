@@ -150,5 +150,5 @@ def test_where_keys_are_not_kept_fifty_requests_are_found_out(
     process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F24 once more, the check switched off: it must turn red."""
-    monkeypatch.setattr(submissions, "_take_key", lambda *_: None)
+    monkeypatch.setattr(submissions, "take_key", lambda *_: None)
     assert len(post_at_once(process, 10)) > 1

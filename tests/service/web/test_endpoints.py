@@ -17,6 +17,7 @@ VALUES = {
     "true": "1",
     "predicted": "1",
     "index": "1",
+    "sweep_id": "swp_01J00000000000000000000000",
 }
 
 
@@ -43,7 +44,7 @@ def test_every_endpoint_but_the_probes_refuses_an_unknown_parameter(app: Flask, 
             continue
         assert answer.status_code == 400, (method, path, answer.text)
         assert answer.json["code"] == "invalid_parameter"
-        assert answer.json["errors"][0]["parameter"] == "nonsense"
+        assert "nonsense" in {error["parameter"] for error in answer.json["errors"]}
         tried += 1
     assert tried > 60
 
