@@ -35,7 +35,7 @@ VARIABLES: Final = {
     "TAPELINE_DATABASE_PASSWORD_FILE": "file with the password for TAPELINE_DATABASE_URL (default: the URL's own)",
     "TAPELINE_BROKER_URL": "Redis or Valkey URL (default: an embedded broker in TAPELINE_HOME)",
     "TAPELINE_BROKER_PASSWORD_FILE": "file with the password for TAPELINE_BROKER_URL (default: the URL's own)",
-    "TAPELINE_ARTIFACTS": "folder for checkpoints and samples (default: artifacts in TAPELINE_HOME)",
+    "TAPELINE_ARTIFACTS": "folder for checkpoints, samples and exports (default: artifacts in TAPELINE_HOME)",
     "TAPELINE_DATA": "folder of datasets, one subfolder each (default: data in TAPELINE_HOME)",
     "TAPELINE_AUTH": "API keys: auto (default; required unless bound to loopback), keys (required), local (off)",
     "TAPELINE_API_KEYS": "accepted keys besides those of `tapeline keys`, 16 characters or more, comma-separated",

@@ -204,7 +204,7 @@ def test_the_client_rotates_keys(keyed: Flask, serve: Callable[[Flask], str]) ->
         new = client.rotate_key(old.id, overlap_s=60)
         assert (new["replaces"]["id"], new["key"][:4]) == (old.id, "tpl_")
         assert {item["id"]: item["replaced_by"] for item in client.api_keys()} == {old.id: new["id"], new["id"]: None}
-        with pytest.raises(ApiError, match="rotated already"):
+        with pytest.raises(ApiError, match="already rotated"):
             client.rotate_key(old.id)
 
 
@@ -322,10 +322,10 @@ def test_a_dataset_names_the_jobs_that_use_it(keyed: Flask, bearer: Bearer) -> N
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     for headers, name in ((ann, "older"), (ann, "newer"), (bob, "of bob")):
         client.post("/jobs", json={"kind": "classifier", "name": name}, headers=headers)
-    page = client.get("/datasets/mnist-10k", headers=ann | BROWSER).text
+    page = client.get("/ui/datasets/mnist-10k", headers=ann | BROWSER).text
     assert page.index("newer") < page.index("older")
     assert "of bob" not in page
-    assert "No job uses this dataset" in client.get("/datasets/mnist", headers=ann | BROWSER).text
+    assert "No job uses this dataset" in client.get("/ui/datasets/mnist", headers=ann | BROWSER).text
 
 
 def test_a_use_that_cannot_be_recorded_fails_nothing(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
