@@ -42,6 +42,7 @@ BUNDLED: Final = ("iris", "wine", "breast-cancer", "digits")
 TARGETS: Final = {"penguins": "species"}
 FOLDS: Final = 5
 SEEDS: Final = 5
+FIRST_SEED: Final = 5
 _T_95: Final = 2.064
 """Student's t for 25 runs."""
 
@@ -108,10 +109,10 @@ def theirs(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> flo
 
 
 def folds(labels: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Stratified folds, the same for both."""
+    """Stratified folds, the same for both; the preset was chosen on those of another state, and with other seeds."""
     from sklearn.model_selection import StratifiedKFold
 
-    return iter(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(np.zeros(len(labels)), labels))
+    return iter(StratifiedKFold(FOLDS, shuffle=True, random_state=1).split(np.zeros(len(labels)), labels))
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         scores, began = [], time.process_time()
         for train, test in folds(whole.labels):
             parts = [Examples(whole.inputs[chosen], whole.labels[chosen]) for chosen in (train, test)]
-            scores += [run(info, parts[0], parts[1], seed) for seed in range(SEEDS)]
+            scores += [run(info, parts[0], parts[1], seed) for seed in range(FIRST_SEED, FIRST_SEED + SEEDS)]
         half = _T_95 * stdev(scores) / math.sqrt(len(scores))
         found[who] = {"mean": fmean(scores), "half": half, "seconds": (time.process_time() - began) / len(scores)}
     return found

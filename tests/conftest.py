@@ -31,6 +31,8 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     # Hints say `make up` to whoever came by way of make, as the tests may have.
     for name in [name for name in os.environ if name.startswith(("TAPELINE_", "MAKE"))]:
         del os.environ[name]
+    # Hundreds of processes are started: without caches, each compiles all modules.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Processes that tests start run the code of this tree, wherever the environment was installed from.
     os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
