@@ -60,7 +60,7 @@ PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
             ),
         ),
         "table": PresetInfo(
-            "Two small hidden layers for tables, the default for them. Batches and epochs follow the number of rows.",
+            "Two small hidden layers; tables use it unless a spec names another. Batches and epochs follow the rows.",
             (
                 Reached("iris", "val_accuracy", 0.951, 0.11),
                 Reached("wine", "val_accuracy", 0.976, 0.12),

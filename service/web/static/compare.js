@@ -89,11 +89,12 @@ function groups() {
 // Two settings: the difference of their means over the seeds, in words.
 async function drawVerdicts() {
   const sides = groups();
-  if (sides.length !== 2 || jobs.some((job) => job.kind !== jobs[0].kind)) return;
+  const isRepeated = (side) => new Set(side.map((job) => job.resolved.seed)).size < side.length; // the same training twice
+  if (sides.length !== 2 || sides.some(isRepeated) || jobs.some((job) => job.kind !== jobs[0].kind)) return;
   const [a, b] = sides.map((side) => side.map((job) => job.id).join(","));
   const found = [];
   for (const name of OBJECTIVES.filter((metric) => jobs.some((job) => job.metrics.known(metric).length))) {
-    const answer = await call(`/comparisons?a=${a}&b=${b}&metric=${name}`).catch(() => null); // two jobs with one seed, say
+    const answer = await call(`/comparisons?a=${a}&b=${b}&metric=${name}`).catch(() => null);
     if (answer) found.push(answer.sentence);
   }
   $("#verdicts").hidden = !found.length;
