@@ -23,7 +23,7 @@ import numpy as np
 from service.local import LocalStack
 from service.runtime.settings import Settings
 
-STREAMS: Final = ("/stream", "/jobs/{job_id}/stream")
+STREAMS: Final = ("/stream", "/jobs/{job_id}/stream", "/sweeps/{sweep_id}/stream")
 CHECKS: Final = (
     "not_a_server_error",
     "status_code_conformance",
