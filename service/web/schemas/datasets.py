@@ -96,7 +96,7 @@ class RowList(Answer):
     next_cursor: str | None
 
 
-class ColumnItem(Answer):
+class TableColumnItem(Answer):
     """Statistics of a column; null where they make no sense for its type."""
 
     name: str
@@ -107,7 +107,7 @@ class ColumnItem(Answer):
     mean: float | str | None
     standard_deviation: float | None
     histogram: list[int] | None = Field(description="Rows in each of 20 equal intervals from `low` to `high`.")
-    categories: list[tuple[str, int]] | None = Field(description="The most frequent categories with their rows.")
+    categories: list[list[str | int]] | None = Field(description="The most frequent categories with their rows.")
     distinct: int | None = Field(description="Number of categories that occur.")
 
 
@@ -115,7 +115,7 @@ class TableColumns(Answer):
     """Statistics of a table's columns, over its training and validation rows."""
 
     rows: int = Field(description="Rows that the statistics are of; of a table with more than 200,000, some of them.")
-    columns: list[ColumnItem]
+    columns: list[TableColumnItem]
 
 
 class DatasetList(Answer):

@@ -15,12 +15,12 @@ from service.web.endpoints import endpoint
 from service.web.files.drawings import require_here
 from service.web.middleware.problems import Problem
 from service.web.schemas.datasets import (
-    ColumnItem,
     DatasetDetail,
     DatasetExample,
     DatasetRow,
     ExampleList,
     RowList,
+    TableColumnItem,
     TableColumns,
     dataset_detail,
 )
@@ -86,7 +86,7 @@ def columns(name: str) -> TableColumns:
 def table_columns(info: DatasetInfo) -> TableColumns:
     """The statistics of a table that is here."""
     found = services().explorer.column_statistics(info)
-    return TableColumns(rows=found.rows, columns=[ColumnItem.represent(column) for column in found.columns])
+    return TableColumns(rows=found.rows, columns=[TableColumnItem.represent(column) for column in found.columns])
 
 
 def detail(info: DatasetInfo) -> DatasetDetail:

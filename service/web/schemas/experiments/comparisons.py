@@ -78,7 +78,9 @@ class ComparisonAnswer(Answer):
     pairs: list[Pair]
     n: int = Field(description="Pairs, or values on both sides.")
     difference: float | None = Field(description="Mean of `b` minus mean of `a`.")
-    interval: tuple[float, float] | None = Field(description="The confidence interval of the difference.")
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        description="The confidence interval of the difference."
+    )
     confidence: float = Field(description="The probability that such an interval covers the true difference.")
     p: float | None = Field(description="Two-sided p-value of the t test.")
     t: float | None = Field(description="Null also where the differences do not vary.")
@@ -102,7 +104,7 @@ class ComparisonAnswer(Answer):
             pairs=pairs,
             n=made.count,
             difference=made.difference,
-            interval=(test.low, test.high) if test else None,
+            interval=[test.low, test.high] if test else None,
             confidence=CONFIDENCE,
             p=test.p if test else None,
             t=test.t if test and math.isfinite(test.t) else None,
