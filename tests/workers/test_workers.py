@@ -54,7 +54,12 @@ def all_end(pids: list[int], within_s: float) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("spec", "kept"), [({}, 1), ({"keep_last": 3}, 3), pytest.param({"keep_last": 4}, 4, marks=pytest.mark.slow)]
+    ("spec", "kept"),
+    [
+        ({}, 1),
+        pytest.param({"keep_last": 3}, 3, marks=pytest.mark.slow),
+        pytest.param({"keep_last": 4}, 4, marks=pytest.mark.slow),
+    ],
 )
 def test_a_job_that_succeeded_keeps_as_many_checkpoints_as_its_spec_says_or_the_best_and_the_latest(
     workers: WorkerHarness, spec: dict[str, int], kept: int

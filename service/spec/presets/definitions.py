@@ -99,7 +99,7 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "layers": [
                 {"units": 128, "activation": "relu"},
                 {"units": 64, "activation": "relu"},
-                {"units": 10, "activation": "softmax"},
+                {"units": 3, "activation": "softmax"},
             ],
             "initializer": {"name": "glorot"},
             "loss": {"name": "softmax_cross_entropy"},

@@ -13,6 +13,8 @@ from click.testing import Result
 
 from service.client import Client, ExportFailed, Job
 
+pytestmark = pytest.mark.slow  # a stack of its own; the API has quick tests
+
 DENSE = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
 
 

@@ -13,6 +13,8 @@ from click.testing import Result
 from service.client import ApiError, Client
 from service.local import LocalStack
 
+pytestmark = pytest.mark.slow  # a stack of its own; the API has quick tests
+
 Run = Callable[..., Result]
 
 SWEEP: dict[str, Any] = {

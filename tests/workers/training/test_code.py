@@ -55,7 +55,12 @@ def test_comments_docstrings_and_layout_do_not_count(copy: Path) -> None:
     assert digest_of(copy) == code.digest()
 
 
-@pytest.mark.parametrize("name", ["engine/optim/sgd.py", "service/models/networks.py", "workers/training/build.py"])
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("service/models/networks.py", "workers/training/build.py")
+]
+
+
+@pytest.mark.parametrize("name", ["engine/optim/sgd.py", *OTHERS])
 def test_one_changed_line_counts(copy: Path, name: str) -> None:
     (copy / name).write_text((copy / name).read_text("utf-8") + "\nCHANGED = 1\n")
     assert digest_of(copy) != code.digest()
