@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 import engine
 from service.datasets import Dataset, load
+from service.datasets.shapes import shape_of
 from service.models import networks
 from service.spec.estimation import layer_shapes
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Activation, ClassifierSpec, Kind, StopMetric
-from service.spec.validation import Shape, check_fit, resolve
+from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve
 from workers.training import build
 
 
@@ -26,7 +27,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.mark.parametrize(("kind", "preset"), [(kind, name) for kind in PRESETS for name in PRESETS[kind]])
 def test_every_preset_becomes_a_trainer_that_takes_a_step(digits: Dataset, kind: Kind, preset: str) -> None:
-    trainer = build.trainer(resolve({"kind": kind, "preset": preset}), digits)
+    document = {"kind": kind, "preset": preset}
+    spec = match_output_to_dataset(resolve(document), document, shape_of(digits.info))
+    trainer = build.trainer(spec, digits)
     report = next(iter(trainer.run()))
     assert isinstance(report, engine.BatchDone)
     assert report.step == 1

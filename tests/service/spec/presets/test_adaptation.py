@@ -13,7 +13,6 @@ from service.spec.estimation.layer_shapes import networks
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind
 from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve, spec_hash
-from service.states import DatasetKind
 
 EVERY = [(kind, preset) for kind in PRESETS for preset in PRESETS[kind]]
 
@@ -23,11 +22,9 @@ def suited(kind: str, preset: str, shape: Shape, **more: Any) -> Any:
     return match_output_to_dataset(resolve(document), document, shape)
 
 
-@pytest.mark.parametrize(("kind", "preset"), EVERY)
-def test_for_its_own_data_a_preset_is_as_it_is_written(kind: Kind, preset: str) -> None:
-    iris = Shape(rows=1, columns=4, kind=DatasetKind.TABLE, classes=3, train_count=120)
-    digits = Shape(rows=28, columns=28, classes=10, train_count=8500)
-    spec = suited(kind, preset, iris if preset == "table" else digits)
+@pytest.mark.parametrize(("kind", "preset"), [one for one in EVERY if one[1] != "table"])
+def test_for_digits_a_preset_is_as_it_is_written(kind: Kind, preset: str) -> None:
+    spec = suited(kind, preset, Shape(rows=28, columns=28, classes=10, train_count=8500))
     assert spec == resolve({"kind": kind, "preset": preset})
     assert spec_hash(spec) == spec_hash(resolve({"kind": kind, "preset": preset}))
 
