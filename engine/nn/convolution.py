@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from engine.nn.spectral import SpectralNorm
 from engine.ops.images.geometry import Padding, transposed_size, window
 
 
-class _Convolutional:
+class _Convolutional(ABC):
     """What both have: filters of ``kernel`` x ``kernel`` pixels, a bias, an activation."""
 
     _convolve: ClassVar[Any]
@@ -70,9 +71,9 @@ class _Convolutional:
             raise misfit(type(self).__name__, f"{IMAGES} of {self.channels} channels", shape, reshape_hint(shape))
         return (self._side(shape[0]), self._side(shape[1]), self.filters)
 
+    @abstractmethod
     def _side(self, size: int) -> int:
         """The pixels along a side of the output."""
-        raise NotImplementedError
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` (batch, height, width, channels); gives (batch, rows, columns, filters)."""

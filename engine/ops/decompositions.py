@@ -176,7 +176,10 @@ def _svd_part(part: int) -> Any:
 
 def _svd_primitive(name: str, part: int) -> Primitive:
     rule = _svd_part(part)
-    again = lambda y, x, found, parts: rule(y, x, found, svd(x, full_matrices=False))  # noqa: E731
+
+    def again(y: Any, x: Any, found: Any, parts: Any) -> Any:
+        return rule(y, x, found, svd(x, full_matrices=False))
+
     return Primitive(name, _given, rule, graph=[again])
 
 

@@ -125,6 +125,31 @@ def check(response: httpx.Response) -> None:
     raise ApiError(response.status_code, problem)
 
 
+class Document(Mapping[str, Any]):
+    """Something of the service as of the last request: a mapping over the document of the API."""
+
+    def __init__(self, connection: Connection, document: Mapping[str, Any]) -> None:
+        self._connection = connection
+        self._document = dict(document)
+
+    def __getitem__(self, field: str) -> Any:
+        return self._document[field]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._document)
+
+    def __len__(self) -> int:
+        return len(self._document)
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self) == dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The document of the API, for example to print it as JSON."""
+        return dict(self._document)
+
+
 def reason_of(error: Exception) -> str:
     """The cause of a transport error in a few words."""
     text = str(error).strip()

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from service.client import streams
 from service.client.answers import Event
-from service.client.connection import Connection, json_body
+from service.client.connection import Connection, Document, json_body
 from service.client.job import Job
 from service.states import SWEEP_ENDED
 
@@ -18,29 +18,11 @@ _SWEEPS_PER_PAGE: Final = 100
 _POLL_INTERVAL_S: Final = 1.0
 
 
-class Sweep(Mapping[str, Any]):
+class Sweep(Document):
     """A sweep as of the last request; ``refresh`` and ``wait`` update it. It is a mapping over the API's document."""
-
-    def __init__(self, connection: Connection, document: Mapping[str, Any]) -> None:
-        self._connection = connection
-        self._document = dict(document)
-
-    def __getitem__(self, field: str) -> Any:
-        return self._document[field]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._document)
-
-    def __len__(self) -> int:
-        return len(self._document)
 
     def __repr__(self) -> str:
         return f"<Sweep {self.id} {self._document.get('status', 'not read yet')}>"
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The document of the API, for example to print it as JSON."""
-        return dict(self._document)
 
     @property
     def id(self) -> str:

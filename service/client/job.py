@@ -12,45 +12,24 @@ from uuid import uuid4
 
 from service.client import downloads, streams
 from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
-from service.client.connection import Connection, json_body
+from service.client.connection import Document, json_body
 from service.client.errors import ApiError, ServerUnreachable
 from service.client.images import encoded, in_requests
 from service.states import TERMINAL
 
 
-class Job(Mapping[str, Any]):
+class Job(Document):
     """A job as of the last request; ``refresh`` and ``wait`` update it.
 
     It is also a mapping over the document of the API: ``job["progress"]["epoch"]``. Like those of ``Client``, all
     methods may raise ``ServerUnreachable`` and ``ApiError``.
     """
 
-    def __init__(self, connection: Connection, document: Mapping[str, Any]) -> None:
-        self._connection = connection
-        self._document = dict(document)
-
     # The document.
-
-    def __getitem__(self, field: str) -> Any:
-        return self._document[field]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._document)
-
-    def __len__(self) -> int:
-        return len(self._document)
-
-    def __eq__(self, other: object) -> bool:
-        return dict(self) == dict(other) if isinstance(other, Mapping) else NotImplemented
 
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self._document.get("name") else ""
         return f"<Job {self.id}{name} {self._document.get('status', 'not read yet')}>"
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The document of the API, for example to print it as JSON."""
-        return dict(self._document)
 
     @property
     def id(self) -> str:
