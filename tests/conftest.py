@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from sqlalchemy import delete, text
@@ -22,6 +23,10 @@ from service.storage.database import Database
 from service.storage.tables import Base
 
 _NUMBERS = itertools.count()
+
+# A test that waits for the processor is no failure: speed is measured by benchmarks alone.
+hypothesis.settings.register_profile("tapeline", deadline=None)
+hypothesis.settings.load_profile("tapeline")
 
 
 @pytest.fixture(scope="session", autouse=True)

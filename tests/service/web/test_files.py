@@ -138,7 +138,7 @@ def test_part_of_a_changed_file_is_not_sent(client: FlaskClient, address: str) -
         assert (status, data) == (200, DATA)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, len(DATA) - 1), max_size=5, unique=True))
 def test_download_in_any_parts_is_the_file(client: FlaskClient, address: str, cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(DATA)]

@@ -154,7 +154,6 @@ ANY_LAYER = st.one_of(
 
 
 @hypothesis.given(layers=st.lists(ANY_LAYER, max_size=4))
-@hypothesis.settings(deadline=None)
 def test_what_the_check_lets_pass_can_be_built_and_nothing_else(layers: list[dict[str, Any]]) -> None:
     spec = resolve({"kind": "classifier", "layers": [*layers, {"units": 3, "activation": "softmax"}]})
     assert isinstance(spec, ClassifierSpec)
