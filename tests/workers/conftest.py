@@ -132,8 +132,7 @@ def open_worker_harness(home: Path, url: str, *, data: Path | None = None) -> Wo
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerHarness]:
     """On SQLite by default, on both databases in the whole suite."""
-    local = f"sqlite:///{tmp_path / 'tapeline.db'}"
-    url = local if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_own")
     made = open_worker_harness(tmp_path / "home", url)
     yield made
     made.stop()

@@ -70,7 +70,8 @@ PARTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("part", PARTS, ids=str)
 def test_every_part_of_a_spec_can_be_trained_with(digits: Dataset, part: dict[str, Any]) -> None:
-    spec = resolve({"kind": "classifier", "epochs": 1, "batch_size": 500, **part})
+    layers = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+    spec = resolve({"kind": "classifier", "layers": layers, "epochs": 1, "batch_size": 500, **part})
     reports = list(build.trainer(spec, digits).run())
     done = reports[-1]
     assert isinstance(done, engine.EpochDone)
