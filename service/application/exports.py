@@ -1,4 +1,4 @@
-"""Use case of exports: a trained model in the format of another program, created once and stored with the job's files."""
+"""Use case of exports: trained models in the formats of other programs, created once and stored with the job."""
 
 from __future__ import annotations
 

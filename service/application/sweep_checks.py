@@ -246,7 +246,7 @@ class _Check:
         info = METRICS[family]
         goal = (asked.goal if asked is not None else None) or info.goal
         if goal is None:
-            self._add("#/objective/goal", f"is required: {metric} has no direction by itself", "missing")
+            self._add("#/objective/goal", f"is required: neither direction of {metric} is better by itself", "missing")
         every = base.health.every_epochs if isinstance(base, GanSpec) and info.sparse else 1
         if self.sent.halving is not None and self.sent.halving.min_epochs < every:
             detail = f"{metric} is first measured after epoch {every} (`health.every_epochs` of the base)"
