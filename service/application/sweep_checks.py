@@ -208,7 +208,7 @@ class _Check:
             if not spans:
                 self._add("#/space", f"{self._search_name} needs at least one setting to search", "missing")
             if search is None or search.trials is None:
-                self._add("#/search/trials", f"is required for {self._search_name}", "missing")
+                self._add("#/search/trials", f"is missing: {self._search_name} needs the number of trials", "missing")
                 return 1
             return search.trials
         size = space.grid_size(spans)
@@ -246,7 +246,7 @@ class _Check:
         info = METRICS[family]
         goal = (asked.goal if asked is not None else None) or info.goal
         if goal is None:
-            self._add("#/objective/goal", f"is required: neither direction of {metric} is better by itself", "missing")
+            self._add("#/objective/goal", f"is missing: neither direction of {metric} is better by itself", "missing")
         every = base.health.every_epochs if isinstance(base, GanSpec) and info.sparse else 1
         if self.sent.halving is not None and self.sent.halving.min_epochs < every:
             detail = f"{metric} is first measured after epoch {every} (`health.every_epochs` of the base)"

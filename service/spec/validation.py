@@ -66,7 +66,7 @@ def resolve(document: Any) -> Spec:
         raise SpecError([Fault(pointer="#", detail="must be a JSON object", code="wrong_type")])
     faults: list[Fault] = []
     if "kind" not in document:
-        detail = f"is required: one of {', '.join(Kind)}"
+        detail = f"is missing; use one of {', '.join(Kind)}"
         meant = next((name for name in document if closest(name, ["kind"]) and name not in _FIELDS), None)
         detail += f"; did you mean 'kind' by {meant!r}?" if meant else ""
         raise SpecError([Fault(pointer="#/kind", detail=detail, code="missing")])

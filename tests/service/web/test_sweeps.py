@@ -293,7 +293,7 @@ def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
     [
         ({"base": {"kind": "classifier", "epochs": 0}}, "#/base/epochs", ""),
         ({"base": {"kind": "classifier", "dataset": "minst"}}, "#/base/dataset", "unknown dataset"),
-        ({"search": {"name": "random"}}, "#/search/trials", "is required"),
+        ({"search": {"name": "random"}}, "#/search/trials", "is missing"),
         ({"search": {"name": "grid"}}, "#/space/~1optimizer~1learning_rate", "a grid needs values"),
         ({"space": {}}, "#/space", "at least one setting"),
         ({"space": {"/batch_size": {"int": [1, 3000]}}, "search": None}, "#/space", "3,000 combinations"),
