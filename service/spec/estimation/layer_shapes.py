@@ -258,9 +258,7 @@ def _residual_errors(layer: Residual, size: Size, pointer: str) -> list[Fault]:
     inner = _walk(f"{pointer.removeprefix('#/')}/layers", layer.layers, size)
     if inner.faults or inner.placed[-1].size == size:
         return list(inner.faults)
-    detail = (
-        f"must output {shown(size)}, like the layer's input; they output {shown(inner.placed[-1].size)}"
-    )
+    detail = f"must output {shown(size)}, like the layer's input; they output {shown(inner.placed[-1].size)}"
     return [Fault(pointer=f"{pointer}/layers", detail=detail, code="wrong_shape")]
 
 
