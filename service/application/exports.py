@@ -1,4 +1,4 @@
-"""Use case of exports: a trained model in the format of another program, made once and kept with the job's files."""
+"""Use case of exports: trained models in the formats of other programs, created once and stored with the job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from service.storage.database import Database
 from service.storage.tables import Artifact, Epoch, Job
 
 _LAYOUT: Final = 1
-"""Of the exported files. Raise it when they change, so that they are made again."""
+"""Version of the exported files. Increase it when their content changes, so that they are created again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,9 @@ class ExportOrder:
     """What to export.
 
     Attributes:
-        checkpoint: ``None`` where the format holds no weights.
-        epochs, samples: all that there are.
-        license: as the client gave it.
+        checkpoint: ``None`` for a format without weights.
+        epochs, samples: all of the job.
+        license: SPDX identifier that the client gave.
     """
 
     job: Job
@@ -46,19 +46,19 @@ class ExportOrder:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the export is of."""
+        """The epoch of the exported model."""
         return self.epochs[-1].epoch if self.checkpoint is None else self.checkpoint.epoch
 
     @property
     def name(self) -> str:
-        """The name of the file, which differs where its content would."""
+        """The name of the file. Exports with different content have different names."""
         kind = ArtifactKind(self.format.value)
         digest = hashlib.sha256(canonical(self._content).encode()).hexdigest()
         return f"{kind}-{self.epoch:04d}-{digest[:8]}.{SUFFIXES[kind]}"
 
     @property
     def _content(self) -> dict[str, Any]:
-        """Everything that the content depends on, besides what belongs to the job for good."""
+        """Everything that the content depends on, except immutable facts of the job."""
         told: dict[str, Any] = {"layout": _LAYOUT, "name": self.job.name}
         if self.checkpoint is not None:
             told["checkpoint"] = self.checkpoint.sha256
@@ -74,14 +74,14 @@ class Exports:
     """Exports of jobs.
 
     Attributes:
-        make: makes the bytes of an export.
+        make: creates the bytes of an export.
     """
 
     database: Database
     artifacts: ArtifactStore
     make: Callable[[ExportOrder], bytes]
     _making: threading.Lock = field(default_factory=threading.Lock)
-    """One at a time in this process: each takes a core, and a few times the memory of the model."""
+    """Held while an export is created: each takes a core and several times the memory of the model."""
 
     def export(
         self,
@@ -92,14 +92,14 @@ class Exports:
         license: str | None = None,  # noqa: A002 - what model cards call it
         by: Actor | None = None,
     ) -> Artifact:
-        """The file of an export, which is made unless it is there.
+        """The file of an export, created if it does not exist yet.
 
         Args:
-            which: the checkpoint: ``best``, ``latest`` or the number of an epoch. A format without weights ignores it.
+            which: the checkpoint: ``best``, ``latest`` or an epoch number. Ignored by formats without weights.
 
         Raises:
-            ArtifactNotFound: there is no such checkpoint, or no finished epoch.
-            StorageFull: it could not be stored.
+            ArtifactNotFound: the checkpoint does not exist, or no epoch is finished.
+            StorageFull: there is no space to store the export.
         """
         while True:
             order, known = self._look_up(job_id, target, which, license, by)
@@ -112,7 +112,7 @@ class Exports:
                 try:
                     data = self.make(order)
                 except ArtifactDamaged:
-                    # A running job removes its older checkpoints: the same one again means that the file is lost.
+                    # A running job deletes older checkpoints. If the lookup gives the same one again, its file is lost.
                     again, _ = self._look_up(job_id, target, which, license, by)
                     if order.checkpoint is None or again.checkpoint is None or again.epoch == order.epoch:
                         raise
@@ -127,7 +127,7 @@ class Exports:
         license: str | None,  # noqa: A002
         by: Actor | None,
     ) -> tuple[ExportOrder, Artifact | None]:
-        """What to export, and the file where it was made before."""
+        """What to export, and the existing file, if it was exported before."""
         with self.database.read() as session:
             job = lookup.get(session, job_id, owner=owner_of(by))
             weights = target is not ExportFormat.TENSORBOARD
@@ -155,7 +155,7 @@ class Exports:
                 row = artifact_rows.replace(session, job_id, file)
                 detail = {"format": order.format.value, "epoch": order.epoch, "size_bytes": file.size_bytes}
                 audit.record(session, by, AuditAction.EXPORT, job_id, **detail)
-        if job is None:  # deleted while this was made: leave nothing behind
+        if job is None:  # deleted in the meantime: leave no file behind
             self.artifacts.remove_job(job_id)
             raise JobNotFound(job_id)
         if before is not None and before.path != file.path:

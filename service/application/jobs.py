@@ -1,4 +1,4 @@
-"""Use cases of jobs: submit, fork, reproduce, and control. Each takes the actor on whose behalf it acts."""
+"""Use cases of jobs: submit, fork, reproduce, and control. Each takes the actor that requests it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from service.storage.tables import Artifact, Job
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The response to a submission; ``replayed``: it was stored by an earlier request with the same key."""
+    """The response to a submission. ``replayed`` means that an earlier request with the same key stored the job."""
 
     answer: dict[str, Any]
     replayed: bool
@@ -47,10 +47,10 @@ class Jobs:
     """Operations on jobs.
 
     Attributes:
-        admit: raises ``AdmissionRefused`` where an owner may not have so many further jobs; called before they are
+        admit: raises ``AdmissionRefused`` if the owner may not have this many further jobs; called before they are
             stored.
-        wake_up: tells the workers that a job is queued; they poll the database, too.
-        represent: makes the response to a submission, which is stored with its idempotency key.
+        wake_up: notifies the workers of a queued job; they also poll the database.
+        represent: builds the response to a submission, which is stored with its idempotency key.
     """
 
     database: Database
@@ -61,27 +61,27 @@ class Jobs:
     represent: Callable[[Job], dict[str, Any]] = _only_id
 
     def get(self, job_id: str, *, by: Actor | None = None) -> Job:
-        """One job."""
+        """One job; raises ``JobNotFound`` also for another owner's."""
         with self.database.read() as session:
             return lookup.get(session, job_id, owner=owner_of(by))
 
     def find(self, wanted: JobFilter, *, by: Actor | None = None, limit: int = 20, cursor: str | None = None) -> Page:
-        """A page of jobs, the newest first."""
+        """A page of jobs, newest first."""
         with self.database.read() as session:
             return listing.find(session, wanted, owner=owner_of(by), limit=limit, cursor=cursor)
 
     def submit(self, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None) -> Submitted:
-        """Store a new job, or one for each fold where the spec names folds.
+        """Store a new job, or one job per fold if the spec has folds.
 
         Args:
             document: the spec as sent.
 
         Returns:
-            Of several jobs the first, and the ids of all as ``fold_jobs``.
+            The job. For several folds, the first job, with the ids of all as ``fold_jobs``.
 
         Raises:
-            SpecError: names every fault.
-            AdmissionRefused: the owner may have no further job now.
+            SpecError: lists every fault.
+            AdmissionRefused: the owner may not have further jobs now.
             IdempotencyConflict: the key was used with another body.
         """
         owner = owner_of(by)
@@ -90,7 +90,7 @@ class Jobs:
             specs = folds.expand(document, spec)
             self.admit(owner, len(specs))
         except (SpecError, AdmissionRefused):
-            # A request that was accepted once gets the same response, whatever has changed since.
+            # A repeated request gets the response of the first one, whatever has changed since.
             earlier = self._replayed(idempotency, owner)
             if earlier is None:
                 raise
@@ -111,17 +111,17 @@ class Jobs:
         return self.represent(jobs[0]) | several
 
     def dry_run(self, document: Any, *, by: Actor | None = None) -> Forecast:
-        """Check a spec and estimate its cost; stores nothing.
+        """Check a spec and estimate its cost without storing anything.
 
         Raises:
-            SpecError: names every fault.
+            SpecError: lists every fault.
         """
         return self.specs.forecast(document, owner_of(by))
 
     def fork(
         self, job_id: str, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
     ) -> Submitted:
-        """Store a new job that continues from a checkpoint of another one.
+        """Store a new job that continues from a checkpoint of another job.
 
         Args:
             document: a ``ForkRequest`` as sent.
@@ -147,7 +147,7 @@ class Jobs:
             try:
                 return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
             except ArtifactDamaged:
-                # A running job removes its older checkpoints: the same one again means that the file is lost.
+                # A running job deletes older checkpoints. If the lookup gives the same one again, its file is lost.
                 with self.database.read() as session:
                     if lookup.checkpoint(session, parent, asked.checkpoint).id == checkpoint.id:
                         raise
@@ -155,10 +155,10 @@ class Jobs:
     def reproduce(
         self, job_id: str, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
     ) -> Submitted:
-        """Store a new job that trains a succeeded one again and compares every epoch.
+        """Store a new job that repeats the training of a succeeded one and compares every epoch.
 
         Raises:
-            ArtifactDamaged: the checkpoint that the original began with cannot be read.
+            ArtifactDamaged: the checkpoint that the original started from cannot be read.
         """
         owner = owner_of(by)
         earlier = self._replayed(idempotency, owner)
@@ -202,7 +202,7 @@ class Jobs:
         """Change a job's name, tags, priority, star or note.
 
         Args:
-            check: called with the unchanged job; raises where the client saw another version.
+            check: called with the unchanged job; raises if the client saw another version.
         """
         return actions.change(self.database, job_id, patch, owner=owner_of(by), by=by, check=check)
 
@@ -216,7 +216,7 @@ class Jobs:
         return job
 
     def _replayed(self, idempotency: IdempotencyKey | None, owner: str | None) -> Submitted | None:
-        """The stored response of an earlier request with this key, which comes before any check."""
+        """The stored response to an earlier request with this key, looked up before any check."""
         if idempotency is None:
             return None
         with self.database.read() as session:
@@ -226,10 +226,10 @@ class Jobs:
     def _derived(
         self, parent: Job, about: dict[str, Any], overrides: dict[str, Any], *, owner: str | None, epoch: int
     ) -> tuple[Spec, DatasetInfo]:
-        """The spec of a fork, and its data: those of the parent, or others of the same shape.
+        """The spec of a fork, and its dataset: the parent's, or another one of the same shape.
 
         Args:
-            about: the fork's name, tags and priority where the overrides do not say them.
+            about: the fork's name, tags and priority, unless the overrides give them.
 
         Raises:
             SpecError: with pointers into the request.
@@ -265,7 +265,7 @@ class Jobs:
         *,
         reproduces: bool,
     ) -> Submitted:
-        """Store a job that comes from another one, with a copy of the checkpoint that it begins with."""
+        """Store a job that is derived from another one, with a copy of the checkpoint that it starts from."""
         self.admit(new.owner, 1)
         start, new_id = None, ids.new_id("job")
         if checkpoint is not None:
@@ -280,7 +280,7 @@ class Jobs:
         except (IdempotencyConflict, JobNotFound, SpecError):
             self.artifacts.remove_job(new_id)
             raise
-        # After any other error nobody knows whether the job was stored; the scheduler removes what no row names.
+        # After any other error, it is unknown whether the job was stored; the scheduler removes files without a row.
         if replayed:
             self.artifacts.remove_job(new_id)
         else:
@@ -304,13 +304,13 @@ def _submission(
 
 
 def _other_shape(before: DatasetInfo, data: DatasetInfo) -> str | None:
-    """Why a checkpoint that was trained on ``before`` cannot go on with other data."""
+    """Why a checkpoint that was trained on ``before`` cannot continue with ``data``; ``None`` if it can."""
     if before.kind is not data.kind or before.image_shape != data.image_shape:
         return f"its examples are {_by(data)}; those of the checkpoint's dataset are {_by(before)}"
     columns, wanted = ([(one["name"], one["type"]) for one in info.columns] for info in (data, before))
     if columns != wanted:
         named = ", ".join(f"{name} ({kind})" for name, kind in wanted[:20])
-        return f"its columns are others; those of the checkpoint's dataset are {named}"
+        return f"its columns differ from those of the checkpoint's dataset: {named}"
     return None
 
 

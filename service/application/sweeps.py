@@ -1,4 +1,4 @@
-"""Use cases of sweeps: submit, control, delete. Each takes the actor on whose behalf it acts."""
+"""Use cases of sweeps: submit, control, delete. Each takes the actor that requests it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from service.sweeps import actions
 from service.sweeps.actions import NewSweep
 
 _MAX_WAKE_UPS: Final = 32
-"""More workers than this find the jobs by themselves, within seconds."""
+"""Maximum number of messages per request; further workers find the jobs by polling, within seconds."""
 
 
 def _only_id(sweep: Sweep) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def _only_id(sweep: Sweep) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeps:
-    """Operations on sweeps; the attributes are those of ``Jobs``."""
+    """Operations on sweeps. The attributes are those of ``Jobs``."""
 
     database: Database
     artifacts: ArtifactStore
@@ -45,8 +45,8 @@ class Sweeps:
         """Store a new sweep and its first trials.
 
         Raises:
-            SpecError: names every fault.
-            AdmissionRefused: the owner may not have so many further jobs now.
+            SpecError: lists every fault.
+            AdmissionRefused: the owner may not have this many further jobs now.
             IdempotencyConflict: the key was used with another body.
         """
         owner = owner_of(by)
@@ -76,10 +76,10 @@ class Sweeps:
         return Submitted(answer, replayed)
 
     def check(self, document: Any, *, by: Actor | None = None) -> CheckedSweep:
-        """Check a sweep; stores nothing.
+        """Check a sweep without storing anything.
 
         Raises:
-            SpecError: names every fault.
+            SpecError: lists every fault.
         """
         return sweep_checks.check(document, owner_of(by), self.specs)
 

@@ -1,4 +1,4 @@
-"""The datasets that this package knows: their checksums, and where their files may be found."""
+"""The built-in datasets: their checksums, and where to find their files."""
 
 import json
 from collections.abc import Mapping
@@ -36,17 +36,17 @@ DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltIn:
-    """A dataset known by its checksums, and where to look for it besides the data folder."""
+    """A dataset identified by checksums, and the places besides the data folder where its files may be."""
 
     info: DatasetInfo
     digests: Mapping[str, str]  # SHA-256 (hex) of each unpacked IDX file
     shipped: Path | None = None  # folder inside this package
     table: Path | None = None  # a CSV file inside this package
-    made_from: str | None = None  # the dataset that it is made from, when it is first used
+    made_from: str | None = None  # the dataset from which it is generated on first use
     system: Path | None = None  # folder of a Debian package
     mirrors: tuple[str, ...] = ()  # base URLs of the gzipped files, tried in turn; the checksums decide
     packed_bytes: Mapping[str, int] = field(default_factory=dict)  # sizes of the gzipped files as published
-    judge: Path | None = None  # a classifier that was trained on such images, see workers/make_judge.py
+    judge: Path | None = None  # a reference classifier trained on such images, see workers/make_judge.py
 
 
 def _info(
@@ -64,12 +64,12 @@ def _info(
         source=source,
         licence=licence,
         sha256=content_sha256(digests),
-        available=False,  # decided where the data folder is known
+        available=False,  # determined later, with the data folder
     )
 
 
 def _table(name: str, title: str, source: str, licence: str) -> BuiltIn:
-    """A table that is shipped: its file, and what ``make_tables`` said of it."""
+    """A bundled table: its file, and the facts that ``make_tables`` recorded about it."""
     folder = _DATA / name
     described = json.loads((folder / "dataset.json").read_text("utf-8"))
     return BuiltIn(
@@ -86,7 +86,7 @@ def _table(name: str, title: str, source: str, licence: str) -> BuiltIn:
             source=source,
             licence=licence,
             sha256=described["sha256"],
-            available=False,  # as for all, it is decided later
+            available=False,  # determined later, with the data folder
             report={"target": described["target"]},
         ),
         digests={},
@@ -168,7 +168,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         digests=_FASHION_MNIST,
         system=Path("/usr/share/datasets/fashion-mnist"),  # Debian: dataset-fashion-mnist
         mirrors=(
-            # Plain HTTP is all that this bucket's website speaks; the checksums make up for it.
+            # This bucket's website supports only plain HTTP; the checksums protect the content.
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),

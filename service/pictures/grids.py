@@ -1,4 +1,4 @@
-"""Grids of images, with or without predictions. Pillow only."""
+"""Grids of images, with or without predictions. Uses only Pillow."""
 
 import io
 import json
@@ -14,18 +14,18 @@ from PIL.PngImagePlugin import PngInfo
 from service.datasets import Dataset
 
 _GUTTER = 2  # pixels, between the images and around them
-_GUTTER_GREY = 52  # dark, but not the black of the digits' background, so that each image keeps its frame
+_GUTTER_GREY = 52  # dark, but not as black as the background of digits, so that images have a visible frame
 PAPER = (22, 24, 28)
 INK = (235, 235, 235)
 FAINT = (150, 155, 165)
-WRONG = (230, 159, 0)  # Okabe and Ito's orange: bright on the dark ground for every kind of colour vision
+WRONG = (230, 159, 0)  # orange of Okabe and Ito: bright on a dark background for every kind of colour vision
 
-_BAR = (86, 180, 233)  # their sky blue
+_BAR = (86, 180, 233)  # sky blue of Okabe and Ito
 _GUTTER_GREYS = (_GUTTER_GREY,) * 3
-_MARGIN, _GAP = 4, 8  # pixels: the frame of an image with a caption, and the space around it
+_MARGIN, _GAP = 4, 8  # pixels: the frame of a captioned image, and the space around it
 _UNSURE = 0.5
 _PREVIEW_CLASSES, _PREVIEW_SIDE = 32, 64
-_KEPT = "tapeline.verdicts"  # the name of a text inside a PNG file
+_KEPT = "tapeline.verdicts"  # the key of a text chunk in the PNG file
 
 Images = NDArray[np.uint8]  # (count, rows, columns), in colour (count, rows, columns, 3)
 
@@ -45,14 +45,14 @@ class Verdicts:
 def sample_grid(
     images: Images, *, columns: int | None = None, scale: int = 2, verdicts: Verdicts | None = None
 ) -> bytes:
-    """A PNG with all images, row by row, each pixel ``scale`` times as large; near-square unless told otherwise.
+    """A PNG with all images, row by row, enlarged by ``scale``; nearly square by default.
 
     Args:
-        verdicts: kept in the file, unseen, for :func:`verdict_grid`.
+        verdicts: stored invisibly in the file, for :func:`verdict_grid`.
 
     Raises:
-        ValueError: there is no image, the array has another shape than ``Images``, or there is not one verdict an
-            image.
+        ValueError: there is no image, the array does not have the shape of ``Images``, or the number of verdicts
+            differs from the number of images.
     """
     count, *_ = check_images(images)
     columns = columns or math.ceil(math.sqrt(count))
@@ -73,18 +73,18 @@ def sample_grid(
 
 
 def image_png(image: Images, *, scale: int = 1) -> bytes:
-    """A PNG of one image, without a frame, each pixel ``scale`` times as large."""
+    """A PNG of one image without a frame, enlarged by ``scale``."""
     return _png(Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1)))
 
 
 def verdict_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None = None) -> bytes:
     """A PNG of the images of a :func:`sample_grid`, each with its predicted class below.
 
-    Predictions below 50% have a frame and a question mark. Beneath is the number of images per class; the line is an
-    equal share.
+    Predictions below 50% have a frame and a question mark. A histogram below the grid shows the number of images per
+    class; its dashed line is an equal share.
 
     Raises:
-        NoVerdicts: the grid was made without.
+        NoVerdicts: the grid was created without verdicts.
     """
     images, verdicts = _from_grid(png)
     shown = [
@@ -101,8 +101,8 @@ def verdict_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None 
 
 
 def preview_png(dataset: Dataset, *, per_class: int = 6, scale: int = 1) -> bytes:
-    """The first few training images of each class, one column a class: of many classes the first, of large images
-    every n-th pixel, so that the picture stays small."""
+    """A PNG of the first training images of each class, one column per class. To limit its size, only the first classes
+    are shown, and only every n-th pixel of large images."""
     thinning = math.ceil(max(dataset.info.image_shape[:2]) / _PREVIEW_SIDE)
     images, labels = dataset.train.inputs[:, ::thinning, ::thinning], dataset.train.labels
     classes = min(dataset.info.classes, _PREVIEW_CLASSES)
@@ -123,12 +123,13 @@ def prediction_grid(
     columns: int | None = None,
     scale: int = 3,
 ) -> bytes:
-    """A PNG of the images with the predicted class and its probability (0 to 1) under each.
+    """A PNG of the images, each with the predicted class and its probability (0 to 1) below.
 
-    A wrong one has a thick frame, a cross in its corner and the true class beside: its colour only helps.
+    A wrong prediction is marked by a thick frame, a cross in the corner and the true class, so that it is recognizable
+    without colour.
 
     Raises:
-        ValueError: no image, or not as many labels, predictions and confidences as images.
+        ValueError: there is no image, or the numbers of labels, predictions, confidences and images differ.
     """
     count, *_ = check_images(images)
     if not len(labels) == len(predictions) == len(confidences) == count:
@@ -149,12 +150,12 @@ def prediction_grid(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Caption:
-    """What stands under an image."""
+    """The caption below an image."""
 
     text: str
     confidence: float
     is_marked: bool
-    below: str = ""  # on a second line, where there is one
+    below: str = ""  # second line, if any
 
 
 def _captioned(
@@ -166,7 +167,7 @@ def _captioned(
     two_lines: bool,
     crossed: bool = False,
 ) -> Image.Image:
-    """Images with captions; a marked one has a thick frame, and a cross in its corner where that is asked for."""
+    """Images with captions. Marked images have a thick frame and, on request, a cross in the corner."""
     count, height, width = check_images(images)
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -200,7 +201,7 @@ def _captioned(
 def _with_histogram(
     grid: Image.Image, labels: Sequence[int], classes: int, class_names: Sequence[str] | None
 ) -> Image.Image:
-    """The grid with a histogram of the predicted classes beneath it."""
+    """The grid with a histogram of the predicted classes below."""
     counts = np.bincount(labels, minlength=classes)
     tall, head, foot = 72, 30, 26
     sheet = Image.new("RGB", (grid.width, grid.height + head + tall + foot), PAPER)
@@ -216,11 +217,11 @@ def _with_histogram(
     tops = [base - round((tall - 16) * count / highest) for count in counts]
     for (left, right), top, count in zip(places, tops, counts, strict=True):
         draw.rectangle((left, top, right, base), fill=_BAR if count else _GUTTER_GREYS)
-    for left in range(_GAP, grid.width - _GAP, 8):  # dashes: no bar ends in one
+    for left in range(_GAP, grid.width - _GAP, 8):  # a dashed line, to distinguish it from the tops of bars
         draw.line((left, equal, left + 3, equal), fill=INK)
     for label, ((left, right), top, count) in enumerate(zip(places, tops, counts, strict=True)):
         middle, ink = (left + right) / 2, INK if count else WRONG
-        # With an edge of paper, so that the line does not strike it out.
+        # With a light outline, so that the line does not cross out the text.
         draw.text((middle, top - 3), str(count), font=small, fill=ink, anchor="mb", stroke_width=2, stroke_fill=PAPER)
         name = _shorten(_class_name(label, class_names), right - left, draw, small)
         draw.text((middle, base + 4), name, font=small, fill=FAINT, anchor="ma")
@@ -236,7 +237,7 @@ def _to_text(verdicts: Verdicts, *, columns: int, scale: int, shape: tuple[int, 
 
 
 def _from_grid(png: bytes) -> tuple[Images, Verdicts]:
-    """The images of a grid, cut out, and the verdicts that it keeps."""
+    """The images of a grid, and the verdicts that its file contains."""
     with Image.open(io.BytesIO(png)) as image:
         kept = getattr(image, "text", {}).get(_KEPT)
         sheet = np.asarray(image)
@@ -256,7 +257,7 @@ def check_images(images: Images) -> tuple[int, int, int]:
     """Count, rows and columns.
 
     Raises:
-        ValueError: the array has another shape than ``Images``, or is empty.
+        ValueError: the array does not have the shape of ``Images``, or is empty.
     """
     if not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)) or not images.size:
         shapes = "(count, rows, columns) or (count, rows, columns, 3)"
@@ -289,5 +290,5 @@ def _png(image: Image.Image, kept: str | None = None) -> bytes:
     buffer, info = io.BytesIO(), PngInfo()
     if kept is not None:
         info.add_text(_KEPT, kept, zip=True)
-    image.save(buffer, "PNG", compress_level=4, pnginfo=info)  # as small as 6, and a little quicker
+    image.save(buffer, "PNG", compress_level=4, pnginfo=info)  # as small as with level 6, and slightly faster
     return buffer.getvalue()

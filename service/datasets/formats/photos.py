@@ -1,9 +1,9 @@
-"""Archives of image files: zip or tar (also gzipped), one folder for each class, perhaps under ``train/``,
+"""Imports archives of image files: zip or tar (also gzipped), one folder per class, optionally under ``train/``,
 ``validation/`` and ``test/``.
 
-Names come first: classes follow from them, and what is wrong with them is said before an image is decoded. Then each
-image is decoded once, at its final size, into one temporary file, from which the arrays are read: whether the data are
-in colour, and which images are damaged, is known only at the end.
+First, only the names are read: they give the classes, and errors in them are reported before any image is decoded. Then
+each image is decoded once, at its final size, into one temporary file, from which the arrays are read. This is
+necessary because only at the end it is known whether the data is in colour, and which images are damaged.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ MAX_FILES: Final = 200_000
 MAX_CLASSES: Final = 256
 MAX_CLASS_NAME: Final = 100
 SATURATED: Final = 32
-"""Levels between the channels of one pixel from which on it has a colour; less is the tint of a scan or a JPEG."""
+"""Minimum difference between the channels of a coloured pixel; less is the tint of a scan, or JPEG noise."""
 MAX_FAULTS: Final = 1_000
-"""Files that cannot be read, after which the rest is not looked at."""
+"""Number of unreadable files after which the import stops."""
 _LISTED: Final = 50
-"""How many of the files that were left out the report names."""
+"""Maximum number of skipped files that the report names."""
 _NAMED: Final = 5
-"""How many files a message names."""
+"""Maximum number of files that an error message names."""
 _TRAIN, _VALIDATION, _TEST = "train", "validation", "test"
 _PARTS: Final = {
     "train": _TRAIN,
@@ -57,13 +57,13 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """An archive that was read.
+    """The content of an archive.
 
     Attributes:
-        arrays: ``images`` and ``labels``, and the same with ``validation_`` and ``test_`` before them if the archive
-            has such parts; images are bytes of the shape (count, rows, columns), in colour (count, rows, columns, 3).
+        arrays: ``images`` and ``labels``, and the same with the prefixes ``validation_`` and ``test_`` if the archive
+            has these parts. Images are bytes of the shape (count, rows, columns), in colour (count, rows, columns, 3).
         class_names: in the order of the labels.
-        report: what was decided, and what was left out.
+        report: the decisions of the import, and the skipped files.
     """
 
     arrays: Mapping[str, ArrayStream]
@@ -72,7 +72,7 @@ class Photos:
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a file begins like an archive of NumPy's, by its first bytes alone."""
+    """Whether the first bytes of a file are those of an NPZ archive."""
     with path.open("rb") as file:
         head = file.read(30)
         if len(head) < 30 or not head.startswith(b"PK\x03\x04"):
@@ -81,10 +81,10 @@ def is_npz(path: Path) -> bool:
 
 
 def parse_size(text: str) -> Size:
-    """``32`` or ``32x24`` (width x height).
+    """Parse ``32`` or ``32x24`` (width x height).
 
     Raises:
-        ValueError: it is neither.
+        ValueError: neither of these.
     """
     found = _SIZE.fullmatch(text.strip().lower())
     if found is None:
@@ -95,12 +95,12 @@ def parse_size(text: str) -> Size:
 
 @contextmanager
 def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: int, max_side: int) -> Iterator[Photos]:
-    """The images of an archive, decoded.
+    """Decode the images of an archive.
 
     Args:
-        folder: for a temporary file, which has no name and is gone with this block.
-        max_bytes: what all pixels together may take.
-        max_side: images that are larger are decoded only if they are scaled.
+        folder: for an unnamed temporary file, which is deleted at the end of the block.
+        max_bytes: maximum size of all pixels together.
+        max_side: larger images are decoded only if they are scaled.
 
     Raises:
         DatasetBroken
@@ -140,10 +140,10 @@ def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: i
 
 
 def _names(path: Path) -> list[str]:
-    """The images of an archive by their names alone.
+    """The names of the images of an archive.
 
     Raises:
-        DatasetBroken: there are none, too many, or two of one name.
+        DatasetBroken: no images, too many, or two with the same name.
     """
     seen: dict[str, None] = {}
     inner = ""
@@ -173,7 +173,7 @@ def _is_image(name: str) -> bool:
 
 
 class _NotWritten(Exception):
-    """The temporary file cannot be written: no fault of the archive."""
+    """The temporary file cannot be written, which is not an error of the archive."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error)
@@ -182,7 +182,7 @@ class _NotWritten(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """Where the pixels of one image are in the temporary file, and how many bytes each has."""
+    """The position of an image's pixels in the temporary file, and the number of bytes per pixel."""
 
     start: int
     channels: int
@@ -190,7 +190,7 @@ class _Record:
 
 @dataclass(slots=True)
 class _Spool:
-    """Decodes the images of an archive into a temporary file; those that are grey take a byte a pixel there."""
+    """Decodes the images of an archive into a temporary file, grey ones with one byte per pixel."""
 
     path: Path
     file: IO[bytes]
@@ -201,12 +201,12 @@ class _Spool:
     records: dict[str, _Record] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)
     coloured_by: str | None = None
-    """The first image with a saturated pixel, where that is looked for."""
+    """The name of the first image with a coloured pixel, if the import has to detect colour."""
     _sizes: Counter[Size] = field(default_factory=Counter)
     _done: int = 0
 
     def add(self, member: Member) -> None:
-        """Decode an image, or note why it cannot be; with several sizes and none to scale to, only sizes count."""
+        """Decode an image, or record why it cannot be decoded. If sizes differ and none is given, only count sizes."""
         try:
             with member.read() as content, opened(content) as image:
                 size = upright_size(image)
@@ -224,10 +224,10 @@ class _Spool:
         self._write(member.name, pixels)
 
     def size(self) -> Size:
-        """The one size of the result.
+        """The size of all images.
 
         Raises:
-            DatasetBroken: the images have several.
+            DatasetBroken: the images have different sizes.
         """
         if self.options.size is not None:
             return self.options.size
@@ -262,7 +262,7 @@ class _Spool:
 
 
 class _Pixels:
-    """The pixels of some images out of the temporary file, as bytes to read."""
+    """A readable stream of the pixels of some images in the temporary file."""
 
     def __init__(self, file: IO[bytes], records: Sequence[_Record], shape: Sequence[int]) -> None:
         self._source = self._images(file, records, shape)
@@ -314,7 +314,7 @@ def _report(options: PhotoOptions, spool: _Spool, *, is_colour: bool) -> dict[st
 
 
 def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Part and class of each image, from its folders; folders that all have in common are not looked at."""
+    """Part and class of each image, from its folders. Folders that all images share are ignored."""
     folders = {name: PurePosixPath(name).parts[:-1] for name in names}
     while all(len(parts) > 1 for parts in folders.values()) and len({parts[0] for parts in folders.values()}) == 1:
         folders = {name: parts[1:] for name, parts in folders.items()}
@@ -326,7 +326,7 @@ def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[str, str]]:
         name: (_PARTS[parts[0].lower()], parts[1]) if has_parts else (_TRAIN, parts[0])
         for name, parts in folders.items()
     }
-    if _VALIDATION not in {part for part, _ in found.values()}:  # then test images are what is validated on
+    if _VALIDATION not in {part for part, _ in found.values()}:  # validate on the test images
         found = {name: (_VALIDATION if part == _TEST else part, label) for name, (part, label) in found.items()}
     trained = {label for part, label in found.values() if part == _TRAIN}
     if not trained:
@@ -347,5 +347,5 @@ def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _sorted(names: set[str]) -> list[str]:
-    """Numbers by value, words by the alphabet."""
+    """Class names in order: numbers by value, words alphabetically."""
     return sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name.casefold() + name))

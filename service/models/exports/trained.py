@@ -1,4 +1,4 @@
-"""A network with its weights, layer by layer, as every format needs it."""
+"""A trained network, layer by layer with its weights, as all export formats use it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.spec.schema import (
 
 Array = NDArray[Any]
 Size = tuple[int, ...]
-"""Of one input, as in the engine: (numbers,), or (rows, columns, channels)."""
+"""The shape of one example, as in the engine: (numbers,), or (rows, columns, channels)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class TrainedModel:
     """The network of a checkpoint: a classifier, or the generator of a GAN.
 
     Attributes:
-        input_size: of what the first layer takes.
+        input_size: size of one example of the input of the first layer.
         image_shape: (rows, columns), or (rows, columns, 3) in colour; empty for a table.
         class_names: of a classifier, in the order of its outputs.
     """
@@ -51,7 +51,7 @@ class TrainedModel:
     image_shape: Size
     class_names: Sequence[str]
     columns: Sequence[Mapping[str, Any]] = ()
-    """Of a table: the entries of its preprocessing, as ``service.datasets.tables.preprocessing`` describes them."""
+    """For a table, the entries of its preprocessing (see ``service.datasets.tables.preprocessing``)."""
 
     @classmethod
     def of(
@@ -62,7 +62,7 @@ class TrainedModel:
         class_names: Sequence[str],
         columns: Sequence[Mapping[str, Any]] = (),
     ) -> Self:
-        """From a network with the weights of a checkpoint."""
+        """Build from a network that has the weights of a checkpoint."""
         sizes = [network.input_shape, *network.layer_shapes]
         placed = [
             PlacedLayer(
@@ -78,28 +78,28 @@ class TrainedModel:
 
     @property
     def generates(self) -> bool:
-        """Whether it is a generator."""
+        """Whether the network is a generator."""
         return isinstance(self.spec, GanSpec)
 
     @property
     def is_table(self) -> bool:
-        """Whether it takes rows of a table, and no images."""
+        """Whether the inputs are rows of a table."""
         return bool(self.columns)
 
     @property
     def scale(self) -> tuple[float, float]:
-        """What the levels 0 and 255 are for the network."""
+        """The values to which the levels 0 and 255 are mapped."""
         low, high = self.spec.dataset.scale
         return low, high
 
     @property
     def parameters(self) -> int:
-        """Trained numbers, with the running statistics."""
+        """Number of trained values, including running statistics."""
         return sum(array.size for placed in self.layers for array in placed.tensors.values())
 
 
 def layers_of(spec: Spec) -> Sequence[Layer]:
-    """The layers of the network that leaves."""
+    """The layers of the exported network."""
     match spec:
         case ClassifierSpec():
             return spec.layers
@@ -110,8 +110,8 @@ def layers_of(spec: Spec) -> Sequence[Layer]:
 
 
 def zeros_around(layer: Conv2D, before: Size, after: Size) -> tuple[int, int, int, int]:
-    """Zeros above, left, below and right of the image; an odd one comes after it, as ``engine.ops.convolution.window``
-    has it."""
+    """The padding above, left of, below and right of the image. An odd zero is added at the end, as in
+    ``engine.ops.images.geometry``."""
     if layer.padding is Padding.VALID:
         return 0, 0, 0, 0
     rows, columns = (
