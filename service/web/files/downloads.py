@@ -78,12 +78,24 @@ def send_artifact(
         raise
 
 
+def cache_of(which: str) -> str:
+    """How long a client may keep a file: one of a numbered epoch never changes, ``best`` and ``latest`` do."""
+    return FOREVER if which.isdigit() else ASK
+
+
 def send_picture(picture: Picture, media_type: str) -> Response:
     """A picture that was drawn for this answer, or for one before."""
     headers = {"ETag": f'"{picture.etag}"', "Cache-Control": ASK}
     if request.if_none_match.contains_weak(picture.etag):
         return not_modified(headers)
     return Response(picture.data, headers=headers, content_type=_accepted(media_type))
+
+
+def send_text(text: str | Iterator[str], *, name: str, media_type: str) -> Response:
+    """Text to be saved as a file."""
+    response = Response(text, content_type=f"{media_type}; charset=utf-8")
+    response.headers["Content-Disposition"] = attachment(name)
+    return response
 
 
 def attachment(name: str) -> str:

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from service.access.audit import AuditAction
 from service.datasets.exploration.explorer import PartName
-from service.jobs.events import MAX_SEQ, EventType, Level
+from service.jobs.events import MAX_SEQ, EventType, Level, Wanted
 from service.jobs.queries import columns, files, sorting
 from service.jobs.queries.columns import UnknownColumn
 from service.jobs.queries.listing import GroupBy, JobFilter, Lacking
@@ -209,6 +209,11 @@ class EventQuery(Query):
     format: Literal["json", "jsonl"] = Field(
         "json", description="`jsonl`: all selected events, one JSON document per line; `limit` does not apply."
     )
+
+    @property
+    def wanted(self) -> Wanted:
+        """The filter for the database."""
+        return Wanted(types=self.type, level=self.level, text=self.q)
 
 
 class StreamQuery(Query):

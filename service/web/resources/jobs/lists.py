@@ -139,8 +139,7 @@ def _as_csv(query: ListQuery) -> Response:
         counts = listing.counts(session, query.wanted, owner=owner())
         job_ids = listing.ids(session, query.wanted, owner=owner(), sort=query.sort, limit=MAX_CSV_ROWS)
     rows = _rows(database, job_ids, shown)
-    response = Response(csv_lines(shown, rows), content_type="text/csv; charset=utf-8")
-    response.headers["Content-Disposition"] = downloads.attachment("tapeline-jobs.csv")
+    response = downloads.send_text(csv_lines(shown, rows), name="tapeline-jobs.csv", media_type="text/csv")
     total = sum(count for status, count in counts.items() if not query.status or status in query.status)
     response.headers["X-Total-Count"] = str(total)
     return response
