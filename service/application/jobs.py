@@ -70,6 +70,22 @@ class Jobs:
         with self.database.read() as session:
             return listing.find(session, wanted, owner=owner_of(by), limit=limit, cursor=cursor)
 
+    def checkpoint(self, job_id: str, which: str, *, by: Actor | None = None) -> Artifact:
+        """A checkpoint: ``best``, ``latest`` or the number of an epoch."""
+        with self.database.read() as session:
+            return lookup.checkpoint(session, lookup.get(session, job_id, owner=owner_of(by)), which)
+
+    def sample(self, job_id: str, which: str, *, by: Actor | None = None) -> Artifact:
+        """A sample grid: ``latest`` or the number of an epoch."""
+        with self.database.read() as session:
+            return lookup.sample(session, lookup.get(session, job_id, owner=owner_of(by)), which)
+
+    def artifact(self, job_id: str, artifact_id: str, *, by: Actor | None = None) -> Artifact:
+        """Any file of a job, by its id."""
+        with self.database.read() as session:
+            lookup.get(session, job_id, owner=owner_of(by))
+            return lookup.artifact(session, job_id, artifact_id)
+
     def submit(self, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None) -> Submitted:
         """Store a new job, or one for each fold where the spec names folds.
 

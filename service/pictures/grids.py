@@ -1,5 +1,6 @@
 """Grids of images, with or without predictions. Pillow only."""
 
+import base64
 import io
 import json
 import math
@@ -70,6 +71,11 @@ def sample_grid(
     sheet = np.pad(sheet, ((0, _GUTTER), (0, _GUTTER), *unpadded), constant_values=_GUTTER_GREY)
     kept = None if verdicts is None else _to_text(verdicts, columns=columns, scale=scale, shape=images.shape)
     return _png(Image.fromarray(sheet), kept)
+
+
+def image_base64(image: NDArray[np.uint8], *, scale: int = 1) -> str:
+    """``image_png`` as text, for JSON."""
+    return base64.b64encode(image_png(image, scale=scale)).decode()
 
 
 def image_png(image: Images, *, scale: int = 1) -> bytes:

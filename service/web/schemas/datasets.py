@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
 from service.datasets import DatasetInfo, DatasetState
-from service.datasets.exploration.explorer import PartName
+from service.datasets.exploration.explorer import ExamplePage, PartName
+from service.pictures import grids
 from service.states import DatasetKind
 from service.web.schemas.base import Answer
 
@@ -76,6 +77,17 @@ class ExampleList(Answer):
     has_more: bool
     next_cursor: str | None
 
+    @classmethod
+    def of(cls, page: ExamplePage, class_names: Sequence[str]) -> Self:
+        """A page of images."""
+        data = [
+            DatasetExample(
+                index=one.index, label=one.label, class_name=class_names[one.label], image=grids.image_base64(one.input)
+            )
+            for one in page.examples
+        ]
+        return cls(data=data, **_cursor(page))
+
 
 class DatasetRow(Answer):
     """A row of a table."""
@@ -94,6 +106,15 @@ class RowList(Answer):
     data: list[DatasetRow]
     has_more: bool
     next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: ExamplePage, class_names: Sequence[str]) -> Self:
+        """A page of rows."""
+        data = [
+            DatasetRow(index=one.index, label=one.label, class_name=class_names[one.label], values=one.input)
+            for one in page.examples
+        ]
+        return cls(data=data, **_cursor(page))
 
 
 class TableColumnItem(Answer):
@@ -132,6 +153,11 @@ def dataset_item(info: DatasetInfo) -> DatasetItem:
 def dataset_detail(info: DatasetInfo, class_counts: Mapping[PartName, Sequence[int]] | None) -> DatasetDetail:
     """A dataset with its content in numbers."""
     return DatasetDetail.represent(info, class_counts=class_counts, **_derived(info))
+
+
+def _cursor(page: ExamplePage) -> dict[str, Any]:
+    following = page.next_index
+    return {"has_more": following is not None, "next_cursor": None if following is None else str(following)}
 
 
 def _derived(info: DatasetInfo) -> dict[str, Any]:

@@ -210,9 +210,7 @@ def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: D
             data = films.walk_gif(pictures, scale=body.scale)
             return Response(data, content_type="image/gif", headers=headers)
         case "png":
-            images: Any = [
-                base64.b64encode(grids.image_png(picture, scale=body.scale)).decode() for picture in pictures
-            ]
+            images: Any = [grids.image_base64(picture, scale=body.scale) for picture in pictures]
         case "array":
             images = _rounded(levels / 255, 5)
     latent = points.tolist() if body.with_latent else None

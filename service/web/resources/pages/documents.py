@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app
 
-from service.web.answers import as_json, as_page
+from service.web.answers import as_json, as_page, own_address
 from service.web.endpoints import endpoint
 from service.web.middleware import problem_kinds
 from service.web.middleware.problems import Problem
@@ -38,7 +39,7 @@ def human() -> Response:
         document=document,
         sections=_sections(document),
         problems=problem_kinds.KINDS,
-        address=request.host_url.rstrip("/"),
+        address=own_address(),
         keys_required=services().settings.keys_required,
     )
 
@@ -48,20 +49,18 @@ def human() -> Response:
 def part(section: str) -> Response:
     """Show one section of the documentation, with a form to try each operation."""
     document = builder.document(current_app)
-    sections = _sections(document)
+    shown: dict[str, Any] = {"document": document, "sections": _sections(document), "here": section}
     if section == _SCHEMAS:
-        return as_page("docs_schemas.html", document=document, sections=sections, here=section)
-    found = next((item for item in sections if item["slug"] == section), None)
+        return as_page("docs_schemas.html", **shown)
+    shown["section"] = _section(shown["sections"], section)
+    return as_page("docs_section.html", **shown, keys_required=services().settings.keys_required)
+
+
+def _section(sections: Sequence[dict[str, Any]], slug: str) -> dict[str, Any]:
+    found = next((item for item in sections if item["slug"] == slug), None)
     if found is None:
-        raise Problem("not_found", f"the documentation has no section {section[:60]!r}; /docs lists all sections")
-    return as_page(
-        "docs_section.html",
-        document=document,
-        sections=sections,
-        section=found,
-        here=section,
-        keys_required=services().settings.keys_required,
-    )
+        raise Problem("not_found", f"the documentation has no section {slug[:60]!r}; /docs lists all sections")
+    return found
 
 
 def _sections(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from typing import Final
 
 from flask import Blueprint
 
 from service.datasets import DatasetError, DatasetInfo
-from service.pictures import grids
 from service.states import DatasetKind
 from service.web.endpoints import endpoint
 from service.web.files.drawings import require_here
 from service.web.middleware.problems import Problem
 from service.web.schemas.datasets import (
     DatasetDetail,
-    DatasetExample,
-    DatasetRow,
     ExampleList,
     RowList,
     TableColumnItem,
@@ -45,19 +41,7 @@ def examples(name: str, query: ExamplesQuery) -> ExampleList:
     info = _find(name, DatasetKind.IMAGES)
     limit = max(1, min(query.limit, _MAX_NUMBERS // math.prod(info.image_shape)))
     found = services().explorer.images(info, query.part, query.label, start=int(query.cursor or 0), limit=limit)
-    return ExampleList(
-        data=[
-            DatasetExample(
-                index=one.index,
-                label=one.label,
-                class_name=info.class_names[one.label],
-                image=base64.b64encode(grids.image_png(one.input)).decode(),
-            )
-            for one in found.examples
-        ],
-        has_more=found.next_index is not None,
-        next_cursor=None if found.next_index is None else str(found.next_index),
-    )
+    return ExampleList.of(found, info.class_names)
 
 
 @blueprint.get("/datasets/<name>/rows")
@@ -66,14 +50,7 @@ def rows(name: str, query: ExamplesQuery) -> RowList:
     """Show rows of a table, in the order of the data."""
     info = _find(name, DatasetKind.TABLE)
     found = services().explorer.rows(info, query.part, query.label, start=int(query.cursor or 0), limit=query.limit)
-    return RowList(
-        data=[
-            DatasetRow(index=one.index, label=one.label, class_name=info.class_names[one.label], values=one.input)
-            for one in found.examples
-        ],
-        has_more=found.next_index is not None,
-        next_cursor=None if found.next_index is None else str(found.next_index),
-    )
+    return RowList.of(found, info.class_names)
 
 
 @blueprint.get("/datasets/<name>/columns")

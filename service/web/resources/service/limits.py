@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, get_args
 
 from flask import Blueprint
@@ -24,8 +25,15 @@ TAG: Final = "Service"
 @endpoint(TAG, Limits)
 def limits() -> Limits:
     """Show the limits of specs and uploads, the names that are valid in specs, and the owner's quotas."""
+    here = services()
+    datasets = [info.name for info in here.repository.catalogue(owner()) if info.problem is None]
+    return _limits(OwnerLimits.of(here.settings.quotas) if here.settings.keys_required else None, datasets)
+
+
+def _limits(owner_limits: OwnerLimits | None, datasets: Sequence[str]) -> Limits:
+    """The limits, each from the constant or the field that checks it."""
     return Limits(
-        owner=_of_owner(),
+        owner=owner_limits,
         max_body_bytes=requests.MAX_BODY_BYTES,
         max_upload_bytes=receiving.MAX_UPLOAD_BYTES,
         max_unpacked_bytes=importer.MAX_UNPACKED_BYTES,
@@ -56,22 +64,7 @@ def limits() -> Limits:
         optimizers=_names(schema.Optimizer),
         schedules=_names(schema.Schedule),
         initializers=_names(schema.Initializer),
-        datasets=[info.name for info in services().repository.catalogue(owner()) if info.problem is None],
-    )
-
-
-def _of_owner() -> OwnerLimits | None:
-    here = services()
-    if not here.settings.keys_required:
-        return None
-    quotas = here.settings.quotas
-    return OwnerLimits(
-        requests_per_minute=quotas.requests or None,
-        queued_jobs=quotas.queued or None,
-        running_jobs=quotas.running or None,
-        upload_bytes_per_day=quotas.uploads or None,
-        dataset_bytes=quotas.datasets or None,
-        streams=quotas.streams or None,
+        datasets=list(datasets),
     )
 
 
