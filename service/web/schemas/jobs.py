@@ -264,7 +264,7 @@ def network_item(network: Network) -> NetworkItem:
         pointer=f"#/{network.where}",
         input_shape=list(network.input_size),
         layers=[
-            LayerItem(type=placed.layer.type, output_shape=list(placed.size), parameters=placed.weights)
-            for placed in network.placed
+            LayerItem(type=one.layer.type, output_shape=list(one.size), parameters=one.weights)
+            for one in network.layer_shapes
         ],
     )

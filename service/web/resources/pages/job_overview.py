@@ -124,4 +124,4 @@ def _facts(found: JobOverview, shown: JobDetail) -> dict[str, Any]:
 def _has_reference_classifier(job: Job) -> bool:
     """Whether the samples are evaluated by a reference classifier of their dataset."""
     known = BUILT_IN.get(str(job.resolved["dataset"]["name"]))
-    return job.kind == Kind.GAN and known is not None and known.judge is not None
+    return job.kind == Kind.GAN and known is not None and known.reference_classifier is not None
