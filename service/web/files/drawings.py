@@ -65,14 +65,15 @@ class Drawings:
 
         return self.kept(job.id, "samples", rows[-1].epoch, fmt, draw)
 
-    def verdicts(self, job: Job, sample: Artifact) -> Picture:
-        """A GAN's samples with what the judge takes them for: it said so when they were made, and they keep it."""
+    def classified_samples(self, job: Job, sample: Artifact) -> Picture:
+        """A GAN's samples with the classes that the reference classifier predicted when they were made; their file has
+        them."""
         png = self._artifacts.read(sample.path, sample.sha256)
         info = self._repository.of_job(job)
         try:
             with _drawing:
-                data = grids.verdict_grid(png, classes=info.classes, class_names=info.class_names)
-        except grids.NoVerdicts as error:
+                data = grids.classified_grid(png, classes=info.classes, class_names=info.class_names)
+        except grids.NotClassified as error:
             raise Problem(
                 "no_verdicts", f"the samples of epoch {sample.epoch} were not scored by a reference classifier"
             ) from error

@@ -57,7 +57,7 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     if query.verdicts:
         job = here.jobs.get(job_id, by=actor())
         if job.kind == Kind.GAN:
-            return downloads.send_picture(here.drawings.verdicts(job, find()), "image/png")
+            return downloads.send_picture(here.drawings.classified_samples(job, find()), "image/png")
     return downloads.send_artifact(here.artifacts, find, name=None, cache=downloads.cache_of(which))
 
 
