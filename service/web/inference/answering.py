@@ -32,10 +32,10 @@ from service.web.inference.evaluating import Calibration, Importances
 
 Array = NDArray[Any]
 
-_KEPT_BYTES: Final = 256 * 2**20
+_MODEL_CACHE_BYTES: Final = 256 * 2**20
 """Of networks that are ready: hundreds of the presets', or three of the largest that a spec may ask for."""
-_KEPT_TABLES_BYTES: Final = 64 * 2**20
-_KEPT_IMPORTANCES: Final = 64
+_PREDICTION_CACHE_BYTES: Final = 64 * 2**20
+_MAX_CACHED_IMPORTANCES: Final = 64
 """Checkpoints whose columns were shuffled."""
 MAX_CONCURRENT_PREDICTIONS: Final = 4
 """Requests that compute: more would only share the cores, and need memory each."""
@@ -86,24 +86,27 @@ class Inference:
         # For products this small BLAS's threads would wait for each other, and take the cores from the trainings.
         threadpool_limits(1, user_api="blas")
         self._artifacts = artifacts
-        self._ready = _kept(
+        self._models = _lru_cached(
             self._load,
             key=lambda row, image_shape, classes: row.id,
-            most_bytes=_KEPT_BYTES,
-            size_bytes=lambda ready: ready.size_bytes,
+            most_bytes=_MODEL_CACHE_BYTES,
+            size_bytes=lambda model: model.size_bytes,
         )
-        self._tables = _kept(
+        self._tables = _lru_cached(
             self._evaluate,
-            key=lambda row, ready, dataset: row.id,
-            most_bytes=_KEPT_TABLES_BYTES,
+            key=lambda row, model, dataset: row.id,
+            most_bytes=_PREDICTION_CACHE_BYTES,
             size_bytes=lambda table: table.probabilities.nbytes,
         )
-        self._importances = _kept(
-            self._shuffle, key=lambda row, ready, dataset: row.id, most_bytes=_KEPT_IMPORTANCES, size_bytes=lambda _: 1
+        self._importances = _lru_cached(
+            self._shuffle,
+            key=lambda row, model, dataset: row.id,
+            most_bytes=_MAX_CACHED_IMPORTANCES,
+            size_bytes=lambda _: 1,
         )
         self._computing = threading.BoundedSemaphore(MAX_CONCURRENT_PREDICTIONS)
 
-    def ready(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
+    def load(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
         """The network of a checkpoint.
 
         Args:
@@ -113,10 +116,10 @@ class Inference:
         Raises:
             ArtifactDamaged: the file is missing, is not what was written, or does not fit such pictures.
         """
-        return self._ready(row, image_shape, classes)
+        return self._models(row, image_shape, classes)
 
     def predict(
-        self, ready: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None
+        self, model: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None
     ) -> Predictions:
         """What a classifier takes pictures (n, *image_shape) of levels from 0 to 255 for, or rows of a table.
 
@@ -124,43 +127,43 @@ class Inference:
             columns: what the columns of a table are, where not as in its preprocessing.
         """
         with self._computing, _overflowing():
-            outputs = [ready.network(part) for part in _parts(ready, inputs, columns)]
+            outputs = [model.network(part) for part in _parts(model, inputs, columns)]
         raw = np.nan_to_num(np.concatenate([np.asarray(part) for part in outputs]))
         # Squared error also trains networks without a last activation, towards 0 and 1.
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
-    def saliency(self, ready: LoadedModel, levels: Array, classes: Array) -> Array:
+    def saliency(self, model: LoadedModel, levels: Array, classes: Array) -> Array:
         """How the logit of each picture's class changes with each number (n, *image_shape), black being 0 and white 1.
 
         Simonyan et al. 2014 (arXiv:1312.6034), section 3: the gradient with respect to the input, here with its sign.
         """
-        low, high = ready.spec.dataset.scale
+        low, high = model.spec.dataset.scale
         gradients, start = [], 0
         with self._computing, _overflowing():
-            for inputs in _parts(ready, levels):
+            for inputs in _parts(model, levels):
                 x = Tensor(inputs, watch=True)
-                chosen = np.zeros((len(inputs), ready.network.units), inputs.dtype)
+                chosen = np.zeros((len(inputs), model.network.units), inputs.dtype)
                 chosen[np.arange(len(inputs)), classes[start : start + len(inputs)]] = 1
                 with GradientTape() as tape:
-                    total = np.sum(ops.multiply(ready.network.logits(x), chosen))
+                    total = np.sum(ops.multiply(model.network.logits(x), chosen))
                 (gradient,) = tape.gradient(total, [x])
                 gradients.append(np.asarray(gradient) * (high - low))
                 start += len(inputs)
         return np.nan_to_num(np.concatenate(gradients)).reshape(levels.shape)
 
-    def generate(self, ready: LoadedModel, latent: Array, labels: Array | None = None) -> Array:
+    def generate(self, model: LoadedModel, latent: Array, labels: Array | None = None) -> Array:
         """Levels from 0 to 255 (n, pixels) that a generator makes of points (n, dim) of the latent space.
 
         Args:
             labels: of a conditional GAN, the class of each.
         """
-        low, high = ready.spec.dataset.scale
-        noise = latent.astype(ready.network.dtype)
+        low, high = model.spec.dataset.scale
+        noise = latent.astype(model.network.dtype)
         if labels is not None:
-            classes = one_hot(labels, ready.network.inputs - noise.shape[1], noise.dtype)
+            classes = one_hot(labels, model.network.inputs - noise.shape[1], noise.dtype)
             noise = np.concatenate([noise, classes], axis=1)
         with self._computing, _overflowing():
-            made = [np.asarray(ready.network(noise[part])) for part in _slices(ready.network, len(noise))]
+            made = [np.asarray(model.network(noise[part])) for part in _slices(model.network, len(noise))]
         return np.nan_to_num(np.clip((np.concatenate(made) - low) * (255 / (high - low)), 0, 255))
 
     def draw(self, spec: GanSpec, seed: int, count: int) -> Array:
@@ -182,27 +185,27 @@ class Inference:
                 path.append((1 - shares[:, None]) * start + shares[:, None] * end)
         return np.concatenate(path)
 
-    def validation(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
+    def validation(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Predictions:
         """What a classifier takes the validation pictures for, kept for the next time."""
-        return self._tables(row, ready, dataset)
+        return self._tables(row, model, dataset)
 
-    def calibration(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Calibration:
+    def calibration(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Calibration:
         """How the confidence of validation predictions goes with their accuracy."""
-        found = self.validation(row, ready, dataset)
+        found = self.validation(row, model, dataset)
         return evaluating.calibration(found.probabilities, found.classes, dataset.validation.labels)
 
-    def importances(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
+    def importances(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Importances:
         """How important each column of a table is, kept for the next time."""
-        return self._importances(row, ready, dataset)
+        return self._importances(row, model, dataset)
 
-    def _shuffle(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
+    def _shuffle(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Importances:
         def predict(rows: Array) -> Array:
-            return self.predict(ready, rows, dataset.info.columns).classes
+            return self.predict(model, rows, dataset.info.columns).classes
 
-        return evaluating.importances(predict, dataset, ready.spec.seed)
+        return evaluating.importances(predict, dataset, model.spec.seed)
 
-    def _evaluate(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
-        return self.predict(ready, dataset.validation.inputs, dataset.info.columns or None)
+    def _evaluate(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Predictions:
+        return self.predict(model, dataset.validation.inputs, dataset.info.columns or None)
 
     def _load(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
         state = checkpoint.loads(self._artifacts.read(row.path, row.sha256))
@@ -253,16 +256,16 @@ def _overflowing() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def _parts(ready: LoadedModel, levels: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[Array]:
+def _parts(model: LoadedModel, levels: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[Array]:
     """Pictures or rows as the network is given them, so many at a time, by the same operations as in training."""
-    if ready.preprocessing is not None:
-        for part in _slices(ready.network, len(levels)):
-            yield ready.preprocessing.apply(levels[part], columns).astype(ready.network.dtype)
+    if model.preprocessing is not None:
+        for part in _slices(model.network, len(levels)):
+            yield model.preprocessing.apply(levels[part], columns).astype(model.network.dtype)
         return
-    low, high = ready.spec.dataset.scale
+    low, high = model.spec.dataset.scale
     rows = levels.reshape(len(levels), -1)
-    for part in _slices(ready.network, len(rows)):
-        inputs = rows[part].astype(ready.network.dtype)
+    for part in _slices(model.network, len(rows)):
+        inputs = rows[part].astype(model.network.dtype)
         inputs *= (high - low) / 255
         if low:
             inputs += low
@@ -276,7 +279,7 @@ def _slices(network: Sequential, count: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _kept(
+def _lru_cached(
     make: Callable[P, T], *, key: Callable[P, str], most_bytes: int, size_bytes: Callable[[T], int]
 ) -> Callable[P, T]:
     """A function whose latest results are kept, up to a size; each is made once, however many threads ask for it. A

@@ -40,9 +40,9 @@ def make(order: ExportOrder) -> bytes:
 def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
     from service.models.exports.trained import TrainedModel  # loads the engine
 
-    ready = inference().ready(checkpoint, info.input_shape, info.classes)
-    columns = ready.preprocessing.columns if ready.preprocessing is not None else ()
-    return TrainedModel.of(ready.spec, ready.network, info.image_shape, info.class_names, columns)
+    model = inference().load(checkpoint, info.input_shape, info.classes)
+    columns = model.preprocessing.columns if model.preprocessing is not None else ()
+    return TrainedModel.of(model.spec, model.network, info.image_shape, info.class_names, columns)
 
 
 def _pictures(order: ExportOrder) -> Pictures:

@@ -104,10 +104,10 @@ def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[Load
     row = _checkpoint(job, which)
     while True:
         try:
-            ready = inference().ready(row, info.input_shape, info.classes)
-            if ready.spec.kind != job.kind:
-                raise ArtifactDamaged(row.path, f"it holds a {ready.spec.kind}")
-            return answer(ready, row)
+            model = inference().load(row, info.input_shape, info.classes)
+            if model.spec.kind != job.kind:
+                raise ArtifactDamaged(row.path, f"it holds a {model.spec.kind}")
+            return answer(model, row)
         except ArtifactDamaged:
             gone, row = row, _checkpoint(job, which)
             if row.id == gone.id:

@@ -110,15 +110,15 @@ def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
     info = dataset_of(job)
     require_here(info)
 
-    def answer(ready: LoadedModel, row: Artifact) -> MistakeList:
-        return _mistakes(ready, row, info, query.limit)
+    def answer(model: LoadedModel, row: Artifact) -> MistakeList:
+        return _mistakes(model, row, info, query.limit)
 
     return with_network(job, query.checkpoint, info, answer)
 
 
-def _mistakes(ready: LoadedModel, row: Artifact, info: DatasetInfo, limit: int) -> MistakeList:
+def _mistakes(model: LoadedModel, row: Artifact, info: DatasetInfo, limit: int) -> MistakeList:
     dataset = services().repository.load(info)
-    found = inference().validation(row, ready, dataset)
+    found = inference().validation(row, model, dataset)
     labels = dataset.validation.labels
     wrong = np.flatnonzero(found.classes != labels)
     confidences = found.probabilities[wrong, found.classes[wrong]]
@@ -150,15 +150,15 @@ def _find(job_id: str, true: int, predicted: int, query: CellQuery) -> _Cell:
     if max(true, predicted) >= info.classes:
         raise Problem("not_found", f"there is no such class: the dataset has the classes 0 to {info.classes - 1}")
 
-    def select(ready: LoadedModel, row: Artifact) -> _Cell:
-        return _select(ready, row, info, true, predicted, query.limit)
+    def select(model: LoadedModel, row: Artifact) -> _Cell:
+        return _select(model, row, info, true, predicted, query.limit)
 
     return with_network(job, query.checkpoint, info, select)
 
 
-def _select(ready: LoadedModel, row: Artifact, info: DatasetInfo, true: int, predicted: int, limit: int) -> _Cell:
+def _select(model: LoadedModel, row: Artifact, info: DatasetInfo, true: int, predicted: int, limit: int) -> _Cell:
     dataset = services().repository.load(info)
-    found = inference().validation(row, ready, dataset)
+    found = inference().validation(row, model, dataset)
     inside = np.flatnonzero((dataset.validation.labels == true) & (found.classes == predicted))
     sure = found.probabilities[inside, predicted]
     order = np.argsort(sure if true == predicted else -sure, kind="stable")[:limit]

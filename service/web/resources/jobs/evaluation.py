@@ -39,8 +39,8 @@ def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
     info = dataset_of(job)
     require_here(info)
 
-    def answer(ready: LoadedModel, row: Artifact) -> CalibrationAnswer:
-        return _calibration(ready, row, info)
+    def answer(model: LoadedModel, row: Artifact) -> CalibrationAnswer:
+        return _calibration(model, row, info)
 
     return with_network(job, query.checkpoint, info, answer)
 
@@ -59,8 +59,8 @@ def importance(job_id: str, query: CheckpointQuery) -> ImportanceAnswer:
     job = job_of(job_id, Kind.CLASSIFIER)
     info = _table_of(job)
 
-    def answer(ready: LoadedModel, row: Artifact) -> ImportanceAnswer:
-        return _importance(ready, row, info)
+    def answer(model: LoadedModel, row: Artifact) -> ImportanceAnswer:
+        return _importance(model, row, info)
 
     return with_network(job, query.checkpoint, info, answer)
 
@@ -76,15 +76,15 @@ def plot(job: Job, which: str, fmt: Format) -> Picture:
     info = _table_of(job) if which == "importance" else dataset_of(job)
     require_here(info)
 
-    def draw(ready: LoadedModel, row: Artifact) -> Picture:
+    def draw(model: LoadedModel, row: Artifact) -> Picture:
         def drawn() -> bytes:
             from service.pictures import evaluations  # loads Matplotlib, which takes most of a second
 
             if which == "importance":
-                found = _importance(ready, row, info)
+                found = _importance(model, row, info)
                 bars = [(item.column, item.mean, item.deviation) for item in found.columns]
                 return evaluations.importance(bars, accuracy=found.accuracy, epoch=row.epoch, fmt=fmt)
-            measured = _calibration(ready, row, info)
+            measured = _calibration(model, row, info)
             points = [(item.confidence, item.accuracy, item.count) for item in measured.bins]
             return evaluations.calibration(points, error=measured.expected_error, epoch=row.epoch, fmt=fmt)
 
@@ -100,15 +100,15 @@ def _table_of(job: Job) -> DatasetInfo:
     return info
 
 
-def _calibration(ready: LoadedModel, row: Artifact, info: DatasetInfo) -> CalibrationAnswer:
+def _calibration(model: LoadedModel, row: Artifact, info: DatasetInfo) -> CalibrationAnswer:
     dataset = services().repository.load(info)
-    found = inference().calibration(row, ready, dataset)
+    found = inference().calibration(row, model, dataset)
     bins = [CalibrationBin.represent(item) for item in found.bins]
     count = len(dataset.validation)
     return CalibrationAnswer.represent(found, checkpoint=row.epoch, validation_count=count, bins=bins)
 
 
-def _importance(ready: LoadedModel, row: Artifact, info: DatasetInfo) -> ImportanceAnswer:
-    found = inference().importances(row, ready, services().repository.load(info))
+def _importance(model: LoadedModel, row: Artifact, info: DatasetInfo) -> ImportanceAnswer:
+    found = inference().importances(row, model, services().repository.load(info))
     columns = [ColumnImportance.represent(item) for item in found.columns]
     return ImportanceAnswer.represent(found, checkpoint=row.epoch, columns=columns)

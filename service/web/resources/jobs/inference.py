@@ -145,13 +145,13 @@ def _check_kind(body: PredictRequest, info: DatasetInfo) -> None:
 
 
 def _predicted_rows(
-    ready: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, Any]], info: DatasetInfo
+    model: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, Any]], info: DatasetInfo
 ) -> PredictAnswer:
-    if ready.preprocessing is None:
+    if model.preprocessing is None:
         raise ArtifactDamaged(row.path, "it holds no preprocessing of a table")
     report = info.report or {}
     ignored = {str(report.get("target", "")), *(str(one["name"]) for one in report.get("ignored", ()))}
-    read = read_rows(rows, ready.preprocessing.columns, ignored=ignored)
+    read = read_rows(rows, model.preprocessing.columns, ignored=ignored)
     if read.faults:
         raise problems.invalid_input(
             [
@@ -164,7 +164,7 @@ def _predicted_rows(
                 for index, column, detail, suggestion in read.faults
             ]
         )
-    found = inference().predict(ready, read.inputs)
+    found = inference().predict(model, read.inputs)
     return PredictAnswer(
         probabilities=found.probabilities.tolist(),
         classes=found.classes.tolist(),
@@ -178,13 +178,13 @@ def _predicted_rows(
 
 
 def _predictions(
-    ready: LoadedModel, row: Artifact, *, body: PredictRequest, info: DatasetInfo, levels: Levels
+    model: LoadedModel, row: Artifact, *, body: PredictRequest, info: DatasetInfo, levels: Levels
 ) -> PredictAnswer:
-    found = inference().predict(ready, levels)
+    found = inference().predict(model, levels)
     seen = saliency = None
     if body.explain:
         seen = _rounded(levels / 255, 3)
-        saliency = _rounded(inference().saliency(ready, levels, found.classes), 5)
+        saliency = _rounded(inference().saliency(model, levels, found.classes), 5)
     return PredictAnswer(
         probabilities=found.probabilities.tolist(),
         classes=found.classes.tolist(),
@@ -195,11 +195,11 @@ def _predictions(
     )
 
 
-def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: DatasetInfo) -> Result:
-    points = _points(body, cast(GanSpec, ready.spec))
+def _images(model: LoadedModel, row: Artifact, *, body: GenerateRequest, info: DatasetInfo) -> Result:
+    points = _points(body, cast(GanSpec, model.spec))
     _check_size(body, len(points), info)
-    labels = _labels(body, cast(GanSpec, ready.spec), len(points), info)
-    levels = inference().generate(ready, points, labels).reshape(-1, *info.image_shape)
+    labels = _labels(body, cast(GanSpec, model.spec), len(points), info)
+    levels = inference().generate(model, points, labels).reshape(-1, *info.image_shape)
     pictures = np.rint(levels).astype(np.uint8)
     headers = {"Tapeline-Checkpoint": str(row.epoch)}
     match body.format:
