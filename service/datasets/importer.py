@@ -378,6 +378,6 @@ def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def as_document(taken: ImportedDataset) -> dict[str, Any]:
+def as_document(imported: ImportedDataset) -> dict[str, Any]:
     """For the way out of a child process."""
-    return asdict(taken)
+    return asdict(imported)

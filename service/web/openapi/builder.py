@@ -20,7 +20,7 @@ from service.jobs.changes import ForkRequest, JobPatch, KeyRequest, KeyRotation,
 from service.spec.fields import choices_of, told_by_name
 from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
 from service.sweeps.schema import SweepSpec
-from service.web.files.receiving import UploadForm
+from service.web.files.uploads import UploadForm
 from service.web.middleware import problem_kinds
 from service.web.middleware.guard import COOKIE
 from service.web.openapi import examples

@@ -74,7 +74,7 @@ PROGRESS_COLUMNS: Final = [getattr(Job, name) for name in JobProgress.__dataclas
 
 
 @dataclass(slots=True)
-class _Watched:
+class _WatchedJob:
     """A job with at least one stream."""
 
     progress: JobProgress | None = None
@@ -87,7 +87,7 @@ class _Watched:
 class JobWatch:
     """One client's view of one job."""
 
-    def __init__(self, watched: _Watched, wake_up: threading.Event) -> None:
+    def __init__(self, watched: _WatchedJob, wake_up: threading.Event) -> None:
         self._watched, self._wake_up = watched, wake_up
 
     @property
@@ -121,7 +121,7 @@ class Hub:
     ) -> None:
         self.ping_s = ping_s
         self._database = database
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, _WatchedJob] = {}
         self._clients = 0
         self._poller = DatabasePoller(
             "stream-hub", lambda: self._poll, is_needed=lambda: bool(self._watched), interval_s=poll_interval_s
@@ -155,7 +155,7 @@ class Hub:
         """Watch a job for changes."""
         wake_up = threading.Event()
         with self._poller.lock:
-            watched = self._watched.setdefault(job_id, _Watched())
+            watched = self._watched.setdefault(job_id, _WatchedJob())
             watched.clients.add(wake_up)
             self._clients += 1
             self._poller.ensure_running()
@@ -192,7 +192,7 @@ class Hub:
                     wake_up.set()
 
     def _recent(
-        self, session: Session, job_id: str, item: _Watched, now: JobProgress | None
+        self, session: Session, job_id: str, item: _WatchedJob, now: JobProgress | None
     ) -> tuple[dict[str, Any], ...]:
         """The events to buffer: those buffered so far, and the new ones."""
         before = item.progress

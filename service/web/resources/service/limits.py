@@ -12,7 +12,7 @@ from service.spec import schema, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.web import requests
 from service.web.endpoints import endpoint
-from service.web.files import receiving
+from service.web.files import uploads
 from service.web.schemas.service import Limits, OwnerLimits
 from service.web.services import owner, services
 
@@ -35,7 +35,7 @@ def _limits(owner_limits: OwnerLimits | None, datasets: Sequence[str]) -> Limits
     return Limits(
         owner=owner_limits,
         max_body_bytes=requests.MAX_BODY_BYTES,
-        max_upload_bytes=receiving.MAX_UPLOAD_BYTES,
+        max_upload_bytes=uploads.MAX_UPLOAD_BYTES,
         max_unpacked_bytes=importer.MAX_UNPACKED_BYTES,
         max_image_side=importer.MAX_SIDE,
         max_images=importer.MAX_PICTURES,
