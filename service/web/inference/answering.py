@@ -1,7 +1,7 @@
-"""Answers from checkpoints: the one place of the web process that uses the engine, loaded when somebody first asks.
+"""Inference from checkpoints: the only module of the web process that uses the engine, imported on first use.
 
-Networks are kept ready: a checkpoint's file never changes, so its artifact's id says all. What they compute is what
-the trainers' own evaluation computes: averaged weights where the spec has them, dropout off, running statistics.
+Loaded networks are cached by artifact id, since a checkpoint's file never changes. Outputs equal those of the trainers'
+evaluation: averaged weights if the spec has them, no dropout, running statistics.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from service.web.inference.evaluating import Calibration, Importances
 Array = NDArray[Any]
 
 _MODEL_CACHE_BYTES: Final = 256 * 2**20
-"""Of networks that are ready: hundreds of the presets', or three of the largest that a spec may ask for."""
+"""Total size of cached networks: hundreds of those of the presets, or three of the largest that a spec allows."""
 _PREDICTION_CACHE_BYTES: Final = 64 * 2**20
 _MAX_CACHED_IMPORTANCES: Final = 64
-"""Checkpoints whose columns were shuffled."""
+"""Number of checkpoints whose column importances are cached."""
 MAX_CONCURRENT_PREDICTIONS: Final = 4
-"""Requests that compute: more would only share the cores, and need memory each."""
+"""More would only share the cores, and each needs memory."""
 _BATCH: Final = 500
 _NUMBERS: Final = 2**21
-"""No layer makes more numbers than these at a time, as in the trainers' evaluation."""
+"""Maximum outputs of a layer per batch, as in the trainers' evaluation."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,25 +49,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network with the weights of a checkpoint, and the spec that it was trained by."""
+    """A network with the weights of a checkpoint, and its spec."""
 
     spec: Spec
     network: Sequential
     preprocessing: Preprocessing | None = None
-    """Of a network for tables."""
+    """``None`` for images."""
 
     @property
     def size_bytes(self) -> int:
-        """What it takes in memory."""
+        """Its size in memory."""
         return sum(array.nbytes for array in (*self.network.parameters, *self.network.buffers))
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a classifier makes of images.
+    """The outputs of a classifier.
 
     Attributes:
-        probabilities: (n, classes) in [0, 1]; of a softmax they add up to 1, sigmoids speak each for itself.
+        probabilities: (n, classes) in [0, 1]; rows add up to 1 for softmax, and are independent for sigmoid.
         classes: int64 (n,).
     """
 
@@ -76,14 +76,14 @@ class Predictions:
 
 
 class Inference:
-    """Uses networks for any number of threads.
+    """Runs networks; thread-safe.
 
     Args:
-        artifacts: where the checkpoints lie.
+        artifacts: the store with the checkpoints.
     """
 
     def __init__(self, artifacts: ArtifactStore) -> None:
-        # For products this small BLAS's threads would wait for each other, and take the cores from the trainings.
+        # For products this small, more BLAS threads gain nothing, and would take cores from trainings.
         threadpool_limits(1, user_api="blas")
         self._artifacts = artifacts
         self._models = _lru_cached(
@@ -110,21 +110,21 @@ class Inference:
         """The network of a checkpoint.
 
         Args:
-            image_shape: (rows, columns) of the dataset's pictures, in colour (rows, columns, 3).
-            classes: of the dataset: a conditional generator is given one.
+            image_shape: (rows, columns) of the dataset's images, in colour (rows, columns, 3).
+            classes: of the dataset; an input of conditional generators.
 
         Raises:
-            ArtifactDamaged: the file is missing, is not what was written, or does not fit such pictures.
+            ArtifactDamaged: the file is missing or corrupt, or does not fit such images.
         """
         return self._models(row, image_shape, classes)
 
     def predict(
         self, model: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None
     ) -> Predictions:
-        """What a classifier takes pictures (n, *image_shape) of levels from 0 to 255 for, or rows of a table.
+        """Classify images (n, *image_shape) with levels from 0 to 255, or rows of a table.
 
         Args:
-            columns: what the columns of a table are, where not as in its preprocessing.
+            columns: the columns of the rows, if they differ from those of the preprocessing.
         """
         with self._computing, _overflowing():
             outputs = [model.network(part) for part in _parts(model, inputs, columns)]
@@ -133,7 +133,8 @@ class Inference:
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
     def saliency(self, model: LoadedModel, levels: Array, classes: Array) -> Array:
-        """How the logit of each picture's class changes with each number (n, *image_shape), black being 0 and white 1.
+        """The gradient of the logit of each image's class with respect to its pixels (n, *image_shape), from 0 (black)
+        to 1 (white).
 
         Simonyan et al. 2014 (arXiv:1312.6034), section 3: the gradient with respect to the input, here with its sign.
         """
@@ -152,10 +153,10 @@ class Inference:
         return np.nan_to_num(np.concatenate(gradients)).reshape(levels.shape)
 
     def generate(self, model: LoadedModel, latent: Array, labels: Array | None = None) -> Array:
-        """Levels from 0 to 255 (n, pixels) that a generator makes of points (n, dim) of the latent space.
+        """Generate images from latent points (n, dim): levels from 0 to 255 (n, pixels).
 
         Args:
-            labels: of a conditional GAN, the class of each.
+            labels: the class of each image, for a conditional GAN.
         """
         low, high = model.spec.dataset.scale
         noise = latent.astype(model.network.dtype)
@@ -167,14 +168,15 @@ class Inference:
         return np.nan_to_num(np.clip((np.concatenate(made) - low) * (255 / (high - low)), 0, 255))
 
     def draw(self, spec: GanSpec, seed: int, count: int) -> Array:
-        """The first points (count, dim) of a seed; the job's own seed gives those of its sample grids."""
+        """The first latent points (count, dim) of a seed; the job's own seed gives those of its sample grids."""
         return networks.latent(spec).draw(generator_for(seed, "samples"), count, spec.dtype.value)
 
     def walk(self, spec: GanSpec, points: Array, steps: int) -> Array:
-        """From each point to the next in ``steps`` steps, both ends included: (1 + (n - 1) * steps, dim).
+        """Interpolate from each latent point to the next in ``steps`` steps, ends included: (1 + (n - 1) * steps, dim).
 
-        Where the noise is normal, along great circles (White 2016, arXiv:1609.04468): between two points lies the
-        middle of space, where no noise comes from and no generator has been trained. In a cube there is no such place.
+        For normal noise, along great circles (White 2016, arXiv:1609.04468): a straight line passes near the origin,
+        where normal noise has almost no samples, so the generator was not trained there. Uniform noise has no such
+        region.
         """
         shares = np.arange(1, steps + 1) / steps
         path = [points[:1]]
@@ -186,16 +188,16 @@ class Inference:
         return np.concatenate(path)
 
     def validation(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Predictions:
-        """What a classifier takes the validation pictures for, kept for the next time."""
+        """The predictions for the validation split, cached."""
         return self._tables(row, model, dataset)
 
     def calibration(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Calibration:
-        """How the confidence of validation predictions goes with their accuracy."""
+        """The calibration of the validation predictions."""
         found = self.validation(row, model, dataset)
         return evaluating.calibration(found.probabilities, found.classes, dataset.validation.labels)
 
     def importances(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Importances:
-        """How important each column of a table is, kept for the next time."""
+        """The importance of each column of a table, cached."""
         return self._importances(row, model, dataset)
 
     def _shuffle(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Importances:
@@ -222,7 +224,7 @@ class Inference:
                         raise ArtifactDamaged(row.path, f"it makes {network.units} pixels, not {image_shape}")
                 case _:
                     assert_never(spec)
-            # Under these names lie the averages, where weights are averaged.
+            # These names hold the averages if the spec averages weights.
             network.load_state_dict(state.tensors, prefix)
         except EngineError as error:
             raise ArtifactDamaged(row.path, str(error)) from error
@@ -234,17 +236,17 @@ def _preprocessing(state: Mapping[str, Any]) -> Preprocessing | None:
 
 
 def _empty(shape: tuple[int, ...], rng: np.random.Generator, dtype: Any) -> Array:
-    """For weights that a checkpoint is about to fill."""
+    """An initializer that only allocates: a checkpoint overwrites the weights."""
     return np.zeros(shape, dtype)
 
 
 def _on_a_circle(start: Array, end: Array, shares: Array) -> Array:
-    """The direction turns evenly, and the length, which need not be the same at both ends, changes evenly."""
+    """Spherical interpolation of the direction, linear interpolation of the length."""
     from_length, to_length = float(np.linalg.norm(start)), float(np.linalg.norm(end))
     cosine = float(start @ end) / max(from_length * to_length, 1e-12)
     angle = math.acos(min(max(cosine, -1), 1))
     weights = shares[:, None]
-    if min(from_length, to_length, math.sin(angle)) < 1e-6:  # no circle, or every one, leads from one to the other
+    if min(from_length, to_length, math.sin(angle)) < 1e-6:  # parallel or opposite: no unique great circle
         return np.asarray((1 - weights) * start + weights * end)
     directions = np.sin((1 - weights) * angle) * (start / from_length) + np.sin(weights * angle) * (end / to_length)
     lengths = (1 - weights) * from_length + weights * to_length
@@ -252,12 +254,12 @@ def _on_a_circle(start: Array, end: Array, shares: Array) -> Array:
 
 
 def _overflowing() -> np.errstate:
-    """The last checkpoint of a training that diverges may give numbers that are none: they become 0, and no error."""
+    """Suppress the overflow warnings of a diverged network; its outputs that are not finite become 0."""
     return np.errstate(over="ignore", invalid="ignore")
 
 
 def _parts(model: LoadedModel, levels: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[Array]:
-    """Pictures or rows as the network is given them, so many at a time, by the same operations as in training."""
+    """Batches of network inputs, preprocessed by the same operations as in training."""
     if model.preprocessing is not None:
         for part in _slices(model.network, len(levels)):
             yield model.preprocessing.apply(levels[part], columns).astype(model.network.dtype)
@@ -282,7 +284,7 @@ def _slices(network: Sequential, count: int) -> Iterator[slice]:
 def _lru_cached(
     make: Callable[P, T], *, key: Callable[P, str], most_bytes: int, size_bytes: Callable[[T], int]
 ) -> Callable[P, T]:
-    """A function whose latest results are kept, up to a size; each is made once, however many threads ask for it. A
-    result that is larger than all of the space is kept alone."""
+    """An LRU cache around a function, bounded by the size of its results. Concurrent calls with one key compute once. A
+    result larger than the cache replaces everything else."""
     cache: LRUCache[str, T] = LRUCache(most_bytes, getsizeof=lambda made: min(size_bytes(made), most_bytes))
     return cached(cache, key=key, condition=threading.Condition())(make)

@@ -152,10 +152,12 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "rate_limited": ProblemKind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
     "internal": ProblemKind(500, "Internal error.", "The service's log has the details under this `request_id`."),
     "not_exportable": ProblemKind(
-        409, "The format's exporter does not know a layer.", "Download the checkpoint instead."
+        409, "The format does not support a layer of this model.", "Download the checkpoint instead."
     ),
     "extra_missing": ProblemKind(
-        501, "An optional library is not installed.", "Run `detail`'s command for the web process; restart it."
+        501,
+        "An optional library is not installed.",
+        "Install it for the web process with the command in `detail`, then restart the process.",
     ),
     "artifact_damaged": ProblemKind(
         500, "The file cannot be read.", "The file is missing or damaged. Run `tapeline doctor`."

@@ -66,7 +66,7 @@ class SessionItem(Answer):
     )
     scope: Scope = Field(description="Permissions of the key: each scope includes those before it.")
     key: str | None = Field(validation_alias="key_name", description="The key's name.")
-    expires_at: Timestamp | None = Field(validation_alias="expires_ms", description="Null: it does not expire.")
+    expires_at: Timestamp | None = Field(validation_alias="expires_ms", description="Null: no expiry.")
 
 
 class UsageItem(Answer):

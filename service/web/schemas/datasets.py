@@ -28,7 +28,9 @@ class DatasetItem(Answer):
     train_count: int
     validation_count: int
     test_count: int = Field(description="Examples that training never sees and that are scored once at its end.")
-    report: dict[str, Any] | None = Field(description="What the import of an upload left out or decided.")
+    report: dict[str, Any] | None = Field(
+        description="Report of an upload's import: what was detected, and what was left out."
+    )
     class_names: list[str]
     source: str
     licence: str
@@ -118,7 +120,7 @@ class RowList(Answer):
 
 
 class TableColumnItem(Answer):
-    """Statistics of a column; null where they make no sense for its type."""
+    """Statistics of a column; null if they do not apply to its type."""
 
     name: str
     type: str
@@ -128,14 +130,18 @@ class TableColumnItem(Answer):
     mean: float | str | None
     standard_deviation: float | None
     histogram: list[int] | None = Field(description="Rows in each of 20 equal intervals from `low` to `high`.")
-    categories: list[list[str | int]] | None = Field(description="The most frequent categories with their rows.")
+    categories: list[list[str | int]] | None = Field(
+        description="The most frequent categories with their number of rows."
+    )
     distinct: int | None = Field(description="Number of categories that occur.")
 
 
 class TableColumns(Answer):
     """Statistics of a table's columns, over its training and validation rows."""
 
-    rows: int = Field(description="Rows that the statistics are of; of a table with more than 200,000, some of them.")
+    rows: int = Field(
+        description="Number of rows that the statistics include; a table with more than 200,000 rows is sampled."
+    )
     columns: list[TableColumnItem]
 
 

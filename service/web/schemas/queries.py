@@ -258,7 +258,7 @@ class FilesQuery(Query):
 
     limit: int = Field(1000, ge=1, le=1000)
     cursor: Annotated[str, StringConstraints(max_length=files.MAX_CURSOR)] | None = Field(
-        None, description="`next_cursor` of the page before."
+        None, description="`next_cursor` of the previous page."
     )
 
 

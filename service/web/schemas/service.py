@@ -78,7 +78,7 @@ class QueueList(Answer):
 
 
 def worker_item(row: Worker, jobs: Sequence[Job]) -> WorkerItem:
-    """A worker for a list, with those of its jobs that may be seen."""
+    """A worker for a list, with its jobs that are visible to the caller."""
     return WorkerItem.represent(row, jobs=[_running(job) for job in jobs])
 
 
@@ -87,7 +87,7 @@ def _running(job: Job) -> RunningJob:
 
 
 def queue_list(queue: Queue, owners: Mapping[str | None, int] | None) -> QueueList:
-    """The queue; ``owners`` only for those who may see all."""
+    """The queue; ``owners`` is for the scope ``admin``."""
     return QueueList(
         data=[_queued(item) for item in queue.waiting],
         total=queue.total,

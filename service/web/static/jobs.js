@@ -322,7 +322,7 @@ async function act(what) {
   if (what === "cancel" || what === "delete") renew();
 }
 
-function heard(news) {
+function receive(news) {
   const job = jobs.get(news.job);
   if (!job) return;
   const change = {};
@@ -426,8 +426,8 @@ listen(() => "/stream", {
   status: renewJob,
   end: renewJob,
   health: renewJob,
-  metrics: heard,
-  progress: heard,
+  metrics: receive,
+  progress: receive,
 });
 setInterval(() => {
   // Times that are told as "so long ago" move on.

@@ -158,7 +158,7 @@ function drawAll() {
 }
 
 function follow() {
-  const heard = (event) => {
+  const receive = (event) => {
     $("#decisions").prepend(h("li", {}, sentenceOf(event)));
     if (event.type === "end" || event.type === "status") stream.last = event.seq;
     refresh();
@@ -166,9 +166,9 @@ function follow() {
   const types = ["status", "propose", "result", "promote", "stop", "exhausted", "winner", "end"];
   const stream = listen(() => `${address}/stream`, {
     snapshot: () => $("#decisions").replaceChildren(),
-    ...Object.fromEntries(types.map((type) => [type, heard])),
+    ...Object.fromEntries(types.map((type) => [type, receive])),
     end: (event) => {
-      heard(event);
+      receive(event);
       stream.close();
     },
   });

@@ -1,4 +1,4 @@
-"""The client of a stream after its request: whether it is still connected, and still may read."""
+"""The client of a stream: whether it is still connected and authorized after its request was accepted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StreamClient:
     """One client of a stream.
 
     Attributes:
-        connection: ``None`` where the server does not show it; then a failing write ends the stream.
+        connection: ``None`` if the server does not expose it; a failing write ends the stream then.
         permission: a stream ends some seconds after it turns false.
     """
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 PING_S: Final = 15.0
 PING: Final = ": ping\n\n"
 RETRY: Final = "retry: 2000\n"
-"""How many milliseconds a client waits before it reconnects: a line of its own, or before an event."""
+"""Tells clients to wait 2 s before they reconnect; sent as a message of its own, or as the first line of an event."""
 
 
 def message(event: str, document: Any, *, number: int | None = None) -> str:
@@ -31,7 +31,7 @@ class PingTimer:
         self._written_at = time.monotonic()
 
     def restart(self) -> None:
-        """Something was sent."""
+        """Record that something was sent."""
         self._written_at = time.monotonic()
 
     def is_due(self) -> bool:

@@ -15,7 +15,7 @@ from service.web.streaming.client import Permission, StreamClient
 
 
 def refuse_if_full() -> None:
-    """Keep threads free for quick requests.
+    """Refuse a stream that would occupy a thread reserved for quick requests.
 
     Raises:
         Problem: too many streams are open in this process.
@@ -30,7 +30,7 @@ def stream_response(follow: Callable[[StreamClient], Iterator[str]]) -> Response
     """The response to a request for a stream.
 
     Args:
-        follow: makes the text of the stream for its client.
+        follow: called with the client; yields the text of the stream.
 
     Raises:
         QuotaExceeded: the owner has too many open streams.
@@ -50,6 +50,6 @@ def _counted(text: Iterator[str]) -> Iterator[str]:
 
 
 def _connection() -> socket.socket | None:
-    """The connection of the current request, where the server shows it."""
+    """The connection of the current request, if the server exposes it."""
     found = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
     return found if isinstance(found, socket.socket) else None

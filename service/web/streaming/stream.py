@@ -59,7 +59,7 @@ class JobProgress:
 
     @property
     def progress(self) -> Progress:
-        """As a part of the API's documents."""
+        """As represented in responses."""
         return Progress.at(
             status=self.status,
             epoch=self.epoch,
@@ -212,7 +212,7 @@ def follow(
 ) -> Iterator[str]:
     """The text of one client's stream: a snapshot, the events after number ``after``, then new events.
 
-    It ends with the job, with the process, or when the client has left or may no longer read.
+    It ends with the job or the process, or when the client has disconnected or lost its permission.
     """
     with hub.watch(job.id) as watch:
         yield RETRY + message("snapshot", snapshot.model_dump(mode="json"))

@@ -24,8 +24,8 @@ _BATCH: Final = 200
 def follow_sweep(
     hub: Hub, database: Database, snapshot: SweepDetail, client: StreamClient, *, after: int
 ) -> Iterator[str]:
-    """The text of one client's stream: a snapshot, the log from ``after`` on, then what happens, until the sweep has
-    ended and all was sent."""
+    """The text of one client's stream: a snapshot, the events after number ``after``, then new events, until the sweep
+    has ended."""
     with hub.occupied():
         yield RETRY + message("snapshot", snapshot.model_dump(mode="json"))
         sent, ping = min(after, snapshot.last_seq), PingTimer(PING_S)

@@ -1,4 +1,4 @@
-"""The confusion matrix, the images or rows behind each of its numbers, and the most confident mistakes."""
+"""The confusion matrix, the examples in each of its cells, and the most confident mistakes."""
 
 from __future__ import annotations
 

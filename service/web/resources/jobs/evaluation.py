@@ -1,4 +1,4 @@
-"""How good a classifier's probabilities are, and which columns of a table it uses."""
+"""Calibration of a classifier, and the importance of a table's columns."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
 def importance(job_id: str, query: CheckpointQuery) -> ImportanceAnswer:
     """Show how important each column of a table is: the accuracy that is lost when its values are shuffled.
 
-    Each column is shuffled five times, in an order that the job's seed decides, so the answer is always the same. With
-    columns that say the same, each seems less important than both are. `GET /jobs/{job_id}/plots/importance.png` draws
+    Each column is shuffled five times. The shuffles depend only on the
+    job's seed, so results are reproducible. Of columns with the same
+    information, each seems less important than both are together. `GET /jobs/{job_id}/plots/importance.png` draws
     it for the best checkpoint.
     """
     job = job_of(job_id, Kind.CLASSIFIER)

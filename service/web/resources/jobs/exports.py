@@ -54,7 +54,7 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
     and kept with the job's files.
     """
     here = services()
-    here.jobs.get(job_id, by=actor())  # another owner's job is unknown, whatever is asked for
+    here.jobs.get(job_id, by=actor())  # first: another owner's job is a 404 for any format
     find = partial(_find, job_id, _format(target), query, actor())
     return downloads.send_artifact(here.artifacts, find, name=_saved_as, cache=downloads.ASK)
 

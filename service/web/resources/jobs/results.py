@@ -1,4 +1,4 @@
-"""What a job has given so far: results and metrics."""
+"""Results and metrics of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sample grids, and their animation."""
+"""Sample grids and their animation."""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ from service.web.schemas.inference import ConfusionMatrix
 
 _HEATS: Final = 5
 _FEW_CLASSES: Final = 12
-"""The matrix of so many classes fits on a phone."""
+"""A matrix with at most this many classes fits on a phone."""
 
 
 def represent(job: Job, last: Epoch | None) -> dict[str, Any] | None:
-    """The matrix and the scores of the last epoch, and how strongly to tint each cell."""
+    """The matrix and scores of the last epoch, with a tint for each cell."""
     if last is None or last.confusion is None:
         return None
     names = class_names(job, len(last.confusion))
@@ -35,7 +35,7 @@ def represent(job: Job, last: Epoch | None) -> dict[str, Any] | None:
 
 
 def _cells(actual: int, counts: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
-    # Mistakes are tinted among themselves: beside what is right, none of them would show.
+    # Mistakes have a scale of their own: next to correct predictions, none would be visible.
     most = max((count for predicted, count in enumerate(counts) if predicted != actual), default=0)
     cells = []
     for predicted, count in enumerate(counts):

@@ -1,4 +1,4 @@
-"""Pages about datasets: a table of all, and one with its content."""
+"""Pages about datasets: the list, and the content of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation: for programs, and for people."""
+"""The API documentation: OpenAPI and pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ blueprint: Final = Blueprint("documents", __name__)
 TAG: Final = "Service"
 _SCHEMAS: Final = "schemas"
 _DESTRUCTIVE: Final = ("/cancel", "/revoke")
-"""Ends of paths whose ``POST`` cannot be undone."""
+"""Suffixes of paths whose ``POST`` cannot be undone."""
 
 
 @blueprint.get("/openapi.json")
@@ -84,7 +84,7 @@ def _sections(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _field(parameter: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    """A parameter as a field of a form: with its options, where there are only so many."""
+    """A parameter as a form field, with its options if it is an enum."""
     return {
         "name": parameter["name"],
         "in": parameter["in"],
@@ -95,7 +95,7 @@ def _field(parameter: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]
 
 
 def _input(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    """Which input a schema asks for."""
+    """The form input for a schema."""
     kind, options = "text", []
     for option in [schema, *schema.get("anyOf", [])]:
         if "$ref" in option:
@@ -114,7 +114,7 @@ def _input(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _body(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any] | None:
-    """The body that an operation takes: examples of JSON, or the fields of a form."""
+    """The request body: JSON examples, or form fields."""
     content = operation.get("requestBody", {}).get("content", {})
     for media, what in content.items():
         model = what["schema"]["$ref"].rpartition("/")[2]
@@ -129,7 +129,7 @@ def _body(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any] 
 
 
 def _media(operation: dict[str, Any]) -> list[str]:
-    """The media types of an operation's good answers."""
+    """The media types of successful responses."""
     answers = [what for status, what in operation["responses"].items() if status.startswith("2")]
     found = dict.fromkeys(media for what in answers for media in what.get("content", {}))
     return [media for media in found if media != "application/problem+json"]

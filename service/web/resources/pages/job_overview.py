@@ -1,4 +1,4 @@
-"""What the page of a job shows: everything about it at a glance."""
+"""The overview page of a job."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _REASONS: Final = {
     "changed": "edited",
     "handed back": "released by its worker",
 }
-"""Reasons of events that are made for programs, in words."""
+"""Display texts of machine-readable event reasons."""
 _TOLD: Final = (EventType.STATUS, EventType.LOG, EventType.HEALTH)
 
 

@@ -34,7 +34,7 @@ _VIEWS: Final[dict[str, Wanted]] = {
 
 
 def log(job_id: str, query: EventQuery) -> Response:
-    """The log of a job: by default its end."""
+    """The log of a job, by default the newest events."""
     before = query.before or (None if query.after else events.MAX_SEQ)
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
@@ -60,7 +60,7 @@ def log(job_id: str, query: EventQuery) -> Response:
 
 
 def metrics(job_id: str) -> Response:
-    """The metrics of every epoch as a table, the newest first."""
+    """The metrics of all epochs as a table, newest first."""
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         rows = lookup.epochs(session, job_id, last=_SHOWN_EPOCHS)
@@ -88,7 +88,7 @@ def checkpoints(job_id: str, query: FilesQuery) -> Response:
 
 
 def samples(job_id: str, query: FilesQuery) -> Response:
-    """The samples of a job, an image per epoch."""
+    """The sample grids of a job."""
     limit = min(query.limit, _SHOWN_SAMPLES)
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
@@ -106,7 +106,7 @@ def samples(job_id: str, query: FilesQuery) -> Response:
 
 
 def results(job_id: str, query: FilesQuery) -> Response:
-    """What a job has produced so far."""
+    """The results of a job so far."""
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         found = read_results(session, job, query)
@@ -114,7 +114,7 @@ def results(job_id: str, query: FilesQuery) -> Response:
 
 
 def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
-    """Files with the newest first, a page of them."""
+    """A page of files, newest first."""
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, kind, limit=query.limit, cursor=query.cursor, newest_first=True)
@@ -166,6 +166,6 @@ def _same(view: Wanted, wanted: Wanted) -> bool:
 
 
 def _best_epoch(job: Job, name: str) -> int | None:
-    """The epoch in which a metric was best; ``None`` where neither way is better."""
+    """The epoch in which a metric was best; ``None`` if neither direction is better."""
     found = extremes.best(job.extremes, name)
     return found[1] if found is not None else None

@@ -1,4 +1,4 @@
-"""The pages of one job: its overview, and its network to play with."""
+"""The pages of one job: overview and Play."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages a person opens: plain HTML made here, kept fresh by small scripts."""
+"""The main pages: server-rendered HTML that scripts update."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ blueprint: Final = Blueprint("pages", __name__)
 
 TAG: Final = "Pages"
 _FIRST: Final = 30
-"""Jobs that the list shows before its script asks for more."""
+"""Jobs in the HTML of the list; its script loads more."""
 _SORT_LABELS: Final[dict[str, str]] = {
     "-created_at": "Newest first",
     "created_at": "Oldest first",
@@ -49,17 +49,17 @@ _SORT_LABELS: Final[dict[str, str]] = {
     "-frechet_distance": "Highest Fréchet distance",
 }
 _COLUMNS: Final = ["status", "progress", "metrics", "created_at"]
-"""What the list of jobs shows beside their names, until a person chooses."""
+"""Default columns of the job list, besides the name."""
 _CHOICES: Final[dict[str, Any]] = {
     "default_columns": _COLUMNS,
     "kinds": list(Kind),
     "orders": _SORT_LABELS,
     "group_by": list(GroupBy),
 }
-"""What the controls of the list offer."""
+"""Options of the controls of the list."""
 _GROUPS: Final = 500
 _COMPARED: Final = {"id", "name", "kind", "status", "created_at", "tags", "start_epoch", "resolved", "urls"}
-"""What the page that compares jobs is told of each."""
+"""Fields of each job on the Compare page."""
 
 
 @blueprint.get("/")
@@ -110,7 +110,7 @@ def compare(query: CompareQuery) -> Response:
 
 
 def _compared(asked: Sequence[str]) -> list[dict[str, Any]]:
-    """What the page knows of each job that exists, in the order of the ids."""
+    """The facts of each existing job, in the order of the ids."""
     with services().database.read() as session:
         rows = lookup.several(session, asked, owner=owner())
         samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)

@@ -1,4 +1,4 @@
-"""What the Play page shows: a network, and what to ask it."""
+"""The Play page: a network and its inputs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _is_colour(job: Job) -> bool:
 
 
 def _fields(job: Job) -> list[dict[str, Any]] | None:
-    """The columns of a table that a row has, with a usual value of each; ``None``: the job is trained on images."""
+    """The columns of a row with a typical value of each; ``None``: the job is trained on images."""
     if not is_table(job):
         return None
     try:

@@ -30,8 +30,8 @@ def show(query: AuditQuery) -> AuditList:
 def show_seals(query: SealsQuery) -> SealList:
     """Show the seals of the audit log, newest first. Requires the scope `admin`.
 
-    The digest of the newest seal is the head of the chain: kept elsewhere, it reveals that the chain was computed anew
-    (`tapeline audit verify --head`).
+    The digest of the newest seal is the head of the chain. A copy of it that is stored elsewhere reveals a rebuilt
+    chain (`tapeline audit verify --head`).
     """
     with services().database.read() as session:
         seals = audit_seals.newest(session, before=query.before, limit=query.limit + 1)

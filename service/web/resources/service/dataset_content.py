@@ -1,4 +1,4 @@
-"""What is in a dataset: images, rows, columns."""
+"""The content of a dataset: images, rows, columns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ blueprint: Final = Blueprint("dataset_content", __name__)
 TAG: Final = "Datasets"
 _PROBLEMS: Final = ("dataset_not_found", "not_yet", "dataset_unavailable", "wrong_dataset_kind")
 _MAX_NUMBERS: Final = 2**22
-"""Pixels of all images in one response: of large images there are fewer."""
+"""Maximum number of values in all images of a response; pages of large images are shorter."""
 
 
 @blueprint.get("/datasets/<name>/examples")
@@ -36,7 +36,7 @@ _MAX_NUMBERS: Final = 2**22
 def examples(name: str, query: ExamplesQuery) -> ExampleList:
     """Show images of a dataset, in the order of the data.
 
-    A page has fewer than `limit` images where they are large.
+    A page of large images has fewer than `limit`.
     """
     info = _find(name, DatasetKind.IMAGES)
     limit = max(1, min(query.limit, _MAX_NUMBERS // math.prod(info.image_shape)))
@@ -61,13 +61,13 @@ def columns(name: str) -> TableColumns:
 
 
 def table_columns(info: DatasetInfo) -> TableColumns:
-    """The statistics of a table that is here."""
+    """The statistics of a table whose files are available."""
     found = services().explorer.column_statistics(info)
     return TableColumns(rows=found.rows, columns=[TableColumnItem.represent(column) for column in found.columns])
 
 
 def detail(info: DatasetInfo) -> DatasetDetail:
-    """A dataset with the counts of its classes, as far as its files can be read."""
+    """A dataset with its class counts, if its files can be read."""
     try:
         counts = services().explorer.class_counts(info) if info.available else None
     except DatasetError:

@@ -31,7 +31,7 @@ def limits() -> Limits:
 
 
 def _limits(owner_limits: OwnerLimits | None, datasets: Sequence[str]) -> Limits:
-    """The limits, each from the constant or the field that checks it."""
+    """The limits, each from the constant or field that enforces it."""
     return Limits(
         owner=owner_limits,
         max_body_bytes=requests.MAX_BODY_BYTES,
@@ -69,12 +69,12 @@ def _limits(owner_limits: OwnerLimits | None, datasets: Sequence[str]) -> Limits
 
 
 def _bound(model: type[schema.Part], field: str, name: str) -> int:
-    """A field's limit, from the model that checks it: one truth."""
+    """A field's limit, from the model that enforces it."""
     found = [getattr(item, name) for item in model.model_fields[field].metadata if hasattr(item, name)]
     return int(found[0])
 
 
 def _names(union: Any, field: str = "name") -> list[str]:
-    """The names of a union's variants, which ``field`` tells."""
+    """The names of a union's variants: the values of the discriminator ``field``."""
     members = [getattr(member, "__origin__", member) for member in get_args(get_args(union)[0])]  # without tags
     return [get_args(member.model_fields[field].annotation)[0] for member in members]

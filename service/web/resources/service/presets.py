@@ -1,4 +1,4 @@
-"""What a form for specs is made of: named starting points, and the schema of a spec."""
+"""Presets, and the JSON Schema of specs."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ def show_list() -> PresetList:
 @blueprint.get("/schema.json")
 @endpoint(TAG, "application/schema+json")
 def schema() -> Response:
-    """Return the JSON Schema of specs. Fields that are left out have the preset's values."""
+    """Return the JSON Schema of specs. The preset fills in omitted fields."""
     return as_json(builder.spec_schema(), headers={"Content-Type": "application/schema+json"})

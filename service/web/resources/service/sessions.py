@@ -22,7 +22,7 @@ blueprint: Final = Blueprint("sessions", __name__)
 TAG: Final = "Service"
 _COOKIE_SCOPE: Final[dict[str, Any]] = {"path": "/", "httponly": True, "samesite": "Strict"}
 _MAX_SIGN_IN_BYTES: Final = 4096
-"""A key has less than a hundred characters, and anybody may send this body."""
+"""Keys have fewer than a hundred characters, and this endpoint is public."""
 
 
 @blueprint.post("/session")
@@ -94,5 +94,5 @@ def _identify(key: str) -> Identity:
 
 
 def _is_behind_tls() -> bool:
-    # Where a proxy ends TLS, only the browser knows: its origin was compared with the host name already.
+    # If a proxy terminates TLS, only the Origin header shows it; the guard has compared it with the host name.
     return request.is_secure or request.headers.get("Origin", "").startswith("https://")
