@@ -90,7 +90,7 @@ class UploadForm(BaseModel):
     on_bad: OnBad = Field(
         OnBad.ERROR,
         description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged "
-        "or no images; `skip` leaves these out, and `report` in the answer counts and names them.",
+        "or not images; `skip` leaves these out, and `report` in the response counts and names them.",
     )
     archive: _File = Field(
         None,

@@ -122,11 +122,11 @@ function sentenceOf({ type, data }) {
     case "result":
       return data.error ? `Trial ${data.trial} failed: ${data.error}.` : `Trial ${data.trial} has ${describe(name).label} ${metric(name, data.value)}.`;
     case "promote":
-      return `After epoch ${data.epoch}, these go on: ${list(data.trials)}.`;
+      return `Promoted after epoch ${data.epoch}: ${list(data.trials)}.`;
     case "stop":
-      return `After epoch ${data.epoch}, these stop: ${list(data.trials)}.`;
+      return `Stopped after epoch ${data.epoch}: ${list(data.trials)}.`;
     case "exhausted":
-      return `Nothing more is started: ${data.by}.`;
+      return `No more trials start: ${data.by}.`;
     case "winner":
       return `The winner is trial ${data.trial} with ${metric(name, data.value)}.`;
     case "status":
