@@ -358,9 +358,7 @@ def test_the_documentation_is_found_and_fits_a_phone(open_stack: Callable[..., V
 
 @only_with([Auth.LOCAL])
 @pytest.mark.parametrize("width", [390, 320])
-def test_the_navigation_fills_two_lines_on_a_phone(
-    open_stack: Callable[..., Visit], width: int
-) -> None:
+def test_the_navigation_fills_two_lines_on_a_phone(open_stack: Callable[..., Visit], width: int) -> None:
     page = open_stack(width=width, height=844).open("/")
     links = page.get_by_role("navigation", name="Main").get_by_role("link")
     lines = Counter(links.evaluate_all("all => all.map((link) => link.getBoundingClientRect().top)"))

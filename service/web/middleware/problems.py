@@ -36,7 +36,7 @@ from service.errors import (
     UploadExists,
     UploadInUse,
 )
-from service.models.exports.orders import ExtraMissing, NotExportable
+from service.models.exports.facts import ExtraMissing, NotExportable
 from service.spec.validation import MAX_FAULTS
 from service.storage.artifacts import ArtifactDamaged
 from service.web.middleware.problem_kinds import KINDS
