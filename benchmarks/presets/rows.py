@@ -59,7 +59,7 @@ class Row:
 @functools.cache
 def reference() -> str:
     """SHA-256 of the reference classifier that ships with the package."""
-    path = BUILT_IN["mnist-10k"].judge
+    path = BUILT_IN["mnist-10k"].reference_classifier
     assert path is not None
     return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 

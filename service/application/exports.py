@@ -16,7 +16,7 @@ from service.access.audit import Actor, AuditAction
 from service.application.ports import owner_of
 from service.errors import ArtifactNotFound, JobNotFound, StorageFull
 from service.jobs.queries import lookup
-from service.models.exports.orders import ExportFormat
+from service.models.exports.facts import ExportFormat
 from service.spec.validation import canonical
 from service.storage import artifact_rows
 from service.storage.artifacts import SUFFIXES, ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -28,7 +28,7 @@ _LAYOUT: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportOrder:
+class ExportRequest:
     """What to export.
 
     Attributes:
@@ -79,7 +79,7 @@ class Exports:
 
     database: Database
     artifacts: ArtifactStore
-    make: Callable[[ExportOrder], bytes]
+    make: Callable[[ExportRequest], bytes]
     _making: threading.Lock = field(default_factory=threading.Lock)
     """Held while an export is created: each takes a core and several times the memory of the model."""
 
@@ -102,22 +102,22 @@ class Exports:
             StorageFull: there is no space to store the export.
         """
         while True:
-            order, known = self._look_up(job_id, target, which, license, by)
+            request, known = self._look_up(job_id, target, which, license, by)
             if known is not None:
                 return known
             with self._making:
-                order, known = self._look_up(job_id, target, which, license, by)
+                request, known = self._look_up(job_id, target, which, license, by)
                 if known is not None:
                     return known
                 try:
-                    data = self.make(order)
+                    data = self.make(request)
                 except ArtifactDamaged:
                     # A running job deletes older checkpoints. If the lookup gives the same one again, its file is lost.
                     again, _ = self._look_up(job_id, target, which, license, by)
-                    if order.checkpoint is None or again.checkpoint is None or again.epoch == order.epoch:
+                    if request.checkpoint is None or again.checkpoint is None or again.epoch == request.epoch:
                         raise
                     continue
-                return self._store(order, data, by)
+                return self._store(request, data, by)
 
     def _look_up(
         self,
@@ -126,7 +126,7 @@ class Exports:
         which: str,
         license: str | None,  # noqa: A002
         by: Actor | None,
-    ) -> tuple[ExportOrder, Artifact | None]:
+    ) -> tuple[ExportRequest, Artifact | None]:
         """What to export, and the existing file, if it was exported before."""
         with self.database.read() as session:
             job = lookup.get(session, job_id, owner=owner_of(by))
@@ -136,24 +136,24 @@ class Exports:
             if not weights and not epochs:
                 raise ArtifactNotFound(job_id, "finished epoch")
             samples = lookup.artifacts(session, job_id, ArtifactKind.SAMPLE)
-            order = ExportOrder(
+            request = ExportRequest(
                 job=job, format=target, checkpoint=checkpoint, epochs=epochs, samples=samples, license=license
             )
-            return order, _known(session, order)
+            return request, _known(session, request)
 
-    def _store(self, order: ExportOrder, data: bytes, by: Actor | None) -> Artifact:
-        job_id, kind = order.job.id, ArtifactKind(order.format.value)
+    def _store(self, request: ExportRequest, data: bytes, by: Actor | None) -> Artifact:
+        job_id, kind = request.job.id, ArtifactKind(request.format.value)
         try:
-            written = self.artifacts.write(job_id, kind, order.epoch, 0, data)
+            written = self.artifacts.write(job_id, kind, request.epoch, 0, data)
         except OSError as error:
             raise StorageFull(str(error.strerror or error)) from error
-        file = replace(written, name=order.name)
+        file = replace(written, name=request.name)
         with self.database.write() as session:
             job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
             if job is not None:
-                before = _of_epoch(session, order)
+                before = _of_epoch(session, request)
                 row = artifact_rows.replace(session, job_id, file)
-                detail = {"format": order.format.value, "epoch": order.epoch, "size_bytes": file.size_bytes}
+                detail = {"format": request.format.value, "epoch": request.epoch, "size_bytes": file.size_bytes}
                 audit.record(session, by, AuditAction.EXPORT, job_id, **detail)
         if job is None:  # deleted in the meantime: leave no file behind
             self.artifacts.remove_job(job_id)
@@ -163,11 +163,11 @@ class Exports:
         return row
 
 
-def _of_epoch(session: Session, order: ExportOrder) -> Artifact | None:
-    same = (Artifact.job_id == order.job.id, Artifact.kind == order.format.value, Artifact.epoch == order.epoch)
+def _of_epoch(session: Session, request: ExportRequest) -> Artifact | None:
+    same = (Artifact.job_id == request.job.id, Artifact.kind == request.format.value, Artifact.epoch == request.epoch)
     return session.scalar(select(Artifact).where(*same))
 
 
-def _known(session: Session, order: ExportOrder) -> Artifact | None:
-    found = _of_epoch(session, order)
-    return found if found is not None and found.name == order.name else None
+def _known(session: Session, request: ExportRequest) -> Artifact | None:
+    found = _of_epoch(session, request)
+    return found if found is not None and found.name == request.name else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from service.access.audit import Actor
 from service.application import folds
@@ -36,6 +36,15 @@ class Submitted:
 
     answer: dict[str, Any]
     replayed: bool
+
+    @classmethod
+    def earlier(cls, database: Database, idempotency: IdempotencyKey | None, owner: str | None) -> Self | None:
+        """The stored response of an earlier request with this key, if there is one; it precedes any check."""
+        if idempotency is None:
+            return None
+        with database.read() as session:
+            answer = submissions.replay(session, idempotency, owner=owner)
+        return cls(answer, replayed=True) if answer is not None else None
 
 
 def _only_id(job: Job) -> dict[str, Any]:
@@ -70,6 +79,22 @@ class Jobs:
         with self.database.read() as session:
             return listing.find(session, wanted, owner=owner_of(by), limit=limit, cursor=cursor)
 
+    def checkpoint(self, job_id: str, which: str, *, by: Actor | None = None) -> Artifact:
+        """A checkpoint: ``best``, ``latest`` or the number of an epoch."""
+        with self.database.read() as session:
+            return lookup.checkpoint(session, lookup.get(session, job_id, owner=owner_of(by)), which)
+
+    def sample(self, job_id: str, which: str, *, by: Actor | None = None) -> Artifact:
+        """A sample grid: ``latest`` or the number of an epoch."""
+        with self.database.read() as session:
+            return lookup.sample(session, lookup.get(session, job_id, owner=owner_of(by)), which)
+
+    def artifact(self, job_id: str, artifact_id: str, *, by: Actor | None = None) -> Artifact:
+        """Any file of a job, by its id."""
+        with self.database.read() as session:
+            lookup.get(session, job_id, owner=owner_of(by))
+            return lookup.artifact(session, job_id, artifact_id)
+
     def submit(self, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None) -> Submitted:
         """Store a new job, or one job per fold if the spec has folds.
 
@@ -91,7 +116,7 @@ class Jobs:
             self.admit(owner, len(specs))
         except (SpecError, AdmissionRefused):
             # A repeated request gets the response of the first one, whatever has changed since.
-            earlier = self._replayed(idempotency, owner)
+            earlier = Submitted.earlier(self.database, idempotency, owner)
             if earlier is None:
                 raise
             return earlier
@@ -131,7 +156,7 @@ class Jobs:
             ArtifactDamaged: the checkpoint cannot be read.
         """
         owner = owner_of(by)
-        earlier = self._replayed(idempotency, owner)
+        earlier = Submitted.earlier(self.database, idempotency, owner)
         if earlier is not None:
             return earlier
         asked = validation.read_body(ForkRequest, document)
@@ -161,7 +186,7 @@ class Jobs:
             ArtifactDamaged: the checkpoint that the original started from cannot be read.
         """
         owner = owner_of(by)
-        earlier = self._replayed(idempotency, owner)
+        earlier = Submitted.earlier(self.database, idempotency, owner)
         if earlier is not None:
             return earlier
         with self.database.read() as session:
@@ -214,14 +239,6 @@ class Jobs:
     def _queued(self, job: Job) -> Job:
         self.wake_up(job.id)
         return job
-
-    def _replayed(self, idempotency: IdempotencyKey | None, owner: str | None) -> Submitted | None:
-        """The stored response to an earlier request with this key, looked up before any check."""
-        if idempotency is None:
-            return None
-        with self.database.read() as session:
-            earlier = submissions.replay(session, idempotency, owner=owner)
-        return Submitted(earlier, replayed=True) if earlier is not None else None
 
     def _derived(
         self, parent: Job, about: dict[str, Any], overrides: dict[str, Any], *, owner: str | None, epoch: int

@@ -233,7 +233,7 @@ class _Check:
         family = metric.partition("/")[0]
         known = _reported(kind)
         builtin = BUILT_IN.get(data.name)
-        judged = builtin is not None and builtin.judge is not None
+        judged = builtin is not None and builtin.reference_classifier is not None
         if kind is Kind.GAN and not judged:
             known = [name for name in known if name not in _GAN_ONLY]
         where = "#/objective/metric" if asked is not None else "#/objective"

@@ -13,7 +13,6 @@ from service.application.ports import AdmissionRefused, owner_of
 from service.application.specs import SpecChecks
 from service.application.sweep_checks import CheckedSweep
 from service.errors import SpecError
-from service.jobs import submissions
 from service.jobs.submissions import IdempotencyKey
 from service.runtime.failpoints import reach
 from service.storage.artifacts import ArtifactStore
@@ -55,7 +54,7 @@ class Sweeps:
             self.admit(owner, min(checked.trials, checked.spec.parallel) * len(checked.resolved["seeds"]))
         except (SpecError, AdmissionRefused):
             # A request that was accepted once gets the same response, whatever has changed since.
-            earlier = self._replayed(idempotency, owner)
+            earlier = Submitted.earlier(self.database, idempotency, owner)
             if earlier is None:
                 raise
             return earlier
@@ -105,10 +104,3 @@ class Sweeps:
     def _wake(self, queued: Sequence[str]) -> None:
         for job_id in queued[:_MAX_WAKE_UPS]:
             self.wake_up(job_id)
-
-    def _replayed(self, idempotency: IdempotencyKey | None, owner: str | None) -> Submitted | None:
-        if idempotency is None:
-            return None
-        with self.database.read() as session:
-            earlier = submissions.replay(session, idempotency, owner=owner)
-        return Submitted(earlier, replayed=True) if earlier is not None else None

@@ -47,7 +47,7 @@ class Sweep(Document):
         return next(item for item in self.trials() if item["trial"] == self._document["best_trial"])
 
     def refresh(self) -> Self:
-        """Read the sweep again."""
+        """Fetch the document again."""
         self._document = self._connection.json("GET", f"/sweeps/{self.id}")
         return self
 
@@ -80,7 +80,7 @@ class Sweep(Document):
                 return made
 
     def importance(self) -> Sequence[dict[str, Any]]:
-        """How much each setting matters, the most important first."""
+        """The importance of each setting, most important first."""
         found: Sequence[dict[str, Any]] = self._connection.json("GET", f"/sweeps/{self.id}/importance")["data"]
         return found
 
@@ -134,7 +134,7 @@ class Sweep(Document):
 
 
 class Experiments:
-    """The part of ``Client`` that is about sweeps and comparisons."""
+    """The methods of ``Client`` for sweeps and comparisons."""
 
     _connection: Connection
 
@@ -149,7 +149,7 @@ class Experiments:
         return Sweep(self._connection, self._connection.json("POST", "/sweeps", repeatable=True, **options))
 
     def sweep_dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
-        """What a sweep would do; nothing is stored."""
+        """The resolved sweep and its cost; nothing is stored."""
         params = {"dry_run": "true"}
         return self._connection.json("POST", "/sweeps", params=params, repeatable=True, **json_body(spec))
 
@@ -167,7 +167,7 @@ class Experiments:
             params["cursor"] = page["next_cursor"]
 
     def find_sweep(self, sweep_id: str) -> Sweep:
-        """The sweep with this id, or the newest whose id ends so, or that has this name."""
+        """The sweep with this id, or the newest one whose id ends with the text or whose name is the text."""
         if not sweep_id.startswith("swp_"):
             for found in self.sweeps():
                 if found["name"] == sweep_id or found.id.lower().endswith(sweep_id.lower()):

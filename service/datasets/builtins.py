@@ -17,7 +17,7 @@ from service.datasets.info import (
 from service.states import DatasetKind
 
 _DATA = Path(str(package_files("service.data")))
-_JUDGE_OF_DIGITS = _DATA / "judge" / "mnist.safetensors"
+_DIGIT_CLASSIFIER = _DATA / "judge" / "mnist.safetensors"
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -46,7 +46,7 @@ class BuiltIn:
     system: Path | None = None  # folder of a Debian package
     mirrors: tuple[str, ...] = ()  # base URLs of the gzipped files, tried in turn; the checksums decide
     packed_bytes: Mapping[str, int] = field(default_factory=dict)  # sizes of the gzipped files as published
-    judge: Path | None = None  # a reference classifier trained on such images, see workers/make_judge.py
+    reference_classifier: Path | None = None  # trained on such images, see workers/make_judge.py
 
 
 def _info(
@@ -132,7 +132,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         ),
         digests=_MNIST_10K,
         shipped=_DATA / "mnist-10k",
-        judge=_JUDGE_OF_DIGITS,
+        reference_classifier=_DIGIT_CLASSIFIER,
     ),
     "mnist": BuiltIn(
         info=_info(
@@ -154,7 +154,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
             VALIDATION_IMAGES: 1_648_877,
             VALIDATION_LABELS: 4_542,
         },
-        judge=_JUDGE_OF_DIGITS,
+        reference_classifier=_DIGIT_CLASSIFIER,
     ),
     "fashion-mnist": BuiltIn(
         info=_info(

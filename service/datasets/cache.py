@@ -100,7 +100,7 @@ def load(
     if builtin is not None and builtin.table is not None:
         csv, target = builtin.table, str((builtin.info.report or {})["target"])
         folder = cache_root / f"{name}-{str(builtin.info.sha256).removeprefix('sha256:')[:16]}"
-        return _kept(info, cache_root, folder, lambda folder: _import_table(csv, folder, target))
+        return _cached(info, cache_root, folder, lambda folder: _import_table(csv, folder, target))
     if builtin is not None and builtin.made_from is not None:
         source = builtin.made_from
         key = hashlib.sha256(json.dumps([_FORMAT, dict(builtin.digests)]).encode()).hexdigest()[:16]
@@ -108,15 +108,15 @@ def load(
         def make(folder: Path) -> None:
             _store(folder, _stacked(builtin, load(source, data_root, cache_root=cache_root, builtins=builtins)))
 
-        return _kept(info, cache_root, cache_root / f"{name}-{key}", make)
+        return _cached(info, cache_root, cache_root / f"{name}-{key}", make)
     if builtin is not None and not is_complete(paths):
         download(builtin, data_root / name, present=paths, progress=progress)
         paths = find_files(data_root / name)
     folder = cache_root / f"{name}-{_cache_key(paths, builtin)}"
-    return _kept(info, cache_root, folder, lambda folder: _unpack(paths, folder, builtin))
+    return _cached(info, cache_root, folder, lambda folder: _unpack(paths, folder, builtin))
 
 
-def _kept(info: DatasetInfo, cache_root: Path, folder: Path, make: Callable[[Path], None]) -> Dataset:
+def _cached(info: DatasetInfo, cache_root: Path, folder: Path, make: Callable[[Path], None]) -> Dataset:
     """The dataset in a folder of the cache, which is created if it is missing or damaged."""
     if folder.exists():  # then it is complete, unless something damaged it; in that case, create it again
         try:

@@ -381,6 +381,6 @@ def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def as_document(taken: ImportedDataset) -> dict[str, Any]:
+def as_document(imported: ImportedDataset) -> dict[str, Any]:
     """The result as a JSON document, to be sent to the parent process."""
-    return asdict(taken)
+    return asdict(imported)

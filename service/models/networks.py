@@ -15,7 +15,7 @@ import engine
 from engine.nn.initializers import Initializer
 from engine.nn.layer import Layer
 from service.spec import schema
-from service.spec.estimation.layer_shapes import Size, generator_input, judged_size, picture_size
+from service.spec.estimation.layer_shapes import Size, discriminator_input_size, generator_input, picture_size
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
 
 
@@ -38,10 +38,10 @@ def discriminator(
     whole: GanSpec, image_shape: Sequence[int], initializer: Initializer, classes: int
 ) -> engine.Sequential:
     """The discriminator of a GAN for images of (rows, columns) or (rows, columns, 3)."""
-    judge = whole.discriminator
-    size = judged_size(whole, image_shape, classes)
-    spectral = judge.spectral_norm
-    return _network(judge.layers, size, whole, initializer, purpose="discriminator", spectral_norm=spectral)
+    discriminator = whole.discriminator
+    size = discriminator_input_size(whole, image_shape, classes)
+    spectral = discriminator.spectral_norm
+    return _network(discriminator.layers, size, whole, initializer, purpose="discriminator", spectral_norm=spectral)
 
 
 def latent(whole: GanSpec) -> engine.Latent:

@@ -1,5 +1,6 @@
 """Grids of images, with or without predictions. Uses only Pillow."""
 
+import base64
 import io
 import json
 import math
@@ -25,17 +26,17 @@ _GUTTER_GREYS = (_GUTTER_GREY,) * 3
 _MARGIN, _GAP = 4, 8  # pixels: the frame of a captioned image, and the space around it
 _UNSURE = 0.5
 _PREVIEW_CLASSES, _PREVIEW_SIDE = 32, 64
-_KEPT = "tapeline.verdicts"  # the key of a text chunk in the PNG file
+_PNG_TEXT = "tapeline.verdicts"  # the key of a text chunk in the PNG file
 
 Images = NDArray[np.uint8]  # (count, rows, columns), in colour (count, rows, columns, 3)
 
 
-class NoVerdicts(LookupError):
+class NotClassified(LookupError):
     """A sample grid has no predicted classes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class SampleClasses:
     """Predictions of the reference classifier: the classes and their probabilities (0 to 1)."""
 
     labels: Sequence[int]
@@ -43,12 +44,12 @@ class Verdicts:
 
 
 def sample_grid(
-    images: Images, *, columns: int | None = None, scale: int = 2, verdicts: Verdicts | None = None
+    images: Images, *, columns: int | None = None, scale: int = 2, sample_classes: SampleClasses | None = None
 ) -> bytes:
     """A PNG with all images, row by row, enlarged by ``scale``; nearly square by default.
 
     Args:
-        verdicts: stored invisibly in the file, for :func:`verdict_grid`.
+        sample_classes: stored invisibly in the file, for :func:`classified_grid`.
 
     Raises:
         ValueError: there is no image, the array does not have the shape of ``Images``, or the number of verdicts
@@ -68,8 +69,15 @@ def sample_grid(
     sheet = framed.reshape(rows, columns, high, wide, *channels).swapaxes(1, 2)
     sheet = sheet.reshape(rows * high, columns * wide, *channels)
     sheet = np.pad(sheet, ((0, _GUTTER), (0, _GUTTER), *unpadded), constant_values=_GUTTER_GREY)
-    kept = None if verdicts is None else _to_text(verdicts, columns=columns, scale=scale, shape=images.shape)
+    kept = (
+        None if sample_classes is None else _to_text(sample_classes, columns=columns, scale=scale, shape=images.shape)
+    )
     return _png(Image.fromarray(sheet), kept)
+
+
+def image_base64(image: NDArray[np.uint8], *, scale: int = 1) -> str:
+    """``image_png`` as text, for JSON."""
+    return base64.b64encode(image_png(image, scale=scale)).decode()
 
 
 def image_png(image: Images, *, scale: int = 1) -> bytes:
@@ -77,27 +85,27 @@ def image_png(image: Images, *, scale: int = 1) -> bytes:
     return _png(Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1)))
 
 
-def verdict_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None = None) -> bytes:
+def classified_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None = None) -> bytes:
     """A PNG of the images of a :func:`sample_grid`, each with its predicted class below.
 
     Predictions below 50% have a frame and a question mark. A histogram below the grid shows the number of images per
     class; its dashed line is an equal share.
 
     Raises:
-        NoVerdicts: the grid was created without verdicts.
+        NotClassified: the grid was created without predicted classes.
     """
-    images, verdicts = _from_grid(png)
+    images, sample_classes = _from_grid(png)
     shown = [
         _Caption(
             text=f"{name}?" if confidence < _UNSURE else name,
             confidence=confidence,
             is_marked=confidence < _UNSURE,
         )
-        for label, confidence in zip(verdicts.labels, verdicts.confidences, strict=True)
+        for label, confidence in zip(sample_classes.labels, sample_classes.confidences, strict=True)
         for name in [_class_name(label, class_names)]
     ]
     grid = _captioned(images, shown, columns=None, scale=3, two_lines=False)
-    return _png(_with_histogram(grid, verdicts.labels, classes, class_names))
+    return _png(_with_histogram(grid, sample_classes.labels, classes, class_names))
 
 
 def preview_png(dataset: Dataset, *, per_class: int = 6, scale: int = 1) -> bytes:
@@ -228,21 +236,24 @@ def _with_histogram(
     return sheet
 
 
-def _to_text(verdicts: Verdicts, *, columns: int, scale: int, shape: tuple[int, ...]) -> str:
-    labels, confidences = list(map(int, verdicts.labels)), [round(float(value), 4) for value in verdicts.confidences]
+def _to_text(sample_classes: SampleClasses, *, columns: int, scale: int, shape: tuple[int, ...]) -> str:
+    labels, confidences = (
+        list(map(int, sample_classes.labels)),
+        [round(float(value), 4) for value in sample_classes.confidences],
+    )
     if not len(labels) == len(confidences) == shape[0]:
-        raise ValueError(f"{shape[0]} images with {len(labels)} verdicts and {len(confidences)} confidences")
+        raise ValueError(f"{shape[0]} images with {len(labels)} sample_classes and {len(confidences)} confidences")
     layout = {"columns": columns, "scale": scale, "size": list(shape[1:])}
     return json.dumps({"labels": labels, "confidences": confidences, **layout})
 
 
-def _from_grid(png: bytes) -> tuple[Images, Verdicts]:
-    """The images of a grid, and the verdicts that its file contains."""
+def _from_grid(png: bytes) -> tuple[Images, SampleClasses]:
+    """The images of a grid, and the predicted classes that its file contains."""
     with Image.open(io.BytesIO(png)) as image:
-        kept = getattr(image, "text", {}).get(_KEPT)
+        kept = getattr(image, "text", {}).get(_PNG_TEXT)
         sheet = np.asarray(image)
     if kept is None:
-        raise NoVerdicts("the sample grid has no predicted classes")
+        raise NotClassified("the sample grid has no predicted classes")
     found = json.loads(kept)
     scale, (height, width, *channels) = found["scale"], found["size"]
     images = np.zeros((len(found["labels"]), height, width, *channels), np.uint8)
@@ -250,7 +261,7 @@ def _from_grid(png: bytes) -> tuple[Images, Verdicts]:
         row, column = divmod(index, found["columns"])
         top, left = _GUTTER + row * (height * scale + _GUTTER), _GUTTER + column * (width * scale + _GUTTER)
         images[index] = sheet[top : top + height * scale : scale, left : left + width * scale : scale]
-    return images, Verdicts(found["labels"], found["confidences"])
+    return images, SampleClasses(found["labels"], found["confidences"])
 
 
 def check_images(images: Images) -> tuple[int, int, int]:
@@ -289,6 +300,6 @@ def _cross(draw: ImageDraw.ImageDraw, left: int, top: int, size: int) -> None:
 def _png(image: Image.Image, kept: str | None = None) -> bytes:
     buffer, info = io.BytesIO(), PngInfo()
     if kept is not None:
-        info.add_text(_KEPT, kept, zip=True)
+        info.add_text(_PNG_TEXT, kept, zip=True)
     image.save(buffer, "PNG", compress_level=4, pnginfo=info)  # as small as with level 6, and slightly faster
     return buffer.getvalue()

@@ -243,16 +243,16 @@ def _number_epochs(axes: Axes, epochs: Sequence[int], most: int) -> None:
 
 def _label_ends(axes: Axes, ends: list[tuple[Line, float]]) -> None:
     """Write the name of each line next to its end, and move names apart if they would overlap."""
-    placed = sorted(((_height(axes, value), line) for line, value in ends), key=lambda end: end[0])
-    heights = [height for height, _ in placed]
+    ordered = sorted(((_height(axes, value), line) for line, value in ends), key=lambda end: end[0])
+    heights = [height for height, _ in ordered]
     apart = 0.085  # height of a line of text, relative to the panel
-    for _ in placed:  # moving two names apart may bring one of them too close to a third
+    for _ in ordered:  # moving two names apart may bring one of them too close to a third
         for index in range(1, len(heights)):
             lack = apart - (heights[index] - heights[index - 1])
             if lack > 1e-9:
                 heights[index - 1] -= lack / 2
                 heights[index] += lack / 2
-    for height, (_, line) in zip(heights, placed, strict=True):
+    for height, (_, line) in zip(heights, ordered, strict=True):
         colour = _TEXT_COLOURS.get(line.colour, line.colour)
         axes.text(1.02, height, line.label, color=colour, transform=axes.transAxes, va="center")
 

@@ -7,24 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from service.spec.schema import Kind
+from service.spec.schema.specs import CLASSIFIER_FINDINGS, GAN_FINDINGS
 from service.states import FindingCode, Severity
 
 CODES: Final[dict[Kind, tuple[FindingCode, ...]]] = {
-    Kind.CLASSIFIER: (
-        FindingCode.DIVERGING,
-        FindingCode.VANISHING_GRADIENT,
-        FindingCode.OVERFITTING,
-        FindingCode.DEAD_UNITS,
-        FindingCode.SATURATION,
-    ),
-    Kind.GAN: (
-        FindingCode.MODE_COLLAPSE,
-        FindingCode.DISCRIMINATOR_WINS,
-        FindingCode.VANISHING_GRADIENT,
-        FindingCode.DIVERGING,
-        FindingCode.DEAD_UNITS,
-        FindingCode.SATURATION,
-    ),
+    Kind.CLASSIFIER: CLASSIFIER_FINDINGS,
+    Kind.GAN: GAN_FINDINGS,
 }
 """The findings that a training of a kind can have. ``diagnosis.rules`` has a rule for each."""
 

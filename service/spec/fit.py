@@ -99,25 +99,25 @@ UNSMOOTHED: Final = (GanLossName.HINGE, GanLossName.WASSERSTEIN)
 
 def _discriminator(spec: GanSpec) -> list[Fault]:
     """Discriminator settings that exclude or require each other."""
-    judge, found = spec.discriminator, []
+    discriminator, found = spec.discriminator, []
 
     def fault(name: str, detail: str, suggestion: str | None = None) -> None:
         pointer = f"#/discriminator/{name}"
         found.append(Fault(pointer=pointer, detail=detail, code="unsuitable", suggestion=suggestion))
 
-    if judge.label_smoothing and spec.loss.name in UNSMOOTHED:
+    if discriminator.label_smoothing and spec.loss.name in UNSMOOTHED:
         fault("label_smoothing", f"must be 0: {spec.loss.name} has no target to smooth", "0")
-    if judge.critic_steps > 1 and judge.skip_every is not None:
+    if discriminator.critic_steps > 1 and discriminator.skip_every is not None:
         fault(
             "critic_steps",
             "cannot be combined with skip_every: they skip updates of different networks",
             "1",
         )
-    bounded = judge.gradient_penalty or judge.spectral_norm
+    bounded = discriminator.gradient_penalty or discriminator.spectral_norm
     if spec.loss.name is GanLossName.WASSERSTEIN and not bounded:
         fault("gradient_penalty", "must be above 0 for wasserstein (10 is usual), or set spectral_norm", "10")
-    penalty = "gradient_penalty" if judge.gradient_penalty else "r1" if judge.r1 else None
-    for number, layer in enumerate(judge.layers):
+    penalty = "gradient_penalty" if discriminator.gradient_penalty else "r1" if discriminator.r1 else None
+    for number, layer in enumerate(discriminator.layers):
         inside = [layer, *layer.layers] if isinstance(layer, Residual) else [layer]
         if penalty and any(isinstance(one, BatchNorm) for one in inside):
             detail = f"cannot be combined with {penalty}: slopes would depend on the whole batch; use layer_norm"
@@ -198,7 +198,7 @@ def _check_end(network: Network, row: Size, image: Size, why: str) -> list[Fault
             detail, suggestion = f"must be {row[0]}, {why}; it is {last.units}", str(row[0])
             return [Fault(pointer=f"{pointer}/units", detail=detail, code="wrong_shape", suggestion=suggestion)]
         case Conv2D() | Conv2DTranspose():
-            size = network.placed[-1].size if len(network.placed) == len(network.layers) else image
+            size = network.layer_shapes[-1].size if len(network.layer_shapes) == len(network.layers) else image
             if size == image:
                 return []
             detail = f"must end in {shown(image)}, {why}; it ends in {shown(size)}"

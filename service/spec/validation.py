@@ -185,9 +185,12 @@ def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
         document = spec.model_dump(mode="json")
         found: dict[str, Any] = {"dtype": document["dtype"]}
         if isinstance(spec, GanSpec):
-            judge = spec.discriminator
+            discriminator = spec.discriminator
             found |= {"latent/dim": spec.latent.dim, "conditional": spec.conditional}
-            found |= {"discriminator/pack": judge.pack, "discriminator/spectral_norm": judge.spectral_norm}
+            found |= {
+                "discriminator/pack": discriminator.pack,
+                "discriminator/spectral_norm": discriminator.spectral_norm,
+            }
         for where in ("", "generator/", "discriminator/"):
             holder = document.get(where.rstrip("/"), {}) if where else document
             found |= _shaping(f"{where}layers", holder.get("layers", []))

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from service.errors import ContractError
 from service.runtime.failpoints import reach
+from service.storage.fsync import fsync_folder
 
 
 class ArtifactKind(StrEnum):
@@ -284,8 +285,8 @@ class ArtifactFolder(ArtifactStore):
         folder, kind = target.parent, target.parent.name
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
-            self._sync(folder.parent)
-            self._sync(self.root)
+            fsync_folder(folder.parent)
+            fsync_folder(self.root)
         temporary = folder / f".{uuid4().hex}{_UNFINISHED}"
         try:
             with temporary.open("xb") as file:
@@ -298,7 +299,7 @@ class ArtifactFolder(ArtifactStore):
             temporary.unlink(missing_ok=True)
             raise
         reach("file_renamed", kind)
-        self._sync(folder)
+        fsync_folder(folder)
 
     def open(self, path: str) -> BinaryIO:
         """Open a file beneath the root."""
@@ -334,11 +335,3 @@ class ArtifactFolder(ArtifactStore):
         probe = self.root / f".{uuid4().hex}.tmp"
         probe.touch()
         probe.unlink()
-
-    @staticmethod
-    def _sync(folder: Path) -> None:
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

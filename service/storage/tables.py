@@ -47,7 +47,7 @@ _IN_A_SET = text("fold_group IS NOT NULL")
 _PINNED = text("upload_id IS NOT NULL")
 _OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
 _IN_SWEEP = text("sweep_id IS NOT NULL")
-_KEPT = text("removed_ms IS NULL")
+_NOT_REMOVED = text("removed_ms IS NULL")
 
 
 class Job(Base):
@@ -361,7 +361,7 @@ class AuditSeal(Base):
     of ``removed_ms``."""
 
     __tablename__ = "audit_seals"
-    __table_args__ = (Index("ix_audit_seals_kept", "id", sqlite_where=_KEPT, postgresql_where=_KEPT),)
+    __table_args__ = (Index("ix_audit_seals_kept", "id", sqlite_where=_NOT_REMOVED, postgresql_where=_NOT_REMOVED),)
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     """From 1, without gaps."""

@@ -21,7 +21,7 @@ from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
 from service.web import assets, filters, metrics, requests
-from service.web.files import receiving
+from service.web.files import uploads
 from service.web.files.drawings import Drawings
 from service.web.inference import exporting
 from service.web.middleware import browsers, guard, headers, problems, request_log
@@ -48,10 +48,10 @@ from service.web.resources.service import (
     audit,
     dataset_content,
     datasets,
-    health,
     keys,
     limits,
     presets,
+    probes,
     sessions,
     usage,
     workers,
@@ -84,7 +84,7 @@ _BLUEPRINTS: Final = (
     keys.blueprint,
     usage.blueprint,
     audit.blueprint,
-    health.blueprint,
+    probes.blueprint,
     sessions.blueprint,
     documents.blueprint,
     pages.blueprint,
@@ -128,7 +128,7 @@ def create_app(settings: Settings) -> Flask:
         database=database,
         folder=UploadFolder(settings.artifacts),
         datasets=repository,
-        import_files=receiving.import_files,
+        import_files=uploads.import_files,
         at_most=settings.quotas.datasets,
     )
     app.extensions[EXTENSION] = Services(

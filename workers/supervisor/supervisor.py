@@ -138,7 +138,7 @@ class Supervisor:
                 self._held.discard(claim)
                 # If the monitor failed, this worker may still hold the claim.
                 self._may_hold_unknown_claims = self._may_hold_unknown_claims or not is_settled
-        return has_begun  # if children die before they get their order, leave the job to another worker
+        return has_begun  # if children die before they get their command, leave the job to another worker
 
     def _claim(self) -> Claim | None:
         with self._claim_lock:
@@ -164,7 +164,7 @@ class Supervisor:
             self._may_hold_unknown_claims = False
 
     def _train(self, claim: Claim, child: ChildProcess, *, since: float) -> bool:
-        """Monitor a job until its lease has ended; returns whether the child received its order."""
+        """Monitor a job until its lease has ended; returns whether the child received its command."""
         bound = structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
         log.info("training", child=child.pid)
         try:

@@ -109,7 +109,7 @@ def _samples(
             return picture, _digest_arrays([shown.predictions, shown.confidences])
         case GanTrainer():
             images = trainer.samples(count)
-            return grids.sample_grid(images, verdicts=diagnostics.verdicts(images)), _digest_arrays([images])
+            return grids.sample_grid(images, sample_classes=diagnostics.classify(images)), _digest_arrays([images])
 
 
 def weights_digest(state: State) -> str:

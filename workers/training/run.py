@@ -40,7 +40,7 @@ from workers.training.epochs import commit_epoch, weights_digest
 from workers.training.health import TrainingDiagnostics
 from workers.training.provenance import machine, provenance
 from workers.training.testing import test_scores
-from workers.training.training_run import StopOrdered, TrainingRun, check_stop
+from workers.training.training_run import StopRequested, TrainingRun, check_stop
 from workers.usage import OwnMeter
 
 log = structlog.get_logger()
@@ -59,14 +59,14 @@ class _StopOnFinding(Exception):
 
 
 def main(endpoint: ChildEndpoint) -> int:
-    """Wait for an order, carry it out, and exit."""
+    """Wait for a command, carry it out, and exit."""
     logs.configure("child")
     limits.lower_priority()
     settings = Settings.from_env(os.environ, cores=1)
     database = Database(settings.database_url, application="tapeline-child")
     endpoint.send(Ready())
     _warm_up(database)
-    match endpoint.first_order():
+    match endpoint.first_command():
         case Calibrate():
             endpoint.send(Calibrated(calibrate.measure()))
         case Train(claim):
@@ -85,7 +85,7 @@ def main(endpoint: ChildEndpoint) -> int:
 
 def _warm_up(database: Database) -> None:
     """Run the first statements of a job for a job that does not exist: this opens the connection and compiles the
-    statements, which halves the time of the first order."""
+    statements, which halves the time of the first command."""
     session = LeaseSession(database, Claim(job_id="", lease=0, lease_s=0), timeout_s=0)
     begin = functools.partial(session.begin, machine())
     for statement in (session.read_job, begin, session.checkpoints, session.finished_epochs):
@@ -117,7 +117,7 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
         limits.limit_memory(costs.peak_bytes(spec, shape_of(dataset.info)))
         preprocessing = _preprocessing(run, dataset)
         return _loop(run, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
-    except StopOrdered:
+    except StopRequested:
         lease.hand_back(endpoint.request, used=meter.total())
         reach("handed_back")
         return "handed back"

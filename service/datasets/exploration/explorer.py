@@ -15,7 +15,7 @@ from service.datasets.exploration.columns import TableStatistics, statistics
 from service.datasets.info import DatasetInfo
 from service.datasets.repository import DatasetRepository
 
-_KEPT: Final = 64
+_MAX_CACHED: Final = 64
 
 
 class PartName(StrEnum):
@@ -49,8 +49,8 @@ class DatasetExplorer:
 
     def __init__(self, repository: DatasetRepository) -> None:
         self._repository = repository
-        self._counts = functools.lru_cache(_KEPT)(self._count)
-        self._statistics = functools.lru_cache(_KEPT)(self._measure)
+        self._counts = functools.lru_cache(_MAX_CACHED)(self._count)
+        self._statistics = functools.lru_cache(_MAX_CACHED)(self._measure)
 
     def class_counts(self, info: DatasetInfo) -> Mapping[PartName, Sequence[int]]:
         """Number of examples of each class, for each part of the dataset.

@@ -181,7 +181,7 @@ class _NotWritten(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class _StoredPixels:
     """The position of an image's pixels in the temporary file, and the number of bytes per pixel."""
 
     start: int
@@ -198,7 +198,7 @@ class _Spool:
     count: int
     max_bytes: int = field(kw_only=True)
     max_side: int = field(kw_only=True)
-    records: dict[str, _Record] = field(default_factory=dict)
+    records: dict[str, _StoredPixels] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)
     coloured_by: str | None = None
     """The name of the first image with a coloured pixel, if the import has to detect colour."""
@@ -212,7 +212,7 @@ class _Spool:
                 size = upright_size(image)
                 self._sizes[size] += 1
                 if self.options.size is None and (len(self._sizes) > 1 or max(size) > self.max_side):
-                    self.records[member.name] = _Record(0, 0)
+                    self.records[member.name] = _StoredPixels(0, 0)
                     return
                 self._check_room(self.options.size or size)
                 pixels = np.asarray(pixels_of(image, self.options.size, grey=self.options.channels is Channels.GREY))
@@ -254,7 +254,7 @@ class _Spool:
         if self._done + pixels.size > self.max_bytes:
             detail = f"the images take more than {self.max_bytes:,} bytes in colour"
             raise DatasetBroken(self.path, f"{detail}; give a smaller size, or channels=1")
-        self.records[name] = _Record(self._done, 3 if pixels.ndim == 3 else 1)
+        self.records[name] = _StoredPixels(self._done, 3 if pixels.ndim == 3 else 1)
         try:
             self._done += self.file.write(np.ascontiguousarray(pixels).data)
         except OSError as error:
@@ -264,7 +264,7 @@ class _Spool:
 class _Pixels:
     """A readable stream of the pixels of some images in the temporary file."""
 
-    def __init__(self, file: IO[bytes], records: Sequence[_Record], shape: Sequence[int]) -> None:
+    def __init__(self, file: IO[bytes], records: Sequence[_StoredPixels], shape: Sequence[int]) -> None:
         self._source = self._images(file, records, shape)
         self._left = memoryview(b"")
 
@@ -276,7 +276,7 @@ class _Pixels:
         return data
 
     @staticmethod
-    def _images(file: IO[bytes], records: Sequence[_Record], shape: Sequence[int]) -> Iterator[bytes]:
+    def _images(file: IO[bytes], records: Sequence[_StoredPixels], shape: Sequence[int]) -> Iterator[bytes]:
         rows, columns, *rest = shape
         for record in records:
             file.seek(record.start)

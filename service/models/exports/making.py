@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import assert_never
 
 from service.models.exports.archives import packed
-from service.models.exports.orders import ExportFormat, ExtraMissing, JobFacts, NotExportable, Pictures
+from service.models.exports.facts import ExportFormat, ExtraMissing, JobFacts, NotExportable, Pictures
 from service.models.exports.torch_module import to_torch
 from service.models.exports.trained import TrainedModel
 from service.spec.schema import GanSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final, assert_never
 
-from service.models.exports.orders import NotExportable
+from service.models.exports.facts import NotExportable
 from service.models.exports.trained import PlacedLayer, TrainedModel, zeros_around
 from service.spec import schema
 from service.spec.schema import Activation

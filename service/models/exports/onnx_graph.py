@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from service.models.exports.facts import JobFacts, NotExportable
 from service.models.exports.onnx_nodes import Graph
 from service.models.exports.onnx_tables import ML_OPSET, columns_as_inputs, features
-from service.models.exports.orders import JobFacts, NotExportable
 from service.models.exports.trained import Array, PlacedLayer, Size, TrainedModel, zeros_around
 from service.spec import schema
 from service.spec.schema import Activation

@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 import numpy as np
 import safetensors.numpy
 
-from service.models.exports.orders import JobFacts, NotExportable
+from service.models.exports.facts import JobFacts, NotExportable
 from service.models.exports.torch_templates import CLASSIFIER, GENERATOR, READER, TABLE
 from service.models.exports.trained import Array, PlacedLayer, Size, TrainedModel, zeros_around
 from service.spec import schema

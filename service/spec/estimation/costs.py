@@ -23,7 +23,7 @@ def total_steps(spec: Spec, train_count: int) -> int:
 
 def parameters(spec: Spec, shape: Shape) -> int:
     """Number of weights and biases of all networks together."""
-    return sum(placed.weights for network in _networks(spec, shape) for placed in network.placed)
+    return sum(one.weights for network in _networks(spec, shape) for one in network.layer_shapes)
 
 
 def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
@@ -39,9 +39,9 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
             judged = spec.discriminator.optimizer or spec.optimizer
             slots = weights * max(_slots(made), _slots(judged))
             average_decay = spec.generator.average_decay
-    statistics = sum(placed.statistics for network in found for placed in network.placed)
+    statistics = sum(one.statistics for network in found for one in network.layer_shapes)
     if average_decay is not None:  # of the classifier, or of the generator
-        slots += sum(placed.weights + placed.statistics for placed in found[0].placed)
+        slots += sum(one.weights + one.statistics for one in found[0].layer_shapes)
     return _item(spec) * (weights + slots + statistics)
 
 
@@ -69,7 +69,7 @@ def peak_bytes(spec: Spec, shape: Shape) -> int:
 def operations(spec: Spec, shape: Shape) -> float:
     """Floating-point operations of the whole run: two per product; a backward pass costs twice the forward pass."""
     a_picture = sum(
-        6 * network.passes * placed.products for network in _networks(spec, shape) for placed in network.placed
+        6 * network.passes * one.products for network in _networks(spec, shape) for one in network.layer_shapes
     )
     return float(a_picture * shape.train_count * spec.epochs)
 
@@ -83,12 +83,12 @@ def _item(spec: Spec) -> int:
 
 
 def _activations(spec: Spec, network: Network) -> int:
-    if not network.placed:  # its first layer does not fit
+    if not network.layer_shapes:  # its first layer does not fit
         return 0
-    made = [placed.outputs * (2 if isinstance(placed.layer, BatchNorm) else 1) for placed in network.placed]
+    made = [one.outputs * (2 if isinstance(one.layer, BatchNorm) else 1) for one in network.layer_shapes]
     numbers = math.ceil(network.passes) * (math.prod(network.input_size) + sum(made))
-    row = max(placed.patches for placed in network.placed)
-    largest = max(placed.outputs for placed in network.placed)
+    row = max(one.patches for one in network.layer_shapes)
+    largest = max(one.outputs for one in network.layer_shapes)
     evaluated = min(_EVALUATED, max(1, _EVALUATED_NUMBERS // largest))
     training = spec.batch_size * (2 * numbers + row)
     # An evaluation holds a layer's input and output, and one or two copies in between.

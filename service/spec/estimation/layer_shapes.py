@@ -108,7 +108,7 @@ class Network:
     Attributes:
         where: JSON pointer to its layers, without the leading ``#/``.
         input_size: size of one example of its input.
-        placed: its layers with their shapes, up to the first after which no shape can be inferred.
+        layer_shapes: its layers with their shapes, up to the first after which no shape can be inferred.
         faults: the layers that do not fit.
         passes: number of forward and backward passes per step, for each image of the batch.
     """
@@ -116,7 +116,7 @@ class Network:
     where: str
     layers: Sequence[Layer]
     input_size: Size
-    placed: Sequence[LayerShape]
+    layer_shapes: Sequence[LayerShape]
     faults: Sequence[Fault]
     passes: float = 1.0
 
@@ -131,14 +131,18 @@ def networks(spec: Spec, shape: Shape) -> list[Network]:
         case ClassifierSpec():
             return [_walk("layers", spec.layers, picture_size(spec.layers, shape.picture))]
         case GanSpec():
-            judge, made = spec.discriminator, generator_input(spec, shape.classes)
+            discriminator, made = spec.discriminator, generator_input(spec, shape.classes)
             # The discriminator sees each pack of generated images and each pack of real ones once.
-            penalties = _PENALTY_PASSES * ((judge.gradient_penalty > 0) + (judge.r1 > 0))
+            penalties = _PENALTY_PASSES * ((discriminator.gradient_penalty > 0) + (discriminator.r1 > 0))
             return [
                 _walk("generator/layers", spec.generator.layers, made),
                 replace(
-                    _walk("discriminator/layers", judge.layers, judged_size(spec, shape.picture, shape.classes)),
-                    passes=(2 + penalties) / judge.pack,
+                    _walk(
+                        "discriminator/layers",
+                        discriminator.layers,
+                        discriminator_input_size(spec, shape.picture, shape.classes),
+                    ),
+                    passes=(2 + penalties) / discriminator.pack,
                 ),
             ]
         case _:
@@ -150,12 +154,12 @@ def generator_input(spec: GanSpec, classes: int) -> Size:
     return (spec.latent.dim + (classes if spec.conditional else 0),)
 
 
-def judged_size(spec: GanSpec, picture: Sequence[int], classes: int) -> Size:
+def discriminator_input_size(spec: GanSpec, picture: Sequence[int], classes: int) -> Size:
     """Input size of a discriminator: the images of a pack as channels, plus the class channels of a conditional GAN."""
-    judge = spec.discriminator
-    size = picture_size(judge.layers, picture)
+    discriminator = spec.discriminator
+    size = picture_size(discriminator.layers, picture)
     more = classes if spec.conditional else 0
-    return (*size[:-1], judge.pack * (size[-1] + more))
+    return (*size[:-1], discriminator.pack * (size[-1] + more))
 
 
 def picture_size(layers: Sequence[Layer], picture: Sequence[int]) -> Size:
@@ -183,7 +187,7 @@ def shown(size: Size) -> str:
 
 def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
     """Infer all sizes. After a layer that does not fit, continue with the probable size, to find further faults."""
-    placed: list[LayerShape] = []
+    layer_shapes: list[LayerShape] = []
     faults: list[Fault] = []
     size = input_size
     for number, layer in enumerate(layers):
@@ -200,9 +204,9 @@ def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
             )
             faults.append(Fault(pointer=pointer, detail=detail, code="too_large"))
             break
-        placed.append(found)
+        layer_shapes.append(found)
         size = found.size
-    return Network(where=where, layers=layers, input_size=input_size, placed=placed, faults=faults)
+    return Network(where=where, layers=layers, input_size=input_size, layer_shapes=layer_shapes, faults=faults)
 
 
 def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
@@ -256,9 +260,9 @@ def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
 
 def _residual_errors(layer: Residual, size: Size, pointer: str) -> list[Fault]:
     inner = _walk(f"{pointer.removeprefix('#/')}/layers", layer.layers, size)
-    if inner.faults or inner.placed[-1].size == size:
+    if inner.faults or inner.layer_shapes[-1].size == size:
         return list(inner.faults)
-    detail = f"must output {shown(size)}, like the layer's input; they output {shown(inner.placed[-1].size)}"
+    detail = f"must output {shown(size)}, like the layer's input; they output {shown(inner.layer_shapes[-1].size)}"
     return [Fault(pointer=f"{pointer}/layers", detail=detail, code="wrong_shape")]
 
 
@@ -289,7 +293,7 @@ def _place(layer: Layer, size: Size) -> LayerShape:
                 patches=size[1] * patch,
             )
         case Residual():
-            inner = _walk("", layer.layers, size).placed
+            inner = _walk("", layer.layers, size).layer_shapes
             return LayerShape(
                 layer=layer,
                 size=size,

@@ -110,7 +110,7 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
         outputs=twice * sum(images * network.passes * _outputs(network) for network, images in seen),
         weights=twice * updates * steps / spec.accumulate,
         pixels=twice * pixels * shape.pixels,
-        calls=steps * sum(network.passes * len(network.placed) for network in found),
+        calls=steps * sum(network.passes * len(network.layer_shapes) for network in found),
         epochs=float(epochs),
         starts=1.0 if epochs else 0.0,
     )
@@ -134,17 +134,17 @@ def overlap(a: Mapping[str, float], b: Mapping[str, float]) -> float:
 
 
 def _weights(network: Network) -> int:
-    return sum(placed.weights for placed in network.placed)
+    return sum(one.weights for one in network.layer_shapes)
 
 
 def _products(network: Network, *, convolutions: bool) -> float:
-    chosen = (placed for placed in network.placed if isinstance(placed.layer, Conv2D | Conv2DTranspose) is convolutions)
-    return network.passes * sum(placed.products for placed in chosen)
+    chosen = (one for one in network.layer_shapes if isinstance(one.layer, Conv2D | Conv2DTranspose) is convolutions)
+    return network.passes * sum(one.products for one in chosen)
 
 
 def _patches(network: Network) -> float:
-    return network.passes * sum(placed.patches * placed.size[0] for placed in network.placed if placed.patches)
+    return network.passes * sum(one.patches * one.size[0] for one in network.layer_shapes if one.patches)
 
 
 def _outputs(network: Network) -> int:
-    return sum(placed.outputs for placed in network.placed)
+    return sum(one.outputs for one in network.layer_shapes)

@@ -199,14 +199,14 @@ def _found_in(*codes: FindingCode) -> Any:
     return Field(json_schema_extra={"x-choices": [code.value for code in codes]})
 
 
-_CLASSIFIER_FINDINGS: Final = (
+CLASSIFIER_FINDINGS: Final = (
     FindingCode.DIVERGING,
     FindingCode.VANISHING_GRADIENT,
     FindingCode.OVERFITTING,
     FindingCode.DEAD_UNITS,
     FindingCode.SATURATION,
 )
-_GAN_FINDINGS: Final = (
+GAN_FINDINGS: Final = (
     FindingCode.MODE_COLLAPSE,
     FindingCode.DISCRIMINATOR_WINS,
     FindingCode.VANISHING_GRADIENT,
@@ -219,7 +219,7 @@ _GAN_FINDINGS: Final = (
 class Health(Part):
     """How to react to problems that the metrics show."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*_CLASSIFIER_FINDINGS)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*CLASSIFIER_FINDINGS)] = []
     """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
     kept."""
 
@@ -227,7 +227,7 @@ class Health(Part):
 class GanHealth(Health):
     """How to react to problems that the metrics show, and how often samples are scored."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*_GAN_FINDINGS)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*GAN_FINDINGS)] = []
     """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
     kept."""
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 5

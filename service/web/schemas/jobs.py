@@ -1,4 +1,4 @@
-"""Jobs, and what a spec would cost."""
+"""Jobs, and the estimated cost of a spec."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class JobSummary(Answer):
     reproduction: Reproduction | None
     fold_group: str | None = Field(description="Shared by the jobs of one cross-validation, one for each fold.")
     sweep_id: str | None = Field(description="The sweep that this job is a part of.")
-    trial: int | None = Field(description="Which of the sweep's settings it has.")
+    trial: int | None = Field(description="Number of the sweep's trial that it belongs to.")
     error: Annotated[JobError | None, BeforeValidator(finite)]
     stopped_early: StoppedEarly | None = Field(description="Why early stopping ended the job; null if it did not.")
     result_digest: str | None
@@ -181,7 +181,7 @@ class LayerItem(Answer):
 
     type: str
     output_shape: list[int] = Field(description="Without the batch: number of values, or rows, columns and channels.")
-    parameters: int = Field(description="Trainable weights and biases.")
+    parameters: int = Field(description="Number of trainable weights and biases.")
 
 
 class NetworkItem(Answer):
@@ -264,7 +264,7 @@ def network_item(network: Network) -> NetworkItem:
         pointer=f"#/{network.where}",
         input_shape=list(network.input_size),
         layers=[
-            LayerItem(type=placed.layer.type, output_shape=list(placed.size), parameters=placed.weights)
-            for placed in network.placed
+            LayerItem(type=one.layer.type, output_shape=list(one.size), parameters=one.weights)
+            for one in network.layer_shapes
         ],
     )

@@ -189,7 +189,7 @@ def reproduce(job_id: str) -> Response:
 
 
 def _submitted(submitted: Submitted) -> Response:
-    """The stored response, which a repetition of the request gets word for word."""
+    """The stored response, which a repeated request gets unchanged."""
     headers = {"Location": f"/jobs/{submitted.answer['id']}"}
     if submitted.replayed:
         headers["Idempotency-Replayed"] = "true"

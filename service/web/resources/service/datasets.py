@@ -9,8 +9,8 @@ from flask import Blueprint, Response, request
 
 from service.application.datasets import ReceivedFiles
 from service.web.endpoints import Result, endpoint
-from service.web.files import downloads, receiving
-from service.web.files.receiving import UploadForm
+from service.web.files import downloads, uploads
+from service.web.files.uploads import UploadForm
 from service.web.middleware.guard import actor
 from service.web.middleware.problems import Problem
 from service.web.resources.service import dataset_content
@@ -20,7 +20,7 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("datasets", __name__)
 
 TAG: Final = "Datasets"
-_slots: Final = receiving.UploadSlots()
+_slots: Final = uploads.UploadSlots()
 
 
 @blueprint.get("/datasets")
@@ -71,8 +71,8 @@ def upload() -> Result:
 
 def _receive(folder: Path) -> ReceivedFiles:
     quotas, whose = services().quotas, owner()
-    form = receiving.receive(
-        folder, max_bytes=receiving.MAX_UPLOAD_BYTES, count=lambda received: quotas.uploaded(whose, received)
+    form = uploads.receive(
+        folder, max_bytes=uploads.MAX_UPLOAD_BYTES, count=lambda received: quotas.uploaded(whose, received)
     )
     return ReceivedFiles(
         name=form.name,

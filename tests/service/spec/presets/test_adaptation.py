@@ -59,9 +59,9 @@ def test_every_preset_fits_every_size(
     made = networks(spec, shape)[0]
     match spec:
         case GanSpec():
-            assert made.placed[-1].outputs == rows * columns * channels
+            assert made.layer_shapes[-1].outputs == rows * columns * channels
         case ClassifierSpec():
-            assert made.placed[-1].size == (classes,)
+            assert made.layer_shapes[-1].size == (classes,)
     assert costs.parameters(spec, shape) < 20_000_000
 
 

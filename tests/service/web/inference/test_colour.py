@@ -200,10 +200,10 @@ def test_a_gan_draws_in_colour(client: FlaskClient, trained: Any, preset: str) -
     assert client.get(f"/jobs/{job_id}/samples.gif").status_code == 200
 
 
-def test_verdicts_keep_images_in_colour() -> None:
+def test_predicted_classes_keep_images_in_colour() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3)).astype(np.uint8)
-    grid = grids.sample_grid(images, verdicts=grids.Verdicts([0, 1, 2, 0, 1], [0.9, 0.3, 0.8, 0.7, 0.6]))
-    found, verdicts = grids._from_grid(grid)
+    grid = grids.sample_grid(images, sample_classes=grids.SampleClasses([0, 1, 2, 0, 1], [0.9, 0.3, 0.8, 0.7, 0.6]))
+    found, predicted = grids._from_grid(grid)
     np.testing.assert_array_equal(found, images)
-    assert verdicts.labels == [0, 1, 2, 0, 1]
-    assert saturation(grids.verdict_grid(grid, classes=3)) > 100
+    assert predicted.labels == [0, 1, 2, 0, 1]
+    assert saturation(grids.classified_grid(grid, classes=3)) > 100
