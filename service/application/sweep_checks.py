@@ -233,14 +233,14 @@ class _Check:
         family = metric.partition("/")[0]
         known = _reported(kind)
         builtin = BUILT_IN.get(data.name)
-        judged = builtin is not None and builtin.reference_classifier is not None
-        if kind is Kind.GAN and not judged:
+        has_reference = builtin is not None and builtin.reference_classifier is not None
+        if kind is Kind.GAN and not has_reference:
             known = [name for name in known if name not in _GAN_ONLY]
         where = "#/objective/metric" if asked is not None else "#/objective"
         if family not in known:
             near = closest(metric, known)
             hint = f"; did you mean {near!r}?" if near else f"; it reports {', '.join(known)}"
-            why = "" if judged or family not in _GAN_ONLY else f": {data.name} has no reference classifier"
+            why = "" if has_reference or family not in _GAN_ONLY else f": {data.name} has no reference classifier"
             self._add(where, f"a {kind} on this dataset does not report {metric!r}{why}{hint}", "unknown_value", near)
             return {}
         info = METRICS[family]

@@ -58,12 +58,12 @@ def check_fit(spec: Spec, shape: Shape) -> None:
                     detail = f"must be less than {side}, the shorter side of the images of {spec.dataset.name}"
                     faults.append(Fault(pointer=f"#/augmentation/{field}", detail=detail, code="out_of_range"))
         case GanSpec():
-            made, judged = found
+            generator, discriminator = found
             why = f"one for each {'pixel' if shape.channels == 1 else 'colour of each pixel'} of {spec.dataset.name}"
-            faults += _check_end(made, (shape.pixels,), shape.picture, why)
-            faults += _check_end(judged, (1,), (1, 1, 1), "the output of a discriminator")
+            faults += _check_end(generator, (shape.pixels,), shape.picture, why)
+            faults += _check_end(discriminator, (1,), (1, 1, 1), "the output of a discriminator")
             end = discriminator_end(spec.loss.name)
-            faults += _check_activation(judged, end, f"required by {spec.loss.name}")
+            faults += _check_activation(discriminator, end, f"required by {spec.loss.name}")
             faults += _discriminator(spec)
     for pointer, optimizer in optimizers(spec):
         if isinstance(optimizer, Sgd) and optimizer.nesterov and not optimizer.momentum:

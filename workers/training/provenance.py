@@ -22,8 +22,8 @@ def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
         evaluated: whether the metrics include scores of the dataset's reference classifier, if it has one.
     """
     known = BUILT_IN.get(dataset.info.name)
-    judge = known.reference_classifier if evaluated and known is not None else None
-    scored = {"judge": f"sha256:{hashlib.sha256(judge.read_bytes()).hexdigest()}"} if judge is not None else {}
+    reference = known.reference_classifier if evaluated and known is not None else None
+    scored = {"judge": f"sha256:{hashlib.sha256(reference.read_bytes()).hexdigest()}"} if reference is not None else {}
     return {**machine(), "code": code.digest(), "dataset": dataset.sha256, **scored}
 
 

@@ -35,9 +35,9 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
             slots = weights * _slots(spec.optimizer)
             average_decay = spec.average_decay
         case GanSpec():
-            made = spec.generator.optimizer or spec.optimizer
-            judged = spec.discriminator.optimizer or spec.optimizer
-            slots = weights * max(_slots(made), _slots(judged))
+            generator = spec.generator.optimizer or spec.optimizer
+            discriminator = spec.discriminator.optimizer or spec.optimizer
+            slots = weights * max(_slots(generator), _slots(discriminator))
             average_decay = spec.generator.average_decay
     statistics = sum(one.statistics for network in found for one in network.layer_shapes)
     if average_decay is not None:  # of the classifier, or of the generator

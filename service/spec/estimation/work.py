@@ -97,9 +97,9 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
             augmented = _AUGMENTED * (spec.augmentation.flip + (spec.augmentation.cutout > 0))
             pixels = (1 + augmented) * trained + validated * epochs
         case GanSpec():
-            judged = math.ceil(epochs / spec.health.every_epochs) * spec.health.samples
-            made, told = found
-            seen = [(made, trained + _FORWARD * (judged + _LOOKED_AT * epochs)), (told, trained)]
+            scored = math.ceil(epochs / spec.health.every_epochs) * spec.health.samples
+            generator, discriminator = found
+            seen = [(generator, trained + _FORWARD * (scored + _LOOKED_AT * epochs)), (discriminator, trained)]
             pixels = trained
     updates = sum(_weights(network) * (1 + slots) for network, slots in zip(found, optimizer_slots(spec), strict=True))
     twice = 2.0 if spec.dtype is DType.FLOAT64 else 1.0

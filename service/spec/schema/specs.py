@@ -347,7 +347,7 @@ class Discriminator(Part):
     spectral_norm: bool = False
     """Divide the weights of each layer by their largest singular value, which bounds the slope of the discriminator at
     little cost."""
-    pack: Annotated[int, Field(ge=1, le=MAX_PACK, title="Images judged together")] = 1
+    pack: Annotated[int, Field(ge=1, le=MAX_PACK, title="Images per discriminator input")] = 1
     """Number of images that the discriminator judges together, so that it can detect when generated images are too
     similar. Usually 1 to 4."""
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from flask import Response
 
 from service.jobs import events, extremes
-from service.jobs.events import EventType, Level, Wanted
+from service.jobs.events import EventType, Level, LogPage, Wanted
 from service.jobs.queries import files, listing, lookup
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
@@ -39,24 +39,38 @@ def log(job_id: str, query: EventQuery) -> Response:
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         page = events.page(session, job_id, query.wanted, after=query.after, before=before, limit=query.limit)
-    rows, is_cut = page.rows, page.has_more
-    selected = {"type": [kind.value for kind in query.type], "level": query.level, "q": query.q}
     return _page(
-        "log.html",
-        job,
-        "Log",
-        events=[_line(row, job_id) for row in rows],
-        views=[(name, _parameters(view, query.q), _same(view, query.wanted)) for name, view in _VIEWS.items()],
-        selected={name: value for name, value in selected.items() if value},
-        q=query.q or "",
-        older=rows[0].seq if is_cut and before is not None else None,
-        newer=rows[-1].seq if is_cut and before is None else None,
-        facts={
-            "stream": f"/jobs/{job_id}/stream",
-            "last_seq": max(job.last_seq, rows[-1].seq if rows else 0),
-            "follows": job.status not in TERMINAL and query.before is None and not (is_cut and query.after),
-        },
+        "log.html", job, "Log", **_log_filters(query), **_log_part(job, query, page, is_end=before is not None)
     )
+
+
+def _log_filters(query: EventQuery) -> dict[str, Any]:
+    """The selected filters, and those to choose from."""
+    selected = {"type": [kind.value for kind in query.type], "level": query.level, "q": query.q}
+    return {
+        "views": [(name, _parameters(view, query.q), _same(view, query.wanted)) for name, view in _VIEWS.items()],
+        "selected": {name: value for name, value in selected.items() if value},
+        "q": query.q or "",
+    }
+
+
+def _log_part(job: Job, query: EventQuery, page: LogPage, *, is_end: bool) -> dict[str, Any]:
+    """The selected events, and the way to earlier or later ones.
+
+    Args:
+        is_end: whether they are the last ones before a number, instead of the first ones after one.
+    """
+    rows = page.rows
+    return {
+        "events": [_line(row, job.id) for row in rows],
+        "older": rows[0].seq if page.has_more and is_end else None,
+        "newer": rows[-1].seq if page.has_more and not is_end else None,
+        "facts": {
+            "stream": f"/jobs/{job.id}/stream",
+            "last_seq": max(job.last_seq, rows[-1].seq if rows else 0),
+            "follows": job.status not in TERMINAL and query.before is None and not (page.has_more and query.after),
+        },
+    }
 
 
 def metrics(job_id: str) -> Response:
@@ -66,15 +80,8 @@ def metrics(job_id: str) -> Response:
         rows = lookup.epochs(session, job_id, last=_SHOWN_EPOCHS)
         total = lookup.count_epochs(session, job_id)
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    return _page(
-        "metrics.html",
-        job,
-        "Metrics",
-        rows=rows[::-1],
-        total=total,
-        names=names,
-        best={name: _best_epoch(job, name) for name in names},
-    )
+    best = {name: _best_epoch(job, name) for name in names}
+    return _page("metrics.html", job, "Metrics", rows=rows[::-1], total=total, names=names, best=best)
 
 
 def artifacts(job_id: str, query: FilesQuery) -> Response:
@@ -94,15 +101,9 @@ def samples(job_id: str, query: FilesQuery) -> Response:
         job = lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=limit, cursor=query.cursor, newest_first=True)
         total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
-    return _page(
-        "samples.html",
-        job,
-        "Samples",
-        samples=[sample_item(row) for row in page.rows],
-        total=total,
-        films=film_urls(job_id, exists=total > 0),
-        older=next_address(page.next_cursor),
-    )
+    shown, films = [sample_item(row) for row in page.rows], film_urls(job_id, exists=total > 0)
+    older = next_address(page.next_cursor)
+    return _page("samples.html", job, "Samples", samples=shown, total=total, films=films, older=older)
 
 
 def results(job_id: str, query: FilesQuery) -> Response:
