@@ -22,6 +22,9 @@ VARIABLE: Final = "TESTING_FAILPOINTS"
 PLACES: Final = {
     "claimed": "the supervisor's claim is committed, and no child knows of it",
     "began": "the child has recorded the provenance of its run",
+    "reuse_stored": "the files that a job takes over are on disk, and have no rows",
+    "reusing": "inside the transaction in which a job takes over epochs, just before its commit",
+    "reused": "the epochs that a job takes over are committed",
     "restored": "the child has loaded the checkpoint from which it continues",
     "batch_done": "a batch is done (the detail is its epoch)",
     "epoch_trained": "an epoch is trained, and none of its files is written",

@@ -109,6 +109,7 @@ def create_app(settings: Settings) -> Flask:
     quotas = Quotas(settings, database)
     specs = SpecChecks(database=database, datasets=repository)
     jobs = Jobs(
+        verified_share=settings.verify_reused,
         database=database,
         artifacts=folder,
         specs=specs,

@@ -147,6 +147,8 @@ class JobSummary(Answer):
     )
     reproduction: Reproduction | None
     fold_group: str | None = Field(description="Shared by the jobs of one cross-validation, one for each fold.")
+    reused_from: str | None = Field(description="The job whose first epochs this one took over (`reuse`).")
+    reused_epochs: int = Field(description="Epochs that were taken over, with their files, and not trained again.")
     sweep_id: str | None = Field(description="The sweep that this job is a part of.")
     trial: int | None = Field(description="Number of the sweep's trial that it belongs to.")
     error: Annotated[JobError | None, BeforeValidator(finite)]
