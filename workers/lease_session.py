@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from service.errors import LeaseLost
 from service.jobs import commits, leases
 from service.jobs.commits import EpochRecord
+from service.jobs.differences import investigations
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries import lookup
 from service.jobs.reuse import takeover
@@ -90,6 +91,14 @@ class LeaseSession:
     def disable(self, source: Source, message: str) -> None:
         """Record that another job's epochs could not be repeated."""
         self._retry(takeover.disable, source, message)
+
+    def investigated(self) -> list[tuple[Job, dict[int, Epoch], dict[int, Artifact]]]:
+        """The two jobs that this one investigates, with their epochs and checkpoints."""
+        return self._retry(investigations.read_jobs)
+
+    def conclude(self, found: Mapping[str, Any], sentence: str) -> None:
+        """End an investigation."""
+        self._retry(investigations.conclude, found, sentence)
 
     def checkpoints(self) -> Sequence[Artifact]:
         """The job's checkpoints, newest first."""

@@ -1,4 +1,4 @@
-"""Reuse of results: what jobs have in common, and under what provenance workers train."""
+"""Reuse of results, and investigations of differences: columns of jobs, and the provenance of workers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("reused_from", sa.String(40)))
     op.add_column("jobs", sa.Column("reused_epochs", sa.Integer(), nullable=False, server_default=sa.text("0")))
     op.add_column("jobs", sa.Column("reusable", sa.Boolean(), nullable=False, server_default=sa.true()))
+    op.add_column("jobs", sa.Column("investigation", sa.JSON()))
     op.add_column("workers", sa.Column("provenance", sa.JSON()))
     op.create_index("ix_jobs_prefix", "jobs", ["prefix_hash"], sqlite_where=_ENDED, postgresql_where=_ENDED)
 
@@ -27,5 +28,5 @@ def downgrade() -> None:
     """Take back."""
     op.drop_index("ix_jobs_prefix", "jobs")
     op.drop_column("workers", "provenance")
-    for column in ("reusable", "reused_epochs", "reused_from", "prefix_hash"):
+    for column in ("investigation", "reusable", "reused_epochs", "reused_from", "prefix_hash"):
         op.drop_column("jobs", column)

@@ -232,6 +232,33 @@ class Jobs:
         )
         return self._submit_copy(again, original, start, idempotency, by, reproduces=True)
 
+    def investigate(
+        self, a: Job, b: Job, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
+    ) -> Submitted:
+        """Store a new job that trains two others again side by side, to find where they part."""
+        owner = owner_of(by)
+        earlier = self._replayed(idempotency, owner)
+        if earlier is not None:
+            return earlier
+        self.admit(owner, 1)
+        title = " and ".join(job.name or job.id[-6:].lower() for job in (a, b))[:180]
+        about = {"name": f"why {title} differ", "tags": [], "reuse": Reuse.NEVER}
+        new = Submission(
+            spec=a.spec,
+            resolved=validation.read_resolved(a.resolved | about),
+            steps=a.steps,
+            owner=owner,
+            upload_id=a.upload_id,
+            dataset_sha256=a.dataset_sha256,
+            investigates=(a, b),
+        )
+        answer, replayed = submissions.submit(
+            self.database, new, idempotency=idempotency, represent=self.represent, by=by
+        )
+        if not replayed:
+            self.wake_up(answer["id"])
+        return Submitted(answer, replayed)
+
     def cancel(self, job_id: str, *, by: Actor | None = None) -> Job:
         """Cancel a job; a running one stops after the current batch."""
         return actions.cancel(self.database, job_id, owner=owner_of(by), by=by)

@@ -50,6 +50,8 @@ class Submission:
     """Shared by the folds of one cross-validation."""
     part: Part | None = None
     """Set for a trial of a sweep."""
+    investigates: tuple[Job, Job] | None = None
+    """Two jobs to train again side by side, instead of training the spec, which is that of the first."""
     copied: Copied | None = None
     """The whole result of an equal job: the job has succeeded when it is stored."""
 
@@ -183,7 +185,8 @@ def _new_job(submission: Submission) -> Job:
         spec=dict(submission.spec),
         resolved=spec.model_dump(mode="json"),
         spec_hash=spec_hash(spec),
-        prefix_hash=prefix_hash(spec),
+        prefix_hash=prefix_hash(spec) if submission.investigates is None else None,
+        investigation=_investigation(submission),
         reused_epochs=0,
         reusable=True,
         parent_id=origin.parent.id if origin is not None else None,
@@ -217,6 +220,13 @@ def _new_job(submission: Submission) -> Job:
     return job
 
 
+def _investigation(submission: Submission) -> dict[str, Any] | None:
+    if submission.investigates is None:
+        return None
+    a, b = submission.investigates
+    return {"a": a.id, "b": b.id, "found": None, "sentence": None}
+
+
 def _insert(connection: Connection, job: Job) -> None:
     """Store a new job and its first event."""
     values = {column.key: getattr(job, column.key) for column in JOBS.columns}
@@ -246,6 +256,7 @@ def _store_copied(connection: Connection, job: Job, copied: Copied) -> None:
 def _record_new(session: Session, by: Actor | None, job: Job, origin: Origin | None) -> None:
     if origin is None:
         more = {"reused_from": job.reused_from} if job.reused_from is not None else {}
+        more |= {name: job.investigation[name] for name in ("a", "b")} if job.investigation is not None else {}
         audit.record(session, by, AuditAction.SUBMIT, job.id, **more)
     else:
         action = AuditAction.REPRODUCE if origin.reproduces else AuditAction.FORK

@@ -35,6 +35,7 @@ PLACES: Final = {
     "epoch_committed": "the epoch is committed, and obsolete files are not removed yet",
     "tested": "the training is over and scored on the test part, and none of it is written",
     "succeeding": "inside the transaction that ends a job, just before its commit",
+    "concluding": "inside the transaction that ends an investigation, just before its commit",
     "succeeded": "the job has ended, and the supervisor does not know it",
     "handing_back": "inside the transaction that hands a job back, just before its commit",
     "handed_back": "the job was handed back, and the supervisor does not know it",

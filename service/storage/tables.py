@@ -95,6 +95,8 @@ class Job(Base):
     reused_from: Mapped[str | None] = mapped_column(String(40))
     """The job whose first epochs this one took over, which may have been deleted."""
     reused_epochs: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    investigation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """The job trains nothing of its own, but two others again, to find where they part: ``a``, ``b``, and ``found``."""
     reusable: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
     """Whether other jobs may take over its epochs: false once its bits are in doubt."""
 

@@ -52,8 +52,8 @@ def test_epochs_5_to_50_train_50_epochs(client: Client) -> None:
     digests = [job.wait(timeout_s=300).result_digest for job in alone]
     for job in alone:
         job.delete()
-    together = []
-    for length in lengths:
-        together.append(client.submit(SPEC | {"epochs": length, "seed": 3, "reuse": "prefix"}).wait(timeout_s=300))
+    together = [
+        client.submit(SPEC | {"epochs": length, "seed": 3, "reuse": "prefix"}).wait(timeout_s=300) for length in lengths
+    ]
     assert [job.result_digest for job in together] == digests
     assert sum(job.epochs - job["reused_epochs"] for job in together) == 50

@@ -127,6 +127,7 @@ def test_every_place_is_tried_somewhere() -> None:
     tried |= {"claimed", "submitted"}  # test_processes
     tried |= {"deciding", "decided"}  # test_sweeps
     tried |= {"reuse_stored", "reusing", "reused"}  # test_reuse
+    tried |= {"concluding"}  # test_differences
     assert tried == set(failpoints.PLACES)
 
 

@@ -18,7 +18,7 @@ from service.datasets import Dataset, DatasetError
 from service.datasets.repository import DatasetRepository
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
-from service.errors import LeaseLost
+from service.errors import JobNotFound, LeaseLost
 from service.jobs.leases import Claim
 from service.jobs.reuse.takeover import Outcome
 from service.runtime import logs
@@ -39,6 +39,7 @@ from workers.training import build, calibrate, forks, limits, reuse
 from workers.training.build import Trainer
 from workers.training.epochs import commit_epoch, weights_digest
 from workers.training.health import TrainingDiagnostics
+from workers.training.investigation import NothingToReplay, investigate
 from workers.training.provenance import machine, of_any_job, provenance
 from workers.training.testing import test_scores
 from workers.training.training_run import StopRequested, TrainingRun, check_stop
@@ -114,6 +115,11 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
             spec=spec,
             meter=meter,
         )
+        if job.investigation is not None:
+            run.lease.begin(of_any_job())
+            reach("began")
+            investigate(run, functools.partial(_load_data, run, settings))
+            return "succeeded"
         dataset = _load_data(run, settings, job)
         limits.limit_memory(costs.peak_bytes(spec, shape_of(dataset.info)))
         preprocessing = _preprocessing(run, dataset)
@@ -130,6 +136,8 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
         return fail(_stopped_on(error.finding, _last_good_checkpoint(lease)))
     except DatasetError as error:
         return fail({"code": error.code, "message": str(error)})
+    except (NothingToReplay, JobNotFound) as error:
+        return fail({"code": ErrorCode.NOT_COMPARABLE, "message": str(error)})
     except _InitialCheckpointLost as error:
         hint = "fork the parent again, or restore the file and retry"
         return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})

@@ -82,7 +82,7 @@ function drawHeads(best) {
 
 // The jobs of each setting: they differ in their seeds alone.
 function groups() {
-  const setting = ({ resolved: { seed, name, tags, priority, ...rest } }) => JSON.stringify(rest);
+  const setting = ({ resolved: { seed, name, tags, priority, reuse, ...rest } }) => JSON.stringify(rest);
   return [...Map.groupBy(jobs, setting).values()];
 }
 
