@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from service.cli import main
 from service.client import Client
 from service.local import LocalStack
 from service.runtime.settings import Settings
@@ -57,3 +60,30 @@ def test_epochs_5_to_50_train_50_epochs(client: Client) -> None:
     ]
     assert [job.result_digest for job in together] == digests
     assert sum(job.epochs - job["reused_epochs"] for job in together) == 50
+
+
+def test_why_and_bisect_on_the_command_line(client: Client) -> None:
+    rates = {"first": 0.05, "second": 0.1}
+    made = {
+        name: client.submit(SPEC | {"name": name, "optimizer": {"name": "sgd", "learning_rate": rate}})
+        for name, rate in rates.items()
+    }
+    for job in made.values():
+        job.wait(timeout_s=60)
+    run = CliRunner()
+    result = run.invoke(main, ["why", "first", "second", "--replay", "--server", client.server])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("Epoch 1 is the first that differs, in ")
+    assert "spec optimizer.learning_rate\t0.05 and 0.1" in lines
+    assert lines[-1].startswith("The jobs part in epoch 1, batch 1 of ")
+    told = json.loads(run.invoke(main, ["why", "first", "second", "--json", "--server", client.server]).stdout)
+    assert told["replay"] is None, "settings explain it"
+    options = ["bisect", "first", "--metric", "val_accuracy", "--below", "1", "--server", client.server]
+    result = run.invoke(main, options)
+    assert result.exit_code == 0, result.output
+    assert "epoch 1 is the first bad one" in result.stdout
+    options[5] = "0"
+    result = run.invoke(main, options)
+    assert result.exit_code == 1
+    assert "which is not below 0" in result.stderr

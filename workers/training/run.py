@@ -35,11 +35,12 @@ from service.storage.tables import Job
 from workers.lease_session import LeaseSession
 from workers.messages import Calibrate, Calibrated, ChildEndpoint, Done, GaveUp, Ready, Train
 from workers.retry import OUTAGE_ERRORS
-from workers.training import build, calibrate, forks, limits, reuse
+from workers.training import build, calibrate, forks, limits
 from workers.training.build import Trainer
+from workers.training.earlier import reuse
+from workers.training.earlier.investigation import NothingToReplay, investigate
 from workers.training.epochs import commit_epoch, weights_digest
 from workers.training.health import TrainingDiagnostics
-from workers.training.investigation import NothingToReplay, investigate
 from workers.training.provenance import machine, of_any_job, provenance
 from workers.training.testing import test_scores
 from workers.training.training_run import StopRequested, TrainingRun, check_stop
