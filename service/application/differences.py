@@ -95,6 +95,9 @@ def request(jobs: Jobs, document: Any, *, by: Actor | None, idempotency: Idempot
         JobNotFound: one does not exist.
         Alike: their results are equal, or there are none yet.
     """
+    earlier = Submitted.earlier(jobs.database, idempotency, owner_of(by))
+    if earlier is not None:
+        return earlier
     asked = validation.read_body(Investigation, document)
     found = find(jobs.database, jobs.artifacts, asked.a, asked.b, owner=owner_of(by))
     if found.a.kind != found.b.kind:

@@ -330,10 +330,10 @@ class ArtifactFolder(ArtifactStore):
                 made.append(replace(file, path=path))
                 reach("file_renamed", file.kind)
             for folder in {(self.root / file.path).parent for file in made}:
-                self._sync(folder)
+                fsync_folder(folder)
             if made:
-                self._sync(self.root / job_id)
-                self._sync(self.root)
+                fsync_folder(self.root / job_id)
+                fsync_folder(self.root)
         except ArtifactDamaged:
             self.remove(file.path for file in made)
             raise
