@@ -42,6 +42,9 @@ class Stop:
 class Ready:
     """Report: everything is loaded."""
 
+    provenance: Mapping[str, Any]
+    """What a job gets in this process, whatever it is trained on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
@@ -94,8 +97,8 @@ def _document(message: Command | Report) -> dict[str, Any]:
             return {"calibrate": True}
         case Stop(request):
             return {"stop": request}
-        case Ready():
-            return {"ready": True}
+        case Ready(provenance):
+            return {"ready": dict(provenance)}
         case Preparing():
             return {"preparing": True}
         case Progress(step, steps):
@@ -131,8 +134,8 @@ def decode_report(data: bytes) -> Report:
         ValueError: ``data`` is not a report.
     """
     match json.loads(data):
-        case {"ready": True}:
-            return Ready()
+        case {"ready": dict(provenance)}:
+            return Ready(provenance)
         case {"preparing": True}:
             return Preparing()
         case {"step": int(step), "steps": int(steps)}:

@@ -16,7 +16,7 @@ from service.storage.tables import Job
 from service.sweeps import comparison, queries
 from service.sweeps.comparison import Comparison, Which
 
-_NOT_COMPARED: Final = {"seed", "name", "tags", "priority"}
+_NOT_COMPARED: Final = {"seed", "name", "tags", "priority", "reuse"}
 
 
 class NotComparable(ContractError, ValueError):

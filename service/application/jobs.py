@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from service.access.audit import Actor
-from service.application import folds
+from service.application import folds, reuse
 from service.application.ports import AdmissionRefused, owner_of
 from service.application.specs import Forecast, SpecChecks
 from service.datasets.errors import DatasetError
@@ -17,11 +17,12 @@ from service.jobs import actions, names, submissions
 from service.jobs.changes import ForkRequest, JobPatch
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter, Page
+from service.jobs.reuse.sources import is_verified
 from service.jobs.submissions import IdempotencyKey, Origin, Submission
 from service.runtime.failpoints import reach
 from service.spec import validation
 from service.spec.estimation import costs
-from service.spec.schema import Spec
+from service.spec.schema import Reuse, Spec
 from service.spec.splits import Split
 from service.states import Action, DatasetKind
 from service.storage import ids
@@ -60,6 +61,7 @@ class Jobs:
             stored.
         wake_up: notifies the workers of a queued job; they also poll the database.
         represent: builds the response to a submission, which is stored with its idempotency key.
+        verified_share: of the jobs that could take over a result, those that a worker checks first.
     """
 
     database: Database
@@ -68,6 +70,7 @@ class Jobs:
     admit: Callable[[str | None, int], None] = lambda owner, count: None
     wake_up: Callable[[str], None] = lambda job_id: None
     represent: Callable[[Job], dict[str, Any]] = _only_id
+    verified_share: float = 0.0
 
     def get(self, job_id: str, *, by: Actor | None = None) -> Job:
         """One job; raises ``JobNotFound`` also for another owner's."""
@@ -121,15 +124,38 @@ class Jobs:
                 raise
             return earlier
         group = ids.new_id("folds") if len(specs) > 1 else None
-        new = [_submission(sent, one, owner, data, fold_group=group) for sent, one in specs]
-        answer, replayed = submissions.submit_all(
-            self.database, new, idempotency=idempotency, represent=self._represent_all, by=by
-        )
+        new = [self._with_copied(_submission(sent, one, owner, data, fold_group=group)) for sent, one in specs]
+        copied = [submission.id for submission in new if submission.copied is not None and submission.id is not None]
+        try:
+            answer, replayed = submissions.submit_all(
+                self.database, new, idempotency=idempotency, represent=self._represent_all, by=by
+            )
+        except (IdempotencyConflict, SpecError):
+            self._discard(copied)
+            raise
+        # After any other error nobody knows whether the jobs were stored; the scheduler removes what no row names.
         reach("submitted")
-        if not replayed:
+        if replayed:
+            self._discard(copied)
+        else:
             for job_id in answer.get("fold_jobs", [answer["id"]]):
-                self.wake_up(job_id)
+                if job_id not in copied:
+                    self.wake_up(job_id)
         return Submitted(answer, replayed)
+
+    def _with_copied(self, new: Submission) -> Submission:
+        """The submission with the result of an equal job, where there is one that it may take over."""
+        if new.resolved.reuse is Reuse.NEVER:
+            return new
+        new_id = ids.new_id("job")
+        if is_verified(new_id, self.verified_share):
+            return replace(new, id=new_id)  # the worker takes it over, after it has trained an epoch again
+        copied = reuse.whole_result(self.database, self.artifacts, new, new_id)
+        return replace(new, id=new_id, copied=copied)
+
+    def _discard(self, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            self.artifacts.remove_job(job_id)
 
     def _represent_all(self, jobs: Sequence[Job]) -> dict[str, Any]:
         several = {"fold_jobs": [job.id for job in jobs]} if len(jobs) > 1 else {}
@@ -168,6 +194,7 @@ class Jobs:
                 name = names.of_fork(session, parent, owner=owner) if "name" not in asked.overrides else None
             about = {"name": name, "tags": parent.tags, "priority": parent.priority}
             spec, data = self._derived(parent, about, asked.overrides, owner=owner, epoch=checkpoint.epoch)
+            spec = spec.model_copy(update={"reuse": Reuse.NEVER})
             new = _submission(spec.model_dump(mode="json"), spec, owner, data)
             try:
                 return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
@@ -194,7 +221,7 @@ class Jobs:
             actions.require(original, Action.REPRODUCE)
             start = lookup.checkpoint(session, original, str(original.start_epoch)) if original.start_epoch else None
             name = names.of_reproduction(session, original, owner=owner)
-        about = {"name": name, "tags": original.tags, "priority": original.priority}
+        about = {"name": name, "tags": original.tags, "priority": original.priority, "reuse": Reuse.NEVER}
         again = Submission(
             spec=original.spec,
             resolved=validation.read_resolved(original.resolved | about),
@@ -204,6 +231,30 @@ class Jobs:
             dataset_sha256=original.dataset_sha256,
         )
         return self._submit_copy(again, original, start, idempotency, by, reproduces=True)
+
+    def investigate(
+        self, a: Job, b: Job, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
+    ) -> Submitted:
+        """Store a new job that trains two others again side by side, to find where they part."""
+        owner = owner_of(by)
+        self.admit(owner, 1)
+        title = " and ".join(job.name or job.id[-6:].lower() for job in (a, b))[:180]
+        about = {"name": f"why {title} differ", "tags": [], "reuse": Reuse.NEVER}
+        new = Submission(
+            spec=a.spec,
+            resolved=validation.read_resolved(a.resolved | about),
+            steps=a.steps,
+            owner=owner,
+            upload_id=a.upload_id,
+            dataset_sha256=a.dataset_sha256,
+            investigates=(a, b),
+        )
+        answer, replayed = submissions.submit(
+            self.database, new, idempotency=idempotency, represent=self.represent, by=by
+        )
+        if not replayed:
+            self.wake_up(answer["id"])
+        return Submitted(answer, replayed)
 
     def cancel(self, job_id: str, *, by: Actor | None = None) -> Job:
         """Cancel a job; a running one stops after the current batch."""

@@ -109,6 +109,7 @@ class _Check:
             "halving": self.sent.halving.model_dump(mode="json") if self.sent.halving else None,
             "parallel": self.sent.parallel,
             "max_failed": self.sent.max_failed,
+            "reuse": self.sent.reuse.value,
             "budget": self.sent.budget.model_dump(mode="json") if self.sent.budget else None,
             "rungs": rungs,
         }

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, Self
 from uuid import uuid4
 
-from service.client import streams
+from service.client import bisection, streams
 from service.client.answers import Event
+from service.client.bisection import Bisection
 from service.client.connection import Connection, Document, json_body
 from service.client.job import Job
 from service.states import SWEEP_ENDED
@@ -193,6 +194,44 @@ class Experiments:
         """
         params = {"a": _ids(a), "b": _ids(b), "of": of} | ({"metric": metric} if metric else {})
         return self._connection.json("GET", "/comparisons", params=params)
+
+    def why(self, a: Job | str, b: Job | str) -> dict[str, Any]:
+        """In what two jobs differ: ``spec``, ``provenance``, ``dataset``, the first differing ``epoch`` and
+        ``checkpoint``, and a ``sentence``. Nothing is trained."""
+        return self._connection.json("GET", "/differences", params={"a": _ids(a), "b": _ids(b)})
+
+    def investigate(self, a: Job | str, b: Job | str, *, idempotency_key: str | None = None) -> Job:
+        """Submit a job that trains two others again side by side, to find the batch and the tensor where they part.
+
+        When it has succeeded, ``job["investigation"]`` has ``found`` and a ``sentence``.
+        """
+        options = json_body({"a": _ids(a), "b": _ids(b)}, **{"Idempotency-Key": idempotency_key or uuid4().hex})
+        return Job(self._connection, self._connection.json("POST", "/differences", repeatable=True, **options))
+
+    def bisect(
+        self, job: Job | str, metric: str, *, below: float | None = None, above: float | None = None
+    ) -> Bisection:
+        """Find the epoch from which a metric is too low or too high, by halving: 64 epochs take at most 6 probes.
+
+        The last epoch must be bad. A probe reads the metric of one epoch, so the epochs in between may do what they
+        like; ``times`` says how often the metric turned bad in all.
+
+        Args:
+            below, above: exactly one of them: values beyond it are bad.
+
+        Raises:
+            ValueError: there is no such epoch.
+        """
+        if (below is None) == (above is None):
+            raise ValueError("name exactly one of below and above")
+        looked_at = job if isinstance(job, Job) else Job(self._connection, {"id": job})
+        history = looked_at.history()
+        series = history["series"].get(metric)
+        if series is None:
+            raise ValueError(f"the job has no metric {metric!r}; it has {', '.join(history['series']) or 'none yet'}")
+        measured = [(at, value) for at, value in zip(history["epochs"], series, strict=True) if value is not None]
+        kept = looked_at.checkpoints()
+        return bisection.find(measured, [item["epoch"] for item in kept], metric=metric, below=below, above=above)
 
 
 def _ids(jobs: Job | str | Sequence[Job | str]) -> str:

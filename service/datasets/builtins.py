@@ -1,5 +1,7 @@
 """The built-in datasets: their checksums, and where to find their files."""
 
+import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -210,3 +212,12 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         made_from="mnist-10k",
     ),
 }
+
+
+@functools.cache
+def reference_classifier_sha256(name: str) -> str | None:
+    """The digest of the classifier that scores samples of a dataset, if there is one."""
+    known = BUILT_IN.get(name)
+    if known is None or known.reference_classifier is None:
+        return None
+    return f"sha256:{hashlib.sha256(known.reference_classifier.read_bytes()).hexdigest()}"

@@ -26,6 +26,7 @@ from service.spec.strict_json import MAX_DEPTH, canonical, parse_json
 __all__ = [
     "MAX_DEPTH",
     "MAX_FAULTS",
+    "NOT_HASHED",
     "Shape",
     "as_sent",
     "canonical",
@@ -45,7 +46,7 @@ _MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
     Kind.GAN: GanSpec,
 }
 _FIELDS: Final = frozenset(name for model in _MODELS.values() for name in model.model_fields)
-_NOT_HASHED: Final = {"name", "tags", "priority", "preset"}
+NOT_HASHED: Final = frozenset({"name", "tags", "priority", "preset", "reuse"})
 """Fields that do not affect the result."""
 _WITHOUT_WEIGHTS: Final = {"activation", "negative_slope", "rate", "momentum", "epsilon"}
 """Fields of a layer on which its weights do not depend; a fork may change them."""
@@ -174,7 +175,7 @@ def _existing(pointer: str, document: Any) -> str:
 
 def spec_hash(spec: Spec) -> str:
     """SHA-256 over all fields of a spec that affect the result."""
-    document = spec.model_dump(mode="json", exclude=_NOT_HASHED)
+    document = spec.model_dump(mode="json", exclude=set(NOT_HASHED))
     return "sha256:" + hashlib.sha256(canonical(document).encode()).hexdigest()
 
 

@@ -202,8 +202,10 @@ class _Rows:
         _, row.values, row.error = found
         row.value, row.rung = outcome.value, rung
         jobs = self._jobs(row)
-        row.epoch = max((job.epoch for job in jobs), default=0)
         is_last = rung == len(self._plan.rungs) - 1
+        row.epoch = max((job.epoch for job in jobs), default=0)
+        if not is_last:  # a job that took over more epochs is further, but its value is that of the rung
+            row.epoch = min(row.epoch, self._plan.rungs[rung])
         row.status = TrialStatus.FAILED if outcome.failed else TrialStatus.SUCCEEDED if is_last else TrialStatus.WAITING
         sweep.finished_trials += is_last or outcome.failed
         if outcome.value is not None and self._is_better(rung, outcome.value, row):
@@ -287,7 +289,7 @@ class _Rows:
 def digest(session: Session, sweep: Sweep) -> str:
     """SHA-256 over the sweep's spec and all of its decisions, in order: equal for the same sweep, however often its
     workers were killed."""
-    asked = {name: value for name, value in sweep.resolved.items() if name != "name"}
+    asked = {name: value for name, value in sweep.resolved.items() if name not in ("name", "reuse")}
     query = select(SweepEvent.type, SweepEvent.data).where(
         SweepEvent.sweep_id == sweep.id, SweepEvent.type.in_(DECISIONS)
     )

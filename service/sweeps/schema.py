@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.spec.metric_info import Goal
-from service.spec.schema import MAX_EPOCHS, Part, PlainText
+from service.spec.schema import MAX_EPOCHS, Part, PlainText, Reuse
 
 MAX_TRIALS: Final = 2000
 MAX_JOBS: Final = 10_000
@@ -147,3 +147,5 @@ class SweepSpec(Part):
     """The sweep fails when more trials than this have failed. Default: no limit."""
     budget: Budget | None = None
     """Limits of what the sweep may use. Default: no limit."""
+    reuse: Reuse = Reuse.PREFIX
+    """What trials may take over from earlier jobs, as in a job's spec. It changes no decision and no bit."""

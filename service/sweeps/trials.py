@@ -14,7 +14,7 @@ from service.jobs import leases, submissions
 from service.jobs.submissions import Part, Submission
 from service.spec import validation
 from service.spec.estimation import costs
-from service.spec.schema import Spec
+from service.spec.schema import Reuse, Spec
 from service.spec.validation import Shape
 from service.states import TERMINAL, DatasetKind, Status
 from service.storage.sweep_tables import Sweep, SweepTrial
@@ -26,9 +26,11 @@ from service.sweeps.search.space import with_settings
 _NAME: int = 200
 
 
-def document(base: Mapping[str, Any], settings: Mapping[str, Any], *, seed: int, name: str | None) -> dict[str, Any]:
+def document(
+    base: Mapping[str, Any], settings: Mapping[str, Any], *, seed: int, name: str | None, reuse: str = Reuse.NEVER
+) -> dict[str, Any]:
     """The spec of a job, as a user would send it."""
-    return with_settings(base, settings) | {"seed": seed, "name": name}
+    return with_settings(base, settings) | {"seed": seed, "name": name, "reuse": reuse}
 
 
 def resolve(spec: Mapping[str, Any], shape: Shape) -> Spec:
@@ -61,7 +63,7 @@ def submit(
     made = []
     for seed in seeds:
         name = name_of(sweep.name, trial, seed, several=len(seeds) > 1)
-        spec = document(base, settings, seed=seed, name=name)
+        spec = document(base, settings, seed=seed, name=name, reuse=sweep.resolved.get("reuse", Reuse.NEVER))
         made.append((spec, resolve(spec, shape)))
     ids, epochs = {}, 0
     for seed, (spec, resolved) in zip(seeds, made, strict=True):

@@ -28,7 +28,7 @@ from service.web.middleware import browsers, guard, headers, problems, request_l
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
-from service.web.resources.experiments import comparisons, sweep_pages
+from service.web.resources.experiments import comparisons, differences, sweep_pages
 from service.web.resources.experiments import sweeps as sweep_resources
 from service.web.resources.jobs import (
     artifacts,
@@ -76,6 +76,7 @@ _BLUEPRINTS: Final = (
     artifacts.blueprint,
     sweep_resources.blueprint,
     comparisons.blueprint,
+    differences.blueprint,
     datasets.blueprint,
     dataset_content.blueprint,
     workers.blueprint,
@@ -109,6 +110,7 @@ def create_app(settings: Settings) -> Flask:
     quotas = Quotas(settings, database)
     specs = SpecChecks(database=database, datasets=repository)
     jobs = Jobs(
+        verified_share=settings.verify_reused,
         database=database,
         artifacts=folder,
         specs=specs,

@@ -62,6 +62,7 @@ class WorkerHarness:
             "TAPELINE_WORKERS": "1",
             "TAPELINE_LEASE_S": str(self.lease_s),
             "TAPELINE_DATA": str(self.data or ""),
+            "TAPELINE_VERIFY_REUSED": os.environ.get("TAPELINE_VERIFY_REUSED", "0"),
         }
         return Settings.from_env(environ, cores=1)
 

@@ -32,7 +32,7 @@ COMMANDS: list[tuple[Command, Any]] = [
     (Stop(Request.PAUSE), {"stop": "pause"}),
 ]
 REPORTS: list[tuple[Report, Any]] = [
-    (Ready(), {"ready": True}),
+    (Ready({"numpy": "2.3.0"}), {"ready": {"numpy": "2.3.0"}}),
     (Preparing(), {"preparing": True}),
     (Progress(1, 10), {"step": 1, "steps": 10}),
     (Done("succeeded"), {"done": "succeeded"}),

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -87,6 +87,8 @@ class ChildProcess:
             except EOFError as error:
                 raise OSError("the fork server has ended") from error
         self._is_ready = False
+        self.provenance: dict[str, Any] | None = None
+        """What a job gets there; known once the child is ready."""
         self._ended = threading.Event()
         self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(received,), name=f"child-{self.pid}", daemon=True).start()
@@ -103,7 +105,8 @@ class ChildProcess:
 
     def wait_until_ready(self, timeout_s: float) -> bool:
         """Wait until the child is ready for a command; false if it is not, and must not get a job."""
-        self._is_ready = self._is_ready or isinstance(self.report(timeout_s), Ready)
+        if not self._is_ready and isinstance(report := self.report(timeout_s), Ready):
+            self._is_ready, self.provenance = True, dict(report.provenance)
         return self._is_ready
 
     def send(self, command: Command) -> None:

@@ -89,6 +89,14 @@ class Distribution(StrEnum):
     NORMAL = "normal"
 
 
+class Reuse(StrEnum):
+    """What of earlier jobs a job may take over instead of computing it again. The bits are the same."""
+
+    NEVER = "never"
+    EXACT = "exact"
+    PREFIX = "prefix"
+
+
 AverageDecay = Fraction | None
 
 
@@ -250,6 +258,10 @@ class Common(Part):
     """Labels to filter and group jobs by."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     """Queued jobs with a higher priority start first. 0 to 9."""
+    reuse: Annotated[Reuse, Field(title="Reuse results")] = Reuse.NEVER
+    """exact: take over the whole result of an equal job. prefix: also go on from the checkpoint of a job that differs
+    only in `epochs`, if the schedule is constant or step. Code, NumPy, processor and data must be the same as well, so
+    the bits are those of a training from the start."""
     dataset: Data
     """The dataset to train on, its split, and the range of pixel values."""
     initializer: Initializer

@@ -16,7 +16,7 @@ from werkzeug.routing import Rule
 
 from service.access.keys import Scope
 from service.application.inference_requests import GenerateRequest, PredictRequest
-from service.jobs.changes import ForkRequest, JobPatch, KeyRequest, KeyRotation, SignIn
+from service.jobs.changes import ForkRequest, Investigation, JobPatch, KeyRequest, KeyRotation, SignIn
 from service.spec.fields import choices_of, told_by_name
 from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
 from service.sweeps.schema import SweepSpec
@@ -247,6 +247,7 @@ def _schemas() -> dict[str, Any]:
     schemas: dict[str, Any] = made["$defs"]
     taken = (
         ForkRequest,
+        Investigation,
         JobPatch,
         KeyRequest,
         KeyRotation,

@@ -27,6 +27,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
         "more_epochs": {"checkpoint": "latest", "overrides": {"epochs": 20}},
         "lower_rate": {"checkpoint": "best", "overrides": {"epochs": 20, "optimizer": {"learning_rate": 0.01}}},
     },
+    "Investigation": {"two": {"a": "job_01J00000000000000000000000", "b": "job_01J00000000000000000000001"}},
     "SweepSpec": {
         "rates": {
             "name": "rates",
