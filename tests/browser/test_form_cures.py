@@ -47,7 +47,7 @@ def test_a_residual_layer_holds_layers(form: Visit, tmp_path: Path) -> None:
 
 
 @only_with([Auth.LOCAL])
-def test_a_conditional_gan_is_asked_for_a_class(
+def test_a_conditional_gan_generates_a_chosen_class(
     visit: Visit, http_of: Callable[[Visit], httpx.Client], tmp_path: Path
 ) -> None:
     with http_of(visit) as http:

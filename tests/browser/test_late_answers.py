@@ -177,7 +177,7 @@ def test_escape_on_a_checkbox_clears_the_selection(open_window: Callable[..., Vi
     assert page.evaluate("document.activeElement.type") == "checkbox"
 
 
-def test_the_keyboard_goes_on_at_its_row_after_scrolling(open_window: Callable[..., Visit], full: Bare) -> None:
+def test_the_keyboard_focus_stays_in_its_row_after_scrolling(open_window: Callable[..., Visit], full: Bare) -> None:
     page = open_window(full.url, height=500).open("/")
     for _ in range(3):
         page.keyboard.press("j")

@@ -139,7 +139,7 @@ def test_only_a_tape_that_records_can_create_a_graph() -> None:
             tape.gradient(y, [x], create_graph=True)
 
 
-def test_a_tape_that_was_inside_another_one_is_of_no_use_alone() -> None:
+def test_a_nested_tape_cannot_be_used_alone_afterwards() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as outer:
         with GradientTape() as inner:

@@ -269,7 +269,7 @@ def test_a_range_with_one_younger_entry_stays(database: Database) -> None:
         ("UPDATE audit_seals SET last_id = last_id - 1 WHERE id = 2", "seal 2 .* missing"),
     ],
 )
-def test_what_was_done_behind_the_triggers_is_found(database: Database, tampering: str, told: str) -> None:
+def test_changes_behind_the_triggers_are_detected(database: Database, tampering: str, told: str) -> None:
     add_ranges(database, 9, 8, 0)
     _, second, _ = seals(database)
     run_without_triggers(database, tampering.format(first=second.first_id, last=second.last_id))

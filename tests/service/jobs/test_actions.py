@@ -79,7 +79,7 @@ def test_every_action_is_legal_where_it_is_offered_and_nowhere_else(
         assert caught.value.allowed == offered
 
 
-def test_what_is_asked_of_a_waiting_job_happens_at_once(database: Database, submit: Submit) -> None:
+def test_actions_on_a_queued_job_take_effect_immediately(database: Database, submit: Submit) -> None:
     assert actions.cancel(database, submit()).status == Status.CANCELLED
     assert leases.claim(database, "w", 15) is None
 

@@ -89,7 +89,7 @@ def test_a_schema_that_is_behind_or_ahead_is_named(settings: Settings, database:
         connection.execute(revision, {"revision": current_schema()})
 
 
-def test_jobs_that_nobody_takes_back_are_named(settings: Settings, database: Database) -> None:
+def test_running_jobs_with_expired_leases_are_listed(settings: Settings, database: Database) -> None:
     with database.write() as session:
         session.execute(
             text(
@@ -130,7 +130,7 @@ def test_a_database_that_is_away_is_named_and_the_rest_is_still_looked_at(tmp_pa
     assert "schema" not in found
 
 
-def test_the_command_tells_people_and_machines_and_makes_no_database(tmp_path: Path) -> None:
+def test_the_command_prints_text_or_json_and_creates_no_database(tmp_path: Path) -> None:
     environ = {"TAPELINE_HOME": str(tmp_path)}
     told = CliRunner().invoke(main, ["doctor"], env=environ)
     assert told.exit_code == 1

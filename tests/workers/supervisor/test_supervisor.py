@@ -113,7 +113,7 @@ def test_an_idle_worker_polls_while_the_database_is_away(
     supervisor.close()
 
 
-def test_a_child_that_dies_before_it_has_its_order_is_no_death_of_the_job(
+def test_a_child_that_dies_before_its_command_does_not_count_as_a_worker_loss(
     workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, claim, child = workers.submit(), leases.claim, ChildProcess()

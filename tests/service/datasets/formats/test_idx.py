@@ -25,7 +25,7 @@ def write_header(path: Path, *sizes: int, kind: int = 8, data: bytes = b"") -> P
 
 @same_folder
 @given(small_arrays, st.sampled_from(["a", "a.gz"]))
-def test_what_was_written_is_read_back(tmp_path: Path, array: NDArray[np.uint8], name: str) -> None:
+def test_written_data_is_read_back(tmp_path: Path, array: NDArray[np.uint8], name: str) -> None:
     write_idx(tmp_path / name, array)
     read = read_idx(tmp_path / name)
     assert read.dtype == np.uint8
@@ -74,7 +74,7 @@ def test_any_bytes_are_read_or_broken(tmp_path: Path, content: bytes) -> None:
             read_idx(tmp_path / "a")
 
 
-def test_a_file_that_goes_on_is_broken(tmp_path: Path) -> None:
+def test_a_file_with_trailing_data_is_rejected(tmp_path: Path) -> None:
     path = write_header(tmp_path / "a", 3, data=b"\1\2\3\4")
     with pytest.raises(DatasetBroken, match="continues after its 3 bytes"):
         read_idx(path)

@@ -89,7 +89,7 @@ def test_one_picture_of_all(client: FlaskClient, gan: str, form: str, kind: str)
         assert getattr(image, "n_frames", 1) == 8
 
 
-def test_a_conditional_gan_is_asked_for_a_class(client: FlaskClient, train: Any, job: Any, gan: str) -> None:
+def test_a_conditional_gan_generates_a_chosen_class(client: FlaskClient, train: Any, job: Any, gan: str) -> None:
     conditional = job(train("gan", conditional=True))
     asked = {"count": 3, "format": "array"}
     by_number, by_name = (
