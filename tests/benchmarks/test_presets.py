@@ -1,4 +1,4 @@
-"""`make results`: rows are trained for real, kept at once, and trained anew only where something has changed."""
+"""`make results`: rows are really trained, stored at once, and trained again only after a change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many jobs beside each other: what is drawn of them, and what a person can do with it."""
+"""The page that compares jobs: what is drawn, and how a user interacts with it."""
 
 from __future__ import annotations
 

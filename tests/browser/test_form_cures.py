@@ -1,4 +1,4 @@
-"""The settings of a GAN that cure mode collapse, and layers inside of a layer, in the form for a new job."""
+"""The form for a new job: the settings against mode collapse, and layers inside a layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job's page shows beside its curves: tiles, scores of the classes, mistakes, samples, lineage and the note."""
+"""The page of a job, except curves: tiles, scores of the classes, mistakes, samples, lineage and the note."""
 
 from __future__ import annotations
 

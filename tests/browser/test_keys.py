@@ -1,4 +1,4 @@
-"""What only a service with keys has: signing in and out, and other people's jobs."""
+"""Features of a service with keys: signing in and out, and the jobs of other owners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of jobs while answers come late, in another order than they were asked for, or not at all."""
+"""The list of jobs with responses that arrive late, out of order, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's page and its log while the job goes on: what the keyboard is on stays, and late answers change nothing."""
+"""The page and the log of a running job: focus is kept, and late responses change nothing."""
 
 from __future__ import annotations
 

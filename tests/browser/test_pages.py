@@ -1,4 +1,4 @@
-"""Every link leads to a page that a person can read, and the pages of the service do what they say."""
+"""Every link leads to a readable page, and the pages of the service work."""
 
 from __future__ import annotations
 

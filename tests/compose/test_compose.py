@@ -1,4 +1,4 @@
-"""`docker compose up` for real: the service comes up, trains both kinds, and loses nothing whatever is restarted."""
+"""`docker compose up`: the service starts, trains both kinds of jobs, and loses nothing when parts restart."""
 
 from __future__ import annotations
 

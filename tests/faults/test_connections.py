@@ -1,4 +1,4 @@
-"""What workers reach by a connection is away: databases are cut, silent, locked; brokers are killed, emptied, mute."""
+"""Outages of the connections of workers: databases cut, silent or locked; brokers killed, emptied or silent."""
 
 from __future__ import annotations
 

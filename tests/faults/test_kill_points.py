@@ -1,4 +1,4 @@
-"""A child dies at every named point, in every epoch; and at points that a power cut could choose."""
+"""A child process dies at every failpoint in every epoch, and at points that a power cut could hit."""
 
 from __future__ import annotations
 

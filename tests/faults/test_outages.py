@@ -1,4 +1,4 @@
-"""What a worker and the scheduler do while the database does not answer."""
+"""The behaviour of workers and the scheduler while the database does not respond."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers are killed, frozen, drained, starved and copied while they train."""
+"""Workers are killed, frozen, drained, starved and duplicated while they train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The web process dies, has no broker, and loses its clients."""
+"""The web process dies, runs without a broker, and loses its clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processor time and memory of jobs, as real workers measure them."""
+"""CPU time and memory of jobs, measured by real workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of a worker: jobs that end well, whatever happens to the processes."""
+"""Workers as seen by a user: jobs end correctly, whatever happens to the processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that would have a wrong gradient: each gets the right one or an error, never a wrong one in silence."""
+"""Programs that could silently get a wrong gradient: each gets the correct one or an error."""
 
 import array
 import copy

@@ -1,4 +1,4 @@
-"""Convolution, pooling and upsampling against plain loops over the definition; their memory; their errors."""
+"""Convolution, pooling and upsampling, compared with plain loops; their memory; their errors."""
 
 import itertools
 from typing import Any

@@ -1,4 +1,4 @@
-"""NumPy functions made of primitives: their values are NumPy's, their first and second derivatives right."""
+"""NumPy functions composed of primitives: values equal NumPy's, first and second derivatives are correct."""
 
 from typing import Any
 

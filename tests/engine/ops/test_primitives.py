@@ -1,4 +1,4 @@
-"""Every primitive against central differences, over shapes, broadcasts, axes and memory layouts."""
+"""Every primitive, compared with central differences, over shapes, broadcasts, axes and memory layouts."""
 
 import functools
 import warnings

@@ -1,4 +1,4 @@
-"""Replay gives the bits of the plain tape, in memory that does not grow."""
+"""Replay gives the same bits as the plain tape, and its memory does not grow."""
 
 import copy
 import threading

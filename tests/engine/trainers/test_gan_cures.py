@@ -1,4 +1,4 @@
-"""Each cure for mode collapse in a trainer: the bits of replay, tape and resumed runs are equal; faults are named."""
+"""Each cure for mode collapse in a trainer: equal bits with replay, tape and resumed runs; invalid settings."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""States that do not fit: each is refused, and the trainer is what it was."""
+"""States that do not fit are rejected, and leave the trainer unchanged."""
 
 from __future__ import annotations
 

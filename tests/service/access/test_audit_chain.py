@@ -1,4 +1,4 @@
-"""The chain by itself: whatever is done to a log, verifying it finds out."""
+"""The hash chain by itself: verification detects every change of a log."""
 
 from __future__ import annotations
 

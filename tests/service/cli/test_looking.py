@@ -1,4 +1,4 @@
-"""The commands that show what jobs came to: show, open, metrics, compare, and what a shell completes."""
+"""The commands that show results of jobs: show, open, metrics and compare, and shell completion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that people have, on their way to the service."""
+"""Conversion of users' images by the client."""
 
 from __future__ import annotations
 

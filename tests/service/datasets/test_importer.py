@@ -1,4 +1,4 @@
-"""What becomes of a person's files, without HTTP and without the process that reads them there."""
+"""Imports of files, without HTTP and without the sandbox process."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A service that is gone, and comes back from its backup: from either database into either."""
+"""A service is lost and restored from its backup, from either database into either."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operator's commands, as they are typed."""
+"""The operator's commands on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each thing that can be wrong, made wrong for real: the doctor names it and says what to do."""
+"""Every fault that the doctor detects, produced for real: the doctor names it and the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Misplaced and misspelt fields lead to what was meant; a name may stand for the object that it tells."""
+"""Suggestions for misplaced and misspelt fields, and names as shorthand for objects."""
 
 from __future__ import annotations
 

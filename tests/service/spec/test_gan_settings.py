@@ -1,4 +1,4 @@
-"""The settings of a GAN that cure mode collapse: what follows from the loss, what excludes what, and what it costs."""
+"""The settings against mode collapse: adaptation to the loss, settings that exclude each other, and costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers, the queue, keys and usage: what they answer, and who may ask."""
+"""Workers, queue, keys and usage: responses and access control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a dataset: counts of classes, images page by page, and the pages that show them."""
+"""The content of datasets: class counts, pages of images, and the web pages that show them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads over HTTP, with the real reading process."""
+"""Uploads over HTTP, with the real import sandbox."""
 
 import gzip
 import io

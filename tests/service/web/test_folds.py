@@ -1,4 +1,4 @@
-"""Cross-validation: a spec with folds is a set of jobs, which together validate on every example once."""
+"""Cross-validation: a spec with folds becomes a set of jobs that together validate on every example once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New jobs out of earlier ones, and what may be changed of one."""
+"""Forks and reproductions, and the settings that a fork may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a job as the server writes it."""
+"""The page of a job as rendered by the server."""
 
 from __future__ import annotations
 

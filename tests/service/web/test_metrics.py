@@ -1,4 +1,4 @@
-"""What Prometheus reads, parsed as Prometheus parses it."""
+"""The metrics for Prometheus, parsed by Prometheus' parser."""
 
 from __future__ import annotations
 

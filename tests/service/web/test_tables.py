@@ -1,4 +1,4 @@
-"""Tables over HTTP: upload, spec, training as a worker does it, and all that a person asks of the job."""
+"""Tables over HTTP: upload, spec, training as by a worker, and all requests about the job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The test part: never trained on, scored once, with the weights that the job delivers."""
+"""The test part: never trained on, and scored once with the final weights."""
 
 from __future__ import annotations
 

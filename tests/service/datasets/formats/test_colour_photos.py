@@ -1,4 +1,4 @@
-"""Archives of images in colour, with parts, and with images that cannot be read."""
+"""Archives of colour images, archives with parts, and archives with unreadable images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a person's table: types, missing values, rejected rows, arrays. As the sandbox has it imported."""
+"""Imports of tables: types, missing values, rejected rows, arrays. Run like the sandbox does."""
 
 from __future__ import annotations
 

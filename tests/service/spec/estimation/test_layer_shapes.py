@@ -1,4 +1,4 @@
-"""Layers in their places: sizes, counts, and every misfit with its pointer and what to do."""
+"""Shapes and costs of layers, and faults with pointer and remedy for layers that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presets fit images of any size that may be uploaded."""
+"""Presets adapt to images of any size that may be uploaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoint answers, and who may ask."""
+"""The choice of the checkpoint for inference, and access control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an archive of images in colour to predictions, samples and pictures."""
+"""Colour images, from an archive to predictions, samples and pictures."""
 
 from __future__ import annotations
 

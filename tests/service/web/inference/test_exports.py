@@ -1,4 +1,4 @@
-"""Exports over HTTP: the files agree with what the service itself answers, are made once, and belong to their owner."""
+"""Exports over HTTP: the files agree with the service's own predictions, are created once, and belong to the owner."""
 
 from __future__ import annotations
 

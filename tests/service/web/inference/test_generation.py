@@ -1,4 +1,4 @@
-"""Images that a GAN makes."""
+"""Generation of images by GANs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images that a client sends."""
+"""Images sent for prediction."""
 
 from __future__ import annotations
 
