@@ -157,7 +157,7 @@ def test_ages_of_jobs_that_have_ended_move_on(
     expect(page.locator("td.c-progress")).not_to_contain_text("left")
 
 
-def test_a_list_that_one_comes_back_to_is_renewed(open_window: Callable[..., Visit], full: Bare) -> None:
+def test_a_list_is_reloaded_when_the_user_returns_to_it(open_window: Callable[..., Visit], full: Bare) -> None:
     page = open_window(full.url).open("/")
     page.wait_for_timeout(1500)
     page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")

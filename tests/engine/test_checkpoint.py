@@ -168,7 +168,7 @@ def twice(old: bytes, new: bytes) -> bytes:
         (rb'{\"kind\": \"classifier\"}', rb'{\"kind\": {\"a\": 1, \"a\": 1}}'),
     ],
 )  # fmt: skip
-def test_a_key_that_is_given_twice_is_refused(old: bytes, new: bytes) -> None:
+def test_a_duplicate_key_is_rejected(old: bytes, new: bytes) -> None:
     data = twice(old, new)
     assert data != checkpoint.dumps(example())
     with pytest.raises(CheckpointError, match="given twice"):

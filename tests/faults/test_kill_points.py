@@ -217,7 +217,7 @@ def test_damaged_checkpoints_cost_time_and_no_bit(
     assert codes == ["checkpoint_damaged"] * min(how_many, 2)
 
 
-def test_a_cancel_wins_over_a_death(process: InProcess) -> None:
+def test_a_cancellation_takes_precedence_over_a_worker_loss(process: InProcess) -> None:
     job_id = process.submit()
     held = process.claim()
     process.arm("epoch_committing.2")

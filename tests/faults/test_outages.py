@@ -337,7 +337,7 @@ def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(
     assert time.monotonic() - began < 5
 
 
-def test_a_worker_that_is_to_stop_asks_more_than_once(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopping_worker_retries_its_queries(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hiccup of the database while workers are replaced is nobody's death."""
     job_id = process.submit()
     held, draining = process.claim(), threading.Event()

@@ -284,7 +284,7 @@ def test_an_entry_whose_json_was_broken_is_found_too(database: Database) -> None
     assert "seal 1" in str(verified(database).fault)
 
 
-def test_a_chain_that_was_rebuilt_is_betrayed_by_a_head_that_was_kept(database: Database) -> None:
+def test_a_rebuilt_chain_is_detected_by_a_stored_head(database: Database) -> None:
     add_ranges(database, 3, 2, 1)
     head = verified(database).head
     run_without_triggers(database, "UPDATE audit SET owner = 'bob'", "DELETE FROM audit_seals")

@@ -191,7 +191,7 @@ def test_local_requests_bypass_the_proxy(script: Script, monkeypatch: pytest.Mon
         assert client.get("job_1") == {"id": "job_1"}
 
 
-def test_an_id_that_would_lead_elsewhere_is_refused_before_it_is_sent(client: Client) -> None:
+def test_an_id_with_path_characters_is_rejected_before_it_is_sent(client: Client) -> None:
     with pytest.raises(ApiError, match="not the id of a job"):
         client.get("../datasets")
 

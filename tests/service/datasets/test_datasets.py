@@ -407,9 +407,7 @@ def test_the_error_names_each_mirror_and_what_to_do(root: Path, cache: Path, tmp
     assert caught.value.code == "dataset_unavailable"
 
 
-def test_a_data_set_that_is_not_here_says_what_a_job_would_do(
-    root: Path, cache: Path, tmp_path: Path, mirror: Mirror
-) -> None:
+def test_a_missing_dataset_says_what_a_job_would_do(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     total = sum(builtins["mnist"].packed_bytes.values())
     told = describe("mnist", root, builtins=builtins)

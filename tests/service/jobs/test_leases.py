@@ -270,7 +270,7 @@ def test_a_rolled_back_epoch_leaves_no_hole_in_the_log(database: Database, submi
     assert [kind for kind, _ in log(database, job_id)] == ["status", "status", "metrics"]
 
 
-def test_a_request_is_heard_at_the_next_look(database: Database, submit: Submit) -> None:
+def test_a_request_is_noticed_at_the_next_poll(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     assert leases.requested(database, held) is None

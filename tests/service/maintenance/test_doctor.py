@@ -121,7 +121,7 @@ def test_artifacts_that_cannot_be_written_and_a_full_disk_are_named(
     assert "tapeline gc" in str(found["disk"].advice)
 
 
-def test_a_database_that_is_away_is_named_and_the_rest_is_still_looked_at(tmp_path: Path) -> None:
+def test_an_unavailable_database_is_reported_and_the_rest_is_still_checked(tmp_path: Path) -> None:
     url = "postgresql+psycopg://tapeline:secret@127.0.0.1:1/tapeline"
     found = examine(Settings.from_env({"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": url}, cores=1))
     assert {"database", "broker"} <= wrong(found)

@@ -171,7 +171,7 @@ def test_a_film_of_one_grid_is_a_picture() -> None:
         assert getattr(film, "n_frames", 1) == 1
 
 
-def test_a_film_takes_files_and_grids_of_unlike_size(tmp_path: Path) -> None:
+def test_a_film_accepts_files_and_grids_of_different_sizes(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(grids.sample_grid(DIGITS[:4]))
     frames, _, _ = read_film(films.film([tmp_path / "a.png", grids.sample_grid(DIGITS[:9])], epochs=[1, 2]))
     assert frames[0].shape == frames[1].shape

@@ -32,7 +32,9 @@ def listed(workers: WorkerHarness) -> Sequence[bool]:
         return [worker.draining for worker in worker_registry.live_workers(session)]
 
 
-def test_a_worker_that_stops_says_so_and_then_is_gone(workers: WorkerHarness, supervisor: Supervisor) -> None:
+def test_a_stopping_worker_is_listed_as_stopping_and_then_removed(
+    workers: WorkerHarness, supervisor: Supervisor
+) -> None:
     supervisor._poller.start()
     wait_until(lambda: listed(workers) == [False], "the worker's first word")
     supervisor.drain()

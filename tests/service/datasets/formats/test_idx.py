@@ -40,7 +40,7 @@ def test_the_same_array_gives_the_same_gzip_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "a.gz"])
-def test_a_file_cut_short_anywhere_is_broken(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_is_rejected_wherever_it_ends(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_idx(path, np.random.default_rng(0).integers(0, 256, (4, 5, 6)).astype(np.uint8))
     whole = path.read_bytes()
@@ -95,7 +95,7 @@ def test_a_header_that_cannot_be_read_says_why(tmp_path: Path, sizes: tuple[int,
         read_idx(write_header(tmp_path / "a", *sizes, kind=kind))
 
 
-def test_a_large_promise_takes_no_memory(tmp_path: Path) -> None:
+def test_a_large_declared_size_takes_no_memory(tmp_path: Path) -> None:
     path = write_header(tmp_path / "a", 500_000_000, data=b"\1")
     tracemalloc.start()
     try:

@@ -55,7 +55,7 @@ def test_points_can_be_sent_back(client: FlaskClient, gan: str) -> None:
 
 
 @pytest.mark.parametrize("distribution", ["normal", "uniform"])
-def test_a_walk_goes_from_point_to_point(client: FlaskClient, train: Any, job: Any, distribution: str) -> None:
+def test_a_walk_interpolates_from_point_to_point(client: FlaskClient, train: Any, job: Any, distribution: str) -> None:
     job_id = job(train("gan", latent={"dim": 100, "distribution": distribution}))
     ends = np.array(ask(client, job_id, "generate", seeds=[1, 2, 3], with_latent=True)["latent"])
     walked = ask(client, job_id, "generate", seeds=[1, 2, 3], steps=4, with_latent=True)
