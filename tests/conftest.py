@@ -1,4 +1,4 @@
-"""Real parts for every test: a PostgreSQL server and a Redis-protocol server out of wheels, migrated databases."""
+"""Real dependencies for all tests: a PostgreSQL server and a Redis server from wheels, and migrated databases."""
 
 from __future__ import annotations
 

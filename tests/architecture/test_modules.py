@@ -1,4 +1,4 @@
-"""The shape of our packages: no cycle of imports, no module too long to read, no folder too wide to search."""
+"""The module structure: no import cycles, no module that is too long, no package with too many modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each process loads, seen from inside: the import rules hold for what really runs."""
+"""The modules that each process actually loads, checked from inside, so that import rules hold at run time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many jobs beside each other: what is drawn of them, and what a person can do with it."""
+"""The page that compares jobs: what is drawn, and how a user interacts with it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_of_many_jobs_the_best_stands_out_and_the_one_that_is_pointed_at(
     expect(page.locator("#compared li.lit")).to_have_count(1)
 
 
-def test_a_chart_that_is_drawn_anew_keeps_what_is_pointed_at_in_the_list(
+def test_a_redrawn_chart_keeps_the_highlighted_job(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
     page = compare(service, open_window, ids)
@@ -156,7 +156,7 @@ def test_settings_are_plotted_against_metrics(
     page.wait_for_url(f"**/ui/jobs/{ids[2]}")
 
 
-def test_settings_that_are_no_numbers_are_plotted_too(service: Service, open_window: Callable[..., Visit]) -> None:
+def test_settings_that_are_not_numbers_are_plotted_too(service: Service, open_window: Callable[..., Visit]) -> None:
     names = ["adam", "sgd", "adam"]
     made = [service.trained(2, name=name, optimizer={"name": name}) for name in names]
     page = open_window(service.url).open(f"/ui/compare?jobs={','.join(made)}&x=optimizer.name")

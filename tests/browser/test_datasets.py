@@ -1,4 +1,4 @@
-"""The pages of datasets: what is drawn of classes and examples, and what leads on from there."""
+"""The pages of datasets: classes, examples, and the links from there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every link leads to a page that a person can read, and the pages of the service do what they say."""
+"""Every link leads to a readable page, and the pages of the service work."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def test_an_admin_rotates_a_key(open_stack: Callable[..., Visit], stack: LocalSt
 
 
 @only_with([Auth.KEYS])
-def test_who_is_no_admin_is_told_so(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
+def test_non_admins_get_a_clear_error(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
     visit = open_stack()
     visit.watched.expected = ["403"]
     page = visit.open("/ui/keys")

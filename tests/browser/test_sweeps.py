@@ -1,4 +1,4 @@
-"""The form for a sweep and the page of one, on a service whose jobs wait."""
+"""The form for a sweep and the page of a sweep, on a service whose jobs stay queued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of jobs as a person reads it: the text of its cells, on a wide screen and on a phone."""
+"""The table of jobs: the text of its cells, on a wide screen and on a phone."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_a_hostile_or_foreign_file_is_refused_with_its_reason(data: bytes, messa
         (State({}, {"deep": functools.reduce(lambda inner, _: [inner], range(100_000), [])}), "not JSON"),
     ],
 )
-def test_what_could_not_be_read_is_not_written(state: State, message: str) -> None:
+def test_states_that_could_not_be_read_are_not_written(state: State, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         checkpoint.dumps(state)
 
@@ -168,7 +168,7 @@ def twice(old: bytes, new: bytes) -> bytes:
         (rb'{\"kind\": \"classifier\"}', rb'{\"kind\": {\"a\": 1, \"a\": 1}}'),
     ],
 )  # fmt: skip
-def test_a_key_that_is_given_twice_is_refused(old: bytes, new: bytes) -> None:
+def test_a_duplicate_key_is_rejected(old: bytes, new: bytes) -> None:
     data = twice(old, new)
     assert data != checkpoint.dumps(example())
     with pytest.raises(CheckpointError, match="given twice"):
@@ -200,7 +200,7 @@ def test_the_message_names_the_file(tmp_path) -> None:
         checkpoint.load(tmp_path / "broken")
 
 
-def test_what_a_file_cannot_hold_is_refused() -> None:
+def test_state_that_a_file_cannot_hold_is_rejected() -> None:
     with pytest.raises(CheckpointError, match="a has dtype complex128"):
         checkpoint.dumps(State({"a": np.ones(1, complex)}))
     with pytest.raises(CheckpointError, match="not JSON"):

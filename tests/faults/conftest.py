@@ -1,4 +1,4 @@
-"""Jobs that are quick to train, and ways to disturb them."""
+"""Jobs that train quickly, and fixtures to disturb them."""
 
 from __future__ import annotations
 

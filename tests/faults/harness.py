@@ -1,4 +1,4 @@
-"""Real workers, schedulers and servers, and ways to strike at them."""
+"""Real workers, schedulers and servers, and methods to kill, freeze and cut them off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disks that are full, that lie, and that give an error once."""
+"""Disks that are full, lie about syncing, or fail once."""
 
 from __future__ import annotations
 

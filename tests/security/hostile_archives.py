@@ -1,4 +1,4 @@
-"""Archives of image files that mean harm, made and not kept: what is sent, and what the refusal must say."""
+"""Hostile archives of image files, generated on the fly: the upload, and the words that the error must contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables that mean harm, or are none: each is the fields of one upload, and a word that its refusal must have."""
+"""Hostile and invalid tables: the fields of one upload, and a word that the error must contain."""
 
 from __future__ import annotations
 

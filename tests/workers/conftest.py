@@ -1,4 +1,4 @@
-"""Real worker processes on a real database. No broker: a worker polls at its start and every 5 s."""
+"""Real worker processes on a real database, without a broker: workers poll at start and every 5 s."""
 
 from __future__ import annotations
 

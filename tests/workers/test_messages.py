@@ -54,6 +54,6 @@ def test_a_report_is_the_same_after_the_pipe(report: Report, document: Any) -> N
 
 
 @pytest.mark.parametrize("data", [b"[]", b"{}", b'{"step": "1", "steps": 2}', b'{"other": 1}', b"{"])
-def test_what_is_no_report_is_refused(data: bytes) -> None:
+def test_invalid_reports_are_rejected(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"not a report|Expecting"):
         decode_report(data)

@@ -1,4 +1,4 @@
-"""The reference classifier that the package ships: it knows digits, and tells real ones from made ones."""
+"""The bundled reference classifier recognizes digits, and distinguishes real from generated ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The primitives that have no public name of their own, as those that have: they stand for NumPy's functions."""
+"""Gradients of the primitives without a public name, which implement NumPy functions."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""Every primitive against central differences, over shapes, broadcasts, axes and memory layouts."""
+"""Every primitive, compared with central differences, over shapes, broadcasts, axes and memory layouts."""
 
 import functools
 import warnings
@@ -392,7 +392,7 @@ def test_equal_winners_share_the_gradient() -> None:
     assert tape.gradient(y, [x])[0].tolist() == [0.5, 0.5, 0]
 
 
-def test_an_element_taken_twice_gets_both_gradients() -> None:
+def test_an_element_selected_twice_gets_both_gradients() -> None:
     x = Tensor([1.0, 2.0], watch=True)
     with GradientTape() as tape:
         y = x[[0, 0, 1]] * [1.0, 10.0, 100.0]

@@ -170,7 +170,7 @@ def test_each_option_has_an_effect_and_resumes_with_the_same_bits(variant: str) 
     assert same(tape, whole)
 
 
-def test_an_epoch_left_half_way_must_be_loaded_anew() -> None:
+def test_after_an_unfinished_epoch_a_state_must_be_loaded() -> None:
     whole, run = trainer(), trainer()
     finish(whole.run())
     state = run.state_dict()

@@ -1,4 +1,4 @@
-"""States that do not fit: each is refused, and the trainer is what it was."""
+"""States that do not fit are rejected, and leave the trainer unchanged."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def faults(weights: str, optimizer: str) -> dict[str, tuple[Callable[[State], St
 
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("fault", faults("", ""))
-def test_a_state_that_does_not_fit_leaves_the_trainer_as_it_was(kind: str, fault: str) -> None:
+def test_a_state_that_does_not_fit_leaves_the_trainer_unchanged(kind: str, fault: str) -> None:
     make, weights, optimizer = MAKERS[kind]
     state = after(make(), 2)
     change, message = faults(weights, optimizer)[fault]
@@ -163,7 +163,7 @@ def test_a_state_that_does_not_fit_leaves_the_trainer_as_it_was(kind: str, fault
     assert checkpoint.dumps(trainer.state_dict()) == checkpoint.dumps(state)
 
 
-def test_a_discriminator_that_does_not_fit_leaves_the_generator_as_it_was() -> None:
+def test_a_discriminator_that_does_not_fit_leaves_the_generator_unchanged() -> None:
     state, trainer = after(gan(), 2), gan()
     kept = checkpoint.dumps(after(trainer, 1))
     for name in ("discriminator.layers.1.bias", "optimizer.discriminator.first_sum.0"):
@@ -182,7 +182,7 @@ def test_a_trainer_that_was_left_within_an_epoch_stays_so_if_it_cannot_load() ->
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_averages_are_not_taken_for_the_weights_of_a_training_without_averages(kind: str) -> None:
+def test_a_trainer_without_averaging_rejects_a_state_with_averages(kind: str) -> None:
     make, *_ = MAKERS[kind]
     averaged, plain = after(make(), 1), make(average_decay=None)
     with pytest.raises(CheckpointError, match=r"training\.layers\.', which this trainer does not use"):

@@ -1,4 +1,4 @@
-"""Rows of a table: trained like images, without pictures and shifts."""
+"""Training on rows of a table, without images and shifts."""
 
 from __future__ import annotations
 

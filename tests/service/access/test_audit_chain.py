@@ -1,4 +1,4 @@
-"""The chain by itself: whatever is done to a log, verifying it finds out."""
+"""The hash chain by itself: verification detects every change of a log."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def change(log: list[Item], draw: Callable[..., Any]) -> list[Item]:
 
 
 @given(logs())
-def test_a_log_that_nobody_touched_is_intact(log: list[Item]) -> None:
+def test_an_unmodified_log_is_intact(log: list[Item]) -> None:
     found = verify(log)
     assert found.fault is None
     assert found.entries == sum(isinstance(item, Entry) for item in log)

@@ -21,7 +21,7 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "stripes.npz"
 
 
-def test_what_is_sent_is_listed_and_trained_on(run: Run, archive: Path) -> None:
+def test_an_uploaded_dataset_is_listed_and_can_be_trained_on(run: Run, archive: Path) -> None:
     sent = run("upload", "stripes", str(archive))
     assert (sent.exit_code, sent.stdout) == (
         0,
@@ -41,7 +41,7 @@ def test_the_same_name_twice_is_refused(run: Run, archive: Path) -> None:
     assert "twice" in again.stderr
 
 
-def test_files_that_are_no_pictures_are_refused(run: Run, tmp_path: Path) -> None:
+def test_files_that_are_not_pictures_are_rejected(run: Run, tmp_path: Path) -> None:
     (tmp_path / "x-images").write_bytes(b"hello")
     (tmp_path / "x-labels").write_bytes(b"hello")
     refused = run("upload", "broken", str(tmp_path / "x-images"), str(tmp_path / "x-labels"))

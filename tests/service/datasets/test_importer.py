@@ -1,4 +1,4 @@
-"""What becomes of a person's files, without HTTP and without the process that reads them there."""
+"""Imports of files, without HTTP and without the sandbox process."""
 
 import io
 from pathlib import Path
@@ -59,7 +59,7 @@ def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
         ),
     ],
 )
-def test_what_is_no_data_set_is_refused_with_its_field(
+def test_invalid_datasets_are_rejected_with_the_field(
     tmp_path: Path, fields: dict[str, bytes], parameter: str, reason: str
 ) -> None:
     for field, content in fields.items():

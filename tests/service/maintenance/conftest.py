@@ -1,4 +1,4 @@
-"""A service's database and files, with jobs that were trained through the contract as a worker would."""
+"""A service's database and files, with jobs trained as by a worker."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def make_grids(count: int) -> list[bytes]:
 @pytest.mark.parametrize(
     ("count", "columns", "shape"), [(1, None, (1, 1)), (64, None, (8, 8)), (10, None, (4, 3)), (10, 10, (10, 1))]
 )
-def test_a_grid_is_near_square_unless_told(count: int, columns: int | None, shape: tuple[int, int]) -> None:
+def test_a_grid_is_nearly_square_by_default(count: int, columns: int | None, shape: tuple[int, int]) -> None:
     image = open_picture(grids.sample_grid(DIGITS[:count], columns=columns))
     assert image.size == (shape[0] * CELL + 2, shape[1] * CELL + 2)
 
@@ -56,7 +56,7 @@ def test_the_same_images_give_the_same_grid() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 28, 28), (28, 28), (4, 784)])
-def test_what_is_no_stack_of_images_is_refused(shape: tuple[int, ...]) -> None:
+def test_arrays_that_are_not_images_are_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="count, rows, columns"):
         grids.sample_grid(np.zeros(shape, np.uint8))
 
@@ -106,7 +106,7 @@ def test_a_verdict_grid_has_a_bar_for_each_class(count: int, classes: int) -> No
     assert np.ptp(columns) < wide
 
 
-def test_what_the_judge_is_unsure_of_is_framed() -> None:
+def test_uncertain_predictions_are_framed() -> None:
     def draw(confidence: float) -> NDArray[np.int16]:
         grid = grids.sample_grid(DIGITS[:1], sample_classes=grids.SampleClasses([3], [confidence]))
         return np.asarray(open_picture(grids.classified_grid(grid, classes=10)), np.int16)
@@ -171,7 +171,7 @@ def test_a_film_of_one_grid_is_a_picture() -> None:
         assert getattr(film, "n_frames", 1) == 1
 
 
-def test_a_film_takes_files_and_grids_of_unlike_size(tmp_path: Path) -> None:
+def test_a_film_accepts_files_and_grids_of_different_sizes(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(grids.sample_grid(DIGITS[:4]))
     frames, _, _ = read_film(films.film([tmp_path / "a.png", grids.sample_grid(DIGITS[:9])], epochs=[1, 2]))
     assert frames[0].shape == frames[1].shape

@@ -1,4 +1,4 @@
-"""Decisions are a function of results: the order in which they arrive, and interruptions, change nothing."""
+"""Decisions are a function of results: order of arrival and interruptions change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The app on a real database and real files; the tests play the worker through the contract."""
+"""The app on a real database and real files; the tests simulate the worker."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_every_event_of_every_job_comes_once(either_app: Flask, play: Any, submi
         assert [event["seq"] for event in received] == [event["seq"] for event in logged[seen:]]
 
 
-def test_only_the_jobs_that_are_named_are_told_of(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+def test_only_events_of_the_selected_jobs_are_sent(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
     client, worker, base = either_app.test_client(), play(either_app), serve(either_app)
     first, second = submit(client), submit(client)
     with opened(base, second) as events:
@@ -99,7 +99,7 @@ def test_many_named_jobs_are_looked_for_at_once(either_app: Flask, submit: Submi
     assert len([sql for sql in asked if "FROM jobs" in sql]) == 1
 
 
-def test_progress_is_told_without_being_kept(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+def test_progress_is_sent_but_not_stored(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
     worker, base = play(either_app), serve(either_app)
     job_id = submit(either_app.test_client())
     worker.claim()
@@ -110,7 +110,9 @@ def test_progress_is_told_without_being_kept(either_app: Flask, play: Any, submi
     assert (json.loads(told.data)["job"], json.loads(told.data)["step"]) == (job_id, 40)
 
 
-def test_whoever_was_too_slow_gets_a_new_snapshot(app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_is_too_slow_gets_a_new_snapshot(
+    app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(feed, "_BUFFER_SIZE", 5)
     here = app.extensions[EXTENSION]
     client = app.test_client()
@@ -132,7 +134,7 @@ def test_whoever_was_too_slow_gets_a_new_snapshot(app: Flask, submit: Submit, mo
     text.close()
 
 
-def test_events_of_somebody_else_are_not_heard(make_app: Any, sqlite_url: str) -> None:
+def test_events_of_other_owners_are_not_sent(make_app: Any, sqlite_url: str) -> None:
     app = make_app(sqlite_url, auth="keys", api_keys=("a" * 20, "b" * 20))
     client, here = app.test_client(), app.extensions[EXTENSION]
     mine, theirs = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")
@@ -182,7 +184,7 @@ def test_more_events_than_one_look_reads_are_all_heard(app: Flask, submit: Submi
     assert [received.seq for received in reader.read()] == list(range(2, last + 1))
 
 
-def test_events_are_heard_after_a_read_that_failed_half_way(
+def test_events_arrive_after_a_read_that_failed(
     either_app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, services = either_app.test_client(), either_app.extensions[EXTENSION]
@@ -204,7 +206,7 @@ def test_events_are_heard_after_a_read_that_failed_half_way(
     assert {received.job_id for received in reader.read()} == set(ids)
 
 
-def test_what_took_very_long_to_be_committed_is_heard(
+def test_events_of_slow_commits_are_sent(
     app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The event's time is taken first; then the disk holds the commit up for longer than most reads look back."""

@@ -74,7 +74,7 @@ def test_best_latest_and_number_name_checkpoints(client: FlaskClient, address: s
     assert [item["epoch"] for item in listed.values() if item["latest"]] == [3]
 
 
-def test_head_tells_all_and_sends_nothing(client: FlaskClient, address: str) -> None:
+def test_head_returns_headers_without_a_body(client: FlaskClient, address: str) -> None:
     status, headers, data = fetch(client, f"{address}/checkpoints/latest", "HEAD")
     whole = fetch(client, f"{address}/checkpoints/latest")[1]
     assert (status, data) == (200, b"")
@@ -205,7 +205,7 @@ def test_results_are_whole_whichever_files_they_list(client: FlaskClient, addres
 
 
 @pytest.mark.parametrize("place", [["film", 1], ["sample", "1"], ["sample", True], ["sample", 2**31], ["sample"], 5])
-def test_a_cursor_that_is_no_place_among_files_is_refused(client: FlaskClient, address: str, place: Any) -> None:
+def test_an_invalid_cursor_of_files_is_rejected(client: FlaskClient, address: str, place: Any) -> None:
     cursor = base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
     for name in ("artifacts", "results"):
         answer = client.get(f"{address}/{name}?cursor={cursor}")

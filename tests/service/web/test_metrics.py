@@ -1,4 +1,4 @@
-"""What Prometheus reads, parsed as Prometheus parses it."""
+"""The metrics for Prometheus, parsed by Prometheus' parser."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
     return samples.get((name, frozenset(labels.items())), 0.0)
 
 
-def test_what_happens_is_counted_once(
+def test_events_are_counted_once(
     either_app: Flask, play: Callable[[Flask], PlayedWorker], submit: Callable[..., str]
 ) -> None:
     metrics = Metrics(either_app.extensions[EXTENSION].database, late_ms=0)
@@ -106,7 +106,7 @@ def test_answers_are_timed_by_the_template_of_their_route(client: FlaskClient) -
     assert (count(**missing) - before[0], count(**nowhere) - before[1]) == (2, 1)
 
 
-def test_without_its_database_the_service_still_tells_what_it_counted() -> None:
+def test_without_its_database_the_service_still_exports_its_counters() -> None:
     with closing(Database("postgresql+psycopg://nobody@127.0.0.1:1/none")) as database:
         samples = read(Metrics(database).page().decode())
     assert samples["tapeline_database_up", frozenset()] == 0

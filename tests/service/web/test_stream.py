@@ -40,7 +40,7 @@ def numbered(events: list[ServerSentEvent]) -> list[int]:
     return [json.loads(event.data)["seq"] for event in events if event.event not in ("snapshot", "progress")]
 
 
-def test_stream_tells_everything_until_the_end(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+def test_stream_sends_all_events_until_the_end(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
     worker, base = play(either_app), serve(either_app)
     job_id = submit(either_app.test_client(), epochs=2)
 
@@ -223,7 +223,7 @@ def test_streams_of_all_jobs_count_among_those_of_one(app: Flask, submit: Submit
         assert "Preference-Applied" not in held.headers
 
 
-def test_client_that_does_not_read_holds_nobody_and_loses_nothing(
+def test_client_that_does_not_read_delays_no_other_and_loses_nothing(
     app: Flask, play: Any, submit: Submit, serve: Serve
 ) -> None:
     worker, base = play(app), serve(app)
@@ -278,7 +278,7 @@ def test_burst_of_events_is_delivered_whole(app: Flask, submit: Submit, serve: S
         assert numbered(list(events)) == list(range(1, 305))
 
 
-def test_stream_goes_on_after_the_database_was_away(
+def test_stream_continues_after_a_database_outage(
     app: Flask, submit: Submit, serve: Serve, worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = submit(app.test_client())
@@ -301,7 +301,7 @@ def test_stream_goes_on_after_the_database_was_away(
         assert numbered(list(events)) == [1, 2, 3, 4]
 
 
-def test_look_that_fails_half_way_repeats_nothing(
+def test_poll_that_fails_repeats_no_event(
     app: Flask, play: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, base = app.test_client(), serve(app)

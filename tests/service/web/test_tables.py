@@ -1,4 +1,4 @@
-"""Tables over HTTP: upload, spec, training as a worker does it, and all that a person asks of the job."""
+"""Tables over HTTP: upload, spec, training as by a worker, and all requests about the job."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def job(client: FlaskClient, worker: PlayedWorker, app: Flask, sent: Any) -> str
     return str(made.json["id"])
 
 
-def test_the_answer_to_an_upload_tells_columns_and_report(client: FlaskClient, sent: Any) -> None:
+def test_the_response_to_an_upload_has_columns_and_report(client: FlaskClient, sent: Any) -> None:
     assert (sent["kind"], sent["image_shape"], sent["classes"]) == ("table", [], 2)
     assert [(column["name"], column["type"], column["missing"]) for column in sent["columns"]] == [
         ("age", "number", 18), ("city", "category", 0), ("since", "date", 0), ("noise", "number", 0)
@@ -92,9 +92,7 @@ def test_the_answer_to_an_upload_tells_columns_and_report(client: FlaskClient, s
         ({"table": b"a,b\n1\n"}, "table", "line 2 has 1 field instead of 2"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_named(
-    client: FlaskClient, fields: dict[str, Any], parameter: str, word: str
-) -> None:
+def test_faults_of_a_table_are_named(client: FlaskClient, fields: dict[str, Any], parameter: str, word: str) -> None:
     answer = send(client, "bad", **fields)
     assert answer.status_code == 422, answer.text
     (error,) = answer.json["errors"]
@@ -139,7 +137,7 @@ def test_a_classifier_of_a_table_starts_from_its_preset(client: FlaskClient, sen
         ),
     ],
 )
-def test_what_looks_at_images_is_refused(
+def test_image_settings_are_rejected_for_tables(
     client: FlaskClient, sent: Any, spec: dict[str, Any], pointer: str, word: str
 ) -> None:
     answer = client.post("/jobs", json={"kind": "classifier", "dataset": "people", **spec})

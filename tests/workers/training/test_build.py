@@ -155,7 +155,7 @@ ANY_LAYER = st.one_of(
 
 
 @hypothesis.given(layers=st.lists(ANY_LAYER, max_size=4))
-def test_what_the_check_lets_pass_can_be_built_and_nothing_else(layers: list[dict[str, Any]]) -> None:
+def test_exactly_the_valid_specs_can_be_built(layers: list[dict[str, Any]]) -> None:
     spec = resolve({"kind": "classifier", "layers": [*layers, {"units": 3, "activation": "softmax"}]})
     assert isinstance(spec, ClassifierSpec)
     (network,) = layer_shapes.networks(spec, Shape(rows=6, columns=8, classes=10, train_count=1))

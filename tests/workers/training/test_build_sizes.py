@@ -1,4 +1,4 @@
-"""Presets are trained on images of other sizes than the digits', by the engine itself."""
+"""Presets are trained by the engine on images of other sizes than MNIST's."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def test_sizes(text: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "x", "32x", "3.5", "-1", "32x24x3", "99999"])
-def test_what_is_no_size(text: str) -> None:
+def test_invalid_sizes_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="write 32"):
         parse_size(text)
 

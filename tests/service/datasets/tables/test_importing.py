@@ -1,4 +1,4 @@
-"""What becomes of a person's table: types, missing values, rejected rows, arrays. As the sandbox has it imported."""
+"""Imports of tables: types, missing values, rejected rows, arrays. Run like the sandbox does."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_numbers_of_python_alone_are_none(tmp_path: Path) -> None:
         (PLAIN.replace("Oslo", "Os\0lo"), {}, "line 2 contains a NUL"),
     ],
 )
-def test_what_is_no_table_to_train_on_is_refused(tmp_path: Path, data: str, options: Any, word: str) -> None:
+def test_unsuitable_tables_are_rejected(tmp_path: Path, data: str, options: Any, word: str) -> None:
     assert word in refusal(tmp_path, data, **options)
 
 

@@ -1,4 +1,4 @@
-"""Layers in their places: sizes, counts, and every misfit with its pointer and what to do."""
+"""Shapes and costs of layers, and faults with pointer and remedy for layers that do not fit."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_pictures_are_images_where_the_first_layer_asks_for_them() -> None:
          "must be sigmoid", "sigmoid"),
     ],
 )  # fmt: skip
-def test_a_misfit_says_where_it_is_and_what_to_do(
+def test_a_layer_that_does_not_fit_is_reported_with_pointer_and_remedy(
     document: Any, pointer: str, code: str, words: str, suggestion: str | None
 ) -> None:
     found = faults(document)[pointer]

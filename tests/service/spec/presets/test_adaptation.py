@@ -1,4 +1,4 @@
-"""Presets fit images of any size that may be uploaded."""
+"""Presets adapt to images of any size that may be uploaded."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_preset_fits_every_size(
     assert costs.parameters(spec, shape) < 20_000_000
 
 
-def test_what_a_spec_names_itself_stays() -> None:
+def test_fields_that_the_spec_gives_are_not_adapted() -> None:
     small = Shape(rows=8, columns=8, classes=4, train_count=30)
     layers = [{"units": 64, "activation": "tanh"}]
     spec = suited("gan", "best", small, generator={"layers": layers}, samples={"count": 9}, batch_size=500)

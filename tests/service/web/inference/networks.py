@@ -1,4 +1,4 @@
-"""Specs of small networks, and what a client asks of them."""
+"""Specs of small networks, and requests to them."""
 
 from __future__ import annotations
 

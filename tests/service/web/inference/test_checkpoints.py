@@ -1,4 +1,4 @@
-"""Which checkpoint answers, and who may ask."""
+"""The choice of the checkpoint for inference, and access control."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_checkpoint_that_is_gone_names_those_that_are_there(client: FlaskClien
         assert ask(client, classifier, "predict", images=[image], checkpoint=which)["checkpoint"] == 1
 
 
-def test_a_damaged_checkpoint_is_no_answer(
+def test_a_damaged_checkpoint_is_reported(
     client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], train: Any
 ) -> None:
     job_id = submit(client)
@@ -81,7 +81,7 @@ def test_a_network_that_overflows_gives_no_invalid_json(
     assert np.isfinite(answer["saliency"]).all()
 
 
-def test_nobody_uses_somebody_elses_network(make_app: Any, sqlite_url: str, submit: Callable[..., str]) -> None:
+def test_another_owners_network_cannot_be_used(make_app: Any, sqlite_url: str, submit: Callable[..., str]) -> None:
     client = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("a" * 20, "b" * 20)).test_client()
     mine, other = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")
     job_id = client.post("/jobs", json={"kind": "classifier"}, headers=mine).json["id"]
@@ -114,7 +114,7 @@ def test_networks_stay_ready_and_are_made_once(app: Flask, classifier: str, digi
     assert len(reads) == 1
 
 
-def test_what_was_asked_for_last_is_kept() -> None:
+def test_the_last_requested_models_stay_cached() -> None:
     made: list[int] = []
 
     def make(number: int) -> int:

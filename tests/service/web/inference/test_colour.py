@@ -1,4 +1,4 @@
-"""From an archive of images in colour to predictions, samples and pictures."""
+"""Colour images, from an archive to predictions, samples and pictures."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_colour_image_becomes_grey_for_a_model_in_grey(client: FlaskClient, cl
         np.testing.assert_allclose(np.array(seen) * 255, expected, atol=0.8)
 
 
-def test_what_is_no_image_is_named(client: FlaskClient, trained: Any) -> None:
+def test_files_that_are_not_images_are_named(client: FlaskClient, trained: Any) -> None:
     job_id, trainer = trained(kind="classifier", preset="fast")
     whole = jpeg(trainer.samples(1).images[0], 40)
     bad = [whole[: len(whole) // 2], b"BM" + bytes(50), b"RIFF1234WEBPjunk", b"GIF89a" + bytes(9)]

@@ -1,4 +1,4 @@
-"""Exports over HTTP: the files agree with what the service itself answers, are made once, and belong to their owner."""
+"""Exports over HTTP: the files agree with the service's own predictions, are created once, and belong to the owner."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_the_model_card_generates_in_numpy(
     assert np.abs(levels / 255 - np.asarray(made["images"])).max() < TOLERANCE
 
 
-def test_a_model_card_tells_licence_metrics_and_origin(client: FlaskClient, classifier: str, tmp_path: Path) -> None:
+def test_a_model_card_has_licence_metrics_and_origin(client: FlaskClient, classifier: str, tmp_path: Path) -> None:
     client.patch(f"/jobs/{classifier}", json={"name": "<b>a|b</b> ---", "tags": ["a: b", "'"]})
     folder = unpacked(export(client, classifier, "huggingface").data, tmp_path)
     card = (folder / "README.md").read_text()
@@ -227,7 +227,7 @@ def test_the_licence_of_a_model_card_can_be_chosen(client: FlaskClient, classifi
     assert export(client, classifier, "huggingface", 400, license="a b").json["code"] == "invalid_parameter"
 
 
-def test_what_cannot_be_exported_says_why(client: FlaskClient, classifier: str, submit: Callable[..., str]) -> None:
+def test_an_impossible_export_says_why(client: FlaskClient, classifier: str, submit: Callable[..., str]) -> None:
     assert "available: onnx, torch" in export(client, classifier, "pickle", 404).json["detail"]
     assert export(client, "job_none", "onnx", 404).json["code"] == "job_not_found"
     assert "available epochs: 1" in export(client, classifier, "onnx", 404, checkpoint=7).json["detail"]
