@@ -259,7 +259,8 @@ def _diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> Traini
     diagnostics = TrainingDiagnostics(
         run.spec, build.reference_classifier(dataset) if isinstance(trainer, GanTrainer) else None
     )
-    diagnostics.replay([row for row in run.lease.finished_epochs() if row.epoch <= trainer.epoch])
+    if trainer.epoch:
+        diagnostics.replay([row for row in run.lease.finished_epochs() if row.epoch <= trainer.epoch])
     _stop_on_finding(diagnostics)  # the previous child may have died between commit and stop
     return diagnostics
 
