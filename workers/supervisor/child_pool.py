@@ -61,7 +61,8 @@ class ChildPool:
     def give_back(self, child: ChildProcess) -> None:
         """Return a child that waits for a command."""
         with self._lock:
-            if child.alive and len(self._waiting) < self._size and not self._draining.is_set():
+            room = self._size if child.has_trained else 1  # one spare child is enough
+            if child.alive and len(self._waiting) < room and not self._draining.is_set():
                 self._waiting.append((child, time.monotonic()))
                 return
         child.close()

@@ -87,6 +87,8 @@ class ChildProcess:
             except EOFError as error:
                 raise OSError("the fork server has ended") from error
         self._is_ready = False
+        self.has_trained = False
+        """Whether it has trained a job."""
         self.provenance: dict[str, Any] | None = None
         """What a job gets there; known once the child is ready."""
         self._ended = threading.Event()

@@ -192,6 +192,7 @@ class Supervisor:
             log.warning("the database did not respond before exit; the job is requeued when its lease expires")
         finally:
             if monitor is not None and monitor.is_child_reusable:
+                child.has_trained = True
                 self._children.give_back(child)
             else:
                 child.close()

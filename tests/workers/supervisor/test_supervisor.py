@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from service.jobs import leases, worker_registry
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness
+from workers.supervisor import job_monitor
 from workers.supervisor import supervisor as module
 from workers.supervisor.child_process import ChildProcess
 from workers.supervisor.supervisor import Supervisor
@@ -146,9 +147,10 @@ def test_children_that_always_die_before_their_order_fail_the_job_in_the_end(
         send(child, order)
 
     monkeypatch.setattr(ChildProcess, "send", send_late)
-    for _ in range(4):
-        assert not supervisor._run_next_job()
-        assert (workers.job(job_id).status, workers.job(job_id).deaths) == ("queued", 0)
+    monkeypatch.setattr(supervisor._children, "restock", lambda: None)
+    monkeypatch.setattr(job_monitor, "MAX_EARLY_DEATHS", 2)
+    assert not supervisor._run_next_job()
+    assert (workers.job(job_id).status, workers.job(job_id).deaths) == ("queued", 0)
     for _ in range(3):
         assert workers.job(job_id).status == "queued"
         supervisor._run_next_job()
@@ -156,5 +158,5 @@ def test_children_that_always_die_before_their_order_fail_the_job_in_the_end(
     assert job.status == "failed"
     assert job.error is not None
     assert job.error["code"] == "worker_lost"
-    assert "ended before it received its command, like 6 before it: see the worker's log" in job.error["message"]
+    assert "ended before it received its command, like 3 before it: see the worker's log" in job.error["message"]
     supervisor.close()
