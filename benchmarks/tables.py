@@ -85,7 +85,9 @@ def markdown(rows: list[Row], memory: list[Row], machine: dict[str, Any]) -> str
 
 def _speed(rows: list[Row]) -> str:
     beside = ["x floor", "x by hand", "x PyTorch", "x JAX"]
-    found = [["", "one thread: ms", *beside, "two threads: ms", *beside]]
+    threads = sorted({int(row["threads"]) for row in rows})
+    words = {1: "one thread", 2: "two threads"}
+    found = [["", *(head for count in threads for head in (f"{words.get(count, count)}: ms", *beside))]]
     for name in dict.fromkeys(row["name"] for row in rows):
         found.append([name])
         for row in sorted((row for row in rows if row["name"] == name), key=lambda row: int(row["threads"])):

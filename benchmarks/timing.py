@@ -36,6 +36,7 @@ def medians(
     unit: int = 1,
     needed: int = ROUNDS,
     patience: float = 18,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Milliseconds of one piece of work for each contestant: the median of its rounds.
 
@@ -45,6 +46,7 @@ def medians(
         unit: pieces that belong together (a cycle of steps): a turn takes a multiple.
         needed: undisturbed rounds.
         patience: seconds after which there are no further rounds, if there were ``LEAST``.
+        clock: ``time.process_time`` for contestants with one thread: then it hardly matters what other processes do.
     """
     counts = {}
     for name, work in contestants.items():
@@ -64,10 +66,10 @@ def medians(
             for _ in range(unit):
                 contestants[name]()  # the caches must refill
             busy = _others_seconds()
-            spent = _seconds(contestants[name], counts[name])
+            start = clock()
+            total += _seconds(contestants[name], counts[name])
+            times[name] = (clock() - start) / counts[name] * 1000
             others += _others_seconds() - busy
-            total += spent
-            times[name] = spent / counts[name] * 1000
         rounds.append((others / (total * (os.cpu_count() or 1)), times))
     kept = undisturbed(rounds)
     return {name: statistics.median(times[name] for times in kept) for name in names}
