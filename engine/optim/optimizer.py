@@ -18,7 +18,7 @@ from engine.autograd.tensor import Tensor, refuse_update
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.optim.clipping import clip_by_global_norm
 
-CACHE_BLOCK_ELEMENTS = 2**15
+CACHE_BLOCK_ELEMENTS = 2**16
 """Elements updated at a time: the operands of one block stay in a core's second-level cache."""
 UNDERFLOW = 1e-30
 """Magnitude below which an element of momentum's sums counts as 0. Below 1e-38 a float32 is denormal, and some
