@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ def measure(threads: int, *, growth: bool) -> dict[str, Any]:
 
 def _timed(row: Row, threads: int) -> dict[str, Any]:
     print(f"threads {threads}: {row.name}", file=sys.stderr)
-    clock = time.process_time if threads == 1 else time.perf_counter
-    return {"name": row.name, "threads": threads} | _named(timing.medians(row.contestants, unit=row.unit, clock=clock))
+    times = timing.minima if threads == 1 else timing.medians
+    return {"name": row.name, "threads": threads} | _named(times(row.contestants, unit=row.unit))
 
 
 def _named(times: dict[str, float]) -> dict[str, float | None]:

@@ -36,7 +36,6 @@ def medians(
     unit: int = 1,
     needed: int = ROUNDS,
     patience: float = 18,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Milliseconds of one piece of work for each contestant: the median of its rounds.
 
@@ -46,7 +45,6 @@ def medians(
         unit: pieces that belong together (a cycle of steps): a turn takes a multiple.
         needed: undisturbed rounds.
         patience: seconds after which there are no further rounds, if there were ``LEAST``.
-        clock: ``time.process_time`` for contestants with one thread: then it hardly matters what other processes do.
     """
     counts = {}
     for name, work in contestants.items():
@@ -66,10 +64,10 @@ def medians(
             for _ in range(unit):
                 contestants[name]()  # the caches must refill
             busy = _others_seconds()
-            start = clock()
-            total += _seconds(contestants[name], counts[name])
-            times[name] = (clock() - start) / counts[name] * 1000
+            spent = _seconds(contestants[name], counts[name])
             others += _others_seconds() - busy
+            total += spent
+            times[name] = spent / counts[name] * 1000
         rounds.append((others / (total * (os.cpu_count() or 1)), times))
     kept = undisturbed(rounds)
     return {name: statistics.median(times[name] for times in kept) for name in names}
@@ -80,6 +78,31 @@ def undisturbed(rounds: Sequence[Round]) -> list[dict[str, float]]:
     in_order = sorted(rounds, key=lambda one: one[0])
     count = max(LEAST, sum(share < _DISTURBED for share, _ in rounds))
     return [times for _, times in in_order[:count]]
+
+
+def minima(
+    contestants: Mapping[str, Work], *, unit: int = 1, seconds: float = 0.01, patience: float = 14
+) -> dict[str, float]:
+    """Milliseconds of processor time of one piece of work for each contestant with one thread: the shortest turn.
+
+    Turns are so short that some of them are not interrupted on a machine that is never idle.
+    """
+    counts, shortest = {}, dict.fromkeys(contestants, float("inf"))
+    for name, work in contestants.items():
+        for _ in range(2 * unit):
+            work()
+        counts[name] = max(1, round(seconds / max(_seconds(work, unit), 1e-7))) * unit
+    names, end, rounds = list(contestants), time.perf_counter() + patience, 0
+    while time.perf_counter() < end or rounds < ROUNDS:
+        first = rounds % len(names)  # each goes first in turn
+        for name in names[first:] + names[:first]:
+            for _ in range(unit):
+                contestants[name]()  # the caches must refill
+            start = time.process_time()
+            _seconds(contestants[name], counts[name])
+            shortest[name] = min(shortest[name], (time.process_time() - start) / counts[name] * 1000)
+        rounds += 1
+    return shortest
 
 
 def _seconds(work: Work, count: int) -> float:

@@ -1,5 +1,6 @@
 """What the benchmark compares does the same work: the same bits by hand, the same products in the floor."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,9 @@ def test_the_quietest_rounds_count() -> None:
     assert [times["engine"] for times in timing.undisturbed(rounds[::-1])] == list(range(8))  # below 8%
     assert [times["engine"] for times in timing.undisturbed(rounds[:4:-1])] == list(range(5, 12))  # too few are
     assert len(timing.undisturbed([(0.0, {})] * 30)) == 30
+
+
+def test_with_one_thread_only_processor_time_counts() -> None:
+    contestants = {"works": lambda: sum(range(50_000)), "waits": lambda: time.sleep(0.002)}
+    found = timing.minima(contestants, seconds=0.002, patience=0.1)
+    assert 0 < found["waits"] < found["works"]
