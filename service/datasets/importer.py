@@ -27,11 +27,8 @@ from service.datasets.formats.npz import open_npz
 from service.datasets.formats.photos import Photos, is_npz, open_photos
 from service.datasets.formats.streams import ArrayStream
 from service.datasets.info import (
+    IDX_NAMES,
     TEST_NAMES,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-    VALIDATION_IMAGES,
-    VALIDATION_LABELS,
     ImportedDataset,
     PhotoOptions,
     content_sha256,
@@ -39,15 +36,13 @@ from service.datasets.info import (
 
 ARCHIVE: Final = "archive"
 IMAGES, LABELS = "images", "labels"
-TEST_IMAGES, TEST_LABELS = "validation_images", "validation_labels"
-SCORED_IMAGES, SCORED_LABELS = "test_images", "test_labels"
-"""Of the part that is scored once, at the end; no field of the form, but found in archives."""
-_PAIRS: Final = ((IMAGES, LABELS), (TEST_IMAGES, TEST_LABELS), (SCORED_IMAGES, SCORED_LABELS))
-_FILES: Final = {
-    IMAGES: TRAIN_IMAGES, LABELS: TRAIN_LABELS, TEST_IMAGES: VALIDATION_IMAGES, TEST_LABELS: VALIDATION_LABELS,
-    SCORED_IMAGES: TEST_NAMES[0], SCORED_LABELS: TEST_NAMES[1],
-}  # fmt: skip
-FIELDS: Final = (ARCHIVE, IMAGES, LABELS, TEST_IMAGES, TEST_LABELS)
+VALIDATION_IMAGES, VALIDATION_LABELS = "validation_images", "validation_labels"
+TEST_IMAGES, TEST_LABELS = "test_images", "test_labels"
+"""Of the part that is scored once, at the end of a job; no field of the form, but found in archives."""
+_PAIRS: Final = ((IMAGES, LABELS), (VALIDATION_IMAGES, VALIDATION_LABELS), (TEST_IMAGES, TEST_LABELS))
+_FILES: Final = dict(zip((role for pair in _PAIRS for role in pair), (*IDX_NAMES, *TEST_NAMES), strict=True))
+"""By role, the name of the file that it becomes."""
+FIELDS: Final = (ARCHIVE, IMAGES, LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 """The fields of the form that hold files."""
 
 MAX_UNPACKED_BYTES: Final = 2**30
@@ -58,12 +53,12 @@ DEFAULT_FRACTION: Final = 0.15
 _OTHER_NAMES: Final = {
     IMAGES: ("x", "x_train", "train_x", "train_images"),
     LABELS: ("y", "y_train", "train_y", "train_labels"),
-    TEST_IMAGES: ("x_test", "test_x", "test_images", "x_val", "val_images"),
-    TEST_LABELS: ("y_test", "test_y", "test_labels", "y_val", "val_labels"),
+    VALIDATION_IMAGES: ("x_test", "test_x", "test_images", "x_val", "val_images"),
+    VALIDATION_LABELS: ("y_test", "test_y", "test_labels", "y_val", "val_labels"),
 }
 """What arrays are called in archives that are in use."""
 _ROLES: Final = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
-_VALIDATING: Final = frozenset({TEST_IMAGES, TEST_LABELS, "x_val", "val_images", "y_val", "val_labels"})
+_VALIDATING: Final = frozenset({VALIDATION_IMAGES, VALIDATION_LABELS, "x_val", "val_images", "y_val", "val_labels"})
 """Beside these, arrays named after testing are the part that is scored once."""
 
 
@@ -120,10 +115,10 @@ def _import_dataset(
                     labels[role] = _read_labels(stored[role])
         if faults:
             raise UploadRefused(faults)
-        chosen = None if TEST_LABELS in labels else choose(labels[LABELS], fraction or DEFAULT_FRACTION)
+        chosen = None if VALIDATION_LABELS in labels else choose(labels[LABELS], fraction or DEFAULT_FRACTION)
         if chosen is not None:
             whole = labels[LABELS]
-            labels |= {LABELS: whole[~chosen], TEST_LABELS: whole[chosen]}
+            labels |= {LABELS: whole[~chosen], VALIDATION_LABELS: whole[chosen]}
         _check_labels(labels, field_of)
         shape = _sides(stored[IMAGES].shape)
         with ExitStack() as written:
@@ -149,8 +144,8 @@ def _import_dataset(
         image_shape=shape,
         classes=int(max(values.max() for values in labels.values())) + 1,
         train_count=len(labels[LABELS]),
-        validation_count=len(labels[TEST_LABELS]),
-        test_count=len(labels.get(SCORED_LABELS, ())),
+        validation_count=len(labels[VALIDATION_LABELS]),
+        test_count=len(labels.get(TEST_LABELS, ())),
         sha256=sha256,
         size_bytes=sum(path.stat().st_size for path in folder.iterdir()),
         class_names=photos.class_names if photos is not None else None,
@@ -199,9 +194,9 @@ def _open(
             faults[field] = (
                 f"is missing: send {IMAGES} and {LABELS} as IDX files, or an NPZ file or archive of images as {ARCHIVE}"
             )
-    if (TEST_IMAGES in files) != (TEST_LABELS in files):
-        missing = TEST_LABELS if TEST_IMAGES in files else TEST_IMAGES
-        faults[missing] = f"is missing: {TEST_IMAGES} and {TEST_LABELS} are required together"
+    if (VALIDATION_IMAGES in files) != (VALIDATION_LABELS in files):
+        missing = VALIDATION_LABELS if VALIDATION_IMAGES in files else VALIDATION_IMAGES
+        faults[missing] = f"is missing: {VALIDATION_IMAGES} and {VALIDATION_LABELS} are required together"
     if faults:
         raise UploadRefused(faults)
     return stored, {field: field for field in stored}, None
@@ -213,7 +208,7 @@ def _by_role(arrays: Mapping[str, ArrayStream]) -> dict[str, ArrayStream]:
     for name, array in arrays.items():
         role = _ROLES.get(name.lower())
         if validates and role is not None and name.lower() not in _VALIDATING:
-            role = {TEST_IMAGES: SCORED_IMAGES, TEST_LABELS: SCORED_LABELS}.get(role, role)
+            role = {VALIDATION_IMAGES: TEST_IMAGES, VALIDATION_LABELS: TEST_LABELS}.get(role, role)
         if role is None:
             known = ", ".join(f"{role} (or {', '.join(others)})" for role, others in _OTHER_NAMES.items())
             raise UploadRefused({ARCHIVE: f"has an unknown array {name!r}; allowed: {known}"})
@@ -263,7 +258,7 @@ def _check_shapes(
         for images, _ in _PAIRS:
             if images in stored and (sides := _sides(stored[images].shape)) != wanted:
                 fault(images, f"holds images of {sides}, the training images are {wanted}")
-        if TEST_IMAGES in stored and fraction is not None:
+        if VALIDATION_IMAGES in stored and fraction is not None:
             faults["validation_fraction"] = "is for uploads without validation images"
     if faults:
         raise UploadRefused(faults)
@@ -303,7 +298,7 @@ def choose(labels: NDArray[np.uint8], fraction: float, *, what: str = "image") -
 
 def _check_labels(labels: Mapping[str, NDArray[np.uint8]], field_of: Mapping[str, str]) -> None:
     trained = int(labels[LABELS].max())
-    for role, part in ((TEST_LABELS, "validation"), (SCORED_LABELS, "test")):
+    for role, part in ((VALIDATION_LABELS, "validation"), (TEST_LABELS, "test")):
         highest = int(labels[role].max()) if role in labels else 0
         if highest > trained:
             detail = f"has the {part} label {highest}, but the highest training label is {trained}"
@@ -321,7 +316,7 @@ def _copy_images(
         else:
             mask = chosen[done : done + len(pixels)]
             outputs[IMAGES].add(pixels[~mask])
-            outputs[TEST_IMAGES].add(pixels[mask])
+            outputs[VALIDATION_IMAGES].add(pixels[mask])
         done += len(pixels)
 
 
