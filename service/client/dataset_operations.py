@@ -69,6 +69,7 @@ class DatasetOperations:
         on_bad: Literal["error", "skip"] | None = None,
         target: str | None = None,
         types: Mapping[str, str] | None = None,
+        split: str | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> dict[str, Any]:
         """Upload a dataset.
@@ -83,11 +84,12 @@ class DatasetOperations:
             target: the label column of a table (default: the last one).
             types: types of columns of a table, instead of the detected ones: ``number``, ``category``, ``date`` or
                 ``ignore``.
+            split: the column of a table whose cells say the part of each row: ``train``, ``validation`` or ``test``.
             on_progress: called with the number of bytes before each piece of a file is sent.
         """
         fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size}
         fields |= {"channels": channels, "on_bad": on_bad}
-        fields |= {"target": target, "types": json.dumps(dict(types)) if types else None}
+        fields |= {"target": target, "split": split, "types": json.dumps(dict(types)) if types else None}
         fields = {field: value for field, value in fields.items() if value is not None}
         with ExitStack() as opened:
             parts: dict[str, IO[bytes]] = {}

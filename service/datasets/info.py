@@ -27,6 +27,26 @@ COLUMNS_FILE = "columns.json"
 """What the digest of a table also covers: its columns and class names, as canonical JSON."""
 
 
+class PartName(StrEnum):
+    """The parts of a dataset."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+PART_WORDS: Mapping[str, PartName] = {
+    "train": PartName.TRAIN,
+    "training": PartName.TRAIN,
+    "validation": PartName.VALIDATION,
+    "valid": PartName.VALIDATION,
+    "val": PartName.VALIDATION,
+    "test": PartName.TEST,
+    "testing": PartName.TEST,
+}
+"""What folders of an archive and cells of a split column are called, in lower case, and the part that each means."""
+
+
 class Channels(StrEnum):
     """How the images of an archive are stored."""
 
@@ -164,6 +184,8 @@ class TableOptions:
     """The label column; ``None``: the last one."""
     types: Mapping[str, str] = field(default_factory=dict)
     """By column: number, category, date or ignore; other columns are detected."""
+    split: str | None = None
+    """The column that assigns each row to a part; ``None``: a share of each class is for validation."""
 
 
 def version_name(name: str, sha256: str) -> str:

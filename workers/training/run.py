@@ -218,7 +218,7 @@ def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: P
                 began = time.monotonic()
                 run.meter.begin_epoch()
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
-    scores = test_scores(run, trainer, dataset)
+    scores = test_scores(run, trainer, dataset, preprocessing)
     reach("tested")
     orphans = run.lease.succeed(
         run.lease.digest(weights, scores),

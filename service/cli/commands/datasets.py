@@ -102,6 +102,9 @@ def show_dataset(target: Target, name: str) -> None:
 )
 @click.option("--target", "target_column", help="Column of a table that holds the class (default: the last one).")
 @click.option(
+    "--split", "split_column", help="Column of a table that says the part of each row: train, validation (val) or test."
+)
+@click.option(
     "--type",
     "types",
     multiple=True,
@@ -119,6 +122,7 @@ def upload(
     on_bad: OnBad | None,
     validation_fraction: float | None,
     target_column: str | None,
+    split_column: str | None,
     types: tuple[str, ...],
 ) -> None:
     """Upload a dataset, or a new version of one.
@@ -157,6 +161,7 @@ def upload(
             channels=channels.value if channels is not None else None,
             on_bad=on_bad.value if on_bad is not None else None,
             target=target_column,
+            split=split_column,
             types=_types(types),
             on_progress=on_progress,
         )

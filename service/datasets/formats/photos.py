@@ -27,7 +27,7 @@ from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
 from service.datasets.formats.decoding import SUFFIXES, UnreadableImage, opened, pixels_of, upright_size
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import Channels, OnBad, PhotoOptions, Size
+from service.datasets.info import PART_WORDS, Channels, OnBad, PartName, PhotoOptions, Size
 
 MAX_FILES: Final = 200_000
 MAX_CLASSES: Final = 256
@@ -40,16 +40,6 @@ _LISTED: Final = 50
 """How many of the files that were left out the report names."""
 _NAMED: Final = 5
 """How many files a message names."""
-_TRAIN, _VALIDATION, _TEST = "train", "validation", "test"
-_PARTS: Final = {
-    "train": _TRAIN,
-    "training": _TRAIN,
-    "validation": _VALIDATION,
-    "valid": _VALIDATION,
-    "val": _VALIDATION,
-    "test": _TEST,
-    "testing": _TEST,
-}
 _SIZE: Final = re.compile(r"([1-9]\d{0,3})(?:x([1-9]\d{0,3}))?")
 
 Pixels = NDArray[np.uint8]
@@ -127,7 +117,7 @@ def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: i
         shape = (height, width, 3) if is_colour else (height, width)
         labels = _sorted({label for _, label in found.values()})
         arrays: dict[str, ArrayStream] = {}
-        for part, prefix in ((_TRAIN, ""), (_VALIDATION, "validation_"), (_TEST, "test_")):
+        for part, prefix in ((PartName.TRAIN, ""), (PartName.VALIDATION, "validation_"), (PartName.TEST, "test_")):
             chosen = [name for name, place in found.items() if place[0] == part]
             if not chosen:
                 continue
@@ -313,25 +303,28 @@ def _report(options: PhotoOptions, spool: _Spool, *, is_colour: bool) -> dict[st
     return report
 
 
-def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[PartName, str]]:
     """Part and class of each image, from its folders; folders that all have in common are not looked at."""
     folders = {name: PurePosixPath(name).parts[:-1] for name in names}
     while all(len(parts) > 1 for parts in folders.values()) and len({parts[0] for parts in folders.values()}) == 1:
         folders = {name: parts[1:] for name, parts in folders.items()}
-    has_parts = all(len(parts) > 1 and parts[0].lower() in _PARTS for parts in folders.values())
+    has_parts = all(len(parts) > 1 and parts[0].lower() in PART_WORDS for parts in folders.values())
     outside = [name for name, parts in folders.items() if not parts]
     if outside:
         raise DatasetBroken(path, f"has images outside of class folders, such as {outside[0]}: make a folder per class")
     found = {
-        name: (_PARTS[parts[0].lower()], parts[1]) if has_parts else (_TRAIN, parts[0])
+        name: (PART_WORDS[parts[0].lower()], parts[1]) if has_parts else (PartName.TRAIN, parts[0])
         for name, parts in folders.items()
     }
-    if _VALIDATION not in {part for part, _ in found.values()}:  # then test images are what is validated on
-        found = {name: (_VALIDATION if part == _TEST else part, label) for name, (part, label) in found.items()}
-    trained = {label for part, label in found.values() if part == _TRAIN}
+    if PartName.VALIDATION not in {part for part, _ in found.values()}:  # then test images are what is validated on
+        found = {
+            name: (PartName.VALIDATION if part is PartName.TEST else part, label)
+            for name, (part, label) in found.items()
+        }
+    trained = {label for part, label in found.values() if part is PartName.TRAIN}
     if not trained:
         raise DatasetBroken(path, "has no training images: only folders for validation; add a folder train")
-    for part in (_VALIDATION, _TEST):
+    for part in (PartName.VALIDATION, PartName.TEST):
         if unknown := sorted({label for where, label in found.values() if where == part} - trained):
             detail = f"has the class {unknown[0][:200]!r} for {part}, but no training images of it; add some"
             raise DatasetBroken(path, detail)

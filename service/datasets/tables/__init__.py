@@ -4,7 +4,8 @@
     tables/values.py         what one cell says: a number, a date, nothing
     tables/detection.py      what a column is, from all of its values
     tables/plan.py           which column is the target, which are left out, as header and person say
-    tables/importing.py      the import, inside the sandbox: rows to four arrays and a description of the columns
+    tables/parts.py          which part each row belongs to: as a column says, or drawn from each class
+    tables/importing.py      the import, inside the sandbox: rows to arrays and a description of the columns
     tables/rows.py           rows as a person names their values, for predictions
     tables/preprocessing.py  raw columns to the inputs of a network: fitted on the training part, plain data
 

@@ -1,4 +1,5 @@
-"""Imports a table: a CSV or TSV file becomes four arrays, a description of its columns, and a report.
+"""Imports a table: a CSV or TSV file becomes arrays of rows and labels for each part, a description of its
+columns, and a report.
 
 The file is read three times, a block of rows at a time: for its bytes, to learn what the columns are, and to write the
 arrays. So memory does not grow with the file; only the labels are kept, a few bytes a row.
@@ -23,18 +24,18 @@ from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
-from service.datasets.importer import DEFAULT_FRACTION, MAX_LABEL, MAX_UNPACKED_BYTES, UploadRefused, choose
+from service.datasets.importer import MAX_LABEL, MAX_UNPACKED_BYTES, UploadRefused
 from service.datasets.info import (
     COLUMNS_FILE,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-    VALIDATION_IMAGES,
-    VALIDATION_LABELS,
+    IDX_NAMES,
+    TEST_NAMES,
     ImportedDataset,
+    PartName,
     TableOptions,
     content_sha256,
 )
 from service.datasets.tables.detection import BadCell, ColumnType
+from service.datasets.tables.parts import PARTS, SplitColumn, drawn
 from service.datasets.tables.plan import MAX_NAME, TABLE, TablePlan
 from service.datasets.tables.values import MISSING, is_number, number
 from service.spec.estimation.features import features_of
@@ -50,6 +51,8 @@ MAX_REPORTED: Final = 100
 """Rejected rows that are listed; the others are counted."""
 _MAX_REJECTED: Final = 0.1
 """The share of rows that may be rejected: beyond it, the file is not what it seems to be."""
+_FILES: Final = (IDX_NAMES[:2], IDX_NAMES[2:], TEST_NAMES)
+"""The names of rows and labels of each part, in the order of ``PARTS``."""
 _BLOCK: Final = 2000
 _MAX_LABELS: Final = 100_000
 """Different values of a target that are told apart, to say what is wrong with it."""
@@ -70,7 +73,8 @@ def import_table(path: Path, folder: Path, *, fraction: float | None, options: T
     try:
         file = open_delimited(path, max_bytes=MAX_UNPACKED_BYTES)
         plan = TablePlan.of(file, options)
-        return _Import(file.check(), plan, folder, fraction).run()
+        split = None if plan.split is None else SplitColumn(plan.header[plan.split])
+        return _Import(file.check(), plan, folder, fraction, split).run()
     except DatasetBroken as error:
         raise UploadRefused({TABLE: error.reason}) from error
 
@@ -98,6 +102,7 @@ class _Import:
     plan: TablePlan
     folder: Path
     fraction: float | None
+    split: SplitColumn | None
     rejected: _Rejected = field(default_factory=_Rejected)
     kept: bytearray = field(default_factory=bytearray)
     """1 for each row that is used, 0 for those that are rejected, in the order of the file."""
@@ -111,8 +116,13 @@ class _Import:
         class_names, codes = self._classes()
         labels = codes[np.frombuffer(self.labels, np.uint32)]
         columns, ignored, notes = self._columns()
-        chosen = choose(labels, self.fraction or DEFAULT_FRACTION, what="row")
-        digests = self._write(columns, labels, chosen)
+        parts, said = (
+            self.split.assigned(labels, class_names, self.fraction)
+            if self.split is not None
+            else (drawn(labels, self.fraction), [])
+        )
+        counts = dict(zip(PARTS, np.bincount(parts, minlength=len(PARTS)).tolist(), strict=True))
+        digests = self._write(columns, labels, parts)
         digests[COLUMNS_FILE] = hashlib.sha256(
             canonical({"columns": list(columns.values()), "classes": class_names}).encode()
         ).hexdigest()
@@ -127,19 +137,21 @@ class _Import:
             columns=list(columns.values()),
             classes=len(class_names),
             class_names=class_names,
-            train_count=int((~chosen).sum()),
-            validation_count=int(chosen.sum()),
+            train_count=counts[PartName.TRAIN],
+            validation_count=counts[PartName.VALIDATION],
+            test_count=counts[PartName.TEST],
             sha256=sha256,
             size_bytes=sum(path.stat().st_size for path in self.folder.iterdir()),
             report={
                 "encoding": self.file.encoding.removesuffix("-sig"),
                 "delimiter": self.file.delimiter,
                 "target": self.plan.header[self.plan.target],
+                **({} if self.split is None else {"split": self.split.name}),
                 "rows": len(labels),
                 "rejected_count": self.rejected.count,
                 "rejected": self.rejected.first,
                 "ignored": ignored,
-                "notes": notes,
+                "notes": [*said, *notes],
             },
         )
 
@@ -202,6 +214,8 @@ class _Import:
         columns = list(zip(*texts, strict=True))
         for index, scan in self.plan.scans.items():
             scan.add(columns[index])
+        if self.split is not None and self.plan.split is not None:
+            self.split.add(columns[self.plan.split])
         targets = self.targets
         for text in map(str.strip, columns[self.plan.target]):
             code = targets.setdefault(text, len(targets))
@@ -286,17 +300,18 @@ class _Import:
         return columns, ignored, notes
 
     def _write(
-        self, columns: Mapping[int, dict[str, Any]], labels: NDArray[np.uint8], chosen: NDArray[np.bool_]
+        self, columns: Mapping[int, dict[str, Any]], labels: NDArray[np.uint8], parts: NDArray[np.uint8]
     ) -> dict[str, str]:
-        """Read the rows again and write the four arrays; gives their digests."""
-        parts = {True: (VALIDATION_IMAGES, VALIDATION_LABELS), False: (TRAIN_IMAGES, TRAIN_LABELS)}
+        """Read the rows again and write the arrays of each part that has rows; gives their digests."""
         with ExitStack() as opened:
             inputs, outputs = {}, []
-            for part, (rows_name, labels_name) in parts.items():
-                count = int((chosen == part).sum())
+            for part, (rows_name, labels_name) in enumerate(_FILES):
+                count = int((parts == part).sum())
+                if not count:
+                    continue
                 inputs[part] = opened.enter_context(_Output.new(self.folder, rows_name, (count, len(columns)), "<f8"))
                 written = opened.enter_context(_Output.new(self.folder, labels_name, (count,), "|u1"))
-                written.add(labels[chosen == part])
+                written.add(labels[parts == part])
                 outputs += [inputs[part], written]
             done = 0
             for texts in self._blocks():
@@ -304,9 +319,9 @@ class _Import:
                 values = np.empty((len(texts), len(columns)), np.float64)
                 for place, (index, column) in enumerate(columns.items()):
                     values[:, place] = self.plan.scans[index].values(cells[index], column)
-                mask = chosen[done : done + len(texts)]
+                block = parts[done : done + len(texts)]
                 for part, output in inputs.items():
-                    output.add(values[mask == part])
+                    output.add(values[block == part])
                 done += len(texts)
         return {output.name: output.digest.hexdigest() for output in outputs}
 

@@ -115,6 +115,12 @@ class UploadForm(BaseModel):
     target: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
         None, description="The column of a table that holds the class (default: the last one)."
     )
+    split: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
+        None,
+        description="The column of a table that assigns each row to a part: `train`, `validation` (or `val`) or "
+        "`test`. It is not learned from. Without validation rows, test rows are used for validation; otherwise "
+        "training never sees them.",
+    )
     types: Annotated[dict[str, ColumnType], BeforeValidator(_types)] | None = Field(
         None,
         description="Types of columns of a table that are not to be detected, as JSON: "
@@ -125,9 +131,10 @@ class UploadForm(BaseModel):
     @property
     def table_options(self) -> TableOptions | None:
         """What is said about a table."""
-        if self.target is None and not self.types:
+        if self.target is None and self.split is None and not self.types:
             return None
-        return TableOptions(target=self.target, types={name: kind.value for name, kind in (self.types or {}).items()})
+        types = {name: kind.value for name, kind in (self.types or {}).items()}
+        return TableOptions(target=self.target, types=types, split=self.split)
 
     @property
     def photo_options(self) -> PhotoOptions:
@@ -266,7 +273,7 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
                 case _ if name == "types":
                     allowed = ", ".join(ColumnType)
                     detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
-                case _ if name == "target":
+                case _ if name in ("target", "split"):
                     detail = "must be the name of a column"
                 case "enum":
                     detail = f"must be {item['ctx']['expected']}"

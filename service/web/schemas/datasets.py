@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from service.datasets import DatasetInfo, DatasetState
-from service.datasets.exploration.explorer import PartName
+from service.datasets.info import PartName
 from service.states import DatasetKind
 from service.web.schemas.base import Answer
 

@@ -96,3 +96,18 @@ def test_a_folder_of_photos_is_packed_sent_and_trained_on(run: Run, tmp_path: Pa
     assert refused.exit_code != 0
     assert "broken.jpg" in refused.stderr
     assert "remove" in refused.stderr
+
+
+def test_a_split_column_is_named_on_the_command_line(run: Run, tmp_path: Path) -> None:
+    rows = "".join(
+        f"{n % 13},{'train' if n % 4 else 'test' if n % 8 else 'val'},{'ab'[n // 8 % 2]}\n" for n in range(160)
+    )
+    (tmp_path / "parts.csv").write_text("age,part,label\n" + rows)
+    sent = run("upload", "parts.csv", "--split", "part")
+    assert sent.exit_code == 0, sent.output
+    assert sent.stdout.startswith(
+        "parts: 120 training and 20 validation rows, 20 test rows, of 1 column, 2 classes: a, b"
+    )
+    refused = run("upload", "parts.csv", "--name", "other", "--split", "age")
+    assert refused.exit_code != 0
+    assert "must say train, validation (or val) or test in every row; it says '0' in 13 rows" in refused.stderr

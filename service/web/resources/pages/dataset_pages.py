@@ -9,7 +9,7 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from service.datasets import DatasetError
-from service.datasets.exploration.explorer import PartName
+from service.datasets.info import PartName
 from service.jobs.queries import listing
 from service.jobs.queries.listing import JobFilter
 from service.states import DatasetKind
